@@ -1,0 +1,83 @@
+"""Errors a user can act on: *where: what we got and what is allowed. What to do.*"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "GroundupError",
+    "MissingExtraError",
+    "RecipeError",
+    "RunError",
+    "TrainingError",
+    "did_you_mean",
+]
+
+
+class GroundupError(Exception):
+    """A mistake in the input or the machine, never a bug of ours. The command line prints it without a traceback.
+
+    Args:
+        where: The file, row or key, for example ``"data.jsonl line 7"`` or ``"recipe.optim.lr"``.
+        problem: What was found and what is allowed, without a final stop.
+        remedy: What to do about it, without a final stop.
+    """
+
+    exit_code = 2
+
+    def __init__(self, where: str, problem: str, remedy: str = "") -> None:
+        self.where, self.problem, self.remedy = where, problem, remedy
+        super().__init__(f"{where}: {problem}." + (f" {remedy}." if remedy else ""))
+
+
+class RecipeError(GroundupError):
+    """A recipe or an override that cannot mean anything."""
+
+    exit_code = 2
+
+
+class DataError(GroundupError):
+    """Input data that cannot be read, or has nothing to learn from."""
+
+    exit_code = 3
+
+
+class RunError(GroundupError):
+    """A run folder that is missing, is in the way, or belongs to another recipe."""
+
+    exit_code = 4
+
+
+class CheckpointError(GroundupError):
+    """A checkpoint that is damaged, does not fit, or could not be written."""
+
+    exit_code = 5
+
+
+class TrainingError(GroundupError):
+    """A run that cannot go on, such as one whose loss is not a number."""
+
+    exit_code = 6
+
+
+class MissingExtraError(GroundupError):
+    """An optional library that is not installed.
+
+    Args:
+        library: The import that failed.
+        extra: The extra of this package that brings it.
+    """
+
+    exit_code = 7
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(library, "is not installed", f"Install it with: pip install 'groundup[{extra}]'")
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """Return ``"did you mean 'x'? "`` with the nearest option, or the empty string."""
+    close = difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}? " if close else ""

@@ -1,0 +1,103 @@
+"""Names to classes. Built-ins are listed by name and imported only when a recipe names them; torch is not imported here."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from groundup.core.errors import RecipeError, did_you_mean
+
+__all__ = ["BUILTINS", "Kind", "adapter", "data", "load_file", "lookup", "metric", "model", "names", "processor", "task"]
+
+Kind = Literal["model", "task", "data", "processor", "adapter", "metric"]
+Class = TypeVar("Class", bound=type)
+
+BUILTINS: dict[Kind, dict[str, str]] = {
+    "model": {"gpt": "groundup.models.gpt"},
+    "task": {"language_modeling": "groundup.tasks.language_modeling", "chat": "groundup.tasks.chat"},
+    "data": {
+        "text": "groundup.data.text",
+        "conversations": "groundup.data.conversations",
+        "python_docs": "groundup.data.python_docs",
+        "python_questions": "groundup.data.python_questions",
+    },
+    "processor": {
+        "bytes": "groundup.processors.bytes",
+        "characters": "groundup.processors.characters",
+        "bpe": "groundup.processors.bpe",
+        "tokenizer_json": "groundup.processors.bpe",
+    },
+    "adapter": {},
+    "metric": {},
+}
+_registered: dict[Kind, dict[str, type]] = {kind: {} for kind in BUILTINS}
+
+
+def _decorator(kind: Kind) -> Callable[[str], Callable[[Class], Class]]:
+    def named(name: str) -> Callable[[Class], Class]:
+        def keep(cls: Class) -> Class:
+            known = _registered[kind].get(name)
+            if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise RecipeError(
+                    f"{kind} {name!r}", f"is registered twice, by {known.__module__} and {cls.__module__}", "Rename one"
+                )
+            cls.registered_name = name  # type: ignore[attr-defined]
+            _registered[kind][name] = cls
+            return cls
+
+        return keep
+
+    return named
+
+
+model, task, data = _decorator("model"), _decorator("task"), _decorator("data")
+processor, adapter, metric = _decorator("processor"), _decorator("adapter"), _decorator("metric")
+
+
+def names(kind: Kind) -> list[str]:
+    """Return every name that ``lookup`` accepts, built-in or registered by a user's file."""
+    return sorted({*BUILTINS[kind], *_registered[kind]})
+
+
+def lookup(kind: Kind, name: str, where: str = "") -> Any:
+    """Return the class registered under ``name``, importing the built-in's file if need be.
+
+    Raises:
+        RecipeError: If nothing has that name; the message lists the names and the nearest one.
+    """
+    if name not in _registered[kind] and name in BUILTINS[kind]:
+        importlib.import_module(BUILTINS[kind][name])
+    if name not in _registered[kind]:
+        raise RecipeError(
+            where or f"recipe.{kind}.name",
+            f"there is no {kind} {name!r}; {did_you_mean(name, names(kind))}known: {', '.join(names(kind)) or 'none'}",
+            "Choose one of these, or name your own file under 'uses:'",
+        )
+    return _registered[kind][name]
+
+
+def load_file(path: Path) -> None:
+    """Import a user's file named under ``uses:`` so that its decorated classes are registered.
+
+    Raises:
+        RecipeError: If the file is missing or fails to import.
+    """
+    if not path.is_file():
+        raise RecipeError("recipe.uses", f"no file {path}", "Give a path relative to the recipe")
+    module_name = f"groundup_user_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    if module_name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise RecipeError(f"recipe.uses {path}", f"{type(error).__name__}: {error}", "Mend the file") from error
