@@ -1,1 +1,19 @@
-"""."""
+"""Groundup: develop large models from the ground up, and fine-tune them. ``import groundup`` does not import torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from groundup.api import evaluate, load, predict, resume, train, train_all, trainer
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "evaluate", "load", "predict", "resume", "train", "train_all", "trainer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from groundup import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'groundup' has no attribute {name!r}")

@@ -9,6 +9,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "GroundupError",
+    "Interrupted",
     "MissingExtraError",
     "RecipeError",
     "RunError",
@@ -75,6 +76,12 @@ class MissingExtraError(GroundupError):
 
     def __init__(self, library: str, extra: str) -> None:
         super().__init__(library, "is not installed", f"Install it with: pip install 'groundup[{extra}]'")
+
+
+class Interrupted(GroundupError):
+    """The user or the system asked a run to stop; it was saved first."""
+
+    exit_code = 130
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

@@ -333,9 +333,13 @@ class Task(Settings, ABC):
     def loss(self, outputs: Any, batch: Batch) -> Loss:
         """Return sums and counts; the trainer divides once, by the global count."""
 
+    def count_bytes(self, batch: Batch, processor: Any) -> float:
+        """Return how many bytes of raw text the targets stand for, 0 where that means nothing."""
+        return 0.0
+
     @abstractmethod
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Return metrics by name from each term's (total, count) summed over a split."""
+        """Return metrics by name from each term's (total, count) summed over a split, and ``"bytes"`` if counted."""
 
     @abstractmethod
     def predict(self, model: nn.Module, inputs: Any, processor: Any, **options: Any) -> Any:

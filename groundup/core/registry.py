@@ -12,7 +12,19 @@ from typing import Any, Literal, TypeVar
 
 from groundup.core.errors import RecipeError, did_you_mean
 
-__all__ = ["BUILTINS", "Kind", "adapter", "data", "load_file", "lookup", "metric", "model", "names", "processor", "task"]
+__all__ = [
+    "BUILTINS",
+    "Kind",
+    "adapter",
+    "data",
+    "load_file",
+    "lookup",
+    "metric",
+    "model",
+    "names",
+    "processor",
+    "task",
+]
 
 Kind = Literal["model", "task", "data", "processor", "adapter", "metric"]
 Class = TypeVar("Class", bound=type)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from groundup.core.errors import RecipeError, did_you_mean
@@ -25,14 +25,17 @@ def setting(default: Any, about: str, *, applies_when: dict[str, tuple[Any, ...]
             error, because it would have no effect.
         **bounds: ``gt``, ``ge``, ``lt``, ``le``, ``min_length`` ... as in pydantic.
     """
-    extra = {"applies_when": {key: list(values) for key, values in applies_when.items()}} if applies_when else None
+    conditions: JsonValue = {key: list(values) for key, values in (applies_when or {}).items()}
+    extra: dict[str, JsonValue] | None = {"applies_when": conditions} if applies_when else None
     return Field(default, description=about, json_schema_extra=extra, **bounds)
 
 
 class Settings(BaseModel):
     """A section of a recipe. Unknown keys, wrong types and settings without effect are errors."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", ser_json_inf_nan="strings", protected_namespaces=())
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", ser_json_inf_nan="strings", protected_namespaces=()
+    )
     registered_name: ClassVar[str] = ""
 
     @model_validator(mode="after")

@@ -1,0 +1,220 @@
+"""The verbs as Python functions: the command line calls these and adds nothing but words and colours."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from groundup.core import assembly, devices
+from groundup.core.errors import RunError
+from groundup.core.interfaces import DataSource, ModelConfig, Task
+from groundup.core.predictor import Predictor
+from groundup.core.recipe import Recipe, load_recipe
+from groundup.core.report import write_report
+from groundup.core.run import Run
+from groundup.core.trainer import Trainer
+from groundup.data.inspect import inspect_source
+
+__all__ = [
+    "describe",
+    "evaluate",
+    "inspect_data",
+    "load",
+    "plan",
+    "predict",
+    "resume",
+    "start",
+    "train",
+    "train_all",
+    "trainer",
+]
+
+RecipeLike = str | Path | dict[str, Any]
+
+
+def train(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs") -> Run:
+    """Train a recipe from wherever its run stands: nothing yet, a checkpoint, or finished.
+
+    Args:
+        recipe: A YAML file or a dictionary.
+        overrides: Dotted keys to values, such as ``{"optim.lr": 3e-4}``.
+        runs: The folder of all runs.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        GroundupError: With what is wrong and what to do.
+    """
+    return _finish(start(load_recipe(recipe, dict(overrides or {})), runs))
+
+
+def train_all(
+    recipes: Sequence[RecipeLike], overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs"
+) -> list[Run]:
+    """Train several recipes one after the other. All are validated first; a later one may start from an earlier one's run."""
+    planned = plan(recipes, overrides, runs=runs)
+    return [train(source, overrides, runs=runs) for source, _ in zip(recipes, planned, strict=True)]
+
+
+def plan(
+    recipes: Sequence[RecipeLike], overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs"
+) -> list[Recipe]:
+    """Return the validated recipes without training."""
+    planned: dict[str, Recipe] = {}
+    for source in recipes:
+        recipe = load_recipe(source, dict(overrides or {}), planned=planned)
+        planned[str(Path(runs) / recipe.name)] = recipe
+    return list(planned.values())
+
+
+def resume(folder: str | Path) -> Run:
+    """Go on with a run exactly where its newest intact checkpoint stands."""
+    return _finish(Run.open(Path(folder)))
+
+
+def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
+    """Return the recipe's run: the one that exists, if it was made with the same recipe and base, or a new folder.
+
+    Raises:
+        RunError: If the folder exists and belongs to another recipe or another base; nothing in it is touched.
+    """
+    folder = Path(runs) / recipe.name
+    base = _base_weights(recipe)
+    if not folder.exists():
+        return Run.create(recipe, Path(runs), base_weights_sha256=base)
+    run = Run.open(folder)
+    run.check_same(recipe)
+    if (run.read_json("environment.json") or {}).get("base_weights_sha256") != base:
+        raise RunError(
+            str(folder),
+            f"was fine-tuned from other weights than {recipe.init.run} holds now",
+            "Choose another name=... or delete it",
+        )
+    return run
+
+
+def _base_weights(recipe: Recipe) -> str | None:
+    if recipe.init.run is None:
+        return None
+    base = Run.open(Path(recipe.init.run))
+    manifest = base.checkpoints.path(base.pick(recipe.init.checkpoint)) / "MANIFEST.json"
+    return str(json.loads(manifest.read_text(encoding="utf-8"))["model.safetensors"]["sha256"])
+
+
+def _finish(run: Run) -> Run:
+    if run.finished:
+        step = run.checkpoints.newest_intact()
+        run.event(step or 0, f"{run.folder}: finished already at step {step}; re-used")
+        return run
+    trainer = Trainer(assembly.freeze(run))
+    try:
+        trainer.resume()
+        run.write_json("data_card.json", cast(DataSource, trainer.recipe.data).card(assembly.cache_folder()))
+        trainer.fit()
+    finally:
+        trainer.close()
+    write_report([run.folder], run.folder / "report.html")
+    return trainer.run
+
+
+def trainer(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs") -> Trainer:
+    """Return the trainer of a recipe's run, resumed if it had begun, for a loop of your own.
+
+    Example:
+        >>> for report in groundup.trainer("recipe.yaml").steps():  # doctest: +SKIP
+        ...     print(report.step, report.loss)
+    """
+    made = Trainer(assembly.freeze(start(load_recipe(recipe, dict(overrides or {})), runs)))
+    made.resume()
+    return made
+
+
+def load(run: str | Path, checkpoint: str = "best") -> Predictor:
+    """Return a predictor for a run's checkpoint."""
+    return Predictor.load(Path(run), checkpoint)
+
+
+def predict(run: str | Path, inputs: Any, **options: Any) -> Any:
+    """Return a run's prediction for raw inputs; options are those of its task, such as ``max_new_tokens``."""
+    return load(run)(inputs, **options)
+
+
+def evaluate(
+    runs: str | Path | Sequence[str | Path],
+    *,
+    checkpoint: str = "best",
+    limit: int = 100,
+    again: bool = False,
+    progress: Callable[[str], None] = lambda message: None,
+) -> dict[str, Any]:
+    """Judge runs on their held-out data and write evaluation.json, summary.json and report.html.
+
+    Args:
+        runs: One folder or several in the order they were trained; the last one gets the summary and the report of all.
+        checkpoint: ``"best"``, ``"last"`` or a step number.
+        limit: Judge at most so many examples where each costs a generation.
+        again: Judge even where evaluation.json is of these weights already.
+        progress: Called with a line about what is being done.
+
+    Returns:
+        The summary: ``{"runs": [...], "report": path, "next": command}``.
+    """
+    folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    judged = [_judge(folder, checkpoint, limit, again, progress) for folder in folders]
+    last = Run.open(folders[-1])
+    verb = "chat" if last.recipe.task.registered_name == "chat" else "predict"
+    prompt = "" if verb == "chat" else " 'Once'"
+    summary = {
+        "runs": judged,
+        "report": str(last.folder / "report.html"),
+        "next": f"groundup {verb} {last.folder}{prompt}",
+    }
+    last.write_json("summary.json", summary)
+    write_report(folders, last.folder / "report.html")
+    return summary
+
+
+def _judge(folder: Path, checkpoint: str, limit: int, again: bool, progress: Callable[[str], None]) -> dict[str, Any]:
+    run = Run.open(folder)
+    step = run.pick(checkpoint)
+    stored = run.read_json("evaluation.json")
+    if stored is None or stored["step"] != step or stored["limit"] != limit or again:
+        begin = time.perf_counter()
+        found = Predictor.load(folder, checkpoint).evaluate(limit, progress)
+        stored = {
+            "step": step,
+            "limit": limit,
+            **dataclasses.asdict(found),
+            "evaluation_s": time.perf_counter() - begin,
+        }
+        run.write_json("evaluation.json", stored)
+    else:
+        progress(f"{folder}: judged already at step {step}; re-used")
+    seconds = run.checkpoints.state(step)["elapsed_s"]
+    return {"name": run.recipe.name, "folder": str(folder), "seconds": seconds, "evaluation": stored}
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """Return what ``--dry-run`` shows: sizes and work, without touching the disk."""
+    model = cast(ModelConfig, recipe.model)
+    context = int(getattr(model, "context_length", 0))
+    return {
+        "name": recipe.name,
+        "task": cast(Task, recipe.task).registered_name,
+        "context_length": context,
+        "gflops_per_token": model.flops_per_token(context) / 1e9,
+        "machine": devices.describe_machine(),
+    }
+
+
+def inspect_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, examples: int = 5) -> list[Any]:
+    """Return what ``groundup data inspect`` shows, as rich renderables. The processor is fitted if no run has one yet."""
+    loaded = load_recipe(recipe, dict(overrides or {}))
+    folder = assembly.cache_folder() / "inspected" / loaded.name
+    processor = assembly.make_processor(loaded, folder)
+    return list(inspect_source(loaded.data, loaded.task, processor, assembly.cache_folder(), examples=examples))

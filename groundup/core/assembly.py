@@ -1,0 +1,186 @@
+"""From the sections of a recipe to live parts: processor, model, task and data. Plugins are reached through the registry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import platformdirs
+import torch
+from torch import Tensor, nn
+
+from groundup.core import devices, registry
+from groundup.core.errors import CheckpointError, RunError
+from groundup.core.interfaces import (
+    Conversation,
+    DataContext,
+    DataSource,
+    ModelConfig,
+    Processor,
+    ProcessorConfig,
+    Split,
+    Stream,
+    Task,
+)
+from groundup.core.recipe import Recipe
+from groundup.core.run import Run
+from groundup.core.seeding import reseed
+
+__all__ = [
+    "Parts",
+    "assemble",
+    "cache_folder",
+    "freeze",
+    "load_processor",
+    "load_weights",
+    "make_processor",
+    "open_stream",
+]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The live parts of a run."""
+
+    model: nn.Module
+    task: Task
+    processor: Processor
+    source: DataSource
+
+
+def cache_folder() -> Path:
+    """Return where prepared data is kept between runs: $GROUNDUP_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("GROUNDUP_CACHE") or platformdirs.user_cache_dir("groundup"))
+
+
+def load_processor(folder: Path) -> Processor:
+    """Return the processor saved in a folder.
+
+    Raises:
+        RunError: If the folder holds none.
+    """
+    path = folder / "processor.json"
+    if not path.is_file():
+        raise RunError(str(folder), "holds no processor.json", "Train the run first")
+    name = json.loads(path.read_text(encoding="utf-8"))["name"]
+    return cast(type[ProcessorConfig], registry.lookup("processor", name)).load(folder)
+
+
+def make_processor(recipe: Recipe, folder: Path) -> Processor:
+    """Return the run's processor: the one saved in ``folder``, the base run's, or one fitted now and saved there."""
+    if not (folder / "processor.json").is_file():
+        if recipe.init.run is not None:
+            processor = load_processor(Path(recipe.init.run) / "processor")
+        else:
+            source = cast(DataSource, recipe.data)
+            processor = cast(ProcessorConfig, recipe.processor).fit(lambda: _texts(source))
+        folder.mkdir(parents=True, exist_ok=True)
+        processor.save(folder)
+    return load_processor(folder)
+
+
+def freeze(run: Run) -> Run:
+    """Settle what the recipe left open (vocabulary, device, precision, compilation, threads, micro-batch) and write it down.
+
+    A recipe with nothing open is returned as it is, so that a resume never measures again.
+    """
+    recipe, machine = run.recipe, run.recipe.machine
+    processor = make_processor(recipe, run.folder / "processor")
+    model = cast(ModelConfig, recipe.model).fit_to(processor)
+    if "auto" in machine.model_dump().values():
+        machine = devices.resolve(machine, recipe.budget.batch_size, _training_flops(recipe, model))
+    frozen = recipe.model_copy(update={"model": model, "machine": machine})
+    if frozen != recipe:
+        run.write_recipe(frozen)
+    return Run(run.folder, frozen, run.storage)
+
+
+def _training_flops(recipe: Recipe, model: ModelConfig) -> float:
+    """Return the FLOPs of the whole run, or 0 where only the data's size could tell."""
+    context = int(getattr(model, "context_length", 0))
+    samples = recipe.budget.samples or (recipe.budget.steps or 0) * recipe.budget.batch_size
+    return samples * context * model.flops_per_token(context)
+
+
+def _texts(source: DataSource) -> Iterator[str]:
+    for example in source.examples("train", cache_folder()):
+        if isinstance(example, Conversation):
+            yield from (message.content for message in example.messages)
+        else:
+            yield example.text
+
+
+def assemble(run: Run, device: torch.device) -> Parts:
+    """Return the parts of a run, the model with its starting weights: random, or the base run's."""
+    recipe = run.recipe
+    processor = make_processor(recipe, run.folder / "processor")
+    reseed(recipe.seed, "initialise")
+    model = cast(ModelConfig, recipe.model).build()
+    if recipe.init.run is not None:
+        base = Run.open(Path(recipe.init.run))
+        load_weights(
+            model,
+            base.checkpoints.load(base.pick(recipe.init.checkpoint), with_optimizer=False).model,
+            str(base.folder),
+        )
+    if recipe.init.train_layers is not None:
+        _freeze_all_but(model, recipe.init.train_layers)
+    dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32
+    return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data))
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
+    """Copy weights by name, every one of them.
+
+    Raises:
+        CheckpointError: If a name or a shape does not fit; the message names the first.
+    """
+    own = model.state_dict()
+    for name in [*own, *weights]:
+        if name not in weights or name not in own:
+            side = "lacks" if name not in weights else "has an unknown"
+            raise CheckpointError(
+                where, f"{side} tensor {name}", "Use the model section that these weights were trained with"
+            )
+        if own[name].shape != weights[name].shape:
+            raise CheckpointError(
+                where,
+                f"tensor {name} has shape {list(weights[name].shape)}; the model needs {list(own[name].shape)}",
+                "Use the model section that these weights were trained with",
+            )
+    model.load_state_dict(weights)
+
+
+def _freeze_all_but(model: nn.Module, layers: int) -> None:
+    """Leave only the last ``layers`` of ``model.blocks`` and what comes after them to be trained."""
+    blocks = list(cast(nn.ModuleList, model.blocks))
+    early = {id(p) for block in blocks[: max(0, len(blocks) - layers)] for p in block.parameters()}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in early or name.startswith(("embed", "positions")):
+            parameter.requires_grad_(False)
+
+
+def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
+    """Return the micro-batches of a split as the run's recipe orders them."""
+    recipe, task, processor = run.recipe, parts.task, parts.processor
+    digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
+    for path in sorted((run.folder / "processor").iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    context = DataContext(
+        split=split,
+        encode=lambda examples: task.encode(examples, processor),
+        encode_key=digest.hexdigest()[:16],
+        end_id=int(getattr(processor, "end_id", 0)),
+        sequence_length=int(getattr(recipe.model, "context_length", 0)),
+        batch_size=recipe.budget.batch_size,
+        micro_batch=cast(int, recipe.machine.micro_batch),
+        seed=recipe.seed,
+        cache=cache_folder(),
+        workers=recipe.machine.workers if split == "train" else 0,
+    )
+    return parts.source.open(context)

@@ -1,0 +1,89 @@
+"""A trained run, opened to predict, to stream and to be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from groundup.core import devices
+from groundup.core.assembly import cache_folder, load_processor, load_weights
+from groundup.core.errors import RunError
+from groundup.core.interfaces import DataSource, Evaluation, EvaluationContext, ModelConfig, Task
+from groundup.core.run import Run
+
+__all__ = ["Predictor"]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The model, processor and task of one checkpoint, ready to use.
+
+    Example:
+        >>> predictor = groundup.load("runs/quickstart-finetune")  # doctest: +SKIP
+        >>> predictor("What does os.path.join do?")  # doctest: +SKIP
+    """
+
+    run: Run
+    model: nn.Module
+    processor: Any
+    task: Task
+    step: int
+
+    @classmethod
+    def load(cls, folder: Path, checkpoint: str = "best") -> Predictor:
+        """Open a run.
+
+        Args:
+            folder: The run's folder.
+            checkpoint: ``"best"`` (on validation), ``"last"``, or a step number.
+
+        Raises:
+            RunError: If the folder is no run or holds no intact checkpoint.
+        """
+        run = Run.open(folder)
+        step = run.pick(checkpoint)
+        machine = run.recipe.machine
+        if machine.device == "cuda" and not torch.cuda.is_available():
+            machine = machine.model_copy(update={"device": "cpu"})
+        device = devices.prepare(machine)
+        model = cast(ModelConfig, run.recipe.model).build()
+        load_weights(model, run.checkpoints.load(step, with_optimizer=False).model, str(run.checkpoints.path(step)))
+        model.to(device).eval()
+        return cls(run, model, load_processor(folder / "processor"), cast(Task, run.recipe.task), step)
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        """Return the prediction for raw inputs: for text models a prompt, or a list of prompts."""
+        return self.task.predict(self.model, inputs, self.processor, **options)
+
+    def stream(self, prompt: Any, **options: Any) -> Iterator[str]:
+        """Yield the prediction piece by piece.
+
+        Raises:
+            RunError: If the task has nothing to stream.
+        """
+        stream = getattr(self.task, "stream", None)
+        if stream is None:
+            raise RunError(str(self.run.folder), f"task {self.task.registered_name!r} cannot stream", "Use predict")
+        yield from stream(self.model, prompt, self.processor, **options)
+
+    def evaluate(self, limit: int, progress: Any = lambda message: None) -> Evaluation:
+        """Judge the model on its run's held-out split, in fp32, next to the run it was fine-tuned from."""
+        recipe = self.run.recipe
+        source = cast(DataSource, recipe.data)
+        base = Predictor.load(Path(recipe.init.run), recipe.init.checkpoint) if recipe.init.run else None
+        context = EvaluationContext(
+            model=self.model,
+            processor=self.processor,
+            examples=lambda split: source.examples(split, cache_folder()),
+            sequence_length=int(getattr(recipe.model, "context_length", 0)),
+            base=(base.model, base.processor) if base else None,
+            seed=recipe.seed,
+            limit=limit,
+            progress=progress,
+        )
+        return self.task.evaluate(context)

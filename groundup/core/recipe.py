@@ -1,0 +1,339 @@
+"""A recipe names a model, a task, a data source and a processor, and says how to train. It is data, never code.
+
+Loading takes two passes: the names in the YAML file choose the classes, then each class validates its own section. Only the
+plugins that a recipe names are imported, and nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import yaml
+from pydantic import Field, SerializeAsAny, model_validator
+
+from groundup.core import registry
+from groundup.core.errors import RecipeError, did_you_mean
+from groundup.core.settings import Settings, setting, validate
+
+__all__ = [
+    "Budget",
+    "Every",
+    "Init",
+    "Machine",
+    "Optim",
+    "Recipe",
+    "as_dict",
+    "dump_recipe",
+    "load_recipe",
+    "parse_overrides",
+    "recipe_schema",
+]
+
+Auto = Literal["auto"]
+PLUGINS: tuple[registry.Kind, ...] = ("model", "task", "data", "processor")
+
+
+class Optim(Settings):
+    """The optimizer and its schedule. Every value is a pure function of the step."""
+
+    name: Literal["adamw", "adam", "sgd", "muon"] = setting("adamw", "PyTorch's own optimizers")
+    lr: float = setting(1e-3, "Peak learning rate", gt=0)
+    betas: tuple[float, float] = setting(
+        (0.9, 0.95), "Decay of the two moments", applies_when={"name": ("adamw", "adam", "muon")}
+    )
+    eps: float = setting(
+        1e-8, "Added to the root of the second moment", gt=0, applies_when={"name": ("adamw", "adam", "muon")}
+    )
+    momentum: float = setting(
+        0.0, "Momentum of SGD (Muon uses its own 0.95)", ge=0, lt=1, applies_when={"name": ("sgd",)}
+    )
+    nesterov: bool = setting(False, "Nesterov's momentum", applies_when={"name": ("sgd",)})
+    weight_decay: float = setting(0.1, "Decay of matrices; vectors and scalars are never decayed", ge=0)
+    clip_norm: float | None = setting(1.0, "Largest gradient norm; null turns clipping off", gt=0)
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = setting("cosine", "Shape after the warm-up")
+    warmup_steps: int = setting(0, "Steps of linear warm-up from 0", ge=0)
+    final_lr_fraction: float = setting(
+        0.1, "Last learning rate over the peak", ge=0, le=1, applies_when={"schedule": ("linear", "cosine", "wsd")}
+    )
+    decay_fraction: float = setting(
+        0.2, "Share of the steps that WSD spends decaying", gt=0, le=1, applies_when={"schedule": ("wsd",)}
+    )
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Optim:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov has no effect with momentum 0. Set momentum, for example 0.9")
+        return self
+
+
+class Budget(Settings):
+    """How long to train: give exactly one of steps, epochs or samples."""
+
+    batch_size: int = setting(16, "Samples (rows, images) an optimizer step, over all ranks and micro-batches", gt=0)
+    steps: int | None = setting(None, "Optimizer steps", gt=0)
+    epochs: float | None = setting(None, "Passes over the training split", gt=0)
+    samples: int | None = setting(None, "Samples to train on", gt=0)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Budget:
+        given = [key for key in ("steps", "epochs", "samples") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of steps, epochs and samples is allowed, got {given or 'none'}. Give one")
+        return self
+
+
+class Every(Settings):
+    """How often, in optimizer steps. The last step always logs, evaluates and saves."""
+
+    log: int = setting(10, "Steps between lines of metrics.jsonl", gt=0)
+    evaluate: int = setting(200, "Steps between validations", gt=0)
+    evaluate_batches: int | None = setting(20, "Validate on at most so many micro-batches; null for all", gt=0)
+    save: int = setting(200, "Steps between checkpoints", gt=0)
+    sample: int | None = setting(None, "Steps between samples of text; null for none", gt=0)
+    sample_prompts: tuple[str, ...] = setting((), "Prompts to sample from")
+    keep: int = setting(2, "Checkpoints to keep besides the best", gt=0)
+
+
+class Init(Settings):
+    """Where the weights come from, when not from random numbers."""
+
+    run: str | None = setting(None, "A run folder; its model, processor and best weights are taken")
+    checkpoint: Literal["best", "last"] = setting("last", "Which checkpoint of that run")
+    train_layers: int | None = setting(None, "Train only the last so many layers and the head; null trains all", gt=0)
+
+
+class Machine(Settings):
+    """What the machine decides. Each 'auto' is measured at the first start and then frozen in the run's recipe."""
+
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute")
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = setting("auto", "Of matrix multiplications; weights stay fp32")
+    compile: bool | Auto = setting(
+        "auto", "Compile the model's layers; auto compiles long runs where a C++ compiler is at hand"
+    )
+    threads: int | Auto = setting("auto", "CPU threads; auto takes all cores")
+    micro_batch: int | Auto = setting("auto", "Samples a forward pass; auto takes the whole batch")
+    workers: int = setting(0, "Processes that prepare batches; 0 prepares them inline", ge=0)
+    non_finite: Literal["stop", "skip"] = setting("stop", "What to do when loss or gradient is not a number")
+    deterministic: bool = setting(True, "Use deterministic algorithms where PyTorch offers both")
+
+
+class Recipe(Settings):
+    """Everything that decides a run."""
+
+    name: str = setting(..., "Name of the run; its folder is runs/NAME", min_length=1, pattern=r"^[\w.\-]+$")
+    about: str = setting("", "What this recipe shows, with its measured result")
+    uses: tuple[str, ...] = setting(
+        (), "Your own Python files with @model, @task, @data ... classes, relative to the recipe"
+    )
+    seed: int = setting(0, "Decides initial weights, data order, dropout and sampling", ge=0)
+    model: SerializeAsAny[Settings] = setting(Settings(), "The model; taken from init.run when left out")
+    task: SerializeAsAny[Settings] = setting(Settings(), "What to learn")
+    data: SerializeAsAny[Settings] = setting(Settings(), "What to learn from")
+    processor: SerializeAsAny[Settings] = setting(Settings(), "Raw data to tensors; taken from init.run when left out")
+    init: Init = Field(Init(), description="Where the weights come from")
+    optim: Optim = Field(Optim(), description="Optimizer and schedule")
+    budget: Budget = setting(..., "How long to train")
+    every: Every = Field(Every(), description="How often to log, evaluate and save")
+    machine: Machine = Field(Machine(), description="Device, precision, threads")
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: ``3e-4`` is a number, ``no`` is a word, and a key may not stand twice."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise RecipeError(
+                    f"{key.start_mark.name} line {line}", f"the key {key.value!r} stands twice", "Remove one"
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_RESOLVERS: tuple[tuple[str, str, str], ...] = (
+    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
+    ("tag:yaml.org,2002:int", r"^[-+]?[0-9][0-9_]*$", "-+0123456789"),
+    ("tag:yaml.org,2002:float", r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+)
+for _tag, _pattern, _first in _RESOLVERS:
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), ["" if c == "\0" else c for c in _first])
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        loader = _Loader(text)
+        loader.name = where
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where} line {mark.line + 1}" if mark else where
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise RecipeError(place, f"not valid YAML: {problem}", "Check indentation, colons and quotes") from None
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Turn ``["optim.lr=3e-4"]`` into ``{"optim.lr": 0.0003}``; values are read as YAML."""
+    parsed: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(override, "is not of the form key=value", "Write for example optim.lr=3e-4")
+        parsed[key] = _parse(value, override)
+    return parsed
+
+
+def _apply(raw: dict[str, Any], overrides: dict[str, Any]) -> None:
+    for key, value in overrides.items():
+        *path, last = key.split(".")
+        section = raw
+        for part in path:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise RecipeError(f"recipe.{key}", f"{part!r} is a value, not a section", "Check the key")
+        section[last] = value
+
+
+def load_recipe(
+    source: str | Path | dict[str, Any],
+    overrides: dict[str, Any] | None = None,
+    *,
+    planned: Mapping[str, Recipe] | None = None,
+) -> Recipe:
+    """Read, complete and validate a recipe.
+
+    With ``init.run``, the model and processor sections are that run's; a ``model:`` section without a name changes single keys.
+
+    Args:
+        source: A YAML file, or the same content as a dictionary.
+        overrides: Dotted keys to values, such as ``{"optim.lr": 3e-4}``.
+        planned: Recipes by run folder that will have run before this one, so that ``init.run`` may name them already.
+
+    Raises:
+        RecipeError: For anything unknown, missing, of a wrong type, or without effect.
+    """
+    raw, folder, where = _read(source)
+    _apply(raw, overrides or {})
+    _inherit(raw, planned or {})
+    fields = list(Recipe.model_fields)
+    for key in raw:
+        if key not in fields:
+            raise RecipeError(
+                f"recipe.{key}", f"unknown key; {did_you_mean(key, fields)}allowed: {', '.join(fields)}", "Correct it"
+            )
+    for file in raw.get("uses") or []:
+        registry.load_file(folder / str(file))
+    core = validate(Recipe, {key: value for key, value in raw.items() if key not in PLUGINS}, "recipe")
+    return core.model_copy(update={kind: _plugin(kind, raw, where) for kind in PLUGINS})
+
+
+def _inherit(raw: dict[str, Any], planned: Mapping[str, Recipe]) -> None:
+    init = raw.get("init")
+    base = init.get("run") if isinstance(init, dict) else None
+    if not isinstance(base, str):
+        return
+    file = Path(base) / "recipe.yaml"
+    if not file.is_file() and base not in planned:
+        raise RecipeError(
+            "recipe.init.run", f"{base} is not a run (it has no recipe.yaml)", "Train it first, or correct the path"
+        )
+    sections = _parse(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else as_dict(planned[base])
+    for kind in ("model", "processor"):
+        own = raw.get(kind)
+        if own is None or (isinstance(own, dict) and "name" not in own):
+            raw[kind] = {**sections[kind], **(own or {})}
+
+
+def _read(source: str | Path | dict[str, Any]) -> tuple[dict[str, Any], Path, str]:
+    if isinstance(source, dict):
+        return json.loads(json.dumps(source)), Path(), "recipe"
+    path = Path(source)
+    if not path.is_file():
+        nearby = [str(p) for p in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
+        raise RecipeError(
+            str(path), f"no such recipe; {did_you_mean(str(path), nearby)}", "Give the path of a YAML file"
+        )
+    try:
+        raw = _parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise RecipeError(str(path), f"is not UTF-8 text (byte {error.start})", "Save it as UTF-8") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(str(path), "holds no keys", "Start from: groundup new")
+    return raw, path.parent, str(path)
+
+
+def _plugin(kind: registry.Kind, raw: dict[str, Any], where: str) -> Settings:
+    section = raw.get(kind)
+    if section is None:
+        raise RecipeError(
+            f"recipe.{kind}", "is required and missing", f"Add a section '{kind}:' with a name to {where}"
+        )
+    section = {"name": section} if isinstance(section, str) else section
+    if not isinstance(section, dict) or "name" not in section:
+        raise RecipeError(f"recipe.{kind}.name", "is required and missing", f"Known: {', '.join(registry.names(kind))}")
+    cls = registry.lookup(kind, str(section["name"]), f"recipe.{kind}.name")
+    settings: Settings = validate(cls, {k: v for k, v in section.items() if k != "name"}, f"recipe.{kind}")
+    return settings
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+def as_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the complete recipe as plain values; ``load_recipe`` of it gives an equal recipe."""
+    plain: dict[str, Any] = {}
+    for key in Recipe.model_fields:
+        value = getattr(recipe, key)
+        if isinstance(value, Settings):
+            name = {"name": type(value).registered_name} if key in PLUGINS else {}
+            value = {**name, **value.model_dump(mode="json", exclude=_without_effect(value))}
+        plain[key] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def _without_effect(settings: Settings) -> set[str]:
+    """Fields whose ``applies_when`` does not hold: writing them out would make the file an error to read."""
+    out: set[str] = set()
+    for name, field in type(settings).model_fields.items():
+        extra = field.json_schema_extra
+        conditions = extra.get("applies_when", {}) if isinstance(extra, dict) else {}
+        assert isinstance(conditions, dict)
+        if any(getattr(settings, other) not in cast(list[Any], values) for other, values in conditions.items()):
+            out.add(name)
+    return out
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the complete recipe as YAML text."""
+    return yaml.safe_dump(as_dict(recipe), sort_keys=False, allow_unicode=True, width=120)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON Schema of recipes with every built-in plugin, for editors to complete and check."""
+    schema = Recipe.model_json_schema(ref_template="#/$defs/{model}")
+    definitions = schema.setdefault("$defs", {})
+    for kind in PLUGINS:
+        choices = []
+        for name in registry.names(kind):
+            section = registry.lookup(kind, name).model_json_schema(ref_template="#/$defs/{model}")
+            definitions.update(section.pop("$defs", {}))
+            section["properties"] = {"name": {"const": name}, **section.get("properties", {})}
+            section["required"] = ["name", *section.get("required", [])]
+            choices.append(section)
+        schema["properties"][kind] = {
+            "description": schema["properties"][kind].get("description", ""),
+            "anyOf": choices,
+        }
+    schema["required"] = [key for key in schema.get("required", []) if key not in ("model", "processor")]
+    schema["$schema"], schema["title"] = "https://json-schema.org/draft/2020-12/schema", "Groundup recipe"
+    return schema

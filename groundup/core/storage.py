@@ -1,0 +1,67 @@
+"""Writing files so that a crash, a full disk or a second process never leaves half of one in place of a whole one.
+
+Everything that writes a run goes through a ``Storage``; tests put one in its place that fails, tears a write or fills the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+__all__ = ["Storage", "sha256_of"]
+
+
+class Storage:
+    """The file system and the clock."""
+
+    def now_s(self) -> float:
+        """Return a clock for durations, in seconds."""
+        return time.perf_counter()
+
+    def write_bytes(self, path: Path, content: bytes) -> None:
+        """Write a file and wait until the disk has it."""
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def write_text(self, path: Path, content: str) -> None:
+        """Replace a text file in one step: readers see the old content or the new, never half."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            self.write_bytes(temporary, content.encode())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.sync_folder(path.parent)
+
+    def append_line(self, path: Path, line: str) -> None:
+        """Append one line in one write."""
+        with path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a folder its final name and wait until the disk has it."""
+        source.rename(target)
+        self.sync_folder(target.parent)
+
+    def remove(self, folder: Path) -> None:
+        """Delete a folder and all in it."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Wait until the disk has the folder's list of names."""
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

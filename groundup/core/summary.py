@@ -1,0 +1,136 @@
+"""The summary printed at the end: what the models reached beside the baselines, their answers, what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from groundup.core.readable import baselines, changes, duration, label, number, value
+
+__all__ = ["print_summary"]
+
+BAR = 26
+ROWS = 10
+CELL = 300  # characters of a cell that are looked at; the column then cuts them to its width
+
+
+def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print what ``summary.json`` holds.
+
+    Args:
+        summary: ``{"runs": [{"name", "folder", "evaluation": {"metrics", "tables"}, "seconds"}], "report": path,
+            "next": command}``. Anything may be missing; whatever metrics and tables there are, are shown.
+        console: Where to print; standard output by default.
+    """
+    console = console or Console(highlight=False)
+    for run in summary.get("runs") or []:
+        _print_run(run, console)
+    console.print(Rule(style="dim"))
+    for title, text in (("Report", summary.get("report")), ("Next", summary.get("next"))):
+        if text:
+            console.print(Text.assemble((f"{title:<8}", "bold"), (str(text), "cyan")), soft_wrap=True)
+
+
+def _print_run(run: Mapping[str, Any], console: Console) -> None:
+    evaluation = run.get("evaluation") or {}
+    metrics = evaluation.get("metrics") or {}
+    seconds = run.get("seconds")
+    spent = f"  {duration(seconds)}" if isinstance(seconds, int | float) else ""
+    heading = Text.assemble((str(run.get("name", "run")), "bold cyan"), (spent, "dim"), overflow="ellipsis")
+    console.print(Rule(heading, align="left", style="dim"))
+    for part in (_baseline_bars(metrics), _before_after(metrics), _other_metrics(metrics)):
+        if part is not None:
+            console.print(part)
+            console.print()
+    for table in evaluation.get("tables") or []:
+        console.print(_table(table, console.width))
+        if table.get("note"):
+            console.print(Text(str(table["note"]), style="dim"))
+        console.print()
+
+
+def _baseline_bars(metrics: Mapping[str, Any]) -> RenderableType | None:
+    rows = baselines(dict(metrics))
+    if not rows:
+        return None
+    longest = max(amount for _, amount, _ in rows)
+    table = _titled("Bits per byte of held-out text (lower is better)")
+    table.show_header = False
+    for name, amount, own in rows:
+        style = "bold green" if own else ""
+        bar = "█" * max(1, round(BAR * amount / longest))
+        table.add_row(Text(name, style), Text(bar, "green" if own else "dim"), Text(f"{amount:.3f}", style))
+    return table
+
+
+def _before_after(metrics: Mapping[str, Any]) -> RenderableType | None:
+    rows = changes(dict(metrics))
+    if not rows:
+        return None
+    table = _titled("Before and after")
+    table.add_column("")
+    for title in ("before", "after", "change"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        change = Text(f"{row.percent:+.1f}%", style="green" if row.better else "red")
+        table.add_row(Text(row.label), number(row.before), number(row.after), change)
+    return table
+
+
+def _other_metrics(metrics: Mapping[str, Any]) -> RenderableType | None:
+    """What neither the bars nor the pairs have shown."""
+    paired = {name for name in metrics for twin in (f"base_{name}", f"{name}_other_question") if twin in metrics}
+    barred = {"bits_per_byte"} if baselines(dict(metrics)) else set()
+    left = {
+        name: amount
+        for name, amount in metrics.items()
+        if name not in paired | barred
+        and not name.startswith(("base_", "baseline_"))
+        and name.removesuffix("_other_question") not in paired
+    }
+    if not left:
+        return None
+    table = _titled("Measures")
+    table.show_header = False
+    table.add_column("")
+    table.add_column("", justify="right")
+    for name, amount in left.items():
+        table.add_row(Text(label(name)), Text(value(name, amount)))
+    return table
+
+
+def _table(found: Mapping[str, Any], width: int) -> RenderableType:
+    """At most ten rows, one line each: text columns share the width and end in an ellipsis."""
+    columns, rows = [str(column) for column in found.get("columns") or []], list(found.get("rows") or [])
+    table = _titled(str(found.get("title", "")))
+    table.expand = width < 160 or any(isinstance(cell, str) and len(cell) > 40 for row in rows for cell in row)
+    for index, column in enumerate(columns):
+        texts = any(isinstance(row[index], str) for row in rows if len(row) > index)
+        table.add_column(
+            Text(column),
+            justify="left" if texts else "right",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if texts and table.expand else None,
+        )
+    for row in rows[:ROWS]:
+        table.add_row(*(Text(_one_line(cell)) for cell in row[: len(columns)]))
+    if len(rows) > ROWS:
+        table.caption = f"{len(rows) - ROWS} more in the report"
+    return table
+
+
+def _titled(title: str) -> Table:
+    return Table(
+        title=Text(title, style="bold"), title_justify="left", caption_justify="left", box=None, pad_edge=False,
+        header_style="dim", padding=(0, 2, 0, 0),
+    )  # fmt: skip
+
+
+def _one_line(cell: Any) -> str:
+    return " ".join(value("", cell)[:CELL].split())

@@ -1,0 +1,298 @@
+"""The one training loop. ``steps()`` is the loop; ``fit()`` is its usual consumer: log, evaluate, sample, save."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from groundup.core import devices
+from groundup.core.assembly import Parts, assemble, load_weights, open_stream
+from groundup.core.checkpoint import Checkpoint
+from groundup.core.errors import Interrupted, RunError, TrainingError
+from groundup.core.interfaces import Batch, Loss, Report, Stream
+from groundup.core.meter import Meter, StopRequest
+from groundup.core.optimizers import build_optimizers
+from groundup.core.progress import ProgressDisplay
+from groundup.core.run import Run
+from groundup.core.schedules import learning_rate_at
+from groundup.core.seeding import reseed
+from groundup.core.tensorboard import EventWriter
+
+__all__ = ["Trainer"]
+
+
+@dataclass
+class _Sums:
+    """Totals and counts over the micro-batches of one step or one evaluation, in fp64."""
+
+    values: dict[str, tuple[float, float]]
+
+    def add(self, loss: Loss) -> None:
+        named = {name: (term.total, term.count) for name, term in loss.terms.items()}
+        named |= {name: (value, torch.ones(())) for name, value in loss.metrics.items()}
+        for name, (total, count) in named.items():
+            before = self.values.get(name, (0.0, 0.0))
+            self.values[name] = (before[0] + float(total.detach()), before[1] + float(count))
+
+
+class Trainer:
+    """Trains one run from where it stands.
+
+    Args:
+        run: The run's folder, its recipe complete.
+
+    Attributes:
+        step: Updates done.
+        total_steps: Updates in the whole run.
+        model: The model; train or inspect it as you like between steps.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.recipe = run, run.recipe
+        self.device = devices.prepare(self.recipe.machine)
+        self.parts: Parts = assemble(run, self.device)
+        self.model, self.task = self.parts.model, self.parts.task
+        self.stream: Stream = open_stream(run, self.parts, "train")
+        self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.optimizer = build_optimizers(self.recipe.optim, self.trained)
+        self.total_steps = self._count_steps()
+        self.accumulate = self.recipe.budget.batch_size // cast(int, self.recipe.machine.micro_batch)
+        self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
+        self.best_loss: float | None = None
+        self.best_step: int | None = None
+        if self.accumulate > 1 and not self.task.additive:
+            raise TrainingError(
+                "recipe.machine.micro_batch",
+                f"the loss of task {self.task.registered_name!r} is no sum over examples, so micro-batches would change it",
+                "Set micro_batch to budget.batch_size",
+            )
+        if self.recipe.machine.compile:
+            _compile(self.model)
+
+    def _count_steps(self) -> int:
+        budget = self.recipe.budget
+        if budget.steps is not None:
+            return budget.steps
+        samples = budget.samples or (budget.epochs or 0) * self.stream.samples_per_epoch
+        return max(1, math.ceil(samples / budget.batch_size))
+
+    # ------------------------------------------------------------------------------------------------------ the consumer
+    def fit(self) -> None:
+        """Train to the end: log, evaluate, sample and save as the recipe's ``every`` section says.
+
+        Raises:
+            Interrupted: After Ctrl-C or SIGTERM, once everything was saved.
+            TrainingError: If a step went wrong for good.
+        """
+        every, meter = self.recipe.every, Meter(self.recipe, self.device, self.elapsed_s)
+        with (
+            StopRequest() as stop,
+            EventWriter(self.run.folder / "tensorboard", self.step) as events,
+            ProgressDisplay(self.total_steps, self.recipe.name) as display,
+        ):
+            for report in self.steps():
+                values = meter.measure(report, self.step)
+                self.elapsed_s = values["elapsed_s"]
+                display.update(values)
+                rows = [{"kind": "train", **values}] if self._due(every.log) or report.skipped else []
+                if self._due(every.evaluate):
+                    rows.append(self._validate(every.evaluate_batches))
+                if every.sample is not None and self._due(every.sample):
+                    rows += self._sample(every.sample_prompts)
+                for row in rows:
+                    self.run.log(row)
+                    events.write(row)
+                if self._due(every.save) or stop.requested:
+                    self.save()
+                if stop.requested and self.step < self.total_steps:
+                    raise Interrupted(
+                        str(self.run.folder),
+                        f"stopped by {stop.requested} after step {self.step} of {self.total_steps}; everything is saved",
+                        f"Go on with: groundup train --resume {self.run.folder}",
+                    )
+                meter.restart_step()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.total_steps
+
+    def _validate(self, batches: int | None) -> dict[str, Any]:
+        metrics = self.evaluate(batches)
+        if self.best_loss is None or metrics["loss"] < self.best_loss:
+            self.best_loss, self.best_step = metrics["loss"], self.step
+        return {"kind": "evaluate", "step": self.step, **metrics}
+
+    def _sample(self, prompts: tuple[str, ...]) -> list[dict[str, Any]]:
+        options = {"max_new_tokens": 64, "temperature": 0.8, "seed": self.recipe.seed}
+        with torch.compiler.set_stance("force_eager"):
+            texts = [self.task.predict(self.model, prompt, self.parts.processor, **options) for prompt in prompts]
+        self.model.train()
+        rows = zip(prompts, texts, strict=True)
+        return [{"kind": "sample", "step": self.step, "prompt": prompt, "text": text} for prompt, text in rows]
+
+    # --------------------------------------------------------------------------------------------------------- the loop
+    def steps(self) -> Iterator[Report]:
+        """Train, yielding a report after every update. The run may be saved at every yield.
+
+        Raises:
+            TrainingError: If loss or gradient is not a number and the recipe says to stop.
+        """
+        # 1. Initialise: the weights stand as __init__ or load_state_dict left them; no gradient is left over.
+        self.model.train()
+        self.optimizer.zero_grad()
+        while self.step < self.total_steps:
+            sums = _Sums({})
+            for _ in range(self.accumulate):
+                batch = self._next_batch()
+                reseed(self.recipe.seed, "dropout", self.step, self.samples_seen)
+                self.samples_seen += cast(int, self.recipe.machine.micro_batch)
+                with devices.autocast(self.recipe.machine):
+                    # 2. Forward: from inputs to outputs.
+                    outputs = self.model(**self.task.inputs(batch))
+                    # 3. Loss: a SUM over tokens; the mean is taken once, below.
+                    loss = self.task.loss(outputs, batch)
+                # 4. Backward: gradients of sums add up over the micro-batches.
+                self._weighted_sum(loss).backward()  # type: ignore[no-untyped-call]
+                sums.add(loss)
+            # 5. Update: divide once by the global count, clip, and let the optimizer move the weights.
+            report = self._update(sums)
+            self.optimizer.zero_grad()
+            self.step += 1
+            yield report
+            # 6. Repeat.
+
+    def _next_batch(self) -> Batch:
+        return {key: value.to(self.device, non_blocking=True) for key, value in next(self.stream).items()}
+
+    def _weighted_sum(self, loss: Loss) -> Tensor:
+        counts = {float(term.count) for term in loss.terms.values()}
+        if len(counts) > 1:
+            raise TrainingError(
+                f"task {self.task.registered_name}",
+                f"its terms have different counts {sorted(counts)}",
+                "Give each term the same count",
+            )
+        return torch.stack([term.weight * term.total for term in loss.terms.values()]).sum()
+
+    def _update(self, sums: _Sums) -> Report:
+        losses = {name: total / max(count, 1.0) for name, (total, count) in sums.values.items()}
+        term, (_, count) = next(iter(sums.values.items()))
+        gradients = [p.grad for _, p in self.trained if p.grad is not None]
+        norm = float(nn.utils.get_total_norm(gradients)) / max(count, 1.0)
+        learning_rate = learning_rate_at(self.recipe.optim, self.step, self.total_steps)
+        finite = math.isfinite(losses[term]) and math.isfinite(norm)
+        if finite:
+            clip = self.recipe.optim.clip_norm
+            scale = min(1.0, clip / (norm + 1e-6)) if clip is not None else 1.0
+            torch._foreach_mul_(gradients, scale / max(count, 1.0))
+            self.optimizer.set_lr(learning_rate)
+            self.optimizer.step()
+        elif self.recipe.machine.non_finite == "stop":
+            self._stop_on_non_finite(losses[term], norm, learning_rate)
+        return Report(
+            self.step, losses[term], losses, learning_rate, norm, int(count), self.samples_seen, skipped=not finite
+        )
+
+    def _stop_on_non_finite(self, loss: float, norm: float, learning_rate: float) -> None:
+        last = self.run.checkpoints.newest_intact()
+        raise TrainingError(
+            f"{self.run.folder} step {self.step}",
+            f"loss {loss} and gradient norm {norm} are not both finite (learning rate {learning_rate:.3g}, "
+            f"samples up to {self.samples_seen}); the weights were not updated"
+            + (f", and the checkpoint of step {last} is intact" if last is not None else ""),
+            "Lower optim.lr, lengthen optim.warmup_steps, or set machine.non_finite: skip",
+        )
+
+    # ------------------------------------------------------------------------------------------------------- evaluation
+    @torch.no_grad()
+    def evaluate(self, batches: int | None = None) -> dict[str, float]:
+        """Return the task's metrics on the validation split.
+
+        Args:
+            batches: Stop after so many micro-batches; None takes the whole split.
+        """
+        sums, byte_count = _Sums({}), 0.0
+        self.model.eval()
+        stream = open_stream(self.run, self.parts, "validation")
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                for number, batch in enumerate(stream):
+                    if number == batches:
+                        break
+                    byte_count += self.task.count_bytes(batch, self.parts.processor)
+                    on_device = {key: value.to(self.device) for key, value in batch.items()}
+                    with devices.autocast(self.recipe.machine):
+                        sums.add(self.task.loss(self.model(**self.task.inputs(on_device)), on_device))
+        finally:
+            stream.close()
+            self.model.train()
+        if byte_count:
+            sums.values["bytes"] = (byte_count, 1.0)
+        return self.task.summarise(sums.values)
+
+    # ------------------------------------------------------------------------------------------------------------ state
+    def state_dict(self) -> Checkpoint:
+        """Return everything that the rest of the run depends on."""
+        state = {
+            "finished": self.step >= self.total_steps,
+            "samples_seen": self.samples_seen,
+            "stream": self.stream.state_dict(),
+            "samples_per_epoch": self.stream.samples_per_epoch,
+            "total_steps": self.total_steps,
+            "elapsed_s": self.elapsed_s,
+            "best_loss": self.best_loss,
+            "best_step": self.best_step,
+        }
+        weights = {name: value.detach().contiguous() for name, value in self.model.state_dict().items()}
+        return Checkpoint(self.step, weights, self.optimizer.state_dict(), state)
+
+    def load_state_dict(self, checkpoint: Checkpoint) -> None:
+        """Restore what ``state_dict`` returned.
+
+        Raises:
+            RunError: If the data is not what the checkpoint was trained on.
+        """
+        state: dict[str, Any] = checkpoint.state
+        self.stream.load_state_dict(state["stream"])
+        there, here = state["samples_per_epoch"], self.stream.samples_per_epoch
+        if there != here:
+            raise RunError(
+                str(self.run.folder),
+                f"the data has changed: an epoch had {there} samples and has {here} now",
+                "Restore the data, or start a new run with init.run",
+            )
+        load_weights(self.model, checkpoint.model, str(self.run.checkpoints.path(checkpoint.step)))
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.step, self.samples_seen = checkpoint.step, state["samples_seen"]
+        self.elapsed_s = state["elapsed_s"]
+        self.best_loss, self.best_step = state["best_loss"], state["best_step"]
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        self.run.checkpoints.save(self.state_dict(), self.recipe.every.keep, self.best_step)
+
+    def resume(self) -> bool:
+        """Go on from the newest intact checkpoint of the run, if there is one, and say so."""
+        self.run.checkpoints.clean()
+        newest = self.run.checkpoints.newest_intact()
+        if newest is None:
+            return False
+        self.load_state_dict(self.run.checkpoints.load(newest))
+        self.run.event(newest, f"{self.run.folder}: resumed from the checkpoint of step {newest} of {self.total_steps}")
+        return True
+
+    def close(self) -> None:
+        """Stop the data workers."""
+        with contextlib.suppress(Exception):
+            self.stream.close()
+
+
+def _compile(model: nn.Module) -> None:
+    """Compile layer by layer where the model lists its layers: equal layers share their code, so the start is quick."""
+    for part in getattr(model, "blocks", None) or [model]:
+        part.compile(dynamic=False)

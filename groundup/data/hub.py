@@ -1,0 +1,74 @@
+"""Rows of a Hugging Face data set, through the `datasets` library, which reads HF_ENDPOINT, HF_HOME and HF_TOKEN."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from groundup.core.errors import DataError, MissingExtraError, did_you_mean
+from groundup.data.files import Record
+
+__all__ = ["hub_fingerprint", "hub_records"]
+
+
+def hub_records(
+    dataset: str,
+    *,
+    subset: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    streaming: bool = False,
+    columns: Sequence[str] = (),
+) -> Iterator[Record]:
+    """Yield the rows of one split of a data set.
+
+    Args:
+        dataset: Its name, such as ``"roneneldan/TinyStories"``.
+        subset: Its configuration, where it has several.
+        split: The split to read.
+        revision: A branch, tag or commit.
+        streaming: Read over the network while training, instead of downloading first.
+        columns: Columns that every row must have.
+
+    Raises:
+        MissingExtraError: If `datasets` is not installed.
+        DataError: If the data set, subset, split or column does not exist or cannot be reached.
+    """
+    loaded = _load(dataset, subset, split, revision, streaming)
+    for number, row in enumerate(loaded, 1):
+        for column in columns:
+            if column not in row:
+                hint = did_you_mean(column, list(row))
+                raise DataError(
+                    f"{dataset} ({split})",
+                    f"there is no column {column!r}; {hint}the columns are: {', '.join(row)}",
+                    "Name the column that holds the text",
+                )
+        yield Record(row, f"{split}:{number}", f"{dataset} ({split}) row {number}")
+
+
+def hub_fingerprint(dataset: str, *, subset: str | None, split: str, revision: str | None, streaming: bool) -> str:
+    """Return a key of what would be read: the library's own fingerprint of the rows, or the names when streaming."""
+    key = hashlib.sha256(repr((dataset, subset, split, revision, streaming)).encode())
+    if not streaming:
+        loaded = _load(dataset, subset, split, revision, streaming)
+        checksums = sorted((getattr(loaded.info, "download_checksums", None) or {}).items(), key=lambda item: item[0])
+        key.update(repr((loaded.num_rows, checksums, loaded.info.dataset_size)).encode())
+    return key.hexdigest()
+
+
+def _load(dataset: str, subset: str | None, split: str, revision: str | None, streaming: bool) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", "data") from None
+    try:
+        return datasets.load_dataset(dataset, subset, split=split, revision=revision, streaming=streaming)
+    except (OSError, ValueError) as error:  # not found, offline, gated, unknown subset or split
+        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"data set {dataset}",
+            f"cannot be loaded (subset {subset or 'none'}, split {split}, revision {revision or 'newest'}): {reason}",
+            "Check the name and the network; HF_ENDPOINT names a mirror, HF_TOKEN opens gated data",
+        ) from error

@@ -1,0 +1,106 @@
+"""Where a recipe's rows come from: files, or a data set on the Hugging Face hub, and what is read for each split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from groundup.core.errors import DataError
+from groundup.core.interfaces import Split
+from groundup.data.files import KINDS, Record, fingerprint, read_records
+from groundup.data.hub import hub_fingerprint, hub_records
+
+__all__ = ["Origin", "no_examples", "problem_with_origin"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Files or a data set, as the fields of a recipe say. ``validation_*`` name rows that are held out as they are."""
+
+    path: str | list[str] | None
+    validation_path: str | list[str] | None
+    dataset: str | None
+    subset: str | None
+    dataset_split: str
+    validation_split: str | None
+    revision: str | None
+    streaming: bool
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether the validation rows are named, and not drawn."""
+        return self.validation_path is not None or self.validation_split is not None
+
+    @property
+    def name(self) -> str:
+        """What to call the source in messages and cards."""
+        return self.dataset or ", ".join(_as_list(self.path))
+
+    def records(
+        self, split: Split, columns: Sequence[str] = (), split_on: str | None = None, kinds: Sequence[str] = KINDS
+    ) -> Iterator[Record]:
+        """Yield the rows named for training, or those named for validation."""
+        if self.dataset is not None:
+            named = self.validation_split if split == "validation" else self.dataset_split
+            yield from hub_records(
+                self.dataset,
+                subset=self.subset,
+                split=named or self.dataset_split,
+                revision=self.revision,
+                streaming=self.streaming,
+                columns=columns,
+            )
+            return
+        paths = _as_list(self.validation_path if split == "validation" else self.path)
+        for path in paths:
+            for record in read_records(path, columns=columns, split_on=split_on, kinds=kinds):
+                yield replace(record, name=f"{path}/{record.name}") if len(paths) > 1 else record
+
+    def key(self, kinds: Sequence[str] = KINDS) -> str:
+        """Return a key that changes when the rows change."""
+        if self.dataset is None:
+            return fingerprint([*_as_list(self.path), *_as_list(self.validation_path)], kinds)
+        splits = [self.dataset_split, *([self.validation_split] if self.validation_split else [])]
+        parts = [
+            hub_fingerprint(
+                self.dataset, subset=self.subset, split=split, revision=self.revision, streaming=self.streaming
+            )
+            for split in splits
+        ]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def problem_with_origin(origin: Origin) -> str | None:
+    """Return what contradicts itself in an origin, as ``"problem. remedy"``, or None."""
+    if (origin.path is None) == (origin.dataset is None):
+        found = "both path and dataset are given" if origin.path is not None else "neither path nor dataset is given"
+        return f"{found}; allowed: exactly one. Write path: for files, or dataset: for a Hugging Face name"
+    if origin.path is not None and not _as_list(origin.path):
+        return "path is an empty list. Name at least one file or folder"
+    hub_only = {
+        "subset": origin.subset,
+        "validation_split": origin.validation_split,
+        "revision": origin.revision,
+        "streaming": origin.streaming or None,
+        "dataset_split": None if origin.dataset_split == "train" else origin.dataset_split,
+    }
+    idle = [name for name, value in hub_only.items() if value is not None]
+    if origin.dataset is None and idle:
+        return f"{idle[0]} has no effect with path; it applies to dataset. Remove {idle[0]} or name a dataset"
+    if origin.dataset is not None and origin.validation_path is not None:
+        return "validation_path has no effect with dataset; it applies to path. Use validation_split"
+    return None
+
+
+def no_examples(split: Split, where: str, fraction: float) -> DataError:
+    """Return the error for a split that nothing fell into."""
+    return DataError(
+        where,
+        f"nothing is left for {split} (validation_fraction {fraction})",
+        "Give more examples, change validation_fraction, name validation rows, or, for plain text, set split_on",
+    )
+
+
+def _as_list(path: str | list[str] | None) -> list[str]:
+    return [] if path is None else [path] if isinstance(path, str) else list(path)

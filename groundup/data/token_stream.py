@@ -1,0 +1,283 @@
+"""From examples to micro-batches: tokenized shards, rows planned per epoch, delivered in the order of the run."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from groundup.core import seeding
+from groundup.core.errors import CheckpointError, DataError, RecipeError
+from groundup.core.interfaces import Batch, DataContext, Split, Stream
+from groundup.data.order import permuted
+from groundup.data.packing import Packing, Plan, pieces_per_row, plan_rows
+from groundup.data.shards import FORMAT, Shards, prepare_shards
+
+__all__ = ["TokenStream", "open_token_stream"]
+
+_IGNORED = -100  # the target where nothing is trained, as torch's losses have it
+_log = logging.getLogger("groundup")
+
+
+class _Layout(NamedTuple):
+    """How samples are shared out; see ``DataContext``."""
+
+    split: Split
+    end_id: int
+    sequence_length: int
+    micro_batch: int
+    seed: int
+    rank: int
+    world: int
+
+    def first_sample(self, number: int) -> int:
+        """Return the first sample of this rank's micro-batch ``number``, counted from the start of the run.
+
+        A step is a whole number of micro-batches of every rank, so the formula of ``DataContext`` needs no step.
+        """
+        return (number * self.world + self.rank) * self.micro_batch
+
+
+@dataclass
+class _Epochs:
+    """The plan of each epoch and where its samples begin. All of it follows from the lengths and the seed.
+
+    Where cuts move between epochs, so does the number of rows; then epoch e begins after the rows of epochs 0 .. e - 1,
+    which are planned to be counted. Otherwise every epoch has as many rows as the first.
+    """
+
+    lengths: NDArray[np.int64]
+    layout: _Layout
+    packing: Packing
+    masked: bool
+    starts: list[int] = field(default_factory=lambda: [0])  # the first sample of epochs 0, 1, ...
+    plans: dict[int, Plan] = field(default_factory=dict)  # the two used last
+    varies: bool = False  # whether the number of rows differs between epochs
+
+    def plan(self, epoch: int, name: Callable[[int], str] = str) -> Plan:
+        """Return the plan of an epoch."""
+        if epoch not in self.plans:
+            layout, key = self.layout, seeding.key(self.layout.seed, "plan", epoch)
+            plan = plan_rows(
+                self.lengths, layout.sequence_length, key, self.packing, layout.split, masked=self.masked, name=name
+            )
+            while len(self.plans) > 1:
+                self.plans.pop(next(iter(self.plans)))
+            self.plans[epoch] = plan
+        return self.plans[epoch]
+
+    def locate(self, sample: int) -> tuple[int, int]:
+        """Return the epoch that a sample belongs to and its number within that epoch."""
+        first = self.plan(0) if len(self.starts) == 1 else None
+        if first is not None:
+            self.starts.append(first.rows)
+            self.varies = first.varies
+        if self.layout.split == "validation":
+            return 0, sample
+        if not self.varies:
+            return divmod(sample, self.starts[1])
+        while self.starts[-1] <= sample:
+            self.starts.append(self.starts[-1] + self.plan(len(self.starts) - 1).rows)
+        epoch = bisect.bisect_right(self.starts, sample) - 1
+        return epoch, sample - self.starts[epoch]
+
+    def pieces(self, first: int, count: int) -> list[tuple[Plan, range]]:
+        """Return, for each of ``count`` samples from ``first`` on, its plan and the pieces that make its row.
+
+        There are none beyond the end of a validation split.
+        """
+        found: list[tuple[Plan, range]] = []
+        located = [self.locate(sample) for sample in range(first, first + count)]
+        for epoch, group in itertools.groupby(located, key=lambda place: place[0]):
+            plan, rows = self.plan(epoch), np.array([index for _, index in group])
+            if self.layout.split == "train":
+                rows = permuted(rows, plan.rows, seeding.key(self.layout.seed, "rows", epoch))
+            edges = plan.row_starts[np.minimum(np.stack((rows, rows + 1)), plan.rows)]
+            found += [(plan, range(begin, end)) for begin, end in edges.T.tolist()]
+        return found
+
+
+class _MicroBatches(Dataset[Batch]):
+    """Micro-batch ``number`` of one rank, computed from the number alone; used in this process or in a worker."""
+
+    def __init__(self, shards: Shards, epochs: _Epochs, layout: _Layout, max_pieces: int) -> None:
+        self.shards, self.epochs, self.layout = shards, epochs, layout
+        self.boundaries = layout.micro_batch * (max_pieces + 1) + 1  # each row may end with a piece of padding
+
+    def __getitem__(self, number: int) -> Batch:
+        rows, width = self.layout.micro_batch, self.layout.sequence_length
+        tokens = np.full((rows, width), self.layout.end_id, dtype=np.int64)
+        targets = np.full((rows, width), _IGNORED, dtype=np.int64)
+        positions = np.empty((rows, width), dtype=np.int64)
+        boundaries = np.full(self.boundaries, rows * width, dtype=np.int32)
+        count = 0
+        for row, (plan, pieces) in enumerate(self.epochs.pieces(self.layout.first_sample(number), rows)):
+            filled = 0
+            for length in self._fill(plan, pieces, tokens[row], targets[row]):
+                boundaries[count] = row * width + filled
+                positions[row, filled : filled + length] = np.arange(length)
+                filled, count = filled + length, count + 1
+        return {
+            "tokens": torch.from_numpy(tokens),
+            "targets": torch.from_numpy(targets),
+            "positions": torch.from_numpy(positions),
+            "boundaries": torch.from_numpy(boundaries),
+        }
+
+    def _fill(self, plan: Plan, pieces: range, tokens: NDArray[np.int64], targets: NDArray[np.int64]) -> list[int]:
+        """Write one row and return the lengths of its pieces, the padding as the last one."""
+        lengths: list[int] = []
+        filled = 0
+        for piece in pieces:
+            document, start, length = int(plan.document[piece]), int(plan.start[piece]), int(plan.length[piece])
+            unscored = int(plan.first_scored[piece])
+            sequence, trained = self.shards.read(document, start, start + length + 1)
+            tokens[filled : filled + length] = sequence[:-1]
+            scored = sequence[1 + unscored :]
+            targets[filled + unscored : filled + length] = (
+                scored if trained is None else np.where(trained[1 + unscored :], scored, np.int64(_IGNORED))
+            )
+            filled += length
+            lengths.append(length)
+        return lengths if filled == len(tokens) else [*lengths, len(tokens) - filled]
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """The numbers of the micro-batches to come."""
+
+    start: int
+    stop: int | None
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start) if self.stop is None else iter(range(self.start, self.stop))
+
+
+class TokenStream(Stream):
+    """Micro-batches of packed tokens; ``open_token_stream`` makes one. Its state is the number of samples delivered."""
+
+    def __init__(self, batches: _MicroBatches, layout: _Layout, workers: int) -> None:
+        self._batches, self._layout, self._workers = batches, layout, workers
+        self._samples = 0  # delivered by all ranks together
+        self._iterator: Iterator[Batch] | None = None
+        self._share = layout.micro_batch * layout.world  # samples that all ranks deliver at a time
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = self._start()
+        batch = next(self._iterator)
+        self._samples += self._share
+        return batch
+
+    def _start(self) -> Iterator[Batch]:
+        stop = None if self._layout.split == "train" else -(-self.samples_per_epoch // self._share)
+        loader: DataLoader[Batch] = DataLoader(
+            self._batches,
+            batch_size=None,
+            sampler=_Numbers(self._samples // self._share, stop),
+            num_workers=self._workers,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # the loader draws a seed; not from the generator of the run
+        )
+        if self._workers:
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else each fork prints a warning
+        return iter(loader)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Rows in one pass over the data: of the epoch that the cursor is in, where epochs differ."""
+        epochs = self._batches.epochs
+        return epochs.plan(0 if self._layout.split == "validation" else epochs.locate(self._samples)[0]).rows
+
+    def state_dict(self) -> dict[str, int]:
+        """Return ``{"samples": n}``: how many samples all ranks together have delivered."""
+        return {"samples": self._samples}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after ``state["samples"]`` samples.
+
+        Raises:
+            CheckpointError: If that lies within a micro-batch of this layout.
+        """
+        if state["samples"] % self._share:
+            raise CheckpointError(
+                "data cursor",
+                f"{state['samples']} samples are no multiple of micro-batch x ranks = {self._share}",
+                "Resume from the end of a step, or with the micro-batch of before",
+            )
+        self.close()
+        self._samples = state["samples"]
+
+    def close(self) -> None:
+        """Stop the workers; the next batch would start them again."""
+        self._iterator = None
+
+
+def _start_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def open_token_stream(
+    examples: Callable[[], Iterable[Any]], source_key: str, context: DataContext, packing: Packing
+) -> TokenStream:
+    """Open a split as packed micro-batches, tokenizing it first if its tokens are not in the cache.
+
+    With B = ``context.micro_batch``, T = ``context.sequence_length`` and N = B x (most pieces a row + 1) + 1, a batch
+    holds ``tokens``, ``targets``, ``positions`` int64 (B, T) and ``boundaries`` int32 (N,). Training never ends, every
+    epoch in another order; validation comes in the order of the plan, ends, and fills its last batch with empty rows.
+
+    Args:
+        examples: Gives the raw examples of the split, the same ones in the same order at each call.
+        source_key: Changes whenever ``examples`` would give others.
+        context: What the task and the trainer ask for.
+        packing: How documents become rows.
+
+    Raises:
+        DataError: If there are no examples, nothing to train on, or an example that is too long.
+        RecipeError: If the batch size is not a multiple of micro-batch x ranks.
+    """
+    layout = _Layout(*(getattr(context, name) for name in _Layout._fields))
+    if context.batch_size % (context.micro_batch * context.world):
+        raise RecipeError(
+            "batch size",
+            f"{context.batch_size} is not a multiple of micro-batch {context.micro_batch} x ranks {context.world}",
+            "Change one of them",
+        )
+    identity = json.dumps([FORMAT, source_key, context.encode_key, context.split])
+    folder = context.cache / "tokens" / hashlib.sha256(identity.encode()).hexdigest()[:20]
+    shards = prepare_shards(folder, examples, context.encode)
+    epochs = _Epochs(shards.lengths, layout, packing, shards.masked)
+    plan = epochs.plan(0, partial(_name, examples))
+    if not shards.trained_tokens or not plan.rows:
+        raise DataError(
+            f"data ({context.split})",
+            f"there is nothing to train on: {len(shards)} examples with {shards.tokens} tokens,"
+            f" {shards.trained_tokens} of them trained on, {plan.dropped} examples dropped as too long",
+            "Check the task, the template and too_long",
+        )
+    if plan.dropped or plan.truncated:
+        _log.warning(
+            "%s: of %d examples %d were dropped and %d truncated, being longer than the context of %d",
+            context.split, len(shards), plan.dropped, plan.truncated, context.sequence_length,
+        )  # fmt: skip
+    batches = _MicroBatches(shards, epochs, layout, pieces_per_row(context.sequence_length, packing))
+    return TokenStream(batches, layout, context.workers)
+
+
+def _name(examples: Callable[[], Iterable[Any]], number: int) -> str:
+    """Return what to call example ``number``: where it was read, or its name, or just its number."""
+    example = next(itertools.islice(examples(), number, None), None)
+    known = getattr(example, "origin", "") or getattr(example, "name", "")
+    return f"{known} (example {number})" if known else f"example {number}"

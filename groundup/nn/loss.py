@@ -1,0 +1,118 @@
+"""Cross-entropy of a linear output layer, without ever holding all logits.
+
+Shape legend: M tokens, C width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["linear_cross_entropy", "linear_cross_entropy_sum"]
+
+_CHUNK_BYTES = 32 * 2**20  # of float32 logits held at a time
+_IGNORED = -100
+
+
+def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Return the sum of the cross-entropies in nats, a scalar in float32 (float64 for float64 inputs).
+
+    Small logits are computed at once. Large ones are computed a chunk of tokens at a time, and their gradients with
+    them, so that the memory is that of one chunk and the matrix products are no more than the plain computation's.
+    ``torch.nn.functional.linear_cross_entropy`` does the same, but not under ``torch.compile`` in one graph, nor before
+    torch 2.13; this operator does both.
+
+    Args:
+        hidden: (M, C).
+        weight: (V, C).
+        targets: (M,) int64; -100 is ignored.
+
+    Source:
+        Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024 (arXiv:2411.09009), the idea of never
+        holding the logits; the chunks with gradients in the forward pass are those of Hsu et al., Liger Kernel, 2024
+        (arXiv:2410.10989), section 3.
+    """
+    hidden, weight = _cast(hidden), _cast(weight)
+    if hidden.shape[0] * weight.shape[0] * 4 <= _CHUNK_BYTES:
+        return F.cross_entropy(_widen(F.linear(hidden, weight)), targets, ignore_index=_IGNORED, reduction="sum")
+    needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    return cast(Tensor, _chunked(hidden, weight, targets, needed)[0])
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of each token in nats, (M,), 0 where the target is -100. For evaluation: no gradient."""
+    with torch.no_grad():
+        hidden, weight = _cast(hidden), _cast(weight)
+        size = _chunk_size(weight)
+        parts = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
+        losses = [
+            F.cross_entropy(_widen(F.linear(h, weight)), t, ignore_index=_IGNORED, reduction="none") for h, t in parts
+        ]
+        return torch.cat(losses)
+
+
+def _cast(x: Tensor) -> Tensor:
+    """Apply autocast, which does not reach into operators of our own."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def _widen(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _chunk_size(weight: Tensor) -> int:
+    """Return how many tokens' logits fit in a chunk: a power of two, at least 64."""
+    return max(64, 1 << (_CHUNK_BYTES // (4 * weight.shape[0])).bit_length() - 1)
+
+
+@torch.library.custom_op("groundup::linear_cross_entropy", mutates_args=())
+def _chunked(hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the summed loss and its gradients with respect to hidden and weight (empty unless asked for)."""
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    total = hidden.new_zeros((), dtype=wide)
+    grad_hidden = torch.empty_like(hidden) if with_grad else hidden.new_empty(0)
+    grad_weight = torch.zeros_like(weight, dtype=wide) if with_grad else weight.new_empty(0, dtype=wide)
+    size = _chunk_size(weight)
+    for start in range(0, len(hidden), size):
+        part, target = hidden[start : start + size], targets[start : start + size]
+        trained = target != _IGNORED
+        index = target.clamp(min=0)[:, None]
+        logits = _widen(part @ weight.T)
+        norm = logits.logsumexp(1, keepdim=True)
+        total += ((norm - logits.gather(1, index))[:, 0] * trained).sum()
+        if with_grad:
+            residue = logits.sub_(norm).exp_().scatter_add_(1, index, -torch.ones_like(norm))
+            residue = residue.mul_(trained[:, None]).to(hidden.dtype)
+            torch.mm(residue, weight, out=grad_hidden[start : start + size])
+            if wide == hidden.dtype:
+                grad_weight.addmm_(residue.T, part)
+            else:
+                grad_weight += residue.T @ part
+    return total, grad_hidden, grad_weight
+
+
+@_chunked.register_fake
+def _chunked_shapes(hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
+    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    total = hidden.new_empty((), dtype=wide)
+    if not with_grad:
+        return total, hidden.new_empty(0), weight.new_empty(0, dtype=wide)
+    return total, torch.empty_like(hidden), torch.empty_like(weight, dtype=wide)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*output[1:])
+    ctx.dtype = inputs[1].dtype
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    grad_hidden, grad_weight = ctx.saved_tensors
+    return (grad_hidden * grad).to(grad_hidden.dtype), (grad_weight * grad).to(ctx.dtype), None, None
+
+
+_chunked.register_autograd(_backward, setup_context=_remember)

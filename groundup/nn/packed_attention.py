@@ -1,0 +1,192 @@
+"""Causal attention over packed documents: every document attends only to itself.
+
+The tokens of all documents lie end to end in one flat sequence (N tokens). The CPU operator runs the flash kernel once
+for each run of equally long documents, so nothing is spent on pairs of tokens in different documents. CUDA in half
+precision uses ``torch.nn.attention.varlen``; everything else a boolean mask. Results are bit-identical from run to run
+for a given number of threads, and ``torch.compile`` never recompiles when the documents change.
+
+Shape legend: N tokens, H heads, G key and value heads, D head dimension, S boundaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+try:
+    from torch.nn.attention import varlen
+except ImportError:  # a torch without it: the mask serves
+    varlen = None  # type: ignore[assignment]
+
+__all__ = ["packed_attention"]
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_Run = tuple[int, int, int]  # the first token, how many documents, the length of each
+
+
+def packed_attention(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, window: int | None = None
+) -> Tensor:
+    """Return causal attention within each document.
+
+    Args:
+        query: (N, H, D), scaled by ``1 / sqrt(D)``.
+        key: (N, G, D); G divides H.
+        value: (N, G, D).
+        boundaries: (S,) integers rising from 0 to N: the start of each document. Repeat N at the end as padding.
+        window: How many tokens a token sees at most, itself included.
+
+    Returns:
+        (N, H, D).
+
+    Raises:
+        ValueError: If the shapes or the boundaries do not fit.
+    """
+    if query.shape[1] % key.shape[1] or key.shape != value.shape:
+        raise ValueError(f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)} do not fit")
+    scale = query.shape[-1] ** -0.5
+    if query.device.type == "cpu":
+        return cast(Tensor, _packed(query, key, value, boundaries, scale, window or 0)[0])
+    boundaries = boundaries.to(query.device, torch.int32)
+    tokens, grouped = query.shape[0], query.shape[1] != key.shape[1]
+    if varlen is not None and query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+        seen = (window - 1 if window else -1, 0)  # to the left and to the right of a token
+        options: dict[str, Any] = {"scale": scale, "window_size": seen}
+        if grouped:
+            groups = query.shape[1] // key.shape[1]
+            key, value = _repeat(key, groups), _repeat(value, groups)
+        return cast(Tensor, varlen.varlen_attn(query, key, value, boundaries, boundaries, tokens, tokens, **options))
+    mask = _document_mask(boundaries, tokens, window)
+    q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)[0].transpose(0, 1)
+
+
+def _document_mask(boundaries: Tensor, tokens: int, window: int | None) -> Tensor:
+    """Return (N, N) booleans: whether a token (row) sees another (column)."""
+    where = torch.arange(tokens, device=boundaries.device, dtype=torch.int32)
+    document = torch.searchsorted(boundaries, where, right=True)
+    distance = where[:, None] - where
+    mask = (document[:, None] == document) & (distance >= 0)
+    return mask & (distance < window) if window else mask
+
+
+def _runs(boundaries: Tensor, tokens: int) -> Iterator[_Run]:
+    """Yield each run of adjacent documents of one length; empty documents are skipped."""
+    starts = boundaries.tolist()
+    lengths = [b - a for a, b in pairwise(starts)]
+    if not starts or starts[0] != 0 or starts[-1] != tokens or min(lengths, default=0) < 0:
+        raise ValueError(
+            f"boundaries must rise from 0 to the number of tokens ({tokens}); got {starts[:3]}..{starts[-1:]}"
+        )
+    start, count, size = 0, 0, 0
+    for length in (n for n in lengths if n):
+        if length != size and count:
+            yield start, count, size
+            start, count = start + count * size, 0
+        size, count = length, count + 1
+    if count:
+        yield start, count, size
+
+
+def _part(x: Tensor, run: _Run) -> Tensor:
+    """View the tokens of a run of x (N, heads, ...) as (documents, heads, length, ...)."""
+    start, count, length = run
+    return x[start : start + count * length].view(count, length, *x.shape[1:]).transpose(1, 2)
+
+
+def _repeat(x: Tensor, groups: int) -> Tensor:
+    return x if groups == 1 else x.repeat_interleave(groups, dim=1)
+
+
+def _band(length: int, window: int, like: Tensor) -> Tensor | None:
+    """Return the additive (1, 1, length, length) mask of a sliding window, or None where plain causality does."""
+    if not window or length <= window:
+        return None
+    unseen = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
+    unseen |= torch.ones_like(unseen).tril(-window)
+    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill(unseen, -torch.inf)[None, None]
+
+
+def _lse_dtype(query: Tensor) -> torch.dtype:
+    return torch.float64 if query.dtype == torch.float64 else torch.float32
+
+
+@torch.library.custom_op("groundup::packed_attention", mutates_args=(), device_types="cpu")
+def _packed(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float, window: int
+) -> tuple[Tensor, Tensor]:
+    tokens, heads, _ = query.shape
+    groups = heads // key.shape[1]
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    lse = query.new_empty((tokens, heads), dtype=_lse_dtype(query))
+    for run in _runs(boundaries, tokens):
+        q, k, v = _part(query, run), _repeat(_part(key, run), groups), _repeat(_part(value, run), groups)
+        band = _band(run[2], window, query)
+        o, s = _flash(q, k, v, 0.0, band is None, attn_mask=band, scale=scale)
+        _part(out, run).copy_(o)
+        _part(lse, run).copy_(s)
+    return out, lse
+
+
+@torch.library.custom_op("groundup::packed_attention_backward", mutates_args=(), device_types="cpu")
+def _packed_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    boundaries: Tensor,
+    scale: float,
+    window: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    groups = query.shape[1] // key.shape[1]
+    grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
+    for run in _runs(boundaries, query.shape[0]):
+        q, k, v = _part(query, run), _repeat(_part(key, run), groups), _repeat(_part(value, run), groups)
+        band = _band(run[2], window, query)
+        parts = _flash_backward(
+            *(_part(grad, run), q, k, v, _part(out, run), _part(lse, run), 0.0, band is None),
+            attn_mask=band,
+            scale=scale,
+        )
+        for whole, part in zip(grads, parts, strict=True):
+            if part.shape[1] != whole.shape[1]:
+                part = part.view(len(part), -1, groups, *part.shape[2:]).sum(2)
+            _part(whole, run).copy_(part)
+    return grads[0], grads[1], grads[2]
+
+
+@_packed.register_fake
+def _packed_shapes(
+    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float, window: int
+) -> tuple[Tensor, Tensor]:
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    return out, query.new_empty(query.shape[:2], dtype=_lse_dtype(query))
+
+
+@_packed_backward.register_fake
+def _packed_backward_shapes(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *others: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value))
+    return q, k, v
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, boundaries, ctx.scale, ctx.window = inputs
+    ctx.save_for_backward(query, key, value, *output, boundaries)
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    return *_packed_backward(grad, *ctx.saved_tensors, ctx.scale, ctx.window), None, None, None
+
+
+_packed.register_autograd(_backward, setup_context=_remember)

@@ -1,0 +1,63 @@
+"""The files of a processor's folder, and what is wrong with a text that no file could hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from groundup.core.errors import DataError
+
+__all__ = ["not_utf8", "read_json", "read_template", "tokenizer_config", "write_json", "write_text"]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        DataError: If the file is missing or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(str(path), "no such file", "Give the folder of a saved processor") from None
+    except (ValueError, OSError) as error:
+        raise DataError(str(path), f"cannot be read as JSON: {error}", "Save the processor again") from None
+    if not isinstance(value, dict):
+        raise DataError(str(path), "holds no JSON object", "Save the processor again")
+    return value
+
+
+def read_template(folder: Path) -> str | None:
+    """Return the source in ``chat_template.jinja``, or None."""
+    path = folder / "chat_template.jinja"
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as JSON, readable and without escapes."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def write_text(path: Path, text: str | None) -> None:
+    """Write a text exactly, or remove the file when there is none."""
+    if text is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_text(text, encoding="utf-8", newline="")
+
+
+def tokenizer_config(end_token: str, start_token: str | None) -> dict[str, object]:
+    """Return what lets ``transformers.AutoTokenizer`` open the folder."""
+    config: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end_token}
+    return config | {"clean_up_tokenization_spaces": False} | ({"bos_token": start_token} if start_token else {})
+
+
+def not_utf8(error: UnicodeEncodeError) -> DataError:
+    """Return the error that says where a text holds a lone surrogate."""
+    near = error.object[max(0, error.start - 20) : error.start]
+    return DataError(
+        f"text, character {error.start}",
+        f"a lone surrogate U+{ord(error.object[error.start]):04X} after {near!r}, which UTF-8 cannot hold",
+        "Clean the data, for example with text.encode('utf-8', 'replace').decode()",
+    )

@@ -1,0 +1,117 @@
+"""What the files of an existing tokenizer say: its end and start tokens, its chat template, the bytes of its pieces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, pre_tokenizers
+
+from groundup.core.errors import DataError
+from groundup.processors.files import read_json, read_template
+
+__all__ = ["chat_template_of", "end_token_of", "piece_sizes", "start_token_of"]
+
+# Ends of a text come before ends of a turn: the end token starts and ends every document.
+ENDS = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<｜end▁of▁sentence｜>",
+    "[EOS]",
+    "<|im_end|>",
+    "<|eot_id|>",
+)
+STARTS = ("<|begin_of_text|>", "<s>", "<bos>", "<｜begin▁of▁sentence｜>", "[BOS]")
+
+
+def end_token_of(folder: Path, tokenizer: Tokenizer) -> str | None:
+    """Return the end token by tokenizer_config.json, else generation_config.json, else a well-known name, else None."""
+    configured = _text_of(_optional(folder / "tokenizer_config.json").get("eos_token"))
+    if configured and tokenizer.token_to_id(configured) is not None:
+        return configured
+    identity = _optional(folder / "generation_config.json").get("eos_token_id")
+    first = identity[0] if isinstance(identity, list) and identity else identity
+    if isinstance(first, int) and (token := tokenizer.id_to_token(first)):
+        return str(token)
+    return next((token for token in ENDS if tokenizer.token_to_id(token) is not None), None)
+
+
+def start_token_of(folder: Path, tokenizer: Tokenizer) -> str | None:
+    """Return what chat templates call ``bos_token``: by tokenizer_config.json, else a well-known name, else None."""
+    config = _optional(folder / "tokenizer_config.json")
+    if config:
+        return _text_of(config.get("bos_token"))
+    return next((token for token in STARTS if tokenizer.token_to_id(token) is not None), None)
+
+
+def chat_template_of(folder: Path) -> str | None:
+    """Return the source in chat_template.jinja, else in tokenizer_config.json (the one named default), else None."""
+    source = read_template(folder)
+    if source is not None:
+        return source
+    configured = _optional(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(configured, list):
+        configured = {entry.get("name"): entry.get("template") for entry in configured}.get("default")
+    return configured if isinstance(configured, str) else None
+
+
+def piece_sizes(tokenizer: Tokenizer, size: int) -> NDArray[np.int32]:
+    """Return (size,) UTF-8 bytes of each piece of the vocabulary.
+
+    Raises:
+        DataError: If the pieces do not say where spaces were, as in WordPiece.
+    """
+    described = json.loads(tokenizer.to_str())
+    kinds = _types(described.get("decoder")) | _types(described.get("pre_tokenizer")) | _types(described["normalizer"])
+    sizes = np.zeros(size, dtype=np.int32)
+    measure = _measure(kinds, described["model"]["type"])
+    for piece, index in tokenizer.get_vocab(with_added_tokens=False).items():
+        sizes[index] = measure(piece)
+    for index, token in tokenizer.get_added_tokens_decoder().items():
+        sizes[index] = len(token.content.encode())
+    return sizes
+
+
+def _measure(kinds: set[str], model: str) -> Callable[[str], int]:
+    """Return the function from a piece to its number of bytes."""
+    if "ByteLevel" in kinds:
+        alphabet = set(pre_tokenizers.ByteLevel.alphabet())
+        return lambda piece: len(piece) if alphabet.issuperset(piece) else len(piece.encode())
+    if model in {"BPE", "Unigram"}:
+        spaced = bool(kinds & {"Metaspace", "Prepend", "Replace"})
+        return lambda piece: 1 if _is_byte(piece) else len((piece.replace("▁", " ") if spaced else piece).encode())
+    raise DataError(
+        "tokenizer.json",
+        f"a {model} tokenizer does not keep spaces, so its tokens stand for no fixed number of bytes",
+        "Use a byte-level BPE, a SentencePiece BPE or Unigram tokenizer, or train one: processor.name: bpe",
+    )
+
+
+def _is_byte(piece: str) -> bool:
+    return len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
+
+
+def _types(part: Any) -> set[str]:
+    """Return every ``type`` inside a part of a tokenizer.json, however nested."""
+    if isinstance(part, list):
+        return set().union(*(_types(item) for item in part))
+    if not isinstance(part, dict):
+        return set()
+    own = {part["type"]} if isinstance(part.get("type"), str) else set()
+    return own.union(*(_types(item) for item in part.values()))
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _text_of(token: Any) -> str | None:
+    """A token is written as text, or as an object with its text under ``content``."""
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else None

@@ -1,0 +1,143 @@
+"""Supervised fine-tuning on conversations: the model learns to write what the assistant wrote.
+
+Source: Ouyang et al. 2022, "Training language models to follow instructions with human feedback", arXiv:2203.02155,
+section 3.5 (the supervised part).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from groundup.core.errors import DataError
+from groundup.core.interfaces import (
+    Batch,
+    Conversation,
+    Evaluation,
+    EvaluationContext,
+    Loss,
+    Message,
+    Task,
+    Term,
+    TextProcessor,
+    TokenSequence,
+)
+from groundup.core.registry import task
+from groundup.core.settings import setting
+from groundup.metrics.compression import perplexity
+from groundup.processors.chat_template import ChatTemplate, find_template
+from groundup.processors.templates import TEMPLATES
+from groundup.tasks.answers import judge_answers, last_run
+from groundup.tasks.writing import decoding_options, write, write_stream
+
+__all__ = ["Chat"]
+
+
+@task("chat")
+class Chat(Task):
+    """Minimise -log p of every token of the assistant's answers, the one that ends an answer included."""
+
+    template: str | None = setting(
+        None, "A built-in chat template or a file with one in Jinja; by default the tokenizer's own, else groundup"
+    )
+    train_on: Literal["all", "last"] = setting("all", "Learn all answers of a conversation, or only the last one")
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read."""
+        tokens = "int64 (B, T)"
+        return {"tokens": tokens, "targets": tokens, "positions": tokens, "boundaries": "int32 (N,)"}
+
+    def chat_template(self, processor: TextProcessor) -> ChatTemplate:
+        """Return the template bound to a tokenizer.
+
+        Raises:
+            DataError: If there is no such template, or it does not fit the tokenizer.
+        """
+        path = Path(self.template) if self.template and self.template not in TEMPLATES else None
+        if path is not None and path.is_file():
+            return ChatTemplate(path.read_text(encoding="utf-8"), processor)
+        return ChatTemplate(find_template(self.template, processor), processor)
+
+    def encode(self, examples: Sequence[Conversation], processor: TextProcessor) -> list[TokenSequence]:
+        """Return the tokens of each conversation and which of them the assistant wrote.
+
+        Raises:
+            DataError: If a role is unknown or the template fails; the message says in which conversation.
+        """
+        template = self.chat_template(processor)
+        try:
+            sequences = template.encode_batch([example.messages for example in examples])
+        except DataError:
+            sequences = [_encode_named(template, example) for example in examples]
+        return sequences if self.train_on == "all" else [last_run(sequence) for sequence in sequences]
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the batch: with targets in it, the model returns the sum of -log p."""
+        return {name: batch[name] for name in self.batch_spec}
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """Return the sum of -log p in nats and the number of tokens that answers have."""
+        return Loss({"answer": Term(outputs, (batch["targets"] >= 0).sum())})
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return loss in nats a token of an answer, and perplexity."""
+        total, count = sums["answer"]
+        mean = total / max(count, 1.0)
+        return {"loss": mean, "perplexity": perplexity(mean)}
+
+    def predict(self, model: nn.Module, inputs: Any, processor: TextProcessor, **options: Any) -> Any:
+        """Return the assistant's answer.
+
+        Args:
+            inputs: A question, or a conversation as messages or ``{"role": ..., "content": ...}``; or a list of
+                questions, which gives a list of answers.
+            **options: ``DecodingOptions``.
+        """
+        template = self.chat_template(processor)
+        several = isinstance(inputs, list | tuple) and bool(inputs) and isinstance(inputs[0], str)
+        conversations = [_messages(each) for each in (inputs if several else [inputs])]
+        prompts = [template.prompt(messages).tolist() for messages in conversations]
+        texts = [t.strip() for t in write(model, prompts, processor, decoding_options(options), template.stop_ids)]
+        return texts if several else texts[0]
+
+    def stream(self, model: nn.Module, prompt: Any, processor: TextProcessor, **options: Any) -> Iterator[str]:
+        """Yield the assistant's answer to a question or a conversation, piece by piece."""
+        template = self.chat_template(processor)
+        tokens: NDArray[np.int32] = template.prompt(_messages(prompt))
+        return write_stream(model, tokens.tolist(), processor, decoding_options(options), template.stop_ids)
+
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Judge answers to held-out questions, before and after fine-tuning; see ``judge_answers``."""
+        return judge_answers(context, self.chat_template(context.processor))
+
+
+def _encode_named(template: ChatTemplate, example: Conversation) -> TokenSequence:
+    try:
+        return template.encode(example.messages)
+    except DataError as error:
+        raise DataError(f"{example.origin or example.name}, {error.where}", error.problem, error.remedy) from None
+
+
+def _messages(given: Any) -> tuple[Message, ...]:
+    if isinstance(given, str):
+        return (Message("user", given),)
+    if isinstance(given, Conversation):
+        return given.messages
+    try:
+        return tuple(m if isinstance(m, Message) else _message(m) for m in given)
+    except (TypeError, KeyError):
+        raise DataError(
+            "conversation",
+            f"got {str(given)[:80]!r}; allowed: a question, or messages with role and content",
+            "Change it",
+        ) from None
+
+
+def _message(given: Mapping[str, str]) -> Message:
+    return Message(given["role"], given["content"])

@@ -1,0 +1,195 @@
+"""Next-token prediction over documents: the task a language model is pretrained with.
+
+Source: Bengio et al. 2003, "A neural probabilistic language model"; Radford et al. 2019, "Language models are
+unsupervised multitask learners". A document is stored as end token, text, end token, so that
+the model learns to begin and to end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from groundup.core.interfaces import (
+    Batch,
+    Document,
+    Evaluation,
+    EvaluationContext,
+    Loss,
+    Table,
+    Task,
+    Term,
+    TextProcessor,
+    TokenSequence,
+)
+from groundup.core.registry import task
+from groundup.core.seeding import key
+from groundup.metrics.compression import (
+    bits_per_byte,
+    ngram_bits_per_byte,
+    perplexity,
+    unigram_bits_per_byte,
+    xz_bits_per_byte,
+)
+from groundup.nn.decoding import DecodingOptions
+from groundup.nn.scoring import sequence_nll
+from groundup.tasks.writing import decoding_options, write, write_stream
+
+__all__ = ["LanguageModeling"]
+
+_JUDGED_BYTES = 8_000_000  # of held-out text
+_BASELINE_BYTES = 32_000_000  # of training text, which the baselines count n-grams in and compress
+_SHOWN = 5
+
+
+@task("language_modeling")
+class LanguageModeling(Task):
+    """Minimise -log p of every next token, the end of each document included."""
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read."""
+        tokens = "int64 (B, T)"
+        return {"tokens": tokens, "targets": tokens, "positions": tokens, "boundaries": "int32 (N,)"}
+
+    def encode(self, examples: Sequence[Document], processor: TextProcessor) -> list[TokenSequence]:
+        """Return ``[end] + tokens + [end]`` of each document; every token but the first is trained on."""
+        end = np.array([processor.end_id], dtype=np.int32)
+        texts = processor.encode_batch([example.text for example in examples])
+        return [TokenSequence(np.concatenate((end, tokens, end))) for tokens in texts]
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the batch: with targets in it, the model returns the sum of -log p."""
+        return {name: batch[name] for name in self.batch_spec}
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """Return the sum of -log p in nats and the number of targets."""
+        return Loss({"next_token": Term(outputs, (batch["targets"] >= 0).sum())})
+
+    def count_bytes(self, batch: Batch, processor: TextProcessor) -> float:
+        """Return how many UTF-8 bytes of text the targets stand for; ``summarise`` takes it as ``sums["bytes"]``."""
+        targets = batch["targets"]
+        sizes = torch.from_numpy(processor.token_bytes()).to(targets.device)
+        return float(sizes[targets[targets >= 0]].sum())
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return loss in nats a token, perplexity and, where the bytes were counted, bits per byte."""
+        total, count = sums["next_token"]
+        mean = total / max(count, 1.0)
+        found = {"loss": mean, "perplexity": perplexity(mean)}
+        if "bytes" in sums:
+            found["bits_per_byte"] = bits_per_byte(total, int(sums["bytes"][0]))
+        return found
+
+    def predict(self, model: nn.Module, inputs: str | list[str], processor: TextProcessor, **options: Any) -> Any:
+        """Return what the model writes on from a prompt, or from each of several; options are ``DecodingOptions``."""
+        prompts = [inputs] if isinstance(inputs, str) else list(inputs)
+        texts = write(model, _prompts(prompts, processor), processor, decoding_options(options), {processor.end_id})
+        return texts[0] if isinstance(inputs, str) else texts
+
+    def stream(self, model: nn.Module, prompt: str, processor: TextProcessor, **options: Any) -> Iterator[str]:
+        """Yield what the model writes on from a prompt, piece by piece."""
+        tokens = _prompts([prompt], processor)[0]
+        return write_stream(model, tokens, processor, decoding_options(options), {processor.end_id})
+
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Measure exact bits per byte on the held-out documents, next to baselines on the same documents.
+
+        Every token of a document and its end are counted once; long documents are read in windows that overlap by half.
+        """
+        held_out = _first_bytes(context.examples("validation"), _JUDGED_BYTES)
+        context.progress(f"scoring {len(held_out)} held-out documents")
+        begin = time.perf_counter()
+        sequences = self.encode(held_out, context.processor)
+        nats = sequence_nll(context.model, sequences, context.sequence_length)
+        tokens, size = sum(len(s.tokens) - 1 for s in sequences), sum(_bytes(d) for d in held_out)
+        metrics = {
+            "bits_per_byte": bits_per_byte(sum(nats), size),
+            "loss": sum(nats) / max(tokens, 1),
+            "perplexity": perplexity(sum(nats) / max(tokens, 1)),
+            "bytes_per_token": size / max(tokens, 1),
+            "held_out_documents": float(len(held_out)),
+            "held_out_bytes": float(size),
+            "scoring_s": time.perf_counter() - begin,
+        }
+        context.progress("coding the same documents by frequency, 5-gram and xz")
+        training = _first_bytes(context.examples("train"), _BASELINE_BYTES)
+        baselines = _baselines([d.text for d in training], [d.text for d in held_out])
+        context.progress("writing on from held-out openings")
+        tables = [
+            _compared(metrics["bits_per_byte"], baselines),
+            _extremes(held_out, nats),
+            _samples(held_out, context),
+        ]
+        return Evaluation({**metrics, **baselines}, tables)
+
+
+def _prompts(texts: Sequence[str], processor: TextProcessor) -> list[list[int]]:
+    return [[processor.end_id, *tokens.tolist()] for tokens in processor.encode_batch(texts)]
+
+
+def _first_bytes(documents: Iterable[Document], most: int) -> list[Document]:
+    """Return the first documents, up to a size that is judged in minutes."""
+    taken: list[Document] = []
+    size = 0
+    for document in documents:
+        size += _bytes(document)
+        if size > most and taken:
+            break
+        taken.append(document)
+    return taken
+
+
+def _bytes(document: Document) -> int:
+    return len(document.text.encode())
+
+
+def _baselines(training: list[str], held_out: list[str]) -> dict[str, float]:
+    return {
+        "unigram_bits_per_byte": unigram_bits_per_byte(training, held_out),
+        "byte_5gram_bits_per_byte": ngram_bits_per_byte(training, held_out),
+        "xz_bits_per_byte": xz_bits_per_byte(held_out),
+        "xz_given_training_bits_per_byte": xz_bits_per_byte(held_out, training),
+    }
+
+
+def _compared(model: float, baselines: dict[str, float]) -> Table:
+    titles = (
+        "single bytes",
+        "byte 5-gram (Kneser-Ney)",
+        "xz -9, held-out text alone",
+        "xz -9, given the training text",
+    )
+    rows = list(zip(titles, baselines.values(), strict=True))
+    rows.append(("this model", model))
+    return Table(
+        "Bits per byte of held-out text",
+        ("coder", "bits per byte", "model / coder"),
+        [(title, value, model / value if value else None) for title, value in rows],
+        "The end of every document is coded too; only bytes of text are divided by.",
+    )
+
+
+def _extremes(documents: list[Document], nats: list[float]) -> Table:
+    scored = [(d.name, _bytes(d), bits_per_byte(n, _bytes(d))) for d, n in zip(documents, nats, strict=True)]
+    scored.sort(key=lambda row: row[2])
+    rows: list[tuple[str | float | int | None, ...]] = [*scored[:_SHOWN], *scored[_SHOWN:][-_SHOWN:]]
+    return Table("Easiest and hardest held-out documents", ("document", "bytes", "bits per byte"), rows)
+
+
+def _samples(documents: list[Document], context: EvaluationContext) -> Table:
+    chosen = sorted(documents, key=lambda document: key(context.seed, f"sample {document.name}"))[:_SHOWN]
+    openings = [document.text[: min(160, len(document.text) // 2)] for document in chosen]
+    options = DecodingOptions(max_new_tokens=80, seed=context.seed)
+    prompts = _prompts(openings, context.processor)
+    texts = write(context.model, prompts, context.processor, options, {context.processor.end_id})
+    rows: list[tuple[str | float | int | None, ...]] = [
+        (document.name, opening, text, document.text[len(opening) : len(opening) + 240])
+        for document, opening, text in zip(chosen, openings, texts, strict=True)
+    ]
+    return Table("Held-out openings written on", ("document", "opening", "model", "as it goes on"), rows)

@@ -1,0 +1,145 @@
+"""What every registered model keeps: gradients everywhere, rows that do not mix, no look ahead, weights that reload."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from groundup.core.interfaces import ModelConfig
+from groundup.core.registry import lookup, names
+from groundup.models.gpt import GPTConfig
+from groundup.nn import loss
+from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
+
+TINY: dict[str, list[dict[str, Any]]] = {
+    "gpt": [
+        {"vocabulary_size": 30, "layers": 2, "width": 32, "heads": 4, "context_length": 16},
+        {
+            **{"vocabulary_size": 30, "layers": 2, "width": 32, "heads": 4, "context_length": 16, "kv_heads": 2},
+            **{"qk_norm": True, "sliding_window": 5, "tied_embeddings": False, "vocabulary_multiple": 64},
+        },
+        {
+            **{"vocabulary_size": 30, "layers": 2, "width": 32, "heads": 4, "context_length": 16, "bias": "all"},
+            **{"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh", "dropout": 0.1},
+        },
+    ],
+}
+CASES = [(name, index) for name in TINY for index in range(len(TINY[name]))]
+
+
+def tiny(name: str, index: int) -> tuple[ModelConfig, nn.Module]:
+    torch.manual_seed(0)
+    config: ModelConfig = lookup("model", name)(**TINY[name][index])
+    return config, config.build()
+
+
+def test_every_model_has_a_tiny_version_here() -> None:
+    assert set(names("model")) == set(TINY)
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+class TestContract:
+    def test_every_parameter_receives_a_gradient(self, name: str, index: int) -> None:
+        _, model = tiny(name, index)
+        tokens = torch.randint(30, (2, 16))
+        model(tokens, targets=tokens.roll(-1, 1)).backward()
+        without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        # A bias of the keys shifts all scores of a query alike: its gradient is zero but for rounding.
+        assert [n for n in without if not n.endswith("key.bias")] == []
+
+    def test_rows_do_not_mix_and_nothing_looks_ahead(self, name: str, index: int) -> None:
+        _, model = tiny(name, index)
+        model.eval()
+        tokens = torch.randint(30, (2, 16))
+        with torch.no_grad():
+            before = model(tokens)
+            changed = tokens.clone()
+            changed[1, 9] = (changed[1, 9] + 1) % 30
+            after = model(changed)
+        assert before.shape == (2, 16, 30)
+        torch.testing.assert_close(after[0], before[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(after[1, :9], before[1, :9], rtol=0, atol=1e-6)
+        assert not torch.allclose(after[1, 9:], before[1, 9:])
+
+    def test_the_loss_is_a_sum_over_trained_targets(self, name: str, index: int) -> None:
+        _, model = tiny(name, index)
+        model.eval()
+        tokens, targets = torch.randint(30, (2, 16)), torch.randint(30, (2, 16))
+        parts = [targets.clone() for _ in range(2)]
+        parts[0][:, ::2], parts[1][:, 1::2] = -100, -100
+        with torch.no_grad():
+            total = model(tokens, targets=targets)
+            assert total.shape == ()
+            assert total.dtype == torch.float32
+            torch.testing.assert_close(sum(model(tokens, targets=part) for part in parts), total)
+            assert model(tokens, targets=torch.full_like(targets, -100)) == 0
+
+    def test_save_and_load(self, name: str, index: int, tmp_path: Path) -> None:
+        config, model = tiny(name, index)
+        save_file(model.state_dict(), tmp_path / "model.safetensors")
+        other = type(config).model_validate_json(config.model_dump_json()).build()
+        other.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
+        tokens = torch.randint(30, (1, 16))
+        assert torch.equal(other.eval()(tokens), model.eval()(tokens))
+
+    def test_the_same_seed_builds_the_same_weights(self, name: str, index: int) -> None:
+        first, second = tiny(name, index)[1], tiny(name, index)[1]
+        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+    def test_flops_are_counted(self, name: str, index: int) -> None:
+        config, model = tiny(name, index)
+        assert config.flops_per_token(16) > 2 * sum(p.numel() for p in model.parameters() if p.ndim == 2) / 3
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_named_sizes_build_without_memory(name: str) -> None:
+    for size, config in lookup("model", name).sizes().items():
+        known = config.model_copy(update={"vocabulary_size": config.vocabulary_size or 256})
+        with torch.device("meta"):
+            count = sum(p.numel() for p in known.build().parameters())
+        published = {
+            "llama3.2-1b": 1.2358e9,
+            "gpt2": 124.44e6,
+            "smollm2-135m": 134.52e6,
+            "qwen3-0.6b": 596.05e6,
+            "mistral-7b": 7.242e9,
+        }
+        assert count == pytest.approx(published.get(size, count), rel=1e-3)
+
+
+def test_the_benchmark_step_is_counted_as_published() -> None:
+    config = GPTConfig(vocabulary_size=4096)
+    assert config.build().parameter_count() == pytest.approx(12.2e6, rel=0.01)
+    assert config.flops_per_token(256) * 16 * 256 == pytest.approx(3.14e11, rel=0.01)
+    assert GPTConfig(vocabulary_size=4096, sliding_window=256).flops_per_token(256) == config.flops_per_token(256)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12), (torch.bfloat16, 2e-2)])
+def test_the_chunked_loss_is_the_plain_one(dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(200, 16, dtype=dtype, requires_grad=True)
+    weight = torch.randn(50, 16, dtype=dtype, requires_grad=True)
+    targets = torch.randint(50, (200,)).masked_fill(torch.rand(200) < 0.3, -100)
+
+    def both() -> list[Tensor]:
+        total = linear_cross_entropy_sum(hidden, weight, targets)
+        return [total, *torch.autograd.grad(total / 7, (hidden, weight))]
+
+    plain = both()
+    monkeypatch.setattr(loss, "_CHUNK_BYTES", 64 * 50 * 4)
+    chunked = both()
+    for found, expected in zip(chunked, plain, strict=True):
+        assert found.dtype == expected.dtype
+        assert (found - expected).abs().max() <= bound * expected.abs().max()
+    losses = linear_cross_entropy(hidden, weight, targets)
+    assert losses.shape == (200,)
+    assert (losses[targets == -100] == 0).all()
+    assert abs(losses.sum() - plain[0]) <= bound * abs(plain[0])
+    with torch.no_grad():
+        assert abs(linear_cross_entropy_sum(hidden, weight, targets) - plain[0]) <= bound * abs(plain[0])
+    assert torch.equal(both()[2], chunked[2])

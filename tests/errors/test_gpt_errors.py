@@ -1,0 +1,131 @@
+"""What the GPT and decoding say to impossible wishes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from groundup.core.errors import CheckpointError, DataError, RecipeError
+from groundup.core.settings import validate
+from groundup.models.gpt import GPTConfig
+from groundup.models.names import gpt2, llama
+from groundup.nn.decoding import DecodingOptions, generate_batch
+
+
+class Tokenizer:
+    """A text processor of 300 tokens."""
+
+    vocabulary_size, end_id, chat_template = 300, 0, None
+
+    def save(self, folder: Path) -> None: ...
+
+    def special_id(self, token: str) -> int | None: ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        return []
+
+    def decode(self, tokens: Sequence[int], *, keep_special: bool = False) -> str:
+        return ""
+
+    def token_bytes(self) -> NDArray[np.int32]:
+        return np.ones(300, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"width": 130, "heads": 4},
+            "recipe.model: width 130 is not a multiple of heads 4. Use width 128 or change heads.",
+        ),
+        (
+            {"heads": 6, "kv_heads": 4},
+            "recipe.model: heads 6 is not a multiple of kv_heads 4. Use kv_heads 3 or change heads.",
+        ),
+        (
+            {"head_dim": 33},
+            "recipe.model: head_dim 33 is odd, and rotary positions turn channels in pairs."
+            " Use head_dim 34 or positions: learned.",
+        ),
+        ({"width": 18, "heads": 6}, "head_dim 3 is odd"),
+        ({"positions": "learned", "rope_theta": 500.0}, "rope_theta has no effect with positions"),
+        ({"layers": 0}, "recipe.model.layers: got 0"),
+        ({"lyers": 3}, "did you mean 'layers'"),
+        ({"dropout": 1.0}, "recipe.model.dropout: got 1.0"),
+    ],
+)
+def test_impossible_shapes(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        validate(GPTConfig, section, "recipe.model")
+    assert message in str(caught.value)
+
+
+def test_a_tokenizer_larger_than_the_model() -> None:
+    with pytest.raises(RecipeError, match=r"vocabulary_size: the tokenizer has 300 tokens and the model 256\. Use"):
+        GPTConfig(vocabulary_size=256).fit_to(Tokenizer())
+    assert GPTConfig().fit_to(Tokenizer()).vocabulary_size == 300
+    assert GPTConfig(vocabulary_size=512).fit_to(Tokenizer()).vocabulary_size == 512
+
+
+def test_a_processor_without_tokens_and_an_unknown_vocabulary() -> None:
+    class Pixels:
+        def save(self, folder: Path) -> None: ...
+
+    with pytest.raises(RecipeError, match="makes no tokens"):
+        GPTConfig().fit_to(Pixels())
+    with pytest.raises(RecipeError, match="is 0, and no tokenizer has filled it in"):
+        GPTConfig().build()
+
+
+@pytest.mark.parametrize("name", ["top_k", "top_p", "min_p"])
+def test_sampling_options_without_sampling(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"{name} has no effect with temperature 0"):
+        validate(DecodingOptions, {"temperature": 0, name: 1}, "recipe.task.decoding")
+
+
+def test_an_empty_stop_text() -> None:
+    with pytest.raises(RecipeError, match="stop holds an empty text"):
+        validate(DecodingOptions, {"stop": [""]}, "recipe.task.decoding")
+
+
+def test_prompts_that_cannot_be_continued() -> None:
+    model = GPTConfig(vocabulary_size=9, layers=1, width=8, heads=2, context_length=4).build()
+    with pytest.raises(DataError, match="prompt 1: is empty"):
+        generate_batch(model, [[1], []], DecodingOptions())
+    with pytest.raises(DataError, match="prompt 0: has 5 tokens; the model's context is 4"):
+        generate_batch(model, [[1] * 5], DecodingOptions(overflow="stop"))
+
+
+def test_shapes_that_are_bugs_of_the_caller() -> None:
+    model = GPTConfig(vocabulary_size=9, layers=1, width=8, heads=2, context_length=4).build()
+    tokens, boundaries = torch.zeros(1, 4, dtype=torch.int64), torch.tensor([0, 3], dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"boundaries must rise from 0 to the number of tokens \(4\)"):
+        model(tokens, boundaries=boundaries)
+    with pytest.raises(ValueError, match="give boundaries or a cache, not both"):
+        model(tokens, boundaries=boundaries, cache=model.new_cache(1, 4))
+    with pytest.raises(ValueError, match="position 3 is beyond the cache's 3 slots"):
+        model(tokens, cache=model.new_cache(1, 3))
+
+
+def test_models_of_other_families() -> None:
+    with pytest.raises(CheckpointError, match="model_type mamba"):
+        llama.config_to_groundup({"model_type": "mamba"})
+    with pytest.raises(CheckpointError, match="rotary scaling llama3"):
+        llama.config_to_groundup({"model_type": "llama", "rope_scaling": {"rope_type": "llama3"}})
+    with pytest.raises(CheckpointError, match="attention_bias True beside mlp_bias False"):
+        llama.config_to_groundup({"model_type": "llama", "attention_bias": True})
+    mixed = {"model_type": "qwen3", "use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]}
+    with pytest.raises(CheckpointError, match="only some layers have a sliding window"):
+        llama.config_to_groundup(mixed)
+    with pytest.raises(CheckpointError, match="no Hugging Face family has learned"):
+        llama.config_to_huggingface(GPTConfig(positions="learned"))
+    with pytest.raises(CheckpointError, match="activation relu"):
+        gpt2.config_to_groundup({"activation_function": "relu"})
+    with pytest.raises(CheckpointError, match="GPT-2 has no rotary"):
+        gpt2.config_to_huggingface(GPTConfig())

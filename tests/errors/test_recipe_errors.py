@@ -1,0 +1,128 @@
+"""What is wrong with a recipe is said with its key, what was found and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.core.errors import RecipeError
+from groundup.core.recipe import Recipe, as_dict, dump_recipe, load_recipe, parse_overrides, recipe_schema
+
+
+def message(recipe: Any, overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("optim.lrr", 1e-3, "recipe.optim.lrr: unknown key; did you mean 'lr'? allowed: name, lr,"),
+        ("optin", {}, "recipe.optin: unknown key; did you mean 'optim'?"),
+        ("model.widht", 8, "recipe.model.widht: unknown key; did you mean 'width'?"),
+        ("model.name", "gptt", "there is no model 'gptt'; did you mean 'gpt'?"),
+        ("task", "language_model", "did you mean 'language_modeling'?"),
+        ("optim.lr", "fast", 'recipe.optim.lr: got "fast"; allowed: a valid number'),
+        ("optim.lr", -1.0, "recipe.optim.lr: got -1.0; allowed: greater than 0"),
+        ("budget.steps", 1.5, "recipe.budget.steps: got 1.5; allowed: a valid integer"),
+        ("machine.deterministic", "no", 'recipe.machine.deterministic: got "no"; allowed: a valid boolean. Write true'),
+        ("machine.device", "gpu", "recipe.machine.device: got \"gpu\"; allowed: 'auto', 'cpu' or 'cuda'"),
+        ("optim.momentum", 0.5, 'momentum has no effect with name: "adamw"; it applies when name is "sgd"'),
+        ("optim.decay_fraction", 0.5, 'decay_fraction has no effect with schedule: "cosine"'),
+        ("budget.epochs", 2.0, "exactly one of steps, epochs and samples is allowed, got ['steps', 'epochs']"),
+        ("model.heads", 5, "width 32 is not a multiple of heads 5. Use width 30 or change heads"),
+        ("name", "a/b", 'recipe.name: got "a/b"; allowed:'),
+        ("uses", ["missing.py"], "recipe.uses: no file missing.py"),
+        ("init.run", "runs/none", "recipe.init.run: runs/none is not a run"),
+    ],
+)
+def test_a_wrong_setting_is_named(recipe: dict[str, Any], key: str, value: Any, expected: str) -> None:
+    assert expected in message(recipe, {key: value})
+
+
+@pytest.mark.parametrize("missing", ["model", "task", "data", "processor", "name", "budget"])
+def test_a_missing_section_is_named(recipe: dict[str, Any], missing: str) -> None:
+    del recipe[missing]
+    assert f"recipe.{missing}" in message(recipe)
+
+
+def test_nesterov_without_momentum(recipe: dict[str, Any]) -> None:
+    text = message(recipe, {"optim.name": "sgd", "optim.nesterov": True})
+    assert "nesterov has no effect with momentum 0. Set momentum" in text
+
+
+@pytest.mark.parametrize(
+    ("yaml", "expected"),
+    [
+        ("", "holds no keys"),
+        ("a: [1", "line 1: not valid YAML"),
+        ("name: x\nname: y\n", "line 2: the key 'name' stands twice"),
+        ("!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_a_broken_file(tmp_path: Path, yaml: str, expected: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml, encoding="utf-8")
+    assert expected in message(path)
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "pretrain.yaml").write_bytes(b"name: \xff")
+    assert "is not UTF-8 text (byte 6)" in message(tmp_path / "pretrain.yaml")
+    assert f"did you mean '{tmp_path / 'pretrain.yaml'}'?" in message(tmp_path / "pretrian.yaml")
+
+
+def test_overrides() -> None:
+    assert parse_overrides(["optim.lr=3e-4", "a=no", "b=null", "c=[1, 2]"]) == {
+        "optim.lr": 3e-4,
+        "a": "no",
+        "b": None,
+        "c": [1, 2],
+    }
+    with pytest.raises(RecipeError, match="is not of the form key=value"):
+        parse_overrides(["optim.lr"])
+
+
+def test_numbers_as_people_write_them(recipe: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(dump_recipe(load_recipe(recipe)).replace("lr: 0.003", "lr: 3e-4"), encoding="utf-8")
+    assert load_recipe(path).optim.lr == 3e-4
+
+
+def test_an_override_into_a_value(recipe: dict[str, Any]) -> None:
+    assert "'name' is a value, not a section" in message(recipe, {"name.x": 1})
+
+
+def test_a_recipe_survives_writing_and_reading(recipe: dict[str, Any], tmp_path: Path) -> None:
+    loaded = load_recipe(recipe)
+    path = tmp_path / "r.yaml"
+    path.write_text(dump_recipe(loaded), encoding="utf-8")
+    assert load_recipe(path) == loaded
+    assert load_recipe(as_dict(loaded)) == loaded
+
+
+def test_your_own_file_is_found(recipe: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from groundup.core.registry import processor\nfrom groundup.processors.bytes import *\n"
+        "from groundup.core.registry import lookup\nprocessor('mine')(type('Mine', (lookup('processor', 'bytes'),), {}))\n",
+        encoding="utf-8",
+    )
+    path = tmp_path / "r.yaml"
+    text = dump_recipe(load_recipe(recipe)).replace("uses: []", "uses: [mine.py]").replace("name: bytes", "name: mine")
+    path.write_text(text, encoding="utf-8")
+    assert type(load_recipe(path).processor).__name__ == "Mine"
+    (tmp_path / "mine.py").write_text("1 / 0", encoding="utf-8")
+    path.write_text(text.replace("mine.py", "../" + tmp_path.name + "/mine2.py"), encoding="utf-8")
+    (tmp_path / "mine2.py").write_text("1 / 0", encoding="utf-8")
+    assert "ZeroDivisionError: division by zero" in message(path)
+
+
+def test_the_schema_covers_every_plugin() -> None:
+    schema = recipe_schema()
+    assert set(schema["properties"]) == set(Recipe.model_fields)
+    names = {choice["properties"]["name"]["const"] for choice in schema["properties"]["data"]["anyOf"]}
+    assert {"text", "conversations", "python_docs", "python_questions"} <= names
+    assert schema["properties"]["model"]["anyOf"][0]["properties"]["layers"]["description"]

@@ -1,0 +1,106 @@
+"""The progress display on a terminal and in a log, and the event files."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from groundup.core.progress import ProgressDisplay
+from groundup.core.tensorboard import EventWriter
+
+VALUES = {"loss": 3.21, "lr": 1e-3, "tokens_per_s": 12_300.0, "flops_per_s": 3.1e11, "matmul_share": 0.57,
+          "memory_bytes": 1.25 * 2**30}  # fmt: skip
+
+
+def test_a_log_gets_one_compact_line_every_few_seconds() -> None:
+    out, clock = io.StringIO(), itertools.count(0.0, 1.0)
+    console = Console(file=out, force_terminal=False, width=200)
+    with ProgressDisplay(25, "tiny", console=console, every_s=10.0, clock=lambda: next(clock)) as display:
+        for step in range(1, 26):
+            display.update({"step": step, **VALUES})
+    lines = out.getvalue().splitlines()
+    assert [line.split(" · ")[0] for line in lines] == ["tiny 1/25", "tiny 11/25", "tiny 21/25", "tiny 25/25"]
+    for fact in (
+        "loss 3.210",
+        "lr 1.00e-03",
+        "12.3 k tokens/s",
+        "310 GFLOP/s (57% of matmul)",
+        "1.25 GiB",
+        "14 s left",
+    ):
+        assert fact in lines[1]
+    assert "\x1b" not in out.getvalue()
+
+
+def test_a_terminal_is_redrawn_and_given_back_even_after_ctrl_c() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, height=20, legacy_windows=False)
+
+    def interrupted() -> None:
+        with ProgressDisplay(10, "tiny", console=console) as display:
+            display.update({"step": 1, **VALUES})
+            display.message("saved step-00000001")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    text = out.getvalue()
+    assert "saved step-00000001" in text
+    assert "1/10" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def test_a_narrow_terminal_keeps_two_lines() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=40, legacy_windows=False)
+    with ProgressDisplay(10, "tiny", console=console) as display:
+        display.update(VALUES)
+        assert len(console.render_lines(display._render(), pad=False)) == 2
+
+
+def test_time_left_follows_the_latest_pace_and_forgets_pauses() -> None:
+    now = 0.0
+    console = Console(file=io.StringIO())
+    display = ProgressDisplay(100, "tiny", console=console, clock=lambda: now)
+    assert display.time_left_s is None
+    for step in range(50, 60):
+        now += 2.0
+        display.update({"step": step})
+    assert display.time_left_s == pytest.approx(82.0)
+    display.message("validation")
+    assert display.time_left_s is None
+    display.update({"loss": float("nan")})
+    assert display.step == 60
+    assert "loss nan" in display._facts()
+
+
+def test_event_files_hold_scalars_and_texts(tmp_path: Path) -> None:
+    with EventWriter(tmp_path / "tensorboard", from_step=7) as writer:
+        writer.scalars(7, {"loss": 1.5, "step": 7, "nothing": None, "nan": float("nan")}, prefix="train/")
+        writer.write({"kind": "evaluate", "step": 8, "loss": 2.5})
+        writer.write({"kind": "sample", "step": 8, "prompt": "Once", "text": "a\n床"})
+        writer.write({"kind": "event", "step": 8, "message": "saved"})
+        writer.flush()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    events = _events(path.read_bytes())
+    scalars = {(v.tag, e.step): v.simple_value for e in events for v in e.summary.value if v.HasField("simple_value")}
+    texts = {v.tag: v.tensor.string_val[0].decode() for e in events for v in e.summary.value if v.HasField("tensor")}
+    assert scalars == {("train/loss", 7): 1.5, ("evaluate/loss", 8): 2.5}
+    assert texts == {"sample/text_summary": "**Once**\n\n    a\n    床", "event/text_summary": "saved"}
+    assert [e.step for e in events if e.HasField("session_log")] == [7]
+
+
+def _events(content: bytes) -> list:  # type: ignore[type-arg]
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    found, at = [], 0
+    while at < len(content):  # length, its checksum, the event, its checksum
+        (length,) = struct.unpack("<Q", content[at : at + 8])
+        found.append(Event.FromString(content[at + 12 : at + 12 + length]))
+        at += 16 + length
+    return found

@@ -1,0 +1,39 @@
+"""Schedules are pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from groundup.core.recipe import Optim
+from groundup.core.schedules import learning_rate_at
+
+
+def test_warm_up_rises_to_the_peak() -> None:
+    optim = Optim(lr=1.0, warmup_steps=4, schedule="constant")
+    assert [learning_rate_at(optim, step, 10) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
+def test_the_last_update_gets_the_final_rate(schedule: str) -> None:
+    optim = Optim(lr=2.0, warmup_steps=3, schedule=schedule, final_lr_fraction=0.1)  # type: ignore[arg-type]
+    rates = [learning_rate_at(optim, step, 50) for step in range(50)]
+    assert rates[-1] == pytest.approx(0.2)
+    assert max(rates) == 2.0
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+
+
+def test_cosine_and_linear_meet_half_way() -> None:
+    for schedule in ("linear", "cosine"):
+        optim = Optim(lr=1.0, schedule=schedule, final_lr_fraction=0.0)  # type: ignore[arg-type]
+        assert learning_rate_at(optim, 50, 101) == pytest.approx(0.5)
+    cosine = Optim(lr=1.0, schedule="cosine", final_lr_fraction=0.0)
+    assert learning_rate_at(cosine, 25, 101) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+
+
+def test_wsd_is_flat_then_falls() -> None:
+    optim = Optim(lr=1.0, schedule="wsd", decay_fraction=0.2, final_lr_fraction=0.0)
+    rates = [learning_rate_at(optim, step, 100) for step in range(100)]
+    assert set(rates[:81]) == {1.0}
+    assert rates[90] == pytest.approx(9 / 19)
