@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from groundup.core import assembly, devices
 from groundup.core.errors import RunError
-from groundup.core.interfaces import DataSource, ModelConfig, Task
+from groundup.core.interfaces import DataSource, ModelConfig, Task, TextProcessor
 from groundup.core.predictor import Predictor
 from groundup.core.recipe import Recipe, load_recipe
 from groundup.core.report import write_report
@@ -56,7 +56,10 @@ def train(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, run
 def train_all(
     recipes: Sequence[RecipeLike], overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs"
 ) -> list[Run]:
-    """Train several recipes one after the other. All are validated first; a later one may start from an earlier one's run."""
+    """Train several recipes one after the other.
+
+    All are validated first; a later one may start from an earlier one's run.
+    """
     planned = plan(recipes, overrides, runs=runs)
     return [train(source, overrides, runs=runs) for source, _ in zip(recipes, planned, strict=True)]
 
@@ -169,13 +172,10 @@ def evaluate(
     last = Run.open(folders[-1])
     verb = "chat" if last.recipe.task.registered_name == "chat" else "predict"
     prompt = "" if verb == "chat" else " 'Once'"
-    summary = {
-        "runs": judged,
-        "report": str(last.folder / "report.html"),
-        "next": f"groundup {verb} {last.folder}{prompt}",
-    }
+    report = last.folder / "report.html"
+    summary = {"runs": judged, "report": str(report), "next": f"groundup {verb} {last.folder}{prompt}"}
     last.write_json("summary.json", summary)
-    write_report(folders, last.folder / "report.html")
+    write_report(folders, report)
     return summary
 
 
@@ -186,12 +186,8 @@ def _judge(folder: Path, checkpoint: str, limit: int, again: bool, progress: Cal
     if stored is None or stored["step"] != step or stored["limit"] != limit or again:
         begin = time.perf_counter()
         found = Predictor.load(folder, checkpoint).evaluate(limit, progress)
-        stored = {
-            "step": step,
-            "limit": limit,
-            **dataclasses.asdict(found),
-            "evaluation_s": time.perf_counter() - begin,
-        }
+        seconds = time.perf_counter() - begin
+        stored = {"step": step, "limit": limit, **dataclasses.asdict(found), "evaluation_s": seconds}
         run.write_json("evaluation.json", stored)
     else:
         progress(f"{folder}: judged already at step {step}; re-used")
@@ -213,8 +209,13 @@ def describe(recipe: Recipe) -> dict[str, Any]:
 
 
 def inspect_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, examples: int = 5) -> list[Any]:
-    """Return what ``groundup data inspect`` shows, as rich renderables. The processor is fitted if no run has one yet."""
+    """Return what ``groundup data inspect`` shows, as rich renderables.
+
+    The processor is fitted if none was before.
+    """
     loaded = load_recipe(recipe, dict(overrides or {}))
     folder = assembly.cache_folder() / "inspected" / loaded.name
     processor = assembly.make_processor(loaded, folder)
-    return list(inspect_source(loaded.data, loaded.task, processor, assembly.cache_folder(), examples=examples))
+    source, task = cast(DataSource, loaded.data), cast(Task, loaded.task)
+    processor = cast(TextProcessor, processor)
+    return inspect_source(source, task, processor, assembly.cache_folder(), examples=examples)

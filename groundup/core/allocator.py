@@ -1,7 +1,7 @@
 """Tune glibc's allocator from inside the process.
 
-As it comes, glibc takes large blocks from the kernel and gives them straight back, so that every training step pays page
-faults and zeroing for all of its activations.
+As it comes, glibc takes large blocks from the kernel and gives them straight back, so that every training step pays
+page faults and zeroing for all of its activations.
 """
 
 from __future__ import annotations
@@ -37,4 +37,5 @@ def tune_allocator(*, growth_bytes: int = 64 << 20) -> bool:
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST_INT), (_TOP_PAD, growth_bytes))
-    return all([libc.mallopt(ctypes.c_int(number), ctypes.c_int(value)) == 1 for number, value in settings])
+    accepted = [libc.mallopt(ctypes.c_int(number), ctypes.c_int(value)) == 1 for number, value in settings]
+    return all(accepted)

@@ -1,4 +1,7 @@
-"""From the sections of a recipe to live parts: processor, model, task and data. Plugins are reached through the registry."""
+"""From the sections of a recipe to live parts: processor, model, task and data.
+
+Plugins are reached through the registry.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import platformdirs
 import torch
@@ -85,15 +88,15 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
 
 
 def freeze(run: Run) -> Run:
-    """Settle what the recipe left open (vocabulary, device, precision, compilation, threads, micro-batch) and write it down.
+    """Settle what the recipe left open and write it down.
 
-    A recipe with nothing open is returned as it is, so that a resume never measures again.
+    That is the vocabulary, device, precision, compilation, threads and micro-batch. A recipe with nothing open is
+    returned as it is, so that a resume never measures again.
     """
-    recipe, machine = run.recipe, run.recipe.machine
+    recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
     model = cast(ModelConfig, recipe.model).fit_to(processor)
-    if "auto" in machine.model_dump().values():
-        machine = devices.resolve(machine, recipe.budget.batch_size, _training_flops(recipe, model))
+    machine = devices.resolve(recipe.machine, recipe.budget.batch_size, _training_flops(recipe, model))
     frozen = recipe.model_copy(update={"model": model, "machine": machine})
     if frozen != recipe:
         run.write_recipe(frozen)

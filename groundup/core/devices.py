@@ -1,4 +1,7 @@
-"""The machine: what it is, how fast it multiplies, and the choices that follow. Each choice is frozen in the run's recipe."""
+"""The machine: what it is, how fast it multiplies, and the choices that follow.
+
+Each choice is frozen in the run's recipe.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.3) -> flo
 
 
 def resolve(machine: Machine, batch_size: int, training_flops: float) -> Machine:
-    """Replace every 'auto' by a choice for this machine.
+    """Replace every 'auto' by a choice for this machine; where there is none, nothing is measured.
 
     Args:
         machine: The recipe's section.
@@ -53,18 +56,12 @@ def resolve(machine: Machine, batch_size: int, training_flops: float) -> Machine
             start, up to a minute, is won back.
 
     Raises:
-        RecipeError: If a device is asked for that is not here, or the micro-batch does not divide the batch.
+        RecipeError: If a device is asked for that is not here.
     """
     device = machine.device if machine.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("recipe.machine.device", "'cuda' is not available here; allowed: cpu", "Use device: auto")
     micro_batch = batch_size if machine.micro_batch == "auto" else machine.micro_batch
-    if batch_size % micro_batch:
-        raise RecipeError(
-            "recipe.machine.micro_batch",
-            f"{micro_batch} does not divide budget.batch_size {batch_size}",
-            "Choose a divisor, so that every step is whole",
-        )
     threads = machine.threads if machine.threads != "auto" else len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     precision = machine.precision if machine.precision != "auto" else _faster_precision(device)

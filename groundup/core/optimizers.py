@@ -52,7 +52,10 @@ class Optimizers:
                         yield parameter, key, value
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what ``state_dict`` returned; on the parameter's device, with the tensors' own dtypes."""
+        """Restore what ``state_dict`` returned, with the tensors' own dtypes.
+
+        Everything goes to the parameter's device: fused optimizers keep even the count of steps there.
+        """
         owners = {
             self._names[p]: (part, p) for part in self.parts for group in part.param_groups for p in group["params"]
         }
@@ -61,22 +64,23 @@ class Optimizers:
         for name, value in tensors.items():
             owner, _, key = name.rpartition("/")
             part, parameter = owners[owner]
-            on_parameter = value.shape == parameter.shape and key != "step"
-            part.state[parameter][key] = value.to(parameter.device if on_parameter else "cpu", copy=True)
+            part.state[parameter][key] = value.to(parameter.device, copy=True)
 
 
 def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizers:
     """Return the optimizer of a recipe over the named parameters that require a gradient.
 
-    Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982) takes the hidden matrices; embeddings, heads, vectors and
-    scalars go to AdamW. Its learning rate is matched to AdamW's RMS, so one ``lr`` serves both.
+    Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982) takes the hidden matrices; embeddings, heads, vectors
+    and scalars go to AdamW. Its learning rate is matched to AdamW's RMS, so one ``lr`` serves both.
     """
     named = {p: name for name, p in parameters if p.requires_grad}
     matrices = [p for p in named if p.ndim >= 2]
     others = [p for p in named if p.ndim < 2]
     parts: list[torch.optim.Optimizer] = []
     if optim.name == "muon":
-        hidden = [p for p in matrices if p.ndim == 2 and not any(word in named[p] for word in ("embed", "positions", "head"))]
+        hidden = [
+            p for p in matrices if p.ndim == 2 and not any(word in named[p] for word in ("embed", "positions", "head"))
+        ]
         chosen = set(hidden)
         matrices = [p for p in matrices if p not in chosen]
         parts.append(

@@ -1,7 +1,7 @@
 """A recipe names a model, a task, a data source and a processor, and says how to train. It is data, never code.
 
-Loading takes two passes: the names in the YAML file choose the classes, then each class validates its own section. Only the
-plugins that a recipe names are imported, and nothing here imports torch.
+Loading takes two passes: the names in the YAML file choose the classes, then each class validates its own section. Only
+the plugins that a recipe names are imported, and nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import Field, SerializeAsAny, model_validator
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 Auto = Literal["auto"]
+Count = Annotated[int, Field(gt=0)]
 PLUGINS: tuple[registry.Kind, ...] = ("model", "task", "data", "processor")
 
 
@@ -114,8 +115,8 @@ class Machine(Settings):
     compile: bool | Auto = setting(
         "auto", "Compile the model's layers; auto compiles long runs where a C++ compiler is at hand"
     )
-    threads: int | Auto = setting("auto", "CPU threads; auto takes all cores")
-    micro_batch: int | Auto = setting("auto", "Samples a forward pass; auto takes the whole batch")
+    threads: Count | Auto = setting("auto", "CPU threads; auto takes all cores")
+    micro_batch: Count | Auto = setting("auto", "Samples a forward pass; auto takes the whole batch")
     workers: int = setting(0, "Processes that prepare batches; 0 prepares them inline", ge=0)
     non_finite: Literal["stop", "skip"] = setting("stop", "What to do when loss or gradient is not a number")
     deterministic: bool = setting(True, "Use deterministic algorithms where PyTorch offers both")
@@ -140,12 +141,19 @@ class Recipe(Settings):
     every: Every = Field(Every(), description="How often to log, evaluate and save")
     machine: Machine = Field(Machine(), description="Device, precision, threads")
 
+    @model_validator(mode="after")
+    def _every_step_is_whole(self) -> Recipe:
+        part, whole = self.machine.micro_batch, self.budget.batch_size
+        if part != "auto" and whole % part:
+            raise ValueError(f"machine.micro_batch {part} does not divide budget.batch_size {whole}. Choose a divisor")
+        return self
+
 
 # ------------------------------------------------------------------------------------------------------------ reading
 class _Loader(yaml.SafeLoader):
     """YAML as people mean it: ``3e-4`` is a number, ``no`` is a word, and a key may not stand twice."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -214,7 +222,8 @@ def load_recipe(
 ) -> Recipe:
     """Read, complete and validate a recipe.
 
-    With ``init.run``, the model and processor sections are that run's; a ``model:`` section without a name changes single keys.
+    With ``init.run``, the model and processor sections are that run's; a ``model:`` section without a name changes
+    single keys.
 
     Args:
         source: A YAML file, or the same content as a dictionary.
@@ -227,12 +236,6 @@ def load_recipe(
     raw, folder, where = _read(source)
     _apply(raw, overrides or {})
     _inherit(raw, planned or {})
-    fields = list(Recipe.model_fields)
-    for key in raw:
-        if key not in fields:
-            raise RecipeError(
-                f"recipe.{key}", f"unknown key; {did_you_mean(key, fields)}allowed: {', '.join(fields)}", "Correct it"
-            )
     for file in raw.get("uses") or []:
         registry.load_file(folder / str(file))
     core = validate(Recipe, {key: value for key, value in raw.items() if key not in PLUGINS}, "recipe")
@@ -263,7 +266,9 @@ def _read(source: str | Path | dict[str, Any]) -> tuple[dict[str, Any], Path, st
     if not path.is_file():
         nearby = [str(p) for p in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
         raise RecipeError(
-            str(path), f"no such recipe; {did_you_mean(str(path), nearby)}", "Give the path of a YAML file"
+            str(path),
+            f"no such recipe; {did_you_mean(str(path), nearby)}recipes there: {', '.join(nearby) or 'none'}",
+            "Give the path of a YAML file",
         )
     try:
         raw = _parse(path.read_text(encoding="utf-8"), str(path))
@@ -330,10 +335,8 @@ def recipe_schema() -> dict[str, Any]:
             section["properties"] = {"name": {"const": name}, **section.get("properties", {})}
             section["required"] = ["name", *section.get("required", [])]
             choices.append(section)
-        schema["properties"][kind] = {
-            "description": schema["properties"][kind].get("description", ""),
-            "anyOf": choices,
-        }
+        about = schema["properties"][kind].get("description", "")
+        schema["properties"][kind] = {"description": about, "anyOf": choices}
     schema["required"] = [key for key in schema.get("required", []) if key not in ("model", "processor")]
     schema["$schema"], schema["title"] = "https://json-schema.org/draft/2020-12/schema", "Groundup recipe"
     return schema

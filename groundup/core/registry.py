@@ -1,4 +1,7 @@
-"""Names to classes. Built-ins are listed by name and imported only when a recipe names them; torch is not imported here."""
+"""Names to classes. Built-ins are listed by name and imported only when a recipe names them.
+
+torch is not imported here.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,8 @@ def load_file(path: Path) -> None:
     if module_name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:

@@ -16,7 +16,10 @@ from groundup.core.storage import Storage
 __all__ = ["Run", "flatten"]
 
 log = logging.getLogger("groundup")
-_BANNER = "# The complete recipe of this run, with every automatic choice frozen. A resume reads it and never measures again.\n"
+_BANNER = (
+    "# The complete recipe of this run, with every automatic choice frozen: "
+    "a resume reads it and never measures again.\n"
+)
 
 
 class Run:

@@ -1,4 +1,4 @@
-"""Random numbers as functions of (seed, purpose, n), so that a resumed run draws what the uninterrupted one would have."""
+"""Random numbers as functions of (seed, purpose, n): a resumed run draws what the uninterrupted one would have."""
 
 from __future__ import annotations
 

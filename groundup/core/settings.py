@@ -51,8 +51,8 @@ class Settings(BaseModel):
                 if getattr(self, other) not in values:
                     allowed = " or ".join(json.dumps(value) for value in values)
                     raise ValueError(
-                        f"{name} has no effect with {other}: {json.dumps(getattr(self, other), default=str)}; it applies"
-                        f" when {other} is {allowed}. Remove {name} or change {other}"
+                        f"{name} has no effect with {other}: {json.dumps(getattr(self, other), default=str)}; "
+                        f"it applies when {other} is {allowed}. Remove {name} or change {other}"
                     )
         return self
 
@@ -71,7 +71,9 @@ def validate(cls: type[SettingsClass], section: dict[str, Any], where: str) -> S
     try:
         return cls.model_validate_json(json.dumps(section))
     except ValidationError as failure:
-        raise RecipeError(*describe(failure.errors()[0], cls, where)) from None
+        errors = failure.errors()  # a misspelt key first: it explains why another one is missing
+        misspelt = [error for error in errors if error["type"] == "extra_forbidden"]
+        raise RecipeError(*describe((misspelt or errors)[0], cls, where)) from None
 
 
 def describe(error: ErrorDetails, cls: type[BaseModel], where: str) -> tuple[str, str, str]:

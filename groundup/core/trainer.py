@@ -69,7 +69,8 @@ class Trainer:
         if self.accumulate > 1 and not self.task.additive:
             raise TrainingError(
                 "recipe.machine.micro_batch",
-                f"the loss of task {self.task.registered_name!r} is no sum over examples, so micro-batches would change it",
+                f"the loss of task {self.task.registered_name!r} is no sum over examples, "
+                "so micro-batches would change it",
                 "Set micro_batch to budget.batch_size",
             )
         if self.recipe.machine.compile:
@@ -82,7 +83,7 @@ class Trainer:
         samples = budget.samples or (budget.epochs or 0) * self.stream.samples_per_epoch
         return max(1, math.ceil(samples / budget.batch_size))
 
-    # ------------------------------------------------------------------------------------------------------ the consumer
+    # ----------------------------------------------------------------------------------------------------- the consumer
     def fit(self) -> None:
         """Train to the end: log, evaluate, sample and save as the recipe's ``every`` section says.
 
@@ -113,7 +114,8 @@ class Trainer:
                 if stop.requested and self.step < self.total_steps:
                     raise Interrupted(
                         str(self.run.folder),
-                        f"stopped by {stop.requested} after step {self.step} of {self.total_steps}; everything is saved",
+                        f"stopped by {stop.requested} after step {self.step} of {self.total_steps}; "
+                        "everything is saved",
                         f"Go on with: groundup train --resume {self.run.folder}",
                     )
                 meter.restart_step()

@@ -125,7 +125,7 @@ def _turn(turn: Any, which: str, where: str) -> Message:
         raise DataError(
             where, f"{which} has no role (keys: {', '.join(map(str, turn))})", "Add role: user or assistant"
         )
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         raise DataError(
             where,
             f"{which} has the unknown role {role!r}; {did_you_mean(str(role), _ROLES)}allowed: {', '.join(_ROLES)}",

@@ -46,7 +46,7 @@ class Cleaning(Settings):
     drop_exact_duplicates: bool = setting(True, "keep only the first of documents with the same text")
     near_duplicates: Literal["keep", "drop", "group"] = setting(
         "group",
-        "near-duplicates by MinHash: keep: ignore them; drop: keep the first; group: keep all, on one side of the split",
+        "near-duplicates by MinHash. keep: ignore them; drop: keep the first; group: keep all, on one side of a split",
     )
     near_duplicate_threshold: float = setting(
         0.8,
@@ -68,7 +68,7 @@ class Cleaning(Settings):
 
 @dataclass
 class CleaningReport:
-    """What cleaning did. ``examples`` shows the first few documents removed for each reason: name, origin, beginning."""
+    """What cleaning did. ``examples`` shows the first documents removed for each reason: name, origin, beginning."""
 
     documents: int = 0
     characters: int = 0
@@ -195,9 +195,6 @@ def clean(
         documents: Any number of documents with names of their own.
         settings: What to change and remove.
         key: how ``Cleaned.group_of`` calls a document that stands alone; its name, unless said otherwise.
-
-    Raises:
-        MissingExtraError: If near-duplicates matter and datasketch is not installed.
     """
     return Cleaned(documents, settings, key)
 

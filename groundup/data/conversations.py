@@ -61,7 +61,8 @@ class ConversationSource(DataSource):
 
     @model_validator(mode="after")
     def _one_origin(self) -> ConversationSource:
-        if problem := problem_with_origin(self._origin()):
+        drawing = [name for name in ("validation_fraction", "split_seed") if self._is_changed(name)]
+        if problem := problem_with_origin(self._origin(), (), drawing):
             raise ValueError(problem)
         return self
 
@@ -89,7 +90,9 @@ class ConversationSource(DataSource):
         """Return counts of conversations, turns, roles and characters of each split, formats, and what was left out."""
         notes: Counter[str] = Counter()
         splits: tuple[Split, ...] = ("train", "validation")
-        counts: dict[str, Any] = {split: _counts(self._side(split, notes if split == "train" else Counter())) for split in splits}
+        counts: dict[str, Any] = {
+            str(split): _counts(self._side(split, notes if split == "train" else Counter())) for split in splits
+        }
         return {
             "source": self._origin().name,
             "licence": self.licence or "not stated",
@@ -99,6 +102,9 @@ class ConversationSource(DataSource):
                 key.removeprefix("format "): n for key, n in sorted(notes.items()) if key.startswith("format ")
             },
         }
+
+    def _is_changed(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     def _origin(self) -> Origin:
         return Origin(

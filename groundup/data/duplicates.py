@@ -8,13 +8,12 @@ Departs from the paper: candidates are verified by their signatures, not by edit
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-
-from groundup.core.errors import MissingExtraError
 
 __all__ = ["NearDuplicates", "run_hashes", "words_of"]
 
@@ -34,16 +33,11 @@ class NearDuplicates:
 
     Args:
         threshold: The Jaccard index from which two documents are near-duplicates, 0 to 1.
-
-    Raises:
-        MissingExtraError: If datasketch is not installed.
     """
 
     def __init__(self, threshold: float) -> None:
-        try:
-            import datasketch
-        except ImportError:
-            raise MissingExtraError("datasketch", "data") from None
+        import datasketch  # it imports scipy, which takes a second that few commands need
+
         self._threshold = threshold
         self._signatures: list[NDArray[np.uint32]] = []
         self._seen: dict[bytes, int] = {}
@@ -96,11 +90,7 @@ def words_of(text: str) -> list[str]:
 
 def run_hashes(words: list[str], length: int) -> NDArray[np.uint64]:
     """Return (max(1, words - length + 1),) a hash of every run of ``length`` words, equal on every machine."""
-    known: dict[str, int] = {}
-    for word in words:
-        if word not in known:
-            known[word] = crc32(word.encode())
-    hashes = np.fromiter((known[word] for word in words), np.uint64, len(words))
+    hashes = np.fromiter(map(_word_hash, words), np.uint64, len(words))
     length = min(length, len(words)) or 1
     runs = np.zeros(max(1, len(words) - length + 1), np.uint64)
     for place in range(min(length, len(words))):
@@ -108,3 +98,8 @@ def run_hashes(words: list[str], length: int) -> NDArray[np.uint64]:
     runs ^= runs >> np.uint64(29)
     runs *= np.uint64(0xBF58476D1CE4E5B9)
     return runs ^ (runs >> np.uint64(32))
+
+
+@lru_cache(maxsize=1 << 18)
+def _word_hash(word: str) -> int:
+    return crc32(word.encode())

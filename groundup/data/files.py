@@ -21,7 +21,6 @@ __all__ = [
     "COMPRESSIONS",
     "KINDS",
     "ROW_KINDS",
-    "DataFile",
     "Record",
     "checked_text",
     "fingerprint",

@@ -67,7 +67,7 @@ def _open_bytes(file: DataFile) -> io.BufferedReader:
         case ".bz2":
             opened = bz2.BZ2File(file.path)
         case ".xz":
-            opened = lzma.LZMAFile(file.path)
+            opened = lzma.LZMAFile(file.path)  # noqa: SIM115  (closed by BufferedReader)
         case ".zst":
             opened = (
                 _zstandard()

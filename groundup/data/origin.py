@@ -33,6 +33,18 @@ class Origin:
         return self.validation_path is not None or self.validation_split is not None
 
     @property
+    def dataset_settings(self) -> list[str]:
+        """The names of the settings given that matter for a data set only."""
+        given = {
+            "subset": self.subset is not None,
+            "validation_split": self.validation_split is not None,
+            "revision": self.revision is not None,
+            "streaming": self.streaming,
+            "dataset_split": self.dataset_split != "train",
+        }
+        return [name for name, is_given in given.items() if is_given]
+
+    @property
     def name(self) -> str:
         """What to call the source in messages and cards."""
         return self.dataset or ", ".join(_as_list(self.path))
@@ -71,25 +83,33 @@ class Origin:
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def problem_with_origin(origin: Origin) -> str | None:
-    """Return what contradicts itself in an origin, as ``"problem. remedy"``, or None."""
+def problem_with_origin(
+    origin: Origin, idle_with_dataset: Sequence[str], idle_with_validation: Sequence[str]
+) -> str | None:
+    """Return what contradicts itself in an origin, as ``"problem. remedy"``, or None.
+
+    Args:
+        origin: What the recipe says.
+        idle_with_dataset: Settings given that matter for files only.
+        idle_with_validation: Settings given that matter only where validation rows are drawn, not named.
+    """
     if (origin.path is None) == (origin.dataset is None):
         found = "both path and dataset are given" if origin.path is not None else "neither path nor dataset is given"
         return f"{found}; allowed: exactly one. Write path: for files, or dataset: for a Hugging Face name"
     if origin.path is not None and not _as_list(origin.path):
         return "path is an empty list. Name at least one file or folder"
-    hub_only = {
-        "subset": origin.subset,
-        "validation_split": origin.validation_split,
-        "revision": origin.revision,
-        "streaming": origin.streaming or None,
-        "dataset_split": None if origin.dataset_split == "train" else origin.dataset_split,
-    }
-    idle = [name for name, value in hub_only.items() if value is not None]
-    if origin.dataset is None and idle:
-        return f"{idle[0]} has no effect with path; it applies to dataset. Remove {idle[0]} or name a dataset"
+    if origin.validation_path == []:
+        return "validation_path is an empty list. Name at least one file or folder, or remove it"
+    if origin.dataset is None and origin.dataset_settings:
+        idle = origin.dataset_settings[0]
+        return f"{idle} has no effect with path; it applies to dataset. Remove {idle} or name a dataset"
     if origin.dataset is not None and origin.validation_path is not None:
         return "validation_path has no effect with dataset; it applies to path. Use validation_split"
+    if origin.dataset is not None and idle_with_dataset:
+        return f"{idle_with_dataset[0]} has no effect with dataset; it applies to path. Remove {idle_with_dataset[0]}"
+    if origin.has_validation and idle_with_validation:
+        named = "validation_path" if origin.validation_path is not None else "validation_split"
+        return f"{idle_with_validation[0]} has no effect with {named}. Remove one of them"
     return None
 
 

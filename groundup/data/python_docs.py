@@ -16,7 +16,7 @@ from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.duplicates import run_hashes, words_of
 from groundup.data.packing import Packing
-from groundup.data.python_source import LICENCE, SourceDocument, python_documents, python_version
+from groundup.data.python_source import LICENCE, SourceDocument, corpus_key, python_documents, python_version
 from groundup.data.splits import UnionFind, split_of
 from groundup.data.token_stream import open_token_stream
 
@@ -54,7 +54,7 @@ class PythonDocs(DataSource):
 
     def open(self, context: DataContext) -> Stream:
         """Return the packed micro-batches of a split."""
-        key = f"python_docs-{python_version()}-{self.model_dump_json(exclude={'packing'})}"
+        key = f"python_docs-{corpus_key()}-{self.model_dump_json(exclude={'packing'})}"
         return open_token_stream(lambda: self.examples(context.split, context.cache), key, context, self.packing)
 
     def card(self, cache: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.packing import Packing
 from groundup.data.python_docs import PythonDocs
-from groundup.data.python_source import LICENCE, DocumentedObject, SourceDocument, python_version
+from groundup.data.python_source import LICENCE, DocumentedObject, SourceDocument, corpus_key, python_version
 from groundup.data.token_stream import open_token_stream
 
 __all__ = ["PythonQuestions", "QuestionAnswer", "first_paragraph", "question_for"]
@@ -31,6 +31,7 @@ _PHRASINGS = (
     "What does the {kind} {short}{signature} in the module {module} do?",
 )
 _ECHO = re.compile(r"^[\w.]+\s*\(.*\)(\s*(->|=>|--?).*)?$")  # "wrap(text) -> list" repeated inside the docstring
+_LONGEST_SIGNATURE = 100  # characters in a question
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 
 
@@ -72,7 +73,7 @@ class PythonQuestions(DataSource):
 
     def open(self, context: DataContext) -> Stream:
         """Return the packed micro-batches of a split."""
-        key = f"python_questions-{python_version()}-{self.model_dump_json(exclude={'packing'})}"
+        key = f"python_questions-{corpus_key()}-{self.model_dump_json(exclude={'packing'})}"
         return open_token_stream(lambda: self.examples(context.split, context.cache), key, context, self.packing)
 
     def card(self, cache: Path) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def question_for(item: DocumentedObject, module: str, seed: int, turn: int = 0) 
     phrasing = _PHRASINGS[(start + turn) % len(_PHRASINGS)]
     return phrasing.format(
         name=item.name,
-        signature=item.signature,
+        signature=item.signature if len(item.signature) <= _LONGEST_SIGNATURE else "(...)",
         kind=item.kind,
         module=module,
         short=item.name.removeprefix(f"{module}."),

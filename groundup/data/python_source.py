@@ -16,7 +16,15 @@ from pathlib import Path
 
 from groundup.core.errors import DataError
 
-__all__ = ["DocumentedObject", "SourceDocument", "extract_documents", "python_documents", "python_version"]
+__all__ = [
+    "LICENCE",
+    "DocumentedObject",
+    "SourceDocument",
+    "corpus_key",
+    "extract_documents",
+    "python_documents",
+    "python_version",
+]
 
 FORMAT = 1  # raise it when the extraction changes, so that old caches are not read
 LICENCE = "Python Software Foundation License Version 2"
@@ -79,6 +87,12 @@ def python_version() -> str:
     return f"{platform.python_implementation().lower()}-{platform.python_version()}"
 
 
+def corpus_key() -> str:
+    """Return a name that changes with the interpreter, its version, where its library lies, and how it is read."""
+    library = hashlib.sha256(sysconfig.get_path("stdlib").encode()).hexdigest()[:8]
+    return f"{python_version()}-{library}-{FORMAT}"
+
+
 def python_documents(cache: Path) -> list[SourceDocument]:
     """Return the documents of this interpreter, from the cache folder where they were extracted before.
 
@@ -86,8 +100,7 @@ def python_documents(cache: Path) -> list[SourceDocument]:
         DataError: If the interpreter was installed without its library's source.
     """
     library = Path(sysconfig.get_path("stdlib"))
-    where = hashlib.sha256(str(library).encode()).hexdigest()[:8]
-    path = cache / f"python-documents-{python_version()}-{where}-{FORMAT}.jsonl"
+    path = cache / f"python-documents-{corpus_key()}.jsonl"
     if not path.is_file():
         documents = extract_documents(library)
         _write(path, documents)

@@ -63,7 +63,9 @@ class TextSource(DataSource):
 
     @model_validator(mode="after")
     def _one_origin(self) -> TextSource:
-        problem = problem_with_origin(self._origin())
+        drawing = [name for name in ("validation_fraction", "split_seed") if self._is_changed(name)]
+        cutting = ["split_on"] if self.split_on is not None else []
+        problem = problem_with_origin(self._origin(), cutting, drawing)
         if problem is None and self.split_on == "":
             problem = "split_on is empty. Write line, blank_line or a separator, or remove it"
         if problem:
@@ -92,6 +94,9 @@ class TextSource(DataSource):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return documents, characters, bytes and length percentiles of each split, and what cleaning did."""
         return self._prepared(cache)[1]
+
+    def _is_changed(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     def _origin(self) -> Origin:
         return Origin(

@@ -66,7 +66,7 @@ def _widen(logits: Tensor) -> Tensor:
 
 def _chunk_size(weight: Tensor) -> int:
     """Return how many tokens' logits fit in a chunk: a power of two, at least 64."""
-    return max(64, 1 << (_CHUNK_BYTES // (4 * weight.shape[0])).bit_length() - 1)
+    return 1 << max(6, (_CHUNK_BYTES // (4 * weight.shape[0])).bit_length() - 1)
 
 
 @torch.library.custom_op("groundup::linear_cross_entropy", mutates_args=())

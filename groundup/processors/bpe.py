@@ -17,7 +17,14 @@ from groundup.core.errors import DataError, did_you_mean
 from groundup.core.interfaces import ProcessorConfig
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.processors.files import not_utf8, read_json, read_template, tokenizer_config, write_json, write_text
+from groundup.processors.files import (
+    read_json,
+    read_template,
+    refuse_surrogates,
+    tokenizer_config,
+    write_json,
+    write_text,
+)
 from groundup.processors.foreign import chat_template_of, end_token_of, piece_sizes, start_token_of
 from groundup.processors.special import END_OF_TEXT, SPECIAL_TOKENS
 
@@ -98,8 +105,9 @@ class TokenizerProcessor:
         """
         try:
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        except UnicodeEncodeError as error:
-            raise not_utf8(error) from None
+        except TypeError:
+            refuse_surrogates(texts)
+            raise
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def decode(self, tokens: Sequence[int], *, keep_special: bool = False) -> str:

@@ -17,7 +17,14 @@ from groundup.core.errors import DataError
 from groundup.core.interfaces import ProcessorConfig
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.processors.files import not_utf8, read_json, read_template, tokenizer_config, write_json, write_text
+from groundup.processors.files import (
+    read_json,
+    read_template,
+    refuse_surrogates,
+    tokenizer_config,
+    write_json,
+    write_text,
+)
 from groundup.processors.special import END_OF_TEXT, SPECIAL_TOKENS
 
 __all__ = ["CharacterProcessor", "CharactersConfig"]
@@ -78,8 +85,9 @@ class CharacterProcessor:
         """
         try:
             return [self._encode(text) for text in texts]
-        except UnicodeEncodeError as error:
-            raise not_utf8(error) from None
+        except UnicodeEncodeError:
+            refuse_surrogates(texts)
+            raise
 
     def _encode(self, text: str) -> NDArray[np.int32]:
         if not self.characters:

@@ -68,6 +68,7 @@ class ChatTemplate:
         self._specials = special_tokens(processor)
         names = sorted(self._specials, key=len, reverse=True)
         self._cut = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
+        self._protection = _Protection(self._specials)
         self._end = next((name for name, index in self._specials.items() if index == processor.end_id), "")
         self._start = getattr(processor, "start_token", self._end) or ""
         self._stop_ids = self._find_stops()
@@ -116,14 +117,13 @@ class ChatTemplate:
 
     def _render(self, messages: Sequence[Message], marks: _Marks, tools: Tools | None, prompt: bool) -> str:
         _check_roles(messages)
-        protect = _Protection(self._specials, marks.hide) if marks.hide else None
-        said = [{"role": m.role, "content": protect.text(m.content) if protect else m.content} for m in messages]
+        said: Any = [{"role": m.role, "content": self._protection.value(m.content, marks.hide)} for m in messages]
         variables: dict[str, Any] = {"messages": said, "add_generation_prompt": prompt}
-        variables["tools"] = protect.value(list(tools)) if protect and tools else tools
+        variables["tools"] = self._protection.value(list(tools), marks.hide) if tools else None
         variables |= {"bos_token": self._start, "eos_token": self._end, "documents": None}
         variables |= {OPEN_NAME: marks.open, CLOSE_NAME: marks.close}
         text = render(self._template, variables)
-        if protect:
+        if marks.hide:
             self._refuse_unknown_specials(text)
         return text
 
@@ -184,27 +184,25 @@ class ChatTemplate:
 class _Protection:
     """Breaks special tokens that are spelled in messages, whole or cut by a message's edge, by a hidden character."""
 
-    def __init__(self, specials: dict[str, int], hide: str) -> None:
-        self._hide, self._specials = hide, specials
+    def __init__(self, specials: dict[str, int]) -> None:
         whole = "|".join(re.escape(name) for name in sorted(specials, key=len, reverse=True))
         self._spelled = re.compile(f"(?:{whole})|<(?=\\|)" if whole else r"<(?=\|)")
+        self._heads = tuple({name[:size] for name in specials for size in range(1, len(name))})
+        self._tails = tuple({name[size:] for name in specials for size in range(1, len(name))})
 
-    def text(self, text: str) -> str:
-        text = self._spelled.sub(lambda match: match[0][0] + self._hide + match[0][1:], text)
+    def text(self, text: str, hide: str) -> str:
+        text = self._spelled.sub(lambda match: match[0][0] + hide + match[0][1:], text)
         start, stop = len(text) - len(text.lstrip()), len(text.rstrip())
-        core = text[start:stop]
-        if any(core.endswith(name[:size]) for name in self._specials for size in range(1, len(name))):
-            text = text[:stop] + self._hide + text[stop:]
-        if any(core.startswith(name[size:]) for name in self._specials for size in range(1, len(name))):
-            text = text[:start] + self._hide + text[start:]
-        return text
+        if text[:stop].endswith(self._heads):
+            text = text[:stop] + hide + text[stop:]
+        return text[:start] + hide + text[start:] if text.startswith(self._tails, start) else text
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: Any, hide: str) -> Any:
         if isinstance(value, str):
-            return self.text(value)
+            return self.text(value, hide)
         if isinstance(value, dict):
-            return {self.text(key) if isinstance(key, str) else key: self.value(item) for key, item in value.items()}
-        return [self.value(item) for item in value] if isinstance(value, list | tuple) else value
+            return {self.value(key, hide): self.value(item, hide) for key, item in value.items()}
+        return [self.value(item, hide) for item in value] if isinstance(value, list | tuple) else value
 
 
 def special_tokens(processor: TextProcessor) -> dict[str, int]:

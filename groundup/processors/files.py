@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from groundup.core.errors import DataError
 
-__all__ = ["not_utf8", "read_json", "read_template", "tokenizer_config", "write_json", "write_text"]
+__all__ = ["read_json", "read_template", "refuse_surrogates", "tokenizer_config", "write_json", "write_text"]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -29,9 +30,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_template(folder: Path) -> str | None:
-    """Return the source in ``chat_template.jinja``, or None."""
+    """Return the source in ``chat_template.jinja`` exactly, or None.
+
+    Raises:
+        DataError: If the file is not UTF-8.
+    """
     path = folder / "chat_template.jinja"
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    try:
+        return path.read_bytes().decode() if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise DataError(str(path), f"is not UTF-8 at byte {error.start}", "Save the template as UTF-8") from None
 
 
 def write_json(path: Path, value: object) -> None:
@@ -53,11 +61,19 @@ def tokenizer_config(end_token: str, start_token: str | None) -> dict[str, objec
     return config | {"clean_up_tokenization_spaces": False} | ({"bos_token": start_token} if start_token else {})
 
 
-def not_utf8(error: UnicodeEncodeError) -> DataError:
-    """Return the error that says where a text holds a lone surrogate."""
-    near = error.object[max(0, error.start - 20) : error.start]
-    return DataError(
-        f"text, character {error.start}",
-        f"a lone surrogate U+{ord(error.object[error.start]):04X} after {near!r}, which UTF-8 cannot hold",
-        "Clean the data, for example with text.encode('utf-8', 'replace').decode()",
-    )
+def refuse_surrogates(texts: Sequence[str]) -> None:
+    """Raise an error that says where the first lone surrogate of these texts is, if there is one.
+
+    Raises:
+        DataError: If a text holds one, which no UTF-8 text can.
+    """
+    for number, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            near, code = text[max(0, error.start - 20) : error.start], ord(text[error.start])
+            raise DataError(
+                f"text {number} of the batch, character {error.start}",
+                f"a lone surrogate U+{code:04X} after {near!r}, which UTF-8 cannot hold",
+                "Clean the data, for example with text.encode('utf-8', 'replace').decode()",
+            ) from None

@@ -21,8 +21,9 @@ from groundup.core.errors import DataError
 
 __all__ = ["CLOSE_NAME", "OPEN_NAME", "compile_template", "render"]
 
-STEPS = 300_000  # loop turns and calls a rendering may take
+STEPS = 100_000  # loop turns and calls a rendering may take
 SIZE = 4_000_000  # characters or items that one value may hold
+BITS = 4_096  # of a whole number
 OPEN_NAME, CLOSE_NAME = "generation_opens", "generation_closes"
 WIDE = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\*|\d{6}|\d*\.(?:\*|\d{6}))|\{[^{}]*(?:\d{6}|:[^{}]*\{)")
 _steps_left: ContextVar[int] = ContextVar("steps_left", default=STEPS)
@@ -209,6 +210,8 @@ def _check_format(text: str) -> None:
 def _bounded(value: Any) -> Any:
     if isinstance(value, str | list | tuple | dict) and len(value) > SIZE:
         raise jinja2.exceptions.SecurityError(f"a value holds more than {SIZE:,} items")
+    if isinstance(value, int) and value.bit_length() > BITS:
+        raise jinja2.exceptions.SecurityError(f"a number has more than {BITS:,} bits")
     return value
 
 

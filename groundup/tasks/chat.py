@@ -134,7 +134,7 @@ def _messages(given: Any) -> tuple[Message, ...]:
     except (TypeError, KeyError):
         raise DataError(
             "conversation",
-            f"got {str(given)[:80]!r}; allowed: a question, or messages with role and content",
+            f"got {str(given)[:80]}; allowed: a question, or messages with role and content",
             "Change it",
         ) from None
 

@@ -30,7 +30,9 @@ def nearly(text: str) -> str:
 def test_every_removal_is_counted_with_an_example() -> None:
     settings = Cleaning(min_characters=5, max_characters=3000, max_repetition=0.3, near_duplicates="keep")
     fine = TOPICS[0][:2500]
-    cleaned = clean(documents(fine, "hi", "x" * 4000, "again and again\n" * 20, fine, "bell\x07 e\u0301t\u00e9"), settings)
+    cleaned = clean(
+        documents(fine, "hi", "x" * 4000, "again and again\n" * 20, fine, "bell\x07 e\u0301t\u00e9"), settings
+    )
     assert [document.text for document in cleaned] == [fine, "bell \u00e9t\u00e9"]
     report = cleaned.report
     assert report.removed == {"too_short": 1, "too_long": 1, "repetitive": 1, "exact_duplicate": 1}
@@ -91,7 +93,7 @@ def test_union_find_names_sets_by_their_smallest_member() -> None:
     assert sets.find(5) == 5
 
 
-# ------------------------------------------------------------------------------------------------------------ TextSource
+# ---------------------------------------------------------------------------------------------------- text sources
 def corpus(folder: Path, texts: list[str]) -> str:
     path = folder / "corpus.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
@@ -132,11 +134,17 @@ def test_named_validation_files_are_kept_out_of_training(tmp_path: Path) -> None
     assert [document.text for document in source.examples("train", tmp_path)] == [TOPICS[1]]
     assert [document.text for document in source.examples("validation", tmp_path)] == [TOPICS[0]]
     cleaning = source.card(tmp_path)["cleaning"]
-    assert cleaning["removed"] == {"same_as_validation": 1, "near_duplicate_of_validation": 1} or cleaning["removed"] == {
-        "exact_duplicate": 1,
-        "near_duplicate_of_validation": 1,
-    }
+    assert cleaning["removed"] == {"exact_duplicate": 1, "near_duplicate_of_validation": 1}
     assert cleaning["kept"] == 2
+
+
+def test_copies_of_validation_never_train_even_where_duplicates_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "held_out.txt").write_text(TOPICS[0], encoding="utf-8")
+    cleaning = Cleaning(drop_exact_duplicates=False, near_duplicates="keep")
+    path = corpus(tmp_path, [TOPICS[1], TOPICS[0], TOPICS[1]])
+    source = TextSource(path=path, validation_path=str(tmp_path / "held_out.txt"), cleaning=cleaning)
+    assert [document.text for document in source.examples("train", tmp_path)] == [TOPICS[1]] * 2
+    assert source.card(tmp_path)["cleaning"]["removed"] == {"same_as_validation": 1}
 
 
 def test_what_was_decided_is_kept_until_the_files_change(tmp_path: Path) -> None:

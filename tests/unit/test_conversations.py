@@ -15,8 +15,14 @@ from groundup.data.conversations import ConversationSource, first_question
 ASKED = (Message("user", "What is len?"), Message("assistant", "A built-in."))
 SYSTEM = Message("system", "Be brief.")
 SAME: list[tuple[str, dict[str, Any]]] = [
-    ("messages", {"messages": [{"role": "user", "content": "What is len?"}, {"role": "assistant", "content": "A built-in."}]}),
-    ("sharegpt", {"conversations": [{"from": "human", "value": "What is len?"}, {"from": "gpt", "value": "A built-in."}]}),
+    (
+        "messages",
+        {"messages": [{"role": "user", "content": "What is len?"}, {"role": "assistant", "content": "A built-in."}]},
+    ),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "human", "value": "What is len?"}, {"from": "gpt", "value": "A built-in."}]},
+    ),
     ("alpaca", {"instruction": "What is len?", "input": "", "output": "A built-in."}),
     ("pairs", {"prompt": "What is len?", "completion": "A built-in."}),
     ("pairs", {"prompt": "What is len?", "response": "A built-in."}),
@@ -78,7 +84,7 @@ def questions(count: int) -> list[dict[str, Any]]:
 def test_a_question_is_on_one_side_only(tmp_path: Path) -> None:
     source = ConversationSource(path=write(tmp_path / "a.jsonl", questions(400)), validation_fraction=0.2)
     train, validation = (
-        [first_question(conversation.messages) for conversation in source.examples(split, tmp_path)]  # type: ignore[arg-type]
+        [first_question(conversation.messages) for conversation in source.examples(split, tmp_path)]
         for split in ("train", "validation")
     )
     assert len(train) + len(validation) == 400

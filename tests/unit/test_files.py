@@ -51,10 +51,12 @@ def test_parquet(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"text": TEXTS, "n": list(range(len(TEXTS)))}), tmp_path / "a.parquet")
     assert texts(tmp_path / "a.parquet") == TEXTS
-    assert [list(record.fields) for record in read_records(tmp_path / "a.parquet")][0] == ["text", "n"]
+    assert list(next(read_records(tmp_path / "a.parquet")).fields) == ["text", "n"]
 
 
-@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
+@pytest.mark.parametrize(
+    ("suffix", "compress"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)]
+)
 def test_compressed_reads_as_plain(tmp_path: Path, suffix: str, compress: object) -> None:
     assert texts(write(tmp_path / f"a.jsonl{suffix}", compress(json_lines()))) == TEXTS  # type: ignore[operator]
 

@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help quickstart setup test fast lint learn bench docs clean
+help:
+	@echo "quickstart  set up, train a GPT from nothing, fine-tune it, judge it (about 6 minutes after the set-up)"
+	@echo "setup       make the environment"
+	@echo "test        set up and run every test;  fast: those that take seconds;  learn: those that train on real data"
+	@echo "lint        format check, lint, strict types;  bench: speed, side by side;  docs: run every snippet"
+
+setup: $(READY)
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $(READY)
+
+quickstart: setup
+	$(BIN)/groundup train recipes/quickstart/pretrain.yaml recipes/quickstart/finetune.yaml
+	$(BIN)/groundup evaluate runs/quickstart-pretrain runs/quickstart-finetune
+
+test: setup
+	$(BIN)/pytest
+
+fast: setup
+	$(BIN)/pytest -m 'not slow' -n 2
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+learn: setup
+	$(BIN)/pytest tests/learn
+
+docs: setup
+	$(BIN)/pytest tests/test_docs.py
+
+bench: setup
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/tokenize_rate.py
+	$(BIN)/python benchmarks/startup.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,10 @@
+"""``python -m groundup`` is the same as ``groundup``."""
+
+from __future__ import annotations
+
+from groundup.cli import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""How a step's samples are split into micro-batches changes neither its loss nor its gradient."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup import api
+from groundup.core.interfaces import Report
+
+STEPS = 5
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    """Documents of very different lengths, so that rows hold from one piece to many."""
+    drawn = random.Random(3)
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "a", "of"]
+    path = tmp_path / "documents.jsonl"
+    texts = [" ".join(drawn.choices(words, k=drawn.choice((1, 2, 5, 9, 30)))) + f" {i}" for i in range(150)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def conversations(tmp_path: Path) -> Path:
+    """Conversations whose answers have from one to sixty characters: the counts of micro-batches differ widely."""
+    drawn = random.Random(4)
+    path = tmp_path / "conversations.jsonl"
+    lines = []
+    for number in range(80):
+        answer = "".join(drawn.choices("abcdef ", k=drawn.choice((1, 3, 10, 60)))).strip() or "a"
+        lines.append(json.dumps({"prompt": f"Question {number}?", "completion": f"{answer}{number}"}))
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def reports(recipe: dict[str, Any], folder: Path, micro_batch: int, precision: str) -> list[Report]:
+    changes = {
+        "name": f"m{micro_batch}",
+        "machine.micro_batch": micro_batch,
+        "machine.precision": precision,
+        "model.dropout": 0.0,
+        "budget.batch_size": 8,
+        "budget.steps": STEPS,
+    }
+    trainer = api.trainer(recipe, changes, runs=folder)
+    found = list(trainer.steps())
+    trainer.close()
+    return found
+
+
+def assert_equal_for_every_split(recipe: dict[str, Any], folder: Path, precision: str) -> None:
+    tolerance = 1e-12 if precision == "fp64" else 1e-6
+    whole = reports(recipe, folder, 8, precision)
+    assert len(whole) == STEPS
+    assert len({report.loss for report in whole}) == STEPS
+    for micro_batch in (1, 2, 4):
+        for one, other in zip(whole, reports(recipe, folder, micro_batch, precision), strict=True):
+            assert other.count == one.count
+            assert other.samples_seen == one.samples_seen
+            assert other.loss == pytest.approx(one.loss, rel=tolerance)
+            assert other.gradient_norm == pytest.approx(one.gradient_norm, rel=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+@pytest.mark.parametrize("pack", [True, False])
+def test_documents_of_different_lengths(
+    recipe: dict[str, Any], documents: Path, tmp_path: Path, precision: str, pack: bool
+) -> None:
+    recipe["data"] = {"name": "text", "path": str(documents), "validation_fraction": 0.2, "packing": {"pack": pack}}
+    assert_equal_for_every_split(recipe, tmp_path / "runs", precision)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+@pytest.mark.parametrize("pack", [True, False])
+def test_answers_of_different_lengths(
+    recipe: dict[str, Any], conversations: Path, tmp_path: Path, precision: str, pack: bool
+) -> None:
+    recipe["task"] = "chat"
+    recipe["model"]["context_length"] = 128
+    recipe["data"] = {"name": "conversations", "path": str(conversations), "packing": {"pack": pack}}
+    assert_equal_for_every_split(recipe, tmp_path / "runs", precision)
+
+
+def test_counts_differ_between_micro_batches(recipe: dict[str, Any], conversations: Path, tmp_path: Path) -> None:
+    """Otherwise the tests above could not tell a mean of means from a mean."""
+    recipe["task"] = "chat"
+    recipe["model"]["context_length"] = 128
+    recipe["data"] = {"name": "conversations", "path": str(conversations), "packing": {"pack": False}}
+    changes = {"machine.micro_batch": 1, "budget.batch_size": 8}
+    trainer = api.trainer(recipe, changes, runs=tmp_path)
+    counts = {int((next(trainer.stream)["targets"] >= 0).sum()) for _ in range(8)}
+    trainer.close()
+    assert len(counts) >= 3

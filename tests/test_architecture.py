@@ -1,0 +1,338 @@
+"""The rules of the architecture, read from the source: who imports whom, how large things are, what is banned."""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "groundup"
+FILES = sorted(PACKAGE.rglob("*.py"))
+PLUGIN_FOLDERS = ("models", "tasks", "data", "processors", "adapters")
+TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
+    (0, ("core.errors", "core.settings", "core.registry", "core.recipe")),
+    (1, ("core.interfaces", "core.storage", "core.seeding", "core.schedules", "core.allocator", "core.devices")),
+    (1, ("core.parallel", "core.optimizers", "nn", "metrics")),
+    (2, PLUGIN_FOLDERS),
+    (3, ("core", "planning", "checks", "explain", "export")),
+    (4, ("api",)),
+    (5, ("cli", "__main__", "conversation", "serve", "templates", "")),
+)
+# A chat is encoded with the template that travels with the tokenizer, and text is decoded while it streams.
+SIDEWAYS = {
+    ("tasks", "processors.chat_template"),
+    ("tasks", "processors.streaming"),
+    ("tasks", "processors.templates"),
+}
+IMPORT_NAMES = {"pyyaml": "yaml", "rouge-score": "rouge_score"}
+READING_PATH = (
+    "cli.py",
+    "api.py",
+    "core/recipe.py",
+    "core/trainer.py",
+    "tasks/language_modeling.py",
+    "models/gpt.py",
+    "core/checkpoint.py",
+)
+
+
+def module_of(path: Path) -> str:
+    """Return the dotted name below the package: ``core.run``; the package itself is ``""``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Yield every absolute name imported, lazily or not: ``groundup.core.run``, ``numpy``."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else str(node.module) for name in submodules)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            yield from (a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
+
+
+MODULES = {f"groundup.{module_of(path)}".rstrip("."): path for path in FILES}
+
+
+@cache
+def own_imports(path: Path) -> tuple[str, ...]:
+    names = sorted({name for name in imports_of(path) if name.split(".")[0] == "groundup"})
+    return tuple(name.removeprefix("groundup").removeprefix(".") for name in names)
+
+
+def tier_of(module: str) -> int:
+    fitting = [
+        (len(p), t)
+        for t, prefixes in TIERS
+        for p in prefixes
+        if module == p or (p and f"{module}.".startswith(f"{p}."))
+    ]
+    assert fitting, f"{module} has no tier"
+    return max(fitting)[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_go_downward(path: Path) -> None:
+    module, folder = module_of(path), module_of(path).split(".")[0]
+    for other in own_imports(path):
+        other_folder = other.split(".")[0]
+        assert tier_of(other) <= tier_of(module), f"{module} imports {other}, which lies above it"
+        if other_folder in PLUGIN_FOLDERS and other_folder != folder:
+            assert (folder, other) in SIDEWAYS or tier_of(module) > 3, f"{module} imports {other}: use the registry"
+
+
+def test_the_data_view_knows_no_task_and_no_processor() -> None:
+    for path in (PACKAGE / "data").rglob("*.py"):
+        assert not [name for name in own_imports(path) if name.startswith(("tasks", "processors"))]
+
+
+def test_no_cycles_not_even_lazy_ones() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            for other in own_imports(MODULES[f"groundup.{module}".rstrip(".")]):
+                visit(other, (*trail, module))
+            done.add(module)
+
+    for path in FILES:
+        visit(module_of(path), ())
+
+
+def test_the_lowest_tier_does_not_import_torch() -> None:
+    for path in FILES:
+        if tier_of(module_of(path)) == 0:
+            assert not [name for name in imports_of(path) if name.split(".")[0] == "torch"], path
+
+
+def _required() -> set[str]:
+    """Return the import names of the libraries that are always installed."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    names = [re.split(r"[^\w-]", requirement)[0].lower() for requirement in listed]
+    return {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in names}
+
+
+def test_an_optional_library_is_imported_in_one_file_and_lazily() -> None:
+    required = _required() | set(sys.stdlib_module_names) | {"groundup", "pydantic_core", "markupsafe"}
+    users: dict[str, set[Path]] = {}
+    for path in FILES:
+        for name in imports_of(path):
+            if name.split(".")[0] not in required:
+                users.setdefault(name.split(".")[0], set()).add(path)
+    for library, paths in users.items():
+        assert len(paths) == 1, f"{library} is imported by {sorted(map(str, paths))}"
+        (path,) = paths
+        top = [n for n in tree_of(path).body if isinstance(n, ast.Import | ast.ImportFrom)]
+        assert library not in ast.unparse(ast.Module(top, [])), f"{path} imports {library} before it is needed"
+        assert "MissingExtraError" in path.read_text(encoding="utf-8"), f"{path} does not say how to install {library}"
+
+
+def test_every_requirement_is_used() -> None:
+    used = {name.split(".")[0] for path in FILES for name in imports_of(path)}
+    assert _required() - used == set()
+
+
+# ------------------------------------------------------------------------------------------------------ sizes and names
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for path in FILES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{module_of(path)}.{node.name}", node
+
+
+def calls_backward(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "backward"
+
+
+def lines_of(node: Any) -> int:
+    return int(node.end_lineno) - int(node.lineno) + 1
+
+
+def docstring_lines(tree: ast.AST) -> set[int]:
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            found |= set(range(node.lineno, int(node.end_lineno or node.lineno) + 1))
+    return found
+
+
+def lines_of_code(path: Path) -> int:
+    """Return how many lines are left without docstrings, comments and blank lines."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    words = docstring_lines(tree_of(path)) if path.suffix == ".py" else set()
+    return sum(1 for n, line in enumerate(lines, 1) if n not in words and line.strip() and line.strip()[0] != "#")
+
+
+@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=str)
+def test_files_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_functions_are_short() -> None:
+    assert [name for name, node in functions() if lines_of(node) > 60] == []
+    assert statistics.median(lines_of(node) - len(docstring_lines(node)) for _, node in functions()) <= 10
+
+
+def test_the_one_hour_reading_path() -> None:
+    recipe = ROOT / "recipes" / "quickstart" / "pretrain.yaml"
+    paths = [PACKAGE / name for name in READING_PATH] + ([recipe] if recipe.is_file() else [])
+    sizes = {path.name: lines_of_code(path) for path in paths}
+    assert sum(sizes.values()) <= 1300, sizes
+
+
+def test_names_say_what_things_are() -> None:
+    named = [node.name for path in FILES for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+    named += [name for name, _ in functions()] + list(MODULES)
+    assert [name for name in named if re.search(r"(^|[._])utils?($|[._])|Manager|Base|Helper|Utils", name)] == []
+
+
+# ----------------------------------------------------------------------------------------------------- what is not done
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_nothing_runs_code_from_data(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports_of(path)} & {
+        "pickle",
+        "dill",
+        "cloudpickle",
+        "marshal",
+        "shelve",
+    }
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            banned = {"eval", "exec", "yaml.load", "yaml.unsafe_load", "torch.load", "torch.save"}
+            assert called not in banned, f"{path}:{node.lineno} calls {called}"
+            assert "allow_pickle=True" not in ast.unparse(node), f"{path}:{node.lineno}"
+
+
+def test_there_is_one_training_loop() -> None:
+    found = [module_of(path) for path in FILES if any(map(calls_backward, ast.walk(tree_of(path))))]
+    assert found == ["core.trainer"]
+
+
+def test_no_implementation_is_inherited_from_our_own_classes() -> None:
+    """Our classes are abstract or final."""
+    concrete = {
+        node.name
+        for path in FILES
+        for node in tree_of(path).body
+        if isinstance(node, ast.ClassDef) and not path.name.startswith(("interfaces", "errors", "settings"))
+    }
+    for path in FILES:
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef):
+                inherited = {ast.unparse(parent).split("[")[0] for parent in node.bases} & concrete
+                assert not inherited or _is_abstract(inherited), f"{module_of(path)}.{node.name} inherits {inherited}"
+
+
+def _is_abstract(names: set[str]) -> bool:
+    for path in FILES:
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef) and node.name in names:
+                parents = {ast.unparse(parent).split("[")[0] for parent in node.bases}
+                if not parents & {"ABC", "Protocol"}:
+                    return False
+    return True
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_all_lists_what_a_module_defines(path: Path) -> None:
+    body = tree_of(path).body
+    if path.name == "__init__.py" and path.parent != PACKAGE and len(body) <= 1:
+        return  # a folder, no module
+    declared = [n for n in body if isinstance(n, ast.Assign | ast.AnnAssign) and _target(n) == "__all__"]
+    assert len(declared) == 1, "declares no __all__"
+    assert declared[0].value is not None
+    exported = ast.literal_eval(declared[0].value)
+    assert len(exported) == len(set(exported))
+    code = (n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not _is_command(n))
+    values = {_target(n) for n in body if isinstance(n, ast.Assign | ast.AnnAssign)}
+    public = {name for name in code if not name.startswith("_")}
+    assert public <= set(exported), f"not in __all__: {public - set(exported)}"
+    if path != PACKAGE / "__init__.py":
+        assert set(exported) <= public | _names_in(values), "names what is not defined here"
+
+
+def _is_command(node: ast.FunctionDef | ast.ClassDef) -> bool:
+    """Whether it is a verb of the command line, reached through ``app``."""
+    return any(".command(" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+def _target(node: ast.Assign | ast.AnnAssign) -> str:
+    return ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+
+
+def _names_in(targets: set[str]) -> set[str]:
+    return {name for target in targets for name in re.findall(r"\w+", target)}
+
+
+# ----------------------------------------------------------------------------------------------------- the command line
+COMMAND_LINE = {
+    "new": "PATH --kind",
+    "train": "[ARGUMENTS] --dry-run --resume --runs",
+    "evaluate": "FOLDERS --checkpoint --limit --again",
+    "predict": "RUN [PROMPTS] --checkpoint --max-new-tokens --temperature --top-k --top-p --min-p --repetition-penalty"
+    " --stop --seed",
+    "chat": "RUN --checkpoint --max-new-tokens --temperature --top-p --seed",
+    "data inspect": "RECIPE [OVERRIDES] --examples",
+    "runs list": "--runs",
+    "runs compare": "FOLDERS",
+    "schema": "",
+    "env": "",
+}
+
+
+def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*path, name))
+        else:
+            words = [_word(parameter) for parameter in command.params]
+            yield " ".join((*path, name)), " ".join(words)
+
+
+def _word(parameter: Any) -> str:
+    if parameter.param_type_name == "option":
+        return str(parameter.opts[0])
+    return str(parameter.name).upper() if parameter.required else f"[{str(parameter.name).upper()}]"
+
+
+def test_the_command_line_is_frozen() -> None:
+    """Users' scripts depend on it: what is renamed or removed here breaks them."""
+    from groundup.cli import app
+
+    group = typer.main.get_command(app)
+    assert dict(_commands(group)) == COMMAND_LINE
+    assert [_word(parameter) for parameter in group.params if parameter.name != "help"] == ["--debug"]
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import groundup"], ["-m", "groundup", "--help"]])
+def test_starting_does_not_import_torch(arguments: list[str]) -> None:
+    assert find_spec("torch") is not None
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "groundup" in imported
+    assert not imported & {"torch", "numpy", "transformers"}

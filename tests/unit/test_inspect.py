@@ -1,0 +1,158 @@
+"""``groundup data inspect``: counts, masks and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from groundup.core.interfaces import (
+    Conversation,
+    DataContext,
+    DataSource,
+    Document,
+    Message,
+    Split,
+    Stream,
+    TokenSequence,
+)
+from groundup.data.inspect import inspect_source, inspection_html, look
+from groundup.processors.bytes import BytesConfig
+from groundup.processors.characters import CharacterProcessor
+from groundup.processors.chat_template import ChatTemplate
+from groundup.processors.templates import TEMPLATES
+
+PROCESSOR = BytesConfig().fit(lambda: iter(()))
+CACHE = Path("unused")
+
+
+class Fixed(DataSource):
+    """A source that holds what it is given."""
+
+    train: tuple[Any, ...] = ()
+    validation: tuple[Any, ...] = ()
+
+    def examples(self, split: Split, cache: Path) -> Iterable[Any]:
+        return self.train if split == "train" else self.validation
+
+    def open(self, context: DataContext) -> Stream:
+        raise NotImplementedError
+
+    def card(self, cache: Path) -> dict[str, Any]:
+        return {"documents": 1234, "removed": {"near duplicates": 7}, "licence": "PSF [bold]"}
+
+
+class Encoder:
+    """The one method of a task that is used."""
+
+    def __init__(self, template: str | None = None, extra: int = 0) -> None:
+        self._template, self._extra = template, extra
+
+    def encode(self, examples: Sequence[Any], processor: CharacterProcessor) -> list[TokenSequence]:
+        if self._template:
+            return ChatTemplate(self._template, processor).encode_batch([example.messages for example in examples])
+        end = np.full(1 + self._extra, processor.end_id, dtype=np.int32)
+        return [
+            TokenSequence(np.concatenate([end, t, end])) for t in processor.encode_batch([e.text for e in examples])
+        ]
+
+
+TEXTS = Fixed.model_construct(
+    train=(Document("a", "hello 你好"), Document("b", "hello  你好 "), Document("c", "<b>[red]x[/red]", "c.txt")),
+    validation=(Document("d", "hello 你好"),),
+)
+TALK = (Message("user", "Hi"), Message("assistant", "Yo 🎉"), Message("user", "Bye"), Message("assistant", "So long"))
+CHATS = Fixed.model_construct(train=(Conversation("talk", TALK),), validation=(Conversation("other", TALK[:2]),))
+
+
+def _printed(renderables: Iterable[Any], color: str | None = None) -> str:
+    console = Console(file=StringIO(), width=200, color_system=color, force_terminal=color is not None)  # type: ignore[arg-type]
+    for renderable in renderables:
+        console.print(renderable)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_counts_and_lengths_are_exact() -> None:
+    train, validation = look(TEXTS, Encoder(), PROCESSOR, CACHE).splits  # type: ignore[arg-type]
+    assert (train.examples, validation.examples) == (3, 1)
+    assert train.characters == [8, 10, 15]
+    assert train.sizes == [12, 14, 15]
+    assert train.tokens == [14, 16, 17]
+    assert train.trained == 13 + 15 + 16
+    assert train.duplicates == 1
+
+
+def test_warnings_name_what_is_wrong() -> None:
+    found = look(TEXTS, Encoder(extra=1), PROCESSOR, CACHE, sequence_length=17)  # type: ignore[arg-type]
+    text = "\n".join(found.warnings)
+    assert "3 of 3 train examples have a special token twice in a row" in text
+    assert "1 of 3 train examples are longer than the context of 17 tokens" in text
+    assert "1 of 3 train examples are exact duplicates" in text
+    assert "1 validation examples are also in the training split" in text
+    assert "stop token" not in text
+
+
+def test_an_empty_split_is_named() -> None:
+    empty = Fixed.model_construct(train=(Document("a", "x"),))
+    assert look(empty, Encoder(), PROCESSOR, CACHE).warnings == ["The validation split is empty."]  # type: ignore[arg-type]
+    assert "The validation split is empty" in _printed(inspect_source(empty, Encoder(), PROCESSOR, CACHE))  # type: ignore[arg-type]
+
+
+def test_the_answers_and_their_stops_are_marked() -> None:
+    found = look(CHATS, Encoder(TEMPLATES["groundup"]), PROCESSOR, CACHE)  # type: ignore[arg-type]
+    train = found.splits[0]
+    assert train.views[0].marked() == (
+        "<|endoftext|><|user|>\nHi<|end|>\n<|assistant|>\n‹Yo 🎉<|end|>›\n<|user|>\nBye<|end|>\n<|assistant|>\n"
+        "‹So long<|end|>›"
+    )
+    assert ("🎉", True) in train.views[0].pieces
+    assert train.trained == len("Yo 🎉So long".encode()) + 2
+    assert (train.answers, train.answers_with_stop) == (2, 2)
+    assert train.roles == {"user": 2, "assistant": 2}
+    assert found.warnings == []
+
+
+def test_a_stop_that_is_not_trained_on_is_a_warning() -> None:
+    source = TEMPLATES["groundup"].replace("message.content + '<|end|>' }}{% endg", "message.content }}{% endg", 1)
+    assert source != TEMPLATES["groundup"]
+    found = look(CHATS, Encoder(source), PROCESSOR, CACHE)  # type: ignore[arg-type]
+    assert "2 of 2 train answers do not end with a trained stop token" in "\n".join(found.warnings)
+
+
+def test_it_prints_marks_without_colours_and_shades_with_them() -> None:
+    shown = inspect_source(CHATS, Encoder(TEMPLATES["groundup"]), PROCESSOR, CACHE)  # type: ignore[arg-type]
+    plain, coloured = _printed(shown), _printed(shown, "standard")
+    assert "‹So long<|end|>›" in plain
+    assert "\x1b[" not in plain
+    assert "\x1b[30;42m" in coloured
+    assert "‹So" not in coloured
+    for expected in ("removed.near duplicates", "1,234", "PSF [bold]", "2 of 2", "95%", "assistant 2, user 2"):
+        assert expected in plain
+
+
+def test_markup_in_the_data_stays_as_it_is() -> None:
+    assert "‹<b>[red]x[/red]<|endoftext|>›" in _printed(inspect_source(TEXTS, Encoder(), PROCESSOR, CACHE))  # type: ignore[arg-type]
+
+
+def test_only_so_many_examples_and_tokens_are_shown() -> None:
+    long = Fixed.model_construct(train=tuple(Document(str(n), "x" * 1000) for n in range(9)))
+    views = look(long, Encoder(), PROCESSOR, CACHE, examples=2).splits[0].views  # type: ignore[arg-type]
+    assert len(views) == 2
+    assert views[0].marked().endswith("› … 402 more tokens")
+
+
+@pytest.mark.parametrize("source", [TEXTS, CHATS])
+def test_the_html_is_one_safe_fragment(source: Fixed) -> None:
+    encoder = Encoder(TEMPLATES["groundup"] if source is CHATS else None)
+    page = inspection_html(source, encoder, PROCESSOR, CACHE)  # type: ignore[arg-type]
+    assert page.count("<div") == page.count("</div>")
+    assert page.count("<span") == page.count("</span>") > 10
+    assert "<script" not in page
+    assert "<b>" not in page
+    assert "http" not in page
+    assert 'class="t' in page
