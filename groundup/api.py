@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from groundup.core import assembly, devices
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, ModelConfig, Task, TextProcessor
 from groundup.core.predictor import Predictor
-from groundup.core.recipe import Recipe, load_recipe
+from groundup.core.recipe import Recipe, as_dict, load_recipe
 from groundup.core.report import write_report
 from groundup.core.run import Run
 from groundup.core.trainer import Trainer
@@ -91,6 +92,8 @@ def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
     if not folder.exists():
         return Run.create(recipe, Path(runs), base_weights_sha256=base)
     run = Run.open(folder)
+    if not run.begun:
+        return run.restart(recipe, base_weights_sha256=base)
     run.check_same(recipe)
     if (run.read_json("environment.json") or {}).get("base_weights_sha256") != base:
         raise RunError(
@@ -214,7 +217,8 @@ def inspect_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None,
     The processor is fitted if none was before.
     """
     loaded = load_recipe(recipe, dict(overrides or {}))
-    folder = assembly.cache_folder() / "inspected" / loaded.name
+    key = hashlib.sha256(json.dumps([as_dict(loaded)[part] for part in ("data", "processor")]).encode()).hexdigest()
+    folder = assembly.cache_folder() / "inspected" / key[:16]
     processor = assembly.make_processor(loaded, folder)
     source, task = cast(DataSource, loaded.data), cast(Task, loaded.task)
     processor = cast(TextProcessor, processor)

@@ -174,7 +174,7 @@ def runs_compare(folders: list[Path]) -> None:
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for your editor."""
-    from groundup.core.recipe import recipe_schema
+    from groundup.core.recipe_schema import recipe_schema
 
     typer.echo(json.dumps(recipe_schema(), indent=1))
 

@@ -78,7 +78,8 @@ class Conversation:
 class TokenSequence:
     """What a task makes of one example: tokens (T,) and, where not all are trained on, which are (T,) as booleans.
 
-    ``trained[i]`` says whether the model is to learn to *produce* ``tokens[i]``; ``None`` means every token but the first.
+    ``trained[i]`` says whether the model is to learn to *produce* ``tokens[i]``; ``None`` means every token but the
+    first.
     """
 
     tokens: NDArray[np.int32]

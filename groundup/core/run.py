@@ -54,11 +54,19 @@ class Run:
                 str(folder), "exists already and nothing there was touched", "Choose another name=... or delete it"
             )
         folder.mkdir(parents=True)
-        run = cls(folder, recipe, storage)
-        run.write_json("environment.json", {**describe_machine(), **facts})
-        run.write_json("requested.json", as_dict(recipe))
-        run.write_recipe(recipe)
-        return run
+        return cls(folder, recipe, storage).restart(recipe, **facts)
+
+    def restart(self, recipe: Recipe, **facts: Any) -> Run:
+        """Write the recipe and the environment of a run that has not begun."""
+        self.write_json("environment.json", {**describe_machine(), **facts})
+        self.write_json("requested.json", as_dict(recipe))
+        self.write_recipe(recipe)
+        return Run(self.folder, recipe, self.storage)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was made that a wrong recipe would waste: a processor or a checkpoint."""
+        return bool(self.checkpoints.steps()) or (self.folder / "processor").exists()
 
     @classmethod
     def open(cls, folder: Path, storage: Storage | None = None) -> Run:

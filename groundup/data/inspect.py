@@ -31,7 +31,7 @@ from groundup.core.interfaces import (
     TokenSequence,
 )
 
-__all__ = ["Inspection", "TokenView", "inspect_source", "inspection_html", "look"]
+__all__ = ["Inspection", "SplitLook", "TokenView", "inspect_source", "inspection_html", "look"]
 
 LIMIT = 20_000  # examples of a split that are tokenized
 BATCH = 256

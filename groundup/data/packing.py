@@ -107,9 +107,8 @@ def plan_rows(
     Raises:
         DataError: If a document is longer than the context and that is an error.
     """
-    fed = np.maximum(
-        np.asarray(lengths, dtype=np.int64) - 1, 0
-    )  # (D,) positions that feed a token and predict the next
+    # (D,) positions that feed a token and predict the next
+    fed = np.maximum(np.asarray(lengths, dtype=np.int64) - 1, 0)
     long = fed > sequence_length
     policy = packing.too_long if packing.too_long != "auto" else ("error" if masked else "split")
     if policy == "error" and long.any():
@@ -127,14 +126,9 @@ def plan_rows(
         ties = scramble(rows, seeding.key(key, "ties")) if split == "train" else rows
         rows = best_fit_decreasing(pieces[2], sequence_length, pieces_per_row(sequence_length, packing), ties)
     by_row = np.argsort(rows, kind="stable")
-    document, start, length, first_scored = (values[by_row] for values in pieces)
-    row_starts = np.concatenate(([0], np.cumsum(np.bincount(rows)))).astype(np.int64)
     return Plan(
-        document,
-        start,
-        length,
-        first_scored,
-        row_starts,
+        *(values[by_row] for values in pieces),
+        row_starts=np.concatenate(([0], np.cumsum(np.bincount(rows)))).astype(np.int64),
         dropped=int(long.sum()) if policy == "drop" else 0,
         truncated=int(long.sum()) if policy == "truncate" else 0,
         varies=shifts,

@@ -35,7 +35,7 @@ class PythonDocs(DataSource):
     of a module) are held out together or not at all.
     """
 
-    validation_fraction: float = setting(0.1, "Share of the documents held out", gt=0, lt=1)
+    validation_fraction: float = setting(0.05, "Share of the documents held out", gt=0, lt=1)
     seed: int = setting(0, "Key of the split", ge=0)
     min_characters: int = setting(200, "Shorter documents are dropped", ge=1)
     packing: Packing = setting(Packing(), "How documents are laid into rows")

@@ -54,7 +54,7 @@ class PythonQuestions(DataSource):
     asked about once; each training object ``phrasings`` times.
     """
 
-    validation_fraction: float = setting(0.1, "Share of the documents held out, as in python_docs", gt=0, lt=1)
+    validation_fraction: float = setting(0.05, "Share of the documents held out, as in python_docs", gt=0, lt=1)
     seed: int = setting(0, "Key of the split; the same as in python_docs, or answers leak", ge=0)
     phrasings: int = setting(1, "How many ways each training object is asked about", ge=1, le=len(_PHRASINGS))
     min_answer_characters: int = setting(20, "Shorter answers teach nothing and are dropped", ge=1)

@@ -22,7 +22,7 @@ from groundup.core.interfaces import Message, TextProcessor, TokenSequence
 from groundup.processors.sandbox import CLOSE_NAME, OPEN_NAME, compile_template, render
 from groundup.processors.templates import TEMPLATES
 
-__all__ = ["ROLES", "ChatTemplate", "find_template"]
+__all__ = ["ROLES", "ChatTemplate", "find_template", "special_tokens"]
 
 ROLES = ("system", "user", "assistant", "tool")
 PROBE = (Message("user", "Hi"), Message("assistant", "Hello"))

@@ -151,10 +151,10 @@ def _bytes(document: Document) -> int:
 
 def _baselines(training: list[str], held_out: list[str]) -> dict[str, float]:
     return {
-        "unigram_bits_per_byte": unigram_bits_per_byte(training, held_out),
-        "byte_5gram_bits_per_byte": ngram_bits_per_byte(training, held_out),
-        "xz_bits_per_byte": xz_bits_per_byte(held_out),
-        "xz_given_training_bits_per_byte": xz_bits_per_byte(held_out, training),
+        "baseline_unigram_bits_per_byte": unigram_bits_per_byte(training, held_out),
+        "baseline_5gram_bits_per_byte": ngram_bits_per_byte(training, held_out),
+        "baseline_xz_bits_per_byte": xz_bits_per_byte(held_out),
+        "baseline_xz_given_train_bits_per_byte": xz_bits_per_byte(held_out, training),
     }
 
 

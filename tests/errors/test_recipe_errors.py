@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from groundup.core.errors import RecipeError
-from groundup.core.recipe import Recipe, as_dict, dump_recipe, load_recipe, parse_overrides, recipe_schema
+from groundup.core.recipe import Recipe, as_dict, dump_recipe, load_recipe, parse_overrides
+from groundup.core.recipe_schema import recipe_schema
 
 
 def message(recipe: Any, overrides: dict[str, Any] | None = None) -> str:
@@ -107,7 +108,8 @@ def test_a_recipe_survives_writing_and_reading(recipe: dict[str, Any], tmp_path:
 def test_your_own_file_is_found(recipe: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from groundup.core.registry import processor\nfrom groundup.processors.bytes import *\n"
-        "from groundup.core.registry import lookup\nprocessor('mine')(type('Mine', (lookup('processor', 'bytes'),), {}))\n",
+        "from groundup.core.registry import lookup\n"
+        "processor('mine')(type('Mine', (lookup('processor', 'bytes'),), {}))\n",
         encoding="utf-8",
     )
     path = tmp_path / "r.yaml"

@@ -139,8 +139,8 @@ def test_language_models_are_judged_exactly_beside_baselines() -> None:
     nats = sum(sequence_nll(model, [sequence(d.text)], 32)[0] for d in examples["validation"])
     size = sum(len(d.text.encode()) for d in examples["validation"])
     assert found.metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
-    assert found.metrics["byte_5gram_bits_per_byte"] < found.metrics["unigram_bits_per_byte"]
-    assert found.metrics["xz_given_training_bits_per_byte"] < found.metrics["xz_bits_per_byte"]
+    assert found.metrics["baseline_5gram_bits_per_byte"] < found.metrics["baseline_unigram_bits_per_byte"]
+    assert found.metrics["baseline_xz_given_train_bits_per_byte"] < found.metrics["baseline_xz_bits_per_byte"]
     assert found.tables[0].title == "Bits per byte of held-out text"
     assert all(len(row) == len(table.columns) for table in found.tables for row in table.rows)
 
