@@ -22,7 +22,8 @@ quickstart: setup
 	$(BIN)/groundup evaluate runs/quickstart-pretrain runs/quickstart-finetune
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not slow' -n 2
+	$(BIN)/pytest -m slow
 
 fast: setup
 	$(BIN)/pytest -m 'not slow' -n 2

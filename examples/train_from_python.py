@@ -36,13 +36,15 @@ def main() -> None:
         "data": {"name": "text", "path": path},
         "optim": {"lr": 3e-3, "warmup_steps": 5},
         "budget": {"batch_size": 8, "steps": 40},
-        "machine": {"precision": "fp32", "compile": False},
+        "machine": {"precision": "fp32", "compile": False, "threads": 1},
     }
     trainer = groundup.trainer(recipe)
     try:
         for report in trainer.steps():
             if report.step % 10 == 0:
-                print(f"step {report.step}: loss {report.loss:.3f} nats a token, gradient norm {report.gradient_norm:.2f}")
+                print(
+                    f"step {report.step}: loss {report.loss:.3f} nats a token, gradient norm {report.gradient_norm:.2f}"
+                )
         print("validation:", trainer.evaluate(batches=5))
         trainer.save()
     finally:

@@ -36,7 +36,7 @@ def message(recipe: Any, overrides: dict[str, Any] | None = None) -> str:
         ("budget.epochs", 2.0, "exactly one of steps, epochs and samples is allowed, got ['steps', 'epochs']"),
         ("model.heads", 5, "width 32 is not a multiple of heads 5. Use width 30 or change heads"),
         ("name", "a/b", 'recipe.name: got "a/b"; allowed:'),
-        ("uses", ["missing.py"], "recipe.uses: no file missing.py"),
+        ("uses", ["missing.py"], "recipe.uses: no file"),
         ("init.run", "runs/none", "recipe.init.run: runs/none is not a run"),
     ],
 )
@@ -115,7 +115,12 @@ def test_your_own_file_is_found(recipe: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     text = dump_recipe(load_recipe(recipe)).replace("uses: []", "uses: [mine.py]").replace("name: bytes", "name: mine")
     path.write_text(text, encoding="utf-8")
-    assert type(load_recipe(path).processor).__name__ == "Mine"
+    loaded = load_recipe(path)
+    assert type(loaded.processor).__name__ == "Mine"
+    elsewhere = tmp_path / "run" / "recipe.yaml"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(dump_recipe(loaded), encoding="utf-8")
+    assert load_recipe(elsewhere) == loaded
     (tmp_path / "mine.py").write_text("1 / 0", encoding="utf-8")
     path.write_text(text.replace("mine.py", "../" + tmp_path.name + "/mine2.py"), encoding="utf-8")
     (tmp_path / "mine2.py").write_text("1 / 0", encoding="utf-8")

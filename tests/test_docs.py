@@ -1,0 +1,201 @@
+"""What the documentation shows is so: code runs, commands parse, links hold, both languages agree."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+import groundup
+from groundup.cli import app
+from groundup.core import registry
+from groundup.core.recipe import load_recipe
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAIRS = [("README.md", "README.zh.md"), ("docs/start.md", "docs/start.zh.md")]
+STEPS = ("Initialise", "Forward", "Loss", "Backward", "Update", "Repeat")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s#]*)(?:#L(\d+))?\)")
+TINY: dict[str, Any] = {
+    "name": "my_model",
+    "model": {"name": "gpt", "layers": 1, "width": 16, "heads": 2, "context_length": 32},
+    "task": "language_modeling",
+    "processor": "bytes",
+    "data": {"name": "text", "path": "my_texts", "split_on": "line", "validation_fraction": 0.3},
+    "budget": {"batch_size": 4, "epochs": 3},
+    "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for name, code in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
+
+
+def links(page: Path) -> list[tuple[str, str]]:
+    return LINK.findall(BLOCK.sub("", page.read_text(encoding="utf-8")))
+
+
+def name_of(value: object) -> str:
+    return value.relative_to(ROOT).as_posix() if isinstance(value, Path) else "code"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with my_texts, my_model.yaml, and its run after one epoch."""
+    folder = tmp_path_factory.mktemp("docs")
+    texts = folder / "my_texts" / "texts.txt"
+    texts.parent.mkdir()
+    colours, things = ("red", "green", "blue", "white"), ("river", "stone", "lamp", "garden", "letter")
+    lines = [f"The {colour} {thing} lies by the {place}." for colour in colours for thing in things for place in things]
+    texts.write_text("\n".join(lines), encoding="utf-8")
+    (folder / "my_model.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GROUNDUP_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        groundup.train("my_model.yaml", {"budget.epochs": 1})
+    return folder
+
+
+@pytest.fixture
+def workplace(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in the folder of the trained run; what a user's file registers is forgotten afterwards."""
+    monkeypatch.chdir(trained)
+    before = {kind: dict(known) for kind, known in registry._registered.items()}
+    yield trained
+    for kind, known in before.items():
+        own = set(registry._registered[kind]) - set(known)
+        for name in own - set(registry.BUILTINS[kind]):
+            del registry._registered[kind][name]
+    for module in [name for name in sys.modules if name.startswith("groundup_user_")]:
+        del sys.modules[module]
+
+
+# -------------------------------------------------------------------------------------------------------------- code
+CODE = [(page, code) for page in PAGES if ".zh" not in page.name for code in blocks(page, "python")]
+
+
+@pytest.mark.parametrize(("page", "code"), CODE, ids=name_of)
+def test_python_runs(page: Path, code: str, workplace: Path) -> None:
+    exec(compile(code, str(page), "exec"), {"__name__": f"block_{page.stem}"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_recipes_in_the_documentation_are_valid(page: Path, workplace: Path) -> None:
+    for block in blocks(page, "yaml"):
+        (workplace / "block.yaml").write_text(block, encoding="utf-8")
+        load_recipe("block.yaml")
+
+
+def parse_command(words: list[str]) -> None:
+    """Parse a command line as typer would, down to the verb, without running it."""
+    command: Any = typer.main.get_command(app)
+    name, context = words[0], None
+    arguments = words[1:]
+    while True:
+        context = command.make_context(name, list(arguments), parent=context)
+        if not hasattr(command, "resolve_command"):
+            return
+        name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+
+
+COMMANDS = sorted({line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines() if line})
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_exist(line: str) -> None:
+    words = shlex.split(line)
+    if words[0] == "groundup":
+        parse_command(words)
+    elif words[0] == "make":
+        assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+    else:
+        assert words[0] in {"pip", "source"} or line.startswith("GROUNDUP_REWRITE_GOLDEN=1 python -m pytest tests/")
+
+
+def test_a_wrong_option_would_be_noticed() -> None:
+    with pytest.raises(Exception, match="No such option"):
+        parse_command(["groundup", "train", "--no-such-option"])
+
+
+# ---------------------------------------------------------------------------------------------------------- examples
+def run_example(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_train_from_python(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = tmp_path / "lines.jsonl"
+    rows = [{"text": f"Number {i} is {i * i} steps from the {'river' if i % 3 else 'garden'}."} for i in range(60)]
+    text.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    run_example("train_from_python.py", str(text), monkeypatch=monkeypatch)
+    shown = capsys.readouterr().out
+    assert [shown.count(f"step {step}: loss") for step in (0, 10, 20, 30)] == [1, 1, 1, 1]
+    assert "bits_per_byte" in shown
+
+
+def test_generate(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_example("generate.py", "runs/my_model", "The red", monkeypatch=monkeypatch)
+    assert capsys.readouterr().out.startswith("The red")
+    with pytest.raises(SystemExit, match="usage"):
+        run_example("generate.py", monkeypatch=monkeypatch)
+
+
+def test_one_file_extensions(workplace: Path) -> None:
+    (workplace / "docs").mkdir()
+    pages = [f"A paragraph about number {i}, caf\u00e9 {i * i} and \u732b.\n" for i in range(40)]
+    (workplace / "docs" / "page.md").write_text("\n".join(pages), encoding="utf-8")
+    changes = {"budget.steps": 4, "data.validation_fraction": 0.3, "machine.threads": 1}
+    run = groundup.train(EXAMPLES / "custom.yaml", changes)
+    assert run.recipe.task.registered_name == "smoothed"
+    assert run.recipe.processor.registered_name == "ascii"
+    made = registry.lookup("processor", "ascii").load(run.folder / "processor")
+    assert made.decode(made.encode_batch(["caf\u00e9 \u732b"])[0].tolist()) == "cafe ?"
+
+
+def test_every_example_is_covered() -> None:
+    known = {"train_from_python.py", "generate.py", "custom_processor.py", "custom_task.py", "custom.yaml"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == known
+
+
+# ------------------------------------------------------------------------------------------------- links, languages
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_hold(page: Path) -> None:
+    for target, line in links(page):
+        if target.startswith(("http://", "https://")):
+            continue
+        path = page.parent / target
+        assert path.exists(), f"{page.name} links to {target}"
+        if line:
+            assert int(line) <= len(path.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize("name", [name for pair in PAIRS for name in pair])
+def test_the_six_steps_are_linked_to_their_lines(name: str) -> None:
+    lines = (ROOT / "groundup/core/trainer.py").read_text(encoding="utf-8").splitlines()
+    linked = [int(line) for target, line in links(ROOT / name) if target.endswith("core/trainer.py") and line]
+    found = [lines[number - 1].strip() for number in linked]
+    assert len(found) == len(STEPS)
+    for number, (step, text) in enumerate(zip(STEPS, found, strict=True), 1):
+        where = next((i for i, line in enumerate(lines, 1) if line.strip().startswith(f"# {number}. {step}")), None)
+        assert text.startswith(f"# {number}. {step}"), f"{name}: step {number} is on line {where} now"
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0])
+def test_both_languages_say_the_same(pair: tuple[str, str]) -> None:
+    one, other = (ROOT / name for name in pair)
+    assert BLOCK.findall(one.read_text(encoding="utf-8")) == BLOCK.findall(other.read_text(encoding="utf-8"))
+    each_other = {(one.name, ""), (other.name, "")}
+    assert set(links(one)) - each_other == set(links(other)) - each_other
