@@ -235,9 +235,10 @@ def load_recipe(
     raw, folder, where = _read(source)
     _apply(raw, overrides or {})
     _inherit(raw, planned or {})
-    raw["uses"] = [str((folder / str(file)).resolve()) for file in raw.get("uses") or []]
-    for file in raw["uses"]:
-        registry.load_file(Path(file))
+    if isinstance(raw.get("uses"), list):
+        raw["uses"] = [str((folder / str(file)).resolve()) for file in raw["uses"]]
+        for file in raw["uses"]:
+            registry.load_file(Path(file))
     core = validate(Recipe, {key: value for key, value in raw.items() if key not in PLUGINS}, "recipe")
     return core.model_copy(update={kind: _plugin(kind, raw, where) for kind in PLUGINS})
 

@@ -46,7 +46,7 @@ def test_empty_file(tmp_path: Path) -> None:
         (b"\x89PNG\r\n\x1a\n", "a PNG image"),
         (b"%PDF-1.7\n", "a PDF"),
         ("wide".encode("utf-16"), "text in UTF-16"),
-        (gzip.compress(b"text"), "compressed with gzip"),
+        (gzip.compress(b"text", mtime=0), "compressed with gzip"),
         (b"abc\0def", "a binary file (a zero byte at byte 3)"),
     ],
 )
