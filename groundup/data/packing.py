@@ -126,8 +126,9 @@ def plan_rows(
         ties = scramble(rows, seeding.key(key, "ties")) if split == "train" else rows
         rows = best_fit_decreasing(pieces[2], sequence_length, pieces_per_row(sequence_length, packing), ties)
     by_row = np.argsort(rows, kind="stable")
+    document, start, length, first_scored = (values[by_row] for values in pieces)
     return Plan(
-        *(values[by_row] for values in pieces),
+        *(document, start, length, first_scored),
         row_starts=np.concatenate(([0], np.cumsum(np.bincount(rows)))).astype(np.int64),
         dropped=int(long.sum()) if policy == "drop" else 0,
         truncated=int(long.sum()) if policy == "truncate" else 0,
