@@ -40,6 +40,7 @@ docs: setup
 	$(BIN)/pytest tests/test_docs.py
 
 bench: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,bench]'
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/tokenize_rate.py
 	$(BIN)/python benchmarks/startup.py

@@ -13,6 +13,7 @@ from typing import Any, cast
 from groundup.core import assembly, devices
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, ModelConfig, Task, TextProcessor
+from groundup.core.model_folder import write_model_card, write_model_folder
 from groundup.core.predictor import Predictor
 from groundup.core.recipe import Recipe, as_dict, load_recipe
 from groundup.core.report import write_report
@@ -124,6 +125,7 @@ def _finish(run: Run) -> Run:
         trainer.fit()
     finally:
         trainer.close()
+    write_model_folder(trainer.run)
     write_report([run.folder], run.folder / "report.html")
     return trainer.run
 
@@ -192,6 +194,7 @@ def _judge(folder: Path, checkpoint: str, limit: int, again: bool, progress: Cal
         seconds = time.perf_counter() - begin
         stored = {"step": step, "limit": limit, **dataclasses.asdict(found), "evaluation_s": seconds}
         run.write_json("evaluation.json", stored)
+        write_model_card(run)
     else:
         progress(f"{folder}: judged already at step {step}; re-used")
     seconds = run.checkpoints.state(step)["elapsed_s"]

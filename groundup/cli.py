@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from groundup.core.errors import GroundupError, Interrupted
+from groundup.core.logs import log_to_standard_error
 
 __all__ = ["app", "main"]
 
@@ -192,9 +193,7 @@ def env() -> None:
 
 def main() -> None:
     """Run the command line; user errors end with a message and an exit code, not a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "urllib3", "absl", "torch"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    log_to_standard_error()
     try:
         app(standalone_mode=True)
     except GroundupError as error:

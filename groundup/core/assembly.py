@@ -65,13 +65,16 @@ def load_processor(folder: Path) -> Processor:
     """Return the processor saved in a folder.
 
     Raises:
-        RunError: If the folder holds none.
+        RunError: If the folder holds none, or its processor.json is damaged.
     """
     path = folder / "processor.json"
     if not path.is_file():
         raise RunError(str(folder), "holds no processor.json", "Train the run first")
-    name = json.loads(path.read_text(encoding="utf-8"))["name"]
-    return cast(type[ProcessorConfig], registry.lookup("processor", name)).load(folder)
+    try:
+        name = str(json.loads(path.read_text(encoding="utf-8"))["name"])
+    except (ValueError, KeyError, TypeError):
+        raise RunError(str(path), "is damaged: it names no processor", "Restore it, or train the run again") from None
+    return cast(type[ProcessorConfig], registry.lookup("processor", name, f"{path}: name")).load(folder)
 
 
 def make_processor(recipe: Recipe, folder: Path) -> Processor:
@@ -82,6 +85,7 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
         else:
             source = cast(DataSource, recipe.data)
             processor = cast(ProcessorConfig, recipe.processor).fit(lambda: _texts(source))
+        processor = cast(Processor, cast(Task, recipe.task).fit_processor(processor))
         folder.mkdir(parents=True, exist_ok=True)
         processor.save(folder)
     return load_processor(folder)

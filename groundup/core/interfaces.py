@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor, nn
 
+from groundup.core.errors import CheckpointError
 from groundup.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -135,6 +136,14 @@ class ModelConfig(Settings, ABC):
         """Return forward + backward FLOPs a token: 6 x parameters used in matmuls + causal attention."""
         return 0.0
 
+    def to_huggingface(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the contents of config.json and the tensors as a model of ``transformers`` names them.
+
+        Raises:
+            CheckpointError: If that library has no such model.
+        """
+        raise CheckpointError("model", "no Hugging Face layout is known for it", "Keep it in the project's own layout")
+
     def fit_to(self, processor: Processor) -> ModelConfig:
         """Return the config completed with what only the processor knows, such as the vocabulary's size."""
         return self
@@ -180,6 +189,10 @@ class TextProcessor(Processor, Protocol):
     @property
     def chat_template(self) -> str | None:
         """The Jinja source of the chat template, when one travels with the tokenizer."""
+        ...
+
+    def with_chat_template(self, source: str | None) -> TextProcessor:
+        """Return the same tokenizer with another chat template."""
         ...
 
 
@@ -321,6 +334,10 @@ class Task(Settings, ABC):
     @abstractmethod
     def batch_spec(self) -> dict[str, str]:
         """Keys, dtypes and shapes of a batch, such as ``{"tokens": "int64 (B, T)"}``."""
+
+    def fit_processor(self, processor: Any) -> Any:
+        """Return the processor completed with what this task reads it by, such as a chat template."""
+        return processor
 
     @abstractmethod
     def encode(self, examples: Sequence[Any], processor: Any) -> list[TokenSequence]:

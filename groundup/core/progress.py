@@ -15,12 +15,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from groundup.core.readable import compact, duration, is_number, memory, number
+from groundup.core.readable import compact, duration, is_number, label, memory, number
 
 __all__ = ["ProgressDisplay"]
 
 WINDOW = 64  # steps over which the time left is judged
 SEPARATOR = " · "
+_SAMPLE = 240  # characters of a sample; metrics.jsonl and the report have all of it
 
 
 class ProgressDisplay:
@@ -114,7 +115,17 @@ class ProgressDisplay:
     def message(self, text: str) -> None:
         """Print a line above the bar, such as ``saved step-00000100``; a known pause does not count as slow steps."""
         self._recent.clear()
-        self.console.print(Text(text))
+        self.console.print(Text(text), soft_wrap=True)
+
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Print what a row of metrics.jsonl says above the bar: a validation in one line, a sample with its text."""
+        if row.get("kind") == "evaluate":
+            facts = [f"{label(name)} {_short(x)}" for name, x in row.items() if name != "step" and is_number(x)]
+            self._values["validation_loss"] = row.get("loss")
+            self.message(SEPARATOR.join([f"{self.name} {row['step']}/{self.total_steps} · validation", *facts]))
+        elif row.get("kind") == "sample":
+            written = " ".join(str(row["text"]).split())
+            self.message(f"  {row['prompt']}▸{written[:_SAMPLE]}{'…' if len(written) > _SAMPLE else ''}")
 
     # --------------------------------------------------------------------------------------------------------- drawing
     def _render(self) -> RenderableType:

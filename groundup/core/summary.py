@@ -17,6 +17,7 @@ __all__ = ["print_summary"]
 BAR = 26
 ROWS = 10
 CELL = 300  # characters of a cell that are looked at; the column then cuts them to its width
+LONG = 40  # characters from which a text does not fit beside others
 
 
 def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
@@ -48,7 +49,7 @@ def _print_run(run: Mapping[str, Any], console: Console) -> None:
             console.print(part)
             console.print()
     for table in evaluation.get("tables") or []:
-        console.print(_table(table, console.width))
+        console.print(_stacked(table) if _is_prose(table) else _table(table, console.width))
         if table.get("note"):
             console.print(Text(str(table["note"]), style="dim"))
         console.print()
@@ -108,7 +109,7 @@ def _table(found: Mapping[str, Any], width: int) -> RenderableType:
     """At most ten rows, one line each: text columns share the width and end in an ellipsis."""
     columns, rows = [str(column) for column in found.get("columns") or []], list(found.get("rows") or [])
     table = _titled(str(found.get("title", "")))
-    table.expand = width < 160 or any(isinstance(cell, str) and len(cell) > 40 for row in rows for cell in row)
+    table.expand = width < 160 or any(isinstance(cell, str) and len(cell) > LONG for row in rows for cell in row)
     for index, column in enumerate(columns):
         texts = any(isinstance(row[index], str) for row in rows if len(row) > index)
         table.add_column(
@@ -120,6 +121,30 @@ def _table(found: Mapping[str, Any], width: int) -> RenderableType:
         )
     for row in rows[:ROWS]:
         table.add_row(*(Text(_one_line(cell)) for cell in row[: len(columns)]))
+    if len(rows) > ROWS:
+        table.caption = f"{len(rows) - ROWS} more in the report"
+    return table
+
+
+def _is_prose(found: Mapping[str, Any]) -> bool:
+    """Whether several columns hold texts too long to read beside each other, such as a question and its answers."""
+    cells = [(index, cell) for row in found.get("rows") or [] for index, cell in enumerate(row)]
+    return len({index for index, cell in cells if isinstance(cell, str) and len(cell) > LONG}) > 2
+
+
+def _stacked(found: Mapping[str, Any]) -> RenderableType:
+    """At most ten rows, one below the other: the first column as a heading, the others with their names."""
+    columns, rows = [str(column) for column in found.get("columns") or []], list(found.get("rows") or [])
+    table = _titled(str(found.get("title", "")))
+    table.show_header = False
+    table.add_column("", style="dim", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for row in rows[:ROWS]:
+        for index, (column, cell) in enumerate(zip(columns, row, strict=False)):
+            text = Text(_one_line(cell), style="" if index else "bold")
+            text.truncate(CELL - 100, overflow="ellipsis")
+            table.add_row(Text(column), text)
+        table.add_row("", "")
     if len(rows) > ROWS:
         table.caption = f"{len(rows) - ROWS} more in the report"
     return table

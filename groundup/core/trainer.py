@@ -109,6 +109,7 @@ class Trainer:
                 for row in rows:
                     self.run.log(row)
                     events.write(row)
+                    display.show(row)
                 if self._due(every.save) or stop.requested:
                     self.save()
                 if stop.requested and self.step < self.total_steps:

@@ -56,6 +56,7 @@ class PythonQuestions(DataSource):
 
     validation_fraction: float = setting(0.05, "Share of the documents held out, as in python_docs", gt=0, lt=1)
     seed: int = setting(0, "Key of the split; the same as in python_docs, or answers leak", ge=0)
+    full_sentence: bool = setting(True, "Begin an answer by saying what is asked about; false: the docstring alone")
     phrasings: int = setting(1, "How many ways each training object is asked about", ge=1, le=len(_PHRASINGS))
     min_answer_characters: int = setting(20, "Shorter answers teach nothing and are dropped", ge=1)
     max_answer_characters: int = setting(300, "Longer answers end at the last sentence or word before this", ge=40)
@@ -65,9 +66,11 @@ class PythonQuestions(DataSource):
         """Yield the conversations of a split, one question and one answer each, in the order of the objects' names."""
         pairs, _ = self._pairs(cache)
         for pair in pairs[split]:
+            subject = f"{pair.item.name} is a {pair.item.kind} of the module {pair.document}. "
+            answer = f"{subject if self.full_sentence else ''}{pair.answer}"
             for turn in range(self.phrasings if split == "train" else 1):
                 question = question_for(pair.item, pair.document, self.seed, turn)
-                messages = (Message("user", question), Message("assistant", pair.answer))
+                messages = (Message("user", question), Message("assistant", answer))
                 suffix = f"#{turn + 1}" if turn else ""
                 yield Conversation(pair.item.name + suffix, messages, pair.origin, pair.document)
 

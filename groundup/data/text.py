@@ -48,7 +48,7 @@ class TextSource(DataSource):
     dataset_split: str = setting("train", "split of the data set that is read")
     revision: str | None = setting(None, "branch, tag or commit of the data set")
     streaming: bool = setting(False, "read the data set over the network without keeping it")
-    column: str = setting("text", "column that holds the text")
+    column: str = setting("text", "column that holds the text, or a list of lines that are joined")
     split_on: str | None = setting(
         None, "cut .txt and .md files into documents: line, blank_line, or a separator; silent: one file, one document"
     )
@@ -121,7 +121,7 @@ class TextSource(DataSource):
         for split in splits:
             records = origin.records(split, (self.column,), self.split_on)
             for record in islice(records, self.limit_documents):
-                text = checked_text(record.fields[self.column], record.origin, f"column {self.column!r}")
+                text = checked_text(_joined(record.fields[self.column]), record.origin, f"column {self.column!r}")
                 name = f"validation/{record.name}" if split == "validation" else record.name
                 yield split, Document(name, text, record.origin)
 
@@ -221,6 +221,11 @@ class _Survey:
     def _groups(self, cleaned: Cleaned) -> list[str]:
         starts = range(0, len(self._digests), _DIGEST_BYTES)
         return [cleaned.group_of(self._digests[start : start + _DIGEST_BYTES].hex()) for start in starts]
+
+
+def _joined(value: Any) -> Any:
+    """Return a list of lines, such as a poem's, as one text; anything else as it is."""
+    return "\n".join(value) if isinstance(value, list) and all(isinstance(line, str) for line in value) else value
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -20,6 +20,7 @@ from groundup.core.errors import RecipeError
 from groundup.core.interfaces import ModelConfig, Processor, TextProcessor
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.models.names import gpt2, llama
 from groundup.nn.attention import Attention, AttentionShape, Where
 from groundup.nn.cache import KeyValueCache, LayerCache
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
@@ -149,6 +150,16 @@ class GPTConfig(ModelConfig):
         window = min(self.sliding_window or context, context)
         seen = window - window**2 / (2 * context) if context else 0.0
         return 6.0 * self.matmul_parameters() + 12.0 * self.layers * self.heads * self.dim * seen
+
+    def completed(self) -> dict[str, Any]:
+        """Return all settings as plain values, those that follow from others filled in."""
+        follows = {"head_dim": self.dim, "kv_heads": self.groups, "mlp_width": self.hidden}
+        return self.model_dump() | follows | {"vocabulary_size": self.embedding_rows}
+
+    def to_huggingface(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return config.json's contents and the tensors as GPT-2, Llama, Mistral, Qwen2 or Qwen3 name them."""
+        family, values = gpt2 if self.positions == "learned" else llama, self.completed()
+        return family.config_to_huggingface(values), family.to_huggingface(weights, values)
 
     @classmethod
     def sizes(cls) -> Mapping[str, GPTConfig]:

@@ -37,7 +37,7 @@ class Where:
     """Where the tokens of a forward pass stand; the same for every layer.
 
     Attributes:
-        rotary: Cosines and sines (B or 1, T, 1, D/2), or None without rotary positions.
+        rotary: Cosines and sines (B or 1, T, 1, D), or None without rotary positions.
         boundaries: (N,) starts of packed documents over the B*T tokens, or None: each row is one document.
         positions: (B, T), with a cache only.
         mask: (B, 1, T, S), with a cache only.

@@ -27,6 +27,7 @@ __all__ = ["packed_attention"]
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_SHORT = 512  # tokens; longer documents are the flash kernel's
 _Run = tuple[int, int, int]  # the first token, how many documents, the length of each
 
 
@@ -147,20 +148,60 @@ def _packed_backward(
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     groups = query.shape[1] // key.shape[1]
+    key, value = _repeat(key, groups), _repeat(value, groups)
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
+    products = _Products(grad, query, key, value, out, lse, scale) if query.dtype == torch.bfloat16 else None
     for run in _runs(boundaries, query.shape[0]):
-        q, k, v = _part(query, run), _repeat(_part(key, run), groups), _repeat(_part(value, run), groups)
-        band = _band(run[2], window, query)
-        parts = _flash_backward(
-            *(_part(grad, run), q, k, v, _part(out, run), _part(lse, run), 0.0, band is None),
-            attn_mask=band,
-            scale=scale,
-        )
+        start, count, length = run
+        band = _band(length, window, query)
+        if products is not None and band is None and length <= _SHORT:
+            for first in range(start, start + count * length, length):
+                products.write(slice(first, first + length), grads)
+            continue
+        q, k, v, g, o, s = (_part(x, run) for x in (query, key, value, grad, out, lse))
+        parts = _flash_backward(g, q, k, v, o, s, 0.0, band is None, attn_mask=band, scale=scale)
         for whole, part in zip(grads, parts, strict=True):
-            if part.shape[1] != whole.shape[1]:
-                part = part.view(len(part), -1, groups, *part.shape[2:]).sum(2)
             _part(whole, run).copy_(part)
-    return grads[0], grads[1], grads[2]
+    grad_key, grad_value = (x.unflatten(1, (-1, groups)).sum(2) if groups > 1 else x for x in grads[1:])
+    return grads[0], grad_key, grad_value
+
+
+class _Products:
+    """The gradients of causal attention over short documents in bfloat16, by plain matrix products.
+
+    These run at the rate of the processor's bfloat16 units, which torch 2.13's flash kernel does not reach backward.
+    Scores are computed again, in float32. All buffers have one size for all documents: sizes that change at every step
+    leave holes in memory that add up.
+    """
+
+    def __init__(
+        self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
+    ) -> None:
+        self.scale, heads = scale, query.shape[1]
+        self.grad, self.query, self.key, self.value = (x.transpose(0, 1) for x in (grad, query, key, value))
+        self.wide_query, self.wide_key = self.query.float(), self.key.float()
+        self.norm = lse.T[..., None]  # (H, N, 1)
+        self.drift = (grad.float() * out).sum(-1).to(query.dtype).T[..., None]
+        size = heads * _SHORT**2
+        self.scores = query.new_empty(size, dtype=torch.float32)
+        self.chances, self.slopes = query.new_empty(size), query.new_empty(size)
+
+    def write(self, here: slice, grads: list[Tensor]) -> None:
+        """Write the gradients of the document whose tokens are ``here`` to grads, each (N, H, D)."""
+        scale, query, key, grad = self.scale, self.query[:, here], self.key[:, here], self.grad[:, here]
+        heads, length, _ = query.shape
+        scores, chances, slopes = (
+            x[: heads * length**2].view(heads, length, length) for x in (self.scores, self.chances, self.slopes)
+        )
+        wide_query, wide_key = self.wide_query[:, here], self.wide_key[:, here]
+        torch.baddbmm(self.norm[:, here], wide_query, wide_key.mT, beta=-1, alpha=scale, out=scores)
+        chances.copy_(scores.exp_().tril_())
+        torch.baddbmm(self.drift[:, here], grad, self.value[:, here].mT, beta=-1, out=slopes)
+        slopes.mul_(chances).mul_(scale)
+        grad_query, grad_key, grad_value = (x[here].transpose(0, 1) for x in grads)
+        torch.bmm(slopes, key, out=grad_query)
+        torch.bmm(slopes.mT, query, out=grad_key)
+        torch.bmm(chances.mT, grad, out=grad_value)
 
 
 @_packed.register_fake

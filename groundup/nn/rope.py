@@ -20,14 +20,16 @@ def rotary_angles(positions: Tensor, head_dim: int, theta: float) -> tuple[Tenso
         theta: The longest wavelength is ``2 pi theta`` positions.
 
     Returns:
-        Two float32 tensors (..., T, 1, D/2), computed afresh in float32 so that no cast of the model blurs them.
+        Two float32 tensors (..., T, 1, D): the cosines twice, and the sines, negative in the first half. They are
+        computed afresh in float32 so that no cast of the model blurs them.
 
     Source:
         Su et al., RoFormer, 2021 (arXiv:2104.09864), equation 15.
     """
     exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
     angles = positions[..., None, None].float() * (1.0 / theta**exponents)
-    return angles.cos(), angles.sin()
+    cosines, sines = angles.cos(), angles.sin()
+    return torch.cat((cosines, cosines), -1), torch.cat((-sines, sines), -1)
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -35,6 +37,5 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
     Departs from the paper: pairs (i, i + D/2) as Llama's published weights have it, not (2i, 2i + 1).
     """
-    first, second = x.chunk(2, -1)
-    turned = (first * cosines - second * sines, second * cosines + first * sines)
-    return torch.cat(turned, -1).to(x.dtype)
+    wide = x.to(torch.promote_types(x.dtype, cosines.dtype))  # one cast: mixed dtypes are slow in every product
+    return (wide * cosines + wide.roll(x.shape[-1] // 2, -1) * sines).to(x.dtype)

@@ -32,7 +32,7 @@ __all__ = ["judge_answers", "last_run"]
 
 _MOST_JUDGED = 1000
 _SHOWN = 10
-_LONGEST_ANSWER = 96  # tokens
+_LONGEST_ANSWER = 112  # tokens
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def judge_answers(context: EvaluationContext, template: ChatTemplate) -> Evaluat
         context.progress(f"letting {which} answer {len(asked) + len(trained)} questions")
         begin = time.perf_counter()
         answers[prefix] = _answer(answerer, [*asked, *trained])
-        metrics[f"{prefix}generation_s"] = time.perf_counter() - begin
+        if not prefix:
+            metrics["generation_s"] = time.perf_counter() - begin
         metrics[f"{prefix}rouge_l"] = rouge_l(answers[prefix][: len(asked)], [question.answer for question in asked])
     metrics |= _gains(metrics)
     shown = [

@@ -6,6 +6,7 @@ section 3.5 (the supervised part).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -53,16 +54,29 @@ class Chat(Task):
         tokens = "int64 (B, T)"
         return {"tokens": tokens, "targets": tokens, "positions": tokens, "boundaries": "int32 (N,)"}
 
-    def chat_template(self, processor: TextProcessor) -> ChatTemplate:
-        """Return the template bound to a tokenizer.
+    def fit_processor(self, processor: TextProcessor) -> TextProcessor:
+        """Return the processor with this task's chat template, so that it is saved in the run.
 
         Raises:
             DataError: If there is no such template, or it does not fit the tokenizer.
         """
+        source = self._source(processor)
+        ChatTemplate(source, processor)
+        return processor.with_chat_template(source)
+
+    def chat_template(self, processor: TextProcessor) -> ChatTemplate:
+        """Return the template bound to a tokenizer: the one that was saved with it, else this task's.
+
+        Raises:
+            DataError: If there is no such template, or it does not fit the tokenizer.
+        """
+        return _bound(processor.chat_template or self._source(processor), processor)
+
+    def _source(self, processor: TextProcessor) -> str:
         path = Path(self.template) if self.template and self.template not in TEMPLATES else None
         if path is not None and path.is_file():
-            return ChatTemplate(path.read_text(encoding="utf-8"), processor)
-        return ChatTemplate(find_template(self.template, processor), processor)
+            return path.read_text(encoding="utf-8")
+        return find_template(self.template, processor)
 
     def encode(self, examples: Sequence[Conversation], processor: TextProcessor) -> list[TokenSequence]:
         """Return the tokens of each conversation and which of them the assistant wrote.
@@ -115,6 +129,11 @@ class Chat(Task):
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Judge answers to held-out questions, before and after fine-tuning; see ``judge_answers``."""
         return judge_answers(context, self.chat_template(context.processor))
+
+
+@functools.lru_cache(maxsize=8)
+def _bound(source: str, processor: TextProcessor) -> ChatTemplate:
+    return ChatTemplate(source, processor)
 
 
 def _encode_named(template: ChatTemplate, example: Conversation) -> TokenSequence:

@@ -124,8 +124,8 @@ def test_models_of_other_families() -> None:
     with pytest.raises(CheckpointError, match="only some layers have a sliding window"):
         llama.config_to_groundup(mixed)
     with pytest.raises(CheckpointError, match="no Hugging Face family has learned"):
-        llama.config_to_huggingface(GPTConfig(positions="learned"))
+        llama.config_to_huggingface(GPTConfig(positions="learned").completed())
     with pytest.raises(CheckpointError, match="activation relu"):
         gpt2.config_to_groundup({"activation_function": "relu"})
     with pytest.raises(CheckpointError, match="GPT-2 has no rotary"):
-        gpt2.config_to_huggingface(GPTConfig())
+        gpt2.config_to_huggingface(GPTConfig().completed())

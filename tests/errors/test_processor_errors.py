@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models
 
-from groundup.core.errors import DataError, RecipeError
+from groundup.core.assembly import load_processor
+from groundup.core.errors import DataError, RecipeError, RunError
 from groundup.core.interfaces import Message
 from groundup.core.settings import validate
 from groundup.processors.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
 from groundup.processors.bytes import BytesConfig
 from groundup.processors.characters import CharacterProcessor, CharactersConfig
 from groundup.processors.chat_template import NONCHARACTERS, ChatTemplate
-from groundup.processors.load import load_processor
 from groundup.processors.templates import TEMPLATES
 
 TAGGED = "{% for m in messages %}{{ m.role }}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
@@ -79,23 +79,23 @@ def test_an_end_token_that_the_tokenizer_lacks(tmp_path: Path) -> None:
 
 
 def test_a_processor_folder_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"processor\.json: no such file\. Give the folder of a saved processor"):
+    with pytest.raises(RunError, match=r"nowhere: holds no processor\.json\. Train the run first"):
         load_processor(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[]", "holds no JSON object"),
-        ("{}", "has no text 'name'"),
+        ("{", "is damaged: it names no processor"),
+        ("[]", "is damaged: it names no processor"),
+        ("{}", "is damaged: it names no processor"),
         ('{"name": "bpe"}', "has no text 'end_token'"),
         ('{"name": "bytes"}', "has no text 'characters'"),
     ],
 )
 def test_a_damaged_processor_json(tmp_path: Path, content: str, problem: str) -> None:
     (tmp_path / "processor.json").write_text(content)
-    with pytest.raises(DataError, match=problem):
+    with pytest.raises((DataError, RunError), match=problem):
         load_processor(tmp_path)
 
 

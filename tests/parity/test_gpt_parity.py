@@ -12,6 +12,7 @@ from torch import Tensor
 from groundup.core.errors import CheckpointError
 from groundup.models.gpt import GPT, GPTConfig
 from groundup.models.names import gpt2, llama
+from groundup.nn.packed_attention import packed_attention
 
 transformers = pytest.importorskip("transformers")
 
@@ -51,9 +52,9 @@ def theirs(family: str) -> tuple[Any, dict[str, Tensor]]:
 
 def ours(family: str, module: Any, state: dict[str, Tensor]) -> GPT:
     names = FAMILIES[family][2]
-    config = names.config_to_groundup(module.config.to_dict())
+    config = GPTConfig(**names.config_to_groundup(module.config.to_dict()))
     model: GPT = config.build()
-    model.load_state_dict(names.to_groundup(state, config), strict=True)
+    model.load_state_dict(names.to_groundup(state, config.completed()), strict=True)
     return model.eval()
 
 
@@ -72,12 +73,11 @@ def test_logits_and_loss_equal_transformers(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_names_round_trip_bit_identical(family: str) -> None:
     module, state = theirs(family)
-    names = FAMILIES[family][2]
     model = ours(family, module, state)
-    back = names.to_huggingface(model.state_dict(), model.config)
+    values, back = model.config.to_huggingface(model.state_dict())
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], state[name]) for name in state)
-    again = names.config_to_groundup(names.config_to_huggingface(model.config))
+    again = GPTConfig(**FAMILIES[family][2].config_to_groundup(values))
     completed = {"head_dim": model.config.dim, "mlp_width": model.config.hidden, "kv_heads": model.config.groups}
     assert again.model_copy(update=completed) == model.config.model_copy(update=completed)
     assert (again.dim, again.hidden, again.groups) == tuple(completed.values())
@@ -86,7 +86,7 @@ def test_names_round_trip_bit_identical(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_our_config_opens_in_transformers(family: str) -> None:
     module, state = theirs(family)
-    values = FAMILIES[family][2].config_to_huggingface(ours(family, module, state).config)
+    values, _ = ours(family, module, state).config.to_huggingface({})
     config = transformers.AutoConfig.for_model(**values)
     other = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     other.load_state_dict(state, strict=False)
@@ -99,9 +99,9 @@ def test_our_config_opens_in_transformers(family: str) -> None:
 @pytest.mark.parametrize("names", [gpt2, llama])
 def test_a_tensor_without_a_place_is_an_error(names: ModuleType) -> None:
     with pytest.raises(CheckpointError, match=r"no place for .*lora"):
-        names.to_groundup({"model.lora.weight": torch.zeros(1)}, GPTConfig(vocabulary_size=5))
+        names.to_groundup({"model.lora.weight": torch.zeros(1)}, GPTConfig(vocabulary_size=5).completed())
     with pytest.raises(CheckpointError, match="no place for lora"):
-        names.to_huggingface({"lora.weight": torch.zeros(1)}, GPTConfig(vocabulary_size=5))
+        names.to_huggingface({"lora.weight": torch.zeros(1)}, GPTConfig(vocabulary_size=5).completed())
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -140,3 +140,24 @@ def test_packed_documents_equal_separate_ones(variant: str, dtype: torch.dtype, 
     assert (logits - alone).abs().max() <= bound
     losses = model.token_losses(tokens, wanted, positions, boundaries)
     assert abs(losses.sum() - packed) <= bound * abs(separate)
+
+
+@pytest.mark.parametrize("window", [None, 16])
+@pytest.mark.parametrize("groups", [4, 2])
+@pytest.mark.parametrize("lengths", [[64, 64, 7], [1, 30, 30, 90], [530, 20]])  # 530 is past what products serve
+def test_packed_attention_in_bfloat16_has_the_gradients_of_float32(
+    lengths: list[int], groups: int, window: int | None
+) -> None:
+    torch.manual_seed(0)
+    boundaries = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist(), sum(lengths)], dtype=torch.int32)
+    shapes = [(sum(lengths), heads, 32) for heads in (4, groups, groups, 4)]
+    *inputs, grad = (torch.randn(shape) for shape in shapes)
+
+    def both(dtype: torch.dtype) -> list[Tensor]:
+        query, key, value = (x.to(dtype).requires_grad_() for x in (x.clone() for x in inputs))
+        out = packed_attention(query, key, value, boundaries, window)
+        return [out, *torch.autograd.grad(out, (query, key, value), grad.to(dtype))]
+
+    for found, expected in zip(both(torch.bfloat16), both(torch.float32), strict=True):
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - expected).norm() <= 0.01 * expected.norm()

@@ -155,3 +155,10 @@ def test_what_was_decided_is_kept_until_the_files_change(tmp_path: Path) -> None
     corpus(tmp_path, TOPICS[:5])
     assert source.card(tmp_path)["cleaning"]["documents"] == 5
     assert len(list(tmp_path.glob("text-*/sides.bin"))) == 2
+
+
+def test_a_list_of_lines_is_one_document(tmp_path: Path) -> None:
+    rows = [{"text": ["秦川雄帝宅", "函谷壯皇居"]}, {"text": []}, {"text": "plain text of one line"}]
+    (tmp_path / "poems.json").write_text(json.dumps(rows))
+    source = TextSource(path=str(tmp_path / "poems.json"), validation_fraction=0.0)
+    assert [d.text for d in source.examples("train", tmp_path)] == ["秦川雄帝宅\n函谷壯皇居", "plain text of one line"]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+from groundup.core.assembly import load_processor
 from groundup.core.errors import DataError
 from groundup.processors.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
 from groundup.processors.bytes import BytesConfig
 from groundup.processors.characters import CharacterProcessor, CharactersConfig
-from groundup.processors.load import load_processor
 from groundup.processors.streaming import StreamDecoder
 
 LESSON = ["the cat sat on the mat; the rat sat on the cat. " * 20, "2024 12345678 numbers\n" * 20]
@@ -112,12 +112,6 @@ def test_the_chat_template_of_a_folder_is_found(
     assert TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(())).chat_template == expected
     (tmp_path / "chat_template.jinja").write_text("file")
     assert TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(())).chat_template == "file"
-
-
-def test_a_bare_tokenizer_folder_loads(bpe: TokenizerProcessor, tmp_path: Path) -> None:
-    bpe.save(tmp_path)
-    (tmp_path / "processor.json").unlink()
-    assert load_processor(tmp_path).end_id == bpe.end_id
 
 
 def test_sentencepiece_pieces_know_their_bytes() -> None:

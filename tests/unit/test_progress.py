@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import struct
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from groundup.core.logs import log_to_standard_error
 from groundup.core.progress import ProgressDisplay
 from groundup.core.tensorboard import EventWriter
 
@@ -53,6 +56,33 @@ def test_a_terminal_is_redrawn_and_given_back_even_after_ctrl_c() -> None:
     assert "saved step-00000001" in text
     assert "1/10" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+
+
+def test_validations_and_samples_are_printed_above_the_bar() -> None:
+    out = io.StringIO()
+    with ProgressDisplay(10, "tiny", console=Console(file=out, force_terminal=False, width=60)) as display:
+        display.update({"step": 5, **VALUES})
+        display.show({"kind": "train", "step": 5, "loss": 3.0})
+        display.show({"kind": "evaluate", "step": 5, "loss": 3.5, "bits_per_byte": 2.25})
+        display.show({"kind": "sample", "step": 5, "prompt": "def open(", "text": "file,\n  mode) " + "x" * 300})
+    lines = out.getvalue().splitlines()
+    assert lines[1] == "tiny 5/10 · validation · loss 3.500 · bits per byte 2.250"
+    assert lines[2].startswith("  def open(▸file, mode) xxx")
+    assert lines[2].endswith("x…")
+    assert len(lines) == 3
+
+
+def test_messages_go_to_whatever_standard_error_is_now() -> None:
+    root = logging.getLogger()
+    before = list(root.handlers)
+    root.handlers.clear()
+    try:
+        log_to_standard_error()
+        with redirect_stderr(io.StringIO()) as display:
+            logging.getLogger("groundup").info("resumed")
+        assert display.getvalue() == "resumed\n"
+    finally:
+        root.handlers[:] = before
 
 
 def test_a_narrow_terminal_keeps_two_lines() -> None:

@@ -114,7 +114,7 @@ def test_the_split_is_a_function_of_the_seed_and_covers_everything(cache: Path) 
 
 def test_held_out_questions_come_from_held_out_documents_and_share_no_answer(cache: Path) -> None:
     documents = PythonDocs(validation_fraction=0.3)
-    questions = PythonQuestions(validation_fraction=0.3, phrasings=2)
+    questions = PythonQuestions(validation_fraction=0.3, phrasings=2, full_sentence=False)
     sides = {split: list(questions.examples(split, cache)) for split in ("train", "validation")}
     for split, conversations in sides.items():
         names = {document.name for document in documents.examples(split, cache)}
@@ -125,6 +125,16 @@ def test_held_out_questions_come_from_held_out_documents_and_share_no_answer(cac
     assert len(sides["train"]) == 2 * len(answers["train"])  # every answer once in each of two phrasings
     assert len({c.messages[0].content for c in sides["train"]}) == len(sides["train"])
     assert questions.card(cache)["dropped"]["same answer as another object"] >= 50
+
+
+def test_an_answer_begins_by_saying_what_is_asked_about(cache: Path) -> None:
+    plain = list(PythonQuestions(validation_fraction=0.3, full_sentence=False).examples("validation", cache))
+    full = list(PythonQuestions(validation_fraction=0.3).examples("validation", cache))
+    assert [c.messages[0] for c in plain] == [c.messages[0] for c in full]
+    for short, long in zip(plain, full, strict=True):
+        subject, _, rest = long.messages[1].content.partition(". ")
+        assert rest == short.messages[1].content or long.messages[1].content.endswith(short.messages[1].content)
+        assert subject.startswith(f"{long.name} is a ") or "." in long.name
 
 
 def test_phrasings_differ_by_turn_and_are_keyed() -> None:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.gpt import GPTConfig
 from groundup.models.names.table import Row, from_ours, to_ours
 
 __all__ = ["config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
@@ -50,24 +49,24 @@ _FIELDS = {  # config.json: ours
 }
 
 
-def to_groundup(tensors: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
+def to_groundup(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return our tensors from theirs. Tied copies and the constant masks of old files are left out."""
     constant = (".attn.bias", ".attn.masked_bias")
     kept = {
         (name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"): tensor
         for name, tensor in tensors.items()
-        if not name.endswith(constant) and not (config.tied_embeddings and name == "lm_head.weight")
+        if not name.endswith(constant) and not (config["tied_embeddings"] and name == "lm_head.weight")
     }
-    return to_ours(_ROWS, kept, config.layers)
+    return to_ours(_ROWS, kept, config["layers"])
 
 
-def to_huggingface(tensors: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
+def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return their tensors from ours."""
-    return from_ours(_ROWS, tensors, config.layers)
+    return from_ours(_ROWS, tensors, config["layers"])
 
 
-def config_to_groundup(config: Mapping[str, Any]) -> GPTConfig:
-    """Return our config from the contents of config.json. Its three kinds of dropout are not taken over.
+def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of our GPT from the contents of config.json. Its three kinds of dropout are not taken over.
 
     Raises:
         CheckpointError: If the activation is not one of ours.
@@ -77,32 +76,28 @@ def config_to_groundup(config: Mapping[str, Any]) -> GPTConfig:
         raise CheckpointError(
             "config.json", f"activation {activation}; known: {', '.join(_ACTIVATIONS)}", "Use another model"
         )
-    return GPTConfig(
+    return {
         **{ours: config[theirs] for theirs, ours in _FIELDS.items()},
-        mlp_width=config.get("n_inner"),
-        activation=_ACTIVATIONS[activation],
-        tied_embeddings=config.get("tie_word_embeddings", True),
-        positions="learned",
-        norm="layernorm",
-        bias="all",
-    )
+        "mlp_width": config.get("n_inner"),
+        "activation": _ACTIVATIONS[activation],
+        "tied_embeddings": config.get("tie_word_embeddings", True),
+        **{"positions": "learned", "norm": "layernorm", "bias": "all"},
+    }
 
 
-def config_to_huggingface(config: GPTConfig) -> dict[str, Any]:
-    """Return the contents of config.json.
+def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of config.json from all settings of our GPT, those that follow from others filled in.
 
     Raises:
         CheckpointError: If the model is not a GPT-2.
     """
-    plain = config.groups == config.heads and config.dim * config.heads == config.width
-    parts = (config.positions, config.norm, config.bias)
-    odd = config.activation == "swiglu" or config.qk_norm or config.sliding_window is not None
+    plain = config["kv_heads"] == config["heads"] and config["head_dim"] * config["heads"] == config["width"]
+    parts = (config["positions"], config["norm"], config["bias"])
+    odd = config["activation"] == "swiglu" or config["qk_norm"] or config["sliding_window"] is not None
     if parts != ("learned", "layernorm", "all") or odd or not plain:
-        raise CheckpointError(
-            "model", f"GPT-2 has no {', '.join(parts)} with {config.activation}", "Use another layout"
-        )
-    values = {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()}
-    values |= {"vocab_size": config.embedding_rows, "n_inner": config.hidden}
-    values["activation_function"] = "gelu_new" if config.activation == "gelu_tanh" else "gelu"
-    values["tie_word_embeddings"] = config.tied_embeddings
+        found = f"GPT-2 has no {', '.join(parts)} with {config['activation']}"
+        raise CheckpointError("model", found, "Keep it in the project's own layout")
+    values = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | {"n_inner": config["mlp_width"]}
+    values["activation_function"] = "gelu_new" if config["activation"] == "gelu_tanh" else "gelu"
+    values["tie_word_embeddings"] = config["tied_embeddings"]
     return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **values}

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.gpt import GPTConfig
 from groundup.models.names.table import Row, from_ours, to_ours
 
 __all__ = ["FAMILIES", "config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
@@ -55,19 +54,19 @@ _FIELDS = {  # config.json: ours
 }
 
 
-def to_groundup(tensors: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
+def to_groundup(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return our tensors from theirs. A copy of tied embeddings under ``lm_head`` is left out."""
-    kept = {name: t for name, t in tensors.items() if not (config.tied_embeddings and name == "lm_head.weight")}
-    return to_ours(_ROWS, kept, config.layers)
+    kept = {name: t for name, t in tensors.items() if not (config["tied_embeddings"] and name == "lm_head.weight")}
+    return to_ours(_ROWS, kept, config["layers"])
 
 
-def to_huggingface(tensors: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
+def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return their tensors from ours."""
-    return from_ours(_ROWS, tensors, config.layers)
+    return from_ours(_ROWS, tensors, config["layers"])
 
 
-def config_to_groundup(config: Mapping[str, Any]) -> GPTConfig:
-    """Return our config from the contents of config.json.
+def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of our GPT from the contents of config.json.
 
     Raises:
         CheckpointError: If the model has a part that ours lacks.
@@ -86,46 +85,44 @@ def config_to_groundup(config: Mapping[str, Any]) -> GPTConfig:
     windowed = family == "mistral" or config.get("use_sliding_window", False)
     if windowed and len(set(config.get("layer_types") or ["one"])) > 1:
         raise CheckpointError("config.json", "only some layers have a sliding window", "Use another model")
-    values |= {
+    return values | {
         "rope_theta": float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
         "sliding_window": config.get("sliding_window") if windowed else None,
         "qk_norm": family == "qwen3",
         "bias": "qkv" if family == "qwen2" else _bias(config),
     }
-    return GPTConfig(**values)
 
 
-def config_to_huggingface(config: GPTConfig) -> dict[str, Any]:
-    """Return the contents of config.json.
+def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of config.json from all settings of our GPT, those that follow from others filled in.
 
     Raises:
         CheckpointError: If no family of theirs has this combination of parts.
     """
+    window, bias = config["sliding_window"], config["bias"]
     family = "llama"
-    if config.qk_norm:
+    if config["qk_norm"]:
         family = "qwen3"
-    elif config.sliding_window is not None:
+    elif window is not None:
         family = "mistral"
-    elif config.bias == "qkv":
+    elif bias == "qkv":
         family = "qwen2"
-    bias = {"llama": ("none", "all"), "qwen2": ("qkv",), "qwen3": ("none",), "mistral": ("none",)}[family]
-    shape = (config.positions, config.norm, config.activation)
-    odd_window = config.sliding_window is not None and family != "mistral"
-    odd_heads = family == "qwen2" and config.dim * config.heads != config.width
-    if shape != ("rotary", "rmsnorm", "swiglu") or config.bias not in bias or odd_window or odd_heads:
-        found = f"{', '.join(shape)}, bias {config.bias}, qk_norm {config.qk_norm}, window {config.sliding_window}"
+    biases = {"llama": ("none", "all"), "qwen2": ("qkv",), "qwen3": ("none",), "mistral": ("none",)}[family]
+    shape = (config["positions"], config["norm"], config["activation"])
+    odd_window = window is not None and family != "mistral"
+    odd_heads = family == "qwen2" and config["head_dim"] * config["heads"] != config["width"]
+    if shape != ("rotary", "rmsnorm", "swiglu") or bias not in biases or odd_window or odd_heads:
+        found = f"{', '.join(shape)}, bias {bias}, qk_norm {config['qk_norm']}, window {window}"
         raise CheckpointError("model", f"no Hugging Face family has {found}", "Keep it in the project's own layout")
-    values = {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()}
-    completed = {"num_key_value_heads": config.groups, "head_dim": config.dim, "intermediate_size": config.hidden}
-    extra: dict[str, Any] = {"vocab_size": config.embedding_rows, "hidden_act": "silu"}
-    extra["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta}
-    extra["rope_theta"] = config.rope_theta  # where readers before transformers 5 look
+    values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | {"hidden_act": "silu"}
+    values["rope_parameters"] = {"rope_type": "default", "rope_theta": config["rope_theta"]}
+    values["rope_theta"] = config["rope_theta"]  # where readers before transformers 5 look
     if family == "mistral":
-        extra["sliding_window"] = config.sliding_window
+        values["sliding_window"] = window
     if family == "llama":
-        extra["attention_bias"] = extra["mlp_bias"] = config.bias == "all"
+        values["attention_bias"] = values["mlp_bias"] = bias == "all"
     name = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}[family]
-    return {"model_type": family, "architectures": [f"{name}ForCausalLM"], **values, **completed, **extra}
+    return {"model_type": family, "architectures": [f"{name}ForCausalLM"], **values}
 
 
 def _bias(config: Mapping[str, Any]) -> str:

@@ -1,0 +1,79 @@
+"""``model/`` in a run's folder: the trained model as other tools expect one, with a model card written from the run.
+
+The layout is Hugging Face's: config.json, model.safetensors, the tokenizer's files, README.md. Where the library
+``transformers`` knows the architecture, it opens the folder and computes the same logits.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from safetensors.torch import save
+
+from groundup.core.assembly import load_processor
+from groundup.core.errors import CheckpointError
+from groundup.core.interfaces import ModelConfig, Task
+from groundup.core.recipe import dump_recipe
+from groundup.core.run import Run
+
+__all__ = ["write_model_card", "write_model_folder"]
+
+
+def write_model_folder(run: Run) -> Path:
+    """Write the weights of the run's best checkpoint to ``model/``, replacing what was there, and return the folder.
+
+    A model that ``transformers`` has no name for keeps its own names, and its config.json says so.
+    """
+    folder, step = run.folder / "model", run.pick("best")
+    config = cast(ModelConfig, run.recipe.model)
+    weights = run.checkpoints.load(step, with_optimizer=False).model
+    try:
+        values, tensors = config.to_huggingface(weights)
+    except CheckpointError:
+        values, tensors = {"model_type": f"groundup_{config.registered_name}", **config.model_dump()}, weights
+    processor = load_processor(run.folder / "processor")
+    end = getattr(processor, "end_id", None)
+    values |= {"dtype": "float32"} | ({} if end is None else {"bos_token_id": end, "eos_token_id": end})
+    folder.mkdir(exist_ok=True)
+    processor.save(folder)
+    run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
+    temporary = folder / ".model.safetensors"
+    run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
+    run.storage.rename(temporary, folder / "model.safetensors")
+    write_model_card(run)
+    return folder
+
+
+def write_model_card(run: Run) -> None:
+    """Write ``model/README.md`` from the recipe, the data card and, once there is one, the evaluation."""
+    folder = run.folder / "model"
+    if not folder.is_dir():
+        return
+    recipe, data = run.recipe, run.read_json("data_card.json") or {}
+    judged = run.read_json("evaluation.json") or {}
+    head = {"library_name": "transformers", "tags": ["groundup"], "license": "other"}
+    head["license_name"] = str(data.get("licence", "unknown"))
+    base = f", continuing from `{recipe.init.run}`" if recipe.init.run else ", starting from random weights"
+    task = cast(Task, recipe.task).registered_name
+    sections = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
+        f"# {recipe.name}\n\n{recipe.about}",
+        f"Trained with Groundup on the task `{task}`{base}: weights of step {run.pick('best')}.",
+        f"## Data\n\n{_listed(data)}",
+        f"## Results\n\n{_listed(judged.get('metrics', {})) if judged else 'Not judged yet: groundup evaluate'}",
+        "## Limits\n\nIt knows what stands in the data above and nothing else, and states false things as readily as "
+        "true ones. Nothing was done against bias or harm in the data. The licence of the data applies.",
+        f"## Recipe\n\n```yaml\n{dump_recipe(recipe)}```",
+    ]
+    run.storage.write_text(folder / "README.md", "\n\n".join(sections) + "\n")
+
+
+def _listed(values: dict[str, Any]) -> str:
+    rows = [
+        f"- {name.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in values.items()
+    ]
+    return "\n".join(rows) or "Not recorded."
