@@ -83,8 +83,10 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
         if recipe.init.run is not None:
             processor = load_processor(Path(recipe.init.run) / "processor")
         else:
-            source = cast(DataSource, recipe.data)
-            processor = cast(ProcessorConfig, recipe.processor).fit(lambda: _texts(source))
+            source, config = cast(DataSource, recipe.data), cast(ProcessorConfig, recipe.processor)
+            processor = config.fit(
+                lambda: _texts(source) if config.reads == "texts" else iter(source.examples("train", cache_folder()))
+            )
         processor = cast(Processor, cast(Task, recipe.task).fit_processor(processor))
         folder.mkdir(parents=True, exist_ok=True)
         processor.save(folder)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ __all__ = [
     "Document",
     "Evaluation",
     "EvaluationContext",
+    "Example",
+    "LabelProcessor",
     "Loss",
     "Message",
     "ModelConfig",
@@ -73,6 +75,16 @@ class Conversation:
     messages: tuple[Message, ...]
     origin: str = ""
     group: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something to predict from, such as a picture's pixels, and what is to be predicted, or None."""
+
+    name: str
+    inputs: Any
+    target: Any = None
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,8 +144,13 @@ class ModelConfig(Settings, ABC):
         """Return the named sizes of this family."""
         return {}
 
+    @property
+    def additive(self) -> bool:
+        """Whether each example is computed apart from the others of its micro-batch, as under batch norm it is not."""
+        return True
+
     def flops_per_token(self, context: int) -> float:
-        """Return forward + backward FLOPs a token: 6 x parameters used in matmuls + causal attention."""
+        """Return forward + backward FLOPs a token, or an image: 6 x weights used in products + causal attention."""
         return 0.0
 
     def to_huggingface(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -196,12 +213,41 @@ class TextProcessor(Processor, Protocol):
         ...
 
 
+@runtime_checkable
+class LabelProcessor(Processor, Protocol):
+    """Turns inputs of one shape into tensors, and labels into class numbers 0 .. len(labels) - 1."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input, without the batch."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes' names, as they stand in the data."""
+        ...
+
+    def encode_inputs(self, inputs: Sequence[Any]) -> Tensor:
+        """Return (N, *input_shape) float32."""
+        ...
+
+    def encode_labels(self, targets: Sequence[Any]) -> Tensor:
+        """Return (N,) int64.
+
+        Raises:
+            DataError: If a label was not there when the processor was fitted.
+        """
+        ...
+
+
 class ProcessorConfig(Settings, ABC):
-    """The recipe's ``processor`` section."""
+    """The recipe's ``processor`` section. ``reads`` says what it is fitted to: texts, or a source's raw examples."""
+
+    reads: ClassVar[Literal["texts", "examples"]] = "texts"
 
     @abstractmethod
-    def fit(self, texts: Callable[[], Iterator[str]]) -> Processor:
-        """Return the processor, learned from training texts where it has to learn (BPE, characters)."""
+    def fit(self, texts: Callable[[], Iterator[Any]]) -> Processor:
+        """Return the processor, learned from training texts or examples where it has to learn (BPE, characters)."""
 
     @classmethod
     @abstractmethod
@@ -218,13 +264,13 @@ class DataContext:
     ``s * batch_size + (k * world + r) * micro_batch + [0, micro_batch)``.
 
     Attributes:
-        encode: Turns examples into token sequences (the task's ``encode`` with the processor bound).
+        encode: The task's ``encode`` with the processor bound: token sequences, or tensors of all examples stacked.
         encode_key: Changes whenever ``encode`` would give other tokens; part of the name of the cached shards.
         cache: A folder for prepared shards, shared by runs.
     """
 
     split: Split
-    encode: Callable[[Sequence[Any]], list[TokenSequence]]
+    encode: Callable[[Sequence[Any]], Any]
     encode_key: str
     end_id: int
     sequence_length: int
@@ -340,8 +386,8 @@ class Task(Settings, ABC):
         return processor
 
     @abstractmethod
-    def encode(self, examples: Sequence[Any], processor: Any) -> list[TokenSequence]:
-        """Return what is learned from each example."""
+    def encode(self, examples: Sequence[Any], processor: Any) -> list[TokenSequence] | Batch:
+        """Return what is learned from each example: token sequences, or tensors with one row an example."""
 
     @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, Any]:

@@ -33,9 +33,14 @@ Kind = Literal["model", "task", "data", "processor", "adapter", "metric"]
 Class = TypeVar("Class", bound=type)
 
 BUILTINS: dict[Kind, dict[str, str]] = {
-    "model": {"gpt": "groundup.models.gpt"},
-    "task": {"language_modeling": "groundup.tasks.language_modeling", "chat": "groundup.tasks.chat"},
+    "model": {"gpt": "groundup.models.gpt", "mlp": "groundup.models.mlp", "cnn": "groundup.models.cnn"},
+    "task": {
+        "language_modeling": "groundup.tasks.language_modeling",
+        "chat": "groundup.tasks.chat",
+        "classify": "groundup.tasks.classify",
+    },
     "data": {
+        "arrays": "groundup.data.arrays",
         "text": "groundup.data.text",
         "conversations": "groundup.data.conversations",
         "python_docs": "groundup.data.python_docs",
@@ -46,6 +51,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "characters": "groundup.processors.characters",
         "bpe": "groundup.processors.bpe",
         "tokenizer_json": "groundup.processors.bpe",
+        "image": "groundup.processors.image",
     },
     "adapter": {},
     "metric": {},

@@ -15,7 +15,7 @@ from groundup.core import devices
 from groundup.core.assembly import Parts, assemble, load_weights, open_stream
 from groundup.core.checkpoint import Checkpoint
 from groundup.core.errors import Interrupted, RunError, TrainingError
-from groundup.core.interfaces import Batch, Loss, Report, Stream
+from groundup.core.interfaces import Batch, Loss, ModelConfig, Report, Stream
 from groundup.core.meter import Meter, StopRequest
 from groundup.core.optimizers import build_optimizers
 from groundup.core.progress import ProgressDisplay
@@ -66,10 +66,11 @@ class Trainer:
         self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
         self.best_loss: float | None = None
         self.best_step: int | None = None
-        if self.accumulate > 1 and not self.task.additive:
+        additive = self.task.additive and cast(ModelConfig, self.recipe.model).additive
+        if self.accumulate > 1 and not additive:
             raise TrainingError(
                 "recipe.machine.micro_batch",
-                f"the loss of task {self.task.registered_name!r} is no sum over examples, "
+                f"the loss of task {self.task.registered_name!r} with this model is no sum over examples, "
                 "so micro-batches would change it",
                 "Set micro_batch to budget.batch_size",
             )

@@ -7,47 +7,27 @@ import hashlib
 import itertools
 import json
 import logging
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from groundup.core import seeding
-from groundup.core.errors import CheckpointError, DataError, RecipeError
-from groundup.core.interfaces import Batch, DataContext, Split, Stream
+from groundup.core.errors import DataError
+from groundup.core.interfaces import Batch, DataContext
 from groundup.data.order import permuted
 from groundup.data.packing import Packing, Plan, pieces_per_row, plan_rows
+from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
 from groundup.data.shards import FORMAT, Shards, prepare_shards
 
-__all__ = ["TokenStream", "open_token_stream"]
+__all__ = ["open_token_stream"]
 
 _IGNORED = -100  # the target where nothing is trained, as torch's losses have it
 _log = logging.getLogger("groundup")
-
-
-class _Layout(NamedTuple):
-    """How samples are shared out; see ``DataContext``."""
-
-    split: Split
-    end_id: int
-    sequence_length: int
-    micro_batch: int
-    seed: int
-    rank: int
-    world: int
-
-    def first_sample(self, number: int) -> int:
-        """Return the first sample of this rank's micro-batch ``number``, counted from the start of the run.
-
-        A step is a whole number of micro-batches of every rank, so the formula of ``DataContext`` needs no step.
-        """
-        return (number * self.world + self.rank) * self.micro_batch
 
 
 @dataclass
@@ -59,7 +39,7 @@ class _Epochs:
     """
 
     lengths: NDArray[np.int64]
-    layout: _Layout
+    layout: Layout
     packing: Packing
     masked: bool
     starts: list[int] = field(default_factory=lambda: [0])  # the first sample of epochs 0, 1, ...
@@ -109,10 +89,10 @@ class _Epochs:
         return found
 
 
-class _MicroBatches(Dataset[Batch]):
+class _MicroBatches(MicroBatches):
     """Micro-batch ``number`` of one rank, computed from the number alone; used in this process or in a worker."""
 
-    def __init__(self, shards: Shards, epochs: _Epochs, layout: _Layout, max_pieces: int) -> None:
+    def __init__(self, shards: Shards, epochs: _Epochs, layout: Layout, max_pieces: int) -> None:
         self.shards, self.epochs, self.layout = shards, epochs, layout
         self.boundaries = layout.micro_batch * (max_pieces + 1) + 1  # each row may end with a piece of padding
 
@@ -136,6 +116,10 @@ class _MicroBatches(Dataset[Batch]):
             "boundaries": torch.from_numpy(boundaries),
         }
 
+    def samples_per_epoch(self, sample: int) -> int:
+        """Return the rows in one pass over the data: of the epoch that a sample is in, where epochs differ."""
+        return self.epochs.plan(0 if self.layout.split == "validation" else self.epochs.locate(sample)[0]).rows
+
     def _fill(self, plan: Plan, pieces: range, tokens: NDArray[np.int64], targets: NDArray[np.int64]) -> list[int]:
         """Write one row and return the lengths of its pieces, the padding as the last one."""
         lengths: list[int] = []
@@ -154,84 +138,9 @@ class _MicroBatches(Dataset[Batch]):
         return lengths if filled == len(tokens) else [*lengths, len(tokens) - filled]
 
 
-@dataclass(frozen=True)
-class _Numbers:
-    """The numbers of the micro-batches to come."""
-
-    start: int
-    stop: int | None
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.start) if self.stop is None else iter(range(self.start, self.stop))
-
-
-class TokenStream(Stream):
-    """Micro-batches of packed tokens; ``open_token_stream`` makes one. Its state is the number of samples delivered."""
-
-    def __init__(self, batches: _MicroBatches, layout: _Layout, workers: int) -> None:
-        self._batches, self._layout, self._workers = batches, layout, workers
-        self._samples = 0  # delivered by all ranks together
-        self._iterator: Iterator[Batch] | None = None
-        self._share = layout.micro_batch * layout.world  # samples that all ranks deliver at a time
-
-    def __next__(self) -> Batch:
-        if self._iterator is None:
-            self._iterator = self._start()
-        batch = next(self._iterator)
-        self._samples += self._share
-        return batch
-
-    def _start(self) -> Iterator[Batch]:
-        stop = None if self._layout.split == "train" else -(-self.samples_per_epoch // self._share)
-        loader: DataLoader[Batch] = DataLoader(
-            self._batches,
-            batch_size=None,
-            sampler=_Numbers(self._samples // self._share, stop),
-            num_workers=self._workers,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # the loader draws a seed; not from the generator of the run
-        )
-        if self._workers:
-            os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else each fork prints a warning
-        return iter(loader)
-
-    @property
-    def samples_per_epoch(self) -> int:
-        """Rows in one pass over the data: of the epoch that the cursor is in, where epochs differ."""
-        epochs = self._batches.epochs
-        return epochs.plan(0 if self._layout.split == "validation" else epochs.locate(self._samples)[0]).rows
-
-    def state_dict(self) -> dict[str, int]:
-        """Return ``{"samples": n}``: how many samples all ranks together have delivered."""
-        return {"samples": self._samples}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after ``state["samples"]`` samples.
-
-        Raises:
-            CheckpointError: If that lies within a micro-batch of this layout.
-        """
-        if state["samples"] % self._share:
-            raise CheckpointError(
-                "data cursor",
-                f"{state['samples']} samples are no multiple of micro-batch x ranks = {self._share}",
-                "Resume from the end of a step, or with the micro-batch of before",
-            )
-        self.close()
-        self._samples = state["samples"]
-
-    def close(self) -> None:
-        """Stop the workers; the next batch would start them again."""
-        self._iterator = None
-
-
-def _start_worker(worker: int) -> None:
-    torch.set_num_threads(1)
-
-
 def open_token_stream(
     examples: Callable[[], Iterable[Any]], source_key: str, context: DataContext, packing: Packing
-) -> TokenStream:
+) -> SampleStream:
     """Open a split as packed micro-batches, tokenizing it first if its tokens are not in the cache.
 
     With B = ``context.micro_batch``, T = ``context.sequence_length`` and N = B x (most pieces a row + 1) + 1, a batch
@@ -248,13 +157,7 @@ def open_token_stream(
         DataError: If there are no examples, nothing to train on, or an example that is too long.
         RecipeError: If the batch size is not a multiple of micro-batch x ranks.
     """
-    layout = _Layout(*(getattr(context, name) for name in _Layout._fields))
-    if context.batch_size % (context.micro_batch * context.world):
-        raise RecipeError(
-            "batch size",
-            f"{context.batch_size} is not a multiple of micro-batch {context.micro_batch} x ranks {context.world}",
-            "Change one of them",
-        )
+    layout = Layout.of(context)
     identity = json.dumps([FORMAT, source_key, context.encode_key, context.split])
     folder = context.cache / "tokens" / hashlib.sha256(identity.encode()).hexdigest()[:20]
     shards = prepare_shards(folder, examples, context.encode)
@@ -273,7 +176,7 @@ def open_token_stream(
             context.split, len(shards), plan.dropped, plan.truncated, context.sequence_length,
         )  # fmt: skip
     batches = _MicroBatches(shards, epochs, layout, pieces_per_row(context.sequence_length, packing))
-    return TokenStream(batches, layout, context.workers)
+    return SampleStream(batches, layout, context.workers)
 
 
 def _name(examples: Callable[[], Iterable[Any]], number: int) -> str:

@@ -13,7 +13,8 @@ from groundup.core.interfaces import DataContext, Document, TokenSequence
 from groundup.core.settings import validate
 from groundup.data import shards as module
 from groundup.data.packing import Packing, plan_rows
-from groundup.data.token_stream import TokenStream, open_token_stream
+from groundup.data.sample_stream import SampleStream
+from groundup.data.token_stream import open_token_stream
 
 
 def encode(examples: Sequence[Document]) -> list[TokenSequence]:
@@ -28,7 +29,7 @@ def never(examples: Sequence[Document]) -> list[TokenSequence]:
     return [TokenSequence(s.tokens, np.zeros(len(s.tokens), dtype=bool)) for s in encode(examples)]
 
 
-def open_stream(folder: Path, texts: list[str], function: Any = encode, **changes: Any) -> TokenStream:
+def open_stream(folder: Path, texts: list[str], function: Any = encode, **changes: Any) -> SampleStream:
     documents = [Document(f"name {i}", text, "chats.jsonl line 4" if i == 1 else "") for i, text in enumerate(texts)]
     packing = changes.pop("packing", Packing())
     context = DataContext(

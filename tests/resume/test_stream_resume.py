@@ -13,7 +13,8 @@ import torch
 from groundup.core.errors import CheckpointError
 from groundup.core.interfaces import Batch, DataContext, Document, TokenSequence
 from groundup.data.packing import Packing, pieces_per_row
-from groundup.data.token_stream import TokenStream, open_token_stream
+from groundup.data.sample_stream import SampleStream
+from groundup.data.token_stream import open_token_stream
 
 END, T = 0, 16
 SIZES = [3, 60, 7, 15, 16, 17, 1, 40, 5, 28, 9, 90, 2, 11, 4]
@@ -36,11 +37,11 @@ def context(tmp_path: Path) -> DataContext:
     return DataContext("train", encode, "e", END, T, 8, 2, 5, tmp_path)
 
 
-def open_stream(context: DataContext, packing: Packing | None = None) -> TokenStream:
+def open_stream(context: DataContext, packing: Packing | None = None) -> SampleStream:
     return open_token_stream(documents, "source", context, packing or Packing())
 
 
-def take(stream: TokenStream, count: int) -> list[Batch]:
+def take(stream: SampleStream, count: int) -> list[Batch]:
     return [next(stream) for _ in range(count)]
 
 

@@ -1,0 +1,126 @@
+"""A plain convolutional network: convolutions with pooling between them, then dense layers.
+
+Shape legend: B pictures, C channels, H rows, W columns, O outputs.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.core.errors import RecipeError
+from groundup.core.interfaces import LabelProcessor, ModelConfig, Processor
+from groundup.core.registry import model
+from groundup.core.settings import setting
+from groundup.nn.activations import Nonlinearity, initialise_linear, nonlinearity
+
+__all__ = ["CNN", "CNNConfig"]
+
+
+@model("cnn")
+class CNNConfig(ModelConfig):
+    """Blocks of convolution, activation and pooling, then dense layers. The inputs' shape comes from the data."""
+
+    channels: tuple[int, ...] = setting((32, 64), "Channels of the convolutions, one after the other")
+    kernel: int = setting(3, "Height and width of the convolutions' windows, an odd number", ge=1)
+    padding: bool = setting(False, "Pad the convolutions' inputs so that pictures keep their size")
+    pool: int = setting(2, "Height and width of max-pooling after each convolution; 1: none", ge=1)
+    hidden: tuple[int, ...] = setting((512,), "Widths of the dense layers before the output")
+    activation: Nonlinearity = setting("relu", "After each convolution and dense layer")
+    batch_norm: bool = setting(False, "Normalise over the batch after each convolution")
+    dropout: float = setting(0.0, "Share of the dense layers' outputs dropped in training", ge=0, lt=1)
+    input_shape: tuple[int, int, int] | None = setting(None, "Channels, height, width; null: as the data has")
+    outputs: int = setting(0, "Outputs; 0: as many as the data has classes", ge=0)
+
+    @property
+    def additive(self) -> bool:
+        """Batch norm ties the examples of a micro-batch together."""
+        return not self.batch_norm
+
+    def fit_to(self, processor: Processor) -> CNNConfig:
+        """Return the config with the data's shape and classes.
+
+        Raises:
+            RecipeError: If the processor makes no pictures, or they are too small for the layers.
+        """
+        if not isinstance(processor, LabelProcessor) or len(processor.input_shape) != 3:
+            raise RecipeError("recipe.processor", "makes no pictures, which model cnn reads", "Choose image")
+        channels, height, width = processor.input_shape
+        found = self.model_copy(
+            update={"input_shape": (channels, height, width), "outputs": self.outputs or len(processor.labels)}
+        )
+        found.feature_maps()
+        return found
+
+    def feature_maps(self) -> list[tuple[int, int, int]]:
+        """Return (channels, height, width) of the input and after each block.
+
+        Raises:
+            RecipeError: If nothing is left of a picture after a block.
+        """
+        assert self.input_shape is not None
+        maps = [self.input_shape]
+        lost = 0 if self.padding else self.kernel - 1
+        for number, channels in enumerate(self.channels, 1):
+            height, width = ((size - lost) // self.pool for size in maps[-1][1:])
+            if height < 1 or width < 1:
+                problem = f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels after block {number}"
+                raise RecipeError("recipe.model.channels", problem, "Use fewer blocks, padding: true, or pad the pictures")
+            maps.append((channels, height, width))
+        return maps
+
+    def build(self) -> CNN:
+        """Return the model with freshly initialised weights.
+
+        Raises:
+            RecipeError: If the inputs' shape is still unknown.
+        """
+        if self.input_shape is None or not self.outputs:
+            raise RecipeError("recipe.model", "input_shape is null, and no data has filled it in", "Give it and outputs")
+        return CNN(self)
+
+    def flops_per_token(self, context: int) -> float:
+        """Return the FLOPs of one picture, forward and backward: 6 a weight and place."""
+        maps, lost = self.feature_maps(), 0 if self.padding else self.kernel - 1
+        places = [(h - lost) * (w - lost) for _, h, w in maps[:-1]]
+        products = sum(p * a[0] * b[0] * self.kernel**2 for p, (a, b) in zip(places, pairwise(maps), strict=True))
+        flat = maps[-1][0] * maps[-1][1] * maps[-1][2]
+        return 6.0 * (products + sum(a * b for a, b in pairwise((flat, *self.hidden, self.outputs))))
+
+
+class CNN(nn.Module):
+    """The model of a ``CNNConfig``.
+
+    Source:
+        LeCun et al., 1998, "Gradient-based learning applied to document recognition"; with ReLU and max-pooling as in
+        Krizhevsky et al., 2012, "ImageNet classification with deep convolutional neural networks".
+    """
+
+    def __init__(self, config: CNNConfig) -> None:
+        super().__init__()
+        maps = config.feature_maps()
+        layers: list[nn.Module] = []
+        for (inputs, *_), (outputs, *_) in pairwise(maps):
+            layers.append(nn.Conv2d(inputs, outputs, config.kernel, padding="same" if config.padding else 0))
+            if config.batch_norm:
+                layers.append(nn.BatchNorm2d(outputs))
+            layers.append(nonlinearity(config.activation))
+            if config.pool > 1:
+                layers.append(nn.MaxPool2d(config.pool))
+        layers.append(nn.Flatten())
+        widths = (maps[-1][0] * maps[-1][1] * maps[-1][2], *config.hidden)
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nonlinearity(config.activation), nn.Dropout(config.dropout)]
+        layers.append(nn.Linear(widths[-1], config.outputs))
+        self.layers = nn.Sequential(*layers)
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                initialise_linear(layer, config.activation if layer is not self.layers[-1] else "sigmoid")
+        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Return (B, O) from inputs (B, C, H, W)."""
+        return self.layers(inputs.contiguous(memory_format=torch.channels_last))
