@@ -111,7 +111,7 @@ def freeze(run: Run) -> Run:
 
 def _training_flops(recipe: Recipe, model: ModelConfig) -> float:
     """Return the FLOPs of the whole run, or 0 where only the data's size could tell."""
-    context = int(getattr(model, "context_length", 0))
+    context = int(getattr(model, "context_length", 1))
     samples = recipe.budget.samples or (recipe.budget.steps or 0) * recipe.budget.batch_size
     return samples * context * model.flops_per_token(context)
 

@@ -369,7 +369,12 @@ class EvaluationContext:
 
 
 class Task(Settings, ABC):
-    """The recipe's ``task`` section: the loss, the metrics and how to predict. Functions of a batch; no state."""
+    """The recipe's ``task`` section: the loss, the metrics and how to predict. Functions of a batch; no state.
+
+    ``unit`` is what the loss counts, in the plural: logged and shown as ``<unit>`` and ``<unit>_per_s``.
+    """
+
+    unit: ClassVar[str] = "tokens"
 
     @property
     def additive(self) -> bool:

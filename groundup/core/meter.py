@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from groundup.core import devices
-from groundup.core.interfaces import ModelConfig, Report
+from groundup.core.interfaces import ModelConfig, Report, Task
 from groundup.core.recipe import Recipe
 
 __all__ = ["Meter", "StopRequest"]
@@ -31,21 +31,22 @@ class Meter:
         self._flops_per_step = model.flops_per_token(context) * context * recipe.budget.batch_size
         self._matmul_rate = devices.matmul_flops_per_s(device.type, recipe.machine.precision)
         self._begin = self._last = time.perf_counter()
-        self._before_s, self._tokens = elapsed_s, 0
+        self._before_s, self._count = elapsed_s, 0
+        self._unit = cast(Task, recipe.task).unit
 
     def measure(self, report: Report, step: int) -> dict[str, Any]:
         """Return what metrics.jsonl holds for one step. ``elapsed_s`` includes validation and saving."""
         now = time.perf_counter()
         step_s, self._last = now - self._last, now
-        self._tokens += report.count
+        self._count += report.count
         flops_per_s = self._flops_per_step / step_s
         return {
             "step": step,
             "loss": report.loss,
             "learning_rate": report.learning_rate,
             "gradient_norm": report.gradient_norm,
-            "tokens": self._tokens,
-            "tokens_per_s": report.count / step_s,
+            self._unit: self._count,
+            f"{self._unit}_per_s": report.count / step_s,
             "flops_per_s": flops_per_s,
             "matmul_share": flops_per_s / self._matmul_rate,
             "memory_bytes": devices.memory_bytes(self._device),

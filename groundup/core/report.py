@@ -115,13 +115,14 @@ def _speed_cards(record: RunRecord) -> list[tuple[str, str, str]]:
     loss, steps = record.last("train", "loss"), record.points("train", "loss")
     if loss is not None:
         cards.append(("last training loss", readable.number(loss), f"{len(steps)} logged steps"))
-    tokens = record.last("train", "tokens")
-    if tokens:
-        cards.append(("tokens trained on", readable.compact(tokens), f"in {readable.number(steps[-1][0])} steps"))
-    rates, shares = record.points("train", "tokens_per_s"), record.points("train", "matmul_share")
+    unit = record.unit
+    count = record.last("train", unit)
+    if count:
+        cards.append((f"{unit} trained on", readable.compact(count), f"in {readable.number(steps[-1][0])} steps"))
+    rates, shares = record.points("train", f"{unit}_per_s"), record.points("train", "matmul_share")
     if rates:
         remark = f"{100 * _median(shares):.0f}% of the measured matmul rate" if shares else "median"
-        cards.append(("tokens a second", readable.compact(_median(rates)), remark))
+        cards.append((f"{unit} a second", readable.compact(_median(rates)), remark))
     peak = max((amount for _, amount in record.points("train", "memory_bytes")), default=0)
     elapsed = record.last("train", "elapsed_s")
     if elapsed:
@@ -176,7 +177,9 @@ def _charts(record: RunRecord) -> list[Markup]:
             record, "Gradient norm", "train", "gradient_norm", "before clipping", from_zero=True, clip_spikes=True
         ),
         _plain_chart(
-            record, "Throughput", "train", "tokens_per_s", "tokens per second", words=readable.compact, **noisy
+            *(record, "Throughput", "train", f"{record.unit}_per_s", f"{record.unit} per second"),
+            words=readable.compact,
+            **noisy,
         ),
         _plain_chart(
             record,

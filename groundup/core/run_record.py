@@ -62,6 +62,13 @@ class RunRecord:
             if isinstance(table.get("columns"), list) and isinstance(table.get("rows"), list)
         ]
 
+    @property
+    def unit(self) -> str:
+        """What the run's task counts, such as ``tokens``: the name of the column that has a rate beside it."""
+        columns = self.train[-1] if self.train else {}
+        rates = [name.removesuffix("_per_s") for name in columns if name.endswith("_per_s") and name != "flops_per_s"]
+        return rates[0] if rates else "tokens"
+
     def points(self, kind: str, name: str) -> list[tuple[float, float]]:
         """Return (step, value) of one column of ``metrics.jsonl``, without missing or non-finite values."""
         rows: list[Row] = getattr(self, kind)

@@ -109,7 +109,7 @@ def _summary(record: RunRecord) -> RunSummary:
         task=_part(record, "task"),
         state="evaluated" if record.metrics else "trained" if trained else "unfinished",
         step=int(record.last("train", "step") or 0),
-        tokens=record.last("train", "tokens"),
+        tokens=record.last("train", record.unit),
         loss=record.last("train", "loss"),
         validation_loss=record.last("evaluate", "loss"),
         bits_per_byte=_results(record).get("bits_per_byte"),
@@ -155,15 +155,16 @@ def _comparison(records: Sequence[RunRecord]) -> Comparison:
 def _results(record: RunRecord) -> dict[str, float]:
     """The numbers of a run that are worth comparing, by name."""
     validation = record.points("evaluate", "loss")
-    rates = sorted(amount for _, amount in record.points("train", "tokens_per_s"))
+    unit = record.unit
+    rates = sorted(amount for _, amount in record.points("train", f"{unit}_per_s"))
     own: dict[str, float | None] = {
         "step": record.last("train", "step"),
         "training_loss": record.last("train", "loss"),
         "validation_loss": record.last("evaluate", "loss"),
         "best_validation_loss": min((amount for _, amount in validation), default=None),
         "bits_per_byte": record.last("evaluate", "bits_per_byte"),
-        "tokens": record.last("train", "tokens"),
-        "tokens_per_s": rates[len(rates) // 2] if rates else None,
+        unit: record.last("train", unit),
+        f"{unit}_per_s": rates[len(rates) // 2] if rates else None,
         "elapsed_s": record.last("train", "elapsed_s"),
     }
     judged = {name: amount for name, amount in record.metrics.items() if isinstance(amount, int | float)}
@@ -247,7 +248,7 @@ def _best(name: str, amounts: Sequence[float | None]) -> float | None:
         return None
     if lower_is_better(name):
         return min(known)
-    return max(known) if name.startswith(("rouge", "accuracy")) or name == "tokens_per_s" else None
+    return max(known) if name.startswith(("rouge", "accuracy")) or name.endswith("_per_s") else None
 
 
 def _leaf(leaf: Any) -> str:
@@ -288,7 +289,7 @@ def _overlays(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
         ("Validation loss", "evaluate", "loss", "loss"),
         ("Held-out text", "evaluate", "bits_per_byte", "bits per byte"),
         ("Learning rate", "train", "learning_rate", "learning rate"),
-        ("Throughput", "train", "tokens_per_s", "tokens per second"),
+        *(("Throughput", "train", f"{unit}_per_s", f"{unit} per second") for unit in {r.unit: 0 for r in records}),
     )
     charts = []
     for title, kind, column, unit in wanted:
@@ -296,5 +297,5 @@ def _overlays(records: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
         if column != "learning_rate" and kind == "train":
             points = [smoothed(line) for line in points]
         lines = [Series(name, line, f"line-{i % 6}") for i, (name, line) in enumerate(zip(names, points, strict=True))]
-        charts.append(line_chart(title, lines, unit=unit, words=compact if column == "tokens_per_s" else number))
+        charts.append(line_chart(title, lines, unit=unit, words=compact if column.endswith("_per_s") else number))
     return [chart for chart in charts if chart]

@@ -96,7 +96,7 @@ class Trainer:
         with (
             StopRequest() as stop,
             EventWriter(self.run.folder / "tensorboard", self.step) as events,
-            ProgressDisplay(self.total_steps, self.recipe.name) as display,
+            ProgressDisplay(self.total_steps, self.recipe.name, self.task.unit) as display,
         ):
             for report in self.steps():
                 values = meter.measure(report, self.step)

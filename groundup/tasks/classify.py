@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ _SHOWN = 10
 class Classify(Task):
     """Minimise the cross-entropy of the true class."""
 
+    unit: ClassVar[str] = "examples"
     label_smoothing: float = setting(0.0, "Share of the target spread evenly over all classes", ge=0, lt=1)
 
     @property

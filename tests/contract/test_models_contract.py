@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.core.interfaces import ModelConfig
 from groundup.core.registry import lookup, names
@@ -16,7 +18,7 @@ from groundup.models.gpt import GPTConfig
 from groundup.nn import loss
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
 
-TINY: dict[str, list[dict[str, Any]]] = {
+TOKENS: dict[str, list[dict[str, Any]]] = {
     "gpt": [
         {"vocabulary_size": 30, "layers": 2, "width": 32, "heads": 4, "context_length": 16},
         {
@@ -29,17 +31,32 @@ TINY: dict[str, list[dict[str, Any]]] = {
         },
     ],
 }
-CASES = [(name, index) for name in TINY for index in range(len(TINY[name]))]
+INPUTS: dict[str, list[dict[str, Any]]] = {
+    "mlp": [
+        {"hidden": [8, 7], "inputs": 48, "outputs": 5},
+        {"hidden": [8], "inputs": 48, "outputs": 5, "norm": "layer", "activation": "gelu", "dropout": 0.1},
+        {"hidden": [9], "inputs": 48, "outputs": 5, "norm": "batch", "activation": "tanh"},
+        {"hidden": [], "inputs": 48, "outputs": 5},
+    ],
+    "cnn": [
+        {"channels": [4], "hidden": [8], "input_shape": [3, 4, 4], "outputs": 5, "pool": 1},
+        {
+            **{"channels": [4, 5], "hidden": [], "input_shape": [3, 4, 4], "outputs": 5, "padding": True},
+            **{"batch_norm": True, "activation": "silu"},
+        },
+    ],
+}
+CASES = [(name, index) for name in TOKENS for index in range(len(TOKENS[name]))]
 
 
 def tiny(name: str, index: int) -> tuple[ModelConfig, nn.Module]:
     torch.manual_seed(0)
-    config: ModelConfig = lookup("model", name)(**TINY[name][index])
+    config: ModelConfig = lookup("model", name)(**(TOKENS | INPUTS)[name][index])
     return config, config.build()
 
 
 def test_every_model_has_a_tiny_version_here() -> None:
-    assert set(names("model")) == set(TINY)
+    assert set(names("model")) == set(TOKENS) | set(INPUTS)
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
@@ -94,6 +111,47 @@ class TestContract:
     def test_flops_are_counted(self, name: str, index: int) -> None:
         config, model = tiny(name, index)
         assert config.flops_per_token(16) > 2 * sum(p.numel() for p in model.parameters() if p.ndim == 2) / 3
+
+
+@pytest.mark.parametrize(("name", "index"), [(name, index) for name in INPUTS for index in range(len(INPUTS[name]))])
+class TestContractOfClassifiers:
+    def test_every_parameter_receives_a_gradient(self, name: str, index: int) -> None:
+        _, model = tiny(name, index)
+        F.cross_entropy(model(torch.randn(16, 3, 4, 4)), torch.arange(16) % 5).backward()
+        without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert without == []
+
+    def test_rows_do_not_mix(self, name: str, index: int) -> None:
+        config, model = tiny(name, index)
+        if not config.additive:
+            model.eval()
+        inputs = torch.randn(6, 3, 4, 4)
+        changed = inputs.clone()
+        changed[3] += 1
+        reseeded = torch.random.get_rng_state()
+        before = model(inputs)
+        torch.random.set_rng_state(reseeded)
+        after = model(changed)
+        assert before.shape == (6, 5)
+        keep = torch.arange(6) != 3
+        torch.testing.assert_close(after[keep], before[keep], rtol=0, atol=1e-6)
+        assert not torch.allclose(after[3], before[3])
+
+    def test_save_and_load(self, name: str, index: int, tmp_path: Path) -> None:
+        config, model = tiny(name, index)
+        save_file({n: t.contiguous() for n, t in model.state_dict().items()}, tmp_path / "model.safetensors")
+        other = type(config).model_validate_json(config.model_dump_json()).build()
+        other.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
+        inputs = torch.randn(2, 3, 4, 4)
+        assert torch.equal(other.eval()(inputs), model.eval()(inputs))
+
+    def test_flops_are_counted(self, name: str, index: int) -> None:
+        config, model = tiny(name, index)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            model(torch.randn(4, 3, 4, 4))
+        forward = counter.get_total_flops() / 4
+        assert config.flops_per_token(1) == pytest.approx(3 * forward, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", names("model"))

@@ -1,0 +1,118 @@
+"""Every message of arrays, pictures, classes and their models."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from groundup.core.errors import DataError, MissingExtraError, RecipeError
+from groundup.core.interfaces import Example
+from groundup.core.settings import validate
+from groundup.data import arrays
+from groundup.data.arrays import Arrays, read_idx
+from groundup.models.cnn import CNNConfig
+from groundup.models.mlp import MLPConfig
+from groundup.processors.bytes import BytesConfig
+from groundup.processors.image import ImageConfig, ImageProcessor
+
+TEXT = BytesConfig().fit(lambda: iter(()))
+PICTURES = ImageProcessor((1, 8, 8), None, [0.0], [1.0], ["a", "b"])
+
+
+def read(path: Path, **settings: Any) -> None:
+    Arrays(path=str(path), **settings).examples("train", path.parent)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read(tmp_path / "nowhere.npz")
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="cannot be read as .npz without pickle"):
+        read(tmp_path / "bad.npz")
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object), y=np.zeros(1))
+    with pytest.raises(DataError, match="cannot be read as .npz without pickle"):
+        read(tmp_path / "objects.npz")
+    np.savez(tmp_path / "names.npz", x_train=np.zeros((2, 2)), y=np.zeros(2))
+    with pytest.raises(DataError, match="there is no array 'x'; .*arrays: x_train, y"):
+        read(tmp_path / "names.npz")
+    with pytest.raises(DataError, match="nothing says where the labels are"):
+        (tmp_path / "x.idx").write_bytes(b"\0\0\x08\x01\0\0\0\0")
+        read(tmp_path / "x.idx")
+
+
+def test_damaged_idx_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.idx"
+    path.write_bytes(b"PNG and so on")
+    with pytest.raises(DataError, match="is not an idx file"):
+        read_idx(path)
+    path.write_bytes(b"\0\0\x08\x01\0\0\0\x05abc")
+    with pytest.raises(DataError, match=r"says it holds \[5\] numbers and holds 3"):
+        read_idx(path)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"abc")[:-4])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_idx(tmp_path / "x.gz")
+
+
+def test_inputs_and_labels_that_do_not_fit(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 2, 2)), y=np.zeros(2))
+    with pytest.raises(DataError, match=r"3 inputs and labels of shape \(2,\); allowed: one label an input"):
+        read(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", x=np.zeros((0, 2, 2)), y=np.zeros(0))
+    with pytest.raises(DataError, match="there are no examples"):
+        read(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"labels_path": "a"}, "labels_path has no effect without path"),
+        ({"path": "a", "validation_labels_path": "b"}, "validation_labels_path has no effect without validation_path"),
+    ],
+)
+def test_settings_without_effect(section: dict[str, Any], problem: str) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        validate(Arrays, section, "recipe.data")
+
+
+def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(arrays.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"groundup\[classic\]"):
+        Arrays().examples("train", tmp_path)
+
+
+def test_pictures_that_do_not_fit() -> None:
+    def fit(*pictures: Any, **settings: Any) -> None:
+        ImageConfig(**settings).fit(lambda: iter([Example("a", p, 0, "row 1") for p in pictures]))
+
+    with pytest.raises(DataError, match="there are no training examples"):
+        fit()
+    with pytest.raises(DataError, match=r"row 1: has shape \(5,\); allowed: \(height, width\)"):
+        fit(np.zeros(5))
+    with pytest.raises(DataError, match="picture 1: has 3 x 2 pixels and 1 channels; the others 2 x 2 and 1"):
+        fit(np.zeros((2, 2)), np.zeros((3, 2)))
+    with pytest.raises(DataError, match="the pictures have 8 x 8 pixels, more than 7 x 9"):
+        fit(np.zeros((8, 8)), pad_to=(7, 9))
+    with pytest.raises(DataError, match="label 'c' is none of the training split's; .*known: a, b"):
+        PICTURES.encode_labels(["a", "c"])
+
+
+def test_a_damaged_image_processor(tmp_path: Path) -> None:
+    (tmp_path / "processor.json").write_text('{"name": "image", "shape": [1, 2]}')
+    with pytest.raises(DataError, match="is damaged: ValueError"):
+        ImageProcessor.load(tmp_path)
+
+
+def test_models_that_do_not_fit_the_data() -> None:
+    for config in (MLPConfig(), CNNConfig()):
+        with pytest.raises(RecipeError, match="recipe.processor: makes no"):
+            config.fit_to(TEXT)
+        with pytest.raises(RecipeError, match="no data has filled it in"):
+            config.build()
+    with pytest.raises(RecipeError, match=r"recipe.model.inputs: is 65, and the data has 64. Use 0"):
+        MLPConfig(inputs=65).fit_to(PICTURES)
+    with pytest.raises(RecipeError, match="nothing is left of 8 x 8 pixels after block 3"):
+        CNNConfig(channels=(4, 4, 4)).fit_to(PICTURES)

@@ -1,0 +1,163 @@
+"""Arrays, pictures and classes: what is read, how it is scaled, in which order it comes, and what is judged."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import groundup
+from groundup.core.assembly import load_processor
+from groundup.core.interfaces import DataContext, Example
+from groundup.data.arrays import Arrays, read_idx
+from groundup.data.indexed import open_indexed_stream
+from groundup.metrics.classification import judge, wilson_interval
+from groundup.processors.image import ImageConfig
+from groundup.tasks.classify import Classify
+
+
+def write_idx(path: Path, values: np.ndarray[Any, Any], kind: int = 8) -> Path:
+    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, kind, values.ndim, *values.shape)
+    content = header + values.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def digits(count: int = 200) -> list[Example]:
+    return Arrays().examples("train", Path())[:count]
+
+
+def context(split: Any, processor: Any, **changes: Any) -> DataContext:
+    task = Classify()
+    values: dict[str, Any] = {"split": split, "encode": lambda examples: task.encode(examples, processor)}
+    values |= {"encode_key": "", "end_id": 0, "sequence_length": 0, "batch_size": 8, "micro_batch": 8, "seed": 0}
+    return DataContext(**{**values, "cache": Path(), **changes})
+
+
+@pytest.mark.parametrize("name", ["pictures.idx", "pictures.gz"])
+def test_idx_files_are_read(tmp_path: Path, name: str) -> None:
+    values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.testing.assert_array_equal(read_idx(write_idx(tmp_path / name, values)), values)
+    wide = np.arange(6, dtype=">i4").reshape(2, 3)
+    np.testing.assert_array_equal(read_idx(write_idx(tmp_path / name, wide, 12)), wide)
+
+
+def test_an_npz_is_split_by_example(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=np.random.default_rng(0).random((300, 5, 5)), y=np.arange(300) % 3)
+    source = Arrays(path=str(path), validation_fraction=0.2)
+    sides = {split: {e.name for e in source.examples(split, tmp_path)} for split in ("train", "validation")}
+    assert not sides["train"] & sides["validation"]
+    assert len(sides["train"] | sides["validation"]) == 300
+    assert 40 <= len(sides["validation"]) <= 80
+    card = source.card(tmp_path)
+    assert card["shape"] == [5, 5]
+    assert sum(card["train"]["labels"].values()) == len(sides["train"])
+
+
+def test_files_held_out_by_name(tmp_path: Path) -> None:
+    pictures, labels = np.zeros((4, 2, 2), np.uint8), np.arange(4, dtype=np.uint8)
+    paths = {name: write_idx(tmp_path / name, v) for name, v in (("x", pictures), ("y", labels))}
+    fewer = {name: write_idx(tmp_path / name, v[:3]) for name, v in (("vx", pictures), ("vy", labels))}
+    source = Arrays(
+        **{"path": str(paths["x"]), "labels_path": str(paths["y"])},
+        **{"validation_path": str(fewer["vx"]), "validation_labels_path": str(fewer["vy"])},
+    )
+    assert len(source.examples("train", tmp_path)) == 4
+    assert [e.target for e in source.examples("validation", tmp_path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("normalise", ["unit", "standard", "none"])
+def test_pictures_are_scaled_by_the_training_split_and_padded(normalise: Any, tmp_path: Path) -> None:
+    examples = digits()
+    fitted = ImageConfig(normalise=normalise, pad_to=(12, 13)).fit(lambda: iter(examples))
+    assert fitted.input_shape == (1, 12, 13)
+    assert fitted.labels == tuple("0123456789")
+    values = fitted.encode_inputs([e.inputs for e in examples])
+    assert values.shape == (200, 1, 12, 13)
+    assert values[:, :, :2].abs().sum() == values[:, :, -2:].abs().sum() == values[..., :2].abs().sum() == 0
+    inside = values[:, :, 2:10, 2:10]
+    raw = torch.from_numpy(np.stack([e.inputs for e in examples]))[:, None]
+    expected = {"unit": raw / 16, "none": raw, "standard": (raw - raw.mean()) / raw.std(unbiased=False)}
+    torch.testing.assert_close(inside, expected[normalise])
+    fitted.save(tmp_path)
+    again = load_processor(tmp_path)
+    torch.testing.assert_close(again.encode_inputs([examples[0].inputs]), values[:1])  # type: ignore[attr-defined]
+
+
+def test_colour_pictures_have_their_channels_first() -> None:
+    colours = [Example("a", np.full((2, 3, 3), 7.0), "x"), Example("b", np.zeros((2, 3, 3)), "y")]
+    fitted = ImageConfig(normalise="standard").fit(lambda: iter(colours))
+    assert fitted.input_shape == (3, 2, 3)
+    assert fitted.encode_labels(["y", "x"]).tolist() == [1, 0]
+
+
+def test_every_epoch_has_each_example_once_in_another_order_whatever_the_micro_batch() -> None:
+    examples = digits(24)
+    processor = ImageConfig().fit(lambda: iter(examples))
+    orders = {}
+    for micro_batch in (2, 8):
+        stream = open_indexed_stream(examples, context("train", processor, micro_batch=micro_batch))
+        batches = [next(stream)["inputs"].flatten(1) for _ in range(48 // micro_batch)]
+        orders[micro_batch] = torch.cat(batches)
+    assert torch.equal(orders[2], orders[8])
+    first, second = orders[8][:24], orders[8][24:]
+    assert not torch.equal(first, second)
+    assert torch.equal(first.sum(1).sort().values, second.sum(1).sort().values)
+
+
+def test_validation_comes_once_and_in_order() -> None:
+    examples = digits(21)
+    processor = ImageConfig().fit(lambda: iter(examples))
+    batches = list(open_indexed_stream(examples, context("validation", processor)))
+    assert [len(batch["labels"]) for batch in batches] == [8, 8, 5]
+    labels = torch.cat([batch["labels"] for batch in batches])
+    assert torch.equal(labels, processor.encode_labels([e.target for e in examples]))
+
+
+def test_the_loss_is_torchs_and_a_sum() -> None:
+    torch.manual_seed(0)
+    outputs, labels = torch.randn(9, 4), torch.randint(4, (9,))
+    task = Classify(label_smoothing=0.1)
+    loss = task.loss(outputs, {"labels": labels})
+    expected = F.cross_entropy(outputs, labels, label_smoothing=0.1)
+    torch.testing.assert_close(loss.terms["label"].total / loss.terms["label"].count, expected)
+    summary = task.summarise({"label": (float(loss.terms["label"].total), 9.0), "right": (6.0, 1.0)})
+    assert summary == {"loss": pytest.approx(float(expected)), "accuracy": pytest.approx(6 / 9)}
+
+
+def test_the_judgement() -> None:
+    chances = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.9, 0.1]])
+    found = judge(chances, np.array([0, 1, 1, 0]))
+    assert found.metrics["accuracy"] == 0.75
+    assert found.metrics["balanced_accuracy"] == 0.75
+    assert found.confusion.tolist() == [[2, 0], [1, 1]]
+    assert found.metrics["expected_calibration_error"] == pytest.approx((0.2 + 0.6 + 0.3 + 0.1) / 4)
+    assert wilson_interval(0, 10)[0] == 0.0
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe, 1998, table I
+
+
+def test_a_classifier_from_recipe_to_prediction(tmp_path: Path) -> None:
+    recipe = {
+        **{"name": "tiny", "model": {"name": "cnn", "channels": [4], "hidden": [16]}, "task": "classify"},
+        **{"processor": {"name": "image", "pad_to": [10, 10]}, "data": "arrays"},
+        **{"optim": {"lr": 3e-3, "warmup_steps": 0}, "budget": {"batch_size": 32, "steps": 20}},
+        **{"every": {"evaluate": 10, "save": 10}, "machine": {"precision": "fp32", "threads": 1}},
+    }
+    run = groundup.train(recipe, runs=tmp_path)
+    found = groundup.evaluate(run.folder)["runs"][0]["evaluation"]
+    assert found["metrics"]["accuracy"] > 0.3
+    held_out = Arrays().examples("validation", tmp_path)[:3]
+    answers = groundup.predict(run.folder, [e.inputs for e in held_out])
+    assert set(answers) <= set("0123456789")
+    best = groundup.predict(run.folder, held_out[0].inputs, top=2)
+    assert best[0][0] == answers[0]
+    assert best[0][1] >= best[1][1]
+    assert "examples_per_s" in (run.folder / "metrics.jsonl").read_text()
+    assert "examples a second" in (run.folder / "report.html").read_text()
