@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 
 quickstart: setup
 	$(BIN)/groundup train recipes/quickstart/pretrain.yaml recipes/quickstart/finetune.yaml
-	$(BIN)/groundup evaluate runs/quickstart-pretrain runs/quickstart-finetune
+	$(BIN)/groundup evaluate runs/quickstart-pretrain runs/quickstart-finetune --limit 40
 
 test: setup
 	$(BIN)/pytest -m 'not slow' -n 2

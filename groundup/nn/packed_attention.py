@@ -11,8 +11,9 @@ Shape legend: N tokens, H heads, G key and value heads, D head dimension, S boun
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,8 @@ _STEP = 64  # in bfloat16, lengths are rounded up to a multiple: kernels are mad
 _UNSEEN = 1e4  # the logarithm of a norm that makes every probability 0
 
 
-class _Run(NamedTuple):
+@dataclass(frozen=True)
+class _Run:
     """Adjacent documents of one length: the first token, how many, their length, and that length rounded up."""
 
     start: int
@@ -193,7 +195,7 @@ def _packed_backward(
             run.write(part, whole)
     grad_query, grad_key, grad_value = (x[:tokens] for x in grads)
     if groups > 1:
-        grad_key, grad_value = (x.unflatten(1, (-1, groups)).sum(2) for x in (grad_key, grad_value))
+        grad_key, grad_value = (x.view(tokens, -1, groups, x.shape[2]).sum(2) for x in (grad_key, grad_value))
     return grad_query.contiguous(), grad_key.contiguous(), grad_value.contiguous()
 
 
