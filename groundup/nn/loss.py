@@ -48,12 +48,11 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     """Return the cross-entropy of each token in nats, (M,), 0 where the target is -100. For evaluation: no gradient."""
     with torch.no_grad():
         hidden, weight = _cast(hidden), _cast(weight)
-        size = _chunk_size(weight)
-        parts = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
-        losses = [
-            F.cross_entropy(_widen(F.linear(h, weight)), t, ignore_index=_IGNORED, reduction="none") for h, t in parts
-        ]
-        return torch.cat(losses)
+        losses = hidden.new_zeros(len(hidden), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)
+        for part in torch.split((targets != _IGNORED).nonzero()[:, 0], _chunk_size(weight)):
+            logits = _widen(F.linear(hidden.index_select(0, part), weight))
+            losses[part] = F.cross_entropy(logits, targets[part], reduction="none")
+        return losses
 
 
 def _only_trained(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
