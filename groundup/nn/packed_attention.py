@@ -10,19 +10,16 @@ Shape legend: N tokens, H heads, G key and value heads, D head dimension, S boun
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from types import ModuleType
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-try:
-    from torch.nn.attention import varlen
-except ImportError:  # a torch without it: the mask serves
-    varlen = None  # type: ignore[assignment]
 
 __all__ = ["packed_attention"]
 
@@ -79,7 +76,8 @@ def packed_attention(
         return cast(Tensor, _packed(query, key, value, boundaries, scale, window or 0)[0])
     boundaries = boundaries.to(query.device, torch.int32)
     tokens, grouped = query.shape[0], query.shape[1] != key.shape[1]
-    if varlen is not None and query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+    varlen = _varlen() if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) else None
+    if varlen is not None:
         seen = (window - 1 if window else -1, 0)  # to the left and to the right of a token
         options: dict[str, Any] = {"scale": scale, "window_size": seen}
         if grouped:
@@ -89,6 +87,14 @@ def packed_attention(
     mask = _document_mask(boundaries, tokens, window)
     q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)[0].transpose(0, 1)
+
+
+def _varlen() -> ModuleType | None:
+    """Return torch's module, whose import takes seconds, or None in a torch without it: then the mask serves."""
+    try:
+        return importlib.import_module("torch.nn.attention.varlen")
+    except ImportError:
+        return None
 
 
 def _document_mask(boundaries: Tensor, tokens: int, window: int | None) -> Tensor:
