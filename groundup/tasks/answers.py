@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from groundup.core.interfaces import (
@@ -127,7 +128,7 @@ def _bits(answerer: _Answerer, questions: list[_Question], context_length: int) 
         [q.conversation(other.asked) for q, other in zip(questions, others, strict=True)]
     )
     nats = token_nll(answerer.model, right, context_length)
-    of_stops = sum(float(each[_stop(sequence)]) for each, sequence in zip(nats, right, strict=True))
+    of_stops = sum(float(each[_stop(sequence)].sum()) for each, sequence in zip(nats, right, strict=True))
     of_answers = sum(float(each.sum()) for each in nats)
     of_others = sum(sequence_nll(answerer.model, [last_run(sequence) for sequence in wrong], context_length))
     return {
@@ -137,10 +138,9 @@ def _bits(answerer: _Answerer, questions: list[_Question], context_length: int) 
     }
 
 
-def _stop(sequence: TokenSequence) -> int:
-    """Return where the token that ends the answer stands: the last one trained on."""
-    assert sequence.trained is not None
-    return int(np.flatnonzero(sequence.trained)[-1])
+def _stop(sequence: TokenSequence) -> NDArray[np.intp]:
+    """Return where the token that ends the answer stands, the last one trained on; empty where none is."""
+    return np.flatnonzero([] if sequence.trained is None else sequence.trained)[-1:]
 
 
 def _answer(answerer: _Answerer, questions: list[_Question]) -> list[str]:
