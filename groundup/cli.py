@@ -23,6 +23,7 @@ app.add_typer(runs_app, name="runs")
 
 RunsFolder = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value overrides, such as optim.lr=3e-4.")]
+_AFTER_A_SYSTEM_ERROR = "Saved checkpoints are untouched: put it right and start the same command again."
 Checkpoint = Annotated[str, typer.Option(help="best, last, or a step number.")]
 
 
@@ -205,3 +206,9 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if "--debug" in sys.argv or not error.strerror:
+            raise
+        where = error.filename or "the disk"
+        typer.secho(f"{where}: {error.strerror}. {_AFTER_A_SYSTEM_ERROR}", fg="red", err=True)
+        sys.exit(1)
