@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundup.core.errors import GroundupError, Interrupted
+from groundup.core.errors import GroundupError, in_words
 from groundup.core.logs import log_to_standard_error
 
 __all__ = ["app", "main"]
@@ -23,7 +23,6 @@ app.add_typer(runs_app, name="runs")
 
 RunsFolder = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value overrides, such as optim.lr=3e-4.")]
-_AFTER_A_SYSTEM_ERROR = "Saved checkpoints are untouched: put it right and start the same command again."
 Checkpoint = Annotated[str, typer.Option(help="best, last, or a step number.")]
 
 
@@ -197,18 +196,9 @@ def main() -> None:
     log_to_standard_error()
     try:
         app(standalone_mode=True)
-    except GroundupError as error:
-        if "--debug" in sys.argv:
+    except (GroundupError, OSError, KeyboardInterrupt) as error:
+        if "--debug" in sys.argv and not isinstance(error, KeyboardInterrupt):
             raise
-        typer.secho(str(error), fg=None if isinstance(error, Interrupted) else "red", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
-    except OSError as error:
-        if "--debug" in sys.argv or not error.strerror:
-            raise
-        where = error.filename or "the disk"
-        typer.secho(f"{where}: {error.strerror}. {_AFTER_A_SYSTEM_ERROR}", fg="red", err=True)
-        sys.exit(1)
+        message, code = in_words(error)
+        typer.secho(message, fg="red" if 0 < code < 130 else None, err=True, nl=bool(message))
+        sys.exit(code)

@@ -103,7 +103,10 @@ def prepare(machine: Machine) -> torch.device:
         torch.backends.cuda.matmul.allow_tf32 = machine.precision == "bf16"
     if machine.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        if machine.compile is True:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        else:  # the same without telling the compiler, whose import takes seconds
+            torch.set_deterministic_debug_mode("warn")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid
     return torch.device(machine.device)
 
