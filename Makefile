@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: help quickstart setup test fast lint learn bench docs clean
 help:
-	@echo "quickstart  set up, train a GPT from nothing, fine-tune it, judge it (about 7 minutes after the set-up)"
+	@echo "quickstart  set up, train a GPT from nothing, fine-tune it, judge it (six to seven minutes after the set-up)"
 	@echo "setup       make the environment"
 	@echo "test        set up and run every test;  fast: those that take seconds;  learn: those that train on real data"
 	@echo "lint        format check, lint, strict types;  bench: speed, side by side;  docs: run every snippet"
@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 
 quickstart: setup
 	$(BIN)/groundup train recipes/quickstart/pretrain.yaml recipes/quickstart/finetune.yaml
-	$(BIN)/groundup evaluate runs/quickstart-pretrain runs/quickstart-finetune
+	$(BIN)/groundup evaluate runs/quickstart-pretrain runs/quickstart-finetune --limit 40
 
 test: setup
 	$(BIN)/pytest -m 'not slow' -n 2

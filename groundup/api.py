@@ -13,7 +13,7 @@ from typing import Any, cast
 from groundup.core import assembly, devices
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, ModelConfig, Task, TextProcessor
-from groundup.core.model_folder import write_model_card, write_model_folder
+from groundup.core.model_folder import WEIGHTS, write_model_card, write_model_folder
 from groundup.core.predictor import Predictor
 from groundup.core.recipe import Recipe, as_dict, load_recipe
 from groundup.core.report import write_report
@@ -117,6 +117,9 @@ def _finish(run: Run) -> Run:
     if run.finished:
         step = run.checkpoints.newest_intact()
         run.event(step or 0, f"{run.folder}: finished already at step {step}; re-used")
+        if not (run.folder / "model" / WEIGHTS).is_file():
+            write_model_folder(run)
+            write_report([run.folder], run.folder / "report.html")
         return run
     trainer = Trainer(assembly.freeze(run))
     try:

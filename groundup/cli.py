@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundup.core.errors import GroundupError, Interrupted
+from groundup.core.errors import GroundupError, in_words
 from groundup.core.logs import log_to_standard_error
 
 __all__ = ["app", "main"]
@@ -196,12 +196,9 @@ def main() -> None:
     log_to_standard_error()
     try:
         app(standalone_mode=True)
-    except GroundupError as error:
-        if "--debug" in sys.argv:
+    except (GroundupError, OSError, KeyboardInterrupt) as error:
+        if "--debug" in sys.argv and not isinstance(error, KeyboardInterrupt):
             raise
-        typer.secho(str(error), fg=None if isinstance(error, Interrupted) else "red", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+        message, code = in_words(error)
+        typer.secho(message, fg="red" if 0 < code < 130 else None, err=True, nl=bool(message))
+        sys.exit(code)

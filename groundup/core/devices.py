@@ -21,7 +21,7 @@ from groundup.core.allocator import tune_allocator
 from groundup.core.errors import RecipeError
 from groundup.core.recipe import Machine
 
-__all__ = ["autocast", "describe_machine", "matmul_flops_per_s", "memory_bytes", "prepare", "resolve"]
+__all__ = ["autocast", "describe_machine", "eager", "matmul_flops_per_s", "memory_bytes", "prepare", "resolve"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 _BF16_ADVANTAGE = 1.5  # autocast itself costs casts: bf16 must multiply this much faster to win a whole step
@@ -103,7 +103,10 @@ def prepare(machine: Machine) -> torch.device:
         torch.backends.cuda.matmul.allow_tf32 = machine.precision == "bf16"
     if machine.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        if machine.compile is True:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        else:  # the same without telling the compiler, whose import takes seconds
+            torch.set_deterministic_debug_mode("warn")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid
     return torch.device(machine.device)
 
@@ -113,6 +116,14 @@ def autocast(machine: Machine) -> AbstractContextManager[Any]:
     if machine.precision != "bf16":
         return contextlib.nullcontext()
     return torch.autocast(machine.device, dtype=torch.bfloat16)
+
+
+def eager(machine: Machine) -> AbstractContextManager[Any]:
+    """Return the context in which a compiled model runs as it was written: its shapes differ in evaluation.
+
+    Nothing is done for a model that is not compiled: only to ask the compiler takes seconds.
+    """
+    return torch.compiler.set_stance("force_eager") if machine.compile is True else contextlib.nullcontext()
 
 
 def memory_bytes(device: torch.device) -> int:

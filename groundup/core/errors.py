@@ -15,6 +15,7 @@ __all__ = [
     "RunError",
     "TrainingError",
     "did_you_mean",
+    "in_words",
 ]
 
 
@@ -88,3 +89,18 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Return ``"did you mean 'x'? "`` with the nearest option, or the empty string."""
     close = difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}? " if close else ""
+
+
+def in_words(error: BaseException) -> tuple[str, int]:
+    """Return what to print for an error that is no bug of ours, and the exit code.
+
+    A reader that went away and a second Ctrl-C need no words.
+    """
+    if isinstance(error, GroundupError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "", 130
+    if isinstance(error, BrokenPipeError):
+        return "", 0
+    where, problem = getattr(error, "filename", None) or "the system", getattr(error, "strerror", None) or str(error)
+    return f"{where}: {problem}. Saved checkpoints are untouched: put it right and start the same command again.", 1

@@ -208,10 +208,6 @@ class TextProcessor(Processor, Protocol):
         """The Jinja source of the chat template, when one travels with the tokenizer."""
         ...
 
-    def with_chat_template(self, source: str | None) -> TextProcessor:
-        """Return the same tokenizer with another chat template."""
-        ...
-
 
 @runtime_checkable
 class LabelProcessor(Processor, Protocol):

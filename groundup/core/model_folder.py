@@ -19,13 +19,19 @@ from groundup.core.interfaces import ModelConfig, Task
 from groundup.core.recipe import dump_recipe
 from groundup.core.run import Run
 
-__all__ = ["write_model_card", "write_model_folder"]
+__all__ = ["WEIGHTS", "write_model_card", "write_model_folder"]
+
+WEIGHTS = "model.safetensors"
 
 
 def write_model_folder(run: Run) -> Path:
     """Write the weights of the run's best checkpoint to ``model/``, replacing what was there, and return the folder.
 
-    A model that ``transformers`` has no name for keeps its own names, and its config.json says so.
+    A model that ``transformers`` has no name for keeps its own names, and its config.json says so. The weights come
+    last: a folder that has them is whole.
+
+    Raises:
+        CheckpointError: If it could not be written, as on a full disk.
     """
     folder, step = run.folder / "model", run.pick("best")
     config = cast(ModelConfig, run.recipe.model)
@@ -37,13 +43,20 @@ def write_model_folder(run: Run) -> Path:
     processor = load_processor(run.folder / "processor")
     end = getattr(processor, "end_id", None)
     values |= {"dtype": "float32"} | ({} if end is None else {"bos_token_id": end, "eos_token_id": end})
-    folder.mkdir(exist_ok=True)
-    processor.save(folder)
-    run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
-    temporary = folder / ".model.safetensors"
-    run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
-    run.storage.rename(temporary, folder / "model.safetensors")
-    write_model_card(run)
+    try:
+        folder.mkdir(exist_ok=True)
+        processor.save(folder)
+        run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
+        write_model_card(run)
+        temporary = folder / ".model.safetensors"
+        run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
+        run.storage.rename(temporary, folder / WEIGHTS)
+    except OSError as error:
+        raise CheckpointError(
+            str(folder),
+            f"could not be written: {error.strerror or error}; the run's checkpoints are untouched",
+            "Free some space and start the same command again",
+        ) from error
     return folder
 
 

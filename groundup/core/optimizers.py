@@ -1,4 +1,4 @@
-"""PyTorch's own optimizers, with parameters grouped by one rule: matrices are decayed, vectors and scalars are not."""
+"""PyTorch's optimizers, with parameters grouped by one rule: matrices are decayed, vectors and scalars are not."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.recipe import Optim
+from groundup.nn.muon import Muon
 
 __all__ = ["Optimizers", "build_optimizers"]
-
-_MUON_MOMENTUM = 0.95
 
 
 class Optimizers:
@@ -83,15 +82,7 @@ def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]
         ]
         chosen = set(hidden)
         matrices = [p for p in matrices if p not in chosen]
-        parts.append(
-            torch.optim.Muon(
-                hidden,
-                lr=optim.lr,
-                weight_decay=optim.weight_decay,
-                momentum=_MUON_MOMENTUM,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+        parts.append(Muon(hidden, optim.lr, optim.weight_decay))
     groups = [
         {"params": params, "weight_decay": decay}
         for params, decay in ((matrices, optim.weight_decay), (others, 0.0))

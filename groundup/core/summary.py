@@ -17,6 +17,7 @@ __all__ = ["print_summary"]
 BAR = 26
 ROWS = 10
 CELL = 300  # characters of a cell that are looked at; the column then cuts them to its width
+PROSE = 200  # characters of a text that has the width to itself
 LONG = 40  # characters from which a text does not fit beside others
 
 
@@ -142,7 +143,7 @@ def _stacked(found: Mapping[str, Any]) -> RenderableType:
     for row in rows[:ROWS]:
         for index, (column, cell) in enumerate(zip(columns, row, strict=False)):
             text = Text(_one_line(cell), style="" if index else "bold")
-            text.truncate(CELL - 100, overflow="ellipsis")
+            text.truncate(PROSE, overflow="ellipsis")
             table.add_row(Text(column), text)
         table.add_row("", "")
     if len(rows) > ROWS:

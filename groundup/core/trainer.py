@@ -133,7 +133,7 @@ class Trainer:
 
     def _sample(self, prompts: tuple[str, ...]) -> list[dict[str, Any]]:
         options = {"max_new_tokens": 64, "temperature": 0.8, "seed": self.recipe.seed}
-        with torch.compiler.set_stance("force_eager"):
+        with devices.eager(self.recipe.machine):
             texts = [self.task.predict(self.model, prompt, self.parts.processor, **options) for prompt in prompts]
         self.model.train()
         rows = zip(prompts, texts, strict=True)
@@ -224,7 +224,7 @@ class Trainer:
         self.model.eval()
         stream = open_stream(self.run, self.parts, "validation")
         try:
-            with torch.compiler.set_stance("force_eager"):
+            with devices.eager(self.recipe.machine):
                 for number, batch in enumerate(stream):
                     if number == batches:
                         break

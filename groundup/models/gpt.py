@@ -25,6 +25,7 @@ from groundup.nn.attention import Attention, AttentionShape, Where
 from groundup.nn.cache import KeyValueCache, LayerCache
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
 from groundup.nn.mlp import MLP, Activation
+from groundup.nn.norm import RMSNorm
 from groundup.nn.rope import rotary_angles
 
 __all__ = ["GPT", "Block", "GPTConfig"]
@@ -354,7 +355,7 @@ class GPT(nn.Module):
 
 def _norm(config: GPTConfig) -> nn.Module:
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(config.width, config.norm_eps)
+        return RMSNorm(config.width, config.norm_eps)
     return nn.LayerNorm(config.width, config.norm_eps)
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.nn.cache import LayerCache
+from groundup.nn.norm import RMSNorm
 from groundup.nn.packed_attention import packed_attention
 from groundup.nn.rope import rotate
 
@@ -72,8 +73,8 @@ class Attention(nn.Module):
         self.value = nn.Linear(shape.width, keys, bias=shape.input_bias)
         self.output = nn.Linear(queries, shape.width, bias=shape.output_bias)
         eps = shape.qk_norm_eps
-        self.query_norm = None if eps is None else nn.RMSNorm(shape.head_dim, eps)
-        self.key_norm = None if eps is None else nn.RMSNorm(shape.head_dim, eps)
+        self.query_norm = None if eps is None else RMSNorm(shape.head_dim, eps)
+        self.key_norm = None if eps is None else RMSNorm(shape.head_dim, eps)
 
     def forward(self, x: Tensor, where: Where, cache: LayerCache | None = None) -> Tensor:
         """Return (B, T, C) from x (B, T, C)."""
@@ -83,6 +84,7 @@ class Attention(nn.Module):
             query, key = _normed(self.query_norm, query), _normed(self.key_norm, key)
         if where.rotary is not None:
             query, key = rotate(query, *where.rotary), rotate(key, *where.rotary)  # (B, T, H or G, D)
+        query, key = query.to(value.dtype), key.to(value.dtype)
         if cache is not None:
             out = self._cached(query, key, value, where, cache)
         elif where.boundaries is not None:
@@ -113,6 +115,6 @@ class Attention(nn.Module):
         return out.transpose(1, 2)
 
 
-def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """Normalise in the dtype of the weight, which autocast keeps finer than x, and return x's dtype."""
-    return norm(x.to(norm.weight.dtype)).to(x.dtype)  # type: ignore[no-any-return]
+def _normed(norm: RMSNorm, x: Tensor) -> Tensor:
+    """Normalise in the dtype of the weight, which autocast keeps finer than x."""
+    return norm(x.to(norm.weight.dtype))  # type: ignore[no-any-return]

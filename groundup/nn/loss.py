@@ -15,6 +15,7 @@ __all__ = ["linear_cross_entropy", "linear_cross_entropy_sum"]
 
 _CHUNK_BYTES = 32 * 2**20  # of float32 logits held at a time
 _IGNORED = -100
+_MULTIPLE = 256  # tokens
 
 
 def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -23,7 +24,7 @@ def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) ->
     Small logits are computed at once. Large ones are computed a chunk of tokens at a time, and their gradients with
     them, so that the memory is that of one chunk and the matrix products are no more than the plain computation's.
     ``torch.nn.functional.linear_cross_entropy`` does the same, but not under ``torch.compile`` in one graph, nor before
-    torch 2.13; this operator does both.
+    torch 2.13; this operator does both. Tokens that are not trained on are left out where they are many.
 
     Args:
         hidden: (M, C).
@@ -36,6 +37,7 @@ def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) ->
         (arXiv:2410.10989), section 3.
     """
     hidden, weight = _cast(hidden), _cast(weight)
+    hidden, targets = _only_trained(hidden, targets)
     if hidden.shape[0] * weight.shape[0] * 4 <= _CHUNK_BYTES:
         return F.cross_entropy(_widen(F.linear(hidden, weight)), targets, ignore_index=_IGNORED, reduction="sum")
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
@@ -46,12 +48,26 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     """Return the cross-entropy of each token in nats, (M,), 0 where the target is -100. For evaluation: no gradient."""
     with torch.no_grad():
         hidden, weight = _cast(hidden), _cast(weight)
-        size = _chunk_size(weight)
-        parts = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
-        losses = [
-            F.cross_entropy(_widen(F.linear(h, weight)), t, ignore_index=_IGNORED, reduction="none") for h, t in parts
-        ]
-        return torch.cat(losses)
+        losses = hidden.new_zeros(len(hidden), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)
+        for part in torch.split((targets != _IGNORED).nonzero()[:, 0], _chunk_size(weight)):
+            logits = _widen(F.linear(hidden.index_select(0, part), weight))
+            losses[part] = F.cross_entropy(logits, targets[part], reduction="none")
+        return losses
+
+
+def _only_trained(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Leave out tokens that are not trained on, where they are many; as many stay as make a multiple of 256.
+
+    In a chat most tokens are questions. Without the rounding every step would have another shape.
+    """
+    trained = (targets != _IGNORED).nonzero()[:, 0]
+    size = -(-max(1, len(trained)) // _MULTIPLE) * _MULTIPLE
+    if size > len(targets) - _MULTIPLE:
+        return hidden, targets
+    chosen = torch.cat((trained, trained.new_zeros(size - len(trained))))
+    kept = targets[chosen]
+    kept[len(trained) :] = _IGNORED
+    return hidden.index_select(0, chosen), kept
 
 
 def _cast(x: Tensor) -> Tensor:

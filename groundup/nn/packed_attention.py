@@ -10,25 +10,45 @@ Shape legend: N tokens, H heads, G key and value heads, D head dimension, S boun
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from types import ModuleType
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-try:
-    from torch.nn.attention import varlen
-except ImportError:  # a torch without it: the mask serves
-    varlen = None  # type: ignore[assignment]
-
 __all__ = ["packed_attention"]
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _SHORT = 512  # tokens; longer documents are the flash kernel's
-_Run = tuple[int, int, int]  # the first token, how many documents, the length of each
+_STEP = 64  # in bfloat16, lengths are rounded up to a multiple: kernels are made for each length and never given back
+_UNSEEN = 1e4  # the logarithm of a norm that makes every probability 0
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Adjacent documents of one length: the first token, how many, their length, and that length rounded up."""
+
+    start: int
+    count: int
+    length: int
+    padded: int
+
+    def window(self, x: Tensor) -> Tensor:
+        """View the tokens of x (N, heads, ...), and what follows to the rounded length: (count, heads, padded, ...)."""
+        count, padded = self.count, self.padded
+        return x[self.start : self.start + count * padded].view(count, padded, *x.shape[1:]).transpose(1, 2)
+
+    def write(self, part: Tensor, x: Tensor) -> None:
+        """Copy a part (count, heads, padded, ...) to its tokens in x (N, heads, ...)."""
+        count, length = self.count, self.length
+        own = x[self.start : self.start + count * length].view(count, length, *x.shape[1:])
+        own.copy_(part[:, :, :length].transpose(1, 2))
 
 
 def packed_attention(
@@ -56,7 +76,8 @@ def packed_attention(
         return cast(Tensor, _packed(query, key, value, boundaries, scale, window or 0)[0])
     boundaries = boundaries.to(query.device, torch.int32)
     tokens, grouped = query.shape[0], query.shape[1] != key.shape[1]
-    if varlen is not None and query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+    varlen = _varlen() if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) else None
+    if varlen is not None:
         seen = (window - 1 if window else -1, 0)  # to the left and to the right of a token
         options: dict[str, Any] = {"scale": scale, "window_size": seen}
         if grouped:
@@ -68,6 +89,14 @@ def packed_attention(
     return F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)[0].transpose(0, 1)
 
 
+def _varlen() -> ModuleType | None:
+    """Return torch's module, whose import takes seconds, or None in a torch without it: then the mask serves."""
+    try:
+        return importlib.import_module("torch.nn.attention.varlen")
+    except ImportError:
+        return None
+
+
 def _document_mask(boundaries: Tensor, tokens: int, window: int | None) -> Tensor:
     """Return (N, N) booleans: whether a token (row) sees another (column)."""
     where = torch.arange(tokens, device=boundaries.device, dtype=torch.int32)
@@ -77,28 +106,31 @@ def _document_mask(boundaries: Tensor, tokens: int, window: int | None) -> Tenso
     return mask & (distance < window) if window else mask
 
 
-def _runs(boundaries: Tensor, tokens: int) -> Iterator[_Run]:
-    """Yield each run of adjacent documents of one length; empty documents are skipped."""
+def _runs(boundaries: Tensor, tokens: int, step: int) -> Iterator[_Run]:
+    """Yield each run of adjacent documents of one length, alone where it is rounded up; empty ones are skipped."""
     starts = boundaries.tolist()
     lengths = [b - a for a, b in pairwise(starts)]
     if not starts or starts[0] != 0 or starts[-1] != tokens or min(lengths, default=0) < 0:
         raise ValueError(
             f"boundaries must rise from 0 to the number of tokens ({tokens}); got {starts[:3]}..{starts[-1:]}"
         )
-    start, count, size = 0, 0, 0
-    for length in (n for n in lengths if n):
-        if length != size and count:
-            yield start, count, size
-            start, count = start + count * size, 0
-        size, count = length, count + 1
-    if count:
-        yield start, count, size
+    start = 0
+    for length, group in groupby(n for n in lengths if n):
+        count, padded = len(list(group)), -(-length // step) * step
+        if padded == length:
+            yield _Run(start, count, length, length)
+        else:
+            yield from (_Run(start + n * length, 1, length, padded) for n in range(count))
+        start += count * length
 
 
-def _part(x: Tensor, run: _Run) -> Tensor:
-    """View the tokens of a run of x (N, heads, ...) as (documents, heads, length, ...)."""
-    start, count, length = run
-    return x[start : start + count * length].view(count, length, *x.shape[1:]).transpose(1, 2)
+def _step(query: Tensor) -> int:
+    return _STEP if query.dtype == torch.bfloat16 else 1
+
+
+def _extended(x: Tensor, step: int) -> Tensor:
+    """Return x (N, heads, D) with room behind it for the last document's length rounded up."""
+    return F.pad(x, (0, 0, 0, 0, 0, step - 1)) if step > 1 else x
 
 
 def _repeat(x: Tensor, groups: int) -> Tensor:
@@ -123,15 +155,16 @@ def _packed(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float, window: int
 ) -> tuple[Tensor, Tensor]:
     tokens, heads, _ = query.shape
-    groups = heads // key.shape[1]
+    groups, step = heads // key.shape[1], _step(query)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     lse = query.new_empty((tokens, heads), dtype=_lse_dtype(query))
-    for run in _runs(boundaries, tokens):
-        q, k, v = _part(query, run), _repeat(_part(key, run), groups), _repeat(_part(value, run), groups)
-        band = _band(run[2], window, query)
+    query, key, value = (_extended(x, step) for x in (query, key, value))
+    for run in _runs(boundaries, tokens, step):
+        q, k, v = run.window(query), _repeat(run.window(key), groups), _repeat(run.window(value), groups)
+        band = _band(run.padded, window, query)
         o, s = _flash(q, k, v, 0.0, band is None, attn_mask=band, scale=scale)
-        _part(out, run).copy_(o)
-        _part(lse, run).copy_(s)
+        run.write(o, out)
+        run.write(s, lse)
     return out, lse
 
 
@@ -147,31 +180,36 @@ def _packed_backward(
     scale: float,
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    groups = query.shape[1] // key.shape[1]
-    key, value = _repeat(key, groups), _repeat(value, groups)
+    tokens, groups, step = len(query), query.shape[1] // key.shape[1], _step(query)
+    everything = (grad, query, _repeat(key, groups), _repeat(value, groups), out)
+    grad, query, key, value, out = (_extended(x, step) for x in everything)
+    lse = F.pad(lse, (0, 0, 0, step - 1), value=_UNSEEN)
     grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
-    products = _Products(grad, query, key, value, out, lse, scale) if query.dtype == torch.bfloat16 else None
-    for run in _runs(boundaries, query.shape[0]):
-        start, count, length = run
-        band = _band(length, window, query)
-        if products is not None and band is None and length <= _SHORT:
-            for first in range(start, start + count * length, length):
-                products.write(slice(first, first + length), grads)
+    products = _Products(grad, query, key, value, out, lse, scale) if step > 1 else None
+    for run in _runs(boundaries, tokens, step):
+        band = _band(run.padded, window, query)
+        if products is not None and band is None and run.padded <= _SHORT:
+            for first in range(run.start, run.start + run.count * run.length, run.length):
+                products.write(slice(first, first + run.padded), run.length, grads)
             continue
-        q, k, v, g, o, s = (_part(x, run) for x in (query, key, value, grad, out, lse))
+        q, k, v, g, o, s = (run.window(x) for x in (query, key, value, grad, out, lse))
+        if run.padded > run.length:  # what follows the document has no part in it
+            g, s = g.clone(), s.clone()
+            g[:, :, run.length :], s[:, :, run.length :] = 0, _UNSEEN
         parts = _flash_backward(g, q, k, v, o, s, 0.0, band is None, attn_mask=band, scale=scale)
         for whole, part in zip(grads, parts, strict=True):
-            _part(whole, run).copy_(part)
-    grad_key, grad_value = (x.unflatten(1, (-1, groups)).sum(2) if groups > 1 else x for x in grads[1:])
-    return grads[0], grad_key, grad_value
+            run.write(part, whole)
+    grad_query, grad_key, grad_value = (x[:tokens] for x in grads)
+    if groups > 1:
+        grad_key, grad_value = (x.view(tokens, -1, groups, x.shape[2]).sum(2) for x in (grad_key, grad_value))
+    return grad_query.contiguous(), grad_key.contiguous(), grad_value.contiguous()
 
 
 class _Products:
     """The gradients of causal attention over short documents in bfloat16, by plain matrix products.
 
     These run at the rate of the processor's bfloat16 units, which torch 2.13's flash kernel does not reach backward.
-    Scores are computed again, in float32. All buffers have one size for all documents: sizes that change at every step
-    leave holes in memory that add up.
+    Scores are computed again, in float32.
     """
 
     def __init__(
@@ -186,8 +224,12 @@ class _Products:
         self.scores = query.new_empty(size, dtype=torch.float32)
         self.chances, self.slopes = query.new_empty(size), query.new_empty(size)
 
-    def write(self, here: slice, grads: list[Tensor]) -> None:
-        """Write the gradients of the document whose tokens are ``here`` to grads, each (N, H, D)."""
+    def write(self, here: slice, own: int, grads: list[Tensor]) -> None:
+        """Write the gradients of a document to grads, each (N, H, D).
+
+        Only the first ``own`` tokens of ``here`` are the document's; the others get zeros, which the next documents,
+        written after this one, replace.
+        """
         scale, query, key, grad = self.scale, self.query[:, here], self.key[:, here], self.grad[:, here]
         heads, length, _ = query.shape
         scores, chances, slopes = (
@@ -196,6 +238,7 @@ class _Products:
         wide_query, wide_key = self.wide_query[:, here], self.wide_key[:, here]
         torch.baddbmm(self.norm[:, here], wide_query, wide_key.mT, beta=-1, alpha=scale, out=scores)
         chances.copy_(scores.exp_().tril_())
+        chances[:, own:] = 0
         torch.baddbmm(self.drift[:, here], grad, self.value[:, here].mT, beta=-1, out=slopes)
         slopes.mul_(chances).mul_(scale)
         grad_query, grad_key, grad_value = (x[here].transpose(0, 1) for x in grads)

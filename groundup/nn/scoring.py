@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from groundup.core.interfaces import TokenSequence
 
-__all__ = ["device_of", "evaluating", "sequence_nll"]
+__all__ = ["device_of", "evaluating", "sequence_nll", "token_nll"]
 
 _MOST_LOGITS = 1 << 26  # at most so many at once (256 MiB in fp32), whatever the vocabulary
 
@@ -31,7 +32,14 @@ class _Window:
 def sequence_nll(
     model: nn.Module, sequences: Sequence[TokenSequence], context_length: int, rows: int = 16
 ) -> list[float]:
-    """Return the negative log-likelihood, in nats, of the trained tokens of each sequence.
+    """Return the negative log-likelihood, in nats, of the trained tokens of each sequence; see ``token_nll``."""
+    return [float(nats.sum()) for nats in token_nll(model, sequences, context_length, rows)]
+
+
+def token_nll(
+    model: nn.Module, sequences: Sequence[TokenSequence], context_length: int, rows: int = 16
+) -> list[NDArray[np.float64]]:
+    """Return, for each sequence of n tokens, (n,) the negative log-likelihood in nats of each; 0 where not trained.
 
     A sequence longer than the context is scored in windows that overlap by half: every token counts once, and each has
     at least half a context before it (or all there is).
@@ -43,7 +51,7 @@ def sequence_nll(
         context_length: The longest row, T.
         rows: At most so many rows at once; fewer where the vocabulary is large.
     """
-    totals = np.zeros(len(sequences))
+    found = [np.zeros(len(sequence.tokens)) for sequence in sequences]
     windows = [window for number, s in enumerate(sequences) for window in _windows(number, s, context_length)]
     windows.sort(key=lambda window: window.start - window.stop)  # longest first; rows of one batch are alike in length
     with evaluating(model):
@@ -53,8 +61,9 @@ def sequence_nll(
             batch = windows[first : first + _rows_that_fit(model, length, rows)]
             first += len(batch)
             for window, nats in zip(batch, _score(model, sequences, batch, length), strict=True):
-                totals[window.number] += nats
-    return [float(total) for total in totals]
+                scored = nats[window.scored_from - window.start : window.stop - window.start]
+                found[window.number][window.scored_from + 1 : window.stop + 1] = scored
+    return found
 
 
 @contextmanager
@@ -94,7 +103,9 @@ def _rows_that_fit(model: nn.Module, length: int, rows: int) -> int:
     return max(1, min(rows, _MOST_LOGITS // (length * widest)))
 
 
-def _score(model: nn.Module, sequences: Sequence[TokenSequence], batch: list[_Window], length: int) -> list[float]:
+def _score(
+    model: nn.Module, sequences: Sequence[TokenSequence], batch: list[_Window], length: int
+) -> NDArray[np.float64]:
     tokens = np.zeros((len(batch), length), dtype=np.int64)
     targets = np.full((len(batch), length), -100, dtype=np.int64)
     for row, window in enumerate(batch):
@@ -106,7 +117,7 @@ def _score(model: nn.Module, sequences: Sequence[TokenSequence], batch: list[_Wi
         targets[row, window.scored_from - window.start : window.stop - window.start] = wanted
     device = device_of(model)
     nats = _token_losses(model, torch.from_numpy(tokens).to(device), torch.from_numpy(targets).to(device))
-    return [float(value) for value in nats.double().sum(dim=1).cpu()]
+    return nats.double().cpu().numpy()
 
 
 def _token_losses(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from groundup.core.interfaces import (
@@ -23,7 +24,7 @@ from groundup.core.seeding import key
 from groundup.metrics.compression import bits_per_byte
 from groundup.metrics.rouge import rouge_l
 from groundup.nn.decoding import DecodingOptions
-from groundup.nn.scoring import sequence_nll
+from groundup.nn.scoring import sequence_nll, token_nll
 from groundup.processors.chat_template import ChatTemplate
 from groundup.processors.templates import TEMPLATES
 from groundup.tasks.writing import write
@@ -126,23 +127,20 @@ def _bits(answerer: _Answerer, questions: list[_Question], context_length: int) 
     wrong = answerer.template.encode_batch(
         [q.conversation(other.asked) for q, other in zip(questions, others, strict=True)]
     )
-    variants = {
-        "answer_bits_per_byte": right,
-        "answer_bits_per_byte_without_stop": [_without_stop(sequence) for sequence in right],
-        "answer_bits_per_byte_other_question": [last_run(sequence) for sequence in wrong],
-    }
+    nats = token_nll(answerer.model, right, context_length)
+    of_stops = sum(float(each[_stop(sequence)].sum()) for each, sequence in zip(nats, right, strict=True))
+    of_answers = sum(float(each.sum()) for each in nats)
+    of_others = sum(sequence_nll(answerer.model, [last_run(sequence) for sequence in wrong], context_length))
     return {
-        name: bits_per_byte(sum(sequence_nll(answerer.model, sequences, context_length)), size)
-        for name, sequences in variants.items()
+        "answer_bits_per_byte": bits_per_byte(of_answers, size),
+        "answer_bits_per_byte_without_stop": bits_per_byte(of_answers - of_stops, size),
+        "answer_bits_per_byte_other_question": bits_per_byte(of_others, size),
     }
 
 
-def _without_stop(sequence: TokenSequence) -> TokenSequence:
-    if sequence.trained is None or not sequence.trained.any():
-        return sequence
-    trained = sequence.trained.copy()
-    trained[np.flatnonzero(trained)[-1]] = False
-    return dataclasses.replace(sequence, trained=trained)
+def _stop(sequence: TokenSequence) -> NDArray[np.intp]:
+    """Return where the token that ends the answer stands, the last one trained on; empty where none is."""
+    return np.flatnonzero([] if sequence.trained is None else sequence.trained)[-1:]
 
 
 def _answer(answerer: _Answerer, questions: list[_Question]) -> list[str]:

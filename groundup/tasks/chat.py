@@ -62,7 +62,8 @@ class Chat(Task):
         """
         source = self._source(processor)
         ChatTemplate(source, processor)
-        return processor.with_chat_template(source)
+        with_template = getattr(processor, "with_chat_template", None)  # a processor of the user's may have none
+        return processor if with_template is None else with_template(source)
 
     def chat_template(self, processor: TextProcessor) -> ChatTemplate:
         """Return the template bound to a tokenizer: the one that was saved with it, else this task's.
@@ -70,7 +71,8 @@ class Chat(Task):
         Raises:
             DataError: If there is no such template, or it does not fit the tokenizer.
         """
-        return _bound(processor.chat_template or self._source(processor), processor)
+        bound: Any = processor  # an object, told apart by identity
+        return _bound(processor.chat_template or self._source(processor), bound)
 
     def _source(self, processor: TextProcessor) -> str:
         path = Path(self.template) if self.template and self.template not in TEMPLATES else None
@@ -132,7 +134,7 @@ class Chat(Task):
 
 
 @functools.lru_cache(maxsize=8)
-def _bound(source: str, processor: TextProcessor) -> ChatTemplate:
+def _bound(source: str, processor: Any) -> ChatTemplate:
     return ChatTemplate(source, processor)
 
 

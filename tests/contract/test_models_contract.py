@@ -201,3 +201,20 @@ def test_the_chunked_loss_is_the_plain_one(dtype: torch.dtype, bound: float, mon
     with torch.no_grad():
         assert abs(linear_cross_entropy_sum(hidden, weight, targets) - plain[0]) <= bound * abs(plain[0])
     assert torch.equal(both()[2], chunked[2])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 1.0])
+def test_leaving_out_untrained_tokens_changes_nothing(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(1500, 8, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(20, 8, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(20, (1500,)).masked_fill(torch.rand(1500) >= share, -100)
+
+    def both() -> list[Tensor]:
+        total = linear_cross_entropy_sum(hidden, weight, targets)
+        return [total, *torch.autograd.grad(total, (hidden, weight))]
+
+    shorter = both()
+    monkeypatch.setattr(loss, "_MULTIPLE", 2000)
+    for found, expected in zip(shorter, both(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from groundup.core.optimizers import Optimizers, build_optimizers
 from groundup.core.recipe import Optim
 from groundup.models.gpt import GPTConfig
+from groundup.nn import muon
 
 STEPS = 6
 OPTIMS = {
@@ -71,12 +72,12 @@ def test_muon_updates_hidden_matrices_as_torch_does_and_the_rest_with_adamw() ->
     one, other = small_model(), small_model()
     train(one, ours("muon", one))
     matrices, others = [p for p in other.parameters() if p.ndim > 1], [p for p in other.parameters() if p.ndim < 2]
-    muon = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.2, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    hidden = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.2, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     adamw = torch.optim.AdamW(others, lr=0.01, weight_decay=0.0, betas=(0.9, 0.95))
     for step in range(STEPS):
         for parameter, gradient in zip(other.parameters(), gradients(step, other), strict=True):
             parameter.grad = gradient
-        muon.step()
+        hidden.step()
         adamw.step()
     assert_same_weights(one, other, rtol=1e-5, atol=1e-6)
 
@@ -151,3 +152,25 @@ def test_frozen_parameters_are_left_alone() -> None:
     assert all(
         parameter is not frozen for part in parts for group in part.param_groups for parameter in group["params"]
     )
+
+
+@pytest.mark.parametrize("shapes", [[(8, 8)] * 3, [(4, 8), (8, 4), (4, 8), (6, 6)]])
+def test_muon_orthogonalises_matrices_of_one_shape_together_as_torch_does_one_by_one(
+    shapes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "_LARGEST", 70)  # so that batches are cut as well
+    torch.manual_seed(0)
+    mine = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    its = [nn.Parameter(p.detach().clone()) for p in mine]
+    one = muon.Muon(mine, 0.01, 0.2)
+    other = torch.optim.Muon(its, lr=0.01, weight_decay=0.2, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        for p, q in zip(mine, its, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        one.step()
+        other.step()
+    for p, q in zip(mine, its, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=2e-3)  # products in bf16
+        assert one.state[p].keys() == other.state[q].keys()
+        assert torch.equal(one.state[p]["momentum_buffer"], other.state[q]["momentum_buffer"])

@@ -120,7 +120,7 @@ def test_the_saved_folder_opens_with_the_tokenizers_library(processor: TextProce
 
 def test_a_chat_template_travels_with_it(processor: TextProcessor, tmp_path: Path) -> None:
     source = "{{ messages[0].content }}\r\n好\n"
-    processor.with_chat_template(source).save(tmp_path)
+    processor.with_chat_template(source).save(tmp_path)  # type: ignore[attr-defined]
     assert load_processor(tmp_path).chat_template == source
     processor.save(tmp_path)
     assert load_processor(tmp_path).chat_template is None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 import groundup
 from groundup import api
-from groundup.core.errors import RecipeError, RunError
+from groundup.core.errors import CheckpointError, RecipeError, RunError
 from groundup.core.recipe import load_recipe
+from groundup.core.storage import Storage
 
 
 def test_the_package_offers_the_verbs() -> None:
@@ -34,6 +37,28 @@ def test_a_run_from_training_to_prediction(recipe: dict[str, Any], tmp_path: Pat
     assert several[0] == groundup.load(run.folder, "6")("The ", max_new_tokens=5, temperature=0.0)
     assert len(several) == 2
     assert "".join(predictor.stream("The ", max_new_tokens=5, temperature=0.0)) == several[0]
+
+
+def test_a_full_disk_after_training_loses_nothing(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes = Storage.write_bytes
+
+    def full(self: Storage, path: Path, content: bytes) -> None:
+        if path.parent.name == "model" and path.name == ".model.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_bytes(self, path, content)
+
+    monkeypatch.setattr(Storage, "write_bytes", full)
+    with pytest.raises(CheckpointError, match="No space left on device; the run's checkpoints are untouched"):
+        groundup.train(recipe, runs=tmp_path)
+    monkeypatch.undo()
+    again = groundup.train(recipe, runs=tmp_path)
+    assert again.finished
+    trained = again.checkpoints.load(6).model
+    written = load_file(again.folder / "model" / "model.safetensors")
+    assert sum(t.numel() for t in written.values()) == sum(t.numel() for t in trained.values())
+    assert (again.folder / "report.html").is_file()
 
 
 def test_steps_of_ones_own(recipe: dict[str, Any], tmp_path: Path) -> None:

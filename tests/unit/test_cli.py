@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sys
@@ -166,6 +167,20 @@ def test_user_errors_end_with_a_message_and_a_code(
     err = capsys.readouterr().err
     assert expected in err
     assert "Traceback" not in err
+
+
+def test_an_error_of_the_system_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/small/metrics.jsonl")
+
+    monkeypatch.setattr(type(cli.app), "__call__", fail)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1
+    expected = "runs/small/metrics.jsonl: No space left on device. Saved checkpoints are untouched"
+    assert expected in capsys.readouterr().err
 
 
 def test_broken_pipes_and_a_second_ctrl_c_end_quietly(monkeypatch: pytest.MonkeyPatch) -> None:

