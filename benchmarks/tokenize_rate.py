@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from groundup.core.interfaces import Document, TokenSequence
+from groundup.core.records import Document, TokenSequence
 from groundup.core.registry import lookup
 from groundup.data.shards import prepare_shards
 

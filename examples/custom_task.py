@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from groundup.core.interfaces import Batch, Loss, Term
+from groundup.core.interfaces import Batch
+from groundup.core.records import Loss, Term
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.tasks.language_modeling import LanguageModeling

@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from groundup.core.interfaces import Message
 from groundup.core.predictor import Predictor
+from groundup.core.records import Message
 
 __all__ = ["converse"]
 

@@ -22,8 +22,19 @@ PACKAGE = ROOT / "groundup"
 FILES = sorted(PACKAGE.rglob("*.py"))
 PLUGIN_FOLDERS = ("models", "tasks", "data", "processors", "adapters")
 TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
-    (0, ("core.errors", "core.settings", "core.registry", "core.recipe")),
-    (1, ("core.interfaces", "core.storage", "core.seeding", "core.schedules", "core.allocator", "core.devices")),
+    (0, ("core.errors", "core.settings", "core.registry", "core.yaml_text", "core.recipe")),
+    (
+        1,
+        (
+            "core.records",
+            "core.interfaces",
+            "core.storage",
+            "core.seeding",
+            "core.schedules",
+            "core.allocator",
+            "core.devices",
+        ),
+    ),
     (1, ("core.parallel", "core.optimizers", "nn", "metrics")),
     (2, PLUGIN_FOLDERS),
     (3, ("core", "planning", "checks", "explain", "export")),
@@ -31,7 +42,10 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (5, ("cli", "__main__", "conversation", "serve", "templates", "")),
 )
 # A chat is encoded with the template that travels with the tokenizer, and text is decoded while it streams.
+# Labels belong to the task, and travel with what reads the inputs.
 SIDEWAYS = {
+    ("tasks", "processors.labelled"),
+    ("tasks", "processors.targets"),
     ("tasks", "processors.chat_template"),
     ("tasks", "processors.streaming"),
     ("tasks", "processors.templates"),

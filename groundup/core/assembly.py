@@ -8,19 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import platformdirs
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.core import devices, registry
 from groundup.core.errors import CheckpointError, RunError
 from groundup.core.interfaces import (
-    Conversation,
+    Batch,
     DataContext,
     DataSource,
     ModelConfig,
@@ -31,6 +33,7 @@ from groundup.core.interfaces import (
     Task,
 )
 from groundup.core.recipe import Recipe
+from groundup.core.records import Conversation, Example
 from groundup.core.run import Run
 from groundup.core.seeding import reseed
 
@@ -80,14 +83,17 @@ def load_processor(folder: Path) -> Processor:
 def make_processor(recipe: Recipe, folder: Path) -> Processor:
     """Return the run's processor: the one saved in ``folder``, the base run's, or one fitted now and saved there."""
     if not (folder / "processor.json").is_file():
+        source = cast(DataSource, recipe.data)
+
+        def examples() -> Iterator[Any]:
+            return iter(source.examples("train", cache_folder()))
+
         if recipe.init.run is not None:
             processor = load_processor(Path(recipe.init.run) / "processor")
         else:
-            source, config = cast(DataSource, recipe.data), cast(ProcessorConfig, recipe.processor)
-            processor = config.fit(
-                lambda: _texts(source) if config.reads == "texts" else iter(source.examples("train", cache_folder()))
-            )
-        processor = cast(Processor, cast(Task, recipe.task).fit_processor(processor))
+            config = cast(ProcessorConfig, recipe.processor)
+            processor = config.fit(lambda: _texts(source) if config.reads == "texts" else examples())
+        processor = cast(Processor, cast(Task, recipe.task).fit_processor(processor, examples))
         folder.mkdir(parents=True, exist_ok=True)
         processor.save(folder)
     return load_processor(folder)
@@ -101,7 +107,10 @@ def freeze(run: Run) -> Run:
     """
     recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
-    model = cast(ModelConfig, recipe.model).fit_to(processor)
+    model = cast(ModelConfig, recipe.model)
+    if recipe.init.run is not None and "outputs" in type(model).model_fields:
+        model = model.model_copy(update={"outputs": 0})  # this data may have other classes than the base run's
+    model = model.fit_to(processor)
     machine = devices.resolve(recipe.machine, recipe.budget.batch_size, _training_flops(recipe, model))
     frozen = recipe.model_copy(update={"model": model, "machine": machine})
     if frozen != recipe:
@@ -121,7 +130,7 @@ def _texts(source: DataSource) -> Iterator[str]:
         if isinstance(example, Conversation):
             yield from (message.content for message in example.messages)
         else:
-            yield example.text
+            yield str(example.inputs) if isinstance(example, Example) else example.text
 
 
 def assemble(run: Run, device: torch.device) -> Parts:
@@ -132,24 +141,30 @@ def assemble(run: Run, device: torch.device) -> Parts:
     model = cast(ModelConfig, recipe.model).build()
     if recipe.init.run is not None:
         base = Run.open(Path(recipe.init.run))
-        load_weights(
-            model,
-            base.checkpoints.load(base.pick(recipe.init.checkpoint), with_optimizer=False).model,
-            str(base.folder),
-        )
+        weights = base.checkpoints.load(base.pick(recipe.init.checkpoint), with_optimizer=False).model
+        load_weights(model, weights, str(base.folder), new_head=_new_head(base, processor))
     if recipe.init.train_layers is not None:
         _freeze_all_but(model, recipe.init.train_layers)
     dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32
     return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data))
 
 
-def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Copy weights by name, every one of them.
+def _new_head(base: Run, processor: Processor) -> bool:
+    """Whether other classes, or numbers, are predicted than the base run predicts."""
+    own, before = (getattr(p, "targets", None) for p in (processor, load_processor(base.folder / "processor")))
+    return own is not None and (before is None or (own.kind, own.labels) != (before.kind, before.labels))
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str, *, new_head: bool = False) -> None:
+    """Copy weights by name, every one of them; with ``new_head`` all but those of the module ``head``.
 
     Raises:
         CheckpointError: If a name or a shape does not fit; the message names the first.
     """
     own = model.state_dict()
+    if new_head:
+        weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
+        weights |= {name: value for name, value in own.items() if name.startswith("head.")}
     for name in [*own, *weights]:
         if name not in weights or name not in own:
             side = "lacks" if name not in weights else "has an unknown"
@@ -178,8 +193,12 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
     """Return the micro-batches of a split as the run's recipe orders them."""
     recipe, task, processor = run.recipe, parts.task, parts.processor
     digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
-    for path in sorted((run.folder / "processor").iterdir()):
+    for path in sorted(p for p in (run.folder / "processor").rglob("*") if p.is_file()):
         digest.update(path.name.encode() + path.read_bytes())
+
+    def augment(batch: Batch, samples: NDArray[np.int64], partners: Callable[[], Batch]) -> Batch:
+        return task.augment(batch, samples, partners, processor, recipe.seed)
+
     context = DataContext(
         split=split,
         encode=lambda examples: task.encode(examples, processor),
@@ -191,5 +210,6 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
         seed=recipe.seed,
         cache=cache_folder(),
         workers=recipe.machine.workers if split == "train" else 0,
+        augment=augment if split == "train" and task.augments else None,
     )
     return parts.source.open(context)

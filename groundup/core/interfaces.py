@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from groundup.core.errors import CheckpointError
+from groundup.core.records import Evaluation, Loss, TokenSequence
 from groundup.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,113 +23,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
-    "Conversation",
     "DataContext",
     "DataSource",
-    "Document",
-    "Evaluation",
     "EvaluationContext",
-    "Example",
+    "InputProcessor",
     "LabelProcessor",
-    "Loss",
-    "Message",
     "ModelConfig",
     "Processor",
     "ProcessorConfig",
-    "Report",
     "Split",
     "Stream",
-    "Table",
+    "Targets",
     "Task",
-    "Term",
     "TextProcessor",
-    "TokenSequence",
 ]
 
 Batch = dict[str, Tensor]
 Split = Literal["train", "validation"]
-
-
-# ---------------------------------------------------------------------------------------------------------- examples
-@dataclass(frozen=True)
-class Document:
-    """A text to learn from. ``name`` is unique in its source; ``origin`` says where it was read (file, line)."""
-
-    name: str
-    text: str
-    origin: str = ""
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation; ``role`` is system, user, assistant or tool."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """Turns in order. ``group`` is the document it was made from, for splits without leakage."""
-
-    name: str
-    messages: tuple[Message, ...]
-    origin: str = ""
-    group: str = ""
-
-
-@dataclass(frozen=True)
-class Example:
-    """Something to predict from, such as a picture's pixels, and what is to be predicted, or None."""
-
-    name: str
-    inputs: Any
-    target: Any = None
-    origin: str = ""
-
-
-@dataclass(frozen=True)
-class TokenSequence:
-    """What a task makes of one example: tokens (T,) and, where not all are trained on, which are (T,) as booleans.
-
-    ``trained[i]`` says whether the model is to learn to *produce* ``tokens[i]``; ``None`` means every token but the
-    first.
-    """
-
-    tokens: NDArray[np.int32]
-    trained: NDArray[np.bool_] | None = None
-
-
-# -------------------------------------------------------------------------------------------------------------- loss
-@dataclass(frozen=True)
-class Term:
-    """One part of a loss: ``total`` is a SUM over ``count`` tokens, images or pairs; ``weight`` scales its mean."""
-
-    total: Tensor
-    count: Tensor
-    weight: float = 1.0
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The terms to minimise, and sums for metrics that are only watched (each a scalar tensor)."""
-
-    terms: dict[str, Term]
-    metrics: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one optimizer step did. Losses are means over the global batch, in the task's unit (nats a token)."""
-
-    step: int
-    loss: float
-    losses: dict[str, float]
-    learning_rate: float
-    gradient_norm: float
-    count: int  # tokens (or images, pairs) trained on in this step
-    samples_seen: int
-    skipped: bool = False
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
@@ -210,30 +121,68 @@ class TextProcessor(Processor, Protocol):
 
 
 @runtime_checkable
-class LabelProcessor(Processor, Protocol):
-    """Turns inputs of one shape into tensors, and labels into class numbers 0 .. len(labels) - 1."""
+class InputProcessor(Processor, Protocol):
+    """Turns raw inputs, such as pictures, into tensors of one shape; 0 stands for a length that varies."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one input, without the batch."""
+        """The shape of one input: (C, H, W) of pictures, (0, F) of frames, (I,) of a table's numbers."""
         ...
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The classes' names, as they stand in the data."""
-        ...
+    def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
+        """Return tensors by the names that models read them by, one row an input.
 
-    def encode_inputs(self, inputs: Sequence[Any]) -> Tensor:
-        """Return (N, *input_shape) float32."""
-        ...
-
-    def encode_labels(self, targets: Sequence[Any]) -> Tensor:
-        """Return (N,) int64.
+        ``inputs`` (N, *input_shape) float32, padded with zeros where the length varies, which ``lengths`` (N,) int64
+        then gives; ``categories`` (N, M) int64 for the categorical columns of a table.
 
         Raises:
-            DataError: If a label was not there when the processor was fitted.
+            DataError: If an input cannot be read or does not fit.
         """
         ...
+
+
+class Targets(Protocol):
+    """What is predicted, as tensors: learned from the training split, saved with the processor."""
+
+    kind: str
+    outputs: int
+    labels: tuple[str, ...]
+
+    def encode(self, targets: Sequence[Any]) -> Tensor:
+        """Return one row for each target.
+
+        Raises:
+            DataError: If a target means nothing to a model trained on the training split.
+        """
+        ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class LabelProcessor(Processor, Protocol):
+    """A processor of inputs with the targets that belong to them; ``processors.labelled`` is the one there is."""
+
+    inputs: Any
+    targets: Targets
+    max_length: int
+
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def vocabulary_size(self) -> int: ...
+
+    @property
+    def category_sizes(self) -> tuple[int, ...]: ...
+
+    @property
+    def outputs(self) -> int: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def encode_inputs(self, inputs: Sequence[Any]) -> Batch: ...
 
 
 class ProcessorConfig(Settings, ABC):
@@ -251,6 +200,9 @@ class ProcessorConfig(Settings, ABC):
         """Return the processor that ``Processor.save`` wrote to ``folder``."""
 
 
+Augment = Callable[[Batch, "NDArray[np.int64]", Callable[[], Batch]], Batch]
+
+
 @dataclass(frozen=True)
 class DataContext:
     """What a data source is opened with.
@@ -263,6 +215,7 @@ class DataContext:
         encode: The task's ``encode`` with the processor bound: token sequences, or tensors of all examples stacked.
         encode_key: Changes whenever ``encode`` would give other tokens; part of the name of the cached shards.
         cache: A folder for prepared shards, shared by runs.
+        augment: The task's ``augment`` with the processor bound, or None where nothing is augmented.
     """
 
     split: Split
@@ -277,6 +230,7 @@ class DataContext:
     workers: int = 0
     rank: int = 0
     world: int = 1
+    augment: Augment | None = None
 
 
 class Stream(ABC):
@@ -326,24 +280,6 @@ class DataSource(Settings, ABC):
 
 # -------------------------------------------------------------------------------------------------------- evaluation
 @dataclass(frozen=True)
-class Table:
-    """A titled table for the printed summary and the report. Cells are text or numbers."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str | float | int | None, ...]]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What judging a model found: plain numbers by name (units in the names), and tables to read."""
-
-    metrics: dict[str, float]
-    tables: list[Table] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class EvaluationContext:
     """What a task judges a model with.
 
@@ -382,13 +318,37 @@ class Task(Settings, ABC):
     def batch_spec(self) -> dict[str, str]:
         """Keys, dtypes and shapes of a batch, such as ``{"tokens": "int64 (B, T)"}``."""
 
-    def fit_processor(self, processor: Any) -> Any:
-        """Return the processor completed with what this task reads it by, such as a chat template."""
+    def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Any:
+        """Return the processor completed with what this task reads it by, such as a chat template or the classes.
+
+        Args:
+            processor: As the recipe says, or the base run's.
+            examples: Iterates over the training split.
+        """
         return processor
 
     @abstractmethod
     def encode(self, examples: Sequence[Any], processor: Any) -> list[TokenSequence] | Batch:
         """Return what is learned from each example: token sequences, or tensors with one row an example."""
+
+    @property
+    def augments(self) -> bool:
+        """Whether ``augment`` does anything."""
+        return False
+
+    def augment(
+        self, batch: Batch, samples: NDArray[np.int64], partners: Callable[[], Batch], processor: Any, seed: int
+    ) -> Batch:
+        """Return a training micro-batch changed at random, each sample by a generator keyed by its number alone.
+
+        Args:
+            batch: What ``encode`` gave, one row a sample. Not to be changed in place.
+            samples: (B,) the samples' numbers, counted from the start of the run: what draws are keyed by.
+            partners: Returns as many other training examples, chosen by key, for mixtures of two.
+            processor: The run's processor.
+            seed: The run's seed.
+        """
+        return batch
 
     @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, Any]:

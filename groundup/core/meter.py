@@ -10,8 +10,9 @@ from typing import Any, cast
 import torch
 
 from groundup.core import devices
-from groundup.core.interfaces import ModelConfig, Report, Task
+from groundup.core.interfaces import ModelConfig, Task
 from groundup.core.recipe import Recipe
+from groundup.core.records import Report
 
 __all__ = ["Meter", "StopRequest"]
 

@@ -41,7 +41,7 @@ class Optimizers:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every state tensor as ``"<parameter>/<state>"``."""
-        return {f"{self._names[p]}/{key}": torch.as_tensor(value) for p, key, value in self._states()}
+        return {f"{self._names[p]}/{key}": torch.as_tensor(value).contiguous() for p, key, value in self._states()}
 
     def _states(self) -> Iterator[tuple[Any, str, Any]]:
         for part in self.parts:
@@ -51,7 +51,7 @@ class Optimizers:
                         yield parameter, key, value
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what ``state_dict`` returned, with the tensors' own dtypes.
+        """Restore what ``state_dict`` returned, with the tensors' own dtypes and the parameters' memory formats.
 
         Everything goes to the parameter's device: fused optimizers keep even the count of steps there.
         """
@@ -63,7 +63,8 @@ class Optimizers:
         for name, value in tensors.items():
             owner, _, key = name.rpartition("/")
             part, parameter = owners[owner]
-            part.state[parameter][key] = value.to(parameter.device, copy=True)
+            own = torch.empty_like(parameter, dtype=value.dtype) if value.shape == parameter.shape else value
+            part.state[parameter][key] = own.copy_(value) if own is not value else value.to(parameter.device, copy=True)
 
 
 def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizers:

@@ -13,7 +13,8 @@ from torch import nn
 from groundup.core import devices
 from groundup.core.assembly import cache_folder, load_processor, load_weights
 from groundup.core.errors import RunError
-from groundup.core.interfaces import DataSource, Evaluation, EvaluationContext, ModelConfig, Task
+from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Task
+from groundup.core.records import Evaluation
 from groundup.core.run import Run
 
 __all__ = ["Predictor"]

@@ -7,7 +7,6 @@ the plugins that a recipe names are imported, and nothing here imports torch.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -18,6 +17,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from groundup.core import registry
 from groundup.core.errors import RecipeError, did_you_mean
 from groundup.core.settings import Settings, setting, validate
+from groundup.core.yaml_text import parse_yaml
 
 __all__ = [
     "Budget",
@@ -149,48 +149,6 @@ class Recipe(Settings):
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
-class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: ``3e-4`` is a number, ``no`` is a word, and a key may not stand twice."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise RecipeError(
-                    f"{key.start_mark.name} line {line}", f"the key {key.value!r} stands twice", "Remove one"
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_RESOLVERS: tuple[tuple[str, str, str], ...] = (
-    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
-    ("tag:yaml.org,2002:int", r"^[-+]?[0-9][0-9_]*$", "-+0123456789"),
-    ("tag:yaml.org,2002:float", r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
-)
-for _tag, _pattern, _first in _RESOLVERS:
-    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), ["" if c == "\0" else c for c in _first])
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        loader = _Loader(text)
-        loader.name = where
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where} line {mark.line + 1}" if mark else where
-        problem = getattr(error, "problem", None) or "cannot be read"
-        raise RecipeError(place, f"not valid YAML: {problem}", "Check indentation, colons and quotes") from None
-
-
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """Turn ``["optim.lr=3e-4"]`` into ``{"optim.lr": 0.0003}``; values are read as YAML."""
     parsed: dict[str, Any] = {}
@@ -198,7 +156,7 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise RecipeError(override, "is not of the form key=value", "Write for example optim.lr=3e-4")
-        parsed[key] = _parse(value, override)
+        parsed[key] = parse_yaml(value, override)
     return parsed
 
 
@@ -253,7 +211,7 @@ def _inherit(raw: dict[str, Any], planned: Mapping[str, Recipe]) -> None:
         raise RecipeError(
             "recipe.init.run", f"{base} is not a run (it has no recipe.yaml)", "Train it first, or correct the path"
         )
-    sections = _parse(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else as_dict(planned[base])
+    sections = parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else as_dict(planned[base])
     for kind in ("model", "processor"):
         own = raw.get(kind)
         if own is None or (isinstance(own, dict) and "name" not in own):
@@ -272,7 +230,7 @@ def _read(source: str | Path | dict[str, Any]) -> tuple[dict[str, Any], Path, st
             "Give the path of a YAML file",
         )
     try:
-        raw = _parse(path.read_text(encoding="utf-8"), str(path))
+        raw = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise RecipeError(str(path), f"is not UTF-8 text (byte {error.start})", "Save it as UTF-8") from None
     if not isinstance(raw, dict):

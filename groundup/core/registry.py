@@ -52,6 +52,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "bpe": "groundup.processors.bpe",
         "tokenizer_json": "groundup.processors.bpe",
         "image": "groundup.processors.image",
+        "labelled": "groundup.processors.labelled",
     },
     "adapter": {},
     "metric": {},

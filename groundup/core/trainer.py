@@ -15,10 +15,11 @@ from groundup.core import devices
 from groundup.core.assembly import Parts, assemble, load_weights, open_stream
 from groundup.core.checkpoint import Checkpoint
 from groundup.core.errors import Interrupted, RunError, TrainingError
-from groundup.core.interfaces import Batch, Loss, ModelConfig, Report, Stream
+from groundup.core.interfaces import Batch, ModelConfig, Stream
 from groundup.core.meter import Meter, StopRequest
 from groundup.core.optimizers import build_optimizers
 from groundup.core.progress import ProgressDisplay
+from groundup.core.records import Loss, Report
 from groundup.core.run import Run
 from groundup.core.schedules import learning_rate_at
 from groundup.core.seeding import reseed

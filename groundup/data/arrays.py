@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from groundup.core.errors import DataError, MissingExtraError, did_you_mean
-from groundup.core.interfaces import DataContext, DataSource, Example, Split, Stream
+from groundup.core.interfaces import DataContext, DataSource, Split, Stream
+from groundup.core.records import Example
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.indexed import open_indexed_stream
@@ -58,7 +59,9 @@ class Arrays(DataSource):
         """
         if self.validation_path is not None:
             held_out = split == "validation"
-            path, labels = (self.validation_path, self.validation_labels_path) if held_out else (self.path, self.labels_path)
+            path, labels = (
+                (self.validation_path, self.validation_labels_path) if held_out else (self.path, self.labels_path)
+            )
             return _examples(self._read(str(path), labels), str(path))
         table = _digits() if self.path is None else self._read(self.path, self.labels_path)
         every = _examples(table, self.path or "digits")
@@ -75,7 +78,10 @@ class Arrays(DataSource):
         for split in ("train", "validation"):
             found = self.examples(split, cache)
             shape = list(np.shape(found[0].inputs)) if found else shape
-            splits[split] = {"examples": len(found), "labels": dict(sorted(Counter(str(e.target) for e in found).items()))}
+            splits[split] = {
+                "examples": len(found),
+                "labels": dict(sorted(Counter(str(e.target) for e in found).items())),
+            }
         licence = self.licence or ("BSD-3-Clause" if self.path is None else "not stated")
         return {"source": self.path or "scikit-learn digits", "licence": licence, "shape": shape, **splits}
 
@@ -105,7 +111,9 @@ def read_idx(path: Path) -> NDArray[Any]:
         raise DataError(str(path), f"cannot be read: {error}", "Check the file, or fetch it again") from None
     kind = _IDX_TYPES.get(content[2]) if len(content) > 4 and content[:2] == b"\0\0" else None
     if kind is None:
-        raise DataError(str(path), "is not an idx file: it does not begin with 0, 0, type, dimensions", "Check the file")
+        raise DataError(
+            str(path), "is not an idx file: it does not begin with 0, 0, type, dimensions", "Check the file"
+        )
     shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
     values = np.frombuffer(content, kind, offset=4 + 4 * len(shape))
     if len(values) != np.prod(shape):

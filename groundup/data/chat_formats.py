@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from groundup.core.errors import DataError, did_you_mean
-from groundup.core.interfaces import Message
+from groundup.core.records import Message
 from groundup.data.files import checked_text
 
 __all__ = ["FORMATS", "ChatFormat", "check_turns", "recognise", "to_messages"]

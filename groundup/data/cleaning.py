@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import model_validator
 
-from groundup.core.interfaces import Document
+from groundup.core.records import Document
 from groundup.core.settings import Settings, setting
 from groundup.data.duplicates import NearDuplicates, run_hashes, words_of
 from groundup.data.splits import UnionFind

@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import model_validator
 
 from groundup.core.errors import DataError
-from groundup.core.interfaces import Conversation, DataContext, DataSource, Message, Split, Stream
+from groundup.core.interfaces import DataContext, DataSource, Split, Stream
+from groundup.core.records import Conversation, Message
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.chat_formats import ChatFormat, recognise, to_messages

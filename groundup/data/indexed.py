@@ -1,50 +1,82 @@
-"""Examples of one shape, held in memory as stacked tensors and taken by index: nothing is collated again."""
+"""Examples taken by number: held in memory as stacked tensors, never collated again, or read when needed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from groundup.core import seeding
 from groundup.core.errors import DataError
 from groundup.core.interfaces import Batch, DataContext
-from groundup.data.order import permuted
+from groundup.data.order import permuted, scramble
 from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
 
 __all__ = ["open_indexed_stream"]
+
+_PADDED = ("tokens", "inputs")  # (N, T, ...) where there are lengths
 
 
 class _Rows(MicroBatches):
     """Rows of tensors in the order of the run: every training epoch a keyed permutation, validation as it stands."""
 
-    def __init__(self, rows: Batch, layout: Layout) -> None:
-        self.rows, self.layout = rows, layout
-        self.size = len(next(iter(rows.values())))
+    def __init__(self, take: Callable[[NDArray[np.int64]], Batch], size: int, context: DataContext) -> None:
+        self.take, self.size, self.layout, self.augment = take, size, Layout.of(context), context.augment
 
     def __getitem__(self, number: int) -> Batch:
         samples = np.arange(self.layout.micro_batch) + self.layout.first_sample(number)
         if self.layout.split == "validation":
-            chosen = samples[samples < self.size]
-        else:
-            epochs, places = np.divmod(samples, self.size)
-            chosen = np.concatenate(
-                [
-                    permuted(places[epochs == epoch], self.size, seeding.key(self.layout.seed, "rows", int(epoch)))
-                    for epoch in np.unique(epochs)
-                ]
-            )
-        index = torch.from_numpy(chosen)
-        return {name: values.index_select(0, index) for name, values in self.rows.items()}
+            return self.take(samples[samples < self.size])
+        batch = self.take(self._rows_of(samples))
+        if self.augment is None:
+            return batch
+        partners = scramble(samples, seeding.key(self.layout.seed, "partners")) % np.uint64(self.size)
+        return self.augment(batch, samples, lambda: self.take(partners.astype(np.int64)))
+
+    def _rows_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        epochs, places = np.divmod(samples, self.size)
+        return np.concatenate(
+            [
+                permuted(places[epochs == epoch], self.size, seeding.key(self.layout.seed, "rows", int(epoch)))
+                for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
+            ]
+        )
 
     def samples_per_epoch(self, sample: int) -> int:
         return self.size
 
 
-def open_indexed_stream(examples: Sequence[Any], context: DataContext) -> SampleStream:
-    """Open a split whose examples all have one shape, encoded once and kept in memory.
+class _InMemory:
+    """All examples encoded once."""
+
+    def __init__(self, rows: Batch) -> None:
+        self.rows = rows
+
+    def __call__(self, chosen: NDArray[np.int64]) -> Batch:
+        index = torch.from_numpy(chosen)
+        return _trimmed({name: values.index_select(0, index) for name, values in self.rows.items()})
+
+
+class _OnDemand:
+    """Examples read and encoded when their turn comes, for data larger than memory."""
+
+    def __init__(self, examples: Sequence[Any], encode: Callable[[Sequence[Any]], Batch]) -> None:
+        self.examples, self.encode = examples, encode
+
+    def __call__(self, chosen: NDArray[np.int64]) -> Batch:
+        return _trimmed(self.encode([self.examples[number] for number in chosen.tolist()]))
+
+
+def open_indexed_stream(examples: Sequence[Any], context: DataContext, *, in_memory: bool = True) -> SampleStream:
+    """Open a split of examples that can be taken by number.
+
+    Args:
+        examples: The split; with ``in_memory=False`` taking one may read a file.
+        context: What to open.
+        in_memory: Encode all examples once and keep the tensors, instead of each when its turn comes.
 
     Raises:
         DataError: If there are no examples.
@@ -52,5 +84,13 @@ def open_indexed_stream(examples: Sequence[Any], context: DataContext) -> Sample
     """
     if not examples:
         raise DataError(f"data ({context.split})", "there are no examples", "Check the data section")
-    layout = Layout.of(context)
-    return SampleStream(_Rows(context.encode(examples), layout), layout, context.workers)
+    take = _InMemory(context.encode(examples)) if in_memory else _OnDemand(examples, context.encode)
+    return SampleStream(_Rows(take, len(examples), context), Layout.of(context), context.workers)
+
+
+def _trimmed(batch: Batch) -> Batch:
+    """Cut what is padded beyond the longest row."""
+    if "lengths" not in batch:
+        return batch
+    longest = int(batch["lengths"].max())
+    return {name: values[:, :longest] if name in _PADDED else values for name, values in batch.items()}

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +21,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from groundup.core.interfaces import (
-    Conversation,
-    DataSource,
-    Document,
-    Split,
-    Task,
-    TextProcessor,
-    TokenSequence,
-)
+from groundup.core.interfaces import DataSource, Split, Task, TextProcessor
+from groundup.core.records import Conversation, Document, TokenSequence
 
 __all__ = ["Inspection", "SplitLook", "TokenView", "inspect_source", "inspection_html", "look"]
 
@@ -191,7 +184,7 @@ def look(
         for batch in _batches(given, BATCH):
             _count(seen, batch)
             if seen.tokenized < LIMIT:
-                sequences = task.encode(batch, processor)
+                sequences = cast(list[TokenSequence], task.encode(batch, processor))
                 seen.tokenized += len(batch)
                 for example, sequence in zip(batch, sequences, strict=True):
                     _weigh(seen, sequence, special, sequence_length)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from groundup.core.interfaces import DataContext, DataSource, Document, Split, Stream
+from groundup.core.interfaces import DataContext, DataSource, Split, Stream
+from groundup.core.records import Document
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.duplicates import run_hashes, words_of

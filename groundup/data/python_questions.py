@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.core.interfaces import Conversation, DataContext, DataSource, Message, Split, Stream
+from groundup.core.interfaces import DataContext, DataSource, Split, Stream
+from groundup.core.records import Conversation, Message
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.packing import Packing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
         return (number * self.world + self.rank) * self.micro_batch
 
 
-class MicroBatches(Dataset[Batch]):
+class MicroBatches(Dataset[Batch], ABC):
     """Micro-batch ``number`` of one rank, computed from the number alone; used in this process or in a worker."""
 
     @abstractmethod

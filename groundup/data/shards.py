@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core.errors import DataError
-from groundup.core.interfaces import TokenSequence
+from groundup.core.records import TokenSequence
 
 __all__ = ["FORMAT", "Shards", "prepare_shards"]
 

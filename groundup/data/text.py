@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from pydantic import model_validator
 
-from groundup.core.interfaces import DataContext, DataSource, Document, Split, Stream
+from groundup.core.interfaces import DataContext, DataSource, Split, Stream
+from groundup.core.records import Document
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.cleaning import Cleaned, Cleaning, CleaningReport, clean, normalised, text_digest

@@ -6,7 +6,6 @@ Shape legend: B pictures, C channels, H rows, W columns, O outputs.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +49,7 @@ class CNNConfig(ModelConfig):
             raise RecipeError("recipe.processor", "makes no pictures, which model cnn reads", "Choose image")
         channels, height, width = processor.input_shape
         found = self.model_copy(
-            update={"input_shape": (channels, height, width), "outputs": self.outputs or len(processor.labels)}
+            update={"input_shape": (channels, height, width), "outputs": self.outputs or processor.outputs}
         )
         found.feature_maps()
         return found
@@ -67,8 +66,12 @@ class CNNConfig(ModelConfig):
         for number, channels in enumerate(self.channels, 1):
             height, width = ((size - lost) // self.pool for size in maps[-1][1:])
             if height < 1 or width < 1:
-                problem = f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels after block {number}"
-                raise RecipeError("recipe.model.channels", problem, "Use fewer blocks, padding: true, or pad the pictures")
+                problem = (
+                    f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels after block {number}"
+                )
+                raise RecipeError(
+                    "recipe.model.channels", problem, "Use fewer blocks, padding: true, or pad the pictures"
+                )
             maps.append((channels, height, width))
         return maps
 
@@ -79,7 +82,9 @@ class CNNConfig(ModelConfig):
             RecipeError: If the inputs' shape is still unknown.
         """
         if self.input_shape is None or not self.outputs:
-            raise RecipeError("recipe.model", "input_shape is null, and no data has filled it in", "Give it and outputs")
+            raise RecipeError(
+                "recipe.model", "input_shape is null, and no data has filled it in", "Give it and outputs"
+            )
         return CNN(self)
 
     def flops_per_token(self, context: int) -> float:
@@ -102,25 +107,35 @@ class CNN(nn.Module):
     def __init__(self, config: CNNConfig) -> None:
         super().__init__()
         maps = config.feature_maps()
-        layers: list[nn.Module] = []
+        self.blocks = nn.ModuleList()
         for (inputs, *_), (outputs, *_) in pairwise(maps):
-            layers.append(nn.Conv2d(inputs, outputs, config.kernel, padding="same" if config.padding else 0))
+            layers: list[nn.Module] = [
+                nn.Conv2d(inputs, outputs, config.kernel, padding="same" if config.padding else 0)
+            ]
             if config.batch_norm:
                 layers.append(nn.BatchNorm2d(outputs))
             layers.append(nonlinearity(config.activation))
             if config.pool > 1:
                 layers.append(nn.MaxPool2d(config.pool))
-        layers.append(nn.Flatten())
+            self.blocks.append(nn.Sequential(*layers))
         widths = (maps[-1][0] * maps[-1][1] * maps[-1][2], *config.hidden)
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nonlinearity(config.activation), nn.Dropout(config.dropout)]
-        layers.append(nn.Linear(widths[-1], config.outputs))
-        self.layers = nn.Sequential(*layers)
-        for layer in self.layers:
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                initialise_linear(layer, config.activation if layer is not self.layers[-1] else "sigmoid")
-        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            layers = [nn.Linear(before, after), nonlinearity(config.activation)]
+            self.blocks.append(nn.Sequential(*layers, *([nn.Dropout(config.dropout)] if config.dropout else [])))
+        self.head = nn.Linear(widths[-1], config.outputs)
+        for block in self.blocks:
+            initialise_linear(block[0], config.activation)  # type: ignore[index]
+        initialise_linear(self.head, "sigmoid")
+        self.convolutions = len(config.channels)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, inputs: Tensor) -> Any:
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return what the output layer reads, (B, last width), from inputs (B, C, H, W)."""
+        x = inputs.contiguous(memory_format=torch.channels_last)
+        for number, block in enumerate(self.blocks):
+            x = block(x.flatten(1) if number == self.convolutions else x)
+        return x.flatten(1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, O) from inputs (B, C, H, W)."""
-        return self.layers(inputs.contiguous(memory_format=torch.channels_last))
+        return self.head(self.features(inputs))  # type: ignore[no-any-return]

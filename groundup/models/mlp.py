@@ -1,6 +1,6 @@
 """Multi-layer perceptron: dense layers with a non-linearity between them, over inputs of any one shape.
 
-Shape legend: B rows, I inputs, O outputs.
+Shape legend: B rows, I inputs, M categorical columns, O outputs.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import RecipeError
@@ -29,7 +30,9 @@ class MLPConfig(ModelConfig):
     norm: Literal["none", "batch", "layer"] = setting("none", "Normalisation before each activation")
     dropout: float = setting(0.0, "Share of each hidden layer's outputs dropped in training", ge=0, lt=1)
     inputs: int = setting(0, "Numbers in one input; 0: as the data has", ge=0)
-    outputs: int = setting(0, "Outputs; 0: as many as the data has classes", ge=0)
+    category_sizes: tuple[int, ...] = setting((), "Values of each categorical column; empty: as the data has")
+    category_width: int = setting(16, "Numbers that stand for a category, learned", ge=1)
+    outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
     @property
     def additive(self) -> bool:
@@ -44,11 +47,19 @@ class MLPConfig(ModelConfig):
         """
         if not isinstance(processor, LabelProcessor):
             raise RecipeError("recipe.processor", "makes no inputs of one shape, which model mlp reads", "Choose image")
-        found = {"inputs": math.prod(processor.input_shape), "outputs": len(processor.labels)}
+        if 0 in processor.input_shape:
+            problem = "makes inputs of varying length, and model mlp reads inputs of one shape"
+            raise RecipeError("recipe.processor", problem, "Choose model rnn or transformer_classifier")
+        found = {"inputs": math.prod(processor.input_shape), "outputs": processor.outputs}
         for name, size in found.items():
             if getattr(self, name) not in (0, size):
                 raise RecipeError(f"recipe.model.{name}", f"is {getattr(self, name)}, and the data has {size}", "Use 0")
-        return self.model_copy(update=found)
+        return self.model_copy(update=found | {"category_sizes": processor.category_sizes})
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers that go into each layer."""
+        return (self.inputs + self.category_width * len(self.category_sizes), *self.hidden)
 
     def build(self) -> MLPClassifier:
         """Return the model with freshly initialised weights.
@@ -56,13 +67,13 @@ class MLPConfig(ModelConfig):
         Raises:
             RecipeError: If a size is still unknown.
         """
-        if not self.inputs or not self.outputs:
+        if not self.widths[0] or not self.outputs:
             raise RecipeError("recipe.model", "inputs or outputs is 0, and no data has filled it in", "Give both")
         return MLPClassifier(self)
 
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of one input, forward and backward: 6 a weight."""
-        return 6.0 * sum(a * b for a, b in pairwise((self.inputs, *self.hidden, self.outputs)))
+        return 6.0 * sum(a * b for a, b in pairwise((*self.widths, self.outputs)))
 
 
 class MLPClassifier(nn.Module):
@@ -75,19 +86,34 @@ class MLPClassifier(nn.Module):
 
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Flatten()]
-        widths = (config.inputs, *config.hidden)
-        for inputs, outputs in pairwise(widths):
-            layers.append(nn.Linear(inputs, outputs))
+        self.embed = nn.ModuleList(nn.Embedding(size, config.category_width) for size in config.category_sizes)
+        self.blocks = nn.ModuleList()
+        for inputs, outputs in pairwise(config.widths):
+            layers: list[nn.Module] = [nn.Linear(inputs, outputs)]
+            initialise_linear(layers[0], config.activation)
             if config.norm != "none":
                 layers.append(nn.BatchNorm1d(outputs) if config.norm == "batch" else nn.LayerNorm(outputs))
-            layers += [nonlinearity(config.activation), nn.Dropout(config.dropout)]
-        layers.append(nn.Linear(widths[-1], config.outputs))
-        self.layers = nn.Sequential(*layers)
-        for layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                initialise_linear(layer, config.activation if layer is not self.layers[-1] else "sigmoid")
+            layers.append(nonlinearity(config.activation))
+            if config.dropout:
+                layers.append(nn.Dropout(config.dropout))
+            self.blocks.append(nn.Sequential(*layers))
+        self.head = nn.Linear(config.widths[-1], config.outputs)
+        initialise_linear(self.head, "sigmoid")
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return (B, O) from inputs (B, ...) that hold I numbers a row."""
-        return self.layers(inputs)  # type: ignore[no-any-return]
+    def features(self, inputs: Tensor, categories: Tensor | None = None) -> Tensor:
+        """Return what the output layer reads, (B, last hidden width). Arguments as in ``forward``."""
+        x = inputs.flatten(1)
+        if categories is not None:
+            x = torch.cat((x, *(embed(column) for embed, column in zip(self.embed, categories.T, strict=True))), 1)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def forward(self, inputs: Tensor, categories: Tensor | None = None) -> Tensor:
+        """Return (B, O).
+
+        Args:
+            inputs: (B, ...) that hold I numbers a row.
+            categories: (B, M) int64, numbers of the values of M categorical columns.
+        """
+        return self.head(self.features(inputs, categories))  # type: ignore[no-any-return]

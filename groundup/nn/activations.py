@@ -23,7 +23,7 @@ def nonlinearity(name: Nonlinearity) -> nn.Module:
     return _CLASSES[name]()
 
 
-def initialise_linear(layer: nn.Linear | nn.Conv2d, name: Nonlinearity) -> None:
+def initialise_linear(layer: nn.Module, name: Nonlinearity) -> None:
     """Draw the weights of a layer that is followed by a non-linearity; biases are 0.
 
     He's normal distribution for ReLU and those like it, Glorot's uniform one for tanh, sigmoid, and outputs.
@@ -31,6 +31,7 @@ def initialise_linear(layer: nn.Linear | nn.Conv2d, name: Nonlinearity) -> None:
     Source:
         He et al., 2015 (arXiv:1502.01852), section 2.2; Glorot and Bengio, 2010, equation 16.
     """
+    assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
     if name in ("relu", "gelu", "silu"):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     else:

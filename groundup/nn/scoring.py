@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from groundup.core.interfaces import TokenSequence
+from groundup.core.records import TokenSequence
 
 __all__ = ["device_of", "evaluating", "sequence_nll", "token_nll"]
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core.errors import DataError, did_you_mean
-from groundup.core.interfaces import Message, TextProcessor, TokenSequence
+from groundup.core.interfaces import TextProcessor
+from groundup.core.records import Message, TokenSequence
 from groundup.processors.sandbox import CLOSE_NAME, OPEN_NAME, compile_template, render
 from groundup.processors.templates import TEMPLATES
 

@@ -1,4 +1,4 @@
-"""Pictures of one size as tensors, scaled by what the training split shows, and the names of their classes.
+"""Pictures of one size as tensors, scaled by what the training split shows.
 
 Shape legend: N pictures, C channels, H rows, W columns.
 """
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
-from groundup.core.errors import DataError, did_you_mean
-from groundup.core.interfaces import Example, ProcessorConfig
+from groundup.core.errors import DataError
+from groundup.core.interfaces import Batch, ProcessorConfig
+from groundup.core.records import Example
 from groundup.core.registry import processor
 from groundup.core.settings import setting
 from groundup.processors.files import read_json, write_json
@@ -25,14 +25,13 @@ __all__ = ["ImageConfig", "ImageProcessor"]
 
 
 class ImageProcessor:
-    """Scales pixels, pads, and numbers the classes.
+    """Scales pixels and pads.
 
     Args:
         shape: (C, H, W) of the pictures that come in.
         pad_to: (H, W) to pad to with zeros on all sides, or None.
         mean: What is taken off each channel.
         scale: What each channel is then divided by.
-        labels: The classes' names in the order of their numbers.
     """
 
     def __init__(
@@ -41,22 +40,15 @@ class ImageProcessor:
         pad_to: tuple[int, int] | None,
         mean: Sequence[float],
         scale: Sequence[float],
-        labels: Sequence[str],
     ) -> None:
         self.shape, self.pad_to, self.mean, self.scale = shape, pad_to, tuple(mean), tuple(scale)
-        self._labels = tuple(labels)
-        self._numbers = {label: number for number, label in enumerate(self._labels)}
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         return (self.shape[0], *(self.pad_to or self.shape[1:]))
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self._labels
-
-    def encode_inputs(self, inputs: Sequence[Any]) -> Tensor:
-        """Return (N, C, H, W) float32.
+    def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
+        """Return ``inputs`` (N, C, H, W) float32.
 
         Raises:
             DataError: If a picture has another shape than those the processor was fitted to.
@@ -66,22 +58,9 @@ class ImageProcessor:
         mean, scale = (torch.tensor(each, dtype=torch.float32)[:, None, None] for each in (self.mean, self.scale))
         values = (values - mean) / scale
         if self.pad_to is None:
-            return values
+            return {"inputs": values}
         (top, left), (height, width) = self._margins(), self.shape[1:]
-        return F.pad(values, (left, self.pad_to[1] - width - left, top, self.pad_to[0] - height - top))
-
-    def encode_labels(self, targets: Sequence[Any]) -> Tensor:
-        """Return (N,) int64.
-
-        Raises:
-            DataError: If a label is none of the training split's.
-        """
-        for target in targets:
-            if str(target) not in self._numbers:
-                known = ", ".join(self._labels[:12])
-                problem = f"label {str(target)!r} is none of the training split's; {did_you_mean(str(target), self._labels)}"
-                raise DataError("labels", f"{problem}known: {known}", "Correct it, or add it to the training data")
-        return torch.tensor([self._numbers[str(target)] for target in targets], dtype=torch.int64)
+        return {"inputs": F.pad(values, (left, self.pad_to[1] - width - left, top, self.pad_to[0] - height - top))}
 
     def _margins(self) -> tuple[int, int]:
         assert self.pad_to is not None
@@ -91,7 +70,7 @@ class ImageProcessor:
         """Write processor.json."""
         folder.mkdir(parents=True, exist_ok=True)
         numbers = {"shape": self.shape, "pad_to": self.pad_to, "mean": self.mean, "scale": self.scale}
-        write_json(folder / "processor.json", {"name": "image", **numbers, "labels": self._labels})
+        write_json(folder / "processor.json", {"name": "image", **numbers})
 
     @classmethod
     def load(cls, folder: Path) -> ImageProcessor:
@@ -104,7 +83,7 @@ class ImageProcessor:
         try:
             channels, height, width = saved["shape"]
             pad_to = (int(saved["pad_to"][0]), int(saved["pad_to"][1])) if saved["pad_to"] else None
-            return cls((channels, height, width), pad_to, saved["mean"], saved["scale"], saved["labels"])
+            return cls((channels, height, width), pad_to, saved["mean"], saved["scale"])
         except (KeyError, TypeError, ValueError, IndexError) as error:
             where = str(folder / "processor.json")
             raise DataError(where, f"is damaged: {type(error).__name__} {error}", "Train the run again") from None
@@ -121,7 +100,7 @@ class ImageConfig(ProcessorConfig):
     pad_to: tuple[int, int] | None = setting(None, "Height and width to pad to with background on all sides")
 
     def fit(self, texts: Callable[[], Iterator[Example]]) -> ImageProcessor:
-        """Return the processor with the shape, the scale and the classes of the training examples.
+        """Return the processor with the shape and the scale of the training examples.
 
         Raises:
             DataError: If there are no pictures, or they cannot be padded to a smaller size.
@@ -136,8 +115,7 @@ class ImageConfig(ProcessorConfig):
             raise DataError("recipe.processor.pad_to", problem, "Choose a larger size")
         pictures = np.stack([_channels_first(np.asarray(e.inputs), shape, n) for n, e in enumerate(examples)])
         mean, scale = self._scaling(pictures)
-        labels = sorted({str(e.target) for e in examples}, key=lambda label: (not label.isdigit(), label.zfill(12)))
-        return ImageProcessor(shape, self.pad_to, mean, scale, labels)
+        return ImageProcessor(shape, self.pad_to, mean, scale)
 
     def _scaling(self, pictures: NDArray[Any]) -> tuple[list[float], list[float]]:
         channels = pictures.shape[1]
@@ -166,6 +144,7 @@ def _shape_of(picture: NDArray[Any], origin: str) -> tuple[int, int, int]:
 def _channels_first(picture: NDArray[Any], shape: tuple[int, int, int], number: int) -> NDArray[Any]:
     found = _shape_of(picture, f"picture {number}")
     if found != shape:
-        problem = f"has {found[1]} x {found[2]} pixels and {found[0]} channels; the others {shape[1]} x {shape[2]} and {shape[0]}"
+        own = f"{found[1]} x {found[2]} pixels and {found[0]} channels"
+        problem = f"has {own}; the others {shape[1]} x {shape[2]} and {shape[0]}"
         raise DataError(f"picture {number}", problem, "Give pictures of one size")
     return picture[None] if picture.ndim == 2 else np.moveaxis(picture, 2, 0)

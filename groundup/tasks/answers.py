@@ -11,15 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from groundup.core.interfaces import (
-    Conversation,
-    Evaluation,
-    EvaluationContext,
-    Message,
-    Table,
-    TextProcessor,
-    TokenSequence,
-)
+from groundup.core.interfaces import EvaluationContext, TextProcessor
+from groundup.core.records import Conversation, Evaluation, Message, Table, TokenSequence
 from groundup.core.seeding import key
 from groundup.metrics.compression import bits_per_byte
 from groundup.metrics.rouge import rouge_l

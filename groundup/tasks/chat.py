@@ -7,7 +7,7 @@ section 3.5 (the supervised part).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,18 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.core.errors import DataError
-from groundup.core.interfaces import (
-    Batch,
-    Conversation,
-    Evaluation,
-    EvaluationContext,
-    Loss,
-    Message,
-    Task,
-    Term,
-    TextProcessor,
-    TokenSequence,
-)
+from groundup.core.interfaces import Batch, EvaluationContext, Task, TextProcessor
+from groundup.core.records import Conversation, Evaluation, Loss, Message, Term, TokenSequence
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.metrics.compression import perplexity
@@ -54,7 +44,7 @@ class Chat(Task):
         tokens = "int64 (B, T)"
         return {"tokens": tokens, "targets": tokens, "positions": tokens, "boundaries": "int32 (N,)"}
 
-    def fit_processor(self, processor: TextProcessor) -> TextProcessor:
+    def fit_processor(self, processor: TextProcessor, examples: Callable[[], Iterator[Any]]) -> TextProcessor:
         """Return the processor with this task's chat template, so that it is saved in the run.
 
         Raises:

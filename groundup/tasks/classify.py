@@ -5,7 +5,7 @@ Legend: B examples of a batch, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -15,20 +15,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from groundup.core.interfaces import (
-    Batch,
-    Evaluation,
-    EvaluationContext,
-    Example,
-    LabelProcessor,
-    Loss,
-    Table,
-    Task,
-    Term,
-)
+from groundup.core.interfaces import Batch, EvaluationContext, LabelProcessor, Task
+from groundup.core.records import Evaluation, Example, Loss, Table, Term
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.metrics.classification import judge
+from groundup.processors.labelled import with_targets
+from groundup.processors.targets import Classes
 
 __all__ = ["Classify"]
 
@@ -48,20 +41,28 @@ class Classify(Task):
         """What ``inputs`` and ``loss`` read."""
         return {"inputs": "float32 (B, ...)", "labels": "int64 (B,)"}
 
+    max_tokens: int = setting(256, "Longer texts are cut to so many tokens", ge=1)
+
+    def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> LabelProcessor:
+        """Return the processor with the training split's classes; a base run's, where it knows them all.
+
+        Raises:
+            DataError: If there are fewer than two classes.
+        """
+        return with_targets(processor, examples, Classes.fit, self.max_tokens)
+
     def encode(self, examples: Sequence[Example], processor: LabelProcessor) -> Batch:
         """Return all examples' inputs and class numbers, stacked.
 
         Raises:
             DataError: If an input has another shape, or a label was not in the training split.
         """
-        return {
-            "inputs": processor.encode_inputs([example.inputs for example in examples]),
-            "labels": processor.encode_labels([example.target for example in examples]),
-        }
+        encoded = processor.encode_inputs([example.inputs for example in examples])
+        return encoded | {"labels": processor.targets.encode([example.target for example in examples])}
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what the model reads."""
-        return {"inputs": batch["inputs"]}
+        """Return what the model reads: all but the labels."""
+        return {name: values for name, values in batch.items() if name != "labels"}
 
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """Return the summed cross-entropy in nats of outputs (B, K), and how many are right.
@@ -96,7 +97,7 @@ class Classify(Task):
         examples = list(islice(context.examples("validation"), None))
         context.progress(f"classifying {len(examples)} held-out examples")
         chances = _probabilities(context.model, [example.inputs for example in examples], context.processor)
-        true = context.processor.encode_labels([example.target for example in examples]).numpy()
+        true = context.processor.targets.encode([example.target for example in examples]).numpy()
         found, labels = judge(chances, true), context.processor.labels
         metrics = {"held_out_examples": float(len(examples)), **found.metrics}
         classes = [
@@ -136,7 +137,8 @@ def _probabilities(model: nn.Module, inputs: Sequence[Any], processor: LabelProc
     model.eval()
     parts = []
     for start in range(0, len(inputs), _AT_ONCE):
-        encoded = processor.encode_inputs(inputs[start : start + _AT_ONCE]).to(device)
-        parts.append(model(inputs=encoded).double().softmax(1).cpu())
+        encoded = processor.encode_inputs(inputs[start : start + _AT_ONCE])
+        outputs = model(**{name: values.to(device) for name, values in encoded.items()})
+        parts.append(outputs.double().softmax(1).cpu())
     model.train(training)
     return torch.cat(parts).numpy()

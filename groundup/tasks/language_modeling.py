@@ -15,18 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundup.core.interfaces import (
-    Batch,
-    Document,
-    Evaluation,
-    EvaluationContext,
-    Loss,
-    Table,
-    Task,
-    Term,
-    TextProcessor,
-    TokenSequence,
-)
+from groundup.core.interfaces import Batch, EvaluationContext, Task, TextProcessor
+from groundup.core.records import Document, Evaluation, Loss, Table, Term, TokenSequence
 from groundup.core.registry import task
 from groundup.core.seeding import key
 from groundup.metrics.compression import (

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.core.interfaces import ModelConfig
 from groundup.core.registry import lookup, names
+from groundup.core.settings import validate
 from groundup.models.gpt import GPTConfig
 from groundup.nn import loss
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
@@ -51,7 +52,7 @@ CASES = [(name, index) for name in TOKENS for index in range(len(TOKENS[name]))]
 
 def tiny(name: str, index: int) -> tuple[ModelConfig, nn.Module]:
     torch.manual_seed(0)
-    config: ModelConfig = lookup("model", name)(**(TOKENS | INPUTS)[name][index])
+    config: ModelConfig = validate(lookup("model", name), (TOKENS | INPUTS)[name][index], "recipe.model")
     return config, config.build()
 
 

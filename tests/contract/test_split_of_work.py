@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from groundup import api
-from groundup.core.interfaces import Report
+from groundup.core.records import Report
 
 STEPS = 5
 

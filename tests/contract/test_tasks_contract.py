@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.core.interfaces import Conversation, DataContext, Document, Message, Task
+from groundup.core.interfaces import DataContext, Task
+from groundup.core.records import Conversation, Document, Message
 from groundup.core.registry import lookup, names
 from groundup.data.packing import Packing
 from groundup.data.token_stream import open_token_stream

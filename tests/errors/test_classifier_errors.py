@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from groundup.core.errors import DataError, MissingExtraError, RecipeError
-from groundup.core.interfaces import Example
+from groundup.core.records import Example
 from groundup.core.settings import validate
 from groundup.data import arrays
 from groundup.data.arrays import Arrays, read_idx
@@ -18,9 +18,11 @@ from groundup.models.cnn import CNNConfig
 from groundup.models.mlp import MLPConfig
 from groundup.processors.bytes import BytesConfig
 from groundup.processors.image import ImageConfig, ImageProcessor
+from groundup.processors.labelled import Labelled, LabelledConfig
+from groundup.processors.targets import Classes, Numbers
 
 TEXT = BytesConfig().fit(lambda: iter(()))
-PICTURES = ImageProcessor((1, 8, 8), None, [0.0], [1.0], ["a", "b"])
+PICTURES = Labelled(ImageProcessor((1, 8, 8), None, [0.0], [1.0]), Classes(["a", "b"]), 0)
 
 
 def read(path: Path, **settings: Any) -> None:
@@ -31,16 +33,16 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read(tmp_path / "nowhere.npz")
     (tmp_path / "bad.npz").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="cannot be read as .npz without pickle"):
+    with pytest.raises(DataError, match=r"cannot be read as .npz without pickle"):
         read(tmp_path / "bad.npz")
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object), y=np.zeros(1))
-    with pytest.raises(DataError, match="cannot be read as .npz without pickle"):
+    with pytest.raises(DataError, match=r"cannot be read as .npz without pickle"):
         read(tmp_path / "objects.npz")
     np.savez(tmp_path / "names.npz", x_train=np.zeros((2, 2)), y=np.zeros(2))
-    with pytest.raises(DataError, match="there is no array 'x'; .*arrays: x_train, y"):
+    with pytest.raises(DataError, match=r"there is no array 'x'; .*arrays: x_train, y"):
         read(tmp_path / "names.npz")
+    (tmp_path / "x.idx").write_bytes(b"\0\0\x08\x01\0\0\0\0")
     with pytest.raises(DataError, match="nothing says where the labels are"):
-        (tmp_path / "x.idx").write_bytes(b"\0\0\x08\x01\0\0\0\0")
         read(tmp_path / "x.idx")
 
 
@@ -94,10 +96,10 @@ def test_pictures_that_do_not_fit() -> None:
         fit(np.zeros(5))
     with pytest.raises(DataError, match="picture 1: has 3 x 2 pixels and 1 channels; the others 2 x 2 and 1"):
         fit(np.zeros((2, 2)), np.zeros((3, 2)))
-    with pytest.raises(DataError, match="the pictures have 8 x 8 pixels, more than 7 x 9"):
+    with pytest.raises(DataError, match=r"the pictures have 8 x 8 pixels, more than 7 x 9"):
         fit(np.zeros((8, 8)), pad_to=(7, 9))
-    with pytest.raises(DataError, match="label 'c' is none of the training split's; .*known: a, b"):
-        PICTURES.encode_labels(["a", "c"])
+    with pytest.raises(DataError, match=r"label 'c' is none of the training split's; .*known: a, b"):
+        PICTURES.targets.encode(["a", "c"])
 
 
 def test_a_damaged_image_processor(tmp_path: Path) -> None:
@@ -108,11 +110,34 @@ def test_a_damaged_image_processor(tmp_path: Path) -> None:
 
 def test_models_that_do_not_fit_the_data() -> None:
     for config in (MLPConfig(), CNNConfig()):
-        with pytest.raises(RecipeError, match="recipe.processor: makes no"):
+        with pytest.raises(RecipeError, match=r"recipe.processor: makes no"):
             config.fit_to(TEXT)
         with pytest.raises(RecipeError, match="no data has filled it in"):
             config.build()
     with pytest.raises(RecipeError, match=r"recipe.model.inputs: is 65, and the data has 64. Use 0"):
         MLPConfig(inputs=65).fit_to(PICTURES)
-    with pytest.raises(RecipeError, match="nothing is left of 8 x 8 pixels after block 3"):
+    with pytest.raises(RecipeError, match="nothing is left of 8 x 8 pixels after block 2"):
         CNNConfig(channels=(4, 4, 4)).fit_to(PICTURES)
+
+
+def test_labels_and_numbers_that_cannot_be_learned(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="every training example has the label 'a'; a classifier needs two classes"):
+        Classes.fit(["a", "a"])
+    with pytest.raises(DataError, match="no training example has any; a classifier needs"):
+        Classes.fit([])
+    with pytest.raises(DataError, match="an example has no label"):
+        Classes.fit(["a", None])
+    with pytest.raises(DataError, match="no training example has any"):
+        Classes.fit_several([[], ""])
+    with pytest.raises(DataError, match="there are no training examples"):
+        Numbers.fit([])
+    with pytest.raises(DataError, match="target 'much' of example 1 is no finite number"):
+        Numbers.fit([1.0, "much"])
+    with pytest.raises(DataError, match="target nan of example 0 is no finite number"):
+        Numbers([0.0], [1.0]).encode([float("nan")])
+    with pytest.raises(RecipeError, match="labelled is made by tasks"):
+        LabelledConfig().fit(lambda: iter(()))
+    PICTURES.save(tmp_path)
+    (tmp_path / "processor.json").write_text('{"name": "labelled", "targets": {"kind": "class"}}')
+    with pytest.raises(DataError, match="is damaged: KeyError"):
+        LabelledConfig.load(tmp_path)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.interfaces import DataContext, Document, TokenSequence
+from groundup.core.interfaces import DataContext
+from groundup.core.records import Document, TokenSequence
 from groundup.core.settings import validate
 from groundup.data import shards as module
 from groundup.data.packing import Packing, plan_rows

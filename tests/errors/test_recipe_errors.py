@@ -132,4 +132,5 @@ def test_the_schema_covers_every_plugin() -> None:
     assert set(schema["properties"]) == set(Recipe.model_fields)
     names = {choice["properties"]["name"]["const"] for choice in schema["properties"]["data"]["anyOf"]}
     assert {"text", "conversations", "python_docs", "python_questions"} <= names
-    assert schema["properties"]["model"]["anyOf"][0]["properties"]["layers"]["description"]
+    models = {each["properties"]["name"]["const"]: each for each in schema["properties"]["model"]["anyOf"]}
+    assert models["gpt"]["properties"]["layers"]["description"]

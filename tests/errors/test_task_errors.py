@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.interfaces import Conversation, Message
+from groundup.core.records import Conversation, Message
 from groundup.models.gpt import GPTConfig
 from groundup.processors.bytes import BytesConfig
 from groundup.tasks.chat import Chat

@@ -143,7 +143,7 @@ def test_a_loss_that_is_no_sum_cannot_be_accumulated(recipe: dict[str, Any], tmp
 
     run = api.start(load_recipe(recipe, {"machine.micro_batch": 2}), tmp_path)
     run.recipe = run.recipe.model_copy(update={"task": Contrastive()})
-    with pytest.raises(TrainingError, match="the loss of task 'contrastive' is no sum over examples, so micro-batches"):
+    with pytest.raises(TrainingError, match="of task 'contrastive' with this model is no sum over examples"):
         Trainer(api.assembly.freeze(run))
     whole = api.start(load_recipe(recipe, {"name": "whole"}), tmp_path)
     whole.recipe = whole.recipe.model_copy(update={"task": Contrastive()})

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from groundup.core.errors import DataError
-from groundup.core.interfaces import Message, TokenSequence
+from groundup.core.records import Message, TokenSequence
 from groundup.processors.bpe import BPEConfig, TokenizerProcessor
 from groundup.processors.bytes import BytesConfig
 from groundup.processors.chat_template import ChatTemplate, find_template

@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 import groundup
-from groundup.core.interfaces import Message
+from groundup.core.records import Message
 from groundup.tasks.chat import Chat
 
 transformers = pytest.importorskip("transformers")

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from groundup.core.errors import CheckpointError
-from groundup.core.interfaces import Batch, DataContext, Document, TokenSequence
+from groundup.core.interfaces import Batch, DataContext
+from groundup.core.records import Document, TokenSequence
 from groundup.data.packing import Packing, pieces_per_row
 from groundup.data.sample_stream import SampleStream
 from groundup.data.token_stream import open_token_stream

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.interfaces import Document
+from groundup.core.records import Document
 from groundup.core.settings import validate
 from groundup.data.cleaning import Cleaning, clean, repetition
 from groundup.data.duplicates import NearDuplicates, words_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from groundup.core.interfaces import Message
+from groundup.core.records import Message
 from groundup.data.chat_formats import recognise, to_messages
 from groundup.data.conversations import ConversationSource, first_question
 

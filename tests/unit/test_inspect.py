@@ -11,16 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from groundup.core.interfaces import (
-    Conversation,
-    DataContext,
-    DataSource,
-    Document,
-    Message,
-    Split,
-    Stream,
-    TokenSequence,
-)
+from groundup.core.interfaces import DataContext, DataSource, Split, Stream
+from groundup.core.records import Conversation, Document, Message, TokenSequence
 from groundup.data.inspect import inspect_source, inspection_html, look
 from groundup.processors.bytes import BytesConfig
 from groundup.processors.characters import CharacterProcessor

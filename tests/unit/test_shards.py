@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundup.core.interfaces import Document, TokenSequence
+from groundup.core.records import Document, TokenSequence
 from groundup.data import shards as module
 from groundup.data.shards import Shards, prepare_shards
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.core.interfaces import Conversation, Document, EvaluationContext, Message, Split, TokenSequence
+from groundup.core.interfaces import EvaluationContext, Split
+from groundup.core.records import Conversation, Document, Message, TokenSequence
 from groundup.models.gpt import GPT, GPTConfig
 from groundup.nn.scoring import evaluating, sequence_nll
 from groundup.processors.bytes import BytesConfig

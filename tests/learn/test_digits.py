@@ -39,4 +39,4 @@ def test_it_beats_logistic_regression_on_held_out_digits(name: str, tmp_path: Pa
     }
     run = groundup.train(recipe, runs=tmp_path)
     accuracy = groundup.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]["accuracy"]
-    assert accuracy > expected + 0.01, (accuracy, expected)
+    assert accuracy > expected + 0.005, (accuracy, expected)

@@ -1,0 +1,126 @@
+"""What the parts hand to each other: examples, losses, reports, tables. Plain values without behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Conversation",
+    "Document",
+    "Evaluation",
+    "Example",
+    "Loss",
+    "Message",
+    "Report",
+    "Table",
+    "Term",
+    "TokenSequence",
+]
+
+
+# ---------------------------------------------------------------------------------------------------------- examples
+@dataclass(frozen=True)
+class Document:
+    """A text to learn from. ``name`` is unique in its source; ``origin`` says where it was read (file, line)."""
+
+    name: str
+    text: str
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; ``role`` is system, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns in order. ``group`` is the document it was made from, for splits without leakage."""
+
+    name: str
+    messages: tuple[Message, ...]
+    origin: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something to predict from, such as a picture's pixels or its path, and what is to be predicted, or None."""
+
+    name: str
+    inputs: Any
+    target: Any = None
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """What a task makes of one example: tokens (T,) and, where not all are trained on, which are (T,) as booleans.
+
+    ``trained[i]`` says whether the model is to learn to *produce* ``tokens[i]``; ``None`` means every token but the
+    first.
+    """
+
+    tokens: NDArray[np.int32]
+    trained: NDArray[np.bool_] | None = None
+
+
+# -------------------------------------------------------------------------------------------------------------- loss
+@dataclass(frozen=True)
+class Term:
+    """One part of a loss: ``total`` is a SUM over ``count`` tokens, images or pairs; ``weight`` scales its mean."""
+
+    total: Tensor
+    count: Tensor
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The terms to minimise, and sums for metrics that are only watched (each a scalar tensor)."""
+
+    terms: dict[str, Term]
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one optimizer step did. Losses are means over the global batch, in the task's unit (nats a token)."""
+
+    step: int
+    loss: float
+    losses: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+    count: int  # tokens (or images, pairs) trained on in this step
+    samples_seen: int
+    skipped: bool = False
+
+
+# -------------------------------------------------------------------------------------------------------- evaluation
+@dataclass(frozen=True)
+class Table:
+    """A titled table for the printed summary and the report. Cells are text or numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str | float | int | None, ...]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What judging a model found: plain numbers by name (units in the names), and tables to read."""
+
+    metrics: dict[str, float]
+    tables: list[Table] = field(default_factory=list)

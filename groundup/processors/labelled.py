@@ -1,0 +1,126 @@
+"""A processor of inputs together with what is predicted from them: what a classifier or a regression travels with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from groundup.core import registry
+from groundup.core.errors import DataError, RecipeError
+from groundup.core.interfaces import Batch, Processor, ProcessorConfig, Targets, TextProcessor
+from groundup.processors.files import read_json, write_json
+from groundup.processors.targets import targets_from_json
+
+__all__ = ["Labelled", "LabelledConfig", "with_targets"]
+
+
+class Labelled:
+    """What turns inputs into tensors, and targets too.
+
+    Args:
+        inputs: The processor of the inputs: an ``InputProcessor``, or a tokenizer.
+        targets: What is predicted.
+        max_length: Texts are cut to so many tokens.
+    """
+
+    def __init__(self, inputs: Any, targets: Targets, max_length: int) -> None:
+        self.inputs, self.targets, self.max_length = inputs, targets, max_length
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input; 0 where it varies. Tokens have the shape (0,)."""
+        return (0,) if isinstance(self.inputs, TextProcessor) else tuple(self.inputs.input_shape)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens there are; 0 where inputs are numbers."""
+        return self.inputs.vocabulary_size if isinstance(self.inputs, TextProcessor) else 0
+
+    @property
+    def category_sizes(self) -> tuple[int, ...]:
+        """How many values each categorical column has, the unknown one included."""
+        return tuple(getattr(self.inputs, "category_sizes", ()))
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a model gives for an input."""
+        return self.targets.outputs
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes' names; none where numbers are predicted."""
+        return self.targets.labels
+
+    def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
+        """Return tensors by the names that models read them by, one row an input.
+
+        Texts give ``tokens`` (N, T) int64, padded with the end token, and ``lengths`` (N,).
+        """
+        if not isinstance(self.inputs, TextProcessor):
+            encoded: Batch = self.inputs.encode_inputs(inputs)
+            return encoded
+        found = [tokens[: self.max_length] for tokens in self.inputs.encode_batch([str(text) for text in inputs])]
+        rows = np.full((len(found), max([1, *map(len, found)])), self.inputs.end_id, dtype=np.int64)
+        for row, tokens in zip(rows, found, strict=True):
+            row[: len(tokens)] = tokens
+        lengths = torch.tensor([max(1, len(tokens)) for tokens in found])
+        return {"tokens": torch.from_numpy(rows), "lengths": lengths}
+
+    def save(self, folder: Path) -> None:
+        """Write processor.json, and the inputs' processor below ``inputs/``."""
+        (folder / "inputs").mkdir(parents=True, exist_ok=True)
+        self.inputs.save(folder / "inputs")
+        saved = {"name": "labelled", "max_length": self.max_length, "targets": self.targets.to_json()}
+        write_json(folder / "processor.json", saved)
+
+
+def with_targets(
+    processor: Any,
+    examples: Callable[[], Iterator[Any]],
+    fit: Callable[[Iterable[Any]], Targets],
+    max_length: int,
+) -> Labelled:
+    """Return a processor with the targets of the training split.
+
+    Args:
+        processor: What reads the inputs; or a base run's, whose targets are kept if they serve this data as well.
+        examples: Iterates over the training split.
+        fit: Makes targets from those of all examples.
+        max_length: Texts are cut to so many tokens.
+    """
+    targets = fit(example.target for example in examples())
+    if not isinstance(processor, Labelled):
+        return Labelled(processor, targets, max_length)
+    before = processor.targets
+    same = before.kind == targets.kind and set(targets.labels) <= set(before.labels)
+    return Labelled(processor.inputs, before if same and targets.labels else targets, max_length)
+
+
+@registry.processor("labelled")
+class LabelledConfig(ProcessorConfig):
+    """Not for recipes: tasks with labels make it from the recipe's processor and the training labels."""
+
+    def fit(self, texts: Callable[[], Iterator[Any]]) -> Processor:
+        """Raise an error: nothing says what reads the inputs."""
+        raise RecipeError(
+            "recipe.processor.name", "labelled is made by tasks", "Name what reads the inputs, such as image"
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Labelled:
+        """Return the processor that was saved to ``folder``.
+
+        Raises:
+            DataError: If processor.json is damaged.
+        """
+        saved, inner = read_json(folder / "processor.json"), read_json(folder / "inputs" / "processor.json")
+        try:
+            targets, max_length, name = targets_from_json(saved["targets"]), int(saved["max_length"]), inner["name"]
+        except (KeyError, TypeError, ValueError) as error:
+            where = str(folder / "processor.json")
+            raise DataError(where, f"is damaged: {type(error).__name__} {error}", "Train the run again") from None
+        return Labelled(registry.lookup("processor", name).load(folder / "inputs"), targets, max_length)
