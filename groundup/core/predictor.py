@@ -83,6 +83,7 @@ class Predictor:
             examples=lambda split: source.examples(split, cache_folder()),
             sequence_length=int(getattr(recipe.model, "context_length", 0)),
             base=(base.model, base.processor) if base else None,
+            held_out="test" if "test" in source.splits() else "validation",
             seed=recipe.seed,
             limit=limit,
             progress=progress,
