@@ -27,6 +27,7 @@ from groundup.data.splits import split_of
 __all__ = ["Arrays", "read_idx"]
 
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_TEST_SHARE, _TEST_SEED = 1 / 6, 1 << 40  # of scikit-learn's digits, whatever the validation split
 Table = tuple[NDArray[Any], NDArray[Any]]
 _Files = tuple[str, str | None, str, str]  # inputs, labels; in an .npz the names of both
 
@@ -57,7 +58,7 @@ class Arrays(DataSource):
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are: a test split where the data has one of its own."""
-        return ("train", "validation", "test") if self._test() else ("train", "validation")
+        return ("train", "validation", "test") if self.path is None or self._test() else ("train", "validation")
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the examples of a split in the order of the file.
@@ -65,11 +66,16 @@ class Arrays(DataSource):
         Raises:
             DataError: If a file cannot be read, or inputs and labels do not fit.
         """
-        if split == "test":
+        if self.path is None:
+            digits = _examples(_digits(), "digits")
+            every = [
+                e for e in digits if (split_of(e.name, _TEST_SHARE, _TEST_SEED) == "validation") == (split == "test")
+            ]
+            if split == "test":
+                return every
+        elif split == "test":
             test = self._test()
             return _examples(self._read(test), test[0]) if test else []
-        if self.path is None:
-            every = _examples(_digits(), "digits")
         else:
             files = self._train(self.path)
             every = _examples(self._read(files), files[0])

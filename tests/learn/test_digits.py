@@ -25,14 +25,14 @@ def test_it_beats_logistic_regression_on_held_out_digits(name: str, tmp_path: Pa
     from sklearn.linear_model import LogisticRegression
 
     model, processor = MODELS[name]
-    source = Arrays(validation_fraction=0.3)
-    train, held_out = (source.examples(split, tmp_path) for split in ("train", "validation"))
+    source = Arrays()
+    train, held_out = (source.examples(split, tmp_path) for split in ("train", "test"))
     pixels = [np.stack([e.inputs.ravel() / 16 for e in side]) for side in (train, held_out)]
     baseline = LogisticRegression(max_iter=1000).fit(pixels[0], [e.target for e in train])
     expected = baseline.score(pixels[1], [e.target for e in held_out])
     recipe = {
         **{"name": name, "model": model, "task": "classify", "processor": {"name": "image", **processor}},
-        **{"data": {"name": "arrays", "validation_fraction": 0.3}},
+        **{"data": "arrays"},
         **{"optim": {"lr": 3e-3, "warmup_steps": 20, "schedule": "cosine"}},
         **{"budget": {"batch_size": 64, "epochs": 30}, "every": {"evaluate": 100, "save": 1000}},
         **{"machine": {"precision": "fp32", "compile": False}},
