@@ -364,6 +364,14 @@ class Task(Settings, ABC):
     def loss(self, outputs: Any, batch: Batch) -> Loss:
         """Return sums and counts; the trainer divides once, by the global count."""
 
+    def counts(self, batch: Batch) -> dict[str, float] | None:
+        """Return what the loss will count for each of its terms, from the batch alone, or None where that is unknown.
+
+        Needed only where the terms of a loss count different things and a step has several micro-batches: each term
+        is then its mean over the whole step, and the gradients need the counts of the whole step from the first on.
+        """
+        return None
+
     def count_bytes(self, batch: Batch, processor: Any) -> float:
         """Return how many bytes of raw text the targets stand for, 0 where that means nothing."""
         return 0.0

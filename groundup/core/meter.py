@@ -33,30 +33,53 @@ class Meter:
         self._matmul_rate = devices.matmul_flops_per_s(device.type, recipe.machine.precision)
         self._begin = self._last = time.perf_counter()
         self._before_s, self._count = elapsed_s, 0
+        self._steps, self._counted, self._busy_s = 0, 0, 0.0  # since the last line
         self._unit = cast(Task, recipe.task).unit
 
-    def measure(self, report: Report, step: int) -> dict[str, Any]:
-        """Return what metrics.jsonl holds for one step. ``elapsed_s`` includes validation and saving."""
+    @property
+    def elapsed_s(self) -> float:
+        """Training seconds so far, validation and saving included."""
+        return self._before_s + time.perf_counter() - self._begin
+
+    def add(self, report: Report) -> None:
+        """Take note of a step that is done. Called at every step, so it does next to nothing."""
         now = time.perf_counter()
-        step_s, self._last = now - self._last, now
-        self._count += report.count
+        self._busy_s, self._last = self._busy_s + now - self._last, now
+        self._steps, self._counted, self._count = (
+            self._steps + 1,
+            self._counted + report.count,
+            self._count + report.count,
+        )
+
+    def measure(self, report: Report, step: int, *, line: bool) -> dict[str, Any]:
+        """Return what metrics.jsonl holds for a step: its loss, and rates over the steps since the last line.
+
+        Args:
+            report: The newest step.
+            step: Updates done.
+            line: Whether these values are a line; the next rates begin here.
+        """
+        step_s = self._busy_s / self._steps
         flops_per_s = self._flops_per_step / step_s
-        return {
+        values = {
             "step": step,
             "loss": report.loss,
             "learning_rate": report.learning_rate,
             "gradient_norm": report.gradient_norm,
             self._unit: self._count,
-            f"{self._unit}_per_s": report.count / step_s,
+            f"{self._unit}_per_s": self._counted / self._busy_s,
             "flops_per_s": flops_per_s,
             "matmul_share": flops_per_s / self._matmul_rate,
             "memory_bytes": devices.memory_bytes(self._device),
             "step_s": step_s,
-            "elapsed_s": self._before_s + now - self._begin,
+            "elapsed_s": self.elapsed_s,
         }
+        if line:
+            self._steps, self._counted, self._busy_s = 0, 0, 0.0
+        return values
 
     def restart_step(self) -> None:
-        """Leave out what happened since the last step, such as a validation, from the next step's rate."""
+        """Leave out what happened since the last step, such as a validation, from the rates."""
         self._last = time.perf_counter()
 
 

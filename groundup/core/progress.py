@@ -19,7 +19,7 @@ from groundup.core.readable import compact, duration, is_number, label, memory, 
 
 __all__ = ["ProgressDisplay"]
 
-WINDOW = 64  # steps over which the time left is judged
+WINDOW = 64  # updates over which the time left is judged
 SEPARATOR = " · "
 _SAMPLE = 240  # characters of a sample; metrics.jsonl and the report have all of it
 
@@ -85,6 +85,11 @@ class ProgressDisplay:
     def step(self) -> int:
         """The last step that was reported."""
         return int(self._values.get("step", 0))
+
+    @property
+    def due(self) -> bool:
+        """Whether new numbers would be seen: at most four times a second, so that most steps need not measure any."""
+        return not self._recent or self._clock() - self._recent[-1][0] >= 0.25
 
     @property
     def time_left_s(self) -> float | None:

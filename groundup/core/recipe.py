@@ -34,6 +34,7 @@ __all__ = [
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(gt=0)]
+Steps = Count | Literal["epoch"]
 PLUGINS: tuple[registry.Kind, ...] = ("model", "task", "data", "processor")
 
 
@@ -63,6 +64,14 @@ class Optim(Settings):
         0.2, "Share of the steps that WSD spends decaying", gt=0, le=1, applies_when={"schedule": ("wsd",)}
     )
 
+    average: Literal["none", "ema", "swa"] = setting("none", "Average of the weights that is kept and validated")
+    ema_decay: float = setting(
+        0.999, "Share of the average kept at each update", gt=0, lt=1, applies_when={"average": ("ema",)}
+    )
+    average_from: float = setting(
+        0.75, "Share of the steps after which SWA begins", ge=0, lt=1, applies_when={"average": ("swa",)}
+    )
+
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Optim:
         if self.nesterov and self.momentum == 0:
@@ -77,12 +86,16 @@ class Budget(Settings):
     steps: int | None = setting(None, "Optimizer steps", gt=0)
     epochs: float | None = setting(None, "Passes over the training split", gt=0)
     samples: int | None = setting(None, "Samples to train on", gt=0)
+    patience: int | None = setting(None, "Stop after so many validations without improvement; null never stops", gt=0)
+    min_improvement: float = setting(0.0, "What counts as one, in every.best; needs patience", ge=0)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Budget:
         given = [key for key in ("steps", "epochs", "samples") if getattr(self, key) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of steps, epochs and samples is allowed, got {given or 'none'}. Give one")
+        if self.min_improvement and self.patience is None:
+            raise ValueError("min_improvement has no effect without patience. Set patience, for example 5")
         return self
 
 
@@ -90,9 +103,10 @@ class Every(Settings):
     """How often, in optimizer steps. The last step always logs, evaluates and saves."""
 
     log: int = setting(10, "Steps between lines of metrics.jsonl", gt=0)
-    evaluate: int = setting(200, "Steps between validations", gt=0)
+    evaluate: Steps = setting(200, "Steps between validations, or epoch: after each pass over the training split")
     evaluate_batches: int | None = setting(20, "Validate on at most so many micro-batches; null for all", gt=0)
-    save: int = setting(200, "Steps between checkpoints", gt=0)
+    best: str = setting("loss", "Metric of the validation by which a checkpoint is the best; it is saved at once")
+    save: Steps = setting(200, "Steps between checkpoints, or epoch")
     sample: int | None = setting(None, "Steps between samples of text; null for none", gt=0)
     sample_prompts: tuple[str, ...] = setting((), "Prompts to sample from")
     keep: int = setting(2, "Checkpoints to keep besides the best", gt=0)

@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from groundup.core import devices
 from groundup.core.assembly import Parts, assemble, load_weights, open_stream
+from groundup.core.averaging import Averaging
+from groundup.core.best import BestSoFar
 from groundup.core.checkpoint import Checkpoint
 from groundup.core.errors import Interrupted, RunError, TrainingError
 from groundup.core.interfaces import Batch, ModelConfig, Stream
 from groundup.core.meter import Meter, StopRequest
+from groundup.core.objective import Objective, Sums
 from groundup.core.optimizers import build_optimizers
 from groundup.core.progress import ProgressDisplay
-from groundup.core.records import Loss, Report
+from groundup.core.records import Report
 from groundup.core.run import Run
 from groundup.core.schedules import learning_rate_at
 from groundup.core.seeding import reseed
 from groundup.core.tensorboard import EventWriter
 
 __all__ = ["Trainer"]
-
-
-@dataclass
-class _Sums:
-    """Totals and counts over the micro-batches of one step or one evaluation, in fp64."""
-
-    values: dict[str, tuple[float, float]]
-
-    def add(self, loss: Loss) -> None:
-        named = {name: (term.total, term.count) for name, term in loss.terms.items()}
-        named |= {name: (value, torch.ones(())) for name, value in loss.metrics.items()}
-        for name, (total, count) in named.items():
-            before = self.values.get(name, (0.0, 0.0))
-            self.values[name] = (before[0] + float(total.detach()), before[1] + float(count))
 
 
 class Trainer:
@@ -52,6 +41,8 @@ class Trainer:
         step: Updates done.
         total_steps: Updates in the whole run.
         model: The model; train or inspect it as you like between steps.
+        learning_rate: The learning rate of an update, from its number.
+        watch: Called by ``fit`` with every row that is logged; what it raises ends the run where it stands.
     """
 
     def __init__(self, run: Run) -> None:
@@ -62,11 +53,15 @@ class Trainer:
         self.stream: Stream = open_stream(run, self.parts, "train")
         self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizers(self.recipe.optim, self.trained)
+        self.samples_per_epoch = self.stream.samples_per_epoch
         self.total_steps = self._count_steps()
+        self.learning_rate = lambda step: learning_rate_at(self.recipe.optim, step, self.total_steps)
+        self.watch: Callable[[dict[str, Any]], None] = lambda row: None
+        self.averaging = Averaging(self.model, self.recipe.optim, self.total_steps, self._inputs_to_average)
+        self.best = BestSoFar(self.recipe.every.best, self.recipe.budget)
+        self._validation: Stream | None = None
         self.accumulate = self.recipe.budget.batch_size // cast(int, self.recipe.machine.micro_batch)
         self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
-        self.best_loss: float | None = None
-        self.best_step: int | None = None
         additive = self.task.additive and cast(ModelConfig, self.recipe.model).additive
         if self.accumulate > 1 and not additive:
             raise TrainingError(
@@ -82,7 +77,7 @@ class Trainer:
         budget = self.recipe.budget
         if budget.steps is not None:
             return budget.steps
-        samples = budget.samples or (budget.epochs or 0) * self.stream.samples_per_epoch
+        samples = budget.samples or (budget.epochs or 0) * self.samples_per_epoch
         return max(1, math.ceil(samples / budget.batch_size))
 
     # ----------------------------------------------------------------------------------------------------- the consumer
@@ -92,7 +87,10 @@ class Trainer:
         Raises:
             Interrupted: After Ctrl-C or SIGTERM, once everything was saved.
             TrainingError: If a step went wrong for good.
+            RecipeError: If ``every.best`` is no metric of the task's.
         """
+        if self.recipe.every.best != "loss":
+            self.best.check(self.evaluate(1))
         every, meter = self.recipe.every, Meter(self.recipe, self.device, self.elapsed_s)
         with (
             StopRequest() as stop,
@@ -100,21 +98,24 @@ class Trainer:
             ProgressDisplay(self.total_steps, self.recipe.name, self.task.unit) as display,
         ):
             for report in self.steps():
-                values = meter.measure(report, self.step)
-                self.elapsed_s = values["elapsed_s"]
-                display.update(values)
-                rows = [{"kind": "train", **values}] if self._due(every.log) or report.skipped else []
-                if self._due(every.evaluate):
-                    rows.append(self._validate(every.evaluate_batches))
+                meter.add(report)
+                rows = [self._validate(every.evaluate_batches)] if self._due(every.evaluate) else []
+                line = self._due(every.log) or report.skipped
+                if line or display.due:
+                    values = meter.measure(report, self.step, line=line)
+                    display.update(values)
+                    rows = [{"kind": "train", **values}, *rows] if line else rows
                 if every.sample is not None and self._due(every.sample):
                     rows += self._sample(every.sample_prompts)
                 for row in rows:
                     self.run.log(row)
                     events.write(row)
                     display.show(row)
-                if self._due(every.save) or stop.requested:
+                    self.watch(row)
+                self.elapsed_s = meter.elapsed_s
+                if self._due(every.save) or self.best.step == self.step or stop.requested:
                     self.save()
-                if stop.requested and self.step < self.total_steps:
+                if stop.requested and not self.finished:
                     raise Interrupted(
                         str(self.run.folder),
                         f"stopped by {stop.requested} after step {self.step} of {self.total_steps}; "
@@ -123,18 +124,27 @@ class Trainer:
                     )
                 meter.restart_step()
 
-    def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.total_steps
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done, or early stopping made the one before the last."""
+        return self.step >= self.total_steps or self.best.stopped != ""
+
+    def _due(self, every: int | str) -> bool:
+        if isinstance(every, int):
+            return self.step % every == 0 or self.finished
+        batch_size = self.recipe.budget.batch_size  # a pass ended within the last so many samples
+        return self.step * batch_size % self.samples_per_epoch < batch_size or self.finished
 
     def _validate(self, batches: int | None) -> dict[str, Any]:
         metrics = self.evaluate(batches)
-        if self.best_loss is None or metrics["loss"] < self.best_loss:
-            self.best_loss, self.best_step = metrics["loss"], self.step
+        self.best.judge(self.step, metrics)
+        if self.best.stopped:
+            self.run.event(self.step, f"stopped after step {self.step} of {self.total_steps}: {self.best.stopped}")
         return {"kind": "evaluate", "step": self.step, **metrics}
 
     def _sample(self, prompts: tuple[str, ...]) -> list[dict[str, Any]]:
         options = {"max_new_tokens": 64, "temperature": 0.8, "seed": self.recipe.seed}
-        with devices.eager(self.recipe.machine):
+        with devices.eager(self.recipe.machine), self.averaging.applied():
             texts = [self.task.predict(self.model, prompt, self.parts.processor, **options) for prompt in prompts]
         self.model.train()
         rows = zip(prompts, texts, strict=True)
@@ -150,22 +160,22 @@ class Trainer:
         # 1. Initialise: the weights stand as __init__ or load_state_dict left them; no gradient is left over.
         self.model.train()
         self.optimizer.zero_grad()
-        while self.step < self.total_steps:
-            sums = _Sums({})
-            for _ in range(self.accumulate):
-                batch = self._next_batch()
+        machine, micro_batch = self.recipe.machine, cast(int, self.recipe.machine.micro_batch)
+        while not self.finished:
+            objective = Objective(self.task, self._next_batch, self.accumulate)
+            for batch in objective.batches:
                 reseed(self.recipe.seed, "dropout", self.step, self.samples_seen)
-                self.samples_seen += cast(int, self.recipe.machine.micro_batch)
-                with devices.autocast(self.recipe.machine):
+                self.samples_seen += micro_batch
+                with devices.autocast(machine):
                     # 2. Forward: from inputs to outputs.
                     outputs = self.model(**self.task.inputs(batch))
                     # 3. Loss: a SUM over tokens; the mean is taken once, below.
                     loss = self.task.loss(outputs, batch)
                 # 4. Backward: gradients of sums add up over the micro-batches.
-                self._weighted_sum(loss).backward()  # type: ignore[no-untyped-call]
-                sums.add(loss)
+                objective.of(loss).backward()  # type: ignore[no-untyped-call]
+                objective.sums.add(loss)
             # 5. Update: divide once by the global count, clip, and let the optimizer move the weights.
-            report = self._update(sums)
+            report = self._update(objective)
             self.optimizer.zero_grad()
             self.step += 1
             yield report
@@ -174,22 +184,12 @@ class Trainer:
     def _next_batch(self) -> Batch:
         return {key: value.to(self.device, non_blocking=True) for key, value in next(self.stream).items()}
 
-    def _weighted_sum(self, loss: Loss) -> Tensor:
-        counts = {float(term.count) for term in loss.terms.values()}
-        if len(counts) > 1:
-            raise TrainingError(
-                f"task {self.task.registered_name}",
-                f"its terms have different counts {sorted(counts)}",
-                "Give each term the same count",
-            )
-        return torch.stack([term.weight * term.total for term in loss.terms.values()]).sum()
-
-    def _update(self, sums: _Sums) -> Report:
-        losses = {name: total / max(count, 1.0) for name, (total, count) in sums.values.items()}
-        term, (_, count) = next(iter(sums.values.items()))
+    def _update(self, objective: Objective) -> Report:
+        losses = objective.means()
+        term, (_, count) = next(iter(objective.sums.values.items()))
         gradients = [p.grad for _, p in self.trained if p.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients)) / max(count, 1.0)
-        learning_rate = learning_rate_at(self.recipe.optim, self.step, self.total_steps)
+        learning_rate = self.learning_rate(self.step)
         finite = math.isfinite(losses[term]) and math.isfinite(norm)
         if finite:
             clip = self.recipe.optim.clip_norm
@@ -197,6 +197,7 @@ class Trainer:
             torch._foreach_mul_(gradients, scale / max(count, 1.0))
             self.optimizer.set_lr(learning_rate)
             self.optimizer.step()
+            self.averaging.update(self.step)
         elif self.recipe.machine.non_finite == "stop":
             self._stop_on_non_finite(losses[term], norm, learning_rate)
         return Report(
@@ -221,40 +222,53 @@ class Trainer:
         Args:
             batches: Stop after so many micro-batches; None takes the whole split.
         """
-        sums, byte_count = _Sums({}), 0.0
+        sums, byte_count = Sums(), 0.0
         self.model.eval()
-        stream = open_stream(self.run, self.parts, "validation")
         try:
-            with devices.eager(self.recipe.machine):
-                for number, batch in enumerate(stream):
-                    if number == batches:
-                        break
+            with devices.eager(self.recipe.machine), self.averaging.applied():
+                for batch in islice(self._from_the_start(), batches):
                     byte_count += self.task.count_bytes(batch, self.parts.processor)
                     on_device = {key: value.to(self.device) for key, value in batch.items()}
                     with devices.autocast(self.recipe.machine):
                         sums.add(self.task.loss(self.model(**self.task.inputs(on_device)), on_device))
         finally:
-            stream.close()
             self.model.train()
         if byte_count:
             sums.values["bytes"] = (byte_count, 1.0)
         return self.task.summarise(sums.values)
 
+    def _from_the_start(self) -> Stream:
+        """Return the validation split from its first micro-batch, prepared once."""
+        if self._validation is None:
+            self._validation = open_stream(self.run, self.parts, "validation")
+            self._start = self._validation.state_dict()
+        self._validation.load_state_dict(self._start)
+        return self._validation
+
+    def _inputs_to_average(self) -> Iterator[dict[str, Any]]:
+        """Yield the model's inputs of the first training micro-batches, at most an epoch of them."""
+        stream = open_stream(self.run, self.parts, "train")
+        with devices.autocast(self.recipe.machine):
+            number = math.ceil(self.samples_per_epoch / cast(int, self.recipe.machine.micro_batch))
+            for batch in islice(stream, min(number, 200)):
+                yield self.task.inputs({key: value.to(self.device) for key, value in batch.items()})
+
     # ------------------------------------------------------------------------------------------------------------ state
     def state_dict(self) -> Checkpoint:
         """Return everything that the rest of the run depends on."""
         state = {
-            "finished": self.step >= self.total_steps,
+            "finished": self.finished,
             "samples_seen": self.samples_seen,
             "stream": self.stream.state_dict(),
             "samples_per_epoch": self.stream.samples_per_epoch,
+            "averaged": self.averaging.count,
             "total_steps": self.total_steps,
             "elapsed_s": self.elapsed_s,
-            "best_loss": self.best_loss,
-            "best_step": self.best_step,
+            **self.best.state_dict(),
         }
-        weights = {name: value.detach().contiguous() for name, value in self.model.state_dict().items()}
-        return Checkpoint(self.step, weights, self.optimizer.state_dict(), state)
+        with self.averaging.applied():
+            weights = {name: value.detach().contiguous() for name, value in self.model.state_dict().items()}
+        return Checkpoint(self.step, weights, self.optimizer.state_dict() | self.averaging.state_dict(), state)
 
     def load_state_dict(self, checkpoint: Checkpoint) -> None:
         """Restore what ``state_dict`` returned.
@@ -271,15 +285,16 @@ class Trainer:
                 f"the data has changed: an epoch had {there} samples and has {here} now",
                 "Restore the data, or start a new run with init.run",
             )
-        load_weights(self.model, checkpoint.model, str(self.run.checkpoints.path(checkpoint.step)))
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        weights, moments = self.averaging.load(checkpoint, state["averaged"])
+        load_weights(self.model, weights, str(self.run.checkpoints.path(checkpoint.step)))
+        self.optimizer.load_state_dict(moments)
         self.step, self.samples_seen = checkpoint.step, state["samples_seen"]
         self.elapsed_s = state["elapsed_s"]
-        self.best_loss, self.best_step = state["best_loss"], state["best_step"]
+        self.best.load_state_dict(state)
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
-        self.run.checkpoints.save(self.state_dict(), self.recipe.every.keep, self.best_step)
+        self.run.checkpoints.save(self.state_dict(), self.recipe.every.keep, self.best.step)
 
     def resume(self) -> bool:
         """Go on from the newest intact checkpoint of the run, if there is one, and say so."""
@@ -293,8 +308,10 @@ class Trainer:
 
     def close(self) -> None:
         """Stop the data workers."""
-        with contextlib.suppress(Exception):
-            self.stream.close()
+        for stream in (self.stream, self._validation):
+            with contextlib.suppress(Exception):
+                if stream is not None:
+                    stream.close()
 
 
 def _compile(model: nn.Module) -> None:

@@ -17,6 +17,7 @@ from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
 
 __all__ = ["open_indexed_stream"]
 
+_BLOCK = 4096  # places of the permutation that are computed at once: one by one they take longer than a small model
 _PADDED = ("tokens", "inputs")  # (N, T, ...) where there are lengths
 
 
@@ -25,25 +26,37 @@ class _Rows(MicroBatches):
 
     def __init__(self, take: Callable[[NDArray[np.int64]], Batch], size: int, context: DataContext) -> None:
         self.take, self.size, self.layout, self.augment = take, size, Layout.of(context), context.augment
+        self._block: tuple[int, int] = (-1, -1)
+        self._rows = np.empty(0, np.int64)
 
     def __getitem__(self, number: int) -> Batch:
         samples = np.arange(self.layout.micro_batch) + self.layout.first_sample(number)
         if self.layout.split == "validation":
             return self.take(samples[samples < self.size])
-        batch = self.take(self._rows_of(samples))
+        batch = self.take(self._rows_of(int(samples[0]), len(samples)))
         if self.augment is None:
             return batch
         partners = scramble(samples, seeding.key(self.layout.seed, "partners")) % np.uint64(self.size)
         return self.augment(batch, samples, lambda: self.take(partners.astype(np.int64)))
 
-    def _rows_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        epochs, places = np.divmod(samples, self.size)
-        return np.concatenate(
-            [
-                permuted(places[epochs == epoch], self.size, seeding.key(self.layout.seed, "rows", int(epoch)))
-                for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
-            ]
-        )
+    def _rows_of(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the rows of the samples ``first + [0, count)`` of the run."""
+        parts = []
+        while count > 0:
+            epoch, place = divmod(first, self.size)
+            block, offset = divmod(place, _BLOCK)
+            part = self._rows_in(epoch, block)[offset : offset + count]
+            parts.append(part)
+            first, count = first + len(part), count - len(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _rows_in(self, epoch: int, block: int) -> NDArray[np.int64]:
+        """Return the rows at places ``block * _BLOCK + [0, _BLOCK)`` of an epoch's permutation; the last are kept."""
+        if self._block != (epoch, block):
+            places = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, self.size))
+            self._rows = permuted(places, self.size, seeding.key(self.layout.seed, "rows", epoch))
+            self._block = (epoch, block)
+        return self._rows
 
     def samples_per_epoch(self, sample: int) -> int:
         return self.size

@@ -92,16 +92,18 @@ class SampleStream(Stream):
 
     def _start(self) -> Iterator[Batch]:
         stop = None if self._layout.split == "train" else -(-self.samples_per_epoch // self._share)
+        numbers = _Numbers(self._samples // self._share, stop)
+        if not self._workers:  # a loader would only add its own time
+            return map(self._batches.__getitem__, numbers)
         loader: DataLoader[Batch] = DataLoader(
             self._batches,
             batch_size=None,
-            sampler=_Numbers(self._samples // self._share, stop),
+            sampler=numbers,
             num_workers=self._workers,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # the loader draws a seed; not from the generator of the run
         )
-        if self._workers:
-            os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else each fork prints a warning
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else each fork prints a warning
         return iter(loader)
 
     @property

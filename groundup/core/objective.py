@@ -1,0 +1,116 @@
+"""What one step minimises: each term's mean over the whole batch of the step, times its weight, however it is split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from groundup.core.errors import TrainingError
+from groundup.core.interfaces import Batch, Task
+from groundup.core.records import Loss
+
+__all__ = ["Objective", "Sums"]
+
+
+class Sums:
+    """Totals and counts by name over the micro-batches of a step or an evaluation, in fp64."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, tuple[float, float]] = {}
+
+    def add(self, loss: Loss) -> None:
+        """Add the terms and the watched metrics of a micro-batch; a metric counts 1."""
+        for name, term in loss.terms.items():
+            self._add(name, term.total.item(), term.count.item())
+        for name, value in loss.metrics.items():
+            self._add(name, value.item(), 1.0)
+
+    def _add(self, name: str, total: float, count: float) -> None:
+        before = self.values.get(name, (0.0, 0.0))
+        self.values[name] = (before[0] + total, before[1] + count)
+
+
+class Objective:
+    """The loss of one step: take its ``batches``, and give the loss of each to ``of``.
+
+    The trainer divides all gradients once by the first term's count, so a term whose count differs is scaled by the
+    ratio of the two. Both are counts of the whole step. They must be known before the first backward pass: one
+    micro-batch knows its own; several are collected first, where ``Task.counts`` tells what they count.
+
+    Args:
+        task: What gives the loss.
+        take: Returns the next micro-batch.
+        number: How many micro-batches the step has.
+
+    Attributes:
+        sums: What the losses so far add up to.
+    """
+
+    def __init__(self, task: Task, take: Callable[[], Batch], number: int) -> None:
+        self._task, self._number, self.sums = task, number, Sums()
+        first = take()
+        self._counts = task.counts(first) if number > 1 else None
+        rest: Iterator[Batch] = (take() for _ in range(number - 1))
+        if self._counts is not None:
+            collected = list(rest)
+            for batch in collected:
+                for name, count in (task.counts(batch) or {}).items():
+                    self._counts[name] = self._counts.get(name, 0.0) + count
+            rest = iter(collected)
+        self.batches: Iterator[Batch] = chain([first], rest)
+
+    def of(self, loss: Loss) -> Tensor:
+        """Return what to back-propagate for one micro-batch.
+
+        Raises:
+            TrainingError: If the counts of the terms differ and nothing tells those of the whole step.
+        """
+        if len(loss.terms) == 1:
+            (term,) = loss.terms.values()
+            return term.total if term.weight == 1.0 else term.weight * term.total
+        counts = self._counts_of(loss)
+        first = max(next(iter(counts.values())), 1.0)
+        parts = [
+            term.weight * (first / max(counts[name], 1.0)) * term.total  # the ratio is 1 where counts are equal
+            for name, term in loss.terms.items()
+        ]
+        return torch.stack(parts).sum()
+
+    def _counts_of(self, loss: Loss) -> dict[str, float]:
+        own = {name: term.count.item() for name, term in loss.terms.items()}
+        if self._number == 1:
+            return own
+        if self._counts is None:
+            if len(set(own.values())) > 1:
+                raise TrainingError(
+                    f"task {self._task.registered_name}",
+                    f"its terms have different counts {own}, and it does not tell those of a whole step",
+                    "Set machine.micro_batch to budget.batch_size, or define counts(batch) in the task",
+                )
+            return own
+        if missing := sorted(own.keys() - self._counts.keys()):
+            raise TrainingError(
+                f"task {self._task.registered_name}",
+                f"counts(batch) does not tell the count of {', '.join(missing)}",
+                "Return one for every term of the loss",
+            )
+        return {name: self._counts[name] for name in own}
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of every term over the step.
+
+        Raises:
+            TrainingError: If ``Task.counts`` and the loss counted differently.
+        """
+        for name, told in (self._counts or {}).items():
+            counted = self.sums.values.get(name, (0.0, told))[1]
+            if counted != told:
+                raise TrainingError(
+                    f"task {self._task.registered_name}",
+                    f"counts(batch) says {told:g} for {name}, and the loss counted {counted:g}",
+                    "Make both count the same",
+                )
+        return {name: total / max(count, 1.0) for name, (total, count) in self.sums.values.items()}
