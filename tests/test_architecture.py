@@ -27,6 +27,7 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
         1,
         (
             "core.records",
+            "core.columns",
             "core.interfaces",
             "core.storage",
             "core.seeding",

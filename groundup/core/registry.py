@@ -38,6 +38,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "language_modeling": "groundup.tasks.language_modeling",
         "chat": "groundup.tasks.chat",
         "classify": "groundup.tasks.classify",
+        "regress": "groundup.tasks.regress",
     },
     "data": {
         "arrays": "groundup.data.arrays",
@@ -45,6 +46,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "conversations": "groundup.data.conversations",
         "python_docs": "groundup.data.python_docs",
         "python_questions": "groundup.data.python_questions",
+        "table": "groundup.data.table",
     },
     "processor": {
         "bytes": "groundup.processors.bytes",
@@ -53,6 +55,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "tokenizer_json": "groundup.processors.bpe",
         "image": "groundup.processors.image",
         "labelled": "groundup.processors.labelled",
+        "table": "groundup.processors.table",
     },
     "adapter": {},
     "metric": {},

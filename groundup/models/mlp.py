@@ -20,6 +20,8 @@ from groundup.nn.activations import Nonlinearity, initialise_linear, nonlinearit
 
 __all__ = ["MLPClassifier", "MLPConfig"]
 
+_EMBEDDING_STD = 0.1
+
 
 @model("mlp")
 class MLPConfig(ModelConfig):
@@ -31,7 +33,9 @@ class MLPConfig(ModelConfig):
     dropout: float = setting(0.0, "Share of each hidden layer's outputs dropped in training", ge=0, lt=1)
     inputs: int = setting(0, "Numbers in one input; 0: as the data has", ge=0)
     category_sizes: tuple[int, ...] = setting((), "Values of each categorical column; empty: as the data has")
-    category_width: int = setting(16, "Numbers that stand for a category, learned", ge=1)
+    category_width: int = setting(
+        16, "Learned numbers that stand for a category; half as many as there are values where those are few", ge=1
+    )
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
     @property
@@ -43,23 +47,32 @@ class MLPConfig(ModelConfig):
         """Return the config with the data's sizes where they were 0.
 
         Raises:
-            RecipeError: If the processor makes no inputs of one shape, or the sizes differ.
+            RecipeError: If the processor makes no inputs of one shape, or the sizes differ from those given.
         """
         if not isinstance(processor, LabelProcessor):
             raise RecipeError("recipe.processor", "makes no inputs of one shape, which model mlp reads", "Choose image")
-        if 0 in processor.input_shape:
+        if 0 in processor.input_shape and not processor.category_sizes:
             problem = "makes inputs of varying length, and model mlp reads inputs of one shape"
             raise RecipeError("recipe.processor", problem, "Choose model rnn or transformer_classifier")
         found = {"inputs": math.prod(processor.input_shape), "outputs": processor.outputs}
         for name, size in found.items():
             if getattr(self, name) not in (0, size):
                 raise RecipeError(f"recipe.model.{name}", f"is {getattr(self, name)}, and the data has {size}", "Use 0")
-        return self.model_copy(update=found | {"category_sizes": processor.category_sizes})
+        sizes = processor.category_sizes
+        if self.category_sizes not in ((), sizes):
+            problem = f"is {list(self.category_sizes)}, and the data has {list(sizes)}"
+            raise RecipeError("recipe.model.category_sizes", problem, "Remove it")
+        return self.model_copy(update=found | {"category_sizes": sizes})
+
+    @property
+    def category_widths(self) -> tuple[int, ...]:
+        """Numbers that stand for a value of each categorical column."""
+        return tuple(min(self.category_width, (size + 1) // 2) for size in self.category_sizes)
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Numbers that go into each layer."""
-        return (self.inputs + self.category_width * len(self.category_sizes), *self.hidden)
+        return (self.inputs + sum(self.category_widths), *self.hidden)
 
     def build(self) -> MLPClassifier:
         """Return the model with freshly initialised weights.
@@ -86,7 +99,9 @@ class MLPClassifier(nn.Module):
 
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
-        self.embed = nn.ModuleList(nn.Embedding(size, config.category_width) for size in config.category_sizes)
+        self.embed = nn.ModuleList(
+            _embedding(size, width) for size, width in zip(config.category_sizes, config.category_widths, strict=True)
+        )
         self.blocks = nn.ModuleList()
         for inputs, outputs in pairwise(config.widths):
             layers: list[nn.Module] = [nn.Linear(inputs, outputs)]
@@ -114,6 +129,17 @@ class MLPClassifier(nn.Module):
 
         Args:
             inputs: (B, ...) that hold I numbers a row.
-            categories: (B, M) int64, numbers of the values of M categorical columns.
+            categories: (B, M) int64, numbers of the values of M categorical columns; 0 is an unknown value.
         """
         return self.head(self.features(inputs, categories))  # type: ignore[no-any-return]
+
+
+def _embedding(size: int, width: int) -> nn.Embedding:
+    """Return vectors for the values of a column, small at first: a rare value says little until it is learned.
+
+    That of unknown values starts at 0, so that one never seen in training adds nothing.
+    """
+    embedding = nn.Embedding(size, width)
+    nn.init.normal_(embedding.weight, std=_EMBEDDING_STD)
+    nn.init.zeros_(embedding.weight[0])
+    return embedding

@@ -96,7 +96,8 @@ def with_targets(
     if not isinstance(processor, Labelled):
         return Labelled(processor, targets, max_length)
     before = processor.targets
-    same = before.kind == targets.kind and set(targets.labels) <= set(before.labels)
+    known = before.labels == targets.labels if targets.kind == "numbers" else set(targets.labels) <= set(before.labels)
+    same = before.kind == targets.kind and known
     return Labelled(processor.inputs, before if same and targets.labels else targets, max_length)
 
 

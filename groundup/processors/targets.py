@@ -82,17 +82,22 @@ class Classes:
 
 
 class Numbers:
-    """One number or several; targets have mean 0 and variance 1 over the training split."""
+    """One number or several; targets have mean 0 and variance 1 over the training split.
+
+    Args:
+        mean: Of each number.
+        scale: Standard deviation of each number.
+        labels: The numbers' names, where they have any.
+    """
 
     kind = "numbers"
-    labels: tuple[str, ...] = ()
 
-    def __init__(self, mean: Sequence[float], scale: Sequence[float]) -> None:
-        self.mean, self.scale = tuple(mean), tuple(scale)
+    def __init__(self, mean: Sequence[float], scale: Sequence[float], labels: Sequence[str] = ()) -> None:
+        self.mean, self.scale, self.labels = tuple(mean), tuple(scale), tuple(labels)
         self.outputs = len(self.mean)
 
     @classmethod
-    def fit(cls, targets: Iterable[Any]) -> Numbers:
+    def fit(cls, targets: Iterable[Any], labels: Sequence[str] = ()) -> Numbers:
         """Return the numbers' mean and standard deviation; a constant one is only shifted.
 
         Raises:
@@ -102,7 +107,7 @@ class Numbers:
         if not len(values):
             raise DataError("targets", "there are no training examples", "Check the data section")
         spread = values.std(0, unbiased=False)
-        return cls(values.mean(0).tolist(), torch.where(spread > 0, spread, 1.0).tolist())
+        return cls(values.mean(0).tolist(), torch.where(spread > 0, spread, 1.0).tolist(), labels)
 
     def encode(self, targets: Sequence[Any]) -> Tensor:
         """Return (N, R) float32.
@@ -115,17 +120,18 @@ class Numbers:
 
     def decode(self, values: Tensor) -> Tensor:
         """Return (N, R) in the data's own units."""
-        return values.double() * torch.tensor(self.scale) + torch.tensor(self.mean)
+        scale, mean = (torch.tensor(each, dtype=torch.float64) for each in (self.scale, self.mean))
+        return values.double().cpu() * scale + mean
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``targets_from_json`` reads."""
-        return {"kind": self.kind, "mean": self.mean, "scale": self.scale}
+        return {"kind": self.kind, "mean": self.mean, "scale": self.scale, "labels": self.labels}
 
 
 def targets_from_json(saved: dict[str, Any]) -> Targets:
     """Return what ``to_json`` described."""
     if saved["kind"] == Numbers.kind:
-        return Numbers(saved["mean"], saved["scale"])
+        return Numbers(saved["mean"], saved["scale"], saved["labels"])
     return Classes(saved["labels"], several=saved["kind"] == "classes")
 
 

@@ -1,0 +1,270 @@
+"""Tables: rows of .csv, .tsv and .parquet files with one column or several to predict."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
+
+from groundup.core.columns import Row, as_category, as_date, as_number, is_missing, kind_of
+from groundup.core.errors import DataError, did_you_mean
+from groundup.core.interfaces import DataContext, DataSource, Split, Stream
+from groundup.core.records import Example
+from groundup.core.registry import data
+from groundup.core.settings import setting
+from groundup.data.files import fingerprint, list_files, read_records
+from groundup.data.indexed import open_indexed_stream
+from groundup.data.opening import DataFile, decoded_lines, opened
+from groundup.data.splits import split_of
+
+__all__ = ["TableSource"]
+
+_KINDS = (".csv", ".tsv", ".parquet")
+_LABELS_LISTED = 50
+_DRAWN: dict[str, tuple[Any, ...]] = {"validation_path": (None,), "time_column": (None,)}
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A table in memory: the values of each column, each row's name and place, and the first row of a nested value."""
+
+    values: dict[str, list[Any]]
+    names: list[str]
+    origins: list[str]
+    nested: dict[str, int]
+
+
+@data("table")
+class TableSource(DataSource):
+    """Rows of files with named columns. Which kind of values a column holds is found by the processor ``table``."""
+
+    path: str | list[str] = setting(..., "A .csv, .tsv or .parquet file, a folder of them, or a list of these")
+    target: str | tuple[str, ...] = setting(..., "The column to predict, or several")
+    columns: tuple[str, ...] = setting((), "Columns to predict from; empty: all but the target")
+    ignore: tuple[str, ...] = setting((), "Columns to leave out, such as one that gives the target away")
+    validation_path: str | list[str] | None = setting(None, "Files held out as they are, instead of a fraction")
+    validation_fraction: float = setting(
+        0.1, "Share of the rows held out", gt=0, lt=1, applies_when={"validation_path": (None,)}
+    )
+    group_column: str | None = setting(
+        None, "Rows with the same value of it, such as a user, stay on one side of the split", applies_when=_DRAWN
+    )
+    time_column: str | None = setting(
+        None, "Numbers or dates: the latest rows are held out", applies_when={"validation_path": (None,)}
+    )
+    split_seed: int = setting(0, "Another seed holds out other rows", ge=0, applies_when=_DRAWN)
+    licence: str = setting("", "Licence of the data, for the data card")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TableSource:
+        if not self.targets:
+            raise ValueError("target is an empty list. Name the column to predict")
+        for name in self.targets:
+            if name in self.columns:
+                raise ValueError(f"columns names the target {name!r}, which would give it away. Remove it there")
+        if self.columns and self.ignore:
+            raise ValueError("ignore has no effect with columns. Remove one of them")
+        return self
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns to predict."""
+        return (self.target,) if isinstance(self.target, str) else self.target
+
+    def examples(self, split: Split, cache: Path) -> list[Example]:
+        """Return the rows of a split in the order of the files: inputs by column, and the target's raw value.
+
+        Several targets are a dictionary of column -> raw value.
+
+        Raises:
+            DataError: If a file cannot be read, or lacks a column that the settings name.
+        """
+        table = self._table(split)
+        inputs = {name: table.values[name] for name in self._inputs(table, split)}
+        wanted = {name: table.values[name] for name in self.targets}
+        only = wanted[self.targets[0]]
+        single = isinstance(self.target, str)
+        found = []
+        for n in self._rows(table, split):
+            target = only[n] if single else {name: values[n] for name, values in wanted.items()}
+            found.append(Example(table.names[n], Row(inputs, n, table.origins[n]), target, table.origins[n]))
+        return found
+
+    def open(self, context: DataContext) -> Stream:
+        """Return the micro-batches of a split, kept in memory."""
+        return open_indexed_stream(self.examples(context.split, context.cache), context)
+
+    def card(self, cache: Path) -> dict[str, Any]:
+        """Return the columns of the training split with kind, missing share and distinct values; targets; splits."""
+        table, rows = self._table("train"), self._rows(self._table("train"), "train")
+        described = {name: _describe([table.values[name][n] for n in rows]) for name in self._inputs(table, "train")}
+        splits = {
+            "train": {"examples": len(rows)},
+            "validation": {"examples": len(self._rows(self._table("validation"), "validation"))},
+        }
+        return {
+            "source": ", ".join(_as_list(self.path)),
+            "licence": self.licence or "not stated",
+            "columns": described,
+            "constant_columns": [name for name, about in described.items() if about["distinct"] < 2],
+            "targets": {name: _describe_target([table.values[name][n] for n in rows]) for name in self.targets},
+            **splits,
+        }
+
+    def _table(self, split: Split) -> _Columns:
+        path = self.path if split == "train" or self.validation_path is None else self.validation_path
+        return _read(tuple(_as_list(path)), fingerprint(_as_list(path), _KINDS))
+
+    def _inputs(self, table: _Columns, split: Split) -> list[str]:
+        named: dict[str, tuple[str | None, ...]] = {
+            "target": self.targets,
+            "columns": self.columns,
+            "ignore": self.ignore,
+        }
+        named |= {"group_column": (self.group_column,), "time_column": (self.time_column,)}
+        for setting_name, columns in named.items():
+            for name in columns:
+                if name is not None and name not in table.values:
+                    where = self.path if split == "train" or self.validation_path is None else self.validation_path
+                    raise _missing_column(", ".join(_as_list(where)), name, table, f"data.{setting_name}")
+        left_out = {*self.targets, *self.ignore}
+        found = list(self.columns) or [name for name in table.values if name not in left_out]
+        if not found:
+            where = ", ".join(_as_list(self.path))
+            raise DataError(where, "no column is left to predict from", "Name fewer under data.ignore")
+        for name in (*found, *self.targets):
+            if name in table.nested:
+                number = table.nested[name]
+                holds = f"{type(table.values[name][number]).__name__} {str(table.values[name][number])[:40]}"
+                problem = f"column {name!r} holds {holds}; allowed: numbers, text, dates"
+                raise DataError(
+                    table.origins[number], problem, "Name it under data.ignore, or make columns of its parts"
+                )
+        return found
+
+    def _rows(self, table: _Columns, split: Split) -> list[int]:
+        every = range(len(table.names))
+        if self.validation_path is not None:
+            return list(every)
+        self._inputs(table, split)  # says which columns are missing
+        if self.time_column is not None:
+            held_out = self._latest(table)
+        else:
+            groups = table.names if self.group_column is None else self._groups(table)
+            sides = {group: split_of(group, self.validation_fraction, self.split_seed) for group in set(groups)}
+            held_out = [sides[group] == "validation" for group in groups]
+        found = list(compress(every, held_out if split == "validation" else (not side for side in held_out)))
+        if not found:
+            problem = f"nothing is left for {split} (validation_fraction {self.validation_fraction})"
+            raise DataError(
+                ", ".join(_as_list(self.path)), problem, "Give more rows, or change data.validation_fraction"
+            )
+        return found
+
+    def _groups(self, table: _Columns) -> list[str]:
+        assert self.group_column is not None
+        found = [as_category(value) for value in table.values[self.group_column]]
+        if "" in found:
+            where = table.origins[found.index("")]
+            raise DataError(where, f"group_column {self.group_column!r} is empty", "Give each row its group")
+        return found
+
+    def _latest(self, table: _Columns) -> list[bool]:
+        """Return which rows are as late as the first of the last ``validation_fraction`` of them, or later."""
+        assert self.time_column is not None
+        times = []
+        for origin, value in zip(table.origins, table.values[self.time_column], strict=True):
+            number = as_number(value)
+            time = as_date(value) if number is None else number
+            if time is None or math.isnan(time):
+                problem = f"time_column {self.time_column!r} holds {value!r}; allowed: a number, or a date in ISO 8601"
+                raise DataError(origin, problem, "Correct it, or name another column")
+            times.append(time)
+        first = sorted(times)[-max(1, round(len(times) * self.validation_fraction))]
+        return [time >= first for time in times]
+
+
+@lru_cache(maxsize=2)
+def _read(paths: tuple[str, ...], key: str) -> _Columns:
+    """Return all rows of the files; kept until two other tables were read, or a file changes (``key``)."""
+    table = _Columns({}, [], [], {})
+    for path in paths:
+        for file in list_files(path, _KINDS):
+            header = _header(file) if file.kind != ".parquet" else None
+            prefix = f"{path}/" if len(paths) > 1 else ""
+            _append(table, file, header, prefix)
+    return table
+
+
+def _append(table: _Columns, file: DataFile, header: list[str] | None, prefix: str) -> None:
+    for number, record in enumerate(read_records(file.path, kinds=_KINDS), 1):
+        fields, origin = record.fields, f"{file.path} row {number}"
+        if not table.values:
+            table.values.update({name: [] for name in header or fields})
+        if number == 1 and fields.keys() != table.values.keys():
+            absent = [name for name in table.values if name not in fields]
+            problem = f"has no column {absent[0]!r}" if absent else f"has another column, {_extra(fields, table)!r}"
+            raise DataError(
+                str(file.path), f"{problem}; the first file has {', '.join(table.values)}", "Give each alike"
+            )
+        for name, value in fields.items():
+            table.values[name].append(_kept(table, name, value))
+        table.names.append(f"{prefix}{file.relative}:{number}")
+        table.origins.append(origin)
+
+
+def _extra(fields: dict[str, Any], table: _Columns) -> str:
+    return next(name for name in fields if name not in table.values)
+
+
+def _kept(table: _Columns, name: str, value: Any) -> Any:
+    if type(value) is str:
+        return sys.intern(value)
+    if isinstance(value, list | dict | bytes) and name not in table.nested:
+        table.nested[name] = len(table.values[name])
+    return value
+
+
+def _header(file: DataFile) -> list[str]:
+    with opened(file) as handle:
+        reader = csv.reader(decoded_lines(file, handle), delimiter="\t" if file.kind == ".tsv" else ",")
+        names = next((cells for cells in reader if cells), [])
+    for name, count in Counter(names).items():
+        if count > 1:
+            problem = f"the header has {count} columns named {name!r}"
+            raise DataError(str(file.path), problem, "Give every column a name of its own")
+    return names
+
+
+def _missing_column(where: str, name: str, table: _Columns, setting_name: str) -> DataError:
+    hint, known = did_you_mean(name, table.values), ", ".join(table.values)
+    return DataError(where, f"there is no column {name!r}; {hint}columns: {known}", f"Correct {setting_name}")
+
+
+def _describe(values: Sequence[Any]) -> dict[str, Any]:
+    counts = Counter(values)
+    kind = kind_of(counts)
+    gone = sum(n for v, n in counts.items() if (as_category(v) == "" if kind == "categorical" else is_missing(v)))
+    distinct = sum(1 for v in counts if not is_missing(v))
+    return {"kind": kind, "missing": gone / len(values), "distinct": distinct}
+
+
+def _describe_target(values: Sequence[Any]) -> dict[str, Any]:
+    about, counts = _describe(values), Counter(values)
+    if about["kind"] == "numeric" and len(counts) > 2:
+        numbers = [n for n in (as_number(v) for v in counts.elements()) if n is not None and not math.isnan(n)]
+        return about | {"mean": sum(numbers) / len(numbers), "lowest": min(numbers), "highest": max(numbers)}
+    return about | {"labels": {str(label): count for label, count in counts.most_common(_LABELS_LISTED)}}
+
+
+def _as_list(path: str | list[str]) -> list[str]:
+    return [path] if isinstance(path, str) else list(path)

@@ -1,0 +1,225 @@
+"""Regression: a number, or several, to be predicted from an input.
+
+Legend: B examples of a batch, N examples, R numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from groundup.core.columns import as_number
+from groundup.core.errors import DataError
+from groundup.core.interfaces import Batch, EvaluationContext, LabelProcessor, Task
+from groundup.core.records import Evaluation, Example, Loss, Table, Term
+from groundup.core.registry import task
+from groundup.core.settings import setting
+from groundup.metrics.regression import deciles, judge_numbers
+from groundup.processors.labelled import with_targets
+from groundup.processors.targets import Numbers
+
+__all__ = ["Regress"]
+
+_AT_ONCE = 1024
+_SHOWN = 10
+
+
+@task("regress")
+class Regress(Task):
+    """Minimise the distance from the true number. The model sees targets of mean 0 and variance 1; users see their own.
+
+    Several targets count alike, each in its own standard deviations.
+    """
+
+    unit: ClassVar[str] = "examples"
+    objective: Literal["mse", "mae", "huber"] = setting(
+        "mse", "Distance: squared, absolute, or Huber's (squared near, absolute far)"
+    )
+    delta: float = setting(
+        1.0,
+        "Where Huber's loss turns from squared to absolute, in standard deviations of the target",
+        gt=0,
+        applies_when={"objective": ("huber",)},
+    )
+    max_tokens: int = setting(256, "Longer texts are cut to so many tokens", ge=1)
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read."""
+        return {"inputs": "float32 (B, ...)", "targets": "float32 (B, R)", "scale": "float32 (B, R)"}
+
+    def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> LabelProcessor:
+        """Return the processor with the mean and standard deviation of the training split's targets.
+
+        Raises:
+            DataError: If a target is no number, or does not vary.
+        """
+        read = list(examples())
+        first = read[0].target if read else None
+        labels = tuple(map(str, first)) if isinstance(first, Mapping) else ()
+
+        def fit(targets: Iterable[Any]) -> Numbers:
+            numbers = _numbers(read)
+            _refuse_constant(numbers, labels)
+            return Numbers.fit(numbers, labels)
+
+        return with_targets(processor, lambda: iter(read), fit, self.max_tokens)
+
+    def encode(self, examples: Sequence[Example], processor: LabelProcessor) -> Batch:
+        """Return all examples' inputs and targets, stacked, and what one of the targets' units is.
+
+        Raises:
+            DataError: If an input does not fit, or a target is no number.
+        """
+        targets = cast(Numbers, processor.targets)
+        wanted = targets.encode(_numbers(examples, targets.outputs))
+        scale = torch.tensor(targets.scale).expand(len(wanted), -1)
+        encoded = processor.encode_inputs([example.inputs for example in examples])
+        return encoded | {"targets": wanted, "scale": scale}
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the model reads: all but the targets."""
+        return {name: values for name, values in batch.items() if name not in ("targets", "scale")}
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """Return the distances of outputs (B, R), summed over examples, their mean over targets.
+
+        Source:
+            Huber, 1964, "Robust estimation of a location parameter", equation 1.1.
+        """
+        outputs, targets = outputs.float(), batch["targets"]
+        if self.objective == "huber":
+            each = F.huber_loss(outputs, targets, reduction="none", delta=self.delta)
+        else:
+            each = (outputs - targets).abs() if self.objective == "mae" else (outputs - targets) ** 2
+        error = (outputs.detach() - targets) * batch["scale"]
+        watched = {"squared": (error**2).mean(1).sum(), "absolute": error.abs().mean(1).sum()}
+        return Loss({"target": Term(each.mean(1).sum(), torch.tensor(float(len(targets))))}, watched)
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return the loss, and root mean squared and mean absolute error in the data's own units."""
+        total, count = sums["target"][0], max(sums["target"][1], 1.0)
+        return {
+            "loss": total / count,
+            "rmse": math.sqrt(sums["squared"][0] / count),
+            "mae": sums["absolute"][0] / count,
+        }
+
+    def predict(self, model: nn.Module, inputs: Any, processor: LabelProcessor, **options: Any) -> Any:
+        """Return the number for an input, or for each of a list of inputs, in the data's own units.
+
+        Several numbers are a dictionary by name where they have names, a list elsewhere.
+        """
+        several = isinstance(inputs, list | tuple)
+        found = [_named(row, processor.labels) for row in _predicted(model, inputs if several else [inputs], processor)]
+        return found if several else found[0]
+
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Judge a model on the held-out examples: errors with intervals, by tenths of the predictions, and the worst.
+
+        The baseline always predicts the mean of the training split.
+        """
+        examples = list(context.examples("validation"))
+        context.progress(f"predicting {len(examples)} held-out examples")
+        targets = cast(Numbers, context.processor.targets)
+        predicted = _predicted(context.model, [example.inputs for example in examples], context.processor)
+        true = np.array(_numbers(examples, targets.outputs), dtype=np.float64)
+        metrics, tables = {"held_out_examples": float(len(examples))}, []
+        names = targets.labels or tuple(f"target_{n}" for n in range(1, targets.outputs + 1))
+        for n, (name, mean) in enumerate(zip(names, targets.mean, strict=True)):
+            judged = judge_numbers(predicted[:, n], true[:, n], mean, context.seed)
+            single = targets.outputs == 1
+            metrics |= judged if single else {f"{name}_{metric}": value for metric, value in judged.items()}
+            of = "" if single else f" of {name}"
+            tables.append(_by_decile(f"Residuals{of} by tenths of the predictions", predicted[:, n], true[:, n]))
+            tables.append(_worst(f"Furthest off{of}", examples, predicted[:, n], true[:, n]))
+        return Evaluation(metrics, tables)
+
+
+def _numbers(examples: Sequence[Example], count: int | None = None) -> list[list[float]]:
+    """Return the targets of each example as numbers, ``count`` of them, or as many as the first example has."""
+    found = [_numbers_of(example) for example in examples]
+    expected = count if count is not None else len(found[0]) if found else 0
+    for example, numbers in zip(examples, found, strict=True):
+        if len(numbers) != expected:
+            problem = f"has {len(numbers)} targets; allowed: {expected}, as the training examples have"
+            raise DataError(_place(example), problem, "Correct it, or remove the row")
+    return found
+
+
+def _place(example: Example) -> str:
+    return example.origin or f"example {example.name}"
+
+
+def _numbers_of(example: Example) -> list[float]:
+    """Return the targets of an example as numbers; text such as ``"3.5"`` counts as one."""
+    target = example.target
+    values = target.items() if isinstance(target, Mapping) else enumerate(target if _is_list(target) else [target], 1)
+    found = []
+    for name, value in values:
+        number = as_number(value)
+        if number is None or math.isnan(number):
+            what = f"target {name!r}" if isinstance(name, str) else "the target"
+            problem = f"{what} is {value!r}; allowed: a finite number"
+            raise DataError(_place(example), problem, "Correct it, or remove the row")
+        found.append(number)
+    return found
+
+
+def _is_list(target: Any) -> bool:
+    return isinstance(target, list | tuple | np.ndarray) and np.ndim(target) == 1
+
+
+def _refuse_constant(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> None:
+    for n, values in enumerate(zip(*rows, strict=True)):
+        if min(values) == max(values):
+            name = f"target {labels[n]!r}" if labels else "the target"
+            problem = f"{name} is {values[0]:g} in every training example"
+            raise DataError("targets", f"{problem}; there is nothing to predict", "Choose another target, or more data")
+
+
+def _named(row: NDArray[np.float64], labels: Sequence[str]) -> Any:
+    if len(row) == 1 and not labels:
+        return float(row[0])
+    return dict(zip(labels, row.tolist(), strict=True)) if labels else row.tolist()
+
+
+def _by_decile(title: str, predicted: NDArray[np.float64], true: NDArray[np.float64]) -> Table:
+    rows = [
+        (_short(d.lowest), _short(d.highest), d.examples, _short(d.mean_residual), _short(d.mae), _short(d.rmse))
+        for d in deciles(predicted, true)
+    ]
+    columns = ("predicted from", "to", "examples", "mean residual", "MAE", "RMSE")
+    return Table(title, columns, list(rows), "A residual is the true value less the predicted one")
+
+
+def _worst(title: str, examples: Sequence[Example], predicted: NDArray[np.float64], true: NDArray[np.float64]) -> Table:
+    residual = true - predicted
+    order = np.argsort(-np.abs(residual), kind="stable")[:_SHOWN].tolist()
+    rows = [(examples[i].origin, _short(true[i]), _short(predicted[i]), _short(residual[i])) for i in order]
+    return Table(title, ("example", "true", "predicted", "residual"), list(rows))
+
+
+def _short(value: Any) -> float:
+    return float(f"{float(value):.5g}")
+
+
+@torch.no_grad()
+def _predicted(model: nn.Module, inputs: Sequence[Any], processor: LabelProcessor) -> NDArray[np.float64]:
+    """Return (N, R) in the data's own units."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    parts = [torch.zeros(0, processor.outputs, dtype=torch.float64)]
+    for start in range(0, len(inputs), _AT_ONCE):
+        encoded = processor.encode_inputs(inputs[start : start + _AT_ONCE])
+        outputs = model(**{name: values.to(device) for name, values in encoded.items()})
+        parts.append(cast(Numbers, processor.targets).decode(outputs))
+    model.train(training)
+    return torch.cat(parts).numpy()
