@@ -67,7 +67,7 @@ def judge(probabilities: Floats, true: Whole, seed: int = 0) -> Judgement:
     scores = {name: float(value) for name, value in _scores(*_margins(confusion)).items()}
     resampled = _resampled(confusion, seed)
     resampled["accuracy_bootstrap"] = resampled.pop("accuracy")
-    areas = [_area(measures, probabilities[:, k], true == k) for k in classes]
+    areas = [_area(probabilities[:, k], true == k) for k in classes]
     curve = reliability(probabilities.max(1), right)
     found = {
         "accuracy": scores.pop("accuracy"),
@@ -125,11 +125,11 @@ def judge_several(probabilities: Floats, true: Whole, seed: int = 0) -> Judgemen
     scores = _label_scores(parts.sum(0)[None])
     flat = parts.reshape(len(true), -1)
     resampled = [_label_scores((weights @ flat).reshape(-1, 3, true.shape[1])) for weights in _weights(len(true), seed)]
-    areas = [_area(measures, probabilities[:, k], true[:, k]) for k in columns]
+    areas = [_area(probabilities[:, k], true[:, k]) for k in columns]
     precisions = [_precision(measures, probabilities[:, k], true[:, k]) for k in columns]
     curve = reliability(probabilities.ravel(), true.ravel() > 0)
-    both = {"average_precision": _precision, "auroc": _area}
-    micro = {f"micro_{n}": how(measures, probabilities.ravel(), true.ravel()) for n, how in both.items()}
+    decisions = (probabilities.ravel(), true.ravel())
+    micro = {"micro_average_precision": _precision(measures, *decisions), "micro_auroc": _area(*decisions)}
     found = {
         "subset_accuracy": float(right.all(1).mean()),
         **_wilson("subset_accuracy", right.all(1)),
@@ -222,9 +222,20 @@ def _scikit_learn() -> Any:
     return metrics
 
 
-def _area(measures: Any, probabilities: Floats, true: NDArray[Any]) -> float | None:
-    """Return the area under the ROC curve, None where all examples are of one kind."""
-    return float(measures.roc_auc_score(true, probabilities)) if 0 < true.sum() < len(true) else None
+def _area(probabilities: Floats, true: NDArray[Any]) -> float | None:
+    """Return the area under the ROC curve, None where all examples are of one kind.
+
+    It is the chance that an example of the class gets a higher probability than another one: the rank-sum statistic.
+
+    Source:
+        Hanley and McNeil, 1982, "The meaning and use of the area under a receiver operating characteristic curve".
+    """
+    positive, members = true > 0, int((true > 0).sum())
+    if not 0 < members < len(true):
+        return None
+    _, place, ties = np.unique(probabilities, return_inverse=True, return_counts=True)
+    ranks = (ties.cumsum() - (ties - 1) / 2)[place]  # the middle one of equals
+    return float((ranks[positive].sum() - members * (members + 1) / 2) / (members * (len(true) - members)))
 
 
 def _precision(measures: Any, probabilities: Floats, true: NDArray[Any]) -> float | None:
