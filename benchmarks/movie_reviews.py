@@ -62,7 +62,9 @@ def _baseline(data: dict[str, Any]) -> float:
     from sklearn.pipeline import make_pipeline
 
     sides = _sides(data)
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
+    )
     model.fit(*sides["train"])
     return float(model.score(*sides["validation"]))
 

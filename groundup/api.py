@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from groundup.core import assembly, devices
+from groundup.core.diagnosis import diagnose
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, ModelConfig, Task, TextProcessor
 from groundup.core.model_folder import WEIGHTS, write_model_card, write_model_folder
@@ -18,6 +19,7 @@ from groundup.core.predictor import Predictor
 from groundup.core.recipe import Recipe, as_dict, load_recipe
 from groundup.core.report import write_report
 from groundup.core.run import Run
+from groundup.core.run_record import read_run
 from groundup.core.trainer import Trainer
 from groundup.data.inspect import inspect_source
 
@@ -196,6 +198,8 @@ def _judge(folder: Path, checkpoint: str, limit: int, again: bool, progress: Cal
         found = Predictor.load(folder, checkpoint).evaluate(limit, progress)
         seconds = time.perf_counter() - begin
         stored = {"step": step, "limit": limit, **dataclasses.asdict(found), "evaluation_s": seconds}
+        diagnosis = diagnose(dataclasses.replace(read_run(folder), evaluation=stored))
+        stored["diagnosis"] = dataclasses.asdict(diagnosis) if diagnosis else None
         run.write_json("evaluation.json", stored)
         write_model_card(run)
     else:

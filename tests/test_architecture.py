@@ -31,6 +31,7 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
             "core.interfaces",
             "core.storage",
             "core.seeding",
+            "core.png",
             "core.schedules",
             "core.allocator",
             "core.devices",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 __all__ = [
     "Change",
     "baselines",
+    "beside_guessing",
     "changes",
     "compact",
     "duration",
@@ -41,7 +42,7 @@ class Change:
     better: bool
 
 
-def is_number(candidate: object) -> bool:
+def is_number(candidate: object) -> TypeGuard[float]:
     """Return whether a value is a finite number (a boolean is not)."""
     return isinstance(candidate, int | float) and not isinstance(candidate, bool) and math.isfinite(candidate)
 
@@ -57,8 +58,12 @@ def label(name: str) -> str:
         words, ending = words.removeprefix("base_"), ", before"
     if words.endswith("_other_question"):
         words, ending = words.removesuffix("_other_question"), f", another question{ending}"
+    if found := re.fullmatch(r"(.+)_(low|high)_95", words):
+        words, ending = found[1], f", {found[2]} end of the 95% interval"
     words = re.sub(r" per s$", "/s", words.replace("_", " ").strip())
-    return words.replace("rouge l", "ROUGE-L") + ending
+    for short, name in (("rouge l", "ROUGE-L"), ("auroc", "AUROC"), ("macro f1", "macro F1"), ("micro f1", "micro F1")):
+        words = words.replace(short, name)
+    return words + ending
 
 
 def number(amount: float) -> str:
@@ -155,6 +160,15 @@ def changes(metrics: dict[str, Any]) -> list[Change]:
                 percent = 100 * (after - before) / abs(before)
                 found.append(Change(words, before, after, percent, (percent < 0) == lower_is_better(name)))
     return found
+
+
+def beside_guessing(name: str, metrics: dict[str, Any]) -> str:
+    """Return a measure's 95% interval and what always guessing the commonest class reaches, where they are known."""
+    low, high = (metrics.get(f"{name}_{end}_95") for end in ("low", "high"))
+    guessing = metrics.get(f"baseline_{name}")
+    parts = [f"95%: {number(low)} to {number(high)}"] if is_number(low) and is_number(high) else []
+    parts += [f"always guessing the commonest class: {number(guessing)}"] if is_number(guessing) else []
+    return "; ".join(parts)
 
 
 def _against_other(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ __all__ = [
     "Document",
     "Evaluation",
     "Example",
+    "Figure",
     "Loss",
     "Message",
     "Report",
@@ -110,17 +111,36 @@ class Report:
 # -------------------------------------------------------------------------------------------------------- evaluation
 @dataclass(frozen=True)
 class Table:
-    """A titled table for the printed summary and the report. Cells are text or numbers."""
+    """A titled table for the report and, unless ``printed`` is false, the printed summary. Cells: text or numbers."""
 
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[str | float | int | None, ...]]
     note: str = ""
+    printed: bool = True
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Something for the report to draw; ``content`` holds plain JSON values.
+
+    Kinds:
+        matrix: ``labels`` and ``counts``, one row for each true class and one column for each predicted one.
+        reliability: ``bins``, each with ``confidence``, ``right`` (shares, 0 to 1) and ``count``.
+        pictures: ``items``, each with ``true``, ``predicted``, ``probability``, ``name`` and ``picture`` (a PNG as a
+            data address) or ``text``.
+    """
+
+    kind: Literal["matrix", "reliability", "pictures"]
+    title: str
+    content: dict[str, Any]
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What judging a model found: plain numbers by name (units in the names), and tables to read."""
+    """What judging a model found: plain numbers by name (units in the names), tables to read, figures to look at."""
 
     metrics: dict[str, float]
     tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)

@@ -12,8 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from groundup.core import readable
+from groundup.core.diagnosis import diagnose
 from groundup.core.errors import RunError
 from groundup.core.report_charts import Series, line_chart, smoothed, thinned
+from groundup.core.report_figures import draw
 from groundup.core.run_record import RunRecord, read_run
 
 __all__ = ["answer_cards", "highlighted_yaml", "render_page", "write_report"]
@@ -74,6 +76,8 @@ def _section(record: RunRecord, index: int) -> Row:
         "baselines": _bars(record.metrics),
         "changes": readable.changes(record.metrics),
         "charts": _charts(record),
+        "figures": [drawn for figure in record.figures if (drawn := draw(figure))],
+        "diagnosis": diagnose(record),
         "samples": _samples(record),
         "samples_total": len(record.sample),
         "metrics": [(name, _cell(amount, name)) for name, amount in record.metrics.items()],
@@ -102,7 +106,8 @@ def _cards(record: RunRecord) -> list[tuple[str, str, str]]:
         cards.append(("bits per byte, held out", readable.number(metrics["bits_per_byte"]), _beside_xz(metrics)))
     for name in ("answer_bits_per_byte", "rouge_l", "accuracy"):
         if readable.is_number(metrics.get(name)):
-            cards.append((readable.label(name), readable.number(metrics[name]), _beside_base(name, metrics)))
+            remark = _beside_base(name, metrics) or readable.beside_guessing(name, metrics)
+            cards.append((readable.label(name), readable.number(metrics[name]), remark))
     validation = record.points("evaluate", "loss")
     if validation:
         step, best = min(validation, key=lambda point: point[1])
@@ -172,6 +177,7 @@ def _charts(record: RunRecord) -> list[Markup]:
     charts = [
         line_chart("Loss", lines if len(loss) >= 50 else lines[1:], unit=unit, marks=marks, clip_spikes=True),
         _plain_chart(record, "Held-out text", "evaluate", "bits_per_byte", "bits per byte"),
+        _plain_chart(record, "Held-out accuracy", "evaluate", "accuracy", "share that is right"),
         _plain_chart(record, "Learning rate", "train", "learning_rate", "learning rate", from_zero=True),
         _plain_chart(
             record, "Gradient norm", "train", "gradient_norm", "before clipping", from_zero=True, clip_spikes=True

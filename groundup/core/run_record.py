@@ -63,6 +63,12 @@ class RunRecord:
         ]
 
     @property
+    def figures(self) -> list[Row]:
+        """The figures of ``evaluation.json``, each with kind, title, content and note."""
+        figures = self.evaluation.get("figures")
+        return [figure for figure in figures if isinstance(figure, dict)] if isinstance(figures, list) else []
+
+    @property
     def unit(self) -> str:
         """What the run's task counts, such as ``tokens``: the name of the column that has a rate beside it."""
         columns = self.train[-1] if self.train else {}

@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from groundup.core.readable import baselines, changes, duration, label, number, value
+from groundup.core.readable import baselines, changes, duration, is_number, label, number, value
 
 __all__ = ["print_summary"]
 
@@ -18,6 +18,11 @@ BAR = 26
 ROWS = 10
 CELL = 300  # characters of a cell that are looked at; the column then cuts them to its width
 PROSE = 200  # characters of a text that has the width to itself
+_CLASSIFIER = (
+    *("accuracy", "subset_accuracy", "baseline_accuracy", "training_accuracy", "training_subset_accuracy"),
+    *("top_5_accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "macro_average_precision"),
+    *("auroc", "macro_auroc", "log_loss", "expected_calibration_error"),
+)
 LONG = 40  # characters from which a text does not fit beside others
 
 
@@ -45,15 +50,28 @@ def _print_run(run: Mapping[str, Any], console: Console) -> None:
     spent = f"  {duration(seconds)}" if isinstance(seconds, int | float) else ""
     heading = Text.assemble((str(run.get("name", "run")), "bold cyan"), (spent, "dim"), overflow="ellipsis")
     console.print(Rule(heading, align="left", style="dim"))
-    for part in (_baseline_bars(metrics), _before_after(metrics), _other_metrics(metrics)):
+    for part in (_baseline_bars(metrics), _before_after(metrics), _classifier(metrics) or _other_metrics(metrics)):
         if part is not None:
             console.print(part)
             console.print()
     for table in evaluation.get("tables") or []:
+        if not table.get("printed", True) or not table.get("rows"):
+            continue
         console.print(_stacked(table) if _is_prose(table) else _table(table, console.width))
         if table.get("note"):
             console.print(Text(str(table["note"]), style="dim"))
         console.print()
+    _print_diagnosis(evaluation.get("diagnosis"), console)
+
+
+def _print_diagnosis(found: Any, console: Console) -> None:
+    if not isinstance(found, Mapping):
+        return
+    verdict = str(found.get("verdict", "")).capitalize()
+    console.print(Text.assemble((f"{verdict}. ", "bold"), str(found.get("words", ""))))
+    if found.get("advice"):
+        console.print(Text(f"To try: {found['advice']}."))
+    console.print()
 
 
 def _baseline_bars(metrics: Mapping[str, Any]) -> RenderableType | None:
@@ -81,6 +99,25 @@ def _before_after(metrics: Mapping[str, Any]) -> RenderableType | None:
     for row in rows:
         change = Text(f"{row.percent:+.1f}%", style="green" if row.better else "red")
         table.add_row(Text(row.label), number(row.before), number(row.after), change)
+    return table
+
+
+def _classifier(metrics: Mapping[str, Any]) -> RenderableType | None:
+    """What a classifier reached, in a few lines: each measure with its interval, after what guessing reaches."""
+    if "held_out_examples" not in metrics or not {"accuracy", "subset_accuracy"} & set(metrics):
+        return None
+    table = _titled(f"On {number(metrics['held_out_examples'])} held-out examples")
+    table.show_header = False
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_column("", style="dim")
+    for name in _CLASSIFIER:
+        if is_number(metrics.get(name)):
+            low, high = (metrics.get(f"{name}_{end}_95") for end in ("low", "high"))
+            sure = f"95%: {number(low)} to {number(high)}" if is_number(low) and is_number(high) else ""
+            words = "always guessing the commonest class" if name == "baseline_accuracy" else label(name)
+            style = "bold green" if name in _CLASSIFIER[:2] else ""
+            table.add_row(Text(words, style), Text(value(name, metrics[name]), style), Text(sure))
     return table
 
 

@@ -201,7 +201,7 @@ class Trainer:
         elif self.recipe.machine.non_finite == "stop":
             self._stop_on_non_finite(losses[term], norm, learning_rate)
         return Report(
-            self.step, losses[term], losses, learning_rate, norm, int(count), self.samples_seen, skipped=not finite
+            self.step, losses[term], losses, learning_rate, norm, round(count), self.samples_seen, skipped=not finite
         )
 
     def _stop_on_non_finite(self, loss: float, norm: float, learning_rate: float) -> None:

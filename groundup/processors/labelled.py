@@ -13,7 +13,7 @@ from groundup.core import registry
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.interfaces import Batch, Processor, ProcessorConfig, Targets, TextProcessor
 from groundup.processors.files import read_json, write_json
-from groundup.processors.targets import targets_from_json
+from groundup.processors.targets import Classes, targets_from_json
 
 __all__ = ["Labelled", "LabelledConfig", "with_targets"]
 
@@ -96,9 +96,11 @@ def with_targets(
     if not isinstance(processor, Labelled):
         return Labelled(processor, targets, max_length)
     before = processor.targets
-    known = before.labels == targets.labels if targets.kind == "numbers" else set(targets.labels) <= set(before.labels)
-    same = before.kind == targets.kind and known
-    return Labelled(processor.inputs, before if same and targets.labels else targets, max_length)
+    if isinstance(before, Classes) and before.kind == targets.kind and set(targets.labels) <= set(before.labels):
+        targets = before.counted_as(targets)
+    elif before.kind == targets.kind == "numbers" and before.labels == targets.labels:
+        targets = before
+    return Labelled(processor.inputs, targets, max_length)
 
 
 @registry.processor("labelled")

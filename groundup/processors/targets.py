@@ -6,6 +6,7 @@ Legend: N examples, K classes, R numbers.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,11 +25,12 @@ class Classes:
     Args:
         labels: The classes' names in the order of their numbers.
         several: An example may have any number of labels, given as a list or as ``"a|b"``.
+        counts: How many training examples each class has; empty where nobody counted.
     """
 
-    def __init__(self, labels: Sequence[str], *, several: bool = False) -> None:
+    def __init__(self, labels: Sequence[str], *, several: bool = False, counts: Sequence[int] = ()) -> None:
         self.labels, self.kind = tuple(labels), "classes" if several else "class"
-        self.outputs = len(self.labels)
+        self.outputs, self.counts = len(self.labels), tuple(counts)
         self._numbers = {label: number for number, label in enumerate(self.labels)}
 
     @classmethod
@@ -38,11 +40,12 @@ class Classes:
         Raises:
             DataError: If there are fewer than two: there is nothing to tell apart.
         """
-        labels = sorted({_label(target) for target in targets}, key=_rank)
+        found = Counter(_label(target) for target in targets)
+        labels = sorted(found, key=_rank)
         if len(labels) < 2:
-            found = f"every training example has the label {labels[0]!r}" if labels else "no training example has any"
-            raise DataError("labels", f"{found}; a classifier needs two classes or more", "Check the data section")
-        return cls(labels)
+            problem = f"every training example has the label {labels[0]!r}" if labels else "no training example has any"
+            raise DataError("labels", f"{problem}; a classifier needs two classes or more", "Check the data section")
+        return cls(labels, counts=[found[label] for label in labels])
 
     @classmethod
     def fit_several(cls, targets: Iterable[Any]) -> Classes:
@@ -51,10 +54,17 @@ class Classes:
         Raises:
             DataError: If there are none.
         """
-        labels = sorted({label for target in targets for label in _labels(target)}, key=_rank)
+        found = Counter(label for target in targets for label in set(_labels(target)))
+        labels = sorted(found, key=_rank)
         if not labels:
             raise DataError("labels", "no training example has any", "Check the data section")
-        return cls(labels, several=True)
+        return cls(labels, several=True, counts=[found[label] for label in labels])
+
+    def counted_as(self, other: Targets) -> Classes:
+        """Return the same classes with the counts of another training split, 0 for a class that is not there."""
+        found = dict(zip(other.labels, getattr(other, "counts", ()), strict=False))
+        counts = [found.get(label, 0) for label in self.labels]
+        return Classes(self.labels, several=self.kind == "classes", counts=counts)
 
     def encode(self, targets: Sequence[Any]) -> Tensor:
         """Return class numbers (N,) int64; of several classes (N, K) float32, 1 for each that an example has.
@@ -78,7 +88,7 @@ class Classes:
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``targets_from_json`` reads."""
-        return {"kind": self.kind, "labels": self.labels}
+        return {"kind": self.kind, "labels": self.labels, "counts": self.counts}
 
 
 class Numbers:
@@ -132,7 +142,7 @@ def targets_from_json(saved: dict[str, Any]) -> Targets:
     """Return what ``to_json`` described."""
     if saved["kind"] == Numbers.kind:
         return Numbers(saved["mean"], saved["scale"], saved["labels"])
-    return Classes(saved["labels"], several=saved["kind"] == "classes")
+    return Classes(saved["labels"], several=saved["kind"] == "classes", counts=saved.get("counts", ()))
 
 
 def _label(target: Any) -> str:

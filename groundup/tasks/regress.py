@@ -126,7 +126,7 @@ class Regress(Task):
 
         The baseline always predicts the mean of the training split.
         """
-        examples = list(context.examples("validation"))
+        examples = list(context.examples(context.held_out))
         context.progress(f"predicting {len(examples)} held-out examples")
         targets = cast(Numbers, context.processor.targets)
         predicted = _predicted(context.model, [example.inputs for example in examples], context.processor)

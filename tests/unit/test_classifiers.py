@@ -150,7 +150,9 @@ def test_the_loss_is_torchs_and_a_sum() -> None:
     loss = task.loss(outputs, {"labels": labels})
     expected = F.cross_entropy(outputs, labels, label_smoothing=0.1)
     torch.testing.assert_close(loss.terms["label"].total / loss.terms["label"].count, expected)
-    summary = task.summarise({"label": (float(loss.terms["label"].total), 9.0), "right": (6.0, 1.0)})
+    summary = task.summarise(
+        {"label": (float(loss.terms["label"].total), 9.0), "right": (6.0, 1.0), "examples": (9.0, 1.0)}
+    )
     assert summary == {"loss": pytest.approx(float(expected)), "accuracy": pytest.approx(6 / 9)}
 
 
