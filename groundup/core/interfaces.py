@@ -358,6 +358,19 @@ class Task(Settings, ABC):
     def loss(self, outputs: Any, batch: Batch) -> Loss:
         """Return sums and counts; the trainer divides once, by the global count."""
 
+    def counts(self, batch: Batch) -> dict[str, float] | None:
+        """Return each term's count from the batch alone, where the terms of the loss count differently; else None."""
+        return None
+
+    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
+        """Return the model with what this task adds to it, such as weights that it learns itself.
+
+        Called on a model just built. The names of the model's own tensors must stay; what is added is called
+        ``task_weights``: it is trained, saved and resumed with the model, and begins afresh in a run that starts from
+        another run's weights.
+        """
+        return model
+
     def count_bytes(self, batch: Batch, processor: Any) -> float:
         """Return how many bytes of raw text the targets stand for, 0 where that means nothing."""
         return 0.0

@@ -38,6 +38,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "language_modeling": "groundup.tasks.language_modeling",
         "chat": "groundup.tasks.chat",
         "classify": "groundup.tasks.classify",
+        "multitask": "groundup.tasks.multitask",
     },
     "data": {
         "arrays": "groundup.data.arrays",

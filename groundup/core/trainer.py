@@ -175,14 +175,17 @@ class Trainer:
         return {key: value.to(self.device, non_blocking=True) for key, value in next(self.stream).items()}
 
     def _weighted_sum(self, loss: Loss) -> Tensor:
-        counts = {float(term.count) for term in loss.terms.values()}
-        if len(counts) > 1:
+        # To be dropped for the exact version: terms that count differently are weighed here for one micro-batch alone.
+        terms = list(loss.terms.values())
+        counts = [max(float(term.count), 1.0) for term in terms]
+        if len(set(counts)) > 1 and self.accumulate > 1:
             raise TrainingError(
                 f"task {self.task.registered_name}",
                 f"its terms have different counts {sorted(counts)}",
                 "Give each term the same count",
             )
-        return torch.stack([term.weight * term.total for term in loss.terms.values()]).sum()
+        scaled = [term.weight * counts[0] / count * term.total for term, count in zip(terms, counts, strict=True)]
+        return torch.stack(scaled).sum()
 
     def _update(self, sums: _Sums) -> Report:
         losses = {name: total / max(count, 1.0) for name, (total, count) in sums.values.items()}

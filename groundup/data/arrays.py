@@ -6,6 +6,7 @@ import gzip
 import importlib.util
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from groundup.data.splits import split_of
 __all__ = ["Arrays", "read_idx"]
 
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-Table = tuple[NDArray[Any], NDArray[Any]]
+_MOST_CLASSES = 100
+Table = tuple[NDArray[Any], dict[str, NDArray[Any]]]  # inputs; labels by target, "" where there is one target
 
 
 @data("arrays")
@@ -35,6 +37,7 @@ class Arrays(DataSource):
     labels_path: str | None = setting(None, "The idx file of the labels")
     inputs_key: str = setting("x", "Name of the inputs in an .npz; x_train, x_test and the like are found by it")
     labels_key: str = setting("y", "Name of the labels in an .npz")
+    labels_keys: dict[str, str] = setting({}, "For several targets, the .npz's array of each; NaN where one is missing")
     validation_path: str | None = setting(None, "File of the inputs held out as they are, instead of a fraction")
     validation_labels_path: str | None = setting(None, "The idx file of their labels")
     validation_fraction: float = setting(0.1, "Share of the examples held out", gt=0, lt=1)
@@ -44,9 +47,13 @@ class Arrays(DataSource):
     @model_validator(mode="after")
     def _consistent(self) -> Arrays:
         if self.path is None:
-            given = [n for n in ("labels_path", "validation_path", "validation_labels_path") if getattr(self, n)]
+            names = ("labels_path", "labels_keys", "validation_path", "validation_labels_path")
+            given = [n for n in names if getattr(self, n)]
             if given:
                 raise ValueError(f"{given[0]} has no effect without path. Give path, or remove it")
+        if self.labels_keys and (self.labels_path or self.labels_key != "y"):
+            other = "labels_path" if self.labels_path else "labels_key"
+            raise ValueError(f"{other} has no effect with labels_keys. Remove one of them")
         if self.validation_labels_path and not self.validation_path:
             raise ValueError("validation_labels_path has no effect without validation_path. Give both, or remove it")
         return self
@@ -80,7 +87,7 @@ class Arrays(DataSource):
             shape = list(np.shape(found[0].inputs)) if found else shape
             splits[split] = {
                 "examples": len(found),
-                "labels": dict(sorted(Counter(str(e.target) for e in found).items())),
+                "labels": _label_counts([e.target for e in found]),
             }
         licence = self.licence or ("BSD-3-Clause" if self.path is None else "not stated")
         return {"source": self.path or "scikit-learn digits", "licence": licence, "shape": shape, **splits}
@@ -90,10 +97,12 @@ class Arrays(DataSource):
         if not file.is_file():
             raise DataError(path, "no such file", "Correct the path; it is taken relative to the current folder")
         if file.suffix == ".npz":
-            return _read_npz(file, self.inputs_key, self.labels_key)
+            return _read_npz(file, self.inputs_key, self.labels_keys or {"": self.labels_key})
+        if self.labels_keys:
+            raise DataError(path, "is no .npz, whose arrays data.labels_keys names", "Save the targets in one .npz")
         if labels_path is None:
             raise DataError(path, "is no .npz, and nothing says where the labels are", "Give labels_path as well")
-        return read_idx(file), read_idx(Path(labels_path).expanduser())
+        return read_idx(file), {"": read_idx(Path(labels_path).expanduser())}
 
 
 def read_idx(path: Path) -> NDArray[Any]:
@@ -121,16 +130,16 @@ def read_idx(path: Path) -> NDArray[Any]:
     return values.reshape(shape)
 
 
-def _read_npz(path: Path, inputs_key: str, labels_key: str) -> Table:
+def _read_npz(path: Path, inputs_key: str, labels_keys: dict[str, str]) -> Table:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             known = list(arrays)
-            for key in (inputs_key, labels_key):
+            for key in (inputs_key, *labels_keys.values()):
                 if key not in known:
                     hint = did_you_mean(key, known)
                     problem = f"there is no array {key!r}; {hint}arrays: {', '.join(known) or 'none'}"
                     raise DataError(str(path), problem, "Set data.inputs_key and data.labels_key")
-            return arrays[inputs_key], arrays[labels_key]
+            return arrays[inputs_key], {name: arrays[key] for name, key in labels_keys.items()}
     except (zipfile.BadZipFile, ValueError, OSError) as error:
         raise DataError(str(path), f"cannot be read as .npz without pickle: {error}", "Save plain arrays") from None
 
@@ -142,17 +151,30 @@ def _digits() -> Table:
         raise MissingExtraError("scikit-learn", "classic")
     path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
-    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+    return rows[:, :-1].reshape(-1, 8, 8), {"": rows[:, -1].astype(np.int64)}
 
 
 def _examples(table: Table, where: str) -> list[Example]:
     inputs, labels = table
-    if len(inputs) != len(labels) or labels.ndim != 1:
-        problem = f"{len(inputs)} inputs and labels of shape {labels.shape}; allowed: one label an input"
-        raise DataError(where, problem, "Check that both files belong together")
+    for each in labels.values():
+        if len(inputs) != len(each) or each.ndim != 1:
+            problem = f"{len(inputs)} inputs and labels of shape {each.shape}; allowed: one label an input"
+            raise DataError(where, problem, "Check that both files belong together")
     if not len(inputs):
         raise DataError(where, "there are no examples", "Give a file with something in it")
+    columns = [each.tolist() for each in labels.values()]
+    targets = [dict(zip(labels, row, strict=True)) for row in zip(*columns, strict=True)]
     return [
-        Example(f"{number}", row, label, f"{where} row {number}")
-        for number, (row, label) in enumerate(zip(inputs, labels.tolist(), strict=True), 1)
+        Example(f"{number}", row, target.get("", target), f"{where} row {number}")
+        for number, (row, target) in enumerate(zip(inputs, targets, strict=True), 1)
     ]
+
+
+def _label_counts(targets: Sequence[Any]) -> dict[str, Any]:
+    """Return how often each label occurs, or how many different ones there are; by target where there are several."""
+    if targets and isinstance(targets[0], dict):
+        return {name: _label_counts([target[name] for target in targets]) for name in targets[0]}
+    found = Counter(str(target) for target in targets)
+    if targets and isinstance(targets[0], float) and len(found) > _MOST_CLASSES:
+        return {"different numbers": len(found)}
+    return dict(sorted(found.items()))
