@@ -1,4 +1,4 @@
-"""Train one model for three tasks at once on handwritten digits: which digit, whether it is even, whether it has a loop.
+"""Train one model for three tasks at once on handwritten digits: which digit, even or odd, with a loop or not.
 
     python examples/multitask_digits.py [FOLDER]
 

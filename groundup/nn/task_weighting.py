@@ -75,7 +75,7 @@ class UncertaintyWeights(nn.Module):
 
     def values(self) -> list[float]:
         """Return what each task's mean loss is multiplied with now."""
-        return [f * math.exp(-float(s)) for f, s in zip(self.factors, self.log_variance, strict=True)]
+        return [f * math.exp(-s) for f, s in zip(self.factors, self.log_variance.tolist(), strict=True)]
 
 
 class GradNormWeights(nn.Module):
@@ -140,7 +140,7 @@ class GradNormWeights(nn.Module):
 
     def values(self) -> list[float]:
         """Return what each task's mean loss is multiplied with now; together they are the number of tasks."""
-        return [float(weight) for weight in self.weight]
+        return [float(weight) for weight in self.weight.tolist()]
 
 
 def last_shared(model: nn.Module) -> list[nn.Parameter]:
