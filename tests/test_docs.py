@@ -165,8 +165,19 @@ def test_one_file_extensions(workplace: Path) -> None:
     assert made.decode(made.encode_batch(["caf\u00e9 \u732b"])[0].tolist()) == "cafe ?"
 
 
+def test_multitask_digits(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn")
+    run_example("multitask_digits.py", str(tmp_path), monkeypatch=monkeypatch)
+    shown = capsys.readouterr().out
+    assert all(f"{task}: accuracy 0.9" in shown or f"{task}: accuracy 1.0" in shown for task in ("digit", "even"))
+    assert "{'digit': '0', 'even': 'even', 'loop': '1.0'}" in shown
+
+
 def test_every_example_is_covered() -> None:
     known = {"train_from_python.py", "generate.py", "custom_processor.py", "custom_task.py", "custom.yaml"}
+    known |= {"multitask_digits.py"}
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == known
 
 

@@ -142,7 +142,9 @@ def assemble(run: Run, device: torch.device) -> Parts:
     if recipe.init.run is not None:
         base = Run.open(Path(recipe.init.run))
         weights = base.checkpoints.load(base.pick(recipe.init.checkpoint), with_optimizer=False).model
+        weights = {name: value for name, value in weights.items() if not name.startswith("task_weights.")}
         load_weights(model, weights, str(base.folder), new_head=_new_head(base, processor))
+    model = cast(Task, recipe.task).wrap(model, processor)
     if recipe.init.train_layers is not None:
         _freeze_all_but(model, recipe.init.train_layers)
     dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32

@@ -372,6 +372,15 @@ class Task(Settings, ABC):
         """
         return None
 
+    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
+        """Return the model with what this task adds to it, such as weights that it learns itself.
+
+        Called on a model just built. The names of the model's own tensors must stay; what is added is called
+        ``task_weights``: it is trained, saved and resumed with the model, and begins afresh in a run that starts from
+        another run's weights.
+        """
+        return model
+
     def count_bytes(self, batch: Batch, processor: Any) -> float:
         """Return how many bytes of raw text the targets stand for, 0 where that means nothing."""
         return 0.0

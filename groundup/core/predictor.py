@@ -52,10 +52,11 @@ class Predictor:
         if machine.device == "cuda" and not torch.cuda.is_available():
             machine = machine.model_copy(update={"device": "cpu"})
         device = devices.prepare(machine)
-        model = cast(ModelConfig, run.recipe.model).build()
+        task, processor = cast(Task, run.recipe.task), load_processor(folder / "processor")
+        model = task.wrap(cast(ModelConfig, run.recipe.model).build(), processor)
         load_weights(model, run.checkpoints.load(step, with_optimizer=False).model, str(run.checkpoints.path(step)))
         model.to(device).eval()
-        return cls(run, model, load_processor(folder / "processor"), cast(Task, run.recipe.task), step)
+        return cls(run, model, processor, task, step)
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Return the prediction for raw inputs: for text models a prompt, or a list of prompts."""

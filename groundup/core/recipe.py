@@ -30,6 +30,7 @@ __all__ = [
     "dump_recipe",
     "load_recipe",
     "parse_overrides",
+    "without_effect",
 ]
 
 Auto = Literal["auto"]
@@ -274,13 +275,13 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
         value = getattr(recipe, key)
         if isinstance(value, Settings):
             name = {"name": type(value).registered_name} if key in PLUGINS else {}
-            value = {**name, **value.model_dump(mode="json", exclude=_without_effect(value))}
+            value = {**name, **value.model_dump(mode="json", exclude=without_effect(value))}
         plain[key] = list(value) if isinstance(value, tuple) else value
     return plain
 
 
-def _without_effect(settings: Settings) -> set[str]:
-    """Fields whose ``applies_when`` does not hold: writing them out would make the file an error to read."""
+def without_effect(settings: Settings) -> set[str]:
+    """Return the fields whose ``applies_when`` does not hold: writing them out would make the file an error to read."""
     out: set[str] = set()
     for name, field in type(settings).model_fields.items():
         extra = field.json_schema_extra

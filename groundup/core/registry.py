@@ -39,6 +39,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "chat": "groundup.tasks.chat",
         "classify": "groundup.tasks.classify",
         "regress": "groundup.tasks.regress",
+        "multitask": "groundup.tasks.multitask",
     },
     "data": {
         "arrays": "groundup.data.arrays",

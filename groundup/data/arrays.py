@@ -6,7 +6,7 @@ import gzip
 import importlib.util
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -28,8 +28,10 @@ __all__ = ["Arrays", "read_idx"]
 
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _TEST_SHARE, _TEST_SEED = 1 / 6, 1 << 40  # of scikit-learn's digits, whatever the validation split
-Table = tuple[NDArray[Any], NDArray[Any]]
-_Files = tuple[str, str | None, str, str]  # inputs, labels; in an .npz the names of both
+Table = tuple[NDArray[Any], dict[str, NDArray[Any]]]  # inputs; labels by target, "" where there is one target
+_MOST_CLASSES = 100
+_Keys = tuple[tuple[str, str], ...]
+_Files = tuple[str, str | None, str, _Keys]  # inputs, labels; in an .npz the names of the inputs and of each target's
 
 
 @data("arrays")
@@ -44,16 +46,20 @@ class Arrays(DataSource):
     test_labels_path: str | None = setting(None, "The idx file of their labels")
     inputs_key: str = setting("x", "Name of the inputs in an .npz; x_train and x_test are found by it too")
     labels_key: str = setting("y", "Name of the labels in an .npz")
+    labels_keys: dict[str, str] = setting({}, "For several targets, the .npz's array of each; NaN where one is missing")
     validation_fraction: float = setting(0.1, "Share of the examples held out while training", gt=0, lt=1)
     split_seed: int = setting(0, "Another seed holds out other examples", ge=0)
     licence: str = setting("", "Licence of the data, for the data card")
 
     @model_validator(mode="after")
     def _consistent(self) -> Arrays:
-        needs = {"labels_path": "path", "test_path": "path", "test_labels_path": "test_path"}
+        needs = {"labels_path": "path", "labels_keys": "path", "test_path": "path", "test_labels_path": "test_path"}
         for name, other in needs.items():
             if getattr(self, name) and not getattr(self, other):
                 raise ValueError(f"{name} has no effect without {other}. Give {other}, or remove it")
+        if self.labels_keys and (self.labels_path or self.labels_key != "y"):
+            other = "labels_path" if self.labels_path else "labels_key"
+            raise ValueError(f"{other} has no effect with labels_keys. Remove one of them")
         return self
 
     def splits(self) -> tuple[Split, ...]:
@@ -90,33 +96,38 @@ class Arrays(DataSource):
         sides = {split: self.examples(split, cache) for split in self.splits()}
         licence = self.licence or ("BSD-3-Clause" if self.path is None else "not stated")
         shape = next((list(np.shape(found[0].inputs)) for found in sides.values() if found), [])
-        counts = {split: Counter(str(e.target) for e in found) for split, found in sides.items()}
         return {
             **{"source": self.path or "scikit-learn digits", "licence": licence, "shape": shape},
             **{
-                name: {"examples": counts[name].total(), "labels": dict(sorted(counts[name].items()))} for name in sides
+                split: {"examples": len(found), "labels": _label_counts([e.target for e in found])}
+                for split, found in sides.items()
             },
         }
+
+    @property
+    def _keys(self) -> _Keys:
+        return tuple(self.labels_keys.items()) or (("", self.labels_key),)
 
     def _train(self, path: str) -> _Files:
         folder = Path(path).expanduser()
         if folder.is_dir():
             return _of_folder(folder, "train")
-        return path, self.labels_path, self.inputs_key, self.labels_key
+        return path, self.labels_path, self.inputs_key, self._keys
 
     def _test(self) -> _Files | None:
         if self.test_path:
-            return self.test_path, self.test_labels_path, self.inputs_key, self.labels_key
+            return self.test_path, self.test_labels_path, self.inputs_key, self._keys
         file = Path(self.path or "").expanduser()
         if self.path and file.is_dir():
             return _of_folder(file, "t10k", "test")
-        keys = f"{self.inputs_key}_test", f"{self.labels_key}_test"
-        if file.suffix == ".npz" and file.is_file() and set(keys) <= set(_names(file)):
-            return str(file), None, *keys
-        return None
+        if file.suffix != ".npz" or not file.is_file():
+            return None
+        inputs_key, keys = f"{self.inputs_key}_test", tuple((name, f"{key}_test") for name, key in self._keys)
+        found = {inputs_key, *dict(keys).values()} <= set(_names(file))
+        return (str(file), None, inputs_key, keys) if found else None
 
     def _read(self, files: _Files) -> Table:
-        path, labels_path, inputs_key, labels_key = files
+        path, labels_path, inputs_key, keys = files
         file = Path(path).expanduser()
         if not file.is_file():
             raise DataError(path, "no such file", "Correct the path; it is taken relative to the current folder")
@@ -124,8 +135,10 @@ class Arrays(DataSource):
         if file.suffix == ".npz":
             known = _names(file)
             if inputs_key not in known and f"{inputs_key}_train" in known:
-                inputs_key, labels_key = f"{inputs_key}_train", f"{labels_key}_train"
-            return _read_npz(file, inputs_key, labels_key, stamp)
+                inputs_key, keys = f"{inputs_key}_train", tuple((name, f"{key}_train") for name, key in keys)
+            return _read_npz(file, inputs_key, keys, stamp)
+        if self.labels_keys:
+            raise DataError(path, "is no .npz, whose arrays data.labels_keys names", "Save the targets in one .npz")
         if labels_path is None:
             raise DataError(path, "is no .npz, and nothing says where the labels are", "Give labels_path as well")
         return _read_pair(file, Path(labels_path).expanduser(), stamp)
@@ -141,12 +154,12 @@ def _of_folder(folder: Path, *prefixes: str) -> _Files:
             problem = f"has no file {prefixes[0]}*{kind}*, as MNIST's layout has it; there: {there}"
             raise DataError(str(folder), problem, "Name the files with path, labels_path, test_path, test_labels_path")
         found.append(str(names[0]))
-    return found[0], found[1], "", ""
+    return found[0], found[1], "", ()
 
 
 @lru_cache(maxsize=4)
 def _read_pair(path: Path, labels: Path, stamp: int) -> Table:
-    return read_idx(path), read_idx(labels)
+    return read_idx(path), {"": read_idx(labels)}
 
 
 def read_idx(path: Path) -> NDArray[Any]:
@@ -175,14 +188,14 @@ def read_idx(path: Path) -> NDArray[Any]:
 
 
 @lru_cache(maxsize=4)
-def _read_npz(path: Path, inputs_key: str, labels_key: str, stamp: int) -> Table:
+def _read_npz(path: Path, inputs_key: str, keys: _Keys, stamp: int) -> Table:
     known = _names(path)
-    for key in (inputs_key, labels_key):
+    for key in (inputs_key, *dict(keys).values()):
         if key not in known:
             problem = f"there is no array {key!r}; {did_you_mean(key, known)}arrays: {', '.join(known) or 'none'}"
             raise DataError(str(path), problem, "Set data.inputs_key and data.labels_key")
     with _opened(path) as arrays:
-        return arrays[inputs_key], arrays[labels_key]
+        return arrays[inputs_key], {name: arrays[key] for name, key in keys}
 
 
 def _names(path: Path) -> list[str]:
@@ -207,17 +220,30 @@ def _digits() -> Table:
         raise MissingExtraError("scikit-learn", "classic")
     path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
-    return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+    return rows[:, :-1].reshape(-1, 8, 8), {"": rows[:, -1].astype(np.int64)}
 
 
 def _examples(table: Table, where: str) -> list[Example]:
     inputs, labels = table
-    if len(inputs) != len(labels) or labels.ndim != 1:
-        problem = f"{len(inputs)} inputs and labels of shape {labels.shape}; allowed: one label an input"
-        raise DataError(where, problem, "Check that both files belong together")
+    for each in labels.values():
+        if len(inputs) != len(each) or each.ndim != 1:
+            problem = f"{len(inputs)} inputs and labels of shape {each.shape}; allowed: one label an input"
+            raise DataError(where, problem, "Check that both files belong together")
     if not len(inputs):
         raise DataError(where, "there are no examples", "Give a file with something in it")
+    columns = {name: each.tolist() for name, each in labels.items()}
+    targets = columns.get("") or [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return [
-        Example(f"{number}", row, label, f"{where} row {number}")
-        for number, (row, label) in enumerate(zip(inputs, labels.tolist(), strict=True), 1)
+        Example(f"{number}", row, target, f"{where} row {number}")
+        for number, (row, target) in enumerate(zip(inputs, targets, strict=True), 1)
     ]
+
+
+def _label_counts(targets: Sequence[Any]) -> dict[str, Any]:
+    """Return how often each label occurs, or how many different ones there are; by target where there are several."""
+    if targets and isinstance(targets[0], dict):
+        return {name: _label_counts([target[name] for target in targets]) for name in targets[0]}
+    found = Counter(str(target) for target in targets)
+    if targets and isinstance(targets[0], float) and len(found) > _MOST_CLASSES:
+        return {"different numbers": len(found)}
+    return dict(sorted(found.items()))

@@ -1,13 +1,13 @@
-"""What is to be predicted, as tensors: one class, several classes, or numbers. Learned from the training split.
+"""What is to be predicted, as tensors: one class, several classes, numbers, or several of these at once.
 
-Legend: N examples, K classes, R numbers.
+Learned from the training split. Legend: N examples, K classes, R numbers, W columns.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.interfaces import Targets
 
-__all__ = ["Classes", "Numbers", "targets_from_json"]
+__all__ = ["Classes", "Numbers", "Several", "is_missing", "target_of", "targets_from_json"]
 
 
 class Classes:
@@ -138,15 +138,83 @@ class Numbers:
         return {"kind": self.kind, "mean": self.mean, "scale": self.scale, "labels": self.labels}
 
 
+class Several:
+    """Named targets of several tasks, any of which an example may lack.
+
+    A model's outputs are the parts' outputs side by side: one linear layer of that many outputs is the same as a layer,
+    or head, for each part.
+
+    Args:
+        parts: The targets of each task by its name, in the order of the outputs.
+    """
+
+    kind = "several"
+
+    def __init__(self, parts: Mapping[str, Targets]) -> None:
+        self.parts = dict(parts)
+        self.outputs = sum(part.outputs for part in self.parts.values())
+        self.labels = tuple(f"{name}/{label}" for name in self.parts for label in self._labels_of(name))
+
+    def _labels_of(self, name: str) -> Iterable[Any]:
+        part = self.parts[name]
+        return part.labels or range(part.outputs)
+
+    def columns(self, name: str) -> slice:
+        """Return which of a model's outputs belong to a part."""
+        names = list(self.parts)
+        before = sum(self.parts[other].outputs for other in names[: names.index(name)])
+        return slice(before, before + self.parts[name].outputs)
+
+    def encode(self, targets: Sequence[Any]) -> Tensor:
+        """Return (N, W) float64: the parts' encodings side by side, a class as one column; NaN where one is missing.
+
+        Raises:
+            DataError: If a target is no mapping from names to targets, or means nothing to its part.
+        """
+        columns = []
+        for name, part in self.parts.items():
+            found = [target_of(target, name) for target in targets]
+            rows = [row for row, target in enumerate(found) if not is_missing(target)]
+            values = part.encode([found[row] for row in rows]).double()
+            values = values[:, None] if values.dim() == 1 else values
+            whole = torch.full((len(targets), values.shape[1]), math.nan, dtype=torch.float64)
+            whole[rows] = values
+            columns.append(whole)
+        return torch.cat(columns, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``targets_from_json`` reads."""
+        return {"kind": self.kind, "parts": {name: part.to_json() for name, part in self.parts.items()}}
+
+
+def target_of(target: Any, name: str) -> Any:
+    """Return the target called ``name`` of an example with several; None where it has none.
+
+    Raises:
+        DataError: If the example's target is no mapping.
+    """
+    if target is not None and not isinstance(target, Mapping):
+        problem = f"an example has the one target {target!r}; several tasks need a mapping from their names to targets"
+        raise DataError("targets", problem, "Give each its name, as data.labels_keys does for arrays")
+    return None if target is None else target.get(name)
+
+
+def is_missing(target: Any) -> bool:
+    """Return whether an example has no such target: None, or a number that is NaN."""
+    return target is None or (isinstance(target, float) and math.isnan(target))
+
+
 def targets_from_json(saved: dict[str, Any]) -> Targets:
     """Return what ``to_json`` described."""
+    if saved["kind"] == Several.kind:
+        return Several({name: targets_from_json(part) for name, part in saved["parts"].items()})
     if saved["kind"] == Numbers.kind:
         return Numbers(saved["mean"], saved["scale"], saved["labels"])
     return Classes(saved["labels"], several=saved["kind"] == "classes", counts=saved.get("counts", ()))
 
 
 def _label(target: Any) -> str:
-    if target is None or (isinstance(target, float) and math.isnan(target)):
+    if is_missing(target):
         raise DataError("labels", "an example has no label", "Give it one, or remove it")
     return str(target)
 
