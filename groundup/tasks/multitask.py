@@ -27,6 +27,8 @@ from groundup.metrics.gradient_agreement import gradient_agreement
 from groundup.nn.task_weighting import GradNormWeights, Heads, UncertaintyWeights, last_shared, split_outputs, trunk
 from groundup.processors.labelled import Labelled
 from groundup.processors.targets import Several, is_missing, target_of
+from groundup.tasks.agreement import agreement_tables
+from groundup.tasks.next_tokens import check_token_model, count_next_tokens, judge_next_tokens, next_token_loss
 
 __all__ = ["Multitask"]
 
@@ -41,6 +43,9 @@ class Multitask(Task):
     An example's target is a mapping from the tasks' names to their targets. One that is missing, None or NaN is masked:
     each task's mean is over the examples that have its target. The model's one output layer, as wide as all tasks'
     outputs together, is a linear head for each task, side by side, on the same features.
+
+    ``language_modeling`` may be one of the tasks where the inputs are texts: it needs no target, and a model that
+    predicts tokens as well.
     """
 
     unit: ClassVar[str] = "examples"
@@ -87,6 +92,17 @@ class Multitask(Task):
                 raise ValueError(f"weights gives task {name!r} {weight}; allowed: more than 0. Remove the task instead")
         return self
 
+    @model_validator(mode="after")
+    def _something_is_predicted(self) -> Multitask:
+        if not self._labelled:
+            raise ValueError("tasks holds language_modeling alone. Add another task, or use task language_modeling")
+        return self
+
+    @property
+    def _labelled(self) -> dict[str, Task]:
+        """The tasks that have targets and a head: all but language modelling."""
+        return {name: part for name, part in self.tasks.items() if not _writes(part)}
+
     @property
     def additive(self) -> bool:
         """GradNorm weighs by the gradient of a whole batch."""
@@ -96,7 +112,7 @@ class Multitask(Task):
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read: each task's own tensors as ``task/name``, and which examples have them."""
         found = {"inputs": "float32 (B, ...)"}
-        for name, part in self.tasks.items():
+        for name, part in self._labelled.items():
             own = {key: kind for key, kind in part.batch_spec.items() if key != "inputs"}
             found |= {f"{name}/{key}": kind for key, kind in own.items()} | {f"{name}/present": "bool (B,)"}
         return found
@@ -108,15 +124,15 @@ class Multitask(Task):
         Raises:
             DataError: If a task has no targets to learn from.
         """
-        inputs, before = processor, {}
-        if isinstance(processor, Labelled):
-            inputs = processor.inputs
-            before = processor.targets.parts if isinstance(processor.targets, Several) else {}
-        found = {}
-        for name, part in self.tasks.items():
+        inputs = processor.inputs if isinstance(processor, Labelled) else processor
+
+        def fitted(name: str, part: Task) -> Labelled:
+            before = getattr(getattr(processor, "targets", None), "parts", {})  # of a base run with several tasks
             known = Labelled(inputs, before[name], processor.max_length) if name in before else inputs
             with _about(name):
-                found[name] = part.fit_processor(known, lambda name=name: _having(name, examples()))
+                return cast(Labelled, part.fit_processor(known, lambda: _having(name, examples())))
+
+        found = {name: fitted(name, part) for name, part in self._labelled.items()}
         longest = max(each.max_length for each in found.values())
         return Labelled(inputs, Several({name: each.targets for name, each in found.items()}), longest)
 
@@ -127,12 +143,11 @@ class Multitask(Task):
             DataError: If an input has another shape, or a target means nothing to its task.
         """
         batch = processor.encode_inputs([example.inputs for example in examples])
-        for name, part in self.tasks.items():
+        for name, part in self._labelled.items():
             present = torch.tensor([not is_missing(target_of(e.target, name)) for e in examples], dtype=torch.bool)
+            blind = Labelled(_NoInputs(), _part(processor, name).targets, 0)
             with _about(name):
-                own = part.encode(
-                    list(_having(name, examples)), Labelled(_NoInputs(), _part(processor, name).targets, 0)
-                )
+                own = part.encode(list(_having(name, examples)), blind)
             for key, values in cast(Batch, own).items():
                 rows = values.new_zeros(len(examples), *values.shape[1:])
                 rows[present] = values
@@ -145,27 +160,33 @@ class Multitask(Task):
         """Return the model with its outputs split by task, and the weights that are learned.
 
         Raises:
-            RecipeError: If GradNorm finds no layer that the tasks share.
+            RecipeError: If GradNorm finds no layer that the tasks share, or nothing predicts tokens that should.
         """
         targets = cast(Several, processor.targets)
+        for name in self.tasks.keys() - self._labelled.keys():  # language modelling
+            check_token_model(model, processor.inputs, f"recipe.task.tasks.{name}")
         weights: nn.Module | None = None
         if self.weighting == "uncertainty":
-            weights = UncertaintyWeights([0.5 if targets.parts[name].kind == "numbers" else 1.0 for name in self.tasks])
+            numbers = {name for name, part in targets.parts.items() if part.kind == "numbers"}
+            weights = UncertaintyWeights([0.5 if name in numbers else 1.0 for name in self.tasks])
         elif self.weighting == "gradnorm":
             if not last_shared(model):
                 problem = "is gradnorm, which compares gradients in the last block before the heads; the model has none"
                 raise RecipeError("recipe.task.weighting", problem, "Use a model with hidden layers, or fixed weights")
             weights = GradNormWeights(len(self.tasks), self.gradnorm_alpha, self.gradnorm_lr)
-        return split_outputs(model, {name: targets.columns(name) for name in self.tasks}, weights)
+        return split_outputs(model, {name: targets.columns(name) for name in targets.parts}, weights)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the model reads: all but the tasks' own tensors."""
         return {name: values for name, values in batch.items() if "/" not in name}
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        """Return how many examples have each task's target, or what the task itself counts."""
+        """Return how many examples have each task's target, or what the task itself counts, such as tokens."""
         found = {}
         for name, part in self.tasks.items():
+            if name not in self._labelled:
+                found[name] = count_next_tokens(batch)
+                continue
             own = part.counts(_own_batch(name, batch))
             found[name] = float(batch[f"{name}/present"].sum()) if own is None else next(iter(own.values()))
         return found
@@ -190,6 +211,8 @@ class Multitask(Task):
         return Loss(terms, watched)
 
     def _own_loss(self, name: str, outputs: Heads, batch: Batch) -> Loss:
+        if name not in self._labelled:
+            return next_token_loss(outputs.model, batch)
         own = outputs.outputs[name][batch[f"{name}/present"]]
         return cast(Task, self.tasks[name]).loss(own, _own_batch(name, batch))
 
@@ -217,7 +240,7 @@ class Multitask(Task):
         rows = list(inputs) if several else [inputs]
         found = {
             name: part.predict(_Head(model, name), rows, _part(processor, name), **options)
-            for name, part in self.tasks.items()
+            for name, part in self._labelled.items()
         }
         answers = [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
         return answers if several else answers[0]
@@ -231,7 +254,13 @@ class Multitask(Task):
         tables: list[Table] = []
         for name, part in self.tasks.items():
             context.progress(f"judging task {name}")
-            found = part.evaluate(_of_task(context, name))
+            if name not in self._labelled:
+                reads, texts = context.processor, list(context.examples("validation"))
+                found = Evaluation(judge_next_tokens(context.model, texts, reads.encode_inputs, reads.inputs))
+            elif next(iter(_of_task(context, name).examples("validation")), None) is None:
+                found = Evaluation({"held_out_examples": 0.0})
+            else:
+                found = part.evaluate(_of_task(context, name))
             metrics |= {f"{name}/{key}": value for key, value in found.metrics.items()}
             tables += [dataclasses.replace(table, title=f"{name}: {table.title}") for table in found.tables]
         learned = getattr(context.model, "task_weights", None)
@@ -247,25 +276,8 @@ class Multitask(Task):
         examples = list(islice(context.examples("validation"), _COMPARED_BATCHES * _COMPARED_BATCH))
         parts = [examples[at : at + _COMPARED_BATCH] for at in range(0, len(examples), _COMPARED_BATCH)]
         found = gradient_agreement((self._gradients(context, part) for part in parts), len(self.tasks))
-        names, over = list(self.tasks), f"over {len(parts)} batches of {_COMPARED_BATCH} held-out examples"
-        cosine = [
-            (a, *(_cell(v) for v in row), _cell(n)) for a, row, n in zip(names, found.cosine, found.norm, strict=True)
-        ]
-        conflict = [(a, *(_cell(v) for v in row)) for a, row in zip(names, found.conflict, strict=True)]
-        return [
-            Table(
-                "How the tasks' gradients agree: mean cosine",
-                ("task", *names, "gradient norm"),
-                list(cosine),
-                f"Of the unweighted losses in all shared layers, {over}. 1: the same direction; 0: unrelated.",
-            ),
-            Table(
-                "How often the tasks' gradients conflict: share of batches",
-                ("task", *names),
-                list(conflict),
-                f"The cosine is negative: a step for one task alone makes the other worse; {over}.",
-            ),
-        ]
+        over = f"over {len(parts)} batches of {_COMPARED_BATCH} held-out examples"
+        return agreement_tables(list(self.tasks), found, over)
 
     def _gradients(self, context: EvaluationContext, examples: Sequence[Example]) -> list[Tensor | None]:
         """Return the gradient of each task's mean loss in the shared layers, (P,), or None where none has a target."""
@@ -325,13 +337,17 @@ def _task(name: str, section: Any) -> Task:
     made: Task = validate(
         registry.lookup("task", kind, f"{where}.name"), {k: v for k, v in section.items() if k != "name"}, where
     )
-    if made.unit != "examples" or isinstance(made, Multitask):
+    if not _writes(made) and (made.unit != "examples" or isinstance(made, Multitask)):
         problem = f"is {kind}, which does not predict from the features of an example"
         raise RecipeError(f"{where}.name", problem, "Choose a task such as classify")
     if made.augments:
         problem = "augments its examples, which has no effect within multitask"
         raise RecipeError(where, problem, "Turn its augmentation off")
     return made
+
+
+def _writes(task: Task) -> bool:
+    return type(task).registered_name == "language_modeling"
 
 
 def _having(name: str, examples: Iterable[Example]) -> Iterator[Example]:
@@ -374,10 +390,6 @@ def _total(own: Loss, count: float) -> Tensor:
     """Return a task's whole loss as a sum over ``count`` examples, whatever its terms count."""
     parts = [term.weight * term.total * (count / max(float(term.count), 1.0)) for term in own.terms.values()]
     return torch.stack(parts).sum()
-
-
-def _cell(value: float) -> float | None:
-    return None if value != value else round(float(value), 4)
 
 
 @contextmanager
