@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from groundup.core import devices
 from groundup.core.checkpoint import Checkpoint
-from groundup.core.recipe import Optim
+from groundup.core.recipe import Recipe
 
 __all__ = ["Averaging"]
 
@@ -35,7 +36,7 @@ class Averaging:
 
     Args:
         model: What is trained.
-        optim: The recipe's section.
+        recipe: Its ``optim`` says how to average, its ``machine`` in what precision to compute.
         total_steps: Updates in the whole run.
         batches: Returns the model's inputs for training micro-batches, the same at each call.
 
@@ -49,9 +50,10 @@ class Averaging:
     """
 
     def __init__(
-        self, model: nn.Module, optim: Optim, total_steps: int, batches: Callable[[], Iterable[dict[str, Any]]]
+        self, model: nn.Module, recipe: Recipe, total_steps: int, batches: Callable[[], Iterable[dict[str, Any]]]
     ) -> None:
-        self._model, self._optim, self._batches = model, optim, batches
+        self._model, self._batches, self._machine = model, batches, recipe.machine
+        self._optim = optim = recipe.optim
         self._first = math.floor(optim.average_from * total_steps) if optim.average == "swa" else 0
         self.count = 0
         self._estimated = 0  # the count for which batch norm's statistics were estimated
@@ -115,7 +117,8 @@ class Averaging:
             norm.momentum = None  # a plain mean over the micro-batches
         try:
             for inputs in self._batches():
-                self._model(**inputs)
+                with devices.autocast(self._machine), devices.eager(self._machine):
+                    self._model(**inputs)
         finally:
             for norm, momentum in zip(self._norms, momenta, strict=True):
                 norm.momentum = momentum

@@ -84,6 +84,8 @@ def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]
         chosen = set(hidden)
         matrices = [p for p in matrices if p not in chosen]
         parts.append(Muon(hidden, optim.lr, optim.weight_decay))
+    if optim.weight_decay == 0.0:  # one group, one kernel
+        matrices, others = [*matrices, *others], []
     groups = [
         {"params": params, "weight_decay": decay}
         for params, decay in ((matrices, optim.weight_decay), (others, 0.0))

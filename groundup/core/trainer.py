@@ -55,9 +55,11 @@ class Trainer:
         self.optimizer = build_optimizers(self.recipe.optim, self.trained)
         self.samples_per_epoch = self.stream.samples_per_epoch
         self.total_steps = self._count_steps()
-        self.learning_rate = lambda step: learning_rate_at(self.recipe.optim, step, self.total_steps)
+        self.learning_rate: Callable[[int], float] = lambda step: learning_rate_at(
+            self.recipe.optim, step, self.total_steps
+        )
         self.watch: Callable[[dict[str, Any]], None] = lambda row: None
-        self.averaging = Averaging(self.model, self.recipe.optim, self.total_steps, self._inputs_to_average)
+        self.averaging = Averaging(self.model, self.recipe, self.total_steps, self._inputs_to_average)
         self.best = BestSoFar(self.recipe.every.best, self.recipe.budget)
         self._validation: Stream | None = None
         self.accumulate = self.recipe.budget.batch_size // cast(int, self.recipe.machine.micro_batch)
@@ -188,7 +190,7 @@ class Trainer:
         losses = objective.means()
         term, (_, count) = next(iter(objective.sums.values.items()))
         gradients = [p.grad for _, p in self.trained if p.grad is not None]
-        norm = float(nn.utils.get_total_norm(gradients)) / max(count, 1.0)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item() / max(count, 1.0)
         learning_rate = self.learning_rate(self.step)
         finite = math.isfinite(losses[term]) and math.isfinite(norm)
         if finite:
@@ -247,8 +249,7 @@ class Trainer:
 
     def _inputs_to_average(self) -> Iterator[dict[str, Any]]:
         """Yield the model's inputs of the first training micro-batches, at most an epoch of them."""
-        stream = open_stream(self.run, self.parts, "train")
-        with devices.autocast(self.recipe.machine):
+        with contextlib.closing(open_stream(self.run, self.parts, "train")) as stream:
             number = math.ceil(self.samples_per_epoch / cast(int, self.recipe.machine.micro_batch))
             for batch in islice(stream, min(number, 200)):
                 yield self.task.inputs({key: value.to(self.device) for key, value in batch.items()})
