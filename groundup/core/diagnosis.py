@@ -17,6 +17,7 @@ _RISE, _LEAST_RISE = 0.03, 0.005  # of validation loss: relative, and in its own
 _FALL = 0.05  # of training loss over the last fifth, relative
 _GAP = 0.05  # of accuracy on training examples over that on held-out ones
 _LOW = 0.9  # accuracy on training examples
+_LEAST_LOGGED = 10  # steps
 
 
 @dataclass(frozen=True)
@@ -38,24 +39,29 @@ def diagnose(record: RunRecord) -> Diagnosis | None:
     """Read the curves of a run and, where it was judged, its accuracies.
 
     - unstable: the smoothed training loss ends more than a fifth above its lowest.
-    - overfitting: the last validation losses lie more than 3% above the best while the training loss went on falling;
-      or training examples are right at least 5 points more often than the held-out ones' 95% interval allows.
+    - overfitting: the last two or three validation losses lie more than 3% above the best while the training loss went
+      on falling; or training examples are right at least 5 points more often than held-out ones, and more often than
+      their 95% interval allows.
     - underfitting: training and validation loss were both still falling, the training loss by more than 5% over the
       last fifth of the run; or fewer than 90% of the training examples are right, and about as many held-out ones.
 
     Returns:
-        None for a run with fewer than three validations, or hardly any logged step.
+        None for a run that was not validated yet, or with fewer than ten logged steps.
     """
-    validation, training = record.points("evaluate", "loss"), smoothed(record.points("train", "loss"))
-    if len(validation) < 3 or len(training) < 5:
+    validation, logged = record.points("evaluate", "loss"), record.points("train", "loss")
+    if not validation or len(logged) < _LEAST_LOGGED:
         return None
-    metrics = record.metrics
+    training = smoothed(logged, max(5, len(logged) // 10))
     for find in (_unstable, _overfitting, _gap, _still_falling, _low):
-        found = find(record.recipe, training, validation, metrics)
+        found = find(record.recipe, training, validation, record.metrics)
         if found is not None:
             return found
-    words = f"{_from_to('training', training)}, and {_from_to('validation', validation)}; they end close together"
-    return Diagnosis("fine", f"{_sentence(words)}{_accuracies(metrics)}", "")
+    step, best = min(validation, key=lambda point: point[1])
+    words = (
+        f"The training loss went from {number(training[0][1])} to {number(training[-1][1])}, the validation loss from "
+        f"{number(validation[0][1])} to {number(validation[-1][1])} (lowest: {number(best)} at step {number(step)})."
+    )
+    return Diagnosis("fine", words + _accuracies(record.metrics), "")
 
 
 # ------------------------------------------------------------------------------------------------------------- verdicts
@@ -72,7 +78,7 @@ def _overfitting(recipe: Any, training: list[Point], validation: list[Point], me
     place = min(range(len(validation)), key=lambda i: validation[i][1])
     step, best = validation[place]
     after = validation[place + 1 :][-3:]
-    if not after:
+    if len(after) < 2:
         return None
     last = sum(loss for _, loss in after) / len(after)
     then, end = _at(training, step), training[-1][1]
@@ -111,7 +117,7 @@ def _low(recipe: Any, training: list[Point], validation: list[Point], metrics: A
     seen, held_out = (metrics.get(name) for name in ("training_accuracy", "accuracy"))
     if not (is_number(seen) and is_number(held_out)) or seen >= _LOW or seen - held_out >= _GAP:
         return None
-    words = f"The training loss no longer falls, and yet few are right:{_accuracies(metrics).lower()}"
+    words = f"The training loss no longer falls, and yet few are right.{_accuracies(metrics)}"
     less = [
         name for name in _restraints(recipe) if name != "optim.weight_decay" or _has(recipe, "optim", "weight_decay")
     ]
@@ -128,14 +134,6 @@ def _mastered(metrics: Any) -> bool:
 # --------------------------------------------------------------------------------------------------------------- words
 def _at(points: list[Point], step: float) -> float:
     return min(points, key=lambda point: abs(point[0] - step))[1]
-
-
-def _from_to(name: str, points: list[Point]) -> str:
-    return f"the {name} loss went from {number(points[0][1])} to {number(points[-1][1])}"
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:] + "."
 
 
 def _accuracies(metrics: Any) -> str:

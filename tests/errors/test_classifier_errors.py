@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from groundup.core.records import Example
 from groundup.core.settings import validate
 from groundup.data import arrays
 from groundup.data.arrays import Arrays, read_idx
+from groundup.metrics.classification import judge, judge_several
 from groundup.models.cnn import CNNConfig
 from groundup.models.mlp import MLPConfig
 from groundup.processors.bytes import BytesConfig
 from groundup.processors.image import ImageConfig, ImageProcessor
 from groundup.processors.labelled import Labelled, LabelledConfig
 from groundup.processors.targets import Classes, Numbers
+from groundup.tasks.classify import Classify
 
 TEXT = BytesConfig().fit(lambda: iter(()))
 PICTURES = Labelled(ImageProcessor((1, 8, 8), None, [0.0], [1.0]), Classes(["a", "b"]), 0)
@@ -147,3 +150,17 @@ def test_labels_and_numbers_that_cannot_be_learned(tmp_path: Path) -> None:
     (tmp_path / "processor.json").write_text('{"name": "labelled", "targets": {"kind": "class"}}')
     with pytest.raises(DataError, match="is damaged: KeyError"):
         LabelledConfig.load(tmp_path)
+
+
+def test_weights_where_they_have_no_effect() -> None:
+    with pytest.raises(RecipeError, match="class_weights has no effect with labels"):
+        validate(Classify, {"labels": "several", "class_weights": "balanced"}, "recipe.task")
+    with pytest.raises(RecipeError, match="effective_beta has no effect with class_weights"):
+        validate(Classify, {"effective_beta": 0.9}, "recipe.task")
+
+
+def test_judging_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    for judging, true in ((judge, np.zeros(2, np.int64)), (judge_several, np.zeros((2, 2), np.int64))):
+        with pytest.raises(MissingExtraError, match=r"groundup\[classic\]"):
+            judging(np.full((2, 2), 0.5), true)

@@ -1,0 +1,100 @@
+"""What is said about curves of known shape."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.core.diagnosis import Diagnosis, diagnose
+from groundup.core.run_record import read_run
+
+Curve = Callable[[float], float]
+RECIPE = """
+model: {name: mlp, hidden: [128], dropout: 0.0}
+task: {name: classify, label_smoothing: 0.0}
+optim: {name: adamw, lr: 0.001, weight_decay: 0.1}
+budget: {batch_size: 32, epochs: 10}
+"""
+
+
+def diagnosed(
+    folder: Path, training: Curve, validation: Curve, steps: int = 1000, **metrics: float
+) -> Diagnosis | None:
+    rows: list[dict[str, Any]] = []
+    for step in range(10, steps + 1, 10):
+        noise = 0.02 * math.sin(7.0 * step)
+        rows.append({"kind": "train", "step": step, "loss": training(step / steps) * (1 + noise)})
+        if step % (steps // 10) == 0:
+            rows.append({"kind": "evaluate", "step": step, "loss": validation(step / steps)})
+    (folder / "recipe.yaml").write_text(RECIPE, "utf-8")
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", "utf-8")
+    (folder / "evaluation.json").write_text(json.dumps({"metrics": metrics}), "utf-8")
+    return diagnose(read_run(folder))
+
+
+def test_a_validation_loss_that_rises_is_overfitting(tmp_path: Path) -> None:
+    scores = {"training_accuracy": 0.998, "accuracy": 0.912, "accuracy_high_95": 0.94}
+    found = diagnosed(tmp_path, lambda t: 2 * math.exp(-5 * t), lambda t: 0.5 + (t - 0.4) ** 2, **scores)
+    assert found is not None
+    assert found.verdict == "overfitting"
+    assert "rising since step 400, from 0.500 to 0.7" in found.words
+    assert "training examples 99.8% are right, of held-out ones 91.2%" in found.words
+    for setting in ("some model.dropout", "more optim.weight_decay", "smaller model.hidden", "more training data"):
+        assert setting in found.advice
+    assert "augment" not in found.advice, "this recipe has no such setting"
+
+
+def test_a_gap_of_accuracies_is_overfitting_though_no_loss_rises(tmp_path: Path) -> None:
+    def flat(t: float) -> float:
+        return 0.4
+
+    scores = {"training_accuracy": 1.0, "accuracy": 0.8, "accuracy_high_95": 0.85}
+    found = diagnosed(tmp_path, lambda t: 2 * math.exp(-9 * t), flat, **scores)
+    assert found is not None
+    assert found.verdict == "overfitting"
+    assert "100.0% are right, of held-out ones 80.0%" in found.words
+    wide = diagnosed(tmp_path, lambda t: 2 * math.exp(-9 * t), flat, **{**scores, "accuracy_high_95": 1.0})
+    assert wide is not None
+    assert wide.verdict == "fine", "few held-out examples: it may be chance"
+
+
+def test_losses_that_still_fall_are_underfitting(tmp_path: Path) -> None:
+    found = diagnosed(tmp_path, lambda t: 3 - 2 * t, lambda t: 3.1 - 2 * t)
+    assert found is not None
+    assert found.verdict == "underfitting"
+    assert "still falling, from 1.39" in found.words
+    assert found.advice == "more budget.epochs, a higher optim.lr, or a larger model.hidden"
+
+
+def test_a_model_that_is_too_small_is_underfitting(tmp_path: Path) -> None:
+    scores = {"training_accuracy": 0.61, "accuracy": 0.6, "accuracy_high_95": 0.63}
+    found = diagnosed(tmp_path, lambda t: 1 + math.exp(-20 * t), lambda t: 1.05, **scores)
+    assert found is not None
+    assert found.verdict == "underfitting"
+    assert "61.0% are right" in found.words
+    assert found.advice.startswith("a larger model.hidden, less optim.weight_decay")
+
+
+def test_a_training_loss_that_rises_again_is_unstable(tmp_path: Path) -> None:
+    found = diagnosed(tmp_path, lambda t: 0.5 + 2 * abs(t - 0.5), lambda t: 1 + t)
+    assert found is not None
+    assert found.verdict == "unstable"
+    assert "lower optim.lr" in found.advice
+
+
+@pytest.mark.parametrize("level", [0.3, 3.0])
+def test_curves_that_settle_are_fine(tmp_path: Path, level: float) -> None:
+    found = diagnosed(tmp_path, lambda t: level * (1 + math.exp(-20 * t)), lambda t: level * (1.1 + math.exp(-20 * t)))
+    assert found is not None
+    assert found.verdict == "fine"
+    assert found.advice == ""
+    assert "lowest:" in found.words
+
+
+def test_a_run_that_has_hardly_begun_gets_no_diagnosis(tmp_path: Path) -> None:
+    assert diagnosed(tmp_path, lambda t: 1.0, lambda t: 1.0, steps=50) is None
