@@ -78,7 +78,7 @@ class RNNConfig(ModelConfig):
         """
         directions, gates = 2 if self.bidirectional else 1, _GATES[self.cell]
         layers = sum(directions * gates * self.width * (inputs + self.width) for inputs in self.widths[:-1])
-        pooling = self.widths[-1] * (self.widths[-1] + 2) if self.pooling == "attention" else 0
+        pooling = self.widths[-1] * (self.widths[-1] + 1) if self.pooling == "attention" else 0
         return 6.0 * (layers + pooling + self.widths[-1] * self.outputs / max(context, 1))
 
 

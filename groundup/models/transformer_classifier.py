@@ -127,7 +127,7 @@ class TransformerClassifierConfig(ModelConfig):
         attention = gpt.flops_per_token(context) - 6.0 * gpt.matmul_parameters()
         blocks = gpt.matmul_parameters() - self.width * gpt.embedding_rows + self.frame_width * self.width
         if self.pooling == "attention":
-            blocks += self.width * (self.width + 2)
+            blocks += self.width * (self.width + 1)
         return 6.0 * (blocks + once / max(context, 1)) + attention * (1 if self.causal else 2)
 
 
