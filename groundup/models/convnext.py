@@ -19,7 +19,6 @@ from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.inputs import agreed, picture_shape
-from groundup.nn.activations import initialise_linear
 
 __all__ = ["ConvNeXt", "ConvNeXtConfig"]
 
@@ -35,7 +34,7 @@ class ConvNeXtConfig(ModelConfig):
 
     layers: tuple[_Count, ...] = setting((3, 3, 9, 3), "Blocks of each stage", min_length=1)
     widths: tuple[_Count, ...] = setting((96, 192, 384, 768), "Channels of each stage", min_length=1)
-    patch: int = setting(4, "Height and width of the stem's patches, in pixels; 1 or 2 for 28 x 28 pixels or so", ge=1)
+    patch: int = setting(4, "Height and width of the stem's patches, in pixels; 2 for 28 x 28 pixels or so", ge=1)
     layer_scale: float = setting(1e-6, "What each channel of a block's output is scaled by at the start", gt=0)
     stochastic_depth: float = setting(
         0.0,
@@ -143,7 +142,6 @@ class ConvNeXt(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        initialise_linear(self.head, "sigmoid")
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, inputs: Tensor) -> Tensor:

@@ -164,6 +164,14 @@ class ResNet(nn.Module):
         initialise_linear(self.head, "sigmoid")
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def train(self, mode: bool = True) -> ResNet:
+        """Set the mode. Batch norms that are frozen keep their statistics, as layers that are not trained should."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d) and not layer.weight.requires_grad:
+                layer.eval()
+        return self
+
     def features(self, inputs: Tensor) -> Tensor:
         """Return what the output layer reads, (B, C), from inputs (B, channels, H, W)."""
         x = self.embed(inputs.contiguous(memory_format=torch.channels_last))

@@ -156,10 +156,9 @@ class TransformerClassifier(nn.Module):
         self.blocks = nn.ModuleList(Block(gpt, causal=config.causal) for _ in range(config.layers))
         rms = config.norm == "rmsnorm"
         self.norm = RMSNorm(width, config.norm_eps) if rms else nn.LayerNorm(width, config.norm_eps)
+        self.head = nn.Linear(width, config.outputs)
         self._initialise()
         self.pool = AttentionPooling(width) if config.pooling == "attention" else None
-        self.head = nn.Linear(width, config.outputs)
-        initialise_linear(self.head, "sigmoid")
 
     @torch.no_grad()
     def _initialise(self) -> None:

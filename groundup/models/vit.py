@@ -24,6 +24,8 @@ from groundup.nn.attention import Where
 
 __all__ = ["ViT", "ViTConfig"]
 
+_STD = 0.02  # of fresh positions, class token and output weights
+
 
 @model("vit")
 class ViTConfig(ModelConfig):
@@ -42,7 +44,6 @@ class ViTConfig(ModelConfig):
     )
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
     dropout: float = setting(0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1)
-    init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
     input_shape: tuple[int, int, int] | None = setting(None, "Channels, height, width; null: as the data has")
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
@@ -127,7 +128,8 @@ class ViT(nn.Module):
 
     Source:
         Dosovitskiy et al., 2021 (arXiv:2010.11929), section 3.1; mean pooling: its appendix D.3.
-        Departs from it: weights are drawn as in GPT-2, and no dropout inside the MLP.
+        Initialisation: Glorot's uniform distribution in the blocks, as the authors' code has it. Departs from it: the
+        class token and the output layer do not start at 0, and there is no dropout inside the MLP.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -137,14 +139,11 @@ class ViT(nn.Module):
         self.blocks = nn.ModuleList(Block(config.block(), causal=False) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
         self.head = nn.Linear(config.width, config.outputs)
-        for name, parameter in self.blocks.named_parameters():
-            if parameter.ndim == 2:
-                residual = name.endswith(("attention.output.weight", "mlp.down.weight"))
-                depth = math.sqrt(2 * config.layers) if residual else 1.0
-                nn.init.normal_(parameter, std=config.init_std / depth)
-            elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
-        initialise_linear(self.head, "sigmoid")
+        for layer in self.blocks.modules():
+            if isinstance(layer, nn.Linear):
+                initialise_linear(layer, "sigmoid")
+        nn.init.normal_(self.head.weight, std=_STD)
+        nn.init.zeros_(self.head.bias)
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return what the output layer reads, (B, C), from inputs (B, channels, H, W)."""
@@ -165,13 +164,13 @@ class _Patches(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         assert config.input_shape is not None
-        inputs, std = config.input_shape[0] * config.patch**2, config.init_std
+        inputs = config.input_shape[0] * config.patch**2
         self.project = nn.Conv2d(config.input_shape[0], config.width, config.patch, config.patch)
         nn.init.normal_(self.project.weight, std=1 / math.sqrt(inputs))
         nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
         token = config.pooling == "class"
-        self.token = nn.Parameter(torch.empty(config.width).normal_(std=std)) if token else None
-        self.positions = nn.Parameter(torch.empty(config.patches() + token, config.width).normal_(std=std))
+        self.token = nn.Parameter(torch.empty(config.width).normal_(std=_STD)) if token else None
+        self.positions = nn.Parameter(torch.empty(config.patches() + token, config.width).normal_(std=_STD))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, T, C) from inputs (B, channels, H, W)."""

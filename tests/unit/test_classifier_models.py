@@ -53,22 +53,26 @@ def accuracy(run: Run) -> float:
     return float(groundup.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]["accuracy"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [
         {"name": "vit", "patch": 2, "layers": 2, "width": 32, "heads": 2},
         {"name": "resnet", "layers": [1, 1], "width": 8, "stem": "small"},
-        {"name": "convnext", "layers": [1, 1], "widths": [16, 32], "patch": 1, "layer_scale": 0.1},
+        {"name": "convnext", "layers": [1, 1], "widths": [16, 32], "patch": 2, "layer_scale": 0.1},
     ],
     ids=lambda model: str(model["name"]),
 )
 def test_pictures_from_recipe_to_prediction(model: dict[str, Any], tmp_path: Path) -> None:
-    run = groundup.train(classify(model, "arrays", processor="image"), runs=tmp_path)
+    processor = {"name": "image", "normalise": "standard"}
+    budget = {"batch_size": 32, "steps": 150 if model["name"] == "vit" else 60}
+    run = groundup.train(classify(model, "arrays", processor=processor, budget=budget), runs=tmp_path)
     assert accuracy(run) > 0.6
     inputs = Arrays().examples("validation", tmp_path)[0].inputs
     assert groundup.predict(run.folder, inputs) in set("0123456789")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [
@@ -134,6 +138,17 @@ def test_a_block_that_starts_as_the_identity() -> None:
     plain = ResNetConfig(layers=(2, 2), width=4, stem="small", **SMALL).build().eval()
     assert not torch.allclose(plain.blocks[1](x), x)
     assert not ResNetConfig().additive
+
+
+def test_frozen_batch_norms_keep_their_statistics() -> None:
+    model = ResNetConfig(layers=(1, 1), width=4, stem="small", **SMALL).build()
+    for parameter in (*model.embed.parameters(), *model.blocks[0].parameters()):
+        parameter.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.named_buffers() if name.endswith("running_mean")}
+    model.train()(torch.randn(4, 3, 8, 8))
+    after = dict(model.named_buffers())
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == {name for name in before if name.startswith("blocks.1.")}
 
 
 def test_stochastic_depth_leaves_whole_blocks_out_more_often_at_the_end() -> None:
