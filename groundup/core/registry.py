@@ -33,7 +33,16 @@ Kind = Literal["model", "task", "data", "processor", "adapter", "metric"]
 Class = TypeVar("Class", bound=type)
 
 BUILTINS: dict[Kind, dict[str, str]] = {
-    "model": {"gpt": "groundup.models.gpt", "mlp": "groundup.models.mlp", "cnn": "groundup.models.cnn"},
+    "model": {
+        "gpt": "groundup.models.gpt",
+        "mlp": "groundup.models.mlp",
+        "cnn": "groundup.models.cnn",
+        "resnet": "groundup.models.resnet",
+        "convnext": "groundup.models.convnext",
+        "vit": "groundup.models.vit",
+        "rnn": "groundup.models.rnn",
+        "transformer_classifier": "groundup.models.transformer_classifier",
+    },
     "task": {
         "language_modeling": "groundup.tasks.language_modeling",
         "chat": "groundup.tasks.chat",

@@ -208,7 +208,7 @@ _SIZES: dict[str, dict[str, Any]] = {
 class Block(nn.Module):
     """Attention, then the MLP, each on a normalised input and added to the residual stream (pre-norm)."""
 
-    def __init__(self, config: GPTConfig) -> None:
+    def __init__(self, config: GPTConfig, *, causal: bool = True) -> None:
         super().__init__()
         shape = AttentionShape(
             **{"width": config.width, "heads": config.heads, "kv_heads": config.groups, "head_dim": config.dim},
@@ -216,6 +216,7 @@ class Block(nn.Module):
             window=config.sliding_window,
             input_bias=config.bias != "none",
             output_bias=config.bias == "all",
+            causal=causal,
         )
         self.attention_norm = _norm(config)
         self.attention = Attention(shape)

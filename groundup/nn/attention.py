@@ -1,4 +1,4 @@
-"""Self-attention for decoders: multi-head to grouped-query, with QK-norm and a sliding window.
+"""Self-attention, causal or both ways: multi-head to grouped-query, with QK-norm and a sliding window.
 
 Shape legend: B rows, T positions, C width, H heads, G key and value heads, D head dimension, N boundaries.
 """
@@ -31,6 +31,7 @@ class AttentionShape:
     window: int | None = None
     input_bias: bool = False
     output_bias: bool = False
+    causal: bool = True
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Where:
         rotary: Cosines and sines (B or 1, T, 1, D), or None without rotary positions.
         boundaries: (N,) starts of packed documents over the B*T tokens, or None: each row is one document.
         positions: (B, T), with a cache only.
-        mask: (B, 1, T, S), with a cache only.
+        mask: (B, 1, T or 1, S) of what each query sees: with a cache, or of padded rows where attention is not causal.
         used: S, with a cache only.
     """
 
@@ -53,7 +54,7 @@ class Where:
 
 
 class Attention(nn.Module):
-    """Causal self-attention.
+    """Self-attention, causal unless the shape says otherwise.
 
     Separate projections keep every parameter one-to-one with published weights, and each matrix one to the optimizer.
     Fusing query, key and value would save a few percent of these three products' time.
@@ -90,8 +91,10 @@ class Attention(nn.Module):
         elif where.boundaries is not None:
             query, key, value = (y.flatten(0, 1) for y in (query, key, value))
             out = packed_attention(query, key, value, where.boundaries, self.shape.window)
-        else:
+        elif self.shape.causal:
             out = self._causal(query, key, value)
+        else:
+            out = self._attend(query, key.transpose(1, 2), value.transpose(1, 2), where.mask)
         return self.output(out.reshape(*x.shape[:2], -1))  # type: ignore[no-any-return]
 
     def _causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -108,10 +111,11 @@ class Attention(nn.Module):
         return self._attend(query, keys.to(query.dtype), values.to(query.dtype), where.mask)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from query (B, T, H, D) to key and value (B, G, S, D); plainly causal without a mask."""
+        """Attend from query (B, T, H, D) to key and value (B, G, S, D); without a mask to all, or to all before."""
         grouped = self.shape.heads != self.shape.kv_heads
+        causal = self.shape.causal and mask is None
         query = query.transpose(1, 2)
-        out = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None, enable_gqa=grouped)
+        out = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, enable_gqa=grouped)
         return out.transpose(1, 2)
 
 

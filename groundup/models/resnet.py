@@ -1,0 +1,220 @@
+"""Residual networks for pictures: ResNet-18 to ResNet-50 and deeper.
+
+Shape legend: B pictures, C channels, H rows, W columns, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from groundup.core.errors import RecipeError
+from groundup.core.interfaces import ModelConfig, Processor
+from groundup.core.registry import model
+from groundup.core.settings import setting
+from groundup.models.inputs import agreed, picture_shape
+from groundup.nn.activations import initialise_linear
+
+__all__ = ["ResNet", "ResNetConfig"]
+
+_WIDENING = 4  # how many times its inner channels a bottleneck gives out
+
+
+class _Convolution(NamedTuple):
+    """The sizes of one convolution; the stride of 2 halves the picture, rounded up."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int = 1
+
+
+@model("resnet")
+class ResNetConfig(ModelConfig):
+    """A stem, stages of residual blocks, each stage half as large and twice as wide, and a linear output."""
+
+    layers: tuple[Annotated[int, Field(ge=1)], ...] = setting((2, 2, 2, 2), "Blocks of each stage", min_length=1)
+    bottleneck: bool = setting(
+        False, "Blocks of 1x1, 3x3 and 1x1 convolutions, as from ResNet-50 on, instead of two 3x3"
+    )
+    width: int = setting(64, "Channels of the stem and inside the first stage; doubled with every stage", ge=1)
+    stem: Literal["imagenet", "small"] = setting(
+        "imagenet", "imagenet: 7x7 convolution and pooling, a quarter of the size; small: 3x3, for 28 x 28 pixels or so"
+    )
+    stem_pool: bool = setting(
+        False, "Max-pooling after the small stem, to half of the size", applies_when={"stem": ("small",)}
+    )
+    zero_init: bool = setting(False, "Let every block start as the identity: its last batch norm scales by 0")
+    input_shape: tuple[int, int, int] | None = setting(None, "Channels, height, width; null: as the data has")
+    outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
+
+    @property
+    def additive(self) -> bool:
+        """Batch norm ties the examples of a micro-batch together."""
+        return False
+
+    def fit_to(self, processor: Processor) -> ResNetConfig:
+        """Return the config with the data's shape and classes.
+
+        Raises:
+            RecipeError: If the processor makes no pictures, or others than the recipe says.
+        """
+        shape, processor = picture_shape("resnet", processor, self.input_shape)
+        outputs = agreed("outputs", self.outputs, processor.outputs)
+        return self.model_copy(update={"input_shape": shape, "outputs": outputs})
+
+    def stem_convolution(self) -> _Convolution:
+        """Return the sizes of the first convolution."""
+        assert self.input_shape is not None
+        return _Convolution(self.input_shape[0], self.width, *((7, 2) if self.stem == "imagenet" else (3, 1)))
+
+    def block_convolutions(self) -> Iterator[list[_Convolution]]:
+        """Yield the sizes of the convolutions of each block."""
+        inputs = self.width
+        for stage, blocks in enumerate(self.layers):
+            inner = self.width * 2**stage
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                if self.bottleneck:
+                    outputs = inner * _WIDENING
+                    ends = _Convolution(inputs, inner, 1), _Convolution(inner, outputs, 1)
+                    yield [ends[0], _Convolution(inner, inner, 3, stride), ends[1]]
+                else:
+                    outputs = inner
+                    yield [_Convolution(inputs, inner, 3, stride), _Convolution(inner, inner, 3)]
+                inputs = outputs
+
+    @property
+    def last_width(self) -> int:
+        """Channels that the output layer reads."""
+        return list(self.block_convolutions())[-1][-1].outputs
+
+    def build(self) -> ResNet:
+        """Return the model with freshly initialised weights.
+
+        Raises:
+            RecipeError: If the pictures' shape is still unknown.
+        """
+        if self.input_shape is None or not self.outputs:
+            raise RecipeError(
+                "recipe.model", "input_shape is null, and no data has filled it in", "Give it and outputs"
+            )
+        return ResNet(self)
+
+    def flops_per_token(self, context: int) -> float:
+        """Return the FLOPs of one picture, forward and backward: 6 a weight and place."""
+        assert self.input_shape is not None
+        stem, sides = self.stem_convolution(), self.input_shape[1:]
+        sides, weights = _products(stem, sides)
+        if self.pools:
+            sides, _ = _products(_Convolution(0, 0, 3, 2), sides)
+        for convolutions in self.block_convolutions():
+            for convolution in convolutions:
+                sides, products = _products(convolution, sides)
+                weights += products
+            weights += sum(_products(c, sides)[1] for c in _shortcut(convolutions, strided=False))
+        return 6.0 * (weights + self.last_width * self.outputs)
+
+    @property
+    def pools(self) -> bool:
+        """Whether the stem ends in max-pooling."""
+        return self.stem == "imagenet" or self.stem_pool
+
+    @classmethod
+    def sizes(cls) -> Mapping[str, ResNetConfig]:
+        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of ImageNet.
+
+        Source:
+            He et al., table 1.
+        """
+        shape: dict[str, Any] = {"input_shape": (3, 224, 224), "outputs": 1000}
+        return {
+            "resnet-18": cls(layers=(2, 2, 2, 2), **shape),
+            "resnet-34": cls(layers=(3, 4, 6, 3), **shape),
+            "resnet-50": cls(layers=(3, 4, 6, 3), bottleneck=True, **shape),
+        }
+
+
+class ResNet(nn.Module):
+    """The model of a ``ResNetConfig``. ``embed`` is the stem, ``blocks`` the residual blocks of all stages.
+
+    Source:
+        He et al., 2015 (arXiv:1512.03385), sections 3 and 4.1; initialisation: He et al., 2015 (arXiv:1502.01852);
+        ``zero_init``: Goyal et al., 2017 (arXiv:1706.02677), section 5.1; the small stem: as section 4.2 has for CIFAR.
+        Departs from it: the 3x3 convolution of a bottleneck is the strided one, as in most implementations.
+    """
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        pool = [nn.MaxPool2d(3, 2, 1)] if config.pools else []
+        self.embed = nn.Sequential(*_normed(config.stem_convolution()), nn.ReLU(), *pool)
+        self.blocks = nn.ModuleList(_Block(convolutions) for convolutions in config.block_convolutions())
+        self.head = nn.Linear(config.last_width, config.outputs)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        if config.zero_init:
+            for block in self.blocks:
+                nn.init.zeros_(block.layers[-1].weight)  # type: ignore[index, union-attr]
+        initialise_linear(self.head, "sigmoid")
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def train(self, mode: bool = True) -> ResNet:
+        """Set the mode. Batch norms that are frozen keep their statistics, as layers that are not trained should."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d) and not layer.weight.requires_grad:
+                layer.eval()
+        return self
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return what the output layer reads, (B, C), from inputs (B, channels, H, W)."""
+        x = self.embed(inputs.contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            x = block(x)
+        return x.mean((2, 3))  # type: ignore[no-any-return]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (B, O) from inputs (B, channels, H, W)."""
+        return self.head(self.features(inputs))  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """Convolutions, each with batch norm, added to their input; where the sizes differ, to a projection of it."""
+
+    def __init__(self, convolutions: list[_Convolution]) -> None:
+        super().__init__()
+        layers = _normed(convolutions[0])
+        for convolution in convolutions[1:]:
+            layers += [nn.ReLU(), *_normed(convolution)]
+        self.layers = nn.Sequential(*layers)
+        self.shortcut = nn.Sequential(*(layer for c in _shortcut(convolutions) for layer in _normed(c)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C out, H out, W out) from x (B, C, H, W)."""
+        return F.relu(self.layers(x) + self.shortcut(x))
+
+
+def _shortcut(convolutions: list[_Convolution], *, strided: bool = True) -> list[_Convolution]:
+    """Return the projection that a block's input needs, if any."""
+    inputs, outputs = convolutions[0].inputs, convolutions[-1].outputs
+    stride = max(convolution.stride for convolution in convolutions)
+    needed = inputs != outputs or stride != 1
+    return [_Convolution(inputs, outputs, 1, stride if strided else 1)] if needed else []
+
+
+def _normed(sizes: _Convolution) -> list[nn.Module]:
+    padding = sizes.kernel // 2
+    convolution = nn.Conv2d(sizes.inputs, sizes.outputs, sizes.kernel, sizes.stride, padding, bias=False)
+    return [convolution, nn.BatchNorm2d(sizes.outputs)]
+
+
+def _products(sizes: _Convolution, sides: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """Return the height and width after a convolution, and how many products of a weight and a number it takes."""
+    height, width = (-(-side // sizes.stride) for side in sides)
+    return (height, width), sizes.inputs * sizes.outputs * sizes.kernel**2 * height * width

@@ -1,0 +1,180 @@
+"""Recurrent networks over tokens or frames: plain, LSTM and GRU, one direction or both.
+
+Shape legend: B sequences, T positions, F numbers in a frame, C channels, O outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from groundup.core.errors import RecipeError
+from groundup.core.interfaces import ModelConfig, Processor
+from groundup.core.registry import model
+from groundup.core.settings import setting
+from groundup.models.inputs import Elements, agreed, elements_of
+from groundup.nn.activations import initialise_linear
+from groundup.nn.pooling import AttentionPooling, last_state, mean_state, within
+
+__all__ = ["RNN", "RNNConfig"]
+
+_GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+
+
+@model("rnn")
+class RNNConfig(ModelConfig):
+    """Recurrent layers, then pooling over time and a linear output. The sizes of what is read come from the data."""
+
+    cell: Literal["rnn", "lstm", "gru"] = setting("lstm", "Plain recurrence, or with the gates of LSTM or GRU")
+    activation: Literal["tanh", "relu"] = setting("tanh", "Of the plain recurrence", applies_when={"cell": ("rnn",)})
+    layers: int = setting(1, "Recurrent layers, one on top of the other", ge=1)
+    width: int = setting(128, "Channels of the state, of each direction", ge=1)
+    bidirectional: bool = setting(False, "Read from both ends, and put both states side by side")
+    pooling: Literal["last", "mean", "attention"] = setting(
+        "last", "What the output reads: the last state (of each direction), the mean, or a learned weighted mean"
+    )
+    dropout: float = setting(
+        0.0, "Share of what the layers pass to the next one and to the output, dropped in training", ge=0, lt=1
+    )
+    embedding_width: int = setting(128, "Numbers that stand for a token, learned; frames have none", ge=1)
+    vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0: as the data has", ge=0)
+    frame_width: int = setting(0, "Numbers in one frame; 0: as the data has", ge=0)
+    outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
+
+    def fit_to(self, processor: Processor) -> RNNConfig:
+        """Return the config with the data's sizes where they were 0.
+
+        Raises:
+            RecipeError: If the processor makes neither tokens nor frames, or the sizes differ.
+        """
+        elements, processor = elements_of("rnn", processor, Elements(self.vocabulary_size, self.frame_width))
+        outputs = agreed("outputs", self.outputs, processor.outputs)
+        return self.model_copy(update=elements._asdict() | {"outputs": outputs})
+
+    def build(self) -> RNN:
+        """Return the model with freshly initialised weights.
+
+        Raises:
+            RecipeError: If a size is still unknown.
+        """
+        if not (self.vocabulary_size or self.frame_width) or not self.outputs:
+            problem = "vocabulary_size and frame_width, or outputs, are 0, and no data has filled them in"
+            raise RecipeError("recipe.model", problem, "Give one of the two and outputs")
+        return RNN(self)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Numbers that go into each layer, and out of the last."""
+        first = self.embedding_width if self.vocabulary_size else self.frame_width
+        return (first, *[self.width * (2 if self.bidirectional else 1)] * self.layers)
+
+    def flops_per_token(self, context: int) -> float:
+        """Return the FLOPs of one token or frame, forward and backward: 6 a weight used in products.
+
+        A sequence costs ``context`` times as much; what the pooling and the output cost is spread over it.
+        """
+        directions, gates = 2 if self.bidirectional else 1, _GATES[self.cell]
+        layers = sum(directions * gates * self.width * (inputs + self.width) for inputs in self.widths[:-1])
+        pooling = self.widths[-1] * (self.widths[-1] + 1) if self.pooling == "attention" else 0
+        return 6.0 * (layers + pooling + self.widths[-1] * self.outputs / max(context, 1))
+
+
+class RNN(nn.Module):
+    """The model of an ``RNNConfig``. ``blocks`` holds one recurrent layer each.
+
+    Source:
+        Elman, 1990, "Finding structure in time"; LSTM: Hochreiter and Schmidhuber, 1997, with the forget gate of Gers
+        et al., 2000; GRU: Cho et al., 2014 (arXiv:1406.1078), in the form of PyTorch; both directions: Schuster and
+        Paliwal, 1997. Dropout between layers, never in time: Zaremba et al., 2014 (arXiv:1409.2329).
+    """
+
+    def __init__(self, config: RNNConfig) -> None:
+        super().__init__()
+        self.pooling, self.bidirectional = config.pooling, config.bidirectional
+        self.embed: nn.Embedding | None = None
+        if config.vocabulary_size:
+            self.embed = nn.Embedding(config.vocabulary_size, config.embedding_width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(_layer(config, inputs) for inputs in config.widths[:-1])
+        self.pool = AttentionPooling(config.widths[-1]) if config.pooling == "attention" else None
+        self.head = nn.Linear(config.widths[-1], config.outputs)
+        initialise_linear(self.head, "sigmoid")
+
+    def states(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return the last layer's states (B, T, C), 0 in the padding.
+
+        Args:
+            x: (B, T, F) what the first layer reads.
+            lengths: (B,) int64; the layers run over packed sequences, so that padding is never read.
+        """
+        own = torch.full((len(x),), x.shape[1]) if lengths is None else lengths.cpu()
+        packed = pack_padded_sequence(x, own, batch_first=True, enforce_sorted=False)
+        for number, block in enumerate(self.blocks):
+            if number:
+                packed = PackedSequence(self.dropout(packed.data), *packed[1:])
+            packed = block(packed)[0]
+        return pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])[0]
+
+    def features(
+        self, tokens: Tensor | None = None, inputs: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Return what the output layer reads, (B, C). Arguments as in ``forward``."""
+        x = cast(Tensor, inputs if self.embed is None else self.embed(tokens))
+        x, inside = self.states(x, lengths), within(lengths, x)
+        if self.pool is not None:
+            return self.pool(x, inside)  # type: ignore[no-any-return]
+        if self.pooling == "mean":
+            return mean_state(x, inside)
+        if not self.bidirectional:
+            return last_state(x, inside)
+        forward, backward = x.chunk(2, -1)
+        return torch.cat((last_state(forward, inside), backward[:, 0]), -1)
+
+    def forward(
+        self, tokens: Tensor | None = None, inputs: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Return (B, O).
+
+        Args:
+            tokens: (B, T) int64; or
+            inputs: (B, T, F) frames.
+            lengths: (B,) int64, what of each row is no padding, at least 1; default: all.
+        """
+        return self.head(self.dropout(self.features(tokens, inputs, lengths)))  # type: ignore[no-any-return]
+
+
+def _layer(config: RNNConfig, inputs: int) -> nn.Module:
+    options: dict[str, Any] = {"batch_first": True, "bidirectional": config.bidirectional}
+    layer: nn.RNN | nn.LSTM | nn.GRU
+    if config.cell == "rnn":
+        layer = nn.RNN(inputs, config.width, nonlinearity=config.activation, **options)
+    else:
+        layer = (nn.LSTM if config.cell == "lstm" else nn.GRU)(inputs, config.width, **options)
+    _initialise(layer, config)
+    return layer
+
+
+@torch.no_grad()
+def _initialise(layer: nn.Module, config: RNNConfig) -> None:
+    """Draw the weights of each gate by itself: orthogonal from state to state, Glorot's from the inputs.
+
+    Biases are 0, but 1 for the forget gate of an LSTM, the second of its four.
+
+    Source:
+        Saxe et al., 2013 (arXiv:1312.6120); Glorot and Bengio, 2010, equation 16; Jozefowicz et al., 2015, "An
+        empirical exploration of recurrent network architectures", section 2.2.
+    """
+    for name, parameter in layer.named_parameters():
+        if parameter.ndim == 1:
+            nn.init.zeros_(parameter)
+            if config.cell == "lstm" and name.startswith("bias_ih"):
+                parameter[config.width : 2 * config.width] = 1.0
+            continue
+        for gate in parameter.chunk(_GATES[config.cell]):
+            if name.startswith("weight_hh"):
+                nn.init.orthogonal_(gate)
+            else:
+                nn.init.xavier_uniform_(gate)

@@ -1,0 +1,228 @@
+"""A transformer that classifies sequences of tokens or frames, from scratch or from the weights of a GPT.
+
+Shape legend: B sequences, T positions, F numbers in a frame, C channels, O outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import ValidationError, model_validator
+from torch import Tensor, nn
+
+from groundup.core.errors import DataError, RecipeError
+from groundup.core.interfaces import ModelConfig, Processor
+from groundup.core.registry import model
+from groundup.core.settings import setting
+from groundup.models.gpt import Block, GPTConfig
+from groundup.models.inputs import Elements, agreed, elements_of
+from groundup.nn.activations import initialise_linear
+from groundup.nn.attention import Where
+from groundup.nn.mlp import Activation
+from groundup.nn.norm import RMSNorm
+from groundup.nn.pooling import AttentionPooling, last_state, mean_state, within
+from groundup.nn.rope import rotary_angles
+
+__all__ = ["TransformerClassifier", "TransformerClassifierConfig"]
+
+_OWN = ("causal", "pooling", "frame_width", "outputs")  # settings that a GPT has not
+
+
+@model("transformer_classifier")
+class TransformerClassifierConfig(ModelConfig):
+    """The blocks of a GPT that see both ways, then pooling over the sequence and a linear output.
+
+    Settings that a GPT has too are named and mean the same. With ``init.run`` the weights of a GPT of the same shape
+    are taken over by name; ``causal: true`` lets them see what they were trained to see.
+    """
+
+    causal: bool = setting(False, "See only what stands before, as a GPT does; false: the whole sequence")
+    pooling: Literal["mean", "last", "attention", "class"] = setting(
+        "mean",
+        "What the output reads: the mean over the sequence, its last state, a learned weighted mean, or the state of a"
+        " class token put before it; the last two add weights that a GPT lacks",
+    )
+    context_length: int = setting(0, "The longest sequence; 0: the task's max_tokens", ge=0)
+    layers: int = setting(4, "Transformer blocks", ge=1)
+    width: int = setting(128, "Channels of the residual stream", ge=1)
+    heads: int = setting(4, "Attention heads", ge=1)
+    kv_heads: int | None = setting(None, "Key and value heads, shared by groups of heads; null: as many as heads", ge=1)
+    head_dim: int | None = setting(None, "Channels of a head; null: width / heads", ge=1)
+    mlp_width: int | None = setting(
+        None, "Inner width of the MLP; null: 4 x width, or 8/3 x width rounded up to a multiple of 64 for swiglu", ge=1
+    )
+    positions: Literal["rotary", "learned"] = setting("rotary", "How a token knows where it stands")
+    rope_theta: float = setting(
+        10000.0, "Base of the rotary wavelengths", gt=1, applies_when={"positions": ("rotary",)}
+    )
+    norm: Literal["rmsnorm", "layernorm"] = setting("rmsnorm", "Normalisation; layernorm has a bias")
+    norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
+    activation: Activation = setting("swiglu", "Of the MLP; gelu_tanh is GPT-2's approximation")
+    qk_norm: bool = setting(False, "RMSNorm on the queries and keys of each head")
+    sliding_window: int | None = setting(
+        None, "How many tokens a token sees, itself included; null: all", ge=1, applies_when={"causal": (True,)}
+    )
+    bias: Literal["none", "qkv", "all"] = setting("none", "Linear layers of the blocks that have a bias")
+    dropout: float = setting(0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1)
+    init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
+    vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0: as the data has", ge=0)
+    vocabulary_multiple: int = setting(1, "Pad the embedding to a multiple of this many rows, as the GPT's is", ge=1)
+    frame_width: int = setting(0, "Numbers in one frame; 0: as the data has", ge=0)
+    outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
+
+    @model_validator(mode="after")
+    def _shape_is_possible(self) -> TransformerClassifierConfig:
+        if self.causal and self.pooling == "class":
+            raise ValueError(
+                "pooling: class has no effect with causal: true, where the class token sees nothing but itself."
+                " Use pooling: last, or causal: false"
+            )
+        try:
+            self.gpt()
+        except ValidationError as failure:
+            raise ValueError(str(failure.errors()[0]["ctx"]["error"])) from None
+        return self
+
+    def gpt(self) -> GPTConfig:
+        """Return the GPT whose blocks these are."""
+        shared = {name: value for name, value in self.model_dump().items() if name not in _OWN}
+        return GPTConfig(**shared | {"context_length": max(self.context_length, 1)})
+
+    def fit_to(self, processor: Processor) -> TransformerClassifierConfig:
+        """Return the config with the data's sizes where they were 0.
+
+        Raises:
+            RecipeError: If the processor makes neither tokens nor frames, or the sizes differ.
+        """
+        name = "transformer_classifier"
+        elements, processor = elements_of(name, processor, Elements(self.vocabulary_size, self.frame_width))
+        longest = processor.max_length
+        if elements.vocabulary_size and 0 < self.context_length < longest:
+            problem = f"is {self.context_length}, and the task reads up to {longest} tokens"
+            remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
+            raise RecipeError("recipe.model.context_length", problem, remedy)
+        found = {"outputs": agreed("outputs", self.outputs, processor.outputs), **elements._asdict()}
+        return self.model_copy(update=found | {"context_length": self.context_length or max(longest, 1)})
+
+    def build(self) -> TransformerClassifier:
+        """Return the model with freshly initialised weights.
+
+        Raises:
+            RecipeError: If a size is still unknown.
+        """
+        if not (self.vocabulary_size or self.frame_width) or not self.outputs or not self.context_length:
+            problem = "vocabulary_size and frame_width, outputs or context_length are 0, and no data has filled them in"
+            raise RecipeError("recipe.model", problem, "Give one of the first two and the others")
+        return TransformerClassifier(self)
+
+    def flops_per_token(self, context: int) -> float:
+        """Return the FLOPs of one token or frame of a sequence of ``context``, forward and backward.
+
+        As of a GPT, with a head that is read once a sequence, and twice the attention where it is not causal. A run's
+        rate is figured as if every sequence had ``context_length`` elements: shorter ones make it too high.
+        """
+        gpt, once = self.gpt(), self.outputs * self.width
+        attention = gpt.flops_per_token(context) - 6.0 * gpt.matmul_parameters()
+        blocks = gpt.matmul_parameters() - self.width * gpt.embedding_rows + self.frame_width * self.width
+        if self.pooling == "attention":
+            blocks += self.width * (self.width + 1)
+        return 6.0 * (blocks + once / max(context, 1)) + attention * (1 if self.causal else 2)
+
+
+class TransformerClassifier(nn.Module):
+    """The model of a ``TransformerClassifierConfig``. All names but ``head``, ``pool`` and ``embed_class`` are GPT's.
+
+    Source:
+        Vaswani et al., 2017 (arXiv:1706.03762); a class token: Devlin et al., BERT, 2018 (arXiv:1810.04805); a linear
+        layer on a pretrained decoder: Radford et al., GPT, 2018, section 3.2.
+        Departs from BERT: norms before attention and MLP, as GPT-2 has them.
+    """
+
+    def __init__(self, config: TransformerClassifierConfig) -> None:
+        super().__init__()
+        self.config, gpt, width = config, config.gpt(), config.width
+        self.embed: nn.Embedding | nn.Linear
+        if config.vocabulary_size:
+            self.embed = nn.Embedding(gpt.embedding_rows, width)
+        else:
+            self.embed = nn.Linear(config.frame_width, width)
+        class_token = config.pooling == "class"
+        self.embed_class = nn.Parameter(torch.empty(width)) if class_token else None
+        longest = config.context_length + class_token
+        self.positions = nn.Embedding(longest, width) if config.positions == "learned" else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(gpt, causal=config.causal) for _ in range(config.layers))
+        rms = config.norm == "rmsnorm"
+        self.norm = RMSNorm(width, config.norm_eps) if rms else nn.LayerNorm(width, config.norm_eps)
+        self.head = nn.Linear(width, config.outputs)
+        self._initialise()
+        self.pool = AttentionPooling(width) if config.pooling == "attention" else None
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Draw weights as GPT does: normal with ``init_std``; where a layer adds to the residual, over sqrt(2 layers).
+
+        The layer that reads frames has Glorot's uniform distribution: its inputs are no one-hot vectors.
+        """
+        std, depth = self.config.init_std, math.sqrt(2 * self.config.layers)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2 or name == "embed_class":
+                residual = name.endswith(("attention.output.weight", "mlp.down.weight"))
+                nn.init.normal_(parameter, std=std / depth if residual else std)
+            else:
+                nn.init.constant_(parameter, 1.0 if name.endswith("norm.weight") else 0.0)
+        if isinstance(self.embed, nn.Linear):
+            initialise_linear(self.embed, "sigmoid")
+
+    def features(
+        self, tokens: Tensor | None = None, inputs: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Return what the output layer reads, (B, C). Arguments as in ``forward``."""
+        x = self.embed(tokens if inputs is None else inputs)
+        inside = within(lengths, x)
+        if self.embed_class is not None:
+            x = torch.cat((self.embed_class.expand(len(x), 1, -1), x), 1)
+            inside = torch.cat((torch.ones_like(inside[:, :1]), inside), 1)
+        x, where = self._placed(x, inside)
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x, where)
+        x = self.norm(x)
+        if self.pool is not None:
+            return self.pool(x, inside)  # type: ignore[no-any-return]
+        if self.config.pooling == "class":
+            return x[:, 0]  # type: ignore[no-any-return]
+        return mean_state(x, inside) if self.config.pooling == "mean" else last_state(x, inside)
+
+    def _placed(self, x: Tensor, inside: Tensor) -> tuple[Tensor, Where]:
+        """Return x (B, T, C) with learned positions, and where its elements stand.
+
+        Padding stands at the end: causal attention never sees it.
+        """
+        mask = None if self.config.causal else inside[:, None, None]
+        places = torch.arange(x.shape[1], device=x.device)[None]
+        if self.positions is None:
+            cosines, sines = rotary_angles(places, self.config.gpt().dim, self.config.rope_theta)
+            double = x.dtype == torch.float64
+            return x, Where((cosines.double(), sines.double()) if double else (cosines, sines), mask=mask)
+        if x.shape[1] > self.positions.num_embeddings:
+            problem = f"a sequence of {x.shape[1]}; learned positions end at {self.positions.num_embeddings}"
+            raise DataError("inputs", problem, "Raise model.context_length, or use positions: rotary")
+        return x + self.positions(places), Where(mask=mask)
+
+    def forward(
+        self, tokens: Tensor | None = None, inputs: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """Return (B, O).
+
+        Args:
+            tokens: (B, T) int64; or
+            inputs: (B, T, F) frames.
+            lengths: (B,) int64, what of each row is no padding, at least 1; default: all.
+
+        Raises:
+            DataError: If a sequence is longer than the learned positions.
+        """
+        return self.head(self.features(tokens, inputs, lengths))  # type: ignore[no-any-return]

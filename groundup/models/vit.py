@@ -1,0 +1,180 @@
+"""Vision transformer: a picture as a sequence of patches.
+
+Shape legend: B pictures, H rows, W columns, T patches and the class token, C channels, O outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from groundup.core.errors import RecipeError
+from groundup.core.interfaces import ModelConfig, Processor
+from groundup.core.registry import model
+from groundup.core.settings import setting
+from groundup.models.gpt import Block, GPTConfig
+from groundup.models.inputs import agreed, picture_shape
+from groundup.nn.activations import initialise_linear
+from groundup.nn.attention import Where
+
+__all__ = ["ViT", "ViTConfig"]
+
+_STD = 0.02  # of fresh positions, class token and output weights
+
+
+@model("vit")
+class ViTConfig(ModelConfig):
+    """Patches, transformer blocks that see all of them, and a linear output. The pictures' shape comes from the data.
+
+    The defaults suit pictures of 28 x 28 pixels or a few more.
+    """
+
+    patch: int = setting(4, "Height and width of a patch, in pixels; divides the picture's", ge=1)
+    layers: int = setting(6, "Transformer blocks", ge=1)
+    width: int = setting(192, "Channels of the residual stream", ge=1)
+    heads: int = setting(3, "Attention heads", ge=1)
+    mlp_width: int | None = setting(None, "Inner width of the MLP; null: 4 x width", ge=1)
+    pooling: Literal["class", "mean"] = setting(
+        "class", "What the output reads: the state of a class token, or the mean over the patches"
+    )
+    norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
+    dropout: float = setting(0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1)
+    input_shape: tuple[int, int, int] | None = setting(None, "Channels, height, width; null: as the data has")
+    outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
+
+    @model_validator(mode="after")
+    def _shape_is_possible(self) -> ViTConfig:
+        if self.width % self.heads:
+            nearest = max(self.width // self.heads, 1) * self.heads
+            raise ValueError(
+                f"width {self.width} is not a multiple of heads {self.heads}. Use width {nearest} or change heads"
+            )
+        return self
+
+    def fit_to(self, processor: Processor) -> ViTConfig:
+        """Return the config with the data's shape and classes.
+
+        Raises:
+            RecipeError: If the processor makes no pictures, or they cannot be cut into such patches.
+        """
+        shape, processor = picture_shape("vit", processor, self.input_shape)
+        found = {"input_shape": shape, "outputs": agreed("outputs", self.outputs, processor.outputs)}
+        fitted = self.model_copy(update=found)
+        fitted.patches()
+        return fitted
+
+    def patches(self) -> int:
+        """Return how many patches a picture has.
+
+        Raises:
+            RecipeError: If they do not cover it exactly.
+        """
+        assert self.input_shape is not None
+        _, height, width = self.input_shape
+        if height % self.patch or width % self.patch:
+            problem = f"is {self.patch}, which divides not both sides of {height} x {width} pixels"
+            remedy = f"Use a divisor of {math.gcd(height, width)}, or pad the pictures with processor.pad_to"
+            raise RecipeError("recipe.model.patch", problem, remedy)
+        return (height // self.patch) * (width // self.patch)
+
+    def block(self) -> GPTConfig:
+        """Return the settings of the blocks: GPT-2's, with the exact GELU."""
+        same = {name: getattr(self, name) for name in ("layers", "width", "heads", "mlp_width", "norm_eps", "dropout")}
+        return GPTConfig(positions="learned", norm="layernorm", activation="gelu", bias="all", **same)
+
+    def build(self) -> ViT:
+        """Return the model with freshly initialised weights.
+
+        Raises:
+            RecipeError: If the pictures' shape is still unknown.
+        """
+        if self.input_shape is None or not self.outputs:
+            raise RecipeError(
+                "recipe.model", "input_shape is null, and no data has filled it in", "Give it and outputs"
+            )
+        return ViT(self)
+
+    def flops_per_token(self, context: int) -> float:
+        """Return the FLOPs of one picture, forward and backward: 6 a weight and place, and the attention.
+
+        Attention has two products a pair of places and channel: queries with keys, weights with values.
+        """
+        assert self.input_shape is not None
+        patches, block = self.patches(), self.block()
+        places = patches + (self.pooling == "class")
+        weights = patches * self.input_shape[0] * self.patch**2 * self.width + self.width * self.outputs
+        weights += places * self.layers * (4 * self.width**2 + 2 * self.width * block.hidden)
+        return 6.0 * weights + 12.0 * self.layers * places**2 * self.width
+
+    @classmethod
+    def sizes(cls) -> Mapping[str, ViTConfig]:
+        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of ImageNet.
+
+        Source:
+            Base: Dosovitskiy et al., table 1. Tiny and small: Touvron et al., DeiT, 2020 (arXiv:2012.12877), table 1.
+        """
+        shape: dict[str, Any] = {"patch": 16, "layers": 12, "input_shape": (3, 224, 224), "outputs": 1000}
+        widths = {"vit-tiny": (192, 3), "vit-small": (384, 6), "vit-base": (768, 12)}
+        return {name: cls(width=width, heads=heads, **shape) for name, (width, heads) in widths.items()}
+
+
+class ViT(nn.Module):
+    """The model of a ``ViTConfig``.
+
+    Source:
+        Dosovitskiy et al., 2021 (arXiv:2010.11929), section 3.1; mean pooling: its appendix D.3.
+        Initialisation: Glorot's uniform distribution in the blocks, as the authors' code has it. Departs from it: the
+        class token and the output layer do not start at 0, and there is no dropout inside the MLP.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.embed = _Patches(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config.block(), causal=False) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width, config.norm_eps)
+        self.head = nn.Linear(config.width, config.outputs)
+        for layer in self.blocks.modules():
+            if isinstance(layer, nn.Linear):
+                initialise_linear(layer, "sigmoid")
+        nn.init.normal_(self.head.weight, std=_STD)
+        nn.init.zeros_(self.head.bias)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Return what the output layer reads, (B, C), from inputs (B, channels, H, W)."""
+        x, where = self.dropout(self.embed(inputs)), Where()
+        for block in self.blocks:
+            x = block(x, where)
+        x = self.norm(x)
+        return x.mean(1) if self.embed.token is None else x[:, 0]  # type: ignore[no-any-return]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (B, O) from inputs (B, channels, H, W)."""
+        return self.head(self.features(inputs))  # type: ignore[no-any-return]
+
+
+class _Patches(nn.Module):
+    """Patches, flattened and projected, after the class token, each with its learned position."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        assert config.input_shape is not None
+        inputs = config.input_shape[0] * config.patch**2
+        self.project = nn.Conv2d(config.input_shape[0], config.width, config.patch, config.patch)
+        nn.init.normal_(self.project.weight, std=1 / math.sqrt(inputs))
+        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+        token = config.pooling == "class"
+        self.token = nn.Parameter(torch.empty(config.width).normal_(std=_STD)) if token else None
+        self.positions = nn.Parameter(torch.empty(config.patches() + token, config.width).normal_(std=_STD))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return (B, T, C) from inputs (B, channels, H, W)."""
+        x = self.project(inputs).flatten(2).transpose(1, 2)
+        if self.token is not None:
+            x = torch.cat((self.token.expand(len(x), 1, -1), x), 1)
+        return x + self.positions  # type: ignore[no-any-return]

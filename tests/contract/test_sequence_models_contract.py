@@ -1,0 +1,124 @@
+"""What every classifier of sequences keeps: gradients everywhere, padding and other rows that do not matter, FLOPs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from groundup.core.registry import lookup
+from groundup.core.settings import validate
+
+SEQUENCES: dict[str, list[dict[str, Any]]] = {
+    "rnn": [
+        {"vocabulary_size": 30, "width": 6, "outputs": 5, "embedding_width": 7},
+        {"frame_width": 3, "width": 6, "outputs": 5, "cell": "gru", "layers": 2, "bidirectional": True},
+        {
+            **{"vocabulary_size": 30, "width": 6, "outputs": 5, "cell": "rnn", "activation": "relu", "layers": 2},
+            **{"pooling": "mean", "dropout": 0.1},
+        },
+        {"frame_width": 3, "width": 6, "outputs": 5, "cell": "rnn", "pooling": "attention", "bidirectional": True},
+    ],
+    "transformer_classifier": [
+        {"vocabulary_size": 30, "layers": 2, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
+        {
+            **{"vocabulary_size": 30, "layers": 2, "width": 16, "heads": 4, "context_length": 9, "outputs": 5},
+            **{"causal": True, "pooling": "last", "kv_heads": 2, "qk_norm": True, "sliding_window": 3},
+        },
+        {
+            **{"frame_width": 3, "layers": 1, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
+            **{"pooling": "class", "positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": "all"},
+        },
+        {
+            **{"frame_width": 3, "layers": 1, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
+            **{"pooling": "attention", "dropout": 0.1},
+        },
+    ],
+}
+LENGTHS = torch.tensor([9, 1, 4, 9, 6, 2])
+
+
+def tiny(name: str, index: int) -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    config = validate(lookup("model", name), SEQUENCES[name][index], "recipe.model")
+    return config, config.build()
+
+
+def sequences(config: Any, lengths: Tensor = LENGTHS) -> dict[str, Tensor]:
+    """Return rows of the lengths, with something in the padding too."""
+    rows, longest = len(lengths), int(lengths.max())
+    if config.vocabulary_size:
+        return {"tokens": torch.randint(30, (rows, longest)), "lengths": lengths}
+    return {"inputs": torch.randn(rows, longest, config.frame_width), "lengths": lengths}
+
+
+@pytest.mark.parametrize(("name", "index"), [(name, index) for name in SEQUENCES for index in range(4)])
+class TestContractOfSequenceClassifiers:
+    def test_every_parameter_receives_a_gradient(self, name: str, index: int) -> None:
+        config, model = tiny(name, index)
+        F.cross_entropy(model(**sequences(config)), torch.arange(6) % 5).backward()
+        without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert [n for n in without if not n.endswith("key.bias")] == []  # which shifts all scores of a query alike
+
+    @pytest.mark.parametrize("mode", [True, False])
+    def test_neither_other_rows_nor_padding_matter(self, name: str, index: int, mode: bool) -> None:
+        config, model = tiny(name, index)
+        model.train(mode)
+        batch, other = sequences(config), sequences(config)
+        (key,) = set(batch) - {"lengths"}
+        row, kept = torch.arange(6)[:, None], torch.arange(9) < LENGTHS[:, None]
+        inside = kept & (row != 3)
+        changed = torch.where(inside if batch[key].dim() == 2 else inside[..., None], batch[key], other[key])
+        state = torch.random.get_rng_state()
+        before = model(**batch)
+        torch.random.set_rng_state(state)
+        after = model(**batch | {key: changed})
+        assert before.shape == (6, 5)
+        keep = torch.arange(6) != 3
+        torch.testing.assert_close(after[keep], before[keep], rtol=0, atol=1e-6)
+        assert not torch.allclose(after[3], before[3])
+
+    def test_an_example_alone_gives_what_it_gives_in_a_batch(self, name: str, index: int) -> None:
+        config, model = tiny(name, index)
+        model.eval()
+        batch = sequences(config)
+        (key,) = set(batch) - {"lengths"}
+        together, states = model(**batch), model.features(**batch)
+        assert states.shape == (6, model.head.in_features)
+        for row, length in enumerate(LENGTHS.tolist()):
+            alone = model(**{key: batch[key][row : row + 1, :length]})
+            torch.testing.assert_close(alone[0], together[row], rtol=0, atol=1e-6)
+
+    def test_save_and_load(self, name: str, index: int, tmp_path: Path) -> None:
+        config, model = tiny(name, index)
+        save_file(model.state_dict(), tmp_path / "model.safetensors")
+        other = type(config).model_validate_json(config.model_dump_json()).build()
+        other.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
+        batch = sequences(config)
+        assert torch.equal(other.eval()(**batch), model.eval()(**batch))
+
+    def test_double_precision(self, name: str, index: int) -> None:
+        config, model = tiny(name, index)
+        batch = sequences(config)
+        model.eval()
+        single = model(**batch)
+        double = model.double()(**{n: v.double() if v.is_floating_point() else v for n, v in batch.items()})
+        assert double.dtype == torch.float64
+        torch.testing.assert_close(double.float(), single, rtol=0, atol=1e-5)
+
+    def test_flops_are_counted(self, name: str, index: int) -> None:
+        config, model = tiny(name, index)
+        counted, length = 0.0, 8
+        for each in model.modules():
+            if isinstance(each, nn.Linear | nn.RNNBase):
+                once = 1 if each is model.head else length
+                counted += 6 * once * sum(p.numel() for n, p in each.named_parameters() if "weight" in n)
+        if name == "transformer_classifier":
+            seen = {True: 3 - 9 / 16, False: length}[config.causal]  # within a window of 3, as a GPT counts
+            counted += 12 * config.layers * config.width * seen * length
+        assert config.flops_per_token(length) * length == pytest.approx(counted, rel=1e-6)
