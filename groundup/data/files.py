@@ -335,7 +335,7 @@ def _missing_column(where: str, column: str, existing: list[str]) -> DataError:
     return DataError(
         where,
         f"there is no column {column!r}; {did_you_mean(column, existing)}columns: {', '.join(existing) or 'none'}",
-        "Name the column that holds the text, or correct the row",
+        "Name the right column, or correct the row",
     )
 
 
