@@ -95,4 +95,4 @@ def _given(source: Any, name: str) -> tuple[NDArray[Any], int]:
     if values.dtype.kind in "iu":
         half = float(2 ** (8 * values.dtype.itemsize - 1))
         values = (values.astype(np.float64) - (half if values.dtype.kind == "u" else 0.0)) / half
-    return values.reshape(len(values), -1), int(rate)
+    return values[:, None] if values.ndim == 1 else values, int(rate)

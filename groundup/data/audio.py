@@ -103,7 +103,8 @@ class Audio(DataSource):
         placed = self._placed(cache)
         chosen = [file for file, side in placed if side == split]
         if not chosen:
-            raise refuse_empty(split, self.path, self._drawing())
+            named = self._files()[1].validation is not None
+            raise refuse_empty(split, self.path, None if named else self._drawing())
         train, held_out = ([f.label for f, side in placed if side == each] for each in ("train", "validation"))
         refuse_unknown(train, held_out, self.path)
         return [Example(file.name, str(file.path), file.label, str(file.path)) for file in chosen]
@@ -129,6 +130,7 @@ class Audio(DataSource):
             "sample_rates": _counted(each.rate for each in read),
             "channels": _counted(each.channels for each in read),
             "several_channels": "averaged",
+            "same_as_validation": len(read) - sum(card[split]["examples"] for split in splits),
             "same_samples": len(read) - len({each.digest for each in read}),
             "kept_together": self.group or "files with the same samples",
             "without_class": loose,

@@ -106,7 +106,8 @@ def _arrays(path: str, keys: list[str]) -> list[NDArray[Any]]:
         raise DataError(path, "no such file", "Correct the path; it is taken relative to the current folder")
     found = []
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as handle:
+            arrays = np.load(handle, allow_pickle=False)
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise DataError(path, "holds one array and no names; allowed: .npz", "Save it with numpy.savez")
             for key in keys:

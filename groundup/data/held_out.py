@@ -75,8 +75,11 @@ def problem_with_drawing(how: Drawing, changed: Sequence[str], named: str | None
     return None
 
 
-def refuse_empty(split: Split, where: str, how: Drawing) -> DataError:
-    """Return the error for a split that nothing fell into."""
+def refuse_empty(split: Split, where: str, how: Drawing | None) -> DataError:
+    """Return the error for a split that nothing fell into; ``how`` is None where held-out examples are named."""
+    if how is None:
+        problem = f"nothing is left for {split}, without what cannot be used and what is held out as well"
+        return DataError(where, problem, "Give other examples to train on than to hold out")
     drawn = f"fold {how.fold} of {how.folds}" if how.folds else f"validation_fraction {how.fraction}"
     remedy = "Give more examples or more groups, change the share that is held out, or name held-out examples"
     return DataError(where, f"nothing is left for {split} ({drawn})", remedy)

@@ -46,6 +46,7 @@ class _Placed:
     same_as_validation: int = 0
     without_class: int = 0
     folders_not_used: tuple[str, ...] = ()
+    named: bool = False  # the held-out texts are, by a path, a split or a folder
 
 
 @data("labelled_text")
@@ -125,7 +126,7 @@ class LabelledText(DataSource):
         placed = self._placed()
         chosen = placed.train if split == "train" else placed.validation
         if not chosen:
-            raise refuse_empty(split, self._origin().name, self._drawing())
+            raise refuse_empty(split, self._origin().name, None if placed.named else self._drawing())
         return chosen
 
     def open(self, context: DataContext) -> Stream:
@@ -159,11 +160,12 @@ class LabelledText(DataSource):
         if folders := self._has_class_folders():
             self._read_folders(placed)
         elif self._origin().has_validation:
+            placed.named = True
             placed.validation = list(self._rows("validation", placed))
             placed.train = list(self._rows("train", placed))
         else:
             placed.train = list(self._rows("train", placed))
-        if placed.validation or self._origin().has_validation:
+        if placed.named:
             held_out = {_key(example) for example in placed.validation}
             kept = [example for example in placed.train if _key(example) not in held_out]
             placed.same_as_validation, placed.train = len(placed.train) - len(kept), kept
@@ -219,6 +221,7 @@ class LabelledText(DataSource):
         placed.folders_not_used = folders.unused
         placed.train = self._texts(folders.train, root, placed)
         if held_out is not None:
+            placed.named = True
             placed.validation = self._texts(held_out, root if named is None else held_out, placed)
             refuse_unknown((e.target for e in placed.train), (e.target for e in placed.validation), str(held_out))
 

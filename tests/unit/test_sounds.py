@@ -192,6 +192,7 @@ def test_folders_that_are_splits(tmp_path: Path, held_out: str) -> None:
     found = sides(source, tmp_path / "cache")
     assert found["validation"] == {f"{held_out}/{name}.wav" for name in ("低音/x", "high/x", "high/y")}
     assert len(found["train"]) == 5  # the one that is held out as well is left out
+    assert source.card(tmp_path / "cache")["same_as_validation"] == 1
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
