@@ -35,6 +35,7 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
             "core.schedules",
             "core.allocator",
             "core.devices",
+            "core.sounds",
         ),
     ),
     (1, ("core.parallel", "core.optimizers", "nn", "metrics")),

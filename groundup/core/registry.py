@@ -52,6 +52,9 @@ BUILTINS: dict[Kind, dict[str, str]] = {
     },
     "data": {
         "arrays": "groundup.data.arrays",
+        "audio": "groundup.data.audio",
+        "frames": "groundup.data.frames",
+        "labelled_text": "groundup.data.labelled_text",
         "text": "groundup.data.text",
         "conversations": "groundup.data.conversations",
         "python_docs": "groundup.data.python_docs",
@@ -64,6 +67,8 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "bpe": "groundup.processors.bpe",
         "tokenizer_json": "groundup.processors.bpe",
         "image": "groundup.processors.image",
+        "audio": "groundup.processors.audio",
+        "frames": "groundup.processors.frames",
         "labelled": "groundup.processors.labelled",
         "table": "groundup.processors.table",
     },

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from groundup.core.errors import DataError, did_you_mean
 from groundup.data.opening import DataFile, decoded_lines, opened
@@ -21,6 +21,7 @@ __all__ = [
     "COMPRESSIONS",
     "KINDS",
     "ROW_KINDS",
+    "Cells",
     "Record",
     "checked_text",
     "fingerprint",
@@ -41,6 +42,21 @@ class Record:
     fields: dict[str, Any]
     name: str
     origin: str
+
+
+@dataclass(frozen=True)
+class Cells:
+    """How lines become cells.
+
+    Attributes:
+        separator: The character between cells; None: a comma in .csv, a tab in .tsv, and no cells in .txt and .md.
+        header: The first row names the columns; else they are called 1, 2, 3 ...
+        quotes: Cells of .csv and .tsv may be quoted; else a quote is a character like others, as always in .txt.
+    """
+
+    separator: str | None = None
+    header: bool = True
+    quotes: bool = True
 
 
 # ------------------------------------------------------------------------------------------------------------ listing
@@ -119,7 +135,12 @@ def _missing(path: Path) -> DataError:
 
 # ------------------------------------------------------------------------------------------------------------ reading
 def read_records(
-    path: str | Path, *, columns: Sequence[str] = (), split_on: str | None = None, kinds: Sequence[str] = KINDS
+    path: str | Path,
+    *,
+    columns: Sequence[str] = (),
+    split_on: str | None = None,
+    kinds: Sequence[str] = KINDS,
+    cells: Cells = Cells(),
 ) -> Iterator[Record]:
     """Yield the rows of a file or folder, in order.
 
@@ -131,13 +152,14 @@ def read_records(
         columns: Columns that every row must have; only these are read from Parquet. Empty: all.
         split_on: For plain text: ``"line"``, ``"blank_line"``, or the separator itself. ``None``: one row a file.
         kinds: The kinds of files that are read.
+        cells: How lines of .csv and .tsv become cells; with a separator, those of .txt and .md too.
 
     Raises:
         DataError: Naming the file and line, row or byte that cannot be read.
     """
     for file in list_files(path, kinds):
         empty = True
-        for number, origin, fields in _rows_of(file, columns, split_on):
+        for number, origin, fields in _rows_of(file, columns, split_on, cells):
             empty = False
             absent = [column for column in columns if column not in fields]
             if absent:
@@ -169,7 +191,9 @@ def checked_text(value: Any, where: str, what: str) -> str:
     return value
 
 
-def _rows_of(file: DataFile, columns: Sequence[str], split_on: str | None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def _rows_of(
+    file: DataFile, columns: Sequence[str], split_on: str | None, cells: Cells
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield (row number from 1, or 0 where the file is one row; where; fields)."""
     if file.kind == ".parquet":
         if file.compression:
@@ -180,7 +204,7 @@ def _rows_of(file: DataFile, columns: Sequence[str], split_on: str | None) -> It
             yield number, f"{file.path} row {number}", row
         return
     with opened(file) as handle:
-        if file.kind in (".txt", ".md"):
+        if file.kind in (".txt", ".md") and cells.separator is None:
             column = columns[0] if columns else "text"
             for number, where, text in _pieces(file, handle, split_on):
                 yield number, where, {column: text}
@@ -189,7 +213,7 @@ def _rows_of(file: DataFile, columns: Sequence[str], split_on: str | None) -> It
         elif file.kind == ".json":
             yield from _json_list(file, handle)
         else:
-            yield from _delimited(file, handle)
+            yield from _delimited(file, handle, cells)
 
 
 # -------------------------------------------------------------------------------------------------------- plain text
@@ -277,9 +301,11 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _delimited(file: DataFile, handle: io.BufferedReader) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def _delimited(file: DataFile, handle: io.BufferedReader, how: Cells) -> Iterator[tuple[int, str, dict[str, Any]]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.reader(decoded_lines(file, handle), delimiter="\t" if file.kind == ".tsv" else ",", strict=True)
+    separator = how.separator or ("\t" if file.kind == ".tsv" else ",")
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if how.quotes and file.kind in (".csv", ".tsv") else csv.QUOTE_NONE
+    reader = csv.reader(decoded_lines(file, handle), delimiter=separator, quoting=quoting, strict=True)
     header: list[str] = []
     number = 0
     try:
@@ -287,14 +313,15 @@ def _delimited(file: DataFile, handle: io.BufferedReader) -> Iterator[tuple[int,
             if not cells:
                 continue
             if not header:
-                header = cells
-                continue
+                header = cells if how.header else [str(place) for place in range(1, len(cells) + 1)]
+                if how.header:
+                    continue
             number += 1
             where = f"{file.path} row {number} (ends on line {reader.line_num})"
             if len(cells) != len(header):
                 raise DataError(
                     where,
-                    f"the row has {len(cells)} cells and the header {len(header)}",
+                    f"the row has {len(cells)} cells and the {'header' if how.header else 'first'} {len(header)}",
                     "Quote cells that hold the separator",
                 )
             yield number, where, dict(zip(header, cells, strict=True))
@@ -308,7 +335,7 @@ def _missing_column(where: str, column: str, existing: list[str]) -> DataError:
     return DataError(
         where,
         f"there is no column {column!r}; {did_you_mean(column, existing)}columns: {', '.join(existing) or 'none'}",
-        "Name the column that holds the text, or correct the row",
+        "Name the right column, or correct the row",
     )
 
 

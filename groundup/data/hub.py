@@ -52,7 +52,7 @@ def hub_records(
                 raise DataError(
                     where,
                     f"there is no column {column!r}; {hint}columns: {', '.join(row)}",
-                    "Name the column that holds the text",
+                    "Name the right column",
                 )
         yield Record(row, f"{split}:{number}", f"{where} row {number}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from groundup.core.errors import DataError
 from groundup.core.interfaces import Split
-from groundup.data.files import KINDS, Record, fingerprint, read_records
+from groundup.data.files import KINDS, Cells, Record, fingerprint, read_records
 from groundup.data.hub import hub_fingerprint, hub_records
 
 __all__ = ["Origin", "no_examples", "problem_with_origin"]
@@ -50,7 +50,12 @@ class Origin:
         return self.dataset or ", ".join(_as_list(self.path))
 
     def records(
-        self, split: Split, columns: Sequence[str] = (), split_on: str | None = None, kinds: Sequence[str] = KINDS
+        self,
+        split: Split,
+        columns: Sequence[str] = (),
+        split_on: str | None = None,
+        kinds: Sequence[str] = KINDS,
+        cells: Cells | None = None,
     ) -> Iterator[Record]:
         """Yield the rows named for training, or those named for validation."""
         if self.dataset is not None:
@@ -66,7 +71,7 @@ class Origin:
             return
         paths = _as_list(self.validation_path if split == "validation" else self.path)
         for path in paths:
-            for record in read_records(path, columns=columns, split_on=split_on, kinds=kinds):
+            for record in read_records(path, columns=columns, split_on=split_on, kinds=kinds, cells=cells or Cells()):
                 yield replace(record, name=f"{path}/{record.name}") if len(paths) > 1 else record
 
     def key(self, kinds: Sequence[str] = KINDS) -> str:

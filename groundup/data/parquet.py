@@ -38,7 +38,7 @@ def parquet_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[dict[str, 
                     raise DataError(
                         str(path),
                         f"there is no column {column!r}; {hint}the columns are: {', '.join(existing)}",
-                        "Name the column that holds the text",
+                        "Name the right column",
                     )
             for batch in file.iter_batches(_ROWS_A_BATCH, columns=list(columns) or None):
                 yield from batch.to_pylist()

@@ -1,0 +1,98 @@
+"""Sounds as samples: read from files, bytes or arrays, several channels averaged to one.
+
+Shape legend: T samples, C channels.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.core.errors import DataError, MissingExtraError
+
+__all__ = ["SOUND_KINDS", "Sound", "read_sound"]
+
+SOUND_KINDS = (".wav", ".flac", ".ogg", ".mp3")
+_MOST_CHANNELS = 16
+
+
+class Sound(NamedTuple):
+    """One sound: ``samples`` (T,) float32 from -1 to 1, ``rate`` in samples a second, ``channels`` it came with."""
+
+    samples: NDArray[np.float32]
+    rate: int
+    channels: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.samples) / self.rate
+
+
+def read_sound(source: Any, name: str = "") -> Sound:
+    """Return a sound with its channels averaged.
+
+    Args:
+        source: A file's path, the bytes of a file, or (samples, rate) with samples (T,) or (T, C): floating-point
+            numbers from -1 to 1, or whole numbers that fill the range of their type.
+        name: What to call it in messages, where it is no file.
+
+    Raises:
+        DataError: If it cannot be read, has no samples, or one that is no finite number.
+        MissingExtraError: If it is a file and soundfile is not installed.
+    """
+    if isinstance(source, str | Path):
+        name = str(source)
+        if not Path(source).expanduser().is_file():
+            raise DataError(name, "no such file", "Correct the path; it is taken relative to the current folder")
+        values, rate = _decoded(str(Path(source).expanduser()), name)
+    elif isinstance(source, bytes | bytearray):
+        name = name or "a sound"
+        values, rate = _decoded(io.BytesIO(source), name)
+    else:
+        name = name or "a sound"
+        values, rate = _given(source, name)
+    if not values.size:
+        raise DataError(name, "the sound is empty: it holds no samples", "Remove it, or record it again")
+    samples = values.mean(1, dtype=np.float64).astype(np.float32)
+    if not np.isfinite(samples).all():
+        at = int(np.flatnonzero(~np.isfinite(samples))[0])
+        raise DataError(name, f"sample {at} is no finite number", "Remove the sound, or write it again")
+    return Sound(samples, rate, values.shape[1])
+
+
+def _decoded(source: str | io.BytesIO, name: str) -> tuple[NDArray[np.float32], int]:
+    try:
+        import soundfile
+    except (ImportError, OSError):  # OSError: the library in C that it stands on is missing
+        raise MissingExtraError("soundfile", "classic") from None
+    try:
+        values, rate = soundfile.read(source, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, TypeError, OSError) as error:
+        problem = f"cannot be read as sound: {str(error).partition(': ')[2].rstrip('. ') or error}"
+        raise DataError(name, problem, f"Check the file; read are {', '.join(SOUND_KINDS)} and other kinds") from None
+    return values, int(rate)
+
+
+def _given(source: Any, name: str) -> tuple[NDArray[Any], int]:
+    """Return (T, C) and the rate of what was given as an array."""
+    if not isinstance(source, tuple | list) or len(source) != 2 or not isinstance(source[1], int | float | np.number):
+        problem = f"is {type(source).__name__}; allowed: a path, the bytes of a file, or (samples, rate)"
+        raise DataError(name, problem, "Give one of these")
+    values, rate = np.asarray(source[0]), source[1]
+    if not (rate >= 1 and float(rate).is_integer()):
+        raise DataError(name, f"the sample rate is {rate}; allowed: 1 or more, in samples a second", "Correct it")
+    if values.dtype.kind not in "iuf" or values.ndim not in (1, 2):
+        problem = f"the samples have shape {values.shape} and type {values.dtype}; allowed: numbers (T,) or (T, C)"
+        raise DataError(name, problem, "Give another array")
+    if values.ndim == 2 and values.shape[1] > _MOST_CHANNELS:
+        problem = f"the samples have shape {values.shape}, which says {values.shape[1]} channels; allowed: (T, C)"
+        raise DataError(name, problem, "Transpose the array")
+    if values.dtype.kind in "iu":
+        half = float(2 ** (8 * values.dtype.itemsize - 1))
+        values = (values.astype(np.float64) - (half if values.dtype.kind == "u" else 0.0)) / half
+    return values[:, None] if values.ndim == 1 else values, int(rate)

@@ -1,0 +1,252 @@
+"""Texts with a label each: rows of files or of a Hugging Face data set, or a folder of text files for every class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
+
+from groundup.core.errors import DataError
+from groundup.core.interfaces import DataContext, DataSource, Split, Stream
+from groundup.core.records import Example
+from groundup.core.registry import data
+from groundup.core.settings import setting
+from groundup.data.class_folders import class_files, split_folders
+from groundup.data.cleaning import text_digest
+from groundup.data.files import ROW_KINDS, Cells, checked_text, list_files
+from groundup.data.held_out import (
+    Drawing,
+    draw,
+    label_counts,
+    lengths_of,
+    problem_with_drawing,
+    refuse_empty,
+    refuse_unknown,
+)
+from groundup.data.indexed import open_indexed_stream
+from groundup.data.opening import DataFile, decoded_lines, opened
+from groundup.data.origin import Origin, problem_with_origin
+
+__all__ = ["LabelledText"]
+
+_TEXT_KINDS = (".txt", ".md")
+_SHOWN = 20
+
+
+@dataclass
+class _Placed:
+    """The examples of each split, and what was left out."""
+
+    train: list[Example] = field(default_factory=list)
+    validation: list[Example] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    same_as_validation: int = 0
+    without_class: int = 0
+    folders_not_used: tuple[str, ...] = ()
+    named: bool = False  # the held-out texts are, by a path, a split or a folder
+
+
+@data("labelled_text")
+class LabelledText(DataSource):
+    """Texts to classify: .csv .tsv .jsonl .json .parquet, .txt with a separator, folders of texts, or a hub name.
+
+    A folder that holds only .txt and .md files has a folder for each class; folders ``train`` and ``validation`` (or
+    valid, val, dev, test) below it are the splits. Texts that are the same are always on one side.
+    """
+
+    path: str | list[str] | None = setting(None, "File or folder, or a list of them, relative to the current folder")
+    dataset: str | None = setting(None, "Hugging Face data set, such as stanfordnlp/imdb, instead of path")
+    subset: str | None = setting(None, "Configuration of the data set")
+    dataset_split: str = setting("train", "Split of the data set that is read")
+    revision: str | None = setting(None, "Branch, tag or commit of the data set")
+    streaming: bool = setting(False, "Read the data set over the network without keeping it")
+    text_column: str | int = setting("text", "Column of the text; its number from 1 where there is no header")
+    label_column: str | int = setting("label", "Column of the label; its number from 1 where there is no header")
+    header: bool = setting(True, "The first row of .csv, .tsv and separated .txt files names the columns")
+    separator: str | None = setting(
+        None, "Character between cells; silent: a comma in .csv, a tab in .tsv", min_length=1, max_length=1
+    )
+    quotes: bool = setting(True, "Cells of .csv and .tsv may be quoted; false: a quote is a character like others")
+    validation_path: str | list[str] | None = setting(None, "Files held out as they are, instead of a fraction")
+    validation_split: str | None = setting(None, "Split of the data set held out as it is, instead of a fraction")
+    validation_fraction: float = setting(0.1, "Share of the texts held out", gt=0, lt=1)
+    folds: int | None = setting(None, "Cut the texts into so many folds, even in each label; one is held out", ge=2)
+    fold: int = setting(0, "The fold that is held out, from 0", ge=0)
+    split_seed: int = setting(0, "Another seed holds out other texts", ge=0)
+    licence: str = setting("", "Licence of the texts, for the data card")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LabelledText:
+        cells = [name for name in ("header", "separator", "quotes") if self._is_changed(name)]
+        problem = problem_with_origin(self._origin(), cells, [])
+        named = next((name for name in ("validation_path", "validation_split") if getattr(self, name)), None)
+        problem = problem or problem_with_drawing(self._drawing(), self._drawn(), named)
+        for name in ("text_column", "label_column"):
+            column = getattr(self, name)
+            if problem is None and isinstance(column, str) != self.header:
+                allowed = "a name" if self.header else "a number, from 1"
+                problem = f"{name} is {column!r}, and header is {str(self.header).lower()}; allowed: {allowed}. Correct"
+                problem += " one of them"
+        if problem is None and self.text_column == self.label_column:
+            problem = f"text_column and label_column are both {self.text_column!r}. Name two columns"
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    def _is_changed(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    def _drawn(self) -> list[str]:
+        return [n for n in ("validation_fraction", "folds", "fold", "split_seed") if self._is_changed(n)]
+
+    def _drawing(self) -> Drawing:
+        return Drawing(self.validation_fraction, self.split_seed, self.folds, self.fold)
+
+    def _origin(self) -> Origin:
+        return Origin(
+            self.path,
+            self.validation_path,
+            self.dataset,
+            self.subset,
+            self.dataset_split,
+            self.validation_split,
+            self.revision,
+            self.streaming,
+        )
+
+    def examples(self, split: Split, cache: Path) -> list[Example]:
+        """Return the texts of a split in the order of the files.
+
+        Raises:
+            DataError: If a file cannot be read, a column is missing, or a row has no text or label.
+        """
+        placed = self._placed()
+        chosen = placed.train if split == "train" else placed.validation
+        if not chosen:
+            raise refuse_empty(split, self._origin().name, None if placed.named else self._drawing())
+        return chosen
+
+    def open(self, context: DataContext) -> Stream:
+        """Return the micro-batches of a split, kept in memory."""
+        return open_indexed_stream(self.examples(context.split, context.cache), context)
+
+    def card(self, cache: Path) -> dict[str, Any]:
+        """Return texts of each label in each split, their lengths, duplicates, what was left out, and the licence."""
+        placed = self._placed()
+        every = [*placed.train, *placed.validation]
+        labels_of: dict[str, set[str]] = {}
+        for example in every:
+            labels_of.setdefault(_key(example), set()).add(str(example.target))
+        card: dict[str, Any] = {"source": self._origin().name, "licence": self.licence or "not stated"}
+        for split, found in (("train", placed.train), ("validation", placed.validation)):
+            card[split] = label_counts(found) | lengths_of((len(e.inputs) for e in found), "characters")
+        return card | {
+            "same_text": len(every) - len(labels_of),
+            "same_text_with_other_labels": sum(len(labels) > 1 for labels in labels_of.values()),
+            "labels_only_in_validation": sorted(set(card["validation"]["labels"]) - set(card["train"]["labels"])),
+            "same_as_validation": placed.same_as_validation,
+            "without_class": placed.without_class,
+            "folders_not_used": list(placed.folders_not_used),
+            "set_aside": len(placed.empty),
+            "set_aside_empty": placed.empty[:_SHOWN],
+        }
+
+    def _placed(self) -> _Placed:
+        """Read everything, and put each text on its side."""
+        placed = _Placed()
+        if folders := self._has_class_folders():
+            self._read_folders(placed)
+        elif self._origin().has_validation:
+            placed.named = True
+            placed.validation = list(self._rows("validation", placed))
+            placed.train = list(self._rows("train", placed))
+        else:
+            placed.train = list(self._rows("train", placed))
+        if placed.named:
+            held_out = {_key(example) for example in placed.validation}
+            kept = [example for example in placed.train if _key(example) not in held_out]
+            placed.same_as_validation, placed.train = len(placed.train) - len(kept), kept
+            return placed
+        every = placed.train
+        sides = draw([(_key(e),) for e in every], [e.target for e in every], self._drawing())
+        placed.train, placed.validation = (
+            [example for example, side in zip(every, sides, strict=True) if side == split]
+            for split in ("train", "validation")
+        )
+        if folders:
+            refuse_unknown([e.target for e in placed.train], [e.target for e in placed.validation], str(self.path))
+        return placed
+
+    # ------------------------------------------------------------------------------------------------------------ rows
+    def _rows(self, split: Split, placed: _Placed) -> Iterator[Example]:
+        text_column, label_column = str(self.text_column), str(self.label_column)
+        kinds = ROW_KINDS if self.separator is None else (*ROW_KINDS, *_TEXT_KINDS)
+        cells = Cells(self.separator, self.header, self.quotes)
+        for record in self._origin().records(split, (text_column, label_column), kinds=kinds, cells=cells):
+            text = checked_text(record.fields[text_column], record.origin, f"column {text_column!r}")
+            label = _checked_label(record.fields[label_column], record.origin, label_column)
+            if text.strip():
+                yield Example(f"{split}/{record.name}", text, label, record.origin)
+            else:
+                placed.empty.append(record.origin)
+
+    # --------------------------------------------------------------------------------------------------------- folders
+    def _has_class_folders(self) -> bool:
+        """Whether the path is a folder of .txt and .md files alone, and no separator makes rows of these."""
+        if not isinstance(self.path, str) or self.separator is not None or not Path(self.path).expanduser().is_dir():
+            return False
+        kinds = {file.kind for file in list_files(Path(self.path).expanduser(), (*ROW_KINDS, *_TEXT_KINDS))}
+        return kinds <= set(_TEXT_KINDS)
+
+    def _read_folders(self, placed: _Placed) -> None:
+        idle = next((n for n in ("text_column", "label_column", "quotes") if self._is_changed(n)), None)
+        if idle is not None:
+            problem = f"has no effect: {self.path} has a folder of texts for each class"
+            raise DataError(f"recipe.data.{idle}", problem, "Remove it, or name a file with columns")
+        for split, path in (("train", self.path), ("validation", self.validation_path)):
+            if isinstance(path, list):
+                problem = f"{split} has a list of folders; allowed with a folder for each class: one"
+                raise DataError("recipe.data", problem, "Name one folder")
+        root = Path(str(self.path)).expanduser()
+        named = None if self.validation_path is None else Path(str(self.validation_path)).expanduser()
+        folders = split_folders(root, _TEXT_KINDS)
+        if folders.validation is not None and (named is not None or self._drawn()):
+            setting_name = "validation_path" if named is not None else self._drawn()[0]
+            problem = f"has no effect: the folders train and {folders.validation.name} are the splits"
+            raise DataError(f"recipe.data.{setting_name}", problem, "Remove it, or name the folder train")
+        held_out = named or folders.validation
+        placed.folders_not_used = folders.unused
+        placed.train = self._texts(folders.train, root, placed)
+        if held_out is not None:
+            placed.named = True
+            placed.validation = self._texts(held_out, root if named is None else held_out, placed)
+            refuse_unknown((e.target for e in placed.train), (e.target for e in placed.validation), str(held_out))
+
+    def _texts(self, folder: Path, root: Path, placed: _Placed) -> list[Example]:
+        files, loose = class_files(folder, _TEXT_KINDS, root)
+        placed.without_class += loose
+        found = []
+        for path, name, label in files:
+            with opened(DataFile(path, name, path.suffix.lower(), "")) as handle:
+                text = "".join(decoded_lines(DataFile(path, name, "", ""), handle))
+            if text.strip():
+                found.append(Example(name, text, label, str(path)))
+            else:
+                placed.empty.append(str(path))
+        return found
+
+
+def _key(example: Example) -> str:
+    """Return what stands for the text, white space at its ends apart."""
+    return text_digest(example.inputs.strip())
+
+
+def _checked_label(value: Any, where: str, column: str) -> Any:
+    if value is None or value == "" or isinstance(value, list | dict) or value != value:
+        shown = "nothing" if value in (None, "") else repr(value)[:60]
+        problem = f"column {column!r} holds {shown}; allowed: a label, as text or a number"
+        raise DataError(where, problem, "Correct the row, or name another column")
+    return value

@@ -1,0 +1,87 @@
+"""Sequences of frames: what is read from an .npz, how it is split, normalised and padded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.core.assembly import load_processor
+from groundup.data.frames import Frames
+from groundup.processors.frames import FramesConfig, mean_and_spread
+
+
+def write(path: Path, sequences: int = 60, **more: Any) -> Path:
+    draws = np.random.default_rng(sequences)
+    lengths = draws.integers(1, 9, sequences)
+    arrays = {"X": draws.normal(5, 3, (int(lengths.sum()), 4)).astype(np.float32), "lengths": lengths}
+    np.savez(path, **{**arrays, "y": np.arange(sequences) % 3, **more})
+    return path
+
+
+def names(source: Frames, split: Any) -> set[str]:
+    return {example.name for example in source.examples(split, Path())}
+
+
+def test_sequences_are_cut_from_all_frames(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.npz")
+    source = Frames(path=str(path), validation_fraction=0.3)
+    every = sorted(
+        source.examples("train", tmp_path) + source.examples("validation", tmp_path), key=lambda e: int(e.name)
+    )
+    with np.load(path) as arrays:
+        np.testing.assert_array_equal(np.concatenate([e.inputs for e in every]), arrays["X"])
+        assert [len(e.inputs) for e in every] == arrays["lengths"].tolist()
+        assert [e.target for e in every] == arrays["y"].tolist()
+    card = source.card(tmp_path)
+    assert card["train"]["frames"] + card["validation"]["frames"] == sum(len(e.inputs) for e in every)
+    assert card["features"] == 4
+    assert (card["train"]["min_frames"], card["train"]["max_frames"]) == (1, 8)
+    assert not names(source, "train") & names(source, "validation")
+    assert names(source, "train") != names(source.model_copy(update={"split_seed": 1}), "train")
+
+
+def test_other_names_groups_and_folds(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.npz", speaker=np.array([f"s{n % 6}" for n in range(60)]))
+    source = Frames(path=str(path), groups_key="speaker", folds=3, fold=1)
+    sides = [{(int(name) - 1) % 6 for name in names(source, split)} for split in ("train", "validation")]
+    assert not sides[0] & sides[1]
+    assert len(sides[1]) == 2
+    folds = [names(Frames(path=str(path), folds=4, fold=fold), "validation") for fold in range(4)]
+    assert [len(fold) for fold in folds] == [15] * 4
+    assert len(set.union(*folds)) == 60
+    np.savez(tmp_path / "b.npz", values=np.ones((3, 2)), n=[1, 2], label=["a", "b"])
+    renamed = Frames(
+        **{"path": str(tmp_path / "b.npz"), "values_key": "values", "lengths_key": "n", "labels_key": "label"},
+        validation_path=str(tmp_path / "b.npz"),
+    )
+    assert [e.target for e in renamed.examples("validation", tmp_path)] == ["a", "b"]
+
+
+def test_frames_are_normalised_by_the_training_split_cut_and_padded(tmp_path: Path) -> None:
+    examples = Frames(path=str(write(tmp_path / "a.npz"))).examples("train", tmp_path)
+    fitted = FramesConfig().fit(lambda: iter(examples))
+    assert fitted.input_shape == (0, 4)
+    batch = fitted.encode_inputs([e.inputs for e in examples])
+    frames = torch.cat([row[:length] for row, length in zip(batch["inputs"], batch["lengths"], strict=True)])
+    torch.testing.assert_close(frames.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(frames.std(0, unbiased=False), torch.ones(4), atol=1e-5, rtol=0)
+    assert batch["inputs"].abs().sum() == pytest.approx(float(frames.abs().sum()), rel=1e-5)
+    cut = FramesConfig(normalise="none", max_frames=2).fit(lambda: iter(examples))
+    cut.save(tmp_path / "saved")
+    again: Any = load_processor(tmp_path / "saved")
+    short = again.encode_inputs([examples[0].inputs, np.ones((9, 4))])
+    assert short["lengths"].tolist() == [min(2, len(examples[0].inputs)), 2]
+    np.testing.assert_array_equal(short["inputs"][1], np.ones((2, 4), np.float32))
+
+
+def test_statistics_in_parts_are_those_of_the_whole() -> None:
+    parts = [np.random.default_rng(n).normal(1e4, 2.0, (n + 1, 3)) for n in range(30)]
+    mean, spread = mean_and_spread(iter(parts))
+    whole = np.concatenate(parts)
+    np.testing.assert_allclose(mean, whole.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(spread, whole.std(0), rtol=1e-10)
+    assert mean_and_spread([np.full((5, 2), 7.3)])[1] == [1.0, 1.0]

@@ -1,0 +1,262 @@
+"""Sounds: how they are read, brought to one rate, made features of, labelled by folders and tables, and split."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from groundup.core.assembly import load_processor
+from groundup.core.interfaces import DataContext
+from groundup.core.records import Example
+from groundup.core.sounds import read_sound
+from groundup.data.audio import Audio
+from groundup.processors.audio import AudioConfig
+from groundup.processors.labelled import Labelled
+from groundup.processors.spectra import differences, resample
+from groundup.tasks.classify import Classify
+
+
+def tone(hz: float, rate: int = 8000, seconds: float = 0.25) -> np.ndarray[Any, Any]:
+    return 0.5 * np.sin(2 * np.pi * hz * np.arange(round(rate * seconds)) / rate)
+
+
+def write(path: Path, samples: np.ndarray[Any, Any], rate: int = 8000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate)
+    return path
+
+
+def library(root: Path, files: int = 12) -> Path:
+    """Two classes, low and high tones, by three speakers."""
+    for number in range(files):
+        for label, hz in (("低音", 200), ("high", 1500)):
+            write(root / label / f"s{number % 3}_{number}.wav", tone(hz + 5 * number, seconds=0.2 + 0.01 * number))
+    return root
+
+
+def sides(source: Audio, cache: Path) -> dict[str, set[str]]:
+    return {split: {e.name for e in source.examples(split, cache)} for split in ("train", "validation")}
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+def test_files_and_bytes_are_read_alike(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / f"声音.{kind}", tone(440, 16000), 16000)
+    from_path, from_bytes = read_sound(path), read_sound(path.read_bytes())
+    assert (from_path.rate, from_path.channels) == (16000, 1)
+    assert from_path.seconds == pytest.approx(0.25, abs=0.1)  # mp3 pads
+    np.testing.assert_array_equal(from_path.samples, from_bytes.samples)
+
+
+def test_channels_are_averaged_and_whole_numbers_scaled(tmp_path: Path) -> None:
+    left, right = tone(300), tone(500)
+    stereo = read_sound(write(tmp_path / "a.wav", np.stack([left, right], 1)))
+    assert stereo.channels == 2
+    np.testing.assert_allclose(stereo.samples, (left + right) / 2, atol=1e-4)
+    np.testing.assert_allclose(read_sound((left, 8000)).samples, left, atol=1e-7)
+    for kind in (np.int16, np.int32, np.uint8):
+        half = 2 ** (8 * np.dtype(kind).itemsize - 1)
+        numbers = np.round(left * (half - 1)) + (half if kind is np.uint8 else 0)
+        np.testing.assert_allclose(read_sound((numbers.astype(kind), 8000)).samples, left, atol=0.02)
+
+
+# ------------------------------------------------------------------------------------------------------------ features
+@pytest.mark.parametrize(("rate", "new_rate"), [(8000, 16000), (44100, 16000), (11127, 16000), (48000, 8000)])
+def test_a_tone_is_the_same_tone_at_another_rate(rate: int, new_rate: int) -> None:
+    found, expected = resample(tone(1000, rate, 0.5), rate, new_rate), tone(1000, new_rate, 0.5)
+    assert len(found) == -(-round(rate * 0.5) * new_rate // rate)
+    inside = slice(new_rate // 20, -new_rate // 20)
+    assert np.abs(found[: len(expected)] - expected)[inside].max() < 2e-4
+
+
+def test_what_the_new_rate_cannot_hold_is_gone() -> None:
+    found = resample(tone(5000, 16000, 0.5), 16000, 8000)
+    assert np.abs(found[400:-400]).max() < 1e-3
+    assert np.abs(resample(np.ones(4000), 16000, 8000)[200:-200] - 1).max() < 1e-12
+
+
+def test_a_slope_is_its_difference() -> None:
+    line = np.arange(10.0)[:, None] * [1.0, -2.0]
+    np.testing.assert_allclose(differences(line)[2:-2], np.tile([1.0, -2.0], (6, 1)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "width"),
+    [({}, 13), ({"deltas": 2}, 39), ({"features": "log_mel", "deltas": 1}, 80), ({"normalise": "each_sound"}, 13)],
+)
+def test_features_are_normalised_saved_and_alike_alone(settings: dict[str, Any], width: int, tmp_path: Path) -> None:
+    examples = [Example(str(n), (tone(200 + 100 * n, seconds=0.3 + 0.1 * n), 8000)) for n in range(5)]
+    fitted = AudioConfig(**settings).fit(lambda: iter(examples))
+    assert fitted.input_shape == (0, width)
+    batch = fitted.encode_inputs([e.inputs for e in examples])
+    assert batch["inputs"].dtype == torch.float32
+    assert batch["lengths"].tolist() == [1 + (16000 * (3 + n) // 10 - 400) // 160 for n in range(5)]
+    assert batch["inputs"][0, int(batch["lengths"][0]) :].abs().sum() == 0
+    frames = torch.cat([row[:length] for row, length in zip(batch["inputs"], batch["lengths"], strict=True)])
+    torch.testing.assert_close(frames.mean(0), torch.zeros(width), atol=1e-4, rtol=0)
+    torch.testing.assert_close(frames.std(0, unbiased=False), torch.ones(width), atol=1e-3, rtol=0)
+    fitted.save(tmp_path)
+    again: Any = load_processor(tmp_path)
+    for number, example in enumerate(examples):
+        alone = again.encode_inputs([example.inputs])["inputs"][0]
+        assert torch.equal(alone, batch["inputs"][number, : len(alone)])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"features": "log_mel"},
+        {"sample_rate": 8000},
+        {"window_ms": 32.0},
+        {"hop_ms": 8.0},
+        {"mel_bands": 30},
+        {"lowest_hz": 100.0},
+        {"highest_hz": 3000.0},
+        {"preemphasis": 0.0},
+        {"coefficients": 12},
+        {"deltas": 1},
+        {"normalise": "none"},
+        {"normalise": "each_sound"},
+        {"max_seconds": 0.1},
+    ],
+    ids=str,
+)
+def test_every_setting_has_an_effect(settings: dict[str, Any]) -> None:
+    examples = [Example(str(n), (tone(200 + 100 * n, seconds=0.3), 8000)) for n in range(3)]
+    plain, changed = (
+        config.fit(lambda: iter(examples)).encode_inputs([e.inputs for e in examples])["inputs"]
+        for config in (AudioConfig(), AudioConfig(**settings))
+    )
+    assert plain.shape != changed.shape or not torch.equal(plain, changed)
+
+
+def test_a_sound_shorter_than_a_frame_and_silence_have_features() -> None:
+    config = AudioConfig(sample_rate=8000, normalise="none")
+    assert config.frames((np.ones(3), 8000)).shape == (1, 13)
+    assert np.isfinite(config.frames((np.zeros(8000), 8000))).all()
+
+
+# ---------------------------------------------------------------------------------------------------------- the source
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    source = Audio(path=str(library(tmp_path / "库")), validation_fraction=0.3)
+    write(tmp_path / "库" / "loose.wav", tone(100))
+    found = sides(source, tmp_path)
+    assert len(found["train"] | found["validation"]) == 24
+    assert not found["train"] & found["validation"]
+    card = source.card(tmp_path)
+    assert card["train"]["examples"] + card["validation"]["examples"] == 24
+    assert set(card["train"]["labels"]) == {"低音", "high"}
+    assert card["train"]["min_seconds"] >= 0.2
+    assert card["train"]["max_seconds"] <= 0.31
+    assert (card["without_class"], card["set_aside"], card["channels"]) == (1, 0, {"1": 24})
+    assert card["several_channels"] == "averaged"
+    assert found != sides(source.model_copy(update={"split_seed": 1}), tmp_path)
+
+
+def test_speakers_and_same_samples_stay_on_one_side(tmp_path: Path) -> None:
+    root = library(tmp_path / "root")
+    source = Audio(path=str(root), group=r"/(s\d)_", validation_fraction=0.4, split_seed=2)
+    speakers = {
+        split: {name.split("/")[1].split("_")[0] for name in names} for split, names in sides(source, tmp_path).items()
+    }
+    assert speakers["train"] | speakers["validation"] == {"s0", "s1", "s2"}
+    assert not speakers["train"] & speakers["validation"]
+    for number in range(20):
+        write(root / "high" / f"copy{number}.wav", tone(999))
+    found = sides(Audio(path=str(root), validation_fraction=0.3), tmp_path)
+    assert len({split for split, names in found.items() for name in names if "copy" in name}) == 1
+    assert Audio(path=str(root), validation_fraction=0.3).card(tmp_path)["same_samples"] == 19
+
+
+def test_folds_are_even_and_cover_everything(tmp_path: Path) -> None:
+    root = library(tmp_path / "root", 10)
+    folds = [Audio(path=str(root), folds=5, fold=fold).examples("validation", tmp_path) for fold in range(5)]
+    assert sorted(e.name for fold in folds for e in fold) == sorted({e.name for fold in folds for e in fold})
+    assert [sorted(e.target for e in fold) for fold in folds] == [["high"] * 2 + ["低音"] * 2] * 5
+
+
+@pytest.mark.parametrize("held_out", ["validation", "test"])
+def test_folders_that_are_splits(tmp_path: Path, held_out: str) -> None:
+    library(tmp_path / "train", 3)
+    for label in ("低音", "high"):
+        write(tmp_path / held_out / label / "x.wav", tone(700 if label == "high" else 100))
+    (tmp_path / held_out / "high" / "y.wav").write_bytes((tmp_path / "train" / "high" / "s0_0.wav").read_bytes())
+    source = Audio(path=str(tmp_path))
+    found = sides(source, tmp_path / "cache")
+    assert found["validation"] == {f"{held_out}/{name}.wav" for name in ("低音/x", "high/x", "high/y")}
+    assert len(found["train"]) == 5  # the one that is held out as well is left out
+    assert source.card(tmp_path / "cache")["same_as_validation"] == 1
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for label in ("train", "test"):
+        for number in range(9):
+            write(tmp_path / label / f"{number}.wav", tone(100 + number + 100 * len(label)))
+    assert {e.target for e in Audio(path=str(tmp_path)).examples("train", tmp_path)} == {"train", "test"}
+
+
+def test_a_table_beside_the_files(tmp_path: Path) -> None:
+    for number in range(8):
+        write(tmp_path / "clips" / f"{number}.wav", tone(100 + number))
+    rows = "".join(f"clips/{number}.wav,{number % 2}\n" for number in range(7))
+    (tmp_path / "metadata.csv").write_text(f"file_name,digit\n{rows}", encoding="utf-8")
+    source = Audio(path=str(tmp_path), label_column="digit", folds=2)
+    assert {e.target for e in source.examples("train", tmp_path)} == {"0", "1"}
+    assert sum(len(names) for names in sides(source, tmp_path).values()) == 7
+    assert source.card(tmp_path)["without_class"] == 1
+
+
+def test_unreadable_files_are_set_aside_and_named(tmp_path: Path) -> None:
+    root = library(tmp_path / "root")
+    (root / "high" / "bad.wav").write_bytes(b"RIFF nothing")
+    write(root / "high" / "empty.wav", np.zeros(0))
+    source = Audio(path=str(root), unreadable="set_aside", validation_fraction=0.3)
+    assert sum(len(names) for names in sides(source, tmp_path).values()) == 24
+    card = source.card(tmp_path)
+    assert card["set_aside"] == 2
+    assert set(card["set_aside_files"]) == {"high/bad.wav", "high/empty.wav"}
+    assert "no samples" in card["set_aside_files"]["high/empty.wav"]
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    root = library(tmp_path / "root")
+    source = Audio(path=str(root), validation_fraction=0.3)
+    before = source.card(tmp_path)["train"]["max_seconds"]
+    write(root / "high" / "longer.wav", tone(100, seconds=3))
+    write(root / "high" / "longest.wav", tone(105, seconds=4))
+    card = source.card(tmp_path)
+    assert before < 0.4 < 2 < max(card["train"]["max_seconds"], card["validation"]["max_seconds"])
+    write(root / "high" / "longest.wav", tone(105, seconds=6))
+    changed = source.card(tmp_path)
+    assert max(changed["train"]["max_seconds"], changed["validation"]["max_seconds"]) == 6.0
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_micro_batches(tmp_path: Path, in_memory: bool) -> None:
+    source = Audio(path=str(library(tmp_path / "root")), in_memory=in_memory, validation_fraction=0.3)
+
+    def train() -> Iterator[Example]:
+        return iter(source.examples("train", tmp_path))
+
+    task = Classify()
+    processor = task.fit_processor(AudioConfig(sample_rate=8000).fit(train), train)
+    assert isinstance(processor, Labelled)
+    context = DataContext("train", lambda e: task.encode(e, processor), "", 0, 0, 4, 4, 0, tmp_path)
+    batch = next(source.open(context))
+    assert batch["inputs"].shape == (4, int(batch["lengths"].max()), 13)
+    if not in_memory:
+        kept = next(source.model_copy(update={"in_memory": True}).open(context))
+        assert all(torch.equal(batch[name], kept[name]) for name in kept)
+
+
+def test_bytes_from_memory() -> None:
+    content = io.BytesIO()
+    soundfile.write(content, tone(440), 8000, format="WAV")
+    assert read_sound(content.getvalue()).rate == 8000
