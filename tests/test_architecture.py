@@ -33,6 +33,7 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
             "core.schedules",
             "core.allocator",
             "core.devices",
+            "core.pictures",
         ),
     ),
     (1, ("core.parallel", "core.optimizers", "nn", "metrics")),

@@ -43,6 +43,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "arrays": "groundup.data.arrays",
         "text": "groundup.data.text",
         "conversations": "groundup.data.conversations",
+        "images": "groundup.data.images",
         "python_docs": "groundup.data.python_docs",
         "python_questions": "groundup.data.python_questions",
     },

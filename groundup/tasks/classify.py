@@ -20,11 +20,13 @@ from groundup.core.records import Evaluation, Example, Loss, Table, Term
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.metrics.classification import judge
+from groundup.nn.augment import Augment, Draws, augmented
 from groundup.processors.labelled import with_targets
 from groundup.processors.targets import Classes
 
 __all__ = ["Classify"]
 
+_LABELS = ("labels", "labels_2", "mix")
 _AT_ONCE = 1024
 _SHOWN = 10
 
@@ -35,21 +37,24 @@ class Classify(Task):
 
     unit: ClassVar[str] = "examples"
     label_smoothing: float = setting(0.0, "Share of the target spread evenly over all classes", ge=0, lt=1)
+    max_tokens: int = setting(256, "Longer texts are cut to so many tokens", ge=1)
+    augmentation: Augment = setting(Augment(), "How training examples are changed at random")
 
     @property
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read."""
         return {"inputs": "float32 (B, ...)", "labels": "int64 (B,)"}
 
-    max_tokens: int = setting(256, "Longer texts are cut to so many tokens", ge=1)
-
     def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> LabelProcessor:
         """Return the processor with the training split's classes; a base run's, where it knows them all.
 
         Raises:
             DataError: If there are fewer than two classes.
+            RecipeError: If an augmentation does nothing for such inputs.
         """
-        return with_targets(processor, examples, Classes.fit, self.max_tokens)
+        found = with_targets(processor, examples, Classes.fit, self.max_tokens)
+        self.augmentation.check(found.input_shape, categories=bool(found.category_sizes))
+        return found
 
     def encode(self, examples: Sequence[Example], processor: LabelProcessor) -> Batch:
         """Return all examples' inputs and class numbers, stacked.
@@ -60,20 +65,48 @@ class Classify(Task):
         encoded = processor.encode_inputs([example.inputs for example in examples])
         return encoded | {"labels": processor.targets.encode([example.target for example in examples])}
 
+    @property
+    def augments(self) -> bool:
+        """Whether any augmentation is set."""
+        return bool(self.augmentation.used)
+
+    def augment(
+        self,
+        batch: Batch,
+        samples: NDArray[np.int64],
+        partners: Callable[[], Batch],
+        processor: LabelProcessor,
+        seed: int,
+    ) -> Batch:
+        """Return a training micro-batch changed at random; see ``nn.augment.augmented``."""
+        return augmented(self.augmentation, batch, Draws(seed, samples), partners, processor.inputs)
+
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the model reads: all but the labels."""
-        return {name: values for name, values in batch.items() if name != "labels"}
+        return {name: values for name, values in batch.items() if name not in _LABELS}
 
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """Return the summed cross-entropy in nats of outputs (B, K), and how many are right.
 
+        Of a mixture of two examples, each label counts by its share.
+
         Source:
-            Label smoothing: Szegedy et al., 2015 (arXiv:1512.00567), section 7.
+            Label smoothing: Szegedy et al., 2015 (arXiv:1512.00567), section 7. Mixtures: Zhang et al., 2017
+            (arXiv:1710.09412), section 2.
         """
-        labels = batch["labels"]
-        total = F.cross_entropy(outputs.float(), labels, reduction="sum", label_smoothing=self.label_smoothing)
+        labels, best = batch["labels"], outputs.argmax(1)
         count = torch.tensor(float(len(labels)))
-        return Loss({"label": Term(total, count)}, {"right": (outputs.argmax(1) == labels).sum()})
+        if "mix" not in batch:
+            return Loss({"label": Term(self._cost(outputs, labels).sum(), count)}, {"right": (best == labels).sum()})
+        other, mix = batch["labels_2"], batch["mix"]
+        total = (mix * self._cost(outputs, labels) + (1 - mix) * self._cost(outputs, other)).sum()
+        return Loss(
+            {"label": Term(total, count)}, {"right": (mix * (best == labels) + (1 - mix) * (best == other)).sum()}
+        )
+
+    def _cost(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return (B,) in nats."""
+        return F.cross_entropy(outputs.float(), labels, reduction="none", label_smoothing=self.label_smoothing)
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return loss in nats an example, and accuracy, 0 to 1."""
