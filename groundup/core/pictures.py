@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import DataError, MissingExtraError
 
-__all__ = ["LARGEST", "SUFFIXES", "draw_sheet", "is_picture", "problem_with", "read_picture", "size_of"]
+__all__ = ["LARGEST", "SUFFIXES", "draw_sheet", "examine", "is_picture", "read_picture"]
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
 LARGEST = 80_000_000  # pixels; a small file that unpacks to more is an accident or an attack
@@ -58,8 +59,8 @@ def read_picture(source: Any, where: str, channels: int | None = None) -> NDArra
         MissingExtraError: If Pillow is not installed.
     """
     try:
-        image = _pillow().ImageOps.exif_transpose(_opened(source))
-        image = _eight_bits(image)
+        with _opened(source) as opened:
+            image = _eight_bits(_pillow().ImageOps.exif_transpose(opened))
     except MissingExtraError:
         raise
     except _TooLarge as error:
@@ -71,46 +72,44 @@ def read_picture(source: Any, where: str, channels: int | None = None) -> NDArra
     return np.asarray(image)
 
 
-def problem_with(path: Path) -> str | None:
-    """Return what is wrong with a picture file, whole and decoded to its end, or None."""
+def examine(path: Path) -> tuple[str | None, str]:
+    """Return what is wrong with a picture file, decoded to its end, or None; and its size as "H x W format"."""
     try:
-        image = _opened(path)
-        image.verify()  # the checksums, which decoding may pass over; it leaves the image unusable
-        image = _opened(path)
-        image.draft(image.mode, (1, 1))  # of a JPEG all bytes are read, and few pixels made
-        image.load()
+        with _opened(path) as image:
+            size = f"{image.height} x {image.width} {image.mode}"
+            image.verify()  # the checksums, which decoding may pass over; it leaves the image unusable
+        with _opened(path) as image:
+            image.draft(image.mode, (1, 1))  # of a JPEG all bytes are read, and few pixels made
+            image.load()
     except MissingExtraError:
         raise
     except _TooLarge as error:
-        return str(error)
+        return str(error), ""
     except Exception as error:  # as above
-        return f"is no readable picture: {_words(error)}"
-    return None
-
-
-def size_of(path: Path) -> tuple[int, int, str]:
-    """Return height, width and Pillow's name of the pixel format, read from the file's head."""
-    with _opened(path) as image:
-        return image.height, image.width, str(image.mode)
+        return f"is no readable picture: {_words(error)}", ""
+    return None, size
 
 
 class _TooLarge(Exception):
     pass
 
 
-def _opened(source: Any) -> Any:
-    """Return a Pillow image, its pixels not yet decoded."""
+@contextmanager
+def _opened(source: Any) -> Iterator[Any]:
+    """Give a Pillow image, its pixels not yet decoded; a file is closed afterwards."""
     library = _pillow().Image
     if hasattr(source, "getbands"):
-        return source
-    try:
-        image = library.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (library.DecompressionBombError, library.DecompressionBombWarning) as error:
-        found = re.search(r"\d{8,}", str(error))
-        raise _TooLarge(_too_many(int(found[0]) if found else 0)) from None
-    if image.width * image.height > LARGEST:
-        raise _TooLarge(_too_many(image.width * image.height))
-    return image
+        yield source
+        return
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        try:
+            image = library.open(file)
+        except (library.DecompressionBombError, library.DecompressionBombWarning) as error:
+            found = re.search(r"\d{8,}", str(error))
+            raise _TooLarge(_too_many(int(found[0]) if found else 0)) from None
+        if image.width * image.height > LARGEST:
+            raise _TooLarge(_too_many(image.width * image.height))
+        yield image
 
 
 def _too_many(pixels: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.interfaces import DataContext, DataSource, Split, Stream
-from groundup.core.pictures import SUFFIXES, problem_with, size_of
+from groundup.core.pictures import SUFFIXES, examine
 from groundup.core.records import Example
 from groundup.core.registry import data
 from groundup.core.settings import setting
@@ -196,16 +196,12 @@ def _look(files: Sequence[_File]) -> _Checked:
     problems: dict[str, str] = {}
     sizes: Counter[str] = Counter()
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # decoding lets other threads run
-        for number, (file, problem) in enumerate(zip(files, threads.map(_problem, files), strict=True), 1):
+        looks = threads.map(examine, [file.path for file in files])
+        for number, (file, (problem, size)) in enumerate(zip(files, looks, strict=True), 1):
             if problem is not None:
                 problems[file.name] = problem
             else:
-                height, width, kind = size_of(file.path)
-                sizes[f"{height} x {width} {kind}"] += 1
+                sizes[size] += 1
             if number % 20_000 == 0:
                 _log.info(f"looked at {number:,} of {len(files):,} pictures")
     return _Checked(problems, dict(sizes))
-
-
-def _problem(file: _File) -> str | None:
-    return problem_with(file.path)

@@ -125,7 +125,8 @@ class Draws:
         with np.errstate(over="ignore", divide="ignore"):
             squared = np.minimum((1 - radius) ** (-1 / a) - 1, 1e300)
         cosine = np.cos(2 * np.pi * angle)
-        found: NDArray[np.float64] = 0.5 + 0.5 * cosine * np.sqrt(squared) / np.sqrt(1 + squared * cosine**2)
+        t = cosine * np.sqrt(squared) / np.sqrt(1 + squared * cosine**2)
+        found: NDArray[np.float64] = np.clip(0.5 + 0.5 * t, 0.0, 1.0)
         return found
 
     def normal(self, operation: str, shape: Sequence[int]) -> Tensor:

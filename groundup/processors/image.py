@@ -245,14 +245,14 @@ def _pixels(
         problem = f"has shape {found.shape}; allowed: (height, width) or (height, width, 1, 3 or 4 channels)"
         raise DataError(where, problem, "Reshape the inputs")
     picture = found[None] if found.ndim == 2 else np.moveaxis(found, 2, 0)
-    picture = picture.astype(np.float32, copy=False) if picture.dtype != np.uint8 or size or channels else picture
+    picture = picture.astype(np.float32, copy=False)
     if channels == 1 and len(picture) > 1:
         picture = np.tensordot(np.asarray(_GREY, np.float32), picture[:3], 1)[None]
     elif channels == 3:
         picture = np.repeat(picture, 3, axis=0) if len(picture) == 1 else picture[:3]
     if size is not None and resize is not None and picture.shape[1:] != tuple(size):
-        picture = _resized(torch.from_numpy(np.ascontiguousarray(picture)), size, resize).numpy()
-    return np.ascontiguousarray(picture)
+        picture = _resized(torch.from_numpy(np.require(picture, requirements=["C", "W"])), size, resize).numpy()
+    return np.require(picture, requirements=["C", "W"])
 
 
 def _resized(picture: Tensor, size: tuple[int, int], resize: Resize) -> Tensor:
