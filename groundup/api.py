@@ -13,7 +13,7 @@ from typing import Any, cast
 from groundup.core import assembly, devices
 from groundup.core.diagnosis import diagnose
 from groundup.core.errors import RunError
-from groundup.core.interfaces import DataSource, ModelConfig, Task, TextProcessor
+from groundup.core.interfaces import DataSource, LabelProcessor, ModelConfig, Task, TextProcessor
 from groundup.core.model_folder import WEIGHTS, write_model_card, write_model_folder
 from groundup.core.predictor import Predictor
 from groundup.core.recipe import Recipe, as_dict, load_recipe
@@ -22,6 +22,7 @@ from groundup.core.run import Run
 from groundup.core.run_record import read_run
 from groundup.core.trainer import Trainer
 from groundup.data.inspect import inspect_source
+from groundup.data.inspect_examples import inspect_examples
 
 __all__ = [
     "describe",
@@ -224,12 +225,16 @@ def describe(recipe: Recipe) -> dict[str, Any]:
 def inspect_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, examples: int = 5) -> list[Any]:
     """Return what ``groundup data inspect`` shows, as rich renderables.
 
-    The processor is fitted if none was before.
+    The processor is fitted if none was before. Of pictures a sheet is written to the cache, as they are and augmented.
     """
     loaded = load_recipe(recipe, dict(overrides or {}))
-    key = hashlib.sha256(json.dumps([as_dict(loaded)[part] for part in ("data", "processor")]).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps([as_dict(loaded)[part] for part in ("data", "processor", "task")]).encode()
+    ).hexdigest()
     folder = assembly.cache_folder() / "inspected" / key[:16]
     processor = assembly.make_processor(loaded, folder)
-    source, task = cast(DataSource, loaded.data), cast(Task, loaded.task)
-    processor = cast(TextProcessor, processor)
-    return inspect_source(source, task, processor, assembly.cache_folder(), examples=examples)
+    source, task, cache = cast(DataSource, loaded.data), cast(Task, loaded.task), assembly.cache_folder()
+    if isinstance(processor, LabelProcessor):
+        sheet = folder / "pictures.png"
+        return inspect_examples(source, task, processor, cache, sheet, examples=examples, seed=loaded.seed)
+    return inspect_source(source, task, cast(TextProcessor, processor), cache, examples=examples)

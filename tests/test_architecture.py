@@ -36,6 +36,7 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
             "core.allocator",
             "core.devices",
             "core.sounds",
+            "core.pictures",
         ),
     ),
     (1, ("core.parallel", "core.optimizers", "nn", "metrics")),

@@ -57,6 +57,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "labelled_text": "groundup.data.labelled_text",
         "text": "groundup.data.text",
         "conversations": "groundup.data.conversations",
+        "images": "groundup.data.images",
         "python_docs": "groundup.data.python_docs",
         "python_questions": "groundup.data.python_questions",
         "table": "groundup.data.table",

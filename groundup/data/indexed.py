@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from groundup.core import seeding
 from groundup.core.errors import DataError
 from groundup.core.interfaces import Batch, DataContext
-from groundup.data.order import permuted, scramble
+from groundup.core.seeding import scramble
+from groundup.data.order import permuted
 from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
 
 __all__ = ["open_indexed_stream"]

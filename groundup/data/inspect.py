@@ -24,7 +24,7 @@ from rich.text import Text
 from groundup.core.interfaces import DataSource, Split, Task, TextProcessor
 from groundup.core.records import Conversation, Document, TokenSequence
 
-__all__ = ["Inspection", "SplitLook", "TokenView", "inspect_source", "inspection_html", "look"]
+__all__ = ["Inspection", "SplitLook", "TokenView", "card_rows", "inspect_source", "inspection_html", "look"]
 
 LIMIT = 20_000  # examples of a split that are tokenized
 BATCH = 256
@@ -289,7 +289,7 @@ def _tables(found: Inspection) -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     yield "Data", ("", *(seen.split for seen in found.splits)), _overview(found.splits)
     columns = ("an example", "split", "mean", "least", *(f"{p}%" for p in PERCENTILES), "most")
     yield "Lengths", columns, [row for seen in found.splits for row in _lengths(seen)]
-    card: Rows = list(_flat(found.card))
+    card: Rows = list(card_rows(found.card))
     if card:
         yield "Data card", ("what", "value"), card
 
@@ -334,11 +334,11 @@ def _lengths(seen: SplitLook) -> Rows:
     return rows
 
 
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def card_rows(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Yield (dotted path, text) of every plain value in a data card."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
+            yield from card_rows(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
     else:

@@ -1,4 +1,4 @@
-"""Data order as a function: a keyed permutation of ``[0, size)`` that needs no memory, and keyed random numbers."""
+"""Data order as a function: a keyed permutation of ``[0, size)`` that needs no memory."""
 
 from __future__ import annotations
 
@@ -7,35 +7,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["permuted", "scramble"]
+from groundup.core.seeding import scramble
+
+__all__ = ["permuted"]
 
 _ROUNDS = 8
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
-_WORD = (1 << 64) - 1
-
-
-def scramble(values: NDArray[Any], key: int) -> NDArray[np.uint64]:
-    """Return one well-mixed 64-bit number for each value and key.
-
-    Args:
-        values: Non-negative integers, any shape.
-        key: A 64-bit key.
-
-    Returns:
-        The same shape as ``values``, uniform over ``[0, 2**64)`` in all but proof.
-
-    Source:
-        The finaliser of SplitMix64: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators",
-        https://doi.org/10.1145/2660193.2660195 (variant 13 of Stafford).
-    """
-    z = values.astype(np.uint64, copy=True)
-    z += np.uint64(key & _WORD)
-    z ^= z >> np.uint64(30)
-    z *= np.uint64(0xBF58476D1CE4E5B9)
-    z ^= z >> np.uint64(27)
-    z *= np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return z
 
 
 @overload

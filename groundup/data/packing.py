@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from groundup.core import seeding
 from groundup.core.errors import DataError
 from groundup.core.interfaces import Split
+from groundup.core.seeding import scramble
 from groundup.core.settings import Settings, setting
-from groundup.data.order import scramble
 
 __all__ = ["Packing", "Plan", "best_fit_decreasing", "pieces_per_row", "plan_rows"]
 

@@ -5,7 +5,10 @@ Shape legend: N pictures, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,9 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import model_validator
+from torch import Tensor
 
 from groundup.core.errors import DataError
 from groundup.core.interfaces import Batch, ProcessorConfig
+from groundup.core.pictures import is_picture, read_picture
 from groundup.core.records import Example
 from groundup.core.registry import processor
 from groundup.core.settings import setting
@@ -23,54 +29,84 @@ from groundup.processors.files import read_json, write_json
 
 __all__ = ["ImageConfig", "ImageProcessor"]
 
+Resize = Literal["stretch", "crop", "pad"]
+Shape = tuple[int, int, int]
+_File = tuple[bytes, int, Example]  # hash of its name, its place in the data
+_SAMPLE = 2000  # picture files that the scale is learned from
+_GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as ITU-R BT.601 weighs them
+
 
 class ImageProcessor:
-    """Scales pixels and pads.
+    """Decodes, resizes, scales and pads.
 
     Args:
-        shape: (C, H, W) of the pictures that come in.
+        shape: (C, H, W) of the pictures before padding.
         pad_to: (H, W) to pad to with zeros on all sides, or None.
         mean: What is taken off each channel.
         scale: What each channel is then divided by.
+        largest: The value that is shown as white: 255 for picture files.
+        resize: How pictures of other sizes are brought to this one; None: they are an error.
+        convert: Whether pictures with other channels are converted; if not, they are an error.
     """
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
+        shape: Shape,
         pad_to: tuple[int, int] | None,
         mean: Sequence[float],
         scale: Sequence[float],
+        *,
+        largest: float = 1.0,
+        resize: Resize | None = None,
+        convert: bool = False,
     ) -> None:
         self.shape, self.pad_to, self.mean, self.scale = shape, pad_to, tuple(mean), tuple(scale)
+        self.largest, self.resize, self.convert = largest, resize, convert
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         return (self.shape[0], *(self.pad_to or self.shape[1:]))
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
-        """Return ``inputs`` (N, C, H, W) float32.
+        """Return ``inputs`` (N, C, H, W) float32 of paths, bytes of files, Pillow images or arrays.
 
         Raises:
-            DataError: If a picture has another shape than those the processor was fitted to.
+            DataError: If a picture cannot be read, or has another shape than those the processor was fitted to.
         """
-        pictures = np.stack([_channels_first(np.asarray(each), self.shape, n) for n, each in enumerate(inputs)])
-        values = torch.from_numpy(pictures.astype(np.float32, copy=False))
-        mean, scale = (torch.tensor(each, dtype=torch.float32)[:, None, None] for each in (self.mean, self.scale))
-        values = (values - mean) / scale
-        if self.pad_to is None:
-            return {"inputs": values}
-        (top, left), (height, width) = self._margins(), self.shape[1:]
-        return {"inputs": F.pad(values, (left, self.pad_to[1] - width - left, top, self.pad_to[0] - height - top))}
+        values = torch.zeros(len(inputs), *self.input_shape)
+        mean, scale = _columns(self.mean, self.scale)
+        top, left = self._margins()
+        inside = values[:, :, top : top + self.shape[1], left : left + self.shape[2]]
+        size = self.shape[1:] if self.resize else None
+        for number, each in enumerate(inputs):
+            where = _where(each, number)
+            pixels = _pixels(each, where, self.shape[0] if self.convert else None, size, self.resize)
+            if pixels.shape != self.shape:
+                raise _other_shape(where, pixels.shape, self.shape)
+            inside[number] = torch.from_numpy(pixels)
+        inside.sub_(mean).div_(scale)
+        return {"inputs": values}
 
     def _margins(self) -> tuple[int, int]:
-        assert self.pad_to is not None
-        return (self.pad_to[0] - self.shape[1]) // 2, (self.pad_to[1] - self.shape[2]) // 2
+        height, width = self.input_shape[1:]
+        return (height - self.shape[1]) // 2, (width - self.shape[2]) // 2
+
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Return (N, C, H, W) with 0 for black and 1 for white, of what ``encode_inputs`` gave."""
+        mean, scale = _columns(self.mean, self.scale, inputs)
+        return (inputs * scale + mean) / self.largest
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Return what a model reads, of pixels between 0 and 1: the reverse of ``to_pixels``."""
+        mean, scale = _columns(self.mean, self.scale, pixels)
+        return (pixels * self.largest - mean) / scale
 
     def save(self, folder: Path) -> None:
         """Write processor.json."""
         folder.mkdir(parents=True, exist_ok=True)
         numbers = {"shape": self.shape, "pad_to": self.pad_to, "mean": self.mean, "scale": self.scale}
-        write_json(folder / "processor.json", {"name": "image", **numbers})
+        reading = {"largest": self.largest, "resize": self.resize, "convert": self.convert}
+        write_json(folder / "processor.json", {"name": "image", **numbers, **reading})
 
     @classmethod
     def load(cls, folder: Path) -> ImageProcessor:
@@ -83,7 +119,8 @@ class ImageProcessor:
         try:
             channels, height, width = saved["shape"]
             pad_to = (int(saved["pad_to"][0]), int(saved["pad_to"][1])) if saved["pad_to"] else None
-            return cls((channels, height, width), pad_to, saved["mean"], saved["scale"])
+            reading = {name: saved[name] for name in ("largest", "resize", "convert")}
+            return cls((channels, height, width), pad_to, saved["mean"], saved["scale"], **reading)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             where = str(folder / "processor.json")
             raise DataError(where, f"is damaged: {type(error).__name__} {error}", "Train the run again") from None
@@ -91,40 +128,65 @@ class ImageProcessor:
 
 @processor("image")
 class ImageConfig(ProcessorConfig):
-    """Pictures that all have one size. What scales them is learned from the training split and saved with the run."""
+    """Pictures brought to one size. What scales them is learned from the training split and saved with the run."""
 
     reads: ClassVar[Literal["texts", "examples"]] = "examples"
+    size: tuple[int, int] | None = setting(None, "Height and width to resize to; null: all pictures must have one size")
+    resize: Resize = setting(
+        "stretch", "stretch: whatever the proportions; crop: the middle is kept; pad: black bars are added"
+    )
+    channels: Literal[1, 3] | None = setting(None, "1: grey; 3: red, green, blue; null: as the pictures are")
     normalise: Literal["unit", "standard", "none"] = setting(
-        "unit", "unit: divided by the largest value; standard: mean 0 and variance 1 of each channel"
+        "unit", "unit: divided by the largest value, 255 of files; standard: mean 0 and variance 1 of each channel"
     )
     pad_to: tuple[int, int] | None = setting(None, "Height and width to pad to with background on all sides")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ImageConfig:
+        if self.resize != "stretch" and self.size is None:
+            raise ValueError("resize has no effect without size. Give size, or remove resize")
+        return self
 
     def fit(self, texts: Callable[[], Iterator[Example]]) -> ImageProcessor:
         """Return the processor with the shape and the scale of the training examples.
 
+        All arrays are looked at, one at a time; of picture files 2,000, chosen by a hash of their names.
+
         Raises:
             DataError: If there are no pictures, or they cannot be padded to a smaller size.
         """
-        examples = list(texts())
-        if not examples:
+        sums: _Sums | None = None
+        files: list[_File] = []
+        for number, example in enumerate(texts()):
+            if is_picture(example.inputs):
+                _keep(files, number, example)
+            else:
+                sums = self._added(sums, number, example)
+        for _, number, example in sorted(files, key=lambda file: file[1]):
+            sums = self._added(sums, number, example)
+        if sums is None:
             raise DataError("recipe.processor", "there are no training examples", "Check the data section")
-        first = np.asarray(examples[0].inputs)
-        shape = _shape_of(first, examples[0].origin)
+        shape, largest = sums.shape, 255.0 if files else sums.largest or 1.0
         if self.pad_to is not None and (self.pad_to[0] < shape[1] or self.pad_to[1] < shape[2]):
             problem = f"the pictures have {shape[1]} x {shape[2]} pixels, more than {self.pad_to[0]} x {self.pad_to[1]}"
             raise DataError("recipe.processor.pad_to", problem, "Choose a larger size")
-        pictures = np.stack([_channels_first(np.asarray(e.inputs), shape, n) for n, e in enumerate(examples)])
-        mean, scale = self._scaling(pictures)
-        return ImageProcessor(shape, self.pad_to, mean, scale)
-
-    def _scaling(self, pictures: NDArray[Any]) -> tuple[list[float], list[float]]:
-        channels = pictures.shape[1]
+        mean, scale = [0.0] * shape[0], [largest if self.normalise == "unit" else 1.0] * shape[0]
         if self.normalise == "standard":
-            spread = pictures.std((0, 2, 3), dtype=np.float64)
-            mean = pictures.mean((0, 2, 3), dtype=np.float64)
-            return mean.tolist(), np.where(spread > 0, spread, 1.0).tolist()
-        largest = float(pictures.max()) or 1.0
-        return [0.0] * channels, [largest if self.normalise == "unit" else 1.0] * channels
+            mean, scale = sums.scaling()
+        reading: dict[str, Any] = {"resize": self.resize if self.size else None, "convert": self.channels is not None}
+        return ImageProcessor(shape, self.pad_to, mean, scale, largest=largest, **reading)
+
+    def _added(self, sums: _Sums | None, number: int, example: Example) -> _Sums:
+        """Return the sums with one more picture in them."""
+        where = example.origin or _where(example.inputs, number)
+        pixels = _pixels(example.inputs, where, self.channels, self.size, self.resize)
+        if sums is None:
+            channels, height, width = pixels.shape
+            sums = _Sums((channels, height, width), np.zeros(channels), np.zeros(channels))
+        if pixels.shape != sums.shape:
+            raise _other_shape(where, pixels.shape, sums.shape)
+        sums.add(pixels)
+        return sums
 
     @classmethod
     def load(cls, folder: Path) -> ImageProcessor:
@@ -132,19 +194,82 @@ class ImageConfig(ProcessorConfig):
         return ImageProcessor.load(folder)
 
 
-def _shape_of(picture: NDArray[Any], origin: str) -> tuple[int, int, int]:
-    if picture.ndim == 2:
-        return (1, *picture.shape)
-    if picture.ndim == 3 and picture.shape[2] in (1, 3, 4):
-        return (picture.shape[2], *picture.shape[:2])
-    problem = f"has shape {picture.shape}; allowed: (height, width) or (height, width, 1, 3 or 4 channels)"
-    raise DataError(origin or "a picture", problem, "Reshape the inputs")
+@dataclass
+class _Sums:
+    """What scaling is learned from: sums over all pixels of each channel (C,), in fp64."""
+
+    shape: Shape
+    totals: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    pixels: int = 0
+    largest: float = 0.0
+
+    def add(self, picture: NDArray[Any]) -> None:
+        flat = picture.reshape(len(picture), -1).astype(np.float64)
+        self.totals += flat.sum(1)
+        self.squares += np.square(flat).sum(1)
+        self.pixels += flat.shape[1]
+        self.largest = max(self.largest, float(flat.max()))
+
+    def scaling(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of each channel; a constant one is only shifted."""
+        mean = self.totals / self.pixels
+        spread = np.sqrt(np.maximum(self.squares / self.pixels - mean**2, 0.0))
+        return mean.tolist(), np.where(spread > 0, spread, 1.0).tolist()
 
 
-def _channels_first(picture: NDArray[Any], shape: tuple[int, int, int], number: int) -> NDArray[Any]:
-    found = _shape_of(picture, f"picture {number}")
-    if found != shape:
-        own = f"{found[1]} x {found[2]} pixels and {found[0]} channels"
-        problem = f"has {own}; the others {shape[1]} x {shape[2]} and {shape[0]}"
-        raise DataError(f"picture {number}", problem, "Give pictures of one size")
-    return picture[None] if picture.ndim == 2 else np.moveaxis(picture, 2, 0)
+def _keep(files: list[_File], number: int, example: Example) -> None:
+    """Keep the examples whose names have the largest hashes: a sample that does not depend on their order."""
+    entry = (hashlib.blake2b(example.name.encode(), digest_size=8).digest(), number, example)
+    if len(files) < _SAMPLE:
+        heapq.heappush(files, entry)
+    else:
+        heapq.heappushpop(files, entry)
+
+
+def _where(source: Any, number: int) -> str:
+    return str(source) if isinstance(source, str | Path) else f"picture {number}"
+
+
+def _columns(mean: Sequence[float], scale: Sequence[float], like: Tensor | None = None) -> list[Tensor]:
+    options = {"dtype": torch.float32} if like is None else {"dtype": like.dtype, "device": like.device}
+    return [torch.tensor(each, **options)[:, None, None] for each in (mean, scale)]
+
+
+def _pixels(
+    source: Any, where: str, channels: int | None, size: tuple[int, int] | None, resize: Resize | None
+) -> NDArray[Any]:
+    """Return a picture (C, H, W) with its own values, decoded, converted and resized as far as that is asked for."""
+    found = read_picture(source, where, channels) if is_picture(source) else np.asarray(source)
+    if found.ndim != 2 and (found.ndim != 3 or found.shape[2] not in (1, 3, 4)):
+        problem = f"has shape {found.shape}; allowed: (height, width) or (height, width, 1, 3 or 4 channels)"
+        raise DataError(where, problem, "Reshape the inputs")
+    picture = found[None] if found.ndim == 2 else np.moveaxis(found, 2, 0)
+    picture = picture.astype(np.float32, copy=False)
+    if channels == 1 and len(picture) > 1:
+        picture = np.tensordot(np.asarray(_GREY, np.float32), picture[:3], 1)[None]
+    elif channels == 3:
+        picture = np.repeat(picture, 3, axis=0) if len(picture) == 1 else picture[:3]
+    if size is not None and resize is not None and picture.shape[1:] != tuple(size):
+        picture = _resized(torch.from_numpy(np.require(picture, requirements=["C", "W"])), size, resize).numpy()
+    return np.require(picture, requirements=["C", "W"])
+
+
+def _resized(picture: Tensor, size: tuple[int, int], resize: Resize) -> Tensor:
+    """Return (C, *size) of a picture (C, H, W): linear interpolation over the area that a new pixel covers."""
+    (height, width), (rows, columns) = picture.shape[1:], size
+    if resize != "stretch":
+        choose = max if resize == "crop" else min
+        factor = choose(rows / height, columns / width)
+        rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
+    found = F.interpolate(picture[None], (rows, columns), mode="bilinear", antialias=True)[0]
+    top, left = (size[0] - rows) // 2, (size[1] - columns) // 2
+    if resize == "crop":
+        return found[:, -top : size[0] - top, -left : size[1] - left]
+    return F.pad(found, (left, size[1] - columns - left, top, size[0] - rows - top))
+
+
+def _other_shape(where: str, found: tuple[int, ...], shape: Shape) -> DataError:
+    own = f"{found[1]} x {found[2]} pixels and {found[0]} channels"
+    problem = f"has {own}; the others {shape[1]} x {shape[2]} and {shape[0]}"
+    return DataError(where, problem, "Set processor.size, or processor.channels, or give pictures of one kind")

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.core.interfaces import Batch, EvaluationContext, LabelProcessor, Task
@@ -17,6 +19,7 @@ from groundup.core.records import Evaluation, Example, Loss, Term
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.metrics.calibration import probabilities_of
+from groundup.nn.augment import Augment, Draws, augmented
 from groundup.processors.labelled import with_targets
 from groundup.processors.targets import Classes
 from groundup.tasks.imbalance import ClassWeights, class_weights
@@ -24,7 +27,7 @@ from groundup.tasks.judging import judge_classifier, outputs_of
 
 __all__ = ["Classify"]
 
-_NOT_INPUTS = ("labels", "weights")
+_NOT_INPUTS = ("labels", "labels_2", "mix", "weights", "weights_2")
 
 
 @task("classify")
@@ -47,6 +50,7 @@ class Classify(Task):
         applies_when={"class_weights": ("effective",)},
     )
     max_tokens: int = setting(256, "Longer texts are cut to so many tokens", ge=1)
+    augmentation: Augment = setting(Augment(), "How training examples are changed at random")
 
     @property
     def batch_spec(self) -> dict[str, str]:
@@ -60,9 +64,12 @@ class Classify(Task):
 
         Raises:
             DataError: If there are fewer than two classes, or no labels at all.
+            RecipeError: If an augmentation does nothing for such inputs.
         """
         fit = Classes.fit if self.labels == "one" else Classes.fit_several
-        return with_targets(processor, examples, fit, self.max_tokens)
+        found = with_targets(processor, examples, fit, self.max_tokens)
+        self.augmentation.check(found.input_shape, categories=bool(found.category_sizes))
+        return found
 
     def encode(self, examples: Sequence[Example], processor: LabelProcessor) -> Batch:
         """Return all examples' inputs and class numbers, stacked, and their weights if classes weigh differently.
@@ -77,6 +84,22 @@ class Classify(Task):
             encoded["weights"] = class_weights(counts, self.class_weights, self.effective_beta)[encoded["labels"]]
         return encoded
 
+    @property
+    def augments(self) -> bool:
+        """Whether any augmentation is set."""
+        return bool(self.augmentation.used)
+
+    def augment(
+        self,
+        batch: Batch,
+        samples: NDArray[np.int64],
+        partners: Callable[[], Batch],
+        processor: LabelProcessor,
+        seed: int,
+    ) -> Batch:
+        """Return a training micro-batch changed at random; see ``nn.augment.augmented``."""
+        return augmented(self.augmentation, batch, Draws(seed, samples), partners, processor.inputs)
+
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the model reads: all but the labels and weights."""
         return {name: values for name, values in batch.items() if name not in _NOT_INPUTS}
@@ -86,16 +109,25 @@ class Classify(Task):
 
         With class weights each example's part and its count are times its weight, so that the mean is PyTorch's
         weighted mean over the global batch, however it is cut into micro-batches. Of several labels an example's
-        cross-entropy is the mean over the labels, and it is right if every label is.
+        cross-entropy is the mean over the labels, and it is right if every label is. Of a mixture of two examples, each
+        label counts by its share.
 
         Source:
-            Label smoothing: Szegedy et al., 2015 (arXiv:1512.00567), section 7.
+            Label smoothing: Szegedy et al., 2015 (arXiv:1512.00567), section 7. Mixtures: Zhang et al., 2017
+            (arXiv:1710.09412), section 2.
         """
         each, right = self._each(outputs.float(), batch["labels"])
         weights = batch.get("weights", torch.ones_like(each))
-        examples = torch.tensor(float(len(each)))
+        total, count, right = each * weights, weights, right.float()
+        if "mix" in batch:
+            mix = batch["mix"]
+            each, other = self._each(outputs.float(), batch["labels_2"])
+            weights = (1 - mix) * batch.get("weights_2", torch.ones_like(each))
+            total, count = mix * total + weights * each, mix * count + weights
+            right = mix * right + (1 - mix) * other
         return Loss(
-            {"label": Term((each * weights).sum(), weights.sum())}, {"right": right.sum(), "examples": examples}
+            {"label": Term(total.sum(), count.sum())},
+            {"right": right.sum(), "examples": torch.tensor(float(len(each)))},
         )
 
     def _each(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from groundup.core.seeding import key as key_of
-from groundup.data.order import permuted, scramble
+from groundup.core.seeding import scramble
+from groundup.data.order import permuted
 
 GOLDEN = [0, 3, 2, 1, 6, 4, 9, 5, 7, 8]
 GOLDEN_LARGE = 698_993_647_197

@@ -1,0 +1,207 @@
+"""Pictures in folders, one folder a class: ``CLASS/*.png``, or ``train/CLASS`` and ``validation/CLASS``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from groundup.core.errors import DataError, RecipeError
+from groundup.core.interfaces import DataContext, DataSource, Split, Stream
+from groundup.core.pictures import SUFFIXES, examine
+from groundup.core.records import Example
+from groundup.core.registry import data
+from groundup.core.settings import setting
+from groundup.data.indexed import open_indexed_stream
+from groundup.data.splits import split_of
+
+__all__ = ["Images"]
+
+_HELD_OUT = ("validation", "val", "test")
+_FITS = 1 << 30  # bytes of tensors of one split that are kept in memory
+_NAMED = 20  # pictures set aside that the data card names
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    name: str  # below the root, with slashes
+    label: str
+    split: Split | None  # None: drawn by a hash of the name
+    state: tuple[int, int]  # bytes, time of the last change in ns
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What looking at every picture found; kept in the cache."""
+
+    problems: dict[str, str]  # by name
+    sizes: dict[str, int]  # how many pictures have "H x W format"
+
+
+@data("images")
+class Images(DataSource):
+    """Pictures in folders named like their classes, decoded when they are needed."""
+
+    path: str = setting(..., "Folder that holds one folder a class, or train/ and validation/ (val, test) with these")
+    validation_fraction: float = setting(0.1, "Share held out where no folder is, by a hash of the names", gt=0, lt=1)
+    split_seed: int = setting(0, "Another seed holds out other pictures", ge=0)
+    in_memory: Literal["auto", True, False] = setting(
+        "auto", "Decode all pictures at the start and keep them, or each when needed; auto: keep them up to 1 GiB"
+    )
+    unreadable: Literal["stop", "set_aside"] = setting("stop", "Damaged pictures: an error, or left out and counted")
+    licence: str = setting("", "Licence of the data, for the data card")
+
+    def examples(self, split: Split, cache: Path) -> list[Example]:
+        """Return the pictures of a split, sorted by name: their paths and the names of their folders.
+
+        Raises:
+            DataError: If the folders hold nothing to learn from, or a picture is unreadable and ``unreadable: stop``.
+            RecipeError: If a setting of the split is given and a folder is held out.
+        """
+        return self._read(cache)[0][split]
+
+    def open(self, context: DataContext) -> Stream:
+        """Return the micro-batches of a split."""
+        splits, checked = self._read(context.cache)
+        if checked.problems and context.split == "train":
+            named = ", ".join(sorted(checked.problems)[:_NAMED])
+            _log.warning(f"{self.path}: {len(checked.problems):,} unreadable pictures are set aside: {named}")
+        found = splits[context.split]
+        keep = self.in_memory
+        if keep == "auto":
+            one = context.encode(found[:1])
+            keep = len(found) * sum(values.nbytes for values in one.values()) <= _FITS
+        return open_indexed_stream(found, context, in_memory=keep)
+
+    def card(self, cache: Path) -> dict[str, Any]:
+        """Return how many pictures there are of each class in each split, their sizes, and which were set aside."""
+        splits, checked = self._read(cache)
+        sizes = sorted(checked.sizes.items(), key=lambda item: (-item[1], item[0]))
+        card: dict[str, Any] = {"source": self.path, "licence": self.licence or "not stated"}
+        card["sizes"] = dict(sizes[:5]) | ({"others": sum(n for _, n in sizes[5:])} if len(sizes) > 5 else {})
+        for split, found in splits.items():
+            labels = dict(sorted(Counter(example.target for example in found).items()))
+            card[split] = {"examples": len(found), "labels": labels}
+        named = dict(sorted(checked.problems.items())[:_NAMED])
+        return card | {"set_aside": {"pictures": len(checked.problems), **named}}
+
+    def _read(self, cache: Path) -> tuple[dict[Split, list[Example]], _Checked]:
+        root = Path(self.path).expanduser()
+        files = self._files(root)
+        checked = _checked(files, cache)
+        if checked.problems and self.unreadable == "stop":
+            first = min(checked.problems)
+            rest = f" ({len(checked.problems) - 1:,} other pictures too)" if len(checked.problems) > 1 else ""
+            remedy = "Replace or remove it, or set data.unreadable: set_aside to leave such pictures out"
+            raise DataError(str(root / first), checked.problems[first] + rest, remedy)
+        splits: dict[Split, list[Example]] = {"train": [], "validation": []}
+        for file in files:
+            if file.name not in checked.problems:
+                side = file.split or split_of(file.name, self.validation_fraction, self.split_seed)
+                splits[side].append(Example(file.name, file.path, file.label, str(file.path)))
+        _check_labels(root, splits)
+        return splits, checked
+
+    def _files(self, root: Path) -> list[_File]:
+        """Return all pictures."""
+        if not root.is_dir():
+            found = "is a file, not a folder" if root.is_file() else "no such folder"
+            raise DataError(self.path, found, "Correct the path; it is taken relative to the current folder")
+        train = root / "train"
+        if not _folders(train):
+            return _pictures(root, root, None)
+        held_out = next((root / name for name in _HELD_OUT if _folders(root / name)), None)
+        if held_out is None:
+            return _pictures(train, root, None)
+        for name in ("validation_fraction", "split_seed"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                problem = f"has no effect: {held_out} is held out as it is"
+                raise RecipeError(f"recipe.data.{name}", problem, "Remove it, or move that folder away")
+        return _pictures(train, root, "train") + _pictures(held_out, root, "validation")
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, hidden ones aside; none if it is no folder itself."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] not in "._") if folder.is_dir() else []
+
+
+def _pictures(folder: Path, root: Path, split: Split | None) -> list[_File]:
+    """Return the pictures in the folders of each class, and in folders within these."""
+    classes = _folders(folder)
+    if not classes:
+        loose = sum(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
+        found = f"holds no folders, and {loose} pictures outside of any" if loose else "holds no folders"
+        raise DataError(str(folder), found, "Put the pictures of each class into a folder with the class's name")
+    found_files: list[_File] = []
+    for each in classes:
+        before = len(found_files)
+        for place, folders, names in os.walk(each):
+            folders.sort()
+            for name in sorted(names):
+                path = Path(place, name)
+                if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+                    state = path.stat()
+                    below = path.relative_to(root).as_posix()
+                    found_files.append(_File(path, below, each.name, split, (state.st_size, state.st_mtime_ns)))
+        if len(found_files) == before:
+            problem = f"the folder of class {each.name!r} holds no pictures ({', '.join(sorted(SUFFIXES))})"
+            raise DataError(str(each), problem, "Put some in, or remove the folder")
+    return found_files
+
+
+def _check_labels(root: Path, splits: dict[Split, list[Example]]) -> None:
+    """Raise an error for a split that nothing can be learned or judged from."""
+    trained, held_out = ({e.target for e in splits[split]} for split in ("train", "validation"))
+    if unknown := sorted(held_out - trained):
+        problem = f"class {unknown[0]!r} is only in the held-out split: it could not be learned"
+        raise DataError(str(root), problem, "Add pictures of it to training, or remove it; check how it is spelt")
+    if len(trained) < 2:
+        names = ", ".join(map(repr, sorted(trained)))
+        problem = f"every readable training picture has the class {names}" if trained else "no picture can be read"
+        raise DataError(str(root), f"{problem}; a classifier needs two classes or more", "Add folders of other classes")
+    if not held_out:
+        problem = f"of {len(splits['train'])} pictures none is held out"
+        raise DataError(str(root), problem, "Add pictures, or raise data.validation_fraction")
+
+
+# ------------------------------------------------------------------------------------------------------------ checking
+def _checked(files: Sequence[_File], cache: Path) -> _Checked:
+    """Return what is wrong with which pictures, looking at them only if one has changed since the last time."""
+    digest = hashlib.sha256(b"".join(f"{file.name}\0{file.state}\n".encode("utf-8", "replace") for file in files))
+    path = cache / "images" / f"{digest.hexdigest()[:24]}.json"
+    if path.is_file():
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            return _Checked(saved["problems"], saved["sizes"])
+        except (ValueError, KeyError, TypeError):
+            pass  # a file that was cut off: look again
+    found = _look(files)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.write_text(json.dumps({"problems": found.problems, "sizes": found.sizes}), encoding="utf-8")
+    unfinished.replace(path)
+    return found
+
+
+def _look(files: Sequence[_File]) -> _Checked:
+    problems: dict[str, str] = {}
+    sizes: Counter[str] = Counter()
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # decoding lets other threads run
+        looks = threads.map(examine, [file.path for file in files])
+        for number, (file, (problem, size)) in enumerate(zip(files, looks, strict=True), 1):
+            if problem is not None:
+                problems[file.name] = problem
+            else:
+                sizes[size] += 1
+            if number % 20_000 == 0:
+                _log.info(f"looked at {number:,} of {len(files):,} pictures")
+    return _Checked(problems, dict(sizes))
