@@ -286,6 +286,7 @@ class EvaluationContext:
     Attributes:
         examples: Raw examples of a split, in the source's order.
         base: The model and processor this one was fine-tuned from, to compare before and after.
+        base_examples: Raw examples of a split of what the base was trained on.
         sequence_length: The context to judge with.
         limit: Judge at most so many examples where each costs a generation.
     """
@@ -295,6 +296,7 @@ class EvaluationContext:
     examples: Callable[[Split], Iterable[Any]]
     sequence_length: int
     base: tuple[nn.Module, Any] | None = None
+    base_examples: Callable[[Split], Iterable[Any]] | None = None
     seed: int = 0
     limit: int = 10
     progress: Callable[[str], None] = lambda message: None

@@ -15,6 +15,7 @@ from groundup.core import devices
 from groundup.core.assembly import Parts, assemble, load_weights, open_stream
 from groundup.core.checkpoint import Checkpoint
 from groundup.core.errors import Interrupted, RunError, TrainingError
+from groundup.core.finetuning import TrainedLayers
 from groundup.core.interfaces import Batch, ModelConfig, Stream
 from groundup.core.meter import Meter, StopRequest
 from groundup.core.optimizers import build_optimizers
@@ -64,6 +65,7 @@ class Trainer:
         self.optimizer = build_optimizers(self.recipe.optim, self.trained)
         self.total_steps = self._count_steps()
         self.accumulate = self.recipe.budget.batch_size // cast(int, self.recipe.machine.micro_batch)
+        self.layers = TrainedLayers(self.model, self.recipe.init, self.total_steps, run.event)
         self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
         self.best_loss: float | None = None
         self.best_step: int | None = None
@@ -151,6 +153,7 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad()
         while self.step < self.total_steps:
+            self.layers.release(self.step)
             sums = _Sums({})
             for _ in range(self.accumulate):
                 batch = self._next_batch()

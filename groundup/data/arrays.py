@@ -39,6 +39,11 @@ class Arrays(DataSource):
     validation_labels_path: str | None = setting(None, "The idx file of their labels")
     validation_fraction: float = setting(0.1, "Share of the examples held out", gt=0, lt=1)
     split_seed: int = setting(0, "Another seed holds out other examples", ge=0)
+    labels: tuple[str | int, ...] = setting((), "Keep only examples with these labels; silent: all")
+    only_held_out: bool = setting(False, "Take only what a run with the settings above holds out, to fine-tune on it")
+    final_fraction: float = setting(
+        0.5, "Share of them held out once more, unseen by both", gt=0, lt=1, applies_when={"only_held_out": (True,)}
+    )
     licence: str = setting("", "Licence of the data, for the data card")
 
     @model_validator(mode="after")
@@ -55,8 +60,15 @@ class Arrays(DataSource):
         """Return the examples of a split in the order of the file.
 
         Raises:
-            DataError: If a file cannot be read, or inputs and labels do not fit.
+            DataError: If a file cannot be read, inputs and labels do not fit, or one of ``labels`` does not occur.
         """
+        found = self._side("validation" if self.only_held_out else split)
+        if self.only_held_out:
+            found = [e for e in found if split_of(f"again {e.name}", self.final_fraction, self.split_seed) == split]
+        kept = {str(label) for label in self.labels}
+        return [e for e in found if str(e.target) in kept] if kept else found
+
+    def _side(self, split: Split) -> list[Example]:
         if self.validation_path is not None:
             held_out = split == "validation"
             path, labels = (
@@ -65,6 +77,7 @@ class Arrays(DataSource):
             return _examples(self._read(str(path), labels), str(path))
         table = _digits() if self.path is None else self._read(self.path, self.labels_path)
         every = _examples(table, self.path or "digits")
+        _check_labels(self.labels, every)
         return [e for e in every if split_of(e.name, self.validation_fraction, self.split_seed) == split]
 
     def open(self, context: DataContext) -> Stream:
@@ -143,6 +156,14 @@ def _digits() -> Table:
     path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
     return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+
+
+def _check_labels(wanted: tuple[str | int, ...], examples: list[Example]) -> None:
+    known = sorted({str(example.target) for example in examples})
+    for label in map(str, wanted):
+        if label not in known:
+            problem = f"label {label!r} does not occur; {did_you_mean(label, known)}known: {', '.join(known[:12])}"
+            raise DataError("recipe.data.labels", problem, "Correct it")
 
 
 def _examples(table: Table, where: str) -> list[Example]:

@@ -22,6 +22,7 @@ from groundup.core.settings import setting
 from groundup.metrics.classification import judge
 from groundup.processors.labelled import with_targets
 from groundup.processors.targets import Classes
+from groundup.tasks.forgetting import before_and_after
 
 __all__ = ["Classify"]
 
@@ -115,8 +116,15 @@ class Classify(Task):
                 Table("Classes", ("class", "precision", "recall", "F1", "examples"), list(classes)),
                 Table("Most confused", ("true class", "predicted", "times"), list(confused[:_SHOWN])),
                 _worst(examples, chances, true, labels),
+                *before_and_after(context, "accuracy", _accuracy),
             ],
         )
+
+
+def _accuracy(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:
+    chances = _probabilities(model, [example.inputs for example in examples], processor)
+    true = processor.targets.encode([example.target for example in examples]).numpy()
+    return float((chances.argmax(1) == true).mean())
 
 
 def _worst(
