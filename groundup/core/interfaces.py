@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Batch = dict[str, Tensor]
-Split = Literal["train", "validation"]
+Split = Literal["train", "validation", "test"]
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
@@ -262,6 +262,10 @@ class Stream(ABC):
 class DataSource(Settings, ABC):
     """The recipe's ``data`` section."""
 
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are; ``"test"`` is one that training never looks at, judged instead of validation."""
+        return ("train", "validation")
+
     @abstractmethod
     def examples(self, split: Split, cache: Path) -> Iterable[Any]:
         """Return the raw examples of a split, cleaned and split without leakage; each call iterates afresh.
@@ -285,8 +289,10 @@ class EvaluationContext:
 
     Attributes:
         examples: Raw examples of a split, in the source's order.
+        held_out: The split to judge on: the test split where the data has one.
         base: The model and processor this one was fine-tuned from, to compare before and after.
         base_examples: Raw examples of a split of what the base was trained on.
+        base_held_out: The split to judge on there.
         sequence_length: The context to judge with.
         limit: Judge at most so many examples where each costs a generation.
     """
@@ -297,6 +303,8 @@ class EvaluationContext:
     sequence_length: int
     base: tuple[nn.Module, Any] | None = None
     base_examples: Callable[[Split], Iterable[Any]] | None = None
+    base_held_out: Split = "validation"
+    held_out: Split = "validation"
     seed: int = 0
     limit: int = 10
     progress: Callable[[str], None] = lambda message: None

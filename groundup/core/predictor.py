@@ -83,6 +83,8 @@ class Predictor:
             sequence_length=int(getattr(recipe.model, "context_length", 0)),
             base=(base.model, base.processor) if base else None,
             base_examples=_examples(base.run) if base else None,
+            base_held_out=_held_out(base.run) if base else "validation",
+            held_out=_held_out(self.run),
             seed=recipe.seed,
             limit=limit,
             progress=progress,
@@ -94,3 +96,7 @@ def _examples(run: Run) -> Callable[[Split], Iterable[Any]]:
     """Return what gives the raw examples of a split of a run's data."""
     source = cast(DataSource, run.recipe.data)
     return lambda split: source.examples(split, cache_folder())
+
+
+def _held_out(run: Run) -> Split:
+    return "test" if "test" in cast(DataSource, run.recipe.data).splits() else "validation"

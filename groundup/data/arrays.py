@@ -6,6 +6,9 @@ import gzip
 import importlib.util
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +28,22 @@ __all__ = ["Arrays", "read_idx"]
 
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 Table = tuple[NDArray[Any], NDArray[Any]]
+_Files = tuple[str, str | None, str, str]  # inputs, labels; in an .npz the names of both
 
 
 @data("arrays")
 class Arrays(DataSource):
     """Inputs of one shape with a label each: files, or scikit-learn's digits where no path is given."""
 
-    path: str | None = setting(None, "An .npz, or idx file of the inputs; silent: 1,797 real digits of scikit-learn")
+    path: str | None = setting(
+        None, "An .npz, an idx file of the inputs, or a folder as MNIST comes; silent: scikit-learn's 1,797 real digits"
+    )
     labels_path: str | None = setting(None, "The idx file of the labels")
-    inputs_key: str = setting("x", "Name of the inputs in an .npz; x_train, x_test and the like are found by it")
+    test_path: str | None = setting(None, "File of examples that are only judged; MNIST's layout names its own")
+    test_labels_path: str | None = setting(None, "The idx file of their labels")
+    inputs_key: str = setting("x", "Name of the inputs in an .npz; x_train and x_test are found by it too")
     labels_key: str = setting("y", "Name of the labels in an .npz")
-    validation_path: str | None = setting(None, "File of the inputs held out as they are, instead of a fraction")
-    validation_labels_path: str | None = setting(None, "The idx file of their labels")
-    validation_fraction: float = setting(0.1, "Share of the examples held out", gt=0, lt=1)
+    validation_fraction: float = setting(0.1, "Share of the examples held out while training", gt=0, lt=1)
     split_seed: int = setting(0, "Another seed holds out other examples", ge=0)
     labels: tuple[str | int, ...] = setting((), "Keep only examples with these labels; silent: all")
     only_held_out: bool = setting(False, "Take only what a run with the settings above holds out, to fine-tune on it")
@@ -48,13 +54,15 @@ class Arrays(DataSource):
 
     @model_validator(mode="after")
     def _consistent(self) -> Arrays:
-        if self.path is None:
-            given = [n for n in ("labels_path", "validation_path", "validation_labels_path") if getattr(self, n)]
-            if given:
-                raise ValueError(f"{given[0]} has no effect without path. Give path, or remove it")
-        if self.validation_labels_path and not self.validation_path:
-            raise ValueError("validation_labels_path has no effect without validation_path. Give both, or remove it")
+        needs = {"labels_path": "path", "test_path": "path", "test_labels_path": "test_path"}
+        for name, other in needs.items():
+            if getattr(self, name) and not getattr(self, other):
+                raise ValueError(f"{name} has no effect without {other}. Give {other}, or remove it")
         return self
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are: a test split where the data has one of its own."""
+        return ("train", "validation", "test") if self._test() else ("train", "validation")
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the examples of a split in the order of the file.
@@ -62,23 +70,24 @@ class Arrays(DataSource):
         Raises:
             DataError: If a file cannot be read, inputs and labels do not fit, or one of ``labels`` does not occur.
         """
-        found = self._side("validation" if self.only_held_out else split)
+        if split == "test":
+            test = self._test()
+            return self._chosen(_examples(self._read(test), test[0])) if test else []
+        if self.path is None:
+            every = _examples(_digits(), "digits")
+        else:
+            files = self._train(self.path)
+            every = _examples(self._read(files), files[0])
+        _check_labels(self.labels, every)
+        part = "validation" if self.only_held_out else split
+        found = [e for e in every if split_of(e.name, self.validation_fraction, self.split_seed) == part]
         if self.only_held_out:
             found = [e for e in found if split_of(f"again {e.name}", self.final_fraction, self.split_seed) == split]
-        kept = {str(label) for label in self.labels}
-        return [e for e in found if str(e.target) in kept] if kept else found
+        return self._chosen(found)
 
-    def _side(self, split: Split) -> list[Example]:
-        if self.validation_path is not None:
-            held_out = split == "validation"
-            path, labels = (
-                (self.validation_path, self.validation_labels_path) if held_out else (self.path, self.labels_path)
-            )
-            return _examples(self._read(str(path), labels), str(path))
-        table = _digits() if self.path is None else self._read(self.path, self.labels_path)
-        every = _examples(table, self.path or "digits")
-        _check_labels(self.labels, every)
-        return [e for e in every if split_of(e.name, self.validation_fraction, self.split_seed) == split]
+    def _chosen(self, examples: list[Example]) -> list[Example]:
+        kept = {str(label) for label in self.labels}
+        return [e for e in examples if str(e.target) in kept] if kept else examples
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -86,27 +95,66 @@ class Arrays(DataSource):
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many examples there are of each class in each split, their shape, and the licence."""
-        splits: dict[str, Any] = {}
-        shape: list[int] = []
-        for split in ("train", "validation"):
-            found = self.examples(split, cache)
-            shape = list(np.shape(found[0].inputs)) if found else shape
-            splits[split] = {
-                "examples": len(found),
-                "labels": dict(sorted(Counter(str(e.target) for e in found).items())),
-            }
+        sides = {split: self.examples(split, cache) for split in self.splits()}
         licence = self.licence or ("BSD-3-Clause" if self.path is None else "not stated")
-        return {"source": self.path or "scikit-learn digits", "licence": licence, "shape": shape, **splits}
+        shape = next((list(np.shape(found[0].inputs)) for found in sides.values() if found), [])
+        counts = {split: Counter(str(e.target) for e in found) for split, found in sides.items()}
+        return {
+            **{"source": self.path or "scikit-learn digits", "licence": licence, "shape": shape},
+            **{
+                name: {"examples": counts[name].total(), "labels": dict(sorted(counts[name].items()))} for name in sides
+            },
+        }
 
-    def _read(self, path: str, labels_path: str | None) -> Table:
+    def _train(self, path: str) -> _Files:
+        folder = Path(path).expanduser()
+        if folder.is_dir():
+            return _of_folder(folder, "train")
+        return path, self.labels_path, self.inputs_key, self.labels_key
+
+    def _test(self) -> _Files | None:
+        if self.test_path:
+            return self.test_path, self.test_labels_path, self.inputs_key, self.labels_key
+        file = Path(self.path or "").expanduser()
+        if self.path and file.is_dir():
+            return _of_folder(file, "t10k", "test")
+        keys = f"{self.inputs_key}_test", f"{self.labels_key}_test"
+        if file.suffix == ".npz" and file.is_file() and set(keys) <= set(_names(file)):
+            return str(file), None, *keys
+        return None
+
+    def _read(self, files: _Files) -> Table:
+        path, labels_path, inputs_key, labels_key = files
         file = Path(path).expanduser()
         if not file.is_file():
             raise DataError(path, "no such file", "Correct the path; it is taken relative to the current folder")
+        stamp = file.stat().st_mtime_ns
         if file.suffix == ".npz":
-            return _read_npz(file, self.inputs_key, self.labels_key)
+            known = _names(file)
+            if inputs_key not in known and f"{inputs_key}_train" in known:
+                inputs_key, labels_key = f"{inputs_key}_train", f"{labels_key}_train"
+            return _read_npz(file, inputs_key, labels_key, stamp)
         if labels_path is None:
             raise DataError(path, "is no .npz, and nothing says where the labels are", "Give labels_path as well")
-        return read_idx(file), read_idx(Path(labels_path).expanduser())
+        return _read_pair(file, Path(labels_path).expanduser(), stamp)
+
+
+def _of_folder(folder: Path, *prefixes: str) -> _Files:
+    """Return the files of inputs and labels in a folder as MNIST comes: train-images-idx3-ubyte.gz and so on."""
+    found = []
+    for kind in ("images", "labels"):
+        names = sorted(p for prefix in prefixes for p in folder.glob(f"{prefix}*{kind}*"))
+        if not names:
+            there = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
+            problem = f"has no file {prefixes[0]}*{kind}*, as MNIST's layout has it; there: {there}"
+            raise DataError(str(folder), problem, "Name the files with path, labels_path, test_path, test_labels_path")
+        found.append(str(names[0]))
+    return found[0], found[1], "", ""
+
+
+@lru_cache(maxsize=4)
+def _read_pair(path: Path, labels: Path, stamp: int) -> Table:
+    return read_idx(path), read_idx(labels)
 
 
 def read_idx(path: Path) -> NDArray[Any]:
@@ -134,20 +182,32 @@ def read_idx(path: Path) -> NDArray[Any]:
     return values.reshape(shape)
 
 
-def _read_npz(path: Path, inputs_key: str, labels_key: str) -> Table:
+@lru_cache(maxsize=4)
+def _read_npz(path: Path, inputs_key: str, labels_key: str, stamp: int) -> Table:
+    known = _names(path)
+    for key in (inputs_key, labels_key):
+        if key not in known:
+            problem = f"there is no array {key!r}; {did_you_mean(key, known)}arrays: {', '.join(known) or 'none'}"
+            raise DataError(str(path), problem, "Set data.inputs_key and data.labels_key")
+    with _opened(path) as arrays:
+        return arrays[inputs_key], arrays[labels_key]
+
+
+def _names(path: Path) -> list[str]:
+    with _opened(path) as arrays:
+        return list(arrays)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            known = list(arrays)
-            for key in (inputs_key, labels_key):
-                if key not in known:
-                    hint = did_you_mean(key, known)
-                    problem = f"there is no array {key!r}; {hint}arrays: {', '.join(known) or 'none'}"
-                    raise DataError(str(path), problem, "Set data.inputs_key and data.labels_key")
-            return arrays[inputs_key], arrays[labels_key]
+            yield arrays
     except (zipfile.BadZipFile, ValueError, OSError) as error:
         raise DataError(str(path), f"cannot be read as .npz without pickle: {error}", "Save plain arrays") from None
 
 
+@lru_cache(maxsize=1)
 def _digits() -> Table:
     """Return the 1,797 handwritten digits of 8 x 8 pixels, 0 to 16, from scikit-learn's own file."""
     package = importlib.util.find_spec("sklearn")

@@ -6,7 +6,6 @@ Legend: B examples of a batch, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -95,8 +94,8 @@ class Classify(Task):
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Judge a model on the held-out examples: accuracy with its interval, per class, and what it confuses."""
-        examples = list(islice(context.examples("validation"), None))
-        context.progress(f"classifying {len(examples)} held-out examples")
+        examples = list(context.examples(context.held_out))
+        context.progress(f"classifying {len(examples)} examples of the {context.held_out} split")
         chances = _probabilities(context.model, [example.inputs for example in examples], context.processor)
         true = context.processor.targets.encode([example.target for example in examples]).numpy()
         found, labels = judge(chances, true), context.processor.labels

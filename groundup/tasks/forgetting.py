@@ -87,12 +87,13 @@ def before_and_after(context: EvaluationContext, measure: str, score: Score) -> 
 def _sides(
     context: EvaluationContext, base_examples: Callable[[Split], Iterable[Any]], base_processor: LabelProcessor
 ) -> list[_Side]:
-    sources = {"old": (base_examples, base_processor), "new": (context.examples, context.processor)}
-    read = {name: (list(give("train")), list(give("validation"))) for name, (give, _) in sources.items()}
-    trained_on = {_key(example) for known, _ in read.values() for example in known}
+    read = {
+        "old": (list(base_examples("train")), list(base_examples(context.base_held_out)), base_processor),
+        "new": (list(context.examples("train")), list(context.examples(context.held_out)), context.processor),
+    }
+    trained_on = {_key(example) for known, _, _ in read.values() for example in known}
     sides = []
-    for name, (_, processor) in sources.items():
-        known, held_out = read[name]
+    for name, (known, held_out, processor) in read.items():
         unseen = [example for example in held_out if _key(example) not in trained_on]
         sides.append(_Side(name, _thinned(unseen), _thinned(known), processor, len(held_out) - len(unseen)))
     return sides

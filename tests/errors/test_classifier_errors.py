@@ -38,9 +38,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object), y=np.zeros(1))
     with pytest.raises(DataError, match=r"cannot be read as .npz without pickle"):
         read(tmp_path / "objects.npz")
-    np.savez(tmp_path / "names.npz", x_train=np.zeros((2, 2)), y=np.zeros(2))
-    with pytest.raises(DataError, match=r"there is no array 'x'; .*arrays: x_train, y"):
+    np.savez(tmp_path / "names.npz", x1=np.zeros((2, 2)), y=np.zeros(2))
+    with pytest.raises(DataError, match=r"there is no array 'x'; .*arrays: x1, y"):
         read(tmp_path / "names.npz")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "readme.txt").touch()
+    with pytest.raises(DataError, match=r"has no file train\*images\*, as MNIST's layout has it; there: readme.txt"):
+        read(tmp_path / "folder")
     (tmp_path / "x.idx").write_bytes(b"\0\0\x08\x01\0\0\0\0")
     with pytest.raises(DataError, match="nothing says where the labels are"):
         read(tmp_path / "x.idx")
@@ -72,7 +76,8 @@ def test_inputs_and_labels_that_do_not_fit(tmp_path: Path) -> None:
     ("section", "problem"),
     [
         ({"labels_path": "a"}, "labels_path has no effect without path"),
-        ({"path": "a", "validation_labels_path": "b"}, "validation_labels_path has no effect without validation_path"),
+        ({"test_path": "a"}, "test_path has no effect without path"),
+        ({"path": "a", "test_labels_path": "b"}, "test_labels_path has no effect without test_path"),
     ],
 )
 def test_settings_without_effect(section: dict[str, Any], problem: str) -> None:

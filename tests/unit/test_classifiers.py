@@ -66,16 +66,35 @@ def test_an_npz_is_split_by_example(tmp_path: Path) -> None:
     assert sum(card["train"]["labels"].values()) == len(sides["train"])
 
 
-def test_files_held_out_by_name(tmp_path: Path) -> None:
-    pictures, labels = np.zeros((4, 2, 2), np.uint8), np.arange(4, dtype=np.uint8)
-    paths = {name: write_idx(tmp_path / name, v) for name, v in (("x", pictures), ("y", labels))}
-    fewer = {name: write_idx(tmp_path / name, v[:3]) for name, v in (("vx", pictures), ("vy", labels))}
-    source = Arrays(
-        **{"path": str(paths["x"]), "labels_path": str(paths["y"])},
-        **{"validation_path": str(fewer["vx"]), "validation_labels_path": str(fewer["vy"])},
-    )
-    assert len(source.examples("train", tmp_path)) == 4
-    assert [e.target for e in source.examples("validation", tmp_path)] == [0, 1, 2]
+def test_a_test_split_of_its_own(tmp_path: Path) -> None:
+    pictures, labels = np.zeros((40, 2, 2), np.uint8), np.arange(40, dtype=np.uint8) % 4
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    paths = {
+        name: write_idx(folder / name, values)
+        for name, values in (
+            ("train-images-idx3-ubyte.gz", pictures),
+            ("train-labels-idx1-ubyte.gz", labels),
+            ("t10k-images-idx3-ubyte", pictures[:3]),
+            ("t10k-labels-idx1-ubyte", labels[:3]),
+        )
+    }
+    images, names, test_images, test_names = (str(path) for path in paths.values())
+    np.savez(tmp_path / "all.npz", x_train=pictures, y_train=labels, x_test=pictures[:3], y_test=labels[:3])
+    for source in (
+        Arrays(path=str(folder)),
+        Arrays(path=str(tmp_path / "all.npz")),
+        Arrays(path=images, labels_path=names, test_path=test_images, test_labels_path=test_names),
+    ):
+        assert source.splits() == ("train", "validation", "test")
+        sizes = [len(source.examples(split, tmp_path)) for split in ("train", "validation")]
+        assert sum(sizes) == 40
+        assert min(sizes) > 0
+        assert [e.target for e in source.examples("test", tmp_path)] == [0, 1, 2]
+        assert source.card(tmp_path)["test"] == {"examples": 3, "labels": {"0": 1, "1": 1, "2": 1}}
+    without = Arrays(path=images, labels_path=names)
+    assert without.splits() == ("train", "validation")
+    assert without.examples("test", tmp_path) == []
 
 
 @pytest.mark.parametrize("normalise", ["unit", "standard", "none"])
