@@ -93,11 +93,10 @@ class TrainedLayers:
         return self._last if self._every is None else min(self._last, self._first + step // self._every)
 
     def release(self, step: int) -> None:
-        """Let exactly the layers of this step be trained. To be called when the model is in training mode."""
+        """Let exactly the layers of this step be trained, once the model as a whole is in training mode."""
         depth = self.depth(step)
         for below, norm in self._norms:
-            if below > depth:
-                norm.eval()
+            norm.train(below <= depth)
         if self._every is None or depth == self._depth:
             return
         for below, parameter in self._parameters:

@@ -5,6 +5,7 @@ Matrices are decayed, vectors and scalars are not; and where ``layer_decay`` say
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -81,15 +82,15 @@ def depths(names: Sequence[str]) -> dict[str, int]:
     Args:
         names: In the model's own order, in which what is computed first was made first.
     """
-    numbers = {name: int(name.split(".")[1]) for name in names if name.startswith("blocks.")}
+    numbers = {name: int(found[1]) for name in names if (found := re.match(r"blocks\.(\d+)\.", name))}
     place = {number: place for place, number in enumerate(sorted(set(numbers.values()), reverse=True), 1)}
-    found: dict[str, int] = {}
+    depth: dict[str, int] = {}
     seen = False
     for name in names:
         seen = seen or name in numbers
         before = name.startswith(("embed", "positions")) or not (seen or name.startswith("head"))
-        found[name] = place[numbers[name]] if name in numbers else (len(place) + 1 if before else 0)
-    return found
+        depth[name] = place[numbers[name]] if name in numbers else (len(place) + 1 if before else 0)
+    return depth
 
 
 def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizers:
