@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import nn
 
 from groundup.core.errors import RecipeError
-from groundup.core.optimizers import depths
+from groundup.core.optimizers import BLOCK, depths
 from groundup.core.recipe import Init
 
 __all__ = ["TrainedLayers", "freeze_all_but"]
@@ -112,14 +112,14 @@ class TrainedLayers:
 
 def _depths(model: nn.Module, where: str) -> dict[str, int]:
     names = list(model.state_dict(keep_vars=True))
-    if not any(name.startswith("blocks.") for name in names):
+    if not any(map(BLOCK.match, names)):
         problem = f"needs a model that lists its layers in order as 'blocks', and {type(model).__name__} has none"
         raise RecipeError(where, problem, "Remove it, so that the whole model is trained")
     return depths(names)
 
 
 def _count_blocks(found: dict[str, int]) -> int:
-    return max(depth for name, depth in found.items() if name.startswith("blocks."))
+    return max(depth for name, depth in found.items() if BLOCK.match(name))
 
 
 def _has_head(model: nn.Module, found: dict[str, int]) -> bool:

@@ -17,7 +17,9 @@ from groundup.core.errors import RecipeError
 from groundup.core.recipe import Optim
 from groundup.nn.muon import Muon
 
-__all__ = ["Optimizers", "build_optimizers", "depths"]
+__all__ = ["BLOCK", "Optimizers", "build_optimizers", "depths"]
+
+BLOCK = re.compile(r"blocks\.(\d+)\.")  # how the names of a block's tensors begin
 
 
 class Optimizers:
@@ -82,7 +84,7 @@ def depths(names: Sequence[str]) -> dict[str, int]:
     Args:
         names: In the model's own order, in which what is computed first was made first.
     """
-    numbers = {name: int(found[1]) for name in names if (found := re.match(r"blocks\.(\d+)\.", name))}
+    numbers = {name: int(found[1]) for name in names if (found := BLOCK.match(name))}
     place = {number: place for place, number in enumerate(sorted(set(numbers.values()), reverse=True), 1)}
     depth: dict[str, int] = {}
     seen = False
@@ -137,7 +139,7 @@ def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]
 def _lr_factors(decay: float, named: dict[nn.Parameter, str]) -> dict[nn.Parameter, float]:
     if decay == 1:
         return dict.fromkeys(named, 1.0)
-    if not any(name.startswith("blocks.") for name in named.values()):
+    if not any(map(BLOCK.match, named.values())):
         problem = "has no effect: none of the trained parameters lies in one of the model's blocks"
         raise RecipeError("recipe.optim.layer_decay", problem, "Remove it, or train some of the blocks")
     found = depths(list(named.values()))
