@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from groundup.core import devices, registry
 from groundup.core.errors import CheckpointError, RunError
+from groundup.core.finetuning import freeze_all_but
 from groundup.core.interfaces import (
     Batch,
     DataContext,
@@ -146,7 +147,7 @@ def assemble(run: Run, device: torch.device) -> Parts:
         load_weights(model, weights, str(base.folder), new_head=_new_head(base, processor))
     model = cast(Task, recipe.task).wrap(model, processor)
     if recipe.init.train_layers is not None:
-        _freeze_all_but(model, recipe.init.train_layers)
+        freeze_all_but(model, recipe.init.train_layers)
     dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32
     return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data))
 
@@ -180,15 +181,6 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str, *, ne
                 "Use the model section that these weights were trained with",
             )
     model.load_state_dict(weights)
-
-
-def _freeze_all_but(model: nn.Module, layers: int) -> None:
-    """Leave only the last ``layers`` of ``model.blocks`` and what comes after them to be trained."""
-    blocks = list(cast(nn.ModuleList, model.blocks))
-    early = {id(p) for block in blocks[: max(0, len(blocks) - layers)] for p in block.parameters()}
-    for name, parameter in model.named_parameters():
-        if id(parameter) in early or name.startswith(("embed", "positions")):
-            parameter.requires_grad_(False)
 
 
 def open_stream(run: Run, parts: Parts, split: Split) -> Stream:

@@ -291,6 +291,8 @@ class EvaluationContext:
         examples: Raw examples of a split, in the source's order.
         held_out: The split to judge on: the test split where the data has one.
         base: The model and processor this one was fine-tuned from, to compare before and after.
+        base_examples: Raw examples of a split of what the base was trained on.
+        base_held_out: The split to judge on there.
         sequence_length: The context to judge with.
         limit: Judge at most so many examples where each costs a generation.
     """
@@ -300,6 +302,8 @@ class EvaluationContext:
     examples: Callable[[Split], Iterable[Any]]
     sequence_length: int
     base: tuple[nn.Module, Any] | None = None
+    base_examples: Callable[[Split], Iterable[Any]] | None = None
+    base_held_out: Split = "validation"
     held_out: Split = "validation"
     seed: int = 0
     limit: int = 10

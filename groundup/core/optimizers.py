@@ -1,17 +1,25 @@
-"""PyTorch's optimizers, with parameters grouped by one rule: matrices are decayed, vectors and scalars are not."""
+"""PyTorch's optimizers, with parameters grouped by two rules.
+
+Matrices are decayed, vectors and scalars are not; and where ``layer_decay`` says so, lower layers learn more slowly.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from groundup.core.errors import RecipeError
 from groundup.core.recipe import Optim
 from groundup.nn.muon import Muon
 
-__all__ = ["Optimizers", "build_optimizers"]
+__all__ = ["BLOCK", "Optimizers", "build_optimizers", "depths"]
+
+BLOCK = re.compile(r"blocks\.(\d+)\.")  # how the names of a block's tensors begin
 
 
 class Optimizers:
@@ -24,10 +32,10 @@ class Optimizers:
         self.parts, self._names = parts, names
 
     def set_lr(self, lr: float) -> None:
-        """Set the learning rate of every group."""
+        """Set the learning rate of every group: its ``lr_factor`` times ``lr``."""
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group["lr_factor"]
 
     def step(self) -> None:
         """Update every parameter from its gradient."""
@@ -67,30 +75,59 @@ class Optimizers:
             part.state[parameter][key] = own.copy_(value) if own is not value else value.to(parameter.device, copy=True)
 
 
+def depths(names: Sequence[str]) -> dict[str, int]:
+    """Return how far below the output each tensor of a model lies, counted in blocks.
+
+    0 is what comes after the blocks (a last norm, the head), 1 the last of ``blocks``, and so on; what comes before
+    them (embeddings, positions, a stem) lies one below the first. Blocks without a tensor are not counted.
+
+    Args:
+        names: In the model's own order, in which what is computed first was made first.
+    """
+    numbers = {name: int(found[1]) for name in names if (found := BLOCK.match(name))}
+    place = {number: place for place, number in enumerate(sorted(set(numbers.values()), reverse=True), 1)}
+    depth: dict[str, int] = {}
+    seen = False
+    for name in names:
+        seen = seen or name in numbers
+        before = name.startswith(("embed", "positions")) or not (seen or name.startswith("head"))
+        depth[name] = place[numbers[name]] if name in numbers else (len(place) + 1 if before else 0)
+    return depth
+
+
 def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizers:
     """Return the optimizer of a recipe over the named parameters that require a gradient.
 
     Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982) takes the hidden matrices; embeddings, heads, vectors
     and scalars go to AdamW. Its learning rate is matched to AdamW's RMS, so one ``lr`` serves both.
+
+    With ``layer_decay`` d the learning rate of the head stays, that of the k-th block from the top is d**k times as
+    high, and that of the embeddings d**(blocks + 1) times.
+
+    Raises:
+        RecipeError: If ``layer_decay`` has no effect, because no parameter lies in a block.
+
+    Source:
+        Layer-wise rates: Howard and Ruder, 2018 (arXiv:1801.06146), section 3.2; with the head at the full rate as in
+        Clark et al., ELECTRA, 2020 (arXiv:2003.10555), appendix A.
     """
     named = {p: name for name, p in parameters if p.requires_grad}
+    factors = _lr_factors(optim.layer_decay, named)
     matrices = [p for p in named if p.ndim >= 2]
     others = [p for p in named if p.ndim < 2]
     parts: list[torch.optim.Optimizer] = []
+    hidden: list[nn.Parameter] = []
     if optim.name == "muon":
         hidden = [
             p for p in matrices if p.ndim == 2 and not any(word in named[p] for word in ("embed", "positions", "head"))
         ]
         chosen = set(hidden)
         matrices = [p for p in matrices if p not in chosen]
-        parts.append(Muon(hidden, optim.lr, optim.weight_decay))
+    if hidden:
+        parts.append(Muon(_groups(hidden, optim.weight_decay, factors), optim.lr, optim.weight_decay))
     if optim.weight_decay == 0.0:  # one group, one kernel
         matrices, others = [*matrices, *others], []
-    groups = [
-        {"params": params, "weight_decay": decay}
-        for params, decay in ((matrices, optim.weight_decay), (others, 0.0))
-        if params
-    ]
+    groups = [*_groups(matrices, optim.weight_decay, factors), *_groups(others, 0.0, factors)]
     if not groups:
         return Optimizers(parts, named)
     if optim.name == "sgd":
@@ -99,3 +136,21 @@ def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]
         kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
         parts.append(kind(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True))
     return Optimizers(parts, named)
+
+
+def _lr_factors(decay: float, named: dict[nn.Parameter, str]) -> dict[nn.Parameter, float]:
+    if decay == 1:
+        return dict.fromkeys(named, 1.0)
+    if not any(map(BLOCK.match, named.values())):
+        problem = "has no effect: none of the trained parameters lies in one of the model's blocks"
+        raise RecipeError("recipe.optim.layer_decay", problem, "Remove it, or train some of the blocks")
+    found = depths(list(named.values()))
+    return {p: decay ** found[name] for p, name in named.items()}
+
+
+def _groups(
+    parameters: list[nn.Parameter], weight_decay: float, factors: dict[nn.Parameter, float]
+) -> list[dict[str, Any]]:
+    """Return a group for each factor that occurs."""
+    ordered = groupby(sorted(parameters, key=lambda p: -factors[p]), key=lambda p: factors[p])
+    return [{"params": list(same), "weight_decay": weight_decay, "lr_factor": factor} for factor, same in ordered]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,7 @@ from torch import nn
 from groundup.core import devices
 from groundup.core.assembly import cache_folder, load_processor, load_weights
 from groundup.core.errors import RunError
-from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Task
+from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Split, Task
 from groundup.core.records import Evaluation
 from groundup.core.run import Run
 
@@ -76,17 +76,28 @@ class Predictor:
     def evaluate(self, limit: int, progress: Any = lambda message: None) -> Evaluation:
         """Judge the model on its run's held-out split, in fp32, next to the run it was fine-tuned from."""
         recipe = self.run.recipe
-        source = cast(DataSource, recipe.data)
         base = Predictor.load(Path(recipe.init.run), recipe.init.checkpoint) if recipe.init.run else None
         context = EvaluationContext(
             model=self.model,
             processor=self.processor,
-            examples=lambda split: source.examples(split, cache_folder()),
+            examples=_examples(self.run),
             sequence_length=int(getattr(recipe.model, "context_length", 0)),
             base=(base.model, base.processor) if base else None,
-            held_out="test" if "test" in source.splits() else "validation",
+            base_examples=_examples(base.run) if base else None,
+            base_held_out=_held_out(base.run) if base else "validation",
+            held_out=_held_out(self.run),
             seed=recipe.seed,
             limit=limit,
             progress=progress,
         )
         return self.task.evaluate(context)
+
+
+def _examples(run: Run) -> Callable[[Split], Iterable[Any]]:
+    """Return what gives the raw examples of a split of a run's data."""
+    source = cast(DataSource, run.recipe.data)
+    return lambda split: source.examples(split, cache_folder())
+
+
+def _held_out(run: Run) -> Split:
+    return "test" if "test" in cast(DataSource, run.recipe.data).splits() else "validation"

@@ -36,6 +36,7 @@ __all__ = [
 Auto = Literal["auto"]
 Count = Annotated[int, Field(gt=0)]
 Steps = Count | Literal["epoch"]
+Share = Annotated[float, Field(gt=0, lt=1)]
 PLUGINS: tuple[registry.Kind, ...] = ("model", "task", "data", "processor")
 
 
@@ -54,6 +55,7 @@ class Optim(Settings):
         0.0, "Momentum of SGD (Muon uses its own 0.95)", ge=0, lt=1, applies_when={"name": ("sgd",)}
     )
     nesterov: bool = setting(False, "Nesterov's momentum", applies_when={"name": ("sgd",)})
+    layer_decay: float = setting(1.0, "Learning rate of each block over that of the one above it", gt=0, le=1)
     weight_decay: float = setting(0.1, "Decay of matrices; vectors and scalars are never decayed", ge=0)
     clip_norm: float | None = setting(1.0, "Largest gradient norm; null turns clipping off", gt=0)
     schedule: Literal["constant", "linear", "cosine", "wsd"] = setting("cosine", "Shape after the warm-up")
@@ -118,7 +120,10 @@ class Init(Settings):
 
     run: str | None = setting(None, "A run folder; its model, processor and best weights are taken")
     checkpoint: Literal["best", "last"] = setting("last", "Which checkpoint of that run")
-    train_layers: int | None = setting(None, "Train only the last so many layers and the head; null trains all", gt=0)
+    train_layers: int | None = setting(None, "Train only the last so many blocks and the head; null trains all", ge=0)
+    unfreeze_every: Count | Share | None = setting(
+        None, "Begin with the head, add a block each N steps or share of run"
+    )
 
 
 class Machine(Settings):

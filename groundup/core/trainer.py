@@ -17,6 +17,7 @@ from groundup.core.averaging import Averaging
 from groundup.core.best import BestSoFar
 from groundup.core.checkpoint import Checkpoint
 from groundup.core.errors import Interrupted, RunError, TrainingError
+from groundup.core.finetuning import TrainedLayers
 from groundup.core.interfaces import Batch, ModelConfig, Stream
 from groundup.core.meter import Meter, StopRequest
 from groundup.core.objective import Objective, Sums
@@ -63,6 +64,7 @@ class Trainer:
         self.best = BestSoFar(self.recipe.every.best, self.recipe.budget)
         self._validation: Stream | None = None
         self.accumulate = self.recipe.budget.batch_size // cast(int, self.recipe.machine.micro_batch)
+        self.layers = TrainedLayers(self.model, self.recipe.init, self.total_steps, run.event)
         self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
         additive = self.task.additive and cast(ModelConfig, self.recipe.model).additive
         if self.accumulate > 1 and not additive:
@@ -164,6 +166,7 @@ class Trainer:
         self.optimizer.zero_grad()
         machine, micro_batch = self.recipe.machine, cast(int, self.recipe.machine.micro_batch)
         while not self.finished:
+            self.layers.release(self.step)
             objective = Objective(self.task, self._next_batch, self.accumulate)
             for batch in objective.batches:
                 reseed(self.recipe.seed, "dropout", self.step, self.samples_seen)

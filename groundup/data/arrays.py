@@ -27,7 +27,7 @@ from groundup.data.splits import split_of
 __all__ = ["Arrays", "read_idx"]
 
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-_TEST_SHARE, _TEST_SEED = 1 / 6, 1 << 40  # of scikit-learn's digits, whatever the validation split
+_TEST = 1 / 6, 1 << 40  # share and key of scikit-learn's digits that are the test, whatever the validation split
 Table = tuple[NDArray[Any], dict[str, NDArray[Any]]]  # inputs; labels by target, "" where there is one target
 _MOST_CLASSES = 100
 _Keys = tuple[tuple[str, str], ...]
@@ -49,6 +49,11 @@ class Arrays(DataSource):
     labels_keys: dict[str, str] = setting({}, "For several targets, the .npz's array of each; NaN where one is missing")
     validation_fraction: float = setting(0.1, "Share of the examples held out while training", gt=0, lt=1)
     split_seed: int = setting(0, "Another seed holds out other examples", ge=0)
+    labels: tuple[str | int, ...] = setting((), "Keep only examples with these labels; silent: all")
+    only_held_out: bool = setting(False, "Take only what a run with the settings above holds out, to fine-tune on it")
+    final_fraction: float = setting(
+        0.5, "Share of them held out once more, unseen by both", gt=0, lt=1, applies_when={"only_held_out": (True,)}
+    )
     licence: str = setting("", "Licence of the data, for the data card")
 
     @model_validator(mode="after")
@@ -70,22 +75,23 @@ class Arrays(DataSource):
         """Return the examples of a split in the order of the file.
 
         Raises:
-            DataError: If a file cannot be read, or inputs and labels do not fit.
+            DataError: If a file cannot be read, inputs and labels do not fit, or one of ``labels`` does not occur.
         """
         if self.path is None:
             digits = _examples(_digits(), "digits")
-            every = [
-                e for e in digits if (split_of(e.name, _TEST_SHARE, _TEST_SEED) == "validation") == (split == "test")
-            ]
-            if split == "test":
-                return every
-        elif split == "test":
-            test = self._test()
-            return _examples(self._read(test), test[0]) if test else []
+            every = [e for e in digits if (split_of(e.name, *_TEST) == "validation") == (split == "test")]
         else:
-            files = self._train(self.path)
-            every = _examples(self._read(files), files[0])
-        return [e for e in every if split_of(e.name, self.validation_fraction, self.split_seed) == split]
+            files = self._test() if split == "test" else self._train(self.path)
+            every = _examples(self._read(files), files[0]) if files else []
+        if every:
+            _check_labels(self.labels, every)
+        if split != "test":
+            part: Split = "validation" if self.only_held_out else split
+            every = [e for e in every if split_of(e.name, self.validation_fraction, self.split_seed) == part]
+        if split != "test" and self.only_held_out:
+            every = [e for e in every if split_of(f"again {e.name}", self.final_fraction, self.split_seed) == split]
+        kept = {str(label) for label in self.labels}
+        return [e for e in every if str(e.target) in kept] if kept else every
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -221,6 +227,14 @@ def _digits() -> Table:
     path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
     rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
     return rows[:, :-1].reshape(-1, 8, 8), {"": rows[:, -1].astype(np.int64)}
+
+
+def _check_labels(wanted: tuple[str | int, ...], examples: list[Example]) -> None:
+    known = sorted({str(example.target) for example in examples})
+    for label in map(str, wanted):
+        if label not in known:
+            problem = f"label {label!r} does not occur; {did_you_mean(label, known)}known: {', '.join(known[:12])}"
+            raise DataError("recipe.data.labels", problem, "Correct it")
 
 
 def _examples(table: Table, where: str) -> list[Example]:

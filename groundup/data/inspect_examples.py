@@ -95,7 +95,8 @@ def inspect_examples(
 
 def look_at_examples(source: DataSource, task: Task, processor: LabelProcessor, cache: Path) -> ExamplesLook:
     """Return counts, shapes and warnings; every example is counted and read once."""
-    splits, first = [], []
+    splits: list[ClassesSeen] = []
+    first: list[Any] = []
     for split in SPLITS:
         seen = ClassesSeen(split)
         for example in source.examples(split, cache):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class Muon(torch.optim.Muon):
         Jordan et al., Muon, 2024; Liu et al., Muon is Scalable for LLM Training, 2025 (arXiv:2502.16982), section 2.2.
     """
 
-    def __init__(self, params: list[torch.nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(self, params: Iterable[Any], lr: float, weight_decay: float) -> None:
         super().__init__(params, lr=lr, weight_decay=weight_decay, momentum=_MOMENTUM, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ Legend: B examples of a batch, K classes or labels.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,7 @@ from groundup.metrics.calibration import probabilities_of
 from groundup.nn.augment import Augment, Draws, augmented
 from groundup.processors.labelled import with_targets
 from groundup.processors.targets import Classes
+from groundup.tasks.forgetting import before_and_after
 from groundup.tasks.imbalance import ClassWeights, class_weights
 from groundup.tasks.judging import judge_classifier, outputs_of
 
@@ -169,4 +171,13 @@ class Classify(Task):
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Judge a model on the held-out examples: measures with intervals, calibration, and what it gets wrong."""
-        return judge_classifier(context, several=self.labels == "several")
+        several = self.labels == "several"
+        found = judge_classifier(context, several=several)
+        tables = [] if several else before_and_after(context, "accuracy", _accuracy)
+        return dataclasses.replace(found, tables=[*found.tables, *tables])
+
+
+def _accuracy(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:
+    outputs = outputs_of(model, [example.inputs for example in examples], processor)
+    true = processor.targets.encode([example.target for example in examples])
+    return float((torch.as_tensor(outputs).argmax(1) == true).double().mean())

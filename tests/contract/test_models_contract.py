@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.core.interfaces import ModelConfig
+from groundup.core.optimizers import depths
 from groundup.core.registry import lookup, names
 from groundup.core.settings import validate
 from groundup.models.gpt import GPTConfig
@@ -182,6 +183,21 @@ class TestContractOfClassifiers:
             model(torch.randn(4, 3, 4, 4))
         forward = counter.get_total_flops() / 4
         assert config.flops_per_token(1) == pytest.approx(3 * forward, rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "index"), [(n, i) for n in TOKENS | INPUTS for i in range(len((TOKENS | INPUTS)[n]))])
+def test_parts_are_made_in_the_order_in_which_they_are_used(name: str, index: int) -> None:
+    """Fine-tuning tells by it which layers lie below others."""
+    _, model = tiny(name, index)
+    used: list[str] = []
+    for label, part in model.named_modules():
+        for own, _ in list(part.named_parameters(label, recurse=False))[:1] if label else []:
+            part.register_forward_hook(lambda module, inputs, output, own=own: used.append(own))
+    model.eval()(torch.randint(30, (2, 16)) if name in TOKENS else torch.randn(4, 3, 4, 4))
+    found = depths(list(model.state_dict()))
+    order = [found[own] for own in dict.fromkeys(used)]
+    assert order == sorted(order, reverse=True)
+    assert order[-1] == 0
 
 
 @pytest.mark.parametrize("name", names("model"))

@@ -77,6 +77,7 @@ OTHER: dict[str, Any] = {
     "eps": 1e-2,
     "momentum": 0.9,
     "nesterov": True,
+    "layer_decay": 0.5,
     "weight_decay": 0.7,
     "clip_norm": 0.01,
     "schedule": "linear",

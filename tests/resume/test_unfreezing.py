@@ -1,0 +1,47 @@
+"""A run that is stopped while its layers are being released goes on as if it had never stopped, bit by bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import groundup
+
+RECIPE: dict[str, Any] = {
+    **{"name": "digits", "model": {"name": "mlp", "hidden": [12, 10, 8], "norm": "batch", "dropout": 0.1}},
+    **{"task": "classify", "processor": "image", "data": "arrays", "init": {"unfreeze_every": 4}},
+    **{"budget": {"batch_size": 16, "steps": 18}, "every": {"evaluate": 7, "save": 100}},
+    **{"machine": {"device": "cpu", "precision": "fp32", "threads": 1, "compile": False}},
+}
+OPTIMS: list[dict[str, Any]] = [
+    {"name": "adamw", "layer_decay": 0.7},
+    {"name": "adam"},
+    {"name": "sgd", "momentum": 0.9, "lr": 0.05, "layer_decay": 0.7},
+    {"name": "muon", "layer_decay": 0.7},
+]
+
+
+@pytest.mark.parametrize("optim", OPTIMS, ids=lambda optim: str(optim["name"]))
+@pytest.mark.parametrize("stops", [(3,), (4, 9), (8, 12, 13)], ids=str)
+def test_stopped_between_two_releases(optim: dict[str, Any], stops: tuple[int, ...], tmp_path: Path) -> None:
+    recipe = {**RECIPE, "optim": {"lr": 1e-2, **optim}}
+    whole = groundup.trainer(recipe, runs=tmp_path / "whole")
+    expected = list(whole.steps())
+    found = []
+    for stop in (*stops, 18):
+        trainer = groundup.trainer(recipe, runs=tmp_path / "parts")
+        for report in trainer.steps():
+            found.append(report)
+            if report.step + 1 == stop:
+                break
+        trainer.save()
+        trainer.close()
+    whole.close()
+    assert found == expected
+    one, other = whole.state_dict(), trainer.state_dict()
+    for mine, its in ((one.model, other.model), (one.optimizer, other.optimizer)):
+        assert mine.keys() == its.keys()
+        assert all(torch.equal(mine[name], its[name]) for name in mine)
