@@ -51,7 +51,7 @@ class _Heard(NamedTuple):
 
 @data("audio")
 class Audio(DataSource):
-    """Sounds: root/CLASS/*.wav, .flac, .ogg, .mp3, or root/metadata.csv with the columns file_name and label.
+    """Sounds: root/CLASS/*.wav, .flac, .ogg, .mp3, or root/metadata.csv (or .jsonl) with file_name and label.
 
     Folders ``train`` and ``validation`` (or valid, val, dev, test) below the root are the splits. Files with the same
     samples are always on one side.
@@ -103,10 +103,11 @@ class Audio(DataSource):
         placed = self._placed(cache)
         chosen = [file for file, side in placed if side == split]
         if not chosen:
-            named = self._files()[1].validation is not None
+            named = self._split_folders().validation is not None
             raise refuse_empty(split, self.path, None if named else self._drawing())
-        train, held_out = ([f.label for f, side in placed if side == each] for each in ("train", "validation"))
-        refuse_unknown(train, held_out, self.path)
+        if not any(_table_of(file) for file in self._split_folders()[:2] if file is not None):
+            train, held_out = ([f.label for f, side in placed if side == each] for each in ("train", "validation"))
+            refuse_unknown(train, held_out, self.path)
         return [Example(file.name, str(file.path), file.label, str(file.path)) for file in chosen]
 
     def open(self, context: DataContext) -> Stream:
@@ -171,10 +172,8 @@ class Audio(DataSource):
 
     def _files(self) -> tuple[dict[Split, list[Filed]], Folders, int]:
         """Return the files named for each split, sorted; where the splits lie; how many files have no label."""
-        root = Path(self.path).expanduser()
-        folders = split_folders(root, SOUND_KINDS, _TABLES)
+        root, folders = Path(self.path).expanduser(), self._split_folders()
         if folders.validation is not None and self._changed():
-            assert folders.validation is not None
             problem = f"has no effect: the folders train and {folders.validation.name} are the splits"
             raise DataError(f"recipe.data.{self._changed()[0]}", problem, "Remove it, or name another folder")
         files: dict[Split, list[Filed]] = {}
@@ -184,12 +183,15 @@ class Audio(DataSource):
             loose += more
         return files, folders, loose
 
+    def _split_folders(self) -> Folders:
+        return split_folders(Path(self.path).expanduser(), SOUND_KINDS, _TABLES)
+
     def _labelled(self, folder: Path, root: Path) -> tuple[list[Filed], int]:
-        tables = [folder / name for name in _TABLES if (folder / name).is_file()]
-        if not tables:
+        table = _table_of(folder)
+        if table is None:
             return class_files(folder, SOUND_KINDS, root)
         found: dict[Path, Filed] = {}
-        for record in read_records(tables[0], columns=("file_name", self.label_column)):
+        for record in read_records(table, columns=("file_name", self.label_column)):
             path, label = folder / str(record.fields["file_name"]), record.fields[self.label_column]
             problem = ""
             if not path.is_file():
@@ -200,7 +202,7 @@ class Audio(DataSource):
                 problem = f"{record.fields['file_name']} has no label"
             if problem:
                 raise DataError(record.origin, problem, "Correct the row, or remove it")
-            found[path] = Filed(path, Path(os.path.relpath(path, root)).as_posix(), str(label))
+            found[path] = Filed(path, Path(os.path.relpath(path, root)).as_posix(), label)
         inside = sum(p.suffix.lower() in SOUND_KINDS and p not in found for p in folder.rglob("*"))
         return sorted(found.values(), key=lambda file: file.name), inside
 
@@ -219,6 +221,10 @@ class Audio(DataSource):
         partial.write_text(json.dumps(found), encoding="utf-8")
         partial.replace(kept)
         return found
+
+
+def _table_of(folder: Path) -> Path | None:
+    return next((folder / name for name in _TABLES if (folder / name).is_file()), None)
 
 
 def _hear(path: Path) -> _Heard:

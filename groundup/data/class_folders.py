@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from groundup.core.errors import DataError
 
@@ -18,7 +18,7 @@ class Filed(NamedTuple):
 
     path: Path
     name: str
-    label: str
+    label: Any
 
 
 class Folders(NamedTuple):

@@ -99,8 +99,9 @@ def refuse_unknown(train: Iterable[str], validation: Iterable[str], where: str) 
 
 
 def label_counts(examples: Sequence[Example]) -> dict[str, Any]:
-    """Return how many examples there are, in all and of each label."""
-    counted = Counter(str(example.target) for example in examples)
+    """Return how many examples there are, in all and of each label; one with a list of labels counts for each."""
+    targets = (e.target if isinstance(e.target, list) else [e.target] for e in examples)
+    counted = Counter(str(label) for labels in targets for label in labels)
     return {"examples": len(examples), "labels": dict(sorted(counted.items()))}
 
 

@@ -245,8 +245,8 @@ def _key(example: Example) -> str:
 
 
 def _checked_label(value: Any, where: str, column: str) -> Any:
-    if value is None or value == "" or isinstance(value, list | dict) or value != value:
+    if value is None or value == "" or isinstance(value, dict) or value != value:
         shown = "nothing" if value in (None, "") else repr(value)[:60]
-        problem = f"column {column!r} holds {shown}; allowed: a label, as text or a number"
+        problem = f"column {column!r} holds {shown}; allowed: a label, as text or a number, or a list of them"
         raise DataError(where, problem, "Correct the row, or name another column")
     return value

@@ -32,7 +32,7 @@ def read(path: Path, **settings: Any) -> None:
         ("a.csv", "text,label\nx,y,z\n", "row 1 .*: the row has 3 cells and the header 2"),
         ("a.csv", "text,label\nx,\n", "row 1 .*: column 'label' holds nothing; allowed: a label"),
         ("a.jsonl", '{"text": "x", "label": null}\n', "line 1: column 'label' holds nothing; allowed"),
-        ("a.jsonl", '{"text": "x", "label": ["a"]}\n', r"column 'label' holds \['a'\]; allowed: a label"),
+        ("a.jsonl", '{"text": "x", "label": {"a": 1}}\n', r"column 'label' holds \{'a': 1\}; allowed: a label"),
         ("a.jsonl", '{"text": 5, "label": "a"}\n', "line 1: column 'text' is a number"),
         ("a.csv", b"text,label\ncaf\xe9,a\n", r"a.csv: byte 14 \(0xe9\) is not UTF-8"),
         ("a.txt", "x\ty\n", r"the suffix '.txt' is not a kind of file that is read here; allowed: .jsonl"),

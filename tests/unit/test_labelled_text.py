@@ -115,6 +115,11 @@ def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.card(Path())["source"] == "some/reviews"
 
 
+def test_several_labels_are_counted_each(tmp_path: Path) -> None:
+    source = LabelledText(path=jsonl(tmp_path / "a.jsonl", [(t, [x, "all"]) for t, x in ROWS]), folds=4)
+    assert source.card(tmp_path)["train"]["labels"] == {"a": 15, "all": 30, "b": 15}
+
+
 # ------------------------------------------------------------------------------------------------------------ splitting
 def test_the_same_text_is_on_one_side(tmp_path: Path) -> None:
     source = LabelledText(path=jsonl(tmp_path / "a.jsonl", [*ROWS, *[(f" {text}", "a") for text, _ in ROWS]]))

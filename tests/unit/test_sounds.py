@@ -211,6 +211,12 @@ def test_a_table_beside_the_files(tmp_path: Path) -> None:
     assert {e.target for e in source.examples("train", tmp_path)} == {"0", "1"}
     assert sum(len(names) for names in sides(source, tmp_path).values()) == 7
     assert source.card(tmp_path)["without_class"] == 1
+    rows = "".join(f'{{"file_name": "clips/{n}.wav", "label": ["a", "l{n}"]}}\n' for n in range(8))
+    (tmp_path / "metadata.csv").unlink()
+    (tmp_path / "metadata.jsonl").write_text(rows, encoding="utf-8")
+    tagged = Audio(path=str(tmp_path), folds=2)
+    assert tagged.examples("validation", tmp_path)[0].target[0] == "a"
+    assert tagged.card(tmp_path)["train"]["labels"]["a"] == 4
 
 
 def test_unreadable_files_are_set_aside_and_named(tmp_path: Path) -> None:
