@@ -61,7 +61,8 @@ def write_table(path: Path, wheel: Path) -> None:
         for rating in ratings:
             film, user = film_of[rating["item_id"]], user_of[rating["user_id"]]
             has = film["class"].split()
-            cells = [*rating.values(), *(user[name] for name in person), user["zip_code"][:1], film["release_year"]]
+            year = film["release_year"] if film["release_year"].isdigit() else ""
+            cells = [*rating.values(), *(user[name] for name in person), user["zip_code"][:1], year]
             writer.writerow([*cells, *(int(genre in has) for genre in genres)])
 
 
@@ -98,9 +99,8 @@ def boosting(train: list[Any], held_out: list[Any], true: NDArray[np.float64], *
     ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     ids, words = ([names.index(name) for name in group] for group in (IDS, WORDS))
     rest = [n for n in range(len(names)) if n not in (*ids, *words)]
-    inputs[:, rest], unseen[:, rest] = (
-        np.where(x == "", "nan", x).astype(float) for x in (inputs[:, rest], unseen[:, rest])
-    )
+    for side in (inputs, unseen):
+        side[:, rest] = np.where(side[:, rest] == "", "nan", side[:, rest]).astype(float)
     steps: list[Any] = [(ordinal, words), ("passthrough", rest)]
     if encode:
         steps.append((TargetEncoder(target_type="continuous", random_state=0), ids))

@@ -199,50 +199,55 @@ def _read(paths: tuple[str, ...], key: str) -> _Columns:
     table = _Columns({}, [], [], {})
     for path in paths:
         for file in list_files(path, _KINDS):
-            header = _header(file) if file.kind != ".parquet" else None
+            found = _delimited(file) if file.kind != ".parquet" else None
+            _append(table, file, _by_row(file) if found is None else found)
+            count = len(table.values[next(iter(table.values))]) - len(table.names)
             prefix = f"{path}/" if len(paths) > 1 else ""
-            _append(table, file, header, prefix)
+            table.names.extend(f"{prefix}{file.relative}:{number}" for number in range(1, count + 1))
+            table.origins.extend(f"{file.path} row {number}" for number in range(1, count + 1))
     return table
 
 
-def _append(table: _Columns, file: DataFile, header: list[str] | None, prefix: str) -> None:
-    for number, record in enumerate(read_records(file.path, kinds=_KINDS), 1):
-        fields, origin = record.fields, f"{file.path} row {number}"
-        if not table.values:
-            table.values.update({name: [] for name in header or fields})
-        if number == 1 and fields.keys() != table.values.keys():
-            absent = [name for name in table.values if name not in fields]
-            problem = f"has no column {absent[0]!r}" if absent else f"has another column, {_extra(fields, table)!r}"
-            raise DataError(
-                str(file.path), f"{problem}; the first file has {', '.join(table.values)}", "Give each alike"
-            )
-        for name, value in fields.items():
-            table.values[name].append(_kept(table, name, value))
-        table.names.append(f"{prefix}{file.relative}:{number}")
-        table.origins.append(origin)
+def _append(table: _Columns, file: DataFile, found: dict[str, list[Any]]) -> None:
+    if not table.values:
+        table.values.update({name: [] for name in found})
+    absent, extra = (
+        [n for n in one if n not in other] for one, other in ((table.values, found), (found, table.values))
+    )
+    if absent or extra:
+        problem = f"has no column {absent[0]!r}" if absent else f"has another column, {extra[0]!r}"
+        raise DataError(str(file.path), f"{problem}; the first file has {', '.join(table.values)}", "Give each alike")
+    for name, values in found.items():
+        nested = next((n for n, value in enumerate(values) if isinstance(value, list | dict | bytes)), None)
+        if nested is not None:
+            table.nested.setdefault(name, len(table.values[name]) + nested)
+        table.values[name].extend(sys.intern(value) if type(value) is str else value for value in values)
 
 
-def _extra(fields: dict[str, Any], table: _Columns) -> str:
-    return next(name for name in fields if name not in table.values)
-
-
-def _kept(table: _Columns, name: str, value: Any) -> Any:
-    if type(value) is str:
-        return sys.intern(value)
-    if isinstance(value, list | dict | bytes) and name not in table.nested:
-        table.nested[name] = len(table.values[name])
-    return value
-
-
-def _header(file: DataFile) -> list[str]:
+def _delimited(file: DataFile) -> dict[str, list[Any]] | None:
+    """Return the columns of a .csv or .tsv file, or None where a row is amiss."""
     with opened(file) as handle:
-        reader = csv.reader(decoded_lines(file, handle), delimiter="\t" if file.kind == ".tsv" else ",")
-        names = next((cells for cells in reader if cells), [])
-    for name, count in Counter(names).items():
+        reader = csv.reader(decoded_lines(file, handle), delimiter="\t" if file.kind == ".tsv" else ",", strict=True)
+        try:
+            rows = [cells for cells in reader if cells]
+        except csv.Error:
+            return None
+    for name, count in Counter(rows[0] if rows else []).items():
         if count > 1:
             problem = f"the header has {count} columns named {name!r}"
             raise DataError(str(file.path), problem, "Give every column a name of its own")
-    return names
+    if len(rows) < 2 or any(len(cells) != len(rows[0]) for cells in rows):
+        return None
+    return {name: list(values) for name, *values in zip(*rows, strict=True)}
+
+
+def _by_row(file: DataFile) -> dict[str, list[Any]]:
+    """Return the columns of a file read row by row, which says where a row is amiss."""
+    found: dict[str, list[Any]] = {}
+    for record in read_records(file.path, kinds=_KINDS):
+        for name, value in record.fields.items():
+            found.setdefault(name, []).append(value)
+    return found
 
 
 def _missing_column(where: str, name: str, table: _Columns, setting_name: str) -> DataError:

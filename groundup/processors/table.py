@@ -236,7 +236,7 @@ class TableConfig(ProcessorConfig):
         return TableProcessor.load(folder)
 
 
-# ------------------------------------------------------------------------------------------------------- reading columns
+# ------------------------------------------------------------------------------------------------------ reading columns
 @dataclass(frozen=True)
 class _Reader:
     """Takes whole columns out of rows."""

@@ -43,11 +43,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read(path)
     with pytest.raises(DataError, match=r"the file is empty \(0 bytes\)"):
         read(path, "")
-    with pytest.raises(DataError, match="nothing to read: no rows"):
+    with pytest.raises(DataError, match=r"nothing to read: no rows"):
         read(path, "x,y\n")
     with pytest.raises(DataError, match=r"rows.csv row 2 \(ends on line 3\): the row has 3 cells and the header 2"):
         read(path, "x,y\n1,2\n1,2,3\n")
-    with pytest.raises(DataError, match="the header has 2 columns named 'x'. Give every column a name of its own"):
+    with pytest.raises(DataError, match=r"the header has 2 columns named 'x'. Give every column a name of its own"):
         read(path, "x,y,x\n1,2,3\n")
     with pytest.raises(DataError, match=r"the suffix '.xlsx' is not a kind of file .*allowed: .csv, .tsv, .parquet"):
         read(tmp_path / "rows.xlsx", "x")
@@ -80,13 +80,13 @@ def test_a_column_missing_among_held_out_files(tmp_path: Path) -> None:
 
 
 def test_rows_without_a_group(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="rows.csv row 2: group_column 'g' is empty. Give each row its group"):
+    with pytest.raises(DataError, match=r"rows.csv row 2: group_column 'g' is empty. Give each row its group"):
         read(tmp_path / "rows.csv", "g,x,y\na,1,2\n,1,2\n", group_column="g")
 
 
 def test_files_of_different_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
-    for text, problem in (("x\n1\n", "has no column 'y'; the first file has x, y"), ("x,y,z\n1,2,3\n", "column, 'z'")):
+    for text, problem in (("x\n1\n", "no column 'y'; the first file has x, y"), ("x,y,z\n1,2,3\n", "column, 'z'")):
         (tmp_path / "b.csv").write_text(text)
         with pytest.raises(DataError, match=rf"b.csv: has .*{problem}"):
             read(tmp_path)
@@ -124,15 +124,15 @@ def test_settings_without_effect(section: dict[str, Any], problem: str) -> None:
 
 # -------------------------------------------------------------------------------------------------------- the processor
 def test_columns_that_cannot_be_learned() -> None:
-    with pytest.raises(DataError, match="there are no training examples"):
+    with pytest.raises(DataError, match=r"there are no training examples"):
         fit([])
-    with pytest.raises(DataError, match="no column of the training split varies"):
+    with pytest.raises(DataError, match=r"no column of the training split varies"):
         fit([{"x": 1, "c": "a", "rare": "p"}, {"x": 1, "c": "a", "rare": "q"}])
-    with pytest.raises(DataError, match="recipe.processor.numeric: there is no column 'agee'; did you mean 'age'"):
+    with pytest.raises(DataError, match=r"recipe.processor.numeric: there is no column 'agee'; did you mean 'age'"):
         fit([{"age": 1}, {"age": 2}], numeric=("agee",))
-    with pytest.raises(DataError, match="recipe.processor.dates: there is no column 'day'"):
+    with pytest.raises(DataError, match=r"recipe.processor.dates: there is no column 'day'"):
         fit([{"age": 1}, {"age": 2}], dates=("day",))
-    with pytest.raises(RecipeError, match="column 'a' is named 2 times among numeric, categorical and dates"):
+    with pytest.raises(RecipeError, match=r"column 'a' is named 2 times among numeric, categorical and dates"):
         validate(TableConfig, {"numeric": ["a"], "dates": ["a"]}, "recipe.processor")
 
 
@@ -140,16 +140,16 @@ def test_words_among_numbers() -> None:
     columns = {"age": [*range(40), "old"], "ok": ["yes", "no"] * 20 + ["yes"]}
     rows = [Row(columns, n, f"people.csv row {n + 1}") for n in range(41)]
     with pytest.raises(
-        DataError, match="people.csv row 41: column 'age' holds 'old'; .* kind numeric; allowed: a number, or nothing"
+        DataError, match=r"people.csv row 41: column 'age' holds 'old'; .* kind numeric; allowed: a number, or nothing"
     ):
         fit(rows)
     assert fit(rows, categorical=("age",), min_count=1)
     fitted = fit(rows[:-1])
-    with pytest.raises(DataError, match="row 2: column 'ok' holds 'maybe'; .*allowed: true or false"):
+    with pytest.raises(DataError, match=r"row 2: column 'ok' holds 'maybe'; .*allowed: true or false"):
         fitted.encode_inputs([{"age": 3, "ok": "yes"}, {"age": 3, "ok": "maybe"}])
-    with pytest.raises(DataError, match="row 1: column 'day' holds '31.12.2024'; .*allowed: a date in ISO 8601"):
+    with pytest.raises(DataError, match=r"row 1: column 'day' holds '31.12.2024'; .*allowed: a date in ISO 8601"):
         fit([{"day": "31.12.2024"}, {"day": "2024-01-01"}], dates=("day",))
-    with pytest.raises(DataError, match=r"row 1: column 'day' holds 1.7e\+12"):
+    with pytest.raises(DataError, match=r"row 1: column 'day' holds 1700000000000.0; .*seconds since 1970"):
         fit([{"day": 1.7e12}, {"day": 1}], dates=("day",))
 
 
@@ -169,9 +169,9 @@ def test_missing_values_that_are_forbidden() -> None:
 
 def test_rows_that_do_not_fit() -> None:
     fitted = fit([{"age": 1}, {"age": 2}])
-    with pytest.raises(DataError, match="row 2: there is no column 'age'; did you mean 'agee'. columns: agee. Give"):
+    with pytest.raises(DataError, match=r"row 2: there is no column 'age'; did you mean 'agee'. columns: agee. Give"):
         fitted.encode_inputs([{"age": 1}, {"agee": 2}])
-    with pytest.raises(DataError, match="file row 9: there is no column 'age'; columns: x"):
+    with pytest.raises(DataError, match=r"file row 9: there is no column 'age'; columns: x"):
         fitted.encode_inputs([Row({"x": [1]}, 0, "file row 9")])
     with pytest.raises(DataError, match=r"row 1: is 'hello'; allowed: an object of column -> value. Write for example"):
         fitted.encode_inputs(["hello"])
@@ -181,7 +181,7 @@ def test_rows_that_do_not_fit() -> None:
 
 def test_a_damaged_processor(tmp_path: Path) -> None:
     (tmp_path / "processor.json").write_text(json.dumps({"name": "table", "columns": [{"name": "x"}]}))
-    with pytest.raises(DataError, match="is damaged: KeyError 'parts'. Train the run again"):
+    with pytest.raises(DataError, match=r"is damaged: KeyError 'parts'. Train the run again"):
         TableProcessor.load(tmp_path)
 
 
@@ -200,20 +200,20 @@ def test_targets_that_cannot_be_learned() -> None:
         processor = TableConfig().fit(lambda: iter(examples))
         return task.fit_processor(processor, lambda: iter(examples))
 
-    with pytest.raises(DataError, match="the target is 3 in every training example; there is nothing to predict"):
+    with pytest.raises(DataError, match=r"the target is 3 in every training example; there is nothing to predict"):
         prepare(3, "3.0", 3.0)
-    with pytest.raises(DataError, match="target 'b' is 0 in every training example"):
+    with pytest.raises(DataError, match=r"target 'b' is 0 in every training example"):
         prepare({"a": 1, "b": 0}, {"a": 2, "b": 0})
     for wrong, shown in (("high", "'high'"), (None, "None"), ("", "''"), ("inf", "'inf'"), (float("nan"), "nan")):
         with pytest.raises(DataError, match=f"t.csv row 1: the target is {shown}; allowed: a finite number"):
             prepare(1, wrong, 2)
-    with pytest.raises(DataError, match="t.csv row 1: target 'a' is 'x'; allowed: a finite number"):
+    with pytest.raises(DataError, match=r"t.csv row 1: target 'a' is 'x'; allowed: a finite number"):
         prepare({"a": 1}, {"a": "x"})
-    with pytest.raises(DataError, match="t.csv row 2: has 1 targets; allowed: 2, as the training examples have"):
+    with pytest.raises(DataError, match=r"t.csv row 2: has 1 targets; allowed: 2, as the training examples have"):
         prepare([1, 2], [3, 4], [5])
-    with pytest.raises(DataError, match="example 0: the target is 'x'"):
+    with pytest.raises(DataError, match=r"example 0: the target is 'x'"):
         task.encode([Example("0", {"x": 1}, "x")], prepare(1, 2))
     with pytest.raises(
-        RecipeError, match='delta has no effect with objective: "mse"; it applies when objective is "hub'
+        RecipeError, match=r'delta has no effect with objective: "mse"; it applies when objective is "hub'
     ):
         validate(Regress, {"delta": 2.0}, "recipe.task")
