@@ -14,6 +14,7 @@ __all__ = ["draw"]
 
 _SIDE = 520.0
 _LEFT, _TOP = 58.0, 30.0
+_NARROW = 12  # classes that a matrix shows legibly in half the page
 _PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 
 
@@ -32,7 +33,7 @@ def draw(figure: Mapping[str, Any]) -> Markup:
     if not inside:
         return Markup("")
     note = Markup('<p class="quiet">{}</p>').format(figure["note"]) if figure.get("note") else Markup("")
-    wide = " wide" if figure.get("kind") == "pictures" else ""
+    wide = " wide" if figure["kind"] == "pictures" or len(figure["content"].get("labels", ())) > _NARROW else ""
     return Markup('<figure class="chart{}"><figcaption><b>{}</b></figcaption>{}{}</figure>').format(
         wide, figure["title"], inside, note
     )

@@ -248,7 +248,8 @@ def _best(name: str, amounts: Sequence[float | None]) -> float | None:
         return None
     if lower_is_better(name):
         return min(known)
-    return max(known) if name.startswith(("rouge", "accuracy")) or name.endswith("_per_s") else None
+    higher = ("rouge", "accuracy", "balanced_accuracy", "subset_accuracy", "macro_", "micro_", "auroc")
+    return max(known) if name.startswith(higher) or name.endswith("_per_s") else None
 
 
 def _leaf(leaf: Any) -> str:
