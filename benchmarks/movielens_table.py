@@ -127,9 +127,9 @@ def main(wheel: str, overrides: list[str]) -> None:
     show("mean rating", np.full(len(true), ratings.mean()), true, 0.0)
     for name, predict in {
         "user and film biases": lambda: biases(train, held_out),
-        "scikit-learn boosting, ids as numbers": lambda: boosting(train, held_out, ratings, encode=False),
         "scikit-learn boosting, ids as mean ratings": lambda: boosting(train, held_out, ratings, encode=True),
         "ours": lambda: ours(changes, held_out),
+        "scikit-learn boosting, ids as numbers": lambda: boosting(train, held_out, ratings, encode=False),
     }.items():
         begin = time.perf_counter()
         predicted = predict()

@@ -40,7 +40,6 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
         {"hidden": [8], "inputs": 48, "outputs": 5, "norm": "layer", "activation": "gelu", "dropout": 0.1},
         {"hidden": [9], "inputs": 48, "outputs": 5, "norm": "batch", "activation": "tanh"},
         {"hidden": [], "inputs": 48, "outputs": 5},
-        {"hidden": [7], "inputs": 48, "outputs": 5, "category_sizes": [3, 40]},
     ],
     "cnn": [
         {"channels": [4], "hidden": [8], "input_shape": [3, 4, 4], "outputs": 5, "pool": 1},
