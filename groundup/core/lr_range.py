@@ -11,7 +11,7 @@ from typing import Any
 from groundup.core import assembly
 from groundup.core.errors import TrainingError
 from groundup.core.readable import number
-from groundup.core.recipe import dump_recipe, load_recipe
+from groundup.core.recipe import Recipe, dump_recipe, load_recipe
 from groundup.core.report_charts import Series, line_chart
 from groundup.core.run import Run
 from groundup.core.trainer import Trainer
@@ -56,6 +56,23 @@ def tune_learning_rate(
     """
     recipe = load_recipe(source, dict(overrides or {}))
     output = Path(runs) / f"{recipe.name}-tune"
+    rates, means = _losses(recipe, steps, low, high)
+    suggestion = suggest(rates, means)
+    points = [(math.log10(rate), loss) for rate, loss in zip(rates, means, strict=True)]
+    marks = [(math.log10(suggestion), "suggestion")]
+    lines = [Series("loss, running mean", points)]
+    words = "log10 of the learning rate"
+    chart = line_chart("Loss by learning rate", lines, unit="loss", marks=marks, clip_spikes=True, x_label=words)
+    output.mkdir(parents=True, exist_ok=True)
+    cards = [("suggested learning rate", number(suggestion), "a tenth of the rate with the lowest loss")]
+    cards += [("steps", str(len(rates)), f"from {number(rates[0])} to {number(rates[-1])}")]
+    title = f"{recipe.name}: learning-rate range test"
+    page = write_page(output / "lr_range.html", title, cards, [], [chart], dump_recipe(recipe))
+    return {"learning_rate": suggestion, "steps": len(rates), "report": str(page)}
+
+
+def _losses(recipe: Recipe, steps: int, low: float, high: float) -> tuple[list[float], list[float]]:
+    """Train the copy; return the rates and the running means of the loss."""
     budget = recipe.budget.model_copy(update={"steps": steps, "epochs": None, "samples": None})
     optim = recipe.optim.model_copy(update={"average": "none"})
     machine = recipe.machine.model_copy(update={"non_finite": "skip"})
@@ -77,18 +94,7 @@ def tune_learning_rate(
                     break
         finally:
             trainer.close()
-    suggestion = suggest(rates, means)
-    points = [(math.log10(rate), loss) for rate, loss in zip(rates, means, strict=True)]
-    marks = [(math.log10(suggestion), "suggestion")]
-    lines = [Series("loss, running mean", points)]
-    words = "log10 of the learning rate"
-    chart = line_chart("Loss by learning rate", lines, unit="loss", marks=marks, clip_spikes=True, x_label=words)
-    output.mkdir(parents=True, exist_ok=True)
-    cards = [("suggested learning rate", number(suggestion), "a tenth of the rate with the lowest loss")]
-    cards += [("steps", str(len(rates)), f"from {number(rates[0])} to {number(rates[-1])}")]
-    title = f"{recipe.name}: learning-rate range test"
-    page = write_page(output / "lr_range.html", title, cards, [], [chart], dump_recipe(recipe))
-    return {"learning_rate": suggestion, "steps": len(rates), "report": str(page)}
+    return rates, means
 
 
 def suggest(rates: list[float], losses: list[float]) -> float:

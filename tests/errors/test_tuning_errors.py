@@ -73,5 +73,5 @@ def test_without_optuna(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pyt
 
 def test_a_loss_that_never_falls() -> None:
     for losses in ([], [1.0, 1.0, 2.0]):
-        with pytest.raises(TrainingError, match="the loss never fell in . steps, so no rate can be suggested"):
+        with pytest.raises(TrainingError, match=r"the loss never fell in . steps, so no rate can be suggested"):
             suggest([0.1] * len(losses), losses)
