@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from groundup.core import assembly, devices
+from groundup.core import assembly, devices, lr_range, tuning
 from groundup.core.diagnosis import diagnose
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, LabelProcessor, ModelConfig, Task, TextProcessor
@@ -36,9 +36,12 @@ __all__ = [
     "train",
     "train_all",
     "trainer",
+    "tune",
+    "tune_learning_rate",
 ]
 
 RecipeLike = str | Path | dict[str, Any]
+tune, tune_learning_rate = tuning.tune, lr_range.tune_learning_rate
 
 
 def train(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs") -> Run:
@@ -91,6 +94,7 @@ def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
     Raises:
         RunError: If the folder exists and belongs to another recipe or another base; nothing in it is touched.
     """
+    recipe = recipe.model_copy(update={"tune": None})
     folder = Path(runs) / recipe.name
     base = _base_weights(recipe)
     if not folder.exists():

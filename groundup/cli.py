@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +70,22 @@ def train(
             typer.echo(dump_recipe(recipe) + json.dumps(api.describe(recipe), indent=1))
     else:
         api.train_all(recipes, overrides, runs=runs)
+
+
+@app.command()
+def tune(
+    recipe: Path,
+    overrides: Overrides = None,
+    lr_range: Annotated[bool, typer.Option("--lr-range", help="Only try learning rates, in one short run.")] = False,
+    workers: Annotated[int, typer.Option(help="Trials trained at the same time.", min=1)] = 1,
+    runs: RunsFolder = Path("runs"),
+) -> None:
+    """Try the settings of the recipe's tune section; write the best recipe and a report."""
+    from groundup import api
+    from groundup.core.recipe import parse_overrides
+
+    run = api.tune_learning_rate if lr_range else partial(api.tune, workers=workers)
+    typer.echo(json.dumps(run(recipe, parse_overrides(overrides or []), runs=runs), indent=1))
 
 
 @app.command()

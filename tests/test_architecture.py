@@ -22,7 +22,7 @@ PACKAGE = ROOT / "groundup"
 FILES = sorted(PACKAGE.rglob("*.py"))
 PLUGIN_FOLDERS = ("models", "tasks", "data", "processors", "adapters")
 TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
-    (0, ("core.errors", "core.settings", "core.registry", "core.yaml_text", "core.recipe")),
+    (0, ("core.errors", "core.settings", "core.registry", "core.yaml_text", "core.recipe", "core.recipe_sections")),
     (
         1,
         (
@@ -309,6 +309,7 @@ def _names_in(targets: set[str]) -> set[str]:
 COMMAND_LINE = {
     "new": "PATH --kind",
     "train": "[ARGUMENTS] --dry-run --resume --runs",
+    "tune": "RECIPE [OVERRIDES] --lr-range --workers --runs",
     "evaluate": "FOLDERS --checkpoint --limit --again",
     "predict": "RUN [PROMPTS] --checkpoint --max-new-tokens --temperature --top-k --top-p --min-p --repetition-penalty"
     " --stop --seed",

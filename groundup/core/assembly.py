@@ -5,11 +5,14 @@ Plugins are reached through the registry.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +45,7 @@ __all__ = [
     "Parts",
     "assemble",
     "cache_folder",
+    "first_inputs",
     "freeze",
     "load_processor",
     "load_weights",
@@ -207,3 +211,12 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
         augment=augment if split == "train" and task.augments else None,
     )
     return parts.source.open(context)
+
+
+def first_inputs(run: Run, parts: Parts) -> Iterator[dict[str, Any]]:
+    """Yield the model's inputs of the run's first training micro-batches, on its device: an epoch, at most 200."""
+    device = next(parts.model.parameters()).device
+    with contextlib.closing(open_stream(run, parts, "train")) as stream:
+        number = math.ceil(stream.samples_per_epoch / cast(int, run.recipe.machine.micro_batch))
+        for batch in islice(stream, min(number, 200)):
+            yield parts.task.inputs({key: value.to(device) for key, value in batch.items()})

@@ -21,7 +21,16 @@ from groundup.core.allocator import tune_allocator
 from groundup.core.errors import RecipeError
 from groundup.core.recipe import Machine
 
-__all__ = ["autocast", "describe_machine", "eager", "matmul_flops_per_s", "memory_bytes", "prepare", "resolve"]
+__all__ = [
+    "autocast",
+    "compile_layers",
+    "describe_machine",
+    "eager",
+    "matmul_flops_per_s",
+    "memory_bytes",
+    "prepare",
+    "resolve",
+]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 _BF16_ADVANTAGE = 1.5  # autocast itself costs casts: bf16 must multiply this much faster to win a whole step
@@ -116,6 +125,12 @@ def autocast(machine: Machine) -> AbstractContextManager[Any]:
     if machine.precision != "bf16":
         return contextlib.nullcontext()
     return torch.autocast(machine.device, dtype=torch.bfloat16)
+
+
+def compile_layers(model: torch.nn.Module) -> None:
+    """Compile layer by layer where the model lists its layers: equal layers share their code, so the start is quick."""
+    for part in getattr(model, "blocks", None) or [model]:
+        part.compile(dynamic=False)
 
 
 def eager(machine: Machine) -> AbstractContextManager[Any]:

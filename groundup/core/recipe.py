@@ -16,6 +16,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from groundup.core import registry
 from groundup.core.errors import RecipeError, did_you_mean
+from groundup.core.recipe_sections import Tune
 from groundup.core.settings import Settings, setting, validate
 from groundup.core.yaml_text import parse_yaml
 
@@ -159,6 +160,7 @@ class Recipe(Settings):
     budget: Budget = setting(..., "How long to train")
     every: Every = Field(Every(), description="How often to log, evaluate and save")
     machine: Machine = Field(Machine(), description="Device, precision, threads")
+    tune: Tune | None = Field(None, description="What groundup tune tries; nothing to groundup train")
 
     @model_validator(mode="after")
     def _every_step_is_whole(self) -> Recipe:
@@ -278,6 +280,8 @@ def as_dict(recipe: Recipe) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for key in Recipe.model_fields:
         value = getattr(recipe, key)
+        if value is None:
+            continue
         if isinstance(value, Settings):
             name = {"name": type(value).registered_name} if key in PLUGINS else {}
             value = {**name, **value.model_dump(mode="json", exclude=without_effect(value))}

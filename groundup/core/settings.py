@@ -99,7 +99,9 @@ def describe(error: ErrorDetails, cls: type[BaseModel], where: str) -> tuple[str
 
 def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for part in path:
-        annotation = cls.model_fields[str(part)].annotation if str(part) in cls.model_fields else None
+        if str(part) not in cls.model_fields:
+            continue  # a key of a mapping, whose values are the class that was found last
+        annotation = cls.model_fields[str(part)].annotation
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not inner:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from groundup.core import devices
-from groundup.core.assembly import Parts, assemble, load_weights, open_stream
+from groundup.core.assembly import Parts, assemble, first_inputs, load_weights, open_stream
 from groundup.core.averaging import Averaging
 from groundup.core.best import BestSoFar
 from groundup.core.checkpoint import Checkpoint
@@ -60,7 +60,7 @@ class Trainer:
             self.recipe.optim, step, self.total_steps
         )
         self.watch: Callable[[dict[str, Any]], None] = lambda row: None
-        self.averaging = Averaging(self.model, self.recipe, self.total_steps, self._inputs_to_average)
+        self.averaging = Averaging(self.model, self.recipe, self.total_steps, partial(first_inputs, run, self.parts))
         self.best = BestSoFar(self.recipe.every.best, self.recipe.budget)
         self._validation: Stream | None = None
         self.accumulate = self.recipe.budget.batch_size // cast(int, self.recipe.machine.micro_batch)
@@ -75,7 +75,7 @@ class Trainer:
                 "Set micro_batch to budget.batch_size",
             )
         if self.recipe.machine.compile:
-            _compile(self.model)
+            devices.compile_layers(self.model)
 
     def _count_steps(self) -> int:
         budget = self.recipe.budget
@@ -250,13 +250,6 @@ class Trainer:
         self._validation.load_state_dict(self._start)
         return self._validation
 
-    def _inputs_to_average(self) -> Iterator[dict[str, Any]]:
-        """Yield the model's inputs of the first training micro-batches, at most an epoch of them."""
-        with contextlib.closing(open_stream(self.run, self.parts, "train")) as stream:
-            number = math.ceil(self.samples_per_epoch / cast(int, self.recipe.machine.micro_batch))
-            for batch in islice(stream, min(number, 200)):
-                yield self.task.inputs({key: value.to(self.device) for key, value in batch.items()})
-
     # ------------------------------------------------------------------------------------------------------------ state
     def state_dict(self) -> Checkpoint:
         """Return everything that the rest of the run depends on."""
@@ -316,9 +309,3 @@ class Trainer:
             with contextlib.suppress(Exception):
                 if stream is not None:
                     stream.close()
-
-
-def _compile(model: nn.Module) -> None:
-    """Compile layer by layer where the model lists its layers: equal layers share their code, so the start is quick."""
-    for part in getattr(model, "blocks", None) or [model]:
-        part.compile(dynamic=False)

@@ -84,11 +84,15 @@ OTHER: dict[str, Any] = {
     "warmup_steps": 5,
     "final_lr_fraction": 0.9,
     "decay_fraction": 0.9,
+    "average": "ema",
+    "ema_decay": 0.1,
+    "average_from": 0.1,
 }
 CHOICES: list[dict[str, Any]] = [
     *({"name": name} for name in ("adamw", "adam", "muon", "sgd")),
     {"name": "sgd", "momentum": 0.5},
     *({"schedule": schedule} for schedule in ("constant", "linear", "cosine", "wsd")),
+    *({"average": average} for average in ("ema", "swa")),
 ]
 
 
@@ -107,7 +111,7 @@ def final_weights(recipe: dict[str, Any], runs: Path, name: str) -> list[float]:
     trainer = api.trainer(recipe, {"name": name}, runs=runs)
     list(trainer.steps())
     trainer.close()
-    return [float(parameter.detach().double().abs().sum()) for parameter in trainer.model.parameters()]
+    return [float(weights.double().abs().sum()) for weights in trainer.state_dict().model.values()]
 
 
 @pytest.mark.slow

@@ -1,0 +1,51 @@
+"""The recipe's ``tune`` section: which settings ``groundup tune`` varies, and how it judges them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_validator
+
+from groundup.core.settings import Settings, setting
+
+__all__ = ["Dimension", "Tune"]
+
+
+class Dimension(Settings):
+    """The values of one setting: a range from ``low`` to ``high``, or ``choices``."""
+
+    low: int | float | None = setting(None, "Smallest value; whole numbers where low and high are whole")
+    high: int | float | None = setting(None, "Largest value")
+    log: bool = setting(False, "Draw evenly by order of magnitude, as for a learning rate")
+    step: int | float | None = setting(None, "Distance between values", gt=0)
+    choices: tuple[Any, ...] | None = setting(None, "The values themselves: numbers, words, lists", min_length=1)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Dimension:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("takes low and high, or choices. Give one of the two")
+        if self.choices is not None:
+            given = [name for name in ("low", "high", "log", "step") if getattr(self, name)]
+            if given:
+                raise ValueError(f"{given[0]} has no effect beside choices. Remove it")
+            return self
+        assert self.low is not None
+        assert self.high is not None
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}. Exchange or change them")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs a low above 0 and no step. Change low, or remove step or log")
+        return self
+
+
+class Tune(Settings):
+    """What ``groundup tune`` tries. It changes nothing in what ``groundup train`` does."""
+
+    metric: str | None = setting(None, "Metric of the validation that trials are judged by; null: every.best")
+    trials: int = setting(20, "Trials in all, those of earlier starts included", gt=0)
+    seed: int = setting(0, "Decides which values are tried", ge=0)
+    prune: bool = setting(True, "End a trial whose validation is worse than the median of earlier trials at its step")
+    timeout_s: float | None = setting(None, "Begin no trial after so many seconds; null for no limit", gt=0)
+    space: dict[str, Dimension] = setting(
+        ..., "Dotted keys of the recipe, such as optim.lr, and their values", min_length=1
+    )
