@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from groundup.core import assembly, devices, lr_range, tuning
-from groundup.core.diagnosis import diagnose
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, LabelProcessor, ModelConfig, Task, TextProcessor
-from groundup.core.model_folder import WEIGHTS, write_model_card, write_model_folder
+from groundup.core.judged import judge_run
+from groundup.core.model_folder import WEIGHTS, write_model_folder
 from groundup.core.predictor import Predictor
 from groundup.core.recipe import Recipe, as_dict, load_recipe
 from groundup.core.report import write_report
 from groundup.core.run import Run
-from groundup.core.run_record import read_run
 from groundup.core.trainer import Trainer
 from groundup.data.inspect import inspect_source
 from groundup.data.inspect_examples import inspect_examples
@@ -183,7 +180,7 @@ def evaluate(
         The summary: ``{"runs": [...], "report": path, "next": command}``.
     """
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
-    judged = [_judge(folder, checkpoint, limit, again, progress) for folder in folders]
+    judged = [judge_run(folder, checkpoint, limit, again=again, progress=progress) for folder in folders]
     last = Run.open(folders[-1])
     verb = "chat" if last.recipe.task.registered_name == "chat" else "predict"
     prompt = "" if verb == "chat" else " 'Once'"
@@ -192,25 +189,6 @@ def evaluate(
     last.write_json("summary.json", summary)
     write_report(folders, report)
     return summary
-
-
-def _judge(folder: Path, checkpoint: str, limit: int, again: bool, progress: Callable[[str], None]) -> dict[str, Any]:
-    run = Run.open(folder)
-    step = run.pick(checkpoint)
-    stored = run.read_json("evaluation.json")
-    if stored is None or stored["step"] != step or stored["limit"] != limit or again:
-        begin = time.perf_counter()
-        found = Predictor.load(folder, checkpoint).evaluate(limit, progress)
-        seconds = time.perf_counter() - begin
-        stored = {"step": step, "limit": limit, **dataclasses.asdict(found), "evaluation_s": seconds}
-        diagnosis = diagnose(dataclasses.replace(read_run(folder), evaluation=stored))
-        stored["diagnosis"] = dataclasses.asdict(diagnosis) if diagnosis else None
-        run.write_json("evaluation.json", stored)
-        write_model_card(run)
-    else:
-        progress(f"{folder}: judged already at step {step}; re-used")
-    seconds = run.checkpoints.state(step)["elapsed_s"]
-    return {"name": run.recipe.name, "folder": str(folder), "seconds": seconds, "evaluation": stored}
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:

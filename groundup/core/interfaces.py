@@ -42,7 +42,6 @@ Batch = dict[str, Tensor]
 Split = Literal["train", "validation", "test"]
 
 
-# ------------------------------------------------------------------------------------------------------------- parts
 class ModelConfig(Settings, ABC):
     """The recipe's ``model`` section. One file holds the config, the layers, the forward pass and named sizes."""
 
@@ -282,7 +281,6 @@ class DataSource(Settings, ABC):
         return {}
 
 
-# -------------------------------------------------------------------------------------------------------- evaluation
 @dataclass(frozen=True)
 class EvaluationContext:
     """What a task judges a model with.

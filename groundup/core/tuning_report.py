@@ -39,6 +39,8 @@ def write_page(
     """Write a page of cards, tables and charts over a recipe, in the style of run reports, and return its path."""
     section: dict[str, Any] = {
         "id": "run-1",
+        "diagnosis": None,
+        "figures": [],
         "name": title,
         "about": "",
         "folder": str(output.parent),

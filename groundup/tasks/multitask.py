@@ -255,9 +255,9 @@ class Multitask(Task):
         for name, part in self.tasks.items():
             context.progress(f"judging task {name}")
             if name not in self._labelled:
-                reads, texts = context.processor, list(context.examples("validation"))
+                reads, texts = context.processor, list(context.examples(context.held_out))
                 found = Evaluation(judge_next_tokens(context.model, texts, reads.encode_inputs, reads.inputs))
-            elif next(iter(_of_task(context, name).examples("validation")), None) is None:
+            elif next(iter(_of_task(context, name).examples(context.held_out)), None) is None:
                 found = Evaluation({"held_out_examples": 0.0})
             else:
                 found = part.evaluate(_of_task(context, name))
@@ -377,13 +377,12 @@ def _of_task(context: EvaluationContext, name: str) -> EvaluationContext:
         if isinstance(processor.targets, Several) and name in processor.targets.parts:
             base = (_Head(model, name), _part(processor, name))
 
-    def examples(split: Split) -> Iterator[Example]:
-        return _having(name, context.examples(split))
+    def of(examples: Callable[[Split], Iterable[Any]] | None) -> Any:
+        return None if examples is None else lambda split: _having(name, examples(split))
 
-    model = _Head(context.model, name)
-    return dataclasses.replace(
-        context, model=model, processor=_part(context.processor, name), examples=examples, base=base
-    )
+    model, processor, old = _Head(context.model, name), _part(context.processor, name), context.base_examples
+    given = {"examples": of(context.examples), "base_examples": of(old if base else None)}
+    return dataclasses.replace(context, model=model, processor=processor, base=base, **given)
 
 
 def _total(own: Loss, count: float) -> Tensor:

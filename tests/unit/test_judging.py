@@ -218,7 +218,7 @@ def test_a_classifiers_report_and_summary(tmp_path: Path) -> None:
     out = io.StringIO()
     print_summary(summary, Console(file=out, width=100, highlight=False))
     text = out.getvalue()
-    for expected in ("On 172 held-out examples", "95%:", "always guessing the commonest class", "Most confused",
+    for expected in ("On 322 held-out examples", "95%:", "always guessing the commonest class", "Most confused",
                      evaluation["diagnosis"]["verdict"].capitalize()):  # fmt: skip
         assert expected in text
     assert "maximum calibration error" not in text
