@@ -187,6 +187,8 @@ def _apply(raw: dict[str, Any], overrides: dict[str, Any]) -> None:
         *path, last = key.split(".")
         section = raw
         for part in path:
+            if part in PLUGINS and isinstance(section.get(part), str):
+                section[part] = {"name": section[part]}
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
                 raise RecipeError(f"recipe.{key}", f"{part!r} is a value, not a section", "Check the key")

@@ -134,3 +134,8 @@ def test_the_schema_covers_every_plugin() -> None:
     assert {"text", "conversations", "python_docs", "python_questions"} <= names
     models = {each["properties"]["name"]["const"]: each for each in schema["properties"]["model"]["anyOf"]}
     assert models["gpt"]["properties"]["layers"]["description"]
+
+
+def test_an_override_into_a_plugin_given_by_its_name(recipe: dict[str, Any]) -> None:
+    recipe["processor"] = "bpe"
+    assert load_recipe(recipe, {"processor.vocab_size": 300}).processor.vocab_size == 300  # type: ignore[attr-defined]
