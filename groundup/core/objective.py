@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-import torch
 from torch import Tensor
 
 from groundup.core.errors import TrainingError
 from groundup.core.interfaces import Batch, Task
 from groundup.core.records import Loss
+from groundup.core.run import Run
 
-__all__ = ["Objective", "Sums"]
+__all__ = ["Objective", "Sums", "non_finite"]
 
 
 class Sums:
@@ -36,9 +36,10 @@ class Sums:
 class Objective:
     """The loss of one step: take its ``batches``, and give the loss of each to ``of``.
 
-    The trainer divides all gradients once by the first term's count, so a term whose count differs is scaled by the
-    ratio of the two. Both are counts of the whole step. They must be known before the first backward pass: one
-    micro-batch knows its own; several are collected first, where ``Task.counts`` tells what they count.
+    One micro-batch is the whole step: its loss is the mean. Of several the sums are back-propagated, and the trainer
+    divides all gradients once by ``divisor``, the first term's count; a term whose count differs is scaled by the ratio
+    of the two. Both are counts of the whole step. They must be known before the first backward pass, so the
+    micro-batches are collected first, where ``Task.counts`` tells what they count.
 
     Args:
         task: What gives the loss.
@@ -62,29 +63,22 @@ class Objective:
             rest = iter(collected)
         self.batches: Iterator[Batch] = chain([first], rest)
 
-    def of(self, loss: Loss) -> Tensor:
-        """Return what to back-propagate for one micro-batch.
+    def of(self, loss: Loss) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what to back-propagate of one micro-batch: the terms' sums, and what each is multiplied with.
 
         Raises:
             TrainingError: If the counts of the terms differ and nothing tells those of the whole step.
         """
-        if len(loss.terms) == 1:
-            (term,) = loss.terms.values()
-            return term.total if term.weight == 1.0 else term.weight * term.total
         counts = self._counts_of(loss)
-        first = max(next(iter(counts.values())), 1.0)
-        parts = [
-            term.weight * (first / max(counts[name], 1.0)) * term.total  # the ratio is 1 where counts are equal
-            for name, term in loss.terms.items()
-        ]
-        return torch.stack(parts).sum()
+        first = 1.0 if self._number == 1 else max(next(iter(counts.values())), 1.0)
+        totals = [term.total for term in loss.terms.values()]
+        factors = [term.weight * (first / max(counts[name], 1.0)) for name, term in loss.terms.items()]
+        return totals, [total.new_tensor(factor) for total, factor in zip(totals, factors, strict=True)]
 
     def _counts_of(self, loss: Loss) -> dict[str, float]:
         own = {name: term.count.item() for name, term in loss.terms.items()}
-        if self._number == 1:
-            return own
         if self._counts is None:
-            if len(set(own.values())) > 1:
+            if self._number > 1 and len(set(own.values())) > 1:
                 raise TrainingError(
                     f"task {self._task.registered_name}",
                     f"its terms have different counts {own}, and it does not tell those of a whole step",
@@ -98,6 +92,11 @@ class Objective:
                 "Return one for every term of the loss",
             )
         return {name: self._counts[name] for name in own}
+
+    @property
+    def divisor(self) -> float:
+        """What the gradients are still to be divided by, once every loss was given."""
+        return 1.0 if self._number == 1 else max(next(iter(self.sums.values.values()))[1], 1.0)
 
     def means(self) -> dict[str, float]:
         """Return the mean of every term over the step.
@@ -114,3 +113,15 @@ class Objective:
                     "Make both count the same",
                 )
         return {name: total / max(count, 1.0) for name, (total, count) in self.sums.values.items()}
+
+
+def non_finite(run: Run, step: int, loss: float, norm: float, learning_rate: float, samples: int) -> TrainingError:
+    """Return the error that ends a run whose loss or gradient norm is not a number."""
+    last = run.checkpoints.newest_intact()
+    return TrainingError(
+        f"{run.folder} step {step}",
+        f"loss {loss} and gradient norm {norm} are not both finite (learning rate {learning_rate:.3g}, "
+        f"samples up to {samples}); the weights were not updated"
+        + (f", and the checkpoint of step {last} is intact" if last is not None else ""),
+        "Lower optim.lr, lengthen optim.warmup_steps, or set machine.non_finite: skip",
+    )

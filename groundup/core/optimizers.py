@@ -44,8 +44,8 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
+        for parameter in self._names:
+            parameter.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every state tensor as ``"<parameter>/<state>"``."""

@@ -20,7 +20,7 @@ from groundup.core.errors import Interrupted, RunError, TrainingError
 from groundup.core.finetuning import TrainedLayers
 from groundup.core.interfaces import Batch, ModelConfig, Stream
 from groundup.core.meter import Meter, StopRequest
-from groundup.core.objective import Objective, Sums
+from groundup.core.objective import Objective, Sums, non_finite
 from groundup.core.optimizers import build_optimizers
 from groundup.core.progress import ProgressDisplay
 from groundup.core.records import Report
@@ -133,11 +133,12 @@ class Trainer:
         """Whether the last step is done, or early stopping made the one before the last."""
         return self.step >= self.total_steps or self.best.stopped != ""
 
-    def _due(self, every: int | str) -> bool:
+    def _due(self, every: int | str, after: int = 0) -> bool:
+        step = self.step + after
         if isinstance(every, int):
-            return self.step % every == 0 or self.finished
+            return step % every == 0 or step >= self.total_steps or self.finished
         batch_size = self.recipe.budget.batch_size  # a pass ended within the last so many samples
-        return self.step * batch_size % self.samples_per_epoch < batch_size or self.finished
+        return step * batch_size % self.samples_per_epoch < batch_size or step >= self.total_steps or self.finished
 
     def _validate(self, batches: int | None) -> dict[str, Any]:
         metrics = self.evaluate(batches)
@@ -176,8 +177,8 @@ class Trainer:
                     outputs = self.model(**self.task.inputs(batch))
                     # 3. Loss: a SUM over tokens; the mean is taken once, below.
                     loss = self.task.loss(outputs, batch)
-                # 4. Backward: gradients of sums add up over the micro-batches.
-                objective.of(loss).backward()  # type: ignore[no-untyped-call]
+                # 4. Backward: gradients of sums add up over the micro-batches; of a single one, that of its mean.
+                torch.autograd.backward(*objective.of(loss))
                 objective.sums.add(loss)
             # 5. Update: divide once by the global count, clip, and let the optimizer move the weights.
             report = self._update(objective)
@@ -187,36 +188,39 @@ class Trainer:
             # 6. Repeat.
 
     def _next_batch(self) -> Batch:
-        return {key: value.to(self.device, non_blocking=True) for key, value in next(self.stream).items()}
+        batch = next(self.stream)
+        if self.device.type == "cpu":
+            return batch
+        return {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
 
     def _update(self, objective: Objective) -> Report:
         losses = objective.means()
         term, (_, count) = next(iter(objective.sums.values.items()))
         gradients = [p.grad for _, p in self.trained if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item() / max(count, 1.0)
+        clip, norm = self.recipe.optim.clip_norm, math.nan
+        watched = clip is not None or self._looks_at_gradients()
+        if watched:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item() / objective.divisor
         learning_rate = self.learning_rate(self.step)
-        finite = math.isfinite(losses[term]) and math.isfinite(norm)
+        finite = math.isfinite(losses[term]) and (math.isfinite(norm) or not watched)
         if finite:
-            clip = self.recipe.optim.clip_norm
-            scale = min(1.0, clip / (norm + 1e-6)) if clip is not None else 1.0
-            torch._foreach_mul_(gradients, scale / max(count, 1.0))
+            scale = (min(1.0, clip / (norm + 1e-6)) if clip is not None else 1.0) / objective.divisor
+            if scale != 1.0:
+                torch._foreach_mul_(gradients, scale)
             self.optimizer.set_lr(learning_rate)
             self.optimizer.step()
             self.averaging.update(self.step)
         elif self.recipe.machine.non_finite == "stop":
-            self._stop_on_non_finite(losses[term], norm, learning_rate)
+            raise non_finite(self.run, self.step, losses[term], norm, learning_rate, self.samples_seen)
         return Report(
             self.step, losses[term], losses, learning_rate, norm, round(count), self.samples_seen, skipped=not finite
         )
 
-    def _stop_on_non_finite(self, loss: float, norm: float, learning_rate: float) -> None:
-        last = self.run.checkpoints.newest_intact()
-        raise TrainingError(
-            f"{self.run.folder} step {self.step}",
-            f"loss {loss} and gradient norm {norm} are not both finite (learning rate {learning_rate:.3g}, "
-            f"samples up to {self.samples_seen}); the weights were not updated"
-            + (f", and the checkpoint of step {last} is intact" if last is not None else ""),
-            "Lower optim.lr, lengthen optim.warmup_steps, or set machine.non_finite: skip",
+    def _looks_at_gradients(self) -> bool:
+        """Without clipping the norm costs a small model much: it is taken where it is logged, saved or skipped by."""
+        every = self.recipe.every
+        return self.recipe.machine.non_finite == "skip" or any(
+            self._due(each, after=1) for each in (every.log, every.evaluate, every.save)
         )
 
     # ------------------------------------------------------------------------------------------------------- evaluation

@@ -31,12 +31,13 @@ class _Rows(MicroBatches):
         self._rows = np.empty(0, np.int64)
 
     def __getitem__(self, number: int) -> Batch:
-        samples = np.arange(self.layout.micro_batch) + self.layout.first_sample(number)
-        if self.layout.split == "validation":
-            return self.take(samples[samples < self.size])
-        batch = self.take(self._rows_of(int(samples[0]), len(samples)))
+        first, count = self.layout.first_sample(number), self.layout.micro_batch
+        if self.layout.split != "train":
+            return self.take(np.arange(first, min(first + count, self.size)))
+        batch = self.take(self._rows_of(first, count))
         if self.augment is None:
             return batch
+        samples = np.arange(first, first + count)
         partners = scramble(samples, seeding.key(self.layout.seed, "partners")) % np.uint64(self.size)
         return self.augment(batch, samples, lambda: self.take(partners.astype(np.int64)))
 
