@@ -40,7 +40,8 @@ from torch import Tensor, nn
 
 from groundup.core import devices
 from groundup.core.optimizers import build_optimizers
-from groundup.core.recipe import Machine, Optim
+from groundup.core.recipe import Optim
+from groundup.core.recipe_sections import Machine
 from groundup.models.gpt import GPTConfig
 
 __all__ = ["main"]

@@ -19,7 +19,7 @@ import torch
 
 from groundup.core.allocator import tune_allocator
 from groundup.core.errors import RecipeError
-from groundup.core.recipe import Machine
+from groundup.core.recipe_sections import Machine
 
 __all__ = [
     "autocast",

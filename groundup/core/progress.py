@@ -123,11 +123,12 @@ class ProgressDisplay:
         self.console.print(Text(text), soft_wrap=True)
 
     def show(self, row: Mapping[str, Any]) -> None:
-        """Print what a row of metrics.jsonl says above the bar: a validation in one line, a sample with its text."""
-        if row.get("kind") == "evaluate":
+        """Print what a row of metrics.jsonl says above the bar: a validation or test in one line, a sample's text."""
+        split = {"evaluate": "validation", "test": "test"}.get(str(row.get("kind")))
+        if split is not None:
             facts = [f"{label(name)} {_short(x)}" for name, x in row.items() if name != "step" and is_number(x)]
-            self._values["validation_loss"] = row.get("loss")
-            self.message(SEPARATOR.join([f"{self.name} {row['step']}/{self.total_steps} · validation", *facts]))
+            self._values[f"{split}_loss"] = row.get("loss")
+            self.message(SEPARATOR.join([f"{self.name} {row['step']}/{self.total_steps} · {split}", *facts]))
         elif row.get("kind") == "sample":
             written = " ".join(str(row["text"]).split())
             self.message(f"  {row['prompt']}▸{written[:_SAMPLE]}{'…' if len(written) > _SAMPLE else ''}")

@@ -16,7 +16,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from groundup.core import registry
 from groundup.core.errors import RecipeError, did_you_mean
-from groundup.core.recipe_sections import Tune
+from groundup.core.recipe_sections import Machine, Tune
 from groundup.core.settings import Settings, setting, validate
 from groundup.core.yaml_text import parse_yaml
 
@@ -24,7 +24,6 @@ __all__ = [
     "Budget",
     "Every",
     "Init",
-    "Machine",
     "Optim",
     "Recipe",
     "as_dict",
@@ -34,7 +33,6 @@ __all__ = [
     "without_effect",
 ]
 
-Auto = Literal["auto"]
 Count = Annotated[int, Field(gt=0)]
 Steps = Count | Literal["epoch"]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -114,6 +112,7 @@ class Every(Settings):
     sample: int | None = setting(None, "Steps between samples of text; null for none", gt=0)
     sample_prompts: tuple[str, ...] = setting((), "Prompts to sample from")
     keep: int = setting(2, "Checkpoints to keep besides the best", gt=0)
+    test: bool = setting(False, "Judge the data's test split after the last step, once")
 
 
 class Init(Settings):
@@ -125,21 +124,6 @@ class Init(Settings):
     unfreeze_every: Count | Share | None = setting(
         None, "Begin with the head, add a block each N steps or share of run"
     )
-
-
-class Machine(Settings):
-    """What the machine decides. Each 'auto' is measured at the first start and then frozen in the run's recipe."""
-
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute")
-    precision: Literal["auto", "fp32", "bf16", "fp64"] = setting("auto", "Of matrix multiplications; weights stay fp32")
-    compile: bool | Auto = setting(
-        "auto", "Compile the model's layers; auto compiles long runs where a C++ compiler is at hand"
-    )
-    threads: Count | Auto = setting("auto", "CPU threads; auto takes all cores")
-    micro_batch: Count | Auto = setting("auto", "Samples a forward pass; auto takes the whole batch")
-    workers: int = setting(0, "Processes that prepare batches; 0 prepares them inline", ge=0)
-    non_finite: Literal["stop", "skip"] = setting("stop", "What to do when loss or gradient is not a number")
-    deterministic: bool = setting(True, "Use deterministic algorithms where PyTorch offers both")
 
 
 class Recipe(Settings):

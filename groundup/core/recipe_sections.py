@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from groundup.core.settings import Settings, setting
 
-__all__ = ["Dimension", "Tune"]
+__all__ = ["Dimension", "Machine", "Tune"]
+
+Auto = Literal["auto"]
+Count = Annotated[int, Field(gt=0)]
 
 
 class Dimension(Settings):
@@ -49,3 +52,18 @@ class Tune(Settings):
     space: dict[str, Dimension] = setting(
         ..., "Dotted keys of the recipe, such as optim.lr, and their values", min_length=1
     )
+
+
+class Machine(Settings):
+    """What the machine decides. Each 'auto' is measured at the first start and then frozen in the run's recipe."""
+
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute")
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = setting("auto", "Of matrix multiplications; weights stay fp32")
+    compile: bool | Auto = setting(
+        "auto", "Compile the model's layers; auto compiles long runs where a C++ compiler is at hand"
+    )
+    threads: Count | Auto = setting("auto", "CPU threads; auto takes all cores")
+    micro_batch: Count | Auto = setting("auto", "Samples a forward pass; auto takes the whole batch")
+    workers: int = setting(0, "Processes that prepare batches; 0 prepares them inline", ge=0)
+    non_finite: Literal["stop", "skip"] = setting("stop", "What to do when loss or gradient is not a number")
+    deterministic: bool = setting(True, "Use deterministic algorithms where PyTorch offers both")

@@ -16,9 +16,9 @@ from groundup.core.assembly import Parts, assemble, first_inputs, load_weights, 
 from groundup.core.averaging import Averaging
 from groundup.core.best import BestSoFar
 from groundup.core.checkpoint import Checkpoint
-from groundup.core.errors import Interrupted, RunError, TrainingError
+from groundup.core.errors import Interrupted, RecipeError, RunError, TrainingError
 from groundup.core.finetuning import TrainedLayers
-from groundup.core.interfaces import Batch, ModelConfig, Stream
+from groundup.core.interfaces import Batch, ModelConfig, Split, Stream
 from groundup.core.meter import Meter, StopRequest
 from groundup.core.objective import Objective, Sums, non_finite
 from groundup.core.optimizers import build_optimizers
@@ -62,7 +62,7 @@ class Trainer:
         self.watch: Callable[[dict[str, Any]], None] = lambda row: None
         self.averaging = Averaging(self.model, self.recipe, self.total_steps, partial(first_inputs, run, self.parts))
         self.best = BestSoFar(self.recipe.every.best, self.recipe.budget)
-        self._validation: Stream | None = None
+        self._held_out: dict[Split, Stream] = {}
         self.accumulate = self.recipe.budget.batch_size // cast(int, self.recipe.machine.micro_batch)
         self.layers = TrainedLayers(self.model, self.recipe.init, self.total_steps, run.event)
         self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
@@ -91,10 +91,12 @@ class Trainer:
         Raises:
             Interrupted: After Ctrl-C or SIGTERM, once everything was saved.
             TrainingError: If a step went wrong for good.
-            RecipeError: If ``every.best`` is no metric of the task's.
+            RecipeError: If ``every.best`` is no metric of the task's, or ``every.test`` finds no test split.
         """
         if self.recipe.every.best != "loss":
             self.best.check(self.evaluate(1))
+        if self.recipe.every.test and "test" not in self.parts.source.splits():
+            raise RecipeError("recipe.every.test", "the data has no test split of its own", "Remove it")
         every, meter = self.recipe.every, Meter(self.recipe, self.device, self.elapsed_s)
         with (
             StopRequest() as stop,
@@ -109,6 +111,8 @@ class Trainer:
                     values = meter.measure(report, self.step, line=line)
                     display.update(values)
                     rows = [{"kind": "train", **values}, *rows] if line else rows
+                if every.test and self.finished:
+                    rows.append({"kind": "test", "step": self.step, **self.evaluate(split="test")})
                 if every.sample is not None and self._due(every.sample):
                     rows += self._sample(every.sample_prompts)
                 for row in rows:
@@ -225,17 +229,18 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------- evaluation
     @torch.no_grad()
-    def evaluate(self, batches: int | None = None) -> dict[str, float]:
-        """Return the task's metrics on the validation split.
+    def evaluate(self, batches: int | None = None, split: Split = "validation") -> dict[str, float]:
+        """Return the task's metrics on a split.
 
         Args:
             batches: Stop after so many micro-batches; None takes the whole split.
+            split: The validation split, or the test split where the data has one.
         """
         sums, byte_count = Sums(), 0.0
         self.model.eval()
         try:
             with devices.eager(self.recipe.machine), self.averaging.applied():
-                for batch in islice(self._from_the_start(), batches):
+                for batch in islice(self._from_the_start(split), batches):
                     byte_count += self.task.count_bytes(batch, self.parts.processor)
                     on_device = {key: value.to(self.device) for key, value in batch.items()}
                     with devices.autocast(self.recipe.machine):
@@ -246,13 +251,11 @@ class Trainer:
             sums.values["bytes"] = (byte_count, 1.0)
         return self.task.summarise(sums.values)
 
-    def _from_the_start(self) -> Stream:
-        """Return the validation split from its first micro-batch, prepared once."""
-        if self._validation is None:
-            self._validation = open_stream(self.run, self.parts, "validation")
-            self._start = self._validation.state_dict()
-        self._validation.load_state_dict(self._start)
-        return self._validation
+    def _from_the_start(self, split: Split) -> Stream:
+        """Return a held-out split from its first micro-batch, prepared once."""
+        stream = self._held_out[split] = self._held_out.get(split) or open_stream(self.run, self.parts, split)
+        stream.load_state_dict({"samples": 0})
+        return stream
 
     # ------------------------------------------------------------------------------------------------------------ state
     def state_dict(self) -> Checkpoint:
@@ -309,7 +312,6 @@ class Trainer:
 
     def close(self) -> None:
         """Stop the data workers."""
-        for stream in (self.stream, self._validation):
+        for stream in (self.stream, *self._held_out.values()):
             with contextlib.suppress(Exception):
-                if stream is not None:
-                    stream.close()
+                stream.close()

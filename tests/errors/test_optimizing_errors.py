@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+import groundup
 from groundup import api
 from groundup.core.errors import RecipeError, TrainingError
 from groundup.core.objective import Objective
@@ -76,3 +77,8 @@ def test_counts_that_do_not_fit(told: dict[str, float] | None, expected: str) ->
 
     with pytest.raises(TrainingError, match=expected):
         step()
+
+
+def test_a_test_split_that_is_not_there(recipe: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"recipe\.every\.test: the data has no test split of its own\. Remove it"):
+        groundup.train(recipe, {"every.test": True}, runs=tmp_path)

@@ -229,3 +229,12 @@ def test_one_micro_batch_needs_no_counts_and_the_mean_is_right() -> None:
     loss = (outputs**2).sum() / 8 + 0.7 * (outputs.sin().sum(1) * marks).sum() / 17
     (expected,) = torch.autograd.grad(loss, model.weight)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_test_split_is_judged_once_after_the_last_step(digits: dict[str, Any], tmp_path: Path) -> None:
+    run = groundup.train(digits, {"every.test": True, "every.evaluate": 2}, runs=tmp_path)
+    (row,) = rows_of(run.folder, "test")
+    last = run.pick("last")
+    assert row["step"] == last
+    judged = groundup.evaluate(run.folder, checkpoint="last")["runs"][0]["evaluation"]["metrics"]
+    assert row["accuracy"] == pytest.approx(judged["accuracy"])
