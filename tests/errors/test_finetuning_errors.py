@@ -75,6 +75,7 @@ def test_labels_that_do_not_occur(tmp_path: Path) -> None:
         validate(Arrays, {"final_fraction": 0.2}, "recipe.data")
 
 
+@pytest.mark.slow
 def test_old_data_that_is_gone_is_said_and_the_rest_is_judged(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0)
     paths = [tmp_path / name for name in ("old.npz", "new.npz")]

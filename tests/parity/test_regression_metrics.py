@@ -27,6 +27,7 @@ def test_truth_that_does_not_vary(error: float) -> None:
     assert regression_metrics(true + error, true)["r2"] == metrics.r2_score(true, true + error)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_true_value_about_as_often_as_they_say() -> None:
     draws, inside = np.random.default_rng(1), 0
     for trial in range(100):

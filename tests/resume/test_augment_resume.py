@@ -69,6 +69,7 @@ def taken(recipe: dict[str, Any], runs: Path, samples: int, **machine: Any) -> B
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
 
+@pytest.mark.slow
 def test_the_micro_batch_and_workers_change_not_one_bit(recipe: dict[str, Any], tmp_path: Path) -> None:
     whole = taken(recipe, tmp_path, 96, micro_batch=16, workers=0)
     assert set(whole) == {"inputs", "labels", "labels_2", "mix"}

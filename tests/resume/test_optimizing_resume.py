@@ -19,6 +19,7 @@ class _StopError(Exception):
     """Ends a run as if it had been killed."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("average", [{"average": "ema", "ema_decay": 0.7}, {"average": "swa", "average_from": 0.4}])
 @pytest.mark.parametrize("at", [4, 8])
 def test_interrupted_equals_uninterrupted(average: dict[str, Any], at: int, tmp_path: Path) -> None:

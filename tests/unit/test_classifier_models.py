@@ -89,6 +89,7 @@ def test_texts_from_recipe_to_prediction(model: dict[str, Any], texts: Path, tmp
     assert all(json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"positions": "learned", "norm": "layernorm", "vocabulary_multiple": 64}])
 def test_a_classifier_starts_from_a_language_model(
     recipe: dict[str, Any], texts: Path, tmp_path: Path, settings: dict[str, Any]

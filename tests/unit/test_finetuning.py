@@ -266,6 +266,7 @@ def judged(tmp_path: Path, base: dict[str, Any], tuned: dict[str, Any]) -> dict[
     return dict(table)
 
 
+@pytest.mark.slow
 def test_forgetting_is_seen_where_the_head_is_kept(tmp_path: Path) -> None:
     table = judged(
         tmp_path,
@@ -285,6 +286,7 @@ def test_forgetting_is_seen_where_the_head_is_kept(tmp_path: Path) -> None:
     assert "On old data the accuracy went from" in table["note"]
 
 
+@pytest.mark.slow
 def test_with_a_new_head_features_are_compared(tmp_path: Path) -> None:
     table = judged(
         tmp_path,
@@ -304,6 +306,7 @@ def test_with_a_new_head_features_are_compared(tmp_path: Path) -> None:
     assert "The head is another than the base's" in table["note"]
 
 
+@pytest.mark.slow
 def test_examples_that_a_run_was_trained_on_are_left_out(tmp_path: Path) -> None:
     digits = Arrays().examples("train", tmp_path)[:1000]
     path = tmp_path / "digits.npz"

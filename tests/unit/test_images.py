@@ -221,6 +221,7 @@ def test_pixels_and_back_and_saved(tmp_path: Path) -> None:
     assert torch.equal(again.encode_inputs([COLOURS[:, :, 0]])["inputs"][:, 0].isnan(), torch.zeros(1, 6, 5).bool())
 
 
+@pytest.mark.slow
 def test_a_classifier_of_picture_files_from_recipe_to_prediction(tmp_path: Path) -> None:
     root = digit_folders(tmp_path / "root", 400)
     recipe = {

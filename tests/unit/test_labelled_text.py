@@ -189,6 +189,7 @@ def averages() -> Iterator[str]:
     del registry._registered["model"]["test_averages"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", [{"name": "characters"}, {"name": "bpe", "vocab_size": 300}, {"name": "bytes"}])
 def test_a_classifier_from_recipe_to_prediction(tmp_path: Path, averages: str, processor: dict[str, Any]) -> None:
     """Which language a line is in: English of Python's documentation, or the same letters shifted by three."""

@@ -324,6 +324,7 @@ def recipe(folder: Path, **task: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "gradnorm"])
 def test_from_recipe_to_prediction(tmp_path: Path, weighting: str) -> None:
     run = groundup.train(recipe(tmp_path, weighting=weighting), runs=tmp_path)
@@ -348,6 +349,7 @@ def test_from_recipe_to_prediction(tmp_path: Path, weighting: str) -> None:
     assert card["train"]["labels"]["ink"]["different numbers"] > 100
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_another_one(tmp_path: Path) -> None:
     first = groundup.train(recipe(tmp_path, weighting="gradnorm"), {"budget.steps": 2}, runs=tmp_path)
     again = {"init.run": str(first.folder), "name": "again", "budget.steps": 2, "task.weighting": "uncertainty"}

@@ -163,6 +163,7 @@ def test_swa_and_the_statistics_of_batch_norm(digits: dict[str, Any]) -> None:
     assert all(torch.equal(value, seen[-1][name]) for name, value in weights(model).items())
 
 
+@pytest.mark.slow
 def test_what_is_kept_validated_and_predicted_with_is_the_average(digits: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(digits, {"optim.average": "ema"}, runs=tmp_path)
     kept = run.checkpoints.load(12)

@@ -47,6 +47,7 @@ def numbers_of(folder: Path) -> list[int]:
     return sorted(len(path.read_text().splitlines()) for path in (folder / "trials").glob("*/metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_three_trials_and_then_one_more(digits: dict[str, Any], tmp_path: Path) -> None:
     found = api.tune(digits, runs=tmp_path)
     folder = tmp_path / "digits-tune"
@@ -71,6 +72,7 @@ def test_three_trials_and_then_one_more(digits: dict[str, Any], tmp_path: Path) 
     assert len(numbers_of(folder)) == len(before) + 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_tries_the_same_values_and_a_stop_changes_nothing(
     digits: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +94,7 @@ def test_the_same_seed_tries_the_same_values_and_a_stop_changes_nothing(
     assert again["trials"] == 3 + 1  # the stopped one is listed as failed
 
 
+@pytest.mark.slow
 def test_a_trial_worse_than_the_median_is_ended(digits: dict[str, Any], tmp_path: Path) -> None:
     space = {"optim.lr": {"low": 1e-9, "high": 1e-2, "log": True}}
     digits["tune"] = {"metric": "loss", "trials": 9, "space": space}
