@@ -5,8 +5,10 @@ Matrices are decayed, vectors and scalars are not; and where ``layer_decay`` say
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -30,6 +32,8 @@ class Optimizers:
 
     def __init__(self, parts: list[torch.optim.Optimizer], names: dict[nn.Parameter, str]) -> None:
         self.parts, self._names = parts, names
+        # Past the decorators of torch 2.13, which import the compiler (2 s) and record each step for a profiler.
+        self._steps: list[Callable[[Any], object]] = [inspect.unwrap(type(part).step) for part in parts]
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of every group: its ``lr_factor`` times ``lr``."""
@@ -39,8 +43,9 @@ class Optimizers:
 
     def step(self) -> None:
         """Update every parameter from its gradient."""
-        for part in self.parts:
-            part.step()
+        with torch.no_grad():
+            for part, step in zip(self.parts, self._steps, strict=True):
+                step(part)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -111,6 +116,7 @@ def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]
         Layer-wise rates: Howard and Ruder, 2018 (arXiv:1801.06146), section 3.2; with the head at the full rate as in
         Clark et al., ELECTRA, 2020 (arXiv:2003.10555), appendix A.
     """
+    _spare_the_compiler()
     named = {p: name for name, p in parameters if p.requires_grad}
     factors = _lr_factors(optim.layer_decay, named)
     matrices = [p for p in named if p.ndim >= 2]
@@ -136,6 +142,13 @@ def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]
         kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
         parts.append(kind(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True))
     return Optimizers(parts, named)
+
+
+def _spare_the_compiler() -> None:
+    """Let optimizers be made without importing the compiler, only to be left out of what it compiles: 2 to 3 s."""
+    plain = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", None)
+    if plain is not None and "torch._dynamo" not in sys.modules:
+        plain.__dict__.setdefault("__dynamo_disable", plain)
 
 
 def _lr_factors(decay: float, named: dict[nn.Parameter, str]) -> dict[nn.Parameter, float]:

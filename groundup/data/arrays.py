@@ -77,6 +77,11 @@ class Arrays(DataSource):
         Raises:
             DataError: If a file cannot be read, inputs and labels do not fit, or one of ``labels`` does not occur.
         """
+        files = (self.path, self.labels_path, self.test_path, self.test_labels_path)
+        stamps = tuple(Path(f).expanduser().stat().st_mtime_ns for f in files if f and Path(f).expanduser().exists())
+        return _examples_of(self.model_dump_json(), stamps, split)
+
+    def _examples(self, split: Split) -> list[Example]:
         if self.path is None:
             digits = _examples(_digits(), "digits")
             every = [e for e in digits if (split_of(e.name, *_TEST) == "validation") == (split == "test")]
@@ -148,6 +153,12 @@ class Arrays(DataSource):
         if labels_path is None:
             raise DataError(path, "is no .npz, and nothing says where the labels are", "Give labels_path as well")
         return _read_pair(file, Path(labels_path).expanduser(), stamp)
+
+
+@lru_cache(maxsize=6)
+def _examples_of(settings: str, stamps: tuple[int, ...], split: Split) -> list[Example]:
+    """Return a split's examples, made once for the same settings and files: a start asks for them several times."""
+    return Arrays.model_validate_json(settings)._examples(split)
 
 
 def _of_folder(folder: Path, *prefixes: str) -> _Files:

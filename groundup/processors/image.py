@@ -32,6 +32,7 @@ __all__ = ["ImageConfig", "ImageProcessor"]
 Resize = Literal["stretch", "crop", "pad"]
 Shape = tuple[int, int, int]
 _File = tuple[bytes, int, Example]  # hash of its name, its place in the data
+_TOGETHER = 4096  # arrays that are looked at at a time
 _SAMPLE = 2000  # picture files that the scale is learned from
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as ITU-R BT.601 weighs them
 
@@ -78,6 +79,10 @@ class ImageProcessor:
         top, left = self._margins()
         inside = values[:, :, top : top + self.shape[1], left : left + self.shape[2]]
         size = self.shape[1:] if self.resize else None
+        plain = None if self.convert or size else _stacked(inputs)
+        if plain is not None and (1, *plain.shape[1:]) == self.shape:
+            inside[:, 0] = torch.from_numpy(plain)
+            inputs = ()
         for number, each in enumerate(inputs):
             where = _where(each, number)
             pixels = _pixels(each, where, self.shape[0] if self.convert else None, size, self.resize)
@@ -157,11 +162,15 @@ class ImageConfig(ProcessorConfig):
         """
         sums: _Sums | None = None
         files: list[_File] = []
+        arrays: list[tuple[int, Example]] = []
         for number, example in enumerate(texts()):
             if is_picture(example.inputs):
                 _keep(files, number, example)
             else:
-                sums = self._added(sums, number, example)
+                arrays.append((number, example))
+            if len(arrays) == _TOGETHER:
+                sums, arrays = self._all_added(sums, arrays), []
+        sums = self._all_added(sums, arrays)
         for _, number, example in sorted(files, key=lambda file: file[1]):
             sums = self._added(sums, number, example)
         if sums is None:
@@ -175,6 +184,18 @@ class ImageConfig(ProcessorConfig):
             mean, scale = sums.scaling()
         reading: dict[str, Any] = {"resize": self.resize if self.size else None, "convert": self.channels is not None}
         return ImageProcessor(shape, self.pad_to, mean, scale, largest=largest, **reading)
+
+    def _all_added(self, sums: _Sums | None, arrays: list[tuple[int, Example]]) -> _Sums | None:
+        """Return the sums with more arrays in them, all at once where they are grey pictures of one size."""
+        plain = None if self.channels or self.size else _stacked([example.inputs for _, example in arrays])
+        if plain is not None and (sums is None or (1, *plain.shape[1:]) == sums.shape):
+            _, height, width = plain.shape
+            sums = sums or _Sums((1, height, width), np.zeros(1), np.zeros(1))
+            sums.add(plain[None])
+            return sums
+        for number, example in arrays:
+            sums = self._added(sums, number, example)
+        return sums
 
     def _added(self, sums: _Sums | None, number: int, example: Example) -> _Sums:
         """Return the sums with one more picture in them."""
@@ -216,6 +237,14 @@ class _Sums:
         mean = self.totals / self.pixels
         spread = np.sqrt(np.maximum(self.squares / self.pixels - mean**2, 0.0))
         return mean.tolist(), np.where(spread > 0, spread, 1.0).tolist()
+
+
+def _stacked(arrays: Sequence[Any]) -> NDArray[Any] | None:
+    """Return arrays as one (N, H, W) if all are pictures of one grey channel and one size."""
+    first = np.shape(arrays[0]) if len(arrays) else ()
+    if len(first) != 2 or any(not isinstance(each, np.ndarray) or each.shape != first for each in arrays):
+        return None
+    return np.stack(arrays)
 
 
 def _keep(files: list[_File], number: int, example: Example) -> None:
