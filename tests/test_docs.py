@@ -97,6 +97,15 @@ def test_recipes_in_the_documentation_are_valid(page: Path, workplace: Path) -> 
         load_recipe("block.yaml")
 
 
+def test_the_first_models_are_the_recipes() -> None:
+    shown = {yaml.safe_load(block)["name"]: block for block in blocks(ROOT / "docs" / "first_models.md", "yaml")}
+    files = {f"classic-{path.stem.replace('_', '-')}": path for path in (ROOT / "recipes" / "classic").glob("*.yaml")}
+    assert len(shown) == 5
+    for name, block in shown.items():
+        lines = files[name].read_text(encoding="utf-8").splitlines()
+        assert block.splitlines() == [line for line in lines if not line.startswith("#")]
+
+
 def parse_command(words: list[str]) -> None:
     """Parse a command line as typer would, down to the verb, without running it."""
     command: Any = typer.main.get_command(app)
