@@ -11,7 +11,7 @@ from typing import Any, cast
 from groundup.core import assembly, devices, lr_range, tuning
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, LabelProcessor, ModelConfig, Task, TextProcessor
-from groundup.core.judged import judge_run
+from groundup.core.judged import judge_run, next_command
 from groundup.core.model_folder import WEIGHTS, write_model_folder
 from groundup.core.predictor import Predictor
 from groundup.core.recipe import Recipe, as_dict, load_recipe
@@ -182,10 +182,8 @@ def evaluate(
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     judged = [judge_run(folder, checkpoint, limit, again=again, progress=progress) for folder in folders]
     last = Run.open(folders[-1])
-    verb = "chat" if last.recipe.task.registered_name == "chat" else "predict"
-    prompt = "" if verb == "chat" else " 'Once'"
     report = last.folder / "report.html"
-    summary = {"runs": judged, "report": str(report), "next": f"groundup {verb} {last.folder}{prompt}"}
+    summary = {"runs": judged, "report": str(report), "next": next_command(last)}
     last.write_json("summary.json", summary)
     write_report(folders, report)
     return summary

@@ -14,7 +14,10 @@ from groundup.core.predictor import Predictor
 from groundup.core.run import Run
 from groundup.core.run_record import read_run
 
-__all__ = ["judge_run"]
+__all__ = ["judge_run", "next_command"]
+
+_TEXT = "'Once'"
+_INPUTS = {"image": "picture.png", "audio": "sound.wav", "table": """'{"column": "value"}'"""}
 
 
 def judge_run(
@@ -45,3 +48,13 @@ def judge_run(
         progress(f"{folder}: judged already at step {step}; re-used")
     seconds = run.checkpoints.state(step)["elapsed_s"]
     return {"name": run.recipe.name, "folder": str(folder), "seconds": seconds, "evaluation": stored}
+
+
+def next_command(run: Run) -> str:
+    """Return the command that a user is likely to type next: to talk to a run, or to let it predict."""
+    if run.recipe.task.registered_name == "chat":
+        return f"groundup chat {run.folder}"
+    reads = run.recipe.processor.registered_name
+    if reads == "frames":  # which no file holds alone
+        return f"groundup runs compare {run.folder} another_run"
+    return f"groundup predict {run.folder} {_INPUTS.get(reads, _TEXT)}"

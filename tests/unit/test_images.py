@@ -235,3 +235,13 @@ def test_a_classifier_of_picture_files_from_recipe_to_prediction(tmp_path: Path)
     assert groundup.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]["accuracy"] > 0.5
     path = next((root / "3").iterdir())
     assert groundup.predict(run.folder, path) == groundup.predict(run.folder, [str(path)])[0]
+
+
+def test_a_picture_file_means_what_the_array_meant_that_the_processor_was_fitted_to(tmp_path: Path) -> None:
+    digits = np.arange(0, 17, dtype=np.float64)[:16].reshape(1, 4, 4)
+    digits[0, 0, 0] = 16
+    fitted = ImageConfig().fit(lambda: iter([Example("a", digits[0], "x")]))
+    pixels = np.round(digits[0] * 255 / 16).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+    from_file = fitted.encode_inputs([tmp_path / "digit.png"])["inputs"]
+    torch.testing.assert_close(from_file, fitted.encode_inputs([digits[0]])["inputs"], rtol=0, atol=2e-3)

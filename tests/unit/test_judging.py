@@ -221,4 +221,6 @@ def test_a_classifiers_report_and_summary(tmp_path: Path) -> None:
     for expected in ("On 322 held-out examples", "95%:", "always guessing the commonest class", "Most confused",
                      evaluation["diagnosis"]["verdict"].capitalize()):  # fmt: skip
         assert expected in text
+    assert summary["next"].startswith("groundup predict")
+    assert summary["next"].endswith(" picture.png")
     assert "maximum calibration error" not in text
