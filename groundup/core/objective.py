@@ -63,17 +63,15 @@ class Objective:
             rest = iter(collected)
         self.batches: Iterator[Batch] = chain([first], rest)
 
-    def of(self, loss: Loss) -> tuple[list[Tensor], list[Tensor]]:
-        """Return what to back-propagate of one micro-batch: the terms' sums, and what each is multiplied with.
+    def of(self, loss: Loss) -> list[Tensor]:
+        """Return what to back-propagate of one micro-batch: the terms' sums, each times its factor.
 
         Raises:
             TrainingError: If the counts of the terms differ and nothing tells those of the whole step.
         """
         counts = self._counts_of(loss)
         first = 1.0 if self._number == 1 else max(next(iter(counts.values())), 1.0)
-        totals = [term.total for term in loss.terms.values()]
-        factors = [term.weight * (first / max(counts[name], 1.0)) for name, term in loss.terms.items()]
-        return totals, [total.new_tensor(factor) for total, factor in zip(totals, factors, strict=True)]
+        return [term.total * (term.weight * (first / max(counts[name], 1.0))) for name, term in loss.terms.items()]
 
     def _counts_of(self, loss: Loss) -> dict[str, float]:
         own = {name: term.count.item() for name, term in loss.terms.items()}

@@ -182,7 +182,7 @@ class Trainer:
                     # 3. Loss: a SUM over tokens; the mean is taken once, below.
                     loss = self.task.loss(outputs, batch)
                 # 4. Backward: gradients of sums add up over the micro-batches; of a single one, that of its mean.
-                torch.autograd.backward(*objective.of(loss))
+                torch.autograd.backward(objective.of(loss))
                 objective.sums.add(loss)
             # 5. Update: divide once by the global count, clip, and let the optimizer move the weights.
             report = self._update(objective)

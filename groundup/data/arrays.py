@@ -79,24 +79,28 @@ class Arrays(DataSource):
         """
         files = (self.path, self.labels_path, self.test_path, self.test_labels_path)
         stamps = tuple(Path(f).expanduser().stat().st_mtime_ns for f in files if f and Path(f).expanduser().exists())
-        return _examples_of(self.model_dump_json(), stamps, split)
+        return _sides_of(self.model_dump_json(), stamps, split == "test")[split]
 
-    def _examples(self, split: Split) -> list[Example]:
+    def _sides(self, *, test: bool) -> dict[Split, list[Example]]:
+        """Return the test split, or both others."""
         if self.path is None:
             digits = _examples(_digits(), "digits")
-            every = [e for e in digits if (split_of(e.name, *_TEST) == "validation") == (split == "test")]
+            every = [e for e in digits if (split_of(e.name, *_TEST) == "validation") == test]
         else:
-            files = self._test() if split == "test" else self._train(self.path)
+            files = self._test() if test else self._train(self.path)
             every = _examples(self._read(files), files[0]) if files else []
         if every:
             _check_labels(self.labels, every)
-        if split != "test":
-            part: Split = "validation" if self.only_held_out else split
-            every = [e for e in every if split_of(e.name, self.validation_fraction, self.split_seed) == part]
-        if split != "test" and self.only_held_out:
-            every = [e for e in every if split_of(f"again {e.name}", self.final_fraction, self.split_seed) == split]
         kept = {str(label) for label in self.labels}
-        return [e for e in every if str(e.target) in kept] if kept else every
+        wanted = [e for e in every if str(e.target) in kept] if kept else every
+        if test:
+            return {"test": wanted}
+        sides = _parted(wanted, "", self.validation_fraction, self.split_seed)
+        return (
+            _parted(sides["validation"], "again ", self.final_fraction, self.split_seed)
+            if self.only_held_out
+            else sides
+        )
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -155,10 +159,17 @@ class Arrays(DataSource):
         return _read_pair(file, Path(labels_path).expanduser(), stamp)
 
 
-@lru_cache(maxsize=6)
-def _examples_of(settings: str, stamps: tuple[int, ...], split: Split) -> list[Example]:
-    """Return a split's examples, made once for the same settings and files: a start asks for them several times."""
-    return Arrays.model_validate_json(settings)._examples(split)
+@lru_cache(maxsize=4)
+def _sides_of(settings: str, stamps: tuple[int, ...], test: bool) -> dict[Split, list[Example]]:
+    """Return the splits' examples, made once for the same settings and files: a start asks for them several times."""
+    return Arrays.model_validate_json(settings)._sides(test=test)
+
+
+def _parted(examples: Sequence[Example], salt: str, fraction: float, seed: int) -> dict[Split, list[Example]]:
+    sides: dict[Split, list[Example]] = {"train": [], "validation": []}
+    for example in examples:
+        sides[split_of(f"{salt}{example.name}", fraction, seed)].append(example)
+    return sides
 
 
 def _of_folder(folder: Path, *prefixes: str) -> _Files:

@@ -91,7 +91,7 @@ def test_settings_without_effect(section: dict[str, Any], problem: str) -> None:
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(arrays.importlib.util, "find_spec", lambda name: None)
     arrays._digits.cache_clear()
-    arrays._examples_of.cache_clear()
+    arrays._sides_of.cache_clear()
     with pytest.raises(MissingExtraError, match=r"groundup\[classic\]"):
         Arrays().examples("train", tmp_path)
 

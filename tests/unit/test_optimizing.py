@@ -207,7 +207,7 @@ def gradient(task: Any, micro_batch: int) -> tuple[Tensor, dict[str, float]]:
     objective = Objective(task, lambda: next(parts), 8 // micro_batch)
     for batch in objective.batches:
         loss = task.loss(model(batch["x"]), batch)
-        torch.autograd.backward(*objective.of(loss))
+        torch.autograd.backward(objective.of(loss))
         objective.sums.add(loss)
     assert model.weight.grad is not None
     return model.weight.grad / objective.divisor, objective.means()
