@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from groundup.core import registry
-from groundup.core.errors import DataError, RecipeError
+from groundup.core.errors import RecipeError
 from groundup.core.interfaces import Batch, Processor, ProcessorConfig, Targets, TextProcessor
-from groundup.processors.files import read_json, write_json
+from groundup.processors.files import read_json, saved_settings, write_json
 from groundup.processors.targets import Classes, targets_from_json
 
 __all__ = ["Labelled", "LabelledConfig", "with_targets"]
@@ -129,10 +129,7 @@ class LabelledConfig(ProcessorConfig):
         Raises:
             DataError: If processor.json is damaged.
         """
-        saved, inner = read_json(folder / "processor.json"), read_json(folder / "inputs" / "processor.json")
-        try:
+        inner = read_json(folder / "inputs" / "processor.json")
+        with saved_settings(folder) as saved:
             targets, max_length, name = targets_from_json(saved["targets"]), int(saved["max_length"]), inner["name"]
-        except (KeyError, TypeError, ValueError) as error:
-            where = str(folder / "processor.json")
-            raise DataError(where, f"is damaged: {type(error).__name__} {error}", "Train the run again") from None
         return Labelled(registry.lookup("processor", name).load(folder / "inputs"), targets, max_length)

@@ -126,6 +126,8 @@ def test_models_that_do_not_fit_the_data() -> None:
             config.build()
     with pytest.raises(RecipeError, match=r"recipe.model.inputs: is 65, and the data has 64. Use 0"):
         MLPConfig(inputs=65).fit_to(PICTURES)
+    with pytest.raises(RecipeError, match=r"recipe.model.input_shape: is \[3, 8, 8\], and the data has \[1, 8, 8\]"):
+        CNNConfig(input_shape=(3, 8, 8)).fit_to(PICTURES)
     with pytest.raises(RecipeError, match="nothing is left of 8 x 8 pixels after block 2"):
         CNNConfig(channels=(4, 4, 4)).fit_to(PICTURES)
 
