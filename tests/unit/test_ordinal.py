@@ -16,6 +16,7 @@ from rich.console import Console
 
 import groundup
 from groundup import api
+from groundup.core.errors import DataError
 from groundup.core.interfaces import LabelProcessor
 from groundup.core.records import Example
 from groundup.core.summary import print_summary
@@ -25,6 +26,7 @@ from groundup.processors.labelled import Labelled, with_targets
 from groundup.processors.targets import Classes
 from groundup.tasks.classify import Classify, soft_labels
 from groundup.tasks.imbalance import class_weights
+from groundup.tasks.multitask import Multitask
 
 WORDS = ["low", "mid", "high"]
 
@@ -101,6 +103,16 @@ def test_a_base_runs_classes_serve_only_in_the_same_order() -> None:
     assert again.targets.counts == (1, 0, 1, 1)  # type: ignore[attr-defined]
     plain = with_targets(wider, lambda: iter(examples_of(WORDS)), Classes.fit, 0)
     assert plain.labels == wider.labels
+
+
+def test_one_of_several_tasks_may_have_an_order() -> None:
+    rating = {"name": "classify", "labels": "ordered", "order": WORDS}
+    task = Multitask(tasks={"rating": rating, "size": {"name": "regress"}})
+    examples = examples_of([{"rating": word, "size": n} for n, word in enumerate(WORDS)])
+    processor = task.fit_processor(ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples))
+    assert processor.targets.parts["rating"].labels == tuple(WORDS)  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"task rating: recipe.task.order: names 'mid', which no training example is"):
+        task.fit_processor(processor.inputs, lambda: iter([examples[0], examples[2]]))
 
 
 # ------------------------------------------------------------------------------------------------------------- measures
