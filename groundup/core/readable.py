@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 __all__ = [
     "Change",
@@ -13,7 +13,9 @@ __all__ = [
     "beside_guessing",
     "changes",
     "compact",
+    "direction",
     "duration",
+    "guess",
     "is_number",
     "label",
     "lower_is_better",
@@ -23,6 +25,9 @@ __all__ = [
 ]
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_HIGHER = ("accuracy", "auroc", "average_precision", "f1", "r2", "kappa", "rouge_l", "per_s")  # how names end
+_LOWER = {"loss", "losses", "bits", "perplexity", "error", "errors", "mae", "mse", "rmse"}  # words of names
+_GUESSES = {"mean_absolute_error": "always guessing the middle class"}
 _BASELINES = {
     "unigram": "byte frequencies alone",
     "5gram": "byte 5-gram",
@@ -129,9 +134,20 @@ def value(name: str, amount: Any) -> str:
     return number(amount)
 
 
+def direction(name: str) -> Literal["lower", "higher"] | None:
+    """Return which values of a metric are the better ones, or None where its name does not say.
+
+    Of ``task/metric`` only the metric's own name counts, and its end before its words: ``error_code_r2`` is an R2.
+    """
+    own = re.sub(r"(_low_95|_high_95|_bootstrap|_other_question)+$", "", name.rpartition("/")[2])
+    if any(own == end or own.endswith(f"_{end}") for end in _HIGHER):
+        return "higher"
+    return "lower" if _LOWER & set(own.split("_")) else None
+
+
 def lower_is_better(name: str) -> bool:
-    """Return whether a smaller value of this metric is the better one."""
-    return any(word in name for word in ("loss", "bits", "perplexity", "error"))
+    """Return whether a smaller value of this metric is the better one; where nothing is known, a larger one is."""
+    return direction(name) == "lower"
 
 
 def baselines(metrics: dict[str, Any]) -> list[tuple[str, float, bool]]:
@@ -163,12 +179,17 @@ def changes(metrics: dict[str, Any]) -> list[Change]:
 
 
 def beside_guessing(name: str, metrics: dict[str, Any]) -> str:
-    """Return a measure's 95% interval and what always guessing the commonest class reaches, where they are known."""
+    """Return a measure's 95% interval and what always guessing one class reaches, where they are known."""
     low, high = (metrics.get(f"{name}_{end}_95") for end in ("low", "high"))
     guessing = metrics.get(f"baseline_{name}")
     parts = [f"95%: {number(low)} to {number(high)}"] if is_number(low) and is_number(high) else []
-    parts += [f"always guessing the commonest class: {number(guessing)}"] if is_number(guessing) else []
+    parts += [f"{guess(name)}: {number(guessing)}"] if is_number(guessing) else []
     return "; ".join(parts)
+
+
+def guess(name: str) -> str:
+    """Return in words what the baseline of a classifier's measure is."""
+    return _GUESSES.get(name, "always guessing the commonest class")
 
 
 def _against_other(name: str) -> str:

@@ -49,6 +49,9 @@ class Tune(Settings):
     seed: int = setting(0, "Decides which values are tried", ge=0)
     prune: bool = setting(True, "End a trial whose validation is worse than the median of earlier trials at its step")
     timeout_s: float | None = setting(None, "Begin no trial after so many seconds; null for no limit", gt=0)
+    keep: Literal["best", "all"] = setting(
+        "best", "Trials whose checkpoints stay on the disk; recipe and metrics of every trial stay"
+    )
     space: dict[str, Dimension] = setting(
         ..., "Dotted keys of the recipe, such as optim.lr, and their values", min_length=1
     )

@@ -22,6 +22,7 @@ __all__ = ["answer_cards", "highlighted_yaml", "render_page", "write_report"]
 
 SAMPLES_SHOWN = 8
 EVENTS_SHOWN = 60
+_TESTED = 4  # metrics of the test split that are cards
 Row = dict[str, Any]
 
 
@@ -104,7 +105,7 @@ def _cards(record: RunRecord) -> list[tuple[str, str, str]]:
     metrics, cards = record.metrics, []
     if readable.is_number(metrics.get("bits_per_byte")):
         cards.append(("bits per byte, held out", readable.number(metrics["bits_per_byte"]), _beside_xz(metrics)))
-    for name in ("answer_bits_per_byte", "rouge_l", "accuracy"):
+    for name in ("answer_bits_per_byte", "rouge_l", "accuracy", "mean_absolute_error", "quadratic_weighted_kappa"):
         if readable.is_number(metrics.get(name)):
             remark = _beside_base(name, metrics) or readable.beside_guessing(name, metrics)
             cards.append((readable.label(name), readable.number(metrics[name]), remark))
@@ -112,7 +113,16 @@ def _cards(record: RunRecord) -> list[tuple[str, str, str]]:
     if validation:
         step, best = min(validation, key=lambda point: point[1])
         cards.append(("best validation loss", readable.number(best), f"at step {readable.number(step)}"))
-    return cards + _speed_cards(record)
+    return cards + _test_cards(record) + _speed_cards(record)
+
+
+def _test_cards(record: RunRecord) -> list[tuple[str, str, str]]:
+    """What the last step's weights reached on the test split, where ``every.test`` asked for it."""
+    found = record.test_metrics
+    remark = f"on the test split, at step {readable.number(record.test[-1]['step'])}" if found else ""
+    return [
+        (f"test {readable.label(name)}", readable.value(name, found[name]), remark) for name in list(found)[:_TESTED]
+    ]
 
 
 def _speed_cards(record: RunRecord) -> list[tuple[str, str, str]]:

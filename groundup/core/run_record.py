@@ -23,7 +23,7 @@ class RunRecord:
     """The files of a run as plain values; whatever is missing or unreadable is empty.
 
     Attributes:
-        train, evaluate, sample, event: The rows of ``metrics.jsonl`` by kind, without those that a resume repeated.
+        train, evaluate, test, sample, event: The rows of ``metrics.jsonl`` by kind, less those that a resume repeated.
         unreadable_lines: Lines of ``metrics.jsonl`` that are not JSON, such as a last line cut off by a crash.
     """
 
@@ -36,6 +36,7 @@ class RunRecord:
     evaluation: Row
     train: list[Row] = field(default_factory=list)
     evaluate: list[Row] = field(default_factory=list)
+    test: list[Row] = field(default_factory=list)
     sample: list[Row] = field(default_factory=list)
     event: list[Row] = field(default_factory=list)
     unreadable_lines: int = 0
@@ -45,6 +46,15 @@ class RunRecord:
         """The metrics of ``evaluation.json``."""
         metrics = self.evaluation.get("metrics")
         return metrics if isinstance(metrics, dict) else {}
+
+    @property
+    def test_metrics(self) -> dict[str, float]:
+        """What ``every.test`` found at the run's end; the metric that checkpoints are chosen by first."""
+        every = self.recipe.get("every")
+        best = str(every.get("best")) if isinstance(every, dict) else ""
+        row = self.test[-1] if self.test else {}
+        found = {name: float(value) for name, value in row.items() if name != "step" and is_number(value)}
+        return dict(sorted(found.items(), key=lambda pair: pair[0] != best))
 
     @property
     def tables(self) -> list[Row]:
@@ -121,7 +131,7 @@ def read_run(folder: Path) -> RunRecord:
         evaluation=_json(folder / "evaluation.json"),
         unreadable_lines=unreadable,
         event=[row for row in rows if row.get("kind") == "event"],
-        **{kind: _without_repeats(rows, kind) for kind in ("train", "evaluate", "sample")},
+        **{kind: _without_repeats(rows, kind) for kind in ("train", "evaluate", "test", "sample")},
     )
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from groundup.core.errors import RunError
-from groundup.core.readable import compact, duration, label, lower_is_better, number, value
+from groundup.core.readable import compact, direction, duration, label, number, value
 from groundup.core.report import render_page
 from groundup.core.report_charts import Series, line_chart, smoothed
 from groundup.core.run_record import RunRecord, is_run, read_run
@@ -52,6 +52,7 @@ class RunSummary:
     tokens: float | None
     loss: float | None
     validation_loss: float | None
+    test_loss: float | None
     bits_per_byte: float | None
     seconds: float | None
     changed: float
@@ -112,6 +113,7 @@ def _summary(record: RunRecord) -> RunSummary:
         tokens=record.last("train", record.unit),
         loss=record.last("train", "loss"),
         validation_loss=record.last("evaluate", "loss"),
+        test_loss=record.test_metrics.get("loss"),
         bits_per_byte=_results(record).get("bits_per_byte"),
         seconds=record.last("train", "elapsed_s"),
         changed=written[0].stat().st_mtime if written else 0.0,
@@ -162,6 +164,7 @@ def _results(record: RunRecord) -> dict[str, float]:
         "training_loss": record.last("train", "loss"),
         "validation_loss": record.last("evaluate", "loss"),
         "best_validation_loss": min((amount for _, amount in validation), default=None),
+        **{f"test_{name}": amount for name, amount in record.test_metrics.items()},
         "bits_per_byte": record.last("evaluate", "bits_per_byte"),
         unit: record.last("train", unit),
         f"{unit}_per_s": rates[len(rates) // 2] if rates else None,
@@ -203,14 +206,15 @@ def runs_table(summaries: Sequence[RunSummary]) -> RenderableType:
     table.add_column("run", overflow="fold", style="cyan", min_width=22)
     for title in ("model", "task", "state"):
         table.add_column(title, no_wrap=True)
-    for title in ("step", "loss", "validation", "bits/byte", "time", "changed"):
+    tested = any(run.test_loss is not None for run in summaries)
+    for title in ("step", "loss", "validation", *(["test"] if tested else []), "bits/byte", "time", "changed"):
         table.add_column(title, justify="right", no_wrap=True)
     for run in summaries:
         table.add_row(
             *(Text(text) for text in (str(run.folder), run.model, run.task, run.state, number(run.step))),
             *(
                 MISSING if amount is None else number(amount)
-                for amount in (run.loss, run.validation_loss, run.bits_per_byte)
+                for amount in (run.loss, run.validation_loss, *([run.test_loss] if tested else []), run.bits_per_byte)
             ),
             duration(run.seconds) if run.seconds else MISSING,
             datetime.fromtimestamp(run.changed).strftime("%m-%d %H:%M"),
@@ -246,10 +250,8 @@ def _best(name: str, amounts: Sequence[float | None]) -> float | None:
     known = [amount for amount in amounts if amount is not None]
     if len(set(known)) < 2 or name.startswith(("base_", "baseline_")) or name.endswith("_other_question"):
         return None
-    if lower_is_better(name):
-        return min(known)
-    higher = ("rouge", "accuracy", "balanced_accuracy", "subset_accuracy", "macro_", "micro_", "auroc")
-    return max(known) if name.startswith(higher) or name.endswith("_per_s") else None
+    better = direction(name)
+    return None if better is None else min(known) if better == "lower" else max(known)
 
 
 def _leaf(leaf: Any) -> str:

@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from groundup.core.readable import baselines, changes, duration, is_number, label, number, value
+from groundup.core.readable import baselines, changes, duration, guess, is_number, label, number, value
 
 __all__ = ["print_summary"]
 
@@ -20,6 +20,7 @@ CELL = 300  # characters of a cell that are looked at; the column then cuts them
 PROSE = 200  # characters of a text that has the width to itself
 _CLASSIFIER = (
     *("accuracy", "subset_accuracy", "baseline_accuracy", "training_accuracy", "training_subset_accuracy"),
+    *("mean_absolute_error", "baseline_mean_absolute_error", "quadratic_weighted_kappa"),
     *("top_5_accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "macro_average_precision"),
     *("auroc", "macro_auroc", "log_loss", "expected_calibration_error"),
 )
@@ -115,7 +116,8 @@ def _classifier(metrics: Mapping[str, Any]) -> RenderableType | None:
         if is_number(metrics.get(name)):
             low, high = (metrics.get(f"{name}_{end}_95") for end in ("low", "high"))
             sure = f"95%: {number(low)} to {number(high)}" if is_number(low) and is_number(high) else ""
-            words = "always guessing the commonest class" if name == "baseline_accuracy" else label(name)
+            guessed = name.removeprefix("baseline_") if name.startswith("baseline_") else ""
+            words = guess(guessed) if guessed else label(name)
             style = "bold green" if name in _CLASSIFIER[:2] else ""
             table.add_row(Text(words, style), Text(value(name, metrics[name]), style), Text(sure))
     return table

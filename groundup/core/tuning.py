@@ -1,7 +1,8 @@
 """Search for better settings: trials of a recipe with Optuna, resumable, in parallel, the poor ones ended early.
 
 Everything is in ``runs/NAME-tune``: ``study.jsonl`` (Optuna's journal), ``trials/`` with a run for each trial,
-``best.yaml`` and ``report.html``.
+``best.yaml`` and ``report.html``. Of the trials that have ended only the best one's run keeps its checkpoints, unless
+``tune.keep`` is ``all``.
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import shutil
+import signal
+import sys
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 from groundup.core import assembly
-from groundup.core.errors import GroundupError, MissingExtraError, RecipeError, RunError
+from groundup.core.errors import GroundupError, Interrupted, MissingExtraError, RecipeError, RunError, in_words
+from groundup.core.meter import StopRequest
 from groundup.core.readable import lower_is_better
 from groundup.core.recipe import Recipe, dump_recipe, load_recipe
 from groundup.core.recipe_sections import Dimension, Tune
 from groundup.core.run import Run
+from groundup.core.run_record import read_run
 from groundup.core.seeding import key
 from groundup.core.trainer import Trainer
 from groundup.core.tuning_report import Trial, write_tuning_report
@@ -28,6 +35,7 @@ from groundup.core.tuning_report import Trial, write_tuning_report
 __all__ = ["tune"]
 
 Source = str | Path | dict[str, Any]
+Lock = AbstractContextManager[Any]
 
 
 class _PrunedError(Exception):
@@ -40,6 +48,8 @@ def tune(
     """Try settings of the recipe's ``tune.space``, and write the best trial's recipe and a report.
 
     Started again, it goes on: finished trials count, and one that was interrupted is trained on from where it stood.
+    Then the trials, their values and which of them are ended early are those of a search that was never stopped; with
+    several workers they depend on who was first.
 
     Args:
         source: A YAML file or a dictionary.
@@ -48,11 +58,13 @@ def tune(
         workers: Processes that train trials at the same time.
 
     Returns:
-        ``metric``, ``value``, ``settings``, ``trials`` (how many), ``recipe`` and ``report`` (their paths).
+        ``metric``, ``value``, ``settings``, ``trials`` (how many), ``run`` (the best trial's folder), ``recipe`` and
+        ``report`` (their paths).
 
     Raises:
         RecipeError: If there is no ``tune`` section, or a value of its space is none of the recipe's.
         RunError: If no trial succeeded.
+        Interrupted: After Ctrl-C or SIGTERM, once the trials at work were saved.
         MissingExtraError: If Optuna is not installed.
     """
     overrides = dict(overrides or {})
@@ -66,14 +78,9 @@ def tune(
     _check_same(folder, recipe)
     _put_back(_study(folder, recipe))
     if workers == 1:
-        _work(source, overrides, folder)
+        _work(source, overrides, folder, nullcontext())
     else:
-        context = multiprocessing.get_context("spawn")
-        processes = [context.Process(target=_work, args=(source, overrides, folder)) for _ in range(workers)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
+        _work_together(source, overrides, folder, workers)
     return _conclude(source, overrides, folder)
 
 
@@ -88,8 +95,8 @@ def _metric(recipe: Recipe) -> str:
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
-    """A study is of one recipe and one space; only trials, timeout and workers may change."""
-    changeable = {"trials": 1, "timeout_s": None}
+    """A study is of one recipe and one space; only trials, timeout, keep and workers may change."""
+    changeable = {"trials": 1, "timeout_s": None, "keep": "best"}
     asked = dump_recipe(
         recipe.model_copy(update={"about": "", "tune": _settings(recipe).model_copy(update=changeable)})
     )
@@ -126,37 +133,122 @@ def _study(folder: Path, recipe: Recipe) -> Any:
 
 
 def _put_back(study: Any) -> None:
-    """Trials that were interrupted are tried again with the same values, and so go on in the same run."""
+    """Trials that a kill or Ctrl-C left behind are tried again with the same values, and so go on in the same run."""
+    for trial in study.get_trials(deepcopy=False, states=(_optuna().trial.TrialState.RUNNING,)):
+        _retry(study, trial)
+
+
+def _retry(study: Any, trial: Any) -> None:
+    """End a trial without an error of its own, and put its values first in the queue."""
+    study.tell(trial.number, state=_optuna().trial.TrialState.FAIL)
+    study.enqueue_trial(trial.params or trial.system_attrs.get("fixed_params", {}))
+
+
+def _begun(study: Any) -> list[Any]:
+    """Return the trials that count: all but those that wait, and those that were interrupted and are tried again."""
     states = _optuna().trial.TrialState
-    for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-        study.tell(trial.number, state=states.FAIL)
-        study.enqueue_trial(trial.params)
+    found = study.get_trials(deepcopy=False)
+    return [t for t in found if t.state != states.WAITING and (t.state != states.FAIL or "error" in t.user_attrs)]
 
 
-def _work(source: Source, overrides: dict[str, Any], folder: Path) -> None:
-    """Train trials until there are as many as the recipe asks for."""
-    optuna, begin = _optuna(), time.monotonic()
+def _work_together(source: Source, overrides: dict[str, Any], folder: Path, workers: int) -> None:
+    """Train trials in several processes; a signal is passed on, and every process saves before it ends."""
+    context = multiprocessing.get_context("spawn")
+    arguments = (source, overrides, folder, context.Lock())
+    processes = [context.Process(target=_work_alone, args=arguments) for _ in range(workers)]
+    with StopRequest() as stop:
+        for process in processes:
+            process.start()
+        told = False
+        while any(process.is_alive() for process in processes):
+            for process in processes:
+                process.join(0.1)
+            if stop.requested == "SIGTERM" and not told:  # Ctrl-C reaches every process of the terminal by itself
+                told = True
+                for process in processes:
+                    process.terminate()
+    if stop.requested or any(process.exitcode == Interrupted.exit_code for process in processes):
+        problem = f"stopped by {stop.requested or 'a signal'}; everything is saved"
+        raise Interrupted(str(folder), problem, "Start the same command again to go on")
+
+
+def _work_alone(source: Source, overrides: dict[str, Any], folder: Path, lock: Lock) -> None:
+    """Be one of several workers: say what went wrong in a line and by the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an error, which lets go of the lock
+    try:
+        _work(source, overrides, folder, lock)
+    except (GroundupError, KeyboardInterrupt) as error:
+        words, code = in_words(error)
+        if words and not isinstance(error, Interrupted):
+            print(words, file=sys.stderr)
+        sys.exit(code)
+
+
+def _work(source: Source, overrides: dict[str, Any], folder: Path, lock: Lock) -> None:
+    """Train trials until there are as many as the recipe asks for. The lock lets one worker at a time begin or end."""
+    begin, states = time.monotonic(), _optuna().trial.TrialState
     recipe = load_recipe(source, overrides)
-    study, settings, states = _study(folder, recipe), _settings(recipe), optuna.trial.TrialState
+    study, settings = _study(folder, recipe), _settings(recipe)
     while settings.timeout_s is None or time.monotonic() - begin < settings.timeout_s:
-        counted = (states.RUNNING, states.COMPLETE, states.PRUNED)
-        if len(study.get_trials(deepcopy=False, states=counted)) >= settings.trials:
+        with lock:
+            trial = _next_trial(study, settings)
+        if trial is None:
             return
-        number = len(study.get_trials(deepcopy=False))
-        study.sampler = optuna.samplers.TPESampler(seed=key(settings.seed, "tune", number) % 2**32)
-        trial = study.ask()
-        chosen = {name: _suggest(trial, name, dimension) for name, dimension in settings.space.items()}
+        value, state = None, states.COMPLETE
         try:
-            value = _train(source, {**overrides, **chosen}, folder, trial)
+            value = _train(source, {**overrides, **_values(trial, recipe)}, folder, trial)
         except _PrunedError:
-            study.tell(trial, state=states.PRUNED)
+            state = states.PRUNED
+        except Interrupted:
+            with lock:
+                _retry(study, trial)
+            raise
         except GroundupError as error:
+            state = states.FAIL
             trial.set_user_attr("error", str(error))
-            study.tell(trial, state=states.FAIL)
-            if error.exit_code == 130 or len(study.get_trials(states=(states.FAIL,))) >= settings.trials:
+            if len([t for t in _begun(study) if "error" in t.user_attrs]) >= settings.trials:
+                study.tell(trial, state=state)
                 raise
-        else:
-            study.tell(trial, value)
+        with lock:
+            study.tell(trial, value, state=state)
+            if settings.keep == "best":
+                _remove_checkpoints(study, folder)
+
+
+def _next_trial(study: Any, settings: Tune) -> Any:
+    """Return a trial with its values, or None where there are enough; its sampler is a function of seed and number."""
+    optuna = _optuna()
+    counted = [trial for trial in _begun(study) if trial.state != optuna.trial.TrialState.FAIL]
+    if len(counted) >= settings.trials:
+        return None
+    study.sampler = optuna.samplers.TPESampler(seed=key(settings.seed, "tune", len(_begun(study))) % 2**32)
+    trial = study.ask()
+    for name, dimension in settings.space.items():
+        _suggest(trial, name, dimension)
+    digest = hashlib.sha256(json.dumps(trial.params, sort_keys=True).encode()).hexdigest()[:12]
+    running = [other for other in _alike(study, trial) if other.state == optuna.trial.TrialState.RUNNING]
+    trial.set_user_attr("run", f"trial-{digest}" + (f"-{trial.number}" if running else ""))  # never two in one folder
+    return trial
+
+
+def _alike(study: Any, trial: Any) -> list[Any]:
+    """Return the other trials of the same values."""
+    return [t for t in study.get_trials(deepcopy=False) if t.params == trial.params and t.number != trial.number]
+
+
+def _run_of(trial: Any, folder: Path) -> Path:
+    return folder / "trials" / Path(trial.user_attrs["run"]).name
+
+
+def _remove_checkpoints(study: Any, folder: Path) -> None:
+    """Remove the checkpoints of the trials that have ended, except the best one's."""
+    states = _optuna().trial.TrialState
+    found = [trial for trial in _begun(study) if "run" in trial.user_attrs]
+    needed = {_run_of(trial, folder) for trial in found if trial.state == states.RUNNING}
+    if any(trial.state == states.COMPLETE for trial in found):
+        needed.add(_run_of(study.best_trial, folder))
+    for place in {_run_of(trial, folder) for trial in found} - needed:
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)
 
 
 def _suggest(trial: Any, name: str, dimension: Dimension) -> Any:
@@ -169,19 +261,28 @@ def _suggest(trial: Any, name: str, dimension: Dimension) -> Any:
 
 
 def _train(source: Source, chosen: dict[str, Any], folder: Path, trial: Any) -> float:
-    """Train one trial, from where its run stands, and return the metric's best value."""
-    name = f"trial-{hashlib.sha256(json.dumps(trial.params, sort_keys=True).encode()).hexdigest()[:12]}"
-    recipe = load_recipe(source, chosen)
+    """Train one trial, from where its run stands, and return the metric's best value.
+
+    Of values that were tried before, the outcome is known.
+    """
+    states = _optuna().trial.TrialState
+    known = [other for other in _alike(trial.study, trial) if other.state in (states.COMPLETE, states.PRUNED)]
+    if known:
+        for step, value in known[0].intermediate_values.items():
+            trial.report(value, step)
+        if known[0].state == states.PRUNED:
+            raise _PrunedError
+        return float(known[0].value)
+    place = _run_of(trial, folder)
+    name, recipe = place.name, load_recipe(source, chosen)
     recipe = recipe.model_copy(
         update={
             "name": name,
             "tune": None,
-            "every": recipe.every.model_copy(update={"best": _metric(recipe), "keep": 1}),
+            "every": recipe.every.model_copy(update={"best": _metric(recipe), "keep": 1, "test": False}),
         }
     )
-    place = folder / "trials" / name
     run = Run.open(place) if (place / "recipe.yaml").is_file() else Run.create(recipe, folder / "trials")
-    trial.set_user_attr("run", str(run.folder))
     trainer = Trainer(assembly.freeze(run))
 
     def report(row: dict[str, Any]) -> None:
@@ -193,7 +294,10 @@ def _train(source: Source, chosen: dict[str, Any], folder: Path, trial: Any) -> 
 
     trainer.watch = report
     try:
-        trainer.resume()
+        if trainer.resume():  # what it had reached counts when trials are compared at a step
+            for step, value in read_run(run.folder).points("evaluate", recipe.every.best):
+                if step <= trainer.step:
+                    trial.report(value, int(step))
         trainer.fit()
     finally:
         trainer.close()
@@ -222,12 +326,13 @@ def _conclude(source: Source, overrides: dict[str, Any], folder: Path) -> dict[s
         Trial(
             trial.number, trial.state.name.lower(), trial.value, _values(trial, recipe), dict(trial.intermediate_values)
         )
-        for trial in found
-        if trial.state in (states.COMPLETE, states.PRUNED, states.FAIL) and trial.params
+        for trial in _begun(study)
+        if trial.state != states.RUNNING
     ]
     importance = _importance(study) if len({trial.value for trial in done}) > 1 else {}
     report = write_tuning_report(folder, recipe.name, _metric(recipe), trials, importance, text)
     result = {"metric": _metric(recipe), "value": float(study.best_value), "settings": chosen}
+    result["run"] = str(_run_of(study.best_trial, folder))
     return {**result, "trials": len(trials), "recipe": str(path), "report": str(report)}
 
 

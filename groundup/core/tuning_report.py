@@ -95,7 +95,8 @@ def write_tuning_report(
         note = "Share of the variation between trials that a setting explains, alone and with others (fANOVA)."
         shares = [[key, f"{100 * share:.0f}%"] for key, share in importance.items()]
         tables.insert(0, {"title": "Importance", "columns": ["setting", "share"], "rows": shares, "note": note})
-    cards = [(f"best {label(metric)}", number(value), f"trial {best.number}")]
+    better = "less is better" if lower else "more is better"
+    cards = [(f"best {label(metric)}", number(value), f"trial {best.number}; {better}")]
     cards += [(key, _cell(chosen), "") for key, chosen in best.settings.items()]
     cards.append(("trials", str(len(trials)), f"{sum(t.state == 'pruned' for t in trials)} ended early"))
     return write_page(folder / "report.html", f"{name}: tuning", cards, tables, charts, recipe)

@@ -31,6 +31,7 @@ from groundup.data.held_out import (
     refuse_unknown,
 )
 from groundup.data.indexed import open_indexed_stream
+from groundup.data.origin import changed
 
 __all__ = ["Audio"]
 
@@ -91,8 +92,7 @@ class Audio(DataSource):
         return Drawing(self.validation_fraction, self.split_seed, self.folds, self.fold)
 
     def _changed(self) -> list[str]:
-        names = ("validation_fraction", "folds", "fold", "split_seed", "group")
-        return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+        return changed(self, "validation_fraction", "folds", "fold", "split_seed", "group")
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the sounds of a split, sorted by name; inputs are paths.

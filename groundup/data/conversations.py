@@ -22,7 +22,7 @@ from groundup.core.settings import setting
 from groundup.data.chat_formats import ChatFormat, recognise, to_messages
 from groundup.data.cleaning import text_digest
 from groundup.data.files import ROW_KINDS
-from groundup.data.origin import Origin, no_examples, problem_with_origin
+from groundup.data.origin import Origin, changed, no_examples, problem_with_origin
 from groundup.data.packing import Packing
 from groundup.data.splits import split_of
 from groundup.data.token_stream import open_token_stream
@@ -62,8 +62,8 @@ class ConversationSource(DataSource):
 
     @model_validator(mode="after")
     def _one_origin(self) -> ConversationSource:
-        drawing = [name for name in ("validation_fraction", "split_seed") if self._is_changed(name)]
-        if problem := problem_with_origin(self._origin(), (), drawing):
+        drawing = changed(self, "validation_fraction", "split_seed")
+        if problem := problem_with_origin(Origin.of(self), (), drawing):
             raise ValueError(problem)
         return self
 
@@ -78,12 +78,12 @@ class ConversationSource(DataSource):
             empty = False
             yield conversation
         if empty:
-            raise no_examples(split, self._origin().name, self.validation_fraction)
+            raise no_examples(split, Origin.of(self).name, self.validation_fraction)
 
     def open(self, context: DataContext) -> Stream:
         """Return the packed micro-batches of a split; see ``DataSource.open``."""
         settings = self.model_dump_json(exclude={"packing", "licence"})
-        key = hashlib.sha256(f"{_FORMAT}\0{settings}\0{self._origin().key(ROW_KINDS)}".encode()).hexdigest()[:24]
+        key = hashlib.sha256(f"{_FORMAT}\0{settings}\0{Origin.of(self).key(ROW_KINDS)}".encode()).hexdigest()[:24]
         examples = partial(self.examples, context.split, context.cache)
         return open_token_stream(examples, f"conversations-{key}-{context.split}", context, self.packing)
 
@@ -95,7 +95,7 @@ class ConversationSource(DataSource):
             str(split): _counts(self._side(split, notes if split == "train" else Counter())) for split in splits
         }
         return {
-            "source": self._origin().name,
+            "source": Origin.of(self).name,
             "licence": self.licence or "not stated",
             **counts,
             "left_out": {reason: notes[reason] for reason in ("invalid", "question_in_validation")},
@@ -104,24 +104,9 @@ class ConversationSource(DataSource):
             },
         }
 
-    def _is_changed(self, name: str) -> bool:
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
-
-    def _origin(self) -> Origin:
-        return Origin(
-            self.path,
-            self.validation_path,
-            self.dataset,
-            self.subset,
-            self.dataset_split,
-            self.validation_split,
-            self.revision,
-            self.streaming,
-        )
-
     def _side(self, split: Split, notes: Counter[str]) -> Iterator[Conversation]:
         """Yield one side; ``notes`` counts what was met on the way."""
-        if not self._origin().has_validation:
+        if not Origin.of(self).has_validation:
             for conversation in self._read("train", notes):
                 if split_of(conversation.group, self.validation_fraction, self.split_seed) == split:
                     yield conversation
@@ -137,7 +122,7 @@ class ConversationSource(DataSource):
                 yield conversation
 
     def _read(self, split: Split, notes: Counter[str]) -> Iterator[Conversation]:
-        records = self._origin().records(split, kinds=ROW_KINDS)
+        records = Origin.of(self).records(split, kinds=ROW_KINDS)
         for record in islice(records, self.limit_conversations):
             row = {name: value for name, value in record.fields.items() if value is not None}
             form: ChatFormat | None = recognise(list(row)) if self.format == "auto" else self.format

@@ -20,6 +20,7 @@ from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.held_out import Drawing, draw, label_counts, lengths_of, problem_with_drawing, refuse_empty
 from groundup.data.indexed import open_indexed_stream
+from groundup.data.origin import changed
 
 __all__ = ["Frames"]
 
@@ -44,10 +45,9 @@ class Frames(DataSource):
 
     @model_validator(mode="after")
     def _consistent(self) -> Frames:
-        drawing = ("validation_fraction", "folds", "fold", "split_seed", "groups_key")
-        changed = [name for name in drawing if getattr(self, name) != type(self).model_fields[name].default]
+        drawing = changed(self, "validation_fraction", "folds", "fold", "split_seed", "groups_key")
         named = "validation_path" if self.validation_path is not None else None
-        problem = problem_with_drawing(self._drawing(), changed, named)
+        problem = problem_with_drawing(self._drawing(), drawing, named)
         if problem:
             raise ValueError(problem)
         return self

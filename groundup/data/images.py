@@ -20,6 +20,7 @@ from groundup.core.records import Example
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.indexed import open_indexed_stream
+from groundup.data.origin import changed
 from groundup.data.splits import split_of
 
 __all__ = ["Images"]
@@ -122,10 +123,9 @@ class Images(DataSource):
         held_out = next((root / name for name in _HELD_OUT if _folders(root / name)), None)
         if held_out is None:
             return _pictures(train, root, None)
-        for name in ("validation_fraction", "split_seed"):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                problem = f"has no effect: {held_out} is held out as it is"
-                raise RecipeError(f"recipe.data.{name}", problem, "Remove it, or move that folder away")
+        for name in changed(self, "validation_fraction", "split_seed"):
+            problem = f"has no effect: {held_out} is held out as it is"
+            raise RecipeError(f"recipe.data.{name}", problem, "Remove it, or move that folder away")
         return _pictures(train, root, "train") + _pictures(held_out, root, "validation")
 
 

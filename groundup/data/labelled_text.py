@@ -28,7 +28,7 @@ from groundup.data.held_out import (
 )
 from groundup.data.indexed import open_indexed_stream
 from groundup.data.opening import DataFile, decoded_lines, opened
-from groundup.data.origin import Origin, problem_with_origin
+from groundup.data.origin import Origin, changed, problem_with_origin
 
 __all__ = ["LabelledText"]
 
@@ -80,8 +80,8 @@ class LabelledText(DataSource):
 
     @model_validator(mode="after")
     def _consistent(self) -> LabelledText:
-        cells = [name for name in ("header", "separator", "quotes") if self._is_changed(name)]
-        problem = problem_with_origin(self._origin(), cells, [])
+        cells = changed(self, "header", "separator", "quotes")
+        problem = problem_with_origin(Origin.of(self), cells, [])
         named = next((name for name in ("validation_path", "validation_split") if getattr(self, name)), None)
         problem = problem or problem_with_drawing(self._drawing(), self._drawn(), named)
         for name in ("text_column", "label_column"):
@@ -96,26 +96,11 @@ class LabelledText(DataSource):
             raise ValueError(problem)
         return self
 
-    def _is_changed(self, name: str) -> bool:
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
-
     def _drawn(self) -> list[str]:
-        return [n for n in ("validation_fraction", "folds", "fold", "split_seed") if self._is_changed(n)]
+        return changed(self, "validation_fraction", "folds", "fold", "split_seed")
 
     def _drawing(self) -> Drawing:
         return Drawing(self.validation_fraction, self.split_seed, self.folds, self.fold)
-
-    def _origin(self) -> Origin:
-        return Origin(
-            self.path,
-            self.validation_path,
-            self.dataset,
-            self.subset,
-            self.dataset_split,
-            self.validation_split,
-            self.revision,
-            self.streaming,
-        )
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the texts of a split in the order of the files.
@@ -126,7 +111,7 @@ class LabelledText(DataSource):
         placed = self._placed()
         chosen = placed.train if split == "train" else placed.validation
         if not chosen:
-            raise refuse_empty(split, self._origin().name, None if placed.named else self._drawing())
+            raise refuse_empty(split, Origin.of(self).name, None if placed.named else self._drawing())
         return chosen
 
     def open(self, context: DataContext) -> Stream:
@@ -140,7 +125,7 @@ class LabelledText(DataSource):
         labels_of: dict[str, set[str]] = {}
         for example in every:
             labels_of.setdefault(_key(example), set()).add(str(example.target))
-        card: dict[str, Any] = {"source": self._origin().name, "licence": self.licence or "not stated"}
+        card: dict[str, Any] = {"source": Origin.of(self).name, "licence": self.licence or "not stated"}
         for split, found in (("train", placed.train), ("validation", placed.validation)):
             card[split] = label_counts(found) | lengths_of((len(e.inputs) for e in found), "characters")
         return card | {
@@ -159,7 +144,7 @@ class LabelledText(DataSource):
         placed = _Placed()
         if folders := self._has_class_folders():
             self._read_folders(placed)
-        elif self._origin().has_validation:
+        elif Origin.of(self).has_validation:
             placed.named = True
             placed.validation = list(self._rows("validation", placed))
             placed.train = list(self._rows("train", placed))
@@ -185,7 +170,7 @@ class LabelledText(DataSource):
         text_column, label_column = str(self.text_column), str(self.label_column)
         kinds = ROW_KINDS if self.separator is None else (*ROW_KINDS, *_TEXT_KINDS)
         cells = Cells(self.separator, self.header, self.quotes)
-        for record in self._origin().records(split, (text_column, label_column), kinds=kinds, cells=cells):
+        for record in Origin.of(self).records(split, (text_column, label_column), kinds=kinds, cells=cells):
             text = checked_text(record.fields[text_column], record.origin, f"column {text_column!r}")
             label = _checked_label(record.fields[label_column], record.origin, label_column)
             if text.strip():
@@ -202,7 +187,7 @@ class LabelledText(DataSource):
         return kinds <= set(_TEXT_KINDS)
 
     def _read_folders(self, placed: _Placed) -> None:
-        idle = next((n for n in ("text_column", "label_column", "quotes") if self._is_changed(n)), None)
+        idle = next(iter(changed(self, "text_column", "label_column", "quotes")), None)
         if idle is not None:
             problem = f"has no effect: {self.path} has a folder of texts for each class"
             raise DataError(f"recipe.data.{idle}", problem, "Remove it, or name a file with columns")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from groundup.core.errors import DataError
 from groundup.core.interfaces import Split
+from groundup.core.settings import Settings
 from groundup.data.files import KINDS, Cells, Record, fingerprint, read_records
 from groundup.data.hub import hub_fingerprint, hub_records
 
-__all__ = ["Origin", "no_examples", "problem_with_origin"]
+__all__ = ["Origin", "changed", "no_examples", "problem_with_origin"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Origin:
     validation_split: str | None
     revision: str | None
     streaming: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> Origin:
+        """Return the origin that a recipe section says, by its fields of the same names."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
     @property
     def has_validation(self) -> bool:
@@ -86,6 +92,11 @@ class Origin:
             for split in splits
         ]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def changed(settings: Settings, *names: str) -> list[str]:
+    """Return those of the named settings whose value is not the default."""
+    return [name for name in names if getattr(settings, name) != type(settings).model_fields[name].default]
 
 
 def problem_with_origin(

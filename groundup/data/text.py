@@ -26,7 +26,7 @@ from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.cleaning import Cleaned, Cleaning, CleaningReport, clean, normalised, text_digest
 from groundup.data.files import checked_text
-from groundup.data.origin import Origin, no_examples, problem_with_origin
+from groundup.data.origin import Origin, changed, no_examples, problem_with_origin
 from groundup.data.packing import Packing
 from groundup.data.splits import split_of
 from groundup.data.token_stream import open_token_stream
@@ -64,9 +64,9 @@ class TextSource(DataSource):
 
     @model_validator(mode="after")
     def _one_origin(self) -> TextSource:
-        drawing = [name for name in ("validation_fraction", "split_seed") if self._is_changed(name)]
+        drawing = changed(self, "validation_fraction", "split_seed")
         cutting = ["split_on"] if self.split_on is not None else []
-        problem = problem_with_origin(self._origin(), cutting, drawing)
+        problem = problem_with_origin(Origin.of(self), cutting, drawing)
         if problem is None and self.split_on == "":
             problem = "split_on is empty. Write line, blank_line or a separator, or remove it"
         if problem:
@@ -82,7 +82,7 @@ class TextSource(DataSource):
         sides = self._prepared(cache)[0]
         wanted = _TRAIN if split == "train" else _VALIDATION
         if not np.any(sides == wanted):
-            raise no_examples(split, self._origin().name, self.validation_fraction)
+            raise no_examples(split, Origin.of(self).name, self.validation_fraction)
         for side, (_, document) in zip(sides, self._documents(), strict=True):
             if side == wanted:
                 yield Document(document.name, normalised(document.text, self.cleaning), document.origin)
@@ -96,28 +96,13 @@ class TextSource(DataSource):
         """Return documents, characters, bytes and length percentiles of each split, and what cleaning did."""
         return self._prepared(cache)[1]
 
-    def _is_changed(self, name: str) -> bool:
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
-
-    def _origin(self) -> Origin:
-        return Origin(
-            self.path,
-            self.validation_path,
-            self.dataset,
-            self.subset,
-            self.dataset_split,
-            self.validation_split,
-            self.revision,
-            self.streaming,
-        )
-
     def _key(self) -> str:
         settings = self.model_dump_json(exclude={"packing", "licence"})
-        return hashlib.sha256(f"{_FORMAT}\0{settings}\0{self._origin().key()}".encode()).hexdigest()[:24]
+        return hashlib.sha256(f"{_FORMAT}\0{settings}\0{Origin.of(self).key()}".encode()).hexdigest()[:24]
 
     def _documents(self) -> Iterator[tuple[Split, Document]]:
         """Yield every document as it was read: first those named for validation, if any, then the others."""
-        origin = self._origin()
+        origin = Origin.of(self)
         splits: tuple[Split, ...] = ("validation", "train") if origin.has_validation else ("train",)
         for split in splits:
             records = origin.records(split, (self.column,), self.split_on)
@@ -133,7 +118,7 @@ class TextSource(DataSource):
             survey = self._survey()
             folder.mkdir(parents=True, exist_ok=True)
             _replace(folder / "sides.bin", bytes(survey.sides))
-            card = json.dumps({"source": self._origin().name} | survey.card(), ensure_ascii=False, indent=1)
+            card = json.dumps({"source": Origin.of(self).name} | survey.card(), ensure_ascii=False, indent=1)
             _replace(folder / "card.json", card.encode("utf-8", "replace"))
         card = json.loads((folder / "card.json").read_bytes())
         sides = np.frombuffer((folder / "sides.bin").read_bytes(), np.uint8)
@@ -152,7 +137,7 @@ class TextSource(DataSource):
             if survey.named == "validation":
                 held_out.add(key)
             survey.keep(document, key)
-        if self._origin().has_validation:
+        if Origin.of(self).has_validation:
             survey.leave_out_groups_of_validation(cleaned)
         else:
             survey.draw(cleaned, self.validation_fraction, self.split_seed)

@@ -16,7 +16,7 @@ from groundup.core import seeding
 from groundup.core.errors import MissingExtraError
 from groundup.metrics.calibration import Reliability, reliability
 
-__all__ = ["Judgement", "judge", "judge_several", "wilson_interval"]
+__all__ = ["Judgement", "judge", "judge_several", "resamples", "wilson_interval"]
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -173,21 +173,25 @@ def _wilson(name: str, right: NDArray[np.bool_]) -> dict[str, float]:
     return {f"{name}_low_95": low, f"{name}_high_95": high}
 
 
-def _resampled(confusion: Whole, seed: int) -> dict[str, Floats]:
-    """Return (R,) of each score over examples drawn anew with replacement.
+def resamples(cells: Whole, seed: int) -> Iterator[Whole]:
+    """Yield (R, C), a hundred resamples at a time: what examples drawn anew with replacement give each cell (C,).
 
     What a resample holds of each cell of the confusion matrix is multinomial, so no example is drawn by itself.
 
     Source:
         Efron, 1979, "Bootstrap methods: another look at the jackknife", The Annals of Statistics 7(1).
     """
-    size = len(confusion)
-    rows, columns = np.nonzero(confusion)
-    cells = confusion[rows, columns]
-    found: list[dict[str, Floats]] = []
     generator = np.random.default_rng(seeding.key(seed, "bootstrap"))
     for _ in range(_CHUNKS):
-        drawn = generator.multinomial(cells.sum(), cells / cells.sum(), _AT_ONCE)
+        yield generator.multinomial(cells.sum(), cells / cells.sum(), _AT_ONCE)
+
+
+def _resampled(confusion: Whole, seed: int) -> dict[str, Floats]:
+    """Return (R,) of each score over the resamples."""
+    size = len(confusion)
+    rows, columns = np.nonzero(confusion)
+    found: list[dict[str, Floats]] = []
+    for drawn in resamples(confusion[rows, columns], seed):
         margins = (_grouped(drawn, rows, size), _grouped(drawn, columns, size))
         found.append(_scores(*margins, _grouped(drawn * (rows == columns), rows, size)))
     return {name: np.concatenate([chunk[name] for chunk in found]) for name in found[0]}

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import LabelProcessor, ModelConfig, Processor
+from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.models.inputs import picture_shape
 from groundup.nn.activations import Nonlinearity, initialise_linear, nonlinearity
 
 __all__ = ["CNN", "CNNConfig"]
@@ -43,14 +44,10 @@ class CNNConfig(ModelConfig):
         """Return the config with the data's shape and classes.
 
         Raises:
-            RecipeError: If the processor makes no pictures, or they are too small for the layers.
+            RecipeError: If the processor makes no pictures, others than the recipe says, or too small for the layers.
         """
-        if not isinstance(processor, LabelProcessor) or len(processor.input_shape) != 3:
-            raise RecipeError("recipe.processor", "makes no pictures, which model cnn reads", "Choose image")
-        channels, height, width = processor.input_shape
-        found = self.model_copy(
-            update={"input_shape": (channels, height, width), "outputs": self.outputs or processor.outputs}
-        )
+        shape, labelled = picture_shape("cnn", processor, self.input_shape)
+        found = self.model_copy(update={"input_shape": shape, "outputs": self.outputs or labelled.outputs})
         found.feature_maps()
         return found
 

@@ -11,16 +11,15 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from groundup.core.errors import DataError
 from groundup.core.interfaces import Batch, ProcessorConfig
 from groundup.core.records import Example
 from groundup.core.registry import processor
 from groundup.core.settings import setting
 from groundup.core.sounds import read_sound
 from groundup.processors import spectra
-from groundup.processors.files import read_json, write_json
+from groundup.processors.files import saved_settings, write_json
 from groundup.processors.frames import mean_and_spread, padded
 
 __all__ = ["AudioConfig", "AudioProcessor"]
@@ -129,16 +128,12 @@ class AudioConfig(ProcessorConfig):
         Raises:
             DataError: If processor.json is missing or damaged.
         """
-        saved = read_json(folder / "processor.json")
-        try:
+        with saved_settings(folder) as saved:
             mean, scale = ([float(v) for v in saved[name]] for name in ("mean", "scale"))
             config = cls(**saved["settings"])
             if not len(mean) == len(scale) == config.width:
                 raise ValueError(f"{len(mean)} means of {config.width} features")
             return AudioProcessor(config, mean, scale)
-        except (KeyError, TypeError, ValueError, ValidationError) as error:
-            where, first = str(folder / "processor.json"), str(error).splitlines()[0]
-            raise DataError(where, f"is damaged: {type(error).__name__} {first}", "Train the run again") from None
 
 
 class AudioProcessor:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from groundup.core.errors import DataError
 
-__all__ = ["read_json", "read_template", "refuse_surrogates", "tokenizer_config", "write_json", "write_text"]
+__all__ = [
+    "read_json",
+    "read_template",
+    "refuse_surrogates",
+    "saved_settings",
+    "tokenizer_config",
+    "write_json",
+    "write_text",
+]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -27,6 +36,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(str(path), "holds no JSON object", "Save the processor again")
     return value
+
+
+@contextmanager
+def saved_settings(folder: Path) -> Iterator[dict[str, Any]]:
+    """Give what a processor's processor.json holds, to make the processor of.
+
+    Raises:
+        DataError: If the file is missing, or no processor can be made of it.
+    """
+    path = folder / "processor.json"
+    saved = read_json(path)
+    try:
+        yield saved
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        first = f"{type(error).__name__} {error}".splitlines()[0]
+        raise DataError(str(path), f"is damaged: {first}", "Train the run again") from None
 
 
 def read_template(folder: Path) -> str | None:

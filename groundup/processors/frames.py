@@ -18,7 +18,7 @@ from groundup.core.interfaces import Batch, ProcessorConfig
 from groundup.core.records import Example
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.processors.files import read_json, write_json
+from groundup.processors.files import saved_settings, write_json
 
 __all__ = ["FramesConfig", "FramesProcessor", "mean_and_spread", "padded"]
 
@@ -132,14 +132,10 @@ class FramesConfig(ProcessorConfig):
         Raises:
             DataError: If processor.json is missing or damaged.
         """
-        saved = read_json(folder / "processor.json")
-        try:
+        with saved_settings(folder) as saved:
             cut = saved["max_frames"]
             mean, scale = [float(v) for v in saved["mean"]], [float(v) for v in saved["scale"]]
             return FramesProcessor(mean, scale, None if cut is None else int(cut))
-        except (KeyError, TypeError, ValueError) as error:
-            where = str(folder / "processor.json")
-            raise DataError(where, f"is damaged: {type(error).__name__} {error}", "Train the run again") from None
 
 
 def _checked(values: Any, features: int, where: str) -> NDArray[np.float64]:

@@ -25,7 +25,7 @@ from groundup.core.pictures import is_picture, read_picture
 from groundup.core.records import Example
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.processors.files import read_json, write_json
+from groundup.processors.files import saved_settings, write_json
 
 __all__ = ["ImageConfig", "ImageProcessor"]
 
@@ -122,15 +122,11 @@ class ImageProcessor:
         Raises:
             DataError: If processor.json is missing or is not what ``save`` writes.
         """
-        saved = read_json(folder / "processor.json")
-        try:
+        with saved_settings(folder) as saved:
             channels, height, width = saved["shape"]
             pad_to = (int(saved["pad_to"][0]), int(saved["pad_to"][1])) if saved["pad_to"] else None
             reading = {name: saved[name] for name in ("largest", "resize", "convert")}
             return cls((channels, height, width), pad_to, saved["mean"], saved["scale"], **reading)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            where = str(folder / "processor.json")
-            raise DataError(where, f"is damaged: {type(error).__name__} {error}", "Train the run again") from None
 
 
 @processor("image")

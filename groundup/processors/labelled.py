@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from groundup.core import registry
-from groundup.core.errors import DataError, RecipeError
+from groundup.core.errors import RecipeError
 from groundup.core.interfaces import Batch, Processor, ProcessorConfig, Targets, TextProcessor
-from groundup.processors.files import read_json, write_json
+from groundup.processors.files import read_json, saved_settings, write_json
 from groundup.processors.targets import Classes, targets_from_json
 
 __all__ = ["Labelled", "LabelledConfig", "with_targets"]
@@ -83,6 +83,8 @@ def with_targets(
     examples: Callable[[], Iterator[Any]],
     fit: Callable[[Iterable[Any]], Targets],
     max_length: int,
+    *,
+    in_order: bool = False,
 ) -> Labelled:
     """Return a processor with the targets of the training split.
 
@@ -91,16 +93,23 @@ def with_targets(
         examples: Iterates over the training split.
         fit: Makes targets from those of all examples.
         max_length: Texts are cut to so many tokens.
+        in_order: The order of classes means something: a base run's serve only if theirs is the same.
     """
     targets = fit(example.target for example in examples())
     if not isinstance(processor, Labelled):
         return Labelled(processor, targets, max_length)
     before = processor.targets
-    if isinstance(before, Classes) and before.kind == targets.kind and set(targets.labels) <= set(before.labels):
+    if isinstance(before, Classes) and before.kind == targets.kind and _contains(before, targets, in_order=in_order):
         targets = before.counted_as(targets)
     elif before.kind == targets.kind == "numbers" and before.labels == targets.labels:
         targets = before
     return Labelled(processor.inputs, targets, max_length)
+
+
+def _contains(before: Targets, targets: Targets, *, in_order: bool) -> bool:
+    """Return whether all classes of ``targets`` are among those of ``before``, and in the same order if that counts."""
+    known = tuple(label for label in before.labels if label in targets.labels)
+    return known == targets.labels if in_order else len(known) == len(targets.labels)
 
 
 @registry.processor("labelled")
@@ -120,10 +129,7 @@ class LabelledConfig(ProcessorConfig):
         Raises:
             DataError: If processor.json is damaged.
         """
-        saved, inner = read_json(folder / "processor.json"), read_json(folder / "inputs" / "processor.json")
-        try:
+        inner = read_json(folder / "inputs" / "processor.json")
+        with saved_settings(folder) as saved:
             targets, max_length, name = targets_from_json(saved["targets"]), int(saved["max_length"]), inner["name"]
-        except (KeyError, TypeError, ValueError) as error:
-            where = str(folder / "processor.json")
-            raise DataError(where, f"is damaged: {type(error).__name__} {error}", "Train the run again") from None
         return Labelled(registry.lookup("processor", name).load(folder / "inputs"), targets, max_length)

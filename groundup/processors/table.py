@@ -24,7 +24,7 @@ from groundup.core.errors import DataError, did_you_mean
 from groundup.core.interfaces import Batch, ProcessorConfig
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.processors.files import read_json, write_json
+from groundup.processors.files import saved_settings, write_json
 
 __all__ = ["Column", "Part", "TableConfig", "TableProcessor"]
 
@@ -139,16 +139,12 @@ class TableProcessor:
         Raises:
             DataError: If processor.json is missing or is not what ``save`` writes.
         """
-        saved = read_json(folder / "processor.json")
-        try:
+        with saved_settings(folder) as saved:
             columns = [
                 Column(**each | {"parts": tuple(Part(**p) for p in each["parts"]), "values": tuple(each["values"])})
                 for each in saved["columns"]
             ]
             return cls(columns, saved["missing"], saved["dropped"])
-        except (KeyError, TypeError, ValueError) as error:
-            where = str(folder / "processor.json")
-            raise DataError(where, f"is damaged: {type(error).__name__} {error}", "Train the run again") from None
 
 
 @processor("table")

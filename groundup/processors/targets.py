@@ -48,6 +48,34 @@ class Classes:
         return cls(labels, counts=[found[label] for label in labels])
 
     @classmethod
+    def fit_ordered(cls, targets: Iterable[Any], order: Sequence[str] | None) -> Classes:
+        """Return the classes that occur, one in each example, from the lowest to the highest.
+
+        Args:
+            targets: Of the training examples.
+            order: All the classes, the lowest first; None: they are numbers, and ordered by size.
+
+        Raises:
+            DataError: If there are fewer than two classes, a class has no place in the order, or a place no class.
+        """
+        found = cls.fit(targets)
+        labels = _by_size(found.labels) if order is None else tuple(order)
+        for label in found.labels:
+            if label not in labels:
+                problem = f"lacks the class {label!r} of the training data; it has {', '.join(labels)}"
+                raise DataError(
+                    "recipe.task.order", problem, "Put it in its place, from the lowest class to the highest"
+                )
+        for label in labels:
+            if label not in found.labels:
+                problem = f"names {label!r}, which no training example is; {did_you_mean(label, found.labels)}"
+                raise DataError(
+                    "recipe.task.order", f"{problem}there: {', '.join(found.labels[:12])}", "Correct or remove it"
+                )
+        counts = dict(zip(found.labels, found.counts, strict=True))
+        return cls(labels, counts=[counts[label] for label in labels])
+
+    @classmethod
     def fit_several(cls, targets: Iterable[Any]) -> Classes:
         """Return the classes that occur where an example may have any number of them.
 
@@ -230,6 +258,23 @@ def _rank(label: str) -> tuple[bool, float, str]:
         return (False, float(label), label)
     except ValueError:
         return (True, 0.0, label)
+
+
+def _by_size(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return labels that are numbers from the smallest to the largest."""
+    remedy = "Set order: [...] from the lowest class to the highest"
+    places: dict[float, str] = {}
+    for label in labels:
+        is_word, number, _ = _rank(label)
+        if is_word or not math.isfinite(number):
+            problem = f"is null, which orders numbers by size, and the class {label!r} is no number"
+            raise DataError("recipe.task.order", problem, remedy)
+        if number in places:
+            raise DataError(
+                "recipe.task.order", f"is null, and the classes {places[number]!r} and {label!r} are equal", remedy
+            )
+        places[number] = label
+    return tuple(places[number] for number in sorted(places))
 
 
 def _numbers(targets: Sequence[Any]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Classification: which one of several classes an input belongs to, or which labels it has.
+"""Classification: which one of several classes an input belongs to, with or without an order, or which labels it has.
 
 Legend: B examples of a batch, K classes or labels.
 """
@@ -6,13 +6,14 @@ Legend: B examples of a batch, K classes or labels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import field_validator
 from torch import Tensor, nn
 
 from groundup.core.interfaces import Batch, EvaluationContext, LabelProcessor, Task
@@ -27,22 +28,40 @@ from groundup.tasks.forgetting import before_and_after
 from groundup.tasks.imbalance import ClassWeights, class_weights
 from groundup.tasks.judging import judge_classifier, outputs_of
 
-__all__ = ["Classify"]
+__all__ = ["Classify", "soft_labels"]
 
 _NOT_INPUTS = ("labels", "labels_2", "mix", "weights", "weights_2")
 
 
 @task("classify")
 class Classify(Task):
-    """Minimise the cross-entropy of the true class; of several labels at once that of each label, yes or no."""
+    """Minimise the cross-entropy of the true class; of several labels at once that of each label, yes or no.
+
+    Classes with an order, such as ratings, are learned from soft labels: the target of an example gives classes near
+    the true one a share too, so that a mistake costs less the nearer it is.
+    """
 
     unit: ClassVar[str] = "examples"
-    labels: Literal["one", "several"] = setting("one", "Whether an example has one class, or any number of labels")
+    labels: Literal["one", "ordered", "several"] = setting(
+        "one", "Whether an example has one class, one of classes with an order (ratings), or any number of labels"
+    )
+    order: tuple[str | int | float, ...] | None = setting(
+        None,
+        "The classes from the lowest to the highest; null: they are numbers, ordered by size",
+        min_length=2,
+        applies_when={"labels": ("ordered",)},
+    )
+    order_sharpness: float = setting(
+        1.0,
+        "A class gets exp(-order_sharpness) of the share of its neighbour nearer the true class; large: as labels: one",
+        gt=0,
+        applies_when={"labels": ("ordered",)},
+    )
     label_smoothing: float = setting(0.0, "Share of the target spread evenly over all classes", ge=0, lt=1)
     class_weights: ClassWeights = setting(
         "none",
         "Let rare classes count more, by one over their examples (balanced) or over their effective number (effective)",
-        applies_when={"labels": ("one",)},
+        applies_when={"labels": ("one", "ordered")},
     )
     effective_beta: float = setting(
         0.999,
@@ -54,10 +73,19 @@ class Classify(Task):
     max_tokens: int = setting(256, "Longer texts are cut to so many tokens", ge=1)
     augmentation: Augment = setting(Augment(), "How training examples are changed at random")
 
+    @field_validator("order")
+    @classmethod
+    def _no_class_twice(cls, order: tuple[str | int | float, ...] | None) -> tuple[str | int | float, ...] | None:
+        names = [str(label) for label in order or ()]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"names {twice!r} twice. Give each class one place")
+        return order
+
     @property
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read."""
-        labels = "int64 (B,)" if self.labels == "one" else "float32 (B, K)"
+        labels = "float32 (B, K)" if self.labels == "several" else "int64 (B,)"
         weights = {} if self.class_weights == "none" else {"weights": "float32 (B,)"}
         return {"inputs": "float32 (B, ...)", "labels": labels, **weights}
 
@@ -65,11 +93,17 @@ class Classify(Task):
         """Return the processor with the training split's classes; a base run's, where it knows them all.
 
         Raises:
-            DataError: If there are fewer than two classes, or no labels at all.
+            DataError: If there are fewer than two classes, no labels at all, or ``order`` does not fit the classes.
             RecipeError: If an augmentation does nothing for such inputs.
         """
-        fit = Classes.fit if self.labels == "one" else Classes.fit_several
-        found = with_targets(processor, examples, fit, self.max_tokens)
+        order = None if self.order is None else [str(label) for label in self.order]
+
+        def fit(targets: Iterable[Any]) -> Classes:
+            if self.labels == "ordered":
+                return Classes.fit_ordered(targets, order)
+            return (Classes.fit if self.labels == "one" else Classes.fit_several)(targets)
+
+        found = with_targets(processor, examples, fit, self.max_tokens, in_order=self.labels == "ordered")
         self.augmentation.check(found.input_shape, categories=bool(found.category_sizes))
         return found
 
@@ -112,7 +146,7 @@ class Classify(Task):
         With class weights each example's part and its count are times its weight, so that the mean is PyTorch's
         weighted mean over the global batch, however it is cut into micro-batches. Of several labels an example's
         cross-entropy is the mean over the labels, and it is right if every label is. Of a mixture of two examples, each
-        label counts by its share.
+        label counts by its share. Of classes with an order the cross-entropy is that of ``soft_labels``.
 
         Source:
             Label smoothing: Szegedy et al., 2015 (arXiv:1512.00567), section 7. Mixtures: Zhang et al., 2017
@@ -126,34 +160,39 @@ class Classify(Task):
                 return Loss({"label": Term(total, examples)})
             right = (outputs.argmax(1) == labels).sum()
             return Loss({"label": Term(total, examples)}, {"right": right, "examples": examples})
-        each, right = self._each(outputs.float(), batch["labels"])
+        each, watched = self._each(outputs.float(), batch["labels"])
         weights = batch.get("weights", torch.ones_like(each))
-        total, count, right = each * weights, weights, right.float()
+        total, count = each * weights, weights
         if "mix" in batch:
             mix = batch["mix"]
             each, other = self._each(outputs.float(), batch["labels_2"])
             weights = (1 - mix) * batch.get("weights_2", torch.ones_like(each))
             total, count = mix * total + weights * each, mix * count + weights
-            right = mix * right + (1 - mix) * other
-        return Loss(
-            {"label": Term(total.sum(), count.sum())},
-            {"right": right.sum(), "examples": examples},
-        )
+            watched = {name: mix * value + (1 - mix) * other[name] for name, value in watched.items()}
+        sums = {name: value.sum() for name, value in watched.items()}
+        return Loss({"label": Term(total.sum(), count.sum())}, {**sums, "examples": examples})
 
-    def _each(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B,) the loss of each example and whether it is right."""
-        if self.labels == "one":
-            each = F.cross_entropy(outputs, labels, reduction="none", label_smoothing=self.label_smoothing)
-            return each, outputs.argmax(1) == labels
-        wanted = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
-        each = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
-        return each, ((outputs >= 0) == (labels > 0)).all(1)
+    def _each(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return (B,) the loss of each example; whether it is right, and in an order by how many classes it is off."""
+        if self.labels == "several":
+            wanted = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+            each = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
+            return each, {"right": ((outputs >= 0) == (labels > 0)).all(1).float()}
+        ordered = self.labels == "ordered"
+        target = soft_labels(labels, outputs.shape[1], self.order_sharpness) if ordered else labels
+        each = F.cross_entropy(outputs, target, reduction="none", label_smoothing=self.label_smoothing)
+        off = (outputs.argmax(1) - labels).abs().float()
+        return each, {"right": (off == 0).float(), **({"off": off} if ordered else {})}
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Return loss in nats an example, and accuracy (of several labels: all of them right), 0 to 1."""
-        total, count = sums["label"]
-        name = "accuracy" if self.labels == "one" else "subset_accuracy"
-        return {"loss": total / max(count, 1e-12), name: sums["right"][0] / max(sums["examples"][0], 1.0)}
+        """Return loss in nats an example, and accuracy (of several labels: all of them right), 0 to 1.
+
+        Of classes with an order also by how many classes the prediction is off, on average.
+        """
+        (total, count), examples = sums["label"], max(sums["examples"][0], 1.0)
+        name = "subset_accuracy" if self.labels == "several" else "accuracy"
+        found = {"loss": total / max(count, 1e-12), name: sums["right"][0] / examples}
+        return found | ({"mean_absolute_error": sums["off"][0] / examples} if self.labels == "ordered" else {})
 
     def predict(self, model: nn.Module, inputs: Any, processor: LabelProcessor, **options: Any) -> Any:
         """Return the class of an input, or of each of a list of inputs; of several labels the list of its labels.
@@ -179,10 +218,20 @@ class Classify(Task):
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Judge a model on the held-out examples: measures with intervals, calibration, and what it gets wrong."""
-        several = self.labels == "several"
-        found = judge_classifier(context, several=several)
-        tables = [] if several else before_and_after(context, "accuracy", _accuracy)
+        found = judge_classifier(context, self.labels)
+        tables = [] if self.labels == "several" else before_and_after(context, "accuracy", _accuracy)
         return dataclasses.replace(found, tables=[*found.tables, *tables])
+
+
+def soft_labels(labels: Tensor, classes: int, sharpness: float) -> Tensor:
+    """Return targets (B, K) of true classes (B,): shares that fall by exp(-sharpness) from a class to the next.
+
+    Source:
+        Diaz and Marathe, 2019, "Soft labels for ordinal regression", CVPR, equation 1; the distance there is here
+        ``sharpness`` times the number of classes between.
+    """
+    distance = (torch.arange(classes, device=labels.device) - labels[:, None]).abs().float()
+    return torch.softmax(-sharpness * distance, 1)
 
 
 def _accuracy(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:

@@ -6,7 +6,7 @@ Legend: N examples, K classes or labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from groundup.core.png import data_uri
 from groundup.core.records import Evaluation, Example, Figure, Table
 from groundup.metrics.calibration import Reliability, fit_temperature, halves, probabilities_of, reliability
 from groundup.metrics.classification import Judgement, judge, judge_several
+from groundup.metrics.ordinal import judge_order
 
 __all__ = ["judge_classifier", "outputs_of"]
 
@@ -46,17 +47,21 @@ def outputs_of(model: nn.Module, inputs: Sequence[Any], processor: LabelProcesso
     return torch.cat(parts).numpy()
 
 
-def judge_classifier(context: EvaluationContext, *, several: bool) -> Evaluation:
+def judge_classifier(context: EvaluationContext, labels: Literal["one", "ordered", "several"]) -> Evaluation:
     """Judge a model on the held-out examples, and for comparison on as many training examples, at most 2,000.
 
     ``temperature`` is fitted on one keyed half of the held-out examples; both calibration errors
     ``other_half_calibration_error`` and ``..._with_temperature`` are of the other half, which had no say in it.
     ``baseline_accuracy`` is what always guessing the training split's commonest class reaches.
 
+    Where classes have an order, also by how many classes predictions are off, and what always guessing the middle class
+    of the training split reaches.
+
     Args:
         context: What to judge.
-        several: Whether an example may have several labels.
+        labels: Whether an example has one class, one of classes with an order, or several labels.
     """
+    several = labels == "several"
     examples, processor = list(context.examples(context.held_out)), context.processor
     context.progress(f"classifying {len(examples)} held-out examples")
     outputs = outputs_of(context.model, [example.inputs for example in examples], processor)
@@ -67,6 +72,7 @@ def judge_classifier(context: EvaluationContext, *, several: bool) -> Evaluation
         "held_out_examples": float(len(examples)),
         **found.metrics,
         **({} if several else {"baseline_accuracy": _commonest(processor, true)}),
+        **(_in_order(found, processor, true, context.seed) if labels == "ordered" else {}),
         **_training_score(context, len(examples), several=several),
         **_temperature(outputs, true, context.seed, several=several),
     }
@@ -84,8 +90,21 @@ def judge_classifier(context: EvaluationContext, *, several: bool) -> Evaluation
 # ------------------------------------------------------------------------------------------------------------ measures
 def _commonest(processor: LabelProcessor, true: NDArray[np.int64]) -> float:
     """Return the accuracy of always guessing the commonest class of the training split."""
-    counts = getattr(processor.targets, "counts", ()) or np.bincount(true, minlength=processor.outputs)
-    return float((true == int(np.argmax(counts))).mean())
+    return float((true == int(np.argmax(_counts(processor, true)))).mean())
+
+
+def _counts(processor: LabelProcessor, true: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (K,) examples of each class in the training split, or here where nobody counted them there."""
+    known = getattr(processor.targets, "counts", ())
+    return np.asarray(known or np.bincount(true, minlength=processor.outputs), np.int64)
+
+
+def _in_order(found: Judgement, processor: LabelProcessor, true: NDArray[np.int64], seed: int) -> dict[str, float]:
+    """Return how far predictions are off in classes, beside always guessing the middle class of the training split."""
+    share = _counts(processor, true).cumsum()
+    middle = int(np.searchsorted(share, share[-1] / 2))
+    baseline = float(np.abs(true - middle).mean())
+    return {**judge_order(found.confusion, seed), "baseline_mean_absolute_error": baseline}
 
 
 def _training_score(context: EvaluationContext, size: int, *, several: bool) -> dict[str, float]:

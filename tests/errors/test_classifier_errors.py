@@ -126,6 +126,8 @@ def test_models_that_do_not_fit_the_data() -> None:
             config.build()
     with pytest.raises(RecipeError, match=r"recipe.model.inputs: is 65, and the data has 64. Use 0"):
         MLPConfig(inputs=65).fit_to(PICTURES)
+    with pytest.raises(RecipeError, match=r"recipe.model.input_shape: is \[3, 8, 8\], and the data has \[1, 8, 8\]"):
+        CNNConfig(input_shape=(3, 8, 8)).fit_to(PICTURES)
     with pytest.raises(RecipeError, match="nothing is left of 8 x 8 pixels after block 2"):
         CNNConfig(channels=(4, 4, 4)).fit_to(PICTURES)
 
@@ -158,6 +160,31 @@ def test_weights_where_they_have_no_effect() -> None:
         validate(Classify, {"labels": "several", "class_weights": "balanced"}, "recipe.task")
     with pytest.raises(RecipeError, match="effective_beta has no effect with class_weights"):
         validate(Classify, {"effective_beta": 0.9}, "recipe.task")
+
+
+def test_an_order_that_does_not_fit_the_classes() -> None:
+    with pytest.raises(DataError, match=r"recipe.task.order: lacks the class 'mid' of the training data; it has a, b"):
+        Classes.fit_ordered(["mid", "a", "b"], ["a", "b"])
+    with pytest.raises(DataError, match=r"names 'hihg', which no training example is; did you mean 'high'\? there:"):
+        Classes.fit_ordered(["low", "high"], ["low", "hihg", "high"])
+    for label in ("low", "nan", "inf"):
+        with pytest.raises(DataError, match=rf"is null, which orders numbers by size, and the class '{label}' is no"):
+            Classes.fit_ordered([1, 2, label], None)
+    with pytest.raises(DataError, match=r"is null, and the classes '1' and '1.0' are equal. Set order:"):
+        Classes.fit_ordered([1, "1.0", 2], None)
+    with pytest.raises(RecipeError, match=r"recipe.task.order: names 'a' twice. Give each class one place"):
+        validate(Classify, {"labels": "ordered", "order": ["a", "b", "a"]}, "recipe.task")
+    with pytest.raises(RecipeError, match=r"recipe.task.order: names '1' twice"):
+        validate(Classify, {"labels": "ordered", "order": [1, "1"]}, "recipe.task")
+    with pytest.raises(RecipeError, match=r"recipe.task.order: got \[1\]; allowed: .*at least 2 items"):
+        validate(Classify, {"labels": "ordered", "order": [1]}, "recipe.task")
+
+
+@pytest.mark.parametrize("labels", ["one", "several"])
+@pytest.mark.parametrize("section", [{"order": ["a", "b"]}, {"order_sharpness": 3.0}])
+def test_an_order_where_it_has_no_effect(labels: str, section: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"order\w* has no effect with labels: .*it applies when labels is .ordered"):
+        validate(Classify, {"labels": labels, **section}, "recipe.task")
 
 
 def test_judging_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:

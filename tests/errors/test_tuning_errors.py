@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from groundup import api
-from groundup.core.errors import MissingExtraError, RecipeError, RunError, TrainingError
+from groundup.core import tuning
+from groundup.core.errors import Interrupted, MissingExtraError, RecipeError, RunError, TrainingError
 from groundup.core.lr_range import suggest
 from groundup.core.recipe import load_recipe
 
@@ -62,6 +65,43 @@ def test_no_trial_succeeds(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe |= {"name": "late", "tune": {**recipe["tune"], "timeout_s": 1e-9}}
     with pytest.raises(RunError, match=r"late-tune: no trial was finished\. Try again"):
         api.tune(recipe, runs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (RunError("there", "is full", "Empty it"), RunError.exit_code, "there: is full. Empty it.\n"),
+        (Interrupted("there", "stopped by SIGTERM"), 130, ""),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_a_worker_says_what_went_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, said: str
+) -> None:
+    def fails(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(tuning, "_work", fails)
+    monkeypatch.setattr(tuning.signal, "signal", lambda number, handler: None)
+    with pytest.raises(SystemExit) as ended:
+        tuning._work_alone({}, {}, Path(), nullcontext())
+    assert ended.value.code == code
+    assert capsys.readouterr().err == said
+
+
+def test_workers_that_were_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended:
+        exitcode = 130
+
+        def start(self) -> None: ...
+
+        def is_alive(self) -> bool:
+            return False
+
+    context = SimpleNamespace(Lock=nullcontext, Process=lambda **arguments: Ended())
+    monkeypatch.setattr(tuning.multiprocessing, "get_context", lambda how: context)
+    with pytest.raises(Interrupted, match=r"runs: stopped by a signal; everything is saved\. Start the same command"):
+        tuning._work_together({}, {}, Path("runs"), 2)
 
 
 def test_without_optuna(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

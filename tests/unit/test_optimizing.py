@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 import groundup
@@ -19,6 +21,7 @@ from groundup.core.interfaces import Batch
 from groundup.core.objective import Objective
 from groundup.core.recipe import Budget, load_recipe
 from groundup.core.records import Loss, Term
+from groundup.core.runs import compare_runs, list_runs, runs_table
 from groundup.core.trainer import Trainer
 
 
@@ -239,3 +242,13 @@ def test_the_test_split_is_judged_once_after_the_last_step(digits: dict[str, Any
     assert row["step"] == last
     judged = groundup.evaluate(run.folder, checkpoint="last")["runs"][0]["evaluation"]["metrics"]
     assert row["accuracy"] == pytest.approx(judged["accuracy"])
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert page.index("best validation loss") < page.index("test loss") < page.index("test accuracy")
+    assert f"on the test split, at step {last}" in page
+    assert list_runs(tmp_path)[0].test_loss == row["loss"]
+    other = groundup.train(digits, {"name": "untested"}, runs=tmp_path)
+    assert "test accuracy" not in (other.folder / "report.html").read_text(encoding="utf-8")
+    assert compare_runs([run.folder, other.folder]).results["test_accuracy"] == [row["accuracy"], None]
+    out = io.StringIO()
+    Console(file=out, width=160).print(runs_table(list_runs(tmp_path)))
+    assert out.getvalue().split()[5:9] == ["loss", "validation", "test", "bits/byte"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ import groundup
 from groundup import api
 from groundup.cli import app
 from groundup.core import tuning
+from groundup.core.errors import Interrupted
 from groundup.core.lr_range import suggest
+from groundup.core.readable import direction
 from groundup.core.recipe import as_dict, load_recipe
+from groundup.core.registry import lookup, names
+from groundup.core.run import Run
+from groundup.tasks.classify import Classify
+from groundup.tasks.multitask import Multitask
 
 pytest.importorskip("optuna")
 pytest.importorskip("sklearn")
@@ -72,26 +79,93 @@ def test_three_trials_and_then_one_more(digits: dict[str, Any], tmp_path: Path) 
     assert len(numbers_of(folder)) == len(before) + 1
 
 
+def trials_of(folder: Path) -> list[tuple[str, float | None, dict[str, Any], dict[int, float]]]:
+    """Return how each trial that counts ended, in order: its state, value, settings and validations."""
+    found = tuning._begun(tuning._study(folder / "digits-tune", load_recipe(folder / "digits-tune" / "requested.yaml")))
+    return [(t.state.name, t.value, t.params, t.intermediate_values) for t in found]
+
+
 @pytest.mark.slow
-def test_the_same_seed_tries_the_same_values_and_a_stop_changes_nothing(
-    digits: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stop", ["killed", "Ctrl-C"])
+def test_a_stop_in_the_middle_of_a_trial_changes_nothing(
+    digits: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:
-    api.tune(digits, runs=tmp_path / "whole")
-    train, calls = tuning._train, []
+    whole = api.tune(digits, runs=tmp_path / "whole")
+    log, validations = Run.log, []
 
-    def killed(*arguments: Any) -> float:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return train(*arguments)
+    def interrupted(run: Run, row: dict[str, Any]) -> None:
+        log(run, row)
+        validations.append(row["kind"])
+        if validations.count("evaluate") == 5 and row["kind"] == "evaluate":  # the second trial's second of three
+            if stop == "killed":
+                raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(tuning, "_train", killed)
-    with pytest.raises(KeyboardInterrupt):
-        api.tune(digits, runs=tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", interrupted)
+        with pytest.raises(KeyboardInterrupt if stop == "killed" else Interrupted):
+            api.tune(digits, runs=tmp_path / "parts")
+    assert [state for state, *_ in trials_of(tmp_path / "parts")] == (
+        ["COMPLETE", "RUNNING"] if stop == "killed" else ["COMPLETE"]
+    )
     again = api.tune(digits, runs=tmp_path / "parts")
-    names = [{p.name for p in (tmp_path / n / "digits-tune" / "trials").iterdir()} for n in ("whole", "parts")]
-    assert len(names[0] & names[1]) >= 2  # the one that was stopped was tried again with its own values
-    assert again["trials"] == 3 + 1  # the stopped one is listed as failed
+    assert trials_of(tmp_path / "parts") == trials_of(tmp_path / "whole")
+    for name in ("value", "settings", "trials"):
+        assert again[name] == whole[name]
+    folders = [tmp_path / n / "digits-tune" / "trials" for n in ("whole", "parts")]
+    assert len({frozenset(path.name for path in folder.iterdir()) for folder in folders}) == 1
+    resumed = "resumed from the checkpoint of step 8"
+    texts = [path.read_text(encoding="utf-8") for path in folders[1].glob("*/metrics.jsonl")]
+    assert sum(resumed in text for text in texts) == (stop == "Ctrl-C")
+
+
+@pytest.mark.slow
+def test_only_the_best_trial_keeps_its_checkpoints_and_known_values_are_not_trained_again(
+    digits: dict[str, Any], tmp_path: Path
+) -> None:
+    digits["tune"] |= {"trials": 4, "space": {"model.hidden": {"choices": [[4], [16]]}}}
+    found = api.tune(digits, runs=tmp_path)
+    runs = list((tmp_path / "digits-tune" / "trials").iterdir())
+    assert len(runs) <= 2 < found["trials"]
+    assert [run for run in runs if (run / "checkpoints").exists()] == [Path(found["run"])]
+    assert all((run / "recipe.yaml").is_file() and (run / "metrics.jsonl").is_file() for run in runs)
+    assert "resumed" not in "".join((run / "metrics.jsonl").read_text(encoding="utf-8") for run in runs)
+    api.tune(digits, {"tune.keep": "all", "name": "kept"}, runs=tmp_path)
+    assert all((run / "checkpoints").exists() for run in (tmp_path / "kept-tune" / "trials").iterdir())
+
+
+def test_two_trials_at_once_never_share_a_folder(digits: dict[str, Any], tmp_path: Path) -> None:
+    digits["tune"]["space"] = {"model.hidden": {"choices": [[8]]}}
+    recipe = load_recipe(digits)
+    assert recipe.tune is not None
+    study = tuning._study(tmp_path, recipe)
+    first, second = (tuning._next_trial(study, recipe.tune) for _ in range(2))
+    assert first.params == second.params
+    assert second.user_attrs["run"] == f"{first.user_attrs['run']}-1"
+    tuning._put_back(study)
+    third = tuning._next_trial(study, recipe.tune)
+    assert third.user_attrs["run"] == first.user_attrs["run"]
+    assert len(tuning._begun(study)) == 1
+
+
+def test_every_metric_of_every_task_has_a_direction() -> None:
+    """What trials, checkpoints and comparisons are judged by; a metric with a new name belongs into the list."""
+    sums = dict.fromkeys(("next_token", "answer", "label", "target"), (1.0, 2.0))
+    sums |= dict.fromkeys(("right", "off", "examples", "squared", "absolute", "bytes"), (1.0, 1.0))
+    made = {name: [lookup("task", name)()] for name in names("task") if name != "multitask"}
+    made["classify"] += [Classify(labels="ordered"), Classify(labels="several")]
+    several = Multitask(tasks={"loss_of_life": {"name": "classify"}, "b": {"name": "regress"}})
+    parts = {f"{task}/{key}": value for task in several.tasks for key, value in sums.items()}
+    found = {metric for tasks in made.values() for task in tasks for metric in task.summarise(sums)}
+    found |= set(several.summarise(parts | {"loss_of_life": (1.0, 1.0), "b": (1.0, 1.0)}))
+    higher = {"accuracy", "subset_accuracy", "loss_of_life/accuracy"}
+    assert {name for name in found if direction(name) == "higher"} == higher
+    assert {name for name in found if direction(name) == "lower"} == found - higher
+    assert {"rmse", "mae", "perplexity", "bits_per_byte", "mean_absolute_error", "b/rmse"} < found
+    judged = {"quadratic_weighted_kappa", "r2", "price_r2", "error_code_r2", "macro_f1_low_95", "rouge_l", "auroc"}
+    assert {direction(name) for name in judged} == {"higher"}
+    assert {direction(name) for name in ("price_mae", "log_loss", "rmse_low_95", "mse")} == {"lower"}
+    assert {direction(name) for name in ("step", "held_out_examples", "temperature", "tokens")} == {None}
 
 
 @pytest.mark.slow
@@ -118,7 +192,8 @@ def test_training_does_not_know_of_tuning(digits: dict[str, Any], tmp_path: Path
 @pytest.mark.slow
 def test_workers_share_the_trials(digits: dict[str, Any], tmp_path: Path) -> None:
     found = api.tune(digits, runs=tmp_path, workers=2)
-    assert 3 <= found["trials"] <= 4  # both may begin the last one at once
+    assert found["trials"] == 3
+    assert [state for state, *_ in trials_of(tmp_path)].count("RUNNING") == 0
 
 
 def test_a_learning_rate_is_suggested_and_the_run_is_not_touched(digits: dict[str, Any], tmp_path: Path) -> None:
