@@ -87,6 +87,7 @@ class HubTable:
     Args:
         rows: What the library gave.
         where: What to call it in messages.
+        split: Its name, or that of a part of it.
 
     Attributes:
         columns: The kind of each column. A ``file`` is bytes of no stated kind; ``value`` a number, truth or date.
@@ -95,11 +96,11 @@ class HubTable:
         key: Changes when the rows change.
     """
 
-    def __init__(self, rows: Any, where: str) -> None:
+    def __init__(self, rows: Any, where: str, split: str) -> None:
         for name, feature in dict(rows.features).items():
             if type(feature).__name__ in ("Image", "Audio"):
                 rows = rows.cast_column(name, type(feature)(decode=False))  # decoded here, in the project's own way
-        self._rows, self.where = rows, where
+        self._rows, self.where, self.split = rows, where, split
         self.columns: dict[str, ColumnKind] = {name: _kind_of(feature) for name, feature in rows.features.items()}
         self.version = Path(rows.cache_files[0]["filename"]).parent.name if rows.cache_files else ""
         self.licence = str(rows.info.license or "")
@@ -183,7 +184,7 @@ def hub_table(dataset: str, *, subset: str | None, split: str, revision: str | N
 def _hub_table(dataset: str, subset: str | None, split: str, revision: str | None, stamp: str) -> HubTable:
     where = f"data set {dataset} (subset {subset or 'none'}, split {split}, revision {revision or 'newest'})"
     with _put_into_words(where):
-        return HubTable(_load(dataset, subset, split, revision, False), where)
+        return HubTable(_load(dataset, subset, split, revision, False), where, split)
 
 
 def hub_split_names(

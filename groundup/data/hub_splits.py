@@ -12,7 +12,7 @@ from groundup.core.records import StoredFile
 from groundup.core.settings import Settings
 from groundup.data.hub import HubTable, hub_split_names, hub_table
 
-__all__ = ["HubFile", "HubOrigin", "label_column", "labels_of", "problem_with_dataset", "refuse_idle"]
+__all__ = ["HubFile", "HubOrigin", "label_column", "labels_of", "problem_with_dataset", "refuse_idle", "text_column"]
 
 _VALIDATION = ("validation", "valid", "val", "dev")
 _LABELS = ("label", "labels", "target", "class")
@@ -61,16 +61,17 @@ class HubOrigin(NamedTuple):
         found: dict[Split, str] = {"train": self.train}
         return found | ({"validation": validation} if validation else {}) | ({"test": test} if test else {})
 
+    def table(self, name: str) -> HubTable:
+        """Return one split by its own name, or by that of a part of it."""
+        return hub_table(self.dataset, subset=self.subset, split=name, revision=self.revision)
+
     def tables(self, label: str | None = None) -> dict[Split, HubTable]:
         """Return the splits; without a test split found by its name that has no labels, as competitions publish them.
 
         Args:
             label: The label's column, or None where it is to be found.
         """
-        found = {
-            split: hub_table(self.dataset, subset=self.subset, split=name, revision=self.revision)
-            for split, name in self.names().items()
-        }
+        found = {split: self.table(name) for split, name in self.names().items()}
         if "test" in found and self.test is None:
             column = label or label_column(found["train"], None)
             own = found["test"].columns
@@ -90,7 +91,7 @@ class HubOrigin(NamedTuple):
             DataError: If a column is missing or cannot be found, or a row has no label.
         """
         tables = self.tables(label)
-        train, names = tables["train"], self.names()
+        train = tables["train"]
         column = _file_column(train, kind, column)
         label = label_column(train, label, column)
         found = []
@@ -100,7 +101,7 @@ class HubOrigin(NamedTuple):
             side = None if split == "train" and "validation" not in tables else split
             labels = labels_of(table, label)
             found += [
-                HubFile(table.file(column, number), f"{names[split]}:{number + 1}", each, side)
+                HubFile(table.file(column, number), f"{table.split}:{number + 1}", each, side)
                 for number, each in enumerate(labels)
             ]
         return found
@@ -108,7 +109,7 @@ class HubOrigin(NamedTuple):
     def about(self, tables: dict[Split, HubTable], licence: str) -> dict[str, Any]:
         """Return what the data card says of a data set: its name, licence, revision and splits."""
         names, train = self.names(), tables["train"]
-        about = {"source": self.dataset, "licence": licence or train.licence or "not stated"}
+        about: dict[str, Any] = {"source": self.dataset, "licence": licence or train.licence or "not stated"}
         about |= {"subset": self.subset or "none", "revision": self.revision or "newest", "version": train.version}
         about["splits"] = {split: names[split] for split in tables}
         unlabelled = [name for split, name in names.items() if split not in tables]
@@ -152,7 +153,7 @@ def refuse_idle(source: Settings, names: Sequence[str], origin: HubOrigin) -> No
 
 
 def label_column(table: HubTable, named: str | None, inputs: str = "") -> str:
-    """Return the column of the label: the one named, the one of classes, or one with a common name.
+    """Return the column of the label: the one named; or called label, the one of classes, one with a common name.
 
     Raises:
         DataError: If it does not exist, or cannot be told.
@@ -162,10 +163,26 @@ def label_column(table: HubTable, named: str | None, inputs: str = "") -> str:
         return named
     others = [name for name, kind in table.columns.items() if name != inputs and kind not in ("image", "audio", "file")]
     classes = [name for name in others if table.columns[name] in ("class", "classes")]
-    for among in (classes, [name for name in _LABELS if name in classes], [n for n in _LABELS if n in others], others):
+    common = [name for name in _LABELS if name in others]
+    for among in (common[:1] if "label" in common else [], classes, common, others):
         if len(among) == 1:
             return among[0]
     raise _untold(table, "label", others)
+
+
+def text_column(table: HubTable, named: str | None) -> str:
+    """Return the column of the text: the one named; or called text, or the only one that holds text.
+
+    Raises:
+        DataError: If it does not exist, or cannot be told.
+    """
+    if named is not None or "text" in table.columns:
+        _require(table, named or "text", "data.text_column")
+        return named or "text"
+    found = [name for name, kind in table.columns.items() if kind == "text" and name not in _LABELS]
+    if len(found) != 1:
+        raise _untold(table, "text", found)
+    return found[0]
 
 
 def labels_of(table: HubTable, column: str) -> list[Any]:

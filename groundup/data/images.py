@@ -59,8 +59,8 @@ class _Checked:
 class Images(DataSource):
     """Pictures in folders named like their classes, or in a data set's rows, decoded when they are needed.
 
-    With folders ``train``, ``validation`` (or ``val``) and ``test`` the last is the test split; beside ``train`` alone it
-    is held out for validation. Of a data set the splits called validation and test are what they are called.
+    With folders ``train``, ``validation`` (or ``val``) and ``test`` the last is the test split; beside ``train`` alone
+    it is held out for validation. Of a data set the splits called validation and test are what they are called.
     """
 
     path: str | None = setting(None, "Folder of one folder a class, or train/, validation/ (val), test/ of these")
@@ -71,7 +71,7 @@ class Images(DataSource):
     validation_split: str | None = setting(None, "Split that is held out; silent: its own, or a share of the other")
     test_split: str | None = setting(None, "Split that is only judged; silent: the one called test, if it has labels")
     image_column: str | None = setting(None, "Column of the pictures; silent: found by its type")
-    label_column: str | None = setting(None, "Column of the labels; silent: that of classes, or called label")
+    label_column: str | None = setting(None, "Column of the labels; silent: label, or the one of classes")
     validation_fraction: float = setting(0.1, "Share held out where no split is, by a hash of the names", gt=0, lt=1)
     split_seed: int = setting(0, "Another seed holds out other pictures", ge=0)
     in_memory: Literal["auto", True, False] = setting(

@@ -172,6 +172,7 @@ def test_pictures_that_cannot_be_decoded_are_set_aside(tmp_path: Path) -> None:
     assert sum(sizes(source, tmp_path).values()) == 37
 
 
+@pytest.mark.slow
 def test_training_resuming_and_predicting_from_a_data_set(tmp_path: Path) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 60, "validation": 20, "test": 30})
     recipe: dict[str, Any] = {
