@@ -280,7 +280,7 @@ def _put_into_words(where: str) -> Iterator[None]:
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         remedy = "Check the name and the network; HF_ENDPOINT names a mirror, HF_TOKEN opens gated data"
         if isinstance(error, ConnectionError):
-            offline = bool(os.environ.get("HF_HUB_OFFLINE"))
+            offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
             first = "HF_HUB_OFFLINE is set: only what was read before is there; unset it" if offline else remedy
             remedy = f"{first}. Or download the data set elsewhere and give its folder: dataset: ./folder"
         raise DataError(where, f"cannot be loaded: {reason}", remedy) from error

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hub import DIGITS, datasets, digit_columns, digits_dataset, own_cache, write_dataset
 
+from groundup.core import pictures
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.pictures import read_picture
 from groundup.core.settings import validate
@@ -120,6 +121,13 @@ def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
     pytest.importorskip("soundfile")
     found = problem_of(Audio(dataset=folder))
     assert "split train, revision newest) row 1: cannot be read as sound" in found
+
+
+def test_a_picture_of_very_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = digits_dataset(tmp_path / "digits", {"train": 40})
+    monkeypatch.setattr(pictures, "LARGEST", 10)
+    text = problem_of(Images(dataset=folder))
+    assert "revision newest) row 1: has 64 pixels; allowed: at most 10 (39 other pictures too)" in text
 
 
 @pytest.mark.parametrize(
