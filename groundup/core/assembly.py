@@ -153,7 +153,16 @@ def assemble(run: Run, device: torch.device) -> Parts:
     if recipe.init.train_layers is not None:
         freeze_all_but(model, recipe.init.train_layers)
     dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32
+    if dtype == torch.float64:  # inputs are float32, whatever the weights are
+        model.register_forward_pre_hook(_widened, with_kwargs=True)
     return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data))
+
+
+def _widened(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def wide(value: Any) -> Any:
+        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return tuple(map(wide, args)), {name: wide(value) for name, value in named.items()}
 
 
 def _new_head(base: Run, processor: Processor) -> bool:

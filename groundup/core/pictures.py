@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core.errors import DataError, MissingExtraError
+from groundup.core.records import StoredFile
 
 __all__ = ["LARGEST", "SUFFIXES", "draw_sheet", "examine", "is_picture", "read_picture"]
 
@@ -39,8 +40,8 @@ def _pillow() -> Any:
 
 
 def is_picture(value: Any) -> bool:
-    """Whether a value is a picture still to be decoded: a path, a file's bytes, or a Pillow image."""
-    return isinstance(value, str | bytes | Path) or (hasattr(value, "mode") and hasattr(value, "getbands"))
+    """Whether a value is a picture still to be decoded: a path, a file's bytes or where they lie, or a Pillow image."""
+    return isinstance(value, str | bytes | Path | StoredFile) or (hasattr(value, "mode") and hasattr(value, "getbands"))
 
 
 def read_picture(source: Any, where: str, channels: int | None = None) -> NDArray[np.uint8]:
@@ -50,7 +51,7 @@ def read_picture(source: Any, where: str, channels: int | None = None) -> NDArra
     animation the first picture is taken.
 
     Args:
-        source: A path, the bytes of a file, or a Pillow image.
+        source: A path, the bytes of a file or where they lie, or a Pillow image.
         where: What to call it in messages.
         channels: 1 for grey, 3 for red, green and blue, whatever the file holds; None: as the file holds.
 
@@ -61,7 +62,7 @@ def read_picture(source: Any, where: str, channels: int | None = None) -> NDArra
     try:
         with _opened(source) as opened:
             image = _eight_bits(_pillow().ImageOps.exif_transpose(opened))
-    except MissingExtraError:
+    except (MissingExtraError, DataError):
         raise
     except _TooLarge as error:
         raise DataError(where, str(error), "Make it smaller, or remove it") from None
@@ -72,17 +73,20 @@ def read_picture(source: Any, where: str, channels: int | None = None) -> NDArra
     return np.asarray(image)
 
 
-def examine(path: Path) -> tuple[str | None, str]:
+def examine(path: Path | StoredFile) -> tuple[str | None, str]:
     """Return what is wrong with a picture file, decoded to its end, or None; and its size as "H x W format"."""
     try:
-        with _opened(path) as image:
+        source = path.read() if isinstance(path, StoredFile) else path
+        with _opened(source) as image:
             size = f"{image.height} x {image.width} {image.mode}"
             image.verify()  # the checksums, which decoding may pass over; it leaves the image unusable
-        with _opened(path) as image:
+        with _opened(source) as image:
             image.draft(image.mode, (1, 1))  # of a JPEG all bytes are read, and few pixels made
             image.load()
     except MissingExtraError:
         raise
+    except DataError as error:
+        return error.problem, ""
     except _TooLarge as error:
         return str(error), ""
     except Exception as error:  # as above
@@ -101,6 +105,8 @@ def _opened(source: Any) -> Iterator[Any]:
     if hasattr(source, "getbands"):
         yield source
         return
+    if isinstance(source, StoredFile):
+        source = source.read()
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
         try:
             image = library.open(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,7 @@ __all__ = [
     "Loss",
     "Message",
     "Report",
+    "StoredFile",
     "Table",
     "Term",
     "TokenSequence",
@@ -62,6 +64,21 @@ class Example:
     inputs: Any
     target: Any = None
     origin: str = ""
+
+
+class StoredFile(ABC):
+    """A picture's or a sound's file that lies in a row of a data set: read whenever it is needed, never kept.
+
+    ``str`` says where it lies, for messages.
+    """
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """Return the file's bytes.
+
+        Raises:
+            DataError: If there are none.
+        """
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core.errors import DataError, MissingExtraError
+from groundup.core.records import StoredFile
 
 __all__ = ["SOUND_KINDS", "Sound", "read_sound"]
 
@@ -37,8 +38,8 @@ def read_sound(source: Any, name: str = "") -> Sound:
     """Return a sound with its channels averaged.
 
     Args:
-        source: A file's path, the bytes of a file, or (samples, rate) with samples (T,) or (T, C): floating-point
-            numbers from -1 to 1, or whole numbers that fill the range of their type.
+        source: A file's path, the bytes of a file or where they lie, or (samples, rate) with samples (T,) or (T, C):
+            floating-point numbers from -1 to 1, or whole numbers that fill the range of their type.
         name: What to call it in messages, where it is no file.
 
     Raises:
@@ -50,6 +51,9 @@ def read_sound(source: Any, name: str = "") -> Sound:
         if not Path(source).expanduser().is_file():
             raise DataError(name, "no such file", "Correct the path; it is taken relative to the current folder")
         values, rate = _decoded(str(Path(source).expanduser()), name)
+    elif isinstance(source, StoredFile):
+        name = str(source)
+        values, rate = _decoded(io.BytesIO(source.read()), name)
     elif isinstance(source, bytes | bytearray):
         name = name or "a sound"
         values, rate = _decoded(io.BytesIO(source), name)

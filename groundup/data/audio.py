@@ -1,4 +1,4 @@
-"""Sound files with a label each: a folder for every class, or a table beside the files."""
+"""Sounds with a label each: a folder for every class, a table beside the files, or a Hugging Face data set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,11 +14,11 @@ from pydantic import model_validator
 
 from groundup.core.errors import DataError
 from groundup.core.interfaces import DataContext, DataSource, Split, Stream
-from groundup.core.records import Example
+from groundup.core.records import Example, StoredFile
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.sounds import SOUND_KINDS, read_sound
-from groundup.data.class_folders import Filed, Folders, class_files, split_folders
+from groundup.data.class_folders import Filed, class_files, split_folders
 from groundup.data.files import read_records
 from groundup.data.held_out import (
     Drawing,
@@ -30,6 +29,7 @@ from groundup.data.held_out import (
     refuse_empty,
     refuse_unknown,
 )
+from groundup.data.hub_splits import HubOrigin, problem_with_dataset, refuse_idle
 from groundup.data.indexed import open_indexed_stream
 from groundup.data.origin import changed
 
@@ -50,16 +50,34 @@ class _Heard(NamedTuple):
     problem: str
 
 
+class _Files(NamedTuple):
+    """The files named for each split; ``named``: the held-out ones are. ``key`` changes when what is read does."""
+
+    files: dict[Split, list[Filed]]
+    named: bool
+    key: str
+    tabled: bool = False  # a table beside the files says their labels
+    unused: tuple[str, ...] = ()
+    without_class: int = 0
+
+
 @data("audio")
 class Audio(DataSource):
-    """Sounds: root/CLASS/*.wav, .flac, .ogg, .mp3, or root/metadata.csv (or .jsonl) with file_name and label.
+    """Sounds: root/CLASS/*.wav, .flac, .ogg, .mp3, root/metadata.csv (or .jsonl) of file_name and label, a hub name.
 
-    Folders ``train`` and ``validation`` (or valid, val, dev, test) below the root are the splits. Files with the same
-    samples are always on one side.
+    Folders ``train`` and ``validation`` (or valid, val, dev, test) below the root are the splits; of a data set those
+    called validation and test are what they are called. Files with the same samples are always on one side.
     """
 
-    path: str = setting(..., "The folder, relative to the current one")
-    label_column: str = setting("label", "Column of metadata.csv or metadata.jsonl that holds the label")
+    path: str | None = setting(None, "The folder, relative to the current one")
+    dataset: str | None = setting(None, "Hugging Face data set, or a folder with a copy of one, instead of path")
+    subset: str | None = setting(None, "Configuration of the data set")
+    revision: str | None = setting(None, "Branch, tag or commit of the data set")
+    dataset_split: str = setting("train", "Split of the data set that is learned from, or a part such as train[:80%]")
+    validation_split: str | None = setting(None, "Split that is held out; silent: its own, or a share of the other")
+    test_split: str | None = setting(None, "Split that is only judged; silent: the one called test, if it has labels")
+    audio_column: str | None = setting(None, "Column of the data set's sounds; silent: found by its type")
+    label_column: str = setting("label", "Column of the label; of a data set found by its type where none is so called")
     group: str | None = setting(
         None,
         "Regular expression searched in a file's path below the root; files for which its first group, or the whole"
@@ -78,7 +96,8 @@ class Audio(DataSource):
 
     @model_validator(mode="after")
     def _consistent(self) -> Audio:
-        problem = problem_with_drawing(self._drawing(), self._changed(), None)
+        problem = problem_with_dataset(self, ("audio_column",), ("group",))
+        problem = problem or problem_with_drawing(self._drawing(), self._changed(), None)
         if problem is None and self.group is not None:
             try:
                 re.compile(self.group)
@@ -94,21 +113,30 @@ class Audio(DataSource):
     def _changed(self) -> list[str]:
         return changed(self, "validation_fraction", "folds", "fold", "split_seed", "group")
 
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are: a test split where the data set has one of its own."""
+        origin = HubOrigin.of(self)
+        has_test = origin is not None and "test" in origin.tables(self._label_named)
+        return ("train", "validation", "test") if has_test else ("train", "validation")
+
     def examples(self, split: Split, cache: Path) -> list[Example]:
-        """Return the sounds of a split, sorted by name; inputs are paths.
+        """Return the sounds of a split, sorted by name, or in the order of the rows; inputs are paths, or rows.
 
         Raises:
             DataError: If there are none, a file cannot be read and ``unreadable`` is stop, or a table is wrong.
         """
-        placed = self._placed(cache)
+        found = self._files()
+        placed = self._placed(found, cache)
         chosen = [file for file, side in placed if side == split]
         if not chosen:
-            named = self._split_folders().validation is not None
-            raise refuse_empty(split, self.path, None if named else self._drawing())
-        if not any(_table_of(file) for file in self._split_folders()[:2] if file is not None):
-            train, held_out = ([f.label for f, side in placed if side == each] for each in ("train", "validation"))
-            refuse_unknown(train, held_out, self.path)
-        return [Example(file.name, str(file.path), file.label, str(file.path)) for file in chosen]
+            raise refuse_empty(split, self._name, None if found.named else self._drawing())
+        if not found.tabled:
+            labels = {each: [f.label for f, side in placed if side == each] for each in self.splits()}
+            for each in self.splits()[1:]:
+                refuse_unknown(labels["train"], labels[each], self._name)
+        return [
+            Example(f.name, str(f.path) if isinstance(f.path, Path) else f.path, f.label, str(f.path)) for f in chosen
+        ]
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split."""
@@ -117,11 +145,12 @@ class Audio(DataSource):
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return files of each label in each split, lengths, rates and channels, and what was set aside."""
-        files, folders, loose = self._files()
-        heard = self._heard([file for each in files.values() for file in each], cache)
+        found_files = self._files()
+        heard = self._heard(found_files, cache)
         card: dict[str, Any] = {"source": self.path, "licence": self.licence or "not stated"}
-        splits: tuple[Split, ...] = ("train", "validation")
-        for split in splits:
+        if (origin := HubOrigin.of(self)) is not None:
+            card = origin.about(origin.tables(self._label_named), self.licence)
+        for split in self.splits():
             found = self.examples(split, cache)
             seconds = [heard[example.name].seconds for example in found]
             card[split] = label_counts(found) | {"seconds": round(sum(seconds), 1)} | lengths_of(seconds, "seconds")
@@ -131,34 +160,36 @@ class Audio(DataSource):
             "sample_rates": _counted(each.rate for each in read),
             "channels": _counted(each.channels for each in read),
             "several_channels": "averaged",
-            "same_as_validation": len(read) - sum(card[split]["examples"] for split in splits),
+            "same_as_validation": len(read) - sum(card[split]["examples"] for split in self.splits()),
             "same_samples": len(read) - len({each.digest for each in read}),
             "kept_together": self.group or "files with the same samples",
-            "without_class": loose,
-            "folders_not_used": list(folders.unused),
+            "without_class": found_files.without_class,
+            "folders_not_used": list(found_files.unused),
             "set_aside": len(bad),
             "set_aside_files": dict(list(bad.items())[:_SHOWN]),
         }
 
-    def _placed(self, cache: Path) -> list[tuple[Filed, Split]]:
+    def _placed(self, found: _Files, cache: Path) -> list[tuple[Filed, Split]]:
         """Return every file that can be read, and its side."""
-        files, folders, _ = self._files()
-        every = [file for each in files.values() for file in each]
-        heard = self._heard(every, cache)
+        heard = self._heard(found, cache)
+        every = [file for each in found.files.values() for file in each]
         bad = next((file for file in every if heard[file.name].problem), None)
         if bad is not None and self.unreadable == "stop":
             problem = (
                 f"{heard[bad.name].problem}; one of {sum(bool(each.problem) for each in heard.values())} such files"
             )
             raise DataError(str(bad.path), problem, "Mend or remove it, or set data.unreadable: set_aside")
-        readable = {side: [file for file in each if not heard[file.name].problem] for side, each in files.items()}
-        if folders.validation is not None:
-            held_out = {heard[file.name].digest for file in readable["validation"]}
-            readable["train"] = [file for file in readable["train"] if heard[file.name].digest not in held_out]
-            return [(file, side) for side, each in readable.items() for file in each]
-        kept = readable["train"]
-        sides = draw([self._keys(f, heard[f.name]) for f in kept], [f.label for f in kept], self._drawing())
-        return list(zip(kept, sides, strict=True))
+        sides: dict[Split, list[Filed]] = {}
+        seen: set[str] = set()
+        for side in ("test", "validation", "train"):  # what is judged keeps its sounds, and the others lose them
+            readable = [file for file in found.files.get(side, ()) if not heard[file.name].problem]
+            sides[side] = [file for file in readable if heard[file.name].digest not in seen]
+            seen |= {heard[file.name].digest for file in readable}
+        if found.named:
+            return [(file, side) for side, each in sides.items() for file in each]
+        kept = sides["train"]
+        drawn = draw([self._keys(f, heard[f.name]) for f in kept], [f.label for f in kept], self._drawing())
+        return [*zip(kept, drawn, strict=True), *((file, "test") for file in sides["test"])]
 
     def _keys(self, file: Filed, heard: _Heard) -> tuple[str, ...]:
         if self.group is None:
@@ -170,9 +201,19 @@ class Audio(DataSource):
             raise DataError(str(file.path), problem, "Correct the expression so that it fits every file")
         return (f"group {name}", f"samples {heard.digest}")
 
-    def _files(self) -> tuple[dict[Split, list[Filed]], Folders, int]:
-        """Return the files named for each split, sorted; where the splits lie; how many files have no label."""
-        root, folders = Path(self.path).expanduser(), self._split_folders()
+    @property
+    def _name(self) -> str:
+        return str(self.dataset or self.path)
+
+    @property
+    def _label_named(self) -> str | None:
+        return None if self.label_column == "label" else self.label_column
+
+    def _files(self) -> _Files:
+        if (origin := HubOrigin.of(self)) is not None:
+            return self._rows(origin)
+        root = Path(str(self.path)).expanduser()
+        folders = split_folders(root, SOUND_KINDS, _TABLES)
         if folders.validation is not None and self._changed():
             problem = f"has no effect: the folders train and {folders.validation.name} are the splits"
             raise DataError(f"recipe.data.{self._changed()[0]}", problem, "Remove it, or name another folder")
@@ -181,10 +222,17 @@ class Audio(DataSource):
         if folders.validation is not None:
             files["validation"], more = self._labelled(folders.validation, root)
             loose += more
-        return files, folders, loose
+        tabled = any(_table_of(folder) for folder in folders[:2] if folder is not None)
+        return _Files(files, folders.validation is not None, _state_of(root, files), tabled, folders.unused, loose)
 
-    def _split_folders(self) -> Folders:
-        return split_folders(Path(self.path).expanduser(), SOUND_KINDS, _TABLES)
+    def _rows(self, origin: HubOrigin) -> _Files:
+        refuse_idle(self, ("validation_fraction", "folds", "fold", "split_seed"), origin)
+        files: dict[Split, list[Filed]] = {}
+        for file, name, label, split in origin.files("audio", self.audio_column, self._label_named):
+            files.setdefault(split or "train", []).append(Filed(file, name, label))
+        tables = origin.tables(self._label_named)
+        key = "".join((f"{_FORMAT}", str(self.audio_column), *(table.key for table in tables.values())))
+        return _Files(files, "validation" in tables, hashlib.sha256(key.encode()).hexdigest())
 
     def _labelled(self, folder: Path, root: Path) -> tuple[list[Filed], int]:
         table = _table_of(folder)
@@ -206,28 +254,33 @@ class Audio(DataSource):
         inside = sum(p.suffix.lower() in SOUND_KINDS and p not in found for p in folder.rglob("*"))
         return sorted(found.values(), key=lambda file: file.name), inside
 
-    def _heard(self, files: Sequence[Filed], cache: Path) -> dict[str, _Heard]:
+    def _heard(self, found: _Files, cache: Path) -> dict[str, _Heard]:
         """Return what reading every file told, by its name: from the cache where no file has changed since."""
-        key = hashlib.sha256(f"{_FORMAT}\0{Path(self.path).expanduser().resolve()}".encode())
-        for file in files:
-            status = file.path.stat()
-            key.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        kept = cache / f"audio-{key.hexdigest()[:24]}.json"
+        kept = cache / f"audio-{found.key[:24]}.json"
         if kept.is_file():
             return {name: _Heard(*values) for name, values in json.loads(kept.read_bytes()).items()}
-        found = {file.name: _hear(file.path) for file in files}
+        heard = {file.name: _hear(file.path) for each in found.files.values() for file in each}
         cache.mkdir(parents=True, exist_ok=True)
         partial = kept.with_name(f"{kept.name}.{os.getpid()}")
-        partial.write_text(json.dumps(found), encoding="utf-8")
+        partial.write_text(json.dumps(heard), encoding="utf-8")
         partial.replace(kept)
-        return found
+        return heard
+
+
+def _state_of(root: Path, files: dict[Split, list[Filed]]) -> str:
+    """Return what changes when a file below the root does."""
+    key = hashlib.sha256(f"{_FORMAT}\0{root.resolve()}".encode())
+    for file in (file for each in files.values() for file in each):
+        status = Path(file.path).stat()
+        key.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return key.hexdigest()
 
 
 def _table_of(folder: Path) -> Path | None:
     return next((folder / name for name in _TABLES if (folder / name).is_file()), None)
 
 
-def _hear(path: Path) -> _Heard:
+def _hear(path: Path | StoredFile) -> _Heard:
     try:
         sound = read_sound(path)
     except DataError as error:

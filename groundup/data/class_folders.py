@@ -14,9 +14,9 @@ HELD_OUT_FOLDERS = ("validation", "valid", "val", "dev", "test")  # the first th
 
 
 class Filed(NamedTuple):
-    """A file and its class; ``name`` is its path below the root, with forward slashes."""
+    """A file and its class; ``name`` is its path below the root, with slashes, or a data set's split and row."""
 
-    path: Path
+    path: Any  # a Path, or a StoredFile in a row of a data set
     name: str
     label: Any
 

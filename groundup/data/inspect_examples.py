@@ -21,7 +21,7 @@ from torch import Tensor
 
 from groundup.core.interfaces import Batch, DataSource, LabelProcessor, Split, Task
 from groundup.core.pictures import draw_sheet
-from groundup.core.records import Example
+from groundup.core.records import Example, StoredFile
 from groundup.data.inspect import card_rows
 
 __all__ = ["ClassesSeen", "ExamplesLook", "inspect_examples", "look_at_examples", "write_sheet"]
@@ -204,6 +204,8 @@ def _digest(inputs: Any) -> bytes:
     if isinstance(inputs, Path):
         with inputs.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
+    if isinstance(inputs, StoredFile):
+        return hashlib.sha256(inputs.read()).digest()
     content = np.ascontiguousarray(inputs).tobytes() if isinstance(inputs, np.ndarray) else repr(inputs).encode()
     return hashlib.sha256(content).digest()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from groundup.data.held_out import (
     refuse_empty,
     refuse_unknown,
 )
+from groundup.data.hub_splits import HubOrigin, label_column, problem_with_dataset, refuse_idle, text_column
 from groundup.data.indexed import open_indexed_stream
 from groundup.data.opening import DataFile, decoded_lines, opened
 from groundup.data.origin import Origin, changed, problem_with_origin
@@ -42,8 +43,9 @@ class _Placed:
 
     train: list[Example] = field(default_factory=list)
     validation: list[Example] = field(default_factory=list)
+    test: list[Example] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
-    same_as_validation: int = 0
+    same_as_validation: int = 0  # or as a text of the test split
     without_class: int = 0
     folders_not_used: tuple[str, ...] = ()
     named: bool = False  # the held-out texts are, by a path, a split or a folder
@@ -54,7 +56,8 @@ class LabelledText(DataSource):
     """Texts to classify: .csv .tsv .jsonl .json .parquet, .txt with a separator, folders of texts, or a hub name.
 
     A folder that holds only .txt and .md files has a folder for each class; folders ``train`` and ``validation`` (or
-    valid, val, dev, test) below it are the splits. Texts that are the same are always on one side.
+    valid, val, dev, test) below it are the splits; of a data set those called validation and test are what they are
+    called. Texts that are the same are always on one side.
     """
 
     path: str | list[str] | None = setting(None, "File or folder, or a list of them, relative to the current folder")
@@ -63,15 +66,20 @@ class LabelledText(DataSource):
     dataset_split: str = setting("train", "Split of the data set that is read")
     revision: str | None = setting(None, "Branch, tag or commit of the data set")
     streaming: bool = setting(False, "Read the data set over the network without keeping it")
-    text_column: str | int = setting("text", "Column of the text; its number from 1 where there is no header")
-    label_column: str | int = setting("label", "Column of the label; its number from 1 where there is no header")
+    text_column: str | int = setting(
+        "text", "Column of the text; its number from 1 without a header; of a data set found where none is so called"
+    )
+    label_column: str | int = setting(
+        "label", "Column of the label; its number from 1 without a header; of a data set found where none is so called"
+    )
     header: bool = setting(True, "The first row of .csv, .tsv and separated .txt files names the columns")
     separator: str | None = setting(
         None, "Character between cells; silent: a comma in .csv, a tab in .tsv", min_length=1, max_length=1
     )
     quotes: bool = setting(True, "Cells of .csv and .tsv may be quoted; false: a quote is a character like others")
     validation_path: str | list[str] | None = setting(None, "Files held out as they are, instead of a fraction")
-    validation_split: str | None = setting(None, "Split of the data set held out as it is, instead of a fraction")
+    validation_split: str | None = setting(None, "Split of the data set held out; silent: its own, or a share")
+    test_split: str | None = setting(None, "Split that is only judged; silent: the one called test, if it has labels")
     validation_fraction: float = setting(0.1, "Share of the texts held out", gt=0, lt=1)
     folds: int | None = setting(None, "Cut the texts into so many folds, even in each label; one is held out", ge=2)
     fold: int = setting(0, "The fold that is held out, from 0", ge=0)
@@ -82,6 +90,10 @@ class LabelledText(DataSource):
     def _consistent(self) -> LabelledText:
         cells = changed(self, "header", "separator", "quotes")
         problem = problem_with_origin(Origin.of(self), cells, [])
+        if problem is None and self.dataset is None and self.test_split is not None:
+            problem = "test_split has no effect with path; it applies to dataset. Remove test_split"
+        if problem is None and self.dataset is not None:
+            problem = problem_with_dataset(self, (), ())
         named = next((name for name in ("validation_path", "validation_split") if getattr(self, name)), None)
         problem = problem or problem_with_drawing(self._drawing(), self._drawn(), named)
         for name in ("text_column", "label_column"):
@@ -102,6 +114,30 @@ class LabelledText(DataSource):
     def _drawing(self) -> Drawing:
         return Drawing(self.validation_fraction, self.split_seed, self.folds, self.fold)
 
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are: a test split where the data set has one of its own."""
+        return ("train", "validation", "test") if "test" in self._named() else ("train", "validation")
+
+    def _named(self) -> dict[Split, str]:
+        """Return which splits of the data set are read for which; none where files are."""
+        origin = HubOrigin.of(self)
+        if origin is None:
+            return {}
+        refuse_idle(self, ("validation_fraction", "folds", "fold", "split_seed"), origin)
+        names = origin.names()
+        if self.streaming:  # the labels of a test split that nobody named would have to be read to see if there are any
+            return {split: name for split, name in names.items() if split != "test" or self.test_split is not None}
+        return {split: names[split] for split in origin.tables(self._columns(origin)[1])}
+
+    def _columns(self, origin: HubOrigin | None) -> tuple[str, str]:
+        """Return the columns of the text and of the label: those named, and of a data set those that are found."""
+        text, label = str(self.text_column), str(self.label_column)
+        if origin is None or origin.streaming:
+            return text, label
+        train = origin.table(self.dataset_split)
+        text = text_column(train, text if changed(self, "text_column") else None)
+        return text, label_column(train, label if changed(self, "label_column") else None, text)
+
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the texts of a split in the order of the files.
 
@@ -109,7 +145,7 @@ class LabelledText(DataSource):
             DataError: If a file cannot be read, a column is missing, or a row has no text or label.
         """
         placed = self._placed()
-        chosen = placed.train if split == "train" else placed.validation
+        chosen = {"train": placed.train, "validation": placed.validation, "test": placed.test}[split]
         if not chosen:
             raise refuse_empty(split, Origin.of(self).name, None if placed.named else self._drawing())
         return chosen
@@ -121,12 +157,17 @@ class LabelledText(DataSource):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return texts of each label in each split, their lengths, duplicates, what was left out, and the licence."""
         placed = self._placed()
-        every = [*placed.train, *placed.validation]
+        every = [*placed.train, *placed.validation, *placed.test]
         labels_of: dict[str, set[str]] = {}
         for example in every:
             labels_of.setdefault(_key(example), set()).add(str(example.target))
         card: dict[str, Any] = {"source": Origin.of(self).name, "licence": self.licence or "not stated"}
-        for split, found in (("train", placed.train), ("validation", placed.validation)):
+        if (origin := HubOrigin.of(self)) is not None and not self.streaming:
+            card = origin.about(origin.tables(self._columns(origin)[1]), self.licence)
+        elif origin is not None:
+            card |= {"subset": self.subset or "none", "revision": self.revision or "newest", "splits": self._named()}
+        for split in self.splits():
+            found = {"train": placed.train, "validation": placed.validation, "test": placed.test}[split]
             card[split] = label_counts(found) | lengths_of((len(e.inputs) for e in found), "characters")
         return card | {
             "same_text": len(every) - len(labels_of),
@@ -144,16 +185,19 @@ class LabelledText(DataSource):
         placed = _Placed()
         if folders := self._has_class_folders():
             self._read_folders(placed)
-        elif Origin.of(self).has_validation:
-            placed.named = True
-            placed.validation = list(self._rows("validation", placed))
-            placed.train = list(self._rows("train", placed))
         else:
+            named = self._named()
+            placed.named = "validation" in named or Origin.of(self).has_validation
+            placed.test = list(self._rows("test", placed)) if "test" in named else []
+            placed.validation = list(self._rows("validation", placed)) if placed.named else []
             placed.train = list(self._rows("train", placed))
+        judged = {_key(example) for example in placed.test}
+        held_out = judged | {_key(example) for example in placed.validation}
+        read = len(placed.train) + len(placed.validation)
+        placed.validation = [example for example in placed.validation if _key(example) not in judged]
+        placed.train = [example for example in placed.train if _key(example) not in held_out]
+        placed.same_as_validation = read - len(placed.train) - len(placed.validation)
         if placed.named:
-            held_out = {_key(example) for example in placed.validation}
-            kept = [example for example in placed.train if _key(example) not in held_out]
-            placed.same_as_validation, placed.train = len(placed.train) - len(kept), kept
             return placed
         every = placed.train
         sides = draw([(_key(e),) for e in every], [e.target for e in every], self._drawing())
@@ -167,12 +211,16 @@ class LabelledText(DataSource):
 
     # ------------------------------------------------------------------------------------------------------------ rows
     def _rows(self, split: Split, placed: _Placed) -> Iterator[Example]:
-        text_column, label_column = str(self.text_column), str(self.label_column)
+        origin, hub = Origin.of(self), HubOrigin.of(self)
+        text_name, label_name = self._columns(hub)
+        if hub is not None:
+            origin = replace(origin, dataset_split=self._named()[split])
         kinds = ROW_KINDS if self.separator is None else (*ROW_KINDS, *_TEXT_KINDS)
         cells = Cells(self.separator, self.header, self.quotes)
-        for record in Origin.of(self).records(split, (text_column, label_column), kinds=kinds, cells=cells):
-            text = checked_text(record.fields[text_column], record.origin, f"column {text_column!r}")
-            label = _checked_label(record.fields[label_column], record.origin, label_column)
+        side: Split = "train" if hub is not None else split
+        for record in origin.records(side, (text_name, label_name), kinds=kinds, cells=cells):
+            text = checked_text(record.fields[text_name], record.origin, f"column {text_name!r}")
+            label = _checked_label(record.fields[label_name], record.origin, label_name)
             if text.strip():
                 yield Example(f"{split}/{record.name}", text, label, record.origin)
             else:

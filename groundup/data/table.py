@@ -1,4 +1,4 @@
-"""Tables: rows of .csv, .tsv and .parquet files with one column or several to predict."""
+"""Tables: rows of .csv, .tsv and .parquet files, or of a Hugging Face data set, with columns to predict."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from groundup.core.records import Example
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.files import fingerprint, list_files, read_records
+from groundup.data.hub import HubTable
+from groundup.data.hub_splits import HubOrigin, problem_with_dataset, refuse_idle
 from groundup.data.indexed import open_indexed_stream
 from groundup.data.opening import DataFile, decoded_lines, opened
 from groundup.data.splits import split_of
@@ -47,7 +49,13 @@ class _Columns:
 class TableSource(DataSource):
     """Rows of files with named columns. Which kind of values a column holds is found by the processor ``table``."""
 
-    path: str | list[str] = setting(..., "A .csv, .tsv or .parquet file, a folder of them, or a list of these")
+    path: str | list[str] | None = setting(None, "A .csv, .tsv or .parquet file, a folder of them, or a list of these")
+    dataset: str | None = setting(None, "Hugging Face data set, or a folder with a copy of one, instead of path")
+    subset: str | None = setting(None, "Configuration of the data set")
+    revision: str | None = setting(None, "Branch, tag or commit of the data set")
+    dataset_split: str = setting("train", "Split of the data set that is learned from, or a part such as train[:80%]")
+    validation_split: str | None = setting(None, "Split that is held out; silent: its own, or a share of the other")
+    test_split: str | None = setting(None, "Split that is only judged; silent: the one called test, if it has targets")
     target: str | tuple[str, ...] = setting(..., "The column to predict, or several")
     columns: tuple[str, ...] = setting((), "Columns to predict from; empty: all but the target")
     ignore: tuple[str, ...] = setting((), "Columns to leave out, such as one that gives the target away")
@@ -66,6 +74,8 @@ class TableSource(DataSource):
 
     @model_validator(mode="after")
     def _consistent(self) -> TableSource:
+        if problem := problem_with_dataset(self, (), ("validation_path",)):
+            raise ValueError(problem)
         if not self.targets:
             raise ValueError("target is an empty list. Name the column to predict")
         for name in self.targets:
@@ -79,6 +89,10 @@ class TableSource(DataSource):
     def targets(self) -> tuple[str, ...]:
         """The columns to predict."""
         return (self.target,) if isinstance(self.target, str) else self.target
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are: a test split where the data set has one of its own."""
+        return ("train", "validation", "test") if "test" in self._tables() else ("train", "validation")
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the rows of a split in the order of the files: inputs by column, and the target's raw value.
@@ -107,20 +121,31 @@ class TableSource(DataSource):
         """Return the columns of the training split with kind, missing share and distinct values; targets; splits."""
         table, rows = self._table("train"), self._rows(self._table("train"), "train")
         described = {name: _describe([table.values[name][n] for n in rows]) for name in self._inputs(table, "train")}
-        splits = {
-            "train": {"examples": len(rows)},
-            "validation": {"examples": len(self._rows(self._table("validation"), "validation"))},
+        splits: dict[Any, Any] = {
+            split: {"examples": len(rows if split == "train" else self._rows(self._table(split), split))}
+            for split in self.splits()
         }
+        origin = HubOrigin.of(self)
+        files = {"source": ", ".join(_as_list(self.path)), "licence": self.licence or "not stated"}
         return {
-            "source": ", ".join(_as_list(self.path)),
-            "licence": self.licence or "not stated",
+            **(files if origin is None else origin.about(self._tables(), self.licence)),
             "columns": described,
             "constant_columns": [name for name, about in described.items() if about["distinct"] < 2],
             "targets": {name: _describe_target([table.values[name][n] for n in rows]) for name in self.targets},
             **splits,
         }
 
+    def _tables(self) -> dict[Split, HubTable]:
+        """Return the splits of the data set; none where files are read."""
+        origin = HubOrigin.of(self)
+        if origin is None:
+            return {}
+        refuse_idle(self, ("validation_fraction", "group_column", "time_column", "split_seed"), origin)
+        return origin.tables(self.targets[0])
+
     def _table(self, split: Split) -> _Columns:
+        if tables := self._tables():
+            return _read_hub(tables.get(split, tables["train"]))
         path = self.path if split == "train" or self.validation_path is None else self.validation_path
         return _read(tuple(_as_list(path)), fingerprint(_as_list(path), _KINDS))
 
@@ -134,13 +159,11 @@ class TableSource(DataSource):
         for setting_name, columns in named.items():
             for name in columns:
                 if name is not None and name not in table.values:
-                    where = self.path if split == "train" or self.validation_path is None else self.validation_path
-                    raise _missing_column(", ".join(_as_list(where)), name, table, f"data.{setting_name}")
+                    raise _missing_column(self._where(split), name, table, f"data.{setting_name}")
         left_out = {*self.targets, *self.ignore}
         found = list(self.columns) or [name for name in table.values if name not in left_out]
         if not found:
-            where = ", ".join(_as_list(self.path))
-            raise DataError(where, "no column is left to predict from", "Name fewer under data.ignore")
+            raise DataError(self._where("train"), "no column is left to predict from", "Name fewer under data.ignore")
         for name in (*found, *self.targets):
             if name in table.nested:
                 number = table.nested[name]
@@ -151,9 +174,14 @@ class TableSource(DataSource):
                 )
         return found
 
+    def _where(self, split: Split) -> str:
+        if self.dataset is not None:
+            return f"data set {self.dataset} ({split})"
+        return ", ".join(_as_list(self.path if split == "train" or not self.validation_path else self.validation_path))
+
     def _rows(self, table: _Columns, split: Split) -> list[int]:
         every = range(len(table.names))
-        if self.validation_path is not None:
+        if self.validation_path is not None or split == "test" or "validation" in self._tables():
             return list(every)
         self._inputs(table, split)  # says which columns are missing
         if self.time_column is not None:
@@ -165,9 +193,7 @@ class TableSource(DataSource):
         found = list(compress(every, held_out if split == "validation" else (not side for side in held_out)))
         if not found:
             problem = f"nothing is left for {split} (validation_fraction {self.validation_fraction})"
-            raise DataError(
-                ", ".join(_as_list(self.path)), problem, "Give more rows, or change data.validation_fraction"
-            )
+            raise DataError(self._where("train"), problem, "Give more rows, or change data.validation_fraction")
         return found
 
     def _groups(self, table: _Columns) -> list[str]:
@@ -205,6 +231,21 @@ def _read(paths: tuple[str, ...], key: str) -> _Columns:
             prefix = f"{path}/" if len(paths) > 1 else ""
             table.names.extend(f"{prefix}{file.relative}:{number}" for number in range(1, count + 1))
             table.origins.extend(f"{file.path} row {number}" for number in range(1, count + 1))
+    return table
+
+
+@lru_cache(maxsize=3)
+def _read_hub(rows: HubTable) -> _Columns:
+    """Return all rows of a split; of columns of files and other nested values only the first."""
+    table = _Columns({}, [], [], {})
+    for name, kind in rows.columns.items():
+        if kind in ("class", "text", "value"):
+            table.values[name] = rows.values(name)
+        else:
+            table.nested[name] = 0
+            table.values[name] = [rows.value(name, 0)] * len(rows)
+    table.names.extend(f"{rows.split}:{number}" for number in range(1, len(rows) + 1))
+    table.origins.extend(rows.origin(number) for number in range(len(rows)))
     return table
 
 
@@ -271,5 +312,5 @@ def _describe_target(values: Sequence[Any]) -> dict[str, Any]:
     return about | {"labels": {str(label): count for label, count in counts.most_common(_LABELS_LISTED)}}
 
 
-def _as_list(path: str | list[str]) -> list[str]:
-    return [path] if isinstance(path, str) else list(path)
+def _as_list(path: str | list[str] | None) -> list[str]:
+    return [] if path is None else [path] if isinstance(path, str) else list(path)

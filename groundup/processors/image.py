@@ -22,7 +22,7 @@ from torch import Tensor
 from groundup.core.errors import DataError
 from groundup.core.interfaces import Batch, ProcessorConfig
 from groundup.core.pictures import is_picture, read_picture
-from groundup.core.records import Example
+from groundup.core.records import Example, StoredFile
 from groundup.core.registry import processor
 from groundup.core.settings import setting
 from groundup.processors.files import saved_settings, write_json
@@ -263,7 +263,7 @@ def _keep(files: list[_File], number: int, example: Example) -> None:
 
 
 def _where(source: Any, number: int) -> str:
-    return str(source) if isinstance(source, str | Path) else f"picture {number}"
+    return str(source) if isinstance(source, str | Path | StoredFile) else f"picture {number}"
 
 
 def _columns(mean: Sequence[float], scale: Sequence[float], like: Tensor | None = None) -> list[Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 import groundup
 from groundup.core.assembly import load_processor
+from groundup.core.errors import DataError
 from groundup.core.interfaces import DataContext
 from groundup.core.pictures import read_picture
 from groundup.core.records import Example
@@ -56,6 +58,33 @@ def test_folders_held_out_by_name(tmp_path: Path, held_out: str) -> None:
     card = source.card(tmp_path)
     assert card["train"]["examples"] == 30
     assert card["set_aside"] == {"pictures": 0}
+
+
+def test_the_layout_of_imagenet_with_a_test_folder(tmp_path: Path) -> None:
+    for split, count in (("train", 30), ("val", 20), ("test", 20)):
+        digit_folders(tmp_path / split, count)
+    save(tmp_path / "train" / "1" / "n01440764_1.JPEG", np.zeros((8, 8)))
+    source = Images(path=str(tmp_path))
+    assert source.splits() == ("train", "validation", "test")
+    found = {split: source.examples(split, tmp_path) for split in source.splits()}
+    assert {split: len(examples) for split, examples in found.items()} == {"train": 31, "validation": 20, "test": 20}
+    assert all(e.name.startswith("test/") for e in found["test"])
+    assert source.card(tmp_path)["test"]["examples"] == 20
+    save(tmp_path / "test" / "wolf" / "1.png", np.zeros((8, 8)))
+    with pytest.raises(DataError, match="class 'wolf' is only in the test split"):
+        source.examples("train", tmp_path)
+
+
+def test_larger_data_is_read_picture_by_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = digit_folders(tmp_path / "root", 40)
+    encoded: list[int] = []
+    opened = context("train", tmp_path)
+    counting = replace(opened, encode=lambda given: (encoded.append(len(given)), opened.encode(given))[1])
+    monkeypatch.setattr(images, "_FITS", 1000)  # bytes; one picture has 256
+    stream = Images(path=str(root), validation_fraction=0.2).open(counting)
+    next(stream)
+    next(stream)
+    assert encoded == [1, 8, 8]
 
 
 def test_only_a_train_folder_is_split_by_file(tmp_path: Path) -> None:

@@ -17,8 +17,6 @@ from groundup.core import registry
 from groundup.core.interfaces import ModelConfig
 from groundup.core.records import Example
 from groundup.core.settings import setting
-from groundup.data import origin
-from groundup.data.files import Record
 from groundup.data.labelled_text import LabelledText
 
 ROWS = [(f"text number {n}, 第{n}句", "ab"[n % 2]) for n in range(40)]
@@ -102,17 +100,6 @@ def test_folders_that_are_splits_and_a_folder_held_out(tmp_path: Path) -> None:
         assert sorted(texts(source, "validation")) == sorted(text for text, _ in ROWS[28:])
         assert sorted(texts(source, "train")) == sorted(text for text, _ in ROWS[:28])
         assert source.card(tmp_path)["same_as_validation"] == 2
-
-
-def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hub_records(dataset: str, *, split: str, **_: Any) -> Iterator[Record]:
-        rows = ROWS[:30] if split == "train" else ROWS[30:]
-        return (Record({"text": t, "label": x}, f"{split}:{n}", f"{dataset} {n}") for n, (t, x) in enumerate(rows))
-
-    monkeypatch.setattr(origin, "hub_records", hub_records)
-    source = LabelledText(dataset="some/reviews", validation_split="test")
-    assert texts(source, "validation") == [text for text, _ in ROWS[30:]]
-    assert source.card(Path())["source"] == "some/reviews"
 
 
 def test_several_labels_are_counted_each(tmp_path: Path) -> None:
