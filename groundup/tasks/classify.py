@@ -127,18 +127,21 @@ class Classify(Task):
             right = (outputs.argmax(1) == labels).sum()
             return Loss({"label": Term(total, examples)}, {"right": right, "examples": examples})
         each, right = self._each(outputs.float(), batch["labels"])
-        weights = batch.get("weights", torch.ones_like(each))
-        total, count, right = each * weights, weights, right.float()
+        own, others = _shares(batch)
+        total, right = each * own, right.float()
         if "mix" in batch:
-            mix = batch["mix"]
             each, other = self._each(outputs.float(), batch["labels_2"])
-            weights = (1 - mix) * batch.get("weights_2", torch.ones_like(each))
-            total, count = mix * total + weights * each, mix * count + weights
-            right = mix * right + (1 - mix) * other
+            total = total + each * others
+            right = batch["mix"] * right + (1 - batch["mix"]) * other
         return Loss(
-            {"label": Term(total.sum(), count.sum())},
+            {"label": Term(total.sum(), (own + others).sum())},
             {"right": right.sum(), "examples": examples},
         )
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """Return what the examples count for in the loss: 1 each, or as much as the classes' weights and shares say."""
+        own, others = _shares(batch)
+        return {"label": float((own + others).sum())}
 
     def _each(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B,) the loss of each example and whether it is right."""
@@ -183,6 +186,14 @@ class Classify(Task):
         found = judge_classifier(context, several=several)
         tables = [] if several else before_and_after(context, "accuracy", _accuracy)
         return dataclasses.replace(found, tables=[*found.tables, *tables])
+
+
+def _shares(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return (B,) what each example's own label counts for, and the one that was mixed in."""
+    own = batch.get("weights", torch.ones(len(batch["labels"]), device=batch["labels"].device))
+    if "mix" not in batch:
+        return own, torch.zeros_like(own)
+    return batch["mix"] * own, (1 - batch["mix"]) * batch.get("weights_2", torch.ones_like(own))
 
 
 def _accuracy(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:

@@ -52,7 +52,7 @@ def compare(case: str, recipe: dict[str, Any], runs: Path) -> None:
         FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     assert case in golden, f"no losses of {case!r}: see how to write them at the top of this file"
     assert len(found) == STEPS
-    assert found == pytest.approx(golden[case], rel=1e-4)
+    assert found == pytest.approx(golden[case], rel=1e-5)
 
 
 def recipe_of(task: str, folder: Path) -> dict[str, Any]:
