@@ -90,6 +90,15 @@ def test_models_of_both_tokens_and_frames(name: str, reads: str, tmp_path: Path)
     compare(f"model {name} of {reads}", tiny_run(name, tmp_path, reads=reads), tmp_path / "runs")
 
 
+def test_language_modelling_beside_a_classifier(tmp_path: Path) -> None:
+    recipe = tiny_run("transformer_classifier", tmp_path, {"causal": True, "pooling": "last"})
+    digits = np.load(tmp_path / "texts.npz")
+    np.savez(tmp_path / "texts.npz", x=digits["x"], digit=digits["y"])
+    recipe["data"] |= {"labels_keys": {"digit": "digit"}}
+    tasks = {"digit": {"name": "classify", "max_tokens": 80}, "text": "language_modeling"}
+    compare("task multitask text", recipe | {"task": {"name": "multitask", "tasks": tasks}}, tmp_path / "runs")
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks(task: str, tmp_path: Path) -> None:
     compare(f"task {task}", recipe_of(task, tmp_path), tmp_path / "runs")
