@@ -41,9 +41,8 @@ class Multitask(Task):
     """Minimise the weighted sum of several tasks' mean losses.
 
     An example's target is a mapping from the tasks' names to their targets. One that is missing, None or NaN is masked:
-    each task's mean is over the examples of a step that have its target, however the step is cut into micro-batches.
-    The model's one output layer, as wide as all tasks' outputs together, is a linear head for each task, side by side,
-    on the same features.
+    each task's mean is over the examples of a whole step that have its target. The model's one output layer, as wide as
+    all tasks' outputs together, is a linear head for each task, side by side, on the same features.
 
     ``language_modeling`` may be one of the tasks where the inputs are texts: it needs no target, and a model that
     predicts tokens as well.
