@@ -39,7 +39,7 @@ class Objective:
     One micro-batch is the whole step: its loss is the mean. Of several the sums are back-propagated, and the trainer
     divides all gradients once by ``divisor``, the first term's count; a term whose count differs is scaled by the ratio
     of the two. Both are counts of the whole step. They must be known before the first backward pass, so the
-    micro-batches are collected first, where ``Task.counts`` tells what they count.
+    micro-batches are collected first, where ``Task.counts`` tells what they count. A single term needs none of this.
 
     Args:
         task: What gives the loss.
@@ -54,8 +54,9 @@ class Objective:
         self._task, self._number, self.sums = task, number, Sums()
         first = take()
         self._counts = task.counts(first) if number > 1 else None
+        self._collected = len(self._counts or ()) > 1
         rest: Iterator[Batch] = (take() for _ in range(number - 1))
-        if self._counts is not None:
+        if self._counts is not None and self._collected:
             collected = list(rest)
             for batch in collected:
                 for name, count in (task.counts(batch) or {}).items():
@@ -70,8 +71,8 @@ class Objective:
             TrainingError: If the counts of the terms differ and nothing tells those of the whole step.
         """
         counts = self._counts_of(loss)
-        first = 1.0 if self._number == 1 else max(next(iter(counts.values())), 1.0)
-        return [term.total * (term.weight * (first / max(counts[name], 1.0))) for name, term in loss.terms.items()]
+        first = 1.0 if self._number == 1 else next(iter(counts.values())) or 1.0
+        return [term.total * (term.weight * (first / (counts[name] or 1.0))) for name, term in loss.terms.items()]
 
     def _counts_of(self, loss: Loss) -> dict[str, float]:
         own = {name: term.count.item() for name, term in loss.terms.items()}
@@ -89,12 +90,12 @@ class Objective:
                 f"counts(batch) does not tell the count of {', '.join(missing)}",
                 "Return one for every term of the loss",
             )
-        return {name: self._counts[name] for name in own}
+        return {name: self._counts[name] for name in own} if self._collected else own
 
     @property
     def divisor(self) -> float:
         """What the gradients are still to be divided by, once every loss was given."""
-        return 1.0 if self._number == 1 else max(next(iter(self.sums.values.values()))[1], 1.0)
+        return 1.0 if self._number == 1 else next(iter(self.sums.values.values()))[1] or 1.0
 
     def means(self) -> dict[str, float]:
         """Return the mean of every term over the step.
@@ -102,7 +103,7 @@ class Objective:
         Raises:
             TrainingError: If ``Task.counts`` and the loss counted differently.
         """
-        for name, told in (self._counts or {}).items():
+        for name, told in (self._counts or {}).items() if self._collected else ():
             counted = self.sums.values.get(name, (0.0, told))[1]
             if counted != told:
                 raise TrainingError(
@@ -110,7 +111,7 @@ class Objective:
                     f"counts(batch) says {told:g} for {name}, and the loss counted {counted:g}",
                     "Make both count the same",
                 )
-        return {name: total / max(count, 1.0) for name, (total, count) in self.sums.values.items()}
+        return {name: total / (count or 1.0) for name, (total, count) in self.sums.values.items()}
 
 
 def non_finite(run: Run, step: int, loss: float, norm: float, learning_rate: float, samples: int) -> TrainingError:

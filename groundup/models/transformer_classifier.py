@@ -9,6 +9,7 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError, model_validator
 from torch import Tensor, nn
 
@@ -35,7 +36,8 @@ class TransformerClassifierConfig(ModelConfig):
     """The blocks of a GPT that see both ways, then pooling over the sequence and a linear output.
 
     Settings that a GPT has too are named and mean the same. With ``init.run`` the weights of a GPT of the same shape
-    are taken over by name; ``causal: true`` lets them see what they were trained to see.
+    are taken over by name; ``causal: true`` lets them see what they were trained to see, and lets the task multitask
+    train ``language_modeling`` beside other tasks, with the embedding as the output layer of tokens.
     """
 
     causal: bool = setting(False, "See only what stands before, as a GPT does; false: the whole sequence")
@@ -180,6 +182,39 @@ class TransformerClassifier(nn.Module):
         self, tokens: Tensor | None = None, inputs: Tensor | None = None, lengths: Tensor | None = None
     ) -> Tensor:
         """Return what the output layer reads, (B, C). Arguments as in ``forward``."""
+        x, inside = self._states(tokens, inputs, lengths)
+        if self.pool is not None:
+            return self.pool(x, inside)  # type: ignore[no-any-return]
+        if self.config.pooling == "class":
+            return x[:, 0]
+        return mean_state(x, inside) if self.config.pooling == "mean" else last_state(x, inside)
+
+    def token_logits(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return what each position predicts of the token after it, (B, T, V), from the tokens up to it.
+
+        The embedding is the output layer, too: of a model that starts from a GPT with tied embeddings these are the
+        GPT's logits. A GPT's own output layer, where it has one, is not taken over.
+
+        Args:
+            tokens: (B, T) int64.
+            lengths: (B,) int64, what of each row is no padding; what stands in the padding means nothing.
+
+        Raises:
+            RecipeError: If the model sees the whole sequence, or reads frames.
+
+        Source:
+            Tied embeddings: Press and Wolf, 2016 (arXiv:1608.05859), section 3.
+        """
+        if not self.config.causal:
+            problem = "is false: every position sees the tokens after it, which it would have to predict"
+            raise RecipeError("recipe.model.causal", problem, "Set causal: true, with pooling: last, mean or attention")
+        if not isinstance(self.embed, nn.Embedding):
+            raise RecipeError("recipe.model", "reads frames, and next tokens are predicted", "Choose a tokenizer")
+        x, _ = self._states(tokens, None, lengths)
+        return F.linear(x, self.embed.weight)[..., : self.config.vocabulary_size]
+
+    def _states(self, tokens: Tensor | None, inputs: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the last block's states, normalised (B, T, C), a class token's first, and which are no padding."""
         x = self.embed(tokens if inputs is None else inputs)
         inside = within(lengths, x)
         if self.embed_class is not None:
@@ -189,12 +224,7 @@ class TransformerClassifier(nn.Module):
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x, where)
-        x = self.norm(x)
-        if self.pool is not None:
-            return self.pool(x, inside)  # type: ignore[no-any-return]
-        if self.config.pooling == "class":
-            return x[:, 0]  # type: ignore[no-any-return]
-        return mean_state(x, inside) if self.config.pooling == "mean" else last_state(x, inside)
+        return self.norm(x), inside
 
     def _placed(self, x: Tensor, inside: Tensor) -> tuple[Tensor, Where]:
         """Return x (B, T, C) with learned positions, and where its elements stand.

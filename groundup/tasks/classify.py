@@ -161,16 +161,20 @@ class Classify(Task):
             right = (outputs.argmax(1) == labels).sum()
             return Loss({"label": Term(total, examples)}, {"right": right, "examples": examples})
         each, watched = self._each(outputs.float(), batch["labels"])
-        weights = batch.get("weights", torch.ones_like(each))
-        total, count = each * weights, weights
+        own, others = _shares(batch)
+        total = each * own
         if "mix" in batch:
-            mix = batch["mix"]
             each, other = self._each(outputs.float(), batch["labels_2"])
-            weights = (1 - mix) * batch.get("weights_2", torch.ones_like(each))
-            total, count = mix * total + weights * each, mix * count + weights
+            total = total + each * others
+            mix = batch["mix"]
             watched = {name: mix * value + (1 - mix) * other[name] for name, value in watched.items()}
         sums = {name: value.sum() for name, value in watched.items()}
-        return Loss({"label": Term(total.sum(), count.sum())}, {**sums, "examples": examples})
+        return Loss({"label": Term(total.sum(), (own + others).sum())}, {**sums, "examples": examples})
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """Return what the examples count for in the loss: 1 each, or as much as the classes' weights and shares say."""
+        own, others = _shares(batch)
+        return {"label": float((own + others).sum())}
 
     def _each(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return (B,) the loss of each example; whether it is right, and in an order by how many classes it is off."""
@@ -232,6 +236,14 @@ def soft_labels(labels: Tensor, classes: int, sharpness: float) -> Tensor:
     """
     distance = (torch.arange(classes, device=labels.device) - labels[:, None]).abs().float()
     return torch.softmax(-sharpness * distance, 1)
+
+
+def _shares(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return (B,) what each example's own label counts for, and the one that was mixed in."""
+    own = batch.get("weights", torch.ones(len(batch["labels"]), device=batch["labels"].device))
+    if "mix" not in batch:
+        return own, torch.zeros_like(own)
+    return batch["mix"] * own, (1 - batch["mix"]) * batch.get("weights_2", torch.ones_like(own))
 
 
 def _accuracy(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:

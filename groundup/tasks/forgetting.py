@@ -120,9 +120,9 @@ def _answers(processor: LabelProcessor, side: _Side) -> bool:
 
 def _row(side: _Side, measure: str, values: list[float | None]) -> tuple[str | float | int | None, ...]:
     before, after = values
-    change = None if before is None or after is None else round(after - before, 4)
-    cells = [None if value is None else round(value, 4) for value in values]
-    return (side.name, measure, len(side.held_out), *cells, change)
+    change = None if before is None or after is None else after - before
+    cells = [None if value is None else float(f"{value:.4g}") for value in (*values, change)]
+    return (side.name, measure, len(side.held_out), *cells)
 
 
 def _in_words(rows: list[tuple[Any, ...]], sides: list[_Side], asked: bool) -> str:

@@ -41,8 +41,8 @@ class Multitask(Task):
     """Minimise the weighted sum of several tasks' mean losses.
 
     An example's target is a mapping from the tasks' names to their targets. One that is missing, None or NaN is masked:
-    each task's mean is over the examples that have its target. The model's one output layer, as wide as all tasks'
-    outputs together, is a linear head for each task, side by side, on the same features.
+    each task's mean is over the examples of a whole step that have its target. The model's one output layer, as wide as
+    all tasks' outputs together, is a linear head for each task, side by side, on the same features.
 
     ``language_modeling`` may be one of the tasks where the inputs are texts: it needs no target, and a model that
     predicts tokens as well.
@@ -181,7 +181,7 @@ class Multitask(Task):
         return {name: values for name, values in batch.items() if "/" not in name}
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        """Return how many examples have each task's target, or what the task itself counts, such as tokens."""
+        """Return how many examples have each task's target, or what the task itself counts: tokens, or weights."""
         found = {}
         for name, part in self.tasks.items():
             if name not in self._labelled:
@@ -386,8 +386,8 @@ def _of_task(context: EvaluationContext, name: str) -> EvaluationContext:
 
 
 def _total(own: Loss, count: float) -> Tensor:
-    """Return a task's whole loss as a sum over ``count`` examples, whatever its terms count."""
-    parts = [term.weight * term.total * (count / max(float(term.count), 1.0)) for term in own.terms.values()]
+    """Return a task's whole loss as a sum over ``count``, what its first term counts, whatever the others count."""
+    parts = [term.weight * term.total * (count / (float(term.count) or 1.0)) for term in own.terms.values()]
     return torch.stack(parts).sum()
 
 

@@ -27,14 +27,21 @@ def check_token_model(model: nn.Module, processor: Any, where: str) -> None:
 
     Raises:
         RecipeError: If the processor makes no tokens, or the model has no method ``token_logits(tokens, lengths)`` that
-            returns (B, T, V), each position's prediction of the token after it from those up to it.
+            returns (B, T, V), each position's prediction of the token after it from those up to it; or what that method
+            itself raises, asked about one token, because the model cannot do so as it is set.
     """
     if not isinstance(processor, TextProcessor):
         problem = "makes no tokens, which language_modeling predicts"
         raise RecipeError("recipe.processor", problem, f"Choose a tokenizer, or remove {where.removeprefix('recipe.')}")
     if getattr(model, "token_logits", None) is None:
         problem = "is language_modeling, and the model predicts no tokens: it has no method token_logits"
-        raise RecipeError(where, problem, "Choose a causal model of tokens that has one, or remove the task")
+        remedy = "Choose a causal model of tokens that has one, such as transformer_classifier, or remove the task"
+        raise RecipeError(where, problem, remedy)
+    training, device = model.training, next(model.parameters()).device
+    with torch.no_grad():
+        token, length = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
+        model.eval().token_logits(tokens=token.to(device), lengths=length.to(device))  # type: ignore[operator]
+    model.train(training)
 
 
 def next_token_loss(model: Any, batch: Batch) -> Loss:

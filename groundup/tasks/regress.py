@@ -24,6 +24,7 @@ from groundup.core.settings import setting
 from groundup.metrics.regression import deciles, judge_numbers
 from groundup.processors.labelled import with_targets
 from groundup.processors.targets import Numbers
+from groundup.tasks.forgetting import before_and_after
 
 __all__ = ["Regress"]
 
@@ -124,7 +125,8 @@ class Regress(Task):
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Judge a model on the held-out examples: errors with intervals, by tenths of the predictions, and the worst.
 
-        The baseline always predicts the mean of the training split.
+        The baseline always predicts the mean of the training split. Where the run was fine-tuned, the errors before and
+        after are compared on old data and new.
         """
         examples = list(context.examples(context.held_out))
         context.progress(f"predicting {len(examples)} held-out examples")
@@ -140,7 +142,23 @@ class Regress(Task):
             of = "" if single else f" of {name}"
             tables.append(_by_decile(f"Residuals{of} by tenths of the predictions", predicted[:, n], true[:, n]))
             tables.append(_worst(f"Furthest off{of}", examples, predicted[:, n], true[:, n]))
+        several = "mean over the targets of RMSE in standard deviations"
+        tables += before_and_after(context, "RMSE" if targets.outputs == 1 else several, _error)
         return Evaluation(metrics, tables)
+
+
+def _error(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:
+    """Return the RMSE in the data's own units; of several targets the mean of each one's over its standard deviation.
+
+    A model that predicts more than the examples have targets is judged on those.
+    """
+    predicted = _predicted(model, [example.inputs for example in examples], processor)
+    true = np.array(_numbers(examples), dtype=np.float64)
+    named = examples[0].target
+    if processor.labels and isinstance(named, Mapping):
+        predicted = predicted[:, [processor.labels.index(str(name)) for name in named]]
+    rmse, spread = np.sqrt(((predicted - true) ** 2).mean(0)), true.std(0)
+    return float(rmse[0] if len(rmse) == 1 else (rmse / np.where(spread > 0, spread, 1.0)).mean())
 
 
 def _numbers(examples: Sequence[Example], count: int | None = None) -> list[list[float]]:

@@ -57,7 +57,9 @@ def sequences(config: Any, lengths: Tensor = LENGTHS) -> dict[str, Tensor]:
     return {"inputs": torch.randn(rows, longest, config.frame_width), "lengths": lengths}
 
 
-@pytest.mark.parametrize(("name", "index"), [(name, index) for name in SEQUENCES for index in range(4)])
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, index) for name in SEQUENCES for index in range(len(SEQUENCES[name]))]
+)
 class TestContractOfSequenceClassifiers:
     def test_every_parameter_receives_a_gradient(self, name: str, index: int) -> None:
         config, model = tiny(name, index)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tiny_runs import tiny_run, without_chance, write_several_targets
 
 from groundup import api
 from groundup.core.records import Report
@@ -99,3 +101,38 @@ def test_counts_differ_between_micro_batches(recipe: dict[str, Any], conversatio
     counts = {int((next(trainer.stream)["targets"] >= 0).sum()) for _ in range(8)}
     trainer.close()
     assert len(counts) >= 3
+
+
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+def test_classes_that_weigh_differently_beside_other_tasks(tmp_path: Path, weighting: str) -> None:
+    """A micro-batch's weights add up to something else in each, even to less than 1."""
+    balanced = {"name": "classify", "class_weights": "balanced"}
+    tasks = {"digit": balanced, "ink": "regress", "loop": {**balanced, "label_smoothing": 0.1}}
+    recipe = tiny_run("mlp", tmp_path) | {"data": write_several_targets(tmp_path, rare=True)}
+    recipe["task"] = {"name": "multitask", "tasks": tasks, "weighting": weighting}
+    found = []
+    for micro_batch in (32, 8, 1):
+        changes = {"name": f"m{micro_batch}", "machine.micro_batch": micro_batch, "budget.batch_size": 32}
+        trainer = api.trainer(without_chance(recipe), {**changes, "budget.steps": STEPS}, runs=tmp_path / "runs")
+        steps = [(*(each.losses[task] for task in tasks), each.gradient_norm) for each in trainer.steps()]
+        found.append((steps, {name: value.clone() for name, value in trainer.model.state_dict().items()}))
+        trainer.close()
+    whole, *split = found
+    for steps, weights in split:
+        for one, other in zip(whole[0], steps, strict=True):
+            assert other == pytest.approx(one, rel=1e-6)
+        for name, value in whole[1].items():
+            torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_mixtures_of_classes_that_weigh_differently(tmp_path: Path) -> None:
+    task = {"name": "classify", "class_weights": "balanced", "augmentation": {"mixup": 0.4, "cutmix": 1.0}}
+    recipe = without_chance(tiny_run("cnn", tmp_path, {"batch_norm": False})) | {"task": task}
+    found = []
+    for micro_batch in (32, 8):
+        changes = {"name": f"m{micro_batch}", "machine.micro_batch": micro_batch, "budget.batch_size": 32}
+        trainer = api.trainer(recipe, {**changes, "budget.steps": STEPS}, runs=tmp_path / "runs")
+        found.append([(report.loss, report.gradient_norm) for report in trainer.steps()])
+        trainer.close()
+    for one, other in zip(*found, strict=True):
+        assert other == pytest.approx(one, rel=1e-6)

@@ -43,7 +43,7 @@ def batches(task: Task, name: str, cache: Path, micro_batch: int) -> list[dict[s
     return list(open_token_stream(lambda: EXAMPLES[name], name, context, Packing()))
 
 
-@pytest.fixture(params=[name for name in names("task") if name not in ("classify", "regress", "multitask")])
+@pytest.fixture(params=[name for name in names("task") if lookup("task", name).unit == "tokens"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

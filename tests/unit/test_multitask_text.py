@@ -6,16 +6,19 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import groundup
 from groundup.core.errors import RecipeError
 from groundup.core.interfaces import EvaluationContext
 from groundup.core.records import Example
 from groundup.core.settings import validate
 from groundup.models.mlp import MLPConfig
+from groundup.models.transformer_classifier import TransformerClassifierConfig
 from groundup.processors.bytes import BytesConfig
 from groundup.processors.image import ImageProcessor
 from groundup.processors.labelled import Labelled
@@ -116,6 +119,48 @@ def test_what_predicts_no_tokens_is_refused() -> None:
     pictures = Labelled(ImageProcessor((1, 2, 2), None, [0.0], [1.0]), processor.targets, 0)
     with pytest.raises(RecipeError, match=r"recipe.processor: makes no tokens, .* or remove task.tasks.text"):
         made.wrap(plain, pictures)
+
+    both_ways = {"layers": 1, "width": 8, "heads": 2, "vocabulary_size": BYTES.vocabulary_size, "outputs": 3}
+    with pytest.raises(RecipeError, match=r"recipe.model.causal: is false: every position sees .* Set causal: true"):
+        made.wrap(TransformerClassifierConfig(**both_ways, context_length=9).build(), processor)  # type: ignore[arg-type]
+    frames = {**both_ways, "vocabulary_size": 0, "frame_width": 2, "causal": True, "context_length": 9}
+    with pytest.raises(RecipeError, match=r"recipe.model: reads frames, and next tokens are predicted"):
+        TransformerClassifierConfig(**frames).build().token_logits(torch.zeros(1, 1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_the_registered_model_starts_from_a_gpt_and_predicts_as_it_does(
+    recipe: dict[str, Any], tmp_path: Path, pooling: str
+) -> None:
+    """And learns to classify beside it, its weights those of the language model."""
+    recipe["model"] |= {"dropout": 0.0, "vocabulary_multiple": 64, "context_length": 32}
+    base = groundup.trainer(recipe, runs=tmp_path / "runs")
+    list(base.steps())
+    base.save()
+    base.close()
+    words = [example.inputs for example in EXAMPLES]
+    np.savez(tmp_path / "texts.npz", x=np.array(words), kind=np.array([word.split()[0] for word in words]))
+    data = {"name": "arrays", "path": str(tmp_path / "texts.npz"), "labels_keys": {"kind": "kind"}}
+    tasks = {"kind": {"name": "classify", "max_tokens": 32}, "text": "language_modeling"}
+    plan = {
+        **{"name": "both", "init": {"run": str(base.run.folder)}, "data": data, "machine": recipe["machine"]},
+        **{"model": {**recipe["model"], "name": "transformer_classifier", "causal": True, "pooling": pooling}},
+        **{"task": {"name": "multitask", "tasks": tasks}, "budget": {"batch_size": 8, "steps": 12}},
+    }
+    trainer = groundup.trainer(plan | {"optim": {"lr": 3e-3}}, {"machine.micro_batch": 4}, runs=tmp_path / "runs")
+    lengths = torch.tensor([9, 4])
+    tokens = torch.randint(256, (2, 9))
+    with torch.no_grad():
+        logits = trainer.model.eval().token_logits(tokens, lengths)  # type: ignore[operator]
+        expected = base.model.eval()(tokens)
+    assert logits.shape == (2, 9, BYTES.vocabulary_size)
+    torch.testing.assert_close(logits[0], expected[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(logits[1, :4], expected[1, :4], rtol=0, atol=1e-6)
+    reports = list(trainer.steps())
+    trainer.close()
+    assert reports[-1].losses["text"] < reports[0].losses["text"]
+    assert reports[-1].losses["kind"] < reports[0].losses["kind"]
+    assert set(trainer.task.predict(trainer.model, "river 3", trainer.parts.processor)) == {"kind"}
 
 
 def test_the_targets_travel_with_the_tokenizer(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from groundup.models.mlp import MLPConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.table import TableConfig, TableProcessor
 from groundup.processors.targets import Numbers
-from groundup.tasks.regress import Regress
+from groundup.tasks.regress import Regress, _error
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -173,3 +173,55 @@ def test_training_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
         weights.append([p.detach().clone() for p in trainer.model.parameters()])
     for one, other in zip(*weights, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("target", ["progression", ["progression", "bmi"]], ids=["one", "several"])
+def test_old_data_and_new_are_compared_after_fine_tuning(tmp_path: Path, target: Any) -> None:
+    _, found = diabetes(tmp_path / "all.csv")
+    names = [*found.feature_names, "progression"]
+    rows = np.column_stack([found.data, found.target])
+    older = rows[:, 0] > 50
+    recipes = []
+    for name, kept, changes in (("old", older, {}), ("new", ~older, {"init": {"run": str(tmp_path / "old")}})):
+        path = write(tmp_path / f"{name}.csv", [dict(zip(names, row, strict=True)) for row in rows[kept].tolist()])
+        recipes.append(recipe_for(path, target, **{"name": name, **changes}))
+    runs = [groundup.train(recipes[0], runs=tmp_path)]
+    recipes[1] = {key: value for key, value in recipes[1].items() if key not in ("model", "processor")}
+    runs.append(groundup.train(recipes[1], {"budget.steps": 20}, runs=tmp_path))
+    base, tuned = (groundup.evaluate(run.folder)["runs"][0]["evaluation"] for run in runs)
+    assert "Before and after" not in {table["title"] for table in base["tables"]}
+    (table,) = [table for table in tuned["tables"] if table["title"] == "Before and after"]
+    (old, new) = table["rows"]
+    assert [old[0], old[2]] == ["old", base["metrics"]["held_out_examples"]]
+    assert [new[0], new[2]] == ["new", tuned["metrics"]["held_out_examples"]]
+    if target == "progression":
+        assert old[1] == "RMSE"
+        assert old[3] == pytest.approx(base["metrics"]["rmse"], rel=1e-3)
+        assert new[4] == pytest.approx(tuned["metrics"]["rmse"], rel=1e-3)
+        assert f"On old data the RMSE went from {old[3]:.4g} to {old[4]:.4g}" in table["note"]
+    else:
+        assert old[1] == "mean over the targets of RMSE in standard deviations"
+        assert 0.1 < old[3] < 1.5
+        assert 0.1 < new[4] < 1.5
+    assert new[5] == pytest.approx(new[4] - new[3], abs=0.02)
+
+
+def test_a_model_of_several_numbers_is_judged_on_those_that_there_are() -> None:
+    class Known(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return torch.stack((inputs[:, 0], 10 * inputs[:, 0]), 1)
+
+    rows = [{"x": float(n)} for n in range(4)]
+    inputs = fit(rows)
+    scaled = inputs.encode_inputs(rows)["inputs"][:, 0].tolist()
+    processor = Labelled(inputs, Numbers([0.0, 0.0], [1.0, 1.0], ("a", "b")), 0)
+    only_b = [Example(str(n), row, {"b": 10 * x + 2}) for n, (row, x) in enumerate(zip(rows, scaled, strict=True))]
+    assert _error(Known(), processor, only_b) == pytest.approx(2.0, rel=1e-5)
+    unnamed = [Example(e.name, e.inputs, [x, 10 * x]) for e, x in zip(only_b, scaled, strict=True)]
+    assert _error(Known(), processor, unnamed) == pytest.approx(0.0, abs=1e-5)
+    swapped = [Example(e.name, e.inputs, {"b": 10 * x, "a": x}) for e, x in zip(only_b, scaled, strict=True)]
+    assert _error(Known(), processor, swapped) == pytest.approx(0.0, abs=1e-5)

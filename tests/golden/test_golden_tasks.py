@@ -1,0 +1,104 @@
+"""Twenty steps of every registered model, and of every task, give the losses they always gave.
+
+After a change that is meant to change them: GROUNDUP_REWRITE_GOLDEN=1 python -m pytest tests/golden
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_runs import AUGMENTATION, MODELS, tiny_run, without_chance, write_several_targets
+
+from groundup import api
+from groundup.core.registry import names
+from groundup.data.arrays import Arrays
+
+FILE = Path(__file__).parent / "tasks.json"
+REWRITE = os.environ.get("GROUNDUP_REWRITE_GOLDEN") == "1"
+STEPS = 20
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "classify": ("pictures", {}),
+    "classify smoothed": ("pictures", {"label_smoothing": 0.1}),
+    "classify balanced": ("rare", {"class_weights": "balanced"}),
+    "classify effective": ("rare", {"class_weights": "effective", "effective_beta": 0.9}),
+    "classify several": ("tags", {"labels": "several"}),
+    "classify mixed": ("pictures", {"augmentation": {"mixup": 0.4, "cutmix": 1.0}}),
+    "classify augmented": ("pictures", {"augmentation": AUGMENTATION["pictures"]}),
+    "regress": ("numbers", {}),
+    "regress mae": ("numbers", {"objective": "mae"}),
+    "regress huber": ("numbers", {"objective": "huber"}),
+    "multitask fixed": ("several", {"weights": {"ink": 0.5}}),
+    "multitask uncertainty": ("several", {"weighting": "uncertainty"}),
+    "multitask gradnorm": ("several", {"weighting": "gradnorm"}),
+}
+ELSEWHERE = {"language_modeling", "chat"}  # in test_golden.py
+SEVERAL = {"digit": "classify", "ink": "regress", "loop": "classify"}
+
+
+def compare(case: str, recipe: dict[str, Any], runs: Path) -> None:
+    """Hold the losses of a run to those on file; with REWRITE, write them there."""
+    trainer = api.trainer(without_chance(recipe), {"budget.steps": STEPS}, runs=runs)
+    found = [report.loss for report in trainer.steps()]
+    trainer.close()
+    golden: dict[str, list[float]] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    if REWRITE:
+        golden[case] = [round(loss, 8) for loss in found]
+        lines = (f" {json.dumps(name)}: {json.dumps(losses)}" for name, losses in sorted(golden.items()))
+        FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    assert case in golden, f"no losses of {case!r}: see how to write them at the top of this file"
+    assert len(found) == STEPS
+    assert found == pytest.approx(golden[case], rel=1e-5)
+
+
+def recipe_of(task: str, folder: Path) -> dict[str, Any]:
+    reads, settings = TASKS[task]
+    recipe = tiny_run("mlp", folder, reads="numbers" if reads == "numbers" else "pictures")
+    settings = {"name": task.split()[0], **settings}
+    if reads == "several":
+        return recipe | {"task": {**settings, "tasks": SEVERAL}, "data": write_several_targets(folder)}
+    if reads in ("rare", "tags"):
+        digits = [
+            e for e in Arrays().examples("train", folder)[:600] if reads == "tags" or e.target < 3 or e.target == 8
+        ]
+        kept = [e for number, e in enumerate(digits) if reads == "tags" or e.target != 8 or number % 5 == 0]
+        tags = ["|".join(t for t, has in (("even", e.target % 2 == 0), ("large", e.target > 4)) if has) for e in kept]
+        labels = np.array(tags) if reads == "tags" else np.array([e.target for e in kept])
+        np.savez(folder / "digits.npz", x=np.stack([e.inputs for e in kept]), y=labels)
+        recipe["data"] = {"name": "arrays", "path": str(folder / "digits.npz")}
+    return recipe | {"task": settings}
+
+
+def test_every_model_and_task_is_here() -> None:
+    missing = set(names("model")) - set(MODELS)
+    assert not missing, f"give them a tiny run in tests/tiny_runs.py: {sorted(missing)}"
+    missing = set(names("task")) - {task.split()[0] for task in TASKS} - ELSEWHERE
+    assert not missing, f"give them a case in TASKS: {sorted(missing)}"
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_models(name: str, tmp_path: Path) -> None:
+    compare(f"model {name}", tiny_run(name, tmp_path), tmp_path / "runs")
+
+
+@pytest.mark.parametrize(("name", "reads"), [("rnn", "texts"), ("transformer_classifier", "frames")])
+def test_models_of_both_tokens_and_frames(name: str, reads: str, tmp_path: Path) -> None:
+    compare(f"model {name} of {reads}", tiny_run(name, tmp_path, reads=reads), tmp_path / "runs")
+
+
+def test_language_modelling_beside_a_classifier(tmp_path: Path) -> None:
+    recipe = tiny_run("transformer_classifier", tmp_path, {"causal": True, "pooling": "last"})
+    digits = np.load(tmp_path / "texts.npz")
+    np.savez(tmp_path / "texts.npz", x=digits["x"], digit=digits["y"])
+    recipe["data"] |= {"labels_keys": {"digit": "digit"}}
+    tasks = {"digit": {"name": "classify", "max_tokens": 80}, "text": "language_modeling"}
+    compare("task multitask text", recipe | {"task": {"name": "multitask", "tasks": tasks}}, tmp_path / "runs")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_tasks(task: str, tmp_path: Path) -> None:
+    compare(f"task {task}", recipe_of(task, tmp_path), tmp_path / "runs")

@@ -1,0 +1,106 @@
+"""A run of any registered model, its data augmented, goes on after an interruption as if there had been none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import MODELS, RANDOM, augmented, tiny_run
+
+from groundup import api
+from groundup.core.checkpoint import Checkpoint
+from groundup.core.registry import names
+from groundup.core.run import Run
+
+STEPS, STOP = 9, 4
+
+
+def assert_equal(one: Checkpoint, other: Checkpoint) -> None:
+    """Hold weights, optimizer and everything else that the rest of a run depends on to the last bit."""
+    for mine, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):
+        assert mine.keys() == theirs.keys()
+        assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    states = [{key: value for key, value in each.state.items() if key != "elapsed_s"} for each in (one, other)]
+    assert states[0] == states[1]
+
+
+def compare(recipe: dict[str, Any], runs: Path) -> None:
+    """Train once in one go, and once with a stop after which everything is built anew."""
+    changes = {"budget.steps": STEPS}
+    whole = api.trainer(recipe, {**changes, "name": "whole"}, runs=runs)
+    expected = list(whole.steps())
+    first = api.trainer(recipe, changes, runs=runs)
+    begun = list(islice(first.steps(), STOP))
+    first.save()
+    first.close()
+    torch.manual_seed(12345)  # nothing may come from what this process drew before
+    second = api.trainer(recipe, changes, runs=runs)
+    assert second.step == STOP
+    assert begun + list(second.steps()) == expected
+    assert_equal(whole.state_dict(), second.state_dict())
+    for trainer in (whole, second):
+        trainer.close()
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_every_model_resumes_exactly(name: str, tmp_path: Path) -> None:
+    recipe = augmented(tiny_run(name, tmp_path), name)
+    assert name == "resnet" or set(RANDOM) & set(MODELS[name][1]), "let its tiny run draw at random, as dropout does"
+    compare(recipe, tmp_path / "runs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "reads"), [("rnn", "texts"), ("transformer_classifier", "frames")])
+def test_models_of_both_tokens_and_frames(name: str, reads: str, tmp_path: Path) -> None:
+    compare(augmented(tiny_run(name, tmp_path, reads=reads), name, reads), tmp_path / "runs")
+
+
+def test_a_table_resumes_exactly(tmp_path: Path) -> None:
+    compare(tiny_run("mlp", tmp_path, reads="numbers"), tmp_path / "runs")
+
+
+def test_several_micro_batches_resume_exactly(tmp_path: Path) -> None:
+    recipe = augmented(tiny_run("vit", tmp_path), "vit")
+    compare(recipe | {"machine": {**recipe["machine"], "micro_batch": 4}}, tmp_path / "runs")
+
+
+class _StopError(Exception):
+    """Ends a run as if it had been killed."""
+
+
+@pytest.mark.slow
+def test_averages_and_the_best_checkpoint_resume_exactly(tmp_path: Path) -> None:
+    """With batch norm, whose statistics are averaged, too, and another process that goes on."""
+    recipe = augmented(tiny_run("cnn", tmp_path), "cnn")
+    recipe["optim"] |= {"average": "ema", "ema_decay": 0.7}
+    recipe["every"] = {"evaluate": 3, "save": 2, "best": "accuracy", "evaluate_batches": 2, "keep": 9}
+    changes = {"budget.steps": 12}
+    whole = api.trainer(recipe, {**changes, "name": "whole"}, runs=tmp_path / "runs")
+    first = api.trainer(recipe, changes, runs=tmp_path / "runs")
+    whole.fit()
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["kind"] == "evaluate" and row["step"] == 9:
+            raise _StopError
+
+    first.watch = stop
+    with pytest.raises(_StopError):
+        first.fit()
+    folder = first.run.folder
+    whole.close()
+    first.close()
+    assert Run.open(folder).checkpoints.newest_intact() == 8
+    resume = "import sys; from groundup import api; api.resume(sys.argv[1])"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", resume, str(folder)], check=True, env=environment, capture_output=True)
+    runs = [whole.run, Run.open(folder)]
+    assert runs[0].checkpoints.steps() == runs[1].checkpoints.steps()
+    one, other = (run.checkpoints.load(12) for run in runs)
+    assert_equal(one, other)
+    assert one.state["best_step"] in runs[1].checkpoints.steps()

@@ -1,0 +1,131 @@
+"""A run of a few steps for every registered model, on scikit-learn's digits as pictures, frames or texts.
+
+A new model needs an entry in ``MODELS``: the tests that go over all registered models then train it, too.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn.datasets
+
+from groundup.data.arrays import Arrays
+
+# Each model with what it reads. What is random in training is on: tests of exact losses turn ``dropout`` off.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt": ("documents", {"layers": 1, "width": 16, "heads": 2, "context_length": 16, "dropout": 0.1}),
+    "mlp": ("pictures", {"hidden": [24], "norm": "layer", "dropout": 0.1}),
+    "cnn": ("pictures", {"channels": [4, 6], "hidden": [16], "padding": True, "batch_norm": True, "dropout": 0.1}),
+    "resnet": ("pictures", {"layers": [1, 1], "width": 4, "stem": "small"}),
+    "convnext": (
+        "pictures",
+        {"layers": [1, 1], "widths": [6, 8], "patch": 2, "layer_scale": 0.1, "stochastic_depth": 0.3},
+    ),
+    "vit": ("pictures", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
+    "rnn": ("frames", {"width": 12, "cell": "gru", "bidirectional": True, "pooling": "attention", "dropout": 0.1}),
+    "transformer_classifier": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
+}
+RANDOM = ("dropout", "stochastic_depth")  # settings that make a forward pass random
+
+# All that may be changed at random in such inputs.
+AUGMENTATION: dict[str, dict[str, Any]] = {
+    "pictures": {
+        **{"rotate_degrees": 10.0, "scale": [0.9, 1.1], "shift": 0.1, "crop": 0.1, "flip": True, "brightness": 0.2},
+        **{"contrast": 0.2, "randaugment": 1, "erase": 0.3, "noise": 0.1, "mixup": 0.4, "cutmix": 1.0},
+    },
+    "frames": {"time_mask": 0.3, "frequency_mask": 0.3, "noise": 0.1},
+    "texts": {"token_dropout": 0.2},
+    "numbers": {"noise": 0.1, "mixup": 0.4},
+}
+MACHINE = {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1, "micro_batch": 16}
+
+
+def tiny_run(name: str, folder: Path, model: dict[str, Any] | None = None, reads: str = "") -> dict[str, Any]:
+    """Return the recipe of a run of 20 steps, its data written to ``folder``.
+
+    Args:
+        name: A registered model.
+        folder: Where files of data may be written.
+        model: Settings to add to the model's, or to put in place of its own.
+        reads: ``pictures``, ``frames``, ``texts``, ``numbers`` or ``documents``; empty: as ``MODELS`` says.
+    """
+    assert name in MODELS, f"give the model {name!r} a tiny run in {__file__}"
+    own, settings = MODELS[name]
+    reads = reads or own
+    return {
+        **{"name": "tiny", "model": {"name": name, **settings, **(model or {})}, **_data(reads, folder)},
+        **{"optim": {"lr": 3e-3, "warmup_steps": 2}, "budget": {"batch_size": 16, "steps": 20}, "machine": MACHINE},
+    }
+
+
+def augmented(recipe: dict[str, Any], name: str, reads: str = "") -> dict[str, Any]:
+    """Return a model's tiny run with all its data's augmentation on; windows of documents start anywhere already."""
+    reads = reads or MODELS[name][0]
+    if reads == "documents":
+        return recipe
+    return recipe | {"task": {**recipe["task"], "augmentation": AUGMENTATION[reads]}}
+
+
+def without_chance(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe with nothing random in the forward pass."""
+    return recipe | {"model": {key: value for key, value in recipe["model"].items() if key not in RANDOM}}
+
+
+def _data(reads: str, folder: Path) -> dict[str, Any]:
+    """Return the sections of task, data and processor."""
+    classify = {"name": "classify"}
+    if reads == "pictures":
+        return {"task": classify, "data": "arrays", "processor": "image"}
+    if reads == "numbers":
+        data = {"name": "table", "path": write_patients(folder), "target": "progression"}
+        return {"task": {"name": "regress"}, "data": data, "processor": "table"}
+    digits = Arrays().examples("train", folder)[:200]
+    if reads == "frames":
+        rows = [example.inputs[: 5 + int(example.name) % 4] for example in digits]
+        labels, lengths = [example.target for example in digits], [len(each) for each in rows]
+        np.savez(folder / "frames.npz", X=np.concatenate(rows), lengths=lengths, y=labels)
+        return {"task": classify, "data": {"name": "frames", "path": str(folder / "frames.npz")}, "processor": "frames"}
+    texts = [drawn(example.inputs[: 6 + int(example.name) % 3]) for example in digits]
+    if reads == "texts":
+        np.savez(folder / "texts.npz", x=np.array(texts), y=[example.target for example in digits])
+        data = {"name": "arrays", "path": str(folder / "texts.npz")}
+        return {"task": classify | {"max_tokens": 80}, "data": data, "processor": "bytes"}
+    path = folder / "documents.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    data = {"name": "text", "path": str(path), "validation_fraction": 0.2}
+    return {"task": {"name": "language_modeling"}, "data": data, "processor": "bytes"}
+
+
+def drawn(pixels: Any) -> str:
+    """Return a picture of 0 to 16 as lines of characters."""
+    return "\n".join("".join(" .oO@"[int(value) // 4] for value in row) for row in pixels)
+
+
+def write_patients(folder: Path) -> str:
+    """Write scikit-learn's 442 patients with diabetes as a table, and return its path."""
+    found = sklearn.datasets.load_diabetes(scaled=False)
+    with (folder / "patients.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*found.feature_names, "progression"])
+        writer.writerows([*row, target] for row, target in zip(found.data.tolist(), found.target.tolist(), strict=True))
+    return str(folder / "patients.csv")
+
+
+def write_several_targets(folder: Path, *, rare: bool = False) -> dict[str, Any]:
+    """Write digits with their class, their ink and whether they have a loop, and return the section ``data``.
+
+    Every third has no known ink, and every fourth no known loop. ``rare`` leaves out most of those from 2 to 9.
+    """
+    digits = Arrays().examples("train", folder)[: 900 if rare else 300]
+    digits = [e for number, e in enumerate(digits) if not rare or e.target < 2 or number % 8 == 0]
+    ink = np.array([float(example.inputs.mean()) for example in digits])
+    loop = np.array([float(example.target in (0, 6, 8, 9)) for example in digits])
+    ink[::3], loop[::4] = np.nan, np.nan
+    labels = {"y": [example.target for example in digits], "ink": ink, "loop": loop}
+    np.savez(folder / "several.npz", x=np.stack([example.inputs for example in digits]), **labels)
+    keys = {"digit": "y", "ink": "ink", "loop": "loop"}
+    return {"name": "arrays", "path": str(folder / "several.npz"), "labels_keys": keys}
