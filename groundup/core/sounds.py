@@ -18,6 +18,7 @@ __all__ = ["SOUND_KINDS", "Sound", "read_sound"]
 
 SOUND_KINDS = (".wav", ".flac", ".ogg", ".mp3")
 _MOST_CHANNELS = 16
+_UNKNOWN = 0x7FFFF000  # sizes from here on are written by programs that could not know the length
 
 
 class Sound(NamedTuple):
@@ -47,9 +48,14 @@ def read_sound(source: Any, name: str = "") -> Sound:
     """
     if isinstance(source, str | Path):
         name = str(source)
-        if not Path(source).expanduser().is_file():
-            raise DataError(name, "no such file", "Correct the path; it is taken relative to the current folder")
-        values, rate = _decoded(str(Path(source).expanduser()), name)
+        path = Path(source).expanduser()
+        if not path.is_file():
+            problem = "is a folder; allowed: a file" if path.is_dir() else "no such file"
+            raise DataError(name, problem, "Correct the path; it is taken relative to the current folder")
+        if not path.stat().st_size:
+            raise DataError(name, "the file is empty (0 bytes)", "Remove it, or record it again")
+        _refuse_cut_off(path, name)
+        values, rate = _decoded(str(path), name)
     elif isinstance(source, bytes | bytearray):
         name = name or "a sound"
         values, rate = _decoded(io.BytesIO(source), name)
@@ -63,6 +69,27 @@ def read_sound(source: Any, name: str = "") -> Sound:
         at = int(np.flatnonzero(~np.isfinite(samples))[0])
         raise DataError(name, f"sample {at} is no finite number", "Remove the sound, or write it again")
     return Sound(samples, rate, values.shape[1])
+
+
+def _refuse_cut_off(path: Path, name: str) -> None:
+    """Raise an error for a .wav file that ends before its samples do; decoders pass that over.
+
+    Raises:
+        DataError: Naming how many bytes there are, and how many there should be.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return
+        while len(chunk := file.read(8)) == 8:
+            start, size = file.tell(), int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data":
+                there = path.stat().st_size - start
+                if there < size < _UNKNOWN:
+                    problem = f"is cut off: it holds {there:,} of the {size:,} bytes of sound that its header states"
+                    raise DataError(name, problem, "Remove it, or fetch it again")
+                return
+            file.seek(start + size + size % 2)
 
 
 def _decoded(source: str | io.BytesIO, name: str) -> tuple[NDArray[np.float32], int]:

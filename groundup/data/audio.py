@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -28,6 +29,7 @@ from groundup.data.held_out import (
     lengths_of,
     problem_with_drawing,
     refuse_empty,
+    refuse_lost,
     refuse_unknown,
 )
 from groundup.data.indexed import open_indexed_stream
@@ -35,8 +37,9 @@ from groundup.data.indexed import open_indexed_stream
 __all__ = ["Audio"]
 
 _TABLES = ("metadata.csv", "metadata.jsonl")
-_FORMAT = 1  # raise it when a file would be described in another way
+_FORMAT = 2  # raise it when a file would be described in another way
 _SHOWN = 20
+_log = logging.getLogger(__name__)
 
 
 class _Heard(NamedTuple):
@@ -113,6 +116,8 @@ class Audio(DataSource):
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split."""
         examples = self.examples(context.split, context.cache)
+        if context.split == "train":
+            self._warn(context.cache)
         return open_indexed_stream(examples, context, in_memory=self.in_memory)
 
     def card(self, cache: Path) -> dict[str, Any]:
@@ -140,6 +145,12 @@ class Audio(DataSource):
             "set_aside_files": dict(list(bad.items())[:_SHOWN]),
         }
 
+    def _warn(self, cache: Path) -> None:
+        heard = self._heard([file for each in self._files()[0].values() for file in each], cache)
+        if bad := sorted(name for name, each in heard.items() if each.problem):
+            named = ", ".join(bad[:_SHOWN])
+            _log.warning(f"{self.path}: {len(bad):,} sounds that cannot be used are set aside: {named}")
+
     def _placed(self, cache: Path) -> list[tuple[Filed, Split]]:
         """Return every file that can be read, and its side."""
         files, folders, _ = self._files()
@@ -147,10 +158,11 @@ class Audio(DataSource):
         heard = self._heard(every, cache)
         bad = next((file for file in every if heard[file.name].problem), None)
         if bad is not None and self.unreadable == "stop":
-            problem = (
-                f"{heard[bad.name].problem}; one of {sum(bool(each.problem) for each in heard.values())} such files"
-            )
+            others = sum(bool(each.problem) for each in heard.values()) - 1
+            problem = heard[bad.name].problem + (f" ({others:,} other sounds too)" if others else "")
             raise DataError(str(bad.path), problem, "Mend or remove it, or set data.unreadable: set_aside")
+        if not any(_table_of(file) for file in self._split_folders()[:2] if file is not None):
+            refuse_lost([f.label for f in every], [f.label for f in every if not heard[f.name].problem], self.path)
         readable = {side: [file for file in each if not heard[file.name].problem] for side, each in files.items()}
         if folders.validation is not None:
             held_out = {heard[file.name].digest for file in readable["validation"]}

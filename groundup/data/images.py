@@ -19,6 +19,7 @@ from groundup.core.pictures import SUFFIXES, examine
 from groundup.core.records import Example
 from groundup.core.registry import data
 from groundup.core.settings import setting
+from groundup.data.held_out import refuse_lost
 from groundup.data.indexed import open_indexed_stream
 from groundup.data.splits import split_of
 
@@ -108,6 +109,7 @@ class Images(DataSource):
             if file.name not in checked.problems:
                 side = file.split or split_of(file.name, self.validation_fraction, self.split_seed)
                 splits[side].append(Example(file.name, file.path, file.label, str(file.path)))
+        refuse_lost([f.label for f in files], [e.target for found in splits.values() for e in found], str(root))
         _check_labels(root, splits)
         return splits, checked
 

@@ -92,7 +92,19 @@ def with_targets(
         fit: Makes targets from those of all examples.
         max_length: Texts are cut to so many tokens.
     """
-    targets = fit(example.target for example in examples())
+    last: list[Any] = []
+
+    def read() -> Iterator[Any]:
+        for example in examples():
+            last[:] = [example]
+            yield example.target
+        last.clear()
+
+    try:
+        targets = fit(read())
+    except DataError as error:
+        origin = getattr(last[0], "origin", "") if last else ""
+        raise DataError(origin or error.where, error.problem, error.remedy) from None
     if not isinstance(processor, Labelled):
         return Labelled(processor, targets, max_length)
     before = processor.targets

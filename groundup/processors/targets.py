@@ -19,6 +19,9 @@ from groundup.core.interfaces import Targets
 __all__ = ["Classes", "Numbers", "Several", "is_missing", "target_of", "targets_from_json"]
 
 
+_OTHERS = "Add examples of another class, or check which column, array or folder the labels are read from"
+
+
 class Classes:
     """One of several classes, or any number of them at once.
 
@@ -44,7 +47,7 @@ class Classes:
         labels = sorted(found, key=_rank)
         if len(labels) < 2:
             problem = f"every training example has the label {labels[0]!r}" if labels else "no training example has any"
-            raise DataError("labels", f"{problem}; a classifier needs two classes or more", "Check the data section")
+            raise DataError("labels", f"{problem}; a classifier needs two classes or more", _OTHERS)
         return cls(labels, counts=[found[label] for label in labels])
 
     @classmethod
@@ -200,8 +203,8 @@ def target_of(target: Any, name: str) -> Any:
 
 
 def is_missing(target: Any) -> bool:
-    """Return whether an example has no such target: None, or a number that is NaN."""
-    return target is None or (isinstance(target, float) and math.isnan(target))
+    """Return whether an example has no such target: None, an empty text, or a number that is NaN."""
+    return target is None or target == "" or (isinstance(target, float) and math.isnan(target))
 
 
 def targets_from_json(saved: dict[str, Any]) -> Targets:
