@@ -109,7 +109,8 @@ class Images(DataSource):
             if file.name not in checked.problems:
                 side = file.split or split_of(file.name, self.validation_fraction, self.split_seed)
                 splits[side].append(Example(file.name, file.path, file.label, str(file.path)))
-        refuse_lost([f.label for f in files], [e.target for found in splits.values() for e in found], str(root))
+        if any(splits.values()):
+            refuse_lost([f.label for f in files], [e.target for found in splits.values() for e in found], str(root))
         _check_labels(root, splits)
         return splits, checked
 
