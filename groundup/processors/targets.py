@@ -203,8 +203,8 @@ def target_of(target: Any, name: str) -> Any:
 
 
 def is_missing(target: Any) -> bool:
-    """Return whether an example has no such target: None, an empty text, or a number that is NaN."""
-    return target is None or target == "" or (isinstance(target, float) and math.isnan(target))
+    """Return whether an example has no such target: None, or a number that is NaN."""
+    return target is None or (isinstance(target, float) and math.isnan(target))
 
 
 def targets_from_json(saved: dict[str, Any]) -> Targets:
@@ -217,7 +217,7 @@ def targets_from_json(saved: dict[str, Any]) -> Targets:
 
 
 def _label(target: Any) -> str:
-    if is_missing(target):
+    if is_missing(target) or target == "":
         raise DataError("labels", "an example has no label", "Give it one, or remove it")
     return str(target)
 
