@@ -37,6 +37,7 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
             "core.devices",
             "core.sounds",
             "core.pictures",
+            "core.locating",
         ),
     ),
     (1, ("core.parallel", "core.optimizers", "nn", "metrics")),

@@ -36,6 +36,7 @@ from groundup.core.interfaces import (
     Stream,
     Task,
 )
+from groundup.core.locating import encode_located
 from groundup.core.recipe import Recipe
 from groundup.core.records import Conversation, Example
 from groundup.core.run import Run
@@ -99,9 +100,21 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
             config = cast(ProcessorConfig, recipe.processor)
             processor = config.fit(lambda: _texts(source) if config.reads == "texts" else examples())
         processor = cast(Processor, cast(Task, recipe.task).fit_processor(processor, examples))
+        _check_classes(processor, source)
         folder.mkdir(parents=True, exist_ok=True)
         processor.save(folder)
     return load_processor(folder)
+
+
+def _check_classes(processor: Processor, source: DataSource) -> None:
+    """Raise an error for a class that only held-out examples have, before any time goes into training."""
+    targets = getattr(processor, "targets", None)
+    if targets is None or targets.kind not in ("class", "classes"):
+        return
+    for split in source.splits():
+        if split != "train":
+            found = list(source.examples(split, cache_folder()))
+            encode_located(lambda some: targets.encode([example.target for example in some]), found)
 
 
 def freeze(run: Run) -> Run:
@@ -208,7 +221,7 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
 
     context = DataContext(
         split=split,
-        encode=lambda examples: task.encode(examples, processor),
+        encode=lambda examples: encode_located(lambda some: task.encode(some, processor), examples),
         encode_key=digest.hexdigest()[:16],
         end_id=int(getattr(processor, "end_id", 0)),
         sequence_length=int(getattr(recipe.model, "context_length", 0)),

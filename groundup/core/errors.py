@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "CheckpointError",
@@ -33,6 +34,16 @@ class GroundupError(Exception):
     def __init__(self, where: str, problem: str, remedy: str = "") -> None:
         self.where, self.problem, self.remedy = where, problem, remedy
         super().__init__(f"{where}: {problem}." + (f" {remedy}." if remedy else ""))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what rebuilds it in another process: its class and words, whatever its class is called with."""
+        return _rebuilt, (type(self), self.where, self.problem, self.remedy)
+
+
+def _rebuilt(kind: type[GroundupError], where: str, problem: str, remedy: str) -> GroundupError:
+    error = kind.__new__(kind)
+    GroundupError.__init__(error, where, problem, remedy)
+    return error
 
 
 class RecipeError(GroundupError):

@@ -23,6 +23,7 @@ __all__ = ["LARGEST", "SUFFIXES", "draw_sheet", "examine", "is_picture", "read_p
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
 LARGEST = 80_000_000  # pixels; a small file that unpacks to more is an accident or an attack
 _FONTS = ("NotoSansCJK-Regular.ttc", "NotoSerifCJK-Bold.ttc", "msyh.ttc", "PingFang.ttc", "DejaVuSans.ttf")
+_FLOATS = "its pixels are floating-point numbers; allowed: 8 or 16 bits"
 _MARGIN, _LINE = 6, 16
 
 
@@ -83,6 +84,8 @@ def examine(path: Path | StoredFile) -> tuple[str | None, str]:
         with _opened(source) as image:
             image.draft(image.mode, (1, 1))  # of a JPEG all bytes are read, and few pixels made
             image.load()
+            if image.mode == "F":
+                raise ValueError(_FLOATS)
     except MissingExtraError:
         raise
     except DataError as error:
@@ -128,7 +131,7 @@ def _eight_bits(image: Any) -> Any:
         wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return _pillow().Image.fromarray((wide >> 8).astype(np.uint8))
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; allowed: 8 or 16 bits")
+        raise ValueError(_FLOATS)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         grey = image.mode in ("LA", "La", "L")
         image = image.convert("RGBA")
@@ -138,6 +141,12 @@ def _eight_bits(image: Any) -> Any:
 
 
 def _words(error: Exception) -> str:
+    """Return one line that says what is wrong with a file."""
+    if isinstance(error, FileNotFoundError | IsADirectoryError):
+        found = "no such file" if isinstance(error, FileNotFoundError) else "it is a folder"
+        return f"{found}; allowed: a picture file"
+    if type(error).__name__ == "UnidentifiedImageError":
+        return f"it is empty, or of no known kind; allowed: {', '.join(sorted(SUFFIXES))}"
     lines = str(error).strip().splitlines()
     text = re.sub(r" at 0x[0-9a-f]+", "", lines[0]).rstrip(".") if lines else ""
     return text or type(error).__name__

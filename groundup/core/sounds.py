@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ __all__ = ["SOUND_KINDS", "Sound", "read_sound"]
 
 SOUND_KINDS = (".wav", ".flac", ".ogg", ".mp3")
 _MOST_CHANNELS = 16
+_UNKNOWN = 0x7FFFF000  # sizes from here on are written by programs that could not know the length
 
 
 class Sound(NamedTuple):
@@ -48,15 +49,23 @@ def read_sound(source: Any, name: str = "") -> Sound:
     """
     if isinstance(source, str | Path):
         name = str(source)
-        if not Path(source).expanduser().is_file():
-            raise DataError(name, "no such file", "Correct the path; it is taken relative to the current folder")
-        values, rate = _decoded(str(Path(source).expanduser()), name)
+        path = Path(source).expanduser()
+        if not path.is_file():
+            problem = "is a folder; allowed: a file" if path.is_dir() else "no such file"
+            raise DataError(name, problem, "Correct the path; it is taken relative to the current folder")
+        if not path.stat().st_size:
+            raise DataError(name, "the file is empty (0 bytes)", "Remove it, or record it again")
+        with path.open("rb") as file:
+            _refuse_cut_off(file, name)
+        values, rate = _decoded(str(path), name)
     elif isinstance(source, StoredFile):
-        name = str(source)
-        values, rate = _decoded(io.BytesIO(source.read()), name)
+        name, content = str(source), io.BytesIO(source.read())
+        _refuse_cut_off(content, name)
+        values, rate = _decoded(content, name)
     elif isinstance(source, bytes | bytearray):
-        name = name or "a sound"
-        values, rate = _decoded(io.BytesIO(source), name)
+        name, content = name or "a sound", io.BytesIO(source)
+        _refuse_cut_off(content, name)
+        values, rate = _decoded(content, name)
     else:
         name = name or "a sound"
         values, rate = _given(source, name)
@@ -67,6 +76,29 @@ def read_sound(source: Any, name: str = "") -> Sound:
         at = int(np.flatnonzero(~np.isfinite(samples))[0])
         raise DataError(name, f"sample {at} is no finite number", "Remove the sound, or write it again")
     return Sound(samples, rate, values.shape[1])
+
+
+def _refuse_cut_off(file: BinaryIO, name: str) -> None:
+    """Raise an error for a .wav file that ends before its samples do; decoders pass that over.
+
+    Args:
+        file: The file, which is left at its beginning.
+        name: What it is called in the error.
+
+    Raises:
+        DataError: Naming how many bytes there are, and how many there should be.
+    """
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        while len(chunk := file.read(8)) == 8:
+            start, size = file.tell(), int.from_bytes(chunk[4:], "little")
+            if chunk[:4] == b"data" and end - start < size < _UNKNOWN:
+                problem = f"is cut off: it holds {end - start:,} of the {size:,} bytes of sound that its header states"
+                raise DataError(name, problem, "Remove it, or fetch it again")
+            file.seek(start + size + size % 2)
+    file.seek(0)
 
 
 def _decoded(source: str | io.BytesIO, name: str) -> tuple[NDArray[np.float32], int]:

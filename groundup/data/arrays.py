@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import zipfile
+import math
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from groundup.core.records import Example
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.indexed import open_indexed_stream
+from groundup.data.npz import array_names, read_arrays
 from groundup.data.splits import split_of
 
 __all__ = ["Arrays", "read_idx"]
@@ -138,7 +139,7 @@ class Arrays(DataSource):
         if file.suffix != ".npz" or not file.is_file():
             return None
         inputs_key, keys = f"{self.inputs_key}_test", tuple((name, f"{key}_test") for name, key in self._keys)
-        found = {inputs_key, *dict(keys).values()} <= set(_names(file))
+        found = {inputs_key, *dict(keys).values()} <= set(array_names(file))
         return (str(file), None, inputs_key, keys) if found else None
 
     def _read(self, files: _Files) -> Table:
@@ -148,7 +149,7 @@ class Arrays(DataSource):
             raise DataError(path, "no such file", "Correct the path; it is taken relative to the current folder")
         stamp = file.stat().st_mtime_ns
         if file.suffix == ".npz":
-            known = _names(file)
+            known = array_names(file)
             if inputs_key not in known and f"{inputs_key}_train" in known:
                 inputs_key, keys = f"{inputs_key}_train", tuple((name, f"{key}_train") for name, key in keys)
             return _read_npz(file, inputs_key, keys, stamp)
@@ -201,43 +202,31 @@ def read_idx(path: Path) -> NDArray[Any]:
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(str(path), f"cannot be read: {error}", "Check the file, or fetch it again") from None
     kind = _IDX_TYPES.get(content[2]) if len(content) > 4 and content[:2] == b"\0\0" else None
     if kind is None:
-        raise DataError(
-            str(path), "is not an idx file: it does not begin with 0, 0, type, dimensions", "Check the file"
-        )
+        found = f"it begins with {content[:4].hex(' ')}" if content else "it is empty (0 bytes)"
+        problem = f"is not an idx file: {found}; allowed: 00 00, the type of the numbers, how many dimensions"
+        raise DataError(str(path), problem, "Check the file")
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        problem = f"is cut off: its header of {content[3]} dimensions takes {start} bytes, and there are {len(content)}"
+        raise DataError(str(path), problem, "Fetch it again")
     shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
-    values = np.frombuffer(content, kind, offset=4 + 4 * len(shape))
-    if len(values) != np.prod(shape):
-        raise DataError(str(path), f"says it holds {shape} numbers and holds {len(values)}", "Fetch it again")
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if len(content) - start != size:
+        there = len(content) - start
+        problem = f"its header states {' x '.join(map(str, shape))} numbers, {size:,} bytes, and {there:,} bytes follow"
+        raise DataError(str(path), problem, "Fetch it again")
+    values = np.frombuffer(content, kind, offset=start)
     return values.reshape(shape)
 
 
 @lru_cache(maxsize=4)
 def _read_npz(path: Path, inputs_key: str, keys: _Keys, stamp: int) -> Table:
-    known = _names(path)
-    for key in (inputs_key, *dict(keys).values()):
-        if key not in known:
-            problem = f"there is no array {key!r}; {did_you_mean(key, known)}arrays: {', '.join(known) or 'none'}"
-            raise DataError(str(path), problem, "Set data.inputs_key and data.labels_key")
-    with _opened(path) as arrays:
-        return arrays[inputs_key], {name: arrays[key] for name, key in keys}
-
-
-def _names(path: Path) -> list[str]:
-    with _opened(path) as arrays:
-        return list(arrays)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            yield arrays
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise DataError(str(path), f"cannot be read as .npz without pickle: {error}", "Save plain arrays") from None
+    found = read_arrays(path, [inputs_key, *dict(keys).values()], "Set data.inputs_key and data.labels_key")
+    return found[0], dict(zip(dict(keys), found[1:], strict=True))
 
 
 @lru_cache(maxsize=1)
@@ -261,8 +250,9 @@ def _check_labels(wanted: tuple[str | int, ...], examples: list[Example]) -> Non
 
 def _examples(table: Table, where: str) -> list[Example]:
     inputs, labels = table
+    _refuse_inputs(inputs, where)
     for each in labels.values():
-        if len(inputs) != len(each) or each.ndim != 1:
+        if not each.ndim or len(inputs) != len(each) or each.ndim != 1:
             problem = f"{len(inputs)} inputs and labels of shape {each.shape}; allowed: one label an input"
             raise DataError(where, problem, "Check that both files belong together")
     if not len(inputs):
@@ -273,6 +263,20 @@ def _examples(table: Table, where: str) -> list[Example]:
         Example(f"{number}", row, target, f"{where} row {number}")
         for number, (row, target) in enumerate(zip(inputs, targets, strict=True), 1)
     ]
+
+
+def _refuse_inputs(inputs: NDArray[Any], where: str) -> None:
+    """Raise an error for inputs that are no finite numbers, or have no size."""
+    if inputs.ndim < 2 or inputs.dtype.kind not in "biuf" or 0 in inputs.shape[1:]:
+        problem = f"the inputs have shape {inputs.shape} and type {inputs.dtype}; allowed: numbers, one row an input"
+        raise DataError(where, problem, "Save them so, or name another array with data.inputs_key")
+    if inputs.dtype.kind != "f":
+        return
+    for number, row in enumerate(inputs, 1):  # one at a time: a mask of all would take as much memory again
+        if not np.isfinite(row).all():
+            at = tuple(int(place) for place in np.argwhere(~np.isfinite(row))[0])
+            problem = f"the number at {list(at)}, counted from 0, is {row[at]}; allowed: finite numbers"
+            raise DataError(f"{where} row {number}", problem, "Correct the example, or remove it")
 
 
 def _label_counts(targets: Sequence[Any]) -> dict[str, Any]:

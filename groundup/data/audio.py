@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -27,6 +28,7 @@ from groundup.data.held_out import (
     lengths_of,
     problem_with_drawing,
     refuse_empty,
+    refuse_lost,
     refuse_unknown,
 )
 from groundup.data.hub_splits import HubOrigin, problem_with_dataset, refuse_idle
@@ -36,8 +38,9 @@ from groundup.data.origin import changed
 __all__ = ["Audio"]
 
 _TABLES = ("metadata.csv", "metadata.jsonl")
-_FORMAT = 1  # raise it when a file would be described in another way
+_FORMAT = 2  # raise it when a file would be described in another way
 _SHOWN = 20
+_log = logging.getLogger(__name__)
 
 
 class _Heard(NamedTuple):
@@ -141,6 +144,8 @@ class Audio(DataSource):
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split."""
         examples = self.examples(context.split, context.cache)
+        if context.split == "train":
+            self._warn(context.cache)
         return open_indexed_stream(examples, context, in_memory=self.in_memory)
 
     def card(self, cache: Path) -> dict[str, Any]:
@@ -169,16 +174,24 @@ class Audio(DataSource):
             "set_aside_files": dict(list(bad.items())[:_SHOWN]),
         }
 
+    def _warn(self, cache: Path) -> None:
+        heard = self._heard(self._files(), cache)
+        if bad := sorted(name for name, each in heard.items() if each.problem):
+            named = ", ".join(bad[:_SHOWN])
+            _log.warning(f"{self._name}: {len(bad):,} sounds that cannot be used are set aside: {named}")
+
     def _placed(self, found: _Files, cache: Path) -> list[tuple[Filed, Split]]:
         """Return every file that can be read, and its side."""
         heard = self._heard(found, cache)
         every = [file for each in found.files.values() for file in each]
         bad = next((file for file in every if heard[file.name].problem), None)
         if bad is not None and self.unreadable == "stop":
-            problem = (
-                f"{heard[bad.name].problem}; one of {sum(bool(each.problem) for each in heard.values())} such files"
-            )
+            others = sum(bool(each.problem) for each in heard.values()) - 1
+            problem = heard[bad.name].problem + (f" ({others:,} other sounds too)" if others else "")
             raise DataError(str(bad.path), problem, "Mend or remove it, or set data.unreadable: set_aside")
+        if not found.tabled:
+            kept = [file.label for file in every if not heard[file.name].problem]
+            refuse_lost([file.label for file in every], kept, self._name)
         sides: dict[Split, list[Filed]] = {}
         seen: set[str] = set()
         for side in ("test", "validation", "train"):  # what is judged keeps its sounds, and the others lose them
@@ -187,9 +200,10 @@ class Audio(DataSource):
             seen |= {heard[file.name].digest for file in readable}
         if found.named:
             return [(file, side) for side, each in sides.items() for file in each]
-        kept = sides["train"]
-        drawn = draw([self._keys(f, heard[f.name]) for f in kept], [f.label for f in kept], self._drawing())
-        return [*zip(kept, drawn, strict=True), *((file, "test") for file in sides["test"])]
+        drawn_from = sides["train"]
+        keys = [self._keys(file, heard[file.name]) for file in drawn_from]
+        drawn = draw(keys, [file.label for file in drawn_from], self._drawing())
+        return [*zip(drawn_from, drawn, strict=True), *((file, "test") for file in sides["test"])]
 
     def _keys(self, file: Filed, heard: _Heard) -> tuple[str, ...]:
         if self.group is None:

@@ -259,7 +259,7 @@ def _json_lines(file: DataFile, handle: io.BufferedReader) -> Iterator[tuple[int
     for number, line in enumerate(decoded_lines(file, handle), 1):
         if line.strip():
             where = f"{file.path} line {number}"
-            yield number, where, _object(_parsed(line, where), where)
+            yield number, where, _object(_parsed(line.rstrip("\r\n"), where), where)
 
 
 def _json_list(file: DataFile, handle: io.BufferedReader) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -307,9 +307,10 @@ def _delimited(file: DataFile, handle: io.BufferedReader, how: Cells) -> Iterato
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if how.quotes and file.kind in (".csv", ".tsv") else csv.QUOTE_NONE
     reader = csv.reader(decoded_lines(file, handle), delimiter=separator, quoting=quoting, strict=True)
     header: list[str] = []
-    number = 0
+    number = ended = 0
     try:
         for cells in reader:
+            ended = reader.line_num
             if not cells:
                 continue
             if not header:
@@ -326,6 +327,9 @@ def _delimited(file: DataFile, handle: io.BufferedReader, how: Cells) -> Iterato
                 )
             yield number, where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            problem = "a quote is opened in the row that begins here, and never closed"
+            raise DataError(f"{file.path} line {ended + 1}", problem, "Close it, or remove it") from None
         raise DataError(
             f"{file.path} line {reader.line_num}", f"not {file.kind[1:]}: {error}", "Correct the line"
         ) from None

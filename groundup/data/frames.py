@@ -5,7 +5,6 @@ Shape legend: N sequences, T frames of one, F features, S frames of all.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from groundup.core.errors import DataError, did_you_mean
+from groundup.core.errors import DataError
 from groundup.core.interfaces import DataContext, DataSource, Split, Stream
 from groundup.core.records import Example
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.data.held_out import Drawing, draw, label_counts, lengths_of, problem_with_drawing, refuse_empty
 from groundup.data.indexed import open_indexed_stream
+from groundup.data.npz import read_arrays
 from groundup.data.origin import changed
 
 __all__ = ["Frames"]
@@ -88,7 +88,9 @@ class Frames(DataSource):
     def _read(self, path: str) -> tuple[list[Example], list[str]]:
         """Return every sequence of a file, and the name of the group that each belongs to."""
         keys = [self.values_key, self.lengths_key, self.labels_key, *([self.groups_key] if self.groups_key else [])]
-        values, lengths, labels, *groups = _arrays(path, keys)
+        values, lengths, labels, *groups = read_arrays(
+            Path(path).expanduser(), keys, "Set data.values_key, lengths_key, labels_key or groups_key"
+        )
         _refuse_misfits(path, values, lengths, dict(zip(keys[2:], (labels, *groups), strict=True)))
         ends = np.cumsum(lengths)
         examples = [
@@ -98,38 +100,6 @@ class Frames(DataSource):
             )
         ]
         return examples, [str(group) for group in groups[0].tolist()] if groups else [e.name for e in examples]
-
-
-def _arrays(path: str, keys: list[str]) -> list[NDArray[Any]]:
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise DataError(path, "no such file", "Correct the path; it is taken relative to the current folder")
-    found = []
-    try:
-        with file.open("rb") as handle:
-            arrays = np.load(handle, allow_pickle=False)
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise DataError(path, "holds one array and no names; allowed: .npz", "Save it with numpy.savez")
-            for key in keys:
-                if key not in arrays.files:
-                    names = ", ".join(arrays.files) or "none"
-                    problem = f"there is no array {key!r}; {did_you_mean(key, arrays.files)}arrays: {names}"
-                    raise DataError(path, problem, "Set data.values_key, lengths_key, labels_key or groups_key")
-                found.append(_plain(arrays, key, path))
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
-        raise DataError(path, f"cannot be read as .npz: {error}", "Check the file, or save it again") from None
-    return found
-
-
-def _plain(arrays: Any, key: str, path: str) -> NDArray[Any]:
-    try:
-        return np.asarray(arrays[key])
-    except ValueError as error:
-        if "Object arrays" not in str(error):
-            raise
-        problem = f"array {key!r} holds Python objects, as ragged sequences are saved, which only pickle can read"
-        remedy = "Save numpy.concatenate(sequences) and their lengths instead"
-        raise DataError(path, f"{problem}; allowed: one table of all frames (frames, features)", remedy) from None
 
 
 def _refuse_misfits(path: str, values: NDArray[Any], lengths: NDArray[Any], columns: dict[str, NDArray[Any]]) -> None:

@@ -17,7 +17,16 @@ from groundup.core.interfaces import Split
 from groundup.core.records import Example
 from groundup.data.splits import UnionFind, split_of
 
-__all__ = ["Drawing", "draw", "label_counts", "lengths_of", "problem_with_drawing", "refuse_empty", "refuse_unknown"]
+__all__ = [
+    "Drawing",
+    "draw",
+    "label_counts",
+    "lengths_of",
+    "problem_with_drawing",
+    "refuse_empty",
+    "refuse_lost",
+    "refuse_unknown",
+]
 
 
 class Drawing(NamedTuple):
@@ -83,6 +92,17 @@ def refuse_empty(split: Split, where: str, how: Drawing | None) -> DataError:
     drawn = f"fold {how.fold} of {how.folds}" if how.folds else f"validation_fraction {how.fraction}"
     remedy = "Give more examples or more groups, change the share that is held out, or name held-out examples"
     return DataError(where, f"nothing is left for {split} ({drawn})", remedy)
+
+
+def refuse_lost(labels: Iterable[Any], kept: Iterable[Any], where: str) -> None:
+    """Raise an error where nothing is left of a class once what cannot be read was set aside.
+
+    Raises:
+        DataError: Naming the class.
+    """
+    if lost := sorted({str(label) for label in labels} - {str(label) for label in kept}):
+        problem = f"every file of class {lost[0]!r} is unreadable, so that setting them aside leaves none of it"
+        raise DataError(where, problem, "Mend or replace the files, or remove the class")
 
 
 def refuse_unknown(train: Iterable[str], validation: Iterable[str], where: str) -> None:

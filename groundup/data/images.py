@@ -24,7 +24,7 @@ from groundup.core.pictures import SUFFIXES, examine
 from groundup.core.records import Example, StoredFile
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.data.held_out import label_counts
+from groundup.data.held_out import label_counts, refuse_lost
 from groundup.data.hub_splits import HubOrigin, problem_with_dataset, refuse_idle
 from groundup.data.indexed import open_indexed_stream
 from groundup.data.origin import changed
@@ -146,6 +146,8 @@ class Images(DataSource):
             if file.name not in checked.problems:
                 side = file.split or split_of(file.name, self.validation_fraction, self.split_seed)
                 splits[side].append(Example(file.name, file.path, file.label, str(file.path)))
+        if any(splits.values()):
+            refuse_lost([f.label for f in files], [e.target for found in splits.values() for e in found], where)
         _check_labels(where, splits)
         return splits, checked
 

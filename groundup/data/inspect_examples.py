@@ -20,6 +20,7 @@ from rich.text import Text
 from torch import Tensor
 
 from groundup.core.interfaces import Batch, DataSource, LabelProcessor, Split, Task
+from groundup.core.locating import encode_located
 from groundup.core.pictures import draw_sheet
 from groundup.core.records import Example, StoredFile
 from groundup.data.inspect import card_rows
@@ -97,6 +98,7 @@ def look_at_examples(source: DataSource, task: Task, processor: LabelProcessor, 
     """Return counts, shapes and warnings; every example is counted and read once."""
     splits: list[ClassesSeen] = []
     first: list[Any] = []
+    held_out: list[Any] = []
     for split in SPLITS:
         seen = ClassesSeen(split)
         for example in source.examples(split, cache):
@@ -104,8 +106,12 @@ def look_at_examples(source: DataSource, task: Task, processor: LabelProcessor, 
             seen.hashes[_digest(example.inputs)] += 1
             if split == "train" and len(first) < ENCODED:
                 first.append(example)
+            elif split != "train":
+                held_out.append(example)
         splits.append(seen)
-    batch = task.encode(first, processor) if first else {}
+    for start in range(0, len(held_out), ENCODED):  # what is wrong with one of them would stop the training
+        encode_located(lambda some: task.encode(some, processor), held_out[start : start + ENCODED])
+    batch = encode_located(lambda some: task.encode(some, processor), first) if first else {}
     tensors = [(name, _described(values)) for name, values in batch.items()] if isinstance(batch, dict) else []
     return ExamplesLook(splits, tensors, source.card(cache), _warnings(splits, bool(processor.labels)))
 
@@ -213,6 +219,8 @@ def _digest(inputs: Any) -> bytes:
 def _described(values: Tensor) -> str:
     shape = " x ".join(map(str, values.shape[1:])) or "one number"
     numbers = values.double()
+    if not numbers.numel():
+        return f"{shape}, {str(values.dtype).removeprefix('torch.')}"
     spread = f"{float(numbers.min()):.4g} to {float(numbers.max()):.4g}, mean {float(numbers.mean()):.4g}"
     return f"{shape}, {str(values.dtype).removeprefix('torch.')}, {spread}"
 

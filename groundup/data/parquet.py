@@ -44,5 +44,5 @@ def parquet_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[dict[str, 
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
-            str(path), f"cannot be read as Parquet: {error}", "Check the file, or fetch it again"
+            str(path), f"cannot be read as Parquet: {str(error).rstrip('. ')}", "Check the file, or fetch it again"
         ) from error

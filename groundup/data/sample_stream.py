@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +14,12 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from groundup.core.errors import CheckpointError, RecipeError
+from groundup.core.errors import CheckpointError, GroundupError, RecipeError, TrainingError
 from groundup.core.interfaces import Batch, DataContext, Split, Stream
 
 __all__ = ["Layout", "MicroBatches", "SampleStream"]
+
+_WATCH_S = 0.5
 
 
 class Layout(NamedTuple):
@@ -80,23 +84,43 @@ class SampleStream(Stream):
     def __init__(self, batches: MicroBatches, layout: Layout, workers: int) -> None:
         self._batches, self._layout, self._workers = batches, layout, workers
         self._samples = 0  # delivered by all ranks together
-        self._iterator: Iterator[Batch] | None = None
+        self._iterator: Iterator[Batch | _Failure] | None = None
         self._share = layout.micro_batch * layout.world  # samples that all ranks deliver at a time
 
     def __next__(self) -> Batch:
         if self._iterator is None:
             self._iterator = self._start()
-        batch = next(self._iterator)
+        batch = self._delivered(self._iterator)
         self._samples += self._share
         return batch
 
-    def _start(self) -> Iterator[Batch]:
+    def _delivered(self, iterator: Iterator[Batch | _Failure]) -> Batch:
+        """Return the next batch; what went wrong with it in a worker is raised here as it was there.
+
+        Raises:
+            TrainingError: If a worker's process was killed.
+        """
+        try:
+            batch = next(iterator)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            remedy = "Lower machine.workers, and start the same command again: the run goes on from its last checkpoint"
+            raise TrainingError(
+                "data workers", "a worker's process was killed, perhaps for want of memory", remedy
+            ) from None
+        if isinstance(batch, _Failure):
+            self.close()
+            raise batch.error
+        return batch
+
+    def _start(self) -> Iterator[Batch | _Failure]:
         stop = None if self._layout.split == "train" else -(-self.samples_per_epoch // self._share)
         numbers = _Numbers(self._samples // self._share, stop)
         if not self._workers:  # a loader would only add its own time
             return map(self._batches.__getitem__, numbers)
-        loader: DataLoader[Batch] = DataLoader(
-            self._batches,
+        loader: DataLoader[Batch | _Failure] = DataLoader(
+            _Reporting(self._batches),
             batch_size=None,
             sampler=numbers,
             num_workers=self._workers,
@@ -135,5 +159,33 @@ class SampleStream(Stream):
         self._iterator = None
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker hands over instead of a batch; a loader would make another error of it, with a traceback."""
+
+    error: Exception
+
+
+class _Reporting(Dataset[Batch | _Failure]):
+    """Micro-batches, or what is wrong with the data they are made of."""
+
+    def __init__(self, batches: MicroBatches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, number: int) -> Batch | _Failure:
+        try:
+            return self.batches[number]
+        except (GroundupError, OSError) as error:
+            return _Failure(error)
+
+
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after the one that started it, even where that one was killed."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os._exit(1)

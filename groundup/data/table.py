@@ -296,10 +296,15 @@ def _missing_column(where: str, name: str, table: _Columns, setting_name: str) -
     return DataError(where, f"there is no column {name!r}; {hint}columns: {known}", f"Correct {setting_name}")
 
 
+def _is_gone(value: Any) -> bool:
+    """Whether a value of a column of numbers is missing; one that is infinite is taken as missing too."""
+    return is_missing(value) or math.isnan(as_number(value) or 0.0)
+
+
 def _describe(values: Sequence[Any]) -> dict[str, Any]:
     counts = Counter(values)
     kind = kind_of(counts)
-    gone = sum(n for v, n in counts.items() if (as_category(v) == "" if kind == "categorical" else is_missing(v)))
+    gone = sum(n for v, n in counts.items() if (as_category(v) == "" if kind == "categorical" else _is_gone(v)))
     distinct = sum(1 for v in counts if not is_missing(v))
     return {"kind": kind, "missing": gone / len(values), "distinct": distinct}
 

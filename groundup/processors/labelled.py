@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from groundup.core import registry
-from groundup.core.errors import RecipeError
+from groundup.core.errors import DataError, RecipeError
 from groundup.core.interfaces import Batch, Processor, ProcessorConfig, Targets, TextProcessor
 from groundup.processors.files import read_json, saved_settings, write_json
 from groundup.processors.targets import Classes, targets_from_json
@@ -95,7 +95,19 @@ def with_targets(
         max_length: Texts are cut to so many tokens.
         in_order: The order of classes means something: a base run's serve only if theirs is the same.
     """
-    targets = fit(example.target for example in examples())
+    last: list[Any] = []
+
+    def read() -> Iterator[Any]:
+        for example in examples():
+            last[:] = [example]
+            yield example.target
+        last.clear()
+
+    try:
+        targets = fit(read())
+    except DataError as error:
+        origin = getattr(last[0], "origin", "") if last else ""
+        raise DataError(origin or error.where, error.problem, error.remedy) from None
     if not isinstance(processor, Labelled):
         return Labelled(processor, targets, max_length)
     before = processor.targets

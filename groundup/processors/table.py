@@ -35,6 +35,7 @@ _ALLOWED = {
     "boolean": "true or false, or nothing",
     "date": "a date in ISO 8601 such as 2024-05-31, seconds since 1970, or nothing",
 }
+_LARGEST = 1e30  # squares and sums of larger numbers are no longer finite in fp32
 _TURN = ("day_of_year_sin", "day_of_year_cos")
 Values = NDArray[np.float64]
 
@@ -194,6 +195,8 @@ class TableConfig(ProcessorConfig):
                 columns.append(column)
             else:
                 dropped[name] = "does not vary" if kind != "categorical" else "has no two categories that are common"
+                if not any(_categories_of(read, name, "allow")):
+                    dropped[name] = "is empty"
                 _log.info("column %r is dropped: it %s in the training split", name, dropped[name])
         if not columns:
             raise DataError("recipe.processor", "no column of the training split varies", "Check the data section")
@@ -305,8 +308,11 @@ def _numbers_of(read: _Reader, name: str, kind: Kind, missing: str) -> Values:
     values, meaning = read.column(name), {}
     for value in _counts(read, name):
         found = _READ[kind](value)
-        if found is None or (missing == "stop" and math.isnan(found)):
+        if found is None or (missing == "stop" and math.isnan(found)) or abs(found) > _LARGEST:
             number = values.index(value) if value == value else next(n for n, v in enumerate(values) if v != v)
+            if found is not None and abs(found) > _LARGEST:
+                problem = f"column {name!r} holds {value!r}; allowed: numbers up to {_LARGEST:g} in size"
+                raise DataError(read.place(number), problem, "Correct it, or leave it empty")
             raise _unreadable(read.place(number), name, value, kind if found is None else None)
         meaning[value] = found
     return np.fromiter(map(meaning.__getitem__, values), np.float64, len(values))

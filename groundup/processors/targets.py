@@ -19,6 +19,9 @@ from groundup.core.interfaces import Targets
 __all__ = ["Classes", "Numbers", "Several", "is_missing", "target_of", "targets_from_json"]
 
 
+_OTHERS = "Add examples of another class, or check which column, array or folder the labels are read from"
+
+
 class Classes:
     """One of several classes, or any number of them at once.
 
@@ -44,7 +47,7 @@ class Classes:
         labels = sorted(found, key=_rank)
         if len(labels) < 2:
             problem = f"every training example has the label {labels[0]!r}" if labels else "no training example has any"
-            raise DataError("labels", f"{problem}; a classifier needs two classes or more", "Check the data section")
+            raise DataError("labels", f"{problem}; a classifier needs two classes or more", _OTHERS)
         return cls(labels, counts=[found[label] for label in labels])
 
     @classmethod
@@ -242,7 +245,7 @@ def targets_from_json(saved: dict[str, Any]) -> Targets:
 
 
 def _label(target: Any) -> str:
-    if is_missing(target):
+    if is_missing(target) or target == "":
         raise DataError("labels", "an example has no label", "Give it one, or remove it")
     return str(target)
 

@@ -36,10 +36,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read(tmp_path / "nowhere.npz")
     (tmp_path / "bad.npz").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"cannot be read as .npz without pickle"):
+    with pytest.raises(DataError, match=r"is no .npz; allowed"):
         read(tmp_path / "bad.npz")
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object), y=np.zeros(1))
-    with pytest.raises(DataError, match=r"cannot be read as .npz without pickle"):
+    with pytest.raises(DataError, match=r"array 'x' holds Python objects.*only pickle can read"):
         read(tmp_path / "objects.npz")
     np.savez(tmp_path / "names.npz", x1=np.zeros((2, 2)), y=np.zeros(2))
     with pytest.raises(DataError, match=r"there is no array 'x'; .*arrays: x1, y"):
@@ -59,7 +59,7 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not an idx file"):
         read_idx(path)
     path.write_bytes(b"\0\0\x08\x01\0\0\0\x05abc")
-    with pytest.raises(DataError, match=r"says it holds \[5\] numbers and holds 3"):
+    with pytest.raises(DataError, match=r"its header states 5 numbers, 5 bytes, and 3 bytes follow"):
         read_idx(path)
     (tmp_path / "x.gz").write_bytes(gzip.compress(b"abc")[:-4])
     with pytest.raises(DataError, match="cannot be read"):

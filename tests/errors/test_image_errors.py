@@ -107,7 +107,7 @@ def test_a_small_file_of_very_many_pixels(tmp_path: Path, side: int) -> None:
 
 
 def test_pictures_that_cannot_be_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"gone.png: is no readable picture: .*No such file"):
+    with pytest.raises(DataError, match=r"gone.png: is no readable picture: no such file; allowed"):
         read_picture(tmp_path / "gone.png", "gone.png")
     with pytest.raises(DataError, match="its pixels are floating-point numbers; allowed: 8 or 16 bits"):
         read_picture(Image.fromarray(np.zeros((2, 2), np.float32)), "a.tif")

@@ -160,7 +160,7 @@ def test_unreadable_files_stop(tmp_path: Path) -> None:
     for name in ("x.wav", "y.wav"):
         (root / "a" / name).write_bytes(b"nothing")
     with pytest.raises(
-        DataError, match=r"x.wav: cannot be read as sound.*; one of 2 such files.*unreadable: set_aside"
+        DataError, match=r"x.wav: cannot be read as sound.* \(1 other sounds too\).*unreadable: set_aside"
     ):
         audio(root)
 

@@ -92,7 +92,9 @@ def test_csv_rows_of_another_width_and_open_quotes(tmp_path: Path) -> None:
     assert "row 1 (ends on line 2): the row has 3 cells and the header 2" in message(
         tmp_path / "a.csv", b"text,n\na,b,c\n"
     )
-    assert "not csv: unexpected end of data" in message(tmp_path / "b.csv", b'text,n\n"a,b\n')
+    assert "line 2: a quote is opened in the row that begins here, and never closed" in message(
+        tmp_path / "b.csv", b'text,n\n"a,b\n'
+    )
 
 
 def test_unsupported_suffix(tmp_path: Path) -> None:
