@@ -129,18 +129,14 @@ def freeze(run: Run) -> Run:
     if recipe.init.run is not None and "outputs" in type(model).model_fields:
         model = model.model_copy(update={"outputs": 0})  # this data may have other classes than the base run's
     model = model.fit_to(processor)
-    machine = devices.resolve(recipe.machine, recipe.budget.batch_size, _training_flops(recipe, model))
+    context = int(getattr(model, "context_length", 1))
+    samples = recipe.budget.samples or (recipe.budget.steps or 0) * recipe.budget.batch_size
+    sample_flops = context * model.flops_per_token(context)
+    machine = devices.resolve(recipe.machine, recipe.budget.batch_size, sample_flops, samples)
     frozen = recipe.model_copy(update={"model": model, "machine": machine})
     if frozen != recipe:
         run.write_recipe(frozen)
     return Run(run.folder, frozen, run.storage)
-
-
-def _training_flops(recipe: Recipe, model: ModelConfig) -> float:
-    """Return the FLOPs of the whole run, or 0 where only the data's size could tell."""
-    context = int(getattr(model, "context_length", 1))
-    samples = recipe.budget.samples or (recipe.budget.steps or 0) * recipe.budget.batch_size
-    return samples * context * model.flops_per_token(context)
 
 
 def _texts(source: DataSource) -> Iterator[str]:

@@ -35,6 +35,7 @@ __all__ = [
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 _BF16_ADVANTAGE = 1.5  # autocast itself costs casts: bf16 must multiply this much faster to win a whole step
 _LONG_RUN_S = 600.0
+_SMALL_STEP = 3e7  # FLOPs of a micro-batch below which one core is done before the others have begun
 
 
 def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.3) -> float:
@@ -55,14 +56,15 @@ def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.3) -> flo
     return 2.0 * size**3 / statistics.median(times)
 
 
-def resolve(machine: Machine, batch_size: int, training_flops: float) -> Machine:
+def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int) -> Machine:
     """Replace every 'auto' by a choice for this machine; where there is none, nothing is measured.
 
     Args:
         machine: The recipe's section.
         batch_size: The largest micro-batch there can be.
-        training_flops: Work of the whole run; 'compile: auto' compiles what would take over ten minutes, so that the
-            start, up to a minute, is won back.
+        sample_flops: Work of one sample, forward and backward; 'threads: auto' takes one where a step is tiny.
+        samples: Those of the whole run, 0 if only the data tells; 'compile: auto' compiles what would take over ten
+            minutes, so that the start, up to a minute, is won back.
 
     Raises:
         RecipeError: If a device is asked for that is not here.
@@ -71,10 +73,12 @@ def resolve(machine: Machine, batch_size: int, training_flops: float) -> Machine
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError("recipe.machine.device", "'cuda' is not available here; allowed: cpu", "Use device: auto")
     micro_batch = batch_size if machine.micro_batch == "auto" else machine.micro_batch
-    threads = machine.threads if machine.threads != "auto" else len(os.sched_getaffinity(0))
+    tiny = 0.0 < sample_flops * micro_batch < _SMALL_STEP
+    threads = machine.threads if machine.threads != "auto" else 1 if tiny else len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     precision = machine.precision if machine.precision != "auto" else _faster_precision(device)
-    compiled = _worth_compiling(device, precision, training_flops) if machine.compile == "auto" else machine.compile
+    long = samples * sample_flops
+    compiled = _worth_compiling(device, precision, long) if machine.compile == "auto" else machine.compile
     chosen = {
         "device": device,
         "precision": precision,

@@ -65,7 +65,7 @@ class Machine(Settings):
     compile: bool | Auto = setting(
         "auto", "Compile the model's layers; auto compiles long runs where a C++ compiler is at hand"
     )
-    threads: Count | Auto = setting("auto", "CPU threads; auto takes all cores")
+    threads: Count | Auto = setting("auto", "CPU threads; auto takes all cores, or one where a step is tiny")
     micro_batch: Count | Auto = setting("auto", "Samples a forward pass; auto takes the whole batch")
     workers: int = setting(0, "Processes that prepare batches; 0 prepares them inline", ge=0)
     non_finite: Literal["stop", "skip"] = setting("stop", "What to do when loss or gradient is not a number")

@@ -1,0 +1,38 @@
+"""What 'auto' becomes on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from groundup.core import devices
+from groundup.core.recipe_sections import Machine
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def _threads(sample_flops: float, batch_size: int = 32, **given: int) -> int | str:
+    machine = Machine(device="cpu", precision="fp32", compile=False, **given)  # type: ignore[arg-type]
+    return devices.resolve(machine, batch_size, sample_flops, 1000).threads
+
+
+def test_a_tiny_step_gets_one_thread_and_others_all_cores() -> None:
+    dense_two, dense_1024 = 6.0 * 118_016, 6.0 * 1_861_632
+    cores = len(os.sched_getaffinity(0))
+    assert _threads(dense_two) == 1
+    assert _threads(dense_1024) == cores
+    assert _threads(dense_two, batch_size=1024) == cores
+    assert _threads(dense_two, batch_size=1024, micro_batch=32) == 1
+
+
+def test_unknown_work_gets_all_cores_and_a_given_number_stays() -> None:
+    assert _threads(0.0) == len(os.sched_getaffinity(0))
+    assert _threads(6.0 * 118_016, threads=3) == 3
