@@ -266,9 +266,12 @@ def _examples(table: Table, where: str) -> list[Example]:
 
 
 def _refuse_inputs(inputs: NDArray[Any], where: str) -> None:
-    """Raise an error for inputs that are no finite numbers, or have no size."""
+    """Raise an error for inputs that are neither texts nor finite numbers, or have no size."""
+    if inputs.ndim == 1 and inputs.dtype.kind == "U":
+        return
     if inputs.ndim < 2 or inputs.dtype.kind not in "biuf" or 0 in inputs.shape[1:]:
-        problem = f"the inputs have shape {inputs.shape} and type {inputs.dtype}; allowed: numbers, one row an input"
+        found = f"the inputs have shape {inputs.shape} and type {inputs.dtype}"
+        problem = f"{found}; allowed: numbers, one row an input, or one text an input"
         raise DataError(where, problem, "Save them so, or name another array with data.inputs_key")
     if inputs.dtype.kind != "f":
         return
