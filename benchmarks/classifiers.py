@@ -6,7 +6,8 @@ plain loop (``loop``) runs in this interpreter. All get the same training exampl
 same test set; ways take turns, seed by seed. Ours is timed as users run it: the whole command ``groundup train``, its
 log and progress included.
 
-``--programs mlp_1024,cnn``, ``--seeds 3``, ``--epochs 3`` (instead of each program's own), ``--save``.
+``--programs mlp_1024,cnn``, ``--seeds 3``, ``--epochs 3`` (instead of each program's own), ``--no-loop`` (where only
+accuracy is asked for), ``--save``.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--programs", default=",".join(PROGRAMS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--no-loop", action="store_true", help="leave the plain loop out")
     parser.add_argument("--save", action="store_true", help="write results/<date>-classifiers.json")
     given = parser.parse_args()
     peers = dict(each.split("=", 1) for each in given.peer)
@@ -53,7 +55,7 @@ def main() -> None:
         for program in given.programs.split(","):
             epochs = given.epochs or PROGRAMS[program][3]
             for seed in range(given.seeds):
-                for way in ("ours", "loop", *peers):
+                for way in ("ours", *([] if given.no_loop else ["loop"]), *peers):
                     ran = _run(way, peers, program, seed, epochs, Path(folder), given.data, steps_per_epoch)
                     found.setdefault(program, {}).setdefault(way, []).append(ran)
                     print(program, way, seed, {k: _short(v) for k, v in ran.items()}, file=sys.stderr, flush=True)
