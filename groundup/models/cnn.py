@@ -111,10 +111,10 @@ class CNN(nn.Module):
             ]
             if config.batch_norm:
                 layers.append(nn.BatchNorm2d(outputs))
-            layers.append(nonlinearity(config.activation))
-            if config.pool > 1:
-                layers.append(nn.MaxPool2d(config.pool))
-            self.blocks.append(nn.Sequential(*layers))
+            ends = [nonlinearity(config.activation), *([nn.MaxPool2d(config.pool)] if config.pool > 1 else [])]
+            if config.activation == "relu":  # the largest of what is at least 0 is the same, of fewer numbers
+                ends.reverse()
+            self.blocks.append(nn.Sequential(*layers, *ends))
         widths = (maps[-1][0] * maps[-1][1] * maps[-1][2], *config.hidden)
         for before, after in pairwise(widths):
             layers = [nn.Linear(before, after), nonlinearity(config.activation)]

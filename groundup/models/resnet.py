@@ -19,6 +19,7 @@ from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.inputs import agreed, picture_shape
 from groundup.nn.activations import initialise_linear
+from groundup.nn.convolution import Convolution
 
 __all__ = ["ResNet", "ResNetConfig"]
 
@@ -209,9 +210,7 @@ def _shortcut(convolutions: list[_Convolution], *, strided: bool = True) -> list
 
 
 def _normed(sizes: _Convolution) -> list[nn.Module]:
-    padding = sizes.kernel // 2
-    convolution = nn.Conv2d(sizes.inputs, sizes.outputs, sizes.kernel, sizes.stride, padding, bias=False)
-    return [convolution, nn.BatchNorm2d(sizes.outputs)]
+    return [Convolution(*sizes), nn.BatchNorm2d(sizes.outputs)]
 
 
 def _products(sizes: _Convolution, sides: tuple[int, int]) -> tuple[tuple[int, int], int]:

@@ -1,0 +1,28 @@
+"""The recipes that come with the project can be read: no key is unknown and no value of a wrong type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from groundup.core.recipe import Recipe, load_recipe
+from groundup.core.yaml_text import parse_yaml
+
+ROOT = Path(__file__).parents[2] / "recipes"
+FILES = sorted(ROOT.rglob("*.yaml"))
+
+
+def planned() -> dict[str, Recipe]:
+    """Return the recipes that need no run of another one, by the folder that they would make."""
+    texts = {path: parse_yaml(path.read_text(encoding="utf-8"), str(path)) for path in FILES}
+    first = (load_recipe(path) for path, text in texts.items() if "run" not in text.get("init", {}))
+    return {f"runs/{recipe.name}": recipe for recipe in first}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_recipe_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = planned()
+    monkeypatch.chdir(tmp_path)  # where no runs are
+    recipe = load_recipe(path, planned=before)
+    assert recipe.about
