@@ -71,7 +71,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
         },
     ],
 }
-SEQUENCES = {"rnn", "transformer_classifier"}  # in test_sequence_models_contract.py
+SEQUENCES = {"rnn", "bag_of_ngrams", "transformer_classifier"}  # in test_sequence_models_contract.py
 CASES = [(name, index) for name in TOKENS for index in range(len(TOKENS[name]))]
 
 

@@ -24,6 +24,12 @@ SEQUENCES: dict[str, list[dict[str, Any]]] = {
         },
         {"frame_width": 3, "width": 6, "outputs": 5, "cell": "rnn", "pooling": "attention", "bidirectional": True},
     ],
+    "bag_of_ngrams": [
+        {"vocabulary_size": 30, "width": 6, "outputs": 5},
+        {"vocabulary_size": 30, "width": 6, "outputs": 5, "ngrams": 1, "dropout": 0.1},
+        {"vocabulary_size": 30, "width": 6, "outputs": 5, "ngrams": 8, "buckets": 7},
+        {"vocabulary_size": 30, "width": 1, "outputs": 5, "ngrams": 3, "buckets": 1},
+    ],
     "transformer_classifier": [
         {"vocabulary_size": 30, "layers": 2, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
         {
