@@ -40,7 +40,7 @@ class NGramBag(nn.Module):
     Source:
         Joulin et al., 2016, "Bag of tricks for efficient text classification" (arXiv:1607.01759), sections 2 and 2.2.
         Departs from it in dividing by the root of the number, as TF-IDF of unit length nearly does, where it has the
-        mean: the shortest and the longest text speak about as loudly.
+        mean; and the vectors of n-grams begin at 0, so that most n-grams never seen in training add nothing.
     """
 
     def __init__(self, vocabulary_size: int, width: int, longest: int, buckets: int) -> None:
@@ -48,8 +48,9 @@ class NGramBag(nn.Module):
         self.longest, self.buckets = longest, buckets
         self.embed = nn.Embedding(vocabulary_size, width)
         self.embed_ngrams = nn.Embedding(buckets, width) if longest > 1 else None
-        for table in filter(None, (self.embed, self.embed_ngrams)):
-            nn.init.uniform_(table.weight, -1 / width, 1 / width)
+        nn.init.uniform_(self.embed.weight, -1 / width, 1 / width)
+        if self.embed_ngrams is not None:
+            nn.init.zeros_(self.embed_ngrams.weight)
 
     def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return (B, C).

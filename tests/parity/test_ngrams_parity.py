@@ -25,6 +25,9 @@ def test_same_vectors_same_sums(ngrams: int) -> None:
     hashed = {"buckets": 50} if ngrams > 1 else {}
     model = BagOfNGramsConfig(vocabulary_size=20, width=5, ngrams=ngrams, outputs=3, **hashed).build()
     tokens = torch.randint(20, (4, 7))
+    if model.embed.embed_ngrams is not None:
+        assert model.embed.embed_ngrams.weight.abs().sum() == 0
+        nn.init.normal_(model.embed.embed_ngrams.weight)
     tables = [table.weight for table in (model.embed.embed, model.embed.embed_ngrams) if table is not None]
     theirs = nn.EmbeddingBag.from_pretrained(torch.cat(tables).detach(), mode="sum")
     found = model.features(tokens, torch.tensor(LENGTHS))
