@@ -1,7 +1,7 @@
 """Movie-review sentences: is the mean rating above or below 0? Five folds, ours against TF-IDF + logistic regression.
 
-Run ``python benchmarks/movie_reviews.py REVIEWS [--folds 5] [--ways random,pretrained] [--threads 1]``, where REVIEWS is
-``movieReviewSnippets_GroundTruth.txt`` of Hutto and Gilbert (2014), which comes inside the PyPI sources of
+Run ``python benchmarks/movie_reviews.py REVIEWS [--folds 5] [--ways random,pretrained] [--threads 1]``, where REVIEWS
+is ``movieReviewSnippets_GroundTruth.txt`` of Hutto and Gilbert (2014), which comes inside the PyPI sources of
 vaderSentiment 0.5 (MIT): an id, the mean rating and a sentence, between tabs. ``random`` trains a classifier from
 random weights; ``pretrained`` first trains a language model on the training sentences of the fold, without their
 labels, and starts from it. All ways see the same sentences in each fold.
