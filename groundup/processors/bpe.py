@@ -169,7 +169,9 @@ class BPEConfig(ProcessorConfig):
             DataError: If there is no text to learn from.
         """
         tokenizer = Tokenizer(models.BPE())
-        splits = [pre_tokenizers.Split(Regex(WORD if self.words else SPLIT), "isolated")]
+        splits: list[pre_tokenizers.PreTokenizer] = [
+            pre_tokenizers.Split(Regex(WORD if self.words else SPLIT), "isolated")
+        ]
         if self.words:
             tokenizer.normalizer = normalizers.Lowercase()
             splits.insert(0, pre_tokenizers.WhitespaceSplit())

@@ -118,6 +118,8 @@ def test_settings_that_cannot_mean_anything(cls: Any, section: dict[str, Any], p
 
 
 def test_bags_of_ngrams() -> None:
+    with pytest.raises(RecipeError, match=r"recipe.model.ngrams: is 2, and the data has frames, no tokens. Use 0"):
+        TransformerClassifierConfig(ngrams=2).fit_to(FRAMES)
     config = BagOfNGramsConfig()
     for processor in (BYTES, FRAMES, PICTURES):
         with pytest.raises(RecipeError, match=r"recipe.processor: makes no tokens, which model bag_of_ngrams reads"):
