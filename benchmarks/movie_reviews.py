@@ -1,7 +1,7 @@
 """Movie-review sentences: is the mean rating above or below 0? Five folds, ours against TF-IDF + logistic regression.
 
-Run ``python benchmarks/movie_reviews.py REVIEWS [--folds 5] [--ways random,pretrained]``, where REVIEWS is
-``movieReviewSnippets_GroundTruth.txt`` of Hutto and Gilbert (2014), which comes inside the PyPI sources of
+Run ``python benchmarks/movie_reviews.py REVIEWS [--folds 5] [--ways random,pretrained] [--threads 1]``, where REVIEWS
+is ``movieReviewSnippets_GroundTruth.txt`` of Hutto and Gilbert (2014), which comes inside the PyPI sources of
 vaderSentiment 0.5 (MIT): an id, the mean rating and a sentence, between tabs. ``random`` trains a classifier from
 random weights; ``pretrained`` first trains a language model on the training sentences of the fold, without their
 labels, and starts from it. All ways see the same sentences in each fold.
@@ -30,7 +30,9 @@ def main() -> None:
     parser.add_argument("reviews", type=Path)
     parser.add_argument("--folds", type=int, default=5, help="how many of the five folds to run")
     parser.add_argument("--ways", default="random,pretrained")
+    parser.add_argument("--threads", type=int, help="CPU threads; all cores where it is left out")
     given = parser.parse_args()
+    machine = {} if given.threads is None else {"machine.threads": given.threads}
     found: dict[str, list[float]] = {}
     with TemporaryDirectory() as folder:
         table = _table(given.reviews, Path(folder) / "reviews.tsv")
@@ -38,7 +40,7 @@ def main() -> None:
             data = {"data.path": str(table), "data.fold": fold}
             found.setdefault("tf-idf + logistic regression", []).append(_baseline(data))
             for way in given.ways.split(","):
-                ran = _ours(way, fold, data, Path(folder))
+                ran = _ours(way, fold, {"data": data, "machine": machine}, Path(folder))
                 found.setdefault(f"ours, {way}", []).append(ran)
             print(fold, {way: round(100 * all_[-1], 2) for way, all_ in found.items()}, file=sys.stderr, flush=True)
     print("| way | accuracy, mean of folds | folds |\n|---|---|---|")
@@ -78,15 +80,15 @@ def _sides(data: dict[str, Any]) -> dict[str, tuple[list[str], list[str]]]:
     return sides
 
 
-def _ours(way: str, fold: int, data: dict[str, Any], folder: Path) -> float:
-    changes: dict[str, Any] = {"name": f"{way}-{fold}", **data}
+def _ours(way: str, fold: int, given: dict[str, dict[str, Any]], folder: Path) -> float:
+    changes: dict[str, Any] = {"name": f"{way}-{fold}", **given["data"], **given["machine"]}
     recipe = RECIPES / "movie_reviews.yaml"
     if way == "pretrained":
         text = folder / f"train-{fold}.txt"
-        text.write_text("\n".join(_sides(data)["train"][0]) + "\n", encoding="utf-8")
+        text.write_text("\n".join(_sides(given["data"])["train"][0]) + "\n", encoding="utf-8")
         base = groundup.train(
             RECIPES / "movie_reviews_pretrain.yaml",
-            {"name": f"language-{fold}", "data.path": str(text)},
+            {"name": f"language-{fold}", "data.path": str(text), **given["machine"]},
             runs=folder,
         )
         changes["init.run"] = str(base.folder)

@@ -54,6 +54,8 @@ __all__ = [
     "open_stream",
 ]
 
+_HEAD = ("head.", "head_")  # how the names of what reads a model's features begin
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -181,15 +183,15 @@ def _new_head(base: Run, processor: Processor) -> bool:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str, *, new_head: bool = False) -> None:
-    """Copy weights by name, every one of them; with ``new_head`` all but those of the module ``head``.
+    """Copy weights by name, every one of them; with ``new_head`` all but those of modules called ``head``.
 
     Raises:
         CheckpointError: If a name or a shape does not fit; the message names the first.
     """
     own = model.state_dict()
     if new_head:
-        weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
-        weights |= {name: value for name, value in own.items() if name.startswith("head.")}
+        weights = {name: value for name, value in weights.items() if not name.startswith(_HEAD)}
+        weights |= {name: value for name, value in own.items() if name.startswith(_HEAD)}
     for name in [*own, *weights]:
         if name not in weights or name not in own:
             side = "lacks" if name not in weights else "has an unknown"

@@ -41,6 +41,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "convnext": "groundup.models.convnext",
         "vit": "groundup.models.vit",
         "rnn": "groundup.models.rnn",
+        "bag_of_ngrams": "groundup.models.bag_of_ngrams",
         "transformer_classifier": "groundup.models.transformer_classifier",
     },
     "task": {

@@ -22,13 +22,15 @@ from groundup.models.inputs import Elements, agreed, elements_of
 from groundup.nn.activations import initialise_linear
 from groundup.nn.attention import Where
 from groundup.nn.mlp import Activation
+from groundup.nn.ngrams import NGramBag
 from groundup.nn.norm import RMSNorm
 from groundup.nn.pooling import AttentionPooling, last_state, mean_state, within
 from groundup.nn.rope import rotary_angles
 
 __all__ = ["TransformerClassifier", "TransformerClassifierConfig"]
 
-_OWN = ("causal", "pooling", "frame_width", "outputs")  # settings that a GPT has not
+_OWN = ("causal", "pooling", "ngrams", "ngram_width", "ngram_buckets", "frame_width", "outputs")  # that a GPT has not
+_WITH_NGRAMS = {"ngrams": tuple(range(1, 9))}
 
 
 @model("transformer_classifier")
@@ -45,6 +47,13 @@ class TransformerClassifierConfig(ModelConfig):
         "mean",
         "What the output reads: the mean over the sequence, its last state, a learned weighted mean, or the state of a"
         " class token put before it; the last two add weights that a GPT lacks",
+    )
+    ngrams: int = setting(
+        0, "The output reads a bag of n-grams too, of up to so many tokens; its vectors belong to the head", ge=0, le=8
+    )
+    ngram_width: int = setting(16, "Numbers in the vector of an n-gram", ge=1, applies_when=_WITH_NGRAMS)
+    ngram_buckets: int = setting(
+        131072, "Vectors for n-grams of two tokens and more, which are hashed to them", ge=1, applies_when=_WITH_NGRAMS
     )
     context_length: int = setting(0, "The longest sequence; 0: the task's max_tokens", ge=0)
     layers: int = setting(4, "Transformer blocks", ge=1)
@@ -100,6 +109,8 @@ class TransformerClassifierConfig(ModelConfig):
         """
         name = "transformer_classifier"
         elements, processor = elements_of(name, processor, Elements(self.vocabulary_size, self.frame_width))
+        if self.ngrams and elements.frame_width:
+            raise RecipeError("recipe.model.ngrams", f"is {self.ngrams}, and the data has frames, no tokens", "Use 0")
         longest = processor.max_length
         if elements.vocabulary_size and 0 < self.context_length < longest:
             problem = f"is {self.context_length}, and the task reads up to {longest} tokens"
@@ -119,13 +130,18 @@ class TransformerClassifierConfig(ModelConfig):
             raise RecipeError("recipe.model", problem, "Give one of the first two and the others")
         return TransformerClassifier(self)
 
+    @property
+    def head_width(self) -> int:
+        """Numbers that the output layer reads."""
+        return self.width + (self.ngram_width if self.ngrams else 0)
+
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of one token or frame of a sequence of ``context``, forward and backward.
 
         As of a GPT, with a head that is read once a sequence, and twice the attention where it is not causal. A run's
         rate is figured as if every sequence had ``context_length`` elements: shorter ones make it too high.
         """
-        gpt, once = self.gpt(), self.outputs * self.width
+        gpt, once = self.gpt(), self.outputs * self.head_width
         attention = gpt.flops_per_token(context) - 6.0 * gpt.matmul_parameters()
         blocks = gpt.matmul_parameters() - self.width * gpt.embedding_rows + self.frame_width * self.width
         if self.pooling == "attention":
@@ -134,11 +150,14 @@ class TransformerClassifierConfig(ModelConfig):
 
 
 class TransformerClassifier(nn.Module):
-    """The model of a ``TransformerClassifierConfig``. All names but ``head``, ``pool`` and ``embed_class`` are GPT's.
+    """The model of a ``TransformerClassifierConfig``.
+
+    All names but ``head``, ``head_ngrams``, ``pool`` and ``embed_class`` are GPT's.
 
     Source:
         Vaswani et al., 2017 (arXiv:1706.03762); a class token: Devlin et al., BERT, 2018 (arXiv:1810.04805); a linear
-        layer on a pretrained decoder: Radford et al., GPT, 2018, section 3.2.
+        layer on a pretrained decoder: Radford et al., GPT, 2018, section 3.2; a deep part and a bag of n-grams that one
+        output reads, learned together: Cheng et al., Wide & Deep, 2016 (arXiv:1606.07792), section 3.3.
         Departs from BERT: norms before attention and MLP, as GPT-2 has them.
     """
 
@@ -158,8 +177,12 @@ class TransformerClassifier(nn.Module):
         self.blocks = nn.ModuleList(Block(gpt, causal=config.causal) for _ in range(config.layers))
         rms = config.norm == "rmsnorm"
         self.norm = RMSNorm(width, config.norm_eps) if rms else nn.LayerNorm(width, config.norm_eps)
-        self.head = nn.Linear(width, config.outputs)
+        self.head = nn.Linear(config.head_width, config.outputs)
         self._initialise()
+        self.head_ngrams: NGramBag | None = None
+        if config.ngrams:
+            rows, buckets = config.vocabulary_size, config.ngram_buckets
+            self.head_ngrams = NGramBag(rows, config.ngram_width, config.ngrams, buckets)
         self.pool = AttentionPooling(width) if config.pooling == "attention" else None
 
     @torch.no_grad()
@@ -182,7 +205,13 @@ class TransformerClassifier(nn.Module):
         self, tokens: Tensor | None = None, inputs: Tensor | None = None, lengths: Tensor | None = None
     ) -> Tensor:
         """Return what the output layer reads, (B, C). Arguments as in ``forward``."""
-        x, inside = self._states(tokens, inputs, lengths)
+        state = self._pooled(*self._states(tokens, inputs, lengths))
+        if self.head_ngrams is None or tokens is None:
+            return state
+        return torch.cat((state, self.head_ngrams(tokens, lengths)), -1)
+
+    def _pooled(self, x: Tensor, inside: Tensor) -> Tensor:
+        """Return (B, C) of the last block's states (B, T, C)."""
         if self.pool is not None:
             return self.pool(x, inside)  # type: ignore[no-any-return]
         if self.config.pooling == "class":

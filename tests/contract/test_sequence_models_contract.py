@@ -24,6 +24,12 @@ SEQUENCES: dict[str, list[dict[str, Any]]] = {
         },
         {"frame_width": 3, "width": 6, "outputs": 5, "cell": "rnn", "pooling": "attention", "bidirectional": True},
     ],
+    "bag_of_ngrams": [
+        {"vocabulary_size": 30, "width": 6, "outputs": 5},
+        {"vocabulary_size": 30, "width": 6, "outputs": 5, "ngrams": 1, "dropout": 0.1},
+        {"vocabulary_size": 30, "width": 6, "outputs": 5, "ngrams": 8, "buckets": 7},
+        {"vocabulary_size": 30, "width": 1, "outputs": 5, "ngrams": 3, "buckets": 1},
+    ],
     "transformer_classifier": [
         {"vocabulary_size": 30, "layers": 2, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
         {
@@ -38,8 +44,13 @@ SEQUENCES: dict[str, list[dict[str, Any]]] = {
             **{"frame_width": 3, "layers": 1, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
             **{"pooling": "attention", "dropout": 0.1},
         },
+        {
+            **{"vocabulary_size": 30, "layers": 1, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
+            **{"causal": True, "ngrams": 2, "ngram_width": 3, "ngram_buckets": 20},
+        },
     ],
 }
+CASES = [(name, index) for name in SEQUENCES for index in range(len(SEQUENCES[name]))]
 LENGTHS = torch.tensor([9, 1, 4, 9, 6, 2])
 
 
@@ -57,9 +68,7 @@ def sequences(config: Any, lengths: Tensor = LENGTHS) -> dict[str, Tensor]:
     return {"inputs": torch.randn(rows, longest, config.frame_width), "lengths": lengths}
 
 
-@pytest.mark.parametrize(
-    ("name", "index"), [(name, index) for name in SEQUENCES for index in range(len(SEQUENCES[name]))]
-)
+@pytest.mark.parametrize(("name", "index"), CASES)
 class TestContractOfSequenceClassifiers:
     def test_every_parameter_receives_a_gradient(self, name: str, index: int) -> None:
         config, model = tiny(name, index)
@@ -121,6 +130,7 @@ class TestContractOfSequenceClassifiers:
                 once = 1 if each is model.head else length
                 counted += 6 * once * sum(p.numel() for n, p in each.named_parameters() if "weight" in n)
         if name == "transformer_classifier":
-            seen = {True: 3 - 9 / 16, False: length}[config.causal]  # within a window of 3, as a GPT counts
+            window = 3 - 9 / 16 if config.sliding_window else length / 2  # as a GPT counts
+            seen = window if config.causal else length
             counted += 12 * config.layers * config.width * seen * length
         assert config.flops_per_token(length) * length == pytest.approx(counted, rel=1e-6)

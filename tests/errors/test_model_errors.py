@@ -11,6 +11,7 @@ import torch
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.interfaces import Batch, ModelConfig
 from groundup.core.settings import validate
+from groundup.models.bag_of_ngrams import BagOfNGramsConfig
 from groundup.models.convnext import ConvNeXtConfig
 from groundup.models.resnet import ResNetConfig
 from groundup.models.rnn import RNNConfig
@@ -114,3 +115,17 @@ def test_sequences_longer_than_the_context() -> None:
 def test_settings_that_cannot_mean_anything(cls: Any, section: dict[str, Any], problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         validate(cls, section, "recipe.model")
+
+
+def test_bags_of_ngrams() -> None:
+    with pytest.raises(RecipeError, match=r"recipe.model.ngrams: is 2, and the data has frames, no tokens. Use 0"):
+        TransformerClassifierConfig(ngrams=2).fit_to(FRAMES)
+    config = BagOfNGramsConfig()
+    for processor in (BYTES, FRAMES, PICTURES):
+        with pytest.raises(RecipeError, match=r"recipe.processor: makes no tokens, which model bag_of_ngrams reads"):
+            config.fit_to(processor)
+    with pytest.raises(RecipeError, match="vocabulary_size or outputs is 0, and no data has filled it in"):
+        config.build()
+    with pytest.raises(RecipeError, match=r"recipe.model.outputs: is 3, and the data has 2. Use 0"):
+        config.model_copy(update={"outputs": 3}).fit_to(TEXTS)
+    assert config.fit_to(TEXTS).vocabulary_size == BYTES.vocabulary_size

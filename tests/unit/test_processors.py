@@ -59,6 +59,17 @@ def test_bpe_merges_what_is_frequent_and_cuts_digits_by_three(bpe: TokenizerProc
     assert max(bpe.token_bytes()[digits]) <= 3
 
 
+def test_bpe_of_words_reads_a_word_alike_wherever_it_stands(tmp_path: Path) -> None:
+    texts = ["The film isn't good -- at all...", "the\tFILM, good", "Ça va"]
+    words = BPEConfig(vocab_size=400, min_frequency=1, words=True).fit(lambda: iter(texts))
+    first, second = words.encode_batch(["(the film)", "FILM  the."])
+    assert set(first.tolist()) & set(second.tolist()) == set(words.encode_batch(["the film"])[0].tolist())
+    assert words.decode(words.encode_batch(["The FILM isn't\nça"])[0].tolist()) == " the film isn ' t ça"
+    assert words.token_bytes()[second].sum() == len(" film the .")
+    words.save(tmp_path)
+    assert TokenizerProcessor.load(tmp_path).encode_batch(["FILM  the."])[0].tolist() == second.tolist()
+
+
 def test_ids_beyond_the_vocabulary_are_left_out(bpe: TokenizerProcessor) -> None:
     (tokens,) = bpe.encode_batch(["cat"])
     assert bpe.decode([*tokens.tolist(), 99_999]) == "cat"
