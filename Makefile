@@ -22,11 +22,11 @@ quickstart: setup
 	$(BIN)/groundup evaluate runs/quickstart-pretrain runs/quickstart-finetune --limit 40
 
 test: setup
-	$(BIN)/pytest -m 'not slow' -n 2
+	$(BIN)/pytest -m 'not slow' -n 2 --dist loadgroup
 	$(BIN)/pytest -m slow
 
 fast: setup
-	$(BIN)/pytest -m 'not slow' -n 2
+	$(BIN)/pytest -m 'not slow' -n 2 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff format --check .

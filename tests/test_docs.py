@@ -174,6 +174,7 @@ def test_one_file_extensions(workplace: Path) -> None:
     assert made.decode(made.encode_batch(["caf\u00e9 \u732b"])[0].tolist()) == "cafe ?"
 
 
+@pytest.mark.slow
 def test_multitask_digits(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

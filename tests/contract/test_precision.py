@@ -12,8 +12,12 @@ from tiny_runs import tiny_run, without_chance
 from groundup import api
 from groundup.core.registry import names
 
+QUICK = ("mlp", "gpt")
 
-@pytest.mark.parametrize("name", names("model"))
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names("model")]
+)
 def test_double_precision_agrees_with_single(name: str, tmp_path: Path) -> None:
     losses: dict[str, list[float]] = {}
     for precision in ("fp32", "fp64"):

@@ -18,7 +18,7 @@ from groundup.data.images import Images
 from groundup.data.labelled_text import LabelledText
 from groundup.data.table import TableSource
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.xdist_group("datasets")]
 __all__ = ["own_cache"]
 
 CLASSES = datasets.ClassLabel(names=DIGITS)

@@ -18,6 +18,8 @@ from groundup.processors.chat_template import ChatTemplate, find_template
 from groundup.processors.special import SPECIAL_TOKENS
 from groundup.processors.templates import TEMPLATES
 
+pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
+
 LESSON = ["What is a list? A list holds items, in order. 你好 🎉\n\n" * 30, "def f(x):\n    return x\n" * 30]
 OTHER_SPECIALS = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 ONE_TURN = (Message("user", "What is a list?"), Message("assistant", "A list holds items. 你好"))

@@ -14,6 +14,8 @@ from groundup.models.gpt import GPT, GPTConfig
 from groundup.models.names import gpt2, llama
 from groundup.nn.packed_attention import packed_attention
 
+pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
+
 transformers = pytest.importorskip("transformers")
 
 SHAPE: dict[str, Any] = {

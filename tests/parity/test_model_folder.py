@@ -16,6 +16,8 @@ import groundup
 from groundup.core.records import Message
 from groundup.tasks.chat import Chat
 
+pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
+
 transformers = pytest.importorskip("transformers")
 
 
@@ -33,7 +35,13 @@ def opened(folder: Path) -> tuple[Any, Any]:
     ],
     ids=["llama", "qwen3", "gpt2"],
 )
-@pytest.mark.parametrize("processor", [{"name": "characters", "min_count": 2}, {"name": "bpe", "vocab_size": 300}])
+@pytest.mark.parametrize(
+    "processor",
+    [
+        pytest.param({"name": "characters", "min_count": 2}, marks=pytest.mark.slow),
+        {"name": "bpe", "vocab_size": 300},
+    ],
+)
 def test_transformers_opens_it_with_the_same_logits(
     recipe: dict[str, Any], tmp_path: Path, shape: dict[str, Any], processor: dict[str, Any]
 ) -> None:

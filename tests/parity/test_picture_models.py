@@ -14,6 +14,8 @@ from groundup.models.convnext import ConvNeXtConfig
 from groundup.models.resnet import ResNetConfig
 from groundup.models.vit import ViTConfig
 
+pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
+
 transformers = pytest.importorskip("transformers")
 
 PICTURES: dict[str, Any] = {"input_shape": (3, 24, 24), "outputs": 5}

@@ -13,6 +13,8 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 
 from groundup.processors.spectra import cosine_transform, fft_size, log_mel, mel_filters, resample, resampling_taps
 
+pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
+
 
 def sound(samples: int, seed: int = 0) -> np.ndarray[Any, Any]:
     return np.random.default_rng(seed).uniform(-1, 1, samples)

@@ -46,7 +46,7 @@ def weights(trainer: Trainer) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in trainer.model.parameters()]
 
 
-@pytest.mark.parametrize("stop", [1, 5])
+@pytest.mark.parametrize("stop", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_is_the_same_run(recipe: dict[str, Any], tmp_path: Path, stop: int) -> None:
     whole = api.trainer(recipe, {"name": "whole"}, runs=tmp_path)
     losses = [report.loss for report in whole.steps()]

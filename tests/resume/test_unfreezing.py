@@ -24,8 +24,13 @@ OPTIMS: list[dict[str, Any]] = [
 ]
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize("optim", OPTIMS, ids=lambda optim: str(optim["name"]))
-@pytest.mark.parametrize("stops", [(3,), (4, 9), (8, 12, 13)], ids=str)
+@pytest.mark.parametrize(
+    "stops", [(4, 9), pytest.param((3,), marks=SLOW), pytest.param((8, 12, 13), marks=SLOW)], ids=str
+)
 def test_stopped_between_two_releases(optim: dict[str, Any], stops: tuple[int, ...], tmp_path: Path) -> None:
     recipe = {**RECIPE, "optim": {"lr": 1e-2, **optim}}
     whole = groundup.trainer(recipe, runs=tmp_path / "whole")

@@ -21,7 +21,7 @@ from groundup.data.inspect_examples import _digest
 from groundup.processors.image import ImageConfig
 from groundup.tasks.classify import Classify
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.xdist_group("datasets")]
 __all__ = ["own_cache"]
 
 
@@ -109,6 +109,7 @@ def test_many_different_numbers_are_not_listed_in_the_card(tmp_path: Path, monke
     assert Images(dataset=folder).card(tmp_path)["train"]["different numbers"] == 10
 
 
+@pytest.mark.slow
 def test_folders_of_pictures_that_the_library_reads_stay_on_the_disk(tmp_path: Path) -> None:
     for split, count in (("train", 30), ("val", 20), ("test", 20)):
         digit_folders(tmp_path / "root" / split, count)
@@ -128,6 +129,7 @@ def context(split: Any, cache: Path, source: Images, **changes: Any) -> DataCont
     return DataContext(**{**values, "cache": cache, **changes})
 
 
+@pytest.mark.slow
 def test_memory_disk_and_workers_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 40, "validation": 8})
     found = []

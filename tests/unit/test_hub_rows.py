@@ -16,7 +16,7 @@ from groundup.data.labelled_text import LabelledText
 from groundup.data.table import TableSource
 from groundup.processors.audio import AudioConfig
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.xdist_group("datasets")]
 __all__ = ["own_cache"]
 
 CLASSES = datasets.ClassLabel(names=["low", "high"])
