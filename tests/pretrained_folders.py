@@ -102,7 +102,7 @@ def write_tokenizer(folder: Path, *, template: str | None = CHATML, jinja: bool 
     """Write a byte-level BPE of 320 tokens with its config, the chat template in it or beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(_tokenizer(), encoding="utf-8")
-    config: dict[str, Any] = {"bos_token": "<s>", "eos_token": {"content": "</s>", "special": True}}
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
     if template is not None and jinja:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     elif template is not None:

@@ -136,8 +136,8 @@ def _window(config: Mapping[str, Any], layers: int) -> int | None:
     if config["model_type"] != "mistral":
         if not config.get("use_sliding_window", False):
             return None
-        full = min(config.get("max_window_layers", 28), layers)
-        default = ["full_attention"] * full + ["sliding_attention"] * (layers - full)
+        full = config.get("max_window_layers", 28)
+        default = (["full_attention"] if full > 0 else []) + (["sliding_attention"] if full < layers else [])
         kinds = set(config.get("layer_types") or default)
     else:
         kinds = set(config.get("layer_types") or ["sliding_attention"])
