@@ -69,7 +69,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Non
     save_file(tensors, folder / WEIGHTS)
 
 
-# ------------------------------------------------------------------------------------------------------------ the recipe
+# ----------------------------------------------------------------------------------------------------------- the recipe
 @pytest.mark.parametrize(
     ("init", "message"),
     [
@@ -146,7 +146,7 @@ def test_no_tokenizer_and_one_that_is_too_large(tuning: dict[str, Any], folder: 
         groundup.trainer(tuning | {"name": "other"}, runs=tmp_path / "runs")
 
 
-# ----------------------------------------------------------------------------------------------------------- config.json
+# ---------------------------------------------------------------------------------------------------------- config.json
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -207,7 +207,7 @@ def test_configs_that_do_not_belong_to_the_weights(folder: Path, values: dict[st
         read(folder)
 
 
-# --------------------------------------------------------------------------------------------------------------- weights
+# -------------------------------------------------------------------------------------------------------------- weights
 def test_pickled_weights_are_refused_with_the_way_to_convert_them(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
     message = (

@@ -201,6 +201,21 @@ def test_the_frozen_recipe_starts_another_run(tuning: dict[str, Any], tmp_path: 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("processor", ["bytes", {"name": "bpe", "vocab_size": 300}])
+def test_the_model_of_a_run_is_such_a_folder(recipe: dict[str, Any], tmp_path: Path, processor: Any) -> None:
+    first = groundup.train(recipe | {"processor": processor}, runs=tmp_path / "runs")
+    parts = {key: recipe[key] for key in ("task", "data", "budget", "machine")}
+    init = {"pretrained": str(first.folder / "model")}
+    trainer = groundup.trainer(parts | {"name": "second", "init": init}, runs=tmp_path / "runs")
+    trainer.close()
+    before = first.checkpoints.load(first.pick("best")).model
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+    text = ["The if statement 好"]
+    expected = groundup.load(first.folder).processor.encode_batch(text)[0].tolist()
+    found: Any = trainer.parts.processor
+    assert found.encode_batch(text)[0].tolist() == expected
+
+
 def test_code_that_a_folder_names_is_not_run(
     tuning: dict[str, Any], tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
