@@ -202,7 +202,7 @@ def inspect_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None,
     """
     loaded = load_recipe(recipe, dict(overrides or {}))
     key = hashlib.sha256(
-        json.dumps([as_dict(loaded)[part] for part in ("data", "processor", "task")]).encode()
+        json.dumps([as_dict(loaded)[part] for part in ("data", "processor", "task", "init")]).encode()
     ).hexdigest()
     folder = assembly.cache_folder() / "inspected" / key[:16]
     processor = assembly.make_processor(loaded, folder)

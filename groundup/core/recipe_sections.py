@@ -64,7 +64,9 @@ class Init(Settings):
     run: str | None = setting(None, "A run folder; its model, processor and best weights are taken")
     checkpoint: Literal["best", "last"] = setting("last", "Which checkpoint of that run")
     pretrained: str | None = setting(
-        None, "A folder in Hugging Face layout, or a name of its hub; its model, tokenizer and weights are taken"
+        None,
+        "A folder in Hugging Face layout, or a name of its hub; its model, tokenizer and weights are taken",
+        min_length=1,
     )
     revision: str | None = setting(None, "Branch, tag or commit of the hub's; null for the newest", min_length=1)
     train_layers: int | None = setting(None, "Train only the last so many blocks and the head; null trains all", ge=0)

@@ -139,3 +139,62 @@ def test_what_config_json_leaves_out_is_transformers_default(family: str) -> Non
     bare, complete = GPTConfig.from_huggingface({"model_type": kind}), GPTConfig.from_huggingface(full)
     assert bare == complete
     validate(GPTConfig, bare, "recipe.model")
+
+
+@torch.no_grad()
+def test_configs_as_transformers_4_wrote_them(tmp_path: Path) -> None:
+    module = write_model(tmp_path, "llama3")
+    values = json.loads((tmp_path / "config.json").read_text())
+    rope = values.pop("rope_parameters")
+    values |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope, "torch_dtype": "float32"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    tokens = torch.randint(61, (1, 40))
+    assert_near(opened(tmp_path)(tokens), module(tokens).logits)
+
+
+_LLAMA: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu"}
+PUBLISHED: dict[str, dict[str, Any]] = {  # what config.json of these models says, less what nothing is built of
+    "gpt2": {
+        **{"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"},
+        **{"layer_norm_epsilon": 1e-5, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024},
+        "vocab_size": 50257,
+    },
+    "smollm2-135m": {
+        **_LLAMA,
+        **{"attention_bias": False, "hidden_size": 576, "intermediate_size": 1536, "max_position_embeddings": 8192},
+        **{"mlp_bias": False, "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3},
+        **{"is_llama_config": True, "pretraining_tp": 1, "rms_norm_eps": 1e-5, "rope_interleaved": False},
+        **{"rope_scaling": None, "rope_theta": 100000, "tie_word_embeddings": True, "vocab_size": 49152},
+    },
+    "llama3.2-1b": {
+        **_LLAMA,
+        **{"head_dim": 64, "hidden_size": 2048, "intermediate_size": 8192, "max_position_embeddings": 131072},
+        **{"num_attention_heads": 32, "num_hidden_layers": 16, "num_key_value_heads": 8, "rms_norm_eps": 1e-5},
+        "rope_scaling": {
+            **{"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "rope_type": "llama3"},
+            "original_max_position_embeddings": 8192,
+        },
+        **{"rope_theta": 500000.0, "tie_word_embeddings": True, "vocab_size": 128256},
+    },
+    "qwen3-0.6b": {
+        **{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128, "hidden_act": "silu"},
+        **{"hidden_size": 1024, "intermediate_size": 3072, "max_position_embeddings": 40960, "max_window_layers": 28},
+        **{"num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-6},
+        **{"rope_scaling": None, "rope_theta": 1000000, "sliding_window": None, "tie_word_embeddings": True},
+        **{"use_sliding_window": False, "vocab_size": 151936, "attention_bias": False},
+    },
+    "mistral-7b": {
+        **{"architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu"},
+        **{"hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 32768},
+        **{"num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5},
+        **{"rope_theta": 10000.0, "sliding_window": 4096, "tie_word_embeddings": False, "vocab_size": 32000},
+    },
+}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_published_configs_are_the_named_sizes(size: str) -> None:
+    settings = GPTConfig.from_huggingface(PUBLISHED[size])
+    found, named = validate(GPTConfig, settings, "recipe.model").completed(), GPTConfig.sizes()[size]
+    padding = {"vocabulary_size": named.vocabulary_size, "vocabulary_multiple": 1}
+    assert found == named.completed() | padding

@@ -94,6 +94,8 @@ def test_the_run_says_where_its_weights_came_from(tuning: dict[str, Any], tmp_pa
     facts = {"name": str(folder), "revision": None, "files": {"model.safetensors": digest}, "notes": []}
     assert recorded["pretrained"] == facts
     card = (run.folder / "model" / "README.md").read_text()
+    events = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert f"{run.folder}: starts from the pretrained weights {folder}" in [row.get("message") for row in events]
     assert f"starting from the pretrained weights `{folder}` (SHA-256 of the weights: `{digest}`)" in card
 
 
