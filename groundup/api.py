@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from groundup.core import assembly, devices, lr_range, tuning
+from groundup.core.base_weights import base_facts
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, LabelProcessor, ModelConfig, Task, TextProcessor
 from groundup.core.judged import judge_run, next_command
@@ -93,28 +94,20 @@ def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
     """
     recipe = recipe.model_copy(update={"tune": None})
     folder = Path(runs) / recipe.name
-    base = _base_weights(recipe)
+    base = base_facts(recipe)
     if not folder.exists():
-        return Run.create(recipe, Path(runs), base_weights_sha256=base)
+        return Run.create(recipe, Path(runs), **base)
     run = Run.open(folder)
     if not run.begun:
-        return run.restart(recipe, base_weights_sha256=base)
+        return run.restart(recipe, **base)
     run.check_same(recipe)
-    if (run.read_json("environment.json") or {}).get("base_weights_sha256") != base:
+    if (run.read_json("environment.json") or {}).get("base_weights_sha256") != base["base_weights_sha256"]:
         raise RunError(
             str(folder),
-            f"was fine-tuned from other weights than {recipe.init.run} holds now",
+            f"was fine-tuned from other weights than {recipe.init.run or recipe.init.pretrained} holds now",
             "Choose another name=... or delete it",
         )
     return run
-
-
-def _base_weights(recipe: Recipe) -> str | None:
-    if recipe.init.run is None:
-        return None
-    base = Run.open(Path(recipe.init.run))
-    manifest = base.checkpoints.path(base.pick(recipe.init.checkpoint)) / "MANIFEST.json"
-    return str(json.loads(manifest.read_text(encoding="utf-8"))["model.safetensors"]["sha256"])
 
 
 def _finish(run: Run) -> Run:
@@ -209,7 +202,7 @@ def inspect_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None,
     """
     loaded = load_recipe(recipe, dict(overrides or {}))
     key = hashlib.sha256(
-        json.dumps([as_dict(loaded)[part] for part in ("data", "processor", "task")]).encode()
+        json.dumps([as_dict(loaded)[part] for part in ("data", "processor", "task", "init")]).encode()
     ).hexdigest()
     folder = assembly.cache_folder() / "inspected" / key[:16]
     processor = assembly.make_processor(loaded, folder)

@@ -24,6 +24,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 PLUGIN_FOLDERS = ("models", "tasks", "data", "processors", "adapters")
 TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("core.errors", "core.settings", "core.registry", "core.yaml_text", "core.recipe", "core.recipe_sections")),
+    (0, ("core.inheritance", "core.pretrained")),
     (
         1,
         (

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.core import devices, registry
-from groundup.core.errors import CheckpointError, RunError
+from groundup.core.base_weights import pretrained_weights
+from groundup.core.errors import CheckpointError, DataError, RunError
 from groundup.core.finetuning import freeze_all_but
 from groundup.core.interfaces import (
     Batch,
@@ -37,6 +38,7 @@ from groundup.core.interfaces import (
     Task,
 )
 from groundup.core.locating import encode_located
+from groundup.core.pretrained import find_pretrained
 from groundup.core.recipe import Recipe
 from groundup.core.records import Conversation, Example
 from groundup.core.run import Run
@@ -89,7 +91,7 @@ def load_processor(folder: Path) -> Processor:
 
 
 def make_processor(recipe: Recipe, folder: Path) -> Processor:
-    """Return the run's processor: the one saved in ``folder``, the base run's, or one fitted now and saved there."""
+    """Return the run's processor: the one saved in ``folder``, the base's, or one fitted now and saved there."""
     if not (folder / "processor.json").is_file():
         source = cast(DataSource, recipe.data)
 
@@ -99,13 +101,28 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
         if recipe.init.run is not None:
             processor = load_processor(Path(recipe.init.run) / "processor")
         else:
-            config = cast(ProcessorConfig, recipe.processor)
+            config = _located(recipe)
             processor = config.fit(lambda: _texts(source) if config.reads == "texts" else examples())
         processor = cast(Processor, cast(Task, recipe.task).fit_processor(processor, examples))
         _check_classes(processor, source)
         folder.mkdir(parents=True, exist_ok=True)
         processor.save(folder)
     return load_processor(folder)
+
+
+def _located(recipe: Recipe) -> ProcessorConfig:
+    """Return the processor's section; where its path is the name of pretrained weights, with the folder they are in."""
+    config, name = cast(ProcessorConfig, recipe.processor), recipe.init.pretrained
+    if name is None or getattr(config, "path", None) != name:
+        return config
+    folder = find_pretrained(name, recipe.init.revision).folder
+    if not (folder / "tokenizer.json").is_file():
+        problem = "holds no tokenizer.json; a tokenizer.model or vocab.json alone is not read"
+        remedy = "Write one with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        raise DataError(
+            str(folder), problem, f"{remedy}. Or name another: processor: {{name: tokenizer_json, path: ...}}"
+        )
+    return config.model_copy(update={"path": str(folder)})
 
 
 def _check_classes(processor: Processor, source: DataSource) -> None:
@@ -150,9 +167,14 @@ def _texts(source: DataSource) -> Iterator[str]:
 
 
 def assemble(run: Run, device: torch.device) -> Parts:
-    """Return the parts of a run, the model with its starting weights: random, or the base run's."""
+    """Return the parts of a run, the model with its starting weights: random, the base run's, or pretrained ones.
+
+    Pretrained ones are not read where a checkpoint of the run's own takes their place: their folder may be gone.
+    """
     recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
+    begins = recipe.init.pretrained is not None and run.checkpoints.newest_intact() is None
+    pretrained = pretrained_weights(run) if begins else {}
     reseed(recipe.seed, "initialise")
     model = cast(ModelConfig, recipe.model).build()
     if recipe.init.run is not None:
@@ -160,6 +182,8 @@ def assemble(run: Run, device: torch.device) -> Parts:
         weights = base.checkpoints.load(base.pick(recipe.init.checkpoint), with_optimizer=False).model
         weights = {name: value for name, value in weights.items() if not name.startswith("task_weights.")}
         load_weights(model, weights, str(base.folder), new_head=_new_head(base, processor))
+    if pretrained:
+        load_weights(model, pretrained, str(recipe.init.pretrained))
     model = cast(Task, recipe.task).wrap(model, processor)
     if recipe.init.train_layers is not None:
         freeze_all_but(model, recipe.init.train_layers)

@@ -11,7 +11,7 @@ from torch import nn
 
 from groundup.core.errors import RecipeError
 from groundup.core.optimizers import BLOCK, depths
-from groundup.core.recipe import Init
+from groundup.core.recipe_sections import Init
 
 __all__ = ["TrainedLayers", "freeze_all_but"]
 

@@ -41,8 +41,7 @@ def write_model_folder(run: Run) -> Path:
     except CheckpointError:
         values, tensors = {"model_type": f"groundup_{config.registered_name}", **config.model_dump()}, weights
     processor = load_processor(run.folder / "processor")
-    end = getattr(processor, "end_id", None)
-    values |= {"dtype": "float32"} | ({} if end is None else {"bos_token_id": end, "eos_token_id": end})
+    values |= {"dtype": "float32"} | _token_ids(processor)
     try:
         folder.mkdir(exist_ok=True)
         processor.save(folder)
@@ -60,6 +59,15 @@ def write_model_folder(run: Run) -> Path:
     return folder
 
 
+def _token_ids(processor: Any) -> dict[str, int]:
+    """Return the tokens that start and end a text, as config.json has them."""
+    end, start = getattr(processor, "end_id", None), getattr(processor, "start_token", None)
+    if end is None:
+        return {}
+    begin = processor.special_id(start) if start else None
+    return {"bos_token_id": end if begin is None else begin, "eos_token_id": end}
+
+
 def write_model_card(run: Run) -> None:
     """Write ``model/README.md`` from the recipe, the data card and, once there is one, the evaluation."""
     folder = run.folder / "model"
@@ -67,9 +75,12 @@ def write_model_card(run: Run) -> None:
         return
     recipe, data = run.recipe, run.read_json("data_card.json") or {}
     judged = run.read_json("evaluation.json") or {}
-    head = {"library_name": "transformers", "tags": ["groundup"], "license": "other"}
+    head: dict[str, Any] = {"library_name": "transformers", "tags": ["groundup"], "license": "other"}
     head["license_name"] = str(data.get("licence", "unknown"))
-    base = f", continuing from `{recipe.init.run}`" if recipe.init.run else ", starting from random weights"
+    facts = run.read_json("environment.json") or {}
+    if recipe.init.pretrained and "/" in recipe.init.pretrained and (facts.get("pretrained") or {}).get("revision"):
+        head["base_model"] = recipe.init.pretrained
+    base = _start(run, facts)
     task = cast(Task, recipe.task).registered_name
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
@@ -82,6 +93,19 @@ def write_model_card(run: Run) -> None:
         f"## Recipe\n\n```yaml\n{dump_recipe(recipe)}```",
     ]
     run.storage.write_text(folder / "README.md", "\n\n".join(sections) + "\n")
+
+
+def _start(run: Run, facts: dict[str, Any]) -> str:
+    """Return where the weights came from, in words."""
+    init = run.recipe.init
+    if init.run:
+        return f", continuing from `{init.run}`"
+    if not init.pretrained:
+        return ", starting from random weights"
+    revision = (facts.get("pretrained") or {}).get("revision") or init.revision
+    at = f" at revision `{revision}`" if revision else ""
+    checked = f" (SHA-256 of the weights: `{facts['base_weights_sha256']}`)" if "base_weights_sha256" in facts else ""
+    return f", starting from the pretrained weights `{init.pretrained}`{at}{checked}"
 
 
 def _listed(values: dict[str, Any]) -> str:

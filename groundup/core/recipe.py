@@ -16,14 +16,14 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from groundup.core import registry
 from groundup.core.errors import RecipeError, did_you_mean
-from groundup.core.recipe_sections import Machine, Tune
+from groundup.core.inheritance import inherit
+from groundup.core.recipe_sections import Init, Machine, Tune
 from groundup.core.settings import Settings, setting, validate
 from groundup.core.yaml_text import parse_yaml
 
 __all__ = [
     "Budget",
     "Every",
-    "Init",
     "Optim",
     "Recipe",
     "as_dict",
@@ -35,7 +35,6 @@ __all__ = [
 
 Count = Annotated[int, Field(gt=0)]
 Steps = Count | Literal["epoch"]
-Share = Annotated[float, Field(gt=0, lt=1)]
 PLUGINS: tuple[registry.Kind, ...] = ("model", "task", "data", "processor")
 
 
@@ -115,17 +114,6 @@ class Every(Settings):
     test: bool = setting(False, "Judge the data's test split after the last step, once")
 
 
-class Init(Settings):
-    """Where the weights come from, when not from random numbers."""
-
-    run: str | None = setting(None, "A run folder; its model, processor and best weights are taken")
-    checkpoint: Literal["best", "last"] = setting("last", "Which checkpoint of that run")
-    train_layers: int | None = setting(None, "Train only the last so many blocks and the head; null trains all", ge=0)
-    unfreeze_every: Count | Share | None = setting(
-        None, "Begin with the head, add a block each N steps or share of run"
-    )
-
-
 class Recipe(Settings):
     """Everything that decides a run."""
 
@@ -135,10 +123,10 @@ class Recipe(Settings):
         (), "Your own Python files with @model, @task, @data ... classes, relative to the recipe"
     )
     seed: int = setting(0, "Decides initial weights, data order, dropout and sampling", ge=0)
-    model: SerializeAsAny[Settings] = setting(Settings(), "The model; taken from init.run when left out")
+    model: SerializeAsAny[Settings] = setting(Settings(), "The model; taken from init when left out")
     task: SerializeAsAny[Settings] = setting(Settings(), "What to learn")
     data: SerializeAsAny[Settings] = setting(Settings(), "What to learn from")
-    processor: SerializeAsAny[Settings] = setting(Settings(), "Raw data to tensors; taken from init.run when left out")
+    processor: SerializeAsAny[Settings] = setting(Settings(), "Raw data to tensors; taken from init when left out")
     init: Init = Field(Init(), description="Where the weights come from")
     optim: Optim = Field(Optim(), description="Optimizer and schedule")
     budget: Budget = setting(..., "How long to train")
@@ -184,46 +172,31 @@ def load_recipe(
     overrides: dict[str, Any] | None = None,
     *,
     planned: Mapping[str, Recipe] | None = None,
+    complete: bool = False,
 ) -> Recipe:
     """Read, complete and validate a recipe.
 
     With ``init.run``, the model and processor sections are that run's; a ``model:`` section without a name changes
-    single keys.
+    single keys. With ``init.pretrained`` they are those of the pretrained weights.
 
     Args:
         source: A YAML file, or the same content as a dictionary.
         overrides: Dotted keys to values, such as ``{"optim.lr": 3e-4}``.
         planned: Recipes by run folder that will have run before this one, so that ``init.run`` may name them already.
+        complete: Whether it is a run's own recipe, which needs nothing from the pretrained weights it started from.
 
     Raises:
         RecipeError: For anything unknown, missing, of a wrong type, or without effect.
     """
     raw, folder, where = _read(source)
     _apply(raw, overrides or {})
-    _inherit(raw, planned or {})
+    inherit(raw, {run: as_dict(recipe) for run, recipe in (planned or {}).items()}, complete=complete)
     if isinstance(raw.get("uses"), list):
         raw["uses"] = [str((folder / str(file)).resolve()) for file in raw["uses"]]
         for file in raw["uses"]:
             registry.load_file(Path(file))
     core = validate(Recipe, {key: value for key, value in raw.items() if key not in PLUGINS}, "recipe")
     return core.model_copy(update={kind: _plugin(kind, raw, where) for kind in PLUGINS})
-
-
-def _inherit(raw: dict[str, Any], planned: Mapping[str, Recipe]) -> None:
-    init = raw.get("init")
-    base = init.get("run") if isinstance(init, dict) else None
-    if not isinstance(base, str):
-        return
-    file = Path(base) / "recipe.yaml"
-    if not file.is_file() and base not in planned:
-        raise RecipeError(
-            "recipe.init.run", f"{base} is not a run (it has no recipe.yaml)", "Train it first, or correct the path"
-        )
-    sections = parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else as_dict(planned[base])
-    for kind in ("model", "processor"):
-        own = raw.get(kind)
-        if own is None or (isinstance(own, dict) and "name" not in own):
-            raw[kind] = {**sections[kind], **(own or {})}
 
 
 def _read(source: str | Path | dict[str, Any]) -> tuple[dict[str, Any], Path, str]:

@@ -1,4 +1,4 @@
-"""The recipe's ``tune`` section: which settings ``groundup tune`` varies, and how it judges them."""
+"""Sections of a recipe: where it starts from, the machine, and what ``groundup tune`` tries."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 
 from groundup.core.settings import Settings, setting
 
-__all__ = ["Dimension", "Machine", "Tune"]
+__all__ = ["Dimension", "Init", "Machine", "Tune"]
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Dimension(Settings):
@@ -55,6 +56,33 @@ class Tune(Settings):
     space: dict[str, Dimension] = setting(
         ..., "Dotted keys of the recipe, such as optim.lr, and their values", min_length=1
     )
+
+
+class Init(Settings):
+    """Where the weights come from, when not from random numbers."""
+
+    run: str | None = setting(None, "A run folder; its model, processor and best weights are taken")
+    checkpoint: Literal["best", "last"] = setting("last", "Which checkpoint of that run")
+    pretrained: str | None = setting(
+        None,
+        "A folder in Hugging Face layout, or a name of its hub; its model, tokenizer and weights are taken",
+        min_length=1,
+    )
+    revision: str | None = setting(None, "Branch, tag or commit of the hub's; null for the newest", min_length=1)
+    train_layers: int | None = setting(None, "Train only the last so many blocks and the head; null trains all", ge=0)
+    unfreeze_every: Count | Share | None = setting(
+        None, "Begin with the head, add a block each N steps or share of run"
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Init:
+        if self.run is not None and self.pretrained is not None:
+            raise ValueError("run and pretrained are given, and a run starts from one. Remove one of the two")
+        if self.revision is not None and self.pretrained is None:
+            raise ValueError("revision has no effect without pretrained. Remove it, or set pretrained")
+        if self.pretrained is not None and self.checkpoint != "last":
+            raise ValueError("checkpoint has no effect with pretrained. Remove it")
+        return self
 
 
 class Machine(Settings):

@@ -81,7 +81,7 @@ class Run:
             raise RunError(
                 str(folder), f"is not a run (it has no recipe.yaml); {hint}runs there: {', '.join(runs) or 'none'}"
             )
-        return cls(folder, load_recipe(folder / "recipe.yaml"), storage)
+        return cls(folder, load_recipe(folder / "recipe.yaml", complete=True), storage)
 
     def check_same(self, wanted: Recipe) -> None:
         """Make sure that ``wanted`` is the recipe this run was started with, or its completed form.

@@ -20,13 +20,13 @@ from groundup.core.errors import RecipeError
 from groundup.core.interfaces import ModelConfig, Processor, TextProcessor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.names import gpt2, llama
+from groundup.models.names import families, gpt2, llama
 from groundup.nn.attention import Attention, AttentionShape, Where
 from groundup.nn.cache import KeyValueCache, LayerCache
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
 from groundup.nn.mlp import MLP, Activation
 from groundup.nn.norm import RMSNorm
-from groundup.nn.rope import rotary_angles
+from groundup.nn.rope import RopeScaling, rotary_angles
 
 __all__ = ["GPT", "Block", "GPTConfig"]
 
@@ -49,6 +49,9 @@ class GPTConfig(ModelConfig):
     positions: Literal["rotary", "learned"] = setting("rotary", "How a token knows where it stands")
     rope_theta: float = setting(
         10000.0, "Base of the rotary wavelengths", gt=1, applies_when={"positions": ("rotary",)}
+    )
+    rope_scaling: RopeScaling | None = setting(
+        None, "How the rotary wavelengths were stretched; null: not", applies_when={"positions": ("rotary",)}
     )
     norm: Literal["rmsnorm", "layernorm"] = setting("rmsnorm", "Normalisation; layernorm has a bias")
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
@@ -163,6 +166,26 @@ class GPTConfig(ModelConfig):
         return family.config_to_huggingface(values), family.to_huggingface(weights, values)
 
     @classmethod
+    def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that the contents of config.json stand for.
+
+        Raises:
+            CheckpointError: If it is of another family, or has a part that is not built here.
+        """
+        return families.config_to_groundup(config)
+
+    def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return this model's tensors from theirs; each is used once and none is left over.
+
+        Raises:
+            CheckpointError: If one is missing, has no place, or has another shape.
+        """
+        with torch.device("meta"):
+            own = self.build().state_dict()
+        read = gpt2.to_groundup if self.positions == "learned" else llama.to_groundup
+        return read(tensors, self.completed(), own)
+
+    @classmethod
     def sizes(cls) -> Mapping[str, GPTConfig]:
         """Return the named sizes."""
         return {name: cls(**values) for name, values in _SIZES.items()}
@@ -190,9 +213,10 @@ _SIZES: dict[str, dict[str, Any]] = {
         **{"vocabulary_size": 49152, "context_length": 8192, "layers": 30, "width": 576, "heads": 9, "kv_heads": 3},
         **{"mlp_width": 1536, "rope_theta": 100000.0, "norm_eps": 1e-5},
     },
-    "llama3.2-1b": {  # the shape; the published weights stretch their rotary wavelengths, which is not built here
+    "llama3.2-1b": {
         **{"vocabulary_size": 128256, "context_length": 131072, "layers": 16, "width": 2048, "heads": 32},
         **{"kv_heads": 8, "mlp_width": 8192, "rope_theta": 500000.0, "norm_eps": 1e-5},
+        "rope_scaling": {"kind": "llama3", "factor": 32.0, "original_context": 8192},
     },
     "qwen3-0.6b": {
         **{"vocabulary_size": 151936, "context_length": 40960, "layers": 28, "width": 1024, "heads": 16, "kv_heads": 8},
@@ -341,7 +365,8 @@ class GPT(nn.Module):
             positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None]
         rotary = None
         if self.positions is None:
-            cosines, sines = rotary_angles(positions, self.config.dim, self.config.rope_theta)
+            config = self.config
+            cosines, sines = rotary_angles(positions, config.dim, config.rope_theta, config.rope_scaling)
             double = self.embed.weight.dtype == torch.float64
             rotary = (cosines.double(), sines.double()) if double else (cosines, sines)
         if cache is None:

@@ -25,7 +25,7 @@ from groundup.nn.mlp import Activation
 from groundup.nn.ngrams import NGramBag
 from groundup.nn.norm import RMSNorm
 from groundup.nn.pooling import AttentionPooling, last_state, mean_state, within
-from groundup.nn.rope import rotary_angles
+from groundup.nn.rope import RopeScaling, rotary_angles
 
 __all__ = ["TransformerClassifier", "TransformerClassifierConfig"]
 
@@ -67,6 +67,9 @@ class TransformerClassifierConfig(ModelConfig):
     positions: Literal["rotary", "learned"] = setting("rotary", "How a token knows where it stands")
     rope_theta: float = setting(
         10000.0, "Base of the rotary wavelengths", gt=1, applies_when={"positions": ("rotary",)}
+    )
+    rope_scaling: RopeScaling | None = setting(
+        None, "How the rotary wavelengths were stretched; null: not", applies_when={"positions": ("rotary",)}
     )
     norm: Literal["rmsnorm", "layernorm"] = setting("rmsnorm", "Normalisation; layernorm has a bias")
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
@@ -263,7 +266,8 @@ class TransformerClassifier(nn.Module):
         mask = None if self.config.causal else inside[:, None, None]
         places = torch.arange(x.shape[1], device=x.device)[None]
         if self.positions is None:
-            cosines, sines = rotary_angles(places, self.config.gpt().dim, self.config.rope_theta)
+            config = self.config
+            cosines, sines = rotary_angles(places, config.gpt().dim, config.rope_theta, config.rope_scaling)
             double = x.dtype == torch.float64
             return x, Where((cosines.double(), sines.double()) if double else (cosines, sines), mask=mask)
         if x.shape[1] > self.positions.num_embeddings:

@@ -1,23 +1,109 @@
-"""Rotary position embedding.
+"""Rotary position embedding, and the ways to stretch its wavelengths for longer contexts.
 
 Shape legend: B rows, T positions, H heads, D head dimension.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
-__all__ = ["rotary_angles", "rotate"]
+from groundup.core.settings import Settings, setting
+
+__all__ = ["RopeScaling", "rotary_angles", "rotate"]
 
 
-def rotary_angles(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+class RopeScaling(Settings):
+    """How a model that was trained on short texts was made to read longer ones: by slower rotation.
+
+    Source:
+        linear: Chen et al., Position Interpolation, 2023 (arXiv:2306.15595), equation 4. llama3: Grattafiori et al.,
+        2024 (arXiv:2407.21783), whose code keeps short wavelengths and divides long ones. yarn: Peng et al., 2023
+        (arXiv:2309.00071), sections 3.2 to 3.4.
+    """
+
+    kind: Literal["linear", "llama3", "yarn"] = setting(
+        ..., "linear slows all channels, llama3 and yarn those whose wavelength is long"
+    )
+    factor: float = setting(..., "How many times slower", ge=1)
+    original_context: int = setting(
+        8192, "Tokens of the context before it was stretched", ge=1, applies_when={"kind": ("llama3", "yarn")}
+    )
+    low_frequency: float = setting(
+        1.0, "Turns in the original context below which a channel is slowed", gt=0, applies_when={"kind": ("llama3",)}
+    )
+    high_frequency: float = setting(
+        4.0, "Turns in the original context above which one is not", gt=0, applies_when={"kind": ("llama3",)}
+    )
+    beta_slow: float = setting(
+        1.0, "Turns in the original context below which a channel is slowed", gt=0, applies_when={"kind": ("yarn",)}
+    )
+    beta_fast: float = setting(
+        32.0, "Turns in the original context above which one is not", gt=0, applies_when={"kind": ("yarn",)}
+    )
+    whole_channels: bool = setting(
+        True, "Round the limits between slowed and other channels outwards", applies_when={"kind": ("yarn",)}
+    )
+    attention_factor: float | None = setting(
+        None, "Factor of queries and keys; null: 1 + ln(factor) / 10", gt=0, applies_when={"kind": ("yarn",)}
+    )
+
+    @model_validator(mode="after")
+    def _limits_are_in_order(self) -> RopeScaling:
+        if self.kind == "llama3" and self.low_frequency >= self.high_frequency:
+            raise ValueError("low_frequency is not below high_frequency. Exchange or change them")
+        if self.kind == "yarn" and self.beta_slow > self.beta_fast:
+            raise ValueError("beta_slow is above beta_fast. Exchange or change them")
+        return self
+
+    @property
+    def amplitude(self) -> float:
+        """By how much queries and keys are scaled."""
+        if self.kind != "yarn":
+            return 1.0
+        return 1.0 + 0.1 * math.log(self.factor) if self.attention_factor is None else self.attention_factor
+
+    def slowed(self, frequencies: Tensor, head_dim: int, theta: float) -> Tensor:
+        """Return the frequencies (D/2,) in radians a position, those that are too slow divided by ``factor``."""
+        if self.kind == "linear":
+            return frequencies / self.factor
+        kept = (
+            self._kept_llama3(frequencies) if self.kind == "llama3" else self._kept_yarn(frequencies, head_dim, theta)
+        )
+        return frequencies / self.factor * (1 - kept) + frequencies * kept
+
+    def _kept_llama3(self, frequencies: Tensor) -> Tensor:
+        turns = self.original_context * frequencies / (2 * math.pi)
+        return ((turns - self.low_frequency) / (self.high_frequency - self.low_frequency)).clamp(0, 1)
+
+    def _kept_yarn(self, frequencies: Tensor, head_dim: int, theta: float) -> Tensor:
+        def channel(turns: float) -> float:
+            """Return which pair of channels makes so many turns in the original context."""
+            return head_dim * math.log(self.original_context / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+        low, high = channel(self.beta_fast), channel(self.beta_slow)
+        if self.whole_channels:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, head_dim - 1)
+        high = high + 0.001 if low == high else high
+        number = torch.arange(len(frequencies), device=frequencies.device).float()
+        return 1 - ((number - low) / (high - low)).clamp(0, 1)
+
+
+def rotary_angles(
+    positions: Tensor, head_dim: int, theta: float, scaling: RopeScaling | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the cosines and sines by which ``rotate`` turns each pair of channels.
 
     Args:
         positions: (..., T) integers.
         head_dim: D, even.
         theta: The longest wavelength is ``2 pi theta`` positions.
+        scaling: How wavelengths were stretched, if they were.
 
     Returns:
         Two float32 tensors (..., T, 1, D): the cosines twice, and the sines, negative in the first half. They are
@@ -27,8 +113,13 @@ def rotary_angles(positions: Tensor, head_dim: int, theta: float) -> tuple[Tenso
         Su et al., RoFormer, 2021 (arXiv:2104.09864), equation 15.
     """
     exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-    angles = positions[..., None, None].float() * (1.0 / theta**exponents)
+    frequencies = 1.0 / theta**exponents
+    if scaling is not None:
+        frequencies = scaling.slowed(frequencies, head_dim, theta)
+    angles = positions[..., None, None].float() * frequencies
     cosines, sines = angles.cos(), angles.sin()
+    if scaling is not None and scaling.amplitude != 1.0:
+        cosines, sines = cosines * scaling.amplitude, sines * scaling.amplitude
     return torch.cat((cosines, cosines), -1), torch.cat((-sines, sines), -1)
 
 

@@ -31,23 +31,33 @@ STARTS = ("<|begin_of_text|>", "<s>", "<bos>", "<｜begin▁of▁sentence｜>", 
 
 
 def end_token_of(folder: Path, tokenizer: Tokenizer) -> str | None:
-    """Return the end token by tokenizer_config.json, else generation_config.json, else a well-known name, else None."""
-    configured = _text_of(_optional(folder / "tokenizer_config.json").get("eos_token"))
-    if configured and tokenizer.token_to_id(configured) is not None:
-        return configured
-    identity = _optional(folder / "generation_config.json").get("eos_token_id")
-    first = identity[0] if isinstance(identity, list) and identity else identity
-    if isinstance(first, int) and (token := tokenizer.id_to_token(first)):
-        return str(token)
-    return next((token for token in ENDS if tokenizer.token_to_id(token) is not None), None)
+    """Return the end token by the folder's files, as ``_configured``, else a well-known name, else None."""
+    found = _configured(folder, tokenizer, "eos_token")
+    return found or next((token for token in ENDS if tokenizer.token_to_id(token) is not None), None)
 
 
 def start_token_of(folder: Path, tokenizer: Tokenizer) -> str | None:
-    """Return what chat templates call ``bos_token``: by tokenizer_config.json, else a well-known name, else None."""
-    config = _optional(folder / "tokenizer_config.json")
-    if config:
+    """Return what chat templates call ``bos_token``: by the folder's files, else a well-known name, else None.
+
+    A tokenizer_config.json that does not name one means that there is none, as in transformers.
+    """
+    if config := _optional(folder / "tokenizer_config.json"):
         return _text_of(config.get("bos_token"))
-    return next((token for token in STARTS if tokenizer.token_to_id(token) is not None), None)
+    found = _configured(folder, tokenizer, "bos_token")
+    return found or next((token for token in STARTS if tokenizer.token_to_id(token) is not None), None)
+
+
+def _configured(folder: Path, tokenizer: Tokenizer, key: str) -> str | None:
+    """Return a token by tokenizer_config.json, else by its number in generation_config.json or config.json."""
+    named = _text_of(_optional(folder / "tokenizer_config.json").get(key))
+    if named and tokenizer.token_to_id(named) is not None:
+        return named
+    for name in ("generation_config.json", "config.json"):
+        identity = _optional(folder / name).get(f"{key}_id")
+        first = identity[0] if isinstance(identity, list) and identity else identity
+        if isinstance(first, int) and first >= 0 and (token := tokenizer.id_to_token(first)):
+            return str(token)
+    return None
 
 
 def chat_template_of(folder: Path) -> str | None:

@@ -13,7 +13,8 @@ import groundup
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.finetuning import TrainedLayers, freeze_all_but
 from groundup.core.optimizers import build_optimizers
-from groundup.core.recipe import Init, Optim
+from groundup.core.recipe import Optim
+from groundup.core.recipe_sections import Init
 from groundup.core.settings import validate
 from groundup.data.arrays import Arrays
 from groundup.models.gpt import GPTConfig

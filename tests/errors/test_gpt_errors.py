@@ -56,6 +56,22 @@ class Tokenizer:
         ({"width": 18, "heads": 6}, "head_dim 3 is odd"),
         ({"positions": "learned", "rope_theta": 500.0}, "rope_theta has no effect with positions"),
         ({"layers": 0}, "recipe.model.layers: got 0"),
+        (
+            {"rope_scaling": {"kind": "linear", "factor": 2.0, "beta_fast": 3.0}},
+            "recipe.model.rope_scaling: beta_fast has no effect with kind",
+        ),
+        (
+            {"rope_scaling": {"kind": "llama3", "factor": 2.0, "low_frequency": 5.0}},
+            "recipe.model.rope_scaling: low_frequency is not below high_frequency. Exchange or change them.",
+        ),
+        (
+            {"rope_scaling": {"kind": "yarn", "factor": 2.0, "beta_slow": 50.0}},
+            "recipe.model.rope_scaling: beta_slow is above beta_fast. Exchange or change them.",
+        ),
+        (
+            {"positions": "learned", "rope_scaling": {"kind": "linear", "factor": 2.0}},
+            "rope_scaling has no effect with positions",
+        ),
         ({"lyers": 3}, "did you mean 'layers'"),
         ({"dropout": 1.0}, "recipe.model.dropout: got 1.0"),
     ],
@@ -116,8 +132,17 @@ def test_shapes_that_are_bugs_of_the_caller() -> None:
 def test_models_of_other_families() -> None:
     with pytest.raises(CheckpointError, match="model_type mamba"):
         llama.config_to_groundup({"model_type": "mamba"})
-    with pytest.raises(CheckpointError, match="rotary scaling llama3"):
-        llama.config_to_groundup({"model_type": "llama", "rope_scaling": {"rope_type": "llama3"}})
+    with pytest.raises(CheckpointError, match="rotary scaling longrope; supported: default, dynamic, linear, llama3"):
+        llama.config_to_groundup({"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}})
+    with pytest.raises(CheckpointError, match="only a part of each head is rotary"):
+        llama.config_to_groundup({"model_type": "llama", "rope_parameters": {"partial_rotary_factor": 0.5}})
+    with pytest.raises(CheckpointError, match=r"rope_interleaved is True; supported: False"):
+        llama.config_to_groundup({"model_type": "llama", "rope_interleaved": True})
+    with pytest.raises(CheckpointError, match=r"scale_attn_by_inverse_layer_idx is True; supported: False"):
+        gpt2.config_to_groundup({"scale_attn_by_inverse_layer_idx": True})
+    score = {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}
+    with pytest.raises(CheckpointError, match=r"LlamaForSequenceClassification; supported .* llama: LlamaForCausalLM"):
+        llama.config_to_groundup(score)
     with pytest.raises(CheckpointError, match="attention_bias True beside mlp_bias False"):
         llama.config_to_groundup({"model_type": "llama", "attention_bias": True})
     mixed = {"model_type": "qwen3", "use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]}

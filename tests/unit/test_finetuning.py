@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import groundup
 from groundup.core.finetuning import TrainedLayers, freeze_all_but
 from groundup.core.optimizers import build_optimizers, depths
-from groundup.core.recipe import Init, Optim
+from groundup.core.recipe import Optim
+from groundup.core.recipe_sections import Init
 from groundup.core.trainer import Trainer
 from groundup.data.arrays import Arrays
 from groundup.models.cnn import CNNConfig

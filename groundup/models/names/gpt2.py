@@ -8,15 +8,16 @@ from typing import Any, Literal
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.names.table import Row, from_ours, to_ours
+from groundup.models.names.table import Row, check_architecture, from_ours, to_ours
 
 __all__ = ["config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
 
 _BLOCK, _OURS = "transformer.h.{}.", "blocks.{}."
+_POSITIONS = "transformer.wpe.weight"
 _QKV = tuple(_OURS + f"attention.{name}." for name in ("query", "key", "value"))
 _ROWS = (
     Row("transformer.wte.weight", ("embed.weight",)),
-    Row("transformer.wpe.weight", ("positions.weight",)),
+    Row(_POSITIONS, ("positions.weight",)),
     *(
         Row(_BLOCK + f"{theirs}.{kind}", (_OURS + f"{ours}.{kind}",), transposed=linear and kind == "weight")
         for theirs, ours, linear in (
@@ -39,7 +40,7 @@ _ACTIVATIONS: dict[str, Literal["gelu", "gelu_tanh"]] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu": "gelu",
 }
-_FIELDS = {  # config.json: ours
+_FIELDS: dict[str, str] = {  # config.json: ours
     "vocab_size": "vocabulary_size",
     "n_positions": "context_length",
     "n_layer": "layers",
@@ -47,17 +48,29 @@ _FIELDS = {  # config.json: ours
     "n_head": "heads",
     "layer_norm_epsilon": "norm_eps",
 }
+_DEFAULTS = {  # of transformers, for what config.json leaves out
+    **{"vocab_size": 50257, "n_positions": 1024, "n_layer": 12, "n_embd": 768, "n_head": 12},
+    "layer_norm_epsilon": 1e-5,
+}
+_PLAIN = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
 
 
-def to_groundup(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return our tensors from theirs. Tied copies and the constant masks of old files are left out."""
+def to_groundup(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], own: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return our tensors from theirs. Tied copies and the constant masks of old files are left out.
+
+    So are learned positions beyond the context's length. ``own`` is as in ``to_ours``.
+    """
     constant = (".attn.bias", ".attn.masked_bias")
     kept = {
         (name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"): tensor
         for name, tensor in tensors.items()
         if not name.endswith(constant) and not (config["tied_embeddings"] and name == "lm_head.weight")
     }
-    return to_ours(_ROWS, kept, config["layers"])
+    if _POSITIONS in kept:
+        kept[_POSITIONS] = kept[_POSITIONS][: config["context_length"]]
+    return to_ours(_ROWS, kept, config["layers"], own)
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -69,18 +82,25 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of our GPT from the contents of config.json. Its three kinds of dropout are not taken over.
 
     Raises:
-        CheckpointError: If the activation is not one of ours.
+        CheckpointError: If the model has a part that ours lacks.
     """
+    check_architecture(config, ("GPT2LMHeadModel", "GPT2Model"))
+    for key, plain in _PLAIN.items():
+        if config.get(key) not in (None, plain):
+            raise CheckpointError("config.json", f"{key} is {config[key]}; supported: {plain}", "Use another model")
     activation = config.get("activation_function", "gelu_new")
     if activation not in _ACTIVATIONS:
         raise CheckpointError(
             "config.json", f"activation {activation}; known: {', '.join(_ACTIVATIONS)}", "Use another model"
         )
+    full: dict[str, Any] = _DEFAULTS | {key: value for key, value in config.items() if value is not None}
     return {
-        **{ours: config[theirs] for theirs, ours in _FIELDS.items()},
-        "mlp_width": config.get("n_inner"),
+        **{ours: full[theirs] for theirs, ours in _FIELDS.items()},
+        "kv_heads": full["n_head"],
+        "head_dim": full["n_embd"] // full["n_head"],
+        "mlp_width": full.get("n_inner", 4 * full["n_embd"]),
         "activation": _ACTIVATIONS[activation],
-        "tied_embeddings": config.get("tie_word_embeddings", True),
+        "tied_embeddings": full.get("tie_word_embeddings", True),
         **{"positions": "learned", "norm": "layernorm", "bias": "all"},
     }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.names.table import Row, from_ours, to_ours
+from groundup.models.names.table import Row, check_architecture, from_ours, to_ours
 
 __all__ = ["FAMILIES", "config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
 
@@ -54,10 +55,44 @@ _FIELDS = {  # config.json: ours
 }
 
 
-def to_groundup(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return our tensors from theirs. A copy of tied embeddings under ``lm_head`` is left out."""
-    kept = {name: t for name, t in tensors.items() if not (config["tied_embeddings"] and name == "lm_head.weight")}
-    return to_ours(_ROWS, kept, config["layers"])
+_DEFAULTS = {  # of transformers, for what config.json leaves out
+    **{"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32},
+    **{"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "max_position_embeddings": 32768},
+}
+_OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"intermediate_size": 11008, "max_position_embeddings": 2048},
+    "mistral": {"intermediate_size": 14336, "max_position_embeddings": 131072, "num_key_value_heads": 8},
+    "qwen2": {"intermediate_size": 22016, "vocab_size": 151936, "num_key_value_heads": 32},
+    "qwen3": {"intermediate_size": 22016, "vocab_size": 151936, "num_key_value_heads": 32, "head_dim": 128},
+}
+_CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+_SCALINGS: dict[str, dict[str, str]] = {  # kind: config.json to ours
+    "linear": {"factor": "factor"},
+    "llama3": {
+        **{"factor": "factor", "original_max_position_embeddings": "original_context"},
+        **{"low_freq_factor": "low_frequency", "high_freq_factor": "high_frequency"},
+    },
+    "yarn": {
+        **{"factor": "factor", "original_max_position_embeddings": "original_context", "beta_slow": "beta_slow"},
+        **{"beta_fast": "beta_fast", "truncate": "whole_channels", "attention_factor": "attention_factor"},
+    },
+}
+
+
+def to_groundup(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], own: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return our tensors from theirs. A copy of tied embeddings under ``lm_head`` is left out.
+
+    Old files' ``rotary_emb.inv_freq`` is left out too: it follows from the config. ``own`` is as in ``to_ours``.
+    """
+    tied = config["tied_embeddings"]
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not (tied and name == "lm_head.weight") and not name.endswith(".rotary_emb.inv_freq")
+    }
+    return to_ours(_ROWS, kept, config["layers"], own)
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -71,26 +106,68 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: If the model has a part that ours lacks.
     """
-    family = config["model_type"]
+    family, activation = config["model_type"], config.get("hidden_act", "silu")
+    if family not in FAMILIES or activation != "silu":
+        found = f"model_type {family}, activation {activation}; supported: {', '.join(FAMILIES)}; silu"
+        raise CheckpointError("config.json", found, "Use another model")
+    check_architecture(config, (f"{_CLASSES[family]}ForCausalLM",))
+    for key, plain in (("partial_rotary_factor", 1.0), ("rope_interleaved", False)):
+        if config.get(key) not in (None, plain):
+            raise CheckpointError("config.json", f"{key} is {config[key]}; supported: {plain}", "Use another model")
+    given = {key: value for key, value in config.items() if value is not None}
+    full: dict[str, Any] = {**_DEFAULTS, **_OWN_DEFAULTS[family], **given}
+    full.setdefault("num_key_value_heads", full["num_attention_heads"])
+    full.setdefault("head_dim", full["hidden_size"] // full["num_attention_heads"])
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    scaling = rope.get("rope_type", rope.get("type", "default"))
-    if family not in FAMILIES or scaling != "default" or config.get("hidden_act", "silu") != "silu":
-        found = f"model_type {family}, rotary scaling {scaling}, activation {config.get('hidden_act')}"
-        raise CheckpointError(
-            "config.json", f"{found}; supported: {', '.join(FAMILIES)}, default, silu", "Use another model"
-        )
-    values: dict[str, Any] = {
-        ours: config[theirs] for theirs, ours in _FIELDS.items() if config.get(theirs) is not None
-    }
-    windowed = family == "mistral" or config.get("use_sliding_window", False)
-    if windowed and len(set(config.get("layer_types") or ["one"])) > 1:
-        raise CheckpointError("config.json", "only some layers have a sliding window", "Use another model")
-    return values | {
-        "rope_theta": float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
-        "sliding_window": config.get("sliding_window") if windowed else None,
+    return {ours: full[theirs] for theirs, ours in _FIELDS.items()} | {
+        "rope_theta": float(rope.get("rope_theta", full.get("rope_theta", 10000.0))),
+        "rope_scaling": _scaling_to_groundup(rope, full),
+        "sliding_window": _window(config, full["num_hidden_layers"]),
         "qk_norm": family == "qwen3",
         "bias": "qkv" if family == "qwen2" else _bias(config),
     }
+
+
+def _window(config: Mapping[str, Any], layers: int) -> int | None:
+    """Return how many tokens a token sees in every layer, or None for all."""
+    window: int | None = config.get("sliding_window", 4096)
+    if config["model_type"] == "llama":
+        return None
+    if config["model_type"] != "mistral":
+        if not config.get("use_sliding_window", False):
+            return None
+        full = config.get("max_window_layers", 28)
+        default = (["full_attention"] if full > 0 else []) + (["sliding_attention"] if full < layers else [])
+        kinds = set(config.get("layer_types") or default)
+    else:
+        kinds = set(config.get("layer_types") or ["sliding_attention"])
+    if len(kinds) > 1:
+        raise CheckpointError("config.json", "only some layers have a sliding window", "Use another model")
+    return window if "sliding_attention" in kinds else None
+
+
+def _scaling_to_groundup(rope: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the settings of ``RopeScaling``, or None.
+
+    ``dynamic`` changes nothing within ``max_position_embeddings``, and no longer text is read here.
+    """
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if rope.get("partial_rotary_factor", 1.0) != 1.0:
+        raise CheckpointError("config.json", "only a part of each head is rotary", "Use another model")
+    if kind in ("default", "dynamic"):
+        return None
+    if kind not in _SCALINGS:
+        known = ", ".join(["default", "dynamic", *_SCALINGS])
+        raise CheckpointError("config.json", f"rotary scaling {kind}; supported: {known}", "Use another model")
+    fields = _SCALINGS[kind]
+    values = {ours: rope[theirs] for theirs, ours in fields.items() if rope.get(theirs) is not None}
+    if "original_max_position_embeddings" in fields:
+        original = config.get("original_max_position_embeddings", config["max_position_embeddings"])
+        values.setdefault("original_context", original)
+    if kind == "yarn" and "attention_factor" not in values and rope.get("mscale") and rope.get("mscale_all_dim"):
+        parts = (0.1 * rope[key] * math.log(max(values["factor"], 1)) + 1 for key in ("mscale", "mscale_all_dim"))
+        values["attention_factor"] = next(parts) / next(parts)
+    return {"kind": kind, **values}
 
 
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,26 +180,37 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
     family = "llama"
     if config["qk_norm"]:
         family = "qwen3"
-    elif window is not None:
-        family = "mistral"
     elif bias == "qkv":
         family = "qwen2"
+    elif window is not None:
+        family = "mistral"
     biases = {"llama": ("none", "all"), "qwen2": ("qkv",), "qwen3": ("none",), "mistral": ("none",)}[family]
     shape = (config["positions"], config["norm"], config["activation"])
-    odd_window = window is not None and family != "mistral"
     odd_heads = family == "qwen2" and config["head_dim"] * config["heads"] != config["width"]
-    if shape != ("rotary", "rmsnorm", "swiglu") or bias not in biases or odd_window or odd_heads:
+    if shape != ("rotary", "rmsnorm", "swiglu") or bias not in biases or odd_heads:
         found = f"{', '.join(shape)}, bias {bias}, qk_norm {config['qk_norm']}, window {window}"
         raise CheckpointError("model", f"no Hugging Face family has {found}", "Keep it in the project's own layout")
     values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | {"hidden_act": "silu"}
-    values["rope_parameters"] = {"rope_type": "default", "rope_theta": config["rope_theta"]}
-    values["rope_theta"] = config["rope_theta"]  # where readers before transformers 5 look
-    if family == "mistral":
+    values["rope_parameters"] = {"rope_theta": config["rope_theta"], **_scaling_to_huggingface(config["rope_scaling"])}
+    values["rope_theta"] = config["rope_theta"]  # where readers before transformers 5 look, as for rope_scaling
+    if config["rope_scaling"]:
+        values["rope_scaling"] = values["rope_parameters"]
+    if window is not None:
         values["sliding_window"] = window
+    if family in ("qwen2", "qwen3") and window is not None:
+        values |= {"use_sliding_window": True, "max_window_layers": 0}
+        values["layer_types"] = ["sliding_attention"] * config["layers"]
     if family == "llama":
         values["attention_bias"] = values["mlp_bias"] = bias == "all"
-    name = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}[family]
-    return {"model_type": family, "architectures": [f"{name}ForCausalLM"], **values}
+    return {"model_type": family, "architectures": [f"{_CLASSES[family]}ForCausalLM"], **values}
+
+
+def _scaling_to_huggingface(scaling: Mapping[str, Any] | None) -> dict[str, Any]:
+    if scaling is None:
+        return {"rope_type": "default"}
+    kind: str = scaling["kind"]
+    values = {theirs: scaling[ours] for theirs, ours in _SCALINGS[kind].items() if scaling[ours] is not None}
+    return {"rope_type": kind, **values}
 
 
 def _bias(config: Mapping[str, Any]) -> str:

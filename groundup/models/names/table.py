@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
 
-__all__ = ["Row", "from_ours", "to_ours"]
+__all__ = ["Row", "check_architecture", "from_ours", "to_ours"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,35 @@ class Row:
     transposed: bool = False
 
 
-def to_ours(rows: Sequence[Row], theirs: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Return our tensors from theirs.
-
-    Rows whose tensor is absent are passed over, as whoever loads the result must check that nothing is missing.
+def check_architecture(config: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Make sure that config.json is of a language model.
 
     Raises:
-        CheckpointError: If a tensor of theirs has no row.
+        CheckpointError: If it names another class, as of a classifier.
     """
+    for name in config.get("architectures") or ():
+        if name not in known:
+            problem = f"architecture {name}; supported for model_type {config.get('model_type')}: {', '.join(known)}"
+            raise CheckpointError("config.json", problem, "Use a language model")
+
+
+def to_ours(
+    rows: Sequence[Row], theirs: Mapping[str, Tensor], layers: int, own: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return our tensors from theirs, each used once.
+
+    Args:
+        rows: The table.
+        theirs: All their tensors.
+        layers: How many layers there are.
+        own: Tensors of all our names and shapes, on any device; None passes over what is absent, so that whoever loads
+            the result must check it.
+
+    Raises:
+        CheckpointError: If a tensor of theirs has no row, or with ``own`` one is missing or of another shape.
+    """
+    if own is not None:
+        _check(theirs, from_ours(rows, own, layers))
     ours: dict[str, Tensor] = {}
     used: set[str] = set()
     for row in _numbered(rows, layers):
@@ -40,10 +62,24 @@ def to_ours(rows: Sequence[Row], theirs: Mapping[str, Tensor], layers: int) -> d
             continue
         used.add(row.theirs)
         tensor = theirs[row.theirs].T if row.transposed else theirs[row.theirs]
-        parts = tensor.chunk(len(row.ours))
+        sizes = None if own is None else [len(own[name]) for name in row.ours]
+        parts = tensor.chunk(len(row.ours)) if sizes is None else torch.split(tensor, sizes)
         ours.update((name, part.contiguous().clone()) for name, part in zip(row.ours, parts, strict=True))
     _all_used(theirs, used)
     return ours
+
+
+def _check(theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    remedy = "Check that config.json belongs to these weights"
+    _all_used(theirs, set(expected))
+    for name, tensor in expected.items():
+        if name not in theirs:
+            missing = len(set(expected) - set(theirs)) - 1
+            more = f" and {missing} more" if missing else ""
+            raise CheckpointError("weights", f"tensor {name} {list(tensor.shape)} is missing{more}", remedy)
+        if theirs[name].shape != tensor.shape:
+            problem = f"tensor {name} has shape {list(theirs[name].shape)}; config.json says {list(tensor.shape)}"
+            raise CheckpointError("weights", problem, remedy)
 
 
 def from_ours(rows: Sequence[Row], ours: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:

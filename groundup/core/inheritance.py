@@ -1,0 +1,92 @@
+"""The sections of a recipe that ``init`` fills: the model and the processor of what the run starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from groundup.core import registry
+from groundup.core.errors import CheckpointError, RecipeError
+from groundup.core.pretrained import find_pretrained, read_config
+from groundup.core.settings import validate
+from groundup.core.yaml_text import parse_yaml
+
+__all__ = ["inherit"]
+
+_FREE = ("dropout", "context_length")  # what weights are not tied to
+
+
+def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, complete: bool) -> None:
+    """Fill the sections ``model`` and ``processor`` of a raw recipe from ``init.run`` or ``init.pretrained``.
+
+    Args:
+        raw: The recipe as it was written, changed in place.
+        planned: Complete recipes by run folder that will have run before this one.
+        complete: Whether it is a run's own recipe, which has both sections: a folder of pretrained weights may be gone.
+
+    Raises:
+        RecipeError: If there is nothing to start from, or the model section is of another model.
+        CheckpointError: If the pretrained weights are of a model that cannot be built.
+    """
+    init = raw.get("init")
+    run, name = (init.get("run"), init.get("pretrained")) if isinstance(init, dict) else (None, None)
+    if isinstance(run, str):
+        _from_run(raw, run, planned)
+    elif isinstance(name, str) and isinstance(init, dict) and not complete:
+        revision = init.get("revision")
+        _from_pretrained(raw, name, revision if isinstance(revision, str) else None)
+
+
+def _from_run(raw: dict[str, Any], base: str, planned: Mapping[str, dict[str, Any]]) -> None:
+    file = Path(base) / "recipe.yaml"
+    if not file.is_file() and base not in planned:
+        raise RecipeError(
+            "recipe.init.run", f"{base} is not a run (it has no recipe.yaml)", "Train it first, or correct the path"
+        )
+    sections = parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else planned[base]
+    for kind in ("model", "processor"):
+        own = raw.get(kind)
+        if own is None or (isinstance(own, dict) and "name" not in own):
+            raw[kind] = {**sections[kind], **(own or {})}
+
+
+def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> None:
+    folder = find_pretrained(name, revision, weights=False).folder
+    own = raw.get("model") or {}
+    own = {"name": own} if isinstance(own, str) else own
+    if isinstance(own, dict):
+        raw["model"] = _agreed(own, name, folder)
+    processor = raw.get("processor")
+    if processor is None or (isinstance(processor, dict) and "name" not in processor):
+        raw["processor"] = {"name": "tokenizer_json", "path": name, **(processor or {})}
+
+
+def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
+    """Return the model section of the weights with what may be changed as the recipe has it."""
+    kind = str(own.get("name", "gpt"))
+    cls = registry.lookup("model", kind, "recipe.model.name")
+    read = getattr(cls, "from_huggingface", None)
+    if read is None:
+        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: gpt"
+        raise RecipeError("recipe.model.name", problem, "Remove the model section")
+    config = read_config(folder)
+    try:
+        settings = read(config)
+    except CheckpointError as error:
+        raise CheckpointError(str(folder / "config.json"), error.problem, error.remedy) from None
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
+        raise CheckpointError(str(folder / "config.json"), problem, "Fetch the model again") from None
+    given = {key: value for key, value in own.items() if key != "name"}
+    theirs = validate(cls, settings, f"{folder / 'config.json'} as model {kind}")
+    wanted = validate(cls, {**settings, **given}, "recipe.model")
+    for key in given:
+        there, here = getattr(theirs, key), getattr(wanted, key)
+        if key == "context_length" and here > there:
+            problem = f"is {here}, and {name} was trained for {there}"
+            raise RecipeError("recipe.model.context_length", problem, f"Use at most {there}")
+        if there != here and key not in _FREE:
+            problem = f"is {here}, and the weights of {name} have {there}; free to choose: {', '.join(_FREE)}"
+            raise RecipeError(f"recipe.model.{key}", problem, "Remove it: config.json says what the model is")
+    return {"name": kind, **settings, **given}

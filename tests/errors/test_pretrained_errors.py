@@ -1,0 +1,327 @@
+"""What is said about pretrained weights that are missing, damaged, hostile, or of another model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pretrained_folders import write_model, write_tokenizer
+from safetensors.torch import load_file, save_file
+
+import groundup
+from groundup.core.base_weights import read_pretrained
+from groundup.core.errors import CheckpointError, DataError, GroundupError, MissingExtraError, RecipeError
+from groundup.core.pretrained import find_pretrained, weight_files
+from groundup.core.recipe import load_recipe
+from groundup.models.gpt import GPTConfig
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model in one file, and one in shards, each with a tokenizer."""
+    root = tmp_path_factory.mktemp("pretrained")
+    for name, size in (("whole", "5GB"), ("sharded", "40KB")):
+        write_model(root / name, "llama2", shard=size, vocab_size=320)
+        write_tokenizer(root / name)
+    return {name: root / name for name in ("whole", "sharded")}
+
+
+@pytest.fixture
+def folder(written: dict[str, Path], tmp_path: Path) -> Path:
+    shutil.copytree(written["whole"], tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def sharded(written: dict[str, Path], tmp_path: Path) -> Path:
+    shutil.copytree(written["sharded"], tmp_path / "shards")
+    return tmp_path / "shards"
+
+
+@pytest.fixture
+def tuning(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
+    parts = {key: recipe[key] for key in ("name", "task", "data", "every", "machine")}
+    return parts | {"init": {"pretrained": str(folder)}, "budget": {"batch_size": 4, "steps": 3}}
+
+
+def read(folder: Path) -> dict[str, torch.Tensor]:
+    """Read the weights as a run does; the config is as it was written."""
+    config = GPTConfig(**GPTConfig.from_huggingface(json.loads((folder / "config.json").read_text())))
+    return read_pretrained(find_pretrained(str(folder)), config)
+
+
+def change_config(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+# ----------------------------------------------------------------------------------------------------------- the recipe
+@pytest.mark.parametrize(
+    ("init", "message"),
+    [
+        ({"revision": "main"}, "recipe.init: revision has no effect without pretrained. Remove it, or set"),
+        ({"pretrained": "BASE", "checkpoint": "best"}, "recipe.init: checkpoint has no effect with pretrained. Remove"),
+        (
+            {"pretrained": "BASE", "revision": "main"},
+            "recipe.init.revision: has no effect: BASE is a folder, and only the hub has revisions. Remove it.",
+        ),
+        (
+            {"pretrained": "./bace"},
+            "recipe.init.pretrained: there is no folder ./bace; and it is no name of the hub either. Give a folder, or",
+        ),
+        ({"pretrained": "BASE/../bace"}, "/base'? and it is no name of the hub either"),
+    ],
+)
+def test_impossible_starts(tuning: dict[str, Any], folder: Path, init: dict[str, Any], message: str) -> None:
+    tuning["init"] = {key: value.replace("BASE", str(folder)) for key, value in init.items()}
+    tuning |= {"model": {"name": "gpt", "layers": 1}, "processor": "bytes"} if "pretrained" not in init else {}
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tuning)
+    assert message.replace("BASE", str(folder)) in str(caught.value)
+
+
+def test_a_run_and_pretrained_weights(tuning: dict[str, Any], recipe: dict[str, Any], tmp_path: Path) -> None:
+    run = groundup.train(recipe, runs=tmp_path)
+    tuning["init"]["run"] = str(run.folder)
+    with pytest.raises(RecipeError, match=r"run and pretrained are given, and a run starts from one. Remove one of"):
+        load_recipe(tuning)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"width": 64},
+            "recipe.model.width: is 64, and the weights of BASE have 32; free to choose: dropout, context_length."
+            " Remove it: config.json says what the model is.",
+        ),
+        ({"rope_theta": 7.0}, "recipe.model.rope_theta: is 7.0, and the weights of BASE have 10000.0"),
+        ({"context_length": 99}, "recipe.model.context_length: is 99, and BASE was trained for 64. Use at most 64."),
+        ({"lyers": 1}, "did you mean 'layers'"),
+        (
+            {"name": "mlp"},
+            "recipe.model.name: no Hugging Face layout is known for model 'mlp'; allowed: gpt. Remove the model",
+        ),
+        ({"name": "gtp"}, "there is no model 'gtp'; did you mean 'gpt'"),
+    ],
+)
+def test_a_model_section_that_does_not_agree(
+    tuning: dict[str, Any], folder: Path, section: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tuning | {"model": section})
+    assert message.replace("BASE", str(folder)) in str(caught.value)
+
+
+def test_without_the_library_of_the_hub(tuning: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    tuning["init"] = {"pretrained": "nobody/nothing"}
+    with pytest.raises(MissingExtraError, match=r"huggingface_hub: is not installed. .*groundup\[pretrained\]"):
+        load_recipe(tuning)
+
+
+def test_no_tokenizer_and_one_that_is_too_large(tuning: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    with pytest.raises(
+        DataError, match=r"base: holds no tokenizer.json; a tokenizer.model .* not read. Write one with"
+    ):
+        groundup.trainer(tuning, runs=tmp_path / "runs")
+    (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")
+    write_model(folder, "llama2", vocab_size=300)
+    with pytest.raises(RecipeError, match="the tokenizer has 320 tokens and the model 300"):
+        groundup.trainer(tuning | {"name": "other"}, runs=tmp_path / "runs")
+
+
+# ---------------------------------------------------------------------------------------------------------- config.json
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "config.json: no such file. Give a folder in Hugging Face layout."),
+        ("{", "config.json: cannot be read as JSON"),
+        ("[" * 100_000, "config.json: cannot be read as JSON"),
+        ("[]", "config.json: holds no JSON object. Fetch the model again."),
+        (
+            {"model_type": "mamba", "architectures": ["MambaForCausalLM"]},
+            "model_type mamba (architecture: MambaForCaus",
+        ),
+        ({"model_type": "lama"}, "did you mean 'llama'? known: gpt2, llama, mistral, qwen2, qwen3. Use a model of"),
+        ({}, "model_type missing (architecture: none named) is not built here; known: gpt2, llama"),
+        ({"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}}, "json: rotary scaling longrope"),
+        ({"model_type": "llama", "rope_scaling": "linear"}, "config.json: holds a value of the wrong kind: Attr"),
+        ({"model_type": "llama", "hidden_size": "wide"}, "config.json: holds a value of the wrong kind: TypeError"),
+        ({"model_type": "llama", "rms_norm_eps": "small"}, "config.json as model gpt.norm_eps: got"),
+        (
+            {"model_type": "llama", "quantization_config": {"quant_method": "gptq"}},
+            "the weights are quantized (gptq); allowed: fp64, fp32, fp16 and bf16. Use the model that was quantized.",
+        ),
+    ],
+    ids=str,
+)
+def test_configs(tuning: dict[str, Any], folder: Path, content: Any, message: str, tmp_path: Path) -> None:
+    path = folder / "config.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(GroundupError) as caught:
+        groundup.trainer(tuning, runs=tmp_path / "runs")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, "config.json says 1000000000 layers, and the files hold 21 tensors"),
+        ({"num_hidden_layers": 3}, r"tensor model.layers.2.input_layernorm.weight \[32\] is missing and 8 more"),
+        ({"num_hidden_layers": 1}, r"no place for model.layers.1.input_layernorm.weight, .* and 6 more"),
+        (
+            {"intermediate_size": 49},
+            r"base: tensor model.layers.0.mlp.gate_proj.weight has shape \[48, 32\]; config.json says \[49, 32\]",
+        ),
+        ({"vocab_size": 10**30}, "config.json says sizes that no model has: "),
+        ({"vocab_size": 10**18}, "config.json says sizes that no model has: |config.json says"),
+        ({"tie_word_embeddings": True}, None),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "supported for model_type llama: LlamaForCausalLM"),
+    ],
+    ids=str,
+)
+def test_configs_that_do_not_belong_to_the_weights(folder: Path, values: dict[str, Any], message: str | None) -> None:
+    change_config(folder, **values)
+    if message is None:  # a copy of the embedding beside tied ones is what transformers passes over, too
+        read(folder)
+        return
+    with pytest.raises(CheckpointError, match=message):
+        read(folder)
+
+
+# -------------------------------------------------------------------------------------------------------------- weights
+def test_pickled_weights_are_refused_with_the_way_to_convert_them(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    message = (
+        r"base: holds its weights as pickle only \(pytorch_model.bin\), which can run code when it is opened. "
+        r"Convert it once, .* AutoModelForCausalLM.from_pretrained\(FOLDER\).save_pretrained\(NEW_FOLDER\)"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        read(folder)
+
+
+def test_no_weights_and_weights_of_another_name(folder: Path) -> None:
+    (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds model-00001-of-00002.safetensors, and neither .* with its index"):
+        read(folder)
+    (folder / "model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"holds no weights: neither .*\*.bin only: convert it once"):
+        read(folder)
+
+
+def test_truncated_files(folder: Path) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    for size in (0, 7, 100, len(content) // 2, len(content) - 1):
+        (folder / WEIGHTS).write_bytes(content[:size])
+        with pytest.raises(CheckpointError, match=r"model.safetensors: is damaged, or no safetensors file: .* Fetch"):
+            read(folder)
+
+
+def test_flipped_bits_of_the_header(folder: Path) -> None:
+    """Each is an error, or changes nothing (as in the header's free text)."""
+    content, before = (folder / WEIGHTS).read_bytes(), read(folder)
+    header = 8 + int.from_bytes(content[:8], "little")
+    seen = 0
+    for place in [*range(8), *range(8, header, 23)]:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 7
+        (folder / WEIGHTS).write_bytes(damaged)
+        try:
+            after = read(folder)
+        except CheckpointError:
+            seen += 1
+        else:
+            assert all(torch.equal(before[name], after[name]) for name in before)
+    assert seen > 60
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("lm_head.weight"), r"base: tensor lm_head.weight \[320, 32\] is missing\. Check that"),
+        (lambda t: t.update(extra=torch.ones(1)), "base: no place for extra. Check that"),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(33)}),
+            r"tensor model.norm.weight has shape \[33\]; config.json says \[32\]",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.int8)}),
+            "the tensor for norm.weight is int8; allowed: float64, float32, float16, bfloat16. Use another model",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(32).to(torch.float8_e4m3fn)}),
+            "the tensor for norm.weight is float8_e4m3fn; allowed",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.complex64)}),
+            "tensor model.norm.weight is of the unknown dtype C64",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit(folder: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str) -> None:
+    change_weights(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        read(folder)
+
+
+def change_index(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    values = json.loads((folder / INDEX).read_text())
+    change(values)
+    (folder / INDEX).write_text(json.dumps(values))
+
+
+def test_missing_shards(sharded: Path) -> None:
+    shards = sorted(sharded.glob("model-*.safetensors"))
+    assert len(shards) == 4
+    shards[1].unlink()
+    with pytest.raises(CheckpointError, match=rf"1 of 4 files that {INDEX} names are missing: {shards[1].name}. Fetch"):
+        read(sharded)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda index: index.pop("weight_map"), f"{INDEX}: has no weight_map"),
+        (
+            lambda index: index["weight_map"].update({"lm_head.weight": "../secret.safetensors"}),
+            "places lm_head.weight in '../secret.safetensors'; allowed: a .safetensors file of the same folder",
+        ),
+        (lambda index: index["weight_map"].update({"lm_head.weight": "weights.bin"}), "places lm_head.weight in 'weig"),
+        (lambda index: index["weight_map"].update({"lm_head.weight": 3}), "places lm_head.weight in 3; allowed"),
+        (
+            lambda index: index["weight_map"].pop("model.norm.weight"),
+            f"tensor model.norm.weight is in it and not in {INDEX}. Fetch the model again",
+        ),
+        (
+            lambda index: index["weight_map"].update(other=index["weight_map"]["lm_head.weight"]),
+            f"tensor other is not in it but in {INDEX}",
+        ),
+    ],
+)
+def test_indexes(sharded: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    change_index(sharded, change)
+    with pytest.raises(CheckpointError, match=message):
+        read(sharded)
+
+
+def test_the_single_file_comes_before_the_index(sharded: Path, folder: Path) -> None:
+    shutil.copy(folder / WEIGHTS, sharded)
+    assert weight_files(sharded) == {WEIGHTS: None}

@@ -1,0 +1,111 @@
+"""Small random models and a tokenizer in Hugging Face layout, as `transformers` writes them, for tests."""
+
+from __future__ import annotations
+
+import json
+import pydoc_data.topics
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+transformers: Any = pytest.importorskip("transformers")
+
+SHAPE: dict[str, Any] = {
+    **{"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{"num_key_value_heads": 2, "max_position_embeddings": 64, "attn_implementation": "eager"},
+}
+GPT2 = {"vocab_size": 61, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "attn_implementation": "eager"}
+
+
+def _rope(kind: str, **values: Any) -> dict[str, Any]:
+    return {**SHAPE, "rope_parameters": {"rope_type": kind, "rope_theta": 500.0, **values}}
+
+
+_LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 24}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2", GPT2),
+    "gpt2-untied-gelu": (
+        "GPT2",
+        {**GPT2, "tie_word_embeddings": False, "activation_function": "gelu", "n_inner": 40},
+    ),
+    "llama2": ("Llama", {**SHAPE, "num_key_value_heads": 4, "rms_norm_eps": 1e-5}),
+    "llama3": ("Llama", _rope("llama3", **_LLAMA3)),
+    "llama-linear": ("Llama", _rope("linear", factor=4.0)),
+    "llama-dynamic": ("Llama", _rope("dynamic", factor=2.0)),
+    "llama-yarn": ("Llama", _rope("yarn", factor=4.0, original_max_position_embeddings=16)),
+    "llama-yarn-all": (
+        "Llama",
+        _rope(
+            "yarn",
+            **{"factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 8.0, "beta_slow": 2.0},
+            **{"truncate": False, "mscale": 1.0, "mscale_all_dim": 0.5},
+        ),
+    ),
+    "llama-bias": ("Llama", {**SHAPE, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
+    "smollm2": ("Llama", {**SHAPE, "num_attention_heads": 4, "tie_word_embeddings": True, "rms_norm_eps": 1e-5}),
+    "mistral": ("Mistral", {**SHAPE, "sliding_window": 7}),
+    "mistral-full": ("Mistral", {**SHAPE, "sliding_window": None, "head_dim": 16}),
+    "qwen2": ("Qwen2", {**SHAPE, "tie_word_embeddings": True}),
+    "qwen2-window": ("Qwen2", {**SHAPE, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0}),
+    "qwen2-yarn": ("Qwen2", _rope("yarn", factor=2.0, original_max_position_embeddings=32)),
+    "qwen3": ("Qwen3", {**SHAPE, "head_dim": 16, "tie_word_embeddings": True}),
+    "qwen3-window": ("Qwen3", {**SHAPE, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0}),
+}
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def random_model(family: str, **changed: Any) -> Any:
+    """Return a model of transformers whose every parameter is random, norms and biases too."""
+    name, options = FAMILIES[family]
+    torch.manual_seed(1)
+    config = getattr(transformers, f"{name}Config")(**{**options, **changed})
+    module = getattr(transformers, f"{name}ForCausalLM" if name != "GPT2" else "GPT2LMHeadModel")(config).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return module
+
+
+def write_model(
+    folder: Path, family: str, *, dtype: torch.dtype = torch.float32, shard: str = "5GB", **changed: Any
+) -> Any:
+    """Write a random model with ``save_pretrained``; return it as transformers reads it again, in float32."""
+    random_model(family, **changed).to(dtype).save_pretrained(folder, max_shard_size=shard)
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> str:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<s>", "</s>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text[:2000] for text in pydoc_data.topics.topics.values()][:20], trainer)
+    return str(tokenizer.to_str())
+
+
+def write_tokenizer(folder: Path, *, template: str | None = CHATML, jinja: bool = False) -> Tokenizer:
+    """Write a byte-level BPE of 320 tokens with its config, the chat template in it or beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(_tokenizer(), encoding="utf-8")
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    if template is not None and jinja:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    elif template is not None:
+        config["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return Tokenizer.from_str(_tokenizer())
