@@ -19,6 +19,7 @@ from groundup.formats.gguf_blocks import KINDS, WRITABLE, Kind, quantise
 __all__ = ["write_gguf"]
 
 _TYPES = {np.dtype(code): number for number, code in DTYPES.items()}
+_LARGEST = float(np.finfo(np.float32).max)
 _MIXED = "Give one kind of value"
 
 
@@ -109,7 +110,7 @@ def _pair(path: Path, name: str, value: Any) -> tuple[int, bytes]:
 def _number(path: Path, name: str, value: Any) -> tuple[int, bytes]:
     if isinstance(value, np.generic) and value.dtype in _TYPES:
         return _TYPES[value.dtype], value.tobytes()
-    if isinstance(value, float) and (not math.isfinite(value) or abs(value) <= np.finfo(np.float32).max):
+    if isinstance(value, float) and (not math.isfinite(value) or abs(value) <= _LARGEST):
         return 6, struct.pack("<f", value)
     for number, code in ((4, "<I"), (5, "<i"), (11, "<q"), (10, "<Q")):
         low, high = int(np.iinfo(DTYPES[number]).min), int(np.iinfo(DTYPES[number]).max)
