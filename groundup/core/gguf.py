@@ -51,7 +51,8 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Processor]
         settings = names.config_to_groundup(file.metadata, file.tensors, rows)
         processor = processor_from_gguf(file.metadata)
         architecture = str(file.metadata["general.architecture"])
-        _check_tensors(file, _shapes(settings, architecture))
+        config = validate(cast(type[ModelConfig], lookup("model", "gpt")), settings, "metadata")
+        _check_tensors(file, names.shapes(cast(Any, config).completed()))
         if processor.vocabulary_size > rows:
             problem = f"has {processor.vocabulary_size} tokens, and the embedding {rows} rows"
             raise CheckpointError("tokenizer.ggml.tokens", problem, _OTHER)
@@ -105,15 +106,6 @@ def _kind(name: str, tensor: Tensor, kind: str) -> str:
     if kind == "Q4_0" and name in ("token_embd.weight", "output.weight"):
         kind = "Q8_0"
     return "F16" if tensor.shape[-1] % KINDS[kind].values else kind
-
-
-def _shapes(settings: Mapping[str, Any], architecture: str) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor that the file must have, from a model without memory."""
-    config = validate(cast(type[ModelConfig], lookup("model", "gpt")), dict(settings), "metadata")
-    with torch.device("meta"):
-        weights = config.build().state_dict()
-    completed: dict[str, Any] = cast(Any, config).completed()
-    return {name: tuple(t.shape) for name, t in names.to_gguf(weights, completed, architecture).items()}
 
 
 def _check_tensors(file: GGUFFile, shapes: Mapping[str, tuple[int, ...]]) -> None:

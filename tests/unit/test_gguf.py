@@ -168,6 +168,8 @@ def test_a_model_reads_back_as_written(tmp_path: Path, family: str) -> None:
     settings, back, read = read_gguf(tmp_path / "a.gguf")
     assert GPTConfig(**settings).completed() == config.completed()
     assert back.keys() == weights.keys()
+    rows = open_gguf(tmp_path / "a.gguf").tensors.values()
+    assert names.shapes(config.completed()) == {row.name: row.shape for row in rows}
     assert all(torch.equal(back[name], weights[name]) for name in weights)
     assert open_gguf(tmp_path / "a.gguf").metadata["general.architecture"] == family.partition("-")[0]
     sample = "def f(x):\n    return x + 12345  # it's 床 naïve <|user|>"

@@ -1,4 +1,7 @@
-"""Llama, Qwen2 and Qwen3 as GGUF files name them: metadata and tensors, in both directions."""
+"""Llama, Qwen2 and Qwen3 as GGUF files name them: metadata and tensors, in both directions.
+
+Shape legend: V vocabulary, C width, Q heads x head_dim, K kv_heads x head_dim, D head_dim, F mlp_width.
+"""
 
 from __future__ import annotations
 
@@ -12,33 +15,33 @@ from groundup.core.errors import CheckpointError
 from groundup.models.names.llama import config_to_huggingface
 from groundup.models.names.table import Row, from_ours, to_ours
 
-__all__ = ["ARCHITECTURES", "config_to_gguf", "config_to_groundup", "to_gguf", "to_groundup"]
+__all__ = ["ARCHITECTURES", "config_to_gguf", "config_to_groundup", "shapes", "to_gguf", "to_groundup"]
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
-_BLOCK = {
-    "attn_norm.weight": "attention_norm.weight",
-    "attn_q.weight": "attention.query.weight",
-    "attn_q.bias": "attention.query.bias",
-    "attn_k.weight": "attention.key.weight",
-    "attn_k.bias": "attention.key.bias",
-    "attn_v.weight": "attention.value.weight",
-    "attn_v.bias": "attention.value.bias",
-    "attn_output.weight": "attention.output.weight",
-    "attn_output.bias": "attention.output.bias",
-    "attn_q_norm.weight": "attention.query_norm.weight",
-    "attn_k_norm.weight": "attention.key_norm.weight",
-    "ffn_norm.weight": "mlp_norm.weight",
-    "ffn_gate.weight": "mlp.gate.weight",
-    "ffn_gate.bias": "mlp.gate.bias",
-    "ffn_up.weight": "mlp.up.weight",
-    "ffn_up.bias": "mlp.up.bias",
-    "ffn_down.weight": "mlp.down.weight",
-    "ffn_down.bias": "mlp.down.bias",
+_BLOCK = {  # theirs: ours, and its shape in the letters above
+    "attn_norm.weight": ("attention_norm.weight", "C"),
+    "attn_q.weight": ("attention.query.weight", "QC"),
+    "attn_q.bias": ("attention.query.bias", "Q"),
+    "attn_k.weight": ("attention.key.weight", "KC"),
+    "attn_k.bias": ("attention.key.bias", "K"),
+    "attn_v.weight": ("attention.value.weight", "KC"),
+    "attn_v.bias": ("attention.value.bias", "K"),
+    "attn_output.weight": ("attention.output.weight", "CQ"),
+    "attn_output.bias": ("attention.output.bias", "C"),
+    "attn_q_norm.weight": ("attention.query_norm.weight", "D"),
+    "attn_k_norm.weight": ("attention.key_norm.weight", "D"),
+    "ffn_norm.weight": ("mlp_norm.weight", "C"),
+    "ffn_gate.weight": ("mlp.gate.weight", "FC"),
+    "ffn_gate.bias": ("mlp.gate.bias", "F"),
+    "ffn_up.weight": ("mlp.up.weight", "FC"),
+    "ffn_up.bias": ("mlp.up.bias", "F"),
+    "ffn_down.weight": ("mlp.down.weight", "CF"),
+    "ffn_down.bias": ("mlp.down.bias", "C"),
 }
 _ROWS = (
     Row("token_embd.weight", ("embed.weight",)),
-    *(Row("blk.{}." + theirs, ("blocks.{}." + ours,)) for theirs, ours in _BLOCK.items()),
+    *(Row("blk.{}." + theirs, ("blocks.{}." + ours,)) for theirs, (ours, _) in _BLOCK.items()),
     Row("output_norm.weight", ("norm.weight",)),
     Row("output.weight", ("head.weight",)),
 )
@@ -110,6 +113,28 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError("model", problem, "Keep it in the project's own layout")
     values = {f"{architecture}.{key}": config[ours] for key, ours in _FIELDS.items()}
     return {"general.architecture": architecture, "general.type": "model", **values}
+
+
+def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor that a file must have, by their names.
+
+    Args:
+        config: All settings of our GPT, those that follow from others filled in.
+    """
+    sizes = {"C": config["width"], "D": config["head_dim"], "F": config["mlp_width"], "V": config["vocabulary_size"]}
+    sizes |= {"Q": config["heads"] * config["head_dim"], "K": config["kv_heads"] * config["head_dim"]}
+    outer = {"token_embd.weight": "VC", "output_norm.weight": "C"}
+    outer |= {} if config["tied_embeddings"] else {"output.weight": "VC"}
+    block = {theirs: letters for theirs, (_, letters) in _BLOCK.items() if _exists(theirs, config)}
+    numbered = {f"blk.{n}.{theirs}": letters for n in range(config["layers"]) for theirs, letters in block.items()}
+    return {name: tuple(sizes[letter] for letter in letters) for name, letters in (outer | numbered).items()}
+
+
+def _exists(theirs: str, config: Mapping[str, Any]) -> bool:
+    if theirs.endswith(".bias"):
+        inputs = theirs.startswith(("attn_q", "attn_k", "attn_v"))
+        return config["bias"] == "all" or (config["bias"] == "qkv" and inputs)
+    return config["qk_norm"] or not theirs.startswith(("attn_q_norm", "attn_k_norm"))
 
 
 def to_groundup(tensors: Mapping[str, Tensor], config: Mapping[str, Any], architecture: str) -> dict[str, Tensor]:
