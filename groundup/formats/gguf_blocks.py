@@ -40,14 +40,17 @@ _KINDS = (
     Kind("F16", 1, 1, 2),
     Kind("Q4_0", 2, 32, 18),
     Kind("Q4_1", 3, 32, 20),
+    Kind("Q5_0", 6, 32, 22),
+    Kind("Q5_1", 7, 32, 24),
     Kind("Q8_0", 8, 32, 34),
     Kind("Q4_K", 12, 256, 144),
+    Kind("Q5_K", 13, 256, 176),
     Kind("Q6_K", 14, 256, 210),
     Kind("BF16", 30, 1, 2),
 )
 KINDS = {kind.name: kind for kind in _KINDS}
 OTHER_KINDS = {  # known by name only, so that errors can say it
-    **{6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS"},
+    **{9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS"},
     **{18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16"},
     **{26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4"},
 }
@@ -124,14 +127,45 @@ def _q4_1(blocks: Bytes) -> Floats:
     return _f16(blocks[:, :2]) * _nibbles(blocks[:, 4:]) + _f16(blocks[:, 2:4])
 
 
+def _fifths(bits: Bytes) -> Floats:
+    """Return (N, 32) numbers 0 or 16 from (N, 4) bytes, the lowest bit of the first byte first."""
+    return np.unpackbits(bits, axis=1, bitorder="little").astype(np.float32) * np.float32(16)
+
+
+def _q5_0(blocks: Bytes) -> Floats:
+    """d, 4 bytes of the fifth bits, 16 bytes of the lower four bits of two q each: d (q - 16)."""
+    return _f16(blocks[:, :2]) * (_nibbles(blocks[:, 6:]) + _fifths(blocks[:, 2:6]) - np.float32(16))
+
+
+def _q5_1(blocks: Bytes) -> Floats:
+    """d, m, 4 bytes of the fifth bits, 16 bytes of the lower four bits of two q each: d q + m."""
+    return _f16(blocks[:, :2]) * (_nibbles(blocks[:, 8:]) + _fifths(blocks[:, 4:8])) + _f16(blocks[:, 2:4])
+
+
 def _q4_k(blocks: Bytes) -> Floats:
     """d, dmin, 12 bytes of scales, 128 bytes of two q each: (d s) q - dmin t in eight parts of 32, each with s and t.
 
     Parts go in pairs: 32 bytes hold the first of a pair in their lower halves, the second in their upper halves.
     """
+    return _eight_parts(blocks, _paired_nibbles(blocks[:, 16:]))
+
+
+def _q5_k(blocks: Bytes) -> Floats:
+    """As Q4_K, with 32 bytes of fifth bits before the 128: bit i of byte j belongs to number j of part i."""
+    parts = np.arange(8, dtype=np.uint8)[:, None]
+    fifths = np.left_shift(blocks[:, None, 16:48] >> parts & 1, 4, dtype=np.uint8)
+    return _eight_parts(blocks, _paired_nibbles(blocks[:, 48:]) | fifths)
+
+
+def _paired_nibbles(packed: Bytes) -> Bytes:
+    """Return (N, 8, 32) numbers 0 to 15 from (N, 128) bytes."""
+    pairs = packed.reshape(-1, 4, 1, 32)
+    return np.concatenate((pairs & 15, pairs >> 4), axis=2).reshape(-1, 8, 32)
+
+
+def _eight_parts(blocks: Bytes, whole: Bytes) -> Floats:
     scales, lowest = _six_bit_pairs(blocks[:, 4:16])
-    packed = blocks[:, 16:].reshape(-1, 4, 1, 32)
-    q = np.concatenate((packed & 15, packed >> 4), axis=2).reshape(-1, 8, 32).astype(np.float32)
+    q = whole.astype(np.float32)
     parts = (_f16(blocks[:, :2]) * scales)[..., None] * q - (_f16(blocks[:, 2:4]) * lowest)[..., None]
     return parts.reshape(-1, 256)
 
@@ -213,7 +247,7 @@ def _to_q4_0(numbers: Floats) -> Bytes:
 
 _DECODERS: dict[str, Callable[[Bytes], Floats]] = {
     **{"F32": _f32, "F16": _f16, "BF16": _bf16, "Q8_0": _q8_0},
-    **{"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k, "Q6_K": _q6_k},
+    **{"Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k},
 }
 _ENCODERS: dict[str, Callable[[Floats], Bytes]] = {
     **{"F32": _to_f32, "F16": _to_f16, "BF16": _to_bf16, "Q8_0": _to_q8_0, "Q4_0": _to_q4_0},

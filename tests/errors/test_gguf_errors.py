@@ -18,6 +18,7 @@ from groundup.core.gguf import read_gguf, save_gguf
 from groundup.formats.gguf import open_gguf
 from groundup.formats.gguf_blocks import KINDS
 from groundup.formats.gguf_writer import write_gguf
+from groundup.models.names.gguf import config_to_gguf
 from groundup.processors.bpe import TokenizerProcessor
 from groundup.processors.bytes import BytesConfig
 from groundup.processors.gguf import processor_from_gguf, processor_to_gguf
@@ -159,6 +160,8 @@ def test_models_that_have_no_place_in_a_file(tmp_path: Path) -> None:
         changed = type(config)(**{**config.model_dump(exclude={"rope_theta"}), **change})
         with pytest.raises(CheckpointError, match=message):
             save_gguf(path, changed, weights, tokenizer())
+    with pytest.raises(CheckpointError, match="model: stretched rotary wavelengths are not written to GGUF here"):
+        config_to_gguf(config.completed() | {"rope_scaling": {"kind": "linear"}})
 
 
 # -------------------------------------------------------------------------------------------------------------- reading

@@ -98,18 +98,25 @@ def test_blocks_by_hand() -> None:
     packed = bytes(low | (15 - low) << 4 for low in range(16))
     assert numbers("Q4_0", HALF + packed) == [(q - 8) / 2 for q in [*range(16), *range(15, -1, -1)]]
     assert numbers("Q4_1", HALF + QUARTER + packed) == [q / 2 + 0.25 for q in [*range(16), *range(15, -1, -1)]]
+    fifths = struct.pack("<I", 1 << 3 | 1 << 31)
+    five = [q + 16 * (place in (3, 31)) for place, q in enumerate([*range(16), *range(15, -1, -1)])]
+    assert numbers("Q5_0", HALF + fifths + packed) == [(q - 16) / 2 for q in five]
+    assert numbers("Q5_1", HALF + QUARTER + fifths + packed) == [q / 2 + 0.25 for q in five]
 
 
-def test_a_block_of_q4_k_by_hand() -> None:
+@pytest.mark.parametrize("kind", ["Q4_K", "Q5_K"])
+def test_a_block_of_eight_parts_by_hand(kind: str) -> None:
     scales, lowest = [1, 2, 3, 63, 5, 22, 39, 56], [0, 1, 62, 3, 40, 25, 10, 63]
     first = [scales[i] | scales[i + 4] >> 4 << 6 for i in range(4)]
     second = [lowest[i] | lowest[i + 4] >> 4 << 6 for i in range(4)]
     third = [scales[i + 4] & 15 | (lowest[i + 4] & 15) << 4 for i in range(4)]
-    q = [[(3 * part + place) % 16 for place in range(32)] for part in range(8)]
-    packed = [q[2 * two][place] | q[2 * two + 1][place] << 4 for two in range(4) for place in range(32)]
+    q = [[(3 * part + place) % (16 if kind == "Q4_K" else 32) for place in range(32)] for part in range(8)]
+    packed = [q[2 * two][place] & 15 | (q[2 * two + 1][place] & 15) << 4 for two in range(4) for place in range(32)]
+    if kind == "Q5_K":
+        packed = [sum((q[part][place] >> 4) << part for part in range(8)) for place in range(32)] + packed
     raw = HALF + QUARTER + bytes([*first, *second, *third, *packed])
     expected = [[scales[part] * value / 2 - lowest[part] / 4 for value in q[part]] for part in range(8)]
-    assert dequantise(np.frombuffer(raw, np.uint8), KINDS["Q4_K"]).reshape(8, 32).tolist() == expected
+    assert dequantise(np.frombuffer(raw, np.uint8), KINDS[kind]).reshape(8, 32).tolist() == expected
 
 
 def test_a_block_of_q6_k_by_hand() -> None:
@@ -194,6 +201,17 @@ def test_rows_that_do_not_divide_into_blocks_stay_16_bit(tmp_path: Path) -> None
     save_gguf(tmp_path / "a.gguf", config, config.build().state_dict(), tokenizer(), "Q8_0")
     kinds = {name: row.kind.name for name, row in open_gguf(tmp_path / "a.gguf").tensors.items()}
     assert (kinds["blk.0.attn_q.weight"], kinds["blk.0.ffn_down.weight"]) == ("F16", "Q8_0")
+
+
+def test_what_a_file_leaves_out(tmp_path: Path) -> None:
+    """Older files do not say how many channels a head has, nor llama.cpp's defaults."""
+    config, weights = small_model("llama", 320, kv_heads=4, rope_theta=10000.0)
+    save_gguf(tmp_path / "a.gguf", config, weights, tokenizer(), "F32")
+    file = open_gguf(tmp_path / "a.gguf")
+    out = ("key_length", "value_length", "head_count_kv", "dimension_count", "freq_base", "vocab_size")
+    metadata = {name: value for name, value in file.metadata.items() if not name.endswith(out)}
+    settings = names.config_to_groundup(metadata, file.tensors, 320)
+    assert GPTConfig(**settings).completed() == config.completed()
 
 
 def test_rotary_pairs_are_neighbours_in_the_file() -> None:

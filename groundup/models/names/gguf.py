@@ -71,6 +71,7 @@ _LACKED = {  # metadata that changes what a model computes in a way that ours ca
     "attention.causal": (True,),
 }
 _OTHER = "Use another model"
+_KEEP = "Keep it in the project's own layout"
 
 
 def config_to_groundup(metadata: Mapping[str, Any], tensors: Collection[str], rows: int) -> dict[str, Any]:
@@ -91,7 +92,9 @@ def config_to_groundup(metadata: Mapping[str, Any], tensors: Collection[str], ro
         raise CheckpointError("general.architecture", problem, _OTHER)
     given = {key: metadata[f"{architecture}.{key}"] for key in _FIELDS if f"{architecture}.{key}" in metadata}
     _check(architecture, metadata, given, tensors)
-    values = {ours: _plain(given[key]) for key, ours in _FIELDS.items() if key in given}
+    heads = given["attention.head_count"]
+    values = {"kv_heads": heads, "head_dim": given["embedding_length"] // heads}
+    values |= {ours: _plain(given[key]) for key, ours in _FIELDS.items() if key in given}
     return values | {
         "vocabulary_size": rows,
         "rope_theta": _plain(given.get("rope.freq_base", 10000.0)),
@@ -107,10 +110,12 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: If no architecture has this combination of parts.
     """
+    if config.get("rope_scaling") is not None:
+        raise CheckpointError("model", "stretched rotary wavelengths are not written to GGUF here", _KEEP)
     architecture = str(config_to_huggingface(config)["model_type"])
     if architecture not in ARCHITECTURES:
         problem = f"no GGUF architecture has a sliding window of {config['sliding_window']} here"
-        raise CheckpointError("model", problem, "Keep it in the project's own layout")
+        raise CheckpointError("model", problem, _KEEP)
     values = {f"{architecture}.{key}": config[ours] for key, ours in _FIELDS.items()}
     return {"general.architecture": architecture, "general.type": "model", **values}
 
