@@ -42,7 +42,7 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
             "core.locating",
         ),
     ),
-    (1, ("core.parallel", "core.optimizers", "nn", "metrics")),
+    (1, ("core.parallel", "core.optimizers", "nn", "metrics", "formats")),
     (2, PLUGIN_FOLDERS),
     (3, ("core", "planning", "checks", "explain", "export")),
     (4, ("api",)),
@@ -50,7 +50,10 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
 )
 # A chat is encoded with the template that travels with the tokenizer, and text is decoded while it streams.
 # Labels belong to the task, and travel with what reads the inputs.
+# A GGUF file names its own architecture and tokenizer: no recipe does, so there is nothing to look up.
 SIDEWAYS = {
+    ("core", "models.names.gguf"),
+    ("core", "processors.gguf"),
     ("tasks", "processors.labelled"),
     ("tasks", "processors.targets"),
     ("tasks", "processors.chat_template"),

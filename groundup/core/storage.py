@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = ["Storage", "sha256_of"]
@@ -34,6 +35,20 @@ class Storage:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             self.write_bytes(temporary, content.encode())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.sync_folder(path.parent)
+
+    def write_parts(self, path: Path, parts: Iterable[bytes]) -> None:
+        """Replace a large file in one step, written part by part."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                for part in parts:
+                    file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -6,8 +6,10 @@ bytes: Radford et al., "Language Models are Unsupervised Multitask Learners", 20
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +95,10 @@ class TokenizerProcessor:
         """Return the same processor with another chat template."""
         copy = Tokenizer.from_str(self._tokenizer.to_str())
         return TokenizerProcessor(copy, self.end_token, self.start_token, self.name, source)
+
+    def described(self) -> dict[str, Any]:
+        """Return what tokenizer.json holds."""
+        return dict(json.loads(self._tokenizer.to_str()))
 
     def special_id(self, token: str) -> int | None:
         """Return the id of a special token such as ``<|user|>``, or None."""
