@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from groundup.core import assembly, devices, lr_range, tuning
+from groundup.core.adaptation import weights_sha256
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, LabelProcessor, ModelConfig, Task, TextProcessor
 from groundup.core.judged import judge_run, next_command
@@ -113,8 +114,7 @@ def _base_weights(recipe: Recipe) -> str | None:
     if recipe.init.run is None:
         return None
     base = Run.open(Path(recipe.init.run))
-    manifest = base.checkpoints.path(base.pick(recipe.init.checkpoint)) / "MANIFEST.json"
-    return str(json.loads(manifest.read_text(encoding="utf-8"))["model.safetensors"]["sha256"])
+    return weights_sha256(base, base.pick(recipe.init.checkpoint))
 
 
 def _finish(run: Run) -> Run:
@@ -149,9 +149,9 @@ def trainer(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, r
     return made
 
 
-def load(run: str | Path, checkpoint: str = "best") -> Predictor:
-    """Return a predictor for a run's checkpoint."""
-    return Predictor.load(Path(run), checkpoint)
+def load(run: str | Path, checkpoint: str = "best", adapter: str | Path | None = None) -> Predictor:
+    """Return a predictor for a run's checkpoint, with an adapter for its weights where a folder with one is given."""
+    return Predictor.load(Path(run), checkpoint, None if adapter is None else Path(adapter))
 
 
 def predict(run: str | Path, inputs: Any, **options: Any) -> Any:

@@ -12,7 +12,10 @@ from typing import Any, cast
 
 import yaml
 from safetensors.torch import save
+from torch import Tensor
 
+from groundup.core.adaptation import starting_run, weights_of, weights_sha256
+from groundup.core.adapter_folder import write_adapter_folder
 from groundup.core.assembly import load_processor
 from groundup.core.errors import CheckpointError
 from groundup.core.interfaces import ModelConfig, Task
@@ -27,6 +30,8 @@ WEIGHTS = "model.safetensors"
 def write_model_folder(run: Run) -> Path:
     """Write the weights of the run's best checkpoint to ``model/``, replacing what was there, and return the folder.
 
+    An adapter that the run trained is merged into them; it is also written alone, to ``adapter/``.
+
     A model that ``transformers`` has no name for keeps its own names, and its config.json says so. The weights come
     last: a folder that has them is whole.
 
@@ -35,7 +40,7 @@ def write_model_folder(run: Run) -> Path:
     """
     folder, step = run.folder / "model", run.pick("best")
     config = cast(ModelConfig, run.recipe.model)
-    weights = run.checkpoints.load(step, with_optimizer=False).model
+    weights = weights_of(run, step)
     try:
         values, tensors = config.to_huggingface(weights)
     except CheckpointError:
@@ -48,6 +53,7 @@ def write_model_folder(run: Run) -> Path:
         processor.save(folder)
         run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
         write_model_card(run)
+        _write_adapter(run, step, weights)
         temporary = folder / ".model.safetensors"
         run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
         run.storage.rename(temporary, folder / WEIGHTS)
@@ -58,6 +64,16 @@ def write_model_folder(run: Run) -> Path:
             "Free some space and start the same command again",
         ) from error
     return folder
+
+
+def _write_adapter(run: Run, step: int, weights: dict[str, Tensor]) -> None:
+    """Write the adapter of a run that trained one to ``adapter/``, as PEFT does."""
+    if run.recipe.adapter is None:
+        return
+    start, at = starting_run(run)
+    config, own = cast(ModelConfig, run.recipe.model), run.checkpoints.load(step, with_optimizer=False).model
+    base = {"path": str(start.folder / "model"), "sha256": weights_sha256(start, at)}
+    write_adapter_folder(run.folder / "adapter", run.storage, config, run.recipe.adapter, own, weights, base)
 
 
 def write_model_card(run: Run) -> None:
