@@ -39,8 +39,8 @@ class AdaptedLinear(nn.Module):
 
     LoRA computes ``x W^T + scale * dropout(x) A^T B^T + bias``. A starts random and B at zero, so the layer starts
     as it was. ``scale`` is alpha / R, or alpha / sqrt(R) if rank-stabilised. DoRA then gives each output's row of
-    ``V = W + scale * B A`` a length that is learned apart from its direction, ``magnitude * V / |V|``; as in its paper's
-    section 4.3 no gradient goes through ``|V|``.
+    ``V = W + scale * B A`` a length that is learned apart from its direction, ``magnitude * V / |V|``; as in section
+    4.3 of its paper no gradient goes through ``|V|``.
 
     The tensors of the linear layer keep their names, and ``weight`` is the weight as changed: code that reads a layer's
     weight rather than calling it sees the adapter as well (without its dropout).
