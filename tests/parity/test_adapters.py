@@ -23,7 +23,7 @@ SETTINGS = [
 KINDS = ["lora", "lora-rs", "dora", "dora-rs"]
 
 
-# ------------------------------------------------------------------------------------------------- the papers' equations
+    """W + s B A (LoRA, equation 3); m * (W + s B A) / |W + s B A| with a constant norm (DoRA, equations 5 and 11)."""
 class Reference(nn.Module):
     """W + s B A (LoRA, equation 3); m * (W + s B A) / |W + s B A|, the norm a constant (DoRA, equations 5 and 11)."""
 
@@ -32,12 +32,8 @@ class Reference(nn.Module):
         self.w, self.bias = linear.weight.detach().clone(), linear.bias
         self.a, self.b = nn.Parameter(a.detach().clone()), nn.Parameter(torch.zeros(len(self.w), len(a)))
         self.s = settings.alpha / (math.sqrt(len(a)) if settings.rank_stabilised else len(a))
-        dora = settings.name == "dora"
-        self.m = (
-            nn.Parameter(torch.tensor([math.sqrt(sum(x * x for x in row)) for row in self.w.tolist()]))
-            if dora
-            else None
-        )
+        lengths = torch.tensor([math.sqrt(sum(x * x for x in row)) for row in self.w.tolist()])
+        self.m = nn.Parameter(lengths) if settings.name == "dora" else None
 
     def forward(self, x: Tensor) -> Tensor:
         v = self.w + self.s * self.b @ self.a

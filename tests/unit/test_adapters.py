@@ -227,18 +227,16 @@ def test_averaged_adapters_leave_the_statistics_of_the_base(tmp_path: Path, aver
 @pytest.mark.parametrize("name", ["mlp", "cnn", "convnext", "vit", "transformer_classifier"])
 def test_every_model_with_linear_layers(name: str, tmp_path: Path) -> None:
     assert name in MODELS
-    tuned = tuning(tiny_run(name, tmp_path), tmp_path, rank=2)
+    reads = "frames" if name == "transformer_classifier" else ""
+    tuned = tuning(tiny_run(name, tmp_path, reads=reads), tmp_path, rank=2)
     run = groundup.train(tuned, runs=tmp_path)
     trainer = groundup.trainer(tuned, runs=tmp_path)
-    evaluated = trainer.evaluate()
     again = groundup.load(run.folder, "last")
-    trainer.model.load_state_dict(trainer.model.state_dict())
     with torch.no_grad():
         batch = next(trainer.stream)
         inputs = trainer.task.inputs(batch)
         expected = trainer.model.eval()(**inputs)
         assert (again.model(**inputs) - expected).abs().max() < 1e-4
-    assert evaluated["loss"] > 0
     trainer.close()
 
 
