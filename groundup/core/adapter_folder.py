@@ -215,8 +215,8 @@ def read_adapter_folder(
             parts.setdefault(found[1], {})[{"magnitude_vector": "magnitude"}.get(found[2], f"lora_{found[2]}")] = value
     places = {place.theirs: place for place in _places(config, weights)[0]}
     stable = bool(values.get("use_rslora"))
-    name: Literal["lora", "dora"] = "dora" if values.get("use_dora") else "lora"
-    own = Adapter(name=name, alpha=float(values["lora_alpha"]), rank_stabilised=stable)
+    kind: Literal["lora", "dora"] = "dora" if values.get("use_dora") else "lora"
+    own = Adapter(name=kind, alpha=float(values["lora_alpha"]), rank_stabilised=stable)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     stacked = json.loads(metadata.get("stacked", "{}"))

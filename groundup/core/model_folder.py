@@ -86,6 +86,8 @@ def write_model_card(run: Run) -> None:
     head = {"library_name": "transformers", "tags": ["groundup"], "license": "other"}
     head["license_name"] = str(data.get("licence", "unknown"))
     base = f", continuing from `{recipe.init.run}`" if recipe.init.run else ", starting from random weights"
+    if recipe.adapter is not None:
+        base += f", with an adapter ({recipe.adapter.name}) that is merged here and stands alone in `../adapter`"
     task = cast(Task, recipe.task).registered_name
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",

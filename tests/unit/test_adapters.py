@@ -18,6 +18,7 @@ from groundup.cli import app
 from groundup.core.recipe import load_recipe
 from groundup.core.recipe_sections import Adapter
 from groundup.models.gpt import GPTConfig
+from groundup.nn import loss
 from groundup.nn.adapters import AdaptedLinear, adapted, attach, detach, merge, unmerge
 
 TRAINED = ("lora_A", "lora_B", "magnitude")
@@ -255,3 +256,17 @@ def test_every_setting_has_an_effect(recipe: dict[str, Any], tmp_path: Path, fie
         found.append([float(value.double().abs().sum()) for value in weights.values()])
         assert load_recipe(run.folder / "recipe.yaml").adapter == load_recipe(each).adapter
     assert found[0] != found[1]
+
+
+def test_a_frozen_output_layer_gets_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "_CHUNK_BYTES", 64 * 50 * 4)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(200, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    targets = torch.randint(50, (200,))
+    (expected,) = torch.autograd.grad(loss.linear_cross_entropy_sum(hidden, weight, targets), hidden)
+    frozen = weight.detach()
+    (found,) = torch.autograd.grad(loss.linear_cross_entropy_sum(hidden, frozen, targets), hidden)
+    assert torch.equal(found, expected)
+    *_, of_weight = loss._chunked(hidden.detach(), frozen, targets, True, False)
+    assert of_weight.numel() == 0
+    torch.library.opcheck(loss._chunked, (hidden, frozen, targets, True, False))

@@ -23,9 +23,9 @@ SETTINGS = [
 KINDS = ["lora", "lora-rs", "dora", "dora-rs"]
 
 
-    """W + s B A (LoRA, equation 3); m * (W + s B A) / |W + s B A| with a constant norm (DoRA, equations 5 and 11)."""
+# ------------------------------------------------------------------------------------------------ the papers' equations
 class Reference(nn.Module):
-    """W + s B A (LoRA, equation 3); m * (W + s B A) / |W + s B A|, the norm a constant (DoRA, equations 5 and 11)."""
+    """W + s B A (LoRA, equation 3); m * (W + s B A) / |W + s B A| with a constant norm (DoRA, equations 5 and 11)."""
 
     def __init__(self, linear: nn.Linear, a: Tensor, settings: Adapter) -> None:
         super().__init__()
