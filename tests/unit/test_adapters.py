@@ -270,3 +270,19 @@ def test_a_frozen_output_layer_gets_no_gradient(monkeypatch: pytest.MonkeyPatch)
     *_, of_weight = loss._chunked(hidden.detach(), frozen, targets, True, False)
     assert of_weight.numel() == 0
     torch.library.opcheck(loss._chunked, (hidden, frozen, targets, True, False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lora", "dora"])
+def test_in_double_precision_and_with_accumulation(recipe: dict[str, Any], tmp_path: Path, name: str) -> None:
+    """A merged adapter in float64, and micro-batches that together are the whole batch."""
+    recipe["model"]["dropout"] = 0.0
+    tuned = tuning(recipe, tmp_path, name=name, rank=2)
+    found = []
+    for micro_batch in (4, 1):
+        machine = {**recipe["machine"], "precision": "fp64", "micro_batch": micro_batch}
+        run = groundup.train({**tuned, "name": f"m{micro_batch}", "machine": machine}, runs=tmp_path)
+        saved = run.checkpoints.load(run.pick("last")).model
+        assert all(value.dtype == torch.float64 for value in saved.values())
+        found.append(saved)
+    assert all(torch.allclose(found[0][key], found[1][key], rtol=1e-9, atol=1e-9) for key in found[0])
