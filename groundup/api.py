@@ -142,9 +142,9 @@ def trainer(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, r
     return made
 
 
-def load(run: str | Path, checkpoint: str = "best") -> Predictor:
-    """Return a predictor for a run's checkpoint."""
-    return Predictor.load(Path(run), checkpoint)
+def load(run: str | Path, checkpoint: str = "best", adapter: str | Path | None = None) -> Predictor:
+    """Return a predictor for a run's checkpoint, with an adapter for its weights where a folder with one is given."""
+    return Predictor.load(Path(run), checkpoint, None if adapter is None else Path(adapter))
 
 
 def predict(run: str | Path, inputs: Any, **options: Any) -> Any:

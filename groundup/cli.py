@@ -112,6 +112,9 @@ def predict(
         list[str] | None, typer.Argument(help="Prompts; without any, each line of standard input.")
     ] = None,
     checkpoint: Checkpoint = "best",
+    adapter: Annotated[
+        Path | None, typer.Option(help="A run or folder with an adapter for this run's weights.")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     top_k: Annotated[int | None, typer.Option(min=1)] = None,
@@ -128,7 +131,7 @@ def predict(
         locals(), "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed"
     )
     inputs = prompts or [line.rstrip("\n") for line in sys.stdin]
-    for text in api.load(run, checkpoint)(inputs, **options):
+    for text in api.load(run, checkpoint, adapter)(inputs, **options):
         typer.echo(text)
 
 

@@ -314,8 +314,8 @@ COMMAND_LINE = {
     "train": "[ARGUMENTS] --dry-run --resume --runs",
     "tune": "RECIPE [OVERRIDES] --lr-range --workers --runs",
     "evaluate": "FOLDERS --checkpoint --limit --again",
-    "predict": "RUN [PROMPTS] --checkpoint --max-new-tokens --temperature --top-k --top-p --min-p --repetition-penalty"
-    " --stop --seed",
+    "predict": "RUN [PROMPTS] --checkpoint --adapter --max-new-tokens --temperature --top-k --top-p --min-p"
+    " --repetition-penalty --stop --seed",
     "chat": "RUN --checkpoint --max-new-tokens --temperature --top-p --seed",
     "data inspect": "RECIPE [OVERRIDES] --examples",
     "runs list": "--runs",

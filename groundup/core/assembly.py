@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.core import devices, registry
+from groundup.core.adaptation import Frozen, adapt, starting_run, weights_of
 from groundup.core.base_weights import pretrained_weights
 from groundup.core.errors import CheckpointError, DataError, RunError
 from groundup.core.finetuning import freeze_all_but
@@ -67,6 +68,7 @@ class Parts:
     task: Task
     processor: Processor
     source: DataSource
+    frozen: Frozen = field(default_factory=Frozen)
 
 
 def cache_folder() -> Path:
@@ -167,30 +169,36 @@ def _texts(source: DataSource) -> Iterator[str]:
 
 
 def assemble(run: Run, device: torch.device) -> Parts:
-    """Return the parts of a run, the model with its starting weights: random, the base run's, or pretrained ones.
+    """Return the parts of a run, the model with its starting weights: random, or those that ``init`` names, adapted.
 
     Pretrained ones are not read where a checkpoint of the run's own takes their place: their folder may be gone.
     """
     recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
-    begins = recipe.init.pretrained is not None and run.checkpoints.newest_intact() is None
-    pretrained = pretrained_weights(run) if begins else {}
+    begins = run.checkpoints.newest_intact() is None
+    needed = recipe.init.pretrained is not None and (begins or recipe.adapter is not None)
+    pretrained = pretrained_weights(run) if needed else {}
+    if pretrained and begins:
+        run.event(0, f"{run.folder}: starts from the pretrained weights {recipe.init.pretrained}")
     reseed(recipe.seed, "initialise")
     model = cast(ModelConfig, recipe.model).build()
+    new_head = False
     if recipe.init.run is not None:
-        base = Run.open(Path(recipe.init.run))
-        weights = base.checkpoints.load(base.pick(recipe.init.checkpoint), with_optimizer=False).model
+        base, step = starting_run(run)
+        weights = weights_of(base, step)
         weights = {name: value for name, value in weights.items() if not name.startswith("task_weights.")}
-        load_weights(model, weights, str(base.folder), new_head=_new_head(base, processor))
+        new_head = _new_head(base, processor)
+        load_weights(model, weights, str(base.folder), new_head=new_head)
     if pretrained:
         load_weights(model, pretrained, str(recipe.init.pretrained))
     model = cast(Task, recipe.task).wrap(model, processor)
+    frozen = adapt(model, run, new_head=new_head)
     if recipe.init.train_layers is not None:
         freeze_all_but(model, recipe.init.train_layers)
     dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32
     if dtype == torch.float64:  # inputs are float32, whatever the weights are
         model.register_forward_pre_hook(_widened, with_kwargs=True)
-    return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data))
+    return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data), frozen)
 
 
 def _widened(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

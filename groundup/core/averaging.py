@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from groundup.core import devices
 from groundup.core.checkpoint import Checkpoint
 from groundup.core.recipe import Recipe
+from groundup.nn.adapters import adapted
 
 __all__ = ["Averaging"]
 
@@ -63,7 +64,8 @@ class Averaging:
         tensors = dict([*trained, *model.named_buffers()])
         self._raw: list[Tensor] = [tensors[name] for name in self._names]
         self._mean: list[Tensor] = []
-        self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        norms = [] if adapted(model) else model.modules()  # an adapter leaves its base's statistics as they are
+        self._norms = [m for m in norms if isinstance(m, _BatchNorm) and m.track_running_stats]
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -62,10 +62,7 @@ def pretrained_weights(run: Run) -> dict[str, Tensor]:
     if before is not None and _together(_checksums(base.folder)) != before:
         problem = f"was begun with other weights than {init.pretrained} holds now"
         raise RunError(str(run.folder), problem, "Restore them, or choose another name=...")
-    weights = read_pretrained(base, cast(Any, run.recipe.model))
-    at = f" at revision {base.commit}" if base.commit else ""
-    run.event(0, f"{run.folder}: starts from the pretrained weights {base.name}{at}")
-    return weights
+    return read_pretrained(base, cast(Any, run.recipe.model))
 
 
 def read_pretrained(base: Pretrained, config: Any) -> dict[str, Tensor]:

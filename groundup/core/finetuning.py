@@ -12,6 +12,7 @@ from torch import nn
 from groundup.core.errors import RecipeError
 from groundup.core.optimizers import BLOCK, depths
 from groundup.core.recipe_sections import Init
+from groundup.nn.adapters import adapted
 
 __all__ = ["TrainedLayers", "freeze_all_but"]
 
@@ -63,6 +64,8 @@ class TrainedLayers:
         self._first = self._last = 0
         self._parameters: list[tuple[int, nn.Parameter]] = []
         self._norms: list[tuple[int, nn.Module]] = []
+        if adapted(model):  # whose base stays as it is, batch norms' statistics included
+            self._norms = [(1, module) for module in model.modules() if hasattr(module, "running_mean")]
         if init.train_layers is None and init.unfreeze_every is None:
             return
         found = _depths(model, "recipe.init.unfreeze_every" if init.unfreeze_every else "recipe.init.train_layers")

@@ -12,7 +12,10 @@ from typing import Any, cast
 
 import yaml
 from safetensors.torch import save
+from torch import Tensor
 
+from groundup.core.adaptation import base_reference, weights_of
+from groundup.core.adapter_folder import write_adapter_folder
 from groundup.core.assembly import load_processor
 from groundup.core.errors import CheckpointError
 from groundup.core.interfaces import ModelConfig, Task
@@ -27,6 +30,8 @@ WEIGHTS = "model.safetensors"
 def write_model_folder(run: Run) -> Path:
     """Write the weights of the run's best checkpoint to ``model/``, replacing what was there, and return the folder.
 
+    An adapter that the run trained is merged into them; it is also written alone, to ``adapter/``.
+
     A model that ``transformers`` has no name for keeps its own names, and its config.json says so. The weights come
     last: a folder that has them is whole.
 
@@ -35,7 +40,7 @@ def write_model_folder(run: Run) -> Path:
     """
     folder, step = run.folder / "model", run.pick("best")
     config = cast(ModelConfig, run.recipe.model)
-    weights = run.checkpoints.load(step, with_optimizer=False).model
+    weights = weights_of(run, step)
     try:
         values, tensors = config.to_huggingface(weights)
     except CheckpointError:
@@ -47,6 +52,7 @@ def write_model_folder(run: Run) -> Path:
         processor.save(folder)
         run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
         write_model_card(run)
+        _write_adapter(run, step, weights)
         temporary = folder / ".model.safetensors"
         run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
         run.storage.rename(temporary, folder / WEIGHTS)
@@ -68,6 +74,16 @@ def _token_ids(processor: Any) -> dict[str, int]:
     return {"bos_token_id": end if begin is None else begin, "eos_token_id": end}
 
 
+def _write_adapter(run: Run, step: int, weights: dict[str, Tensor]) -> None:
+    """Write the adapter of a run that trained one to ``adapter/``, as PEFT does."""
+    if run.recipe.adapter is None:
+        return
+    config, own = cast(ModelConfig, run.recipe.model), run.checkpoints.load(step, with_optimizer=False).model
+    reference, pretrained = base_reference(run), run.recipe.init.pretrained
+    base = {"path": pretrained or str(Path(reference["run"]) / "model"), "sha256": str(reference["sha256"])}
+    write_adapter_folder(run.folder / "adapter", run.storage, config, run.recipe.adapter, own, weights, base)
+
+
 def write_model_card(run: Run) -> None:
     """Write ``model/README.md`` from the recipe, the data card and, once there is one, the evaluation."""
     folder = run.folder / "model"
@@ -81,6 +97,8 @@ def write_model_card(run: Run) -> None:
     if recipe.init.pretrained and "/" in recipe.init.pretrained and (facts.get("pretrained") or {}).get("revision"):
         head["base_model"] = recipe.init.pretrained
     base = _start(run, facts)
+    if recipe.adapter is not None:
+        base += f", with an adapter ({recipe.adapter.name}) that is merged here and stands alone in `../adapter`"
     task = cast(Task, recipe.task).registered_name
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",

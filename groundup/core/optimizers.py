@@ -1,6 +1,7 @@
-"""PyTorch's optimizers, with parameters grouped by two rules.
+"""PyTorch's optimizers, with parameters grouped by rules.
 
-Matrices are decayed, vectors and scalars are not; and where ``layer_decay`` says so, lower layers learn more slowly.
+Matrices are decayed, vectors and scalars are not; where ``layer_decay`` says so, lower layers learn more slowly; and
+where ``lora_plus_ratio`` says so, the two matrices of an adapter learn at different rates.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from groundup.core.errors import RecipeError
 from groundup.core.recipe import Optim
+from groundup.core.recipe_sections import Adapter
 from groundup.nn.muon import Muon
 
 __all__ = ["BLOCK", "Optimizers", "build_optimizers", "depths"]
@@ -100,25 +102,30 @@ def depths(names: Sequence[str]) -> dict[str, int]:
     return depth
 
 
-def build_optimizers(optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizers:
+def build_optimizers(
+    optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]], adapter: Adapter | None = None
+) -> Optimizers:
     """Return the optimizer of a recipe over the named parameters that require a gradient.
 
     Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982) takes the hidden matrices; embeddings, heads, vectors
     and scalars go to AdamW. Its learning rate is matched to AdamW's RMS, so one ``lr`` serves both.
 
     With ``layer_decay`` d the learning rate of the head stays, that of the k-th block from the top is d**k times as
-    high, and that of the embeddings d**(blocks + 1) times.
+    high, and that of the embeddings d**(blocks + 1) times. With an adapter's ``lora_plus_ratio`` the learning rate of
+    every matrix B is so many times that of its A.
 
     Raises:
         RecipeError: If ``layer_decay`` has no effect, because no parameter lies in a block.
 
     Source:
         Layer-wise rates: Howard and Ruder, 2018 (arXiv:1801.06146), section 3.2; with the head at the full rate as in
-        Clark et al., ELECTRA, 2020 (arXiv:2003.10555), appendix A.
+        Clark et al., ELECTRA, 2020 (arXiv:2003.10555), appendix A. LoRA+: Hayou et al., 2024 (arXiv:2402.12354).
     """
     _spare_the_compiler()
     named = {p: name for name, p in parameters if p.requires_grad}
     factors = _lr_factors(optim.layer_decay, named)
+    if adapter is not None:
+        factors |= {p: factors[p] * adapter.lora_plus_ratio for p, name in named.items() if name.endswith(".lora_B")}
     matrices = [p for p in named if p.ndim >= 2]
     others = [p for p in named if p.ndim < 2]
     parts: list[torch.optim.Optimizer] = []

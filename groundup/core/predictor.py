@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from groundup.core import devices
+from groundup.core.adaptation import use_adapter, weights_of, weights_sha256
 from groundup.core.assembly import cache_folder, load_processor, load_weights
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Split, Task
@@ -36,15 +37,17 @@ class Predictor:
     step: int
 
     @classmethod
-    def load(cls, folder: Path, checkpoint: str = "best") -> Predictor:
-        """Open a run.
+    def load(cls, folder: Path, checkpoint: str = "best", adapter: Path | None = None) -> Predictor:
+        """Open a run. An adapter that it trained comes merged into the weights of its base.
 
         Args:
             folder: The run's folder.
             checkpoint: ``"best"`` (on validation), ``"last"``, or a step number.
+            adapter: A folder with an adapter for these weights, as ``use`` takes it.
 
         Raises:
             RunError: If the folder is no run or holds no intact checkpoint.
+            CheckpointError: If the adapter is for other weights.
         """
         run = Run.open(folder)
         step = run.pick(checkpoint)
@@ -54,9 +57,22 @@ class Predictor:
         device = devices.prepare(machine)
         task, processor = cast(Task, run.recipe.task), load_processor(folder / "processor")
         model = task.wrap(cast(ModelConfig, run.recipe.model).build(), processor)
-        load_weights(model, run.checkpoints.load(step, with_optimizer=False).model, str(run.checkpoints.path(step)))
-        model.to(device).eval()
-        return cls(run, model, processor, task, step)
+        load_weights(model, weights_of(run, step), str(run.checkpoints.path(step)))
+        predictor = cls(run, model.to(device).eval(), processor, task, step)
+        predictor.use(adapter)
+        return predictor
+
+    def use(self, adapter: Path | None) -> None:
+        """Predict with another adapter for the run's weights from now on; None: with the run's weights as they are.
+
+        Args:
+            adapter: A folder in PEFT's layout; or another run's, for the adapter that it trained.
+
+        Raises:
+            CheckpointError: If it cannot be read, or is for other weights or another model.
+        """
+        sha256 = weights_sha256(self.run, self.step)
+        use_adapter(self.model, cast(ModelConfig, self.run.recipe.model), adapter, sha256)
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Return the prediction for raw inputs: for text models a prompt, or a list of prompts."""

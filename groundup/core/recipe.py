@@ -17,7 +17,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from groundup.core import registry
 from groundup.core.errors import RecipeError, did_you_mean
 from groundup.core.inheritance import inherit
-from groundup.core.recipe_sections import Init, Machine, Tune
+from groundup.core.recipe_sections import Adapter, Init, Machine, Tune
 from groundup.core.settings import Settings, setting, validate
 from groundup.core.yaml_text import parse_yaml
 
@@ -128,6 +128,7 @@ class Recipe(Settings):
     data: SerializeAsAny[Settings] = setting(Settings(), "What to learn from")
     processor: SerializeAsAny[Settings] = setting(Settings(), "Raw data to tensors; taken from init when left out")
     init: Init = Field(Init(), description="Where the weights come from")
+    adapter: Adapter | None = Field(None, description="Train adapters (LoRA, DoRA) beside the frozen weights of init")
     optim: Optim = Field(Optim(), description="Optimizer and schedule")
     budget: Budget = setting(..., "How long to train")
     every: Every = Field(Every(), description="How often to log, evaluate and save")
@@ -135,10 +136,13 @@ class Recipe(Settings):
     tune: Tune | None = Field(None, description="What groundup tune tries; nothing to groundup train")
 
     @model_validator(mode="after")
-    def _every_step_is_whole(self) -> Recipe:
+    def _parts_fit_together(self) -> Recipe:
         part, whole = self.machine.micro_batch, self.budget.batch_size
         if part != "auto" and whole % part:
             raise ValueError(f"machine.micro_batch {part} does not divide budget.batch_size {whole}. Choose a divisor")
+        if self.adapter is not None:
+            chosen = self.init.train_layers is not None or self.init.unfreeze_every is not None
+            self.adapter.check_beside(self.init.run or self.init.pretrained, layers_chosen=chosen)
         return self
 
 

@@ -1,18 +1,21 @@
-"""Sections of a recipe: where it starts from, the machine, and what ``groundup tune`` tries."""
+"""Sections of a recipe: where it starts from, the machine, adapters, and what ``groundup tune`` tries."""
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from groundup.core.settings import Settings, setting
 
-__all__ = ["Dimension", "Init", "Machine", "Tune"]
+__all__ = ["Adapter", "Dimension", "Init", "Machine", "Tune"]
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
+Ranks = Annotated[dict[str, Count], Field(min_length=1)]
 
 
 class Dimension(Settings):
@@ -98,3 +101,51 @@ class Machine(Settings):
     workers: int = setting(0, "Processes that prepare batches; 0 prepares them inline", ge=0)
     non_finite: Literal["stop", "skip"] = setting("stop", "What to do when loss or gradient is not a number")
     deterministic: bool = setting(True, "Use deterministic algorithms where PyTorch offers both")
+
+
+class Adapter(Settings):
+    """Small matrices that are trained beside a base run's linear layers, whose own weights stay as they are.
+
+    Source:
+        LoRA: Hu et al., 2021 (arXiv:2106.09685). DoRA: Liu et al., 2024 (arXiv:2402.09353). rsLoRA: Kalajdzievski, 2023
+        (arXiv:2312.03732). LoRA+: Hayou et al., 2024 (arXiv:2402.12354).
+    """
+
+    name: Literal["lora", "dora"] = setting("lora", "LoRA; or DoRA, which learns each row's length apart")
+    rank: int = setting(8, "Rank of the change of a layer's weight", gt=0)
+    alpha: float = setting(16.0, "The change is multiplied by alpha / rank", gt=0)
+    rank_stabilised: bool = setting(False, "Multiply by alpha / sqrt(rank) instead (rsLoRA)")
+    dropout: float = setting(0.0, "Share of an adapter's inputs dropped in training", ge=0, lt=1)
+    targets: Patterns | Ranks | None = setting(
+        None, "Linear layers: names, or their ends, with * for anything; or a rank for each; null: all of the blocks"
+    )
+    lora_plus_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+ suggests 16)", gt=0)
+    path: str | None = setting(None, "A folder with an adapter in PEFT's layout to go on from; null starts anew")
+
+    @model_validator(mode="after")
+    def _one_rank_each(self) -> Adapter:
+        if isinstance(self.targets, dict) and self.rank != type(self).model_fields["rank"].default:
+            raise ValueError("rank has no effect where targets gives each its own. Remove rank, or list the targets")
+        return self
+
+    def scale(self, rank: int) -> float:
+        """Return what the change of a layer is multiplied with."""
+        return self.alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+    def patterns(self) -> list[tuple[str, int]]:
+        """Return the patterns of names with their ranks, in order."""
+        if isinstance(self.targets, dict):
+            return list(self.targets.items())
+        return [(pattern, self.rank) for pattern in self.targets or ("blocks.*",)]
+
+    def check_beside(self, base: str | None, *, layers_chosen: bool) -> None:
+        """Raise a ValueError where the recipe has no base to adapt, or says otherwise which layers to train."""
+        if base is None:
+            raise ValueError(
+                "adapter has nothing to adapt. Set init.run or init.pretrained to the weights it is to change"
+            )
+        if layers_chosen:
+            raise ValueError(
+                "init.train_layers and init.unfreeze_every have no effect with adapter, which trains no layer of the "
+                "base. Remove them, or choose layers with adapter.targets"
+            )

@@ -53,7 +53,7 @@ class Trainer:
         self.model, self.task = self.parts.model, self.parts.task
         self.stream: Stream = open_stream(run, self.parts, "train")
         self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        self.optimizer = build_optimizers(self.recipe.optim, self.trained)
+        self.optimizer = build_optimizers(self.recipe.optim, self.trained, self.recipe.adapter)
         self.samples_per_epoch = self.stream.samples_per_epoch
         self.total_steps = self._count_steps()
         self.learning_rate: Callable[[int], float] = lambda step: learning_rate_at(
@@ -269,9 +269,11 @@ class Trainer:
             "total_steps": self.total_steps,
             "elapsed_s": self.elapsed_s,
             **self.best.state_dict(),
+            **self.parts.frozen.state(),
         }
         with self.averaging.applied():
-            weights = {name: value.detach().contiguous() for name, value in self.model.state_dict().items()}
+            trained = self.parts.frozen.left_out(self.model.state_dict())
+            weights = {name: value.detach().contiguous() for name, value in trained.items()}
         return Checkpoint(self.step, weights, self.optimizer.state_dict() | self.averaging.state_dict(), state)
 
     def load_state_dict(self, checkpoint: Checkpoint) -> None:
@@ -279,7 +281,10 @@ class Trainer:
 
         Raises:
             RunError: If the data is not what the checkpoint was trained on.
+            CheckpointError: If it is of an adapter, for another base than the run's.
         """
+        where = str(self.run.checkpoints.path(checkpoint.step))
+        checkpoint = self.parts.frozen.completed(checkpoint, self.model, where)
         state: dict[str, Any] = checkpoint.state
         self.stream.load_state_dict(state["stream"])
         there, here = state["samples_per_epoch"], self.stream.samples_per_epoch
@@ -290,7 +295,7 @@ class Trainer:
                 "Restore the data, or start a new run with init.run",
             )
         weights, moments = self.averaging.load(checkpoint, state["averaged"])
-        load_weights(self.model, weights, str(self.run.checkpoints.path(checkpoint.step)))
+        load_weights(self.model, weights, where)
         self.optimizer.load_state_dict(moments)
         self.step, self.samples_seen = checkpoint.step, state["samples_seen"]
         self.elapsed_s = state["elapsed_s"]

@@ -41,7 +41,7 @@ def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) ->
     if hidden.shape[0] * weight.shape[0] * 4 <= _CHUNK_BYTES:
         return F.cross_entropy(_widen(F.linear(hidden, weight)), targets, ignore_index=_IGNORED, reduction="sum")
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    return cast(Tensor, _chunked(hidden, weight, targets, needed)[0])
+    return cast(Tensor, _chunked(hidden, weight, targets, needed, needed and weight.requires_grad)[0])
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -86,12 +86,14 @@ def _chunk_size(weight: Tensor) -> int:
 
 
 @torch.library.custom_op("groundup::linear_cross_entropy", mutates_args=())
-def _chunked(hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _chunked(
+    hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool, trained_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the summed loss and its gradients with respect to hidden and weight (empty unless asked for)."""
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     total = hidden.new_zeros((), dtype=wide)
     grad_hidden = torch.empty_like(hidden) if with_grad else hidden.new_empty(0)
-    grad_weight = torch.zeros_like(weight, dtype=wide) if with_grad else weight.new_empty(0, dtype=wide)
+    grad_weight = torch.zeros_like(weight, dtype=wide) if trained_weight else weight.new_empty(0, dtype=wide)
     size = _chunk_size(weight)
     for start in range(0, len(hidden), size):
         part, target = hidden[start : start + size], targets[start : start + size]
@@ -104,6 +106,8 @@ def _chunked(hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool) -
             residue = logits.sub_(norm).exp_().scatter_add_(1, index, -torch.ones_like(norm))
             residue = residue.mul_(trained[:, None]).to(hidden.dtype)
             torch.mm(residue, weight, out=grad_hidden[start : start + size])
+            if not trained_weight:
+                continue
             if wide == hidden.dtype:
                 grad_weight.addmm_(residue.T, part)
             else:
@@ -112,23 +116,25 @@ def _chunked(hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool) -
 
 
 @_chunked.register_fake
-def _chunked_shapes(hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _chunked_shapes(
+    hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool, trained_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    total = hidden.new_empty((), dtype=wide)
-    if not with_grad:
-        return total, hidden.new_empty(0), weight.new_empty(0, dtype=wide)
-    return total, torch.empty_like(hidden), torch.empty_like(weight, dtype=wide)
+    grad_hidden = torch.empty_like(hidden) if with_grad else hidden.new_empty(0)
+    grad_weight = torch.empty_like(weight, dtype=wide) if trained_weight else weight.new_empty(0, dtype=wide)
+    return hidden.new_empty((), dtype=wide), grad_hidden, grad_weight
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(*output[1:])
-    ctx.dtype = inputs[1].dtype
+    ctx.dtype, ctx.trained_weight = inputs[1].dtype, inputs[4]
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     grad_hidden, grad_weight = ctx.saved_tensors
-    return (grad_hidden * grad).to(grad_hidden.dtype), (grad_weight * grad).to(ctx.dtype), None, None
+    of_weight = (grad_weight * grad).to(ctx.dtype) if ctx.trained_weight else None
+    return (grad_hidden * grad).to(grad_hidden.dtype), of_weight, None, None, None
 
 
 _chunked.register_autograd(_backward, setup_context=_remember)

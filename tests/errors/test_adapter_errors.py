@@ -1,0 +1,176 @@
+"""Every message about adapters."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import groundup
+from groundup.core.adapter_folder import read_adapter_folder
+from groundup.core.errors import CheckpointError, RecipeError, RunError
+from groundup.core.recipe import load_recipe
+from groundup.core.recipe_sections import Adapter
+from groundup.core.settings import validate
+from groundup.models.gpt import GPTConfig
+from groundup.nn.adapters import attach
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+def tuning(recipe: dict[str, Any], runs: Path, **adapter: Any) -> dict[str, Any]:
+    kept = {key: value for key, value in recipe.items() if key not in ("model", "processor")}
+    return {**kept, "name": "tuned", "init": {"run": str(runs / "small")}, "adapter": adapter}
+
+
+def gpt() -> torch.nn.Module:
+    return GPTConfig(vocabulary_size=11, layers=2, width=8, heads=2).build()
+
+
+# ---------------------------------------------------------------------------------------------------------- the recipe
+def test_an_adapter_without_a_base(recipe: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"recipe: adapter has nothing to adapt\. Set init\.run or init\.pretrained to"):
+        load_recipe(recipe | {"adapter": {}})
+
+
+@pytest.mark.parametrize("init", [{"train_layers": 1}, {"unfreeze_every": 2}])
+def test_layers_chosen_twice(recipe: dict[str, Any], tmp_path: Path, init: dict[str, Any]) -> None:
+    groundup.train({**recipe, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path)
+    tuned = tuning(recipe, tmp_path)
+    tuned["init"] |= init
+    with pytest.raises(RecipeError, match=r"init.train_layers and init.unfreeze_every have no effect with adapter"):
+        load_recipe(tuned)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"rank": 0}, r"recipe.adapter.rank: got 0; allowed: greater than 0"),
+        ({"rang": 4}, r"recipe.adapter.rang: unknown key; did you mean 'rank'\?"),
+        ({"name": "ia3"}, r"recipe.adapter.name: got \"ia3\"; allowed: 'lora' or 'dora'"),
+        ({"rank": 4, "targets": {"query": 2}}, "rank has no effect where targets gives each its own. Remove rank"),
+        ({"targets": []}, "recipe.adapter.targets"),
+        ({"targets": {"query": 0}}, "recipe.adapter.targets"),
+    ],
+)
+def test_settings_that_cannot_be(section: dict[str, Any], expected: str) -> None:
+    with pytest.raises(RecipeError, match=expected):
+        validate(Adapter, section, "recipe.adapter")
+
+
+def test_targets_that_are_not_there() -> None:
+    known = r"this model's: blocks\.\*\.attention\.key, .*, blocks\.\*\.mlp\.up\. Name some of them"
+    with pytest.raises(RecipeError, match=rf"adapter.targets: no linear layer is called 'q_proj'; {known}"):
+        attach(gpt(), Adapter(rank=2, targets=("q_proj",)))
+    with pytest.raises(RecipeError, match=r"called 'blocks.0.attention.query' that no pattern before it names"):
+        attach(gpt(), Adapter(rank=2, targets=("query", "blocks.0.attention.query")))
+    with pytest.raises(RecipeError, match=r"no linear layer is called 'blocks.\*'; this model's: none"):
+        attach(torch.nn.Conv2d(1, 1, 1), Adapter())
+
+
+def test_a_rank_larger_than_its_layer() -> None:
+    with pytest.raises(
+        RecipeError,
+        match=r"rank: is 9, and layer blocks.0.attention.query turns 8 numbers into 8; allowed there: 1 to 8\. Lower",
+    ):
+        attach(gpt(), Adapter(rank=9))
+
+
+# ------------------------------------------------------------------------------------------------------------ the base
+def test_an_adapter_for_another_base(recipe: dict[str, Any], tmp_path: Path) -> None:
+    groundup.train(recipe, runs=tmp_path)
+    tuned = tuning(recipe, tmp_path, rank=2)
+    folder = groundup.train(tuned, runs=tmp_path).folder
+    shutil.rmtree(tmp_path / "small")
+    groundup.train({**recipe, "seed": 1}, runs=tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"is an adapter for other weights than .*small holds at step 6 \(SHA-256"
+    ):
+        groundup.load(folder)
+    with pytest.raises(RunError, match="was fine-tuned from other weights"):
+        groundup.train(tuned, runs=tmp_path)
+    newest = groundup.core.run.Run.open(folder).checkpoints
+    trainer = groundup.core.trainer.Trainer(groundup.core.run.Run.open(folder))
+    with pytest.raises(CheckpointError, match=r"is an adapter for other weights .*Restore that run as it was"):
+        trainer.load_state_dict(newest.load(6))
+    trainer.close()
+    with pytest.raises(CheckpointError, match=r"adapter: is an adapter for other weights \(SHA-256 .*Use it with the"):
+        groundup.load(tmp_path / "small", adapter=folder)
+    with pytest.raises(CheckpointError, match=r"adapter: is an adapter for other weights \(SHA-256"):
+        groundup.trainer({**tuned, "name": "on", "adapter": {"rank": 2, "path": str(folder)}}, runs=tmp_path)
+
+
+def test_going_on_with_other_settings(recipe: dict[str, Any], tmp_path: Path) -> None:
+    groundup.train(recipe, runs=tmp_path)
+    folder = groundup.train(tuning(recipe, tmp_path, rank=2, targets=["query"]), runs=tmp_path).folder
+    for adapter, expected in (
+        ({"name": "dora", "rank": 2, "targets": ["query"]}, r"recipe.adapter.name: gives dora, and .* has lora"),
+        ({"rank": 3, "targets": ["query"]}, r"adapter.targets: gives blocks.\d.attention.query: 3, and .*query: 2"),
+        ({"rank": 2, "targets": ["query", "key"]}, r"gives blocks.\d.attention.key: 2, and .*attention.key: None"),
+    ):
+        with pytest.raises(RecipeError, match=expected):
+            groundup.trainer(tuning(recipe, tmp_path, path=str(folder), **adapter), runs=tmp_path / "more")
+        shutil.rmtree(tmp_path / "more")
+
+
+# ---------------------------------------------------------------------------------------------------------- the folder
+@pytest.fixture
+def folder(recipe: dict[str, Any], tmp_path: Path) -> Path:
+    """An adapter on the run ``small``."""
+    groundup.train({**recipe, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path)
+    tuned = tuning(recipe, tmp_path, rank=2, targets=["query"])
+    return groundup.train({**tuned, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path).folder / "adapter"
+
+
+def test_folders_that_are_damaged_or_hold_something_else(folder: Path, tmp_path: Path) -> None:
+    def says(expected: str) -> None:
+        with pytest.raises(CheckpointError, match=expected):
+            groundup.load(tmp_path / "small", adapter=folder)
+
+    values, tensors = json.loads((folder / CONFIG).read_text()), load_file(folder / WEIGHTS)
+    prefix = "base_model.model.model.layers.0.self_attn.q_proj."
+
+    def write(changed: dict[str, Any], some: dict[str, torch.Tensor]) -> None:
+        (folder / CONFIG).write_text(json.dumps(values | changed))
+        save_file(some, folder / WEIGHTS)
+
+    write({"peft_type": "IA3"}, tensors)
+    says(r"holds peft_type IA3, bias none, 4 tensors; supported: LORA, none, one or more\. Use another adapter")
+    write({"bias": "all"}, tensors)
+    says("holds peft_type LORA, bias all")
+    write({"use_dora": True}, tensors)
+    says("lacks magnitude of model.layers.0.self_attn.q_proj")
+    write({}, {**tensors, f"{prefix}lora_magnitude_vector": torch.ones(32)})
+    says("has an unknown magnitude of model.layers.0.self_attn.q_proj")
+    write({}, {key.replace("q_proj", "qkv"): value for key, value in tensors.items()})
+    says(r"adapts model.layers.0.self_attn.qkv, which this model has not; it has .*model.layers.\*.self_attn.q_proj")
+    write({}, {**tensors, f"{prefix}lora_A.weight": torch.zeros(2, 9)})
+    says("adapts model.layers.0.self_attn.q_proj from 9 numbers to 32; this model's is from 32 to 32")
+    write({}, {**tensors, "base_model.model.head.weight": torch.zeros(2, 2)})
+    says(r"adapter: brings head.weight of its own, for what its run was trained to predict\. Open that run instead")
+    (folder / WEIGHTS).write_bytes(b"nothing")
+    says("adapter: cannot be read: SafetensorError")
+    (folder / CONFIG).write_text("{")
+    says("adapter: cannot be read: JSONDecodeError")
+    (folder / WEIGHTS).unlink()
+    says(rf"adapter: holds no adapter \(it has no {WEIGHTS}\)\. Give a folder in PEFT's layout")
+
+
+def test_tensors_without_a_place(folder: Path, tmp_path: Path, recipe: dict[str, Any]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file({**tensors, "base_model.model.score.weight": torch.zeros(2, 2)}, folder / WEIGHTS)
+    tuned = tuning(recipe, tmp_path, rank=2, targets=["query"], path=str(folder))
+    with pytest.raises(CheckpointError, match=r"holds score.weight, which this model has no place for\. Open the run"):
+        groundup.trainer({**tuned, "name": "on"}, runs=tmp_path)
+
+
+def test_ranks_come_from_the_tensors(folder: Path, tmp_path: Path) -> None:
+    run = groundup.core.run.Run.open(tmp_path / "small")
+    weights = run.checkpoints.load(1).model
+    found = read_adapter_folder(folder, run.recipe.model, weights)
+    assert found.ranks == {"blocks.0.attention.query": 2, "blocks.1.attention.query": 2}

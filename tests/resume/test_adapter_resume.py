@@ -1,0 +1,42 @@
+"""A run that trains an adapter goes on, after a stop, as if it had never stopped, bit by bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import groundup
+
+OPTIMS: list[dict[str, Any]] = [{"name": "adamw"}, {"name": "muon", "average": "ema"}, {"name": "sgd", "momentum": 0.9}]
+
+
+@pytest.mark.parametrize("optim", OPTIMS, ids=lambda optim: str(optim["name"]))
+@pytest.mark.parametrize("name", ["lora", "dora"])
+def test_stopped_and_resumed(recipe: dict[str, Any], tmp_path: Path, name: str, optim: dict[str, Any]) -> None:
+    groundup.train(recipe, runs=tmp_path)
+    kept = {key: value for key, value in recipe.items() if key not in ("model", "processor")}
+    adapter = {"name": name, "rank": 3, "dropout": 0.2, "lora_plus_ratio": 4.0}
+    tuned = {**kept, "name": "tuned", "init": {"run": str(tmp_path / "small")}, "adapter": adapter}
+    tuned |= {"optim": {"lr": 1e-2, **optim}, "budget": {"batch_size": 4, "steps": 9}}
+    tuned |= {"machine": {**recipe["machine"], "micro_batch": 2}}
+    whole = groundup.trainer(tuned, runs=tmp_path / "whole")
+    expected = list(whole.steps())
+    found = []
+    for stop in (3, 7, 9):
+        trainer = groundup.trainer(tuned, runs=tmp_path / "parts")
+        for report in trainer.steps():
+            found.append(report)
+            if report.step + 1 == stop:
+                break
+        trainer.save()
+        trainer.close()
+    whole.close()
+    assert found == expected
+    one, other = whole.state_dict(), trainer.state_dict()
+    for mine, its in ((one.model, other.model), (one.optimizer, other.optimizer)):
+        assert mine.keys() == its.keys()
+        assert all(torch.equal(mine[key], its[key]) for key in mine)
+    assert all(key.rpartition(".")[2] in ("lora_A", "lora_B", "magnitude") for key in one.model)
