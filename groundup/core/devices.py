@@ -35,7 +35,7 @@ __all__ = [
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 _BF16_ADVANTAGE = 1.5  # autocast itself costs casts: bf16 must multiply this much faster to win a whole step
 _LONG_RUN_S = 600.0
-_SMALL_STEP = 3e7  # FLOPs of a micro-batch below which one core is done before the others have begun
+_SMALL_STEP = 1.5e7  # FLOPs of a micro-batch below which one core is done before the others have begun
 
 
 def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.3) -> float:

@@ -34,7 +34,7 @@ def gpt() -> torch.nn.Module:
 
 # ---------------------------------------------------------------------------------------------------------- the recipe
 def test_an_adapter_without_a_base(recipe: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=r"recipe: adapter has nothing to adapt\. Set init\.run or init\.pretrained to"):
+    with pytest.raises(RecipeError, match=r"adapter has nothing to adapt\. Set init\.run or init\.pretrained"):
         load_recipe(recipe | {"adapter": {}})
 
 

@@ -25,14 +25,14 @@ def _threads(sample_flops: float, batch_size: int = 32, **given: int) -> int | s
 
 
 def test_a_tiny_step_gets_one_thread_and_others_all_cores() -> None:
-    dense_two, dense_1024 = 6.0 * 118_016, 6.0 * 1_861_632
+    dense_64, dense_1024 = 6.0 * 54_912, 6.0 * 1_861_632
     cores = len(os.sched_getaffinity(0))
-    assert _threads(dense_two) == 1
+    assert _threads(dense_64) == 1
     assert _threads(dense_1024) == cores
-    assert _threads(dense_two, batch_size=1024) == cores
-    assert _threads(dense_two, batch_size=1024, micro_batch=32) == 1
+    assert _threads(dense_64, batch_size=1024) == cores
+    assert _threads(dense_64, batch_size=1024, micro_batch=32) == 1
 
 
 def test_unknown_work_gets_all_cores_and_a_given_number_stays() -> None:
     assert _threads(0.0) == len(os.sched_getaffinity(0))
-    assert _threads(6.0 * 118_016, threads=3) == 3
+    assert _threads(6.0 * 54_912, threads=3) == 3
