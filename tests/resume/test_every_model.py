@@ -5,47 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from resuming import assert_equal, stopped_and_resumed
 from tiny_runs import MODELS, RANDOM, augmented, tiny_run
 
 from groundup import api
-from groundup.core.checkpoint import Checkpoint
 from groundup.core.registry import names
 from groundup.core.run import Run
 
 STEPS, STOP = 9, 4
 
 
-def assert_equal(one: Checkpoint, other: Checkpoint) -> None:
-    """Hold weights, optimizer and everything else that the rest of a run depends on to the last bit."""
-    for mine, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):
-        assert mine.keys() == theirs.keys()
-        assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
-    states = [{key: value for key, value in each.state.items() if key != "elapsed_s"} for each in (one, other)]
-    assert states[0] == states[1]
-
-
 def compare(recipe: dict[str, Any], runs: Path) -> None:
-    """Train once in one go, and once with a stop after which everything is built anew."""
-    changes = {"budget.steps": STEPS}
-    whole = api.trainer(recipe, {**changes, "name": "whole"}, runs=runs)
-    expected = list(whole.steps())
-    first = api.trainer(recipe, changes, runs=runs)
-    begun = list(islice(first.steps(), STOP))
-    first.save()
-    first.close()
-    torch.manual_seed(12345)  # nothing may come from what this process drew before
-    second = api.trainer(recipe, changes, runs=runs)
-    assert second.step == STOP
-    assert begun + list(second.steps()) == expected
-    assert_equal(whole.state_dict(), second.state_dict())
-    for trainer in (whole, second):
-        trainer.close()
+    stopped_and_resumed(recipe | {"budget": {**recipe["budget"], "steps": STEPS}}, runs, (STOP, STEPS))
 
 
 @pytest.mark.parametrize("name", names("model"))

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-
-import groundup
+from resuming import stopped_and_resumed
 
 RECIPE: dict[str, Any] = {
     **{"name": "digits", "model": {"name": "mlp", "hidden": [12, 10, 8], "norm": "batch", "dropout": 0.1}},
@@ -33,20 +31,4 @@ SLOW = pytest.mark.slow
 )
 def test_stopped_between_two_releases(optim: dict[str, Any], stops: tuple[int, ...], tmp_path: Path) -> None:
     recipe = {**RECIPE, "optim": {"lr": 1e-2, **optim}}
-    whole = groundup.trainer(recipe, runs=tmp_path / "whole")
-    expected = list(whole.steps())
-    found = []
-    for stop in (*stops, 18):
-        trainer = groundup.trainer(recipe, runs=tmp_path / "parts")
-        for report in trainer.steps():
-            found.append(report)
-            if report.step + 1 == stop:
-                break
-        trainer.save()
-        trainer.close()
-    whole.close()
-    assert found == expected
-    one, other = whole.state_dict(), trainer.state_dict()
-    for mine, its in ((one.model, other.model), (one.optimizer, other.optimizer)):
-        assert mine.keys() == its.keys()
-        assert all(torch.equal(mine[name], its[name]) for name in mine)
+    stopped_and_resumed(recipe, tmp_path, (*stops, 18))
