@@ -14,7 +14,7 @@ OPTIMS: list[dict[str, Any]] = [{"name": "adamw"}, {"name": "muon", "average": "
 
 
 @pytest.mark.parametrize("optim", OPTIMS, ids=lambda optim: str(optim["name"]))
-@pytest.mark.parametrize("name", ["lora", "dora"])
+@pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
 def test_stopped_and_resumed(recipe: dict[str, Any], tmp_path: Path, name: str, optim: dict[str, Any]) -> None:
     groundup.train(recipe, runs=tmp_path)
     kept = {key: value for key, value in recipe.items() if key not in ("model", "processor")}
