@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.adapter_folder import AdapterTensors, read_adapter_folder
-from groundup.core.base_weights import pretrained_weights
+from groundup.core.base_weights import pretrained_weights, weights_sha256
 from groundup.core.checkpoint import Checkpoint
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.interfaces import ModelConfig
@@ -21,9 +20,9 @@ from groundup.core.run import Run
 from groundup.core.seeding import reseed
 from groundup.nn.adapters import LOW_RANK, adapted, attach, detach, merge, merged_tensors
 
-__all__ = ["Frozen", "adapt", "base_reference", "starting_run", "use_adapter", "weights_of", "weights_sha256"]
+__all__ = ["HEADS", "Frozen", "adapt", "base_reference", "starting_run", "use_adapter", "weights_of"]
 
-_HEADS = ("head.", "head_")  # how the names of a new head's tensors begin
+HEADS = ("head.", "head_")  # how the names of what reads a model's features begin
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,6 @@ def _check_same_base(checkpoint: Checkpoint, reference: Mapping[str, Any], where
         raise CheckpointError(where, f"{problem} (SHA-256 {was}... then, {now}... now)", remedy)
 
 
-def weights_sha256(run: Run, step: int) -> str:
-    """Return the SHA-256 of a checkpoint's weights, as its manifest has it."""
-    manifest = run.checkpoints.path(step) / "MANIFEST.json"
-    return str(json.loads(manifest.read_text(encoding="utf-8"))["model.safetensors"]["sha256"])
-
-
 def starting_run(run: Run) -> tuple[Run, int]:
     """Return the run that another one's ``init`` section names, and the step of the checkpoint."""
     assert run.recipe.init.run is not None
@@ -104,8 +97,8 @@ def weights_of(run: Run, step: int) -> dict[str, Tensor]:
     _check_same_base(checkpoint, base_reference(run), str(run.checkpoints.path(step)))
     below = pretrained_weights(run) if run.recipe.init.pretrained is not None else weights_of(*starting_run(run))
     below = {name: value for name, value in below.items() if not name.startswith("task_weights.")}
-    if any(name.startswith(_HEADS) and name.rpartition(".")[2] not in LOW_RANK for name in checkpoint.model):
-        below = {name: value for name, value in below.items() if not name.startswith(_HEADS)}
+    if any(name.startswith(HEADS) and name.rpartition(".")[2] not in LOW_RANK for name in checkpoint.model):
+        below = {name: value for name, value in below.items() if not name.startswith(HEADS)}
     return merged_tensors({**below, **checkpoint.model}, run.recipe.adapter)
 
 
@@ -121,7 +114,7 @@ def adapt(model: nn.Module, run: Run, *, new_head: bool) -> Frozen:
     recipe = run.recipe
     if recipe.adapter is None:
         return Frozen()
-    trained = ("task_weights.", *_HEADS) if new_head else ("task_weights.",)
+    trained = ("task_weights.", *HEADS) if new_head else ("task_weights.",)
     names = frozenset(name for name in model.state_dict() if not name.startswith(trained))
     reseed(recipe.seed, "adapter")
     attach(model, recipe.adapter, spared=lambda name: f"{name}.".startswith(trained))

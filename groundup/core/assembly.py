@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.core import devices, registry
-from groundup.core.adaptation import Frozen, adapt, starting_run, weights_of
+from groundup.core.adaptation import HEADS, Frozen, adapt, starting_run, weights_of
 from groundup.core.base_weights import pretrained_weights
 from groundup.core.errors import CheckpointError, DataError, RunError
 from groundup.core.finetuning import freeze_all_but
@@ -56,8 +56,6 @@ __all__ = [
     "make_processor",
     "open_stream",
 ]
-
-_HEAD = ("head.", "head_")  # how the names of what reads a model's features begin
 
 
 @dataclass(frozen=True)
@@ -222,8 +220,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str, *, ne
     """
     own = model.state_dict()
     if new_head:
-        weights = {name: value for name, value in weights.items() if not name.startswith(_HEAD)}
-        weights |= {name: value for name, value in own.items() if name.startswith(_HEAD)}
+        weights = {name: value for name, value in weights.items() if not name.startswith(HEADS)}
+        weights |= {name: value for name, value in own.items() if name.startswith(HEADS)}
     for name in [*own, *weights]:
         if name not in weights or name not in own:
             side = "lacks" if name not in weights else "has an unknown"

@@ -19,7 +19,7 @@ from groundup.core.recipe import Recipe
 from groundup.core.run import Run
 from groundup.core.storage import sha256_of
 
-__all__ = ["base_facts", "pretrained_weights", "read_pretrained"]
+__all__ = ["base_facts", "pretrained_weights", "read_pretrained", "weights_sha256"]
 
 log = logging.getLogger("groundup")
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -41,9 +41,13 @@ def base_facts(recipe: Recipe) -> dict[str, Any]:
     if init.run is None:
         return {"base_weights_sha256": None}
     run = Run.open(Path(init.run))
-    manifest = run.checkpoints.path(run.pick(init.checkpoint)) / "MANIFEST.json"
-    found = json.loads(manifest.read_text(encoding="utf-8"))["model.safetensors"]["sha256"]
-    return {"base_weights_sha256": str(found)}
+    return {"base_weights_sha256": weights_sha256(run, run.pick(init.checkpoint))}
+
+
+def weights_sha256(run: Run, step: int) -> str:
+    """Return the SHA-256 of a checkpoint's weights, as its manifest has it."""
+    manifest = run.checkpoints.path(step) / "MANIFEST.json"
+    return str(json.loads(manifest.read_text(encoding="utf-8"))["model.safetensors"]["sha256"])
 
 
 def pretrained_weights(run: Run) -> dict[str, Tensor]:

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from groundup.core import devices
-from groundup.core.adaptation import use_adapter, weights_of, weights_sha256
+from groundup.core.adaptation import use_adapter, weights_of
 from groundup.core.assembly import cache_folder, load_processor, load_weights
+from groundup.core.base_weights import weights_sha256
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Split, Task
 from groundup.core.records import Evaluation
@@ -59,7 +60,8 @@ class Predictor:
         model = task.wrap(cast(ModelConfig, run.recipe.model).build(), processor)
         load_weights(model, weights_of(run, step), str(run.checkpoints.path(step)))
         predictor = cls(run, model.to(device).eval(), processor, task, step)
-        predictor.use(adapter)
+        if adapter is not None:
+            predictor.use(adapter)
         return predictor
 
     def use(self, adapter: Path | None) -> None:

@@ -97,11 +97,9 @@ class Arrays(DataSource):
         if test:
             return {"test": wanted}
         sides = _parted(wanted, "", self.validation_fraction, self.split_seed)
-        return (
-            _parted(sides["validation"], "again ", self.final_fraction, self.split_seed)
-            if self.only_held_out
-            else sides
-        )
+        if not self.only_held_out:
+            return sides
+        return _parted(sides["validation"], "again ", self.final_fraction, self.split_seed)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""

@@ -224,17 +224,15 @@ class _Sums:
     largest: float = 0.0
 
     def add(self, picture: NDArray[Any]) -> None:
-        if picture.dtype == np.uint8:  # counted, which is much quicker
-            grey, flat = np.arange(256.0), picture.reshape(len(picture), -1)
-            counts = np.stack([np.bincount(channel, minlength=256) for channel in flat])
+        flat = picture.reshape(len(picture), -1)
+        if flat.dtype == np.uint8:  # counted, which is much quicker
+            grey, counts = np.arange(256.0), np.stack([np.bincount(channel, minlength=256) for channel in flat])
             self.totals += counts @ grey
             self.squares += counts @ np.square(grey)
-            self.pixels += flat.shape[1]
-            self.largest = max(self.largest, float(flat.max()))
-            return
-        flat = picture.reshape(len(picture), -1).astype(np.float64)
-        self.totals += flat.sum(1)
-        self.squares += np.square(flat).sum(1)
+        else:
+            flat = flat.astype(np.float64)
+            self.totals += flat.sum(1)
+            self.squares += np.square(flat).sum(1)
         self.pixels += flat.shape[1]
         self.largest = max(self.largest, float(flat.max()))
 
