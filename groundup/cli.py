@@ -5,26 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from groundup.cli_tools import Checkpoint, RunsFolder, tools
 from groundup.core.errors import GroundupError, in_words
 from groundup.core.logs import log_to_standard_error
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
-runs_app = typer.Typer(no_args_is_help=True, help="List and compare runs.")
-app.add_typer(data_app, name="data")
-app.add_typer(runs_app, name="runs")
-
-RunsFolder = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value overrides, such as optim.lr=3e-4.")]
-Checkpoint = Annotated[str, typer.Option(help="best, last, or a step number.")]
+app.add_typer(tools)
 
 
 @app.callback()
@@ -70,22 +63,6 @@ def train(
             typer.echo(dump_recipe(recipe) + json.dumps(api.describe(recipe), indent=1))
     else:
         api.train_all(recipes, overrides, runs=runs)
-
-
-@app.command()
-def tune(
-    recipe: Path,
-    overrides: Overrides = None,
-    lr_range: Annotated[bool, typer.Option("--lr-range", help="Only try learning rates, in one short run.")] = False,
-    workers: Annotated[int, typer.Option(help="Trials trained at the same time.", min=1)] = 1,
-    runs: RunsFolder = Path("runs"),
-) -> None:
-    """Try the settings of the recipe's tune section; write the best recipe and a report."""
-    from groundup import api
-    from groundup.core.recipe import parse_overrides
-
-    run = api.tune_learning_rate if lr_range else partial(api.tune, workers=workers)
-    typer.echo(json.dumps(run(recipe, parse_overrides(overrides or []), runs=runs), indent=1))
 
 
 @app.command()
@@ -154,61 +131,6 @@ def chat(
 
 def _given(values: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: values[name] for name in names if values[name] is not None}
-
-
-@data_app.command("inspect")
-def data_inspect(
-    recipe: Path,
-    overrides: Overrides = None,
-    examples: Annotated[int, typer.Option(help="Examples to show.", min=0)] = 5,
-) -> None:
-    """Show counts, lengths, duplicates and samples; for chats, every token by whether it is trained on."""
-    from rich.console import Console
-
-    from groundup import api
-    from groundup.core.recipe import parse_overrides
-
-    for renderable in api.inspect_data(recipe, parse_overrides(overrides or []), examples=examples):
-        Console().print(renderable)
-
-
-@runs_app.command("list")
-def runs_list(runs: RunsFolder = Path("runs")) -> None:
-    """List runs with their key results."""
-    from rich.console import Console
-
-    from groundup.core.runs import list_runs, runs_table
-
-    Console().print(runs_table(list_runs(runs)))
-
-
-@runs_app.command("compare")
-def runs_compare(folders: list[Path]) -> None:
-    """Show where the recipes of runs differ, and what came of it."""
-    from rich.console import Console
-
-    from groundup.core.runs import compare_runs, comparison_table
-
-    Console().print(comparison_table(compare_runs(folders)))
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of recipes, for your editor."""
-    from groundup.core.recipe_schema import recipe_schema
-
-    typer.echo(json.dumps(recipe_schema(), indent=1))
-
-
-@app.command()
-def env() -> None:
-    """Print the machine, the versions, and how fast it multiplies."""
-    from groundup.core import devices
-
-    facts = devices.describe_machine()
-    device = "cuda" if facts["gpu"] else "cpu"
-    rates = {p: round(devices.matmul_flops_per_s(device, p) / 1e9) for p in ("fp32", "bf16")}
-    typer.echo(json.dumps({**facts, "matmul_gflops_per_s": rates}, indent=1))
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def _private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give every test its own cache of prepared data, one thread, and the random state it found."""
+def _private_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give every test its own working folder (for ``runs/``) and cache, one thread, and the random state it found."""
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(1)

@@ -46,7 +46,7 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (2, PLUGIN_FOLDERS),
     (3, ("core", "planning", "checks", "explain", "export")),
     (4, ("api",)),
-    (5, ("cli", "__main__", "conversation", "serve", "templates", "")),
+    (5, ("cli", "cli_tools", "__main__", "conversation", "serve", "templates", "")),
 )
 # A chat is encoded with the template that travels with the tokenizer, and text is decoded while it streams.
 # Labels belong to the task, and travel with what reads the inputs.
