@@ -80,7 +80,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Non
             "recipe.init.revision: has no effect: BASE is a folder, and only the hub has revisions. Remove it.",
         ),
         (
-            {"pretrained": "./bace"},
+            {"pretrained": "./nowhere"},
             "recipe.init.pretrained: there is no folder ./nowhere; and it is no name of the hub either. Give a folder, or",
         ),
         ({"pretrained": "BASE/../bace"}, "/base'? and it is no name of the hub either"),
