@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def test_every_value_is_within_half_a_step(kind: Any, double: bool, shape: tuple
         return
     blocks = F.pad(before.view(-1), (0, -before.numel() % 64)).view(-1, 64)
     largest = blocks.abs().amax(1, keepdim=True)
-    widest = max(high - low for low, high in zip(NF4, NF4[1:], strict=False)) / 2
+    widest = max(high - low for low, high in itertools.pairwise(NF4)) / 2
     slack = (largest.max() - largest.min()) / 510 if double else 0.0
     errors = F.pad((after - before).view(-1), (0, -before.numel() % 64)).view(-1, 64).abs()
     assert (errors <= largest * widest * 1.001 + slack + 1e-7).all()
@@ -78,9 +79,9 @@ def test_as_the_linear_layer_of_the_dequantised_weight(kind: Any, double: bool, 
     layer = QuantizedLinear(QuantizedWeight(weight((33, 40)), kind, double=double), bias)
     kept: list[torch.Tensor] = []
     x = torch.randn(2, 3, 40, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            out = layer(x)
+    watching = torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t)
+    with watching, torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        out = layer(x)
     assert out.dtype == dtype
     assert all(t.nbytes < 33 * 40 * 4 // 2 for t in kept)  # nothing as large as the weight is kept in between
     (found,) = torch.autograd.grad(out.float().sin().sum(), x)
