@@ -25,6 +25,7 @@ from groundup.core.storage import sha256_of
 __all__ = ["base_facts", "pretrained_parts", "pretrained_weights", "read_pretrained", "weights_sha256"]
 
 log = logging.getLogger("groundup")
+_PART = 64 * 2**20  # bytes of weights that are read at a time
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -64,7 +65,7 @@ def pretrained_weights(run: Run) -> dict[str, Tensor]:
 
 
 def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
-    """Yield the same weights a layer at a time, so that never more than the largest part of them is held.
+    """Yield the same weights a few layers at a time: as many as make 64 MB, or a single larger one.
 
     Raises:
         RunError: If the folder holds other weights than when the run was begun.
@@ -73,14 +74,29 @@ def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
     base, config = _base_of(run), cast(Any, run.recipe.model)
     with _named(base):
         headers = _checked_headers(base, config)
-    parts: dict[str, set[str]] = {}
-    for name in headers:
-        number = re.search(r"\.(\d+)\.", name)
-        parts.setdefault(number[1] if number else "", set()).add(name)
-    for names in parts.values():  # every name is given, those of the other parts without content
+    for names in _parts(headers):  # every name is given, those of the other parts without content
         with _named(base):
             found = config.weights_from_huggingface(headers | _read(base.folder, only=names))
         yield {name: tensor for name, tensor in found.items() if not tensor.is_meta}
+
+
+def _parts(headers: dict[str, Tensor]) -> list[set[str]]:
+    """Return the names of tensors in groups; those of a layer, which has one number, stay together."""
+    layers: dict[str, set[str]] = {}
+    for name in headers:
+        number = re.search(r"\.(\d+)\.", name)
+        layers.setdefault(number[1] if number else "", set()).add(name)
+    groups: list[set[str]] = []
+    room = 0
+    for names in layers.values():
+        size = sum(headers[name].nbytes for name in names)
+        if groups and size <= room:
+            groups[-1] |= names
+        else:
+            groups.append(set(names))
+            room = _PART
+        room -= size
+    return groups
 
 
 def _base_of(run: Run) -> Pretrained:

@@ -24,8 +24,8 @@ __all__ = ["announce", "memory_of", "pretrained_model", "quantise_layers", "quan
 def pretrained_model(run: Run) -> nn.Module:
     """Return a run's model with the pretrained weights it starts from, those of its blocks' linear layers quantised.
 
-    The model is built without content and filled one of its layers after the other: never is more than one layer in
-    float32, beside what stays so.
+    The model is built without content and filled a few of its layers after the other: never are more of them in
+    floats, beside what stays so.
 
     Raises:
         RunError: If the folder holds other weights than when the run was begun.
