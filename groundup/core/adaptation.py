@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,15 @@ from groundup.core.base_weights import pretrained_weights, weights_sha256
 from groundup.core.checkpoint import Checkpoint
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.interfaces import ModelConfig
+from groundup.core.quantised_base import weights_as_quantised
 from groundup.core.run import Run
 from groundup.core.seeding import reseed
-from groundup.nn.adapters import LOW_RANK, adapted, attach, detach, merge, merged_tensors
+from groundup.nn.adapters import LOW_RANK, adapted, attach, dequantise_layers, detach, merge, merged_tensors
+from groundup.nn.quantized import quantised_shapes
 
 __all__ = ["HEADS", "Frozen", "adapt", "base_reference", "starting_run", "use_adapter", "weights_of"]
 
+log = logging.getLogger("groundup")
 HEADS = ("head.", "head_")  # how the names of what reads a model's features begin
 
 
@@ -33,7 +37,8 @@ class Frozen:
 
     Attributes:
         names: Their names.
-        reference: The base run's folder, or the name of the pretrained weights; the step; the SHA-256 of its weights.
+        reference: The base run's folder, or the name of the pretrained weights; the step; the SHA-256 of its weights;
+            how they were quantised, if they were.
     """
 
     names: frozenset[str] = frozenset()
@@ -67,6 +72,10 @@ def _check_same_base(checkpoint: Checkpoint, reference: Mapping[str, Any], where
         problem = f"is an adapter for other weights than {reference['run']} holds at step {reference['step']}"
         remedy = "Restore that run as it was, or train the adapter again under another name"
         raise CheckpointError(where, f"{problem} (SHA-256 {was}... then, {now}... now)", remedy)
+    then, here = (each.get("quantised") or "fp32" for each in (there, reference))
+    if then != here:
+        problem = f"was trained beside a base in {then}, and the run's recipe.yaml says {here}"
+        raise CheckpointError(where, problem, "Restore adapter.base in it")
 
 
 def starting_run(run: Run) -> tuple[Run, int]:
@@ -77,16 +86,24 @@ def starting_run(run: Run) -> tuple[Run, int]:
 
 
 def base_reference(run: Run) -> dict[str, Any]:
-    """Return what a run starts from, as its checkpoints name it: folder or name, step, SHA-256 of the weights."""
+    """Return what a run starts from, as its checkpoints name it: folder or name, step, SHA-256 of the weights.
+
+    The weights are those before any quantisation; ``quantised`` says how it was done, where it was.
+    """
+    kept = run.recipe.adapter.quantised if run.recipe.adapter is not None else ""
+    more = {"quantised": kept} if kept else {}
     if run.recipe.init.pretrained is not None:
         recorded = run.read_json("environment.json") or {}
-        return {"run": run.recipe.init.pretrained, "step": 0, "sha256": recorded.get("base_weights_sha256")}
+        return {"run": run.recipe.init.pretrained, "step": 0, "sha256": recorded.get("base_weights_sha256"), **more}
     start, step = starting_run(run)
-    return {"run": str(start.folder), "step": step, "sha256": weights_sha256(start, step)}
+    return {"run": str(start.folder), "step": step, "sha256": weights_sha256(start, step), **more}
 
 
 def weights_of(run: Run, step: int) -> dict[str, Tensor]:
     """Return all weights of a run's checkpoint; an adapter comes merged into the weights of its base.
+
+    If it was trained beside a quantised base, these are what the few bits stand for, and the sum is in float32: the
+    same model as was trained.
 
     Raises:
         CheckpointError: If it is damaged, or an adapter for another base.
@@ -99,6 +116,8 @@ def weights_of(run: Run, step: int) -> dict[str, Tensor]:
     below = {name: value for name, value in below.items() if not name.startswith("task_weights.")}
     if any(name.startswith(HEADS) and name.rpartition(".")[2] not in LOW_RANK for name in checkpoint.model):
         below = {name: value for name, value in below.items() if not name.startswith(HEADS)}
+    if run.recipe.adapter.quantised:
+        below = weights_as_quantised(below, cast(ModelConfig, run.recipe.model), run.recipe.adapter)
     return merged_tensors({**below, **checkpoint.model}, run.recipe.adapter)
 
 
@@ -132,8 +151,10 @@ def _go_on_from(model: nn.Module, run: Run, frozen: frozenset[str], sha256: str)
     assert settings is not None
     assert settings.path is not None
     plain = {name: value for name, value in model.state_dict().items() if name in frozen}
+    plain |= {f"{name}.weight": torch.empty(shape, device="meta") for name, shape in quantised_shapes(model).items()}
     found = read_adapter_folder(Path(settings.path), cast(ModelConfig, run.recipe.model), plain, settings)
     found.check_base(sha256)
+    _note(found, settings.quantised)
     kinds: dict[str, tuple[str, str]] = {"name": (settings.name, found.settings.name)}
     own = {name: module.lora_A.shape[0] for name, module in adapted(model).items()}
     for name in sorted({*own, *found.ranks}):
@@ -144,6 +165,14 @@ def _go_on_from(model: nn.Module, run: Run, frozen: frozenset[str], sha256: str)
             problem = f"gives {here}, and the adapter in {settings.path} has {there}"
             raise RecipeError(f"recipe.adapter.{key}", problem, "Write what that adapter has, or remove path")
     _load(model, found)
+
+
+def _note(found: AdapterTensors, here: str) -> None:
+    if found.quantised != here:
+        then, now = found.quantised or "fp32", here or "fp32"
+        log.warning(
+            "%s was trained beside a base in %s; beside one in %s it works a little less well", found.where, then, now
+        )
 
 
 def _load(model: nn.Module, found: AdapterTensors) -> None:
@@ -161,7 +190,8 @@ def use_adapter(model: nn.Module, config: ModelConfig, folder: Path | None, sha2
     """Let a model predict with the adapter in a folder, in place of one that it has; None takes that away.
 
     Args:
-        model: A model with the base's weights, changed in place.
+        model: A model with the base's weights, changed in place. Quantised layers become plain ones, and an adapter
+            that was trained beside them part of these.
         config: Its settings.
         folder: In PEFT's layout, or a run's that has such a folder ``adapter``.
         sha256: Of the base's weights.
@@ -169,6 +199,7 @@ def use_adapter(model: nn.Module, config: ModelConfig, folder: Path | None, sha2
     Raises:
         CheckpointError: If the folder cannot be read, or its adapter is for another model.
     """
+    dequantise_layers(model)
     detach(model)
     if folder is None:
         return
@@ -177,6 +208,7 @@ def use_adapter(model: nn.Module, config: ModelConfig, folder: Path | None, sha2
     if found.beside:
         problem = f"brings {found.beside[0]} of its own, for what its run was trained to predict"
         raise CheckpointError(found.where, problem, "Open that run instead")
+    _note(found, "")
     training, like = model.training, next(model.parameters())
     attach(model, found.settings)
     model.to(like.device, like.dtype).train(training)

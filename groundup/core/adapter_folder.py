@@ -45,6 +45,7 @@ class AdapterTensors:
         tensors: By our names.
         beside: The names of tensors that are no part of an adapter, such as a new head's.
         base_sha256: Of the base's weights, where it is known.
+        quantised: How the base was quantised when the adapter was trained, where it is known; empty if it was not.
     """
 
     where: str
@@ -52,6 +53,7 @@ class AdapterTensors:
     tensors: dict[str, Tensor]
     beside: tuple[str, ...]
     base_sha256: str | None
+    quantised: str = ""
 
     @property
     def ranks(self) -> dict[str, int]:
@@ -123,7 +125,7 @@ def write_adapter_folder(
         settings: The adapter's.
         own: The adapter's tensors and those of a new head, by our names.
         weights: All weights of the model, the adapter merged.
-        base: ``path`` of the base in Hugging Face's layout, ``sha256`` of its weights.
+        base: ``path`` of the base in Hugging Face's layout, ``sha256`` of its weights; ``quantised``, if it was.
     """
     places, task = _places(config, weights)
     tensors: dict[str, Tensor] = {}
@@ -154,6 +156,7 @@ def write_adapter_folder(
         **{"init_lora_weights": True, "inference_mode": True},
     }
     metadata = {"format": "pt", "base_sha256": str(base["sha256"]), "stacked": json.dumps(stacked)}
+    metadata |= {"base_quantised": str(base["quantised"])} if base.get("quantised") else {}
     folder.mkdir(exist_ok=True)
     storage.write_text(folder / CONFIG, json.dumps(values, indent=1) + "\n")
     storage.write_bytes(folder / WEIGHTS, save(tensors, metadata=metadata))
@@ -231,7 +234,8 @@ def read_adapter_folder(
                 piece["lora_B"] = piece["lora_B"] * ratio
             tensors |= {f"{name}.{key}": value for key, value in piece.items()}
     described = own.model_copy(update={"targets": ranks})
-    return AdapterTensors(str(folder), described, tensors | beside, tuple(beside), metadata.get("base_sha256"))
+    base, kept = metadata.get("base_sha256"), metadata.get("base_quantised", "")
+    return AdapterTensors(str(folder), described, tensors | beside, tuple(beside), base, kept)
 
 
 def _files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:

@@ -40,6 +40,7 @@ from groundup.core.interfaces import (
 )
 from groundup.core.locating import encode_located
 from groundup.core.pretrained import find_pretrained
+from groundup.core.quantised_base import announce, pretrained_model, quantise_layers
 from groundup.core.recipe import Recipe
 from groundup.core.records import Conversation, Example
 from groundup.core.run import Run
@@ -55,6 +56,7 @@ __all__ = [
     "load_weights",
     "make_processor",
     "open_stream",
+    "trained_model",
 ]
 
 
@@ -173,13 +175,44 @@ def assemble(run: Run, device: torch.device) -> Parts:
     """
     recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
+    model, frozen = _starting_model(run, processor)
+    if recipe.init.train_layers is not None:
+        freeze_all_but(model, recipe.init.train_layers)
+    dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32
+    if dtype == torch.float64:  # inputs are float32, whatever the weights are
+        model.register_forward_pre_hook(_widened, with_kwargs=True)
+    return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data), frozen)
+
+
+def trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
+    """Return the model of a checkpoint to predict with, in float32.
+
+    An adapter comes merged into the weights of its base; beside one that is quantised it stays as it was trained.
+
+    Raises:
+        CheckpointError: If it is damaged, or an adapter for another base.
+    """
+    recipe, where = run.recipe, str(run.checkpoints.path(step))
+    if recipe.adapter is not None and recipe.adapter.quantised:
+        model, frozen = _starting_model(run, processor)
+        weights = frozen.completed(run.checkpoints.load(step, with_optimizer=False), model, where).model
+    else:
+        model = cast(Task, recipe.task).wrap(cast(ModelConfig, recipe.model).build(), processor)
+        weights = weights_of(run, step)
+    load_weights(model, weights, where)
+    return model
+
+
+def _starting_model(run: Run, processor: Processor) -> tuple[nn.Module, Frozen]:
+    recipe = run.recipe
     begins = run.checkpoints.newest_intact() is None
+    quantised = recipe.adapter is not None and recipe.adapter.quantised != ""
     needed = recipe.init.pretrained is not None and (begins or recipe.adapter is not None)
-    pretrained = pretrained_weights(run) if needed else {}
-    if pretrained and begins:
+    pretrained = pretrained_weights(run) if needed and not quantised else {}
+    if needed and begins:
         run.event(0, f"{run.folder}: starts from the pretrained weights {recipe.init.pretrained}")
     reseed(recipe.seed, "initialise")
-    model = cast(ModelConfig, recipe.model).build()
+    model = pretrained_model(run) if needed and quantised else cast(ModelConfig, recipe.model).build()
     new_head = False
     if recipe.init.run is not None:
         base, step = starting_run(run)
@@ -187,16 +220,15 @@ def assemble(run: Run, device: torch.device) -> Parts:
         weights = {name: value for name, value in weights.items() if not name.startswith("task_weights.")}
         new_head = _new_head(base, processor)
         load_weights(model, weights, str(base.folder), new_head=new_head)
+        if recipe.adapter is not None and quantised:
+            quantise_layers(model, recipe.adapter, str(base.folder))
     if pretrained:
         load_weights(model, pretrained, str(recipe.init.pretrained))
     model = cast(Task, recipe.task).wrap(model, processor)
     frozen = adapt(model, run, new_head=new_head)
-    if recipe.init.train_layers is not None:
-        freeze_all_but(model, recipe.init.train_layers)
-    dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32
-    if dtype == torch.float64:  # inputs are float32, whatever the weights are
-        model.register_forward_pre_hook(_widened, with_kwargs=True)
-    return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data), frozen)
+    if quantised and begins:
+        announce(run, model)
+    return model, frozen
 
 
 def _widened(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

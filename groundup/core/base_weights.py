@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -19,9 +22,10 @@ from groundup.core.recipe import Recipe
 from groundup.core.run import Run
 from groundup.core.storage import sha256_of
 
-__all__ = ["base_facts", "pretrained_weights", "read_pretrained", "weights_sha256"]
+__all__ = ["base_facts", "pretrained_parts", "pretrained_weights", "read_pretrained", "weights_sha256"]
 
 log = logging.getLogger("groundup")
+_PART = 64 * 2**20  # bytes of weights that are read at a time
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -57,6 +61,46 @@ def pretrained_weights(run: Run) -> dict[str, Tensor]:
         RunError: If the folder holds other weights than when the run was begun.
         CheckpointError: If the files are damaged, or are not this model's.
     """
+    return read_pretrained(_base_of(run), cast(Any, run.recipe.model))
+
+
+def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
+    """Yield the same weights a few layers at a time: as many as make 64 MB, or a single larger one.
+
+    Raises:
+        RunError: If the folder holds other weights than when the run was begun.
+        CheckpointError: If the files are damaged, or are not this model's.
+    """
+    base, config = _base_of(run), cast(Any, run.recipe.model)
+    with _named(base):
+        headers = _checked_headers(base, config)
+    for names in _parts(headers):  # every name is given, those of the other parts without content
+        with _named(base):
+            found = config.weights_from_huggingface(headers | _read(base.folder, only=names))
+        yield {name: tensor for name, tensor in found.items() if not tensor.is_meta}
+
+
+def _parts(headers: dict[str, Tensor]) -> list[set[str]]:
+    """Return the names of tensors in groups; those of a layer, which has one number, stay together."""
+    layers: dict[str, set[str]] = {}
+    for name in headers:
+        number = re.search(r"\.(\d+)\.", name)
+        layers.setdefault(number[1] if number else "", set()).add(name)
+    groups: list[set[str]] = []
+    room = 0
+    for names in layers.values():
+        size = sum(headers[name].nbytes for name in names)
+        if groups and size <= room:
+            groups[-1] |= names
+        else:
+            groups.append(set(names))
+            room = _PART
+        room -= size
+    return groups
+
+
+def _base_of(run: Run) -> Pretrained:
+    """Return the folder that a run starts from, once it is known to hold what it held then."""
     init = run.recipe.init
     assert init.pretrained is not None
     recorded = run.read_json("environment.json") or {}
@@ -66,7 +110,7 @@ def pretrained_weights(run: Run) -> dict[str, Tensor]:
     if before is not None and _together(_checksums(base.folder)) != before:
         problem = f"was begun with other weights than {init.pretrained} holds now"
         raise RunError(str(run.folder), problem, "Restore them, or choose another name=...")
-    return read_pretrained(base, cast(Any, run.recipe.model))
+    return base
 
 
 def read_pretrained(base: Pretrained, config: Any) -> dict[str, Tensor]:
@@ -77,38 +121,58 @@ def read_pretrained(base: Pretrained, config: Any) -> dict[str, Tensor]:
     Raises:
         CheckpointError: If a file is damaged, or a tensor is missing, left over, of another shape or no float.
     """
-    try:
-        headers = _read(base.folder, shapes_only=True)
-        if int(getattr(config, "layers", 0)) > len(headers):
-            problem = f"config.json says {config.layers} layers, and the files hold {len(headers)} tensors"
-            raise CheckpointError(str(base.folder), problem, "Check that config.json belongs to these weights")
-        for name, tensor in config.weights_from_huggingface(headers).items():
-            if tensor.dtype not in _DTYPES:
-                found = f"{str(tensor.dtype).removeprefix('torch.')}; allowed: float64, float32, float16, bfloat16"
-                raise CheckpointError(str(base.folder), f"the tensor for {name} is {found}", "Use another model")
+    with _named(base):
+        _checked_headers(base, config)
         weights: dict[str, Tensor] = config.weights_from_huggingface(_read(base.folder))
+    return weights
+
+
+def _checked_headers(base: Pretrained, config: Any) -> dict[str, Tensor]:
+    """Return tensors without content in place of a folder's, once they are known to be such a model's."""
+    headers = _read(base.folder, shapes_only=True)
+    if int(getattr(config, "layers", 0)) > len(headers):
+        problem = f"config.json says {config.layers} layers, and the files hold {len(headers)} tensors"
+        raise CheckpointError(str(base.folder), problem, "Check that config.json belongs to these weights")
+    for name, tensor in config.weights_from_huggingface(headers).items():
+        if tensor.dtype not in _DTYPES:
+            found = f"{str(tensor.dtype).removeprefix('torch.')}; allowed: float64, float32, float16, bfloat16"
+            raise CheckpointError(str(base.folder), f"the tensor for {name} is {found}", "Use another model")
+    return headers
+
+
+@contextlib.contextmanager
+def _named(base: Pretrained) -> Iterator[None]:
+    """Say of errors which folder they are about."""
+    try:
+        yield
     except CheckpointError as error:
         where = str(base.folder) if error.where == "weights" else error.where
         raise CheckpointError(where, error.problem, error.remedy) from error
     except (OverflowError, RuntimeError, TypeError) as error:
         problem = f"config.json says sizes that no model has: {str(error).splitlines()[0]}"
         raise CheckpointError(str(base.folder), problem, "Fetch the model again") from error
-    return weights
 
 
-def _read(folder: Path, *, shapes_only: bool = False) -> dict[str, Tensor]:
-    """Return all tensors of a folder, or tensors without content in their place, of the same dtypes and shapes."""
+def _read(folder: Path, *, shapes_only: bool = False, only: set[str] | None = None) -> dict[str, Tensor]:
+    """Return all tensors of a folder, or tensors without content in their place, of the same dtypes and shapes.
+
+    With ``only`` those of these names alone.
+    """
     found: dict[str, Tensor] = {}
     for name, listed in weight_files(folder).items():
         path = folder / name
         try:
             with safe_open(path, "pt") as file:
                 names = file.keys()
-                here = {key: _shape_of(file, key) if shapes_only else file.get_tensor(key) for key in names}
+                here = {
+                    key: _shape_of(file, key) if shapes_only else file.get_tensor(key)
+                    for key in names
+                    if only is None or key in only
+                }
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             problem = f"is damaged, or no safetensors file: {str(error).splitlines()[0]}"
             raise CheckpointError(str(path), problem, "Fetch it again") from error
-        odd = sorted(set(listed) ^ set(here)) if listed is not None else []
+        odd = sorted(set(listed) ^ set(here)) if listed is not None and only is None else []
         if odd:
             side = "is in it and not" if odd[0] in here else "is not in it but"
             raise CheckpointError(str(path), f"tensor {odd[0]} {side} in {INDEX}", "Fetch the model again")

@@ -80,7 +80,7 @@ def _write_adapter(run: Run, step: int, weights: dict[str, Tensor]) -> None:
         return
     config, own = cast(ModelConfig, run.recipe.model), run.checkpoints.load(step, with_optimizer=False).model
     reference, pretrained = base_reference(run), run.recipe.init.pretrained
-    base = {"path": pretrained or str(Path(reference["run"]) / "model"), "sha256": str(reference["sha256"])}
+    base = {**reference, "path": pretrained or str(Path(reference["run"]) / "model")}
     write_adapter_folder(run.folder / "adapter", run.storage, config, run.recipe.adapter, own, weights, base)
 
 
@@ -99,6 +99,10 @@ def write_model_card(run: Run) -> None:
     base = _start(run, facts)
     if recipe.adapter is not None:
         base += f", with an adapter ({recipe.adapter.name}) that is merged here and stands alone in `../adapter`"
+    if recipe.adapter is not None and recipe.adapter.quantised:
+        base += (
+            f" (trained beside the base in {recipe.adapter.quantised}; merged, in float32, into what that stands for)"
+        )
     task = cast(Task, recipe.task).registered_name
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",

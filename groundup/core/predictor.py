@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from groundup.core import devices
-from groundup.core.adaptation import use_adapter, weights_of
-from groundup.core.assembly import cache_folder, load_processor, load_weights
+from groundup.core.adaptation import use_adapter
+from groundup.core.assembly import cache_folder, load_processor, trained_model
 from groundup.core.base_weights import weights_sha256
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Split, Task
@@ -39,7 +39,7 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path, checkpoint: str = "best", adapter: Path | None = None) -> Predictor:
-        """Open a run. An adapter that it trained comes merged into the weights of its base.
+        """Open a run. An adapter that it trained comes merged into the weights of its base, unless those are quantised.
 
         Args:
             folder: The run's folder.
@@ -57,8 +57,7 @@ class Predictor:
             machine = machine.model_copy(update={"device": "cpu"})
         device = devices.prepare(machine)
         task, processor = cast(Task, run.recipe.task), load_processor(folder / "processor")
-        model = task.wrap(cast(ModelConfig, run.recipe.model).build(), processor)
-        load_weights(model, weights_of(run, step), str(run.checkpoints.path(step)))
+        model = trained_model(run, step, processor)
         predictor = cls(run, model.to(device).eval(), processor, task, step)
         if adapter is not None:
             predictor.use(adapter)

@@ -108,7 +108,8 @@ class Adapter(Settings):
 
     Source:
         LoRA: Hu et al., 2021 (arXiv:2106.09685). DoRA: Liu et al., 2024 (arXiv:2402.09353). rsLoRA: Kalajdzievski, 2023
-        (arXiv:2312.03732). LoRA+: Hayou et al., 2024 (arXiv:2402.12354).
+        (arXiv:2312.03732). LoRA+: Hayou et al., 2024 (arXiv:2402.12354). QLoRA: Dettmers et al., 2023
+        (arXiv:2305.14314).
     """
 
     name: Literal["lora", "dora"] = setting("lora", "LoRA; or DoRA, which learns each row's length apart")
@@ -118,6 +119,12 @@ class Adapter(Settings):
     dropout: float = setting(0.0, "Share of an adapter's inputs dropped in training", ge=0, lt=1)
     targets: Patterns | Ranks | None = setting(
         None, "Linear layers: names, or their ends, with * for anything; or a rank for each; null: all of the blocks"
+    )
+    base: Literal["fp32", "int8", "nf4"] = setting(
+        "fp32", "How the linear layers of the blocks keep their frozen weights; nf4 is QLoRA's 4 bits"
+    )
+    double_quantisation: bool = setting(
+        True, "Keep nf4's own constants in 8 bits: 4.13 instead of 4.5 bits a weight", applies_when={"base": ("nf4",)}
     )
     lora_plus_ratio: float = setting(1.0, "Learning rate of B over that of A (LoRA+ suggests 16)", gt=0)
     path: str | None = setting(None, "A folder with an adapter in PEFT's layout to go on from; null starts anew")
@@ -131,6 +138,13 @@ class Adapter(Settings):
     def scale(self, rank: int) -> float:
         """Return what the change of a layer is multiplied with."""
         return self.alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+    @property
+    def quantised(self) -> str:
+        """How the base is kept, in words; empty if in float32."""
+        if self.base == "nf4" and self.double_quantisation:
+            return "nf4, doubly quantised"
+        return "" if self.base == "fp32" else self.base
 
     def patterns(self) -> list[tuple[str, int]]:
         """Return the patterns of names with their ranks, in order."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from groundup.core.errors import RecipeError
 from groundup.core.recipe_sections import Adapter
+from groundup.nn.quantized import QuantizedLinear, QuantizedWeight
 
 __all__ = [
     "LOW_RANK",
@@ -23,6 +24,7 @@ __all__ = [
     "adapted",
     "adapted_names",
     "attach",
+    "dequantise_layers",
     "detach",
     "merge",
     "merged_tensors",
@@ -45,6 +47,9 @@ class AdaptedLinear(nn.Module):
     The tensors of the linear layer keep their names, and ``weight`` is the weight as changed: code that reads a layer's
     weight rather than calling it sees the adapter as well (without its dropout).
 
+    Beside a layer whose weight is quantised, W is what the few bits stand for. Merging turns it into float32 and adds
+    the change there: the sum is not quantised again, which would lose much of it.
+
     Args:
         linear: The layer; its parameters are shared, not copied. Freezing them is up to the caller.
         rank: R, from 1 to the smaller of I and O.
@@ -59,32 +64,37 @@ class AdaptedLinear(nn.Module):
 
     bias: nn.Parameter | None
     magnitude: nn.Parameter | None
+    stored: QuantizedWeight | None
 
-    def __init__(self, linear: nn.Linear, rank: int, settings: Adapter) -> None:
+    def __init__(self, linear: nn.Linear | QuantizedLinear, rank: int, settings: Adapter) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight
+        self.stored = linear.stored if isinstance(linear, QuantizedLinear) else None
         # Past ``weight`` below, which is the weight as changed.
-        self._parameters["weight"] = cast(nn.Parameter, linear.weight)
+        self._parameters["weight"] = None if self.stored is not None else cast(nn.Parameter, weight)
         self.register_parameter("bias", linear.bias)
         self.scale, self.dropout = settings.scale(rank), settings.dropout
-        self.lora_A = nn.Parameter(linear.weight.new_empty(rank, linear.in_features))
-        self.lora_B = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
+        self.lora_A = nn.Parameter(weight.new_empty(rank, linear.in_features))
+        self.lora_B = nn.Parameter(weight.new_zeros(linear.out_features, rank))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
-        lengths = nn.Parameter(row_norms(linear.weight).detach()) if settings.name == "dora" else None
+        lengths = nn.Parameter(row_norms(weight).detach()) if settings.name == "dora" else None
         self.register_parameter("magnitude", lengths)
         self._unmerged: Tensor | None = None
 
     @property
-    def linear_weight(self) -> nn.Parameter:
-        """The parameter of the linear layer, (O, I): as it was, or with the adapter in it while merged."""
+    def linear_weight(self) -> Tensor:
+        """The weight of the linear layer, (O, I): as it was, or with the adapter in it while merged."""
         parameter = self._parameters["weight"]
-        assert parameter is not None
-        return parameter
+        if parameter is not None:
+            return parameter
+        assert self.stored is not None
+        return self.stored.dequantised()
 
     @property
     def merged(self) -> bool:
         """Whether the adapter is in the linear layer's weight now."""
-        return self._unmerged is not None
+        return self._unmerged is not None or (self.stored is not None and self._parameters["weight"] is not None)
 
     @property
     def weight(self) -> Tensor:
@@ -95,41 +105,58 @@ class AdaptedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., O) from x (..., I)."""
-        weight = self.linear_weight
         if self.merged:
-            return F.linear(x, weight, self.bias)
+            return F.linear(x, self.linear_weight, self.bias)
         low = F.linear(F.linear(F.dropout(x, self.dropout, self.training), self.lora_A), self.lora_B) * self.scale
         if self.magnitude is None:
-            return F.linear(x, weight, self.bias) + low
+            return self._linear(x, self.bias) + low
         with torch.autocast(x.device.type, enabled=False), torch.no_grad():
-            lengths = row_norms(weight + self.scale * (self.lora_B @ self.lora_A))
+            lengths = row_norms(self.linear_weight + self.scale * (self.lora_B @ self.lora_A))
         gain = (self.magnitude / lengths).to(low.dtype)
-        out = (F.linear(x, weight) + low) * gain
+        out = (self._linear(x, None) + low) * gain
         return out if self.bias is None else out + self.bias.to(out.dtype)
+
+    def _linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return what the layer computes without the adapter, with the given bias."""
+        if self.stored is None:
+            return F.linear(x, self.linear_weight, bias)
+        out: Tensor = self.stored(x)
+        return out if bias is None else out + bias.to(out.dtype)
 
     @torch.no_grad()
     def merge(self) -> None:
         """Put the adapter into the weight, so that the layer costs what it did without one. A copy of W is kept."""
-        if not self.merged:
-            changed = self.weight
+        if self.merged:
+            return
+        changed = self.weight
+        if self.stored is not None:
+            self._parameters["weight"] = nn.Parameter(changed, requires_grad=False)
+        else:
             self._unmerged = self.linear_weight.detach().clone()
             self.linear_weight.copy_(changed)
 
     @torch.no_grad()
     def unmerge(self) -> None:
         """Put back the weight as it was, to the last bit."""
-        if self._unmerged is not None:
+        if self.stored is not None:
+            self._parameters["weight"] = None
+        elif self._unmerged is not None:
             self.linear_weight.copy_(self._unmerged)
             self._unmerged = None
 
-    def restored(self) -> nn.Linear:
+    def restored(self) -> nn.Linear | QuantizedLinear:
         """Return the linear layer as it was without the adapter, sharing the weight."""
         self.unmerge()
-        linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
-        linear.weight = self.linear_weight
-        linear.register_parameter("bias", self.bias)
-        linear.train(self.training)
-        return linear
+        if self.stored is not None:
+            return QuantizedLinear(self.stored, self.bias).train(self.training)
+        return _linear(self.linear_weight, self.bias).train(self.training)
+
+
+def _linear(weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False)
+    linear.register_parameter("bias", bias)
+    return linear
 
 
 def row_norms(weight: Tensor) -> Tensor:
@@ -162,7 +189,8 @@ def attach(model: nn.Module, settings: Adapter, spared: Callable[[str], bool] = 
     Raises:
         RecipeError: If a pattern names no layer, or a rank is larger than its layer.
     """
-    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and not spared(n)}
+    found = ((n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | QuantizedLinear))
+    linears = {name: module for name, module in found if not spared(name)}
     for name, rank in _ranks(linears, settings).items():
         linear = linears[name]
         most = min(linear.in_features, linear.out_features)
@@ -173,7 +201,7 @@ def attach(model: nn.Module, settings: Adapter, spared: Callable[[str], bool] = 
         _replace(model, name, AdaptedLinear(linear, rank, settings).train(linear.training))
 
 
-def _ranks(linears: Mapping[str, nn.Linear], settings: Adapter) -> dict[str, int]:
+def _ranks(linears: Mapping[str, nn.Module], settings: Adapter) -> dict[str, int]:
     """Return each target's rank; where several patterns fit a layer, the first decides."""
     ranks: dict[str, int] = {}
     for pattern, rank in settings.patterns():
@@ -191,7 +219,7 @@ def _fits(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
 
 
-def _kinds(names: Mapping[str, nn.Linear]) -> list[str]:
+def _kinds(names: Mapping[str, nn.Module]) -> list[str]:
     """Return names with ``*`` for numbers, each once."""
     return sorted({".".join("*" if part.isdigit() else part for part in name.split(".")) for name in names})
 
@@ -217,6 +245,14 @@ def unmerge(model: nn.Module) -> None:
     """Put the weights back as they were before ``merge``, to the last bit."""
     for module in adapted(model).values():
         module.unmerge()
+
+
+@torch.no_grad()
+def dequantise_layers(model: nn.Module) -> None:
+    """Make every layer whose weight is quantised a plain one in float32, with its adapter merged for good."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, QuantizedLinear) or (isinstance(module, AdaptedLinear) and module.stored is not None):
+            _replace(model, name, _linear(module.weight, module.bias).train(module.training))
 
 
 def adapted_names(tensors: Mapping[str, Tensor]) -> Iterator[str]:

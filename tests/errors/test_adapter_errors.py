@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import groundup
+from groundup.core.adaptation import Frozen, base_reference
 from groundup.core.adapter_folder import read_adapter_folder
 from groundup.core.errors import CheckpointError, RecipeError, RunError
+from groundup.core.quantised_base import quantise_layers
 from groundup.core.recipe import load_recipe
 from groundup.core.recipe_sections import Adapter
 from groundup.core.settings import validate
@@ -54,6 +56,11 @@ def test_layers_chosen_twice(recipe: dict[str, Any], tmp_path: Path, init: dict[
         ({"rang": 4}, r"recipe.adapter.rang: unknown key; did you mean 'rank'\?"),
         ({"name": "ia3"}, r"recipe.adapter.name: got \"ia3\"; allowed: 'lora' or 'dora'"),
         ({"rank": 4, "targets": {"query": 2}}, "rank has no effect where targets gives each its own. Remove rank"),
+        ({"base": "int4"}, r"recipe.adapter.base: got \"int4\"; allowed: 'fp32', 'int8' or 'nf4'"),
+        (
+            {"base": "int8", "double_quantisation": False},
+            r'double_quantisation has no effect with base: "int8"; it applies when base is "nf4"\. Remove',
+        ),
         ({"targets": []}, "recipe.adapter.targets"),
         ({"targets": {"query": 0}}, "recipe.adapter.targets"),
     ],
@@ -82,6 +89,39 @@ def test_a_rank_larger_than_its_layer() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ the base
+def test_bases_that_cannot_be_quantised() -> None:
+    settings = Adapter(base="nf4")
+    with pytest.raises(
+        RecipeError, match=r"adapter\.base: has no effect: Conv2d has no linear layer in blocks.*Remove"
+    ):
+        quantise_layers(torch.nn.Conv2d(1, 1, 1), settings, "base")
+    model = gpt()
+    model.get_parameter("blocks.1.mlp.up.weight").data[1, 2] = float("inf")
+    expected = (
+        r"base, tensor blocks\.1\.mlp\.up\.weight: holds numbers that are not finite, .*or set adapter.base: fp32"
+    )
+    with pytest.raises(CheckpointError, match=expected):
+        quantise_layers(model, settings, "base")
+
+
+def test_a_base_quantised_otherwise_than_in_training(recipe: dict[str, Any], tmp_path: Path) -> None:
+    short = {**recipe, "budget": {"batch_size": 4, "steps": 1}}
+    groundup.train(short, runs=tmp_path)
+    trainer = groundup.trainer(tuning(short, tmp_path, rank=2, base="nf4"), runs=tmp_path)
+    checkpoint, settings = trainer.state_dict(), trainer.recipe.adapter
+    trainer.close()
+    assert settings is not None
+    for kept, words in ((settings.model_copy(update={"base": "int8"}), "int8"), (Adapter(rank=2), "fp32")):
+        run = trainer.run
+        run = type(run)(run.folder, run.recipe.model_copy(update={"adapter": kept}), run.storage)
+        frozen = Frozen(frozenset(), base_reference(run))
+        expected = (
+            rf"was trained beside a base in nf4, doubly quantised, and the run's recipe.yaml says {words}\. Restore"
+        )
+        with pytest.raises(CheckpointError, match=expected):
+            frozen.completed(checkpoint, trainer.model, "here")
+
+
 def test_an_adapter_for_another_base(recipe: dict[str, Any], tmp_path: Path) -> None:
     groundup.train(recipe, runs=tmp_path)
     tuned = tuning(recipe, tmp_path, rank=2)

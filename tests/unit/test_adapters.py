@@ -24,7 +24,7 @@ from groundup.nn.adapters import AdaptedLinear, adapted, attach, detach, merge, 
 TRAINED = ("lora_A", "lora_B", "magnitude")
 OTHER: dict[str, Any] = {
     **{"name": "dora", "rank": 3, "alpha": 5.0, "rank_stabilised": True, "dropout": 0.3, "lora_plus_ratio": 4.0},
-    **{"targets": {"query": 2}, "path": None},
+    **{"targets": {"query": 2}, "path": None, "base": "int8", "double_quantisation": False},
 }
 
 
@@ -247,6 +247,8 @@ def test_every_setting_has_an_effect(recipe: dict[str, Any], tmp_path: Path, fie
     assert set(OTHER) == set(Adapter.model_fields)
     plain = tuning(recipe, tmp_path, rank=4)
     changed = {**plain, "adapter": {**plain["adapter"], field: OTHER[field]}}
+    if field == "double_quantisation":
+        plain["adapter"]["base"] = changed["adapter"]["base"] = "nf4"
     if field == "targets":
         del changed["adapter"]["rank"]
     found = []

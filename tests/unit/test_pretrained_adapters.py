@@ -13,7 +13,11 @@ from pretrained_folders import transformers, write_model, write_tokenizer
 from safetensors.torch import load_file, save_file
 
 import groundup
+from groundup.core.base_weights import pretrained_weights
 from groundup.core.errors import GroundupError, RunError
+from groundup.core.quantised_base import quantise_layers
+from groundup.models.gpt import GPTConfig
+from groundup.nn.quantized import quantised_shapes
 
 
 @pytest.fixture
@@ -44,6 +48,33 @@ def test_from_the_folder_to_the_merged_model(tuning: dict[str, Any], tmp_path: P
     assert f"starting from the pretrained weights `{tmp_path / 'base'}`" in card
     assert "with an adapter (lora) that is merged here" in card
     assert (run.folder / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("base", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
+def test_a_base_quantised_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, base: str) -> None:
+    tuning["adapter"]["base"] = base
+    trainer = groundup.trainer(tuning, runs=tmp_path / "runs")
+    list(islice(trainer.steps(), 1))
+    trainer.save()
+    read = pretrained_weights(trainer.run)
+    whole = GPTConfig(**trainer.recipe.model.model_dump()).build()
+    whole.load_state_dict(read)
+    quantise_layers(whole, trainer.recipe.adapter, "base")
+    own, layers = trainer.model.state_dict(), quantised_shapes(whole)
+    assert len(layers) == 2 * 7
+    assert all(torch.equal(own[name], value) for name, value in whole.state_dict().items())
+    for name in layers:
+        layer = trainer.model.get_submodule(name)
+        assert torch.equal(layer.linear_weight, whole.get_submodule(name).weight)
+        assert (layer.linear_weight - read[f"{name}.weight"]).abs().max() > 0
+    assert not any(value.is_meta for value in [*trainer.model.parameters(), *trainer.model.buffers()])
+    trained = [name for name, value in trainer.model.named_parameters() if value.requires_grad]
+    assert all(name.endswith(("lora_A", "lora_B")) for name in trained)
+    expected = trainer.evaluate(2)
+    trainer.close()
+    again = groundup.trainer(tuning, runs=tmp_path / "runs")
+    assert (again.step, again.evaluate(2)) == (1, expected)
+    again.close()
 
 
 def test_resuming_equals_not_stopping_and_needs_the_folder(tuning: dict[str, Any], tmp_path: Path) -> None:
