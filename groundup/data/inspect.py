@@ -23,6 +23,7 @@ from rich.text import Text
 
 from groundup.core.interfaces import DataSource, Split, Task, TextProcessor
 from groundup.core.records import Conversation, Document, TokenSequence
+from groundup.data.chat_formats import written
 
 __all__ = ["Inspection", "SplitLook", "TokenView", "card_rows", "inspect_source", "inspection_html", "look"]
 
@@ -350,7 +351,7 @@ def _text(example: Any) -> str:
     if isinstance(example, Document):
         return example.text
     if isinstance(example, Conversation):
-        return "\n".join(message.content for message in example.messages)
+        return written(example.messages)
     return str(example)
 
 
