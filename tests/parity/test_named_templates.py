@@ -36,12 +36,16 @@ RENDERED = {
         "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\n Hi [/INST]",
     ),
     "llama3": (
-        "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
         "‹Hello.<|eot_id|>›<|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n‹Ciao<|eot_id|>›",
         "<s><|start_header_id|>system<|end_header_id|>\n\nBe kind.<|eot_id|>",
     ),
-    "mistral": ("<s>[INST]  Hi [/INST]‹ Hello.</s>›[INST] Bye[/INST]‹ Ciao</s>›", "<s>[INST] Be kind.\n\n Hi [/INST]"),
+    "mistral": (
+        "<s>[INST]  Hi [/INST]‹ Hello.</s>›[INST] Bye[/INST]‹ Ciao</s>›",
+        "<s>[INST] Be kind.\n\n Hi [/INST]",
+    ),
     "gemma": (
         "<s><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\n‹Hello.<end_of_turn>›\n"
         "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n‹Ciao<end_of_turn>›\n",
@@ -65,8 +69,8 @@ CALLED = (
     Message("assistant", "3 and 7."),
 )
 CALLED_RENDERED = (
-    "<|im_start|>system\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided"
-    " with function signatures within <tools></tools> XML tags:\n<tools>\n"
+    "<|im_start|>system\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are"
+    " provided with function signatures within <tools></tools> XML tags:\n<tools>\n"
     '{"type": "function", "function": {"name": "add", "description": "é", "parameters": {"type": "object"}}}'
     "\n</tools>\n\nFor each function call, return a json object with function name and arguments within"
     ' <tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n'
