@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,9 @@ from groundup.core.records import Conversation, Document
 from groundup.core.settings import setting, validate
 from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
 
-__all__ = ["Mixture", "Schedule"]
+__all__ = ["PARTS_COLUMNS", "Mixture", "Schedule", "parts_table"]
+
+PARTS_COLUMNS = ("part", "format", "training tokens", "share of the rows", "seen in an epoch")
 
 _LONGEST_CYCLE = 10_000  # rows; shares that need a longer one are rounded to it
 _log = logging.getLogger("groundup")
@@ -61,8 +63,7 @@ class Mixture(DataSource):
     @field_serializer("parts")
     def _plain(self, parts: dict[str, DataSource]) -> dict[str, Any]:
         return {
-            name: {"name": type(part).registered_name, **part.model_dump(mode="json", exclude_unset=True)}
-            for name, part in parts.items()
+            name: {"name": type(part).registered_name, **part.model_dump(mode="json")} for name, part in parts.items()
         }
 
     @model_validator(mode="after")
@@ -97,11 +98,10 @@ class Mixture(DataSource):
         if context.split == "train":
             schedule = Schedule([self.weights[name] for name in opened] if self.weights else sizes)
             epoch = max(-(-size * schedule.cycle // count) for size, count in zip(sizes, schedule.counts, strict=True))
+            said = "%s: %.1f %% of the rows; its %d rows are seen %.2f times an epoch"
             for name, size, count in zip(opened, sizes, schedule.counts, strict=True):
                 share = count / schedule.cycle
-                _log.info(
-                    "%s: %.1f %% of the rows; its %d rows are seen %.2f times an epoch", name, 100 * share, size, epoch * share / size
-                )  # fmt: skip
+                _log.info(said, name, 100 * share, size, epoch * share / size)
         else:
             schedule, epoch = None, sum(sizes)
         return SampleStream(_Mixed(list(opened.values()), sizes, schedule, epoch, layout), layout, context.workers)
@@ -179,6 +179,25 @@ class _Mixed(MicroBatches):
         return part, sample - int(self.starts[part])  # beyond the end of the last part: an empty row
 
 
+def parts_table(weights: dict[str, float], tokens: Mapping[str, int], card: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each part: what it is, and about how often it is seen, taking rows to be full.
+
+    Args:
+        weights: The mixture's, or none.
+        tokens: How many training tokens each part has.
+        card: The mixture's data card.
+    """
+    weighed = weights or {name: float(max(tokens[name], 1)) for name in card}
+    total = sum(weighed.values())
+    epoch = max(tokens[name] * total / weight for name, weight in weighed.items())
+    rows = []
+    for name, weight in weighed.items():
+        form = ", ".join(f"{key} ({count:,})" for key, count in card[name].get("formats", {}).items()) or "text"
+        seen = f"{epoch * weight / total / tokens[name]:.2f} times" if tokens[name] else "never"
+        rows.append((name, form, f"{tokens[name]:,}", f"{weight / total:.1%}", seen))
+    return rows
+
+
 def _source(name: str, section: Any) -> DataSource:
     section = {"name": section} if isinstance(section, str) else section
     if not isinstance(section, dict) or "name" not in section:
@@ -194,9 +213,9 @@ def _source(name: str, section: Any) -> DataSource:
 def _batches(name: str, part: DataSource, context: DataContext, number: int) -> MicroBatches:
     """Return a part's rows by their numbers, in an order of its own."""
     seed = seeding.key(context.seed, "part", number)
-    alone = {"batch_size": 1, "micro_batch": 1, "rank": 0, "world": 1, "workers": 0}
     try:
-        stream = part.open(dataclasses.replace(context, seed=seed, **alone))
+        alone = dataclasses.replace(context, seed=seed, batch_size=1, micro_batch=1, rank=0, world=1, workers=0)
+        stream = part.open(alone)
     except DataError as error:
         raise DataError(f"part {name!r}, {error.where}", error.problem, error.remedy) from None
     return cast(SampleStream, stream).batches

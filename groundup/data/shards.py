@@ -110,18 +110,6 @@ class Shards:
         span = slice(base + start, base + stop)
         return tokens[span], None if trained is None else trained[span]
 
-    def whole_answers(self, document: int, longest: int) -> int:
-        """Return how many tokens of a document to keep, at most ``longest``, so that it ends with a whole answer.
-
-        That is up to the end of a run of trained tokens, or 0 where none ends in time.
-        """
-        _, trained = self.read(document, 0, int(self.offsets[document + 1] - self.offsets[document]))
-        if trained is None:
-            return longest
-        ends = np.flatnonzero((trained[1:] != 0) & (np.append(trained[2:], 0) == 0)) + 2  # counted as tokens kept
-        fitting = ends[ends <= longest]
-        return int(fitting[-1]) if len(fitting) else 0
-
     def _map(self, number: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
         file = self.files[number]
         tokens = np.memmap(self.folder / file.tokens_file, dtype=np.dtype(file.dtype).newbyteorder("<"), mode="r")

@@ -20,7 +20,7 @@ from groundup.core import seeding
 from groundup.core.errors import DataError
 from groundup.core.interfaces import Batch, DataContext
 from groundup.data.order import permuted
-from groundup.data.packing import Packing, Plan, pieces_per_row, plan_rows
+from groundup.data.packing import Packing, Plan, pieces_per_row, plan_rows, whole_answers
 from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
 from groundup.data.shards import FORMAT, Shards, prepare_shards
 
@@ -210,7 +210,9 @@ def _kept(
         return lengths, 0, 0
     long = np.flatnonzero(lengths > context.sequence_length + 1)
     for document in long:
-        lengths[document] = shards.whole_answers(int(document), context.sequence_length + 1)
+        _, trained = shards.read(int(document), 0, int(lengths[document]))
+        longest = context.sequence_length + 1
+        lengths[document] = longest if trained is None else whole_answers(trained, longest)
     left_out = int((lengths[long] == 0).sum())
     return lengths, left_out, len(long) - left_out
 

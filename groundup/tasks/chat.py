@@ -37,8 +37,8 @@ class Chat(Task):
 
     template: str | None = setting(
         None,
-        "A chat template by name (chatml, qwen, llama2, llama3, mistral, gemma, phi, groundup, plain; tokenizer: its own)"
-        " or a file with one in Jinja; by default the tokenizer's own, else groundup",
+        "A chat template by name (chatml, qwen, llama2, llama3, mistral, gemma, phi, groundup, plain; tokenizer: its"
+        " own) or a file with one in Jinja; by default the tokenizer's own, else groundup",
     )
     train_on: Literal["all", "last"] = setting("all", "Learn all answers of a conversation, or only the last one")
     system_prompt: Literal["keep", "add", "replace"] = setting(
@@ -131,8 +131,8 @@ class Chat(Task):
         """Return the assistant's answer.
 
         Args:
-            inputs: A question, or a conversation: messages, ``{"role": ..., "content": ...}``, or a ``Conversation`` with
-                its tools; or a list of questions, which gives a list of answers.
+            inputs: A question, or a conversation: messages, ``{"role": ..., "content": ...}``, or a ``Conversation``
+                with its tools; or a list of questions, which gives a list of answers.
             **options: ``DecodingOptions``.
         """
         template = self.chat_template(processor)
