@@ -182,7 +182,7 @@ def look(
     sequence_length: int | None = None,
 ) -> Inspection:
     """Return what there is to see in a source: every example is counted, the first 20,000 of a split are tokenized."""
-    special, mixed = processor.token_bytes() == 0, isinstance(source, Mixture)
+    special, mixture = processor.token_bytes() == 0, source if isinstance(source, Mixture) else None
     splits = []
     for split in SPLITS:
         seen = SplitLook(split)
@@ -193,7 +193,7 @@ def look(
                 sequences = cast(list[TokenSequence], task.encode(batch, processor))
                 seen.tokenized += len(batch)
                 for example, sequence in zip(batch, sequences, strict=True):
-                    if mixed:
+                    if mixture is not None:
                         seen.parts[example.name.split("/")[0]] += len(sequence.tokens)
                     _weigh(seen, sequence, special, sequence_length)
                     if len(seen.views) < examples:
@@ -201,7 +201,8 @@ def look(
         splits.append(seen)
     too_long = getattr(getattr(source, "packing", None), "too_long", "")
     card, warnings = source.card(cache), _warnings(splits, sequence_length, too_long)
-    return Inspection(splits, card, warnings, parts_table(source.weights, splits[0].parts, card) if mixed else [])
+    parts = parts_table(mixture.weights, splits[0].parts, card) if mixture is not None else []
+    return Inspection(splits, card, warnings, parts)
 
 
 LEGEND = "Green: trained on; dim: read only. Shades alternate from token to token. Without colours: ‹trained on›."
@@ -265,11 +266,11 @@ def _view(title: str, sequence: TokenSequence, processor: TextProcessor) -> Toke
 def _warnings(splits: Sequence[SplitLook], longest: int | None, too_long: str) -> list[str]:
     found = []
     for seen in splits:
-        of = f"of {seen.tokenized:,} {seen.split} examples"
+        of, fate = f"of {seen.tokenized:,} {seen.split} examples", _fate(seen, too_long)
         checks = {
             f"{seen.nothing_trained:,} {of} have no token to train on.": seen.nothing_trained,
             f"{seen.doubled:,} {of} have a special token twice in a row (a doubled start or end).": seen.doubled,
-            f"{seen.too_long:,} {of} are longer than the context of {longest} tokens{_fate(seen, too_long)}.": seen.too_long,
+            f"{seen.too_long:,} {of} are longer than the context of {longest} tokens{fate}.": seen.too_long,
             f"{seen.answers - seen.answers_with_stop:,} of {seen.answers:,} {seen.split} answers do not end with a"
             " trained stop token: the model would not learn to stop.": seen.answers - seen.answers_with_stop,
             f"{seen.duplicates:,} of {seen.examples:,} {seen.split} examples are exact duplicates.": seen.duplicates,
@@ -283,12 +284,12 @@ def _warnings(splits: Sequence[SplitLook], longest: int | None, too_long: str) -
 def _fate(seen: SplitLook, too_long: str) -> str:
     """Return what becomes of the examples that are too long."""
     policy = too_long if too_long != "auto" else "error" if seen.masked else "split"
-    fates = {"error": "; the run would stop", "drop": "; they are left out", "split": "; they are cut into pieces"}
-    fates["truncate"] = "; their ends are cut off"
+    fates = {"error": "the run would stop", "drop": "they are left out", "split": "they are cut into pieces"}
+    fates["truncate"] = "their ends are cut off"
     if policy == "truncate" and seen.masked:
         kept = seen.too_long - seen.without_whole_answer
         return f"; {kept:,} are cut after a whole answer, {seen.without_whole_answer:,} have none and are left out"
-    return fates.get(policy, "")
+    return f"; {fates[policy]}" if policy in fates else ""
 
 
 # ------------------------------------------------------------------------------------------------------------ showing

@@ -190,7 +190,7 @@ def parts_table(weights: dict[str, float], tokens: Mapping[str, int], card: dict
     weighed = weights or {name: float(max(tokens[name], 1)) for name in card}
     total = sum(weighed.values())
     epoch = max(tokens[name] * total / weight for name, weight in weighed.items())
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, weight in weighed.items():
         form = ", ".join(f"{key} ({count:,})" for key, count in card[name].get("formats", {}).items()) or "text"
         seen = f"{epoch * weight / total / tokens[name]:.2f} times" if tokens[name] else "never"

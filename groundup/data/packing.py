@@ -28,12 +28,12 @@ class Packing(Settings):
     too_long: Literal["auto", "split", "drop", "truncate", "error"] = setting(
         "auto",
         "what to do with a document longer than the context; auto: split where every token is trained on, error where"
-        " only some are (chats), because a part of a chat lacks what the answer depends on; truncate cuts a chat after the"
-        " last answer that is whole, and leaves out one that has none",
+        " only some are (chats), because a part of a chat lacks what the answer depends on; truncate cuts a chat"
+        " after the last answer that is whole, and leaves out one that has none",
     )
     nothing_trained: Literal["error", "drop"] = setting(
         "error",
-        "what to do with an example none of whose tokens is trained on; a warning counts those left out",
+        "what to do with an example that has no token to train on; a warning counts those left out",
     )
     random_offset: bool = setting(
         True, "cut long training documents at a place that changes every epoch", applies_when=_CUTTING
