@@ -25,6 +25,7 @@ __all__ = [
     "Table",
     "Term",
     "TokenSequence",
+    "ToolCall",
 ]
 
 
@@ -39,21 +40,45 @@ class Document:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A tool that the assistant calls: its name, its arguments as plain values by name, and the call's own name."""
+
+    name: str
+    arguments: dict[str, Any]
+    identity: str = ""
+
+
+@dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; ``role`` is system, user, assistant or tool."""
+    """One turn of a conversation; ``role`` is system, user, assistant or tool.
+
+    Attributes:
+        tool_calls: What the assistant calls, after what it says.
+        name: The tool whose result this is, where that is known.
+        call: The identity of the call that this answers, where that is known.
+        trained: Whether an answer is learned, or only read.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str = ""
+    call: str = ""
+    trained: bool = True
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns in order. ``group`` is the document it was made from, for splits without leakage."""
+    """Turns in order, and the tools that may be called, each as ``{"type": "function", "function": {"name": ...}}``.
+
+    ``group`` is the document it was made from, for splits without leakage.
+    """
 
     name: str
     messages: tuple[Message, ...]
     origin: str = ""
     group: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "text": "groundup.data.text",
         "conversations": "groundup.data.conversations",
         "images": "groundup.data.images",
+        "mixture": "groundup.data.mixture",
         "python_docs": "groundup.data.python_docs",
         "python_questions": "groundup.data.python_questions",
         "table": "groundup.data.table",

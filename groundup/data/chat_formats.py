@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.records import Message
 from groundup.data.files import checked_text
+from groundup.data.tool_calls import calls_of
 
-__all__ = ["FORMATS", "ChatFormat", "check_turns", "recognise", "to_messages"]
+__all__ = ["FORMATS", "ChatFormat", "check_turns", "recognise", "to_messages", "written"]
 
-ChatFormat = Literal["messages", "sharegpt", "alpaca", "pairs"]
+ChatFormat = Literal["messages", "sharegpt", "alpaca", "pairs", "text"]
 FORMATS: dict[ChatFormat, str] = {
-    "messages": "messages: [{role, content}]",
-    "sharegpt": "conversations: [{from, value}]",
-    "alpaca": "instruction, input, output",
-    "pairs": "prompt, completion (or prompt, response; question, answer)",
+    "messages": "messages: [{role, content, tool_calls}], tools",
+    "sharegpt": "conversations: [{from, value}], system, tools",
+    "alpaca": "instruction, input, output, system, history",
+    "pairs": "prompt, completion (or prompt, response; question, answer), as texts or as lists of messages",
+    "text": "text, learned as it is",
 }
+_BESIDE_TEXT = {"text", "id", "url", "source", "title", "timestamp", "meta", "metadata"}
 _PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
 _ROLES = {
     "system": "system",
@@ -30,24 +34,33 @@ _ROLES = {
     "gpt": "assistant",
     "tool": "tool",
     "observation": "tool",
+    "function_call": "assistant",
+    "function_response": "tool",
+    "function": "tool",
+    "ipython": "tool",
 }
+_WEIGHTS = ("weight", "loss_weight", "train")
 _NEXT = {"system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
 
 
 def recognise(columns: Sequence[str]) -> ChatFormat | None:
     """Return the format of rows with these columns, or None."""
     present = set(columns)
+    if {"chosen", "rejected"} <= present:  # preferences, which are learned otherwise
+        return None
     if "messages" in present:
         return "messages"
     if "conversations" in present:
         return "sharegpt"
     if {"instruction", "output"} <= present:
         return "alpaca"
-    return "pairs" if any(present.issuperset(pair) for pair in _PAIRS) else None
+    if any(present.issuperset(pair) for pair in _PAIRS):
+        return "pairs"
+    return "text" if "text" in present and present <= _BESIDE_TEXT else None
 
 
 def to_messages(row: Mapping[str, Any], form: ChatFormat | Literal["auto"], where: str) -> tuple[Message, ...]:
-    """Return the turns of one row, checked.
+    """Return the turns of one row, checked; none where the row is plain text.
 
     Args:
         row: The columns and their values.
@@ -75,6 +88,8 @@ def to_messages(row: Mapping[str, Any], form: ChatFormat | Literal["auto"], wher
             turns = _alpaca(row, where)
         case "pairs":
             turns = _pair(row, where)
+        case "text":
+            return ()
     check_turns(turns, where)
     return tuple(turns)
 
@@ -88,7 +103,7 @@ def check_turns(turns: Sequence[Message], where: str) -> None:
     if not turns:
         raise DataError(where, "the conversation is empty", "Remove the row or give it a user and an assistant turn")
     for number, turn in enumerate(turns, 1):
-        if not turn.content.strip():
+        if not turn.content.strip() and not turn.tool_calls and turn.role != "tool":
             raise DataError(where, f"turn {number} ({turn.role}) has no content", "Remove the row or fill in the turn")
     if turns[0].role not in ("system", "user"):
         raise DataError(
@@ -112,7 +127,15 @@ def _turns(value: Any, where: str) -> list[Message]:
         raise DataError(
             where, f"the turns are not a list but {json.dumps(value, default=str)[:60]}", "Give a list of turns"
         )
-    return [_turn(turn, f"turn {number}", where) for number, turn in enumerate(value, 1)]
+    turns: list[Message] = []
+    for number, given in enumerate(value, 1):
+        turn = _turn(given, f"turn {number}", where)
+        before = turns[-1] if turns else None
+        if before and turn.tool_calls and not turn.content and before.role == "assistant" and not before.tool_calls:
+            turns[-1] = replace(before, tool_calls=turn.tool_calls)  # said in one turn, and called in the next
+        else:
+            turns.append(turn)
+    return turns
 
 
 def _turn(turn: Any, which: str, where: str) -> Message:
@@ -132,16 +155,58 @@ def _turn(turn: Any, which: str, where: str) -> Message:
             "Rename the role",
         )
     content = turn.get("content", turn.get("value"))
-    if content is None:
+    if role == "function_call":
+        return Message("assistant", "", calls_of(content, which, where), trained=_is_trained(turn, which, where))
+    called = turn.get("tool_calls") or turn.get("function_call") or ()
+    calls = calls_of(called, f"a tool call of {which}", where) if called else ()
+    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
+        found = [part.get("value") for part in content if part.get("type") == "tool_call"]
+        calls += tuple(call for value in found for call in calls_of(value, f"a tool call of {which}", where))
+    if content is None and not calls:
         raise DataError(where, f"{which} ({role}) has no content", "Remove the row or fill in the turn")
-    return Message(_ROLES[role], _content(content, f"the content of {which}", where))
+    if _ROLES[role] == "tool" and not isinstance(content, str | list):
+        content = json.dumps(content, ensure_ascii=False)
+    text = _content(content, f"the content of {which}", where) if content is not None else ""
+    name, call = (str(turn.get(key) or "") for key in ("name", "tool_call_id"))
+    return Message(_ROLES[role], text, calls, name, call, _is_trained(turn, which, where))
+
+
+def _is_trained(turn: Mapping[str, Any], which: str, where: str) -> bool:
+    """Return what a turn's own weight says: 1 is learned, and 0 only read."""
+    for key in _WEIGHTS:
+        weight = turn.get(key)
+        if weight is not None and weight not in (0, 1):
+            raise DataError(
+                where, f"{which} has {key} {json.dumps(weight, default=str)[:40]}; allowed: 0 or 1", "Correct it"
+            )
+        if weight == 0:
+            return False
+    return True
 
 
 def _content(content: Any, what: str, where: str) -> str:
-    """Return text, also from OpenAI's list of parts where all of them are text."""
-    if isinstance(content, list) and all(isinstance(part, Mapping) and "text" in part for part in content):
-        return "".join(checked_text(part["text"], where, what) for part in content)
-    return checked_text(content, where, what)
+    """Return text, also from a list of parts where all of them are text, reasoning or calls."""
+    if not isinstance(content, list) or not all(isinstance(part, Mapping) and _known(part) for part in content):
+        return checked_text(content, where, what)
+    text = ""
+    for part in content:
+        if part.get("type") != "tool_call":
+            said = checked_text(part.get("text", part.get("value")), where, what)
+            text += f"<think>\n{said.strip()}\n</think>\n\n" if part.get("type") == "reasoning" else said
+    return text
+
+
+def _known(part: Mapping[str, Any]) -> bool:
+    return part.get("type", "text") in ("text", "reasoning", "tool_call") and bool({"text", "value"} & part.keys())
+
+
+def written(messages: Sequence[Message]) -> str:
+    """Return all that is said and called in a conversation, to count and to compare by."""
+    parts = []
+    for message in messages:
+        calls = [json.dumps([call.name, call.arguments], ensure_ascii=False) for call in message.tool_calls]
+        parts.append("\n".join([message.content, *calls] if message.content else calls))
+    return "\n".join(parts)
 
 
 def _alpaca(row: Mapping[str, Any], where: str) -> list[Message]:
@@ -161,7 +226,8 @@ def _pair(row: Mapping[str, Any], where: str) -> list[Message]:
     asked, answered = next((pair for pair in _PAIRS if set(pair) <= set(row)), _PAIRS[0])
     prompt, completion = _column(row, asked, "pairs", where), _column(row, answered, "pairs", where)
     if isinstance(prompt, list) and isinstance(completion, list):  # both as lists of messages
-        return _turns([*prompt, *completion], where)
+        read = [replace(turn, trained=turn.role != "assistant") for turn in _turns(prompt, where)]
+        return [*read, *_turns(completion, where)]
     turns = [Message("system", _text(row, "system", "pairs", where))] if row.get("system") else []
     return [
         *turns,

@@ -16,28 +16,31 @@ from pydantic import model_validator
 
 from groundup.core.errors import DataError
 from groundup.core.interfaces import DataContext, DataSource, Split, Stream
-from groundup.core.records import Conversation, Message
+from groundup.core.records import Conversation, Document, Message
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.data.chat_formats import ChatFormat, recognise, to_messages
+from groundup.data.chat_formats import ChatFormat, recognise, to_messages, written
 from groundup.data.cleaning import text_digest
-from groundup.data.files import ROW_KINDS
+from groundup.data.files import ROW_KINDS, checked_text
 from groundup.data.origin import Origin, changed, no_examples, problem_with_origin
 from groundup.data.packing import Packing
 from groundup.data.splits import split_of
 from groundup.data.token_stream import open_token_stream
+from groundup.data.tool_calls import tools_of
 
 __all__ = ["ConversationSource", "first_question"]
 
-_FORMAT = 1  # raise it when the same files would give other conversations
+_FORMAT = 2  # raise it when the same files would give other conversations
 _PERCENTILES = (1, 10, 50, 90, 99)
+_Grouped = tuple[Conversation | Document, str]  # an example, and what it is split by
 
 
 @data("conversations")
 class ConversationSource(DataSource):
     """Conversations from .jsonl .json .csv .tsv .parquet files, a folder of them, or a hub name.
 
-    Conversations with the same first question lie on the same side of the split.
+    Conversations with the same first question lie on the same side of the split. Rows that hold nothing but a text are
+    plain documents, all of which is learned.
     """
 
     path: str | list[str] | None = setting(None, "file or folder, or a list of them, relative to the current folder")
@@ -46,7 +49,7 @@ class ConversationSource(DataSource):
     dataset_split: str = setting("train", "split of the data set that is read")
     revision: str | None = setting(None, "branch, tag or commit of the data set")
     streaming: bool = setting(False, "read the data set over the network without keeping it")
-    format: Literal["auto", "messages", "sharegpt", "alpaca", "pairs"] = setting(
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "pairs", "text"] = setting(
         "auto", "shape of the rows; auto recognises it by the columns"
     )
     invalid_rows: Literal["error", "skip"] = setting(
@@ -67,16 +70,16 @@ class ConversationSource(DataSource):
             raise ValueError(problem)
         return self
 
-    def examples(self, split: Split, cache: Path) -> Iterator[Conversation]:
+    def examples(self, split: Split, cache: Path) -> Iterator[Conversation | Document]:
         """Yield the conversations of a split in the order of the files; see ``DataSource.examples``.
 
         Raises:
             DataError: If a row cannot be learned from, or nothing is left for the split.
         """
         empty = True
-        for conversation in self._side(split, Counter()):
+        for example, _ in self._side(split, Counter()):
             empty = False
-            yield conversation
+            yield example
         if empty:
             raise no_examples(split, Origin.of(self).name, self.validation_fraction)
 
@@ -104,37 +107,48 @@ class ConversationSource(DataSource):
             },
         }
 
-    def _side(self, split: Split, notes: Counter[str]) -> Iterator[Conversation]:
+    def _side(self, split: Split, notes: Counter[str]) -> Iterator[_Grouped]:
         """Yield one side; ``notes`` counts what was met on the way."""
         if not Origin.of(self).has_validation:
-            for conversation in self._read("train", notes):
-                if split_of(conversation.group, self.validation_fraction, self.split_seed) == split:
-                    yield conversation
+            for example, group in self._read("train", notes):
+                if split_of(group, self.validation_fraction, self.split_seed) == split:
+                    yield example, group
             return
         if split == "validation":
             yield from self._read("validation", notes)
             return
-        held_out = {conversation.group for conversation in self._read("validation", Counter())}
-        for conversation in self._read("train", notes):
-            if conversation.group in held_out:
+        held_out = {group for _, group in self._read("validation", Counter())}
+        for example, group in self._read("train", notes):
+            if group in held_out:
                 notes["question_in_validation"] += 1
             else:
-                yield conversation
+                yield example, group
 
-    def _read(self, split: Split, notes: Counter[str]) -> Iterator[Conversation]:
+    def _read(self, split: Split, notes: Counter[str]) -> Iterator[_Grouped]:
         records = Origin.of(self).records(split, kinds=ROW_KINDS)
         for record in islice(records, self.limit_conversations):
             row = {name: value for name, value in record.fields.items() if value is not None}
             form: ChatFormat | None = recognise(list(row)) if self.format == "auto" else self.format
             try:
-                messages = to_messages(row, form or "auto", record.origin)
+                example = _example(row, form, record.name, record.origin)
             except DataError:
                 if self.invalid_rows == "error":
                     raise
                 notes["invalid"] += 1
                 continue
             notes[f"format {form}"] += 1
-            yield Conversation(record.name, messages, record.origin, text_digest(first_question(messages)))
+            yield example, example.group if isinstance(example, Conversation) else text_digest(example.text)
+
+
+def _example(row: dict[str, Any], form: ChatFormat | None, name: str, where: str) -> Conversation | Document:
+    """Return what a row holds: a conversation, or a text where the format says so."""
+    messages = to_messages(row, form or "auto", where)
+    if form == "text":
+        text = checked_text(row.get("text"), where, "column 'text'")
+        if not text.strip():
+            raise DataError(where, "the text is empty", "Remove the row or fill it in")
+        return Document(name, text, where)
+    return Conversation(name, messages, where, text_digest(first_question(messages)), tools_of(row, where))
 
 
 def first_question(messages: tuple[Message, ...]) -> str:
@@ -143,23 +157,24 @@ def first_question(messages: tuple[Message, ...]) -> str:
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
 
 
-def _counts(conversations: Iterator[Conversation]) -> dict[str, Any]:
+def _counts(examples: Iterator[_Grouped]) -> dict[str, Any]:
     roles: Counter[str] = Counter()
     characters: list[int] = []
     seen: set[str] = set()
-    questions: set[str] = set()
-    for conversation in conversations:
-        roles.update(message.role for message in conversation.messages)
-        characters.append(sum(len(message.content) for message in conversation.messages))
-        questions.add(conversation.group)
-        seen.add(text_digest("\0".join(f"{message.role}\0{message.content}" for message in conversation.messages)))
+    groups: set[str] = set()
+    for example, group in examples:
+        messages = example.messages if isinstance(example, Conversation) else (Message("text", example.text),)
+        roles.update(message.role for message in messages)
+        characters.append(len(written(messages)) - len(messages) + 1)
+        groups.add(group)
+        seen.add(text_digest("\0".join(f"{message.role}\0{written([message])}" for message in messages)))
     lengths = np.percentile(characters, _PERCENTILES) if characters else np.zeros(len(_PERCENTILES))
     return {
         "conversations": len(characters),
         "turns": dict(roles),
         "characters": sum(characters),
         "exact_duplicates": len(characters) - len(seen),
-        "questions": len(questions),
+        "questions": len(groups),
         "length_percentiles_characters": {
             f"p{rank}": round(float(length)) for rank, length in zip(_PERCENTILES, lengths, strict=True)
         },

@@ -23,6 +23,9 @@ from rich.text import Text
 
 from groundup.core.interfaces import DataSource, Split, Task, TextProcessor
 from groundup.core.records import Conversation, Document, TokenSequence
+from groundup.data.chat_formats import written
+from groundup.data.mixture import PARTS_COLUMNS, Mixture, parts_table
+from groundup.data.packing import whole_answers
 
 __all__ = ["Inspection", "SplitLook", "TokenView", "card_rows", "inspect_source", "inspection_html", "look"]
 
@@ -104,7 +107,9 @@ class SplitLook:
     nothing_trained: int = 0
     doubled: int = 0
     too_long: int = 0
+    without_whole_answer: int = 0  # of those too long
     masked: bool = False
+    parts: Counter[str] = field(default_factory=Counter)  # tokens of a mixture's parts
     views: list[TokenView] = field(default_factory=list)
 
     @property
@@ -115,11 +120,12 @@ class SplitLook:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything there is to show: the splits, the data card, and what deserves attention."""
+    """Everything there is to show: the splits, the data card, what deserves attention, and a mixture's parts."""
 
     splits: list[SplitLook]
     card: dict[str, Any]
     warnings: list[str]
+    parts: list[tuple[str, ...]] = field(default_factory=list)
 
 
 def inspect_source(
@@ -176,7 +182,7 @@ def look(
     sequence_length: int | None = None,
 ) -> Inspection:
     """Return what there is to see in a source: every example is counted, the first 20,000 of a split are tokenized."""
-    special = processor.token_bytes() == 0
+    special, mixture = processor.token_bytes() == 0, source if isinstance(source, Mixture) else None
     splits = []
     for split in SPLITS:
         seen = SplitLook(split)
@@ -187,11 +193,16 @@ def look(
                 sequences = cast(list[TokenSequence], task.encode(batch, processor))
                 seen.tokenized += len(batch)
                 for example, sequence in zip(batch, sequences, strict=True):
+                    if mixture is not None:
+                        seen.parts[example.name.split("/")[0]] += len(sequence.tokens)
                     _weigh(seen, sequence, special, sequence_length)
                     if len(seen.views) < examples:
                         seen.views.append(_view(f"{split}: {_name(example)}", sequence, processor))
         splits.append(seen)
-    return Inspection(splits, source.card(cache), _warnings(splits, sequence_length))
+    too_long = getattr(getattr(source, "packing", None), "too_long", "")
+    card, warnings = source.card(cache), _warnings(splits, sequence_length, too_long)
+    parts = parts_table(mixture.weights, splits[0].parts, card) if mixture is not None else []
+    return Inspection(splits, card, warnings, parts)
 
 
 LEGEND = "Green: trained on; dim: read only. Shades alternate from token to token. Without colours: ‹trained on›."
@@ -221,7 +232,9 @@ def _weigh(seen: SplitLook, sequence: TokenSequence, special: NDArray[np.bool_],
     seen.trained += int(trained.sum())
     seen.nothing_trained += not trained.any()
     seen.doubled += bool(np.any((tokens[1:] == tokens[:-1]) & special[tokens[1:]]))
-    seen.too_long += longest is not None and len(tokens) - 1 > longest
+    if longest is not None and len(tokens) - 1 > longest:
+        seen.too_long += 1
+        seen.without_whole_answer += not whole_answers(trained, longest + 1)
     if sequence.trained is not None:
         seen.masked = True
         ends = np.flatnonzero(trained & ~np.append(trained[1:], False))
@@ -250,14 +263,14 @@ def _view(title: str, sequence: TokenSequence, processor: TextProcessor) -> Toke
     return TokenView(title, tuple(pieces), len(sequence.tokens) - shown)
 
 
-def _warnings(splits: Sequence[SplitLook], longest: int | None) -> list[str]:
+def _warnings(splits: Sequence[SplitLook], longest: int | None, too_long: str) -> list[str]:
     found = []
     for seen in splits:
-        of = f"of {seen.tokenized:,} {seen.split} examples"
+        of, fate = f"of {seen.tokenized:,} {seen.split} examples", _fate(seen, too_long)
         checks = {
             f"{seen.nothing_trained:,} {of} have no token to train on.": seen.nothing_trained,
             f"{seen.doubled:,} {of} have a special token twice in a row (a doubled start or end).": seen.doubled,
-            f"{seen.too_long:,} {of} are longer than the context of {longest} tokens.": seen.too_long,
+            f"{seen.too_long:,} {of} are longer than the context of {longest} tokens{fate}.": seen.too_long,
             f"{seen.answers - seen.answers_with_stop:,} of {seen.answers:,} {seen.split} answers do not end with a"
             " trained stop token: the model would not learn to stop.": seen.answers - seen.answers_with_stop,
             f"{seen.duplicates:,} of {seen.examples:,} {seen.split} examples are exact duplicates.": seen.duplicates,
@@ -266,6 +279,17 @@ def _warnings(splits: Sequence[SplitLook], longest: int | None) -> list[str]:
         found += [f"The {seen.split} split is empty."] if not seen.examples else []
     shared = len(splits[0].hashes.keys() & splits[1].hashes.keys())
     return found + ([f"{shared:,} validation examples are also in the training split."] if shared else [])
+
+
+def _fate(seen: SplitLook, too_long: str) -> str:
+    """Return what becomes of the examples that are too long."""
+    policy = too_long if too_long != "auto" else "error" if seen.masked else "split"
+    fates = {"error": "the run would stop", "drop": "they are left out", "split": "they are cut into pieces"}
+    fates["truncate"] = "their ends are cut off"
+    if policy == "truncate" and seen.masked:
+        kept = seen.too_long - seen.without_whole_answer
+        return f"; {kept:,} are cut after a whole answer, {seen.without_whole_answer:,} have none and are left out"
+    return f"; {fates[policy]}" if policy in fates else ""
 
 
 # ------------------------------------------------------------------------------------------------------------ showing
@@ -287,6 +311,8 @@ def _renderables(found: Inspection) -> list[RenderableType]:
 def _tables(found: Inspection) -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     """Yield (title, columns, rows) of everything but the samples."""
     yield "Data", ("", *(seen.split for seen in found.splits)), _overview(found.splits)
+    if found.parts:
+        yield "Parts", PARTS_COLUMNS, found.parts
     columns = ("an example", "split", "mean", "least", *(f"{p}%" for p in PERCENTILES), "most")
     yield "Lengths", columns, [row for seen in found.splits for row in _lengths(seen)]
     card: Rows = list(card_rows(found.card))
@@ -350,7 +376,7 @@ def _text(example: Any) -> str:
     if isinstance(example, Document):
         return example.text
     if isinstance(example, Conversation):
-        return "\n".join(message.content for message in example.messages)
+        return written(example.messages)
     return str(example)
 
 

@@ -15,7 +15,7 @@ from groundup.core.interfaces import Split
 from groundup.core.seeding import scramble
 from groundup.core.settings import Settings, setting
 
-__all__ = ["Packing", "Plan", "best_fit_decreasing", "pieces_per_row", "plan_rows"]
+__all__ = ["Packing", "Plan", "best_fit_decreasing", "pieces_per_row", "plan_rows", "whole_answers"]
 
 Integers = NDArray[np.int64]
 _CUTTING = {"too_long": ("auto", "split")}
@@ -28,7 +28,12 @@ class Packing(Settings):
     too_long: Literal["auto", "split", "drop", "truncate", "error"] = setting(
         "auto",
         "what to do with a document longer than the context; auto: split where every token is trained on, error where"
-        " only some are (chats), because a part of a chat lacks what the answer depends on",
+        " only some are (chats), because a part of a chat lacks what the answer depends on; truncate cuts a chat"
+        " after the last answer that is whole, and leaves out one that has none",
+    )
+    nothing_trained: Literal["error", "drop"] = setting(
+        "error",
+        "what to do with an example that has no token to train on; a warning counts those left out",
     )
     random_offset: bool = setting(
         True, "cut long training documents at a place that changes every epoch", applies_when=_CUTTING
@@ -75,6 +80,22 @@ class Plan:
 def pieces_per_row(sequence_length: int, packing: Packing) -> int:
     """Return the most pieces a row may hold, so that the boundaries of a batch have a fixed size."""
     return max(8, sequence_length // 8) if packing.pack else 1
+
+
+def whole_answers(trained: NDArray[Any], longest: int) -> int:
+    """Return how many tokens of an example to keep so that it ends with a whole answer, its stop token included.
+
+    Args:
+        trained: (T,) which tokens are trained on.
+        longest: The most tokens to keep.
+
+    Returns:
+        The end of the last run of trained tokens that ends in time, or 0 where none does.
+    """
+    learned = np.append(np.asarray(trained[1:], dtype=np.bool_), False)
+    ends = np.flatnonzero(learned[:-1] & ~learned[1:]) + 2  # as tokens kept
+    fitting = ends[ends <= longest]
+    return int(fitting[-1]) if len(fitting) else 0
 
 
 def plan_rows(

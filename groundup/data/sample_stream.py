@@ -82,7 +82,7 @@ class SampleStream(Stream):
     """Micro-batches without end in training, once through in validation. The state is how many samples came."""
 
     def __init__(self, batches: MicroBatches, layout: Layout, workers: int) -> None:
-        self._batches, self._layout, self._workers = batches, layout, workers
+        self.batches, self._layout, self._workers = batches, layout, workers
         self._samples = 0  # delivered by all ranks together
         self._iterator: Iterator[Batch | _Failure] | None = None
         self._share = layout.micro_batch * layout.world  # samples that all ranks deliver at a time
@@ -118,9 +118,9 @@ class SampleStream(Stream):
         stop = None if self._layout.split == "train" else -(-self.samples_per_epoch // self._share)
         numbers = _Numbers(self._samples // self._share, stop)
         if not self._workers:  # a loader would only add its own time
-            return map(self._batches.__getitem__, numbers)
+            return map(self.batches.__getitem__, numbers)
         loader: DataLoader[Batch | _Failure] = DataLoader(
-            _Reporting(self._batches),
+            _Reporting(self.batches),
             batch_size=None,
             sampler=numbers,
             num_workers=self._workers,
@@ -133,7 +133,7 @@ class SampleStream(Stream):
     @property
     def samples_per_epoch(self) -> int:
         """Samples in one pass over the data: of the epoch that the cursor is in, where epochs differ."""
-        return self._batches.samples_per_epoch(self._samples)
+        return self.batches.samples_per_epoch(self._samples)
 
     def state_dict(self) -> dict[str, int]:
         """Return ``{"samples": n}``: how many samples all ranks together have delivered."""

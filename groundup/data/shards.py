@@ -31,7 +31,7 @@ from groundup.core.records import TokenSequence
 
 __all__ = ["FORMAT", "Shards", "prepare_shards"]
 
-FORMAT = 1
+FORMAT = 2
 Encode = Callable[[Sequence[Any]], list[TokenSequence]]
 _BATCH_CHARACTERS = 1_000_000
 _BATCH_EXAMPLES = 20_000
@@ -62,12 +62,14 @@ class Shards:
         files: The shards in order.
         trained_tokens: How many tokens are trained on.
         masked: Whether any document says which of its tokens are trained on.
+        untrained: The documents that say that none of theirs is.
     """
 
     folder: Path
     files: list[_File]
     trained_tokens: int
     masked: bool
+    untrained: list[int]
     _maps: dict[int, tuple[NDArray[Any], NDArray[np.uint8] | None]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -76,7 +78,7 @@ class Shards:
         self._first_tokens = np.cumsum([0, *(file.tokens for file in self.files)])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Shards, (self.folder, self.files, self.trained_tokens, self.masked)
+        return Shards, (self.folder, self.files, self.trained_tokens, self.masked, self.untrained)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -124,7 +126,8 @@ class Shards:
         """
         try:
             index = json.loads((folder / "index.json").read_text("utf-8"))
-            shards = cls(folder, [_File(**file) for file in index["files"]], index["trained_tokens"], index["masked"])
+            files, facts = [_File(**file) for file in index["files"]], ("trained_tokens", "masked", "untrained")
+            shards = cls(folder, files, *(index[fact] for fact in facts))
             sizes = [(file.tokens_file, file.tokens * np.dtype(file.dtype).itemsize) for file in shards.files]
             sizes += [(file.trained_file, file.tokens) for file in shards.files if file.trained_file]
             wrong = [name for name, size in sizes if (folder / name).stat().st_size != size]
@@ -145,6 +148,7 @@ class _Writer:
     files: list[_File] = field(default_factory=list)
     lengths: list[NDArray[np.int64]] = field(default_factory=list)  # 8 bytes a document
     trained_tokens: int = 0
+    untrained: list[int] = field(default_factory=list)
     dtype: Literal["uint16", "uint32"] = "uint16"
     documents: int = 0  # of the open shard, like the rest
     tokens: int = 0
@@ -185,13 +189,16 @@ class _Writer:
             self.trained_out = (self.folder / f"trained-{len(self.files):05}.bin").open("wb")
             for begin in range(0, self.tokens, 2**20):
                 self.trained_out.write(b"\1" * min(2**20, self.tokens - begin))
-        for sequence in sequences:
+        first = sum(file.documents for file in self.files) + self.documents
+        for number, sequence in enumerate(sequences, first):
             trained = np.ones(len(sequence.tokens), bool) if sequence.trained is None else sequence.trained
             if len(trained) != len(sequence.tokens):
                 raise DataError(
                     "task.encode", f"gave {len(trained)} mask values for {len(sequence.tokens)} tokens", "Mend the task"
                 )
-            self.trained_tokens += int(trained[1:].sum())
+            learned = int(trained[1:].sum())
+            self.trained_tokens += learned
+            self.untrained += [number] if sequence.trained is not None and not learned else []
             self.trained_out.write(trained.astype(np.uint8).data)
 
     def close(self) -> None:
@@ -218,6 +225,7 @@ class _Writer:
             "documents": len(offsets) - 1,
             "tokens": int(offsets[-1]),
             "trained_tokens": self.trained_tokens,
+            "untrained": self.untrained,
             "masked": any(file.trained_file for file in self.files),
             "files": [vars(file) for file in self.files],
         }

@@ -20,7 +20,7 @@ from groundup.core import seeding
 from groundup.core.errors import DataError
 from groundup.core.interfaces import Batch, DataContext
 from groundup.data.order import permuted
-from groundup.data.packing import Packing, Plan, pieces_per_row, plan_rows
+from groundup.data.packing import Packing, Plan, pieces_per_row, plan_rows, whole_answers
 from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
 from groundup.data.shards import FORMAT, Shards, prepare_shards
 
@@ -161,22 +161,60 @@ def open_token_stream(
     identity = json.dumps([FORMAT, source_key, context.encode_key, context.split])
     folder = context.cache / "tokens" / hashlib.sha256(identity.encode()).hexdigest()[:20]
     shards = prepare_shards(folder, examples, context.encode)
-    epochs = _Epochs(shards.lengths, layout, packing, shards.masked)
-    plan = epochs.plan(0, partial(_name, examples))
+    name = partial(_name, examples)
+    lengths, dropped, truncated = _kept(shards, context, packing, name)
+    epochs = _Epochs(lengths, layout, packing, shards.masked)
+    plan = epochs.plan(0, name)
+    dropped, truncated = dropped + plan.dropped, truncated + plan.truncated
     if not shards.trained_tokens or not plan.rows:
         raise DataError(
             f"data ({context.split})",
             f"there is nothing to train on: {len(shards)} examples with {shards.tokens} tokens,"
-            f" {shards.trained_tokens} of them trained on, {plan.dropped} examples dropped as too long",
+            f" {shards.trained_tokens} of them trained on, {dropped} examples dropped as too long",
             "Check the task, the template and too_long",
         )
-    if plan.dropped or plan.truncated:
+    if dropped or truncated:
         _log.warning(
             "%s: of %d examples %d were dropped and %d truncated, being longer than the context of %d",
-            context.split, len(shards), plan.dropped, plan.truncated, context.sequence_length,
+            context.split, len(shards), dropped, truncated, context.sequence_length,
         )  # fmt: skip
     batches = _MicroBatches(shards, epochs, layout, pieces_per_row(context.sequence_length, packing))
     return SampleStream(batches, layout, context.workers)
+
+
+def _kept(
+    shards: Shards, context: DataContext, packing: Packing, name: Callable[[int], str]
+) -> tuple[NDArray[np.int64], int, int]:
+    """Return (D,) how many tokens of each document are used, and how many documents are too long: left out, and cut.
+
+    Raises:
+        DataError: If a document has nothing to train on, and that is an error.
+    """
+    lengths = shards.lengths
+    if shards.untrained and shards.trained_tokens:
+        if packing.nothing_trained == "error":
+            more = f" ({len(shards.untrained) - 1} more examples likewise)" if len(shards.untrained) > 1 else ""
+            raise DataError(
+                name(shards.untrained[0]),
+                f"none of its {lengths[shards.untrained[0]]} tokens is trained on{more}",
+                "Mend or remove the example, or leave such ones out: data.packing.nothing_trained=drop",
+            )
+        lengths[shards.untrained] = 0
+        _log.warning(
+            "%s: %d of %d examples have nothing to train on: left out",
+            context.split,
+            len(shards.untrained),
+            len(shards),
+        )
+    if packing.too_long != "truncate" or not shards.masked:
+        return lengths, 0, 0
+    long = np.flatnonzero(lengths > context.sequence_length + 1)
+    for document in long:
+        _, trained = shards.read(int(document), 0, int(lengths[document]))
+        longest = context.sequence_length + 1
+        lengths[document] = longest if trained is None else whole_answers(trained, longest)
+    left_out = int((lengths[long] == 0).sum())
+    return lengths, left_out, len(long) - left_out
 
 
 def _name(examples: Callable[[], Iterable[Any]], number: int) -> str:

@@ -27,7 +27,7 @@ from groundup.processors.files import (
     write_json,
     write_text,
 )
-from groundup.processors.foreign import chat_template_of, end_token_of, piece_sizes, start_token_of
+from groundup.processors.foreign import chat_template_of, end_token_of, piece_sizes, space_before, start_token_of
 from groundup.processors.special import END_OF_TEXT, SPECIAL_TOKENS
 
 __all__ = ["BPEConfig", "TokenizerJSONConfig", "TokenizerProcessor"]
@@ -39,6 +39,7 @@ SPLIT = (
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 WORD = r"[\p{L}\p{M}\p{N}]+|[^\p{L}\p{M}\p{N}]"
+_MARK = "\x01"  # no tokenizer joins it to what follows
 SMALLEST = 256 + len(SPECIAL_TOKENS)
 
 
@@ -76,6 +77,9 @@ class TokenizerProcessor:
             near = did_you_mean(end_token, self.special_tokens)
             raise DataError("processor.end_token", f"the tokenizer has no token {end_token!r}; {near}", _OTHER_END)
         self.special_tokens.setdefault(end_token, identity)
+        takes = {token.content: (token.lstrip, token.rstrip) for token in added.values()}
+        self.stripping_tokens = {name: takes[name] for name in self.special_tokens if any(takes.get(name, ()))}
+        self._space_before = space_before(tokenizer)
         self._end_id: int = identity
         self._size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
@@ -116,6 +120,20 @@ class TokenizerProcessor:
             refuse_surrogates(texts)
             raise
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def encode_parts(self, texts: Sequence[str], continues: Sequence[bool]) -> list[NDArray[np.int32]]:
+        """Return ``encode_batch`` of texts of which some go on where another ended, without a space put before these.
+
+        Args:
+            texts: Each follows a special token, or another text.
+            continues: Which follow another text.
+        """
+        if self._space_before == "never":
+            return self.encode_batch(texts)
+        bare = [follows or self._space_before == "first" for follows in continues]
+        (mark,) = self.encode_batch([_MARK])
+        found = self.encode_batch([_MARK + text if each else text for text, each in zip(texts, bare, strict=True)])
+        return [tokens[len(mark) :] if each else tokens for tokens, each in zip(found, bare, strict=True)]
 
     def decode(self, tokens: Sequence[int], *, keep_special: bool = False) -> str:
         """Return the text; bytes that are not UTF-8 become U+FFFD, ids beyond the vocabulary are left out."""

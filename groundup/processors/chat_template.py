@@ -8,9 +8,10 @@ ends to write, so a conversation begins with exactly the tokens of its prompt. L
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -27,7 +28,7 @@ __all__ = ["ROLES", "ChatTemplate", "find_template", "special_tokens"]
 
 ROLES = ("system", "user", "assistant", "tool")
 PROBE = (Message("user", "Hi"), Message("assistant", "Hello"))
-LOOKS_SPECIAL = re.compile(r"<\|[^|<>\s]{1,60}\|>")
+LOOKS_SPECIAL = re.compile(r"<\|[^|<>\s]{1,60}\|>|<(?:start|end)_of_turn>")
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # Unicode keeps these for a program's own use
 Tools = Sequence[dict[str, Any]]
 
@@ -43,11 +44,15 @@ class _Marks:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A stretch of text, or one special token, all of which is trained on or none."""
+    """A stretch of text, or one special token, all of which is trained on or none.
+
+    ``continues`` is true of a text that follows another: the two are cut where the assistant begins or ends to write.
+    """
 
     text: str
     special: int | None
     trained: bool
+    continues: bool = False
 
 
 class ChatTemplate:
@@ -65,11 +70,12 @@ class ChatTemplate:
 
     def __init__(self, source: str, processor: TextProcessor) -> None:
         self.source, self._processor = source, processor
-        self._template, self._tagged = compile_template(source)
+        self._template, self._tagged, self._reads_tools = compile_template(source)
         self._specials = special_tokens(processor)
         names = sorted(self._specials, key=len, reverse=True)
         self._cut = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
         self._protection = _Protection(self._specials)
+        self._strips: dict[str, tuple[bool, bool]] = getattr(processor, "stripping_tokens", {})
         self._end = next((name for name, index in self._specials.items() if index == processor.end_id), "")
         self._start = getattr(processor, "start_token", self._end) or ""
         self._stop_ids = self._find_stops()
@@ -90,19 +96,22 @@ class ChatTemplate:
         Raises:
             DataError: If a role is unknown, the template fails, or it does not show what the assistant wrote.
         """
-        return self.encode_batch([messages], tools=tools)[0]
+        return self.encode_batch([messages], tools=[tools])[0]
 
     def encode_batch(
-        self, conversations: Sequence[Sequence[Message]], *, tools: Tools | None = None
+        self, conversations: Sequence[Sequence[Message]], *, tools: Sequence[Tools | None] | None = None
     ) -> list[TokenSequence]:
         """Return ``encode`` of each conversation, tokenized together, which is faster.
+
+        Args:
+            conversations: The messages of each.
+            tools: The tools of each.
 
         Raises:
             DataError: As ``encode``.
         """
-        pieces = [self._pieces(messages, tools) for messages in conversations]
-        plain = iter(self._processor.encode_batch([p.text for ps in pieces for p in ps if p.special is None]))
-        return [_join(ps, [next(plain) if p.special is None else None for p in ps]) for ps in pieces]
+        each = tools if tools is not None else [None] * len(conversations)
+        return self._encoded([self._pieces(*given) for given in zip(conversations, each, strict=True)])
 
     def prompt(self, messages: Sequence[Message], *, tools: Tools | None = None) -> NDArray[np.int32]:
         """Return the tokens (T,) to continue for the assistant's next turn.
@@ -112,13 +121,22 @@ class ChatTemplate:
         """
         marks = _free_marks(messages, self.source, tools)
         text, spans = _take_spans(self._render(messages, marks, tools, True), marks)
-        pieces = self._cut_up(text, spans, marks)
-        plain = iter(self._processor.encode_batch([p.text for p in pieces if p.special is None]))
-        return _join(pieces, [next(plain) if p.special is None else None for p in pieces]).tokens
+        return self._encoded([self._cut_up(text, spans, marks)])[0].tokens
+
+    def _encoded(self, pieces: list[list[_Piece]]) -> list[TokenSequence]:
+        texts = [piece for several in pieces for piece in several if piece.special is None]
+        encode = getattr(self._processor, "encode_parts", None)  # of a tokenizer that puts a space before a text
+        plain = iter(
+            self._processor.encode_batch([piece.text for piece in texts])
+            if encode is None
+            else encode([piece.text for piece in texts], [piece.continues for piece in texts])
+        )
+        return [_join(ps, [next(plain) if p.special is None else None for p in ps]) for ps in pieces]
 
     def _render(self, messages: Sequence[Message], marks: _Marks, tools: Tools | None, prompt: bool) -> str:
         _check_roles(messages)
-        said: Any = [{"role": m.role, "content": self._protection.value(m.content, marks.hide)} for m in messages]
+        self._refuse_unseen_tools(messages, tools)
+        said: Any = [self._protection.value(_plain(message), marks.hide) for message in messages]
         variables: dict[str, Any] = {"messages": said, "add_generation_prompt": prompt}
         variables["tools"] = self._protection.value(list(tools), marks.hide) if tools else None
         variables |= {"bos_token": self._start, "eos_token": self._end, "documents": None}
@@ -127,6 +145,12 @@ class ChatTemplate:
         if marks.hide:
             self._refuse_unknown_specials(text)
         return text
+
+    def _refuse_unseen_tools(self, messages: Sequence[Message], tools: Tools | None) -> None:
+        calls = any(message.tool_calls for message in messages)
+        if (tools and not self._reads_tools) or (calls and "tool_calls" not in self.source):
+            problem = f"shows no {'calls of tools' if calls else 'tools'}, and the conversation has some"
+            raise DataError("chat template", problem, "Use one that does, such as task.template=chatml or qwen")
 
     def _refuse_unknown_specials(self, text: str) -> None:
         unknown = [found for found in LOOKS_SPECIAL.findall(text) if found not in self._specials]
@@ -141,6 +165,14 @@ class ChatTemplate:
         text, spans = _take_spans(self._render(messages, marks, tools, False), marks)
         if not self._tagged:
             spans = self._spans_by_prefix(messages, text, marks, tools)
+        answers = [message for message in messages if message.role == "assistant"]
+        if not all(message.trained for message in answers):
+            if len(spans) != len(answers):
+                problem = (
+                    f"marks {len(spans)} stretches for {len(answers)} answers, so those not to learn are not known"
+                )
+                raise DataError("chat template", problem, "Put {% generation %} around each answer once")
+            spans = [span for span, message in zip(spans, answers, strict=True) if message.trained]
         return _exact_stops(self._cut_up(text, spans, marks))
 
     def _spans_by_prefix(
@@ -173,7 +205,7 @@ class ChatTemplate:
                 plain = part if special is not None else part.replace(marks.hide, "")
                 if plain:
                     pieces.append(_Piece(plain, special, number % 2 == 1))
-        return pieces
+        return _follow(_strip(pieces, self._strips))
 
     def _find_stops(self) -> tuple[int, ...]:
         """Return the special tokens that end the trained part of a question with its answer."""
@@ -187,7 +219,8 @@ class _Protection:
 
     def __init__(self, specials: dict[str, int]) -> None:
         whole = "|".join(re.escape(name) for name in sorted(specials, key=len, reverse=True))
-        self._spelled = re.compile(f"(?:{whole})|<(?=\\|)" if whole else r"<(?=\|)")
+        looks = r"<(?=\|)|<(?=(?:start|end)_of_turn>)"
+        self._spelled = re.compile(f"(?:{whole})|{looks}" if whole else looks)
         self._heads = tuple({name[:size] for name in specials for size in range(1, len(name))})
         self._tails = tuple({name[size:] for name in specials for size in range(1, len(name))})
 
@@ -220,13 +253,20 @@ def find_template(name: str | None, processor: TextProcessor) -> str:
     """Return the source of a built-in template by name; without a name, the processor's own, else ``groundup``.
 
     Raises:
-        DataError: If no built-in template has that name.
+        DataError: If no built-in template has that name, or it is ``tokenizer`` and the processor has none.
     """
     if name is None:
         return processor.chat_template or TEMPLATES["groundup"]
+    if name == "tokenizer":
+        if processor.chat_template is None:
+            known = ", ".join(TEMPLATES)
+            raise DataError(
+                "chat template", f"the tokenizer brings none; known by name: {known}", "Choose one of these"
+            )
+        return processor.chat_template
     if name not in TEMPLATES:
-        near = did_you_mean(name, TEMPLATES)
-        problem = f"there is no template {name!r}; {near}known: {', '.join(TEMPLATES)}"
+        near = did_you_mean(name, [*TEMPLATES, "tokenizer"])
+        problem = f"there is no template {name!r}; {near}known: tokenizer, {', '.join(TEMPLATES)}"
         raise DataError("chat template", problem, "Choose one of these, or give the Jinja source in a file")
     return TEMPLATES[name]
 
@@ -239,12 +279,52 @@ def _check_roles(messages: Sequence[Message]) -> None:
 
 
 def _free_marks(messages: Sequence[Message], source: str, tools: Tools | None) -> _Marks:
-    said = "".join(message.content for message in messages) + source + (str(tools) if tools else "")
+    said = source + json.dumps([[_plain(message) for message in messages], tools], ensure_ascii=False)
     free = [mark for mark in NONCHARACTERS if mark not in said]
     if len(free) < 3:
         problem = "holds nearly all of the noncharacters U+FDD0 to U+FDEF, which mark what the assistant wrote"
         raise DataError("conversation", problem, "Remove them from the text")
     return _Marks(free[0], free[1], free[2])
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """Return a message as templates read it."""
+    said: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        said["tool_calls"] = [
+            {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            | ({"id": call.identity} if call.identity else {})
+            for call in message.tool_calls
+        ]
+    about = {"name": message.name, "tool_call_id": message.call}
+    return said | {key: value for key, value in about.items() if value}
+
+
+def _strip(pieces: list[_Piece], strips: dict[str, tuple[bool, bool]]) -> list[_Piece]:
+    """Take away the blanks that a special token takes with it, as the tokenizers of Phi-3 have it."""
+    if not strips:
+        return pieces
+    for step, side in ((1, 1), (-1, 0)):
+        taking, kept = False, []
+        for piece in pieces[::step]:
+            if piece.special is not None:
+                taking = strips.get(piece.text, (False, False))[side]
+            elif taking:
+                rest = piece.text.lstrip() if side else piece.text.rstrip()
+                taking, piece = not rest, replace(piece, text=rest)
+            if piece.text:
+                kept.append(piece)
+        pieces = kept[::step]
+    return pieces
+
+
+def _follow(pieces: list[_Piece]) -> list[_Piece]:
+    """Note which texts go on where another one ended."""
+    texts = [piece.special is None for piece in pieces]
+    return [
+        replace(piece, continues=True) if here and before else piece
+        for piece, here, before in zip(pieces, texts, [False, *texts], strict=False)
+    ]
 
 
 def _take_spans(text: str, marks: _Marks) -> tuple[str, list[tuple[int, int]]]:

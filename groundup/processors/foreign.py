@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from groundup.core.errors import DataError
 from groundup.processors.files import read_json, read_template
 
-__all__ = ["chat_template_of", "end_token_of", "piece_sizes", "start_token_of"]
+__all__ = ["chat_template_of", "end_token_of", "piece_sizes", "space_before", "start_token_of"]
 
 # Ends of a text come before ends of a turn: the end token starts and ends every document.
 ENDS = (
@@ -107,14 +107,31 @@ def _is_byte(piece: str) -> bool:
     return len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
 
 
+def space_before(tokenizer: Tokenizer) -> Literal["always", "first", "never"]:
+    """Return before which texts between special tokens a tokenizer puts a space: all, the first, or none."""
+    described = json.loads(tokenizer.to_str())
+    parts = _parts(described.get("normalizer")) + _parts(described.get("pre_tokenizer"))
+    for part in parts:
+        if part.get("type") == "Prepend" or (part.get("type") == "ByteLevel" and part.get("add_prefix_space")):
+            return "always"
+        if part.get("type") == "Metaspace":
+            scheme = part.get("prepend_scheme", "always" if part.get("add_prefix_space", True) else "never")
+            return "always" if scheme == "always" else "first" if scheme == "first" else "never"
+    return "never"
+
+
+def _parts(part: Any) -> list[dict[str, Any]]:
+    """Return every object inside a part of a tokenizer.json, however nested."""
+    if isinstance(part, list):
+        return [inner for item in part for inner in _parts(item)]
+    if not isinstance(part, dict):
+        return []
+    return [part, *(inner for item in part.values() for inner in _parts(item))]
+
+
 def _types(part: Any) -> set[str]:
     """Return every ``type`` inside a part of a tokenizer.json, however nested."""
-    if isinstance(part, list):
-        return set().union(*(_types(item) for item in part))
-    if not isinstance(part, dict):
-        return set()
-    own = {part["type"]} if isinstance(part.get("type"), str) else set()
-    return own.union(*(_types(item) for item in part.values()))
+    return {inner["type"] for inner in _parts(part) if isinstance(inner.get("type"), str)}
 
 
 def _optional(path: Path) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,7 @@ class _Question:
     name: str
     asked: tuple[Message, ...]
     answer: str
+    tools: tuple[dict[str, Any], ...] = ()
 
     def conversation(self, asked: tuple[Message, ...] | None = None) -> tuple[Message, ...]:
         """Return the messages up to the answer, with this question or another."""
@@ -50,6 +53,21 @@ class _Answerer:
     processor: TextProcessor
     template: ChatTemplate
     stop: tuple[str, ...] = ()
+    plain: bool = False  # reads calls of tools as text, and is told of none
+
+    def read(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """Return messages as they are asked."""
+        return tuple(map(_spelled, messages)) if self.plain else messages
+
+    def tools(self, question: _Question) -> tuple[dict[str, Any], ...]:
+        """Return the tools that are told of."""
+        return () if self.plain else question.tools
+
+    def encode(self, conversations: list[tuple[Message, ...]], questions: list[_Question]) -> list[TokenSequence]:
+        """Return the tokens of conversations, each with the tools of a question, of which the last answer counts."""
+        tools = [self.tools(question) for question in questions]
+        found = self.template.encode_batch([self.read(each) for each in conversations], tools=tools)
+        return [last_run(sequence) for sequence in found]
 
 
 def last_run(sequence: TokenSequence) -> TokenSequence:
@@ -80,7 +98,7 @@ def judge_answers(context: EvaluationContext, template: ChatTemplate) -> Evaluat
     answerers = {"": _Answerer(context.model, context.processor, template)}
     if context.base is not None:
         model, processor = context.base
-        answerers["base_"] = _Answerer(model, processor, ChatTemplate(TEMPLATES["plain"], processor), stop=("\n",))
+        answerers["base_"] = _Answerer(model, processor, ChatTemplate(TEMPLATES["plain"], processor), ("\n",), True)
     metrics: dict[str, float] = {"held_out_questions": float(len(held_out))}
     answers: dict[str, list[str]] = {}
     asked = held_out[: context.limit]
@@ -106,24 +124,23 @@ def _keyed(conversations: Iterable[Conversation], seed: int) -> list[_Question]:
     """Return the questions that have an answer, in an order that depends on the seed and their names alone."""
     questions: list[_Question] = []
     for conversation in conversations:
-        last = max((i for i, message in enumerate(conversation.messages) if message.role == "assistant"), default=0)
-        if last and conversation.messages[last].content:
-            messages = conversation.messages
-            questions.append(_Question(conversation.name, messages[:last], messages[last].content))
+        said = conversation.messages
+        last = max((i for i, m in enumerate(said) if m.role == "assistant" and m.content), default=0)
+        if last:
+            questions.append(_Question(conversation.name, said[:last], said[last].content, conversation.tools))
     return sorted(questions, key=lambda question: (key(seed, f"question {question.name}"), question.name))
 
 
 def _bits(answerer: _Answerer, questions: list[_Question], context_length: int) -> dict[str, float]:
     size = sum(len(question.answer.encode()) for question in questions)
     others = [*questions[1:], *questions[:1]]  # one cycle: nobody keeps the own question
-    right = [last_run(s) for s in answerer.template.encode_batch([q.conversation() for q in questions])]
-    wrong = answerer.template.encode_batch(
-        [q.conversation(other.asked) for q, other in zip(questions, others, strict=True)]
-    )
+    right = answerer.encode([q.conversation() for q in questions], questions)
+    swapped = [q.conversation(other.asked) for q, other in zip(questions, others, strict=True)]
+    wrong = answerer.encode(swapped, others)
     nats = token_nll(answerer.model, right, context_length)
     of_stops = sum(float(each[_stop(sequence)].sum()) for each, sequence in zip(nats, right, strict=True))
     of_answers = sum(float(each.sum()) for each in nats)
-    of_others = sum(sequence_nll(answerer.model, [last_run(sequence) for sequence in wrong], context_length))
+    of_others = sum(sequence_nll(answerer.model, wrong, context_length))
     return {
         "answer_bits_per_byte": bits_per_byte(of_answers, size),
         "answer_bits_per_byte_without_stop": bits_per_byte(of_answers - of_stops, size),
@@ -138,9 +155,15 @@ def _stop(sequence: TokenSequence) -> NDArray[np.intp]:
 
 def _answer(answerer: _Answerer, questions: list[_Question]) -> list[str]:
     options = DecodingOptions(max_new_tokens=_LONGEST_ANSWER, temperature=0, stop=answerer.stop)
-    prompts = [answerer.template.prompt(question.asked).tolist() for question in questions]
+    prompts = [answerer.template.prompt(answerer.read(q.asked), tools=answerer.tools(q)).tolist() for q in questions]
     texts = write(answerer.model, prompts, answerer.processor, options, answerer.template.stop_ids)
     return [text.strip() for text in texts]
+
+
+def _spelled(message: Message) -> Message:
+    """Return a message with its calls of tools as text."""
+    calls = [json.dumps({"name": c.name, "arguments": c.arguments}, ensure_ascii=False) for c in message.tool_calls]
+    return Message(message.role, "\n".join([message.content, *calls]).strip()) if calls else message
 
 
 def _gains(metrics: dict[str, float]) -> dict[str, float]:

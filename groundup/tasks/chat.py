@@ -6,6 +6,7 @@ section 3.5 (the supervised part).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from groundup.core.errors import DataError
-from groundup.core.interfaces import Batch, EvaluationContext, Task, TextProcessor
-from groundup.core.records import Conversation, Evaluation, Loss, Message, Term, TokenSequence
+from groundup.core.interfaces import Batch, EvaluationContext, Split, Task, TextProcessor
+from groundup.core.records import Conversation, Document, Evaluation, Loss, Message, Term, TokenSequence
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.metrics.compression import perplexity
@@ -34,9 +36,23 @@ class Chat(Task):
     """Minimise -log p of every token of the assistant's answers, the one that ends an answer included."""
 
     template: str | None = setting(
-        None, "A built-in chat template or a file with one in Jinja; by default the tokenizer's own, else groundup"
+        None,
+        "A chat template by name (chatml, qwen, llama2, llama3, mistral, gemma, phi, groundup, plain; tokenizer: its"
+        " own) or a file with one in Jinja; by default the tokenizer's own, else groundup",
     )
     train_on: Literal["all", "last"] = setting("all", "Learn all answers of a conversation, or only the last one")
+    system_prompt: Literal["keep", "add", "replace"] = setting(
+        "keep", "Keep the conversations' system prompts, add one where there is none, or replace all of them by one"
+    )
+    system: str = setting(
+        "", "The system prompt; empty with replace: none", applies_when={"system_prompt": ("add", "replace")}
+    )
+
+    @model_validator(mode="after")
+    def _there_is_a_prompt(self) -> Chat:
+        if self.system_prompt == "add" and not self.system.strip():
+            raise ValueError("system_prompt add needs a text. Give it under system, or keep system_prompt: keep")
+        return self
 
     @property
     def batch_spec(self) -> dict[str, str]:
@@ -65,23 +81,37 @@ class Chat(Task):
         return _bound(processor.chat_template or self._source(processor), bound)
 
     def _source(self, processor: TextProcessor) -> str:
-        path = Path(self.template) if self.template and self.template not in TEMPLATES else None
+        path = Path(self.template) if self.template and self.template not in (*TEMPLATES, "tokenizer") else None
         if path is not None and path.is_file():
             return path.read_text(encoding="utf-8")
         return find_template(self.template, processor)
 
-    def encode(self, examples: Sequence[Conversation], processor: TextProcessor) -> list[TokenSequence]:
-        """Return the tokens of each conversation and which of them the assistant wrote.
+    def encode(self, examples: Sequence[Conversation | Document], processor: TextProcessor) -> list[TokenSequence]:
+        """Return the tokens of each conversation and which of them the assistant wrote; of a document all are learned.
 
         Raises:
             DataError: If a role is unknown or the template fails; the message says in which conversation.
         """
         template = self.chat_template(processor)
+        chats = [self._prepared(example) for example in examples if isinstance(example, Conversation)]
         try:
-            sequences = template.encode_batch([example.messages for example in examples])
+            sequences = template.encode_batch([c.messages for c in chats], tools=[c.tools for c in chats])
         except DataError:
-            sequences = [_encode_named(template, example) for example in examples]
-        return sequences if self.train_on == "all" else [last_run(sequence) for sequence in sequences]
+            sequences = [_encode_named(template, chat) for chat in chats]
+        answered = iter(sequences if self.train_on == "all" else [last_run(sequence) for sequence in sequences])
+        texts = [example.text for example in examples if isinstance(example, Document)]
+        plain = iter(_whole(processor.encode_batch(texts), processor.end_id))
+        return [next(answered) if isinstance(example, Conversation) else next(plain) for example in examples]
+
+    def _prepared(self, example: Conversation) -> Conversation:
+        return dataclasses.replace(example, messages=self._told(example.messages))
+
+    def _told(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Return a conversation with the system prompt that the settings give it."""
+        first = 1 if messages and messages[0].role == "system" else 0
+        if self.system_prompt == "keep" or (self.system_prompt == "add" and first):
+            return tuple(messages)
+        return (*([Message("system", self.system)] if self.system else []), *messages[first:])
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return the batch: with targets in it, the model returns the sum of -log p."""
@@ -101,26 +131,33 @@ class Chat(Task):
         """Return the assistant's answer.
 
         Args:
-            inputs: A question, or a conversation as messages or ``{"role": ..., "content": ...}``; or a list of
-                questions, which gives a list of answers.
+            inputs: A question, or a conversation: messages, ``{"role": ..., "content": ...}``, or a ``Conversation``
+                with its tools; or a list of questions, which gives a list of answers.
             **options: ``DecodingOptions``.
         """
         template = self.chat_template(processor)
         several = isinstance(inputs, list | tuple) and bool(inputs) and isinstance(inputs[0], str)
         conversations = [_messages(each) for each in (inputs if several else [inputs])]
-        prompts = [template.prompt(messages).tolist() for messages in conversations]
+        tools = inputs.tools if isinstance(inputs, Conversation) else None
+        prompts = [template.prompt(self._told(each), tools=tools).tolist() for each in conversations]
         texts = [t.strip() for t in write(model, prompts, processor, decoding_options(options), template.stop_ids)]
         return texts if several else texts[0]
 
     def stream(self, model: nn.Module, prompt: Any, processor: TextProcessor, **options: Any) -> Iterator[str]:
         """Yield the assistant's answer to a question or a conversation, piece by piece."""
         template = self.chat_template(processor)
-        tokens: NDArray[np.int32] = template.prompt(_messages(prompt))
+        tools = prompt.tools if isinstance(prompt, Conversation) else None
+        tokens: NDArray[np.int32] = template.prompt(self._told(_messages(prompt)), tools=tools)
         return write_stream(model, tokens.tolist(), processor, decoding_options(options), template.stop_ids)
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Judge answers to held-out questions, before and after fine-tuning; see ``judge_answers``."""
-        return judge_answers(context, self.chat_template(context.processor))
+
+        def examples(split: Split) -> Iterator[Conversation]:
+            return (self._prepared(each) for each in context.examples(split) if isinstance(each, Conversation))
+
+        template = self.chat_template(context.processor)
+        return judge_answers(dataclasses.replace(context, examples=examples), template)
 
 
 @functools.lru_cache(maxsize=8)
@@ -128,9 +165,16 @@ def _bound(source: str, processor: Any) -> ChatTemplate:
     return ChatTemplate(source, processor)
 
 
+def _whole(texts: list[NDArray[np.int32]], end: int) -> list[TokenSequence]:
+    """Return documents between end tokens; every token but the first is learned."""
+    edge = np.array([end], dtype=np.int32)
+    sequences = [np.concatenate([edge, tokens, edge]) for tokens in texts]
+    return [TokenSequence(tokens, np.arange(len(tokens)) > 0) for tokens in sequences]
+
+
 def _encode_named(template: ChatTemplate, example: Conversation) -> TokenSequence:
     try:
-        return template.encode(example.messages)
+        return template.encode(example.messages, tools=example.tools)
     except DataError as error:
         raise DataError(f"{example.origin or example.name}, {error.where}", error.problem, error.remedy) from None
 

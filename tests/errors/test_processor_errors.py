@@ -186,12 +186,44 @@ def test_a_conversation_that_holds_every_noncharacter() -> None:
         "{{ '%999999999d' | format(1) }}",
         "{{ '{:>999999999}'.format(1) }}",
         "{% for i in range(9000) %}{{ 'a' * 1000 }}{% endfor %}",
+        "{{ 'ab'.translate({97: 'a' * 1000}) }}",
+        "{% set s = 'a' * 40000 %}{{ s.replace('a', s) }}",
+        "{% set s = 'a' * 40000 %}{{ s | replace('a', s) }}",
+        "{% set s = 'a' * 4000 %}{{ s.join(s | list) }}",
+        "{% set s = 'a' * 4000 %}{{ s | list | join(s) }}",
+        "{{ ('\t' * 4000).expandtabs(90000) }}",
+        "{{ ('\n' * 4000) | indent(90000) }}",
+        "{{ ('%s' * 4000) % (('a' * 4000,) * 4000) }}",
+        "{{ ('{0}' * 4000).format('a' * 4000) }}",
+        "{{ ('a' * 4000) | wordwrap(1, wrapstring='b' * 4000) }}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}",
+        "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = {'a': n.x, 'b': n.x} %}{% endfor %}",
+        "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = dict(a=n.x, b=n.x) %}{% endfor %}",
+        "{% set s = 'a' * 299999 %}{% for i in range(99999) %}{% set t = s | upper | lower %}{% endfor %}",
+        "{% set s = 'a' * 299999 %}{% for i in range(99999) %}{% set t = s.upper() %}{% endfor %}",
         "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
     ],
 )
-def test_a_hostile_template_is_stopped(attack: str) -> None:
+def test_a_hostile_template_is_stopped(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundup.processors.sandbox.SECONDS", 0.2)
+    monkeypatch.setattr("groundup.processors.sandbox.SIZE", 400_000)
     with pytest.raises(DataError, match=r"chat template: does what a template may not.*from a source you trust"):
         _template(attack + TAGGED)
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ("x" * 1_000_001, "has 1,000,098 characters; allowed: 1,000,000"),
+        ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "is nested too deeply"),
+        ("{{ " + "[" * 150 + "1" + "]" * 150 + " }}", "is nested too deeply"),
+        ("{% if 1 %}" * 150 + "{% endif %}" * 150, "is nested too deeply"),
+        ("{{ [1, 2] | random }}", "No filter named 'random'"),
+    ],
+)
+def test_a_template_that_no_template_is(source: str, problem: str) -> None:
+    with pytest.raises(DataError, match=f"chat template.*{problem}"):
+        _template(source + TAGGED)
 
 
 def test_endless_recursion_is_stopped() -> None:

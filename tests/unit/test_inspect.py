@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,12 @@ from rich.console import Console
 from groundup.core.interfaces import DataContext, DataSource, Split, Stream
 from groundup.core.records import Conversation, Document, Message, TokenSequence
 from groundup.data.inspect import inspect_source, inspection_html, look
+from groundup.data.mixture import Mixture
 from groundup.processors.bytes import BytesConfig
 from groundup.processors.characters import CharacterProcessor
 from groundup.processors.chat_template import ChatTemplate
 from groundup.processors.templates import TEMPLATES
+from groundup.tasks.chat import Chat
 
 PROCESSOR = BytesConfig().fit(lambda: iter(()))
 CACHE = Path("unused")
@@ -148,3 +152,37 @@ def test_the_html_is_one_safe_fragment(source: Fixed) -> None:
     assert "<b>" not in page
     assert "http" not in page
     assert 'class="t' in page
+
+
+@pytest.mark.parametrize(
+    ("too_long", "fate"),
+    [
+        ("auto", "; the run would stop."),
+        ("drop", "; they are left out."),
+        ("split", "; they are cut into pieces."),
+        ("truncate", "; 1 are cut after a whole answer, 1 have none and are left out."),
+    ],
+)
+def test_what_becomes_of_chats_that_are_too_long(too_long: str, fate: str) -> None:
+    class Cut(Fixed):
+        packing: Any = SimpleNamespace(too_long=too_long)
+
+    long = (TALK[0], Message("assistant", "x" * 50))
+    chats = Cut.model_construct(train=(Conversation("a", (*TALK[:2], *long)), Conversation("b", long)))
+    found = look(chats, Encoder(TEMPLATES["groundup"]), PROCESSOR, CACHE, sequence_length=40)  # type: ignore[arg-type]
+    assert f"2 of 2 train examples are longer than the context of 40 tokens{fate}" in found.warnings
+
+
+def test_a_mixtures_parts_are_named_with_their_format_and_how_often_they_are_seen(tmp_path: Path) -> None:
+    for name, rows in (("a", 8), ("b", 2)):
+        chats = [{"prompt": f"{name}{n}", "completion": "yes"} for n in range(rows)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(chats), encoding="utf-8")
+    parts = {
+        name: {"name": "conversations", "path": str(tmp_path / f"{name}.json"), "validation_fraction": 0.0}
+        for name in ("a", "b")
+    }
+    mixture = Mixture.model_validate({"parts": parts, "weights": {"a": 1.0, "b": 1.0}})
+    found = look(mixture, Chat(), PROCESSOR, tmp_path)
+    rows = [("a", "pairs (8)", "128", "50.0%", "1.00 times"), ("b", "pairs (2)", "32", "50.0%", "4.00 times")]
+    assert [(*row[:2], *row[3:]) for row in found.parts] == [(*row[:2], *row[3:]) for row in rows]
+    assert "4.00 times" in _printed(inspect_source(mixture, Chat(), PROCESSOR, tmp_path))
