@@ -15,6 +15,10 @@ from groundup.core.yaml_text import parse_yaml
 __all__ = ["inherit"]
 
 _FREE = ("dropout", "context_length")  # what weights are not tied to
+_MODELS = {  # model_type of config.json: our model; what is not named here is gpt's to read or to refuse
+    **{"gemma3": "gemma3", "gemma3_text": "gemma3", "phi3": "phi3", "vit": "vit"},
+}
+_KNOWN = ("gpt", *sorted(set(_MODELS.values())))
 
 
 def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, complete: bool) -> None:
@@ -64,18 +68,22 @@ def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> No
 
 def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     """Return the model section of the weights with what may be changed as the recipe has it."""
-    kind = str(own.get("name", "gpt"))
+    config = read_config(folder)
+    fitting = _MODELS.get(str(config.get("model_type")), "gpt")
+    kind = str(own.get("name", fitting))
     cls = registry.lookup("model", kind, "recipe.model.name")
     read = getattr(cls, "from_huggingface", None)
     if read is None:
-        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: gpt"
+        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: {', '.join(_KNOWN)}"
         raise RecipeError("recipe.model.name", problem, "Remove the model section")
-    config = read_config(folder)
+    if kind in _KNOWN and kind != fitting:
+        problem = f"is {kind}, and the weights of {name} are of model {fitting}"
+        raise RecipeError("recipe.model.name", problem, "Remove it: config.json says what the model is")
     try:
         settings = read(config)
     except CheckpointError as error:
         raise CheckpointError(str(folder / "config.json"), error.problem, error.remedy) from None
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
         raise CheckpointError(str(folder / "config.json"), problem, "Fetch the model again") from None
     given = {key: value for key, value in own.items() if key != "name"}
