@@ -8,7 +8,7 @@ from typing import Any
 
 from groundup.core import registry
 from groundup.core.errors import CheckpointError, RecipeError
-from groundup.core.pretrained import find_pretrained, read_config
+from groundup.core.pretrained import find_pretrained, read_config, read_object
 from groundup.core.settings import validate
 from groundup.core.yaml_text import parse_yaml
 
@@ -62,8 +62,26 @@ def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> No
     if isinstance(own, dict):
         raw["model"] = _agreed(own, name, folder)
     processor = raw.get("processor")
-    if processor is None or (isinstance(processor, dict) and "name" not in processor):
-        raw["processor"] = {"name": "tokenizer_json", "path": name, **(processor or {})}
+    if isinstance(raw["model"], dict) and (
+        processor is None or (isinstance(processor, dict) and "name" not in processor)
+    ):
+        raw["processor"] = {**_processor(str(raw["model"]["name"]), name, folder), **(processor or {})}
+
+
+def _processor(kind: str, name: str, folder: Path) -> dict[str, Any]:
+    """Return the processor section of the weights: their tokenizer, or how pictures are prepared for them."""
+    read = getattr(registry.lookup("model", kind), "processor_from_huggingface", None)
+    if read is None:
+        return {"name": "tokenizer_json", "path": name}
+    path = folder / "preprocessor_config.json"
+    try:
+        return {"name": "image", **read(read_object(path))}
+    except CheckpointError as error:
+        where = str(path) if error.where == path.name else error.where
+        raise CheckpointError(where, error.problem, error.remedy) from None
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
+        raise CheckpointError(str(path), problem, "Fetch the model again") from None
 
 
 def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:

@@ -80,7 +80,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
         {"patch": 2, "layers": 2, "width": 12, "heads": 3, "input_shape": [3, 4, 4], "outputs": 5},
         {
             **{"patch": 2, "layers": 1, "width": 12, "heads": 2, "input_shape": [3, 4, 4], "outputs": 5},
-            **{"pooling": "mean", "dropout": 0.1, "mlp_width": 20},
+            **{"pooling": "mean", "dropout": 0.1, "mlp_width": 20, "qkv_bias": False, "activation": "gelu_tanh"},
         },
     ],
 }
