@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 
+from groundup.core.errors import CheckpointError, RecipeError
+from groundup.core.gguf import save_gguf
 from groundup.core.recipe_sections import Adapter
 from groundup.core.settings import validate
 from groundup.models.gemma import Gemma3Config
@@ -14,6 +17,7 @@ from groundup.models.phi3 import Phi3Config
 from groundup.nn import loss
 from groundup.nn.adapters import adapted, attach
 from groundup.nn.decoding import DecodingOptions, generate_batch
+from groundup.processors.bytes import BytesConfig
 
 SHAPE: dict[str, Any] = {"vocabulary_size": 40, "layers": 3, "width": 16, "heads": 2, "mlp_width": 24}
 LONG = {"original_context": 8, "short_factors": [1, 2, 3], "long_factors": [4, 5, 6], "amplitude": 1.2}
@@ -79,3 +83,20 @@ def test_adapters_stand_in_the_blocks(name: str) -> None:
     attach(model, Adapter(rank=2))
     assert len(adapted(model)) == 3 * 7
     assert all(layer.startswith("blocks.") for layer in adapted(model))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_they_have_no_place_in_a_gguf_file_yet(name: str, tmp_path: Path) -> None:
+    model: Any = built(name)
+    with pytest.raises(CheckpointError, match=rf"{name} has no place in a GGUF file here; supported: gpt\. Keep it"):
+        save_gguf(tmp_path / "x.gguf", model.config, model.state_dict(), cast(Any, None))
+
+
+def test_a_tokenizer_with_a_token_for_pictures_fits_a_gemma_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of the published text-only models; any other token too many is an error."""
+    processor: Any = BytesConfig().fit(lambda: iter(()))
+    size = processor.vocabulary_size - 1
+    with pytest.raises(RecipeError, match=f"the tokenizer has {size + 1} tokens and the model {size}"):
+        Gemma3Config(vocabulary_size=size).fit_to(processor)
+    monkeypatch.setattr(type(processor), "special_id", lambda _, token: {"<image_soft_token>": size}.get(token))
+    assert Gemma3Config(vocabulary_size=size).fit_to(processor).vocabulary_size == size
