@@ -25,6 +25,21 @@ def _rope(kind: str, **values: Any) -> dict[str, Any]:
     return {**SHAPE, "rope_parameters": {"rope_type": kind, "rope_theta": 500.0, **values}}
 
 
+def _longrope(original: int, share: float, pairs: int) -> dict[str, Any]:
+    factors = {"short_factor": [1.0 + 0.1 * i for i in range(pairs)], "long_factor": [2.0**i for i in range(pairs)]}
+    rope = {"rope_type": "longrope", "rope_theta": 500.0, "partial_rotary_factor": share, **factors}
+    return {**PHI, "original_max_position_embeddings": original, "rope_parameters": rope}
+
+
+GEMMA: dict[str, Any] = {
+    **SHAPE,
+    "head_dim": 16,
+    "query_pre_attn_scalar": 16,
+    "sliding_window": 7,
+    "num_hidden_layers": 3,
+}
+GEMMA |= {"sliding_window_pattern": 3, "pad_token_id": None}
+PHI: dict[str, Any] = {**SHAPE, "pad_token_id": None}  # a token for padding has no gradient in transformers
 _LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 24}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", GPT2),
@@ -54,7 +69,24 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2-yarn": ("Qwen2", _rope("yarn", factor=2.0, original_max_position_embeddings=32)),
     "qwen3": ("Qwen3", {**SHAPE, "head_dim": 16, "tie_word_embeddings": True}),
     "qwen3-window": ("Qwen3", {**SHAPE, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0}),
+    "gemma3": ("Gemma3", GEMMA),
+    "gemma3-wide": (
+        "Gemma3",
+        {
+            **{**GEMMA, "num_hidden_layers": 4, "sliding_window_pattern": 2, "query_pre_attn_scalar": 21},
+            **{"final_logit_softcapping": 3.0, "head_dim": 12, "num_key_value_heads": 4},
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 900.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+            },
+        },
+    ),
+    "phi3": ("Phi3", PHI),
+    "phi3-window": ("Phi3", {**PHI, "sliding_window": 9, "tie_word_embeddings": True, "rms_norm_eps": 1e-6}),
+    "phi3-short": ("Phi3", _longrope(48, 0.75, 3)),
+    "phi3-long": ("Phi3", _longrope(20, 1.0, 4)),
 }
+_CLASSES, _CONFIGS = {"GPT2": "GPT2LMHeadModel"}, {"Gemma3": "Gemma3TextConfig"}
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -65,8 +97,8 @@ def random_model(family: str, **changed: Any) -> Any:
     """Return a model of transformers whose every parameter is random, norms and biases too."""
     name, options = FAMILIES[family]
     torch.manual_seed(1)
-    config = getattr(transformers, f"{name}Config")(**{**options, **changed})
-    module = getattr(transformers, f"{name}ForCausalLM" if name != "GPT2" else "GPT2LMHeadModel")(config).eval()
+    config = getattr(transformers, _CONFIGS.get(name, f"{name}Config"))(**{**options, **changed})
+    module = getattr(transformers, _CLASSES.get(name, f"{name}ForCausalLM"))(config).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)

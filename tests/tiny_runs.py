@@ -18,6 +18,17 @@ from groundup.data.arrays import Arrays
 # Each model with what it reads. What is random in training is on: tests of exact losses turn ``dropout`` off.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt": ("documents", {"layers": 1, "width": 16, "heads": 2, "context_length": 16, "dropout": 0.1}),
+    "gemma3": (
+        "documents",
+        {
+            **{"layers": 2, "width": 16, "heads": 2, "head_dim": 8, "mlp_width": 24, "context_length": 16},
+            **{"global_every": 2, "sliding_window": 6, "dropout": 0.1},
+        },
+    ),
+    "phi3": (
+        "documents",
+        {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24, "context_length": 16, "dropout": 0.1},
+    ),
     "mlp": ("pictures", {"hidden": [24], "norm": "layer", "dropout": 0.1}),
     "cnn": ("pictures", {"channels": [4, 6], "hidden": [16], "padding": True, "batch_norm": True, "dropout": 0.1}),
     "resnet": ("pictures", {"layers": [1, 1], "width": 4, "stem": "small"}),

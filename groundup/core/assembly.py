@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from groundup.core import devices, registry
 from groundup.core.adaptation import HEADS, Frozen, adapt, starting_run, weights_of
-from groundup.core.base_weights import pretrained_weights
+from groundup.core.base_weights import pretrained_labels, pretrained_weights
 from groundup.core.errors import CheckpointError, DataError, RunError
 from groundup.core.finetuning import freeze_all_but
 from groundup.core.interfaces import (
@@ -147,8 +147,8 @@ def freeze(run: Run) -> Run:
     recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
     model = cast(ModelConfig, recipe.model)
-    if recipe.init.run is not None and "outputs" in type(model).model_fields:
-        model = model.model_copy(update={"outputs": 0})  # this data may have other classes than the base run's
+    if (recipe.init.run or recipe.init.pretrained) and "outputs" in type(model).model_fields:
+        model = model.model_copy(update={"outputs": 0})  # this data may have other classes than the base's
     model = model.fit_to(processor)
     context = int(getattr(model, "context_length", 1))
     samples = recipe.budget.samples or (recipe.budget.steps or 0) * recipe.budget.batch_size
@@ -223,7 +223,8 @@ def _starting_model(run: Run, processor: Processor) -> tuple[nn.Module, Frozen]:
         if recipe.adapter is not None and quantised:
             quantise_layers(model, recipe.adapter, str(base.folder))
     if pretrained:
-        load_weights(model, pretrained, str(recipe.init.pretrained))
+        new_head = _other_labels(run, processor)
+        load_weights(model, pretrained, str(recipe.init.pretrained), new_head=new_head)
     model = cast(Task, recipe.task).wrap(model, processor)
     frozen = adapt(model, run, new_head=new_head)
     if quantised and begins:
@@ -242,6 +243,12 @@ def _new_head(base: Run, processor: Processor) -> bool:
     """Whether other classes, or numbers, are predicted than the base run predicts."""
     own, before = (getattr(p, "targets", None) for p in (processor, load_processor(base.folder / "processor")))
     return own is not None and (before is None or (own.kind, own.labels) != (before.kind, before.labels))
+
+
+def _other_labels(run: Run, processor: Processor) -> bool:
+    """Whether other classes, or numbers, are predicted than the pretrained weights predict."""
+    targets = getattr(processor, "targets", None)
+    return targets is not None and targets.labels != pretrained_labels(run)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str, *, new_head: bool = False) -> None:

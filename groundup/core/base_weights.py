@@ -17,12 +17,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError, RunError
-from groundup.core.pretrained import INDEX, Pretrained, find_pretrained, notes_on, weight_files
+from groundup.core.pretrained import INDEX, Pretrained, find_pretrained, notes_on, read_config, weight_files
 from groundup.core.recipe import Recipe
 from groundup.core.run import Run
 from groundup.core.storage import sha256_of
 
-__all__ = ["base_facts", "pretrained_parts", "pretrained_weights", "read_pretrained", "weights_sha256"]
+__all__ = [
+    "base_facts",
+    "pretrained_labels",
+    "pretrained_parts",
+    "pretrained_weights",
+    "read_pretrained",
+    "weights_sha256",
+]
 
 log = logging.getLogger("groundup")
 _PART = 64 * 2**20  # bytes of weights that are read at a time
@@ -101,16 +108,29 @@ def _parts(headers: dict[str, Tensor]) -> list[set[str]]:
 
 def _base_of(run: Run) -> Pretrained:
     """Return the folder that a run starts from, once it is known to hold what it held then."""
+    base, recorded = _recorded_base(run)
+    before = recorded.get("base_weights_sha256")
+    if before is not None and _together(_checksums(base.folder)) != before:
+        problem = f"was begun with other weights than {base.name} holds now"
+        raise RunError(str(run.folder), problem, "Restore them, or choose another name=...")
+    return base
+
+
+def _recorded_base(run: Run) -> tuple[Pretrained, dict[str, Any]]:
+    """Return the folder that a run starts from, of the commit that it began with, and what the run says of it."""
     init = run.recipe.init
     assert init.pretrained is not None
     recorded = run.read_json("environment.json") or {}
     commit = (recorded.get("pretrained") or {}).get("revision")
-    base = find_pretrained(init.pretrained, commit or init.revision)
-    before = recorded.get("base_weights_sha256")
-    if before is not None and _together(_checksums(base.folder)) != before:
-        problem = f"was begun with other weights than {init.pretrained} holds now"
-        raise RunError(str(run.folder), problem, "Restore them, or choose another name=...")
-    return base
+    return find_pretrained(init.pretrained, commit or init.revision), recorded
+
+
+def pretrained_labels(run: Run) -> tuple[str, ...]:
+    """Return the names of the classes that the weights a run starts from tell apart, by config.json; () without any."""
+    names = read_config(_recorded_base(run)[0].folder).get("id2label")
+    if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
+        return ()
+    return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
 def read_pretrained(base: Pretrained, config: Any) -> dict[str, Tensor]:

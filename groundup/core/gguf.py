@@ -91,6 +91,9 @@ def save_gguf(
     if kind not in WRITABLE:
         problem = f"{kind!r} cannot be written; {did_you_mean(kind, WRITABLE)}allowed: {', '.join(WRITABLE)}"
         raise CheckpointError("kind", problem, "Choose one of these")
+    if config.registered_name != "gpt":
+        problem = f"{config.registered_name} has no place in a GGUF file here; supported: gpt"
+        raise CheckpointError("model", problem, "Keep it in the project's own layout")
     completed: dict[str, Any] = cast(Any, config).completed()
     metadata = names.config_to_gguf(completed)
     tensors = names.to_gguf(weights, completed, metadata["general.architecture"])

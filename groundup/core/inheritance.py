@@ -8,13 +8,17 @@ from typing import Any
 
 from groundup.core import registry
 from groundup.core.errors import CheckpointError, RecipeError
-from groundup.core.pretrained import find_pretrained, read_config
+from groundup.core.pretrained import find_pretrained, read_config, read_object
 from groundup.core.settings import validate
 from groundup.core.yaml_text import parse_yaml
 
 __all__ = ["inherit"]
 
 _FREE = ("dropout", "context_length")  # what weights are not tied to
+_MODELS = {  # model_type of config.json: our model; what is not named here is gpt's to read or to refuse
+    **{"gemma3": "gemma3", "gemma3_text": "gemma3", "phi3": "phi3", "vit": "vit"},
+}
+_KNOWN = ("gpt", *sorted(set(_MODELS.values())))
 
 
 def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, complete: bool) -> None:
@@ -58,24 +62,46 @@ def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> No
     if isinstance(own, dict):
         raw["model"] = _agreed(own, name, folder)
     processor = raw.get("processor")
-    if processor is None or (isinstance(processor, dict) and "name" not in processor):
-        raw["processor"] = {"name": "tokenizer_json", "path": name, **(processor or {})}
+    if isinstance(raw["model"], dict) and (
+        processor is None or (isinstance(processor, dict) and "name" not in processor)
+    ):
+        raw["processor"] = {**_processor(str(raw["model"]["name"]), name, folder), **(processor or {})}
+
+
+def _processor(kind: str, name: str, folder: Path) -> dict[str, Any]:
+    """Return the processor section of the weights: their tokenizer, or how pictures are prepared for them."""
+    read = getattr(registry.lookup("model", kind), "processor_from_huggingface", None)
+    if read is None:
+        return {"name": "tokenizer_json", "path": name}
+    path = folder / "preprocessor_config.json"
+    try:
+        return {"name": "image", **read(read_object(path))}
+    except CheckpointError as error:
+        where = str(path) if error.where == path.name else error.where
+        raise CheckpointError(where, error.problem, error.remedy) from None
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
+        raise CheckpointError(str(path), problem, "Fetch the model again") from None
 
 
 def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     """Return the model section of the weights with what may be changed as the recipe has it."""
-    kind = str(own.get("name", "gpt"))
+    config = read_config(folder)
+    fitting = _MODELS.get(str(config.get("model_type")), "gpt")
+    kind = str(own.get("name", fitting))
     cls = registry.lookup("model", kind, "recipe.model.name")
     read = getattr(cls, "from_huggingface", None)
     if read is None:
-        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: gpt"
+        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: {', '.join(_KNOWN)}"
         raise RecipeError("recipe.model.name", problem, "Remove the model section")
-    config = read_config(folder)
+    if kind in _KNOWN and kind != fitting:
+        problem = f"is {kind}, and the weights of {name} are of model {fitting}"
+        raise RecipeError("recipe.model.name", problem, "Remove it: config.json says what the model is")
     try:
         settings = read(config)
     except CheckpointError as error:
         raise CheckpointError(str(folder / "config.json"), error.problem, error.remedy) from None
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
         raise CheckpointError(str(folder / "config.json"), problem, "Fetch the model again") from None
     given = {key: value for key, value in own.items() if key != "name"}

@@ -46,11 +46,12 @@ def write_model_folder(run: Run) -> Path:
     except CheckpointError:
         values, tensors = {"model_type": f"groundup_{config.registered_name}", **config.model_dump()}, weights
     processor = load_processor(run.folder / "processor")
-    values |= {"dtype": "float32"} | _token_ids(processor)
+    values |= {"dtype": "float32"} | _token_ids(processor) | (_labels(processor) if "num_labels" in values else {})
     try:
         folder.mkdir(exist_ok=True)
         processor.save(folder)
         run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
+        _write_picture_settings(run, folder, processor, values)
         write_model_card(run)
         _write_adapter(run, step, weights)
         temporary = folder / ".model.safetensors"
@@ -72,6 +73,21 @@ def _token_ids(processor: Any) -> dict[str, int]:
         return {}
     begin = processor.special_id(start) if start else None
     return {"bos_token_id": end if begin is None else begin, "eos_token_id": end}
+
+
+def _labels(processor: Any) -> dict[str, Any]:
+    """Return the classes' names, as config.json has them."""
+    labels = processor.targets.labels
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: n for n, label in enumerate(labels)}}
+    return names if labels else {}
+
+
+def _write_picture_settings(run: Run, folder: Path, processor: Any, values: dict[str, Any]) -> None:
+    """Write how pictures are prepared to preprocessor_config.json, for a model that ``transformers`` knows."""
+    describe = getattr(getattr(processor, "inputs", None), "to_huggingface", None)
+    found = describe() if describe is not None and "architectures" in values else None
+    if found is not None:
+        run.storage.write_text(folder / "preprocessor_config.json", json.dumps(found, indent=1) + "\n")
 
 
 def _write_adapter(run: Run, step: int, weights: dict[str, Tensor]) -> None:

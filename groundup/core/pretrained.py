@@ -21,6 +21,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 FETCHED = (  # and nothing else: no pickle, no code, no copies of the weights in other formats
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    "preprocessor_config.json",
     *(SINGLE, INDEX, "model-*-of-*.safetensors"),
 )
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -72,7 +73,7 @@ def find_pretrained(name: str, revision: str | None = None, *, weights: bool = T
         nearby = [str(path) for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
         problem = f"there is no folder {name}; {did_you_mean(str(folder), nearby)}and it is no name of the hub either"
         raise RecipeError("recipe.init.pretrained", problem, "Give a folder, or a name such as owner/model")
-    first = _snapshot(name, revision, ("config.json",))
+    first = _snapshot(name, revision, ("config.json", "preprocessor_config.json"))
     commit = first.name if _COMMIT.fullmatch(first.name) else None
     return Pretrained(name, _snapshot(name, commit or revision, FETCHED) if weights else first, commit)
 

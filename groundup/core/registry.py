@@ -35,6 +35,8 @@ Class = TypeVar("Class", bound=type)
 BUILTINS: dict[Kind, dict[str, str]] = {
     "model": {
         "gpt": "groundup.models.gpt",
+        "gemma3": "groundup.models.gemma",
+        "phi3": "groundup.models.phi3",
         "mlp": "groundup.models.mlp",
         "cnn": "groundup.models.cnn",
         "resnet": "groundup.models.resnet",

@@ -17,11 +17,12 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import ModelConfig, Processor, TextProcessor
+from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.models.inputs import fitted_vocabulary
 from groundup.models.names import families, gpt2, llama
-from groundup.nn.attention import Attention, AttentionShape, Where
+from groundup.nn.attention import Attention, AttentionShape, Where, seen_on_average, token_positions, whereabouts
 from groundup.nn.cache import KeyValueCache, LayerCache
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
 from groundup.nn.mlp import MLP, Activation
@@ -111,16 +112,8 @@ class GPTConfig(ModelConfig):
         Raises:
             RecipeError: If the processor has more tokens than the model, or is no tokenizer.
         """
-        if not isinstance(processor, TextProcessor):
-            raise RecipeError("recipe.processor", "makes no tokens, which model gpt reads", "Choose a text processor")
-        tokens = processor.vocabulary_size
-        if self.vocabulary_size and tokens > self.vocabulary_size:
-            raise RecipeError(
-                "recipe.model.vocabulary_size",
-                f"the tokenizer has {tokens} tokens and the model {self.vocabulary_size}",
-                f"Use vocabulary_size 0 or at least {tokens}, or a smaller tokenizer",
-            )
-        return self.model_copy(update={"vocabulary_size": self.vocabulary_size or tokens})
+        found = fitted_vocabulary("gpt", processor, self.vocabulary_size)
+        return self.model_copy(update={"vocabulary_size": found})
 
     def build(self) -> GPT:
         """Return the model with freshly initialised weights.
@@ -151,8 +144,7 @@ class GPTConfig(ModelConfig):
             Chowdhery et al., PaLM, 2022 (arXiv:2204.02311), appendix B; Kaplan et al., 2020 (arXiv:2001.08361), 2.1.
             Departs from PaLM, which counts the pairs that the causal mask removes.
         """
-        window = min(self.sliding_window or context, context)
-        seen = window - window**2 / (2 * context) if context else 0.0
+        seen = seen_on_average(context, self.sliding_window)
         return 6.0 * self.matmul_parameters() + 12.0 * self.layers * self.heads * self.dim * seen
 
     def completed(self) -> dict[str, Any]:
@@ -235,7 +227,7 @@ class Block(nn.Module):
     def __init__(self, config: GPTConfig, *, causal: bool = True) -> None:
         super().__init__()
         shape = AttentionShape(
-            **{"width": config.width, "heads": config.heads, "kv_heads": config.groups, "head_dim": config.dim},
+            *(config.width, config.heads, config.groups, config.dim),
             qk_norm_eps=config.norm_eps if config.qk_norm else None,
             window=config.sliding_window,
             input_bias=config.bias != "none",
@@ -360,23 +352,12 @@ class GPT(nn.Module):
     def _where(
         self, tokens: Tensor, positions: Tensor | None, boundaries: Tensor | None, cache: KeyValueCache | None
     ) -> tuple[Tensor, Where]:
-        if positions is None:
-            start = 0 if cache is None else cache.used
-            positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None]
+        positions = token_positions(tokens, positions, boundaries, cache)
         rotary = None
         if self.positions is None:
-            config = self.config
-            cosines, sines = rotary_angles(positions, config.dim, config.rope_theta, config.rope_scaling)
-            double = self.embed.weight.dtype == torch.float64
-            rotary = (cosines.double(), sines.double()) if double else (cosines, sines)
-        if cache is None:
-            return positions, Where(rotary, boundaries)
-        if boundaries is not None:
-            raise ValueError("packed documents cannot be decoded: give boundaries or a cache, not both")
-        positions = positions.expand_as(tokens)
-        cache.reserve(positions)
-        mask = cache.mask(positions, self.config.sliding_window)
-        return positions, Where(rotary, None, positions, mask, cache.used)
+            config, wide = self.config, self.embed.weight.dtype == torch.float64
+            rotary = rotary_angles(positions, config.dim, config.rope_theta, config.rope_scaling, wide=wide)
+        return positions, whereabouts(positions, rotary, boundaries, cache, self.config.sliding_window)
 
 
 def _norm(config: GPTConfig) -> nn.Module:

@@ -1,13 +1,13 @@
-"""What classifiers ask of the data: the shape of its pictures, or what its sequences are made of."""
+"""What models ask of the data: its tokens, the shape of its pictures, or what its sequences are made of."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import LabelProcessor, Processor
+from groundup.core.interfaces import LabelProcessor, Processor, TextProcessor
 
-__all__ = ["Elements", "agreed", "elements_of", "picture_shape"]
+__all__ = ["Elements", "agreed", "elements_of", "fitted_vocabulary", "picture_shape"]
 
 
 class Elements(NamedTuple):
@@ -68,3 +68,21 @@ def elements_of(model: str, processor: Processor, given: Elements) -> tuple[Elem
         return Elements(given.vocabulary_size or processor.vocabulary_size, 0), processor
     agreed("vocabulary_size", given.vocabulary_size, 0)
     return Elements(0, agreed("frame_width", given.frame_width, processor.input_shape[1])), processor
+
+
+def fitted_vocabulary(model: str, processor: Processor, given: int) -> int:
+    """Return how many tokens a language model has: as many as the recipe says, or with 0 as the tokenizer has.
+
+    Raises:
+        RecipeError: If the processor has more tokens than the model, or is no tokenizer.
+    """
+    if not isinstance(processor, TextProcessor):
+        raise RecipeError("recipe.processor", f"makes no tokens, which model {model} reads", "Choose a text processor")
+    tokens = processor.vocabulary_size
+    if given and tokens > given:
+        raise RecipeError(
+            "recipe.model.vocabulary_size",
+            f"the tokenizer has {tokens} tokens and the model {given}",
+            f"Use vocabulary_size 0 or at least {tokens}, or a smaller tokenizer",
+        )
+    return given or tokens

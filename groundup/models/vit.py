@@ -19,6 +19,7 @@ from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.gpt import Block, GPTConfig
 from groundup.models.inputs import agreed, picture_shape
+from groundup.models.names import vit
 from groundup.nn.activations import initialise_linear
 from groundup.nn.attention import Where
 
@@ -42,6 +43,8 @@ class ViTConfig(ModelConfig):
     pooling: Literal["class", "mean"] = setting(
         "class", "What the output reads: the state of a class token, or the mean over the patches"
     )
+    activation: Literal["gelu", "gelu_tanh"] = setting("gelu", "Of the MLP; gelu_tanh is an approximation")
+    qkv_bias: bool = setting(True, "Whether queries, keys and values have a bias")
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
     dropout: float = setting(0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1)
     input_shape: tuple[int, int, int] | None = setting(None, "Channels, height, width; null: as the data has")
@@ -83,9 +86,10 @@ class ViTConfig(ModelConfig):
         return (height // self.patch) * (width // self.patch)
 
     def block(self) -> GPTConfig:
-        """Return the settings of the blocks: GPT-2's, with the exact GELU."""
-        same = {name: getattr(self, name) for name in ("layers", "width", "heads", "mlp_width", "norm_eps", "dropout")}
-        return GPTConfig(positions="learned", norm="layernorm", activation="gelu", bias="all", **same)
+        """Return the settings of the blocks: GPT-2's."""
+        names = ("layers", "width", "heads", "mlp_width", "activation", "norm_eps", "dropout")
+        same = {name: getattr(self, name) for name in names}
+        return GPTConfig(positions="learned", norm="layernorm", bias="all", **same)
 
     def build(self) -> ViT:
         """Return the model with freshly initialised weights.
@@ -110,6 +114,45 @@ class ViTConfig(ModelConfig):
         weights = patches * self.input_shape[0] * self.patch**2 * self.width + self.width * self.outputs
         weights += places * self.layers * (4 * self.width**2 + 2 * self.width * block.hidden)
         return 6.0 * weights + 12.0 * self.layers * places**2 * self.width
+
+    def to_huggingface(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return config.json's contents and the tensors as ``ViTForImageClassification`` names them.
+
+        Raises:
+            CheckpointError: If the output reads the mean over the patches, which it does not there.
+        """
+        values = self.model_dump() | {"mlp_width": self.block().hidden}
+        return vit.config_to_huggingface(values), vit.to_huggingface(weights, values)
+
+    @classmethod
+    def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that the contents of config.json stand for.
+
+        Raises:
+            CheckpointError: If it is of another family, or has a part that is not built here.
+        """
+        return vit.config_to_groundup(config)
+
+    @classmethod
+    def processor_from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the recipe's section ``processor`` that the contents of preprocessor_config.json stand for.
+
+        Raises:
+            CheckpointError: If pictures are prepared in another way than is built here.
+        """
+        return vit.processor_to_groundup(config)
+
+    def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return this model's tensors from theirs; each is used once and none is left over.
+
+        The output layer is left out where theirs has another shape, for other classes, or is not there.
+
+        Raises:
+            CheckpointError: If one is missing, has no place, or has another shape.
+        """
+        with torch.device("meta"):
+            own = self.build().state_dict()
+        return vit.to_groundup(tensors, self.layers, own)
 
     @classmethod
     def sizes(cls) -> Mapping[str, ViTConfig]:
@@ -137,6 +180,10 @@ class ViT(nn.Module):
         self.embed = _Patches(config)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config.block(), causal=False) for _ in range(config.layers))
+        if not config.qkv_bias:
+            for name, layer in self.blocks.named_modules():
+                if name.endswith(("attention.query", "attention.key", "attention.value")):
+                    layer.register_parameter("bias", None)
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
         self.head = nn.Linear(config.width, config.outputs)
         for layer in self.blocks.modules():

@@ -5,29 +5,36 @@ Shape legend: B rows, T positions, C width, H heads, G key and value heads, D he
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.nn.cache import LayerCache
+from groundup.nn.cache import KeyValueCache, LayerCache
 from groundup.nn.norm import RMSNorm
 from groundup.nn.packed_attention import packed_attention
 from groundup.nn.rope import rotate
 
-__all__ = ["Attention", "AttentionShape", "Where"]
+__all__ = ["Attention", "AttentionShape", "Where", "seen_on_average", "token_positions", "whereabouts"]
 
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """The sizes of one attention layer, and which of its parts exist."""
+    """The sizes of one attention layer, and which of its parts exist.
+
+    ``scale`` is what products of queries and keys are multiplied with; None: ``1 / sqrt(head_dim)``.
+    """
 
     width: int
     heads: int
     kv_heads: int
     head_dim: int
     qk_norm_eps: float | None = None
+    qk_norm: Callable[[int, float], nn.Module] = RMSNorm
+    scale: float | None = None
     window: int | None = None
     input_bias: bool = False
     output_bias: bool = False
@@ -74,8 +81,8 @@ class Attention(nn.Module):
         self.value = nn.Linear(shape.width, keys, bias=shape.input_bias)
         self.output = nn.Linear(queries, shape.width, bias=shape.output_bias)
         eps = shape.qk_norm_eps
-        self.query_norm = None if eps is None else RMSNorm(shape.head_dim, eps)
-        self.key_norm = None if eps is None else RMSNorm(shape.head_dim, eps)
+        self.query_norm = None if eps is None else shape.qk_norm(shape.head_dim, eps)
+        self.key_norm = None if eps is None else shape.qk_norm(shape.head_dim, eps)
 
     def forward(self, x: Tensor, where: Where, cache: LayerCache | None = None) -> Tensor:
         """Return (B, T, C) from x (B, T, C)."""
@@ -85,6 +92,8 @@ class Attention(nn.Module):
             query, key = _normed(self.query_norm, query), _normed(self.key_norm, key)
         if where.rotary is not None:
             query, key = rotate(query, *where.rotary), rotate(key, *where.rotary)  # (B, T, H or G, D)
+        if self.shape.scale is not None:
+            query = query * (self.shape.scale * math.sqrt(dim))  # what follows divides by the root again
         query, key = query.to(value.dtype), key.to(value.dtype)
         if cache is not None:
             out = self._cached(query, key, value, where, cache)
@@ -119,6 +128,47 @@ class Attention(nn.Module):
         return out.transpose(1, 2)
 
 
-def _normed(norm: RMSNorm, x: Tensor) -> Tensor:
+def _normed(norm: nn.Module, x: Tensor) -> Tensor:
     """Normalise in the dtype of the weight, which autocast keeps finer than x."""
-    return norm(x.to(norm.weight.dtype))  # type: ignore[no-any-return]
+    return norm(x.to(norm.weight.dtype))  # type: ignore[no-any-return, arg-type]
+
+
+def token_positions(
+    tokens: Tensor, positions: Tensor | None, boundaries: Tensor | None, cache: KeyValueCache | None
+) -> Tensor:
+    """Return the positions of tokens (B, T), (B or 1, T): those given, or what follows the cache, else 0 .. T-1.
+
+    The cache takes note of them.
+
+    Raises:
+        ValueError: If packed documents are to be decoded, or a position lies beyond the cache.
+    """
+    if positions is None:
+        start = 0 if cache is None else cache.used
+        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None]
+    if cache is None:
+        return positions
+    if boundaries is not None:
+        raise ValueError("packed documents cannot be decoded: give boundaries or a cache, not both")
+    positions = positions.expand_as(tokens)
+    cache.reserve(positions)
+    return positions
+
+
+def whereabouts(
+    positions: Tensor,
+    rotary: tuple[Tensor, Tensor] | None,
+    boundaries: Tensor | None,
+    cache: KeyValueCache | None,
+    window: int | None,
+) -> Where:
+    """Return where the tokens at ``token_positions`` stand, for layers with this window."""
+    if cache is None:
+        return Where(rotary, boundaries)
+    return Where(rotary, None, positions, cache.mask(positions, window), cache.used)
+
+
+def seen_on_average(context: int, window: int | None) -> float:
+    """Return how many tokens a token of a document of ``context`` tokens sees on average, itself half counted."""
+    window = min(window or context, context)
+    return window - window**2 / (2 * context) if context else 0.0

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["linear_cross_entropy", "linear_cross_entropy_sum"]
+__all__ = ["linear_cross_entropy", "linear_cross_entropy_sum", "softcapped"]
 
 _CHUNK_BYTES = 32 * 2**20  # of float32 logits held at a time
 _IGNORED = -100
 _MULTIPLE = 256  # tokens
 
 
-def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
     """Return the sum of the cross-entropies in nats, a scalar in float32 (float64 for float64 inputs).
 
     Small logits are computed at once. Large ones are computed a chunk of tokens at a time, and their gradients with
@@ -30,6 +30,7 @@ def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) ->
         hidden: (M, C).
         weight: (V, C).
         targets: (M,) int64; -100 is ignored.
+        softcap: Logits are bent to stay between minus and plus this, as ``softcapped`` does it; None: they are not.
 
     Source:
         Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, 2024 (arXiv:2411.09009), the idea of never
@@ -39,20 +40,31 @@ def linear_cross_entropy_sum(hidden: Tensor, weight: Tensor, targets: Tensor) ->
     hidden, weight = _cast(hidden), _cast(weight)
     hidden, targets = _only_trained(hidden, targets)
     if hidden.shape[0] * weight.shape[0] * 4 <= _CHUNK_BYTES:
-        return F.cross_entropy(_widen(F.linear(hidden, weight)), targets, ignore_index=_IGNORED, reduction="sum")
+        logits = softcapped(_widen(F.linear(hidden, weight)), softcap)
+        return F.cross_entropy(logits, targets, ignore_index=_IGNORED, reduction="sum")
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    return cast(Tensor, _chunked(hidden, weight, targets, needed, needed and weight.requires_grad)[0])
+    trained = needed and weight.requires_grad
+    return cast(Tensor, _chunked(hidden, weight, targets, needed, trained, softcap or 0.0)[0])
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
     """Return the cross-entropy of each token in nats, (M,), 0 where the target is -100. For evaluation: no gradient."""
     with torch.no_grad():
         hidden, weight = _cast(hidden), _cast(weight)
         losses = hidden.new_zeros(len(hidden), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)
         for part in torch.split((targets != _IGNORED).nonzero()[:, 0], _chunk_size(weight)):
-            logits = _widen(F.linear(hidden.index_select(0, part), weight))
+            logits = softcapped(_widen(F.linear(hidden.index_select(0, part), weight)), softcap)
             losses[part] = F.cross_entropy(logits, targets[part], reduction="none")
         return losses
+
+
+def softcapped(logits: Tensor, cap: float | None) -> Tensor:
+    """Return ``cap * tanh(logits / cap)``, or the logits as they are.
+
+    Source:
+        Gemma Team, Gemma 2, 2024 (arXiv:2408.00118), section 2.
+    """
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def _only_trained(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,9 +99,12 @@ def _chunk_size(weight: Tensor) -> int:
 
 @torch.library.custom_op("groundup::linear_cross_entropy", mutates_args=())
 def _chunked(
-    hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool, trained_weight: bool
+    hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool, trained_weight: bool, softcap: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the summed loss and its gradients with respect to hidden and weight (empty unless asked for)."""
+    """Return the summed loss and its gradients with respect to hidden and weight (empty unless asked for).
+
+    A ``softcap`` of 0 leaves the logits as they are.
+    """
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     total = hidden.new_zeros((), dtype=wide)
     grad_hidden = torch.empty_like(hidden) if with_grad else hidden.new_empty(0)
@@ -99,12 +114,14 @@ def _chunked(
         part, target = hidden[start : start + size], targets[start : start + size]
         trained = target != _IGNORED
         index = target.clamp(min=0)[:, None]
-        logits = _widen(part @ weight.T)
+        logits = softcapped(_widen(part @ weight.T), softcap or None)
+        slope = 1 - (logits / softcap).square_() if softcap and with_grad else None
         norm = logits.logsumexp(1, keepdim=True)
         total += ((norm - logits.gather(1, index))[:, 0] * trained).sum()
         if with_grad:
             residue = logits.sub_(norm).exp_().scatter_add_(1, index, -torch.ones_like(norm))
-            residue = residue.mul_(trained[:, None]).to(hidden.dtype)
+            residue = residue.mul_(trained[:, None])
+            residue = (residue if slope is None else residue.mul_(slope)).to(hidden.dtype)
             torch.mm(residue, weight, out=grad_hidden[start : start + size])
             if not trained_weight:
                 continue
@@ -117,7 +134,7 @@ def _chunked(
 
 @_chunked.register_fake
 def _chunked_shapes(
-    hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool, trained_weight: bool
+    hidden: Tensor, weight: Tensor, targets: Tensor, with_grad: bool, trained_weight: bool, softcap: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     grad_hidden = torch.empty_like(hidden) if with_grad else hidden.new_empty(0)
@@ -134,7 +151,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, T
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     grad_hidden, grad_weight = ctx.saved_tensors
     of_weight = (grad_weight * grad).to(ctx.dtype) if ctx.trained_weight else None
-    return (grad_hidden * grad).to(grad_hidden.dtype), of_weight, None, None, None
+    return (grad_hidden * grad).to(grad_hidden.dtype), of_weight, None, None, None, None
 
 
 _chunked.register_autograd(_backward, setup_context=_remember)

@@ -7,34 +7,37 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MLP", "Activation"]
+__all__ = ["MLP", "Activation", "GatedActivation"]
 
 Activation = Literal["swiglu", "gelu", "gelu_tanh"]
+GatedActivation = Literal["swiglu", "geglu_tanh"]
 
 
 class MLP(nn.Module):
-    """``down(silu(gate(x)) * up(x))`` for swiglu, otherwise ``down(gelu(up(x)))``.
+    """``down(act(gate(x)) * up(x))``, SiLU for swiglu and GELU for geglu_tanh, otherwise ``down(gelu(up(x)))``.
 
     Args:
         width: C.
         hidden: The inner width.
-        activation: ``gelu_tanh`` is the tanh approximation that GPT-2 uses.
+        activation: ``..._tanh`` is the approximation of GELU that GPT-2 uses.
 
     Source:
         Shazeer, GLU Variants Improve Transformer, 2020 (arXiv:2002.05202), equation 6; GELU: Hendrycks and Gimpel,
         2016 (arXiv:1606.08415).
     """
 
-    def __init__(self, width: int, hidden: int, activation: Activation, bias: bool) -> None:
+    def __init__(self, width: int, hidden: int, activation: Activation | GatedActivation, bias: bool) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, hidden, bias=bias) if activation == "swiglu" else None
+        self.gate = nn.Linear(width, hidden, bias=bias) if activation in ("swiglu", "geglu_tanh") else None
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
-        self.approximate = "tanh" if activation == "gelu_tanh" else "none"
+        self.activation = activation
+        self.approximate = "tanh" if activation.endswith("_tanh") else "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., C) from x (..., C)."""
-        inner = (
-            F.gelu(self.up(x), approximate=self.approximate) if self.gate is None else F.silu(self.gate(x)) * self.up(x)
-        )
-        return self.down(inner)  # type: ignore[no-any-return]
+        if self.gate is None:
+            return self.down(F.gelu(self.up(x), approximate=self.approximate))  # type: ignore[no-any-return]
+        gate = self.gate(x)
+        opened = F.silu(gate) if self.activation == "swiglu" else F.gelu(gate, approximate=self.approximate)
+        return self.down(opened * self.up(x))  # type: ignore[no-any-return]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["RMSNorm"]
+__all__ = ["RMSNorm", "ShiftedRMSNorm"]
 
 
 class RMSNorm(nn.RMSNorm):
@@ -21,10 +22,31 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., C) from x (..., C)."""
-        eager = x.device.type == "cpu" and x.dtype == self.weight.dtype and not torch.compiler.is_compiling()
-        if not eager or not torch.is_grad_enabled() or self.eps is None:
-            return super().forward(x)
-        return cast(Tensor, _RMSNorm.apply(x, self.weight, self.eps))  # type: ignore[no-untyped-call]
+        return super().forward(x) if self.eps is None else _rms_norm(x, self.weight, self.eps)
+
+
+class ShiftedRMSNorm(nn.Module):
+    """``x / rms(x) * (1 + weight)``: weights around 0 instead of 1, as Gemma stores them.
+
+    Source:
+        Gemma Team, Gemma, 2024 (arXiv:2403.08295), section 2, and the weights that came with it.
+    """
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., C) from x (..., C)."""
+        return _rms_norm(x, 1.0 + self.weight, self.eps)
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    eager = x.device.type == "cpu" and x.dtype == weight.dtype and not torch.compiler.is_compiling()
+    if not eager or not torch.is_grad_enabled():
+        return F.rms_norm(x, (weight.shape[0],), weight, eps)
+    return cast(Tensor, _RMSNorm.apply(x, weight, eps))  # type: ignore[no-untyped-call]
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from groundup.core.settings import Settings, setting
 
-__all__ = ["RopeScaling", "rotary_angles", "rotate"]
+__all__ = ["LongRope", "RopeScaling", "long_rotary_angles", "rotary_angles", "rotate"]
 
 
 class RopeScaling(Settings):
@@ -94,8 +94,23 @@ class RopeScaling(Settings):
         return 1 - ((number - low) / (high - low)).clamp(0, 1)
 
 
+class LongRope(Settings):
+    """How a model was made to read longer texts: each pair of channels turns slower by a factor of its own.
+
+    Texts that fit in the context of before have other factors than longer ones.
+
+    Source:
+        Ding et al., LongRoPE, 2024 (arXiv:2402.13753), section 3.3.
+    """
+
+    original_context: int = setting(..., "Tokens of the context before it was stretched", ge=1)
+    short_factors: tuple[float, ...] = setting(..., "How many times slower each pair turns in texts up to that length")
+    long_factors: tuple[float, ...] = setting(..., "How many times slower in longer texts")
+    amplitude: float = setting(1.0, "Factor of queries and keys", gt=0)
+
+
 def rotary_angles(
-    positions: Tensor, head_dim: int, theta: float, scaling: RopeScaling | None = None
+    positions: Tensor, head_dim: int, theta: float, scaling: RopeScaling | None = None, *, wide: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return the cosines and sines by which ``rotate`` turns each pair of channels.
 
@@ -104,6 +119,7 @@ def rotary_angles(
         head_dim: D, even.
         theta: The longest wavelength is ``2 pi theta`` positions.
         scaling: How wavelengths were stretched, if they were.
+        wide: Return float64, for a model in float64.
 
     Returns:
         Two float32 tensors (..., T, 1, D): the cosines twice, and the sines, negative in the first half. They are
@@ -112,21 +128,54 @@ def rotary_angles(
     Source:
         Su et al., RoFormer, 2021 (arXiv:2104.09864), equation 15.
     """
-    exponents = torch.arange(0, head_dim, 2, device=positions.device).float() / head_dim
-    frequencies = 1.0 / theta**exponents
+    frequencies = 1.0 / theta ** _exponents(positions, head_dim)
     if scaling is not None:
         frequencies = scaling.slowed(frequencies, head_dim, theta)
+    return _turned(positions, frequencies, 1.0 if scaling is None else scaling.amplitude, wide=wide)
+
+
+def long_rotary_angles(
+    positions: Tensor, lengths: Tensor | int, channels: int, theta: float, scaling: LongRope, *, wide: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return what ``rotary_angles`` returns, of ``channels`` channels, for tokens of texts of so many tokens.
+
+    Args:
+        positions: (..., T) integers.
+        lengths: (..., T or 1) how long the text is that each token stands in, or one number.
+        channels: How many channels of a head turn, even.
+        theta: The longest wavelength is ``2 pi theta`` positions before it is stretched.
+        scaling: The factors, ``channels / 2`` of each kind.
+        wide: Return float64, for a model in float64.
+    """
+    powers = theta ** _exponents(positions, channels)
+    short, long = (powers.new_tensor(each) for each in (scaling.short_factors, scaling.long_factors))
+    beyond = torch.as_tensor(lengths, device=positions.device)[..., None, None] > scaling.original_context
+    frequencies = 1.0 / (torch.where(beyond, long, short) * powers)
+    return _turned(positions, frequencies, scaling.amplitude, wide=wide)
+
+
+def _exponents(positions: Tensor, channels: int) -> Tensor:
+    return torch.arange(0, channels, 2, device=positions.device).float() / channels
+
+
+def _turned(positions: Tensor, frequencies: Tensor, amplitude: float, *, wide: bool) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines as ``rotate`` takes them, of frequencies (D/2,) or (..., T, 1, D/2)."""
     angles = positions[..., None, None].float() * frequencies
     cosines, sines = angles.cos(), angles.sin()
-    if scaling is not None and scaling.amplitude != 1.0:
-        cosines, sines = cosines * scaling.amplitude, sines * scaling.amplitude
-    return torch.cat((cosines, cosines), -1), torch.cat((-sines, sines), -1)
+    if amplitude != 1.0:
+        cosines, sines = cosines * amplitude, sines * amplitude
+    cosines, sines = torch.cat((cosines, cosines), -1), torch.cat((-sines, sines), -1)
+    return (cosines.double(), sines.double()) if wide else (cosines, sines)
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn channel i of x (B, T, H, D) together with channel i + D/2, in x's dtype or float32 if that is finer.
+    """Turn channel i of x (B, T, H, D) together with channel i + R/2, in x's dtype or float32 if that is finer.
 
+    The cosines and sines have R channels; where that is fewer than D, the others stay.
     Departs from the paper: pairs (i, i + D/2) as Llama's published weights have it, not (2i, 2i + 1).
     """
+    if cosines.shape[-1] < x.shape[-1]:
+        turned = rotate(x[..., : cosines.shape[-1]], cosines, sines)
+        return torch.cat((turned, x[..., cosines.shape[-1] :]), -1)
     wide = x.to(torch.promote_types(x.dtype, cosines.dtype))  # one cast: mixed dtypes are slow in every product
     return (wide * cosines + wide.roll(x.shape[-1] // 2, -1) * sines).to(x.dtype)

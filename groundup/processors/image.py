@@ -30,6 +30,7 @@ from groundup.processors.files import saved_settings, write_json
 __all__ = ["ImageConfig", "ImageProcessor"]
 
 Resize = Literal["stretch", "crop", "pad"]
+Resample = Literal["linear", "cubic"]
 Shape = tuple[int, int, int]
 _File = tuple[bytes, int, Example]  # hash of its name, its place in the data
 _TOGETHER = 4096  # arrays that are looked at at a time
@@ -48,6 +49,7 @@ class ImageProcessor:
         largest: The value that is shown as white: 255 for picture files.
         resize: How pictures of other sizes are brought to this one; None: they are an error.
         convert: Whether pictures with other channels are converted; if not, they are an error.
+        resample: How pixels between others are found where pictures are resized.
     """
 
     def __init__(
@@ -60,9 +62,10 @@ class ImageProcessor:
         largest: float = 1.0,
         resize: Resize | None = None,
         convert: bool = False,
+        resample: Resample = "linear",
     ) -> None:
         self.shape, self.pad_to, self.mean, self.scale = shape, pad_to, tuple(mean), tuple(scale)
-        self.largest, self.resize, self.convert = largest, resize, convert
+        self.largest, self.resize, self.convert, self.resample = largest, resize, convert, resample
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -85,7 +88,7 @@ class ImageProcessor:
             inputs = ()
         for number, each in enumerate(inputs):
             where = _where(each, number)
-            pixels = _pixels(each, where, self.shape[0] if self.convert else None, size, self.resize)
+            pixels = _pixels(each, where, self.shape[0] if self.convert else None, size, self.resize, self.resample)
             if pixels.shape != self.shape:
                 raise _other_shape(where, pixels.shape, self.shape)
             inside[number] = torch.from_numpy(pixels)
@@ -112,8 +115,20 @@ class ImageProcessor:
         """Write processor.json."""
         folder.mkdir(parents=True, exist_ok=True)
         numbers = {"shape": self.shape, "pad_to": self.pad_to, "mean": self.mean, "scale": self.scale}
-        reading = {"largest": self.largest, "resize": self.resize, "convert": self.convert}
+        reading = {"largest": self.largest, "resize": self.resize, "convert": self.convert, "resample": self.resample}
         write_json(folder / "processor.json", {"name": "image", **numbers, **reading})
+
+    def to_huggingface(self) -> dict[str, Any] | None:
+        """Return the contents of preprocessor_config.json; None where pictures are cropped or padded."""
+        if self.pad_to is not None or self.resize in ("crop", "pad"):
+            return None
+        size = {"height": self.shape[1], "width": self.shape[2]}
+        mean, scale = ([value / self.largest for value in each] for each in (self.mean, self.scale))
+        return {
+            **{"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size},
+            **{"resample": 3 if self.resample == "cubic" else 2, "do_rescale": True, "rescale_factor": 1 / 255},
+            **{"do_normalize": True, "image_mean": mean, "image_std": scale},
+        }
 
     @classmethod
     def load(cls, folder: Path) -> ImageProcessor:
@@ -126,6 +141,7 @@ class ImageProcessor:
             channels, height, width = saved["shape"]
             pad_to = (int(saved["pad_to"][0]), int(saved["pad_to"][1])) if saved["pad_to"] else None
             reading = {name: saved[name] for name in ("largest", "resize", "convert")}
+            reading["resample"] = saved.get("resample", "linear")  # which older runs do not name
             return cls((channels, height, width), pad_to, saved["mean"], saved["scale"], **reading)
 
 
@@ -138,16 +154,30 @@ class ImageConfig(ProcessorConfig):
     resize: Resize = setting(
         "stretch", "stretch: whatever the proportions; crop: the middle is kept; pad: black bars are added"
     )
+    resample: Resample = setting("linear", "How pixels between others are found when resizing")
     channels: Literal[1, 3] | None = setting(None, "1: grey; 3: red, green, blue; null: as the pictures are")
-    normalise: Literal["unit", "standard", "none"] = setting(
-        "unit", "unit: divided by the largest value, 255 of files; standard: mean 0 and variance 1 of each channel"
+    normalise: Literal["unit", "standard", "given", "none"] = setting(
+        "unit",
+        "unit: divided by the largest value, 255 of files; standard: mean 0 and variance 1 of each channel;"
+        " given: by mean and std",
+    )
+    mean: tuple[float, ...] | None = setting(
+        None, "Taken off each channel, as a share of the largest value", applies_when={"normalise": ("given",)}
+    )
+    std: tuple[float, ...] | None = setting(
+        None, "What each channel is then divided by, likewise", applies_when={"normalise": ("given",)}
     )
     pad_to: tuple[int, int] | None = setting(None, "Height and width to pad to with background on all sides")
 
     @model_validator(mode="after")
     def _consistent(self) -> ImageConfig:
-        if self.resize != "stretch" and self.size is None:
-            raise ValueError("resize has no effect without size. Give size, or remove resize")
+        for name in ("resize", "resample") if self.size is None else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect without size. Give size, or remove {name}")
+        if self.normalise == "given" and (not self.mean or len(self.mean) != len(self.std or ())):
+            raise ValueError("normalise: given needs mean and std, one number each for each channel. Give both")
+        if min(self.std or (1.0,)) <= 0:
+            raise ValueError(f"std holds {min(self.std or (1.0,))}. Give numbers above 0")
         return self
 
     def fit(self, texts: Callable[[], Iterator[Example]]) -> ImageProcessor:
@@ -180,8 +210,13 @@ class ImageConfig(ProcessorConfig):
         mean, scale = [0.0] * shape[0], [largest if self.normalise == "unit" else 1.0] * shape[0]
         if self.normalise == "standard":
             mean, scale = sums.scaling()
+        if self.mean is not None and self.std is not None:
+            if len(self.mean) != shape[0]:
+                problem = f"has {len(self.mean)} numbers, and the pictures {shape[0]} channels"
+                raise DataError("recipe.processor.mean", problem, "Give one for each channel, or set channels")
+            mean, scale = ([value * largest for value in each] for each in (self.mean, self.std))
         reading: dict[str, Any] = {"resize": self.resize if self.size else None, "convert": self.channels is not None}
-        return ImageProcessor(shape, self.pad_to, mean, scale, largest=largest, **reading)
+        return ImageProcessor(shape, self.pad_to, mean, scale, largest=largest, resample=self.resample, **reading)
 
     def _all_added(self, sums: _Sums | None, arrays: list[tuple[int, Example]]) -> _Sums | None:
         """Return the sums with more arrays in them, all at once where they are grey pictures of one size."""
@@ -198,7 +233,7 @@ class ImageConfig(ProcessorConfig):
     def _added(self, sums: _Sums | None, number: int, example: Example) -> _Sums:
         """Return the sums with one more picture in them."""
         where = example.origin or _where(example.inputs, number)
-        pixels = _pixels(example.inputs, where, self.channels, self.size, self.resize)
+        pixels = _pixels(example.inputs, where, self.channels, self.size, self.resize, self.resample)
         if sums is None:
             channels, height, width = pixels.shape
             sums = _Sums((channels, height, width), np.zeros(channels), np.zeros(channels))
@@ -270,7 +305,12 @@ def _columns(mean: Sequence[float], scale: Sequence[float], like: Tensor | None 
 
 
 def _pixels(
-    source: Any, where: str, channels: int | None, size: tuple[int, int] | None, resize: Resize | None
+    source: Any,
+    where: str,
+    channels: int | None,
+    size: tuple[int, int] | None,
+    resize: Resize | None,
+    resample: Resample,
 ) -> NDArray[Any]:
     """Return a picture (C, H, W) with its own values, decoded, converted and resized as far as that is asked for."""
     found = read_picture(source, where, channels) if is_picture(source) else np.asarray(source)
@@ -284,18 +324,21 @@ def _pixels(
     elif channels == 3:
         picture = np.repeat(picture, 3, axis=0) if len(picture) == 1 else picture[:3]
     if size is not None and resize is not None and picture.shape[1:] != tuple(size):
-        picture = _resized(torch.from_numpy(np.require(picture, requirements=["C", "W"])), size, resize).numpy()
+        whole = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
+        picture = _resized(whole, size, resize, resample).numpy()
     return np.require(picture, requirements=["C", "W"])
 
 
-def _resized(picture: Tensor, size: tuple[int, int], resize: Resize) -> Tensor:
-    """Return (C, *size) of a picture (C, H, W): linear interpolation over the area that a new pixel covers."""
+def _resized(picture: Tensor, size: tuple[int, int], resize: Resize, resample: Resample) -> Tensor:
+    """Return (C, *size) of a picture (C, H, W): interpolation over the area that a new pixel covers."""
     (height, width), (rows, columns) = picture.shape[1:], size
     if resize != "stretch":
         choose = max if resize == "crop" else min
         factor = choose(rows / height, columns / width)
         rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
-    found = F.interpolate(picture[None], (rows, columns), mode="bilinear", antialias=True)[0]
+    mode = "bilinear" if resample == "linear" else "bicubic"
+    found = F.interpolate(picture[None], (rows, columns), mode=mode, antialias=True)[0]
+    found = found if resample == "linear" else found.clamp(float(picture.min()), float(picture.max()))
     top, left = (size[0] - rows) // 2, (size[1] - columns) // 2
     if resize == "crop":
         return found[:, -top : size[0] - top, -left : size[1] - left]

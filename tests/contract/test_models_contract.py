@@ -33,6 +33,19 @@ TOKENS: dict[str, list[dict[str, Any]]] = {
             **{"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh", "dropout": 0.1},
         },
     ],
+    "gemma3": [
+        {
+            **{"vocabulary_size": 30, "layers": 3, "width": 16, "heads": 2, "head_dim": 8, "mlp_width": 20},
+            **{"context_length": 16, "sliding_window": 4, "global_every": 2, "attention_scale": 5.0, "logit_cap": 4.0},
+        },
+    ],
+    "phi3": [
+        {
+            **{"vocabulary_size": 30, "layers": 2, "width": 32, "heads": 4, "mlp_width": 20, "context_length": 16},
+            **{"rotary_share": 0.5, "sliding_window": 5, "kv_heads": 2},
+            "long_rope": {"original_context": 12, "short_factors": [1, 2], "long_factors": [3, 4], "amplitude": 1.1},
+        },
+    ],
 }
 INPUTS: dict[str, list[dict[str, Any]]] = {
     "mlp": [
@@ -67,7 +80,7 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
         {"patch": 2, "layers": 2, "width": 12, "heads": 3, "input_shape": [3, 4, 4], "outputs": 5},
         {
             **{"patch": 2, "layers": 1, "width": 12, "heads": 2, "input_shape": [3, 4, 4], "outputs": 5},
-            **{"pooling": "mean", "dropout": 0.1, "mlp_width": 20},
+            **{"pooling": "mean", "dropout": 0.1, "mlp_width": 20, "qkv_bias": False, "activation": "gelu_tanh"},
         },
     ],
 }
@@ -213,6 +226,9 @@ def test_named_sizes_build_without_memory(name: str) -> None:
             "smollm2-135m": 134.52e6,
             "qwen3-0.6b": 596.05e6,
             "mistral-7b": 7.242e9,
+            "gemma3-270m": 268.1e6,
+            "gemma3-1b": 999.9e6,
+            "phi3-mini-4k": 3.821e9,
             "resnet-18": 11.69e6,
             "resnet-34": 21.80e6,
             "resnet-50": 25.56e6,

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import CheckpointError, DataError, RecipeError
 from groundup.core.settings import validate
+from groundup.models.gemma import Gemma3Config
 from groundup.models.gpt import GPTConfig
 from groundup.models.names import gpt2, llama
+from groundup.models.phi3 import Phi3Config
 from groundup.nn.decoding import DecodingOptions, generate_batch
 
 
@@ -35,6 +37,33 @@ class Tokenizer:
 
     def token_bytes(self) -> NDArray[np.int32]:
         return np.ones(300, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("model", "section", "message"),
+    [
+        (
+            Gemma3Config,
+            {"heads": 6, "kv_heads": 4},
+            "heads 6 is not a multiple of kv_heads 4. Use kv_heads 3 or change",
+        ),
+        (Gemma3Config, {"head_dim": 33}, "recipe.model.head_dim: got 33; allowed: a multiple of 2"),
+        (Phi3Config, {"width": 130, "heads": 4}, "width 130 is not a multiple of heads 4. Use width 128 or change"),
+        (
+            Phi3Config,
+            {"width": 16, "heads": 2, "rotary_share": 0.4},
+            "rotary_share 0.4 makes 3 of 8 channels rotary, and they turn in pairs. Change it so that their number is",
+        ),
+    ],
+)
+def test_impossible_shapes_of_gemma_and_phi(model: Any, section: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        validate(model, section, "recipe.model")
+    assert message in str(caught.value)
+    with pytest.raises(RecipeError, match="vocabulary_size: is 0, and no tokenizer has filled it in"):
+        model().build()
+    with pytest.raises(RecipeError, match="the tokenizer has 300 tokens and the model 299"):
+        model(vocabulary_size=299).fit_to(Tokenizer())
 
 
 @pytest.mark.parametrize(

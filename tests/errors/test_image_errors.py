@@ -180,3 +180,28 @@ def test_it_is_found_before_training() -> None:
     Augment(mixup=0.1).check((7,))
     fitted = Labelled(ImageProcessor((1, 8, 8), None, [0.0], [1.0]), Classes(["0", "1"]), 0)
     Augment(flip=True).check(fitted.input_shape)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"resample": "cubic"}, "resample has no effect without size. Give size, or remove resample"),
+        ({"mean": [0.5]}, "mean has no effect with normalise"),
+        (
+            {"normalise": "given", "mean": [0.5, 0.5]},
+            "normalise: given needs mean and std, one number each for each chan",
+        ),
+        ({"normalise": "given", "mean": [0.5], "std": [0.0]}, "std holds 0.0. Give numbers above 0"),
+    ],
+)
+def test_impossible_scaling(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        validate(ImageConfig, section, "recipe.processor")
+    assert message in str(caught.value)
+
+
+def test_a_mean_for_other_channels_than_the_pictures_have() -> None:
+    config = ImageConfig(normalise="given", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    message = r"processor.mean: has 3 numbers, and the pictures 1 channels. Give one for each channel, or set channels"
+    with pytest.raises(DataError, match=message):
+        config.fit(lambda: iter([Example("one", np.ones((4, 4)), 0)]))

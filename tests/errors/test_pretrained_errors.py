@@ -81,7 +81,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Non
         ),
         (
             {"pretrained": "./nowhere"},
-            "recipe.init.pretrained: there is no folder ./nowhere; and it is no name of the hub either. Give a folder, or",
+            "recipe.init.pretrained: there is no folder ./nowhere; and it is no name of the hub either. Give a folder",
         ),
         ({"pretrained": "BASE/../bace"}, "/base'? and it is no name of the hub either"),
     ],
@@ -114,9 +114,13 @@ def test_a_run_and_pretrained_weights(tuning: dict[str, Any], recipe: dict[str, 
         ({"lyers": 1}, "did you mean 'layers'"),
         (
             {"name": "mlp"},
-            "recipe.model.name: no Hugging Face layout is known for model 'mlp'; allowed: gpt. Remove the model",
+            "recipe.model.name: no Hugging Face layout is known for model 'mlp'; allowed: gpt, gemma3, phi3, vit.",
         ),
         ({"name": "gtp"}, "there is no model 'gtp'; did you mean 'gpt'"),
+        (
+            {"name": "phi3"},
+            "recipe.model.name: is phi3, and the weights of BASE are of model gpt. Remove it: config.json says what",
+        ),
     ],
 )
 def test_a_model_section_that_does_not_agree(
@@ -158,12 +162,48 @@ def test_no_tokenizer_and_one_that_is_too_large(tuning: dict[str, Any], folder: 
             {"model_type": "mamba", "architectures": ["MambaForCausalLM"]},
             "model_type mamba (architecture: MambaForCaus",
         ),
-        ({"model_type": "lama"}, "did you mean 'llama'? known: gpt2, llama, mistral, qwen2, qwen3. Use a model of"),
+        ({"model_type": "lama"}, "did you mean 'llama'? known: gpt2, llama, mistral, qwen2, qwen3, gemma3_text,"),
         ({}, "model_type missing (architecture: none named) is not built here; known: gpt2, llama"),
         ({"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}}, "json: rotary scaling longrope"),
         ({"model_type": "llama", "rope_scaling": "linear"}, "config.json: holds a value of the wrong kind: Attr"),
         ({"model_type": "llama", "hidden_size": "wide"}, "config.json: holds a value of the wrong kind: TypeError"),
         ({"model_type": "llama", "rms_norm_eps": "small"}, "config.json as model gpt.norm_eps: got"),
+        (
+            {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
+            "model_type gemma3 reads pictures too; supported is gemma3_text, which reads text only.",
+        ),
+        (
+            {"model_type": "gemma3_text", "attn_logit_softcapping": 50.0},
+            "attn_logit_softcapping is 50.0; supported: No",
+        ),
+        (
+            {
+                "model_type": "gemma3_text",
+                "num_hidden_layers": 2,
+                "layer_types": ["full_attention", "chunked"],
+            },
+            "layer_types do not repeat: full_attention, chunked. Use a model in which each n-th",
+        ),
+        (
+            {"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": {"rope_type": "linear"}}},
+            "local layers have rotary scaling linear; supported: default. Use another model",
+        ),
+        (
+            {
+                **{"model_type": "phi3", "original_max_position_embeddings": 1},
+                "rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [1]},
+            },
+            "holds a value of the wrong kind: ZeroDivisionError",
+        ),
+        ({"model_type": "phi3", "hidden_act": "gelu"}, "model_type phi3, activation gelu; supported: phi3; silu. Use"),
+        (
+            {"model_type": "phi3", "rope_scaling": {"type": "linear", "factor": 2.0}},
+            "rotary scaling linear; supported for phi3: default, longrope, su, yarn. Use another model",
+        ),
+        (
+            {"model_type": "phi3", "rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [1]}},
+            "short_factors has 1 numbers, the smallest 1.0. Give one above 0 for each of the 48 pairs",
+        ),
         (
             {"model_type": "llama", "quantization_config": {"quant_method": "gptq"}},
             "the weights are quantized (gptq); allowed: fp64, fp32, fp16 and bf16. Use the model that was quantized.",

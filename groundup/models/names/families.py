@@ -11,6 +11,7 @@ from groundup.models.names import gpt2, llama
 __all__ = ["config_to_groundup"]
 
 _KNOWN = ("gpt2", *llama.FAMILIES)
+_OTHERS = ("gemma3_text", "phi3", "vit")  # what other models here are built of
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,6 +24,6 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     if family not in _KNOWN:
         named = ", ".join(map(str, config.get("architectures") or ())) or "none named"
         problem = f"model_type {family or 'missing'} (architecture: {named}) is not built here; "
-        problem += f"{did_you_mean(family, _KNOWN)}known: {', '.join(_KNOWN)}"
+        problem += f"{did_you_mean(family, (*_KNOWN, *_OTHERS))}known: {', '.join((*_KNOWN, *_OTHERS))}"
         raise CheckpointError("config.json", problem, "Use a model of one of these families")
     return gpt2.config_to_groundup(config) if family == "gpt2" else llama.config_to_groundup(config)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
+from groundup.models.names.rotary import scaling_to_groundup, scaling_to_huggingface
 from groundup.models.names.table import Row, check_architecture, from_ours, to_ours
 
 __all__ = ["FAMILIES", "config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
@@ -66,17 +66,6 @@ _OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen3": {"intermediate_size": 22016, "vocab_size": 151936, "num_key_value_heads": 32, "head_dim": 128},
 }
 _CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-_SCALINGS: dict[str, dict[str, str]] = {  # kind: config.json to ours
-    "linear": {"factor": "factor"},
-    "llama3": {
-        **{"factor": "factor", "original_max_position_embeddings": "original_context"},
-        **{"low_freq_factor": "low_frequency", "high_freq_factor": "high_frequency"},
-    },
-    "yarn": {
-        **{"factor": "factor", "original_max_position_embeddings": "original_context", "beta_slow": "beta_slow"},
-        **{"beta_fast": "beta_fast", "truncate": "whole_channels", "attention_factor": "attention_factor"},
-    },
-}
 
 
 def to_groundup(
@@ -121,7 +110,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     return {ours: full[theirs] for theirs, ours in _FIELDS.items()} | {
         "rope_theta": float(rope.get("rope_theta", full.get("rope_theta", 10000.0))),
-        "rope_scaling": _scaling_to_groundup(rope, full),
+        "rope_scaling": scaling_to_groundup(rope, full),
         "sliding_window": _window(config, full["num_hidden_layers"]),
         "qk_norm": family == "qwen3",
         "bias": "qkv" if family == "qwen2" else _bias(config),
@@ -146,30 +135,6 @@ def _window(config: Mapping[str, Any], layers: int) -> int | None:
     return window if "sliding_attention" in kinds else None
 
 
-def _scaling_to_groundup(rope: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the settings of ``RopeScaling``, or None.
-
-    ``dynamic`` changes nothing within ``max_position_embeddings``, and no longer text is read here.
-    """
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise CheckpointError("config.json", "only a part of each head is rotary", "Use another model")
-    if kind in ("default", "dynamic"):
-        return None
-    if kind not in _SCALINGS:
-        known = ", ".join(["default", "dynamic", *_SCALINGS])
-        raise CheckpointError("config.json", f"rotary scaling {kind}; supported: {known}", "Use another model")
-    fields = _SCALINGS[kind]
-    values = {ours: rope[theirs] for theirs, ours in fields.items() if rope.get(theirs) is not None}
-    if "original_max_position_embeddings" in fields:
-        original = config.get("original_max_position_embeddings", config["max_position_embeddings"])
-        values.setdefault("original_context", original)
-    if kind == "yarn" and "attention_factor" not in values and rope.get("mscale") and rope.get("mscale_all_dim"):
-        parts = (0.1 * rope[key] * math.log(max(values["factor"], 1)) + 1 for key in ("mscale", "mscale_all_dim"))
-        values["attention_factor"] = next(parts) / next(parts)
-    return {"kind": kind, **values}
-
-
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the contents of config.json from all settings of our GPT, those that follow from others filled in.
 
@@ -191,7 +156,7 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         found = f"{', '.join(shape)}, bias {bias}, qk_norm {config['qk_norm']}, window {window}"
         raise CheckpointError("model", f"no Hugging Face family has {found}", "Keep it in the project's own layout")
     values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | {"hidden_act": "silu"}
-    values["rope_parameters"] = {"rope_theta": config["rope_theta"], **_scaling_to_huggingface(config["rope_scaling"])}
+    values["rope_parameters"] = {"rope_theta": config["rope_theta"], **scaling_to_huggingface(config["rope_scaling"])}
     values["rope_theta"] = config["rope_theta"]  # where readers before transformers 5 look, as for rope_scaling
     if config["rope_scaling"]:
         values["rope_scaling"] = values["rope_parameters"]
@@ -203,14 +168,6 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
     if family == "llama":
         values["attention_bias"] = values["mlp_bias"] = bias == "all"
     return {"model_type": family, "architectures": [f"{_CLASSES[family]}ForCausalLM"], **values}
-
-
-def _scaling_to_huggingface(scaling: Mapping[str, Any] | None) -> dict[str, Any]:
-    if scaling is None:
-        return {"rope_type": "default"}
-    kind: str = scaling["kind"]
-    values = {theirs: scaling[ours] for theirs, ours in _SCALINGS[kind].items() if scaling[ours] is not None}
-    return {"rope_type": kind, **values}
 
 
 def _bias(config: Mapping[str, Any]) -> str:

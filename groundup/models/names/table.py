@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,24 +18,26 @@ __all__ = ["Row", "check_architecture", "from_ours", "to_ours"]
 class Row:
     """One tensor of theirs and the one or several of ours that it holds, one below the other.
 
-    ``{}`` in the names stands for the number of a layer. ``transposed`` says that theirs is (in, out), not (out, in).
+    ``{}`` in the names stands for the number of a layer. ``transposed`` says that theirs is (in, out), not (out, in);
+    ``leading`` how many dimensions of size 1 theirs has before ours.
     """
 
     theirs: str
     ours: tuple[str, ...]
     transposed: bool = False
+    leading: int = 0
 
 
 def check_architecture(config: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Make sure that config.json is of a language model.
+    """Make sure that config.json is of a model as it is built here.
 
     Raises:
-        CheckpointError: If it names another class, as of a classifier.
+        CheckpointError: If it names another class, as of a classifier where a language model is built.
     """
     for name in config.get("architectures") or ():
         if name not in known:
             problem = f"architecture {name}; supported for model_type {config.get('model_type')}: {', '.join(known)}"
-            raise CheckpointError("config.json", problem, "Use a language model")
+            raise CheckpointError("config.json", problem, "Use a model of that kind")
 
 
 def to_ours(
@@ -62,6 +64,7 @@ def to_ours(
             continue
         used.add(row.theirs)
         tensor = theirs[row.theirs].T if row.transposed else theirs[row.theirs]
+        tensor = tensor.reshape(tensor.shape[row.leading :])
         sizes = None if own is None else [len(own[name]) for name in row.ours]
         parts = tensor.chunk(len(row.ours)) if sizes is None else torch.split(tensor, sizes)
         ours.update((name, part.contiguous().clone()) for name, part in zip(row.ours, parts, strict=True))
@@ -95,6 +98,7 @@ def from_ours(rows: Sequence[Row], ours: Mapping[str, Tensor], layers: int) -> d
             continue
         used.update(row.ours)
         tensor = torch.cat([ours[name] for name in row.ours])
+        tensor = tensor.reshape((1,) * row.leading + tensor.shape)
         theirs[row.theirs] = (tensor.T if row.transposed else tensor).contiguous()
     _all_used(ours, used)
     return theirs
@@ -103,7 +107,8 @@ def from_ours(rows: Sequence[Row], ours: Mapping[str, Tensor], layers: int) -> d
 def _numbered(rows: Sequence[Row], layers: int) -> Iterator[Row]:
     for row in rows:
         for layer in range(layers) if "{}" in row.theirs else [0]:
-            yield Row(row.theirs.format(layer), tuple(name.format(layer) for name in row.ours), row.transposed)
+            ours = tuple(name.format(layer) for name in row.ours)
+            yield replace(row, theirs=row.theirs.format(layer), ours=ours)
 
 
 def _all_used(tensors: Mapping[str, Tensor], used: set[str]) -> None:
