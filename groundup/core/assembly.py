@@ -188,7 +188,8 @@ def assemble(run: Run, device: torch.device) -> Parts:
         new_head = _new_head(base, processor)
         load_weights(model, weights, str(base.folder), new_head=new_head)
     if pretrained:
-        load_weights(model, pretrained, str(recipe.init.pretrained))
+        new_head = _lacks_head(pretrained, model)
+        load_weights(model, pretrained, str(recipe.init.pretrained), new_head=new_head)
     model = cast(Task, recipe.task).wrap(model, processor)
     frozen = adapt(model, run, new_head=new_head)
     if recipe.init.train_layers is not None:
@@ -210,6 +211,15 @@ def _new_head(base: Run, processor: Processor) -> bool:
     """Whether other classes, or numbers, are predicted than the base run predicts."""
     own, before = (getattr(p, "targets", None) for p in (processor, load_processor(base.folder / "processor")))
     return own is not None and (before is None or (own.kind, own.labels) != (before.kind, before.labels))
+
+
+def _lacks_head(weights: dict[str, Tensor], model: nn.Module) -> bool:
+    """Whether the model has a head, and these weights are of one without."""
+    return any(map(_of_head, model.state_dict())) and not any(map(_of_head, weights))
+
+
+def _of_head(name: str) -> bool:
+    return name.startswith(HEADS)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str, *, new_head: bool = False) -> None:

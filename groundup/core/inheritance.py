@@ -15,6 +15,7 @@ from groundup.core.yaml_text import parse_yaml
 __all__ = ["inherit"]
 
 _FREE = ("dropout", "context_length")  # what weights are not tied to
+_BUILT_HERE = dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), "gpt")  # models by model_type; else hub
 
 
 def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, complete: bool) -> None:
@@ -64,13 +65,13 @@ def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> No
 
 def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     """Return the model section of the weights with what may be changed as the recipe has it."""
-    kind = str(own.get("name", "gpt"))
+    config = read_config(folder)
+    kind = str(own.get("name") or _BUILT_HERE.get(str(config.get("model_type")), "hub"))
     cls = registry.lookup("model", kind, "recipe.model.name")
     read = getattr(cls, "from_huggingface", None)
     if read is None:
-        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: gpt"
+        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: gpt, hub"
         raise RecipeError("recipe.model.name", problem, "Remove the model section")
-    config = read_config(folder)
     try:
         settings = read(config)
     except CheckpointError as error:
