@@ -6,6 +6,7 @@ Plugins are reached through the registry.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from groundup.core import devices, registry
 from groundup.core.adaptation import HEADS, Frozen, adapt, starting_run, weights_of
 from groundup.core.base_weights import pretrained_weights
+from groundup.core.distillation import taught
 from groundup.core.errors import CheckpointError, DataError, RunError
 from groundup.core.finetuning import freeze_all_but
 from groundup.core.interfaces import (
@@ -56,6 +58,8 @@ __all__ = [
     "make_processor",
     "open_stream",
 ]
+
+_COMPARED = 8  # examples that a teacher must read as the run does
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
 
         if recipe.init.run is not None:
             processor = load_processor(Path(recipe.init.run) / "processor")
+        elif recipe.distil is not None and recipe.init.pretrained is None:
+            processor = load_processor(Path(recipe.distil.teacher) / "processor")
         else:
             config = _located(recipe)
             processor = config.fit(lambda: _texts(source) if config.reads == "texts" else examples())
@@ -197,7 +203,15 @@ def assemble(run: Run, device: torch.device) -> Parts:
     dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32
     if dtype == torch.float64:  # inputs are float32, whatever the weights are
         model.register_forward_pre_hook(_widened, with_kwargs=True)
-    return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data), frozen)
+    task, source = cast(Task, recipe.task), cast(DataSource, recipe.data)
+    model = model.to(device, dtype)
+    if recipe.distil is not None:
+        starts = recipe.init.run is not None or recipe.init.pretrained is not None
+        some = list(islice(source.examples("train", cache_folder()), _COMPARED)) if starts else []
+        teachers = load_processor(Path(recipe.distil.teacher) / "processor")
+        task, teacher = taught(model, run, processor, teachers, some)
+        frozen = dataclasses.replace(frozen, teacher=teacher)
+    return Parts(model, task, processor, source, frozen)
 
 
 def _widened(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -37,15 +37,32 @@ def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, compl
     elif isinstance(name, str) and isinstance(init, dict) and not complete:
         revision = init.get("revision")
         _from_pretrained(raw, name, revision if isinstance(revision, str) else None)
+    distil = raw.get("distil")
+    if isinstance(distil, dict) and isinstance(distil.get("teacher"), str) and not complete and not (run or name):
+        _from_teacher(raw, _sections(distil["teacher"], planned, "recipe.distil.teacher"))
+
+
+def _sections(base: str, planned: Mapping[str, dict[str, Any]], where: str) -> dict[str, Any]:
+    """Return the recipe of a run that there is, or will be."""
+    file = Path(base) / "recipe.yaml"
+    if not file.is_file() and base not in planned:
+        raise RecipeError(where, f"{base} is not a run (it has no recipe.yaml)", "Train it first, or correct the path")
+    return parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else planned[base]  # type: ignore[no-any-return]
+
+
+def _from_teacher(raw: dict[str, Any], sections: dict[str, Any]) -> None:
+    """Take the teacher's processor: both models must be given the same numbers."""
+    own, theirs = raw.get("processor") or {}, sections["processor"]
+    own = {"name": own} if isinstance(own, str) else own
+    for key, value in own.items() if isinstance(own, dict) else ():
+        if value != theirs.get(key):
+            problem = f"is {value!r}, and the teacher's is {theirs.get(key)!r}"
+            raise RecipeError(f"recipe.processor.{key}", problem, "Leave the section out: it is then the teacher's")
+    raw["processor"] = theirs
 
 
 def _from_run(raw: dict[str, Any], base: str, planned: Mapping[str, dict[str, Any]]) -> None:
-    file = Path(base) / "recipe.yaml"
-    if not file.is_file() and base not in planned:
-        raise RecipeError(
-            "recipe.init.run", f"{base} is not a run (it has no recipe.yaml)", "Train it first, or correct the path"
-        )
-    sections = parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else planned[base]
+    sections = _sections(base, planned, "recipe.init.run")
     for kind in ("model", "processor"):
         own = raw.get(kind)
         if own is None or (isinstance(own, dict) and "name" not in own):
