@@ -279,10 +279,10 @@ def _checked_values(folder: Path, values: Mapping[str, Any], metadata: Mapping[s
             raise wrong(f"alpha_pattern {pattern}", value, _ALLOWED["lora_alpha"][1])
     try:
         stacked = json.loads(metadata.get("stacked", "{}"))
-        fits = all(isinstance(part, int) and part >= 0 for parts in stacked.values() for part in parts)
+        joined = all(isinstance(part, int) and part >= 0 for parts in stacked.values() for part in parts)
     except (ValueError, TypeError, AttributeError, RecursionError):
-        fits = False
-    if not fits:
+        joined = False
+    if not joined:
         problem = f"stacked in its header is {str(metadata.get('stacked'))[:60]}; allowed: ranks by module"
         raise CheckpointError(str(folder / WEIGHTS), problem, "Restore the file")
     return dict(stacked)
@@ -333,8 +333,8 @@ def _checked(
         missing, odd = sorted(wanted - set(part)), sorted(set(part) - wanted)
         problem = f"{'lacks' if missing else 'has an unknown'} {(missing or odd)[0]} of {module}"
         raise CheckpointError(str(folder), problem, "Restore it")
-    odd = next((key for key, value in part.items() if value.ndim != (1 if key == "magnitude" else 2)), None)
-    if odd is not None or len(part["lora_A"]) != part["lora_B"].shape[1]:
+    bent = next((key for key, value in part.items() if value.ndim != (1 if key == "magnitude" else 2)), None)
+    if bent is not None or len(part["lora_A"]) != part["lora_B"].shape[1]:
         shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in sorted(part.items()))
         problem = f"has {shapes} of {module}; allowed: A (rank, inputs), B (outputs, rank)"
         raise CheckpointError(str(folder), problem, "Restore it")

@@ -47,7 +47,7 @@ def _sections(base: str, planned: Mapping[str, dict[str, Any]], where: str) -> d
     file = Path(base) / "recipe.yaml"
     if not file.is_file() and base not in planned:
         raise RecipeError(where, f"{base} is not a run (it has no recipe.yaml)", "Train it first, or correct the path")
-    return parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else planned[base]  # type: ignore[no-any-return]
+    return parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else planned[base]
 
 
 def _from_teacher(raw: dict[str, Any], sections: dict[str, Any]) -> None:
