@@ -29,6 +29,18 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "documents",
         {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24, "context_length": 16, "dropout": 0.1},
     ),
+    "hub": (
+        "documents",
+        {
+            "config": {
+                **{"model_type": "olmo2", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
+                **{"intermediate_size": 24, "vocab_size": 300, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},
+                "attention_dropout": 0.1,
+            },
+            "context_length": 16,
+            "dropout": 0.1,
+        },
+    ),
     "mlp": ("pictures", {"hidden": [24], "norm": "layer", "dropout": 0.1}),
     "cnn": ("pictures", {"channels": [4, 6], "hidden": [16], "padding": True, "batch_norm": True, "dropout": 0.1}),
     "resnet": ("pictures", {"layers": [1, 1], "width": 4, "stem": "small"}),

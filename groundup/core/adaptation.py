@@ -39,14 +39,17 @@ class Frozen:
         names: Their names.
         reference: The base run's folder, or the name of the pretrained weights; the step; the SHA-256 of its weights;
             how they were quantised, if they were.
+        teacher: The same of the run that it learns from, if any.
     """
 
     names: frozenset[str] = frozenset()
     reference: dict[str, Any] = field(default_factory=dict)
+    teacher: dict[str, Any] = field(default_factory=dict)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint says of the base."""
-        return {"base": self.reference} if self.reference else {}
+        """Return what a checkpoint says of the base, and of the teacher."""
+        known = {"base": self.reference, "teacher": self.teacher}
+        return {key: value for key, value in known.items() if value}
 
     def left_out(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the other tensors."""
@@ -56,8 +59,12 @@ class Frozen:
         """Return a checkpoint with the base's tensors in it again, as the model has them.
 
         Raises:
-            CheckpointError: If the checkpoint is of an adapter for another base.
+            CheckpointError: If the checkpoint is of an adapter for another base, or had another teacher.
         """
+        there = checkpoint.state.get("teacher", {}).get("sha256")
+        if self.teacher and there != self.teacher["sha256"]:
+            problem = f"learned from other weights than {self.teacher['run']} holds at step {self.teacher['step']}"
+            raise CheckpointError(where, problem, "Restore that run as it was, or train this one under another name")
         if not self.reference:
             return checkpoint
         _check_same_base(checkpoint, self.reference, where)

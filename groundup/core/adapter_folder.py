@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -208,6 +208,7 @@ def read_adapter_folder(
         folder if (folder / CONFIG).is_file() or not (folder / "adapter" / CONFIG).is_file() else folder / "adapter"
     )
     values, theirs, metadata = _files(folder)
+    stacked = _checked_values(folder, values, metadata)
     parts: dict[str, dict[str, Tensor]] = {}
     beside: dict[str, Tensor] = {}
     for key, value in theirs.items():
@@ -222,7 +223,6 @@ def read_adapter_folder(
     own = Adapter(name=kind, alpha=float(values["lora_alpha"]), rank_stabilised=stable)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    stacked = json.loads(metadata.get("stacked", "{}"))
     for module, part in parts.items():
         place = _checked(folder, module, part, places, weights, own.name)
         alpha = _by_pattern(values.get("alpha_pattern") or {}, module, own.alpha)
@@ -246,16 +246,81 @@ def _files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, s
             raise CheckpointError(where, problem, "Give a folder in PEFT's layout, such as runs/NAME/adapter")
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        kind, bias, _ = values["peft_type"], values.get("bias", "none"), float(values["lora_alpha"])
+        kind, bias = values["peft_type"], values.get("bias", "none")
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(where, f"cannot be read: {type(error).__name__}: {error}", "Restore it") from None
     if kind != "LORA" or bias != "none" or not tensors:
         found = f"peft_type {kind}, bias {bias}, {len(tensors)} tensors"
         raise CheckpointError(where, f"holds {found}; supported: LORA, none, one or more", "Use another adapter")
     return values, tensors, metadata
+
+
+def _checked_values(folder: Path, values: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, list[int]]:
+    """Return how adapters of several layers were joined, once all that is read of the config is of the right kind.
+
+    Raises:
+        CheckpointError: Naming the key, what is there and what is allowed.
+    """
+
+    def wrong(key: str, found: Any, allowed: str) -> CheckpointError:
+        problem = f"{key} is {json.dumps(found, default=str)[:60]}; allowed: {allowed}"
+        return CheckpointError(str(folder / CONFIG), problem, "Restore the file")
+
+    for key, (fits, allowed) in _ALLOWED.items():
+        if key in ("r", "lora_alpha") and key not in values:
+            raise CheckpointError(str(folder / CONFIG), f"has no {key}; allowed: {allowed}", "Restore the file")
+        if key in values and not fits(values[key]):
+            raise wrong(key, values[key], allowed)
+    for pattern, value in (values.get("alpha_pattern") or {}).items():
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError):
+            raise wrong("alpha_pattern", pattern, "regular expressions of modules' names") from None
+        if not _is_positive(value):
+            raise wrong(f"alpha_pattern {pattern}", value, _ALLOWED["lora_alpha"][1])
+    try:
+        stacked = json.loads(metadata.get("stacked", "{}"))
+        joined = all(isinstance(part, int) and part >= 0 for parts in stacked.values() for part in parts)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        joined = False
+    if not joined:
+        problem = f"stacked in its header is {str(metadata.get('stacked'))[:60]}; allowed: ranks by module"
+        raise CheckpointError(str(folder / WEIGHTS), problem, "Restore the file")
+    return dict(stacked)
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 < value < 1e6  # NaN and infinity are neither
+
+
+def _is_names(value: Any) -> bool:
+    several = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return value is None or isinstance(value, str) or several
+
+
+def _is_mapping(value: Any) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+def _is_flag(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _is_rank(value: Any) -> bool:
+    return isinstance(value, int) and _is_positive(value)
+
+
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {  # keys of adapter_config.json, whether a value will do
+    "r": (_is_rank, "a whole number above 0"),
+    "lora_alpha": (_is_positive, "a number above 0"),
+    **dict.fromkeys(("use_rslora", "use_dora", "fan_in_fan_out"), (_is_flag, "true or false")),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern"), (_is_mapping, "numbers by modules' names")),
+    **dict.fromkeys(("target_modules", "modules_to_save", "layers_pattern"), (_is_names, "names")),
+}
 
 
 def _checked(
@@ -272,13 +337,24 @@ def _checked(
         missing, odd = sorted(wanted - set(part)), sorted(set(part) - wanted)
         problem = f"{'lacks' if missing else 'has an unknown'} {(missing or odd)[0]} of {module}"
         raise CheckpointError(str(folder), problem, "Restore it")
+    bent = next((key for key, value in part.items() if value.ndim != (1 if key == "magnitude" else 2)), None)
+    if bent is not None or len(part["lora_A"]) != part["lora_B"].shape[1]:
+        shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in sorted(part.items()))
+        problem = f"has {shapes} of {module}; allowed: A (rank, inputs), B (outputs, rank)"
+        raise CheckpointError(str(folder), problem, "Restore it")
+    unfit = next((key for key, value in part.items() if not value.is_floating_point()), None)
+    if unfit is not None:
+        raise CheckpointError(str(folder), f"has {unfit} of {module} as {part[unfit].dtype}, no float", "Restore it")
     if module not in places:
         known = ", ".join(sorted({re.sub(r"\.\d+\.", ".*.", known) for known in places}))
         problem = f"adapts {module}, which this model has not; it has {known}"
         raise CheckpointError(str(folder), problem, "Use the model that it was trained for")
-    shapes = [weights[f"{ours}.weight"].shape for ours in places[module].ours]
-    inputs, outputs = shapes[0][1], sum(shape[0] for shape in shapes)
+    sizes = [weights[f"{ours}.weight"].shape for ours in places[module].ours]
+    inputs, outputs = sizes[0][1], sum(size[0] for size in sizes)
     there = (part["lora_A"].shape[1], part["lora_B"].shape[0])
+    if "magnitude" in part and len(part["magnitude"]) != there[1]:
+        problem = f"has {len(part['magnitude'])} lengths for {module}; allowed: {there[1]}, one an output"
+        raise CheckpointError(str(folder), problem, "Restore it")
     if there != (inputs, outputs):
         problem = f"adapts {module} from {there[0]} numbers to {there[1]}; this model's is from {inputs} to {outputs}"
         raise CheckpointError(str(folder), problem, "Use the model that it was trained for")
@@ -292,6 +368,9 @@ def _split(
     rows = [weights[f"{name}.weight"].shape[0] for name in place.ours]
     a_parts: Sequence[Tensor] = [part["lora_A"]] * len(rows)
     b_parts: list[Tensor] = list(torch.split(part["lora_B"], rows))
+    if ranks is not None and (len(ranks) != len(rows) or sum(ranks) != len(part["lora_A"])):
+        problem = f"stacked in its header gives {place.theirs} the ranks {ranks}; it has {len(part['lora_A'])} in all"
+        raise CheckpointError(WEIGHTS, problem, "Restore the file")
     if ranks is not None:
         a_parts = torch.split(part["lora_A"], ranks)
         b_parts = [torch.split(b, ranks, dim=1)[number] for number, b in enumerate(b_parts)]

@@ -6,6 +6,7 @@ Plugins are reached through the registry.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from groundup.core import devices, registry
 from groundup.core.adaptation import HEADS, Frozen, adapt, starting_run, weights_of
 from groundup.core.base_weights import pretrained_labels, pretrained_weights
+from groundup.core.distillation import taught
 from groundup.core.errors import CheckpointError, DataError, RunError
 from groundup.core.finetuning import freeze_all_but
 from groundup.core.interfaces import (
@@ -58,6 +60,8 @@ __all__ = [
     "open_stream",
     "trained_model",
 ]
+
+_COMPARED = 8  # examples that a teacher must read as the run does
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
 
         if recipe.init.run is not None:
             processor = load_processor(Path(recipe.init.run) / "processor")
+        elif recipe.distil is not None and recipe.init.pretrained is None:
+            processor = load_processor(Path(recipe.distil.teacher) / "processor")
         else:
             config = _located(recipe)
             processor = config.fit(lambda: _texts(source) if config.reads == "texts" else examples())
@@ -181,7 +187,15 @@ def assemble(run: Run, device: torch.device) -> Parts:
     dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32
     if dtype == torch.float64:  # inputs are float32, whatever the weights are
         model.register_forward_pre_hook(_widened, with_kwargs=True)
-    return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data), frozen)
+    task, source = cast(Task, recipe.task), cast(DataSource, recipe.data)
+    model = model.to(device, dtype)
+    if recipe.distil is not None:
+        starts = recipe.init.run is not None or recipe.init.pretrained is not None
+        some = list(islice(source.examples("train", cache_folder()), _COMPARED)) if starts else []
+        teachers = load_processor(Path(recipe.distil.teacher) / "processor")
+        task, teacher = taught(model, run, processor, teachers, some)
+        frozen = dataclasses.replace(frozen, teacher=teacher)
+    return Parts(model, task, processor, source, frozen)
 
 
 def trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
@@ -223,7 +237,7 @@ def _starting_model(run: Run, processor: Processor) -> tuple[nn.Module, Frozen]:
         if recipe.adapter is not None and quantised:
             quantise_layers(model, recipe.adapter, str(base.folder))
     if pretrained:
-        new_head = _other_labels(run, processor)
+        new_head = _other_labels(run, processor) or _lacks_head(pretrained, model)
         load_weights(model, pretrained, str(recipe.init.pretrained), new_head=new_head)
     model = cast(Task, recipe.task).wrap(model, processor)
     frozen = adapt(model, run, new_head=new_head)
@@ -249,6 +263,15 @@ def _other_labels(run: Run, processor: Processor) -> bool:
     """Whether other classes, or numbers, are predicted than the pretrained weights predict."""
     targets = getattr(processor, "targets", None)
     return targets is not None and targets.labels != pretrained_labels(run)
+
+
+def _lacks_head(weights: dict[str, Tensor], model: nn.Module) -> bool:
+    """Whether the model has a head, and these weights are of one without."""
+    return any(map(_of_head, model.state_dict())) and not any(map(_of_head, weights))
+
+
+def _of_head(name: str) -> bool:
+    return name.startswith(HEADS)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str, *, new_head: bool = False) -> None:

@@ -8,17 +8,13 @@ from typing import Any
 
 from groundup.core import registry
 from groundup.core.errors import CheckpointError, RecipeError
-from groundup.core.pretrained import find_pretrained, read_config, read_object
+from groundup.core.pretrained import BUILT_HERE, find_pretrained, read_config, read_object
 from groundup.core.settings import validate
 from groundup.core.yaml_text import parse_yaml
 
 __all__ = ["inherit"]
 
 _FREE = ("dropout", "context_length")  # what weights are not tied to
-_MODELS = {  # model_type of config.json: our model; what is not named here is gpt's to read or to refuse
-    **{"gemma3": "gemma3", "gemma3_text": "gemma3", "phi3": "phi3", "vit": "vit"},
-}
-_KNOWN = ("gpt", *sorted(set(_MODELS.values())))
 
 
 def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, complete: bool) -> None:
@@ -40,15 +36,32 @@ def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, compl
     elif isinstance(name, str) and isinstance(init, dict) and not complete:
         revision = init.get("revision")
         _from_pretrained(raw, name, revision if isinstance(revision, str) else None)
+    distil = raw.get("distil")
+    if isinstance(distil, dict) and isinstance(distil.get("teacher"), str) and not complete and not (run or name):
+        _from_teacher(raw, _sections(distil["teacher"], planned, "recipe.distil.teacher"))
+
+
+def _sections(base: str, planned: Mapping[str, dict[str, Any]], where: str) -> dict[str, Any]:
+    """Return the recipe of a run that there is, or will be."""
+    file = Path(base) / "recipe.yaml"
+    if not file.is_file() and base not in planned:
+        raise RecipeError(where, f"{base} is not a run (it has no recipe.yaml)", "Train it first, or correct the path")
+    return parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else planned[base]
+
+
+def _from_teacher(raw: dict[str, Any], sections: dict[str, Any]) -> None:
+    """Take the teacher's processor: both models must be given the same numbers."""
+    own, theirs = raw.get("processor") or {}, sections["processor"]
+    own = {"name": own} if isinstance(own, str) else own
+    for key, value in own.items() if isinstance(own, dict) else ():
+        if value != theirs.get(key):
+            problem = f"is {value!r}, and the teacher's is {theirs.get(key)!r}"
+            raise RecipeError(f"recipe.processor.{key}", problem, "Leave the section out: it is then the teacher's")
+    raw["processor"] = theirs
 
 
 def _from_run(raw: dict[str, Any], base: str, planned: Mapping[str, dict[str, Any]]) -> None:
-    file = Path(base) / "recipe.yaml"
-    if not file.is_file() and base not in planned:
-        raise RecipeError(
-            "recipe.init.run", f"{base} is not a run (it has no recipe.yaml)", "Train it first, or correct the path"
-        )
-    sections = parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else planned[base]
+    sections = _sections(base, planned, "recipe.init.run")
     for kind in ("model", "processor"):
         own = raw.get(kind)
         if own is None or (isinstance(own, dict) and "name" not in own):
@@ -87,14 +100,15 @@ def _processor(kind: str, name: str, folder: Path) -> dict[str, Any]:
 def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     """Return the model section of the weights with what may be changed as the recipe has it."""
     config = read_config(folder)
-    fitting = _MODELS.get(str(config.get("model_type")), "gpt")
+    fitting = BUILT_HERE.get(str(config.get("model_type")), "hub")
     kind = str(own.get("name", fitting))
     cls = registry.lookup("model", kind, "recipe.model.name")
     read = getattr(cls, "from_huggingface", None)
     if read is None:
-        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: {', '.join(_KNOWN)}"
+        known = ", ".join(dict.fromkeys((*BUILT_HERE.values(), "hub")))
+        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: {known}"
         raise RecipeError("recipe.model.name", problem, "Remove the model section")
-    if kind in _KNOWN and kind != fitting:
+    if kind in BUILT_HERE.values() and fitting not in (kind, "hub"):
         problem = f"is {kind}, and the weights of {name} are of model {fitting}"
         raise RecipeError("recipe.model.name", problem, "Remove it: config.json says what the model is")
     try:

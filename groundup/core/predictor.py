@@ -12,9 +12,9 @@ from torch import nn
 
 from groundup.core import devices
 from groundup.core.adaptation import use_adapter
-from groundup.core.assembly import cache_folder, load_processor, trained_model
-from groundup.core.base_weights import weights_sha256
-from groundup.core.errors import RunError
+from groundup.core.assembly import cache_folder, load_processor, load_weights, trained_model
+from groundup.core.base_weights import pretrained_weights, weights_sha256
+from groundup.core.errors import GroundupError, RunError
 from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Split, Task
 from groundup.core.records import Evaluation
 from groundup.core.run import Run
@@ -91,15 +91,16 @@ class Predictor:
         yield from stream(self.model, prompt, self.processor, **options)
 
     def evaluate(self, limit: int, progress: Any = lambda message: None) -> Evaluation:
-        """Judge the model on its run's held-out split, in fp32, next to the run it was fine-tuned from."""
+        """Judge the model on its run's held-out split, in fp32, next to what it was fine-tuned from."""
         recipe = self.run.recipe
+        pretrained = self._pretrained(progress)
         base = Predictor.load(Path(recipe.init.run), recipe.init.checkpoint) if recipe.init.run else None
         context = EvaluationContext(
             model=self.model,
             processor=self.processor,
             examples=_examples(self.run),
             sequence_length=int(getattr(recipe.model, "context_length", 0)),
-            base=(base.model, base.processor) if base else None,
+            base=(base.model, base.processor) if base else pretrained,
             base_examples=_examples(base.run) if base else None,
             base_held_out=_held_out(base.run) if base else "validation",
             held_out=_held_out(self.run),
@@ -108,6 +109,22 @@ class Predictor:
             progress=progress,
         )
         return self.task.evaluate(context)
+
+    def _pretrained(self, progress: Any) -> tuple[nn.Module, Any] | None:
+        """Return the model with the pretrained weights that the run began with, and the run's own processor.
+
+        None where it began otherwise, where they have no head for what the run predicts, or are gone.
+        """
+        recipe = self.run.recipe
+        if recipe.init.pretrained is None or self.task.unit != "tokens":
+            return None
+        try:
+            model = cast(ModelConfig, recipe.model).build()
+            load_weights(model, pretrained_weights(self.run), recipe.init.pretrained)
+        except GroundupError as error:
+            progress(f"the pretrained weights cannot be read, so nothing is compared with them: {error}")
+            return None
+        return model.to(next(self.model.parameters()).device).eval(), self.processor
 
 
 def _examples(run: Run) -> Callable[[Split], Iterable[Any]]:

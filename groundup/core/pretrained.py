@@ -15,8 +15,21 @@ from typing import Any
 
 from groundup.core.errors import CheckpointError, MissingExtraError, RecipeError, did_you_mean
 
-__all__ = ["INDEX", "Pretrained", "find_pretrained", "notes_on", "read_config", "read_object", "weight_files"]
+__all__ = [
+    "BUILT_HERE",
+    "INDEX",
+    "Pretrained",
+    "find_pretrained",
+    "notes_on",
+    "read_config",
+    "read_object",
+    "weight_files",
+]
 
+BUILT_HERE = {  # model_type of config.json: the model that has its architecture; any other is for ``hub``
+    **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), "gpt"),
+    **{"gemma3": "gemma3", "gemma3_text": "gemma3", "phi3": "phi3", "vit": "vit"},
+}
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 FETCHED = (  # and nothing else: no pickle, no code, no copies of the weights in other formats

@@ -17,7 +17,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from groundup.core import registry
 from groundup.core.errors import RecipeError, did_you_mean
 from groundup.core.inheritance import inherit
-from groundup.core.recipe_sections import Adapter, Init, Machine, Tune
+from groundup.core.recipe_sections import Adapter, Distil, Init, Machine, Tune
 from groundup.core.settings import Settings, setting, validate
 from groundup.core.yaml_text import parse_yaml
 
@@ -129,6 +129,7 @@ class Recipe(Settings):
     processor: SerializeAsAny[Settings] = setting(Settings(), "Raw data to tensors; taken from init when left out")
     init: Init = Field(Init(), description="Where the weights come from")
     adapter: Adapter | None = Field(None, description="Train adapters (LoRA, DoRA) beside the frozen weights of init")
+    distil: Distil | None = Field(None, description="A run to learn from, besides the data")
     optim: Optim = Field(Optim(), description="Optimizer and schedule")
     budget: Budget = setting(..., "How long to train")
     every: Every = Field(Every(), description="How often to log, evaluate and save")

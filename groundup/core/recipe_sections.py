@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from groundup.core.settings import Settings, setting
 
-__all__ = ["Adapter", "Dimension", "Init", "Machine", "Tune"]
+__all__ = ["Adapter", "Dimension", "Distil", "Init", "Machine", "Tune"]
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(gt=0)]
@@ -163,3 +163,19 @@ class Adapter(Settings):
                 "init.train_layers and init.unfreeze_every have no effect with adapter, which trains no layer of the "
                 "base. Remove them, or choose layers with adapter.targets"
             )
+
+
+class Distil(Settings):
+    """A teacher: a run whose predictions this one learns, besides the data.
+
+    Source:
+        Hinton, Vinyals and Dean, 2015 (arXiv:1503.02531).
+    """
+
+    teacher: str = setting(..., "A run folder; its model predicts beside this one in training", min_length=1)
+    checkpoint: Literal["best", "last"] = setting("best", "Which checkpoint of that run")
+    temperature: float = setting(2.0, "Divides both models' outputs: higher tells more of what is unlikely", gt=0)
+    weight: float = setting(0.5, "Share of the loss that is the teacher's; 1 learns nothing from the data", gt=0, le=1)
+    divergence: Literal["forward", "reverse"] = setting(
+        "forward", "KL(teacher || student), or reverse, which lets the student leave out what it cannot learn"
+    )

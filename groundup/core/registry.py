@@ -37,6 +37,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "gpt": "groundup.models.gpt",
         "gemma3": "groundup.models.gemma",
         "phi3": "groundup.models.phi3",
+        "hub": "groundup.models.hub",
         "mlp": "groundup.models.mlp",
         "cnn": "groundup.models.cnn",
         "resnet": "groundup.models.resnet",

@@ -84,8 +84,9 @@ def last_run(sequence: TokenSequence) -> TokenSequence:
 def judge_answers(context: EvaluationContext, template: ChatTemplate) -> Evaluation:
     """Judge a fine-tuned model on the last answer of held-out conversations, and the model it came from.
 
-    The model before fine-tuning is asked in plain text (``Question: ... Answer: ...``) and ends an answer as it ends a
-    document. Figures, each for the model and, with ``base_`` before it, for the model before:
+    The run that it came from is asked in plain text (``Question: ... Answer: ...``) and ends an answer as it ends a
+    document; pretrained weights are asked as the fine-tuned model is. Figures, each for the model and, with ``base_``
+    before it, for the model before:
 
     - ``answer_bits_per_byte``: -log2 p of the answer and its stop token, over the answer's UTF-8 bytes;
     - ``answer_bits_per_byte_without_stop``: the same without the stop token's bits;
@@ -96,9 +97,12 @@ def judge_answers(context: EvaluationContext, template: ChatTemplate) -> Evaluat
     held_out = _keyed(context.examples("validation"), context.seed)[:_MOST_JUDGED]
     trained = _keyed(context.examples("train"), context.seed)[: min(_SHOWN, context.limit)]
     answerers = {"": _Answerer(context.model, context.processor, template)}
+    alike = False
     if context.base is not None:
         model, processor = context.base
-        answerers["base_"] = _Answerer(model, processor, ChatTemplate(TEMPLATES["plain"], processor), ("\n",), True)
+        plain = _Answerer(model, processor, ChatTemplate(TEMPLATES["plain"], processor), ("\n",), True)
+        alike = processor is context.processor  # pretrained weights are asked as the fine-tuned ones are
+        answerers["base_"] = _Answerer(model, processor, template) if alike else plain
     metrics: dict[str, float] = {"held_out_questions": float(len(held_out))}
     answers: dict[str, list[str]] = {}
     asked = held_out[: context.limit]
@@ -117,7 +121,7 @@ def judge_answers(context: EvaluationContext, template: ChatTemplate) -> Evaluat
         _answers_table("Held-out questions", asked, {p: texts[: len(asked)] for p, texts in answers.items()}),
         _answers_table("Trained questions", trained, {p: texts[len(asked) :] for p, texts in answers.items()}),
     ]
-    return Evaluation(metrics, [_bits_table(metrics), *shown])
+    return Evaluation(metrics, [_bits_table(metrics, alike=alike), *shown])
 
 
 def _keyed(conversations: Iterable[Conversation], seed: int) -> list[_Question]:
@@ -177,7 +181,7 @@ def _gains(metrics: dict[str, float]) -> dict[str, float]:
     return gains
 
 
-def _bits_table(metrics: dict[str, float]) -> Table:
+def _bits_table(metrics: dict[str, float], *, alike: bool) -> Table:
     names = {
         "answer_bits_per_byte": "bits per answer byte, right question",
         "answer_bits_per_byte_without_stop": "the same, without the stop token",
@@ -188,7 +192,9 @@ def _bits_table(metrics: dict[str, float]) -> Table:
         "Answers to held-out questions",
         ("measure", "before fine-tuning", "after"),
         [(title, metrics.get(f"base_{name}"), metrics[name]) for name, title in names.items()],
-        "Before fine-tuning the model is asked in plain text, and its answers end as documents do.",
+        "Before and after, the model is asked with the same template."
+        if alike
+        else "Before fine-tuning the model is asked in plain text, and its answers end as documents do.",
     )
 
 

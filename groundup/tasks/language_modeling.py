@@ -107,6 +107,9 @@ class LanguageModeling(Task):
             "held_out_bytes": float(size),
             "scoring_s": time.perf_counter() - begin,
         }
+        if context.base is not None and context.base[1] is context.processor:  # the weights that the run began with
+            before = sequence_nll(context.base[0], sequences, context.sequence_length)
+            metrics["base_bits_per_byte"] = bits_per_byte(sum(before), size)
         context.progress("coding the same documents by frequency, 5-gram and xz")
         training = _first_bytes(context.examples("train"), _BASELINE_BYTES)
         baselines = _baselines([d.text for d in training], [d.text for d in held_out])

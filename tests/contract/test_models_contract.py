@@ -46,6 +46,23 @@ TOKENS: dict[str, list[dict[str, Any]]] = {
             "long_rope": {"original_context": 12, "short_factors": [1, 2], "long_factors": [3, 4], "amplitude": 1.1},
         },
     ],
+    "hub": [
+        {
+            "config": {
+                **{"model_type": "olmo2", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+                **{"intermediate_size": 48, "vocab_size": 30, "num_key_value_heads": 2, "tie_word_embeddings": True},
+                **{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None},
+            },
+            "context_length": 16,
+        },
+        {
+            "config": {
+                **{"model_type": "gpt_neox", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+                **{"intermediate_size": 48, "vocab_size": 30, "bos_token_id": 0, "eos_token_id": 1},
+            },
+            "context_length": 16,
+        },
+    ],
 }
 INPUTS: dict[str, list[dict[str, Any]]] = {
     "mlp": [

@@ -201,6 +201,77 @@ def test_folders_that_are_damaged_or_hold_something_else(folder: Path, tmp_path:
     says(rf"adapter: holds no adapter \(it has no {WEIGHTS}\)\. Give a folder in PEFT's layout")
 
 
+@pytest.mark.slow
+def test_configs_and_tensors_that_are_malformed(folder: Path, tmp_path: Path) -> None:
+    run = groundup.core.run.Run.open(tmp_path / "small")
+    weights, values, tensors = (
+        run.checkpoints.load(1).model,
+        json.loads((folder / CONFIG).read_text()),
+        load_file(folder / WEIGHTS),
+    )
+    module = "base_model.model.model.layers.0.self_attn.q_proj."
+    a, b = f"{module}lora_A.weight", f"{module}lora_B.weight"
+    configs: list[tuple[dict[str, Any], str]] = [
+        ({"r": -2}, r"adapter_config.json: r is -2; allowed: a whole number above 0\. Restore the file"),
+        ({"r": "two"}, 'r is "two"; allowed: a whole'),
+        ({"r": 1.5}, "r is 1.5; allowed"),
+        ({"lora_alpha": 0}, "lora_alpha is 0; allowed: a number above 0"),
+        ({"lora_alpha": None}, "lora_alpha is null"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is NaN"),
+        ({"lora_alpha": [1]}, r"lora_alpha is \[1\]"),
+        ({"use_dora": "yes"}, 'use_dora is "yes"; allowed: true or false'),
+        ({"use_rslora": 3}, "use_rslora is 3"),
+        ({"target_modules": 7}, "target_modules is 7; allowed: names"),
+        ({"modules_to_save": [3]}, r"modules_to_save is \[3\]"),
+        ({"layers_pattern": 3}, "layers_pattern is 3"),
+        ({"rank_pattern": ["q"]}, r"rank_pattern is \[\"q\"\]; allowed: numbers by modules' names"),
+        ({"alpha_pattern": "q"}, 'alpha_pattern is "q"'),
+        ({"alpha_pattern": {"q(": 2}}, r"alpha_pattern is \"q\(\"; allowed: regular expressions"),
+        ({"alpha_pattern": {"q": "two"}}, 'alpha_pattern q is "two"; allowed: a number above 0'),
+        ({"alpha_pattern": {"q": -1}}, "alpha_pattern q is -1"),
+        ({"peft_type": ["LORA"]}, r"holds peft_type \['LORA'\]"),
+    ]
+    contents: list[tuple[dict[str, torch.Tensor], dict[str, str], str]] = [
+        (
+            {a: torch.zeros(32)},
+            {},
+            r"has lora_A \[32\], lora_B \[32, 2\] of model.layers.0.self_attn.q_proj; allowed: A",
+        ),
+        ({a: torch.zeros(3, 32)}, {}, r"has lora_A \[3, 32\], lora_B \[32, 2\]"),
+        ({b: torch.zeros(32, 2, dtype=torch.int32)}, {}, "has lora_B of .* as torch.int32, no float"),
+        ({b: torch.zeros(9, 2)}, {}, "from 32 numbers to 9; this model's is from 32 to 32"),
+        ({}, {"stacked": "[1]"}, r"adapter_model.safetensors: stacked in its header is \[1\]; allowed: ranks by"),
+        ({}, {"stacked": "{"}, "stacked in its header is {; allowed"),
+        ({}, {"stacked": '{"model.layers.0.self_attn.q_proj": [9]}'}, r"q_proj the ranks \[9\]; it has 2 in all"),
+    ]
+
+    def says(expected: str) -> None:
+        with pytest.raises(CheckpointError, match=expected):
+            read_adapter_folder(folder, run.recipe.model, weights)
+
+    for changed, expected in configs:
+        (folder / CONFIG).write_text(json.dumps(values | changed))
+        says(expected)
+    (folder / CONFIG).write_text(json.dumps({key: value for key, value in values.items() if key != "lora_alpha"}))
+    says("adapter_config.json: has no lora_alpha; allowed: a number above 0")
+    for text in ("[]", "3", "null", "[" * 100_000):
+        (folder / CONFIG).write_text(text)
+        says("adapter: cannot be read: ")
+    (folder / CONFIG).write_text(json.dumps(values))
+    for some, header, expected in contents:
+        save_file(tensors | some, folder / WEIGHTS, metadata=header)
+        says(expected)
+    save_file(tensors | {f"{module}lora_magnitude_vector": torch.ones(5)}, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(values | {"use_dora": True}))
+    says("(has 5 lengths for|lacks magnitude of) ")
+    (folder / CONFIG).write_text(json.dumps(values))
+    save_file(tensors, folder / WEIGHTS)
+    whole = (folder / WEIGHTS).read_bytes()
+    for damaged in (whole[:-7], whole[:40], whole[:3], b"", b"\xff" * 8 + whole[8:], whole.replace(b"F32", b"F3?", 1)):
+        (folder / WEIGHTS).write_bytes(damaged)
+        says("adapter: cannot be read: ")
+
+
 def test_tensors_without_a_place(folder: Path, tmp_path: Path, recipe: dict[str, Any]) -> None:
     tensors = load_file(folder / WEIGHTS)
     save_file({**tensors, "base_model.model.score.weight": torch.zeros(2, 2)}, folder / WEIGHTS)

@@ -160,6 +160,25 @@ def test_chat_uses_the_template_of_the_folder(chatting: dict[str, Any], tmp_path
     assert template.stop_ids == (3, 1)  # <|im_end|>, </s>
 
 
+@pytest.mark.slow
+def test_before_and_after_the_pretrained_weights(chatting: dict[str, Any], tmp_path: Path, folder: Path) -> None:
+    run = groundup.train(chatting | {"optim": {"lr": 1e-2}}, runs=tmp_path / "runs")
+    found = groundup.evaluate(run.folder, limit=1)["runs"][0]["evaluation"]
+    metrics, table = found["metrics"], found["tables"][0]
+    assert metrics["answer_bits_per_byte"] < metrics["base_answer_bits_per_byte"]
+    assert table["note"] == "Before and after, the model is asked with the same template."
+    assert table["rows"][0][1] == metrics["base_answer_bits_per_byte"]
+    untrained = chatting | {"name": "still", "optim": {"lr": 1e-12, "weight_decay": 0.0}}
+    same = groundup.evaluate(groundup.train(untrained, runs=tmp_path / "runs").folder, limit=1)
+    metrics = same["runs"][0]["evaluation"]["metrics"]
+    assert metrics["base_answer_bits_per_byte"] == pytest.approx(metrics["answer_bits_per_byte"], rel=1e-6)
+    shutil.rmtree(folder)
+    told: list[str] = []
+    found = groundup.evaluate(run.folder, limit=1, again=True, progress=told.append)["runs"][0]["evaluation"]
+    assert "base_answer_bits_per_byte" not in found["metrics"]
+    assert any("the pretrained weights cannot be read, so nothing is compared with them" in line for line in told)
+
+
 def test_a_template_beside_the_tokenizer_comes_first(chatting: dict[str, Any], tmp_path: Path, folder: Path) -> None:
     beside = CHATML.replace("\n", " ")
     write_tokenizer(folder, template=beside, jinja=True)

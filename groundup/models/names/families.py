@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from groundup.core.errors import CheckpointError, did_you_mean
+from groundup.core.pretrained import BUILT_HERE
 from groundup.models.names import gpt2, llama
 
 __all__ = ["config_to_groundup"]
 
 _KNOWN = ("gpt2", *llama.FAMILIES)
-_OTHERS = ("gemma3_text", "phi3", "vit")  # what other models here are built of
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,6 +24,6 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     if family not in _KNOWN:
         named = ", ".join(map(str, config.get("architectures") or ())) or "none named"
         problem = f"model_type {family or 'missing'} (architecture: {named}) is not built here; "
-        problem += f"{did_you_mean(family, (*_KNOWN, *_OTHERS))}known: {', '.join((*_KNOWN, *_OTHERS))}"
+        problem += f"{did_you_mean(family, BUILT_HERE)}known: {', '.join(BUILT_HERE)}"
         raise CheckpointError("config.json", problem, "Use a model of one of these families")
     return gpt2.config_to_groundup(config) if family == "gpt2" else llama.config_to_groundup(config)
