@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -18,7 +18,7 @@ _DEEPEST = 100  # mappings and lists in one another; the parser in C would run o
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml is ten times as fast
     """YAML as people mean it: ``3e-4`` is a number, ``no`` is a word, and a key may not stand twice."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
     where = ""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -28,7 +28,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                 line = key.start_mark.line + 1
                 raise RecipeError(f"{self.where} line {line}", f"the key {key.value!r} stands twice", "Remove one")
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        built: dict[Any, Any] = super().construct_mapping(node, deep)
+        return built
 
 
 _RESOLVERS: tuple[tuple[str, str, str], ...] = (
@@ -67,7 +68,7 @@ def _check_depth(text: str, where: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
-            line = event.start_mark.line + 1
+            line = cast(yaml.Mark, event.start_mark).line + 1
             raise RecipeError(f"{where} line {line}", f"is nested over {_DEEPEST} levels deep", "Write it flat")
 
 
