@@ -186,7 +186,10 @@ def test_a_conversation_that_holds_every_noncharacter() -> None:
         "{{ '%999999999d' | format(1) }}",
         "{{ '{:>999999999}'.format(1) }}",
         "{% for i in range(9000) %}{{ 'a' * 1000 }}{% endfor %}",
-        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        pytest.param(
+            "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_hostile_template_is_stopped(attack: str) -> None:

@@ -20,8 +20,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("libraries"),
 ]
-peft: Any
-transformers: Any
+peft: Any = None
+transformers: Any = None
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"tied_embeddings": False, "kv_heads": 1},
     "gpt2": {"positions": "learned", "norm": "layernorm", "norm_eps": 1e-5, "activation": "gelu_tanh", "bias": "all"},

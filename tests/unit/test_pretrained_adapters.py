@@ -46,6 +46,7 @@ def test_from_the_folder_to_the_merged_model(tuning: dict[str, Any], tmp_path: P
     assert (run.folder / "adapter" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_resuming_equals_not_stopping_and_needs_the_folder(tuning: dict[str, Any], tmp_path: Path) -> None:
     whole = groundup.train(tuning | {"name": "whole"}, runs=tmp_path / "runs")
     trainer = groundup.trainer(tuning, runs=tmp_path / "runs")
