@@ -81,7 +81,8 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Non
         ),
         (
             {"pretrained": "./nowhere"},
-            "recipe.init.pretrained: there is no folder ./nowhere; and it is no name of the hub either. Give a folder, or",
+            "recipe.init.pretrained: there is no folder ./nowhere; and it is no name of the hub either. "
+            "Give a folder, or",
         ),
         ({"pretrained": "BASE/../bace"}, "/base'? and it is no name of the hub either"),
     ],
