@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn.datasets
 from PIL import Image
+from tiny_runs import SKLEARN_DATA
 
 from groundup.data.arrays import Arrays
 
-PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"
+PHOTOGRAPHS = SKLEARN_DATA.parent / "images"
 
 
 def digit_folders(root: Path, count: int = 60, classes: str = "0123456789") -> Path:

@@ -83,9 +83,14 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree_of(path)))
+
+
 def imports_of(path: Path) -> Iterator[str]:
     """Yield every absolute name imported, lazily or not: ``groundup.core.run``, ``numpy``."""
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -179,7 +184,7 @@ def test_every_requirement_is_used() -> None:
 # ------------------------------------------------------------------------------------------------------ sizes and names
 def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     for path in FILES:
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{module_of(path)}.{node.name}", node
 
@@ -225,7 +230,7 @@ def test_the_one_hour_reading_path() -> None:
 
 
 def test_names_say_what_things_are() -> None:
-    named = [node.name for path in FILES for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+    named = [node.name for path in FILES for node in nodes_of(path) if isinstance(node, ast.ClassDef)]
     named += [name for name, _ in functions()] + list(MODULES)
     assert [name for name in named if re.search(r"(^|[._])utils?($|[._])|Manager|Base|Helper|Utils", name)] == []
 
@@ -236,7 +241,7 @@ def test_nothing_runs_code_from_data() -> None:
     banned = {"eval", "exec", "yaml.load", "yaml.unsafe_load", "torch.load", "torch.save"}
     for path in FILES:
         assert not {name.split(".")[0] for name in imports_of(path)} & unsafe, path
-        for node in ast.walk(tree_of(path)):
+        for node in nodes_of(path):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in banned, f"{path}:{node.lineno} calls {called}"
@@ -245,7 +250,7 @@ def test_nothing_runs_code_from_data() -> None:
 
 
 def test_there_is_one_training_loop() -> None:
-    found = [module_of(path) for path in FILES if any(map(calls_backward, ast.walk(tree_of(path))))]
+    found = [module_of(path) for path in FILES if any(map(calls_backward, nodes_of(path)))]
     assert found == ["core.trainer"]
 
 

@@ -143,6 +143,7 @@ def run_example(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> 
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_train_from_python(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import shutil
 import statistics
 import time
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import psutil
@@ -38,8 +39,16 @@ _LONG_RUN_S = 600.0
 _SMALL_STEP = 1.5e7  # FLOPs of a micro-batch below which one core is done before the others have begun
 
 
-def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.3) -> float:
-    """Measure the rate of matrix multiplication: the median of square products within about ``seconds``, in FLOP/s."""
+def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.1) -> float:
+    """Return the rate of matrix multiplication, in FLOP/s: the median of square products within about ``seconds``.
+
+    It is measured once in a process for each number of threads.
+    """
+    return _measured_flops_per_s(device, precision, seconds, torch.get_num_threads())
+
+
+@cache
+def _measured_flops_per_s(device: str, precision: str, seconds: float, threads: int) -> float:
     size = 1024 if device == "cpu" else 4096
     values = torch.linspace(-1, 1, size * size, device=device).view(size, size).to(_DTYPES[precision])
     out = torch.empty_like(values)

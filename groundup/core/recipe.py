@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-import yaml
 from pydantic import Field, SerializeAsAny, model_validator
 
 from groundup.core import registry
@@ -19,7 +18,7 @@ from groundup.core.errors import RecipeError, did_you_mean
 from groundup.core.inheritance import inherit
 from groundup.core.recipe_sections import Adapter, Distil, Init, Machine, Tune
 from groundup.core.settings import Settings, setting, validate
-from groundup.core.yaml_text import parse_yaml
+from groundup.core.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
     "Budget",
@@ -267,4 +266,4 @@ def without_effect(settings: Settings) -> set[str]:
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return the complete recipe as YAML text."""
-    return yaml.safe_dump(as_dict(recipe), sort_keys=False, allow_unicode=True, width=120)
+    return dump_yaml(as_dict(recipe))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from groundup.core import readable
@@ -52,6 +53,13 @@ def write_report(run_folders: list[Path], output: Path) -> Path:
 
 def render_page(title: str, sections: Sequence[Row], comparison: Row | None) -> str:
     """Fill the packaged template. Everything that is not ``Markup`` is escaped."""
+    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return _template().render(title=title, sections=sections, comparison=comparison, written=written)
+
+
+@cache
+def _template() -> Template:
+    """Return the packaged template, compiled once."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -60,9 +68,7 @@ def render_page(title: str, sections: Sequence[Row], comparison: Row | None) -> 
         lstrip_blocks=True,
     )
     environment.filters.update(label=readable.label, value=_cell)
-    written = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    template = environment.get_template("report.html.jinja")
-    return template.render(title=title, sections=sections, comparison=comparison, written=written)
+    return environment.get_template("report.html.jinja")
 
 
 def _section(record: RunRecord, index: int) -> Row:

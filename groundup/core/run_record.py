@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from groundup.core.errors import RunError
+from groundup.core.errors import RecipeError, RunError
 from groundup.core.readable import is_number
+from groundup.core.yaml_text import parse_yaml
 
 __all__ = ["RunRecord", "is_run", "read_run"]
 
@@ -149,8 +148,8 @@ def _json(path: Path) -> Row:
 
 def _yaml(text: str) -> Row:
     try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError:
+        found = parse_yaml(text, "recipe.yaml")
+    except RecipeError:
         return {}
     return found if isinstance(found, dict) else {}
 

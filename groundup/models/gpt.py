@@ -28,6 +28,7 @@ from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
 from groundup.nn.mlp import MLP, Activation
 from groundup.nn.norm import RMSNorm
 from groundup.nn.rope import RopeScaling, rotary_angles
+from groundup.nn.shapes import without_content
 
 __all__ = ["GPT", "Block", "GPTConfig"]
 
@@ -172,7 +173,7 @@ class GPTConfig(ModelConfig):
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.
         """
-        with torch.device("meta"):
+        with without_content():
             own = self.build().state_dict()
         read = gpt2.to_groundup if self.positions == "learned" else llama.to_groundup
         return read(tensors, self.completed(), own)

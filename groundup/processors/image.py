@@ -224,7 +224,7 @@ class ImageConfig(ProcessorConfig):
         if plain is not None and (sums is None or (1, *plain.shape[1:]) == sums.shape):
             _, height, width = plain.shape
             sums = sums or _Sums((1, height, width), np.zeros(1), np.zeros(1))
-            sums.add(plain[None])
+            sums.add(plain[None], moments=self.normalise == "standard")
             return sums
         for number, example in arrays:
             sums = self._added(sums, number, example)
@@ -239,7 +239,7 @@ class ImageConfig(ProcessorConfig):
             sums = _Sums((channels, height, width), np.zeros(channels), np.zeros(channels))
         if pixels.shape != sums.shape:
             raise _other_shape(where, pixels.shape, sums.shape)
-        sums.add(pixels)
+        sums.add(pixels, moments=self.normalise == "standard")
         return sums
 
     @classmethod
@@ -258,16 +258,13 @@ class _Sums:
     pixels: int = 0
     largest: float = 0.0
 
-    def add(self, picture: NDArray[Any]) -> None:
+    def add(self, picture: NDArray[Any], *, moments: bool) -> None:
+        """Take in a picture (C, H, W); without ``moments`` only its largest value and its number of pixels."""
         flat = picture.reshape(len(picture), -1)
-        if flat.dtype == np.uint8:  # counted, which is much quicker
-            grey, counts = np.arange(256.0), np.stack([np.bincount(channel, minlength=256) for channel in flat])
-            self.totals += counts @ grey
-            self.squares += counts @ np.square(grey)
-        else:
-            flat = flat.astype(np.float64)
-            self.totals += flat.sum(1)
-            self.squares += np.square(flat).sum(1)
+        if moments:
+            totals, squares = _moments(flat)
+            self.totals += totals
+            self.squares += squares
         self.pixels += flat.shape[1]
         self.largest = max(self.largest, float(flat.max()))
 
@@ -276,6 +273,15 @@ class _Sums:
         mean = self.totals / self.pixels
         spread = np.sqrt(np.maximum(self.squares / self.pixels - mean**2, 0.0))
         return mean.tolist(), np.where(spread > 0, spread, 1.0).tolist()
+
+
+def _moments(flat: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sums over (C, pixels) of the values and of their squares, (C,) each."""
+    if flat.dtype != np.uint8:
+        values = flat.astype(np.float64)
+        return values.sum(1), np.square(values).sum(1)
+    grey, counts = np.arange(256.0), np.stack([np.bincount(channel, minlength=256) for channel in flat])
+    return counts @ grey, counts @ np.square(grey)  # counted, which is much quicker
 
 
 def _stacked(arrays: Sequence[Any]) -> NDArray[Any] | None:

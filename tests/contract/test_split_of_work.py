@@ -103,7 +103,7 @@ def test_counts_differ_between_micro_batches(recipe: dict[str, Any], conversatio
     assert len(counts) >= 3
 
 
-@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+@pytest.mark.parametrize("weighting", ["fixed", pytest.param("uncertainty", marks=pytest.mark.slow)])
 def test_classes_that_weigh_differently_beside_other_tasks(tmp_path: Path, weighting: str) -> None:
     """A micro-batch's weights add up to something else in each, even to less than 1."""
     balanced = {"name": "classify", "class_weights": "balanced"}

@@ -12,7 +12,14 @@ import torch.nn.functional as F
 from groundup.metrics.calibration import fit_temperature, halves, probabilities_of, reliability
 from groundup.metrics.classification import judge, judge_several
 
-metrics = pytest.importorskip("sklearn.metrics")
+pytestmark = [pytest.mark.usefixtures("library"), pytest.mark.xdist_group("sklearn")]  # imported by one worker
+metrics: Any = None
+
+
+@pytest.fixture
+def library() -> None:
+    """Import scikit-learn when a test runs, for it takes seconds."""
+    globals()["metrics"] = pytest.importorskip("sklearn.metrics")
 
 
 def chances_of(examples: int, classes: int, skill: float = 1.5) -> tuple[Any, Any]:
@@ -106,6 +113,7 @@ def test_equal_probabilities_share_their_rank() -> None:
     assert judge(both, true).metrics["auroc"] == pytest.approx(metrics.roc_auc_score(true, chances[:, 0]))
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_are_judged_in_seconds() -> None:
     chances, true = chances_of(2000, 1000, skill=5.0)
     assert 0.5 < judge(chances, true).metrics["macro_f1"] < 1

@@ -14,14 +14,24 @@ from groundup.core.recipe_sections import Adapter
 from groundup.models.gpt import GPTConfig
 from groundup.nn.adapters import adapted, attach
 
-peft = pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
 # What the two libraries say to each other is not ours to change.
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"),
+    pytest.mark.slow,
+    pytest.mark.usefixtures("libraries"),
+]
+peft: Any = None
+transformers: Any = None
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"tied_embeddings": False, "kv_heads": 1},
     "gpt2": {"positions": "learned", "norm": "layernorm", "norm_eps": 1e-5, "activation": "gelu_tanh", "bias": "all"},
 }
+
+
+@pytest.fixture
+def libraries() -> None:
+    """Import the libraries when a test runs, for it takes seconds."""
+    globals().update({name: pytest.importorskip(name) for name in ("peft", "transformers")})
 
 
 def adapter_run(recipe: dict[str, Any], runs: Path, shape: str, adapter: dict[str, Any]) -> Path:
@@ -34,7 +44,6 @@ def adapter_run(recipe: dict[str, Any], runs: Path, shape: str, adapter: dict[st
     return groundup.train(tuning, runs=runs).folder
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
@@ -61,7 +70,6 @@ def test_peft_opens_the_folder_with_the_same_logits(
         assert (beside - ours).abs().max() < 1e-4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_an_adapter_of_peft_is_read(recipe: dict[str, Any], tmp_path: Path, shape: str, kind: str) -> None:

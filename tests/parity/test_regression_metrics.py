@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from groundup.metrics.regression import deciles, judge_numbers, regression_metrics
 
-metrics = pytest.importorskip("sklearn.metrics")
+pytestmark = [pytest.mark.usefixtures("library"), pytest.mark.xdist_group("sklearn")]  # imported by one worker
+metrics: Any = None
+
+
+@pytest.fixture
+def library() -> None:
+    """Import scikit-learn when a test runs, for it takes seconds."""
+    globals()["metrics"] = pytest.importorskip("sklearn.metrics")
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])

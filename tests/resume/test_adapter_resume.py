@@ -10,11 +10,16 @@ from resuming import stopped_and_resumed
 
 import groundup
 
-OPTIMS: list[dict[str, Any]] = [{"name": "adamw"}, {"name": "muon", "average": "ema"}, {"name": "sgd", "momentum": 0.9}]
+SLOW = pytest.mark.slow
+OPTIMS = [
+    pytest.param({"name": "adamw"}, id="adamw"),
+    pytest.param({"name": "muon", "average": "ema"}, id="muon", marks=SLOW),
+    pytest.param({"name": "sgd", "momentum": 0.9}, id="sgd", marks=SLOW),
+]
 
 
-@pytest.mark.parametrize("optim", OPTIMS, ids=lambda optim: str(optim["name"]))
-@pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optim", OPTIMS)
+@pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=SLOW)])
 def test_stopped_and_resumed(recipe: dict[str, Any], tmp_path: Path, name: str, optim: dict[str, Any]) -> None:
     groundup.train(recipe, runs=tmp_path)
     kept = {key: value for key, value in recipe.items() if key not in ("model", "processor")}

@@ -40,6 +40,7 @@ def test_a_table_resumes_exactly(tmp_path: Path) -> None:
     compare(tiny_run("mlp", tmp_path, reads="numbers"), tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_several_micro_batches_resume_exactly(tmp_path: Path) -> None:
     recipe = augmented(tiny_run("vit", tmp_path), "vit")
     compare(recipe | {"machine": {**recipe["machine"], "micro_batch": 4}}, tmp_path / "runs")

@@ -118,7 +118,7 @@ def test_under_mixed_precision(name: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- the runs
-@pytest.mark.parametrize("name", ["lora", "dora"])
+@pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
 def test_only_the_adapter_is_trained_saved_and_given_moments(recipe: dict[str, Any], tmp_path: Path, name: str) -> None:
     tuned = tuning(recipe, tmp_path, name=name, rank=2)
     run = groundup.train(tuned, runs=tmp_path)
@@ -145,6 +145,7 @@ def test_only_the_adapter_is_trained_saved_and_given_moments(recipe: dict[str, A
     assert "evaluation" in groundup.evaluate(run.folder, limit=1)["runs"][0]
 
 
+@pytest.mark.slow
 def test_several_adapters_on_one_base(recipe: dict[str, Any], tmp_path: Path) -> None:
     tuned = tuning(recipe, tmp_path, rank=2)
     first = groundup.train(tuned, runs=tmp_path).folder

@@ -228,6 +228,7 @@ class Toy(nn.Module):
         self.head = nn.Linear(1, 2, bias=False)
 
 
+@pytest.mark.slow
 def test_gradnorm_takes_weight_from_the_task_that_pulls_too_hard() -> None:
     model, weights = Toy(), GradNormWeights(2, alpha=0.0, lr=0.01)
     shared: Any = model.blocks[0]

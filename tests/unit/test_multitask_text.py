@@ -75,7 +75,9 @@ def test_the_term_is_every_token_but_the_first_and_no_padding() -> None:
     torch.testing.assert_close(loss.terms["text"].total, expected)
 
 
-@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "gradnorm"])
+@pytest.mark.parametrize(
+    "weighting", ["fixed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uncertainty", "gradnorm"))]
+)
 def test_both_are_learned_judged_and_compared(weighting: str) -> None:
     made, processor, model = prepared(weighting=weighting)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -128,7 +130,7 @@ def test_what_predicts_no_tokens_is_refused() -> None:
         TransformerClassifierConfig(**frames).build().token_logits(torch.zeros(1, 1))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("pooling", [pytest.param("last", marks=pytest.mark.slow), "mean"])
 def test_the_registered_model_starts_from_a_gpt_and_predicts_as_it_does(
     recipe: dict[str, Any], tmp_path: Path, pooling: str
 ) -> None:

@@ -28,6 +28,8 @@ from groundup.tasks.classify import Classify, soft_labels
 from groundup.tasks.imbalance import class_weights
 from groundup.tasks.multitask import Multitask
 
+pytestmark = pytest.mark.xdist_group("sklearn")  # imported by one worker
+
 WORDS = ["low", "mid", "high"]
 
 
@@ -132,6 +134,7 @@ def test_the_measures_are_scikit_learns(classes: int) -> None:
     assert judge_order(confusion, seed=1) == found != judge_order(confusion, seed=2)
 
 
+@pytest.mark.slow
 def test_the_interval_of_kappa_is_that_of_examples_drawn_one_by_one() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(0)

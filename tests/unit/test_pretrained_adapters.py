@@ -77,6 +77,7 @@ def test_a_base_quantised_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, 
     again.close()
 
 
+@pytest.mark.slow
 def test_resuming_equals_not_stopping_and_needs_the_folder(tuning: dict[str, Any], tmp_path: Path) -> None:
     whole = groundup.train(tuning | {"name": "whole"}, runs=tmp_path / "runs")
     trainer = groundup.trainer(tuning, runs=tmp_path / "runs")

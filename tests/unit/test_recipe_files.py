@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2] / "recipes"
 FILES = sorted(ROOT.rglob("*.yaml"))
 
 
-def planned() -> dict[str, Recipe]:
+@pytest.fixture(scope="module")
+def before() -> dict[str, Recipe]:
     """Return the recipes that need no run of another one, by the folder that they would make."""
     texts = {path: parse_yaml(path.read_text(encoding="utf-8"), str(path)) for path in FILES}
     first = (load_recipe(path) for path, text in texts.items() if "run" not in text.get("init", {}))
@@ -21,8 +22,6 @@ def planned() -> dict[str, Recipe]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_recipe_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    before = planned()
-    monkeypatch.chdir(tmp_path)  # where no runs are
-    recipe = load_recipe(path, planned=before)
+def test_every_recipe_can_be_read(path: Path, before: dict[str, Recipe]) -> None:
+    recipe = load_recipe(path, planned=dict(before))  # in a folder of its own, where no runs are
     assert recipe.about

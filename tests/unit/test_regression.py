@@ -20,6 +20,8 @@ from groundup.processors.table import TableConfig, TableProcessor
 from groundup.processors.targets import Numbers
 from groundup.tasks.regress import Regress, _error
 
+pytestmark = pytest.mark.xdist_group("sklearn")  # imported by one worker
+
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -175,7 +177,9 @@ def test_training_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("target", ["progression", ["progression", "bmi"]], ids=["one", "several"])
+@pytest.mark.parametrize(
+    "target", ["progression", pytest.param(["progression", "bmi"], marks=pytest.mark.slow)], ids=["one", "several"]
+)
 def test_old_data_and_new_are_compared_after_fine_tuning(tmp_path: Path, target: Any) -> None:
     _, found = diabetes(tmp_path / "all.csv")
     names = [*found.feature_names, "progression"]
