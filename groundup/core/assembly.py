@@ -188,7 +188,12 @@ def assemble(run: Run, device: torch.device) -> Parts:
         new_head = _new_head(base, processor)
         load_weights(model, weights, str(base.folder), new_head=new_head)
     if pretrained:
-        load_weights(model, pretrained, str(recipe.init.pretrained))
+        fresh = [name for name in model.state_dict() if name.startswith(HEADS) and name not in pretrained]
+        new_head = bool(fresh)
+        if new_head and begins:
+            run.event(0, f"{run.folder}: new head, from random numbers: {', '.join(fresh)}")
+        own = model.state_dict()
+        load_weights(model, {**pretrained, **{name: own[name] for name in fresh}}, str(recipe.init.pretrained))
     model = cast(Task, recipe.task).wrap(model, processor)
     frozen = adapt(model, run, new_head=new_head)
     if recipe.init.train_layers is not None:

@@ -15,6 +15,7 @@ from groundup.core.yaml_text import parse_yaml
 __all__ = ["inherit"]
 
 _FREE = ("dropout", "context_length")  # what weights are not tied to
+_MODELS = {"bert": "bert", "roberta": "bert", "distilbert": "bert"}  # by model_type, where it is not gpt
 
 
 def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, complete: bool) -> None:
@@ -64,13 +65,13 @@ def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> No
 
 def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     """Return the model section of the weights with what may be changed as the recipe has it."""
-    kind = str(own.get("name", "gpt"))
+    config = read_config(folder)
+    kind = str(own.get("name", _MODELS.get(str(config.get("model_type")), "gpt")))
     cls = registry.lookup("model", kind, "recipe.model.name")
     read = getattr(cls, "from_huggingface", None)
     if read is None:
-        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: gpt"
+        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: gpt, bert"
         raise RecipeError("recipe.model.name", problem, "Remove the model section")
-    config = read_config(folder)
     try:
         settings = read(config)
     except CheckpointError as error:
@@ -80,13 +81,15 @@ def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
         raise CheckpointError(str(folder / "config.json"), problem, "Fetch the model again") from None
     given = {key: value for key, value in own.items() if key != "name"}
     theirs = validate(cls, settings, f"{folder / 'config.json'} as model {kind}")
+    free, anew = getattr(cls, "FREE", _FREE), getattr(cls, "begin_anew", None)
+    settings = {**settings, **(anew(settings, given) if anew is not None else {})}
     wanted = validate(cls, {**settings, **given}, "recipe.model")
     for key in given:
         there, here = getattr(theirs, key), getattr(wanted, key)
         if key == "context_length" and here > there:
             problem = f"is {here}, and {name} was trained for {there}"
             raise RecipeError("recipe.model.context_length", problem, f"Use at most {there}")
-        if there != here and key not in _FREE:
-            problem = f"is {here}, and the weights of {name} have {there}; free to choose: {', '.join(_FREE)}"
+        if there != here and key not in free:
+            problem = f"is {here}, and the weights of {name} have {there}; free to choose: {', '.join(free)}"
             raise RecipeError(f"recipe.model.{key}", problem, "Remove it: config.json says what the model is")
     return {"name": kind, **settings, **given}

@@ -35,6 +35,7 @@ Class = TypeVar("Class", bound=type)
 BUILTINS: dict[Kind, dict[str, str]] = {
     "model": {
         "gpt": "groundup.models.gpt",
+        "bert": "groundup.models.bert",
         "mlp": "groundup.models.mlp",
         "cnn": "groundup.models.cnn",
         "resnet": "groundup.models.resnet",
