@@ -250,7 +250,9 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
         digest.update(path.name.encode() + path.read_bytes())
 
     def augment(batch: Batch, samples: NDArray[np.int64], partners: Callable[[], Batch]) -> Batch:
-        return task.augment(batch, samples, partners, processor, recipe.seed)
+        return task.augment(batch, samples, partners, processor, recipe.seed if split == "train" else -1)
+
+    changed = task.augments and (split == "train" or getattr(task, "augments_held_out", False))
 
     context = DataContext(
         split=split,
@@ -263,7 +265,7 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
         seed=recipe.seed,
         cache=cache_folder(),
         workers=recipe.machine.workers if split == "train" else 0,
-        augment=augment if split == "train" and task.augments else None,
+        augment=augment if changed else None,
     )
     return parts.source.open(context)
 

@@ -47,6 +47,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
     },
     "task": {
         "language_modeling": "groundup.tasks.language_modeling",
+        "masked_language_modeling": "groundup.tasks.masked_language_modeling",
         "chat": "groundup.tasks.chat",
         "classify": "groundup.tasks.classify",
         "regress": "groundup.tasks.regress",

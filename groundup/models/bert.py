@@ -116,15 +116,15 @@ class BERTConfig(ModelConfig):
             problem = f"is {self.context_length}, and the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
-        if labelled and self.head == "masked" or not labelled and self.chosen_head in ("labels", "tokens"):
+        if self.head == "masked" if labelled else self.chosen_head in ("labels", "tokens"):
             found = "targets" if labelled else "no targets"
             problem = f"is {self.head} with {self.outputs} outputs, and the task of this recipe has {found}"
             raise RecipeError("recipe.model.head", problem, "Remove head and outputs, or choose a task that fits")
         padding = self.padding_id if self.padding_id is not None else getattr(reader, "padding_id", None)
-        found = {"vocabulary_size": self.vocabulary_size or tokens, "padding_id": padding}
+        sizes: dict[str, Any] = {"vocabulary_size": self.vocabulary_size or tokens, "padding_id": padding}
         if isinstance(processor, LabelProcessor) and self.head != "none":
-            found["outputs"] = agreed("outputs", self.outputs, processor.outputs)
-        return self.model_copy(update=found)
+            sizes["outputs"] = agreed("outputs", self.outputs, processor.outputs)
+        return self.model_copy(update=sizes)
 
     def build(self) -> BERT:
         """Return the model with freshly initialised weights.
@@ -358,7 +358,8 @@ class BERT(nn.Module):
     def _lengths(self, tokens: Tensor, lengths: Tensor | None) -> Tensor | None:
         if lengths is not None or self.config.padding_id is None:
             return lengths
-        return (tokens != self.config.padding_id).cumprod(1).sum(1).clamp(min=1)
+        counted: Tensor = (tokens != self.config.padding_id).cumprod(1).sum(1)
+        return counted.clamp(min=1)
 
     def _mask(self, tokens: Tensor, lengths: Tensor | None, boundaries: Tensor | None) -> Tensor | None:
         """Return what each token sees, (B, 1, T or 1, T), or None where it sees all."""
