@@ -367,6 +367,7 @@ class BERT(nn.Module):
             starts = torch.zeros(tokens.numel() + 1, dtype=torch.int64, device=tokens.device)
             starts.index_add_(0, boundaries.long(), torch.ones_like(boundaries, dtype=torch.int64))
             document = starts[:-1].cumsum(0).view_as(tokens)
-            return (document[:, :, None] == document[:, None])[:, None]
+            same: Tensor = document[:, :, None] == document[:, None]
+            return same[:, None]
         lengths = self._lengths(tokens, lengths)
         return None if lengths is None else within(lengths, tokens)[:, None, None]

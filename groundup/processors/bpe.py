@@ -87,7 +87,7 @@ class TokenizerProcessor:
         tokenizer.encode_special_tokens = True
         self._tokenizer, self._template, self.name = tokenizer, chat_template, name
         self.end_token, self.start_token, self.encoder = end_token, start_token, encoder
-        numbers = None if encoder is None else [tokenizer.token_to_id(token) for token in encoder]
+        numbers: list[Any] | None = None if encoder is None else [tokenizer.token_to_id(token) for token in encoder]
         self.frame: tuple[int, int] | None = None if numbers is None else (numbers[0], numbers[1])
         self.padding_id: int | None = None if numbers is None else numbers[2]
         self.mask_id: int | None = None if numbers is None else numbers[3]
