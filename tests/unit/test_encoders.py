@@ -28,7 +28,7 @@ def wordpiece(folder: Path) -> TokenizerProcessor:
     return TokenizerJSONConfig(path=str(folder)).fit(lambda: iter(()))
 
 
-# ------------------------------------------------------------------------------------------------------------ tokenizers
+# ----------------------------------------------------------------------------------------------------------- tokenizers
 def test_texts_are_read_as_transformers_reads_them(tmp_path: Path) -> None:
     found = wordpiece(tmp_path / "there")
     found.save(tmp_path / "saved")
@@ -63,7 +63,7 @@ def test_a_tokenizer_learned_here_reserves_an_encoders_tokens(tmp_path: Path) ->
     assert (plain.frame, plain.padding_id, plain.mask_id) == (None, None, None)
 
 
-# --------------------------------------------------------------------------------------------------------------- masking
+# -------------------------------------------------------------------------------------------------------------- masking
 def hidden(settings: Masking, folder: Path, rows: int = 400) -> tuple[Any, torch.Tensor, torch.Tensor]:
     processor = wordpiece(folder)
     row = [2, *(VOCABULARY.index(piece) for piece in WORDS * 3), 3, 0]
