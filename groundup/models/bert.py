@@ -346,7 +346,7 @@ class BERT(nn.Module):
         if tokens.shape[1] > self.config.context_length:
             problem = f"a sequence of {tokens.shape[1]}; positions end at {self.config.context_length}"
             raise DataError("inputs", problem, "Cut the texts: task.max_tokens")
-        x = self.embed(tokens) + self.positions(positions + self.config.position_offset)
+        x: Tensor = self.embed(tokens) + self.positions(positions + self.config.position_offset)
         if self.embed_types is not None:
             x = x + self.embed_types(torch.zeros_like(tokens) if token_types is None else token_types)
         x = self.dropout(self.embed_norm(x))
