@@ -60,6 +60,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = [f"The {colour} {thing} lies by the {place}." for colour in colours for thing in things for place in things]
     texts.write_text("\n".join(lines), encoding="utf-8")
     (folder / "my_model.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    (folder / "all-MiniLM-L6-v2").mkdir()
+    (folder / "all-MiniLM-L6-v2" / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_CACHE", str(folder / "cache"))
         patch.chdir(folder)

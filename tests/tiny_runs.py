@@ -55,6 +55,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("pictures", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
     "rnn": ("frames", {"width": 12, "cell": "gru", "bidirectional": True, "pooling": "attention", "dropout": 0.1}),
     "bag_of_ngrams": ("texts", {"width": 8, "ngrams": 2, "buckets": 500, "dropout": 0.1}),
+    "bert": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
     "transformer_classifier": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
 }
 RANDOM = ("dropout", "stochastic_depth")  # settings that make a forward pass random

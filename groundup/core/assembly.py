@@ -237,8 +237,7 @@ def _starting_model(run: Run, processor: Processor) -> tuple[nn.Module, Frozen]:
         if recipe.adapter is not None and quantised:
             quantise_layers(model, recipe.adapter, str(base.folder))
     if pretrained:
-        new_head = _other_labels(run, processor) or _lacks_head(pretrained, model)
-        load_weights(model, pretrained, str(recipe.init.pretrained), new_head=new_head)
+        new_head = _load_pretrained(model, pretrained, run, other=_other_labels(run, processor), say=begins)
     model = cast(Task, recipe.task).wrap(model, processor)
     frozen = adapt(model, run, new_head=new_head)
     if quantised and begins:
@@ -265,13 +264,19 @@ def _other_labels(run: Run, processor: Processor) -> bool:
     return targets is not None and targets.labels != pretrained_labels(run)
 
 
-def _lacks_head(weights: dict[str, Tensor], model: nn.Module) -> bool:
-    """Whether the model has a head, and these weights are of one without."""
-    return any(map(_of_head, model.state_dict())) and not any(map(_of_head, weights))
+def _load_pretrained(model: nn.Module, weights: dict[str, Tensor], run: Run, *, other: bool, say: bool) -> bool:
+    """Copy pretrained weights, and return whether a head, or a part of one, keeps its random numbers.
 
-
-def _of_head(name: str) -> bool:
-    return name.startswith(HEADS)
+    That is what the weights lack, and the last layer where ``other`` classes are predicted than they were trained for.
+    """
+    own = model.state_dict()
+    fresh = [name for name in own if name.startswith(HEADS) and name not in weights]
+    if other:
+        fresh = [name for name in own if name in fresh or name.startswith("head.")]
+    if fresh and say:
+        run.event(0, f"{run.folder}: new head, from random numbers: {', '.join(fresh)}")
+    load_weights(model, {**weights, **{name: own[name] for name in fresh}}, str(run.recipe.init.pretrained))
+    return bool(fresh)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], where: str, *, new_head: bool = False) -> None:
@@ -307,7 +312,9 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
         digest.update(path.name.encode() + path.read_bytes())
 
     def augment(batch: Batch, samples: NDArray[np.int64], partners: Callable[[], Batch]) -> Batch:
-        return task.augment(batch, samples, partners, processor, recipe.seed)
+        return task.augment(batch, samples, partners, processor, recipe.seed if split == "train" else -1)
+
+    changed = task.augments and (split == "train" or getattr(task, "augments_held_out", False))
 
     context = DataContext(
         split=split,
@@ -320,7 +327,7 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
         seed=recipe.seed,
         cache=cache_folder(),
         workers=recipe.machine.workers if split == "train" else 0,
-        augment=augment if split == "train" and task.augments else None,
+        augment=augment if changed else None,
     )
     return parts.source.open(context)
 

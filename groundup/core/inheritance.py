@@ -120,13 +120,15 @@ def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
         raise CheckpointError(str(folder / "config.json"), problem, "Fetch the model again") from None
     given = {key: value for key, value in own.items() if key != "name"}
     theirs = validate(cls, settings, f"{folder / 'config.json'} as model {kind}")
+    free, anew = getattr(cls, "FREE", _FREE), getattr(cls, "begin_anew", None)
+    settings = {**settings, **(anew(settings, given) if anew is not None else {})}
     wanted = validate(cls, {**settings, **given}, "recipe.model")
     for key in given:
         there, here = getattr(theirs, key), getattr(wanted, key)
         if key == "context_length" and here > there:
             problem = f"is {here}, and {name} was trained for {there}"
             raise RecipeError("recipe.model.context_length", problem, f"Use at most {there}")
-        if there != here and key not in _FREE:
-            problem = f"is {here}, and the weights of {name} have {there}; free to choose: {', '.join(_FREE)}"
+        if there != here and key not in free:
+            problem = f"is {here}, and the weights of {name} have {there}; free to choose: {', '.join(free)}"
             raise RecipeError(f"recipe.model.{key}", problem, "Remove it: config.json says what the model is")
     return {"name": kind, **settings, **given}

@@ -28,6 +28,7 @@ __all__ = [
 
 BUILT_HERE = {  # model_type of config.json: the model that has its architecture; any other is for ``hub``
     **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), "gpt"),
+    **dict.fromkeys(("bert", "roberta", "distilbert"), "bert"),
     **{"gemma3": "gemma3", "gemma3_text": "gemma3", "phi3": "phi3", "vit": "vit"},
 }
 INDEX = "model.safetensors.index.json"

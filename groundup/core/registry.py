@@ -38,6 +38,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "gemma3": "groundup.models.gemma",
         "phi3": "groundup.models.phi3",
         "hub": "groundup.models.hub",
+        "bert": "groundup.models.bert",
         "mlp": "groundup.models.mlp",
         "cnn": "groundup.models.cnn",
         "resnet": "groundup.models.resnet",
@@ -49,6 +50,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
     },
     "task": {
         "language_modeling": "groundup.tasks.language_modeling",
+        "masked_language_modeling": "groundup.tasks.masked_language_modeling",
         "chat": "groundup.tasks.chat",
         "classify": "groundup.tasks.classify",
         "regress": "groundup.tasks.regress",

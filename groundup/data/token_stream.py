@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from groundup.core import seeding
 from groundup.core.errors import DataError
-from groundup.core.interfaces import Batch, DataContext
+from groundup.core.interfaces import Augment, Batch, DataContext
 from groundup.data.order import permuted
 from groundup.data.packing import Packing, Plan, pieces_per_row, plan_rows, whole_answers
 from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
@@ -92,8 +92,10 @@ class _Epochs:
 class _MicroBatches(MicroBatches):
     """Micro-batch ``number`` of one rank, computed from the number alone; used in this process or in a worker."""
 
-    def __init__(self, shards: Shards, epochs: _Epochs, layout: Layout, max_pieces: int) -> None:
-        self.shards, self.epochs, self.layout = shards, epochs, layout
+    def __init__(
+        self, shards: Shards, epochs: _Epochs, layout: Layout, max_pieces: int, augment: Augment | None
+    ) -> None:
+        self.shards, self.epochs, self.layout, self.augment = shards, epochs, layout, augment
         self.boundaries = layout.micro_batch * (max_pieces + 1) + 1  # each row may end with a piece of padding
 
     def __getitem__(self, number: int) -> Batch:
@@ -109,12 +111,16 @@ class _MicroBatches(MicroBatches):
                 boundaries[count] = row * width + filled
                 positions[row, filled : filled + length] = np.arange(length)
                 filled, count = filled + length, count + 1
-        return {
+        batch = {
             "tokens": torch.from_numpy(tokens),
             "targets": torch.from_numpy(targets),
             "positions": torch.from_numpy(positions),
             "boundaries": torch.from_numpy(boundaries),
         }
+        if self.augment is None:
+            return batch
+        samples = self.layout.first_sample(number) + np.arange(rows)
+        return self.augment(batch, samples, lambda: batch)
 
     def samples_per_epoch(self, sample: int) -> int:
         """Return the rows in one pass over the data: of the epoch that a sample is in, where epochs differ."""
@@ -178,7 +184,8 @@ def open_token_stream(
             "%s: of %d examples %d were dropped and %d truncated, being longer than the context of %d",
             context.split, len(shards), dropped, truncated, context.sequence_length,
         )  # fmt: skip
-    batches = _MicroBatches(shards, epochs, layout, pieces_per_row(context.sequence_length, packing))
+    pieces = pieces_per_row(context.sequence_length, packing)
+    batches = _MicroBatches(shards, epochs, layout, pieces, context.augment)
     return SampleStream(batches, layout, context.workers)
 
 

@@ -388,6 +388,8 @@ def _fewer_tokens(tokens: Tensor, lengths: Tensor, share: float, draws: Draws, p
     chance = draws("token dropout")
     drawn = seeding.scramble(numbers[None] + (chance[0][:, None] * 2**62).astype(np.uint64), 0) >> np.uint64(11)
     keep = torch.from_numpy(drawn * 2.0**-53 >= share) & (places < lengths[:, None])
+    if frame := getattr(processor, "frame", None):  # an encoder's first and last token
+        keep |= torch.isin(tokens, torch.tensor(frame)) & (places < lengths[:, None])
     keep[:, 0] |= ~keep.any(1)
     order = (~keep).to(torch.int8).argsort(dim=1, stable=True)
     left = keep.sum(1)

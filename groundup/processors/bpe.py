@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from pydantic import model_validator
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.interfaces import ProcessorConfig
@@ -23,11 +24,21 @@ from groundup.processors.files import (
     read_json,
     read_template,
     refuse_surrogates,
+    saved_settings,
     tokenizer_config,
     write_json,
     write_text,
 )
-from groundup.processors.foreign import chat_template_of, end_token_of, piece_sizes, space_before, start_token_of
+from groundup.processors.foreign import (
+    EncoderTokens,
+    chat_template_of,
+    continuations,
+    encoder_tokens_of,
+    end_token_of,
+    piece_sizes,
+    space_before,
+    start_token_of,
+)
 from groundup.processors.special import END_OF_TEXT, SPECIAL_TOKENS
 
 __all__ = ["BPEConfig", "TokenizerJSONConfig", "TokenizerProcessor"]
@@ -41,6 +52,7 @@ SPLIT = (
 WORD = r"[\p{L}\p{M}\p{N}]+|[^\p{L}\p{M}\p{N}]"
 _MARK = "\x01"  # no tokenizer joins it to what follows
 SMALLEST = 256 + len(SPECIAL_TOKENS)
+ENCODER = EncoderTokens("[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
 class TokenizerProcessor:
@@ -52,6 +64,12 @@ class TokenizerProcessor:
         start_token: What chat templates call ``bos_token``, or None.
         name: The registered name to save under.
         chat_template: Jinja source that travels with the processor.
+        encoder: The tokens of an encoder, where it is the tokenizer of one.
+
+    Attributes:
+        frame: The tokens that an encoder expects before and after a text, or None.
+        padding_id: The token that fills rows up, or None.
+        mask_id: The token that stands for a hidden one, or None.
 
     Raises:
         DataError: If the tokenizer has no ``end_token``.
@@ -64,12 +82,17 @@ class TokenizerProcessor:
         start_token: str | None,
         name: str = "tokenizer_json",
         chat_template: str | None = None,
+        encoder: EncoderTokens | None = None,
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
         self._tokenizer, self._template, self.name = tokenizer, chat_template, name
-        self.end_token, self.start_token = end_token, start_token
+        self.end_token, self.start_token, self.encoder = end_token, start_token, encoder
+        numbers: list[Any] | None = None if encoder is None else [tokenizer.token_to_id(token) for token in encoder]
+        self.frame: tuple[int, int] | None = None if numbers is None else (numbers[0], numbers[1])
+        self.padding_id: int | None = None if numbers is None else numbers[2]
+        self.mask_id: int | None = None if numbers is None else numbers[3]
         added = tokenizer.get_added_tokens_decoder()
         self.special_tokens: dict[str, int] = {token.content: i for i, token in added.items() if token.special}
         identity = tokenizer.token_to_id(end_token)
@@ -98,7 +121,7 @@ class TokenizerProcessor:
     def with_chat_template(self, source: str | None) -> TokenizerProcessor:
         """Return the same processor with another chat template."""
         copy = Tokenizer.from_str(self._tokenizer.to_str())
-        return TokenizerProcessor(copy, self.end_token, self.start_token, self.name, source)
+        return TokenizerProcessor(copy, self.end_token, self.start_token, self.name, source, self.encoder)
 
     def described(self) -> dict[str, Any]:
         """Return what tokenizer.json holds."""
@@ -151,13 +174,21 @@ class TokenizerProcessor:
         sizes[list(self.special_tokens.values())] = 0
         return sizes
 
+    def continuations(self) -> NDArray[np.bool_]:
+        """Return (V,) which tokens go on with the word of the token before them; see ``foreign.continuations``."""
+        found = continuations(self._tokenizer, self._size)
+        found[list(self.special_tokens.values())] = False
+        return found
+
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, processor.json and what ``transformers.AutoTokenizer`` needs."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "tokenizer.json", self._tokenizer.to_str(pretty=True))
+        encoder = None if self.encoder is None else self.encoder._asdict()
         tokens = {"end_token": self.end_token, "start_token": self.start_token}
-        write_json(folder / "processor.json", {"name": self.name, **tokens})
-        write_json(folder / "tokenizer_config.json", tokenizer_config(self.end_token, self.start_token))
+        tokens_of_encoder = {} if encoder is None else {"encoder": encoder}
+        write_json(folder / "processor.json", {"name": self.name, **tokens, **tokens_of_encoder})
+        write_json(folder / "tokenizer_config.json", tokenizer_config(self.end_token, self.start_token, encoder))
         write_text(folder / "chat_template.jinja", self._template)
 
     @classmethod
@@ -171,7 +202,10 @@ class TokenizerProcessor:
         end, start = saved.get("end_token"), saved.get("start_token")
         if not isinstance(end, str):
             raise DataError(f"{folder / 'processor.json'}", "has no text 'end_token'", "Save the processor again")
-        return cls(_open(folder / "tokenizer.json"), end, start, str(saved.get("name")), read_template(folder))
+        tokenizer, template = _open(folder / "tokenizer.json"), read_template(folder)
+        with saved_settings(folder):
+            encoder = EncoderTokens(**saved["encoder"]) if "encoder" in saved else None
+            return cls(tokenizer, end, start, str(saved.get("name")), template, encoder)
 
 
 @processor("bpe")
@@ -185,6 +219,17 @@ class BPEConfig(ProcessorConfig):
         "Read texts as words and marks in small letters, however they are spaced, so that a word is the same token"
         " wherever it stands: for classifiers of few texts. Decoded, each has a space before it; bytes count as then.",
     )
+
+    encoder: bool = setting(
+        False, "Reserve [CLS], [SEP], [PAD] and [MASK], for a model that sees the whole text: it reads [CLS] text [SEP]"
+    )
+
+    @model_validator(mode="after")
+    def _large_enough(self) -> BPEConfig:
+        least = SMALLEST + len(ENCODER)
+        if self.encoder and self.vocab_size < least:
+            raise ValueError(f"vocab_size is {self.vocab_size}, and encoder: true needs {least}. Use at least {least}")
+        return self
 
     def fit(self, texts: Callable[[], Iterator[str]]) -> TokenizerProcessor:
         """Return the processor, with fewer than ``vocab_size`` tokens where the texts give too few pairs.
@@ -205,7 +250,7 @@ class BPEConfig(ProcessorConfig):
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,
             min_frequency=self.min_frequency,
-            special_tokens=list(SPECIAL_TOKENS),
+            special_tokens=[*SPECIAL_TOKENS, *(ENCODER if self.encoder else ())],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
@@ -213,7 +258,10 @@ class BPEConfig(ProcessorConfig):
         if first is None:
             raise DataError("recipe.processor", "the training texts are empty", "Check the data section")
         tokenizer.train_from_iterator(texts(), trainer)
-        return TokenizerProcessor(tokenizer, END_OF_TEXT, END_OF_TEXT, "bpe")
+        if self.encoder:
+            tokenizer.post_processor = _framing(tokenizer)
+        encoder = ENCODER if self.encoder else None
+        return TokenizerProcessor(tokenizer, END_OF_TEXT, END_OF_TEXT, "bpe", encoder=encoder)
 
     @classmethod
     def load(cls, folder: Path) -> TokenizerProcessor:
@@ -237,11 +285,12 @@ class TokenizerJSONConfig(ProcessorConfig):
         given = Path(self.path).expanduser()
         file = given / "tokenizer.json" if given.is_dir() else given
         tokenizer = _open(file)
-        end = self.end_token or end_token_of(file.parent, tokenizer)
+        encoder = encoder_tokens_of(file.parent, tokenizer)
+        end = self.end_token or end_token_of(file.parent, tokenizer) or (encoder.sep if encoder else None)
         if end is None:
             raise DataError(str(file), "nothing says which token ends a text", _OTHER_END)
         start = start_token_of(file.parent, tokenizer)
-        return TokenizerProcessor(tokenizer, end, start, "tokenizer_json", chat_template_of(file.parent))
+        return TokenizerProcessor(tokenizer, end, start, "tokenizer_json", chat_template_of(file.parent), encoder)
 
     @classmethod
     def load(cls, folder: Path) -> TokenizerProcessor:
@@ -250,6 +299,14 @@ class TokenizerJSONConfig(ProcessorConfig):
 
 
 _OTHER_END = "Name it in the recipe: processor.end_token: '<|endoftext|>'"
+
+
+def _framing(tokenizer: Tokenizer) -> processors.TemplateProcessing:
+    """Return what puts an encoder's tokens around a text, or two, where other libraries use the tokenizer."""
+    numbers = [(token, tokenizer.token_to_id(token)) for token in (ENCODER.cls, ENCODER.sep)]
+    return processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=numbers
+    )
 
 
 def _open(path: Path) -> Tokenizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,12 @@ def write_text(path: Path, text: str | None) -> None:
         path.write_text(text, encoding="utf-8", newline="")
 
 
-def tokenizer_config(end_token: str, start_token: str | None) -> dict[str, object]:
-    """Return what lets ``transformers.AutoTokenizer`` open the folder."""
+def tokenizer_config(
+    end_token: str, start_token: str | None, encoder: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    """Return what lets ``transformers.AutoTokenizer`` open the folder; ``encoder`` are tokens such as ``mask``."""
     config: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end_token}
+    config |= {f"{name}_token": token for name, token in (encoder or {}).items()}
     return config | {"clean_up_tokenization_spaces": False} | ({"bos_token": start_token} if start_token else {})
 
 

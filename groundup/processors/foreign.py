@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, decoders, pre_tokenizers
 
 from groundup.core.errors import DataError
 from groundup.processors.files import read_json, read_template
 
-__all__ = ["chat_template_of", "end_token_of", "piece_sizes", "space_before", "start_token_of"]
+__all__ = [
+    "EncoderTokens",
+    "chat_template_of",
+    "continuations",
+    "encoder_tokens_of",
+    "end_token_of",
+    "piece_sizes",
+    "space_before",
+    "start_token_of",
+]
 
 # Ends of a text come before ends of a turn: the end token starts and ends every document.
 ENDS = (
@@ -28,6 +37,33 @@ ENDS = (
     "<|eot_id|>",
 )
 STARTS = ("<|begin_of_text|>", "<s>", "<bos>", "<｜begin▁of▁sentence｜>", "[BOS]")
+
+
+class EncoderTokens(NamedTuple):
+    """What an encoder's tokenizer reserves: a text is read as ``first``, its tokens, ``last``.
+
+    The names of the fields are those that tokenizer_config.json has, less ``_token``.
+    """
+
+    cls: str
+    sep: str
+    pad: str
+    mask: str
+
+
+KNOWN_ENCODERS = (
+    EncoderTokens("[CLS]", "[SEP]", "[PAD]", "[MASK]"),
+    EncoderTokens("<s>", "</s>", "<pad>", "<mask>"),
+)
+
+
+def encoder_tokens_of(folder: Path, tokenizer: Tokenizer) -> EncoderTokens | None:
+    """Return an encoder's tokens: by tokenizer_config.json, without that file well-known ones, else None."""
+    found: tuple[EncoderTokens, ...] = KNOWN_ENCODERS
+    if config := _optional(folder / "tokenizer_config.json"):
+        named = [_text_of(config.get(f"{name}_token")) for name in EncoderTokens._fields]
+        found = (EncoderTokens(*(token or "" for token in named)),)
+    return next((each for each in found if all(tokenizer.token_to_id(t) is not None for t in each)), None)
 
 
 def end_token_of(folder: Path, tokenizer: Tokenizer) -> str | None:
@@ -101,6 +137,28 @@ def _measure(kinds: set[str], model: str) -> Callable[[str], int]:
         f"a {model} tokenizer does not keep spaces, so its tokens stand for no fixed number of bytes",
         "Use a byte-level BPE, a SentencePiece BPE or Unigram tokenizer, or train one: processor.name: bpe",
     )
+
+
+def continuations(tokenizer: Tokenizer, size: int) -> NDArray[np.bool_]:
+    """Return (size,) which pieces go on with the word of the piece before them.
+
+    Of WordPiece those that begin with ``##``; of SentencePiece those without a leading space; of byte-level BPE those
+    that begin with a letter or digit: a space, a mark or a line's end begins a word.
+    """
+    described = json.loads(tokenizer.to_str())
+    kinds = _types(described.get("decoder")) | _types(described.get("pre_tokenizer"))
+    prefix, decoder = described["model"].get("continuing_subword_prefix") or "##", decoders.ByteLevel()
+    found = np.zeros(size, dtype=np.bool_)
+    for piece, index in tokenizer.get_vocab(with_added_tokens=False).items():
+        if described["model"]["type"] == "WordPiece":
+            found[index] = piece.startswith(prefix)
+        elif "ByteLevel" in kinds:
+            first = decoder.decode([piece])[:1]
+            found[index] = first.isalnum() or first == "\ufffd"
+        else:
+            found[index] = not piece.startswith("▁")
+    found[list(tokenizer.get_added_tokens_decoder())] = False
+    return found
 
 
 def _is_byte(piece: str) -> bool:

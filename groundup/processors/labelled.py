@@ -58,13 +58,22 @@ class Labelled:
     def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
         """Return tensors by the names that models read them by, one row an input.
 
-        Texts give ``tokens`` (N, T) int64, padded with the end token, and ``lengths`` (N,).
+        Texts give ``tokens`` (N, T) int64 and ``lengths`` (N,). An encoder's tokenizer puts its first and last token
+        around each, within ``max_length``, and pads with its own token; others pad with the end token.
         """
         if not isinstance(self.inputs, TextProcessor):
             encoded: Batch = self.inputs.encode_inputs(inputs)
             return encoded
-        found = [tokens[: self.max_length] for tokens in self.inputs.encode_batch([str(text) for text in inputs])]
-        rows = np.full((len(found), max([1, *map(len, found)])), self.inputs.end_id, dtype=np.int64)
+        frame = getattr(self.inputs, "frame", None)
+        before, after = ([], []) if frame is None else ([frame[0]], [frame[1]])
+        room = max(0, self.max_length - len(before) - len(after))
+        found = [
+            np.concatenate((before, tokens[:room], after)).astype(np.int64)
+            for tokens in self.inputs.encode_batch([str(text) for text in inputs])
+        ]
+        padding = getattr(self.inputs, "padding_id", None)
+        padding = self.inputs.end_id if padding is None else padding
+        rows = np.full((len(found), max([1, *map(len, found)])), padding, dtype=np.int64)
         for row, tokens in zip(rows, found, strict=True):
             row[: len(tokens)] = tokens
         lengths = torch.tensor([max(1, len(tokens)) for tokens in found])

@@ -30,6 +30,16 @@ SEQUENCES: dict[str, list[dict[str, Any]]] = {
         {"vocabulary_size": 30, "width": 6, "outputs": 5, "ngrams": 8, "buckets": 7},
         {"vocabulary_size": 30, "width": 1, "outputs": 5, "ngrams": 3, "buckets": 1},
     ],
+    "bert": [
+        {
+            **{"vocabulary_size": 30, "layers": 2, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
+            **{"dropout": 0.0, "token_types": 0, "pooler": "relu", "init_std": 0.1},
+        },
+        {
+            **{"vocabulary_size": 30, "layers": 1, "width": 16, "heads": 4, "context_length": 9, "outputs": 5},
+            **{"pooling": "mean", "pooler": "none", "position_offset": 2, "activation": "gelu_tanh", "token_types": 0},
+        },
+    ],
     "transformer_classifier": [
         {"vocabulary_size": 30, "layers": 2, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
         {
@@ -127,10 +137,11 @@ class TestContractOfSequenceClassifiers:
         counted, length = 0.0, 8
         for each in model.modules():
             if isinstance(each, nn.Linear | nn.RNNBase):
-                once = 1 if each is model.head else length
+                once = 1 if each in (model.head, getattr(model, "head_pooler", None)) else length
                 counted += 6 * once * sum(p.numel() for n, p in each.named_parameters() if "weight" in n)
-        if name == "transformer_classifier":
-            window = 3 - 9 / 16 if config.sliding_window else length / 2  # as a GPT counts
-            seen = window if config.causal else length
+        if name in ("bert", "transformer_classifier"):
+            causal = getattr(config, "causal", False)
+            window = 3 - 9 / 16 if causal and config.sliding_window else length / 2  # as a GPT counts
+            seen = window if causal else length
             counted += 12 * config.layers * config.width * seen * length
         assert config.flops_per_token(length) * length == pytest.approx(counted, rel=1e-6)

@@ -114,7 +114,7 @@ def test_a_run_and_pretrained_weights(tuning: dict[str, Any], recipe: dict[str, 
         ({"lyers": 1}, "did you mean 'layers'"),
         (
             {"name": "mlp"},
-            "recipe.model.name: no Hugging Face layout is known for model 'mlp'; allowed: gpt, gemma3, phi3, ",
+            "recipe.model.name: no Hugging Face layout is known for model 'mlp'; allowed: gpt, bert, gemma3, phi3, ",
         ),
         ({"name": "gtp"}, "there is no model 'gtp'; did you mean 'gpt'"),
         (

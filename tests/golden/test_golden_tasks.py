@@ -29,6 +29,8 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "classify several": ("tags", {"labels": "several"}),
     "classify mixed": ("pictures", {"augmentation": {"mixup": 0.4, "cutmix": 1.0}}),
     "classify augmented": ("pictures", {"augmentation": AUGMENTATION["pictures"]}),
+    "masked_language_modeling": ("documents", {}),
+    "masked_language_modeling words": ("documents", {"whole_words": True}),
     "regress": ("numbers", {}),
     "regress mae": ("numbers", {"objective": "mae"}),
     "regress huber": ("numbers", {"objective": "huber"}),
@@ -57,6 +59,10 @@ def compare(case: str, recipe: dict[str, Any], runs: Path) -> None:
 
 def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     reads, settings = TASKS[task]
+    if reads == "documents":
+        recipe = tiny_run("bert", folder, {"context_length": 24}, reads=reads)
+        processor = {"name": "bpe", "vocab_size": 300, "encoder": True}
+        return recipe | {"task": {"name": task.split()[0], **settings}, "processor": processor}
     recipe = tiny_run("mlp", folder, reads="numbers" if reads == "numbers" else "pictures")
     settings = {"name": task.split()[0], **settings}
     if reads == "several":
