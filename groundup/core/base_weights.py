@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError, RunError
+from groundup.core.gguf import read_gguf
 from groundup.core.pretrained import INDEX, Pretrained, find_pretrained, notes_on, weight_files
 from groundup.core.recipe import Recipe
 from groundup.core.run import Run
@@ -72,11 +73,14 @@ def pretrained_weights(run: Run) -> dict[str, Tensor]:
 def read_pretrained(base: Pretrained, config: Any) -> dict[str, Tensor]:
     """Return the weights in a folder by the names of a model with ``weights_from_huggingface``, in their own dtype.
 
+    Those in a GGUF file come in float32.
     Names, dtypes and shapes are compared with the model's before any tensor is read.
 
     Raises:
         CheckpointError: If a file is damaged, or a tensor is missing, left over, of another shape or no float.
     """
+    if base.is_gguf:
+        return read_gguf(base.folder)[1]
     try:
         headers = _read(base.folder, shapes_only=True)
         if int(getattr(config, "layers", 0)) > len(headers):
@@ -133,6 +137,8 @@ def _shape_of(file: Any, key: str) -> Tensor:
 
 def _checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of weights."""
+    if folder.is_file():
+        return {folder.name: _checksum(folder, *_stamp(folder))}
     return {name: _checksum(folder / name, *_stamp(folder / name)) for name in sorted(weight_files(folder))}
 
 
