@@ -55,7 +55,7 @@ def test_an_adapter_is_trained_beside_it(tuning: dict[str, Any], file: Path, tmp
     assert run.checkpoints.state(1)["base"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert isinstance(groundup.predict(run.folder, "The ", max_new_tokens=2), str)
     write_small(file, "qwen2", "Q4_0")
-    with pytest.raises(GroundupError, match="was fine-tuned from other weights than .*small.gguf holds now"):
+    with pytest.raises(GroundupError, match=r"was fine-tuned from other weights than .*small.gguf holds now"):
         groundup.train(tuning | {"adapter": {"name": "lora", "rank": 2}}, runs=tmp_path)
 
 
