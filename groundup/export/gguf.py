@@ -64,9 +64,11 @@ class LlamaCpp(Reader):
 
     slow, log_probabilities = True, True
 
-    def __init__(self, path: Path, vocabulary: int, context: int) -> None:
+    def __init__(self, path: Path, vocabulary: int, context: int, letter: int) -> None:
         library = require_llama_cpp()
         self.name, self.vocabulary = f"llama.cpp (xllamacpp {library.__version__})", vocabulary
+        self.characters = context // 4  # of a text that fits, whatever its tokens are
+        self.letter = letter
         settings = library.CommonParams()
         settings.model.path, settings.n_ctx = str(path), context
         settings.n_parallel, settings.n_gpu_layers, settings.verbosity = 1, 0, -1
@@ -80,23 +82,26 @@ class LlamaCpp(Reader):
             problem = f"does not open it: {error}"
             raise CheckpointError(self.name, problem, "Nothing was exported, and the run is as it was") from error
 
-    def _ask(self, prompt: list[int] | str, number: int, shown: int) -> list[dict[str, Any]]:
-        """Return what is said of each of the next ``number`` tokens, the ``shown`` likeliest with it."""
-        asked = {"prompt": prompt, "n_predict": number, "temperature": 0, "ignore_eos": True}
+    def _likeliest(self, prompt: list[int] | str, number: int) -> list[dict[str, Any]]:
+        """Return the likeliest next tokens, the first one first.
+
+        The server says nothing of a token that is no whole character, so a letter is what it is made to write; what it
+        says of the likeliest ones is from before that.
+        """
+        asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "logit_bias": [[self.letter, 1e4]]}
         found: list[Any] = []
-        self.server.handle_completions(json.dumps({**asked, "logprobs": shown, "n_probs": shown}), found.append)
+        self.server.handle_completions(json.dumps({**asked, "logprobs": number, "n_probs": number}), found.append)
         answer = json.loads(found[0]) if isinstance(found[0], str | bytes) else found[0]
-        if "choices" not in answer:
+        logs = answer["choices"][0]["logprobs"] if "choices" in answer else None
+        if not logs:
             raise CheckpointError(self.name, f"answers {str(answer)[:200]}", "Nothing was exported")
-        return list(answer["choices"][0]["logprobs"]["content"])
+        return list(logs["content"][0]["top_logprobs"])
 
     def _after(self, prompt: list[int] | str) -> Tensor:
         """Return (V,) log-probabilities of the next token."""
         found = torch.full((self.vocabulary,), float("nan"))
-        (first,) = self._ask(prompt, 1, self.vocabulary)
-        for entry in first["top_logprobs"]:
-            if entry["id"] < self.vocabulary:
-                found[entry["id"]] = entry["logprob"]
+        for entry in self._likeliest(prompt, self.vocabulary):
+            found[entry["id"]] = entry["logprob"]
         return found
 
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
@@ -107,8 +112,10 @@ class LlamaCpp(Reader):
     def continuation(self, sample: Sample) -> list[int]:
         """Return the tokens that it writes after the prompt, as many as the sample has."""
         tokens = sample.inputs["tokens"][0].tolist()
-        written = self._ask(tokens[: sample.prompt], len(tokens) - sample.prompt, 1)
-        return [int(entry["id"]) for entry in written]
+        written: list[int] = tokens[: sample.prompt]
+        while len(written) < len(tokens):
+            written.append(int(self._likeliest(written, 1)[0]["id"]))
+        return written[sample.prompt :]
 
     def other_tokens(self, processor: Any, texts: Sequence[str]) -> str | None:
         """Return the first text that its tokenizer reads as other tokens than ours, or None.
@@ -117,6 +124,7 @@ class LlamaCpp(Reader):
         """
         start = processor.special_id(processor.start_token or processor.end_token) or processor.end_id
         begins = [start] if processor.chat_template is None else []
+        texts = [text[: self.characters] for text in texts]
         for text, ours in zip(texts, processor.encode_batch(texts), strict=True):
             difference = (self._after(text) - self._after([*begins, *ours.tolist()])).abs().max()
             if not difference < 1e-3:

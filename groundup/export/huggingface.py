@@ -68,6 +68,7 @@ class Transformers(Reader):
     def __init__(self, folder: Path) -> None:
         library = require_transformers()
         self.name, self.folder = f"transformers {library.__version__}", folder
+        library.utils.logging.disable_progress_bar()
         try:
             found = library.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:

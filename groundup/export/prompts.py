@@ -42,7 +42,7 @@ def samples_of(run: Run, model: nn.Module, processor: Any, prompts: int, new_tok
         return _examples(run, processor), "validation data"
     context = int(getattr(run.recipe.model, "context_length", 2 * _LONGEST))
     written = max(min(new_tokens, context // 2), 1)
-    longest = max(min(_LONGEST, context - written), 1)
+    longest = max(min(_LONGEST, context - written - 1), 1)  # other tools keep room for one token more
     found, origin = _held_out(run, processor, prompts, longest), "validation data"
     if len(found) < prompts:
         origin = f"validation data ({len(found)}) and fixed texts" if found else "fixed texts"

@@ -174,7 +174,7 @@ class Comparison:
         one, two = (logs, other_logs) if normalised else (reference.double(), other.double())
         difference = (one - two).abs().max()
         self.max_difference = max(self.max_difference, float(difference) if difference.isfinite() else float("inf"))
-        self.scale = max(self.scale, float(one.abs().max()))
+        self.scale = max(self.scale, float(reference.abs().max()))
         total = float((logs.exp() * (logs - other_logs)).sum())
         self.kl_nats = (self.kl_nats * self.positions + total) / (self.positions + len(one))
         best = reference.topk(min(2, reference.shape[-1]), -1).values
