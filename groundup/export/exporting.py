@@ -126,31 +126,39 @@ def export_run(
     target = Path(out) if out is not None else run.folder / "export" / f"{to}-{dtype}"
     if target.exists() and not (target / RECORD).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(str(target), "exists, and is no export; nothing there was touched", "Choose another --out")
-    step = run.pick(checkpoint)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    predictor = Predictor.load(run.folder, str(step))
-    model = predictor.model.cpu().float()
-    samples, origin = samples_of(run, model, predictor.processor, prompts, new_tokens)
-    weights, config = weights_of(run, step), cast(ModelConfig, run.recipe.model)
-    merged = Model("the merged model" if run.recipe.adapter else "the trained model", model)
-    job = _Job(run, step, config, weights, merged, predictor.processor, samples, temporary, target, dtype, tolerance)
+    job, origin = _prepared(run, run.pick(checkpoint), target, dtype, tolerance, (prompts, new_tokens))
     try:
-        temporary.mkdir(parents=True)
+        job.folder.mkdir(parents=True)
         if run.recipe.adapter is not None:
-            job.hold(Model("the trained model", _unmerged(run, step)), merged, job.limit(EXACT))
+            job.hold(Model("the trained model", _unmerged(run, job.step)), job.merged, job.limit(EXACT))
         _FORMATS[to](job)
-        run.storage.write_text(temporary / "README.md", model_card(run, step))
-        run.storage.write_text(temporary / RECORD, json.dumps(_record(job, to, origin), indent=1) + "\n")
+        run.storage.write_text(job.folder / "README.md", model_card(run, job.step))
+        run.storage.write_text(job.folder / RECORD, json.dumps(_record(job, to, origin), indent=1) + "\n")
         run.storage.remove(target)
-        run.storage.rename(temporary, target)
+        run.storage.rename(job.folder, target)
     except OSError as error:
         problem = f"could not be written: {error.strerror or error}"
         raise CheckpointError(str(target), problem, "Free some space and try again") from error
     finally:
-        run.storage.remove(temporary)
+        run.storage.remove(job.folder)
     for found in job.comparisons:
         log.info("%s", _line(found))
     return target
+
+
+def _prepared(
+    run: Run, step: int, target: Path, dtype: str, tolerance: float | None, asked: tuple[int, int]
+) -> tuple[_Job, str]:
+    """Return the job, and where its samples are from."""
+    predictor = Predictor.load(run.folder, str(step))
+    model = predictor.model.cpu().float()
+    samples, origin = samples_of(run, model, predictor.processor, *asked)
+    weights, config = weights_of(run, step), cast(ModelConfig, run.recipe.model)
+    merged = Model("the merged model" if run.recipe.adapter else "the trained model", model)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    return _Job(
+        run, step, config, weights, merged, predictor.processor, samples, temporary, target, dtype, tolerance
+    ), origin
 
 
 def _check_format(to: str, dtype: str) -> None:

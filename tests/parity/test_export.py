@@ -101,7 +101,7 @@ def test_a_graph_of_every_model(tmp_path: Path, name: str) -> None:
     assert found["samples"] >= 2
 
 
-# --------------------------------------------------------------------------------------------------------------- refused
+# ----------------------------------------------------------------------------------------------------- refused
 def _spoil_folder(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"][0, 0] += 0.5
@@ -163,7 +163,7 @@ def test_a_file_that_is_not_what_was_trained(
         export(run, "gguf", dtype="q8_0")
     monkeypatch.setattr(gguf, "write_file", write)
     monkeypatch.setattr(gguf.LlamaCpp, "continuation", lambda self, sample: [1])
-    with pytest.raises(CheckpointError, match="writes another text than our reload of the file after . of 8 prompts"):
+    with pytest.raises(CheckpointError, match=r"writes another text than our reload of the file after . of 8 prompts"):
         export(run, "gguf")
     assert _nothing_left(run)
 
@@ -190,7 +190,7 @@ def test_a_graph_that_is_not_what_was_trained(tmp_path: Path, monkeypatch: pytes
     assert _nothing_left(run)
 
 
-# ---------------------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------------------ errors
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     return groundup.train(tiny_run("mlp", tmp_path), runs=tmp_path).folder
@@ -269,7 +269,7 @@ def test_padding_is_never_written() -> None:
         exporting.compare(one, Model("other", Padded()), [sample], Limit())
 
 
-# ---------------------------------------------------------------------------------------------------------- a real model
+# ------------------------------------------------------------------------------------------------ a real model
 SMOLLM2 = Path(os.environ.get("GROUNDUP_SMOLLM2") or "none")
 
 
