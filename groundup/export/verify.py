@@ -32,6 +32,7 @@ __all__ = [
     "compare_continuations",
     "first_difference",
     "layer_of",
+    "parts_of",
 ]
 
 NEAR = 1e-3  # two best outputs that are closer than this are no choice
