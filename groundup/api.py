@@ -21,10 +21,12 @@ from groundup.core.run import Run
 from groundup.core.trainer import Trainer
 from groundup.data.inspect import inspect_source
 from groundup.data.inspect_examples import inspect_examples
+from groundup.export.exporting import export_run
 
 __all__ = [
     "describe",
     "evaluate",
+    "export",
     "inspect_data",
     "load",
     "plan",
@@ -39,7 +41,7 @@ __all__ = [
 ]
 
 RecipeLike = str | Path | dict[str, Any]
-tune, tune_learning_rate = tuning.tune, lr_range.tune_learning_rate
+tune, tune_learning_rate, export = tuning.tune, lr_range.tune_learning_rate, export_run
 
 
 def train(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs") -> Run:

@@ -1,4 +1,4 @@
-"""The verbs around a run: data, runs, tune, schema, env. torch is imported only once a verb runs."""
+"""The verbs around a run: data, runs, tune, export, schema, env. torch is imported only once a verb runs."""
 
 from __future__ import annotations
 
@@ -36,6 +36,23 @@ def tune(
 
     run = api.tune_learning_rate if lr_range else partial(api.tune, workers=workers)
     typer.echo(json.dumps(run(recipe, parse_overrides(overrides or []), runs=runs), indent=1))
+
+
+@tools.command()
+def export(
+    run: Path,
+    to: Annotated[str, typer.Option(help="huggingface, gguf or onnx.")],
+    dtype: Annotated[str, typer.Option(help="fp32, fp16 or bf16; for gguf also q8_0 and q4_0.")] = "fp32",
+    out: Annotated[Path | None, typer.Option(help="The new folder; else export/TO-DTYPE in the run's.")] = None,
+    checkpoint: Checkpoint = "best",
+    tolerance: Annotated[
+        float | None, typer.Option(help="Allowed difference of outputs, over the largest.", min=0.0)
+    ] = None,
+) -> None:
+    """Write a run's model for another tool, once that tool computes what was trained."""
+    from groundup import api
+
+    typer.echo(f"Wrote {api.export(run, to, dtype=dtype, out=out, checkpoint=checkpoint, tolerance=tolerance)}")
 
 
 @data_app.command("inspect")

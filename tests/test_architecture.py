@@ -322,6 +322,7 @@ COMMAND_LINE = {
     "predict": "RUN [PROMPTS] --checkpoint --adapter --max-new-tokens --temperature --top-k --top-p --min-p"
     " --repetition-penalty --stop --seed",
     "chat": "RUN --checkpoint --max-new-tokens --temperature --top-p --seed",
+    "export": "RUN --to --dtype --out --checkpoint --tolerance",
     "data inspect": "RECIPE [OVERRIDES] --examples",
     "runs list": "--runs",
     "runs compare": "FOLDERS",

@@ -29,6 +29,7 @@ from groundup.core.base_weights import pretrained_labels, pretrained_weights
 from groundup.core.distillation import taught
 from groundup.core.errors import CheckpointError, DataError, RunError
 from groundup.core.finetuning import freeze_all_but
+from groundup.core.gguf import read_gguf_processor
 from groundup.core.interfaces import (
     Batch,
     DataContext,
@@ -109,8 +110,7 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
         elif recipe.distil is not None and recipe.init.pretrained is None:
             processor = load_processor(Path(recipe.distil.teacher) / "processor")
         else:
-            config = _located(recipe)
-            processor = config.fit(lambda: _texts(source) if config.reads == "texts" else examples())
+            processor = _fitted(recipe, source, examples)
         processor = cast(Processor, cast(Task, recipe.task).fit_processor(processor, examples))
         _check_classes(processor, source)
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,12 +118,19 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
     return load_processor(folder)
 
 
-def _located(recipe: Recipe) -> ProcessorConfig:
-    """Return the processor's section; where its path is the name of pretrained weights, with the folder they are in."""
+def _fitted(recipe: Recipe, source: DataSource, examples: Callable[[], Iterator[Any]]) -> Processor:
+    """Return what the processor's section describes; with the path of the pretrained weights, what came with them."""
     config, name = cast(ProcessorConfig, recipe.processor), recipe.init.pretrained
-    if name is None or getattr(config, "path", None) != name:
-        return config
-    folder = find_pretrained(name, recipe.init.revision).folder
+    if name is not None and getattr(config, "path", None) == name:
+        base = find_pretrained(name, recipe.init.revision)
+        if base.is_gguf:
+            return read_gguf_processor(base.folder, getattr(config, "end_token", None))
+        config = _located(config, base.folder)
+    return config.fit(lambda: _texts(source) if config.reads == "texts" else examples())
+
+
+def _located(config: ProcessorConfig, folder: Path) -> ProcessorConfig:
+    """Return the processor's section with the folder that its file is in."""
     if not (folder / "tokenizer.json").is_file():
         problem = "holds no tokenizer.json; a tokenizer.model or vocab.json alone is not read"
         remedy = "Write one with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError, RunError
+from groundup.core.gguf import read_gguf
 from groundup.core.pretrained import INDEX, Pretrained, find_pretrained, notes_on, read_config, weight_files
 from groundup.core.recipe import Recipe
 from groundup.core.run import Run
@@ -79,6 +80,9 @@ def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
         CheckpointError: If the files are damaged, or are not this model's.
     """
     base, config = _base_of(run), cast(Any, run.recipe.model)
+    if base.is_gguf:
+        yield read_gguf(base.folder)[1]
+        return
     with _named(base):
         headers = _checked_headers(base, config)
     for names in _parts(headers):  # every name is given, those of the other parts without content
@@ -136,11 +140,14 @@ def pretrained_labels(run: Run) -> tuple[str, ...]:
 def read_pretrained(base: Pretrained, config: Any) -> dict[str, Tensor]:
     """Return the weights in a folder by the names of a model with ``weights_from_huggingface``, in their own dtype.
 
+    Those in a GGUF file come in float32.
     Names, dtypes and shapes are compared with the model's before any tensor is read.
 
     Raises:
         CheckpointError: If a file is damaged, or a tensor is missing, left over, of another shape or no float.
     """
+    if base.is_gguf:
+        return read_gguf(base.folder)[1]
     with _named(base):
         _checked_headers(base, config)
         weights: dict[str, Tensor] = config.weights_from_huggingface(_read(base.folder))
@@ -217,6 +224,8 @@ def _shape_of(file: Any, key: str) -> Tensor:
 
 def _checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of weights."""
+    if folder.is_file():
+        return {folder.name: _checksum(folder, *_stamp(folder))}
     return {name: _checksum(folder / name, *_stamp(folder / name)) for name in sorted(weight_files(folder))}
 
 

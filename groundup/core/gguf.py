@@ -19,12 +19,12 @@ from groundup.core.registry import lookup
 from groundup.core.settings import validate
 from groundup.core.storage import Storage
 from groundup.formats.gguf import GGUFFile, open_gguf
-from groundup.formats.gguf_blocks import KINDS, WRITABLE
+from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
 from groundup.formats.gguf_writer import write_gguf
 from groundup.models.names import gguf as names
 from groundup.processors.gguf import processor_from_gguf, processor_to_gguf
 
-__all__ = ["read_gguf", "save_gguf"]
+__all__ = ["read_gguf", "read_gguf_processor", "rounded", "save_gguf"]
 
 _OTHER = "Download it again, or use another model"
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "BF16": 32}  # llama.cpp's number of each, for display
@@ -46,9 +46,8 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Processor]
     """
     file = open_gguf(path)
     try:
-        embedding = file.tensors.get("token_embd.weight")
-        rows = embedding.shape[0] if embedding else 0
-        settings = names.config_to_groundup(file.metadata, file.tensors, rows)
+        settings = names.settings_of(file)
+        rows = settings["vocabulary_size"]
         processor = processor_from_gguf(file.metadata)
         architecture = str(file.metadata["general.architecture"])
         config = validate(cast(type[ModelConfig], lookup("model", "gpt")), settings, "metadata")
@@ -60,6 +59,37 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Processor]
     except GroundupError as error:
         raise CheckpointError(str(path), f"{error.where} {error.problem}", error.remedy) from None
     return settings, weights, processor
+
+
+def read_gguf_processor(path: Path, end_token: str | None = None) -> Processor:
+    """Return the tokenizer in a file, with its chat template.
+
+    Args:
+        path: The file.
+        end_token: The token that ends a text, where it is another one than the file says.
+
+    Raises:
+        CheckpointError: If the file is damaged, or its tokenizer is none that is read here.
+        DataError: If there is no such token.
+    """
+    metadata = open_gguf(path).metadata
+    try:
+        return processor_from_gguf(metadata, end_token)
+    except CheckpointError as error:
+        raise CheckpointError(str(path), f"{error.where} {error.problem}", error.remedy) from None
+
+
+def rounded(config: ModelConfig, weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Return weights as they come back from a file that stores matrices as ``kind``."""
+    completed: dict[str, Any] = cast(Any, config).completed()
+    architecture = names.config_to_gguf(completed)["general.architecture"]
+    tensors = names.to_gguf(weights, completed, architecture)
+    there: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        stored = KINDS[_kind(name, tensor, kind)]
+        numbers = dequantise(quantise(tensor.detach().cpu().float().numpy(), stored), stored)
+        there[name] = torch.from_numpy(numbers).view(tensor.shape)
+    return names.to_groundup(there, completed, architecture)
 
 
 def save_gguf(

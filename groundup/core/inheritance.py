@@ -8,7 +8,7 @@ from typing import Any
 
 from groundup.core import registry
 from groundup.core.errors import CheckpointError, RecipeError
-from groundup.core.pretrained import BUILT_HERE, find_pretrained, read_config, read_object
+from groundup.core.pretrained import BUILT_HERE, Pretrained, find_pretrained, read_config, read_object
 from groundup.core.settings import validate
 from groundup.core.yaml_text import parse_yaml
 
@@ -69,16 +69,16 @@ def _from_run(raw: dict[str, Any], base: str, planned: Mapping[str, dict[str, An
 
 
 def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> None:
-    folder = find_pretrained(name, revision, weights=False).folder
+    base = find_pretrained(name, revision, weights=False)
     own = raw.get("model") or {}
     own = {"name": own} if isinstance(own, str) else own
     if isinstance(own, dict):
-        raw["model"] = _agreed(own, name, folder)
+        raw["model"] = _agreed(own, base)
     processor = raw.get("processor")
     if isinstance(raw["model"], dict) and (
         processor is None or (isinstance(processor, dict) and "name" not in processor)
     ):
-        raw["processor"] = {**_processor(str(raw["model"]["name"]), name, folder), **(processor or {})}
+        raw["processor"] = {**_processor(str(raw["model"]["name"]), name, base.folder), **(processor or {})}
 
 
 def _processor(kind: str, name: str, folder: Path) -> dict[str, Any]:
@@ -97,29 +97,18 @@ def _processor(kind: str, name: str, folder: Path) -> dict[str, Any]:
         raise CheckpointError(str(path), problem, "Fetch the model again") from None
 
 
-def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
+def _agreed(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
     """Return the model section of the weights with what may be changed as the recipe has it."""
-    config = read_config(folder)
-    fitting = BUILT_HERE.get(str(config.get("model_type")), "hub")
+    name, config = base.name, {} if base.is_gguf else read_config(base.folder)
+    fitting = "gpt" if base.is_gguf else BUILT_HERE.get(str(config.get("model_type")), "hub")
     kind = str(own.get("name", fitting))
     cls = registry.lookup("model", kind, "recipe.model.name")
-    read = getattr(cls, "from_huggingface", None)
-    if read is None:
-        known = ", ".join(dict.fromkeys((*BUILT_HERE.values(), "hub")))
-        problem = f"no Hugging Face layout is known for model {kind!r}; allowed: {known}"
-        raise RecipeError("recipe.model.name", problem, "Remove the model section")
     if kind in BUILT_HERE.values() and fitting not in (kind, "hub"):
         problem = f"is {kind}, and the weights of {name} are of model {fitting}"
         raise RecipeError("recipe.model.name", problem, "Remove it: config.json says what the model is")
-    try:
-        settings = read(config)
-    except CheckpointError as error:
-        raise CheckpointError(str(folder / "config.json"), error.problem, error.remedy) from None
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
-        raise CheckpointError(str(folder / "config.json"), problem, "Fetch the model again") from None
+    settings, where = _settings(cls, kind, base, config)
     given = {key: value for key, value in own.items() if key != "name"}
-    theirs = validate(cls, settings, f"{folder / 'config.json'} as model {kind}")
+    theirs = validate(cls, settings, f"{base.folder if base.is_gguf else base.folder / where} as model {kind}")
     free, anew = getattr(cls, "FREE", _FREE), getattr(cls, "begin_anew", None)
     settings = {**settings, **(anew(settings, given) if anew is not None else {})}
     wanted = validate(cls, {**settings, **given}, "recipe.model")
@@ -130,5 +119,25 @@ def _agreed(own: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
             raise RecipeError("recipe.model.context_length", problem, f"Use at most {there}")
         if there != here and key not in free:
             problem = f"is {here}, and the weights of {name} have {there}; free to choose: {', '.join(free)}"
-            raise RecipeError(f"recipe.model.{key}", problem, "Remove it: config.json says what the model is")
+            raise RecipeError(f"recipe.model.{key}", problem, f"Remove it: {where} says what the model is")
     return {"name": kind, **settings, **given}
+
+
+def _settings(cls: Any, kind: str, base: Pretrained, config: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return the settings that the weights are of, and where they stand."""
+    layout, method = ("GGUF", "from_gguf") if base.is_gguf else ("Hugging Face", "from_huggingface")
+    read = getattr(cls, method, None)
+    if read is None:
+        known = "gpt" if base.is_gguf else ", ".join(dict.fromkeys((*BUILT_HERE.values(), "hub")))
+        problem = f"no {layout} layout is known for model {kind!r}; allowed: {known}"
+        raise RecipeError("recipe.model.name", problem, "Remove the model section")
+    if base.is_gguf:
+        return read(base.folder), "the file"
+    where = str(base.folder / "config.json")
+    try:
+        return read(config), "config.json"
+    except CheckpointError as error:
+        raise CheckpointError(where, error.problem, error.remedy) from None
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
+        raise CheckpointError(where, problem, "Fetch the model again") from None

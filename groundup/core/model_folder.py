@@ -22,7 +22,7 @@ from groundup.core.interfaces import ModelConfig, Task
 from groundup.core.recipe import dump_recipe
 from groundup.core.run import Run
 
-__all__ = ["WEIGHTS", "write_model_card", "write_model_folder"]
+__all__ = ["WEIGHTS", "fill_model_folder", "model_card", "write_model_card", "write_model_folder"]
 
 WEIGHTS = "model.safetensors"
 
@@ -45,18 +45,11 @@ def write_model_folder(run: Run) -> Path:
         values, tensors = config.to_huggingface(weights)
     except CheckpointError:
         values, tensors = {"model_type": f"groundup_{config.registered_name}", **config.model_dump()}, weights
-    processor = load_processor(run.folder / "processor")
-    values |= {"dtype": "float32"} | _token_ids(processor) | (_labels(processor) if "num_labels" in values else {})
     try:
         folder.mkdir(exist_ok=True)
-        processor.save(folder)
-        run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
-        _write_picture_settings(run, folder, processor, values)
         write_model_card(run)
         _write_adapter(run, step, weights)
-        temporary = folder / ".model.safetensors"
-        run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
-        run.storage.rename(temporary, folder / WEIGHTS)
+        fill_model_folder(run, folder, values, tensors)
     except OSError as error:
         raise CheckpointError(
             str(folder),
@@ -64,6 +57,32 @@ def write_model_folder(run: Run) -> Path:
             "Free some space and start the same command again",
         ) from error
     return folder
+
+
+def fill_model_folder(
+    run: Run, folder: Path, values: dict[str, Any], tensors: dict[str, Tensor], dtype: str = "float32"
+) -> None:
+    """Write config.json, the processor's files and, last, the weights in their own dtype.
+
+    Args:
+        run: Whose processor.
+        folder: Where to; it exists.
+        values: Of config.json.
+        tensors: By the names that belong to it.
+        dtype: What config.json says of them.
+
+    Raises:
+        OSError: If the disk is full.
+    """
+    processor = load_processor(run.folder / "processor")
+    processor.save(folder)
+    values = values | {"dtype": dtype} | _token_ids(processor)
+    values |= _labels(processor) if "num_labels" in values else {}
+    run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
+    _write_picture_settings(run, folder, processor, values)
+    temporary = folder / ".model.safetensors"
+    run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
+    run.storage.rename(temporary, folder / WEIGHTS)
 
 
 def _token_ids(processor: Any) -> dict[str, int]:
@@ -101,10 +120,20 @@ def _write_adapter(run: Run, step: int, weights: dict[str, Tensor]) -> None:
 
 
 def write_model_card(run: Run) -> None:
-    """Write ``model/README.md`` from the recipe, the data card and, once there is one, the evaluation."""
+    """Write ``model/README.md``, if there is such a folder."""
     folder = run.folder / "model"
-    if not folder.is_dir():
-        return
+    if folder.is_dir():
+        run.storage.write_text(folder / "README.md", model_card(run, run.pick("best"), "alone in `../adapter`"))
+
+
+def model_card(run: Run, step: int, adapter_place: str = "") -> str:
+    """Return a model card from the recipe, the data card and, once there is one, the evaluation.
+
+    Args:
+        run: The run.
+        step: Of the checkpoint that the card is about.
+        adapter_place: Where an adapter stands besides being merged; empty: nowhere else.
+    """
     recipe, data = run.recipe, run.read_json("data_card.json") or {}
     judged = run.read_json("evaluation.json") or {}
     head: dict[str, Any] = {"library_name": "transformers", "tags": ["groundup"], "license": "other"}
@@ -114,7 +143,8 @@ def write_model_card(run: Run) -> None:
         head["base_model"] = recipe.init.pretrained
     base = _start(run, facts)
     if recipe.adapter is not None:
-        base += f", with an adapter ({recipe.adapter.name}) that is merged here and stands alone in `../adapter`"
+        base += f", with an adapter ({recipe.adapter.name}) that is merged here"
+        base += f" and stands {adapter_place}" if adapter_place else ""
     if recipe.adapter is not None and recipe.adapter.quantised:
         base += (
             f" (trained beside the base in {recipe.adapter.quantised}; merged, in float32, into what that stands for)"
@@ -123,14 +153,14 @@ def write_model_card(run: Run) -> None:
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {recipe.name}\n\n{recipe.about}",
-        f"Trained with Groundup on the task `{task}`{base}: weights of step {run.pick('best')}.",
+        f"Trained with Groundup on the task `{task}`{base}: weights of step {step}.",
         f"## Data\n\n{_listed(data)}",
         f"## Results\n\n{_listed(judged.get('metrics', {})) if judged else 'Not judged yet: groundup evaluate'}",
         "## Limits\n\nIt knows what stands in the data above and nothing else, and states false things as readily as "
         "true ones. Nothing was done against bias or harm in the data. The licence of the data applies.",
         f"## Recipe\n\n```yaml\n{dump_recipe(recipe)}```",
     ]
-    run.storage.write_text(folder / "README.md", "\n\n".join(sections) + "\n")
+    return "\n\n".join(sections) + "\n"
 
 
 def _start(run: Run, facts: dict[str, Any]) -> str:

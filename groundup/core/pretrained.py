@@ -1,4 +1,4 @@
-"""Folders of pretrained weights in Hugging Face layout: found on the disk or fetched from the hub, and their config.
+"""Pretrained weights: folders in Hugging Face layout, on the disk or fetched from the hub, and GGUF files.
 
 Nothing in such a folder is ever run: no pickle is opened, and code that its config names is ignored.
 """
@@ -33,6 +33,7 @@ BUILT_HERE = {  # model_type of config.json: the model that has its architecture
 }
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+GGUF = ".gguf"
 FETCHED = (  # and nothing else: no pickle, no code, no copies of the weights in other formats
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
     "preprocessor_config.json",
@@ -49,11 +50,11 @@ _CONVERT = (
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A folder of pretrained weights.
+    """A folder of pretrained weights, or a GGUF file.
 
     Attributes:
-        name: As the recipe names it: a folder, or a name of the hub.
-        folder: Where its files are.
+        name: As the recipe names it: a folder, a GGUF file, or a name of the hub.
+        folder: Where its files are, or the GGUF file.
         commit: The hub's commit, or None for a folder of the user's.
     """
 
@@ -61,9 +62,14 @@ class Pretrained:
     folder: Path
     commit: str | None = None
 
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is one GGUF file."""
+        return self.folder.suffix == GGUF and self.folder.is_file()
+
 
 def find_pretrained(name: str, revision: str | None = None, *, weights: bool = True) -> Pretrained:
-    """Return a folder of the user's, or fetch a model of the hub to the cache of `huggingface_hub`.
+    """Return a folder or a GGUF file of the user's, or fetch a model of the hub to the cache of `huggingface_hub`.
 
     An existing folder comes before a name of the hub. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are respected.
 
@@ -73,14 +79,18 @@ def find_pretrained(name: str, revision: str | None = None, *, weights: bool = T
         weights: Fetch everything that a run needs, not only config.json.
 
     Raises:
-        RecipeError: If there is no such folder, or ``revision`` has no effect.
+        RecipeError: If there is no such folder or file, or ``revision`` has no effect.
         CheckpointError: If the hub does not give it.
         MissingExtraError: If `huggingface_hub` is not installed.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.suffix == GGUF and not folder.exists():
+        near = did_you_mean(str(folder), [str(path) for path in folder.parent.glob(f"*{GGUF}")])
+        raise RecipeError("recipe.init.pretrained", f"there is no file {name}; {near}", "Give the path of a GGUF file")
+    if folder.is_dir() or folder.suffix == GGUF:
         if revision is not None:
-            problem = f"has no effect: {name} is a folder, and only the hub has revisions"
+            kind = "folder" if folder.is_dir() else "file"
+            problem = f"has no effect: {name} is a {kind}, and only the hub has revisions"
             raise RecipeError("recipe.init.revision", problem, "Remove it")
         return Pretrained(name, folder)
     if not _NAME.fullmatch(name):

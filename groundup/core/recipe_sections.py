@@ -68,7 +68,7 @@ class Init(Settings):
     checkpoint: Literal["best", "last"] = setting("last", "Which checkpoint of that run")
     pretrained: str | None = setting(
         None,
-        "A folder in Hugging Face layout, or a name of its hub; its model, tokenizer and weights are taken",
+        "A folder in Hugging Face layout, a name of its hub or a GGUF file: its model, tokenizer and weights",
         min_length=1,
     )
     revision: str | None = setting(None, "Branch, tag or commit of the hub's; null for the newest", min_length=1)

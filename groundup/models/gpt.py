@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,7 @@ from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.inputs import fitted_vocabulary
-from groundup.models.names import families, gpt2, llama
+from groundup.models.names import families, gguf, gpt2, llama
 from groundup.nn.attention import Attention, AttentionShape, Where, seen_on_average, token_positions, whereabouts
 from groundup.nn.cache import KeyValueCache, LayerCache
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
@@ -166,6 +167,11 @@ class GPTConfig(ModelConfig):
             CheckpointError: If it is of another family, or has a part that is not built here.
         """
         return families.config_to_groundup(config)
+
+    @classmethod
+    def from_gguf(cls, path: Path) -> dict[str, Any]:
+        """Return the settings that a GGUF file is of, or raise a CheckpointError."""
+        return gguf.settings_in(path)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from theirs; each is used once and none is left over.

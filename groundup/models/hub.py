@@ -19,11 +19,12 @@ import torch
 from pydantic import field_validator
 from torch import Tensor
 
-from groundup.core.errors import CheckpointError, MissingExtraError, RecipeError, did_you_mean
+from groundup.core.errors import CheckpointError, RecipeError, did_you_mean
 from groundup.core.interfaces import LabelProcessor, ModelConfig, Processor, TextProcessor
 from groundup.core.pretrained import BUILT_HERE
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.formats.transformers_library import require_transformers
 from groundup.models.hub_module import Hub
 from groundup.models.inputs import agreed
 
@@ -181,17 +182,9 @@ def _within(known: Hub, name: str) -> bool:
 
 
 # ----------------------------------------------------------------------------------------------------- the library
-def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise MissingExtraError("transformers", "pretrained") from None
-    return transformers
-
-
 def _known(kind: str) -> Mapping[str, Any]:
     """Return the classes of a kind of model by ``model_type``."""
-    auto = _transformers().models.auto.modeling_auto
+    auto = require_transformers().models.auto.modeling_auto
     return cast(Mapping[str, Any], getattr(auto, f"MODEL_FOR_{kind}_MAPPING_NAMES"))
 
 
@@ -202,7 +195,7 @@ def _check_known(config: Mapping[str, Any]) -> None:
         return
     named = ", ".join(map(str, config.get("architectures") or ())) or "none named"
     problem = f"model_type {family or 'missing'} (architecture: {named}) is built neither here nor by transformers "
-    problem += f"{_transformers().__version__}; {did_you_mean(family, [*BUILT_HERE, *models])}built here: "
+    problem += f"{require_transformers().__version__}; {did_you_mean(family, [*BUILT_HERE, *models])}built here: "
     problem += f"{', '.join(BUILT_HERE)}; by transformers: {', '.join(sorted(models - set(BUILT_HERE)))}"
     code = " (code that a folder names in auto_map is never run)" if "auto_map" in config else ""
     raise CheckpointError("config.json", problem, f"Use a model of one of these families{code}")
@@ -210,7 +203,7 @@ def _check_known(config: Mapping[str, Any]) -> None:
 
 def _architecture(settings: HubConfig) -> Any:
     """Return the library's module of a config."""
-    transformers, values = _transformers(), dict(settings.config)
+    transformers, values = require_transformers(), dict(settings.config)
     _check_known(values)
     family = str(values.pop("model_type"))
     kind = "SEQUENCE_CLASSIFICATION" if settings.outputs else "CAUSAL_LM"
@@ -249,8 +242,7 @@ def _as_in_files(known: Hub) -> None:
     Raises:
         CheckpointError: If its files hold other tensors than its modules, as experts one by one.
     """
-    from transformers.core_model_loading import revert_weight_conversion
-
+    revert_weight_conversion = require_transformers().core_model_loading.revert_weight_conversion
     names = [*known.theirs.values(), *known.tied]
     try:
         numbers = {name: torch.full((1, 1), number) for number, name in enumerate(names)}

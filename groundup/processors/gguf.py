@@ -38,8 +38,12 @@ _NO_PLACE = "Keep it in the project's own layout"
 _OTHER = "Use a model with a byte-level BPE tokenizer, or give its tokenizer apart"
 
 
-def processor_from_gguf(metadata: Mapping[str, Any]) -> TokenizerProcessor:
+def processor_from_gguf(metadata: Mapping[str, Any], end_token: str | None = None) -> TokenizerProcessor:
     """Return the tokenizer, with the file's end and start tokens and its chat template.
+
+    Args:
+        metadata: The file's.
+        end_token: In place of the file's own.
 
     Raises:
         CheckpointError: If it is of another kind, or its tables do not fit together.
@@ -61,6 +65,7 @@ def processor_from_gguf(metadata: Mapping[str, Any]) -> TokenizerProcessor:
     _add(tokenizer, [token for token, kind in zip(tokens, kinds, strict=True) if kind in (_UNKNOWN, _CONTROL)], True)
     _add(tokenizer, [token for token, kind in zip(tokens, kinds, strict=True) if kind == _USER], False)
     end, start = (_token(metadata, f"{prefix}{key}_token_id", tokens) for key in ("eos", "bos"))
+    end = end_token or end
     if end is None:
         raise CheckpointError(prefix + "eos_token_id", "is missing: nothing says which token ends a text", _OTHER)
     template = metadata.get("tokenizer.chat_template")

@@ -6,16 +6,27 @@ Shape legend: V vocabulary, C width, Q heads x head_dim, K kv_heads x head_dim, 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
+from groundup.formats.gguf import GGUFFile, open_gguf
 from groundup.models.names.llama import config_to_huggingface
 from groundup.models.names.table import Row, from_ours, to_ours
 
-__all__ = ["ARCHITECTURES", "config_to_gguf", "config_to_groundup", "shapes", "to_gguf", "to_groundup"]
+__all__ = [
+    "ARCHITECTURES",
+    "config_to_gguf",
+    "config_to_groundup",
+    "settings_in",
+    "settings_of",
+    "shapes",
+    "to_gguf",
+    "to_groundup",
+]
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
@@ -102,6 +113,29 @@ def config_to_groundup(metadata: Mapping[str, Any], tensors: Collection[str], ro
         "qk_norm": architecture == "qwen3",
         "bias": _bias(tensors),
     }
+
+
+def settings_of(file: GGUFFile) -> dict[str, Any]:
+    """Return the settings of our GPT that an open file is of.
+
+    Raises:
+        CheckpointError: As ``config_to_groundup``.
+    """
+    embedding = file.tensors.get("token_embd.weight")
+    return config_to_groundup(file.metadata, file.tensors, embedding.shape[0] if embedding else 0)
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """Return the settings of our GPT that the file at a path is of; no weight is read.
+
+    Raises:
+        CheckpointError: If it is damaged, or no model that is built here.
+    """
+    try:
+        return settings_of(open_gguf(path))
+    except CheckpointError as error:
+        problem = error.problem if error.where == str(path) else f"{error.where} {error.problem}"
+        raise CheckpointError(str(path), problem, error.remedy) from None
 
 
 def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""A GGUF file, held against llama.cpp and against our own reload."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from groundup.core.errors import CheckpointError, MissingExtraError
+from groundup.core.gguf import read_gguf, save_gguf
+from groundup.core.interfaces import ModelConfig, Processor
+from groundup.core.registry import lookup
+from groundup.core.settings import validate
+from groundup.export.verify import Model, Reader, Sample
+
+__all__ = ["FILE", "KINDS", "LlamaCpp", "reload_file", "require_llama_cpp", "write_file"]
+
+FILE = "model.gguf"
+KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
+
+
+def require_llama_cpp() -> Any:
+    """Return the library ``xllamacpp``, which is llama.cpp.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
+    try:
+        import xllamacpp
+    except ImportError:
+        raise MissingExtraError("xllamacpp", "gguf") from None
+    return xllamacpp
+
+
+def write_file(
+    path: Path, config: ModelConfig, weights: dict[str, Tensor], processor: Processor, dtype: str, name: str
+) -> None:
+    """Write the file.
+
+    Raises:
+        CheckpointError: If GGUF files have no place for such a model or tokenizer.
+    """
+    if config.registered_name != "gpt":
+        problem = f"{config.registered_name} has no place in a GGUF file; allowed: gpt"
+        raise CheckpointError("model", problem, "Export it to onnx")
+    save_gguf(path, config, weights, processor, KINDS[dtype], name)
+
+
+def reload_file(path: Path) -> Model:
+    """Return the model in a file, from the file alone, its weights in float32."""
+    settings, weights, _ = read_gguf(path)
+    config = cast(ModelConfig, validate(cast(Any, lookup("model", "gpt")), settings, str(path)))
+    module = config.build()
+    module.load_state_dict(weights)
+    return Model("our reload of the file", module)
+
+
+class LlamaCpp(Reader):
+    """A file opened by llama.cpp, its keys and values in float32. Each compared position is one call."""
+
+    slow, log_probabilities = True, True
+
+    def __init__(self, path: Path, vocabulary: int, context: int, letter: int) -> None:
+        library = require_llama_cpp()
+        self.name, self.vocabulary = f"llama.cpp (xllamacpp {library.__version__})", vocabulary
+        self.characters = context // 4  # of a text that fits, whatever its tokens are
+        self.letter = letter
+        settings = library.CommonParams()
+        settings.model.path, settings.n_ctx = str(path), context
+        settings.n_parallel, settings.n_gpu_layers, settings.verbosity = 1, 0, -1
+        settings.warmup = settings.fit_params = settings.enable_chat_template = False
+        settings.cache_type_k = settings.cache_type_v = library.ggml_type.GGML_TYPE_F32
+        settings.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
+        try:
+            self.server = library.Server(settings)
+        except RuntimeError as error:
+            problem = f"does not open it: {error}"
+            raise CheckpointError(self.name, problem, "Nothing was exported, and the run is as it was") from error
+
+    def _likeliest(self, prompt: list[int] | str, number: int) -> list[dict[str, Any]]:
+        """Return the likeliest next tokens, the first one first.
+
+        The server says nothing of a token that is no whole character, so a letter is what it is made to write; what it
+        says of the likeliest ones is from before that.
+        """
+        asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "logit_bias": [[self.letter, 1e4]]}
+        found: list[Any] = []
+        self.server.handle_completions(json.dumps({**asked, "logprobs": number, "n_probs": number}), found.append)
+        answer = json.loads(found[0]) if isinstance(found[0], str | bytes) else found[0]
+        logs = answer["choices"][0]["logprobs"] if "choices" in answer else None
+        if not logs:
+            raise CheckpointError(self.name, f"answers {str(answer)[:200]}", "Nothing was exported")
+        return list(logs["content"][0]["top_logprobs"])
+
+    def _after(self, prompt: list[int] | str) -> Tensor:
+        """Return (V,) log-probabilities of the next token."""
+        found = torch.full((self.vocabulary,), float("nan"))
+        for entry in self._likeliest(prompt, self.vocabulary):
+            found[entry["id"]] = entry["logprob"]
+        return found
+
+    def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
+        """Return (P, V) log-probabilities."""
+        tokens = sample.inputs["tokens"][0].tolist()
+        return torch.stack([self._after(tokens[: position + 1]) for position in positions])
+
+    def continuation(self, sample: Sample) -> list[int]:
+        """Return the tokens that it writes after the prompt, as many as the sample has."""
+        tokens = sample.inputs["tokens"][0].tolist()
+        written: list[int] = tokens[: sample.prompt]
+        while len(written) < len(tokens):
+            written.append(int(self._likeliest(written, 1)[0]["id"]))
+        return written[sample.prompt :]
+
+    def other_tokens(self, processor: Any, texts: Sequence[str]) -> str | None:
+        """Return the first text that its tokenizer reads as other tokens than ours, or None.
+
+        It does not show its tokens: what it predicts after the text is compared with what it predicts after ours.
+        """
+        start = processor.special_id(processor.start_token or processor.end_token) or processor.end_id
+        begins = [start] if processor.chat_template is None else []
+        texts = [text[: self.characters] for text in texts]
+        for text, ours in zip(texts, processor.encode_batch(texts), strict=True):
+            difference = (self._after(text) - self._after([*begins, *ours.tolist()])).abs().max()
+            if not difference < 1e-3:
+                return text
+        return None

@@ -1,0 +1,98 @@
+"""A folder in Hugging Face layout, held against ``transformers`` and against our own reload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from groundup.core.assembly import load_weights
+from groundup.core.base_weights import read_pretrained
+from groundup.core.errors import CheckpointError
+from groundup.core.interfaces import ModelConfig
+from groundup.core.model_folder import fill_model_folder
+from groundup.core.pretrained import find_pretrained, read_config
+from groundup.core.run import Run
+from groundup.core.settings import validate
+from groundup.export.verify import Model, Reader, Sample
+from groundup.formats.transformers_library import require_transformers
+
+__all__ = ["DTYPES", "Transformers", "reload_folder", "rounded_to", "write_folder"]
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def write_folder(run: Run, folder: Path, config: ModelConfig, weights: dict[str, Tensor], dtype: str) -> None:
+    """Write config.json, tokenizer and weights to a folder that exists.
+
+    Raises:
+        CheckpointError: If ``transformers`` has no such model.
+    """
+    values, tensors = config.to_huggingface(weights)
+    stored = {name: tensor.to(DTYPES[dtype]) for name, tensor in tensors.items()}
+    fill_model_folder(run, folder, values, stored, str(DTYPES[dtype]).removeprefix("torch."))
+
+
+def rounded_to(weights: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Return weights as they come back from a folder of that dtype, in float32."""
+    return {name: tensor.to(DTYPES[dtype]).float() for name, tensor in weights.items()}
+
+
+def reload_folder(folder: Path, kind: type[ModelConfig]) -> Model:
+    """Return the model in a folder, built and filled from its files alone, as ``init.pretrained`` does it."""
+    base, cls = find_pretrained(str(folder)), cast(Any, kind)
+    config = cast(Any, validate(cls, cls.from_huggingface(read_config(folder)), str(folder / "config.json")))
+    module = config.build()
+    load_weights(module, read_pretrained(base, config), str(folder))
+    return Model("our reload of the folder", module)
+
+
+class Transformers(Reader):
+    """A folder opened by ``transformers``, in float32."""
+
+    def __init__(self, folder: Path) -> None:
+        library = require_transformers()
+        self.name, self.folder = f"transformers {library.__version__}", folder
+        library.utils.logging.disable_progress_bar()
+        try:
+            found = library.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            problem = f"does not open it: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+            raise CheckpointError(self.name, problem, "Nothing was exported, and the run is as it was") from error
+        self.module = cast(nn.Module, found.eval())
+
+    @torch.no_grad()
+    def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
+        """Return (P, V) logits."""
+        logits: Tensor = cast(Any, self.module)(sample.inputs["tokens"], use_cache=False).logits.float()
+        return logits[0, list(positions)]
+
+    @torch.no_grad()
+    def layers(self, sample: Sample) -> dict[str, Tensor]:
+        """Return the embedding's output and that of each block, by our names."""
+        model, found = cast(Any, self.module), dict[str, Tensor]()
+        depth = model.config.num_hidden_layers
+        blocks = next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+        named = [("embed", model.get_input_embeddings()), *((f"blocks.{n}", block) for n, block in enumerate(blocks))]
+
+        def keep(name: str) -> Any:
+            return lambda _, __, output: found.setdefault(name, output[0] if isinstance(output, tuple) else output)
+
+        hooks = [module.register_forward_hook(keep(name)) for name, module in named]
+        try:
+            model(sample.inputs["tokens"], use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {name: value.float() for name, value in found.items()}
+
+    def other_tokens(self, processor: Any, texts: Sequence[str]) -> str | None:
+        """Return the first text that its tokenizer reads as other tokens than ours, or None."""
+        tokenizer = require_transformers().AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        for text, ours in zip(texts, processor.encode_batch(texts), strict=True):
+            if tokenizer.encode(text, add_special_tokens=False) != ours.tolist():
+                return text
+        return None

@@ -1,0 +1,163 @@
+"""An ONNX file, made through torch.export and held against onnxruntime."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.core.errors import CheckpointError, MissingExtraError
+from groundup.export.verify import Reader, Sample, parts_of
+
+__all__ = ["FILE", "OnnxRuntime", "require_onnx", "write_graph"]
+
+FILE = "model.onnx"
+_SCOPES = "pkg.torch.onnx.name_scopes"  # where a node says which parts of the model it is of
+_NOTHING = "Nothing was exported, and the run is as it was"
+
+
+def require_onnx() -> tuple[Any, Any]:
+    """Return the libraries ``onnx`` and ``onnxruntime``.
+
+    Raises:
+        MissingExtraError: If one of them, or ``onnxscript``, is not installed.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401 - by torch.onnx
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnx", "onnx") from None
+    return onnx, onnxruntime
+
+
+class _Named(nn.Module):
+    """A model whose inputs are given in a fixed order."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, tuple(names)
+
+    def forward(self, *values: Tensor) -> Any:
+        """Return what the model returns."""
+        return self.model(**dict(zip(self.names, values, strict=True)))
+
+
+def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool) -> None:
+    """Write the model's forward pass as a graph; the number of rows is free, and that of positions in sequences.
+
+    Args:
+        path: The file.
+        model: In evaluation mode, on the CPU.
+        sample: Inputs that it takes, of any number of rows.
+        sequences: Whether the second dimension of inputs is a length.
+
+    Raises:
+        CheckpointError: If torch.export cannot trace the model, or fixes a dimension that must be free.
+    """
+    onnx, _ = require_onnx()
+    inputs = {name: torch.cat([value, value])[:3] for name, value in sample.inputs.items()}
+    shapes = tuple(
+        {0: "batch", 1: "length"} if sequences and value.ndim > 1 and name in ("tokens", "inputs") else {0: "batch"}
+        for name, value in inputs.items()
+    )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _Named(model, list(inputs)).eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                verbose=False,
+                dynamic_shapes=(shapes,),
+                input_names=list(inputs),
+                output_names=["outputs"],
+            )
+            assert program is not None
+            program.save(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
+        problem = f"torch.export cannot write {type(model).__name__}: {(lines or [type(error).__name__])[0][:200]}"
+        raise CheckpointError("model", problem, _NOTHING) from error
+    graph = onnx.load(str(path), load_external_data=False).graph
+    for value, wanted in zip(graph.input, shapes, strict=True):
+        fixed = [wanted[n] for n in wanted if not value.type.tensor_type.shape.dim[n].dim_param]
+        if fixed:
+            problem = f"torch.export fixes the {fixed[0]} of {value.name}, which must be free"
+            raise CheckpointError("model", problem, _NOTHING)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch.onnx says of libraries that are not needed from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class OnnxRuntime(Reader):
+    """A file opened by onnxruntime."""
+
+    def __init__(self, path: Path, model: nn.Module) -> None:
+        _, library = require_onnx()
+        self.name, self.path, self.parts = f"onnxruntime {library.__version__}", path, list(parts_of(model))
+        self.session = self._session(path)
+
+    def _session(self, path: Path) -> Any:
+        _, library = require_onnx()
+        options = library.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+        try:
+            return library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library raises nothing narrower
+            raise CheckpointError(self.name, f"does not open it: {str(error)[:200]}", _NOTHING) from error
+
+    def _run(self, session: Any, sample: Sample, names: list[str]) -> list[Tensor]:
+        given = {value.name for value in session.get_inputs()}
+        inputs = {name: value.numpy() for name, value in sample.inputs.items() if name in given}
+        try:
+            return [torch.from_numpy(found) for found in session.run(names, inputs)]
+        except Exception as error:  # the library raises nothing narrower
+            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in sample.inputs.items())
+            raise CheckpointError(self.name, f"does not run it on {shapes}: {str(error)[:200]}", _NOTHING) from error
+
+    def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
+        """Return (P, V)."""
+        (found,) = self._run(self.session, sample, ["outputs"])
+        return found[0, list(positions)] if sample.prompt else found
+
+    def layers(self, sample: Sample) -> dict[str, Tensor]:
+        """Return what each part of the model computes: in a copy of the graph, its last node becomes an output."""
+        onnx, _ = require_onnx()
+        graph = onnx.load(str(self.path))
+        last: dict[str, str] = {}
+        for node in graph.graph.node:
+            scopes = {entry.key: entry.value for entry in node.metadata_props}.get(_SCOPES, "[]")
+            for scope in ast.literal_eval(scopes):
+                name = scope.removeprefix("model.")
+                if name in self.parts:
+                    last[name] = node.output[0]
+        known = {value.name for value in graph.graph.output}
+        shown = {name: value for name, value in last.items() if value not in known}
+        kind = onnx.TensorProto.FLOAT
+        graph.graph.output.extend(onnx.helper.make_tensor_value_info(v, kind, None) for v in set(shown.values()))
+        copy = self.path.with_name(f".layers.{os.getpid()}.onnx")
+        try:
+            onnx.save(graph, str(copy))
+            found = self._run(self._session(copy), sample, list(shown.values()))
+        finally:
+            copy.unlink(missing_ok=True)
+        return dict(zip(shown, found, strict=True))

@@ -1,0 +1,290 @@
+"""The parity gate: what another reader computes from an export, held against what the trained model computes.
+
+A reader is anything that turns a sample into outputs: the model as its run holds it, the model with its adapter merged,
+our own reload of the exported files, another library. Where outputs differ by more than is allowed, the first layer
+that differs is named.
+
+Shape legend: P compared positions, V outputs of each (the vocabulary, or classes).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.core.errors import CheckpointError
+
+__all__ = [
+    "NEAR",
+    "Comparison",
+    "Limit",
+    "Model",
+    "Reader",
+    "Sample",
+    "check_tensors",
+    "compare",
+    "compare_continuations",
+    "first_difference",
+    "layer_of",
+    "parts_of",
+]
+
+NEAR = 1e-3  # two best outputs that are closer than this are no choice
+_NOTHING = "Nothing was exported, and the run is as it was"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What every reader is asked.
+
+    Attributes:
+        inputs: What the model's forward takes, by name. Of texts one row: ``tokens`` (1, T).
+        prompt: How many tokens of a text are its prompt; the trained model's likeliest continuation follows. 0 for
+            anything else.
+    """
+
+    inputs: dict[str, Tensor]
+    prompt: int = 0
+
+    def positions(self, *, few: bool = False) -> list[int]:
+        """Return which positions of a text are compared: all, or about four from the prompt's end on."""
+        length = self.inputs["tokens"].shape[1]
+        first = self.prompt - 1
+        return list(range(first, length, max((length - first) // 4, 1))) if few else list(range(length))
+
+
+class Reader(ABC):
+    """Something that computes outputs from an export, or from the run.
+
+    Attributes:
+        name: For messages and for export.json.
+        slow: Whether each position of a text costs a call, so that only some are compared.
+        log_probabilities: Whether outputs of texts are log-probabilities, not logits.
+    """
+
+    name: str
+    slow: bool = False
+    log_probabilities: bool = False
+
+    @abstractmethod
+    def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
+        """Return (P, V) at these positions of a text; of anything else one row an example."""
+
+    def layers(self, sample: Sample) -> dict[str, Tensor]:
+        """Return what each layer computes, by our names and in order, as far as it can be seen."""
+        return {}
+
+
+class Model(Reader):
+    """A model of ours."""
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        self.name, self.module = name, module.eval()
+
+    @torch.no_grad()
+    def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
+        """Return (P, V)."""
+        found: Tensor = self.module(**sample.inputs).float()
+        return found[0, list(positions)] if sample.prompt else found
+
+    @torch.no_grad()
+    def layers(self, sample: Sample) -> dict[str, Tensor]:
+        """Return the first output of each part of the model and of each block, in the order they are computed."""
+        found: dict[str, Tensor] = {}
+        hooks = []
+        for name, part in parts_of(self.module).items():
+
+            def keep(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
+                if isinstance(output, Tensor) and name not in found:
+                    found[name] = output.float()
+
+            hooks.append(part.register_forward_hook(keep))
+        try:
+            self.module(**sample.inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+
+def parts_of(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the parts that a model is made of; those in a list or a sequence one by one."""
+    found: dict[str, nn.Module] = {}
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList | nn.Sequential):
+            found |= {f"{name}.{number}": part for number, part in enumerate(child)}
+        elif not isinstance(child, nn.Dropout):
+            found[name] = child
+    return found
+
+
+# --------------------------------------------------------------------------------------------------- comparing
+@dataclass(frozen=True)
+class Limit:
+    """What two readers may differ by.
+
+    Attributes:
+        difference: The largest difference of two outputs, over the largest output; None: any.
+        nats: The mean KL divergence; None: any.
+        choices: Whether the likeliest output must be the same wherever the two best are not nearly the same.
+    """
+
+    difference: float | None = None
+    nats: float | None = None
+    choices: bool = True
+
+
+@dataclass
+class Comparison:
+    """How two readers differ over all samples. ``kl_nats`` is the mean of KL(reference || other) over the positions."""
+
+    reference: str
+    other: str
+    limit: Limit
+    samples: int = 0
+    positions: int = 0
+    max_difference: float = 0.0
+    scale: float = 0.0
+    kl_nats: float = 0.0
+    same_choices: int = 0
+    near_ties: int = 0
+    same_continuations: int | None = None
+
+    @property
+    def relative(self) -> float:
+        """The largest difference over the largest output."""
+        return self.max_difference / max(self.scale, 1e-30)
+
+    @property
+    def agreement(self) -> float:
+        """The share of positions where the likeliest output is the same; where the two best are near, any is."""
+        return self.same_choices / max(self.positions, 1)
+
+    def add(self, reference: Tensor, other: Tensor, *, normalised: bool) -> None:
+        """Count outputs (P, V) of one sample."""
+        if other.shape != reference.shape:
+            problem = f"gives outputs of shape {list(other.shape)}, and {self.reference} {list(reference.shape)}"
+            raise CheckpointError(self.other, problem, _NOTHING)
+        logs, other_logs = F.log_softmax(reference.double(), -1), F.log_softmax(other.double(), -1)
+        one, two = (logs, other_logs) if normalised else (reference.double(), other.double())
+        difference = (one - two).abs().max()
+        self.max_difference = max(self.max_difference, float(difference) if difference.isfinite() else float("inf"))
+        self.scale = max(self.scale, float(reference.abs().max()))
+        total = float((logs.exp() * (logs - other_logs)).sum())
+        self.kl_nats = (self.kl_nats * self.positions + total) / (self.positions + len(one))
+        best = reference.topk(min(2, reference.shape[-1]), -1).values
+        near = (best[:, 0] - best[:, -1] < NEAR) if best.shape[-1] == 2 else torch.ones(len(best), dtype=torch.bool)
+        same = (reference.argmax(-1) == other.argmax(-1)) | near
+        self.samples, self.positions = self.samples + 1, self.positions + len(one)
+        self.same_choices, self.near_ties = self.same_choices + int(same.sum()), self.near_ties + int(near.sum())
+
+    def problem(self) -> str | None:
+        """Return what exceeds the limit, in words, or None."""
+        limit = self.limit
+        if limit.difference is not None and not self.relative <= limit.difference:
+            found = f"by {self.max_difference:.3g}, {self.relative:.2g} of the largest output {self.scale:.3g}"
+            return f"differs from {self.reference} {found} (allowed: {limit.difference:g})"
+        if limit.nats is not None and not self.kl_nats <= limit.nats:
+            return (
+                f"differs from {self.reference} by {self.kl_nats:.3g} nats of KL divergence (allowed: {limit.nats:g})"
+            )
+        if limit.choices and self.same_choices < self.positions:
+            wrong = self.positions - self.same_choices
+            return f"differs from {self.reference} in the likeliest output at {wrong} of {self.positions} positions"
+        if limit.choices and self.same_continuations not in (None, self.samples):
+            wrong = self.samples - int(self.same_continuations or 0)
+            return f"writes another text than {self.reference} after {wrong} of {self.samples} prompts"
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what export.json says of it."""
+        values = {**asdict(self), "relative_difference": self.relative, "greedy_agreement": self.agreement}
+        return {key: values[key] for key in values if key != "same_choices"}
+
+
+def compare(reference: Reader, other: Reader, samples: Sequence[Sample], limit: Limit) -> Comparison:
+    """Return how two readers differ; ``Comparison.problem`` says whether it is too much."""
+    found = Comparison(reference.name, other.name, limit)
+    for sample in samples:
+        positions = sample.positions(few=other.slow) if sample.prompt else []
+        one, two = reference.outputs(sample, positions), other.outputs(sample, positions)
+        found.add(one, _without_padding(one, two, other), normalised=other.log_probabilities)
+    return found
+
+
+def _without_padding(reference: Tensor, other: Tensor, reader: Reader) -> Tensor:
+    """Return outputs without those of the embedding's padding, which no reader may choose."""
+    size = reference.shape[-1]
+    found, beyond = other[..., :size], other[..., size:]
+    if beyond.shape[-1] and bool((beyond.amax(-1) > found.amax(-1)).any()):
+        problem = f"would write tokens from {size} on, which the tokenizer does not have"
+        raise CheckpointError(reader.name, problem, "Train with model.vocabulary_multiple: 1")
+    return found
+
+
+def compare_continuations(
+    reference: Reader, written: Sequence[Sequence[int]], samples: Sequence[Sample], found: Comparison
+) -> None:
+    """Count in ``found`` how many texts are continued by the same tokens.
+
+    Each sample holds the reference's likeliest continuation. Where a text goes another way at a near tie, it counts.
+
+    Args:
+        reference: The reader that the samples' continuations are of.
+        written: What the other reader wrote after each prompt.
+        samples: The samples.
+        found: Changed in place.
+    """
+    found.same_continuations = 0
+    for sample, theirs in zip(samples, written, strict=True):
+        ours = sample.inputs["tokens"][0, sample.prompt :].tolist()
+        first = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+        if first is None:
+            found.same_continuations += len(ours) == len(theirs)
+            continue
+        best = reference.outputs(sample, [sample.prompt + first - 1])[0].topk(2).values
+        found.same_continuations += bool(best[0] - best[1] < NEAR)
+
+
+# --------------------------------------------------------------------------------------------------------------- naming
+def first_difference(reference: Reader, other: Reader, samples: Sequence[Sample], tolerance: float) -> str:
+    """Return in words which layer is the first whose output differs by more than ``tolerance`` of its largest."""
+    agreeing = False
+    for sample in samples:
+        ours, theirs = reference.layers(sample), other.layers(sample)
+        for name in (name for name in ours if name in theirs):
+            one, two = ours[name], theirs[name].reshape(ours[name].shape)
+            if not float((one - two).abs().max()) <= tolerance * float(one.abs().max()):
+                return f"the first layer that differs is {name}"
+            agreeing = True
+    if agreeing:
+        return "all layers agree, so the output layer differs"
+    return f"no layer's output can be seen in {other.name}, and each tensor in the file is the trained model's"
+
+
+def layer_of(tensor: str) -> str:
+    """Return the layer that a tensor belongs to: ``blocks.1`` for ``blocks.1.mlp.up.weight``."""
+    parts = tensor.split(".")
+    return ".".join(parts[:2]) if len(parts) > 1 and parts[1].isdigit() else parts[0]
+
+
+def check_tensors(where: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Make sure that a reload holds exactly the tensors that were written.
+
+    Raises:
+        CheckpointError: Naming the first that differs.
+    """
+    for name in wanted:
+        if name not in found or found[name].shape != wanted[name].shape:
+            raise CheckpointError(where, f"tensor {name} (layer {layer_of(name)}) is not read back", _NOTHING)
+        one, two = wanted[name].float(), found[name].float()
+        if not torch.equal(one, two):
+            problem = f"read back, it is not what was trained: the first layer that differs is {layer_of(name)}"
+            by = f"tensor {name}, by up to {float((one - two).abs().max()):.3g}"
+            raise CheckpointError(where, f"{problem} ({by})", _NOTHING)
