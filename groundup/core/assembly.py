@@ -41,7 +41,7 @@ from groundup.core.interfaces import (
 from groundup.core.locating import encode_located
 from groundup.core.pretrained import find_pretrained
 from groundup.core.recipe import Recipe
-from groundup.core.records import Conversation, Example
+from groundup.core.records import Conversation, Example, Preference, Start
 from groundup.core.run import Run
 from groundup.core.seeding import reseed
 
@@ -55,6 +55,7 @@ __all__ = [
     "load_weights",
     "make_processor",
     "open_stream",
+    "prepared_source",
 ]
 
 
@@ -162,6 +163,8 @@ def _texts(source: DataSource) -> Iterator[str]:
     for example in source.examples("train", cache_folder()):
         if isinstance(example, Conversation):
             yield from (message.content for message in example.messages)
+        elif isinstance(example, Preference):
+            yield from (message.content for turns in (example.prompt, *example.answers) for message in turns)
         else:
             yield str(example.inputs) if isinstance(example, Example) else example.text
 
@@ -173,11 +176,40 @@ def assemble(run: Run, device: torch.device) -> Parts:
     """
     recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
+    source = prepared_source(run, processor, device)
     begins = run.checkpoints.newest_intact() is None
     needed = recipe.init.pretrained is not None and (begins or recipe.adapter is not None)
     pretrained = pretrained_weights(run) if needed else {}
     if pretrained and begins:
         run.event(0, f"{run.folder}: starts from the pretrained weights {recipe.init.pretrained}")
+    model, new_head = _starting_model(run, processor, pretrained)
+    frozen = adapt(model, run, new_head=new_head)
+    if recipe.init.train_layers is not None:
+        freeze_all_but(model, recipe.init.train_layers)
+    return Parts(_placed(model, recipe, device), cast(Task, recipe.task), processor, source, frozen)
+
+
+def prepared_source(run: Run, processor: Any, device: torch.device) -> DataSource:
+    """Return the run's data, completed by its task with what the weights that the run starts from say of it."""
+    recipe = run.recipe
+
+    def start() -> nn.Module:
+        pretrained = pretrained_weights(run) if recipe.init.pretrained is not None else {}
+        return _placed(_starting_model(run, processor, pretrained)[0], recipe, device).eval()
+
+    sha256 = (run.read_json("environment.json") or {}).get("base_weights_sha256") or f"seed {recipe.seed}"
+    model, precision = cast(ModelConfig, recipe.model), recipe.machine.precision
+    digest = hashlib.sha256(f"{sha256}\0{model.registered_name}\0{model.model_dump_json()}\0{precision}".encode())
+    _add_files(digest, run.folder / "processor")
+    length = int(getattr(model, "context_length", 0))
+    with devices.autocast(recipe.machine):
+        whole = Start(start, digest.hexdigest(), processor, length, cache_folder())
+        return cast(Task, recipe.task).prepare(cast(DataSource, recipe.data), whole)
+
+
+def _starting_model(run: Run, processor: Any, pretrained: dict[str, Tensor]) -> tuple[nn.Module, bool]:
+    """Return the model with the weights that a run starts from, before any adapter, and whether its head is new."""
+    recipe = run.recipe
     reseed(recipe.seed, "initialise")
     model = cast(ModelConfig, recipe.model).build()
     new_head = False
@@ -189,14 +221,19 @@ def assemble(run: Run, device: torch.device) -> Parts:
         load_weights(model, weights, str(base.folder), new_head=new_head)
     if pretrained:
         load_weights(model, pretrained, str(recipe.init.pretrained))
-    model = cast(Task, recipe.task).wrap(model, processor)
-    frozen = adapt(model, run, new_head=new_head)
-    if recipe.init.train_layers is not None:
-        freeze_all_but(model, recipe.init.train_layers)
+    return cast(Task, recipe.task).wrap(model, processor), new_head
+
+
+def _placed(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
     dtype = torch.float64 if recipe.machine.precision == "fp64" else torch.float32
     if dtype == torch.float64:  # inputs are float32, whatever the weights are
         model.register_forward_pre_hook(_widened, with_kwargs=True)
-    return Parts(model.to(device, dtype), cast(Task, recipe.task), processor, cast(DataSource, recipe.data), frozen)
+    return model.to(device, dtype)
+
+
+def _add_files(digest: Any, folder: Path) -> None:
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(path.name.encode() + path.read_bytes())
 
 
 def _widened(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -241,8 +278,7 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
     """Return the micro-batches of a split as the run's recipe orders them."""
     recipe, task, processor = run.recipe, parts.task, parts.processor
     digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
-    for path in sorted(p for p in (run.folder / "processor").rglob("*") if p.is_file()):
-        digest.update(path.name.encode() + path.read_bytes())
+    _add_files(digest, run.folder / "processor")
 
     def augment(batch: Batch, samples: NDArray[np.int64], partners: Callable[[], Batch]) -> Batch:
         return task.augment(batch, samples, partners, processor, recipe.seed)

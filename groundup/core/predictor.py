@@ -12,7 +12,7 @@ from torch import nn
 
 from groundup.core import devices
 from groundup.core.adaptation import use_adapter, weights_of
-from groundup.core.assembly import cache_folder, load_processor, load_weights
+from groundup.core.assembly import cache_folder, load_processor, load_weights, prepared_source
 from groundup.core.base_weights import weights_sha256
 from groundup.core.errors import RunError
 from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Split, Task
@@ -94,14 +94,15 @@ class Predictor:
     def evaluate(self, limit: int, progress: Any = lambda message: None) -> Evaluation:
         """Judge the model on its run's held-out split, in fp32, next to the run it was fine-tuned from."""
         recipe = self.run.recipe
+        source = prepared_source(self.run, self.processor, next(self.model.parameters()).device)
         base = Predictor.load(Path(recipe.init.run), recipe.init.checkpoint) if recipe.init.run else None
         context = EvaluationContext(
             model=self.model,
             processor=self.processor,
-            examples=_examples(self.run),
+            examples=_examples(source),
             sequence_length=int(getattr(recipe.model, "context_length", 0)),
             base=(base.model, base.processor) if base else None,
-            base_examples=_examples(base.run) if base else None,
+            base_examples=_examples(cast(DataSource, base.run.recipe.data)) if base else None,
             base_held_out=_held_out(base.run) if base else "validation",
             held_out=_held_out(self.run),
             seed=recipe.seed,
@@ -111,9 +112,8 @@ class Predictor:
         return self.task.evaluate(context)
 
 
-def _examples(run: Run) -> Callable[[Split], Iterable[Any]]:
-    """Return what gives the raw examples of a split of a run's data."""
-    source = cast(DataSource, run.recipe.data)
+def _examples(source: DataSource) -> Callable[[Split], Iterable[Any]]:
+    """Return what gives the raw examples of a split."""
     return lambda split: source.examples(split, cache_folder())
 
 
