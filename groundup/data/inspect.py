@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from groundup.core.interfaces import DataSource, Split, Task, TextProcessor
-from groundup.core.records import Conversation, Document, TokenSequence
+from groundup.core.records import Conversation, Document, Preference, TokenSequence
 
 __all__ = ["Inspection", "SplitLook", "TokenView", "card_rows", "inspect_source", "inspection_html", "look"]
 
@@ -184,9 +184,11 @@ def look(
         for batch in _batches(given, BATCH):
             _count(seen, batch)
             if seen.tokenized < LIMIT:
-                sequences = cast(list[TokenSequence], task.encode(batch, processor))
+                own = getattr(task, "sequences", task.encode)  # several to an example, where it is no single one
+                sequences = cast(list[TokenSequence], own(batch, processor))
                 seen.tokenized += len(batch)
-                for example, sequence in zip(batch, sequences, strict=True):
+                for number, sequence in enumerate(sequences):
+                    example = batch[number * len(batch) // len(sequences)]
                     _weigh(seen, sequence, special, sequence_length)
                     if len(seen.views) < examples:
                         seen.views.append(_view(f"{split}: {_name(example)}", sequence, processor))
@@ -351,6 +353,8 @@ def _text(example: Any) -> str:
         return example.text
     if isinstance(example, Conversation):
         return "\n".join(message.content for message in example.messages)
+    if isinstance(example, Preference):  # the prompt with each of its answers, as they are read
+        return "\n".join(turn.content for answer in example.answers for turn in (*example.prompt, *answer))
     return str(example)
 
 

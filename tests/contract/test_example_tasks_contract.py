@@ -21,7 +21,7 @@ from groundup.core.settings import validate
 from groundup.core.trainer import Trainer
 from groundup.nn.task_weighting import Heads
 
-TEXTS = {"language_modeling", "chat"}  # in test_tasks_contract.py
+TEXTS = {"language_modeling", "chat", "preference"}  # in test_tasks_contract.py and test_preference_contract.py
 SEVERAL = {"digit": {"name": "classify", "class_weights": "balanced"}, "ink": "regress", "loop": "classify"}
 CASES: dict[str, list[dict[str, Any]]] = {
     "classify": [{}, {"class_weights": "effective", "effective_beta": 0.99, "label_smoothing": 0.1}],
