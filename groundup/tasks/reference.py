@@ -122,7 +122,7 @@ def answer_log_probs(
             lengths = rows["sequence_lengths"].amax(1)
             order = torch.argsort(rows["lengths"], stable=True)
             order = order[lengths[order] <= longest]
-            for chosen in torch.split(order, _ROWS):
+            for chosen in torch.split(order, _ROWS) if len(order) else ():
                 most = int(rows["lengths"][chosen].max())
                 batch = {name: values[chosen].to(device) for name, values in rows.items()}
                 batch |= {name: batch[name][:, :most] for name in ("tokens", "next_tokens")}
