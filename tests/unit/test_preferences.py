@@ -112,10 +112,10 @@ def test_what_is_shown_of_pairs(tmp_path: Path) -> None:
 def test_rows_longer_than_the_context_are_dropped(tmp_path: Path) -> None:
     recipe = preference_run(tmp_path)
     recipe["data"]["too_long"] = "drop"
-    trainer = api.trainer(recipe, {"model.context_length": 67}, runs=tmp_path / "runs")
+    trainer = api.trainer(recipe, {"model.context_length": 52}, runs=tmp_path / "runs")
     batch = next(trainer.stream)
     assert 4 < trainer.samples_per_epoch < 25
-    assert int(batch["sequence_lengths"].max()) <= 67
+    assert int(batch["sequence_lengths"].max()) <= 52
     assert bool((batch["reference"] < -1).all())
     trainer.close()
 
