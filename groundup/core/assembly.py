@@ -41,6 +41,7 @@ from groundup.core.interfaces import (
 from groundup.core.locating import encode_located
 from groundup.core.pretrained import find_pretrained
 from groundup.core.recipe import Recipe
+from groundup.core.recipe_sections import Machine
 from groundup.core.records import Conversation, Example, Preference, Start
 from groundup.core.run import Run
 from groundup.core.seeding import reseed
@@ -189,9 +190,20 @@ def assemble(run: Run, device: torch.device) -> Parts:
     return Parts(_placed(model, recipe, device), cast(Task, recipe.task), processor, source, frozen)
 
 
-def prepared_source(run: Run, processor: Any, device: torch.device) -> DataSource:
-    """Return the run's data, completed by its task with what the weights that the run starts from say of it."""
-    recipe = run.recipe
+def prepared_source(
+    run: Run, processor: Any, device: torch.device, machine: Machine | None = None, splits: tuple[Split, ...] = ()
+) -> DataSource:
+    """Return the run's data, completed by its task with what the weights that the run starts from say of it.
+
+    Args:
+        run: The run.
+        processor: Its processor.
+        device: Where these weights are asked.
+        machine: With what precision; by default as the run computes.
+        splits: The parts of the data to complete; by default all.
+    """
+    recipe = run.recipe if machine is None else run.recipe.model_copy(update={"machine": machine})
+    source = cast(DataSource, recipe.data)
 
     def start() -> nn.Module:
         pretrained = pretrained_weights(run) if recipe.init.pretrained is not None else {}
@@ -203,8 +215,8 @@ def prepared_source(run: Run, processor: Any, device: torch.device) -> DataSourc
     _add_files(digest, run.folder / "processor")
     length = int(getattr(model, "context_length", 0))
     with devices.autocast(recipe.machine):
-        whole = Start(start, digest.hexdigest(), processor, length, cache_folder())
-        return cast(Task, recipe.task).prepare(cast(DataSource, recipe.data), whole)
+        base = Start(start, digest.hexdigest(), processor, length, cache_folder(), splits or source.splits())
+        return cast(Task, recipe.task).prepare(source, base)
 
 
 def _starting_model(run: Run, processor: Any, pretrained: dict[str, Tensor]) -> tuple[nn.Module, bool]:

@@ -94,7 +94,9 @@ class Predictor:
     def evaluate(self, limit: int, progress: Any = lambda message: None) -> Evaluation:
         """Judge the model on its run's held-out split, in fp32, next to the run it was fine-tuned from."""
         recipe = self.run.recipe
-        source = prepared_source(self.run, self.processor, next(self.model.parameters()).device)
+        device, held_out = next(self.model.parameters()).device, _held_out(self.run)
+        machine = recipe.machine.model_copy(update={"precision": "fp32"})  # as the model is judged
+        source = prepared_source(self.run, self.processor, device, machine, (held_out,))
         base = Predictor.load(Path(recipe.init.run), recipe.init.checkpoint) if recipe.init.run else None
         context = EvaluationContext(
             model=self.model,
@@ -104,7 +106,7 @@ class Predictor:
             base=(base.model, base.processor) if base else None,
             base_examples=_examples(cast(DataSource, base.run.recipe.data)) if base else None,
             base_held_out=_held_out(base.run) if base else "validation",
-            held_out=_held_out(self.run),
+            held_out=held_out,
             seed=recipe.seed,
             limit=limit,
             progress=progress,

@@ -127,6 +127,7 @@ class Start:
         model: Builds the model with these weights, before any adapter, in evaluation mode on the run's device.
         key: Changes whenever the weights, the model or the processor do.
         cache: A folder for what is computed, shared by runs.
+        splits: The parts of the data that they are asked about.
     """
 
     model: Callable[[], nn.Module]
@@ -134,6 +135,7 @@ class Start:
     processor: Any
     sequence_length: int
     cache: Path
+    splits: tuple[Literal["train", "validation", "test"], ...]
 
 
 # -------------------------------------------------------------------------------------------------------------- loss

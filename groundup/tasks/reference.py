@@ -7,6 +7,7 @@ resumed, or tuned again with other settings, finds it; where it is lost, the sam
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -81,19 +82,23 @@ def with_reference(source: DataSource, start: Start, score: Score) -> DataSource
         start: The weights, built only where the cache does not have the values.
         score: Gives the (N, 2) log-probabilities of N examples; not a number where one is too long.
     """
-    examples: dict[bytes, Preference] = {}
-    for split in source.splits():
+    known: dict[bytes, tuple[float, float]] = {}
+    model = functools.cache(start.model)
+    for split in start.splits:
+        examples: dict[bytes, Preference] = {}
         with suppress(*(() if split == "train" else (DataError,))):  # an empty split is an error where it is needed
             for example in source.examples(split, start.cache):
                 if isinstance(example, Preference):
                     examples.setdefault(_digest(example), example)
-    key = hashlib.sha256(f"{start.key} {start.sequence_length} ".encode() + b"".join(examples))
-    path = start.cache / "references" / f"{key.hexdigest()[:24]}.npy"
-    values = _read(path, len(examples))
-    if values is None:
-        values = score(start.model(), list(examples.values()))
-        _write(path, values)
-    return _Referenced.of(source, {key: (float(a), float(b)) for key, (a, b) in zip(examples, values, strict=True)})
+        key = hashlib.sha256(f"{start.key} {start.sequence_length} ".encode() + b"".join(examples))
+        path = start.cache / "references" / f"{key.hexdigest()[:24]}.npy"
+        values = _read(path, len(examples))
+        if values is None and examples:
+            values = score(model(), list(examples.values()))
+            _write(path, values)
+        rows = [] if values is None else values.tolist()
+        known |= {digest: (first, second) for digest, (first, second) in zip(examples, rows, strict=True)}
+    return _Referenced.of(source, known)
 
 
 def answer_log_probs(

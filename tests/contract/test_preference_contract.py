@@ -85,22 +85,18 @@ def test_kto_refuses_several_micro_batches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objective", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
-def test_resuming_is_exact_and_uses_the_cache_or_computes_the_same(
-    objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_is_exact_and_uses_the_cache_or_computes_the_same(objective: str, tmp_path: Path) -> None:
     recipe = preference_run(tmp_path, objective=objective)
     recipe["budget"]["steps"] = 6
-    (file,) = _references(tmp_path, recipe)
-    before = file.read_bytes()
+    files = _references(tmp_path, recipe)
+    assert len(files) == 2  # of both splits
+    before = [file.read_bytes() for file in files]
     stopped_and_resumed(recipe, tmp_path / "runs", (3, 6))
-    assert file.read_bytes() == before
-    file.unlink()
-    trainer = api.trainer(recipe, runs=tmp_path / "runs" / "parts")  # it has trained for six steps
-    trainer.close()
-    assert file.read_bytes() == before
-    file.write_bytes(before[:100])
-    api.trainer(recipe, runs=tmp_path / "runs" / "parts").close()
-    assert file.read_bytes() == before
+    assert [file.read_bytes() for file in files] == before
+    files[0].unlink()
+    files[1].write_bytes(before[1][:100])
+    api.trainer(recipe, runs=tmp_path / "runs" / "parts").close()  # it has trained for six steps
+    assert [file.read_bytes() for file in files] == before
 
 
 def _references(folder: Path, recipe: dict[str, Any]) -> list[Path]:

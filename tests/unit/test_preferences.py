@@ -141,7 +141,7 @@ def test_a_run_begins_at_its_reference(start: str, adapter: str | None, tmp_path
     assert (found["base_reward_margin"], found["base_reward_accuracy"]) == (0.0, 0.5)
     assert found["reward_margin"] > 0
     assert found["reward_accuracy"] > 0.5
-    assert len(list((tmp_path / "cache" / "references").glob("*.npy"))) == 1
+    assert len(list((tmp_path / "cache" / "references").glob("*.npy"))) == 2  # of both splits
 
 
 # --------------------------------------------------------------------------------------------------------------- losses
