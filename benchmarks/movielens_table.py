@@ -29,8 +29,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, TargetEncoder
 
 import groundup
-from groundup.core.assembly import cache_folder
 from groundup.core.recipe import load_recipe, parse_overrides
+from groundup.core.run_processor import cache_folder
 
 __all__ = ["main"]
 

@@ -18,6 +18,7 @@ from groundup.core.predictor import Predictor
 from groundup.core.recipe import Recipe, as_dict, load_recipe
 from groundup.core.report import write_report
 from groundup.core.run import Run
+from groundup.core.run_processor import cache_folder, make_processor
 from groundup.core.trainer import Trainer
 from groundup.data.inspect import inspect_source
 from groundup.data.inspect_examples import inspect_examples
@@ -123,7 +124,7 @@ def _finish(run: Run) -> Run:
     trainer = Trainer(assembly.freeze(run))
     try:
         trainer.resume()
-        run.write_json("data_card.json", cast(DataSource, trainer.recipe.data).card(assembly.cache_folder()))
+        run.write_json("data_card.json", cast(DataSource, trainer.recipe.data).card(cache_folder()))
         trainer.fit()
     finally:
         trainer.close()
@@ -206,9 +207,9 @@ def inspect_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None,
     key = hashlib.sha256(
         json.dumps([as_dict(loaded)[part] for part in ("data", "processor", "task", "init")]).encode()
     ).hexdigest()
-    folder = assembly.cache_folder() / "inspected" / key[:16]
-    processor = assembly.make_processor(loaded, folder)
-    source, task, cache = cast(DataSource, loaded.data), cast(Task, loaded.task), assembly.cache_folder()
+    folder = cache_folder() / "inspected" / key[:16]
+    processor = make_processor(loaded, folder)
+    source, task, cache = cast(DataSource, loaded.data), cast(Task, loaded.task), cache_folder()
     if isinstance(processor, LabelProcessor):
         sheet = folder / "pictures.png"
         return inspect_examples(source, task, processor, cache, sheet, examples=examples, seed=loaded.seed)

@@ -36,7 +36,7 @@ def converse(predictor: Predictor, options: dict[str, Any]) -> None:
             turns.clear()
             continue
         turns.append(Message("user", question))
-        chats = predictor.task.registered_name == "chat"
+        chats = predictor.task.registered_name in ("chat", "preference")
         console.print("[bold cyan]run[/bold cyan]  ", end="")
         answer = ""
         for piece in predictor.stream(tuple(turns) if chats else question, **options):

@@ -160,3 +160,23 @@ def write_several_targets(folder: Path, *, rare: bool = False) -> dict[str, Any]
     np.savez(folder / "several.npz", x=np.stack([example.inputs for example in digits]), **labels)
     keys = {"digit": "y", "ink": "ink", "loop": "loop"}
     return {"name": "arrays", "path": str(folder / "several.npz"), "labels_keys": keys}
+
+
+def preference_run(folder: Path, **task: Any) -> dict[str, Any]:
+    """Return the recipe of a run of preference tuning on drawn digits: of a digit and another, the larger is chosen."""
+    digits = Arrays().examples("train", folder)[:60]
+    texts = [drawn(example.inputs[:3]) for example in digits]
+    rows = [
+        {"prompt": f"A digit, drawn: {number}", "chosen": f"{one}{'!' * (number % 5)}", "rejected": other}
+        for number, (one, other) in enumerate(zip(texts[::2], texts[1::2], strict=True))
+    ]
+    path = folder / "preferences.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    unpaired = task.get("objective") == "kto"
+    data = {"name": "preferences", "path": str(path), "validation_fraction": 0.2, "unpaired": unpaired}
+    model = {**MODELS["gpt"][1], "context_length": 96}
+    recipe = tiny_run("gpt", folder, model) | {"task": {"name": "preference", **task}, "data": data}
+    return recipe | {
+        "machine": {**MACHINE, "micro_batch": 8 if unpaired else 4},
+        "budget": {"batch_size": 8, "steps": 20},
+    }

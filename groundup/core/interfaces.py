@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from groundup.core.errors import CheckpointError
-from groundup.core.records import Evaluation, Loss, TokenSequence
+from groundup.core.records import Evaluation, Loss, Start, TokenSequence
 from groundup.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ class Processor(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write everything needed to rebuild it; text and JSON only."""
-        ...
 
 
 @runtime_checkable
@@ -95,28 +94,22 @@ class TextProcessor(Processor, Protocol):
     @property
     def end_id(self) -> int:
         """The token that starts and ends every document."""
-        ...
 
     def special_id(self, token: str) -> int | None:
         """Return the id of a special token such as ``<|user|>``, or None."""
-        ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the tokens of each text. Special tokens spelled out in a text are NOT recognised: text stays text."""
-        ...
 
     def decode(self, tokens: Sequence[int], *, keep_special: bool = False) -> str:
         """Return the text; bytes that are not UTF-8 become U+FFFD."""
-        ...
 
     def token_bytes(self) -> NDArray[np.int32]:
         """Return (V,) how many UTF-8 bytes of text each token stands for; special tokens count 0."""
-        ...
 
     @property
     def chat_template(self) -> str | None:
         """The Jinja source of the chat template, when one travels with the tokenizer."""
-        ...
 
 
 @runtime_checkable
@@ -126,7 +119,6 @@ class InputProcessor(Processor, Protocol):
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input: (C, H, W) of pictures, (0, F) of frames, (I,) of a table's numbers."""
-        ...
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
         """Return tensors by the names that models read them by, one row an input.
@@ -137,7 +129,6 @@ class InputProcessor(Processor, Protocol):
         Raises:
             DataError: If an input cannot be read or does not fit.
         """
-        ...
 
 
 class Targets(Protocol):
@@ -153,7 +144,6 @@ class Targets(Protocol):
         Raises:
             DataError: If a target means nothing to a model trained on the training split.
         """
-        ...
 
     def to_json(self) -> dict[str, Any]: ...
 
@@ -382,6 +372,10 @@ class Task(Settings, ABC):
         another run's weights.
         """
         return model
+
+    def prepare(self, source: DataSource, start: Start) -> DataSource:
+        """Return the data completed with what the starting weights say of it, computed once and kept in the cache."""
+        return source
 
     def count_bytes(self, batch: Batch, processor: Any) -> float:
         """Return how many bytes of raw text the targets stand for, 0 where that means nothing."""

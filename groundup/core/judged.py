@@ -52,7 +52,7 @@ def judge_run(
 
 def next_command(run: Run) -> str:
     """Return the command that a user is likely to type next: to talk to a run, or to let it predict."""
-    if run.recipe.task.registered_name == "chat":
+    if run.recipe.task.registered_name in ("chat", "preference"):
         return f"groundup chat {run.folder}"
     reads = run.recipe.processor.registered_name
     if reads == "frames":  # which no file holds alone

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from groundup.core.adaptation import base_reference, weights_of
 from groundup.core.adapter_folder import write_adapter_folder
-from groundup.core.assembly import load_processor
 from groundup.core.errors import CheckpointError
 from groundup.core.interfaces import ModelConfig, Task
 from groundup.core.recipe import dump_recipe
 from groundup.core.run import Run
+from groundup.core.run_processor import load_processor
 
 __all__ = ["WEIGHTS", "fill_model_folder", "model_card", "write_model_card", "write_model_folder"]
 

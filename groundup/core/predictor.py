@@ -12,12 +12,13 @@ from torch import nn
 
 from groundup.core import devices
 from groundup.core.adaptation import use_adapter
-from groundup.core.assembly import cache_folder, load_processor, load_weights, trained_model
 from groundup.core.base_weights import pretrained_weights, weights_sha256
 from groundup.core.errors import GroundupError, RunError
 from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Split, Task
 from groundup.core.records import Evaluation
 from groundup.core.run import Run
+from groundup.core.run_processor import cache_folder, load_processor
+from groundup.core.starting import load_weights, prepared_source, trained_model
 
 __all__ = ["Predictor"]
 
@@ -94,16 +95,19 @@ class Predictor:
         """Judge the model on its run's held-out split, in fp32, next to what it was fine-tuned from."""
         recipe = self.run.recipe
         pretrained = self._pretrained(progress)
+        device, held_out = next(self.model.parameters()).device, _held_out(self.run)
+        machine = recipe.machine.model_copy(update={"precision": "fp32"})  # as the model is judged
+        source = prepared_source(self.run, self.processor, device, machine, (held_out,))
         base = Predictor.load(Path(recipe.init.run), recipe.init.checkpoint) if recipe.init.run else None
         context = EvaluationContext(
             model=self.model,
             processor=self.processor,
-            examples=_examples(self.run),
+            examples=_examples(source),
             sequence_length=int(getattr(recipe.model, "context_length", 0)),
             base=(base.model, base.processor) if base else pretrained,
-            base_examples=_examples(base.run) if base else None,
+            base_examples=_examples(cast(DataSource, base.run.recipe.data)) if base else None,
             base_held_out=_held_out(base.run) if base else "validation",
-            held_out=_held_out(self.run),
+            held_out=held_out,
             seed=recipe.seed,
             limit=limit,
             progress=progress,
@@ -127,9 +131,8 @@ class Predictor:
         return model.to(next(self.model.parameters()).device).eval(), self.processor
 
 
-def _examples(run: Run) -> Callable[[Split], Iterable[Any]]:
-    """Return what gives the raw examples of a split of a run's data."""
-    source = cast(DataSource, run.recipe.data)
+def _examples(source: DataSource) -> Callable[[Split], Iterable[Any]]:
+    """Return what gives the raw examples of a split."""
     return lambda split: source.examples(split, cache_folder())
 
 

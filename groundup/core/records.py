@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +22,9 @@ __all__ = [
     "Figure",
     "Loss",
     "Message",
+    "Preference",
     "Report",
+    "Start",
     "StoredFile",
     "Table",
     "Term",
@@ -82,6 +86,28 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class Preference:
+    """A prompt with two answers to it, and what people think of them.
+
+    Attributes:
+        prompt: The turns before the answer.
+        answers: The turns of each. Of a pair: the chosen one and the rejected one. Of an answer judged by itself: it,
+            and an answer that was given to another prompt.
+        good: Whether the first is a good answer; None: it is better than the second.
+        group: What the prompt has in common with others of the same first question, for splits without leakage.
+        reference: The log-probability of each answer, in nats, under the weights that a run starts from, once known.
+    """
+
+    name: str
+    prompt: tuple[Message, ...]
+    answers: tuple[tuple[Message, ...], tuple[Message, ...]]
+    good: bool | None = None
+    origin: str = ""
+    group: str = ""
+    reference: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class Example:
     """Something to predict from, such as a picture's pixels or its path, and what is to be predicted, or None."""
 
@@ -116,6 +142,25 @@ class TokenSequence:
 
     tokens: NDArray[np.int32]
     trained: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from, for a task that asks the starting weights about the data.
+
+    Attributes:
+        model: Builds the model with these weights, before any adapter, in evaluation mode on the run's device.
+        key: Changes whenever the weights, the model or the processor do.
+        cache: A folder for what is computed, shared by runs.
+        splits: The parts of the data that they are asked about.
+    """
+
+    model: Callable[[], nn.Module]
+    key: str
+    processor: Any
+    sequence_length: int
+    cache: Path
+    splits: tuple[Literal["train", "validation", "test"], ...]
 
 
 # -------------------------------------------------------------------------------------------------------------- loss

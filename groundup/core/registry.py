@@ -55,6 +55,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "classify": "groundup.tasks.classify",
         "regress": "groundup.tasks.regress",
         "multitask": "groundup.tasks.multitask",
+        "preference": "groundup.tasks.preference",
     },
     "data": {
         "arrays": "groundup.data.arrays",
@@ -63,6 +64,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "labelled_text": "groundup.data.labelled_text",
         "text": "groundup.data.text",
         "conversations": "groundup.data.conversations",
+        "preferences": "groundup.data.preferences",
         "images": "groundup.data.images",
         "mixture": "groundup.data.mixture",
         "python_docs": "groundup.data.python_docs",

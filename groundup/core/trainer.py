@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 
 from groundup.core import devices
-from groundup.core.assembly import Parts, assemble, first_inputs, load_weights, open_stream
+from groundup.core.assembly import Parts, assemble, first_inputs, open_stream
 from groundup.core.averaging import Averaging
 from groundup.core.best import BestSoFar
 from groundup.core.checkpoint import Checkpoint
@@ -27,6 +27,7 @@ from groundup.core.records import Report
 from groundup.core.run import Run
 from groundup.core.schedules import learning_rate_at
 from groundup.core.seeding import reseed
+from groundup.core.starting import load_weights
 from groundup.core.tensorboard import EventWriter
 
 __all__ = ["Trainer"]

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from groundup.core.interfaces import DataSource, Split, Task, TextProcessor
-from groundup.core.records import Conversation, Document, TokenSequence
+from groundup.core.records import Conversation, Document, Preference, TokenSequence
 from groundup.data.chat_formats import written
 from groundup.data.mixture import PARTS_COLUMNS, Mixture, parts_table
 from groundup.data.packing import whole_answers
@@ -190,9 +190,11 @@ def look(
         for batch in _batches(given, BATCH):
             _count(seen, batch)
             if seen.tokenized < LIMIT:
-                sequences = cast(list[TokenSequence], task.encode(batch, processor))
+                own = getattr(task, "sequences", task.encode)  # several to an example, where it is no single one
+                sequences = cast(list[TokenSequence], own(batch, processor))
                 seen.tokenized += len(batch)
-                for example, sequence in zip(batch, sequences, strict=True):
+                for number, sequence in enumerate(sequences):
+                    example = batch[number * len(batch) // len(sequences)]
                     if mixture is not None:
                         seen.parts[example.name.split("/")[0]] += len(sequence.tokens)
                     _weigh(seen, sequence, special, sequence_length)
@@ -377,6 +379,8 @@ def _text(example: Any) -> str:
         return example.text
     if isinstance(example, Conversation):
         return written(example.messages)
+    if isinstance(example, Preference):  # the prompt with each of its answers, as they are read
+        return "\n".join(turn.content for answer in example.answers for turn in (*example.prompt, *answer))
     return str(example)
 
 

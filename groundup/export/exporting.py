@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.adaptation import weights_of
-from groundup.core.assembly import assemble, load_processor
+from groundup.core.assembly import assemble
 from groundup.core.errors import CheckpointError, RunError, did_you_mean
 from groundup.core.gguf import read_gguf_processor, rounded
 from groundup.core.interfaces import InputProcessor, LabelProcessor, ModelConfig, TextProcessor
 from groundup.core.model_folder import model_card
 from groundup.core.predictor import Predictor
 from groundup.core.run import Run
+from groundup.core.run_processor import load_processor
 from groundup.export import gguf, huggingface, onnx
 from groundup.export.prompts import TEXTS, samples_of
 from groundup.export.verify import (

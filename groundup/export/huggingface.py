@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from groundup.core.assembly import load_weights
 from groundup.core.base_weights import read_pretrained
 from groundup.core.errors import CheckpointError
 from groundup.core.interfaces import ModelConfig
@@ -17,6 +16,7 @@ from groundup.core.model_folder import fill_model_folder
 from groundup.core.pretrained import find_pretrained, read_config
 from groundup.core.run import Run
 from groundup.core.settings import validate
+from groundup.core.starting import load_weights
 from groundup.export.verify import Model, Reader, Sample
 from groundup.formats.transformers_library import require_transformers
 

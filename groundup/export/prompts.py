@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from groundup.core.assembly import cache_folder
 from groundup.core.errors import GroundupError
 from groundup.core.interfaces import DataSource, Task, TextProcessor
 from groundup.core.records import TokenSequence
 from groundup.core.run import Run
+from groundup.core.run_processor import cache_folder
 from groundup.export.verify import Sample
 from groundup.nn.decoding import DecodingOptions, generate_batch
 

@@ -14,14 +14,16 @@ from tiny_runs import MODELS, tiny_run, without_chance, write_several_targets
 from torch import Tensor
 
 from groundup import api
-from groundup.core.assembly import load_processor, open_stream
+from groundup.core.assembly import open_stream
 from groundup.core.interfaces import Batch
 from groundup.core.registry import names
+from groundup.core.run_processor import load_processor
 from groundup.core.settings import validate
 from groundup.core.trainer import Trainer
 from groundup.nn.task_weighting import Heads
 
-TEXTS = {"language_modeling", "chat"}  # in test_tasks_contract.py
+# In test_tasks_contract.py, test_preference_contract.py and unit/test_encoders.py.
+TEXTS = {"language_modeling", "chat", "preference", "masked_language_modeling"}
 SEVERAL = {"digit": {"name": "classify", "class_weights": "balanced"}, "ink": "regress", "loop": "classify"}
 CASES: dict[str, list[dict[str, Any]]] = {
     "classify": [{}, {"class_weights": "effective", "effective_beta": 0.99, "label_smoothing": 0.1}],

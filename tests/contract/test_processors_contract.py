@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from groundup.core.assembly import load_processor
 from groundup.core.interfaces import TextProcessor
 from groundup.core.registry import lookup, names
+from groundup.core.run_processor import load_processor
 from groundup.processors.special import SPECIAL_TOKENS
 from groundup.processors.streaming import StreamDecoder
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models
 
-from groundup.core.assembly import load_processor
 from groundup.core.errors import DataError, RecipeError, RunError
 from groundup.core.records import Message
+from groundup.core.run_processor import load_processor
 from groundup.core.settings import validate
 from groundup.processors.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
 from groundup.processors.bytes import BytesConfig

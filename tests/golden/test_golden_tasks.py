@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import AUGMENTATION, MODELS, tiny_run, without_chance, write_several_targets
+from tiny_runs import AUGMENTATION, MODELS, preference_run, tiny_run, without_chance, write_several_targets
 
 from groundup import api
 from groundup.core.registry import names
@@ -37,6 +37,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "multitask fixed": ("several", {"weights": {"ink": 0.5}}),
     "multitask uncertainty": ("several", {"weighting": "uncertainty"}),
     "multitask gradnorm": ("several", {"weighting": "gradnorm"}),
+    **{f"preference {name}": ("preferences", {"objective": name}) for name in ("dpo", "ipo", "orpo", "simpo", "kto")},
 }
 ELSEWHERE = {"language_modeling", "chat"}  # in test_golden.py
 SEVERAL = {"digit": "classify", "ink": "regress", "loop": "classify"}
@@ -59,6 +60,8 @@ def compare(case: str, recipe: dict[str, Any], runs: Path) -> None:
 
 def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     reads, settings = TASKS[task]
+    if reads == "preferences":
+        return preference_run(folder, **settings)
     if reads == "documents":
         recipe = tiny_run("bert", folder, {"context_length": 24}, reads=reads)
         processor = {"name": "bpe", "vocab_size": 300, "encoder": True}

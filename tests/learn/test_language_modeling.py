@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from groundup import api
-from groundup.core.assembly import cache_folder
 from groundup.core.registry import lookup
+from groundup.core.run_processor import cache_folder
 from groundup.metrics.compression import ngram_bits_per_byte
 
 RECIPE = {

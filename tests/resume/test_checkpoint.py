@@ -11,7 +11,7 @@ import torch
 from killing import weights_sha256
 
 from groundup import api
-from groundup.core import assembly
+from groundup.core import assembly, starting
 from groundup.core.checkpoint import Checkpoint, CheckpointFolder
 from groundup.core.errors import CheckpointError, RunError
 from groundup.core.recipe import load_recipe
@@ -129,11 +129,11 @@ def test_a_checkpoint_of_another_model_is_refused(recipe: dict[str, Any], tmp_pa
     weights = run.checkpoints.load(6).model
     name = next(iter(weights))
     with pytest.raises(CheckpointError, match="has shape"):
-        assembly.load_weights(model, {**weights, name: torch.zeros(1)}, "x")
+        starting.load_weights(model, {**weights, name: torch.zeros(1)}, "x")
     with pytest.raises(CheckpointError, match=f"x: lacks tensor {name}"):
-        assembly.load_weights(model, {k: v for k, v in weights.items() if k != name}, "x")
+        starting.load_weights(model, {k: v for k, v in weights.items() if k != name}, "x")
     with pytest.raises(CheckpointError, match="has an unknown tensor extra"):
-        assembly.load_weights(model, {**weights, "extra": torch.zeros(1)}, "x")
+        starting.load_weights(model, {**weights, "extra": torch.zeros(1)}, "x")
 
 
 def test_changed_data_is_noticed(recipe: dict[str, Any], corpus: Path, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 
 import groundup
-from groundup.core.assembly import load_processor
 from groundup.core.interfaces import DataContext
 from groundup.core.records import Example
+from groundup.core.run_processor import load_processor
 from groundup.data.arrays import Arrays, read_idx
 from groundup.data.indexed import open_indexed_stream
 from groundup.metrics.classification import judge, wilson_interval

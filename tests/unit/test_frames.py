@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.core.assembly import load_processor
+from groundup.core.run_processor import load_processor
 from groundup.data.frames import Frames
 from groundup.processors.frames import FramesConfig, mean_and_spread
 

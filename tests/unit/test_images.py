@@ -16,11 +16,11 @@ from pictures import PHOTOGRAPHS, digit_folders, save
 from PIL import Image
 
 import groundup
-from groundup.core.assembly import load_processor
 from groundup.core.errors import DataError
 from groundup.core.interfaces import DataContext
 from groundup.core.pictures import read_picture
 from groundup.core.records import Example
+from groundup.core.run_processor import load_processor
 from groundup.data import images
 from groundup.data.images import Images
 from groundup.processors.image import ImageConfig

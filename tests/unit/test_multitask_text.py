@@ -166,7 +166,7 @@ def test_the_registered_model_starts_from_a_gpt_and_predicts_as_it_does(
 
 
 def test_the_targets_travel_with_the_tokenizer(tmp_path: Path) -> None:
-    from groundup.core.assembly import load_processor
+    from groundup.core.run_processor import load_processor
 
     made, processor, _ = prepared()
     processor.save(tmp_path)

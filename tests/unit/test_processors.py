@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from groundup.core.assembly import load_processor
 from groundup.core.errors import DataError
+from groundup.core.run_processor import load_processor
 from groundup.processors.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
 from groundup.processors.bytes import BytesConfig
 from groundup.processors.characters import CharacterProcessor, CharactersConfig

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 import torch
 
-from groundup.core.assembly import load_processor
 from groundup.core.interfaces import DataContext
 from groundup.core.records import Example
+from groundup.core.run_processor import load_processor
 from groundup.core.sounds import read_sound
 from groundup.data.audio import Audio
 from groundup.processors.audio import AudioConfig

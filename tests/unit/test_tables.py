@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.core.assembly import load_processor
 from groundup.core.columns import Row, as_boolean, as_category, as_date, as_number, kind_of
 from groundup.core.interfaces import InputProcessor
 from groundup.core.records import Example
+from groundup.core.run_processor import load_processor
 from groundup.data.table import TableSource
 from groundup.processors.table import TableConfig, TableProcessor
 

@@ -1,0 +1,199 @@
+"""Preferences in the shapes people keep them in; what is scored, what is compared, and with what."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from tiny_runs import preference_run, without_chance
+from torch import nn
+
+from groundup import api
+from groundup.core.records import Message
+from groundup.data.inspect import inspection_html
+from groundup.data.preference_formats import recognise_preference, to_judgement
+from groundup.data.preferences import PreferenceSource
+from groundup.nn import loss
+from groundup.nn.answer_scores import return_log_probs
+from groundup.nn.preference_losses import log_odds
+from groundup.processors.bytes import BytesConfig
+from groundup.tasks.preference import PreferenceTuning
+
+USER = {"role": "user", "content": "Why?"}
+GOOD, WORSE = {"role": "assistant", "content": "So."}, {"role": "assistant", "content": "No."}
+ANSWERS = {"chosen": "So.", "rejected": "No."}
+HUMAN, GPT, OTHER = ({"from": who, "value": text} for who, text in (("human", "Why?"), ("gpt", "So."), ("gpt", "No.")))
+PAIRS: list[tuple[str, dict[str, Any]]] = [
+    ("pairs", {"prompt": "Why?", **ANSWERS}),
+    ("pairs", {"question": "Why?", **ANSWERS}),
+    ("pairs", {"prompt": [USER], "chosen": [GOOD], "rejected": [WORSE]}),
+    ("pairs", {"prompt": "Why?", "chosen": [USER, GOOD], "rejected": [USER, WORSE]}),
+    ("pairs", {"prompt": [USER], **ANSWERS}),
+    ("sharegpt_pairs", {"conversations": [HUMAN], "chosen": GPT, "rejected": OTHER}),
+    ("sharegpt_pairs", {"messages": [USER], "chosen": GOOD, "rejected": WORSE}),
+    ("alpaca_pairs", {"instruction": "Why?", "input": "", **ANSWERS}),
+    ("dialogue_pairs", {"chosen": [USER, GOOD], "rejected": [USER, WORSE]}),
+    ("dialogue_pairs", {name: f"\n\nHuman: Why?\n\nAssistant: {text}" for name, text in ANSWERS.items()}),
+]
+LABELS: list[dict[str, Any]] = [
+    {"messages": [USER, GOOD], "label": True},
+    {"conversations": [HUMAN, GPT], "kto_tag": True},
+    {"prompt": "Why?", "completion": "So.", "label": "True"},
+    {"instruction": "Why?", "output": "So.", "kto_tag": True},
+]
+
+
+@pytest.mark.parametrize(("form", "row"), PAIRS)
+def test_the_same_pair_in_every_format(form: str, row: dict[str, Any]) -> None:
+    found = to_judgement(row, "here")
+    assert recognise_preference(row) == form
+    assert found.prompt == (Message("user", "Why?"),)
+    assert found.answers == ((Message("assistant", "So."),), (Message("assistant", "No."),))
+    assert found.good is None
+    if form != "dialogue_pairs" and "role" not in str(row["chosen"]):
+        assert to_judgement(row | {"system": "Be."}, "here").prompt[0] == Message("system", "Be.")
+
+
+@pytest.mark.parametrize("row", LABELS)
+def test_the_same_label_in_every_format(row: dict[str, Any]) -> None:
+    found = to_judgement(row, "here")
+    assert found == ((Message("user", "Why?"),), ((Message("assistant", "So."),),), True)
+
+
+def test_answers_of_several_turns_part_where_they_differ() -> None:
+    longer = [USER, GOOD, {"role": "user", "content": "And?"}, WORSE]
+    found = to_judgement({"chosen": longer, "rejected": [*longer[:3], GOOD]}, "here")
+    assert [turn.content for turn in found.prompt] == ["Why?", "So.", "And?"]
+    assert to_judgement({"chosen": longer, "rejected": [USER, WORSE]}, "here").answers[0][-1].content == "No."
+
+
+def source(folder: Path, **settings: Any) -> PreferenceSource:
+    rows = [{"prompt": f"Prompt {n % 20}", "chosen": f"yes {n}", "rejected": "no" * (n + 1)} for n in range(30)]
+    (folder / "rows.json").write_text(json.dumps(rows))
+    return PreferenceSource(path=str(folder / "rows.json"), **settings)
+
+
+def test_sides_labels_and_what_is_left_out(tmp_path: Path) -> None:
+    plain = source(tmp_path, validation_fraction=0.4)
+    sides = [{row.group for row in plain.examples(split, tmp_path)} for split in ("train", "validation")]
+    assert sides[0]
+    assert sides[1]
+    assert not sides[0] & sides[1]
+    judged = source(tmp_path, validation_fraction=0.0, unpaired=True).examples("train", tmp_path)
+    assert [row.good for row in judged[:4]] == [True, False, True, False]
+    by_answer: dict[str, set[str]] = {}
+    for row in judged:
+        by_answer.setdefault(row.answers[0][0].content, set()).add(row.group)
+    assert all(by_answer[row.answers[1][0].content] != {row.group} for row in judged), "of another prompt"
+    card = source(tmp_path, validation_fraction=0.4, longest_characters=30).card(tmp_path)
+    assert card["formats"] == {"pairs": 10}
+    assert card["left_out"]["longest_characters"] == 20
+    assert card["train"]["pairs"] + card["validation"]["pairs"] == 10
+    named = source(tmp_path, validation_path=str(tmp_path / "held_out.json"))
+    (tmp_path / "held_out.json").write_text(json.dumps([{"prompt": "PROMPT  3", **ANSWERS}]))
+    assert len(named.examples("train", tmp_path)) == 28
+    assert named.card(tmp_path)["left_out"]["question_in_validation"] == 2
+
+
+def test_what_is_shown_of_pairs(tmp_path: Path) -> None:
+    processor = BytesConfig().fit(lambda: iter(()))
+    shown = inspection_html(
+        source(tmp_path, validation_fraction=0.4), PreferenceTuning(), processor, tmp_path, examples=2
+    )
+    assert re.search('class="t( o)?">n<', shown)
+    assert not re.search('class="t( o)?">P<', shown), "of a prompt"
+    assert "pairs" in shown
+
+
+def test_rows_longer_than_the_context_are_dropped(tmp_path: Path) -> None:
+    recipe = preference_run(tmp_path)
+    recipe["data"]["too_long"] = "drop"
+    trainer = api.trainer(recipe, {"model.context_length": 52}, runs=tmp_path / "runs")
+    batch = next(trainer.stream)
+    assert 4 < trainer.samples_per_epoch < 25
+    assert int(batch["sequence_lengths"].max()) <= 52
+    assert bool((batch["reference"] < -1).all())
+    trainer.close()
+
+
+# ------------------------------------------------------------------------------------------------------ where it begins
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", [None, "lora", "dora"])
+@pytest.mark.parametrize("start", ["run", "pretrained"])
+def test_a_run_begins_at_its_reference(start: str, adapter: str | None, tmp_path: Path) -> None:
+    recipe = without_chance(preference_run(tmp_path))
+    base = api.train(recipe, {"name": "base", "budget.steps": 2, "task.objective": "simpo"}, runs=tmp_path / "runs")
+    own = {"name": "own", "init": {start: str(base.folder / ("" if start == "run" else "model"))}}
+    if adapter:
+        own["adapter"] = {"name": adapter, "rank": 2}
+    kept = {key: value for key, value in recipe.items() if key not in ("processor", "model")}
+    changes = {"model": recipe["model"]} if start == "run" else {"model": {"context_length": 96}}
+    run = kept | own | changes | {"budget": {"batch_size": 8, "steps": 6}, "optim": {"lr": 1e-2}, "every": {"log": 1}}
+    trained = api.train(run, runs=tmp_path / "runs")
+    rows = [json.loads(line) for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
+    first = next(row for row in rows if row["kind"] == "train")
+    assert first["loss"] == pytest.approx(0.6931472, abs=1e-5)
+    found = api.evaluate(trained.folder, limit=1)["runs"][0]["evaluation"]["metrics"]
+    assert (found["base_reward_margin"], found["base_reward_accuracy"]) == (0.0, 0.5)
+    assert found["reward_margin"] > 0
+    assert found["reward_accuracy"] > 0.5
+    assert len(list((tmp_path / "cache" / "references").glob("*.npy"))) == 2  # of both splits
+
+
+# --------------------------------------------------------------------------------------------------------------- losses
+@pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ({"objective": "dpo"}, {"beta": 0.5}),
+        ({"objective": "dpo"}, {"label_smoothing": 0.2}),
+        ({"objective": "ipo"}, {"beta": 0.5}),
+        ({"objective": "simpo"}, {"beta": 0.5}),
+        ({"objective": "simpo"}, {"gamma": 0.5}),
+        ({"objective": "orpo"}, {"odds_weight": 0.5}),
+        ({"objective": "kto"}, {"beta": 0.5}),
+        ({"objective": "kto"}, {"desirable_weight": 0.5}),
+        ({"objective": "kto"}, {"undesirable_weight": 0.5}),
+    ],
+)
+def test_every_setting_has_an_effect(settings: dict[str, Any], changed: dict[str, Any]) -> None:
+    log_probs = torch.tensor([[-9.0, -11.0], [-8.0, -7.0]])
+    given = (log_probs, torch.tensor([[4, 6], [5, 5]]), log_probs * 1.2, torch.tensor([True, False]))
+    one, other = (
+        PreferenceTuning(**each).compare(*given).terms["preference"].total for each in (settings, settings | changed)
+    )
+    assert float(one) != float(other)
+
+
+def test_log_odds_near_both_ends_have_gradients() -> None:
+    log_probs = torch.tensor([-1e-9, -1e-3, -0.6931, -0.7, -50.0], dtype=torch.float64, requires_grad=True)
+    odds = log_odds(log_probs)
+    p = log_probs.exp()
+    torch.testing.assert_close(odds[1:4], (p / (1 - p)).log()[1:4])
+    (gradient,) = torch.autograd.grad(odds.sum(), log_probs)
+    assert bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_log_probs_by_chunks_have_the_gradients_of_plain_ones(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "_CHUNK_BYTES", 64)
+    hidden = torch.randn(150, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(11, 5, dtype=torch.float64, requires_grad=trained)
+    targets, factors = torch.randint(0, 11, (150,)), torch.randn(150, dtype=torch.float64)
+    inputs = (hidden, weight) if trained else (hidden,)
+    plain = (hidden @ weight.T).log_softmax(1).gather(1, targets[:, None])[:, 0]
+    found = loss.linear_log_probs(hidden, weight, targets)
+    torch.testing.assert_close(found, plain)
+    expected = torch.autograd.grad((plain * factors).sum(), inputs)
+    torch.testing.assert_close(torch.autograd.grad((found * factors).sum(), inputs), expected)
+
+
+def test_a_model_with_logits_alone_is_asked_too() -> None:
+    model = cast(Any, return_log_probs(nn.Embedding(7, 7)))
+    tokens, scored = torch.tensor([[1, 2, 3]]), torch.tensor([-100, 4, 5])
+    logits = model(tokens)
+    expected = logits[0].log_softmax(1)[[1, 2], [4, 5]]
+    torch.testing.assert_close(model(tokens, scored=scored), torch.cat((torch.zeros(1), expected)))
