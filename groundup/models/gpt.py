@@ -367,7 +367,7 @@ class GPT(nn.Module):
         if self.positions is None:
             config = self.config
             cosines, sines = rotary_angles(positions, config.dim, config.rope_theta, config.rope_scaling)
-            double = self.embed.weight.dtype == torch.float64
+            double = self.norm.weight.dtype == torch.float64
             rotary = (cosines.double(), sines.double()) if double else (cosines, sines)
         if cache is None:
             return positions, Where(rotary, boundaries)
