@@ -23,6 +23,7 @@ from groundup.core.settings import setting
 from groundup.models.names import families, gpt2, llama
 from groundup.nn.attention import Attention, AttentionShape, Where
 from groundup.nn.cache import KeyValueCache, LayerCache
+from groundup.nn.fast_decoding import FastDecoder
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
 from groundup.nn.mlp import MLP, Activation
 from groundup.nn.norm import RMSNorm
@@ -347,6 +348,10 @@ class GPT(nn.Module):
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
         config, like = self.config, self.output_weight
         return KeyValueCache(config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device)
+
+    def decoder(self) -> FastDecoder:
+        """Return what decodes one row quickly, with the same weights."""
+        return FastDecoder(self)
 
     def parameter_count(self) -> int:
         """Return how many numbers are trained, tied ones counted once."""

@@ -37,10 +37,11 @@ class FastDecoder(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model, self.config = model.eval(), model.config
+        self.model, self.config = model, model.config
         self.layers = [_Layer(block, model.config) for block in model.blocks]
         self.norm = _norm(model.norm)
         self.head = _head(model)
+        self.eval()
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
@@ -52,7 +53,7 @@ class FastDecoder(nn.Module):
         self, tokens: Tensor, positions: Tensor | None = None, *, cache: KeyValueCache, last_only: bool = True
     ) -> Tensor:
         """Return logits (B, T or 1, V) as the model does."""
-        if tokens.numel() == 1 and positions is not None and int(positions) == cache.used:
+        if tokens.numel() == 1 and positions is not None:
             x = self._step(tokens[0], positions[0], cache)[None]
         else:
             x = self.model.hidden(tokens, positions, cache=cache)
@@ -63,14 +64,15 @@ class FastDecoder(nn.Module):
         """Return what the output layer reads, (1, C), from a token (1,) at the next position (1,)."""
         model, config = self.model, self.config
         cache.reserve(position)
-        place = cache.used - 1
+        place = int(position)
         x = model.embed(token)
         rotary = None
         if model.positions is not None:
             x = x + model.positions(position)
         else:
             cosines, sines = rotary_angles(position, config.dim, config.rope_theta, config.rope_scaling)
-            rotary = cosines[0], sines[0]
+            wide = torch.promote_types(cache.layers[0].keys.dtype, torch.float32)
+            rotary = cosines[0].to(wide), sines[0].to(wide)
         for layer, kept in zip(self.layers, cache.layers, strict=True):
             x = layer(x, place, rotary, kept)
         return self.norm(x)
@@ -106,7 +108,8 @@ class _Layer:
         if self.query_norm is not None:
             turned = torch.cat((self.query_norm(turned[:heads]), self.key_norm(turned[heads:])))
         if rotary is not None:
-            turned = (turned * rotary[0]).addcmul_(turned.roll(dim // 2, -1), rotary[1]).to(projected.dtype)
+            wide = turned.to(rotary[0].dtype)
+            turned = (wide * rotary[0]).addcmul_(wide.roll(dim // 2, -1), rotary[1]).to(projected.dtype)
         cache.keys.select(2, place).copy_(turned[heads:])
         cache.values.select(2, place).copy_(projected[heads + groups :])
         first = max(0, place + 1 - self.window) if self.window else 0
@@ -132,7 +135,7 @@ def _product(layers: list[Any]) -> Product:
         return Int8Linear(Int8Weight.joined([layer.stored for layer in layers]), bias).forward
     if kinds == {nn.Linear}:
         weight = torch.cat([layer.weight.detach() for layer in layers])
-        for layer, part in zip(layers, weight.split([len(layer.weight) for layer in layers]), strict=True):
+        for layer, part in zip(layers, torch.split(weight, [len(layer.weight) for layer in layers]), strict=True):
             layer.weight.data = part
         return lambda x: F.linear(x, weight, bias)
     return lambda x: torch.cat([layer(x) for layer in layers], -1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -55,7 +55,9 @@ class Int8Weight(nn.Module):
         made = cls(weights[0].scales.new_zeros(0, weights[0].integers.shape[1]), weights[0].operator)
         made._keep(torch.cat([w.integers for w in weights]), torch.cat([w.scales for w in weights]))
         rows = [len(w.scales) for w in weights]
-        for weight, integers, scales in zip(weights, made.integers.split(rows), made.scales.split(rows), strict=True):
+        for weight, integers, scales in zip(
+            weights, torch.split(made.integers, rows), torch.split(made.scales, rows), strict=True
+        ):
             weight._keep(integers, scales)
         return made
 
@@ -128,7 +130,7 @@ def quantise_layers(model: nn.Module, operator: Operator, table: str = "") -> No
     for name in [*names, table] if table else names:
         parent, _, last = name.rpartition(".")
         try:
-            layer = model.get_submodule(name)
+            layer: Any = model.get_submodule(name)
         except AttributeError:  # the linear layer inside one with an adapter, which was replaced
             continue
         stored = Int8Weight(layer.weight.detach(), operator)
@@ -136,7 +138,9 @@ def quantise_layers(model: nn.Module, operator: Operator, table: str = "") -> No
         setattr(model.get_submodule(parent), last, made)
 
 
-def quickest_operator(device: torch.device, width: int = 1024, repeats: int = 5) -> tuple[Operator, dict[str, float]]:
+def quickest_operator(
+    device: torch.device, width: int = 1024, repeats: int = 5
+) -> tuple[Operator, dict[Operator, float]]:
     """Return the quickest way to multiply one row with an 8-bit weight here, and the milliseconds that each takes.
 
     PyTorch's own is many times quicker where it is vectorised, and many times slower or missing elsewhere.
@@ -148,14 +152,14 @@ def quickest_operator(device: torch.device, width: int = 1024, repeats: int = 5)
     for operator in ("int8pack", "dequantise"):
         stored = Int8Weight(weight, operator)
         try:
-            found[operator] = min(_milliseconds(lambda: stored(x)) for _ in range(repeats))
+            found[operator] = min(_milliseconds(stored, x) for _ in range(repeats))
         except (RuntimeError, NotImplementedError, AttributeError):  # not in this build of PyTorch
             continue
-    return min(found, key=lambda name: found[name]), dict(found)
+    return min(found, key=lambda name: found[name]), found
 
 
 @torch.no_grad()
-def _milliseconds(work: Callable[[], object]) -> float:
+def _milliseconds(work: Callable[[Tensor], object], x: Tensor) -> float:
     begin = time.perf_counter()
-    work()
+    work(x)
     return 1e3 * (time.perf_counter() - begin)
