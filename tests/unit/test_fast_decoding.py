@@ -30,7 +30,14 @@ GREEDY = DecodingOptions(temperature=0.0, max_new_tokens=20)
 
 def tiny(shape: str = "llama", seed: int = 3) -> GPT:
     torch.manual_seed(seed)
-    sizes = {"vocabulary_size": 40, "width": 32, "heads": 4, "layers": 2, "context_length": 24, "init_std": 0.2}
+    sizes: dict[str, Any] = {
+        "vocabulary_size": 40,
+        "width": 32,
+        "heads": 4,
+        "layers": 2,
+        "context_length": 24,
+        "init_std": 0.2,
+    }
     return GPTConfig(**sizes, **SHAPES[shape]).build().eval()
 
 
@@ -39,7 +46,7 @@ def token_by_token(model: Any, tokens: list[int]) -> Tensor:
     cache = model.new_cache(1, len(tokens))
     found = []
     with torch.no_grad():
-        for part in torch.arange(len(tokens)).split([3, *[1] * (len(tokens) - 3)]):
+        for part in torch.split(torch.arange(len(tokens)), [3, *[1] * (len(tokens) - 3)]):
             read = torch.tensor(tokens)[None, part]
             found.append(model(read, part[None], cache=cache, last_only=False)[0])
     return torch.cat(found)
@@ -66,7 +73,8 @@ def test_the_same_tokens_even_beyond_the_context(shape: str, prompts: list[list[
 def test_it_keeps_no_copy_of_the_weights() -> None:
     model = tiny()
     decoder = model.decoder()
-    attention, weight = model.blocks[0].attention, model.blocks[0].attention.query.weight
+    attention: Any = next(iter(model.blocks)).attention
+    weight = attention.query.weight
     joined = {part.weight.untyped_storage().data_ptr() for part in (attention.query, attention.key, attention.value)}
     assert len(joined) == 1
     before = token_by_token(decoder, PROMPT)
@@ -100,7 +108,8 @@ def test_int8_is_the_model_with_the_weights_that_the_integers_stand_for(
     with torch.no_grad():
         for name, parameter in like.named_parameters():
             if parameter.ndim == 2 and name != "positions.weight":
-                parameter.copy_(model.get_submodule(name.removesuffix(".weight")).weight)
+                layer: Any = model.get_submodule(name.removesuffix(".weight"))
+                parameter.copy_(layer.weight)
     tokens = [*PROMPT, *range(8, 24)]
     expected = token_by_token(like, tokens)
     for each in (model, model.decoder()):
@@ -134,7 +143,8 @@ def test_the_operator_is_measured_and_logged(caplog: pytest.LogCaptureFixture) -
         with caplog.at_level("INFO", "groundup"):
             set_weights(model, weights, "runs/x")
         assert f"weights in {weights}:" in caplog.text
-        assert isinstance(model.blocks[1].mlp.down, kind)
-        assert isinstance(quick(model), FastDecoder)
-        assert len(generate_batch(quick(model), [PROMPT], GREEDY)[0]) == 20
+        assert isinstance(model.get_submodule("blocks.1.mlp.down"), kind)
+        decoder = quick(model)
+        assert isinstance(decoder, FastDecoder)
+        assert len(generate_batch(decoder, [PROMPT], GREEDY)[0]) == 20
     assert isinstance(quick(torch.nn.Linear(2, 2)), torch.nn.Linear)
