@@ -112,11 +112,12 @@ def llama_write(path: Path, threads: int) -> Write:
     def write(prompt: list[int], tokens: int) -> list[int]:
         found: list[Any] = []
         asked = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
-        server.handle_completions(json.dumps({**asked, "return_tokens": True}), found.append)
+        server.handle_completions(json.dumps({**asked, "return_tokens": True, "verbose": True}), found.append)
         answer = json.loads(found[0]) if isinstance(found[0], str | bytes) else found[0]
-        if "tokens" not in answer:
-            answer = answer.get("__verbose", answer)
-        return [int(token) for token in answer.get("tokens", [])]
+        text = answer.get("__verbose", answer).get("tokens", [])
+        if len(text) != tokens:
+            raise SystemExit(f"llama.cpp wrote {len(text)} tokens instead of {tokens}: {str(answer)[:200]}")
+        return [int(token) for token in text]
 
     return write
 
