@@ -145,9 +145,14 @@ def trainer(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, r
     return made
 
 
-def load(run: str | Path, checkpoint: str = "best", adapter: str | Path | None = None) -> Predictor:
-    """Return a predictor for a run's checkpoint, with an adapter for its weights where a folder with one is given."""
-    return Predictor.load(Path(run), checkpoint, None if adapter is None else Path(adapter))
+def load(
+    run: str | Path, checkpoint: str = "best", adapter: str | Path | None = None, weights: str = "fp32"
+) -> Predictor:
+    """Return a predictor for a run's checkpoint, with an adapter for its weights where a folder with one is given.
+
+    ``weights`` are what it predicts with: ``fp32``, ``bf16`` or ``int8``.
+    """
+    return Predictor.load(Path(run), checkpoint, None if adapter is None else Path(adapter), weights)
 
 
 def predict(run: str | Path, inputs: Any, **options: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from groundup.core.adaptation import use_adapter
 from groundup.core.base_weights import pretrained_weights, weights_sha256
 from groundup.core.errors import GroundupError, RunError
 from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Split, Task
+from groundup.core.prediction import quick, set_weights
 from groundup.core.records import Evaluation
 from groundup.core.run import Run
 from groundup.core.run_processor import cache_folder, load_processor
@@ -37,18 +39,22 @@ class Predictor:
     processor: Any
     task: Task
     step: int
+    weights: str = "fp32"
 
     @classmethod
-    def load(cls, folder: Path, checkpoint: str = "best", adapter: Path | None = None) -> Predictor:
+    def load(
+        cls, folder: Path, checkpoint: str = "best", adapter: Path | None = None, weights: str = "fp32"
+    ) -> Predictor:
         """Open a run. An adapter that it trained comes merged into the weights of its base, unless those are quantised.
 
         Args:
             folder: The run's folder.
             checkpoint: ``"best"`` (on validation), ``"last"``, or a step number.
             adapter: A folder with an adapter for these weights, as ``use`` takes it.
+            weights: What they are kept in to predict: ``fp32``, ``bf16`` or ``int8``; see ``set_weights``.
 
         Raises:
-            RunError: If the folder is no run or holds no intact checkpoint.
+            RunError: If the folder is no run or holds no intact checkpoint, or the model cannot have such weights.
             CheckpointError: If the adapter is for other weights.
         """
         run = Run.open(folder)
@@ -62,7 +68,8 @@ class Predictor:
         predictor = cls(run, model.to(device).eval(), processor, task, step)
         if adapter is not None:
             predictor.use(adapter)
-        return predictor
+        set_weights(predictor.model, weights, str(run.folder))
+        return replace(predictor, weights=weights)
 
     def use(self, adapter: Path | None) -> None:
         """Predict with another adapter for the run's weights from now on; None: with the run's weights as they are.
@@ -72,13 +79,18 @@ class Predictor:
 
         Raises:
             CheckpointError: If it cannot be read, or is for other weights or another model.
+            RunError: If the weights are no longer in float32.
         """
+        if self.weights != "fp32":
+            problem = f"its weights are in {self.weights} by now, which an adapter cannot be put into"
+            raise RunError(str(self.run.folder), problem, "Load it with both: load(run, adapter=..., weights=...)")
+        self.__dict__.pop("_writer", None)
         sha256 = weights_sha256(self.run, self.step)
         use_adapter(self.model, cast(ModelConfig, self.run.recipe.model), adapter, sha256)
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Return the prediction for raw inputs: for text models a prompt, or a list of prompts."""
-        return self.task.predict(self.model, inputs, self.processor, **options)
+        return self.task.predict(self._writer, inputs, self.processor, **options)
 
     def stream(self, prompt: Any, **options: Any) -> Iterator[str]:
         """Yield the prediction piece by piece.
@@ -89,7 +101,11 @@ class Predictor:
         stream = getattr(self.task, "stream", None)
         if stream is None:
             raise RunError(str(self.run.folder), f"task {self.task.registered_name!r} cannot stream", "Use predict")
-        yield from stream(self.model, prompt, self.processor, **options)
+        yield from stream(self._writer, prompt, self.processor, **options)
+
+    @cached_property
+    def _writer(self) -> nn.Module:
+        return quick(self.model)
 
     def evaluate(self, limit: int, progress: Any = lambda message: None) -> Evaluation:
         """Judge the model on its run's held-out split, in fp32, next to what it was fine-tuned from."""

@@ -25,6 +25,7 @@ from groundup.models.inputs import fitted_vocabulary
 from groundup.models.names import families, gguf, gpt2, llama
 from groundup.nn.attention import Attention, AttentionShape, Where, seen_on_average, token_positions, whereabouts
 from groundup.nn.cache import KeyValueCache, LayerCache
+from groundup.nn.fast_decoding import FastDecoder
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
 from groundup.nn.mlp import MLP, Activation
 from groundup.nn.norm import RMSNorm
@@ -347,6 +348,10 @@ class GPT(nn.Module):
         config, like = self.config, self.output_weight
         return KeyValueCache(config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device)
 
+    def decoder(self) -> FastDecoder:
+        """Return what decodes one row quickly, with the same weights."""
+        return FastDecoder(self)
+
     def parameter_count(self) -> int:
         """Return how many numbers are trained, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -362,7 +367,7 @@ class GPT(nn.Module):
         positions = token_positions(tokens, positions, boundaries, cache)
         rotary = None
         if self.positions is None:
-            config, wide = self.config, self.embed.weight.dtype == torch.float64
+            config, wide = self.config, self.norm.weight.dtype == torch.float64
             rotary = rotary_angles(positions, config.dim, config.rope_theta, config.rope_scaling, wide=wide)
         return positions, whereabouts(positions, rotary, boundaries, cache, self.config.sliding_window)
 

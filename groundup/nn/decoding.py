@@ -200,13 +200,15 @@ def _advance(model: Decodable, rows: list[_Row], cache: KeyValueCache) -> Tensor
         positions.append([-1] * pad + list(range(row.fed, len(row.context))))
         row.fed = len(row.context)
     device, training = cache.layers[0].keys.device, model.training
-    model.train(False)
+    if training:  # each call visits every module, which a step of one token would feel
+        model.train(False)
     try:
         with torch.no_grad():
             where = torch.tensor(positions, device=device)
             return model(torch.tensor(tokens, device=device), where, cache=cache, last_only=True)[:, -1]
     finally:
-        model.train(training)
+        if training:
+            model.train()
 
 
 def _choose(logits: Tensor, rows: list[_Row], options: DecodingOptions) -> list[int]:

@@ -1,0 +1,35 @@
+"""Messages about the precision of the weights that a model predicts with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from torch import nn
+
+from groundup.core.errors import RunError
+from groundup.core.prediction import set_weights
+from groundup.core.predictor import Predictor
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ("int9", "weights: 'int9' is no precision of weights; did you mean 'int8'? allowed: fp32, bf16, int8."),
+        ("int8", "runs/x: weights int8 are for the model gpt, and this one is a Linear. Use weights fp32"),
+    ],
+)
+def test_weights_to_predict_with(weights: str, expected: str) -> None:
+    with pytest.raises(RunError, match=re.escape(expected)):
+        set_weights(nn.Linear(2, 2), weights, "runs/x")
+
+
+def test_an_adapter_comes_before_few_bits() -> None:
+    class FakeRun:
+        folder = Path("runs/x")
+
+    predictor = Predictor(cast(Any, FakeRun()), nn.Linear(2, 2), None, cast(Any, None), 3, "int8")
+    with pytest.raises(RunError, match=r"runs/x: its weights are in int8 by now, which an adapter cannot be put into"):
+        predictor.use(None)
