@@ -124,7 +124,7 @@ def train_ours(task: dict[str, Any]) -> dict[str, Any]:
 
 def _padding(batch: Any) -> int:
     """Return how many tokens end the rows that belong to no conversation: the last piece of each, if untrained."""
-    rows, width = batch["tokens"].shape
+    width = batch["tokens"].shape[1]
     starts = sorted(set(batch["boundaries"].tolist()))
     pieces = [(a, b) for a, b in itertools.pairwise(starts) if b % width == 0]
     targets = batch["targets"].flatten()
@@ -229,7 +229,10 @@ def summarise(way: str, turns: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         **{"way": way, "trained_per_s": total["trained"] / total["seconds"]},
         **{"trained_per_processor_s": total["trained"] / total["processor_s"]},
-        **{"real_per_s": total["real"] / total["seconds"], "real_per_processor_s": total["real"] / total["processor_s"]},
+        **{
+            "real_per_s": total["real"] / total["seconds"],
+            "real_per_processor_s": total["real"] / total["processor_s"],
+        },
         **{"padding": 1 - total["real"] / total["all"], **memory, "turns": turns},
     }
 
@@ -237,7 +240,9 @@ def summarise(way: str, turns: list[dict[str, Any]]) -> dict[str, Any]:
 def show(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Print the table, and return and print ours over each other way."""
     width = max(len(row["way"]) for row in rows)
-    print(f"{'':{width}} {'answer/s':>9} {'tokens/s':>9} {'answer/CPU s':>13} {'padding':>8} {'peak MB':>8} {'growth':>7}")
+    print(
+        f"{'':{width}} {'answer/s':>9} {'tokens/s':>9} {'answer/CPU s':>13} {'padding':>8} {'peak MB':>8} {'growth':>7}"
+    )
     done = [row for row in rows if "error" not in row]
     for row in done:
         rates = f"{row['trained_per_s']:9.1f} {row['real_per_s']:9.1f} {row['trained_per_processor_s']:13.1f}"
@@ -252,7 +257,9 @@ def show(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
             names = ("trained_per_s", "trained_per_processor_s", "real_per_processor_s", "peak_bytes")
             ratio = ratios[f"{one['way']} / {other['way']}"] = {name: one[name] / other[name] for name in names}
             speed = f"{ratio['trained_per_s']:.2f} times the answer tokens/s ({ratio['trained_per_processor_s']:.2f} by"
-            print(f"{one['way']} against {other['way']}: {speed} processor time), {ratio['peak_bytes']:.2f} of the peak")
+            print(
+                f"{one['way']} against {other['way']}: {speed} processor time), {ratio['peak_bytes']:.2f} of the peak"
+            )
     return ratios
 
 
@@ -294,7 +301,11 @@ def main() -> None:
         settings |= {"conversations": len(kept), "examples": max(1, round(given.rows * given.length / mean))}
         (folder / "data.json").write_text(json.dumps([row for row, _, _ in kept]), encoding="utf-8")
         (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
-        files = {"model": str(Path(given.model).resolve()), "data": f"{name}/data.json", "tokens": f"{name}/tokens.json"}
+        files = {
+            "model": str(Path(given.model).resolve()),
+            "data": f"{name}/data.json",
+            "tokens": f"{name}/tokens.json",
+        }
         turns: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS if re.search(given.ways, way)}
         for _ in range(given.rounds):
             for way, done in turns.items():

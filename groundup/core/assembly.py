@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from groundup.core import devices, registry
 from groundup.core.adaptation import HEADS, Frozen, adapt, starting_run, weights_of
-from groundup.core.base_weights import pretrained_weights
 from groundup.core.errors import CheckpointError, DataError, RunError
 from groundup.core.finetuning import freeze_all_but
 from groundup.core.interfaces import (
@@ -208,11 +207,11 @@ def _starting_model(run: Run, processor: Processor) -> tuple[nn.Module, Frozen]:
     begins = run.checkpoints.newest_intact() is None
     quantised = recipe.adapter is not None and recipe.adapter.quantised != ""
     needed = recipe.init.pretrained is not None and (begins or recipe.adapter is not None)
-    pretrained = pretrained_weights(run) if needed and not quantised else {}
+    model = pretrained_model(run) if needed else None
     if needed and begins:
         run.event(0, f"{run.folder}: starts from the pretrained weights {recipe.init.pretrained}")
     reseed(recipe.seed, "initialise")
-    model = pretrained_model(run) if needed and quantised else cast(ModelConfig, recipe.model).build()
+    model = cast(ModelConfig, recipe.model).build() if model is None else model
     new_head = False
     if recipe.init.run is not None:
         base, step = starting_run(run)
@@ -222,8 +221,6 @@ def _starting_model(run: Run, processor: Processor) -> tuple[nn.Module, Frozen]:
         load_weights(model, weights, str(base.folder), new_head=new_head)
         if recipe.adapter is not None and quantised:
             quantise_layers(model, recipe.adapter, str(base.folder))
-    if pretrained:
-        load_weights(model, pretrained, str(recipe.init.pretrained))
     model = cast(Task, recipe.task).wrap(model, processor)
     frozen = adapt(model, run, new_head=new_head)
     if quantised and begins:
