@@ -218,6 +218,14 @@ def measure(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**json.loads(answer.read_text(encoding="utf-8")), "said": said[:3]}
 
 
+def _tell(way: str, turn: dict[str, Any]) -> None:
+    """Say on standard error how a turn went."""
+    rates = [f"{step['trained'] / step['processor_s']:.1f}" for step in turn.get("steps", [])]
+    loaded, peak = (turn.get(key, 0) / 1e6 for key in ("loaded_bytes", "peak_bytes"))
+    found = turn.get("error") or f"{' '.join(rates)} answer tokens a CPU second, {loaded:.0f} MB loaded, {peak:.0f} peak"
+    print(f"{way}: {found}", file=sys.stderr, flush=True)
+
+
 def summarise(way: str, turns: list[dict[str, Any]]) -> dict[str, Any]:
     """Return rates over all measured steps of all turns, and medians of the memory."""
     errors = [turn["error"] for turn in turns if "error" in turn]
@@ -310,6 +318,7 @@ def main() -> None:
         for _ in range(given.rounds):
             for way, done in turns.items():
                 done.append(measure({**settings, **files, "way": way, "settings": WAYS[way]}, folder))
+                _tell(way, done[-1])
     print(f"{given.rounds} rounds of {given.steps} steps; {settings}")
     rows = [summarise(way, done) for way, done in turns.items()]
     ratios = show(rows)
