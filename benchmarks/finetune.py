@@ -222,7 +222,9 @@ def _tell(way: str, turn: dict[str, Any]) -> None:
     """Say on standard error how a turn went."""
     rates = [f"{step['trained'] / step['processor_s']:.1f}" for step in turn.get("steps", [])]
     loaded, peak = (turn.get(key, 0) / 1e6 for key in ("loaded_bytes", "peak_bytes"))
-    found = turn.get("error") or f"{' '.join(rates)} answer tokens a CPU second, {loaded:.0f} MB loaded, {peak:.0f} peak"
+    found = (
+        turn.get("error") or f"{' '.join(rates)} answer tokens a CPU second, {loaded:.0f} MB loaded, {peak:.0f} peak"
+    )
     print(f"{way}: {found}", file=sys.stderr, flush=True)
 
 

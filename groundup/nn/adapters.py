@@ -122,7 +122,8 @@ class AdaptedLinear(nn.Module):
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         """Return (..., O) from silu(gate) * up, each (..., I), without keeping that product for the backward pass."""
-        if self.merged or not self._plain(gate):
+        hooked = self._forward_hooks or self._forward_pre_hooks
+        if hooked or self.merged or not self._plain(gate):
             return cast(Tensor, self(F.silu(gate) * up))
         weights = (self.linear_weight, self.bias, self.lora_A, self.lora_B)
         return cast(Tensor, _LowRank.apply(gate, up, *weights, self.scale))  # type: ignore[no-untyped-call]
