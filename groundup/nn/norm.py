@@ -41,7 +41,7 @@ class _RMSNorm(torch.autograd.Function):
         if ctx.from_output:
             out = (x * scale).mul_(weight)
             ctx.save_for_backward(out, scale, weight)
-            return out
+            return cast(Tensor, out)
         normed = x * scale
         ctx.save_for_backward(normed, scale, weight)
         return cast(Tensor, normed * weight)
