@@ -1,6 +1,7 @@
-"""The base of an adapter in 4 or 8 bits: the linear layers of a model's blocks, quantised one by one as they are read.
+"""Pretrained weights read part by part, and the base of an adapter in 4 or 8 bits, quantised as it is read.
 
-Embeddings, norms, biases and what follows the blocks stay as they are.
+Of such a base the linear layers of the blocks are quantised; embeddings, norms, biases and what follows the blocks stay
+as they are.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ __all__ = ["announce", "memory_of", "pretrained_model", "quantise_layers", "quan
 
 
 def pretrained_model(run: Run) -> nn.Module:
-    """Return a run's model with the pretrained weights it starts from, those of its blocks' linear layers quantised.
+    """Return a run's model with the pretrained weights it starts from in float32, quantised where its adapter says so.
 
-    The model is built without content and filled a few of its layers after the other: never are more of them in
-    floats, beside what stays so.
+    The model is built without content and filled a few of its layers after the other: the files are never in memory as
+    a whole beside the model, and of a quantised one never more than those layers are in floats.
 
     Raises:
         RunError: If the folder holds other weights than when the run was begun.
@@ -33,17 +34,17 @@ def pretrained_model(run: Run) -> nn.Module:
         RecipeError: If the model has no linear layer in its blocks.
     """
     settings, name = run.recipe.adapter, str(run.recipe.init.pretrained)
-    assert settings is not None
     model = _empty(cast(ModelConfig, run.recipe.model))
-    layers = {f"{layer}.weight": layer for layer in _layers(model)}
+    few = settings is not None and settings.quantised != ""
+    layers = {f"{layer}.weight": layer for layer in _layers(model)} if few else {}
     for part in pretrained_parts(run):
         others = {}
         for key in list(part):
             tensor = part.pop(key)
-            if key in layers:
+            if settings is not None and key in layers:
                 _replace(model, layers[key], _quantised(tensor, settings, f"{name}, tensor {key}"))
-            else:
-                others[key] = tensor.float()
+            else:  # a copy, so that the file's pages go and no change of the file reaches the model
+                others[key] = tensor.to(torch.float32, copy=True).contiguous()
         model.load_state_dict(others, strict=False, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())

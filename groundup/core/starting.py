@@ -23,6 +23,8 @@ from groundup.core.seeding import reseed
 
 __all__ = ["load_weights", "placed", "prepared_source", "starting_model", "trained_model"]
 
+_WHOLE = ("gpt", "gemma3", "phi3")  # their pretrained weights always bring every tensor, and no head is ever new
+
 
 def starting_model(run: Run, processor: Processor) -> tuple[nn.Module, bool]:
     """Return the model with the weights that a run starts from, before any adapter, and whether a head is new.
@@ -39,10 +41,12 @@ def starting_model(run: Run, processor: Processor) -> tuple[nn.Module, bool]:
 
 def _built(run: Run, processor: Processor, *, pretrained: bool, begins: bool) -> tuple[nn.Module, bool]:
     recipe = run.recipe
-    quantised = recipe.adapter is not None and recipe.adapter.quantised != ""
-    weights = pretrained_weights(run) if pretrained and not quantised else {}
+    config, quantised = cast(ModelConfig, recipe.model), recipe.adapter is not None and recipe.adapter.quantised != ""
+    in_parts = pretrained and (quantised or config.registered_name in _WHOLE)
+    weights = pretrained_weights(run) if pretrained and not in_parts else {}
+    model = pretrained_model(run) if in_parts else None
     reseed(recipe.seed, "initialise")
-    model = pretrained_model(run) if pretrained and quantised else cast(ModelConfig, recipe.model).build()
+    model = config.build() if model is None else model
     new_head = False
     if recipe.init.run is not None:
         base, step = starting_run(run)

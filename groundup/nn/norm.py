@@ -7,8 +7,11 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 __all__ = ["RMSNorm", "ShiftedRMSNorm"]
+
+_DIVISIBLE = 1e-4  # a weight above it can be divided out of the output again without loss
 
 
 class RMSNorm(nn.RMSNorm):
@@ -50,18 +53,29 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class _RMSNorm(torch.autograd.Function):
+    """Keeps x / rms(x) for the backward pass; of a frozen weight the output, which the next layer keeps anyway."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         scale = mean_square.add_(eps).rsqrt_()
+        ctx.from_output = not ctx.needs_input_grad[1] and float(weight.detach().abs().min()) > _DIVISIBLE
+        if ctx.from_output:
+            out = (x * scale).mul_(weight)
+            ctx.save_for_backward(out, scale, weight)
+            return cast(Tensor, out)
         normed = x * scale
         ctx.save_for_backward(normed, scale, weight)
         return cast(Tensor, normed * weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        normed, scale, weight = ctx.saved_tensors
-        product = grad * normed
-        along = (product @ weight)[..., None].mul_(-1 / normed.shape[-1])
-        grad_x = (grad * weight).addcmul_(normed, along).mul_(scale)
-        return grad_x, product.flatten(0, -2).sum(0), None
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        kept, scale, weight = ctx.saved_tensors
+        if ctx.from_output:
+            along = torch.linalg.vecdot(grad, kept)[..., None].mul_(-1 / kept.shape[-1])
+            return (grad * weight).addcmul_(kept / weight, along).mul_(scale), None, None
+        product = grad * kept
+        along = (product @ weight)[..., None].mul_(-1 / kept.shape[-1])
+        grad_x = (grad * weight).addcmul_(kept, along).mul_(scale)
+        return grad_x, product.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None, None

@@ -47,6 +47,32 @@ def model_with_adapters(**settings: Any) -> tuple[nn.Module, torch.Tensor]:
 
 
 # ---------------------------------------------------------------------------------------------------------- the layers
+@pytest.mark.parametrize("activation", ["swiglu", "gelu"])
+def test_lora_in_one_function_computes_what_its_parts_do(activation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    shape = {"vocabulary_size": 11, "layers": 2, "width": 8, "heads": 2, "context_length": 8, "norm": "layernorm"}
+    model = GPTConfig(**shape, activation=activation, bias="all").build().requires_grad_(requires_grad=False)
+    attach(model, Adapter(rank=2))
+    for parameter in model.parameters():
+        parameter.data.add_(0.3 * torch.randn(parameter.shape))
+    model.double()
+    tokens, kept = torch.randint(0, 11, (2, 8)), []
+
+    def gradients() -> list[torch.Tensor]:
+        loss = model(tokens, targets=tokens)
+        with torch.no_grad():
+            torch.testing.assert_close(model(tokens, targets=tokens), loss)
+        return [loss.detach(), *torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])]
+
+    for shortcut in (True, False):
+        if not shortcut:
+            monkeypatch.setattr(AdaptedLinear, "_plain", lambda layer, x: False)
+        kept.append(gradients())
+    assert len(kept[0]) == 1 + 2 * len(adapted(model))
+    for one, other in zip(*kept, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("targets", [None, ("head", "mlp.*")])
 @pytest.mark.parametrize("name", ["lora", "dora"])
 @torch.no_grad()
