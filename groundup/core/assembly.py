@@ -171,7 +171,8 @@ def _texts(source: DataSource) -> Iterator[str]:
         if isinstance(example, Conversation):
             yield from (message.content for message in example.messages)
         else:
-            yield str(example.inputs) if isinstance(example, Example) else example.text
+            inputs = example.inputs if isinstance(example, Example) else example.text
+            yield from map(str, inputs if isinstance(inputs, tuple) else (inputs,))
 
 
 def assemble(run: Run, device: torch.device) -> Parts:
@@ -261,7 +262,7 @@ def _new_head(base: Run, processor: Processor) -> bool:
 def _other_labels(run: Run, processor: Processor) -> bool:
     """Whether other classes, or numbers, are predicted than the pretrained weights predict."""
     targets = getattr(processor, "targets", None)
-    return targets is not None and targets.labels != pretrained_labels(run)
+    return targets is not None and targets.kind != "fixed" and targets.labels != pretrained_labels(run)
 
 
 def _load_pretrained(model: nn.Module, weights: dict[str, Tensor], run: Run, *, other: bool, say: bool) -> bool:

@@ -54,6 +54,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "chat": "groundup.tasks.chat",
         "classify": "groundup.tasks.classify",
         "regress": "groundup.tasks.regress",
+        "embed": "groundup.tasks.embed",
         "multitask": "groundup.tasks.multitask",
     },
     "data": {
@@ -68,6 +69,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "python_docs": "groundup.data.python_docs",
         "python_questions": "groundup.data.python_questions",
         "table": "groundup.data.table",
+        "text_pairs": "groundup.data.text_pairs",
     },
     "processor": {
         "bytes": "groundup.processors.bytes",
