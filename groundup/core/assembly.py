@@ -138,10 +138,14 @@ def _check_classes(processor: Processor, source: DataSource) -> None:
     targets = getattr(processor, "targets", None)
     if targets is None or targets.kind not in ("class", "classes"):
         return
+
+    def own(example: Any) -> Any:
+        return example.target if getattr(processor, "head", None) == "tokens" else [example.target]
+
     for split in source.splits():
         if split != "train":
             found = list(source.examples(split, cache_folder()))
-            encode_located(lambda some: targets.encode([example.target for example in some]), found)
+            encode_located(lambda some: targets.encode([label for example in some for label in own(example)]), found)
 
 
 def freeze(run: Run) -> Run:

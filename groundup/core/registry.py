@@ -55,6 +55,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "classify": "groundup.tasks.classify",
         "regress": "groundup.tasks.regress",
         "embed": "groundup.tasks.embed",
+        "label_tokens": "groundup.tasks.label_tokens",
         "multitask": "groundup.tasks.multitask",
     },
     "data": {
@@ -70,6 +71,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "python_questions": "groundup.data.python_questions",
         "table": "groundup.data.table",
         "text_pairs": "groundup.data.text_pairs",
+        "word_labels": "groundup.data.word_labels",
     },
     "processor": {
         "bytes": "groundup.processors.bytes",

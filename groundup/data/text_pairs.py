@@ -28,7 +28,7 @@ class TextPairs(DataSource):
     """Texts that are to lie near each other, and perhaps a third that is not: .csv .tsv .jsonl .json .parquet, or a hub
     name.
 
-    Pairs that share a text, in whichever column, are always on one side of the split.
+    Pairs that share one of their two texts are always on one side of the split.
     """
 
     path: str | list[str] | None = setting(None, "File or folder, or a list of them, relative to the current folder")
@@ -98,4 +98,4 @@ class TextPairs(DataSource):
 
 
 def _texts(example: Example) -> list[str]:
-    return [text_digest(text.strip()) for text in example.inputs]
+    return [text_digest(text.strip()) for text in example.inputs[:2]]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_models_contract import without_gradient
-from tiny_runs import MODELS, tiny_run, without_chance, write_several_targets
+from tiny_runs import ENCODER_DATA, MODELS, encoder_run, tiny_run, without_chance, write_several_targets
 from torch import Tensor
 
 from groundup import api
@@ -21,11 +21,13 @@ from groundup.core.settings import validate
 from groundup.core.trainer import Trainer
 from groundup.nn.task_weighting import Heads
 
-TEXTS = {"language_modeling", "chat"}  # in test_tasks_contract.py
+TEXTS = {"language_modeling", "chat", "masked_language_modeling"}  # in test_tasks_contract.py and test_encoders.py
 SEVERAL = {"digit": {"name": "classify", "class_weights": "balanced"}, "ink": "regress", "loop": "classify"}
 CASES: dict[str, list[dict[str, Any]]] = {
     "classify": [{}, {"class_weights": "effective", "effective_beta": 0.99, "label_smoothing": 0.1}],
     "regress": [{}, {"objective": "huber", "delta": 0.5}],
+    "embed": [{}],
+    "label_tokens": [{}],
     "multitask": [{"tasks": SEVERAL}, {"tasks": SEVERAL, "weighting": "uncertainty"}],
 }
 PAIRS = [(name, index) for name in CASES for index in range(len(CASES[name]))]
@@ -33,6 +35,8 @@ PAIRS = [(name, index) for name in CASES for index in range(len(CASES[name]))]
 
 def opened(name: str, settings: dict[str, Any], folder: Path) -> Trainer:
     """Return the trainer of a run of a task on the data that it suits."""
+    if name in ENCODER_DATA:
+        return api.trainer(without_chance(encoder_run(name, folder, **settings)), runs=folder / "runs")
     recipe = tiny_run("mlp", folder, reads="numbers" if name == "regress" else "pictures")
     if name == "multitask":
         recipe["data"] = write_several_targets(folder)

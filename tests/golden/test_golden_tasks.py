@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import AUGMENTATION, MODELS, tiny_run, without_chance, write_several_targets
+from tiny_runs import AUGMENTATION, MODELS, encoder_run, tiny_run, without_chance, write_several_targets
 
 from groundup import api
 from groundup.core.registry import names
@@ -31,6 +31,9 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "classify augmented": ("pictures", {"augmentation": AUGMENTATION["pictures"]}),
     "masked_language_modeling": ("documents", {}),
     "masked_language_modeling words": ("documents", {"whole_words": True}),
+    "embed": ("encoder", {}),
+    "embed symmetric": ("encoder", {"symmetric": True, "pooling": "first"}),
+    "label_tokens": ("encoder", {}),
     "regress": ("numbers", {}),
     "regress mae": ("numbers", {"objective": "mae"}),
     "regress huber": ("numbers", {"objective": "huber"}),
@@ -59,6 +62,8 @@ def compare(case: str, recipe: dict[str, Any], runs: Path) -> None:
 
 def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     reads, settings = TASKS[task]
+    if reads == "encoder":
+        return encoder_run(task.split()[0], folder, **settings)
     if reads == "documents":
         recipe = tiny_run("bert", folder, {"context_length": 24}, reads=reads)
         processor = {"name": "bpe", "vocab_size": 300, "encoder": True}
