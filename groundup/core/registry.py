@@ -56,6 +56,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "regress": "groundup.tasks.regress",
         "embed": "groundup.tasks.embed",
         "label_tokens": "groundup.tasks.label_tokens",
+        "extractive_qa": "groundup.tasks.extractive_qa",
         "multitask": "groundup.tasks.multitask",
     },
     "data": {
@@ -72,6 +73,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "table": "groundup.data.table",
         "text_pairs": "groundup.data.text_pairs",
         "word_labels": "groundup.data.word_labels",
+        "question_answers": "groundup.data.question_answers",
     },
     "processor": {
         "bytes": "groundup.processors.bytes",

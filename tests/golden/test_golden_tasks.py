@@ -34,6 +34,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "embed": ("encoder", {}),
     "embed symmetric": ("encoder", {"symmetric": True, "pooling": "first"}),
     "label_tokens": ("encoder", {}),
+    "extractive_qa": ("encoder", {}),
     "regress": ("numbers", {}),
     "regress mae": ("numbers", {"objective": "mae"}),
     "regress huber": ("numbers", {"objective": "huber"}),
