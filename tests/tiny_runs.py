@@ -169,6 +169,8 @@ def encoder_run(task: str, folder: Path, **settings: Any) -> dict[str, Any]:
         rows.append(
             {"anchor": "\n".join(lines[:4]), "positive": "\n".join(lines[4:]), "tokens": lines, "labels": marks}
         )
+        answers = [{"text": lines[3], "answer_start": sum(len(line) + 1 for line in lines[:3])}]
+        rows[-1] |= {"question": f"What follows {lines[2]}", "context": "\n".join(lines), "answers": answers}
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return tiny_run("bert", folder, reads="texts") | {

@@ -66,7 +66,7 @@ def test_windows_logits_and_loss_are_those_of_transformers(tmp_path: Path) -> No
     assert batch["window_lengths"][1].tolist() == [5, 0, 0, 0]
     rows = transformers.AutoTokenizer.from_pretrained(tmp_path)(
         "A good film?", CONTEXT, truncation="only_second", max_length=12, stride=2, padding=True, return_tensors="pt",
-        return_overflowing_tokens=True, return_offsets_mapping=True,
+        return_overflowing_tokens=True, return_offsets_mapping=True, return_token_type_ids=True,
     )  # fmt: skip
     assert torch.equal(batch["windows"][0], rows["input_ids"])
     assert torch.equal(batch["window_types"][0], rows["token_type_ids"])
