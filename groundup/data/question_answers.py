@@ -17,7 +17,7 @@ from groundup.data.cleaning import text_digest
 from groundup.data.files import ROW_KINDS, Record, checked_text, list_files
 from groundup.data.held_out import lengths_of
 from groundup.data.indexed import open_indexed_stream
-from groundup.data.opening import opened
+from groundup.data.opening import DataFile, opened
 from groundup.data.origin import Origin, changed, problem_with_origin
 from groundup.data.squad import squad_records
 from groundup.data.text_rows import Sides, problem_with_rows, split_examples
@@ -101,13 +101,16 @@ class QuestionAnswers(DataSource):
         found = self.validation_path if split == "validation" else self.path
         for path in [found] if isinstance(found, str) else list(found or []):
             for file in list_files(Path(path).expanduser(), _KINDS):
-                with opened(file) as handle:
-                    squad = file.kind == ".json" and b'"paragraphs"' in handle.read()
-                if squad:
+                if file.kind == ".json" and _is_squad(file):
                     yield from squad_records(file)
                 else:
                     source = self.model_copy(update={"path": str(file.path), "validation_path": None})
                     yield from Origin.of(source).records("train", _COLUMNS, kinds=ROW_KINDS)
+
+
+def _is_squad(file: DataFile) -> bool:
+    with opened(file) as handle:
+        return b'"paragraphs"' in handle.read()
 
 
 def _answers(value: Any, context: str, where: str) -> list[tuple[str, int]]:

@@ -56,6 +56,20 @@ def test_squad_and_rows_are_the_same(tmp_path: Path) -> None:
         assert source.card(tmp_path)["train"]["without_answer"] == 0
 
 
+@pytest.mark.parametrize("key", ["path", "dataset"])
+def test_parquet_and_data_sets(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    if key == "dataset":
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    answers = {"text": ["good"], "answer_start": [2]}
+    rows = {"question": ["?"] * 12, "context": [CONTEXT + "!" * n for n in range(12)], "answers": [answers] * 12}
+    (tmp_path / "rows").mkdir()
+    parquet.write_table(pyarrow.table(rows), tmp_path / "rows" / "train.parquet")
+    source = QuestionAnswers(**{key: str(tmp_path / "rows")}, validation_fraction=0.3)
+    assert all(example.target == [("good", 2)] for example in everything(source, tmp_path))
+
+
 def test_windows_logits_and_loss_are_those_of_transformers(tmp_path: Path) -> None:
     module = write_encoder(tmp_path, "ForQuestionAnswering")
     task = validate(ExtractiveQA, SMALL, "recipe.task")

@@ -90,6 +90,19 @@ def rows() -> list[tuple[str, str, str]]:
     return [(f"{a}{'!' * n}", b, "yes" if a == b else "no") for n in range(3) for a in words for b in words]
 
 
+@pytest.mark.parametrize("key", ["path", "dataset"])
+def test_parquet_and_data_sets(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    if key == "dataset":
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "rows").mkdir()
+    columns = dict(zip(("text", "second", "label"), map(list, zip(*rows(), strict=True)), strict=True))
+    parquet.write_table(pyarrow.table(columns), tmp_path / "rows" / "train.parquet")
+    source = LabelledText(**{key: str(tmp_path / "rows")}, pair_column="second", validation_fraction=0.3)
+    assert {e.inputs for e in source.examples("train", tmp_path)} < {(first, second) for first, second, _ in rows()}
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_run_on_pairs(kind: str, tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")
