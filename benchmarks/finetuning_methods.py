@@ -1,8 +1,8 @@
 """Every way of fine-tuning on real instructions: the loss of held-out answers before and after, memory, and time.
 
-Run ``python benchmarks/finetuning_methods.py MODEL --data NAME=FILE [--data ...]``, where MODEL is a folder or GGUF file of
-a language model with a chat template, such as SmolLM2-135M-Instruct, and each FILE holds conversations. Questions about
-Python (``python_questions``) need no file and are always there. Each run is a process of its own.
+Run ``python benchmarks/finetuning_methods.py MODEL --data NAME=FILE [--data ...]``, where MODEL is a folder or a GGUF
+file of a language model with a chat template, such as SmolLM2-135M-Instruct, and each FILE holds conversations.
+Questions about Python (``python_questions``) need no file and are always there. Each run is a process of its own.
 
 ``--methods lora,dora,nf4,int8,full``, ``--steps 12``, ``--rows 4``, ``--length 192``, ``--threads 1``, ``--save``.
 """

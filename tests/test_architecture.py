@@ -54,6 +54,7 @@ TIERS: tuple[tuple[int, tuple[str, ...]], ...] = (
 SIDEWAYS = {
     ("core", "models.names.gguf"),
     ("core", "processors.gguf"),
+    ("tasks", "processors.framing"),
     ("tasks", "processors.labelled"),
     ("tasks", "processors.targets"),
     ("tasks", "processors.chat_template"),

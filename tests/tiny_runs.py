@@ -58,6 +58,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
     "transformer_classifier": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
 }
+# Tasks that only an encoder learns, with the data and settings of their tiny runs.
+ENCODER_TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "embed": ("text_pairs", {"max_tokens": 80}),
+    "label_tokens": ("word_labels", {"max_tokens": 80}),
+    "extractive_qa": ("question_answers", {"max_tokens": 24, "max_question_tokens": 8, "stride": 6}),
+}
 RANDOM = ("dropout", "stochastic_depth")  # settings that make a forward pass random
 
 # All that may be changed at random in such inputs.
@@ -144,6 +150,34 @@ def write_patients(folder: Path) -> str:
         writer.writerow([*PATIENT_COLUMNS, "progression"])
         writer.writerows([*row, target] for row, target in zip(rows.tolist(), targets.tolist(), strict=True))
     return str(folder / "patients.csv")
+
+
+def encoder_run(task: str, folder: Path, **settings: Any) -> dict[str, Any]:
+    """Return the recipe of a run of 20 steps of a task that an encoder learns from texts, on digits drawn as texts.
+
+    Args:
+        task: ``embed``: upper halves belong to lower ones. ``label_tokens``: rows of a digit are words, and labelled by
+            whether there is ink on the left. ``extractive_qa``: the fourth row is asked for.
+        folder: Where files of data may be written.
+        **settings: Of the task.
+    """
+    data, own = ENCODER_TASKS[task]
+    rows: list[dict[str, Any]] = []
+    for example in Arrays().examples("train", folder)[:200]:
+        lines = drawn(example.inputs).replace(" ", "_").split("\n")
+        marks = ["O" if line.startswith("__") else "B-ink" for line in lines]
+        rows.append(
+            {"anchor": "\n".join(lines[:4]), "positive": "\n".join(lines[4:]), "tokens": lines, "labels": marks}
+        )
+        answers = [{"text": lines[3], "answer_start": sum(len(line) + 1 for line in lines[:3])}]
+        rows[-1] |= {"question": f"What follows {lines[2]}", "context": "\n".join(lines), "answers": answers}
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return tiny_run("bert", folder, reads="texts") | {
+        "task": {"name": task, **own, **settings},
+        "data": {"name": data, "path": str(path), "validation_fraction": 0.3},
+        "processor": {"name": "bpe", "vocab_size": 300, "encoder": True},
+    }
 
 
 def write_several_targets(folder: Path, *, rare: bool = False) -> dict[str, Any]:

@@ -136,7 +136,8 @@ class Predictor:
         None where it began otherwise, where they have no head for what the run predicts, or are gone.
         """
         recipe = self.run.recipe
-        if recipe.init.pretrained is None or self.task.unit != "tokens":
+        compared = getattr(self.task, "compares_with_pretrained", self.task.unit == "tokens")
+        if recipe.init.pretrained is None or not compared:
             return None
         try:
             model = cast(ModelConfig, recipe.model).build()

@@ -25,7 +25,10 @@ __all__ = [
 ]
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_HIGHER = ("accuracy", "auroc", "average_precision", "f1", "r2", "kappa", "rouge_l", "per_s")  # how names end
+_HIGHER = (  # how names end
+    *("accuracy", "auroc", "average_precision", "f1", "r2", "kappa", "rouge_l", "per_s", "mrr", "accuracy_at_1"),
+    *("recall_at_10", "reward_margin", "exact_match", "exact_windows"),
+)
 _LOWER = {"loss", "losses", "bits", "perplexity", "error", "errors", "mae", "mse", "rmse"}  # words of names
 _GUESSES = {"mean_absolute_error": "always guessing the middle class"}
 _BASELINES = {

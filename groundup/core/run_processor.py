@@ -97,10 +97,14 @@ def _check_classes(processor: Processor, source: DataSource) -> None:
     targets = getattr(processor, "targets", None)
     if targets is None or targets.kind not in ("class", "classes"):
         return
+
+    def own(example: Any) -> Any:
+        return example.target if getattr(processor, "head", None) == "tokens" else [example.target]
+
     for split in source.splits():
         if split != "train":
             found = list(source.examples(split, cache_folder()))
-            encode_located(lambda some: targets.encode([example.target for example in some]), found)
+            encode_located(lambda some: targets.encode([label for example in some for label in own(example)]), found)
 
 
 def _texts(source: DataSource) -> Iterator[str]:
@@ -110,4 +114,5 @@ def _texts(source: DataSource) -> Iterator[str]:
         elif isinstance(example, Preference):
             yield from (message.content for turns in (example.prompt, *example.answers) for message in turns)
         else:
-            yield str(example.inputs) if isinstance(example, Example) else example.text
+            inputs = example.inputs if isinstance(example, Example) else example.text
+            yield from map(str, inputs if isinstance(inputs, tuple) else (inputs,))

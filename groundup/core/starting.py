@@ -135,7 +135,7 @@ def _new_head(base: Run, processor: Processor) -> bool:
 def _other_labels(run: Run, processor: Processor) -> bool:
     """Whether other classes, or numbers, are predicted than the pretrained weights predict."""
     targets = getattr(processor, "targets", None)
-    return targets is not None and targets.labels != pretrained_labels(run)
+    return targets is not None and targets.kind != "fixed" and targets.labels != pretrained_labels(run)
 
 
 def _load_pretrained(model: nn.Module, weights: dict[str, Tensor], run: Run, *, other: bool, say: bool) -> bool:

@@ -19,7 +19,7 @@ from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
 __all__ = ["open_indexed_stream"]
 
 _BLOCK = 4096  # places of the permutation that are computed at once: one by one they take longer than a small model
-_PADDED = ("tokens", "next_tokens", "inputs")  # (N, T, ...) where there are lengths
+_PADDED = ("tokens", "next_tokens", "token_types", "inputs")  # (N, T, ...) where there are lengths
 
 
 class _Rows(MicroBatches):

@@ -57,7 +57,7 @@ class LabelledText(DataSource):
 
     A folder that holds only .txt and .md files has a folder for each class; folders ``train`` and ``validation`` (or
     valid, val, dev, test) below it are the splits; of a data set those called validation and test are what they are
-    called. Texts that are the same are always on one side.
+    called. Texts that are the same are always on one side; with ``pair_column`` pairs whose first is.
     """
 
     path: str | list[str] | None = setting(None, "File or folder, or a list of them, relative to the current folder")
@@ -68,6 +68,9 @@ class LabelledText(DataSource):
     streaming: bool = setting(False, "Read the data set over the network without keeping it")
     text_column: str | int = setting(
         "text", "Column of the text; its number from 1 without a header; of a data set found where none is so called"
+    )
+    pair_column: str | int | None = setting(
+        None, "Column of a second text, where the label is of two; null: there is one"
     )
     label_column: str | int = setting(
         "label", "Column of the label; its number from 1 without a header; of a data set found where none is so called"
@@ -96,14 +99,16 @@ class LabelledText(DataSource):
             problem = problem_with_dataset(self, (), ())
         named = next((name for name in ("validation_path", "validation_split") if getattr(self, name)), None)
         problem = problem or problem_with_drawing(self._drawing(), self._drawn(), named)
-        for name in ("text_column", "label_column"):
+        for name in ("text_column", "pair_column", "label_column"):
             column = getattr(self, name)
-            if problem is None and isinstance(column, str) != self.header:
+            if problem is None and column is not None and isinstance(column, str) != self.header:
                 allowed = "a name" if self.header else "a number, from 1"
                 problem = f"{name} is {column!r}, and header is {str(self.header).lower()}; allowed: {allowed}. Correct"
                 problem += " one of them"
-        if problem is None and self.text_column == self.label_column:
-            problem = f"text_column and label_column are both {self.text_column!r}. Name two columns"
+        for one, other in (("text", "label"), ("text", "pair"), ("pair", "label")):
+            column = getattr(self, f"{one}_column")
+            if problem is None and column is not None and column == getattr(self, f"{other}_column"):
+                problem = f"{one}_column and {other}_column are both {column!r}. Name two columns"
         if problem:
             raise ValueError(problem)
         return self
@@ -168,7 +173,7 @@ class LabelledText(DataSource):
             card |= {"subset": self.subset or "none", "revision": self.revision or "newest", "splits": self._named()}
         for split in self.splits():
             found = {"train": placed.train, "validation": placed.validation, "test": placed.test}[split]
-            card[split] = label_counts(found) | lengths_of((len(e.inputs) for e in found), "characters")
+            card[split] = label_counts(found) | lengths_of(map(_characters, found), "characters")
         return card | {
             "same_text": len(every) - len(labels_of),
             "same_text_with_other_labels": sum(len(labels) > 1 for labels in labels_of.values()),
@@ -200,7 +205,7 @@ class LabelledText(DataSource):
         if placed.named:
             return placed
         every = placed.train
-        sides = draw([(_key(e),) for e in every], [e.target for e in every], self._drawing())
+        sides = draw([(_group(e),) for e in every], [e.target for e in every], self._drawing())
         placed.train, placed.validation = (
             [example for example, side in zip(every, sides, strict=True) if side == split]
             for split in ("train", "validation")
@@ -218,11 +223,14 @@ class LabelledText(DataSource):
         kinds = ROW_KINDS if self.separator is None else (*ROW_KINDS, *_TEXT_KINDS)
         cells = Cells(self.separator, self.header, self.quotes)
         side: Split = "train" if hub is not None else split
-        for record in origin.records(side, (text_name, label_name), kinds=kinds, cells=cells):
-            text = checked_text(record.fields[text_name], record.origin, f"column {text_name!r}")
+        texts = (text_name, *([] if self.pair_column is None else [str(self.pair_column)]))
+        for record in origin.records(side, (*texts, label_name), kinds=kinds, cells=cells):
+            found = [checked_text(record.fields[name], record.origin, f"column {name!r}") for name in texts]
             label = _checked_label(record.fields[label_name], record.origin, label_name)
-            if text.strip():
-                yield Example(f"{split}/{record.name}", text, label, record.origin)
+            if all(text.strip() for text in found):
+                yield Example(
+                    f"{split}/{record.name}", found[0] if len(found) == 1 else tuple(found), label, record.origin
+                )
             else:
                 placed.empty.append(record.origin)
 
@@ -235,7 +243,7 @@ class LabelledText(DataSource):
         return kinds <= set(_TEXT_KINDS)
 
     def _read_folders(self, placed: _Placed) -> None:
-        idle = next(iter(changed(self, "text_column", "label_column", "quotes")), None)
+        idle = next(iter(changed(self, "text_column", "pair_column", "label_column", "quotes")), None)
         if idle is not None:
             problem = f"has no effect: {self.path} has a folder of texts for each class"
             raise DataError(f"recipe.data.{idle}", problem, "Remove it, or name a file with columns")
@@ -273,8 +281,19 @@ class LabelledText(DataSource):
 
 
 def _key(example: Example) -> str:
-    """Return what stands for the text, white space at its ends apart."""
-    return text_digest(example.inputs.strip())
+    """Return what stands for the text, or the pair of texts, white space at its ends apart."""
+    texts = example.inputs if isinstance(example.inputs, tuple) else (example.inputs,)
+    return text_digest("\0".join(text.strip() for text in texts))
+
+
+def _group(example: Example) -> str:
+    """Return what must be on one side: a text, or all pairs with the same first text."""
+    first = example.inputs[0] if isinstance(example.inputs, tuple) else example.inputs
+    return text_digest(first.strip())
+
+
+def _characters(example: Example) -> int:
+    return sum(map(len, example.inputs)) if isinstance(example.inputs, tuple) else len(example.inputs)
 
 
 def _checked_label(value: Any, where: str, column: str) -> Any:

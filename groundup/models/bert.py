@@ -116,15 +116,27 @@ class BERTConfig(ModelConfig):
             problem = f"is {self.context_length}, and the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
+        padding = self.padding_id if self.padding_id is not None else getattr(reader, "padding_id", None)
+        sizes: dict[str, Any] = {"vocabulary_size": self.vocabulary_size or tokens, "padding_id": padding}
+        if head := getattr(processor, "head", None):
+            return self._headed(str(head), sizes, processor)
         if self.head == "masked" if labelled else self.chosen_head in ("labels", "tokens"):
             found = "targets" if labelled else "no targets"
             problem = f"is {self.head} with {self.outputs} outputs, and the task of this recipe has {found}"
             raise RecipeError("recipe.model.head", problem, "Remove head and outputs, or choose a task that fits")
-        padding = self.padding_id if self.padding_id is not None else getattr(reader, "padding_id", None)
-        sizes: dict[str, Any] = {"vocabulary_size": self.vocabulary_size or tokens, "padding_id": padding}
         if isinstance(processor, LabelProcessor) and self.head != "none":
             sizes["outputs"] = agreed("outputs", self.outputs, processor.outputs)
         return self.model_copy(update=sizes)
+
+    def _headed(self, head: str, sizes: dict[str, Any], processor: Any) -> BERTConfig:
+        """Return the config with the head that a task needs which reads no labels of whole texts."""
+        if self.head not in ("auto", head):
+            problem = f"is {self.head}, and the task of this recipe needs {head}"
+            raise RecipeError("recipe.model.head", problem, "Remove head, or choose a task that fits")
+        sizes["head"] = head
+        if head == "none":
+            return self.model_copy(update=sizes | {"pooler": "none"})
+        return self.model_copy(update=sizes | {"outputs": agreed("outputs", self.outputs, processor.outputs)})
 
     def build(self) -> BERT:
         """Return the model with freshly initialised weights.

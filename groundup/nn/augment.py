@@ -171,7 +171,7 @@ def _kind(shape: tuple[int, ...]) -> str:
 
 def _each(settings: Augment, batch: Batch, draws: Draws, processor: Any) -> Batch:
     if settings.token_dropout:
-        return batch | _fewer_tokens(batch["tokens"], batch["lengths"], settings.token_dropout, draws, processor)
+        return batch | _fewer_tokens(batch, settings.token_dropout, draws, processor)
     if "inputs" not in batch:
         return batch
     inputs = batch["inputs"]
@@ -381,8 +381,9 @@ def _frame_noise(inputs: Tensor, batch: Batch, draws: Draws) -> Tensor:
     return noise
 
 
-def _fewer_tokens(tokens: Tensor, lengths: Tensor, share: float, draws: Draws, processor: Any) -> Batch:
-    """Return tokens (B, T) and lengths (B,) after each token was removed with a chance; one at least stays."""
+def _fewer_tokens(batch: Batch, share: float, draws: Draws, processor: Any) -> Batch:
+    """Return tokens (B, T) with their kinds, and lengths (B,), after each was removed with a chance; one stays."""
+    tokens, lengths = batch["tokens"], batch["lengths"]
     places = torch.arange(tokens.shape[1])
     numbers = np.arange(tokens.shape[1])
     chance = draws("token dropout")
@@ -394,4 +395,5 @@ def _fewer_tokens(tokens: Tensor, lengths: Tensor, share: float, draws: Draws, p
     order = (~keep).to(torch.int8).argsort(dim=1, stable=True)
     left = keep.sum(1)
     moved = tokens.gather(1, order)
-    return {"tokens": moved.masked_fill(places >= left[:, None], processor.end_id), "lengths": left}
+    kinds = {name: batch[name].gather(1, order) for name in ("token_types",) if name in batch}
+    return {**kinds, "tokens": moved.masked_fill(places >= left[:, None], processor.end_id), "lengths": left}

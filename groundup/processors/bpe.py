@@ -31,6 +31,7 @@ from groundup.processors.files import (
 )
 from groundup.processors.foreign import (
     EncoderTokens,
+    between_texts,
     chat_template_of,
     continuations,
     encoder_tokens_of,
@@ -70,6 +71,7 @@ class TokenizerProcessor:
         frame: The tokens that an encoder expects before and after a text, or None.
         padding_id: The token that fills rows up, or None.
         mask_id: The token that stands for a hidden one, or None.
+        between: The tokens that an encoder expects between two texts, and the kind of the second one's; or None.
 
     Raises:
         DataError: If the tokenizer has no ``end_token``.
@@ -93,6 +95,7 @@ class TokenizerProcessor:
         self.frame: tuple[int, int] | None = None if numbers is None else (numbers[0], numbers[1])
         self.padding_id: int | None = None if numbers is None else numbers[2]
         self.mask_id: int | None = None if numbers is None else numbers[3]
+        self.between = None if self.frame is None else between_texts(tokenizer, self.frame[1])
         added = tokenizer.get_added_tokens_decoder()
         self.special_tokens: dict[str, int] = {token.content: i for i, token in added.items() if token.special}
         identity = tokenizer.token_to_id(end_token)
@@ -143,6 +146,12 @@ class TokenizerProcessor:
             refuse_surrogates(texts)
             raise
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+    def encode_spans(self, texts: Sequence[str]) -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        """Return of each text its tokens (T,), and where in it each begins and ends, in characters (T, 2)."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        spans = (np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in encodings)
+        return [(np.array(each.ids, dtype=np.int32), span) for each, span in zip(encodings, spans, strict=True)]
 
     def encode_parts(self, texts: Sequence[str], continues: Sequence[bool]) -> list[NDArray[np.int32]]:
         """Return ``encode_batch`` of texts of which some go on where another ended, without a space put before these.

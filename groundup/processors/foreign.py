@@ -16,6 +16,7 @@ from groundup.processors.files import read_json, read_template
 
 __all__ = [
     "EncoderTokens",
+    "between_texts",
     "chat_template_of",
     "continuations",
     "encoder_tokens_of",
@@ -64,6 +65,20 @@ def encoder_tokens_of(folder: Path, tokenizer: Tokenizer) -> EncoderTokens | Non
         named = [_text_of(config.get(f"{name}_token")) for name in EncoderTokens._fields]
         found = (EncoderTokens(*(token or "" for token in named)),)
     return next((each for each in found if all(tokenizer.token_to_id(t) is not None for t in each)), None)
+
+
+def between_texts(tokenizer: Tokenizer, last: int) -> tuple[tuple[int, ...], int]:
+    """Return what a tokenizer puts between two texts, and the kind of the second one's tokens; by default as BERT.
+
+    Args:
+        tokenizer: Of an encoder.
+        last: The token at the end of a text.
+    """
+    pair = tokenizer.encode("", "", add_special_tokens=True)
+    special = [n for n, is_special in enumerate(pair.special_tokens_mask) if is_special]
+    if len(special) < 3:
+        return (last,), 1
+    return tuple(pair.ids[n] for n in special[1:-1]), int(pair.type_ids[special[-1]])
 
 
 def end_token_of(folder: Path, tokenizer: Tokenizer) -> str | None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+from torch import nn
 
 from groundup.core import registry
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.interfaces import Batch, Processor, ProcessorConfig, Targets, TextProcessor
 from groundup.processors.files import read_json, saved_settings, write_json
+from groundup.processors.framing import framed, padded, pairs_framed, two_texts
 from groundup.processors.targets import Classes, targets_from_json
 
-__all__ = ["Labelled", "LabelledConfig", "with_targets"]
+__all__ = ["Labelled", "LabelledConfig", "check_pairs", "require_head", "with_targets"]
 
 
 class Labelled:
@@ -25,10 +26,15 @@ class Labelled:
         inputs: The processor of the inputs: an ``InputProcessor``, or a tokenizer.
         targets: What is predicted.
         max_length: Texts are cut to so many tokens.
+        pairs: An input is two texts.
+        head: What the model is to give where that is not labels of a text: ``tokens``, outputs for each; ``none``, the
+            states.
     """
 
-    def __init__(self, inputs: Any, targets: Targets, max_length: int) -> None:
-        self.inputs, self.targets, self.max_length = inputs, targets, max_length
+    def __init__(
+        self, inputs: Any, targets: Targets, max_length: int, *, pairs: bool = False, head: str | None = None
+    ) -> None:
+        self.inputs, self.targets, self.max_length, self.pairs, self.head = inputs, targets, max_length, pairs, head
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -59,32 +65,28 @@ class Labelled:
         """Return tensors by the names that models read them by, one row an input.
 
         Texts give ``tokens`` (N, T) int64 and ``lengths`` (N,). An encoder's tokenizer puts its first and last token
-        around each, within ``max_length``, and pads with its own token; others pad with the end token.
+        around each, within ``max_length``, and pads with its own token; others pad with the end token. Pairs give
+        ``token_types`` (N, T) too, where the tokenizer tells the two texts apart; see ``processors.framing``.
         """
         if not isinstance(self.inputs, TextProcessor):
             encoded: Batch = self.inputs.encode_inputs(inputs)
             return encoded
-        frame = getattr(self.inputs, "frame", None)
-        before, after = ([], []) if frame is None else ([frame[0]], [frame[1]])
-        room = max(0, self.max_length - len(before) - len(after))
-        found = [
-            np.concatenate((before, tokens[:room], after)).astype(np.int64)
-            for tokens in self.inputs.encode_batch([str(text) for text in inputs])
-        ]
-        padding = getattr(self.inputs, "padding_id", None)
-        padding = self.inputs.end_id if padding is None else padding
-        rows = np.full((len(found), max([1, *map(len, found)])), padding, dtype=np.int64)
-        for row, tokens in zip(rows, found, strict=True):
-            row[: len(tokens)] = tokens
-        lengths = torch.tensor([max(1, len(tokens)) for tokens in found])
-        return {"tokens": torch.from_numpy(rows), "lengths": lengths}
+        if self.pairs or any(isinstance(each, tuple) for each in inputs):
+            return padded(pairs_framed([two_texts(each) for each in inputs], self.inputs, self.max_length), self.inputs)
+        return padded(framed([str(text) for text in inputs], self.inputs, self.max_length), self.inputs)
+
+    def listed(self, inputs: Any) -> tuple[list[Any], bool]:
+        """Return inputs as a list, and whether they were several; a tuple of two texts is one pair."""
+        each = isinstance(inputs, list) or (isinstance(inputs, tuple) and not self.pairs)
+        return (list(inputs) if each else [inputs]), each
 
     def save(self, folder: Path) -> None:
         """Write processor.json, and the inputs' processor below ``inputs/``."""
         (folder / "inputs").mkdir(parents=True, exist_ok=True)
         self.inputs.save(folder / "inputs")
         saved = {"name": "labelled", "max_length": self.max_length, "targets": self.targets.to_json()}
-        write_json(folder / "processor.json", saved)
+        extra = {name: getattr(self, name) for name in ("pairs", "head") if getattr(self, name)}
+        write_json(folder / "processor.json", saved | extra)
 
 
 def with_targets(
@@ -94,6 +96,7 @@ def with_targets(
     max_length: int,
     *,
     in_order: bool = False,
+    head: str | None = None,
 ) -> Labelled:
     """Return a processor with the targets of the training split.
 
@@ -103,12 +106,16 @@ def with_targets(
         fit: Makes targets from those of all examples.
         max_length: Texts are cut to so many tokens.
         in_order: The order of classes means something: a base run's serve only if theirs is the same.
+        head: As of ``Labelled``.
     """
     last: list[Any] = []
+    pairs = False
 
     def read() -> Iterator[Any]:
+        nonlocal pairs
         for example in examples():
             last[:] = [example]
+            pairs = isinstance(getattr(example, "inputs", None), tuple)
             yield example.target
         last.clear()
 
@@ -118,19 +125,46 @@ def with_targets(
         origin = getattr(last[0], "origin", "") if last else ""
         raise DataError(origin or error.where, error.problem, error.remedy) from None
     if not isinstance(processor, Labelled):
-        return Labelled(processor, targets, max_length)
+        return Labelled(processor, targets, max_length, pairs=pairs, head=head)
     before = processor.targets
     if isinstance(before, Classes) and before.kind == targets.kind and _contains(before, targets, in_order=in_order):
         targets = before.counted_as(targets)
     elif before.kind == targets.kind == "numbers" and before.labels == targets.labels:
         targets = before
-    return Labelled(processor.inputs, targets, max_length)
+    return Labelled(processor.inputs, targets, max_length, pairs=pairs, head=head)
 
 
 def _contains(before: Targets, targets: Targets, *, in_order: bool) -> bool:
     """Return whether all classes of ``targets`` are among those of ``before``, and in the same order if that counts."""
     known = tuple(label for label in before.labels if label in targets.labels)
     return known == targets.labels if in_order else len(known) == len(targets.labels)
+
+
+def check_pairs(model: nn.Module, processor: Any) -> nn.Module:
+    """Return the model.
+
+    Raises:
+        RecipeError: If inputs are pairs whose texts are told apart by kinds of tokens, which the model does not read.
+    """
+    between = getattr(processor.inputs, "between", None) if getattr(processor, "pairs", False) else None
+    if between is not None and between[1] and "token_types" not in inspect.signature(model.forward).parameters:
+        problem = "an encoder's tokenizer marks the tokens of the second text, and this model reads no such marks"
+        raise RecipeError("recipe.model.name", problem, "Use model bert, or processor.encoder: false")
+    return model
+
+
+def require_head(model: nn.Module, processor: Labelled) -> nn.Module:
+    """Return the model.
+
+    Raises:
+        RecipeError: If it does not give what the processor's ``head`` says.
+    """
+    given = getattr(getattr(model, "config", None), "chosen_head", None)
+    if given != processor.head:
+        needed = "outputs for every token" if processor.head == "tokens" else "the states of all tokens"
+        problem = f"the task needs {needed}, and this model gives {given or 'labels of a text'}"
+        raise RecipeError("recipe.model", problem, "Use model bert, and leave out its head")
+    return model
 
 
 @registry.processor("labelled")
@@ -153,4 +187,6 @@ class LabelledConfig(ProcessorConfig):
         inner = read_json(folder / "inputs" / "processor.json")
         with saved_settings(folder) as saved:
             targets, max_length, name = targets_from_json(saved["targets"]), int(saved["max_length"]), inner["name"]
-        return Labelled(registry.lookup("processor", name).load(folder / "inputs"), targets, max_length)
+            pairs, head = bool(saved.get("pairs")), saved.get("head")
+        reader = registry.lookup("processor", name).load(folder / "inputs")
+        return Labelled(reader, targets, max_length, pairs=pairs, head=head)

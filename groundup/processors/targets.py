@@ -16,7 +16,7 @@ from torch import Tensor
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.interfaces import Targets
 
-__all__ = ["Classes", "Numbers", "Several", "is_missing", "target_of", "targets_from_json"]
+__all__ = ["Classes", "Fixed", "Numbers", "Several", "is_missing", "target_of", "targets_from_json"]
 
 
 _OTHERS = "Add examples of another class, or check which column, array or folder the labels are read from"
@@ -218,6 +218,27 @@ class Several:
         return {"kind": self.kind, "parts": {name: part.to_json() for name, part in self.parts.items()}}
 
 
+class Fixed:
+    """What is predicted is the same whatever the data: a vector (no labels), or an answer's first and last token.
+
+    Args:
+        labels: The outputs' names.
+    """
+
+    kind = "fixed"
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels, self.outputs = tuple(labels), len(labels)
+
+    def encode(self, targets: Sequence[Any]) -> Tensor:
+        """Return (N, 0): the task reads targets beside the texts."""
+        return torch.zeros(len(targets), 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``targets_from_json`` reads."""
+        return {"kind": self.kind, "labels": self.labels}
+
+
 def target_of(target: Any, name: str) -> Any:
     """Return the target called ``name`` of an example with several; None where it has none.
 
@@ -239,6 +260,8 @@ def targets_from_json(saved: dict[str, Any]) -> Targets:
     """Return what ``to_json`` described."""
     if saved["kind"] == Several.kind:
         return Several({name: targets_from_json(part) for name, part in saved["parts"].items()})
+    if saved["kind"] == Fixed.kind:
+        return Fixed(saved["labels"])
     if saved["kind"] == Numbers.kind:
         return Numbers(saved["mean"], saved["scale"], saved["labels"])
     return Classes(saved["labels"], several=saved["kind"] == "classes", counts=saved.get("counts", ()))

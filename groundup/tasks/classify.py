@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.metrics.calibration import probabilities_of
 from groundup.nn.augment import Augment, Draws, augmented
-from groundup.processors.labelled import with_targets
+from groundup.processors.labelled import Labelled, check_pairs, with_targets
 from groundup.processors.targets import Classes
 from groundup.tasks.forgetting import before_and_after
 from groundup.tasks.imbalance import ClassWeights, class_weights
@@ -120,6 +120,10 @@ class Classify(Task):
             encoded["weights"] = class_weights(counts, self.class_weights, self.effective_beta)[encoded["labels"]]
         return encoded
 
+    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
+        """Return the model as it is, having checked that it can tell apart what the processor gives it."""
+        return check_pairs(model, processor)
+
     @property
     def augments(self) -> bool:
         """Whether any augmentation is set."""
@@ -203,13 +207,13 @@ class Classify(Task):
 
         Args:
             model: The trained model.
-            inputs: One raw input, or a list of them.
+            inputs: One raw input, or a list of them; of pairs of texts a tuple of two, or a text with a tab between.
             processor: The run's processor.
             **options: ``top=3`` gives the three likeliest as (label, probability) instead; ``temperature`` divides the
                 outputs first, so that probabilities are as sure as they may be: the run's evaluation says which one.
         """
-        each = isinstance(inputs, list | tuple)
-        outputs = outputs_of(model, inputs if each else [inputs], processor)
+        rows, each = cast(Labelled, processor).listed(inputs)
+        outputs = outputs_of(model, rows, processor)
         temperature = float(options.get("temperature") or 1.0)  # 0 is greedy where texts are generated
         several = self.labels == "several"
         top, found = int(options.get("top", 0)), []

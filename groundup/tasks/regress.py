@@ -22,7 +22,7 @@ from groundup.core.records import Evaluation, Example, Loss, Table, Term
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.metrics.regression import deciles, judge_numbers
-from groundup.processors.labelled import with_targets
+from groundup.processors.labelled import Labelled, check_pairs, with_targets
 from groundup.processors.targets import Numbers
 from groundup.tasks.forgetting import before_and_after
 
@@ -85,6 +85,10 @@ class Regress(Task):
         encoded = processor.encode_inputs([example.inputs for example in examples])
         return encoded | {"targets": wanted, "scale": scale}
 
+    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
+        """Return the model as it is, having checked that it can tell apart what the processor gives it."""
+        return check_pairs(model, processor)
+
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the model reads: all but the targets."""
         return {name: values for name, values in batch.items() if name not in ("targets", "scale")}
@@ -118,8 +122,8 @@ class Regress(Task):
 
         Several numbers are a dictionary by name where they have names, a list elsewhere.
         """
-        several = isinstance(inputs, list | tuple)
-        found = [_named(row, processor.labels) for row in _predicted(model, inputs if several else [inputs], processor)]
+        rows, several = cast(Labelled, processor).listed(inputs)
+        found = [_named(row, processor.labels) for row in _predicted(model, rows, processor)]
         return found if several else found[0]
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:

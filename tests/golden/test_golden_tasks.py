@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import AUGMENTATION, MODELS, preference_run, tiny_run, without_chance, write_several_targets
+from tiny_runs import (
+    AUGMENTATION,
+    MODELS,
+    encoder_run,
+    preference_run,
+    tiny_run,
+    without_chance,
+    write_several_targets,
+)
 
 from groundup import api
 from groundup.core.registry import names
@@ -31,6 +39,10 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "classify augmented": ("pictures", {"augmentation": AUGMENTATION["pictures"]}),
     "masked_language_modeling": ("documents", {}),
     "masked_language_modeling words": ("documents", {"whole_words": True}),
+    "embed": ("encoder", {}),
+    "embed symmetric": ("encoder", {"symmetric": True, "pooling": "first"}),
+    "label_tokens": ("encoder", {}),
+    "extractive_qa": ("encoder", {}),
     "regress": ("numbers", {}),
     "regress mae": ("numbers", {"objective": "mae"}),
     "regress huber": ("numbers", {"objective": "huber"}),
@@ -62,6 +74,8 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     reads, settings = TASKS[task]
     if reads == "preferences":
         return preference_run(folder, **settings)
+    if reads == "encoder":
+        return encoder_run(task.split()[0], folder, **settings)
     if reads == "documents":
         recipe = tiny_run("bert", folder, {"context_length": 24}, reads=reads)
         processor = {"name": "bpe", "vocab_size": 300, "encoder": True}

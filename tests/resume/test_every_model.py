@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from resuming import assert_equal, stopped_and_resumed
-from tiny_runs import MODELS, RANDOM, augmented, tiny_run
+from tiny_runs import ENCODER_TASKS, MODELS, RANDOM, augmented, encoder_run, tiny_run
 
 from groundup import api
 from groundup.core.registry import names
@@ -34,6 +34,11 @@ def test_every_model_resumes_exactly(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "reads"), [("rnn", "texts"), ("transformer_classifier", "frames")])
 def test_models_of_both_tokens_and_frames(name: str, reads: str, tmp_path: Path) -> None:
     compare(augmented(tiny_run(name, tmp_path, reads=reads), name, reads), tmp_path / "runs")
+
+
+@pytest.mark.parametrize("task", ENCODER_TASKS)
+def test_tasks_of_encoders_resume_exactly(task: str, tmp_path: Path) -> None:
+    compare(encoder_run(task, tmp_path), tmp_path / "runs")
 
 
 def test_a_table_resumes_exactly(tmp_path: Path) -> None:

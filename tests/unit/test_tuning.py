@@ -148,19 +148,25 @@ def test_two_trials_at_once_never_share_a_folder(digits: dict[str, Any], tmp_pat
     assert len(tuning._begun(study)) == 1
 
 
+REWARDS = ("chosen_reward", "rejected_reward", "chosen_log_prob", "rejected_log_prob")  # neither way is better
+
+
 def test_every_metric_of_every_task_has_a_direction() -> None:
     """What trials, checkpoints and comparisons are judged by; a metric with a new name belongs into the list."""
     sums = dict.fromkeys(("next_token", "answer", "label", "target"), (1.0, 2.0))
     sums |= dict.fromkeys(("right", "off", "examples", "squared", "absolute", "bytes"), (1.0, 1.0))
+    sums |= dict.fromkeys(("hidden_token", "word", "pair", "found", "window", "preference"), (1.0, 2.0))
+    sums |= dict.fromkeys(("accuracy", "ranking", "good", "divergence", *REWARDS), (1.0, 1.0))
     made = {name: [lookup("task", name)()] for name in names("task") if name != "multitask"}
     made["classify"] += [Classify(labels="ordered"), Classify(labels="several")]
     several = Multitask(tasks={"loss_of_life": {"name": "classify"}, "b": {"name": "regress"}})
     parts = {f"{task}/{key}": value for task in several.tasks for key, value in sums.items()}
     found = {metric for tasks in made.values() for task in tasks for metric in task.summarise(sums)}
     found |= set(several.summarise(parts | {"loss_of_life": (1.0, 1.0), "b": (1.0, 1.0)}))
-    higher = {"accuracy", "subset_accuracy", "loss_of_life/accuracy"}
+    higher = {"accuracy", "subset_accuracy", "loss_of_life/accuracy", "masked_accuracy", "batch_accuracy"}
+    higher |= {"exact_windows", "reward_accuracy", "ranking_accuracy", "reward_margin"}
     assert {name for name in found if direction(name) == "higher"} == higher
-    assert {name for name in found if direction(name) == "lower"} == found - higher
+    assert {name for name in found if direction(name) == "lower"} == found - higher - set(REWARDS)
     assert {"rmse", "mae", "perplexity", "bits_per_byte", "mean_absolute_error", "b/rmse"} < found
     judged = {"quadratic_weighted_kappa", "r2", "price_r2", "error_code_r2", "macro_f1_low_95", "rouge_l", "auroc"}
     assert {direction(name) for name in judged} == {"higher"}

@@ -98,7 +98,7 @@ _HEADS: dict[tuple[str, str], tuple[tuple[Row, ...], tuple[Row, ...]]] = {
     **{(family, "tokens"): (_NO_ROWS, _LABELS) for family in _CLASSES},
 }
 _TIED = ("cls.predictions.decoder.", "lm_head.decoder.", "vocab_projector.weight")
-_NEVER_BUILT = ("cls.seq_relationship.", "qa_outputs.")  # heads that no setting of ours asks for
+_NEVER_BUILT = ("cls.seq_relationship.", "qa_outputs.")  # heads that no setting of ours asks for by these names
 _POSITIONS = "embeddings.position_embeddings.weight"
 
 
@@ -123,6 +123,8 @@ def to_groundup(
     """
     family, head = family_of(config), str(config["head"])
     kept = _canonical(tensors, family)
+    if head == "tokens" and "classifier.weight" not in kept:  # answers begin and end at tokens, with a label each
+        kept = {name.replace("qa_outputs.", "classifier."): tensor for name, tensor in kept.items()}
     position = f"{family}.{_POSITIONS}"
     if position in kept:
         kept[position] = kept[position][: config["context_length"] + config["position_offset"]]

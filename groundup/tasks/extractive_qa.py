@@ -1,0 +1,269 @@
+"""Answers that are pieces of a text: an encoder reads question and text, and marks where the answer begins and ends.
+
+Legend: B questions, W windows of a text, T positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from groundup.core.errors import DataError, RecipeError
+from groundup.core.interfaces import Batch, EvaluationContext, Task
+from groundup.core.records import Evaluation, Example, Loss, Table, Term
+from groundup.core.registry import task
+from groundup.core.settings import setting
+from groundup.metrics.answers import answer_scores
+from groundup.processors.framing import Row, padded
+from groundup.processors.labelled import Labelled, require_head
+from groundup.processors.targets import Fixed
+
+__all__ = ["ExtractiveQA", "Window"]
+
+_AT_ONCE = 16
+_BEST = 20
+_SHOWN = 10
+
+
+class Window(NamedTuple):
+    """A question with a part of the text.
+
+    Attributes:
+        row: Its tokens and their kinds.
+        first: Where the first token of the text stands in the row.
+        spans: (n, 2) where the text's tokens of the window begin and end in the text, in characters.
+    """
+
+    row: Row
+    first: int
+    spans: NDArray[np.int64]
+
+
+@task("extractive_qa")
+class ExtractiveQA(Task):
+    """Minimise the cross-entropy of the answer's first and last token, among all tokens of question and text.
+
+    A text that is too long is read in windows that overlap. Where a window does not hold the whole answer, or there is
+    none, the first token ([CLS]) is the right one.
+
+    Source:
+        Devlin et al., BERT, 2018 (arXiv:1810.04805), sections 4.2 and 4.3; questions without an answer: Rajpurkar et
+        al., 2018 (arXiv:1806.03822).
+    """
+
+    unit: ClassVar[str] = "windows"
+    max_tokens: int = setting(384, "Question and text together; a longer text is read in windows of so many", ge=8)
+    stride: int = setting(128, "Tokens of the text that a window shares with the next", ge=0)
+    max_question_tokens: int = setting(64, "Longer questions are cut", ge=1)
+    max_answer_tokens: int = setting(30, "No longer answer is given in predicting", ge=1)
+    no_answer_above: float = setting(
+        0.0, "In predicting there is no answer if that scores higher than the best answer by more than this, in nats"
+    )
+
+    @model_validator(mode="after")
+    def _room_for_text(self) -> ExtractiveQA:
+        room = self.max_tokens - self.max_question_tokens - 4
+        if self.stride >= room:
+            raise ValueError(
+                f"stride {self.stride} leaves nothing new in a window: beside a question of {self.max_question_tokens}"
+                f" tokens there is room for {room} of max_tokens {self.max_tokens}. Use a smaller stride or question,"
+                " or more tokens"
+            )
+        return self
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read; an empty window has the answer -1."""
+        shape = "int64 (B, W, T)"
+        return {"windows": shape, "window_types": shape, "window_lengths": "int64 (B, W)", "answers": "int64 (B, W, 2)"}
+
+    def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Labelled:
+        """Return the processor with the two outputs.
+
+        Raises:
+            RecipeError: If the tokenizer is none of an encoder, or does not say where tokens stand in a text.
+        """
+        inputs = processor.inputs if isinstance(processor, Labelled) else processor
+        if getattr(inputs, "frame", None) is None or not hasattr(inputs, "encode_spans"):
+            problem = "has no tokens that an encoder expects around a question and a text"
+            raise RecipeError("recipe.processor", problem, "Use an encoder's tokenizer.json, or bpe with encoder: true")
+        return Labelled(inputs, Fixed(("start", "end")), self.max_tokens, head="tokens")
+
+    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
+        """Return the model as it is.
+
+        Raises:
+            RecipeError: If it does not give outputs for every token.
+        """
+        return require_head(model, processor)
+
+    def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
+        """Return the windows of each question, padded to as many and as long ones, and where the answers are."""
+        found = [self.windows(example.inputs[0], example.inputs[1], processor.inputs) for example in examples]
+        most = max(map(len, found))
+        batch = padded([window.row for windows in found for window in windows], processor.inputs)
+        shape = len(examples), most, batch["tokens"].shape[1]
+        windows, types = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+        lengths, answers = torch.zeros(shape[:2], dtype=torch.int64), torch.full((*shape[:2], 2), -1)
+        rows = iter(range(len(batch["tokens"])))
+        for n, (example, own) in enumerate(zip(examples, found, strict=True)):
+            for w, window in enumerate(own):
+                row = next(rows)
+                windows[n, w], lengths[n, w] = batch["tokens"][row], batch["lengths"][row]
+                if "token_types" in batch:
+                    types[n, w] = batch["token_types"][row]
+                answers[n, w] = torch.tensor(_places(window, example.target))
+        return {"windows": windows, "window_types": types, "window_lengths": lengths, "answers": answers}
+
+    def windows(self, question: str, context: str, tokenizer: Any) -> list[Window]:
+        """Return a question with each part of the text: ``[CLS] question [SEP] part [SEP]``."""
+        (asked, _), (tokens, spans) = tokenizer.encode_spans([question, context])
+        middle, kind = tokenizer.between
+        head = np.concatenate(([tokenizer.frame[0]], asked[: self.max_question_tokens], middle))
+        room = self.max_tokens - len(head) - 1
+        found = []
+        for start in range(0, max(1, len(tokens) - self.stride), room - self.stride):
+            part = tokens[start : start + room]
+            row = np.concatenate((head, part, [tokenizer.frame[1]])).astype(np.int64)
+            types = np.where(np.arange(len(row)) < len(head), 0, kind).astype(np.int64) if kind else None
+            found.append(Window((row, types), len(head), spans[start : start + room]))
+        return found
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the windows that are there as rows, cut to the longest."""
+        there = batch["window_lengths"] > 0
+        lengths = batch["window_lengths"][there]
+        longest = int(lengths.max())
+        found = {"tokens": batch["windows"][there][:, :longest], "lengths": lengths}
+        return found | {"token_types": batch["window_types"][there][:, :longest]}
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """Return the sum over windows of the mean cross-entropy of first and last token, in nats.
+
+        Args:
+            outputs: (windows, T, 2) of the windows that are there.
+            batch: What ``encode`` gave.
+        """
+        there = batch["window_lengths"] > 0
+        scores, answers = _inside(outputs, batch["window_lengths"][there]), batch["answers"][there]
+        each = [F.cross_entropy(scores[..., n], answers[:, n], reduction="sum") for n in (0, 1)]
+        right = (scores.argmax(1) == answers).all(1).sum()
+        return Loss({"window": Term(sum(each) / 2, torch.tensor(float(len(answers))))}, {"right": right})  # type: ignore[arg-type]
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """Return how many windows there are."""
+        return {"window": float((batch["window_lengths"] > 0).sum())}
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return loss in nats a window, and the share of windows whose first and last token are both right."""
+        total, count = sums["window"]
+        return {"loss": total / max(count, 1.0), "exact_windows": sums["right"][0] / max(count, 1.0)}
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, inputs: Any, processor: Labelled, **options: Any) -> Any:
+        """Return the answer to a question about a text, as a piece of the text, and its score; or several.
+
+        The score is how much higher the answer stands than no answer, in nats; the answer is "" where there is none.
+
+        Args:
+            model: The trained model.
+            inputs: (question, text), or one text with a tab between; or a list of these.
+            processor: The run's processor.
+            **options: None matters here.
+
+        Raises:
+            DataError: If an input is not two texts.
+        """
+        each = isinstance(inputs, list)
+        found = [self._answered(model, *_asked(one), processor) for one in (inputs if each else [inputs])]
+        return found if each else found[0]
+
+    def _answered(self, model: nn.Module, question: str, context: str, processor: Labelled) -> tuple[str, float]:
+        training, device = model.training, next(model.parameters()).device
+        model.eval()
+        windows = self.windows(question, context, processor.inputs)
+        best, nothing = ("", -np.inf), np.inf
+        for start in range(0, len(windows), _AT_ONCE):
+            chosen = windows[start : start + _AT_ONCE]
+            batch = {k: v.to(device) for k, v in padded([w.row for w in chosen], processor.inputs).items()}
+            scores = _inside(model(**batch), batch["lengths"]).double().cpu().numpy()
+            for window, own in zip(chosen, scores, strict=True):
+                nothing = min(nothing, float(own[0].sum()))
+                if (found := self._best(window, own))[1] > best[1]:
+                    best = (context[slice(*found[0])], found[1])
+        model.train(training)
+        score = best[1] - nothing
+        return ("" if -score > self.no_answer_above else best[0]), score
+
+    def _best(self, window: Window, scores: NDArray[np.float64]) -> tuple[tuple[int, int], float]:
+        """Return the best answer of a window, as its place in the text, with its score."""
+        place = slice(window.first, window.first + len(window.spans))
+        starts, ends = scores[place, 0], scores[place, 1]
+        best: tuple[tuple[int, int], float] = ((0, 0), -np.inf)
+        for first in np.argsort(-starts, kind="stable")[:_BEST]:
+            reach = ends[first : first + self.max_answer_tokens]
+            last = int(first + reach.argmax())
+            if starts[first] + ends[last] > best[1]:
+                span = (int(window.spans[first, 0]), int(window.spans[last, 1]))
+                best = (span, float(starts[first] + ends[last]))
+        return best
+
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Answer the held-out questions: exact match and F1 of words, of those with and without an answer apart."""
+        examples = list(context.examples(context.held_out))
+        context.progress(f"answering {len(examples)} held-out questions")
+        given = [self._predicted(context, example) for example in examples]
+        right = [[text for text, _ in example.target] for example in examples]
+        scores = np.array([answer_scores(answer, own) for answer, own in zip(given, right, strict=True)])
+        answered = np.array([bool(own) for own in right])
+        metrics = {"held_out_questions": float(len(examples)), **_means(scores, "")}
+        if answered.any() and not answered.all():
+            metrics |= _means(scores[answered], "_with_answer") | _means(scores[~answered], "_without_answer")
+        wrong = np.argsort(scores[:, 1], kind="stable")[:_SHOWN].tolist()
+        rows = [(examples[n].inputs[0], (right[n] or [""])[0], given[n]) for n in wrong if scores[n, 1] < 1]
+        return Evaluation(
+            metrics, [Table("Answered wrong", ("question", "answer", "given"), list(rows), "", False)], []
+        )
+
+    @torch.no_grad()
+    def _predicted(self, context: EvaluationContext, example: Example) -> str:
+        question, text = example.inputs
+        return self._answered(context.model, question, text, context.processor)[0]
+
+
+def _asked(inputs: Any) -> tuple[str, str]:
+    parts = inputs.split("\t", 1) if isinstance(inputs, str) else inputs
+    fits = isinstance(parts, list | tuple) and len(parts) == 2
+    if not fits or not all(isinstance(part, str) and part.strip() for part in parts):
+        problem = f"{inputs!r:.60} is not a question and a text"
+        raise DataError("inputs", problem, "Give (question, text), or one text with a tab between the two")
+    return parts[0], parts[1]
+
+
+def _inside(outputs: Tensor, lengths: Tensor) -> Tensor:
+    """Return outputs (windows, T, 2) with the padding ruled out."""
+    outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
+    beyond = torch.arange(outputs.shape[1], device=outputs.device) >= lengths[:, None]
+    return outputs.masked_fill(beyond[..., None], -torch.inf)
+
+
+def _places(window: Window, answers: Sequence[tuple[str, int]]) -> tuple[int, int]:
+    """Return the first and the last token of the first answer, or the row's first token where it is not whole there."""
+    if not answers:
+        return 0, 0
+    text, start = answers[0]
+    begins, ends = window.spans[:, 0], window.spans[:, 1]
+    inside = np.flatnonzero((ends > start) & (begins < start + len(text)))
+    whole = len(inside) and begins[inside[0]] <= start and ends[inside[-1]] >= start + len(text.rstrip())
+    return (window.first + int(inside[0]), window.first + int(inside[-1])) if whole else (0, 0)
+
+
+def _means(scores: NDArray[np.float64], suffix: str) -> dict[str, float]:
+    return {f"exact_match{suffix}": float(scores[:, 0].mean()), f"f1{suffix}": float(scores[:, 1].mean())}
