@@ -62,6 +62,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my_model.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     (folder / "all-MiniLM-L6-v2").mkdir()
     (folder / "all-MiniLM-L6-v2" / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    (folder / "SmolLM2-135M-Instruct").mkdir()
+    (folder / "SmolLM2-135M-Instruct" / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_CACHE", str(folder / "cache"))
         patch.chdir(folder)

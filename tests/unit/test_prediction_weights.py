@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_runs import tiny_run
 
 import groundup
 from groundup.nn.fast_decoding import FastDecoder
 from groundup.nn.int8 import Int8Linear
-from tests.tiny_runs import tiny_run
 
 
 @pytest.mark.slow
