@@ -204,9 +204,9 @@ def _gguf(job: _Job) -> None:
     _hold_reload(job, ours, rounded(job.config, job.weights, gguf.KINDS[job.dtype]))
     size = int(cast(Any, ours.module).config.vocabulary_size)
     letter = int(job.processor.encode_batch(["a"])[0][0])
-    theirs = gguf.LlamaCpp(path, size, min(int(cast(Any, job.config).context_length), 1024), letter)
+    context, exact = min(int(cast(Any, job.config).context_length), 1024), job.dtype == "fp32"
+    theirs = gguf.LlamaCpp(path, size, context, letter, exact=exact)
     quantised = job.dtype.startswith("q")
-    exact = job.dtype == "fp32"
     limit = Limit(nats=job.tolerance or NATS, choices=False) if quantised else None
     job.hold(ours, theirs, limit or job.limit(ROUNDING[job.dtype], choices=exact))
     _check_tokens(job, "our reload of the file", _other_tokens(job, read_gguf_processor(path)))
