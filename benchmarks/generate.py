@@ -30,12 +30,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core.assembly import load_processor
 from groundup.core.base_weights import read_pretrained
 from groundup.core.devices import describe_machine
 from groundup.core.gguf import save_gguf
 from groundup.core.prediction import quick, set_weights
 from groundup.core.pretrained import Pretrained, read_config
+from groundup.core.run_processor import load_processor
 from groundup.models.gpt import GPTConfig
 from groundup.nn.decoding import DecodingOptions, generate_batch
 

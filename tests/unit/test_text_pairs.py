@@ -13,8 +13,8 @@ from pretrained_folders import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import groundup
-from groundup.core.assembly import load_processor
 from groundup.core.errors import DataError, RecipeError
+from groundup.core.run_processor import load_processor
 from groundup.core.settings import validate
 from groundup.data.labelled_text import LabelledText
 from groundup.models.bert import BERTConfig
