@@ -133,8 +133,8 @@ def _padding(batch: Any) -> int:
 
 def tokenized(model: str, data: str, length: int) -> Iterator[tuple[dict[str, Any], list[int], list[int]]]:
     """Yield each row of the file whose conversation fits, with its tokens and which of them are trained on."""
-    from groundup.core.run_processor import load_processor
     from groundup.core.records import Message
+    from groundup.core.run_processor import load_processor
     from groundup.data.chat_formats import recognise, to_messages
     from groundup.processors.chat_template import ChatTemplate, find_template
 
