@@ -11,8 +11,9 @@ from test_models_contract import without_gradient
 from tiny_runs import ENCODER_TASKS, encoder_run, without_chance
 
 from groundup import api
+from groundup.core.assembly import open_stream
 from groundup.core.interfaces import Batch
-from groundup.core.run_processor import load_processor, open_stream
+from groundup.core.run_processor import load_processor
 from groundup.core.settings import validate
 
 
