@@ -150,13 +150,13 @@ class Start:
 
     Attributes:
         model: Builds the model with these weights, before any adapter, in evaluation mode on the run's device.
-        key: Changes whenever the weights, the model or the processor do.
+        key: Makes what changes whenever the weights, the model or the processor do.
         cache: A folder for what is computed, shared by runs.
         splits: The parts of the data that they are asked about.
     """
 
     model: Callable[[], nn.Module]
-    key: str
+    key: Callable[[], str]
     processor: Any
     sequence_length: int
     cache: Path

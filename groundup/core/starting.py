@@ -23,8 +23,6 @@ from groundup.core.seeding import reseed
 
 __all__ = ["load_weights", "placed", "prepared_source", "starting_model", "trained_model"]
 
-_WHOLE = ("gpt", "gemma3", "phi3")  # their pretrained weights always bring every tensor, and no head is ever new
-
 
 def starting_model(run: Run, processor: Processor) -> tuple[nn.Module, bool]:
     """Return the model with the weights that a run starts from, before any adapter, and whether a head is new.
@@ -42,7 +40,7 @@ def starting_model(run: Run, processor: Processor) -> tuple[nn.Module, bool]:
 def _built(run: Run, processor: Processor, *, pretrained: bool, begins: bool) -> tuple[nn.Module, bool]:
     recipe = run.recipe
     config, quantised = cast(ModelConfig, recipe.model), recipe.adapter is not None and recipe.adapter.quantised != ""
-    in_parts = pretrained and (quantised or config.registered_name in _WHOLE)
+    in_parts = pretrained and "outputs" not in type(config).model_fields  # without classes, no head is ever new
     weights = pretrained_weights(run) if pretrained and not in_parts else {}
     model = pretrained_model(run) if in_parts else None
     reseed(recipe.seed, "initialise")
@@ -53,10 +51,10 @@ def _built(run: Run, processor: Processor, *, pretrained: bool, begins: bool) ->
         own = {name: value for name, value in weights_of(base, step).items() if not name.startswith("task_weights.")}
         new_head = _new_head(base, processor)
         load_weights(model, own, str(base.folder), new_head=new_head)
-        if recipe.adapter is not None and quantised:
-            quantise_layers(model, recipe.adapter, str(base.folder))
     if weights:
         new_head = _load_pretrained(model, weights, run, other=_other_labels(run, processor), say=begins)
+    if recipe.adapter is not None and quantised and not in_parts:
+        quantise_layers(model, recipe.adapter, str(recipe.init.pretrained or recipe.init.run))
     return cast(Task, recipe.task).wrap(model, processor), new_head
 
 
@@ -99,16 +97,24 @@ def prepared_source(
         model, _ = _built(run, processor, pretrained=recipe.init.pretrained is not None, begins=False)
         return placed(model, recipe, device).eval()
 
+    def key() -> str:
+        return _key(run, recipe)
+
+    length = int(getattr(cast(ModelConfig, recipe.model), "context_length", 0))
+    with devices.autocast(recipe.machine):
+        base = Start(start, key, processor, length, cache_folder(), splits or source.splits())
+        return cast(Task, recipe.task).prepare(source, base)
+
+
+def _key(run: Run, recipe: Recipe) -> str:
+    """Return what changes whenever the starting weights, the model, its precision or the processor do."""
     sha256 = (run.read_json("environment.json") or {}).get("base_weights_sha256") or f"seed {recipe.seed}"
     model, precision = cast(ModelConfig, recipe.model), recipe.machine.precision
     kept = recipe.adapter.quantised if recipe.adapter is not None else ""
     known = f"{sha256}\0{model.registered_name}\0{model.model_dump_json()}\0{precision}\0{kept}"
     digest = hashlib.sha256(known.encode())
     add_files(digest, run.folder / "processor")
-    length = int(getattr(model, "context_length", 0))
-    with devices.autocast(recipe.machine):
-        base = Start(start, digest.hexdigest(), processor, length, cache_folder(), splits or source.splits())
-        return cast(Task, recipe.task).prepare(source, base)
+    return digest.hexdigest()
 
 
 def placed(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:

@@ -19,7 +19,7 @@ from groundup.core.errors import DataError, RecipeError
 from groundup.core.interfaces import LabelProcessor, ModelConfig, Processor, TextProcessor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.inputs import agreed
+from groundup.models.inputs import agreed, require_vocabulary
 from groundup.models.names import bert as names
 from groundup.nn.attention import Attention, AttentionShape, Where
 from groundup.nn.mlp import MLP
@@ -144,9 +144,7 @@ class BERTConfig(ModelConfig):
         Raises:
             RecipeError: If the size of the vocabulary or the number of outputs is still unknown.
         """
-        if not self.vocabulary_size:
-            problem = "is 0, and no tokenizer has filled it in"
-            raise RecipeError("recipe.model.vocabulary_size", problem, "Give the number")
+        require_vocabulary(self.vocabulary_size)
         if self.chosen_head in ("labels", "tokens") and not self.outputs:
             raise RecipeError("recipe.model.outputs", "is 0, and no data has filled it in", "Give the number")
         return BERT(self)

@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.errors import RecipeError
 from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.inputs import fitted_vocabulary
+from groundup.models.inputs import fitted_vocabulary, require_vocabulary
 from groundup.models.names import families, gguf, gpt2, llama
 from groundup.nn.attention import Attention, AttentionShape, Where, seen_on_average, token_positions, whereabouts
 from groundup.nn.cache import KeyValueCache, LayerCache
@@ -124,10 +123,7 @@ class GPTConfig(ModelConfig):
         Raises:
             RecipeError: If the vocabulary's size is still unknown.
         """
-        if not self.vocabulary_size:
-            raise RecipeError(
-                "recipe.model.vocabulary_size", "is 0, and no tokenizer has filled it in", "Give the number"
-            )
+        require_vocabulary(self.vocabulary_size)
         return GPT(self)
 
     def matmul_parameters(self) -> int:
@@ -345,7 +341,7 @@ class GPT(nn.Module):
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
-        config, like = self.config, self.output_weight
+        config, like = self.config, next(self.norm.parameters())  # floats, also where the others are integers
         return KeyValueCache(config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device)
 
     def decoder(self) -> FastDecoder:

@@ -161,7 +161,3 @@ class Hub(nn.Module):
         """Return how many weights each token is multiplied with: matrices of the blocks, and of what comes after."""
         within = sum(p.numel() for part in (self.blocks, self.head) for p in part.parameters() if p.ndim >= 2)
         return within + sum(self.get_parameter(name).numel() for name in set(self.tied.values()))
-
-    def parameter_count(self) -> int:
-        """Return how many numbers are trained, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())

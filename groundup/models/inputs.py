@@ -7,7 +7,7 @@ from typing import NamedTuple
 from groundup.core.errors import RecipeError
 from groundup.core.interfaces import LabelProcessor, Processor, TextProcessor
 
-__all__ = ["Elements", "agreed", "elements_of", "fitted_vocabulary", "picture_shape"]
+__all__ = ["Elements", "agreed", "elements_of", "fitted_vocabulary", "picture_shape", "require_vocabulary"]
 
 
 class Elements(NamedTuple):
@@ -86,3 +86,14 @@ def fitted_vocabulary(model: str, processor: Processor, given: int) -> int:
             f"Use vocabulary_size 0 or at least {tokens}, or a smaller tokenizer",
         )
     return given or tokens
+
+
+def require_vocabulary(size: int) -> None:
+    """Check that it is known how many tokens a model has.
+
+    Raises:
+        RecipeError: If not.
+    """
+    if not size:
+        problem = "is 0, and no tokenizer has filled it in"
+        raise RecipeError("recipe.model.vocabulary_size", problem, "Give the number")

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.errors import RecipeError
 from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.gpt import Block, GPTConfig
-from groundup.models.inputs import fitted_vocabulary
+from groundup.models.inputs import fitted_vocabulary, require_vocabulary
 from groundup.models.names import phi3
 from groundup.nn.attention import Where, seen_on_average, token_positions, whereabouts
 from groundup.nn.cache import KeyValueCache
@@ -100,10 +99,7 @@ class Phi3Config(ModelConfig):
         Raises:
             RecipeError: If the vocabulary's size is still unknown.
         """
-        if not self.vocabulary_size:
-            raise RecipeError(
-                "recipe.model.vocabulary_size", "is 0, and no tokenizer has filled it in", "Give the number"
-            )
+        require_vocabulary(self.vocabulary_size)
         return Phi3(self)
 
     def flops_per_token(self, context: int) -> float:
@@ -222,10 +218,6 @@ class Phi3(nn.Module):
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
         config, like = self.config, self.output_weight
         return KeyValueCache(config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device)
-
-    def parameter_count(self) -> int:
-        """Return how many numbers are trained, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     @property
     def output_weight(self) -> Tensor:

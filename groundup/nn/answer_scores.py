@@ -35,7 +35,8 @@ def _forward(model: nn.Module, *arguments: Any, scored: Tensor | None = None, **
     targets = scored[where].long()
     if hasattr(own, "hidden") and hasattr(own, "output_weight"):
         hidden = own.hidden(*arguments, **named).flatten(0, 1)
-        found = linear_log_probs(hidden.index_select(0, where), own.output_weight, targets)
+        cap = getattr(getattr(own, "config", None), "logit_cap", None)
+        found = linear_log_probs(hidden.index_select(0, where), own.output_weight, targets, cap)
     else:
         logits = forward(model, *arguments, **named).flatten(0, 1).index_select(0, where)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

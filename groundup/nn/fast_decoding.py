@@ -45,8 +45,7 @@ class FastDecoder(nn.Module):
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
-        config, like = self.config, self.model.norm.weight
-        return KeyValueCache(config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device)
+        return cast(KeyValueCache, self.model.new_cache(batch, length))
 
     @torch.inference_mode()
     def forward(

@@ -68,7 +68,7 @@ def softcapped(logits: Tensor, cap: float | None) -> Tensor:
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def linear_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def linear_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, softcap: float | None = None) -> Tensor:
     """Return log p of each target in nats, (M,), with a gradient for each, and never all logits at once.
 
     Losses that compare sequences know the gradient of a token only after all of them. Where the weight is frozen, as
@@ -78,23 +78,28 @@ def linear_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         hidden: (M, C).
         weight: (V, C).
         targets: (M,) int64, all of them tokens.
+        softcap: Logits are bent to stay between minus and plus this, as ``softcapped`` does it; None: they are not.
     """
     hidden, weight = _cast(hidden), _cast(weight)
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    return cast(Tensor, _LogProbs.apply(hidden, weight, targets, needed and not weight.requires_grad))  # type: ignore[no-untyped-call]
+    keeps = needed and not weight.requires_grad
+    return cast(Tensor, _LogProbs.apply(hidden, weight, targets, keeps, softcap))  # type: ignore[no-untyped-call]
 
 
 class _LogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, keeps_slopes: bool) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, keeps_slopes: bool, softcap: float | None
+    ) -> Tensor:
+        ctx.softcap = softcap
         found = hidden.new_empty(len(hidden), dtype=torch.promote_types(hidden.dtype, torch.float32))
         slopes = torch.empty_like(hidden) if keeps_slopes else None
         for rows in _chunks(len(hidden), weight):
-            logits, index = _widen(hidden[rows] @ weight.T), targets[rows, None]
+            logits, index = softcapped(_widen(hidden[rows] @ weight.T), softcap), targets[rows, None]
             norm = logits.logsumexp(1, keepdim=True)
             found[rows] = (logits.gather(1, index) - norm)[:, 0]
             if slopes is not None:
-                slopes[rows] = _slopes(logits, norm, index).to(hidden.dtype) @ weight
+                slopes[rows] = _slopes(logits, norm, index, softcap).to(hidden.dtype) @ weight
         ctx.save_for_backward(*((hidden, weight, targets) if slopes is None else (slopes,)))
         return found
 
@@ -102,16 +107,16 @@ class _LogProbs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad = grads[0][:, None]
         if len(ctx.saved_tensors) == 1:
-            return (ctx.saved_tensors[0] * grad).to(ctx.saved_tensors[0].dtype), None, None, None
+            return (ctx.saved_tensors[0] * grad).to(ctx.saved_tensors[0].dtype), None, None, None, None
         hidden, weight, targets = ctx.saved_tensors
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=grad.dtype)
         for rows in _chunks(len(hidden), weight):
-            logits = _widen(hidden[rows] @ weight.T)
-            slopes = _slopes(logits, logits.logsumexp(1, keepdim=True), targets[rows, None]).mul_(grad[rows])
-            slopes = slopes.to(hidden.dtype)
+            logits = softcapped(_widen(hidden[rows] @ weight.T), ctx.softcap)
+            slopes = _slopes(logits, logits.logsumexp(1, keepdim=True), targets[rows, None], ctx.softcap)
+            slopes = slopes.mul_(grad[rows]).to(hidden.dtype)
             torch.mm(slopes, weight, out=grad_hidden[rows])
             grad_weight += slopes.T @ hidden[rows]
-        return grad_hidden, grad_weight.to(weight.dtype), None, None
+        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
 
 
 def _chunks(tokens: int, weight: Tensor) -> Iterator[slice]:
@@ -119,9 +124,11 @@ def _chunks(tokens: int, weight: Tensor) -> Iterator[slice]:
     return (slice(start, min(start + size, tokens)) for start in range(0, tokens, size))
 
 
-def _slopes(logits: Tensor, norm: Tensor, index: Tensor) -> Tensor:
-    """Return d log p / d logits, in place of the logits: 1 at the target, less the probabilities."""
-    return logits.sub_(norm).exp_().neg_().scatter_add_(1, index, torch.ones_like(norm))
+def _slopes(logits: Tensor, norm: Tensor, index: Tensor, softcap: float | None) -> Tensor:
+    """Return d log p / d logits, in place of the logits: 1 at the target, less the probabilities; before the cap."""
+    bend = None if softcap is None else 1 - (logits / softcap).square_()
+    slopes = logits.sub_(norm).exp_().neg_().scatter_add_(1, index, torch.ones_like(norm))
+    return slopes if bend is None else slopes.mul_(bend)
 
 
 def _only_trained(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

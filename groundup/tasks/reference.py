@@ -90,7 +90,7 @@ def with_reference(source: DataSource, start: Start, score: Score) -> DataSource
             for example in source.examples(split, start.cache):
                 if isinstance(example, Preference):
                     examples.setdefault(_digest(example), example)
-        key = hashlib.sha256(f"{start.key} {start.sequence_length} ".encode() + b"".join(examples))
+        key = hashlib.sha256(f"{start.key()} {start.sequence_length} ".encode() + b"".join(examples))
         path = start.cache / "references" / f"{key.hexdigest()[:24]}.npy"
         values = _read(path, len(examples))
         if values is None and examples:

@@ -17,6 +17,7 @@ from groundup.core.records import Message
 from groundup.data.inspect import inspection_html
 from groundup.data.preference_formats import recognise_preference, to_judgement
 from groundup.data.preferences import PreferenceSource
+from groundup.models.gemma import Gemma3Config
 from groundup.nn import loss
 from groundup.nn.answer_scores import return_log_probs
 from groundup.nn.preference_losses import log_odds
@@ -177,18 +178,39 @@ def test_log_odds_near_both_ends_have_gradients() -> None:
     assert bool(gradient.isfinite().all())
 
 
-@pytest.mark.parametrize("trained", [True, False])
-def test_log_probs_by_chunks_have_the_gradients_of_plain_ones(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("trained", "cap"), [(True, None), (False, None), (True, 0.7), (False, 0.7)])
+def test_log_probs_by_chunks_have_the_gradients_of_plain_ones(
+    trained: bool, cap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loss, "_CHUNK_BYTES", 64)
     hidden = torch.randn(150, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, dtype=torch.float64, requires_grad=trained)
     targets, factors = torch.randint(0, 11, (150,)), torch.randn(150, dtype=torch.float64)
     inputs = (hidden, weight) if trained else (hidden,)
-    plain = (hidden @ weight.T).log_softmax(1).gather(1, targets[:, None])[:, 0]
-    found = loss.linear_log_probs(hidden, weight, targets)
+    plain = loss.softcapped(hidden @ weight.T, cap).log_softmax(1).gather(1, targets[:, None])[:, 0]
+    found = loss.linear_log_probs(hidden, weight, targets, cap)
     torch.testing.assert_close(found, plain)
     expected = torch.autograd.grad((plain * factors).sum(), inputs)
     torch.testing.assert_close(torch.autograd.grad((found * factors).sum(), inputs), expected)
+
+
+def test_a_model_that_caps_its_logits_is_asked_for_what_it_says() -> None:
+    sizes = {
+        "vocabulary_size": 7,
+        "context_length": 8,
+        "layers": 1,
+        "width": 8,
+        "heads": 2,
+        "kv_heads": 1,
+        "head_dim": 4,
+    }
+    plain = Gemma3Config(**sizes, mlp_width=8, logit_cap=0.5).build()
+    with torch.no_grad():
+        plain.embed.weight.mul_(30)  # logits well beyond the cap
+    tokens, scored = torch.tensor([[1, 2, 3]]), torch.tensor([-100, 4, 5])
+    expected = plain(tokens)[0].log_softmax(1)[[1, 2], [4, 5]]
+    found = cast(Any, return_log_probs(plain))(tokens, scored=scored)
+    torch.testing.assert_close(found, torch.cat((torch.zeros(1), expected)))
 
 
 def test_a_model_with_logits_alone_is_asked_too() -> None:

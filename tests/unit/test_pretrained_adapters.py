@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from encoder_folders import write_encoder, write_films
 from pretrained_folders import transformers, write_model, write_tokenizer
 from safetensors.torch import load_file, save_file
 
 import groundup
 from groundup.core.base_weights import pretrained_weights
 from groundup.core.errors import GroundupError, RunError
-from groundup.core.quantised_base import quantise_layers
+from groundup.core.quantised_base import memory_of, quantise_layers
 from groundup.models.gpt import GPTConfig
 from groundup.nn.quantized import quantised_shapes
 
@@ -75,6 +76,16 @@ def test_a_base_quantised_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, 
     again = groundup.trainer(tuning, runs=tmp_path / "runs")
     assert (again.step, again.evaluate(2)) == (1, expected)
     again.close()
+
+
+def test_a_new_head_beside_a_quantised_encoder(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "bert", "Model")
+    parts = {"init": {"pretrained": str(tmp_path / "bert")}, "adapter": {"name": "lora", "base": "nf4"}}
+    run = groundup.train(write_films(tmp_path) | parts, runs=tmp_path / "runs")
+    predictor, saved = groundup.load(run.folder), run.checkpoints.load(3, with_optimizer=False)
+    assert memory_of(predictor.model)["layers"] == 12, "all linear layers of two blocks"
+    torch.testing.assert_close(predictor.model.get_parameter("head.weight"), saved.model["head.weight"])
+    assert predictor(["A good film"])[0] in ("0", "1")
 
 
 @pytest.mark.slow
