@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := $(VENV)/.peers
 
 .PHONY: help quickstart setup test fast lint learn bench docs clean
 help:
@@ -21,7 +22,11 @@ quickstart: setup
 	$(BIN)/groundup train recipes/quickstart/pretrain.yaml recipes/quickstart/finetune.yaml
 	$(BIN)/groundup evaluate runs/quickstart-pretrain runs/quickstart-finetune --limit 40
 
-test: setup
+$(PEERS): $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,parity]'
+	touch $(PEERS)
+
+test: $(PEERS)
 	$(BIN)/pytest -m 'not slow' -n 2 --dist loadgroup
 	$(BIN)/pytest -m slow
 
