@@ -203,7 +203,7 @@ def look(
                     if len(seen.views) < examples:
                         seen.views.append(_view(f"{split}: {_name(example)}", sequence, processor))
         splits.append(seen)
-    too_long = getattr(getattr(source, "packing", None), "too_long", "")
+    too_long = getattr(getattr(source, "packing", source), "too_long", "")
     card, warnings = source.card(cache), _warnings(splits, sequence_length, too_long)
     parts = parts_table(mixture.weights, splits[0].parts, card) if mixture is not None else []
     return Inspection(splits, card, warnings, parts)
@@ -297,8 +297,8 @@ def _fate(seen: SplitLook, too_long: str) -> str:
     """Return what becomes of the examples that are too long."""
     policy = too_long if too_long != "auto" else "error" if seen.masked else "split"
     fates = {"error": "the run would stop", "drop": "they are left out", "split": "they are cut into pieces"}
-    fates["truncate"] = "their ends are cut off"
-    if policy == "truncate" and seen.masked:
+    fates["truncate"] = "the oldest turns of prompts are cut" if seen.masked else "their ends are cut off"
+    if policy == "truncate" and seen.masked and seen.turns:
         kept = seen.too_long - seen.without_whole_answer
         return f"; {kept:,} are cut after a whole answer, {seen.without_whole_answer:,} have none and are left out"
     return f"; {fates[policy]}" if policy in fates else ""

@@ -67,8 +67,8 @@ CHATML = _WITH_TOOLS.replace("DEFAULT", "''")
 # Qwen 2.5 (Yang et al., 2024, arXiv:2412.15115): ChatML with a system prompt where the conversation has none.
 QWEN = _WITH_TOOLS.replace("DEFAULT", "'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.'")
 
-# Llama 3 Instruct (Grattafiori et al., 2024, arXiv:2407.21783), and with tools as from 3.1 on: they are described in the
-# first question, after a system prompt with the dates that its own template writes by default; one is called at a time.
+# Llama 3 Instruct (Grattafiori et al., 2024, arXiv:2407.21783), and with tools as from 3.1 on: they are described in
+# the first question, after a system prompt with the dates that its own template has by default; one is called at once.
 # What a tool returned is shown as JSON.
 LLAMA3 = """\
 {{- bos_token }}
