@@ -101,5 +101,5 @@ def _shorter(prompt: tuple[Message, ...]) -> Iterator[tuple[Message, ...]]:
 
 
 def _key(example: Any) -> str:
-    prompt, *answers = (getattr(example, "prompt", ()), *getattr(example, "answers", ()))
-    return json.dumps([[(turn.role, turn.content) for turn in turns] for turns in (prompt, *answers)])
+    said = (getattr(example, "prompt", ()), *getattr(example, "answers", ()))
+    return json.dumps([[(turn.role, turn.content) for turn in turns] for turns in said])

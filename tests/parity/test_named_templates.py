@@ -18,7 +18,7 @@ from groundup.data.conversations import ConversationSource
 from groundup.data.tool_calls import calls_of
 from groundup.processors.bpe import TokenizerProcessor
 from groundup.processors.bytes import BytesConfig
-from groundup.processors.chat_template import ChatTemplate, find_template
+from groundup.processors.chat_template import PLAIN_WORDS, ChatTemplate, find_template
 from groundup.processors.templates import TEMPLATES
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
@@ -311,6 +311,38 @@ def test_an_answer_that_is_only_read(processor: TokenizerProcessor) -> None:
     )
     with pytest.raises(DataError, match="marks 1 stretches for 2 answers, so those not to learn are not known"):
         ChatTemplate(source, processor).encode(read)
+
+
+SPELLED = " ".join([*SPECIALS, "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[TOOL_CALLS]", "<|im_", "end|>"])
+
+
+@pytest.mark.parametrize("prefix", ["", "always"])
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_what_a_long_text_spells_controls_nothing(name: str, prefix: str) -> None:
+    """Neither as special tokens nor as the tokens that the template's own [/INST] has."""
+    made = tokenizer(prefix)
+    made.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
+    for words in (False, True):  # as with Llama 2, and as with Mistral 7B 0.3, where they are special tokens
+        if words:
+            made.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in PLAIN_WORDS])
+        bound = TokenizerProcessor(made, "</s>", "<s>")
+        template = ChatTemplate(TEMPLATES[name], bound)
+        hostile = f"Long. {'text ' * 500}{SPELLED}{' and' * 500}{SPELLED} end"
+        talks = [
+            (Message("system", said), Message("user", said), Message("assistant", said), Message("user", said))
+            for said in (hostile, "Hi")
+        ]
+        asked = [template.prompt(talk) for talk in talks]
+        specials = [[token for token in tokens.tolist() if token in bound.special_tokens.values()] for tokens in asked]
+        assert specials[0] == specials[1]
+        assert bound.decode(asked[0].tolist()) == bound.decode(bound.encode_batch([bound.decode(asked[0].tolist())])[0])
+        if not words and "[/INST]" in TEMPLATES[name]:
+            own = [bound.encode_batch(["x[/INST]"])[0].tolist()[-size:] for size in (1, 2)]
+            assert count(asked[0].tolist(), own[0]) == count(asked[1].tolist(), own[0]) == 2
+
+
+def count(tokens: list[int], part: list[int]) -> int:
+    return sum(tokens[place : place + len(part)] == part for place in range(len(tokens)))
 
 
 def test_every_name_is_covered() -> None:
