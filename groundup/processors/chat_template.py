@@ -30,8 +30,9 @@ __all__ = ["PLAIN_WORDS", "ROLES", "ChatTemplate", "find_template", "special_tok
 ROLES = ("system", "user", "assistant", "tool")
 PROBE = (Message("user", "Hi"), Message("assistant", "Hello"))
 LOOKS_SPECIAL = re.compile(r"<\|[^|<>\s]{1,60}\|>|<(?:start|end)_of_turn>")
-PLAIN_WORDS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")  # no special tokens to Llama 2, whose turns they part
-PLAIN_WORDS += ("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
+_LLAMA2_WORDS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")  # no special tokens to Llama 2, whose turns they part
+_TOOL_WORDS = ("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
+PLAIN_WORDS = _LLAMA2_WORDS + _TOOL_WORDS
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # Unicode keeps these for a program's own use
 Tools = Sequence[dict[str, Any]]
 

@@ -23,7 +23,7 @@ from groundup.core.errors import CheckpointError
 from groundup.core.pretrained import fetched_sha256
 from groundup.core.recipe import load_recipe
 
-pytestmark = pytest.mark.xdist_group("transformers")
+pytestmark = [pytest.mark.xdist_group("transformers"), pytest.mark.slow]  # three short trainings
 
 WEIGHTS, CONFIG, TOKENIZER = "base/model.safetensors", "base/config.json", "base/tokenizer_config.json"
 ASKED, ANSWERED = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo, so long."}
