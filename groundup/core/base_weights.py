@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -18,7 +19,15 @@ from torch import Tensor
 
 from groundup.core.errors import CheckpointError, RunError
 from groundup.core.gguf import read_gguf
-from groundup.core.pretrained import INDEX, Pretrained, find_pretrained, notes_on, read_config, weight_files
+from groundup.core.pretrained import (
+    INDEX,
+    Pretrained,
+    fetched_sha256,
+    find_pretrained,
+    notes_on,
+    read_config,
+    weight_files,
+)
 from groundup.core.recipe import Recipe
 from groundup.core.run import Run
 from groundup.core.storage import sha256_of
@@ -34,6 +43,7 @@ __all__ = [
 
 log = logging.getLogger("groundup")
 _PART = 64 * 2**20  # bytes of weights that are read at a time
+_LARGEST = 1e10  # of a weight; a flipped bit of an exponent gives far more
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -81,14 +91,17 @@ def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
     """
     base, config = _base_of(run), cast(Any, run.recipe.model)
     if base.is_gguf:
-        yield read_gguf(base.folder)[1]
+        yield read_pretrained(base, config)
         return
     with _named(base):
         headers = _checked_headers(base, config)
     for names in _parts(headers):  # every name is given, those of the other parts without content
         with _named(base):
-            found = config.weights_from_huggingface(headers | _read(base.folder, only=names))
-        yield {name: tensor for name, tensor in found.items() if not tensor.is_meta}
+            stored = _read(base.folder, only=names)
+            found = config.weights_from_huggingface(headers | stored)
+        found = {name: tensor for name, tensor in found.items() if not tensor.is_meta}
+        _refuse_spoiled(base, found, stored)
+        yield found
 
 
 def _parts(headers: dict[str, Tensor]) -> list[set[str]]:
@@ -144,14 +157,44 @@ def read_pretrained(base: Pretrained, config: Any) -> dict[str, Tensor]:
     Names, dtypes and shapes are compared with the model's before any tensor is read.
 
     Raises:
-        CheckpointError: If a file is damaged, or a tensor is missing, left over, of another shape or no float.
+        CheckpointError: If a file is damaged, or a tensor is missing, left over, of another shape or no float, or holds
+            numbers that no weights are.
     """
     if base.is_gguf:
-        return read_gguf(base.folder)[1]
-    with _named(base):
-        _checked_headers(base, config)
-        weights: dict[str, Tensor] = config.weights_from_huggingface(_read(base.folder))
+        stored = weights = read_gguf(base.folder)[1]
+    else:
+        with _named(base):
+            _checked_headers(base, config)
+            stored = _read(base.folder)
+            weights = config.weights_from_huggingface(stored)
+    _refuse_spoiled(base, weights, stored)
     return weights
+
+
+def _refuse_spoiled(base: Pretrained, weights: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    """Raise an error that names the first tensor with numbers that no weights are, as a flipped bit makes them.
+
+    What the model does not use may hold anything; the tensor is named as the file names it, where it is found there.
+
+    Raises:
+        CheckpointError: If there is one.
+    """
+    for name, tensor in weights.items():
+        if problem := _spoiled(tensor):
+            same = (key for key, each in stored.items() if each.is_floating_point() and _spoiled(each))
+            remedy = "The file is damaged, or training it went wrong: fetch the model again, or use another one"
+            raise CheckpointError(str(base.folder), f"tensor {next(same, name)} {problem}", remedy)
+
+
+def _spoiled(tensor: Tensor) -> str:
+    """Return what is wrong with a tensor's numbers, or an empty text."""
+    if not tensor.numel():
+        return ""
+    least, most = (float(value) for value in tensor.aminmax())  # not a number where one of them is none
+    if not math.isfinite(least + most):
+        return "holds numbers that are not finite"
+    far = max(-least, most)
+    return f"holds {far:.3g}, and no weights are larger than {_LARGEST:.0e}" if far > _LARGEST else ""
 
 
 def _checked_headers(base: Pretrained, config: Any) -> dict[str, Tensor]:
@@ -223,10 +266,20 @@ def _shape_of(file: Any, key: str) -> Tensor:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of weights."""
+    """Return the SHA-256 of each file of weights.
+
+    Raises:
+        CheckpointError: If the hub's library kept another one when it fetched the file.
+    """
     if folder.is_file():
         return {folder.name: _checksum(folder, *_stamp(folder))}
-    return {name: _checksum(folder / name, *_stamp(folder / name)) for name in sorted(weight_files(folder))}
+    found = {name: _checksum(folder / name, *_stamp(folder / name)) for name in sorted(weight_files(folder))}
+    for name, sha256 in found.items():
+        known = fetched_sha256(folder / name)
+        if known not in (None, sha256):
+            problem = f"is damaged: its SHA-256 is {sha256[:12]}..., and the hub's is {known[:12]}..."
+            raise CheckpointError(str(folder / name), problem, "Remove it and fetch it again")
+    return found
 
 
 @lru_cache(maxsize=256)

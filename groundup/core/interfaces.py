@@ -93,7 +93,7 @@ class TextProcessor(Processor, Protocol):
 
     @property
     def end_id(self) -> int:
-        """The token that starts and ends every document."""
+        """The token that ends every document; it starts one too where the tokenizer has no ``begin_id``."""
 
     def special_id(self, token: str) -> int | None:
         """Return the id of a special token such as ``<|user|>``, or None."""

@@ -19,6 +19,7 @@ __all__ = [
     "BUILT_HERE",
     "INDEX",
     "Pretrained",
+    "fetched_sha256",
     "find_pretrained",
     "notes_on",
     "read_config",
@@ -194,6 +195,20 @@ def weight_files(folder: Path) -> dict[str, list[str] | None]:
         problem = f"{len(missing)} of {len(files)} files that {INDEX} names are missing: {', '.join(missing[:3])}"
         raise CheckpointError(str(folder), problem, "Fetch them too")
     return files
+
+
+def fetched_sha256(path: Path) -> str | None:
+    """Return a file's SHA-256 as the hub gave it when the file was fetched, or None where that is not known.
+
+    The library's cache names files by it; beside files fetched to a folder it keeps notes, which count as long as the
+    file is not newer.
+    """
+    names = [path.resolve().name] if path.is_symlink() else []
+    notes = path.parent / ".cache" / "huggingface" / "download" / f"{path.name}.metadata"
+    lines = notes.read_text(encoding="utf-8", errors="replace").split() if notes.is_file() else []
+    if len(lines) == 3 and re.fullmatch(r"\d+(\.\d+)?", lines[2]) and path.stat().st_mtime <= float(lines[2]) + 1:
+        names.append(lines[1])
+    return next((name for name in names if re.fullmatch(r"[0-9a-f]{64}", name)), None)
 
 
 def _no_weights(folder: Path) -> CheckpointError:

@@ -106,6 +106,7 @@ class SplitLook:
     answers_with_stop: int = 0
     nothing_trained: int = 0
     doubled: int = 0
+    spelled: int = 0  # texts that begin with the letters of the token that starts them
     too_long: int = 0
     without_whole_answer: int = 0  # of those too long
     masked: bool = False
@@ -198,10 +199,11 @@ def look(
                     if mixture is not None:
                         seen.parts[example.name.split("/")[0]] += len(sequence.tokens)
                     _weigh(seen, sequence, special, sequence_length)
+                    seen.spelled += _spells(_text(example), sequence, special, processor)
                     if len(seen.views) < examples:
                         seen.views.append(_view(f"{split}: {_name(example)}", sequence, processor))
         splits.append(seen)
-    too_long = getattr(getattr(source, "packing", None), "too_long", "")
+    too_long = getattr(getattr(source, "packing", source), "too_long", "")
     card, warnings = source.card(cache), _warnings(splits, sequence_length, too_long)
     parts = parts_table(mixture.weights, splits[0].parts, card) if mixture is not None else []
     return Inspection(splits, card, warnings, parts)
@@ -244,6 +246,12 @@ def _weigh(seen: SplitLook, sequence: TokenSequence, special: NDArray[np.bool_],
         seen.answers_with_stop += int(special[tokens[ends]].sum())
 
 
+def _spells(text: str, sequence: TokenSequence, special: NDArray[np.bool_], processor: TextProcessor) -> bool:
+    """Return whether a text spells the special token that its example begins with."""
+    first = int(sequence.tokens[0]) if len(sequence.tokens) else -1
+    return first >= 0 and bool(special[first]) and text.startswith(processor.decode([first], keep_special=True))
+
+
 def _trained(sequence: TokenSequence) -> NDArray[np.bool_]:
     if sequence.trained is not None:
         return sequence.trained
@@ -272,6 +280,8 @@ def _warnings(splits: Sequence[SplitLook], longest: int | None, too_long: str) -
         checks = {
             f"{seen.nothing_trained:,} {of} have no token to train on.": seen.nothing_trained,
             f"{seen.doubled:,} {of} have a special token twice in a row (a doubled start or end).": seen.doubled,
+            f"{seen.spelled:,} {of} spell the start token, which is put before them anyway: a doubled start, the second"
+            " one as plain text. Remove it from the data.": seen.spelled,
             f"{seen.too_long:,} {of} are longer than the context of {longest} tokens{fate}.": seen.too_long,
             f"{seen.answers - seen.answers_with_stop:,} of {seen.answers:,} {seen.split} answers do not end with a"
             " trained stop token: the model would not learn to stop.": seen.answers - seen.answers_with_stop,
@@ -287,8 +297,8 @@ def _fate(seen: SplitLook, too_long: str) -> str:
     """Return what becomes of the examples that are too long."""
     policy = too_long if too_long != "auto" else "error" if seen.masked else "split"
     fates = {"error": "the run would stop", "drop": "they are left out", "split": "they are cut into pieces"}
-    fates["truncate"] = "their ends are cut off"
-    if policy == "truncate" and seen.masked:
+    fates["truncate"] = "the oldest turns of prompts are cut" if seen.masked else "their ends are cut off"
+    if policy == "truncate" and seen.masked and seen.turns:
         kept = seen.too_long - seen.without_whole_answer
         return f"; {kept:,} are cut after a whole answer, {seen.without_whole_answer:,} have none and are left out"
     return f"; {fates[policy]}" if policy in fates else ""

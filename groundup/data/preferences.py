@@ -50,8 +50,11 @@ class PreferenceSource(DataSource):
     invalid_rows: Literal["error", "skip"] = setting(
         "error", "what to do with a row that cannot be learned from; skipped ones are counted in the data card"
     )
-    too_long: Literal["error", "drop"] = setting(
-        "error", "what to do where a prompt with an answer is longer than the context; nothing is ever cut off"
+    too_long: Literal["error", "drop", "truncate"] = setting(
+        "error",
+        "what to do where a prompt with an answer is longer than the context; truncate leaves out the oldest turns of"
+        " the prompt, the same for both answers, but neither its system prompt nor its last question, and drops a row"
+        " that is too long even so; an answer is never cut",
     )
     longest_characters: int | None = setting(
         None, "leave out rows whose prompt and longer answer have more characters; counted in the data card", ge=1
@@ -95,8 +98,12 @@ class PreferenceSource(DataSource):
         if len(long) and (self.too_long == "error" or len(long) == len(examples)):
             where, most = examples[long[0]].origin, int(lengths[long[0]]) + 1
             more = f" ({len(long) - 1} more rows are too long)" if len(long) > 1 else ""
-            problem = f"a prompt with its answer has {most} tokens{more}; the context of {context.sequence_length}"
-            remedy = "Raise model.context_length, set data.too_long: drop, or data.longest_characters"
+            even = " even without its earlier turns" if self.too_long == "truncate" else ""
+            problem = (
+                f"a prompt with its answer has {most} tokens{even}{more}; the context of {context.sequence_length}"
+            )
+            way = "" if self.too_long != "error" else " set data.too_long: truncate or drop,"
+            remedy = f"Raise model.context_length,{way} or set data.longest_characters"
             raise DataError(where, f"{problem} allows {context.sequence_length + 1}", remedy)
         if len(long):
             kept = np.flatnonzero(lengths <= context.sequence_length).tolist()

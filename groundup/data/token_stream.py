@@ -176,7 +176,8 @@ def open_token_stream(
         raise DataError(
             f"data ({context.split})",
             f"there is nothing to train on: {len(shards)} examples with {shards.tokens} tokens,"
-            f" {shards.trained_tokens} of them trained on, {dropped} examples dropped as too long",
+            f" {shards.trained_tokens} of them trained on, {dropped} examples dropped as too long"
+            + (f", the first of them {name(0)}" if dropped == len(shards) > 0 else ""),
             "Check the task, the template and too_long",
         )
     if dropped or truncated:

@@ -123,8 +123,7 @@ class LlamaCpp(Reader):
         It does not show its tokens: what it predicts after the text is compared with what it predicts after ours. With
         weights that are not fp32 it rounds what it multiplies them with, as the number of tokens at once has it.
         """
-        start = processor.special_id(processor.start_token or processor.end_token) or processor.end_id
-        begins = [start] if processor.chat_template is None else []
+        begins = [processor.begin_id] if processor.chat_template is None or processor.begin_token else []
         texts = [text[: self.characters] for text in texts]
         for text, ours in zip(texts, processor.encode_batch(texts), strict=True):
             its, mine = self._after(text), self._after([*begins, *ours.tolist()])

@@ -92,7 +92,9 @@ class Transformers(Reader):
     def other_tokens(self, processor: Any, texts: Sequence[str]) -> str | None:
         """Return the first text that its tokenizer reads as other tokens than ours, or None."""
         tokenizer = require_transformers().AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        begin = [processor.begin_id] if getattr(processor, "begin_token", None) else []  # what it puts before texts
         for text, ours in zip(texts, processor.encode_batch(texts), strict=True):
-            if tokenizer.encode(text, add_special_tokens=False) != ours.tolist():
+            bare, whole = (tokenizer.encode(text, add_special_tokens=added) for added in (False, True))
+            if bare != ours.tolist() or whole[: len(begin)] != begin:
                 return text
         return None

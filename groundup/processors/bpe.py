@@ -31,6 +31,7 @@ from groundup.processors.files import (
 )
 from groundup.processors.foreign import (
     EncoderTokens,
+    begin_token_of,
     between_texts,
     chat_template_of,
     continuations,
@@ -61,13 +62,15 @@ class TokenizerProcessor:
 
     Args:
         tokenizer: Taken over: truncation and padding are switched off, and special tokens in texts stay text.
-        end_token: The special token that starts and ends every document.
+        end_token: The special token that ends every document.
         start_token: What chat templates call ``bos_token``, or None.
         name: The registered name to save under.
         chat_template: Jinja source that travels with the processor.
         encoder: The tokens of an encoder, where it is the tokenizer of one.
+        begin_token: The special token that starts every document; None: the end token does.
 
     Attributes:
+        begin_id: The token that starts every document.
         frame: The tokens that an encoder expects before and after a text, or None.
         padding_id: The token that fills rows up, or None.
         mask_id: The token that stands for a hidden one, or None.
@@ -85,6 +88,7 @@ class TokenizerProcessor:
         name: str = "tokenizer_json",
         chat_template: str | None = None,
         encoder: EncoderTokens | None = None,
+        begin_token: str | None = None,
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -107,6 +111,9 @@ class TokenizerProcessor:
         self.stripping_tokens = {name: takes[name] for name in self.special_tokens if any(takes.get(name, ()))}
         self._space_before = space_before(tokenizer)
         self._end_id: int = identity
+        begin: int | None = tokenizer.token_to_id(begin_token) if begin_token else None
+        self.begin_id = identity if begin is None else begin
+        self.begin_token = None if self.begin_id == identity else begin_token
         self._size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
     @property
@@ -124,7 +131,8 @@ class TokenizerProcessor:
     def with_chat_template(self, source: str | None) -> TokenizerProcessor:
         """Return the same processor with another chat template."""
         copy = Tokenizer.from_str(self._tokenizer.to_str())
-        return TokenizerProcessor(copy, self.end_token, self.start_token, self.name, source, self.encoder)
+        tokens = self.end_token, self.start_token
+        return TokenizerProcessor(copy, *tokens, self.name, source, self.encoder, self.begin_token)
 
     def described(self) -> dict[str, Any]:
         """Return what tokenizer.json holds."""
@@ -195,6 +203,7 @@ class TokenizerProcessor:
         write_text(folder / "tokenizer.json", self._tokenizer.to_str(pretty=True))
         encoder = None if self.encoder is None else self.encoder._asdict()
         tokens = {"end_token": self.end_token, "start_token": self.start_token}
+        tokens |= {"begin_token": self.begin_token} if self.begin_token else {}
         tokens_of_encoder = {} if encoder is None else {"encoder": encoder}
         write_json(folder / "processor.json", {"name": self.name, **tokens, **tokens_of_encoder})
         write_json(folder / "tokenizer_config.json", tokenizer_config(self.end_token, self.start_token, encoder))
@@ -214,7 +223,8 @@ class TokenizerProcessor:
         tokenizer, template = _open(folder / "tokenizer.json"), read_template(folder)
         with saved_settings(folder):
             encoder = EncoderTokens(**saved["encoder"]) if "encoder" in saved else None
-            return cls(tokenizer, end, start, str(saved.get("name")), template, encoder)
+            begin = saved.get("begin_token")  # a run of before it was known starts documents with the end token
+            return cls(tokenizer, end, start, str(saved.get("name")), template, encoder, begin)
 
 
 @processor("bpe")
@@ -283,7 +293,7 @@ class TokenizerJSONConfig(ProcessorConfig):
     """An existing tokenizer: a tokenizer.json, or a folder in Hugging Face layout that holds one."""
 
     path: str = setting(..., "A tokenizer.json, or the folder of one.", min_length=1)
-    end_token: str | None = setting(None, "The token that starts and ends documents, where its files do not say.")
+    end_token: str | None = setting(None, "The token that ends documents, where its files do not say.")
 
     def fit(self, texts: Callable[[], Iterator[str]]) -> TokenizerProcessor:
         """Return the processor as it is in the files; ``texts`` is not read.
@@ -298,8 +308,9 @@ class TokenizerJSONConfig(ProcessorConfig):
         end = self.end_token or end_token_of(file.parent, tokenizer) or (encoder.sep if encoder else None)
         if end is None:
             raise DataError(str(file), "nothing says which token ends a text", _OTHER_END)
-        start = start_token_of(file.parent, tokenizer)
-        return TokenizerProcessor(tokenizer, end, start, "tokenizer_json", chat_template_of(file.parent), encoder)
+        start, template = start_token_of(file.parent, tokenizer), chat_template_of(file.parent)
+        begin = begin_token_of(file.parent, tokenizer, start)
+        return TokenizerProcessor(tokenizer, end, start, "tokenizer_json", template, encoder, begin)
 
     @classmethod
     def load(cls, folder: Path) -> TokenizerProcessor:

@@ -3,7 +3,8 @@
 What a message says can never become a special token: before rendering, every special token spelled in a message is
 broken by a hidden character; after the rendered text is cut at the special tokens of the template, the hidden
 characters are taken out and the pieces are encoded as plain text. A cut is also made where the assistant begins and
-ends to write, so a conversation begins with exactly the tokens of its prompt. Legend: T tokens.
+ends to write, so a conversation begins with exactly the tokens of its prompt; and within words such as [/INST], which
+some templates have no special token for, where a message spells them: it gets other tokens. Legend: T tokens.
 """
 
 from __future__ import annotations
@@ -24,22 +25,29 @@ from groundup.core.records import Message, TokenSequence
 from groundup.processors.sandbox import CLOSE_NAME, OPEN_NAME, compile_template, render
 from groundup.processors.templates import TEMPLATES
 
-__all__ = ["ROLES", "ChatTemplate", "find_template", "special_tokens"]
+__all__ = ["PLAIN_WORDS", "ROLES", "ChatTemplate", "find_template", "special_tokens"]
 
 ROLES = ("system", "user", "assistant", "tool")
 PROBE = (Message("user", "Hi"), Message("assistant", "Hello"))
 LOOKS_SPECIAL = re.compile(r"<\|[^|<>\s]{1,60}\|>|<(?:start|end)_of_turn>")
+_LLAMA2_WORDS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")  # no special tokens to Llama 2, whose turns they part
+_TOOL_WORDS = ("[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
+PLAIN_WORDS = _LLAMA2_WORDS + _TOOL_WORDS
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # Unicode keeps these for a program's own use
 Tools = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class _Marks:
-    """Characters that the conversation does not hold: hidden in special tokens, and around what is generated."""
+    """Characters that the conversation does not hold: hidden in special tokens, and around what is generated.
+
+    At ``cut`` a message is cut, and its parts are encoded apart.
+    """
 
     hide: str
     open: str
     close: str
+    cut: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class ChatTemplate:
         self._specials = special_tokens(processor)
         names = sorted(self._specials, key=len, reverse=True)
         self._cut = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
-        self._protection = _Protection(self._specials)
+        self._protection = _Protection(self._specials, [word for word in PLAIN_WORDS if word in source])
         self._strips: dict[str, tuple[bool, bool]] = getattr(processor, "stripping_tokens", {})
         self._end = next((name for name, index in self._specials.items() if index == processor.end_id), "")
         self._start = getattr(processor, "start_token", self._end) or ""
@@ -87,7 +95,7 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message], *, tools: Tools | None = None, prompt: bool = False) -> str:
         """Return the text of a conversation; with ``prompt``, up to where the assistant begins to write."""
-        marks = _Marks("", "", "")
+        marks = _Marks("", "", "", "")
         return self._render(messages, marks, tools, prompt)
 
     def encode(self, messages: Sequence[Message], *, tools: Tools | None = None) -> TokenSequence:
@@ -136,9 +144,9 @@ class ChatTemplate:
     def _render(self, messages: Sequence[Message], marks: _Marks, tools: Tools | None, prompt: bool) -> str:
         _check_roles(messages)
         self._refuse_unseen_tools(messages, tools)
-        said: Any = [self._protection.value(_plain(message), marks.hide) for message in messages]
+        said: Any = [self._protection.value(_plain(message), marks) for message in messages]
         variables: dict[str, Any] = {"messages": said, "add_generation_prompt": prompt}
-        variables["tools"] = self._protection.value(list(tools), marks.hide) if tools else None
+        variables["tools"] = self._protection.value(list(tools), marks) if tools else None
         variables |= {"bos_token": self._start, "eos_token": self._end, "documents": None}
         variables |= {OPEN_NAME: marks.open, CLOSE_NAME: marks.close}
         text = render(self._template, variables)
@@ -202,9 +210,8 @@ class ChatTemplate:
         for number, (start, stop) in enumerate(pairwise(edges)):
             for part in self._cut.split(text[start:stop]):
                 special = self._specials.get(part)
-                plain = part if special is not None else part.replace(marks.hide, "")
-                if plain:
-                    pieces.append(_Piece(plain, special, number % 2 == 1))
+                whole = part if special is not None else part.replace(marks.hide, "")
+                pieces += [_Piece(text, special, number % 2 == 1) for text in whole.split(marks.cut) if text]
         return _follow(_strip(pieces, self._strips))
 
     def _find_stops(self) -> tuple[int, ...]:
@@ -217,26 +224,31 @@ class ChatTemplate:
 class _Protection:
     """Breaks special tokens that are spelled in messages, whole or cut by a message's edge, by a hidden character."""
 
-    def __init__(self, specials: dict[str, int]) -> None:
+    def __init__(self, specials: dict[str, int], words: Sequence[str]) -> None:
+        self._words = re.compile("|".join(re.escape(word) for word in words if word not in specials) or "(?!)")
         whole = "|".join(re.escape(name) for name in sorted(specials, key=len, reverse=True))
         looks = r"<(?=\|)|<(?=(?:start|end)_of_turn>)"
         self._spelled = re.compile(f"(?:{whole})|{looks}" if whole else looks)
         self._heads = tuple({name[:size] for name in specials for size in range(1, len(name))})
         self._tails = tuple({name[size:] for name in specials for size in range(1, len(name))})
 
-    def text(self, text: str, hide: str) -> str:
+    def text(self, text: str, marks: _Marks) -> str:
+        hide, cut = marks.hide, marks.cut
+        text = self._words.sub(
+            lambda match: match[0][: len(match[0]) // 2] + cut + match[0][len(match[0]) // 2 :], text
+        )
         text = self._spelled.sub(lambda match: match[0][0] + hide + match[0][1:], text)
         start, stop = len(text) - len(text.lstrip()), len(text.rstrip())
         if text[:stop].endswith(self._heads):
             text = text[:stop] + hide + text[stop:]
         return text[:start] + hide + text[start:] if text.startswith(self._tails, start) else text
 
-    def value(self, value: Any, hide: str) -> Any:
+    def value(self, value: Any, marks: _Marks) -> Any:
         if isinstance(value, str):
-            return self.text(value, hide)
+            return self.text(value, marks)
         if isinstance(value, dict):
-            return {self.value(key, hide): self.value(item, hide) for key, item in value.items()}
-        return [self.value(item, hide) for item in value] if isinstance(value, list | tuple) else value
+            return {self.value(key, marks): self.value(item, marks) for key, item in value.items()}
+        return [self.value(item, marks) for item in value] if isinstance(value, list | tuple) else value
 
 
 def special_tokens(processor: TextProcessor) -> dict[str, int]:
@@ -281,10 +293,10 @@ def _check_roles(messages: Sequence[Message]) -> None:
 def _free_marks(messages: Sequence[Message], source: str, tools: Tools | None) -> _Marks:
     said = source + json.dumps([[_plain(message) for message in messages], tools], ensure_ascii=False)
     free = [mark for mark in NONCHARACTERS if mark not in said]
-    if len(free) < 3:
+    if len(free) < 4:
         problem = "holds nearly all of the noncharacters U+FDD0 to U+FDEF, which mark what the assistant wrote"
         raise DataError("conversation", problem, "Remove them from the text")
-    return _Marks(free[0], free[1], free[2])
+    return _Marks(*free[:4])
 
 
 def _plain(message: Message) -> dict[str, Any]:

@@ -9,24 +9,26 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 
 from groundup.core.errors import DataError
 from groundup.processors.files import read_json, read_template
 
 __all__ = [
     "EncoderTokens",
+    "begin_token_of",
     "between_texts",
     "chat_template_of",
     "continuations",
     "encoder_tokens_of",
     "end_token_of",
     "piece_sizes",
+    "put_before_texts",
     "space_before",
     "start_token_of",
 ]
 
-# Ends of a text come before ends of a turn: the end token starts and ends every document.
+# Ends of a text come before ends of a turn: the end token ends every document.
 ENDS = (
     "<|endoftext|>",
     "<|end_of_text|>",
@@ -96,6 +98,35 @@ def start_token_of(folder: Path, tokenizer: Tokenizer) -> str | None:
         return _text_of(config.get("bos_token"))
     found = _configured(folder, tokenizer, "bos_token")
     return found or next((token for token in STARTS if tokenizer.token_to_id(token) is not None), None)
+
+
+def begin_token_of(folder: Path, tokenizer: Tokenizer, start: str | None) -> str | None:
+    """Return the start token where the tokenizer puts it before every text, as Gemma's and Llama's do; else None.
+
+    Whether it does, ``add_bos_token`` of tokenizer_config.json says, else what tokenizer.json puts around texts. The
+    tokenizer is changed to do as the former says, so that it does so wherever it is written.
+    """
+    number = None if start is None else tokenizer.token_to_id(start)
+    if start is None or number is None:
+        return None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    puts = tokenizer.encode("a", add_special_tokens=True).ids[:1] == [number]
+    wanted = _optional(folder / "tokenizer_config.json").get("add_bos_token")
+    if isinstance(wanted, bool) and wanted != puts:
+        put_before_texts(tokenizer, start if wanted else None)
+        puts = wanted
+    return start if puts else None
+
+
+def put_before_texts(tokenizer: Tokenizer, start: str | None) -> None:
+    """Make other libraries put a token before every text, or none, wherever they read this tokenizer."""
+    first, second = ("", "") if start is None else (f"{start}:0 ", f"{start}:1 ")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first}$A:0",
+        pair=f"{first}$A:0 {second}$B:1",
+        special_tokens=[] if start is None else [(start, tokenizer.token_to_id(start))],
+    )
 
 
 def _configured(folder: Path, tokenizer: Tokenizer, key: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Texts, one or two, between the tokens that an encoder expects around them, padded to rows.
+"""Texts between the tokens that a model expects around them: documents, prompts, and rows for encoders.
 
 Legend: N rows, T tokens.
 """
@@ -15,9 +15,28 @@ from numpy.typing import NDArray
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.interfaces import Batch
 
-__all__ = ["Row", "framed", "padded", "pairs_framed", "two_texts"]
+__all__ = ["Row", "documents", "framed", "padded", "pairs_framed", "prompts", "two_texts"]
 
 Row = tuple[NDArray[np.int64], NDArray[np.int64] | None]  # (T,) tokens, and the kind of each
+
+
+def documents(texts: Sequence[str], tokenizer: Any) -> list[NDArray[np.int32]]:
+    """Return each text as a language model reads a document: its start, the text, the end token.
+
+    The start is the tokenizer's own start token where it puts one before every text (Gemma, Llama), else the end token.
+    """
+    before, after = ([_begin(tokenizer)], [tokenizer.end_id])
+    return [np.concatenate((before, tokens, after)).astype(np.int32) for tokens in tokenizer.encode_batch(texts)]
+
+
+def prompts(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Return each text as the beginning of a document, to be written on."""
+    return [[_begin(tokenizer), *tokens.tolist()] for tokens in tokenizer.encode_batch(texts)]
+
+
+def _begin(tokenizer: Any) -> int:
+    """Return the token that documents begin with; a processor of the user's may know of none but the end token."""
+    return int(getattr(tokenizer, "begin_id", tokenizer.end_id))
 
 
 def two_texts(value: Any) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from groundup.core.errors import CheckpointError, DataError
 from groundup.core.interfaces import Processor
 from groundup.processors.bpe import TokenizerProcessor
+from groundup.processors.foreign import put_before_texts
 
 __all__ = ["SPLITS", "processor_from_gguf", "processor_to_gguf"]
 
@@ -33,6 +34,7 @@ SPLITS: dict[str, tuple[str, ...]] = {  # one after the other, each on the piece
 }
 _ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
 _WHOLE_WORDS = ("llama-bpe",)  # a word that is a token is not merged
+_STARTED = ("llama-bpe",)  # a text begins with the start token, where the file does not say
 _COMPOSED = ("qwen2",)  # text is brought to Unicode's composed form, as where the model comes from
 _NO_PLACE = "Keep it in the project's own layout"
 _OTHER = "Use a model with a byte-level BPE tokenizer, or give its tokenizer apart"
@@ -71,7 +73,10 @@ def processor_from_gguf(metadata: Mapping[str, Any], end_token: str | None = Non
     template = metadata.get("tokenizer.chat_template")
     if template is not None and not isinstance(template, str):
         raise CheckpointError("tokenizer.chat_template", f"is no text but {str(template)[:60]}", _OTHER)
-    return TokenizerProcessor(tokenizer, end, start, "tokenizer_json", template)
+    begin = start if metadata.get(prefix + "add_bos_token", name in _STARTED) and start != end else None
+    if begin is not None:
+        put_before_texts(tokenizer, begin)
+    return TokenizerProcessor(tokenizer, end, start, "tokenizer_json", template, begin_token=begin)
 
 
 def processor_to_gguf(processor: Processor, size: int) -> dict[str, Any]:
@@ -93,7 +98,8 @@ def processor_to_gguf(processor: Processor, size: int) -> dict[str, Any]:
         found = f"a {model['type']} tokenizer" + (f" with {', '.join(odd)}" if odd else "")
         raise CheckpointError("processor", f"{found} is no byte-level BPE", _NO_PLACE)
     tokens, kinds = _tables(described, max(size, processor.vocabulary_size))
-    start = tokens.index(processor.start_token or processor.end_token)
+    bare = processor.chat_template is None
+    start = processor.begin_id if bare else tokens.index(processor.start_token or processor.end_token)
     written: dict[str, Any] = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": _name_of(described),
@@ -102,8 +108,8 @@ def processor_to_gguf(processor: Processor, size: int) -> dict[str, Any]:
         "tokenizer.ggml.merges": [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]],
         "tokenizer.ggml.bos_token_id": start,
         "tokenizer.ggml.eos_token_id": processor.end_id,
-        # Documents begin with the end token here; a chat template writes it by itself.
-        "tokenizer.ggml.add_bos_token": processor.chat_template is None,
+        # Without a start token of its own a text begins with the end token; a chat template writes it by itself.
+        "tokenizer.ggml.add_bos_token": bare or processor.begin_token is not None,
         "tokenizer.ggml.add_space_prefix": False,
     }
     template = processor.chat_template

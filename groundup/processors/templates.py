@@ -67,14 +67,47 @@ CHATML = _WITH_TOOLS.replace("DEFAULT", "''")
 # Qwen 2.5 (Yang et al., 2024, arXiv:2412.15115): ChatML with a system prompt where the conversation has none.
 QWEN = _WITH_TOOLS.replace("DEFAULT", "'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.'")
 
-# Llama 3 Instruct (Grattafiori et al., 2024, arXiv:2407.21783), without tools and dates.
+# Llama 3 Instruct (Grattafiori et al., 2024, arXiv:2407.21783), and with tools as from 3.1 on: they are described in
+# the first question, after a system prompt with the dates that its own template has by default; one is called at once.
+# What a tool returned is shown as JSON.
 LLAMA3 = """\
 {{- bos_token }}
-{%- for message in messages %}
+{%- set ns = namespace(system='', first=0) %}
+{%- if tools %}
+    {%- if messages and messages[0].role == 'system' %}
+        {%- set ns.system = messages[0].content | trim %}
+        {%- set ns.first = 1 %}
+    {%- endif %}
+    {%- if messages | length <= ns.first or messages[ns.first].role != 'user' %}
+        {{- raise_exception('llama3 describes tools in the first question, and the conversation begins with none') }}
+    {%- endif %}
+    {{- '<|start_header_id|>system<|end_header_id|>\\n\\nEnvironment: ipython\\n' }}
+    {{- 'Cutting Knowledge Date: December 2023\\nToday Date: 26 Jul 2024\\n\\n' + ns.system + '<|eot_id|>' }}
+    {{- '<|start_header_id|>user<|end_header_id|>\\n\\nGiven the following functions, please respond with a ' }}
+    {{- 'JSON for a function call with its proper arguments that best answers the given prompt.\\n\\n' }}
+    {{- 'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.' }}
+    {{- 'Do not use variables.\\n\\n' }}
+    {%- for tool in tools %}{{ tool | tojson(indent=4) + '\\n\\n' }}{% endfor %}
+    {{- messages[ns.first].content | trim + '<|eot_id|>' }}
+    {%- set ns.first = ns.first + 1 %}
+{%- endif %}
+{%- for message in messages[ns.first:] %}
     {%- set role = 'ipython' if message.role == 'tool' else message.role %}
     {{- '<|start_header_id|>' + role + '<|end_header_id|>\\n\\n' }}
     {%- if role == 'assistant' %}
-        {%- generation %}{{ message.content | trim + '<|eot_id|>' }}{% endgeneration %}
+        {%- generation %}
+            {{- message.content | trim }}
+            {%- if message.tool_calls %}
+                {%- if message.tool_calls | length > 1 %}
+                    {{- raise_exception('llama3 calls one tool at a time, and an answer calls several') }}
+                {%- endif %}
+                {%- set call = message.tool_calls[0].function %}
+                {{- ('\\n\\n' if message.content | trim else '') + '{"name": "' + call.name + '", "parameters": ' }}
+                {{- call.arguments | tojson + '}' }}
+            {%- endif %}
+            {{- '<|eot_id|>' }}{% endgeneration %}
+    {%- elif role == 'ipython' %}
+        {{- message.content | tojson + '<|eot_id|>' }}
     {%- else %}
         {{- message.content | trim + '<|eot_id|>' }}
     {%- endif %}
@@ -123,17 +156,43 @@ LLAMA2 = _without_system(
     CLOSE="''",
 )
 
-# Mistral 7B Instruct 0.3 (Jiang et al., 2023, arXiv:2310.06825). Its own template puts the system prompt before the
-# last question; here it is before the first, so that a conversation begins with the tokens of its earlier turns.
-MISTRAL = _without_system(
-    "mistral",
-    BEGIN="bos_token",
-    SYSTEM="message.content + '\\n\\n'",
-    USER="'[INST] ' + ns.system + message.content + '[/INST]'",
-    OPEN="''",
-    ANSWER="' ' + message.content | trim + eos_token",
-    CLOSE="''",
-)
+# Mistral 7B Instruct 0.3 (Jiang et al., 2023, arXiv:2310.06825). Its own template puts the system prompt and the tools
+# before the last question; here they are before the first, so that a conversation begins with the tokens of its earlier
+# turns. A call has a name of nine characters; one without such a name is called by its number.
+MISTRAL = """\
+{{- bos_token }}
+{%- set ns = namespace(system='', told=false, calls=[], answered=0) %}
+{%- for message in messages %}
+    {%- if message.role == 'system' %}
+        {%- set ns.system = message.content + '\\n\\n' %}
+    {%- elif message.role == 'user' %}
+        {%- if tools and not ns.told %}
+            {{- '[AVAILABLE_TOOLS] ' + tools | tojson + '[/AVAILABLE_TOOLS]' }}
+            {%- set ns.told = true %}
+        {%- endif %}
+        {{- '[INST] ' + ns.system + message.content + '[/INST]' }}
+        {%- set ns.system = '' %}
+    {%- elif message.role == 'assistant' %}
+        {%- generation %}
+            {{- ' ' + message.content | trim if message.content or not message.tool_calls else '' }}
+            {%- for call in message.tool_calls or [] %}
+                {%- set ns.calls = ns.calls + [call.id or ''] %}
+                {%- set name = call.id if call.id and call.id | length == 9 else '%09d' % (ns.calls | length) %}
+                {{- '[TOOL_CALLS] [' if loop.first else ', ' }}
+                {{- '{"name": "' + call.function.name + '", "arguments": ' + call.function.arguments | tojson }}
+                {{- ', "id": "' + name + '"}' + (']' if loop.last else '') }}
+            {%- endfor %}
+            {{- eos_token }}{% endgeneration %}
+    {%- else %}
+        {%- set ns.answered = ns.answered + 1 %}
+        {%- set known = message.tool_call_id and message.tool_call_id in ns.calls %}
+        {%- set number = ns.calls.index(message.tool_call_id) + 1 if known else ns.answered %}
+        {%- set name = ns.calls[number - 1] if number <= ns.calls | length else '' %}
+        {{- '[TOOL_RESULTS] {"content": ' + message.content + ', "call_id": "' }}
+        {{- (name if name | length == 9 else '%09d' % number) + '"}[/TOOL_RESULTS]' }}
+    {%- endif %}
+{%- endfor %}
+"""
 
 # Gemma 1 to 3 (Gemma Team, 2024, arXiv:2403.08295, section 5). 3 puts the system prompt here; 1 and 2 refuse it.
 GEMMA = _without_system(

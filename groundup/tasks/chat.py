@@ -24,6 +24,7 @@ from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.metrics.compression import perplexity
 from groundup.processors.chat_template import ChatTemplate, find_template
+from groundup.processors.framing import documents
 from groundup.processors.templates import TEMPLATES
 from groundup.tasks.answers import judge_answers, last_run
 from groundup.tasks.writing import decoding_options, write, write_stream
@@ -100,7 +101,7 @@ class Chat(Task):
             sequences = [_encode_named(template, chat) for chat in chats]
         answered = iter(sequences if self.train_on == "all" else [last_run(sequence) for sequence in sequences])
         texts = [example.text for example in examples if isinstance(example, Document)]
-        plain = iter(_whole(processor.encode_batch(texts), processor.end_id))
+        plain = iter(_whole(documents(texts, processor)))
         return [next(answered) if isinstance(example, Conversation) else next(plain) for example in examples]
 
     def _prepared(self, example: Conversation) -> Conversation:
@@ -165,11 +166,9 @@ def _bound(source: str, processor: Any) -> ChatTemplate:
     return ChatTemplate(source, processor)
 
 
-def _whole(texts: list[NDArray[np.int32]], end: int) -> list[TokenSequence]:
-    """Return documents between end tokens; every token but the first is learned."""
-    edge = np.array([end], dtype=np.int32)
-    sequences = [np.concatenate([edge, tokens, edge]) for tokens in texts]
-    return [TokenSequence(tokens, np.arange(len(tokens)) > 0) for tokens in sequences]
+def _whole(texts: list[NDArray[np.int32]]) -> list[TokenSequence]:
+    """Return documents of which every token but the first is learned."""
+    return [TokenSequence(tokens, np.arange(len(tokens)) > 0) for tokens in texts]
 
 
 def _encode_named(template: ChatTemplate, example: Conversation) -> TokenSequence:

@@ -1,8 +1,8 @@
 """Next-token prediction over documents: the task a language model is pretrained with.
 
 Source: Bengio et al. 2003, "A neural probabilistic language model"; Radford et al. 2019, "Language models are
-unsupervised multitask learners". A document is stored as end token, text, end token, so that
-the model learns to begin and to end.
+unsupervised multitask learners". A document is stored as start token, text, end token, so
+that the model learns to begin and to end; where the tokenizer puts no start token, the end token stands there too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from groundup.metrics.compression import (
 )
 from groundup.nn.decoding import DecodingOptions
 from groundup.nn.scoring import sequence_nll
+from groundup.processors.framing import documents, prompts
 from groundup.tasks.writing import decoding_options, write, write_stream
 
 __all__ = ["LanguageModeling"]
@@ -48,10 +48,8 @@ class LanguageModeling(Task):
         return {"tokens": tokens, "targets": tokens, "positions": tokens, "boundaries": "int32 (N,)"}
 
     def encode(self, examples: Sequence[Document], processor: TextProcessor) -> list[TokenSequence]:
-        """Return ``[end] + tokens + [end]`` of each document; every token but the first is trained on."""
-        end = np.array([processor.end_id], dtype=np.int32)
-        texts = processor.encode_batch([example.text for example in examples])
-        return [TokenSequence(np.concatenate((end, tokens, end))) for tokens in texts]
+        """Return ``[start] + tokens + [end]`` of each document; every token but the first is trained on."""
+        return [TokenSequence(tokens) for tokens in documents([example.text for example in examples], processor)]
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return the batch: with targets in it, the model returns the sum of -log p."""
@@ -78,13 +76,13 @@ class LanguageModeling(Task):
 
     def predict(self, model: nn.Module, inputs: str | list[str], processor: TextProcessor, **options: Any) -> Any:
         """Return what the model writes on from a prompt, or from each of several; options are ``DecodingOptions``."""
-        prompts = [inputs] if isinstance(inputs, str) else list(inputs)
-        texts = write(model, _prompts(prompts, processor), processor, decoding_options(options), {processor.end_id})
+        starts = prompts([inputs] if isinstance(inputs, str) else list(inputs), processor)
+        texts = write(model, starts, processor, decoding_options(options), {processor.end_id})
         return texts[0] if isinstance(inputs, str) else texts
 
     def stream(self, model: nn.Module, prompt: str, processor: TextProcessor, **options: Any) -> Iterator[str]:
         """Yield what the model writes on from a prompt, piece by piece."""
-        tokens = _prompts([prompt], processor)[0]
+        (tokens,) = prompts([prompt], processor)
         return write_stream(model, tokens, processor, decoding_options(options), {processor.end_id})
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
@@ -120,10 +118,6 @@ class LanguageModeling(Task):
             _samples(held_out, context),
         ]
         return Evaluation({**metrics, **baselines}, tables)
-
-
-def _prompts(texts: Sequence[str], processor: TextProcessor) -> list[list[int]]:
-    return [[processor.end_id, *tokens.tolist()] for tokens in processor.encode_batch(texts)]
 
 
 def _first_bytes(documents: Iterable[Document], most: int) -> list[Document]:
@@ -179,8 +173,8 @@ def _samples(documents: list[Document], context: EvaluationContext) -> Table:
     chosen = sorted(documents, key=lambda document: key(context.seed, f"sample {document.name}"))[:_SHOWN]
     openings = [document.text[: min(160, len(document.text) // 2)] for document in chosen]
     options = DecodingOptions(max_new_tokens=80, seed=context.seed)
-    prompts = _prompts(openings, context.processor)
-    texts = write(context.model, prompts, context.processor, options, {context.processor.end_id})
+    starts = prompts(openings, context.processor)
+    texts = write(context.model, starts, context.processor, options, {context.processor.end_id})
     rows: list[tuple[str | float | int | None, ...]] = [
         (document.name, opening, text, document.text[len(opening) : len(opening) + 240])
         for document, opening, text in zip(chosen, openings, texts, strict=True)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.core.errors import DataError
@@ -36,6 +37,7 @@ from groundup.nn.preference_losses import (
 from groundup.tasks.chat import Chat
 from groundup.tasks.judged_pairs import Measured, judge_preferences
 from groundup.tasks.reference import answer_log_probs, sums_by_answer, with_reference
+from groundup.tasks.shortening import with_short_prompts
 
 __all__ = ["PreferenceTuning"]
 
@@ -122,10 +124,19 @@ class PreferenceTuning(Task):
         return return_log_probs(model)
 
     def prepare(self, source: DataSource, start: Start) -> DataSource:
-        """Return the data with the reference's log-probabilities of all answers, where the loss compares with them."""
+        """Return the data with the reference's log-probabilities of all answers, where the loss compares with them.
+
+        Prompts that are too long are cut before, where the data says so: ``data.too_long: truncate``.
+        """
+        encode = functools.partial(self.encode, processor=start.processor)
+        if getattr(source, "too_long", "") == "truncate":
+
+            def lengths(examples: Sequence[Preference]) -> NDArray[np.int64]:
+                return encode(examples)["sequence_lengths"].amax(1).numpy()
+
+            source = with_short_prompts(source, lengths, start.sequence_length)
         if not self.compares:
             return source
-        encode = functools.partial(self.encode, processor=start.processor)
         score = functools.partial(answer_log_probs, encode=encode, inputs=self.inputs, longest=start.sequence_length)
         return with_reference(source, start, score)
 

@@ -84,6 +84,11 @@ def test_bad_rows_name_file_line_and_what_is_allowed(tmp_path: Path, row: dict[s
         ({"model.context_length": 40}, "a prompt with its answer has"),
         ({"data.validation_fraction": 0.999}, "nothing is left for train (validation_fraction 0.999)"),
         ({"model.context_length": 8, "data.too_long": "drop"}, "the context of 8 allows 9"),
+        (
+            {"model.context_length": 8, "data.too_long": "truncate"},
+            "tokens even without its earlier turns (24 more rows are too long); the context of 8 allows 9. Raise"
+            " model.context_length, or set data.longest_characters.",
+        ),
         ({"task.beta": 0.2, "task.objective": "orpo"}, 'beta has no effect with objective: "orpo"; it applies when'),
         ({"task.gamma": 2.0}, 'gamma has no effect with objective: "dpo"'),
         ({"data.dataset": "a/b"}, "both path and dataset are given"),

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one wo
 LESSON = ["What is a list? A list holds items, in order. 你好 🎉\n\n" * 30, "def f(x):\n    return x\n" * 30]
 OTHER_SPECIALS = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 OTHER_SPECIALS += ["<start_of_turn>", "<end_of_turn>"]
-WITHOUT_TOOLS = ("llama2", "mistral", "gemma", "phi")  # no role for the results of tools
+WITHOUT_TOOLS = ("llama2", "gemma", "phi")  # no role for the results of tools
 ONE_TURN = (Message("user", "What is a list?"), Message("assistant", "A list holds items. 你好"))
 MANY_TURNS = (
     Message("system", "Answer briefly."),

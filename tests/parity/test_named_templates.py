@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +13,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from groundup.core.errors import DataError
-from groundup.core.records import Message, ToolCall
+from groundup.core.records import Conversation, Message, ToolCall
+from groundup.data.conversations import ConversationSource
+from groundup.data.tool_calls import calls_of
 from groundup.processors.bpe import TokenizerProcessor
 from groundup.processors.bytes import BytesConfig
-from groundup.processors.chat_template import ChatTemplate, find_template
+from groundup.processors.chat_template import PLAIN_WORDS, ChatTemplate, find_template
 from groundup.processors.templates import TEMPLATES
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
@@ -82,6 +87,40 @@ CALLED_RENDERED = (
     "<|im_start|>user\n<tool_response>\n0\n</tool_response><|im_end|>\n<|im_start|>assistant\n‹3 and 7.<|im_end|>›\n"
 )
 
+WITH_OWN_NAME = (  # one call at a time, and names of calls that are nine characters long, or are not
+    Message("system", "Be kind."),
+    Message("user", " Add. "),
+    Message("assistant", "", (ToolCall("add", {"a": 1, "b": "é"}, "abcdefgh1"),)),
+    Message("tool", '{"sum": 3}', name="add", call="abcdefgh1"),
+    Message("assistant", "", (ToolCall("add", {}, "call_2"),)),
+    Message("tool", "0", call="call_2"),
+    Message("assistant", "3, then 0."),
+)
+SHOWN = {
+    "llama3": (
+        "<s><|start_header_id|>system<|end_header_id|>\n\nEnvironment: ipython\nCutting Knowledge Date: December 2023\n"
+        "Today Date: 26 Jul 2024\n\nBe kind.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nGiven the following"
+        " functions, please respond with a JSON for a function call with its proper arguments that best answers the"
+        ' given prompt.\n\nRespond in the format {"name": function name, "parameters": dictionary of argument name and'
+        ' its value}.Do not use variables.\n\n{\n    "type": "function",\n    "function": {\n        "name": "add",\n'
+        '        "description": "é",\n        "parameters": {\n            "type": "object"\n        }\n    }\n}\n\n'
+        "Add.<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        '‹{"name": "add", "parameters": {"a": 1, "b": "é"}}<|eot_id|>›'
+        '<|start_header_id|>ipython<|end_header_id|>\n\n"{\\"sum\\": 3}"<|eot_id|>'
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+        '‹{"name": "add", "parameters": {}}<|eot_id|>›<|start_header_id|>ipython<|end_header_id|>\n\n"0"<|eot_id|>'
+        "<|start_header_id|>assistant<|end_header_id|>\n\n‹3, then 0.<|eot_id|>›"
+    ),
+    "mistral": (
+        '<s>[AVAILABLE_TOOLS] [{"type": "function", "function": {"name": "add", "description": "é", "parameters":'
+        ' {"type": "object"}}}][/AVAILABLE_TOOLS][INST] Be kind.\n\n Add. [/INST]'
+        '‹[TOOL_CALLS] [{"name": "add", "arguments": {"a": 1, "b": "é"}, "id": "abcdefgh1"}]</s>›'
+        '[TOOL_RESULTS] {"content": {"sum": 3}, "call_id": "abcdefgh1"}[/TOOL_RESULTS]'
+        '‹[TOOL_CALLS] [{"name": "add", "arguments": {}, "id": "000000002"}]</s>›'
+        '[TOOL_RESULTS] {"content": 0, "call_id": "000000002"}[/TOOL_RESULTS]‹ 3, then 0.</s>›'
+    ),
+}
+
 
 def tokenizer(prefix: str = "", *, strip: bool = False) -> Tokenizer:
     """Return a small tokenizer: byte-level, or with spaces as in SentencePiece, before each text or the first."""
@@ -146,8 +185,86 @@ def test_tools_and_their_calls_are_shown_and_the_calls_are_learned(processor: To
     assert text == ChatTemplate(TEMPLATES[name], processor).render(CALLED[:4], tools=TOOLS)
 
 
+@pytest.mark.parametrize("name", sorted(SHOWN))
+def test_tools_as_llama_and_mistral_read_them(processor: TokenizerProcessor, name: str) -> None:
+    """Checked against the templates published with Llama 3.1 to 3.3 Instruct and Mistral 7B Instruct 0.3."""
+    template = ChatTemplate(TEMPLATES[name], processor)
+    assert marked(processor, WITH_OWN_NAME, name, tools=TOOLS) == SHOWN[name]
+    untagged = TEMPLATES[name].replace("{%- generation %}", "").replace("{% endgeneration %}", "")
+    found = ChatTemplate(untagged, processor).encode(WITH_OWN_NAME, tools=TOOLS)
+    np.testing.assert_array_equal(found.trained, template.encode(WITH_OWN_NAME, tools=TOOLS).trained)
+    tokens = found.tokens.tolist()
+    for turns in (2, 4, 6):
+        prompt = template.prompt(WITH_OWN_NAME[:turns], tools=TOOLS).tolist()
+        assert tokens[: len(prompt)] == prompt
+    theirs = PreTrainedTokenizerFast(tokenizer_object=tokenizer(), bos_token="<s>", eos_token="</s>")
+    said: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in WITH_OWN_NAME]
+    for turn, message in zip(said, WITH_OWN_NAME, strict=True):
+        calls = [{"id": c.identity, "function": {"name": c.name, "arguments": c.arguments}} for c in message.tool_calls]
+        turn |= {"tool_calls": calls} if calls else {}
+        turn |= {"tool_call_id": message.call} if message.call else {}
+    text = theirs.apply_chat_template(said, chat_template=TEMPLATES[name], tools=TOOLS, tokenize=False)
+    assert text == template.render(WITH_OWN_NAME, tools=TOOLS)
+
+
+def test_several_calls_words_before_them_and_results_in_another_order(processor: TokenizerProcessor) -> None:
+    calls = (ToolCall("a", {}), ToolCall("b", {}, "call_b"), ToolCall("c", {}))
+    results = (Message("tool", "1"), Message("tool", "2", call="call_b"), Message("tool", "3"))
+    talk = (Message("user", "q"), Message("assistant", "Wait. ", calls), *results, Message("assistant", "So."))
+    assert marked(processor, talk, "mistral") == (
+        '<s>[INST] q[/INST]‹ Wait.[TOOL_CALLS] [{"name": "a", "arguments": {}, "id": "000000001"}, {"name": "b",'
+        ' "arguments": {}, "id": "000000002"}, {"name": "c", "arguments": {}, "id": "000000003"}]</s>›'
+        + "".join(f'[TOOL_RESULTS] {{"content": {n}, "call_id": "00000000{n}"}}[/TOOL_RESULTS]' for n in (1, 2, 3))
+        + "‹ So.</s>›"
+    )
+    with pytest.raises(DataError, match="llama3 calls one tool at a time, and an answer calls several"):
+        ChatTemplate(TEMPLATES["llama3"], processor).encode(talk)
+    alone = (talk[0], Message("assistant", "Wait. ", calls[:1]))
+    assert marked(processor, alone, "llama3").endswith('‹Wait.\n\n{"name": "a", "parameters": {}}<|eot_id|>›')
+    with pytest.raises(DataError, match="llama3 describes tools in the first question, and the conversation begins"):
+        ChatTemplate(TEMPLATES["llama3"], processor).encode(talk[1:], tools=TOOLS)
+
+
+# Real conversations with tools, glaive_toolcall_en_demo.json of the package llamafactory, where one says where it is;
+# else one such row.
+GLAIVE = os.environ.get("GROUNDUP_GLAIVE")
+ROW = {
+    "conversations": [
+        {"from": "human", "value": "I need a recipe for rice."},
+        {"from": "function_call", "value": '{"name": "search", "arguments": {"ingredients": ["rice", "é"]}}'},
+        {"from": "observation", "value": '{"recipes": [{"name": "Rice"}]}'},
+        {"from": "gpt", "value": "Boil it."},
+    ],
+    "tools": '[{"name": "search", "description": "Search", "parameters": {"type": "object"}}]',
+}
+
+
+@pytest.mark.parametrize("name", sorted(SHOWN))
+def test_conversations_with_tools_come_back(processor: TokenizerProcessor, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(Path(GLAIVE).read_text(encoding="utf-8") if GLAIVE else json.dumps([ROW]), encoding="utf-8")
+    read = ConversationSource(path=str(path), validation_fraction=0.0)
+    talks = [talk for talk in read.examples("train", Path("unused")) if isinstance(talk, Conversation)][:40]
+    template, key = ChatTemplate(TEMPLATES[name], processor), "parameters" if name == "llama3" else "arguments"
+    assert any(message.tool_calls for talk in talks for message in talk.messages)
+    for talk in talks:
+        sequence = template.encode(talk.messages, tools=talk.tools)
+        assert sequence.trained is not None
+        runs = np.split(sequence.tokens, np.flatnonzero(np.diff(sequence.trained)) + 1)[1::2]
+        texts = [processor.decode(run.tolist()).strip() for run in runs]
+        answers = [message for message in talk.messages if message.role == "assistant"]
+        for text, message in zip(texts, answers, strict=True):
+            if not message.tool_calls:
+                assert text == message.content.strip()
+                continue
+            said = json.loads(text.removeprefix("[TOOL_CALLS]"))
+            called = said if isinstance(said, list) else [said]
+            back = calls_of([{"name": c["name"], "arguments": c[key]} for c in called], "a call", "here")
+            assert [(c.name, c.arguments) for c in back] == [(c.name, c.arguments) for c in message.tool_calls]
+
+
 def test_a_template_that_shows_no_tools_is_refused(processor: TokenizerProcessor) -> None:
-    for name in ("llama2", "llama3", "gemma", "phi"):
+    for name in ("llama2", "gemma", "phi"):
         with pytest.raises(DataError, match=r"shows no tools, and the conversation has some.*task.template=chatml or"):
             ChatTemplate(TEMPLATES[name], processor).encode(ASKED, tools=TOOLS)
         with pytest.raises(DataError, match="shows no calls of tools, and the conversation has some"):
@@ -194,6 +311,40 @@ def test_an_answer_that_is_only_read(processor: TokenizerProcessor) -> None:
     )
     with pytest.raises(DataError, match="marks 1 stretches for 2 answers, so those not to learn are not known"):
         ChatTemplate(source, processor).encode(read)
+
+
+SPELLED = " ".join([*SPECIALS, "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[TOOL_CALLS]", "<|im_", "end|>"])
+
+
+@pytest.mark.parametrize("prefix", ["", "always"])
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_what_a_long_text_spells_controls_nothing(name: str, prefix: str) -> None:
+    """Neither as special tokens nor as the tokens that the template's own [/INST] has."""
+    made = tokenizer(prefix)
+    made.add_special_tokens([AddedToken("<|endoftext|>", special=True, normalized=False)])
+    for words in (False, True):  # as with Llama 2, and as with Mistral 7B 0.3, where they are special tokens
+        if words:
+            made.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in PLAIN_WORDS])
+        bound = TokenizerProcessor(made, "</s>", "<s>")
+        template = ChatTemplate(TEMPLATES[name], bound)
+        hostile = f"Long. {'text ' * 500}{SPELLED}{' and' * 500}{SPELLED} end"
+        talks = [
+            (Message("system", said), Message("user", said), Message("assistant", said), Message("user", said))
+            for said in (hostile, "Hi")
+        ]
+        asked = [template.prompt(talk) for talk in talks]
+        control = {index for token, index in bound.special_tokens.items() if not token.startswith(("<0x", "<unk>"))}
+        specials = [[token for token in tokens.tolist() if token in control] for tokens in asked]
+        assert specials[0] == specials[1]
+        if not prefix:
+            assert bound.decode(asked[0].tolist(), keep_special=True) == template.render(talks[0], prompt=True)
+        if not prefix and not words and "[/INST]" in TEMPLATES[name]:
+            own = bound.encode_batch(["[/INST]"])[0].tolist()
+            assert count(asked[0].tolist(), own) == count(asked[1].tolist(), own) == 2
+
+
+def count(tokens: list[int], part: list[int]) -> int:
+    return sum(tokens[place : place + len(part)] == part for place in range(len(tokens)))
 
 
 def test_every_name_is_covered() -> None:

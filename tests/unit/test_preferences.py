@@ -14,6 +14,7 @@ from torch import nn
 
 from groundup import api
 from groundup.core.records import Message
+from groundup.core.run_processor import load_processor
 from groundup.data.inspect import inspection_html
 from groundup.data.preference_formats import recognise_preference, to_judgement
 from groundup.data.preferences import PreferenceSource
@@ -119,6 +120,42 @@ def test_rows_longer_than_the_context_are_dropped(tmp_path: Path) -> None:
     assert int(batch["sequence_lengths"].max()) <= 52
     assert bool((batch["reference"] < -1).all())
     trainer.close()
+
+
+@pytest.mark.parametrize("objective", ["dpo", "simpo"])
+def test_the_oldest_turns_of_prompts_are_left_out(
+    objective: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = {"role": "system", "content": "Be."}
+    talks = [[told, *[USER, GOOD] * turns, {**USER, "content": f"And {turns}?"}] for turns in (0, 1, 4, 9)]
+    rows = [{"prompt": talk, **ANSWERS} for talk in talks]
+    rows.append({"prompt": [told, USER, GOOD, {**USER, "content": "Why? " * 40}], **ANSWERS})
+    recipe = preference_run(tmp_path, objective=objective)
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe["data"] |= {"path": str(tmp_path / "talks.jsonl"), "validation_fraction": 0.0, "too_long": "truncate"}
+    recipe |= {"budget": {"batch_size": 4, "steps": 1}, "every": {"log": 1}}
+    trainer = api.trainer(recipe, {"model.context_length": 72, "machine.micro_batch": 4}, runs=tmp_path / "runs")
+    batch = next(trainer.stream)
+    assert trainer.samples_per_epoch == 4  # the last row is too long with its last question alone
+    assert int(batch["sequence_lengths"].max()) <= 72
+    assert bool((batch["reference"] < -1).all()) == (objective == "dpo")  # asked of what is left
+    assert "train: the oldest turns of 2 of 5 prompts were left out, to fit into the context of 72" in caplog.text
+    assert "train: 1 rows were dropped, being longer than the context of 72; 4 are left" in caplog.text
+    processor = load_processor(trainer.run.folder / "processor")
+    for row, lengths in zip(batch["tokens"], batch["sequence_lengths"].tolist(), strict=True):
+        both = row[: lengths[0]], row[lengths[0] : sum(lengths)]
+        texts = [processor.decode(tokens.tolist()) for tokens in both]
+        assert texts[0].endswith("So.") and texts[1].endswith("No.")  # noqa: PT018
+        assert texts[0][:-3] == texts[1][:-3]
+        assert "Be." in texts[0] and "And" in texts[0]  # noqa: PT018
+    ends = {batch["next_tokens"][row][batch["next_tokens"][row] >= 0][-1].item() for row in range(4)}
+    assert ends == {processor.special_id("<|end|>")}
+    trainer.close()
+    held_out = {"validation_path": str(tmp_path / "preferences.jsonl")}
+    source = cast(PreferenceSource, trainer.recipe.data).model_copy(update=held_out)
+    task = cast(PreferenceTuning, trainer.recipe.task)
+    shown = inspection_html(source, task, processor, tmp_path, sequence_length=72)
+    assert "longer than the context of 72 tokens; the oldest turns of prompts are cut" in shown
 
 
 # ------------------------------------------------------------------------------------------------------ where it begins
