@@ -66,7 +66,7 @@ def test_lora_in_one_function_computes_what_its_parts_do(activation: Any, monkey
 
     for shortcut in (True, False):
         if not shortcut:
-            monkeypatch.setattr(AdaptedLinear, "_plain", lambda layer, x: False)
+            monkeypatch.setattr(AdaptedLinear, "_frozen", lambda layer, x: False)
         kept.append(gradients())
     assert len(kept[0]) == 1 + 2 * len(adapted(model))
     for one, other in zip(*kept, strict=True):
