@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from groundup.core.errors import RecipeError
 from groundup.core.recipe_sections import Adapter
+from groundup.nn.low_rank import Change, changed_row_norms, low_rank_linear
 from groundup.nn.quantized import QuantizedLinear, QuantizedWeight
 
 __all__ = [
@@ -108,14 +108,13 @@ class AdaptedLinear(nn.Module):
         """Return (..., O) from x (..., I)."""
         if self.merged:
             return F.linear(x, self.linear_weight, self.bias)
-        if self._plain(x):
-            weights = (self.linear_weight, self.bias, self.lora_A, self.lora_B)
-            return cast(Tensor, _LowRank.apply(x, None, *weights, self.scale))  # type: ignore[no-untyped-call]
+        if self._frozen(x):
+            return self._low_rank(x, None)
         low = F.linear(F.linear(F.dropout(x, self.dropout, self.training), self.lora_A), self.lora_B) * self.scale
         if self.magnitude is None:
             return self._linear(x, self.bias) + low
         with torch.autocast(x.device.type, enabled=False), torch.no_grad():
-            lengths = row_norms(self.linear_weight + self.scale * (self.lora_B @ self.lora_A))
+            lengths = changed_row_norms(self.linear_weight, self.lora_A, self.lora_B, self.scale)
         gain = (self.magnitude / lengths).to(low.dtype)
         out = (self._linear(x, None) + low) * gain
         return out if self.bias is None else out + self.bias.to(out.dtype)
@@ -123,20 +122,24 @@ class AdaptedLinear(nn.Module):
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         """Return (..., O) from silu(gate) * up, each (..., I), without keeping that product for the backward pass."""
         hooked = self._forward_hooks or self._forward_pre_hooks
-        if hooked or self.merged or not self._plain(gate):
+        if hooked or self.merged or not self._frozen(gate):
             return cast(Tensor, self(F.silu(gate) * up))
-        weights = (self.linear_weight, self.bias, self.lora_A, self.lora_B)
-        return cast(Tensor, _LowRank.apply(gate, up, *weights, self.scale))  # type: ignore[no-untyped-call]
+        return self._low_rank(gate, up)
 
-    def _plain(self, x: Tensor) -> bool:
-        """Whether the layer is LoRA on a frozen weight in the dtype of x, without dropout, trained eagerly."""
-        weight, kind = self._parameters["weight"], x.device.type
-        if weight is None or self.magnitude is not None or not torch.is_grad_enabled():
+    def _frozen(self, x: Tensor) -> bool:
+        """Whether all but the adapter is frozen, in the dtype of x, and trained eagerly."""
+        own, kind = self._parameters["weight"], x.device.type
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or torch.is_autocast_enabled(kind):
             return False
-        frozen = not weight.requires_grad and (self.bias is None or not self.bias.requires_grad)
-        eager = not torch.compiler.is_compiling() and not torch.is_autocast_enabled(kind)
-        dropped = self.training and self.dropout > 0
-        return frozen and eager and not dropped and x.dtype == weight.dtype == self.lora_A.dtype
+        frozen = not any(each is not None and each.requires_grad for each in (own, self.bias))
+        return frozen and all(each.dtype == x.dtype for each in (own, self.bias, self.lora_A) if each is not None)
+
+    def _low_rank(self, x: Tensor, up: Tensor | None) -> Tensor:
+        own, stored = self._parameters["weight"], self.stored
+        weight = (own,) if own is not None else () if stored is None else stored.stored
+        dropped = self.dropout if self.training else 0.0
+        change = Change(self.scale, dropped, None if own is not None or stored is None else stored.shape)
+        return low_rank_linear(x, up, weight, self.bias, (self.lora_A, self.lora_B, self.magnitude), change)
 
     def _linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return what the layer computes without the adapter, with the given bias."""
@@ -172,43 +175,6 @@ class AdaptedLinear(nn.Module):
         if self.stored is not None:
             return QuantizedLinear(self.stored, self.bias).train(self.training)
         return _linear(self.linear_weight, self.bias).train(self.training)
-
-
-class _LowRank(torch.autograd.Function):
-    """x W^T + scale * x A^T B^T + bias with W and bias frozen, where x may be silu(x) * up, which is then made twice.
-
-    One product follows the other in place; nothing of the size of the output is kept.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, up: Tensor | None, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
-    ) -> Tensor:
-        inputs = (x if up is None else F.silu(x).mul_(up)).flatten(0, -2)
-        low = inputs @ a.T
-        out = F.linear(inputs, weight, bias).addmm_(low, b.T, alpha=scale)
-        ctx.save_for_backward(x, up, weight, a, b, low)
-        ctx.scale = scale
-        return out.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, up, weight, a, b, low = ctx.saved_tensors
-        grad = grad.flatten(0, -2)
-        grad_low = (grad @ b).mul_(ctx.scale)
-        grad_b = (grad.T @ low).mul_(ctx.scale)
-        grad_x = grad_up = None
-        if any(ctx.needs_input_grad[:2]):
-            grad_x = (grad @ weight).addmm_(grad_low, a).view_as(x)
-        inputs = x
-        if up is not None:
-            inputs = F.silu(x)
-            grad_up, gated = (grad_x * inputs, grad_x.mul_(up)) if grad_x is not None else (None, None)
-            grad_x = None if gated is None else torch.ops.aten.silu_backward(gated, x)
-            inputs = inputs.mul_(up)
-        grad_a = grad_low.T @ inputs.flatten(0, -2)
-        return grad_x, grad_up, None, None, grad_a, grad_b, None
 
 
 def _linear(weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:

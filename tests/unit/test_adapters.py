@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import groundup
 from groundup.cli import app
+from groundup.core.quantised_base import quantise_layers
 from groundup.core.recipe import load_recipe
 from groundup.core.recipe_sections import Adapter
 from groundup.models.gpt import GPTConfig
@@ -47,30 +48,100 @@ def model_with_adapters(**settings: Any) -> tuple[nn.Module, torch.Tensor]:
 
 
 # ---------------------------------------------------------------------------------------------------------- the layers
-@pytest.mark.parametrize("activation", ["swiglu", "gelu"])
-def test_lora_in_one_function_computes_what_its_parts_do(activation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+FROZEN: list[dict[str, Any]] = [
+    {"name": "lora"},
+    {"name": "lora", "bias": "all", "activation": "gelu"},
+    {"name": "lora", "dropout": 0.4, "rank_stabilised": True, "targets": {"mlp.*": 1, "query": 3}},
+    {"name": "lora", "base": "nf4", "dropout": 0.4},
+    {"name": "lora", "base": "int8", "bias": "all", "activation": "gelu"},
+    {"name": "dora"},
+    {"name": "dora", "bias": "all", "activation": "gelu", "dropout": 0.4},
+    {"name": "dora", "base": "nf4", "tiny": True},
+]
+
+
+def frozen_with_adapters(
+    width: int = 8, *, bias: str = "none", activation: str = "swiglu", tiny: bool = False, **settings: Any
+) -> nn.Module:
     torch.manual_seed(0)
-    shape = {"vocabulary_size": 11, "layers": 2, "width": 8, "heads": 2, "context_length": 8, "norm": "layernorm"}
-    model = GPTConfig(**shape, activation=activation, bias="all").build().requires_grad_(requires_grad=False)
-    attach(model, Adapter(rank=2))
-    for parameter in model.parameters():
+    shape = {"vocabulary_size": 11, "layers": 2, "width": width, "heads": 2, "context_length": 64, "norm": "layernorm"}
+    config: Any = {**shape, "activation": activation, "bias": bias}
+    model = GPTConfig(**config).build()
+    adapter = Adapter(**({} if "targets" in settings else {"rank": 2}), **settings)
+    if adapter.base != "fp32":
+        quantise_layers(model, adapter, "here")
+    model.requires_grad_(requires_grad=False)
+    attach(model, adapter)
+    for name, parameter in model.named_parameters():
         parameter.data.add_(0.3 * torch.randn(parameter.shape))
-    model.double()
+        if tiny and name.endswith("magnitude"):
+            parameter.data[::2] = 1e-9
+    return model
+
+
+@pytest.mark.parametrize("case", FROZEN, ids=str)
+def test_in_one_function_it_computes_what_its_parts_do(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = frozen_with_adapters(**case).double()
     tokens, kept = torch.randint(0, 11, (2, 8)), []
 
     def gradients() -> list[torch.Tensor]:
+        torch.manual_seed(1)
         loss = model(tokens, targets=tokens)
+        torch.manual_seed(1)
         with torch.no_grad():
             torch.testing.assert_close(model(tokens, targets=tokens), loss)
         return [loss.detach(), *torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])]
 
     for shortcut in (True, False):
         if not shortcut:
-            monkeypatch.setattr(AdaptedLinear, "_plain", lambda layer, x: False)
+            monkeypatch.setattr(AdaptedLinear, "_frozen", lambda layer, x: False)
         kept.append(gradients())
-    assert len(kept[0]) == 1 + 2 * len(adapted(model))
+    assert len(kept[0]) == 1 + (3 if case["name"] == "dora" else 2) * len(adapted(model))
     for one, other in zip(*kept, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_dora_where_its_output_is_changed_in_place_or_the_backward_pass_runs_twice() -> None:
+    layer = frozen_with_adapters(name="dora").double().get_submodule("blocks.0.mlp.up")
+    x, found = torch.randn(3, 5, 8, dtype=torch.float64), []
+    for in_place in (False, True):
+        out = layer(x)
+        out = (out.mul_(2) if in_place else out * 2).sin().sum()
+        for retain in (True, False):
+            found.append(torch.autograd.grad(out, list(layer.parameters())[1:], retain_graph=retain))
+    assert len(found[0]) == 3
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
+
+
+def test_a_quantised_base_and_dora_keep_no_more_than_lora() -> None:
+    """Tensors saved for the backward pass, without the weights, and without the outputs that DoRA takes note of."""
+    tokens, kept = torch.randint(0, 11, (2, 64)), {}
+    for case in ("lora", "nf4", "int8", "dora", "dropout"):
+        settings = {
+            "nf4": {"base": "nf4"},
+            "int8": {"base": "int8"},
+            "dora": {"name": "dora"},
+            "dropout": {"dropout": 0.4},
+        }
+        model = frozen_with_adapters(64, **{"name": "lora", **settings.get(case, {})})
+        own = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
+        sizes: dict[int, int] = {}
+
+        def note(kept: torch.Tensor, own: set[int] = own, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            where = kept.untyped_storage().data_ptr()
+            sizes[where] = 0 if where in own else kept.untyped_storage().nbytes()
+            return kept
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda each: each):
+            loss = model(tokens, targets=tokens)
+        kept[case] = sum(sizes.values())
+        loss.backward()
+    assert kept["nf4"] == kept["int8"] == kept["lora"]
+    inputs = 2 * 64 * 2 * (6 * 64 + 192)  # one byte for each number that goes into a layer
+    assert kept["dropout"] <= kept["lora"] + inputs
+    assert kept["dora"] <= kept["lora"] + 4096
 
 
 @pytest.mark.parametrize("targets", [None, ("head", "mlp.*")])

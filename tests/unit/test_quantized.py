@@ -75,6 +75,7 @@ def test_what_it_takes(kind: Any, double: bool, share: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("kind", "double"), KINDS)
 def test_as_the_linear_layer_of_the_dequantised_weight(kind: Any, double: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
     bias = nn.Parameter(torch.randn(33))
     layer = QuantizedLinear(QuantizedWeight(weight((33, 40)), kind, double=double), bias)
     kept: list[torch.Tensor] = []
