@@ -126,7 +126,7 @@ def _agreed(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
 
 def _model_in(file: Path) -> str:
     """Return the name of our model that a GGUF file is of; any model that reads such files knows it."""
-    return str(registry.lookup("model", _IN_GGUF[0]).from_gguf(file)["name"])  # type: ignore[attr-defined]
+    return str(registry.lookup("model", _IN_GGUF[0]).from_gguf(file)["name"])
 
 
 def _settings(cls: Any, kind: str, base: Pretrained, config: dict[str, Any]) -> tuple[dict[str, Any], str]:

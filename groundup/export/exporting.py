@@ -196,7 +196,8 @@ def _huggingface(job: _Job) -> None:
     theirs = huggingface.Transformers(job.folder)
     job.hold(ours, theirs, job.limit(EXACT))
     if (job.folder / "tokenizer.json").is_file():
-        _check_tokens(job, theirs.name, theirs.other_tokens(job.processor, _texts(job)))
+        tokenizer = getattr(job.processor, "inputs", job.processor)
+        _check_tokens(job, theirs.name, theirs.other_tokens(tokenizer, _texts(job)))
 
 
 def _gguf(job: _Job) -> None:
@@ -252,7 +253,7 @@ def _hold_reload(job: _Job, ours: Model, wanted: dict[str, Tensor]) -> None:
 
 def _texts(job: _Job) -> list[str]:
     """Return texts to compare tokenizers on: fixed ones, and what the prompts say."""
-    prompts = [job.processor.decode(s.inputs["tokens"][0, : s.prompt].tolist()) for s in job.samples[:2]]
+    prompts = [job.processor.decode(s.inputs["tokens"][0, : s.prompt].tolist()) for s in job.samples[:2] if s.prompt]
     return [*TEXTS, *(text for text in prompts if text.strip() and "\ufffd" not in text)]
 
 

@@ -219,9 +219,17 @@ def compare(reference: Reader, other: Reader, samples: Sequence[Sample], limit: 
     found = Comparison(reference.name, other.name, limit)
     for sample in samples:
         positions = sample.positions(few=other.slow) if sample.prompt else []
-        one, two = reference.outputs(sample, positions), other.outputs(sample, positions)
+        one, two = (_of_tokens(reader.outputs(sample, positions), sample) for reader in (reference, other))
         found.add(one, _without_padding(one, two, other), normalised=other.log_probabilities)
     return found
+
+
+def _of_tokens(outputs: Tensor, sample: Sample) -> Tensor:
+    """Return outputs of every token (B, T, V) as (P, V), without what stands at the padding, which means nothing."""
+    lengths = sample.inputs.get("lengths")
+    if outputs.ndim < 3 or lengths is None or outputs.shape[:2] != sample.inputs["tokens"].shape:
+        return outputs
+    return outputs[torch.arange(outputs.shape[1]) < lengths[:, None]]
 
 
 def _without_padding(reference: Tensor, other: Tensor, reader: Reader) -> Tensor:

@@ -164,7 +164,7 @@ def config_to_gguf(config: Mapping[str, Any], model: str = "gpt") -> dict[str, A
         CheckpointError: If no architecture has this combination of parts.
     """
     if model != "gpt":
-        return (gguf_gemma if model == "gemma3" else gguf_phi).config_to_gguf(config)
+        return gguf_gemma.config_to_gguf(config) if model == "gemma3" else gguf_phi.config_to_gguf(config)
     if config.get("rope_scaling") is not None:
         raise CheckpointError("model", "stretched rotary wavelengths are not written to GGUF here", KEEP)
     architecture = str(config_to_huggingface(config)["model_type"])
@@ -183,7 +183,7 @@ def shapes(config: Mapping[str, Any], model: str = "gpt") -> dict[str, tuple[int
         model: One of ``MODELS``.
     """
     if model != "gpt":
-        return (gguf_gemma if model == "gemma3" else gguf_phi).shapes(config)
+        return gguf_gemma.shapes(config) if model == "gemma3" else gguf_phi.shapes(config)
     sizes = {"C": config["width"], "D": config["head_dim"], "F": config["mlp_width"], "V": config["vocabulary_size"]}
     sizes |= {"Q": config["heads"] * config["head_dim"], "K": config["kv_heads"] * config["head_dim"]}
     outer = {"token_embd.weight": "VC", "output_norm.weight": "C"}
@@ -230,7 +230,7 @@ def to_gguf(tensors: Mapping[str, Tensor], config: Mapping[str, Any], architectu
         CheckpointError: If a tensor of ours has no name there.
     """
     if architecture not in _LLAMAS:
-        return (gguf_gemma if architecture == "gemma3" else gguf_phi).to_gguf(tensors, config)
+        return (gguf_gemma.to_gguf if architecture == "gemma3" else gguf_phi.to_gguf)(tensors, config)
     if architecture == "llama":
         tensors = {name: _turned(name, tensor, config, (2, -1)) for name, tensor in tensors.items()}
     return from_ours(_ROWS, tensors, config["layers"])
