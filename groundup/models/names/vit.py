@@ -92,7 +92,7 @@ def _interpolated(positions: Tensor, grid: tuple[int, int]) -> Tensor:
     side = math.isqrt(patches.shape[1])
     if side**2 != patches.shape[1]:
         return positions  # of pictures that are not as high as wide: what they are is not known here
-    square = patches.float().unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    square = patches.float().reshape(len(patches), side, side, -1).permute(0, 3, 1, 2)
     found = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
     return torch.cat((token, found.flatten(2).transpose(1, 2).to(positions.dtype)), 1)
 
