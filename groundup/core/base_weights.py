@@ -24,6 +24,7 @@ from groundup.core.pretrained import (
     Pretrained,
     fetched_sha256,
     find_pretrained,
+    labels_in,
     notes_on,
     read_config,
     weight_files,
@@ -34,6 +35,7 @@ from groundup.core.storage import sha256_of
 
 __all__ = [
     "base_facts",
+    "pretrained_config",
     "pretrained_labels",
     "pretrained_parts",
     "pretrained_weights",
@@ -142,12 +144,14 @@ def _recorded_base(run: Run) -> tuple[Pretrained, dict[str, Any]]:
     return find_pretrained(init.pretrained, commit or init.revision), recorded
 
 
+def pretrained_config(run: Run) -> dict[str, Any]:
+    """Return the contents of config.json of the weights that a run starts from."""
+    return read_config(_recorded_base(run)[0].folder)
+
+
 def pretrained_labels(run: Run) -> tuple[str, ...]:
     """Return the names of the classes that the weights a run starts from tell apart, by config.json; () without any."""
-    names = read_config(_recorded_base(run)[0].folder).get("id2label")
-    if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
-        return ()
-    return tuple(str(names[key]) for key in sorted(names, key=int))
+    return labels_in(_recorded_base(run)[0].folder)
 
 
 def read_pretrained(base: Pretrained, config: Any) -> dict[str, Tensor]:

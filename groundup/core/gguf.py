@@ -1,4 +1,4 @@
-"""Models in GGUF files, the format of llama.cpp: read into our own GPT, and written from it.
+"""Models in GGUF files, the format of llama.cpp: read into our GPT, Gemma 3 and Phi-3, and written from them.
 
 One file holds the weights, the shape of the model, its tokenizer and its chat template.
 """
@@ -22,16 +22,27 @@ from groundup.formats.gguf import GGUFFile, open_gguf
 from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
 from groundup.formats.gguf_writer import write_gguf
 from groundup.models.names import gguf as names
+from groundup.nn.shapes import without_content
 from groundup.processors.gguf import processor_from_gguf, processor_to_gguf
 
-__all__ = ["read_gguf", "read_gguf_processor", "rounded", "save_gguf"]
+__all__ = ["MODELS", "gguf_model", "read_gguf", "read_gguf_processor", "rounded", "save_gguf"]
 
+MODELS = names.MODELS
 _OTHER = "Download it again, or use another model"
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q8_0": 7, "BF16": 32}  # llama.cpp's number of each, for display
 
 
+def gguf_model(path: Path) -> str:
+    """Return the name of our model that a file is of.
+
+    Raises:
+        CheckpointError: If the file is damaged, or of an architecture that is not built here.
+    """
+    return str(names.settings_in(path)["name"])
+
+
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Processor]:
-    """Return a model: the settings of model ``gpt``, its weights by our names in float32, and its tokenizer.
+    """Return a model: the settings of ``gguf_model``, its weights by our names in float32, and its tokenizer.
 
     Names and shapes are checked before any weight is read, and weights are read one at a time.
 
@@ -50,12 +61,14 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Processor]
         rows = settings["vocabulary_size"]
         processor = processor_from_gguf(file.metadata)
         architecture = str(file.metadata["general.architecture"])
-        config = validate(cast(type[ModelConfig], lookup("model", "gpt")), settings, "metadata")
-        _check_tensors(file, names.shapes(cast(Any, config).completed()))
+        model = names.model_of(file.metadata)
+        config = validate(cast(type[ModelConfig], lookup("model", model)), settings, "metadata")
+        completed = cast(Any, config).completed()
+        _check_tensors(file, names.shapes(completed, model))
         if processor.vocabulary_size > rows:
             problem = f"has {processor.vocabulary_size} tokens, and the embedding {rows} rows"
             raise CheckpointError("tokenizer.ggml.tokens", problem, _OTHER)
-        weights = names.to_groundup(_Weights(file), settings, architecture)
+        weights = names.to_groundup(_Weights(file), completed, architecture, _own(config))
     except GroundupError as error:
         raise CheckpointError(str(path), f"{error.where} {error.problem}", error.remedy) from None
     return settings, weights, processor
@@ -82,14 +95,14 @@ def read_gguf_processor(path: Path, end_token: str | None = None) -> Processor:
 def rounded(config: ModelConfig, weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Return weights as they come back from a file that stores matrices as ``kind``."""
     completed: dict[str, Any] = cast(Any, config).completed()
-    architecture = names.config_to_gguf(completed)["general.architecture"]
+    architecture = names.config_to_gguf(completed, config.registered_name)["general.architecture"]
     tensors = names.to_gguf(weights, completed, architecture)
     there: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         stored = KINDS[_kind(name, tensor, kind)]
         numbers = dequantise(quantise(tensor.detach().cpu().float().numpy(), stored), stored)
         there[name] = torch.from_numpy(numbers).view(tensor.shape)
-    return names.to_groundup(there, completed, architecture)
+    return names.to_groundup(there, completed, architecture, _own(config))
 
 
 def save_gguf(
@@ -105,7 +118,7 @@ def save_gguf(
 
     Args:
         path: Where to; the folder exists.
-        config: Of model ``gpt``.
+        config: Of model ``gpt``, ``gemma3`` or ``phi3``.
         weights: By our names.
         processor: Its tokenizer, a byte-level BPE.
         kind: How matrices are stored: F32, F16, BF16, Q8_0 or Q4_0. Norms and biases stay F32, matrices whose rows do
@@ -121,16 +134,22 @@ def save_gguf(
     if kind not in WRITABLE:
         problem = f"{kind!r} cannot be written; {did_you_mean(kind, WRITABLE)}allowed: {', '.join(WRITABLE)}"
         raise CheckpointError("kind", problem, "Choose one of these")
-    if config.registered_name != "gpt":
-        problem = f"{config.registered_name} has no place in a GGUF file here; supported: gpt"
+    if config.registered_name not in MODELS:
+        problem = f"{config.registered_name} has no place in a GGUF file here; supported: {', '.join(MODELS)}"
         raise CheckpointError("model", problem, "Keep it in the project's own layout")
     completed: dict[str, Any] = cast(Any, config).completed()
-    metadata = names.config_to_gguf(completed)
+    metadata = names.config_to_gguf(completed, config.registered_name)
     tensors = names.to_gguf(weights, completed, metadata["general.architecture"])
     metadata |= {"general.file_type": _FILE_TYPES[kind], "general.quantization_version": 2}
     metadata |= {"general.name": name} if name else {}
     metadata |= processor_to_gguf(processor, completed["vocabulary_size"])
     write_gguf(path, metadata, tensors, {n: _kind(n, tensor, kind) for n, tensor in tensors.items()}, storage)
+
+
+def _own(config: ModelConfig) -> dict[str, Tensor]:
+    """Return tensors of all names and shapes of a model, without content."""
+    with without_content():
+        return config.build().state_dict()
 
 
 def _kind(name: str, tensor: Tensor, kind: str) -> str:

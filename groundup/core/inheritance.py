@@ -14,6 +14,7 @@ from groundup.core.yaml_text import parse_yaml
 
 __all__ = ["inherit"]
 
+_IN_GGUF = ("gpt", "gemma3", "phi3")
 _FREE = ("dropout", "context_length")  # what weights are not tied to
 
 
@@ -100,7 +101,7 @@ def _processor(kind: str, name: str, folder: Path) -> dict[str, Any]:
 def _agreed(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
     """Return the model section of the weights with what may be changed as the recipe has it."""
     name, config = base.name, {} if base.is_gguf else read_config(base.folder)
-    fitting = "gpt" if base.is_gguf else BUILT_HERE.get(str(config.get("model_type")), "hub")
+    fitting = _model_in(base.folder) if base.is_gguf else BUILT_HERE.get(str(config.get("model_type")), "hub")
     kind = str(own.get("name", fitting))
     cls = registry.lookup("model", kind, "recipe.model.name")
     if kind in BUILT_HERE.values() and fitting not in (kind, "hub"):
@@ -123,16 +124,21 @@ def _agreed(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
     return {"name": kind, **settings, **given}
 
 
+def _model_in(file: Path) -> str:
+    """Return the name of our model that a GGUF file is of; any model that reads such files knows it."""
+    return str(registry.lookup("model", _IN_GGUF[0]).from_gguf(file)["name"])
+
+
 def _settings(cls: Any, kind: str, base: Pretrained, config: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the settings that the weights are of, and where they stand."""
     layout, method = ("GGUF", "from_gguf") if base.is_gguf else ("Hugging Face", "from_huggingface")
     read = getattr(cls, method, None)
     if read is None:
-        known = "gpt" if base.is_gguf else ", ".join(dict.fromkeys((*BUILT_HERE.values(), "hub")))
+        known = ", ".join(_IN_GGUF) if base.is_gguf else ", ".join(dict.fromkeys((*BUILT_HERE.values(), "hub")))
         problem = f"no {layout} layout is known for model {kind!r}; allowed: {known}"
         raise RecipeError("recipe.model.name", problem, "Remove the model section")
     if base.is_gguf:
-        return read(base.folder), "the file"
+        return {key: value for key, value in read(base.folder).items() if key != "name"}, "the file"
     where = str(base.folder / "config.json")
     try:
         return read(config), "config.json"

@@ -76,6 +76,10 @@ def fill_model_folder(
     """
     processor = load_processor(run.folder / "processor")
     processor.save(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # where other tools look for them
+        if (folder / "inputs" / name).is_file():
+            run.storage.write_text(folder / name, (folder / "inputs" / name).read_text(encoding="utf-8"))
+    values, tensors = _answering(values, tensors, processor)
     values = values | {"dtype": dtype} | _token_ids(processor)
     values |= _labels(processor) if "num_labels" in values else {}
     run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
@@ -92,6 +96,19 @@ def _token_ids(processor: Any) -> dict[str, int]:
         return {}
     begin = processor.special_id(start) if start else None
     return {"bos_token_id": end if begin is None else begin, "eos_token_id": end}
+
+
+def _answering(
+    values: dict[str, Any], tensors: dict[str, Tensor], processor: Any
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return config.json and tensors of what marks an answer's first and last token by the names of such models."""
+    kind, suffix = (values.get("architectures") or [""])[0], "ForTokenClassification"
+    targets = getattr(processor, "targets", None)
+    if targets is None or (targets.kind, targets.labels) != ("fixed", ("start", "end")) or not kind.endswith(suffix):
+        return values, tensors
+    kept = {key: value for key, value in values.items() if key != "num_labels"}
+    kept["architectures"] = [f"{kind.removesuffix(suffix)}ForQuestionAnswering"]
+    return kept, {name.replace("classifier.", "qa_outputs."): tensor for name, tensor in tensors.items()}
 
 
 def _labels(processor: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ __all__ = [
     "Pretrained",
     "fetched_sha256",
     "find_pretrained",
+    "labels_in",
     "notes_on",
     "read_config",
     "read_object",
@@ -141,6 +142,14 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CheckpointError(str(path), "holds no JSON object", "Fetch the model again")
     return found
+
+
+def labels_in(folder: Path) -> tuple[str, ...]:
+    """Return the names of the classes that the weights in a folder tell apart, by config.json; () without any."""
+    names = read_config(folder).get("id2label")
+    if not isinstance(names, dict) or not all(str(key).isdecimal() for key in names):
+        return ()
+    return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

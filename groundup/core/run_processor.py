@@ -15,7 +15,7 @@ from groundup.core.errors import DataError, RunError
 from groundup.core.gguf import read_gguf_processor
 from groundup.core.interfaces import DataSource, Processor, ProcessorConfig, Task
 from groundup.core.locating import encode_located
-from groundup.core.pretrained import find_pretrained
+from groundup.core.pretrained import find_pretrained, labels_in
 from groundup.core.recipe import Recipe
 from groundup.core.records import Conversation, Example, Preference
 
@@ -64,6 +64,7 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
         else:
             processor = _fitted(recipe, source, examples)
         processor = cast(Processor, cast(Task, recipe.task).fit_processor(processor, examples))
+        _order_labels(processor, recipe)
         _check_classes(processor, source)
         folder.mkdir(parents=True, exist_ok=True)
         processor.save(folder)
@@ -90,6 +91,19 @@ def _located(config: ProcessorConfig, folder: Path) -> ProcessorConfig:
             str(folder), problem, f"{remedy}. Or name another: processor: {{name: tokenizer_json, path: ...}}"
         )
     return config.model_copy(update={"path": str(folder)})
+
+
+def _order_labels(processor: Any, recipe: Recipe) -> None:
+    """Number the classes as the pretrained weights do, where these tell the same ones apart: their head stays."""
+    targets, name = getattr(processor, "targets", None), recipe.init.pretrained
+    if name is None or targets is None or targets.kind not in ("class", "classes"):
+        return
+    if getattr(recipe.task, "labels", None) == "ordered":  # from the lowest class to the highest
+        return
+    base = find_pretrained(name, recipe.init.revision)
+    labels = () if base.is_gguf else labels_in(base.folder)
+    if labels != targets.labels and sorted(labels) == sorted(targets.labels):
+        processor.targets = targets.in_order(labels)
 
 
 def _check_classes(processor: Processor, source: DataSource) -> None:

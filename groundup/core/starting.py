@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from groundup.core import devices
 from groundup.core.adaptation import HEADS, adapt, starting_run, weights_of
-from groundup.core.base_weights import pretrained_labels, pretrained_weights
+from groundup.core.base_weights import pretrained_config, pretrained_labels, pretrained_weights
 from groundup.core.errors import CheckpointError
 from groundup.core.interfaces import DataSource, ModelConfig, Processor, Split, Task
 from groundup.core.quantised_base import pretrained_model, quantise_layers
@@ -41,6 +41,8 @@ def _built(run: Run, processor: Processor, *, pretrained: bool, begins: bool) ->
     recipe = run.recipe
     config, quantised = cast(ModelConfig, recipe.model), recipe.adapter is not None and recipe.adapter.quantised != ""
     in_parts = pretrained and "outputs" not in type(config).model_fields  # without classes, no head is ever new
+    if pretrained and begins and (note := _note(run)):
+        run.event(0, f"{run.folder}: {note}")
     weights = pretrained_weights(run) if pretrained and not in_parts else {}
     model = pretrained_model(run) if in_parts else None
     reseed(recipe.seed, "initialise")
@@ -130,6 +132,13 @@ def _widened(model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> 
         return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
     return tuple(map(wide, args)), {name: wide(value) for name, value in named.items()}
+
+
+def _note(run: Run) -> str | None:
+    """Return what becomes of the pretrained weights as the model reads them, in words, where a model says it."""
+    note = getattr(run.recipe.model, "note_on_pretrained", None)
+    found: str | None = None if note is None else note(pretrained_config(run))
+    return found
 
 
 def _new_head(base: Run, processor: Processor) -> bool:

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError, MissingExtraError
-from groundup.core.gguf import read_gguf, save_gguf
+from groundup.core.gguf import MODELS, gguf_model, read_gguf, save_gguf
 from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import lookup
 from groundup.core.settings import validate
 from groundup.export.verify import Model, Reader, Sample
 
-__all__ = ["FILE", "KINDS", "LlamaCpp", "reload_file", "require_llama_cpp", "write_file"]
+__all__ = ["FILE", "KINDS", "LlamaCpp", "context_of", "reload_file", "require_llama_cpp", "write_file"]
 
 FILE = "model.gguf"
+_LONGEST = 1024  # tokens of context to compare in
 KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 
 
@@ -44,8 +45,8 @@ def write_file(
     Raises:
         CheckpointError: If GGUF files have no place for such a model or tokenizer.
     """
-    if config.registered_name != "gpt":
-        problem = f"{config.registered_name} has no place in a GGUF file; allowed: gpt"
+    if config.registered_name not in MODELS:
+        problem = f"{config.registered_name} has no place in a GGUF file; allowed: {', '.join(MODELS)}"
         raise CheckpointError("model", problem, "Export it to onnx")
     save_gguf(path, config, weights, processor, KINDS[dtype], name)
 
@@ -53,10 +54,20 @@ def write_file(
 def reload_file(path: Path) -> Model:
     """Return the model in a file, from the file alone, its weights in float32."""
     settings, weights, _ = read_gguf(path)
-    config = cast(ModelConfig, validate(cast(Any, lookup("model", "gpt")), settings, str(path)))
+    config = cast(ModelConfig, validate(cast(Any, lookup("model", gguf_model(path))), settings, str(path)))
     module = config.build()
     module.load_state_dict(weights)
     return Model("our reload of the file", module)
+
+
+def context_of(config: ModelConfig) -> int:
+    """Return how many tokens of context to open a model with.
+
+    By its length llama.cpp chooses between the short and the long factors of Phi-3's rotary wavelengths, and rounds it
+    up to a multiple of 256.
+    """
+    context, long = min(int(cast(Any, config).context_length), _LONGEST), getattr(config, "long_rope", None)
+    return context if long is None else min(context, long.original_context // 256 * 256)
 
 
 class LlamaCpp(Reader):

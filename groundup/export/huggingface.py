@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +20,12 @@ from groundup.core.settings import validate
 from groundup.core.starting import load_weights
 from groundup.export.verify import Model, Reader, Sample
 from groundup.formats.transformers_library import require_transformers
+from groundup.nn.pooling import within
 
 __all__ = ["DTYPES", "Transformers", "reload_folder", "rounded_to", "write_folder"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_INPUTS = {"tokens": "input_ids", "token_types": "token_type_ids", "inputs": "pixel_values"}  # ours: theirs
 
 
 def write_folder(run: Run, folder: Path, config: ModelConfig, weights: dict[str, Tensor], dtype: str) -> None:
@@ -57,18 +60,33 @@ class Transformers(Reader):
         library = require_transformers()
         self.name, self.folder = f"transformers {library.__version__}", folder
         library.utils.logging.disable_progress_bar()
+        kind = str((read_config(folder).get("architectures") or [""])[0])
+        cls = library.AutoModelForCausalLM if "LM" in kind else getattr(library, kind, library.AutoModel)
         try:
-            found = library.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            found = cls.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             problem = f"does not open it: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
             raise CheckpointError(self.name, problem, "Nothing was exported, and the run is as it was") from error
         self.module = cast(nn.Module, found.eval())
 
+    def _run(self, sample: Sample) -> Any:
+        """Return what the model returns for the sample's inputs, as far as it takes them."""
+        if sample.prompt:
+            return self.module(sample.inputs["tokens"], use_cache=False)
+        inputs = {_INPUTS[name]: value for name, value in sample.inputs.items() if name in _INPUTS}
+        if "lengths" in sample.inputs:
+            inputs["attention_mask"] = within(sample.inputs["lengths"], sample.inputs["tokens"]).long()
+        taken = inspect.signature(self.module.forward).parameters
+        return self.module(**{name: value for name, value in inputs.items() if name in taken})
+
     @torch.no_grad()
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
-        """Return (P, V) logits."""
-        logits: Tensor = cast(Any, self.module)(sample.inputs["tokens"], use_cache=False).logits.float()
-        return logits[0, list(positions)]
+        """Return (P, V) logits; of anything but a text that is continued, what the model gives for each row."""
+        found = self._run(sample)
+        if "start_logits" in found:
+            return torch.stack((found.start_logits, found.end_logits), -1).float()
+        logits: Tensor = (found.logits if "logits" in found else found.last_hidden_state).float()
+        return logits[0, list(positions)] if sample.prompt else logits
 
     @torch.no_grad()
     def layers(self, sample: Sample) -> dict[str, Tensor]:
@@ -83,7 +101,7 @@ class Transformers(Reader):
 
         hooks = [module.register_forward_hook(keep(name)) for name, module in named]
         try:
-            model(sample.inputs["tokens"], use_cache=False)
+            self._run(sample)
         finally:
             for hook in hooks:
                 hook.remove()

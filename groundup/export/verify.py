@@ -35,7 +35,7 @@ __all__ = [
     "parts_of",
 ]
 
-NEAR = 1e-3  # two best outputs that are closer than this are no choice
+NEAR = 1e-3  # two best outputs that are closer than this are no choice, where both compute in float32
 _NOTHING = "Nothing was exported, and the run is as it was"
 
 
@@ -133,11 +133,13 @@ class Limit:
         difference: The largest difference of two outputs, over the largest output; None: any.
         nats: The mean KL divergence; None: any.
         choices: Whether the likeliest output must be the same wherever the two best are not nearly the same.
+        near: Two best outputs that are closer than this are nearly the same.
     """
 
     difference: float | None = None
     nats: float | None = None
     choices: bool = True
+    near: float = NEAR
 
 
 @dataclass
@@ -179,7 +181,11 @@ class Comparison:
         total = float((logs.exp() * (logs - other_logs)).sum())
         self.kl_nats = (self.kl_nats * self.positions + total) / (self.positions + len(one))
         best = reference.topk(min(2, reference.shape[-1]), -1).values
-        near = (best[:, 0] - best[:, -1] < NEAR) if best.shape[-1] == 2 else torch.ones(len(best), dtype=torch.bool)
+        near = (
+            (best[:, 0] - best[:, -1] < self.limit.near)
+            if best.shape[-1] == 2
+            else torch.ones(len(best), dtype=torch.bool)
+        )
         same = (reference.argmax(-1) == other.argmax(-1)) | near
         self.samples, self.positions = self.samples + 1, self.positions + len(one)
         self.same_choices, self.near_ties = self.same_choices + int(same.sum()), self.near_ties + int(near.sum())
@@ -213,9 +219,17 @@ def compare(reference: Reader, other: Reader, samples: Sequence[Sample], limit: 
     found = Comparison(reference.name, other.name, limit)
     for sample in samples:
         positions = sample.positions(few=other.slow) if sample.prompt else []
-        one, two = reference.outputs(sample, positions), other.outputs(sample, positions)
+        one, two = (_of_tokens(reader.outputs(sample, positions), sample) for reader in (reference, other))
         found.add(one, _without_padding(one, two, other), normalised=other.log_probabilities)
     return found
+
+
+def _of_tokens(outputs: Tensor, sample: Sample) -> Tensor:
+    """Return outputs of every token (B, T, V) as (P, V), without what stands at the padding, which means nothing."""
+    lengths = sample.inputs.get("lengths")
+    if outputs.ndim < 3 or lengths is None or outputs.shape[:2] != sample.inputs["tokens"].shape:
+        return outputs
+    return outputs[torch.arange(outputs.shape[1]) < lengths[:, None]]
 
 
 def _without_padding(reference: Tensor, other: Tensor, reader: Reader) -> Tensor:
@@ -249,7 +263,7 @@ def compare_continuations(
             found.same_continuations += len(ours) == len(theirs)
             continue
         best = reference.outputs(sample, [sample.prompt + first - 1])[0].topk(2).values
-        found.same_continuations += bool(best[0] - best[1] < NEAR)
+        found.same_continuations += bool(best[0] - best[1] < found.limit.near)
 
 
 # --------------------------------------------------------------------------------------------------------------- naming

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from groundup.core.interfaces import ModelConfig, Processor, TextProcessor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.inputs import fitted_vocabulary, require_vocabulary
-from groundup.models.names import gemma
+from groundup.models.names import gemma, gguf
 from groundup.nn.attention import Attention, AttentionShape, Where, seen_on_average, token_positions, whereabouts
 from groundup.nn.cache import KeyValueCache, LayerCache
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum, softcapped
@@ -119,6 +120,11 @@ class Gemma3Config(ModelConfig):
             CheckpointError: If it is of another family, or has a part that is not built here.
         """
         return gemma.config_to_groundup(config)
+
+    @classmethod
+    def from_gguf(cls, path: Path) -> dict[str, Any]:
+        """Return the settings that a GGUF file is of, or raise a CheckpointError."""
+        return gguf.settings_in(path)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from theirs; each is used once and none is left over.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import model_validator
@@ -34,6 +34,8 @@ class ViTConfig(ModelConfig):
 
     The defaults suit pictures of 28 x 28 pixels or a few more.
     """
+
+    FREE: ClassVar[tuple[str, ...]] = ("dropout", "input_shape", "outputs")
 
     patch: int = setting(4, "Height and width of a patch, in pixels; divides the picture's", ge=1)
     layers: int = setting(6, "Transformer blocks", ge=1)
@@ -134,6 +136,32 @@ class ViTConfig(ModelConfig):
         return vit.config_to_groundup(config)
 
     @classmethod
+    def begin_anew(cls, settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that a run from pretrained weights has in place of theirs: its data decides them.
+
+        The pictures' size is only open where theirs are as high as wide, as ``weights_from_huggingface`` needs them.
+        """
+        _, height, width = settings["input_shape"]
+        return {"outputs": 0} | ({"input_shape": None} if height == width else {})
+
+    def note_on_pretrained(self, config: Mapping[str, Any]) -> str | None:
+        """Return what becomes of weights of which this is the config.json, in words; None where they stay as they are.
+
+        Raises:
+            RecipeError: If their pictures have another number of channels.
+        """
+        assert self.input_shape is not None
+        (channels, *theirs), (own, *ours) = vit.config_to_groundup(config)["input_shape"], self.input_shape
+        if own != channels:
+            problem = f"makes pictures of {own} channels, and the pretrained weights read {channels}"
+            raise RecipeError("recipe.processor", problem, f"Set processor.channels: {channels}")
+        if theirs == ours:
+            return None
+        grids = " to ".join(f"{height // self.patch} x {width // self.patch}" for height, width in (theirs, ours))
+        sizes = f"{theirs[0]} x {theirs[1]} to {ours[0]} x {ours[1]} pixels"
+        return f"pictures change from {sizes}: positions are interpolated from {grids} patches"
+
+    @classmethod
     def processor_from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the recipe's section ``processor`` that the contents of preprocessor_config.json stand for.
 
@@ -145,14 +173,16 @@ class ViTConfig(ModelConfig):
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from theirs; each is used once and none is left over.
 
-        The output layer is left out where theirs has another shape, for other classes, or is not there.
+        The output layer is left out where theirs has another shape, for other classes, or is not there. Where their
+        pictures, as high as wide, have another size than ours, their positions are interpolated.
 
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.
         """
         with torch.device("meta"):
             own = self.build().state_dict()
-        return vit.to_groundup(tensors, self.layers, own)
+        _, height, width = self.input_shape or (0, 0, 0)
+        return vit.to_groundup(tensors, self.layers, own, (height // self.patch, width // self.patch))
 
     @classmethod
     def sizes(cls) -> Mapping[str, ViTConfig]:

@@ -97,6 +97,11 @@ class Classes:
         counts = [found.get(label, 0) for label in self.labels]
         return Classes(self.labels, several=self.kind == "classes", counts=counts)
 
+    def in_order(self, labels: Sequence[str]) -> Classes:
+        """Return the same classes, numbered in the order of ``labels``, which are all of them."""
+        counts = dict(zip(self.labels, self.counts, strict=True)) if self.counts else {}
+        return Classes(labels, several=self.kind == "classes", counts=[counts[label] for label in labels if counts])
+
     def encode(self, targets: Sequence[Any]) -> Tensor:
         """Return class numbers (N,) int64; of several classes (N, K) float32, 1 for each that an example has.
 

@@ -82,6 +82,30 @@ def test_a_file_for_llama_cpp(recipe: dict[str, Any], tmp_path: Path, dtype: str
     assert found[2]["max_difference"] < {"fp32": 1e-4, "fp16": 0.01}.get(dtype, 0.1)
 
 
+LONG = {"original_context": 256, "short_factors": [1.0, 1.1, 1.2], "long_factors": [4.0, 5.0, 6.0], "amplitude": 1.2}
+OTHERS: dict[str, dict[str, Any]] = {
+    "gemma3": {"head_dim": 16, "sliding_window": 8, "global_every": 2, "logit_cap": 20.0, "layers": 3},
+    "phi3": {"rotary_share": 0.4, "long_rope": LONG, "sliding_window": 512},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["fp32", "q8_0"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_of_another_architecture(recipe: dict[str, Any], tmp_path: Path, name: str, dtype: str) -> None:
+    pytest.importorskip("xllamacpp")
+    shape = {"name": name, "context_length": 256, "width": 32, "heads": 2, "kv_heads": 1, "mlp_width": 64}
+    model = {**shape, "layers": 2, **OTHERS[name], "init_std": 0.1}
+    recipe |= {"model": model, "processor": {"name": "bpe", "vocab_size": 300}}
+    recipe |= {"budget": {"batch_size": 4, "steps": 1}}
+    found = recorded(export(groundup.train(recipe, runs=tmp_path).folder, "gguf", dtype=dtype))["comparisons"]
+    assert [each["other"].split()[0] for each in found] == ["our", "llama.cpp"]
+    assert found[1]["kl_nats"] < 1e-3
+    if dtype == "fp32":
+        assert found[1]["same_continuations"] == 8
+        assert found[1]["relative_difference"] < {"gemma3": 2e-3, "phi3": 1e-5}[name]
+
+
 @pytest.mark.slow
 def test_a_graph_of_a_classifier(tmp_path: Path) -> None:
     run = groundup.train(tiny_run("mlp", tmp_path), runs=tmp_path)

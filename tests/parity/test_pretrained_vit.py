@@ -202,7 +202,28 @@ def test_a_pooling_that_has_no_name_there() -> None:
         config.to_huggingface({})
 
 
-def test_other_pictures_than_the_weights_were_trained_on(tuning: dict[str, Any], tmp_path: Path) -> None:
-    recipe = tuning | {"processor": {"size": [16, 16]}}
-    with pytest.raises(GroundupError, match=r"model.input_shape: is \[1, 8, 8\], and the data has \[1, 16, 16\]"):
-        api.trainer(recipe, runs=tmp_path / "runs")
+@pytest.mark.parametrize("size", [[16, 16], [12, 20]])
+def test_other_pictures_than_the_weights_were_trained_on(
+    tuning: dict[str, Any], size: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "groundup")
+    trainer = api.trainer(tuning | {"processor": {"size": size}}, runs=tmp_path / "runs")
+    trainer.close()
+    said = f"from 8 x 8 to {size[0]} x {size[1]} pixels: positions are interpolated from 2 x 2 to {size[0] // 4} x "
+    assert said in caplog.text
+    module = transformers.ViTForImageClassification.from_pretrained(tmp_path / "base").eval()
+    pictures, model = torch.randn(3, 1, *size), trainer.model.eval()
+    with torch.no_grad():
+        theirs = module(pictures, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states[-1]
+        torch.testing.assert_close(model.features(pictures), module.vit.layernorm(theirs)[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_pictures_that_the_weights_cannot_read(tuning: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(GroundupError, match=r"pictures of 3 channels, and the pretrained weights read 1\. Set proc"):
+        api.trainer(
+            tuning | {"processor": {"channels": 3, "mean": [0.0] * 3, "std": [1.0] * 3}}, runs=tmp_path / "runs"
+        )
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config | {"image_size": [4, 16]}))
+    with pytest.raises(GroundupError, match=r"model.input_shape: is \[1, 4, 16\], and the data has \[1, 16, 16\]"):
+        api.trainer(tuning | {"name": "wide", "processor": {"size": [16, 16]}}, runs=tmp_path / "runs")

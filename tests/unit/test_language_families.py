@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 
-from groundup.core.errors import CheckpointError, RecipeError
-from groundup.core.gguf import save_gguf
+from groundup.core.errors import RecipeError
 from groundup.core.recipe_sections import Adapter
 from groundup.core.settings import validate
 from groundup.models.gemma import Gemma3Config
@@ -83,13 +81,6 @@ def test_adapters_stand_in_the_blocks(name: str) -> None:
     attach(model, Adapter(rank=2))
     assert len(adapted(model)) == 3 * 7
     assert all(layer.startswith("blocks.") for layer in adapted(model))
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_they_have_no_place_in_a_gguf_file_yet(name: str, tmp_path: Path) -> None:
-    model: Any = built(name)
-    with pytest.raises(CheckpointError, match=rf"{name} has no place in a GGUF file here; supported: gpt\. Keep it"):
-        save_gguf(tmp_path / "x.gguf", model.config, model.state_dict(), cast(Any, None))
 
 
 def test_a_tokenizer_with_a_token_for_pictures_fits_a_gemma_without(monkeypatch: pytest.MonkeyPatch) -> None:

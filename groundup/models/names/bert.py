@@ -224,7 +224,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
         problem = f"model_type {family or 'missing'} is no encoder that is built here; known: {', '.join(_CLASSES)}"
         raise CheckpointError("config.json", problem, "Use a model of one of these families")
     kinds = {f"{_CLASSES[family]}{kind}": head for head, kind in _HEAD_CLASSES.items()}
-    kinds |= {f"{_CLASSES[family]}ForPreTraining": "masked", f"{_CLASSES[family]}ForQuestionAnswering": "none"}
+    kinds |= {f"{_CLASSES[family]}ForPreTraining": "masked", f"{_CLASSES[family]}ForQuestionAnswering": "tokens"}
     check_architecture(config, tuple(kinds))
     head = next((kinds[name] for name in config.get("architectures") or ()), "none")
     for key, plain in _PLAIN.items():

@@ -1,4 +1,6 @@
-"""Llama, Qwen2 and Qwen3 as GGUF files name them: metadata and tensors, in both directions.
+"""Models as GGUF files name them: metadata and tensors, in both directions.
+
+Llama, Qwen2 and Qwen3, which are configurations of our GPT, stand here; Gemma 3 and Phi-3 have tables of their own.
 
 Shape legend: V vocabulary, C width, Q heads x head_dim, K kv_heads x head_dim, D head_dim, F mlp_width.
 """
@@ -9,18 +11,21 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
 from groundup.formats.gguf import GGUFFile, open_gguf
+from groundup.models.names import gguf_gemma, gguf_phi
+from groundup.models.names.gguf_metadata import KEEP, OTHER, check_head_dim, given_fields, refuse_parts, shapes_of
 from groundup.models.names.llama import config_to_huggingface
 from groundup.models.names.table import Row, from_ours, to_ours
 
 __all__ = [
     "ARCHITECTURES",
+    "MODELS",
     "config_to_gguf",
     "config_to_groundup",
+    "model_of",
     "settings_in",
     "settings_of",
     "shapes",
@@ -28,7 +33,9 @@ __all__ = [
     "to_groundup",
 ]
 
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
+_LLAMAS = ("llama", "qwen2", "qwen3")
+ARCHITECTURES = (*_LLAMAS, "gemma3", "phi3")
+MODELS = ("gpt", "gemma3", "phi3")
 
 _BLOCK = {  # theirs: ours, and its shape in the letters above
     "attn_norm.weight": ("attention_norm.weight", "C"),
@@ -70,10 +77,6 @@ _FIELDS = {  # metadata, after the architecture's name: ours
     "rope.freq_base": "rope_theta",
     "vocab_size": "vocabulary_size",
 }
-_REQUIRED = (
-    *("context_length", "block_count", "embedding_length", "feed_forward_length", "attention.head_count"),
-    "attention.layer_norm_rms_epsilon",
-)
 _LACKED = {  # metadata that changes what a model computes in a way that ours cannot, with the values that do not
     "expert_count": (0,),
     "attention.sliding_window": (0,),
@@ -81,8 +84,48 @@ _LACKED = {  # metadata that changes what a model computes in a way that ours ca
     "rope.scale_linear": (1.0,),
     "attention.causal": (True,),
 }
-_OTHER = "Use another model"
-_KEEP = "Keep it in the project's own layout"
+
+
+def model_of(metadata: Mapping[str, Any]) -> str:
+    """Return the name of our model that a file's metadata are of.
+
+    Raises:
+        CheckpointError: If the architecture is not known.
+    """
+    architecture = metadata.get("general.architecture")
+    if architecture not in ARCHITECTURES:
+        problem = f"is {architecture!r}; supported: {', '.join(ARCHITECTURES)}"
+        raise CheckpointError("general.architecture", problem, OTHER)
+    return "gpt" if architecture in _LLAMAS else str(architecture)
+
+
+def settings_of(file: GGUFFile) -> dict[str, Any]:
+    """Return the settings of our model that an open file is of.
+
+    Raises:
+        CheckpointError: If the architecture is not known, something is missing, or the model has a part that ours
+            lacks.
+    """
+    embedding = file.tensors.get("token_embd.weight")
+    rows, name = embedding.shape[0] if embedding else 0, model_of(file.metadata)
+    if name == "phi3":
+        return gguf_phi.config_to_groundup(file, rows)
+    read = gguf_gemma.config_to_groundup if name == "gemma3" else config_to_groundup
+    return read(file.metadata, file.tensors, rows)
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """Return the settings of our model that the file at a path is of, its name among them; no weight is read.
+
+    Raises:
+        CheckpointError: If it is damaged, or no model that is built here.
+    """
+    try:
+        file = open_gguf(path)
+        return {"name": model_of(file.metadata), **settings_of(file)}
+    except CheckpointError as error:
+        problem = error.problem if error.where == str(path) else f"{error.where} {error.problem}"
+        raise CheckpointError(str(path), problem, error.remedy) from None
 
 
 def config_to_groundup(metadata: Mapping[str, Any], tensors: Collection[str], rows: int) -> dict[str, Any]:
@@ -94,79 +137,59 @@ def config_to_groundup(metadata: Mapping[str, Any], tensors: Collection[str], ro
         rows: Of the embedding: the vocabulary's size.
 
     Raises:
-        CheckpointError: If the architecture is not known, something is missing, or the model has a part that ours
-            lacks.
+        CheckpointError: If something is missing, or the model has a part that ours lacks.
     """
-    architecture = metadata.get("general.architecture")
-    if architecture not in ARCHITECTURES:
-        problem = f"is {architecture!r}; supported: {', '.join(ARCHITECTURES)}"
-        raise CheckpointError("general.architecture", problem, _OTHER)
-    given = {key: metadata[f"{architecture}.{key}"] for key in _FIELDS if f"{architecture}.{key}" in metadata}
-    _check(architecture, metadata, given, tensors)
+    architecture = str(metadata.get("general.architecture"))
+    given = given_fields(architecture, metadata, _FIELDS, tensors)
+    check_head_dim(architecture, given, [key for key, ours in _FIELDS.items() if ours == "head_dim"])
+    refuse_parts(architecture, metadata, _LACKED)
+    if any(name.startswith("rope_") for name in tensors):
+        raise CheckpointError("rope_freqs.weight", "stretches the rotary wavelengths, which is not built here", OTHER)
     heads = given["attention.head_count"]
     values = {"kv_heads": heads, "head_dim": given["embedding_length"] // heads}
-    values |= {ours: _plain(given[key]) for key, ours in _FIELDS.items() if key in given}
+    values |= {ours: given[key] for key, ours in _FIELDS.items() if key in given}
     return values | {
         "vocabulary_size": rows,
-        "rope_theta": _plain(given.get("rope.freq_base", 10000.0)),
+        "rope_theta": given.get("rope.freq_base", 10000.0),
         "tied_embeddings": "output.weight" not in tensors,
         "qk_norm": architecture == "qwen3",
         "bias": _bias(tensors),
     }
 
 
-def settings_of(file: GGUFFile) -> dict[str, Any]:
-    """Return the settings of our GPT that an open file is of.
-
-    Raises:
-        CheckpointError: As ``config_to_groundup``.
-    """
-    embedding = file.tensors.get("token_embd.weight")
-    return config_to_groundup(file.metadata, file.tensors, embedding.shape[0] if embedding else 0)
-
-
-def settings_in(path: Path) -> dict[str, Any]:
-    """Return the settings of our GPT that the file at a path is of; no weight is read.
-
-    Raises:
-        CheckpointError: If it is damaged, or no model that is built here.
-    """
-    try:
-        return settings_of(open_gguf(path))
-    except CheckpointError as error:
-        problem = error.problem if error.where == str(path) else f"{error.where} {error.problem}"
-        raise CheckpointError(str(path), problem, error.remedy) from None
-
-
-def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of all settings of our GPT, those that follow from others filled in.
+def config_to_gguf(config: Mapping[str, Any], model: str = "gpt") -> dict[str, Any]:
+    """Return the metadata of all settings of one of ``MODELS``, those that follow from others filled in.
 
     Raises:
         CheckpointError: If no architecture has this combination of parts.
     """
+    if model != "gpt":
+        return gguf_gemma.config_to_gguf(config) if model == "gemma3" else gguf_phi.config_to_gguf(config)
     if config.get("rope_scaling") is not None:
-        raise CheckpointError("model", "stretched rotary wavelengths are not written to GGUF here", _KEEP)
+        raise CheckpointError("model", "stretched rotary wavelengths are not written to GGUF here", KEEP)
     architecture = str(config_to_huggingface(config)["model_type"])
-    if architecture not in ARCHITECTURES:
+    if architecture not in _LLAMAS:
         problem = f"no GGUF architecture has a sliding window of {config['sliding_window']} here"
-        raise CheckpointError("model", problem, _KEEP)
+        raise CheckpointError("model", problem, KEEP)
     values = {f"{architecture}.{key}": config[ours] for key, ours in _FIELDS.items()}
     return {"general.architecture": architecture, "general.type": "model", **values}
 
 
-def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def shapes(config: Mapping[str, Any], model: str = "gpt") -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor that a file must have, by their names.
 
     Args:
-        config: All settings of our GPT, those that follow from others filled in.
+        config: All settings of the model, those that follow from others filled in.
+        model: One of ``MODELS``.
     """
+    if model != "gpt":
+        return gguf_gemma.shapes(config) if model == "gemma3" else gguf_phi.shapes(config)
     sizes = {"C": config["width"], "D": config["head_dim"], "F": config["mlp_width"], "V": config["vocabulary_size"]}
     sizes |= {"Q": config["heads"] * config["head_dim"], "K": config["kv_heads"] * config["head_dim"]}
     outer = {"token_embd.weight": "VC", "output_norm.weight": "C"}
     outer |= {} if config["tied_embeddings"] else {"output.weight": "VC"}
     block = {theirs: letters for theirs, (_, letters) in _BLOCK.items() if _exists(theirs, config)}
-    numbered = {f"blk.{n}.{theirs}": letters for n in range(config["layers"]) for theirs, letters in block.items()}
-    return {name: tuple(sizes[letter] for letter in letters) for name, letters in (outer | numbered).items()}
+    return shapes_of(outer, block, sizes, config["layers"])
 
 
 def _exists(theirs: str, config: Mapping[str, Any]) -> bool:
@@ -176,12 +199,24 @@ def _exists(theirs: str, config: Mapping[str, Any]) -> bool:
     return config["qk_norm"] or not theirs.startswith(("attn_q_norm", "attn_k_norm"))
 
 
-def to_groundup(tensors: Mapping[str, Tensor], config: Mapping[str, Any], architecture: str) -> dict[str, Tensor]:
+def to_groundup(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], architecture: str, own: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return our tensors from theirs.
+
+    Args:
+        tensors: Theirs.
+        config: All settings of our model, those that follow from others filled in.
+        architecture: One of ``ARCHITECTURES``.
+        own: Tensors of all our names and shapes, on any device; phi3 needs them.
 
     Raises:
         CheckpointError: If a tensor of theirs has no place in ours.
     """
+    if architecture == "gemma3":
+        return gguf_gemma.to_groundup(tensors, config)
+    if architecture == "phi3":
+        return gguf_phi.to_groundup(tensors, config, own or {})
     ours = to_ours(_ROWS, tensors, config["layers"])
     if architecture == "llama":
         ours = {name: _turned(name, tensor, config, (-1, 2)) for name, tensor in ours.items()}
@@ -194,6 +229,8 @@ def to_gguf(tensors: Mapping[str, Tensor], config: Mapping[str, Any], architectu
     Raises:
         CheckpointError: If a tensor of ours has no name there.
     """
+    if architecture not in _LLAMAS:
+        return (gguf_gemma.to_gguf if architecture == "gemma3" else gguf_phi.to_gguf)(tensors, config)
     if architecture == "llama":
         tensors = {name: _turned(name, tensor, config, (2, -1)) for name, tensor in tensors.items()}
     return from_ours(_ROWS, tensors, config["layers"])
@@ -213,40 +250,8 @@ def _turned(name: str, tensor: Tensor, config: Mapping[str, Any], pairs: tuple[i
     return split.transpose(1, 2).reshape(tensor.shape)
 
 
-def _check(architecture: str, metadata: Mapping[str, Any], given: Mapping[str, Any], tensors: Collection[str]) -> None:
-    for key in _REQUIRED:
-        if key not in given:
-            raise CheckpointError(f"{architecture}.{key}", "is missing", "Convert the model again")
-    for key, value in given.items():
-        kind = float if key.endswith(("epsilon", "freq_base")) else int
-        limit = 2**31 if key in ("context_length", "vocab_size", "rope.freq_base") else 2**20
-        if type(value) is not kind or not 0 < value < limit:
-            problem = f"is {str(value)[:60]}; allowed: one number from 0 to {limit}, the same for every layer"
-            raise CheckpointError(f"{architecture}.{key}", problem, _OTHER)
-    dims = {given[key] for key, ours in _FIELDS.items() if ours == "head_dim" and key in given}
-    if not {"attention.key_length", "attention.value_length"} & set(given):
-        dims.add(given["embedding_length"] // given["attention.head_count"])
-    if len(dims) > 1:
-        found = f"heads have {' and '.join(map(str, sorted(dims)))} channels for keys, values and rotary positions"
-        raise CheckpointError(f"{architecture}.attention.key_length", f"{found}; ours have one number", _OTHER)
-    for key, harmless in _LACKED.items():
-        value = metadata.get(f"{architecture}.{key}", harmless[0])
-        if value not in harmless:
-            raise CheckpointError(f"{architecture}.{key}", f"is {value!r}, which is not built here", _OTHER)
-    if given["block_count"] > len(tensors):
-        problem = f"is {given['block_count']}, and the file has {len(tensors)} tensors"
-        raise CheckpointError(f"{architecture}.block_count", problem, "Download it again")
-    if any(name.startswith("rope_") for name in tensors):
-        raise CheckpointError("rope_freqs.weight", "stretches the rotary wavelengths, which is not built here", _OTHER)
-
-
 def _bias(tensors: Collection[str]) -> str:
     """A bias that only some of the layers have is found when the tensors are."""
     if "blk.0.attn_output.bias" in tensors:
         return "all"
     return "qkv" if "blk.0.attn_q.bias" in tensors else "none"
-
-
-def _plain(value: float) -> float:
-    """Return 1e-05 for what float32 makes of it, 9.999999747378752e-06; an integer as it is."""
-    return float(str(np.float32(value))) if isinstance(value, float) else value

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
@@ -51,15 +54,19 @@ _DEFAULTS: dict[str, Any] = {  # of transformers, for what config.json leaves ou
     "num_channels": 3,
 }
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+_POSITIONS = "vit.embeddings.position_embeddings"
 _POOLER = ("vit.pooler.dense.weight", "vit.pooler.dense.bias")  # which classifiers do not read
 _RESAMPLE = {2: "linear", 3: "cubic"}  # Pillow's numbers
 _OTHER = "Name the processor in the recipe, such as processor: {name: image, size: [224, 224], channels: 3}"
 
 
-def to_groundup(tensors: Mapping[str, Tensor], layers: int, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_groundup(
+    tensors: Mapping[str, Tensor], layers: int, own: Mapping[str, Tensor], grid: tuple[int, int]
+) -> dict[str, Tensor]:
     """Return our tensors from theirs, of a classifier or of the model below it, whose pooler is left out.
 
-    So is an output layer of another shape than ours. ``own`` is as in ``to_ours``.
+    So is an output layer of another shape than ours. ``own`` is as in ``to_ours``; ``grid`` is how many patches our
+    pictures have from top to bottom and from left to right.
     """
     kept = {
         name if name.startswith(("vit.", "classifier.")) else f"vit.{name}": tensor for name, tensor in tensors.items()
@@ -68,7 +75,26 @@ def to_groundup(tensors: Mapping[str, Tensor], layers: int, own: Mapping[str, Te
     if "classifier.weight" not in kept or kept["classifier.weight"].shape != own["head.weight"].shape:
         kept = {name: tensor for name, tensor in kept.items() if not name.startswith("classifier.")}
         own = {name: tensor for name, tensor in own.items() if not name.startswith("head.")}
+    positions = kept.get(_POSITIONS)
+    if positions is not None and positions.ndim == 3 and positions.shape[1] != grid[0] * grid[1] + 1:
+        kept[_POSITIONS] = _interpolated(positions, grid)
     return to_ours(_ROWS, kept, layers, own)
+
+
+def _interpolated(positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return positions (1, 1 + n, C), the class token's first, of a square of patches for a grid of another size.
+
+    Source:
+        Dosovitskiy et al., 2021 (arXiv:2010.11929), section 3.2; bicubic, the corners of pixels apart, as in
+        ``transformers``.
+    """
+    token, patches = positions[:, :1], positions[:, 1:]
+    side = math.isqrt(patches.shape[1])
+    if side**2 != patches.shape[1]:
+        return positions  # of pictures that are not as high as wide: what they are is not known here
+    square = patches.float().reshape(len(patches), side, side, -1).permute(0, 3, 1, 2)
+    found = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
+    return torch.cat((token, found.flatten(2).transpose(1, 2).to(positions.dtype)), 1)
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
