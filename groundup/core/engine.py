@@ -102,6 +102,9 @@ def open_llama_cpp(
         CheckpointError: If a GGUF file has no place for the model or tokenizer, could not be written, or llama.cpp does
             not write with it what our own decoding does.
     """
+    if config.registered_name != "gpt":
+        problem = f"{config.registered_name} has no place in a GGUF file; allowed: gpt"
+        raise CheckpointError("model", problem, _OTHER)
     tensors = {name: tensor.detach().cpu().float() for name, tensor in tensors.items()}
     if weights == "int8":
         _check_widths(tensors)
@@ -234,18 +237,19 @@ class LlamaCppEngine(nn.Module):
         It says nothing of tokens that are no whole character while it streams, so the numbers are taken at the end.
         """
         request = {"prompt": context, "n_predict": count, "cache_prompt": kept, "logit_bias": self.never}
-        answer = self.server.complete(request | sampling(options, seed) | {"return_tokens": True, "verbose": True})
+        request |= sampling(options, seed, len(context) + count) | {"return_tokens": True, "verbose": True}
+        answer = self.server.complete(request)
         tokens = [int(token) for token in answer.get("__verbose", {}).get("tokens", [])]
         if not tokens:
             raise CheckpointError(self.name, f"wrote nothing after {len(context)} tokens", self.server.remedy)
         return tokens
 
 
-def sampling(options: DecodingOptions, seed: int) -> dict[str, Any]:
+def sampling(options: DecodingOptions, seed: int, length: int) -> dict[str, Any]:
     """Return options as llama.cpp has them; what is not named in ``samplers`` has no effect there.
 
     Its samplers run in the order of the list, which is that of ``DecodingOptions``. Its greedy choice is a temperature
-    of 0; its penalty counts prompt and text, as far back as -1 says: the whole context. 2^32 - 1 is a random seed
+    of 0; its penalty counts prompt and text, as far back as it is told: ``length`` tokens. 2^32 - 1 is a random seed
     there.
     """
     given = {"top_k": options.top_k, "top_p": options.top_p, "min_p": options.min_p}
@@ -254,5 +258,5 @@ def sampling(options: DecodingOptions, seed: int) -> dict[str, Any]:
     samplers = [*(["penalties"] if penalty != 1 else []), "temperature", *used]
     return {
         **{"samplers": samplers, "temperature": options.temperature, "seed": seed % (2**32 - 1), **used},
-        **({"repeat_penalty": penalty, "repeat_last_n": -1} if penalty != 1 else {}),
+        **({"repeat_penalty": penalty, "repeat_last_n": length} if penalty != 1 else {}),
     }

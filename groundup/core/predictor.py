@@ -123,6 +123,8 @@ class Predictor:
 
     def evaluate(self, limit: int, progress: Any = lambda message: None) -> Evaluation:
         """Judge the model on its run's held-out split, in fp32, next to what it was fine-tuned from."""
+        if self.engine != "groundup":
+            raise RunError(str(self.run.folder), f"{self.engine} writes and judges nothing", "Load it without engine")
         recipe = self.run.recipe
         pretrained = self._pretrained(progress)
         device, held_out = next(self.model.parameters()).device, _held_out(self.run)
