@@ -3,8 +3,9 @@
 Run ``python benchmarks/generate.py FOLDER [--tokens 64] [--rounds 5] [--prompts 3] [--threads 1,2] [--save]``, where
 FOLDER is the ``model`` folder of a run that started from SmolLM2: Hugging Face layout with our ``processor.json``. Ways
 take turns, round by round and prompt by prompt; greedy, no end token, prompts included in the time. Ways: transformers
-with its default cache and with its static one, in fp32; ours in fp32, bf16 and int8; llama.cpp (where ``xllamacpp`` is
-installed) with F32 and Q8_0 files that we write.
+with its default cache and with its static one, in fp32; ours in fp32, bf16 and int8; where ``xllamacpp`` is installed,
+llama.cpp by itself with F32 and Q8_0 files that we write, and as our engine (``--engine llama.cpp``), whose tokens are
+held to ours before it starts.
 
 "Share" is the bytes of weights that a token needs, times tokens a second, over the rate at which a sum of 512 MB reads
 memory, measured before every round. Tokens are compared with those of transformers; where ours in int8 differs from
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 
 from groundup.core.base_weights import read_pretrained
 from groundup.core.devices import describe_machine
+from groundup.core.engine import LlamaCppEngine, open_llama_cpp
 from groundup.core.gguf import save_gguf
 from groundup.core.prediction import quick, set_weights
 from groundup.core.pretrained import Pretrained, read_config
@@ -122,6 +124,15 @@ def llama_write(path: Path, threads: int) -> Write:
     return write
 
 
+def engine_write(engine: LlamaCppEngine) -> Write:
+    """Return how llama.cpp writes behind our own interface."""
+
+    def write(prompt: list[int], tokens: int) -> list[int]:
+        return generate_batch(engine, [prompt], DecodingOptions(temperature=0, max_new_tokens=tokens))[0]
+
+    return write
+
+
 def weight_bytes(weights: dict[str, Tensor], matrix_bits: float) -> int:
     """Return the bytes of weights that one token needs: everything but an embedding that is no output layer."""
     untied = any(name.startswith("head.") for name in weights)
@@ -168,6 +179,9 @@ def ways_of(given: argparse.Namespace, threads: int, folder: Path) -> tuple[list
             if not path.is_file():
                 save_gguf(path, config, weights, processor, kind)
             ways.append(Way(f"llama.cpp, {kind}", llama_write(path, threads), bits[size]))
+        for precision, size in (("fp32", "fp32"), ("int8", "q8")):
+            engine = open_llama_cpp(config, weights, processor, precision, folder)
+            ways.append(Way(f"llama.cpp engine, {precision}", engine_write(engine), bits[size]))
     return ways, decoders, processor
 
 

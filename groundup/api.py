@@ -146,13 +146,18 @@ def trainer(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, r
 
 
 def load(
-    run: str | Path, checkpoint: str = "best", adapter: str | Path | None = None, weights: str = "fp32"
+    run: str | Path,
+    checkpoint: str = "best",
+    adapter: str | Path | None = None,
+    weights: str = "fp32",
+    engine: str = "groundup",
 ) -> Predictor:
     """Return a predictor for a run's checkpoint, with an adapter for its weights where a folder with one is given.
 
-    ``weights`` are what it predicts with: ``fp32``, ``bf16`` or ``int8``.
+    ``weights`` are what it predicts with: ``fp32``, ``bf16`` or ``int8``; ``engine`` is what writes: ``groundup``, or
+    ``llama.cpp`` for the model ``gpt``, which is held to the tokens of our own decoding.
     """
-    return Predictor.load(Path(run), checkpoint, None if adapter is None else Path(adapter), weights)
+    return Predictor.load(Path(run), checkpoint, None if adapter is None else Path(adapter), weights, engine)
 
 
 def predict(run: str | Path, inputs: Any, **options: Any) -> Any:

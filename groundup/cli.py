@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundup.cli_tools import Checkpoint, RunsFolder, Weights, tools
+from groundup.cli_tools import Checkpoint, Engine, RunsFolder, Weights, tools
 from groundup.core.errors import GroundupError, in_words
 from groundup.core.logs import log_to_standard_error
 
@@ -101,6 +101,7 @@ def predict(
     stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; may be given again.")] = None,
     seed: int = 0,
     weights: Weights = "fp32",
+    engine: Engine = "groundup",
 ) -> None:
     """Print the prediction for each prompt."""
     from groundup import api
@@ -109,7 +110,7 @@ def predict(
         locals(), "max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "seed"
     )
     inputs = prompts or [line.rstrip("\n") for line in sys.stdin]
-    for text in api.load(run, checkpoint, adapter, weights)(inputs, **options):
+    for text in api.load(run, checkpoint, adapter, weights, engine)(inputs, **options):
         typer.echo(text)
 
 
@@ -122,13 +123,14 @@ def chat(
     top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     seed: int = 0,
     weights: Weights = "fp32",
+    engine: Engine = "groundup",
 ) -> None:
     """Talk to a run. An empty line or Ctrl-D ends it; /new starts afresh."""
     from groundup import api
     from groundup.conversation import converse
 
     options = _given(locals(), "max_new_tokens", "temperature", "top_p", "seed")
-    converse(api.load(run, checkpoint, weights=weights), options)
+    converse(api.load(run, checkpoint, weights=weights, engine=engine), options)
 
 
 def _given(values: dict[str, Any], *names: str) -> dict[str, Any]:

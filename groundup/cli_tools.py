@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Checkpoint", "Overrides", "RunsFolder", "Weights", "tools"]
+__all__ = ["Checkpoint", "Engine", "Overrides", "RunsFolder", "Weights", "tools"]
 
 tools = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
@@ -20,6 +20,7 @@ tools.add_typer(runs_app, name="runs")
 RunsFolder = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value overrides, such as optim.lr=3e-4.")]
 Checkpoint = Annotated[str, typer.Option(help="best, last, or a step number.")]
+Engine = Annotated[str, typer.Option(help="What writes: groundup, or llama.cpp, held to the same tokens.")]
 Weights = Annotated[str, typer.Option(help="What the weights are kept in: fp32, bf16 or int8.")]
 
 

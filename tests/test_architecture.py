@@ -321,8 +321,8 @@ COMMAND_LINE = {
     "tune": "RECIPE [OVERRIDES] --lr-range --workers --runs",
     "evaluate": "FOLDERS --checkpoint --limit --again",
     "predict": "RUN [PROMPTS] --checkpoint --adapter --max-new-tokens --temperature --top-k --top-p --min-p"
-    " --repetition-penalty --stop --seed --weights",
-    "chat": "RUN --checkpoint --max-new-tokens --temperature --top-p --seed --weights",
+    " --repetition-penalty --stop --seed --weights --engine",
+    "chat": "RUN --checkpoint --max-new-tokens --temperature --top-p --seed --weights --engine",
     "export": "RUN --to --dtype --out --checkpoint --tolerance",
     "data inspect": "RECIPE [OVERRIDES] --examples",
     "runs list": "--runs",

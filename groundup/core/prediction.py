@@ -10,7 +10,7 @@ from torch import nn
 from groundup.core.errors import RunError, did_you_mean
 from groundup.nn.int8 import quantise_layers, quickest_operator
 
-__all__ = ["WEIGHTS", "quick", "set_weights"]
+__all__ = ["WEIGHTS", "check_weights", "quick", "set_weights"]
 
 log = logging.getLogger("groundup")
 WEIGHTS = ("fp32", "bf16", "int8")
@@ -30,9 +30,7 @@ def set_weights(model: nn.Module, weights: str, where: str) -> None:
     Raises:
         RunError: If there is no such precision, or the model does not write.
     """
-    if weights not in WEIGHTS:
-        problem = f"{weights!r} is no precision of weights; {did_you_mean(weights, WEIGHTS)}allowed: fp32, bf16, int8"
-        raise RunError("weights", problem, "Choose one of these")
+    check_weights(weights)
     if weights == "fp32":
         return
     if not hasattr(model, "decoder"):
@@ -48,6 +46,17 @@ def set_weights(model: nn.Module, weights: str, where: str) -> None:
         how = f"multiplied by {operator}"
         how += f" ({', '.join(f'{name} {ms:.2f} ms' for name, ms in times.items())} for 1024 x 1024)" if times else ""
     log.info("weights in %s: %.0f MB instead of %.0f MB, %s", weights, _resident(model) / 1e6, before / 1e6, how)
+
+
+def check_weights(weights: str) -> None:
+    """Make sure that there is such a precision.
+
+    Raises:
+        RunError: If there is not.
+    """
+    if weights not in WEIGHTS:
+        problem = f"{weights!r} is no precision of weights; {did_you_mean(weights, WEIGHTS)}allowed: fp32, bf16, int8"
+        raise RunError("weights", problem, "Choose one of these")
 
 
 def quick(model: nn.Module) -> nn.Module:

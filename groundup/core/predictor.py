@@ -14,6 +14,7 @@ from torch import nn
 from groundup.core import devices
 from groundup.core.adaptation import use_adapter
 from groundup.core.base_weights import pretrained_weights, weights_sha256
+from groundup.core.engine import check_engine, open_engine
 from groundup.core.errors import GroundupError, RunError
 from groundup.core.interfaces import DataSource, EvaluationContext, ModelConfig, Split, Task
 from groundup.core.prediction import quick, set_weights
@@ -40,10 +41,16 @@ class Predictor:
     task: Task
     step: int
     weights: str = "fp32"
+    engine: str = "groundup"
 
     @classmethod
     def load(
-        cls, folder: Path, checkpoint: str = "best", adapter: Path | None = None, weights: str = "fp32"
+        cls,
+        folder: Path,
+        checkpoint: str = "best",
+        adapter: Path | None = None,
+        weights: str = "fp32",
+        engine: str = "groundup",
     ) -> Predictor:
         """Open a run. An adapter that it trained comes merged into the weights of its base, unless those are quantised.
 
@@ -52,11 +59,14 @@ class Predictor:
             checkpoint: ``"best"`` (on validation), ``"last"``, or a step number.
             adapter: A folder with an adapter for these weights, as ``use`` takes it.
             weights: What they are kept in to predict: ``fp32``, ``bf16`` or ``int8``; see ``set_weights``.
+            engine: ``groundup``, or ``llama.cpp``, which takes the place of the model; see ``open_engine``.
 
         Raises:
             RunError: If the folder is no run or holds no intact checkpoint, or the model cannot have such weights.
-            CheckpointError: If the adapter is for other weights.
+            CheckpointError: If the adapter is for other weights, or the engine cannot take them over.
+            MissingExtraError: If the engine's library is not installed.
         """
+        check_engine(engine, weights)
         run = Run.open(folder)
         step = run.pick(checkpoint)
         machine = run.recipe.machine
@@ -68,6 +78,9 @@ class Predictor:
         predictor = cls(run, model.to(device).eval(), processor, task, step)
         if adapter is not None:
             predictor.use(adapter)
+        if engine != "groundup":
+            model = open_engine(run, step, predictor.model, processor, weights)
+            return replace(predictor, model=model, weights=weights, engine=engine)
         set_weights(predictor.model, weights, str(run.folder))
         return replace(predictor, weights=weights)
 
@@ -81,8 +94,9 @@ class Predictor:
             CheckpointError: If it cannot be read, or is for other weights or another model.
             RunError: If the weights are no longer in float32.
         """
-        if self.weights != "fp32":
-            problem = f"its weights are in {self.weights} by now, which an adapter cannot be put into"
+        if self.weights != "fp32" or self.engine != "groundup":
+            kept = f"in {self.weights}" if self.engine == "groundup" else f"with {self.engine}"
+            problem = f"its weights are {kept} by now, which an adapter cannot be put into"
             raise RunError(str(self.run.folder), problem, "Load it with both: load(run, adapter=..., weights=...)")
         self.__dict__.pop("_writer", None)
         sha256 = weights_sha256(self.run, self.step)
@@ -109,6 +123,8 @@ class Predictor:
 
     def evaluate(self, limit: int, progress: Any = lambda message: None) -> Evaluation:
         """Judge the model on its run's held-out split, in fp32, next to what it was fine-tuned from."""
+        if self.engine != "groundup":
+            raise RunError(str(self.run.folder), f"{self.engine} writes and judges nothing", "Load it without engine")
         recipe = self.run.recipe
         pretrained = self._pretrained(progress)
         device, held_out = next(self.model.parameters()).device, _held_out(self.run)

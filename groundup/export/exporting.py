@@ -35,6 +35,7 @@ from groundup.export.verify import (
     compare_continuations,
     first_difference,
 )
+from groundup.formats.llama_cpp import require_llama_cpp
 from groundup.formats.transformers_library import require_transformers
 
 __all__ = ["DTYPES", "RECORD", "export_run"]
@@ -174,7 +175,7 @@ def _check_format(to: str, dtype: str) -> None:
         problem = f"{dtype!r} is not written to {to}; {near}allowed: {', '.join(DTYPES[to])}"
         raise RunError("--dtype", problem, "Choose one of these")
     require: dict[str, Callable[[], Any]] = {
-        **{"huggingface": require_transformers, "gguf": gguf.require_llama_cpp, "onnx": onnx.require_onnx},
+        **{"huggingface": require_transformers, "gguf": require_llama_cpp, "onnx": onnx.require_onnx},
     }
     require[to]()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,31 +9,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from groundup.core.errors import CheckpointError, MissingExtraError
+from groundup.core.errors import CheckpointError
 from groundup.core.gguf import MODELS, gguf_model, read_gguf, save_gguf
 from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import lookup
 from groundup.core.settings import validate
 from groundup.export.verify import Model, Reader, Sample
+from groundup.formats.llama_cpp import LlamaServer
 
-__all__ = ["FILE", "KINDS", "LlamaCpp", "context_of", "reload_file", "require_llama_cpp", "write_file"]
+__all__ = ["FILE", "KINDS", "LlamaCpp", "context_of", "reload_file", "write_file"]
 
 FILE = "model.gguf"
 _LONGEST = 1024  # tokens of context to compare in
 KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
-
-
-def require_llama_cpp() -> Any:
-    """Return the library ``xllamacpp``, which is llama.cpp.
-
-    Raises:
-        MissingExtraError: If it is not installed.
-    """
-    try:
-        import xllamacpp
-    except ImportError:
-        raise MissingExtraError("xllamacpp", "gguf") from None
-    return xllamacpp
 
 
 def write_file(
@@ -76,22 +63,10 @@ class LlamaCpp(Reader):
     slow, log_probabilities = True, True
 
     def __init__(self, path: Path, vocabulary: int, context: int, letter: int, *, exact: bool = True) -> None:
-        library = require_llama_cpp()
-        self.name, self.vocabulary = f"llama.cpp (xllamacpp {library.__version__})", vocabulary
+        self.server = LlamaServer(path, context, "Nothing was exported, and the run is as it was")
+        self.name, self.vocabulary = self.server.name, vocabulary
         self.characters = context // 4  # of a text that fits, whatever its tokens are
         self.letter, self.exact = letter, exact
-        settings = library.CommonParams()
-        settings.model.path, settings.n_ctx = str(path), context
-        settings.n_parallel, settings.n_gpu_layers, settings.verbosity = 1, 0, -1
-        settings.warmup = settings.fit_params = settings.enable_chat_template = False
-        settings.cache_type_k = settings.cache_type_v = library.ggml_type.GGML_TYPE_F32
-        settings.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = torch.get_num_threads()
-        try:
-            self.server = library.Server(settings)
-        except RuntimeError as error:
-            problem = f"does not open it: {error}"
-            raise CheckpointError(self.name, problem, "Nothing was exported, and the run is as it was") from error
 
     def _likeliest(self, prompt: list[int] | str, number: int) -> list[dict[str, Any]]:
         """Return the likeliest next tokens, the first one first.
@@ -100,10 +75,8 @@ class LlamaCpp(Reader):
         says of the likeliest ones is from before that.
         """
         asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "logit_bias": [[self.letter, 1e4]]}
-        found: list[Any] = []
-        self.server.handle_completions(json.dumps({**asked, "logprobs": number, "n_probs": number}), found.append)
-        answer = json.loads(found[0]) if isinstance(found[0], str | bytes) else found[0]
-        logs = answer["choices"][0]["logprobs"] if "choices" in answer else None
+        answer = self.server.complete({**asked, "logprobs": number, "n_probs": number})
+        logs = answer["choices"][0]["logprobs"]
         if not logs:
             raise CheckpointError(self.name, f"answers {str(answer)[:200]}", "Nothing was exported")
         return list(logs["content"][0]["top_logprobs"])

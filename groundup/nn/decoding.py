@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import model_validator
@@ -18,7 +18,7 @@ from groundup.core.seeding import generator
 from groundup.core.settings import Settings, setting
 from groundup.nn.cache import KeyValueCache
 
-__all__ = ["Decodable", "DecodingOptions", "filter_logits", "generate", "generate_batch"]
+__all__ = ["Decodable", "DecodingOptions", "Engine", "filter_logits", "generate", "generate_batch"]
 
 Finished = Callable[[int, list[int]], bool]
 
@@ -66,6 +66,21 @@ class Decodable(Protocol):
     ) -> Tensor: ...
 
 
+@runtime_checkable
+class Engine(Protocol):
+    """Another program that decodes in place of ours; ``generate`` is given prompts and options that were checked."""
+
+    config: Any
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        options: DecodingOptions,
+        stop_ids: Collection[int] = (),
+        finished: Finished | None = None,
+    ) -> Iterator[list[int | None]]: ...
+
+
 @dataclass
 class _Row:
     """One text being written: ``context`` is what the model sees, of which the cache holds the first ``fed`` tokens."""
@@ -80,7 +95,7 @@ class _Row:
 
 
 def generate(
-    model: Decodable,
+    model: Decodable | Engine,
     prompts: Sequence[Sequence[int]],
     options: DecodingOptions,
     stop_ids: Collection[int] = (),
@@ -93,7 +108,7 @@ def generate(
     start is cut to its last ``context_length`` tokens (roll) or refused (stop).
 
     Args:
-        model: In any mode; it decodes in evaluation mode and without gradients.
+        model: In any mode; it decodes in evaluation mode and without gradients. Or an engine, which decodes by itself.
         prompts: B lists of token ids, of any lengths from 1.
         options: How to choose.
         stop_ids: Tokens that end a text. They are not part of it.
@@ -109,6 +124,9 @@ def generate(
     length: int = model.config.context_length
     rows = [_open(number, prompt, options, length) for number, prompt in enumerate(prompts)]
     if not rows:
+        return
+    if isinstance(model, Engine):
+        yield from model.generate(prompts, options, stop_ids, finished)
         return
     longest = max(len(row.context) for row in rows)
     with torch.no_grad():
@@ -139,7 +157,7 @@ def generate(
 
 
 def generate_batch(
-    model: Decodable,
+    model: Decodable | Engine,
     prompts: Sequence[Sequence[int]],
     options: DecodingOptions,
     stop_ids: Collection[int] = (),

@@ -1,0 +1,134 @@
+"""Messages about what writes in place of our own decoding."""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from engines import FakeServer
+from ggufs import small_model, tokenizer
+
+from groundup.core import engine
+from groundup.core.engine import LlamaCppEngine, check_engine, open_engine, open_llama_cpp
+from groundup.core.errors import CheckpointError, DataError, MissingExtraError, RunError
+from groundup.core.predictor import Predictor
+from groundup.formats import llama_cpp
+from groundup.models.gemma import Gemma3Config
+from groundup.nn.decoding import DecodingOptions, generate_batch
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "expected"),
+    [
+        (
+            "lama.cpp",
+            "fp32",
+            "engine: 'lama.cpp' is no engine; did you mean 'llama.cpp'? allowed: groundup, llama.cpp.",
+        ),
+        ("llama.cpp", "int9", "weights: 'int9' is no precision of weights"),
+    ],
+)
+def test_what_is_chosen(name: str, weights: str, expected: str) -> None:
+    with pytest.raises(RunError, match=re.escape(expected)):
+        check_engine(name, weights)
+    with pytest.raises(RunError, match=re.escape(expected)):
+        Predictor.load(Path("nowhere"), weights=weights, engine=name)  # before the run is read
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "xllamacpp", None)
+    with pytest.raises(MissingExtraError, match=r"xllamacpp: is not installed\. .*groundup\[gguf\]"):
+        check_engine("llama.cpp", "int8")
+    check_engine("groundup", "fp32")
+
+
+def _opened(folder: Path, weights: str = "fp32", **changes: Any) -> LlamaCppEngine:
+    shape = {"context_length": 16, "layers": 1, "mlp_width": 64, **changes}
+    config, tensors = small_model("llama", 300, **shape)
+    return open_llama_cpp(config, tensors, tokenizer(), weights, folder)
+
+
+def test_models_without_a_place_in_such_a_file(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"weights: int8 of llama\.cpp has rows of a multiple of 32 numbers, and blocks"):
+        _opened(tmp_path, "int8", mlp_width=72)
+    config = Gemma3Config(vocabulary_size=300)
+    with pytest.raises(CheckpointError, match=r"model: gemma3 has no place in a GGUF file; allowed: gpt"):
+        open_llama_cpp(config, {}, tokenizer(), "fp32", tmp_path)
+    task = types.SimpleNamespace(registered_name="classify")
+    run = types.SimpleNamespace(folder=Path("runs/x"), recipe=types.SimpleNamespace(model=config, task=task))
+    with pytest.raises(RunError, match=r"runs/x: task 'classify' writes nothing"):
+        open_engine(cast(Any, run), 1, torch.nn.Linear(2, 2), None, "fp32")
+
+
+class _Wrong(FakeServer):
+    """Takes the next best token at the third place."""
+
+    def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = super().complete(request)
+        tokens = answer["__verbose"]["tokens"]
+        tokens[2] = (tokens[2] + 1) % 300
+        return answer
+
+
+class _Silent(FakeServer):
+    def complete(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"choices": []}
+
+
+def test_another_text_than_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "LlamaServer", _Wrong)
+    message = r"takes token \d+ '.*' as number 3 after 'The capital of France is', and our own model with the same "
+    for _ in range(2):  # every time: nothing says that the file was found good
+        with pytest.raises(CheckpointError, match=message + r"weights \d+ '.*', whose logit is [\d.]+ higher \(allow"):
+            _opened(tmp_path)
+    monkeypatch.setattr(engine, "LlamaServer", _Silent)
+    with pytest.raises(CheckpointError, match=r"wrote nothing after \d+ tokens. Delete .*gguf and try again"):
+        _opened(tmp_path)
+
+
+def test_options_that_llama_cpp_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "LlamaServer", FakeServer)
+    opened = _opened(tmp_path)
+    asked = {"temperature": 0.0, "repetition_penalty": 1.5, "max_new_tokens": 20}
+    message = r"repetition_penalty: and texts of up to 22 tokens, when the context is 16: llama\.cpp forgets"
+    with pytest.raises(DataError, match=message):
+        generate_batch(opened, [[1, 2]], DecodingOptions(**asked))
+    assert len(generate_batch(opened, [[1, 2]], DecodingOptions(**asked, overflow="stop"))[0]) <= 15
+
+
+def test_what_an_engine_does_not_do() -> None:
+    run = cast(Any, types.SimpleNamespace(folder=Path("runs/x")))
+    predictor = Predictor(run, torch.nn.Linear(2, 2), None, cast(Any, None), 3, engine="llama.cpp")
+    with pytest.raises(RunError, match=r"runs/x: its weights are with llama\.cpp by now, which an adapter cannot"):
+        predictor.use(None)
+    with pytest.raises(RunError, match=r"runs/x: llama\.cpp writes and judges nothing. Load it without engine"):
+        predictor.evaluate(3)
+
+
+def test_what_llama_cpp_itself_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nothing:
+        def __getattr__(self, name: str) -> Any:
+            return Nothing()
+
+    class Server:
+        def __init__(self, settings: Any) -> None:
+            if refuses:
+                raise RuntimeError("no model")
+
+        def handle_completions(self, request: str, callback: Any) -> None:
+            callback(json.dumps({"error": {"message": "no room"}}))
+
+    library = types.SimpleNamespace(__version__="1", CommonParams=Nothing, Server=Server)
+    library.ggml_type = library.llama_flash_attn_type = Nothing()
+    monkeypatch.setattr(llama_cpp, "require_llama_cpp", lambda: library)
+    refuses = True
+    with pytest.raises(CheckpointError, match=r"llama\.cpp \(xllamacpp 1\): does not open x\.gguf: no model\. Buy one"):
+        llama_cpp.LlamaServer(Path("x.gguf"), 8, "Buy one")
+    refuses = False
+    with pytest.raises(CheckpointError, match=r"answers \{'error': \{'message': 'no room'\}\}\. Buy one"):
+        llama_cpp.LlamaServer(Path("x.gguf"), 8, "Buy one").complete({})
