@@ -94,7 +94,8 @@ class _LowRank(torch.autograd.Function):
         low = dropped.flatten(0, -2) @ a.T
         out = F.linear(inputs.flatten(0, -2), weight, bias if magnitude is None else None)
         out.addmm_(low, b.T, alpha=change.scale)
-        out = torch.ops.aten._unsafe_view(out, (*x.shape[:-1], -1))  # no view: what follows may change it in place
+        # No view: what follows may change it in place.
+        out = cast(Tensor, torch.ops.aten._unsafe_view(out, (*x.shape[:-1], -1)))
         ctx.lengths = None if magnitude is None else changed_row_norms(weight, a, b, change.scale)
         ctx.save_for_backward(x, up, a, b, magnitude, low, mask, *kept)
         ctx.change = change
