@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import CheckpointError
-from groundup.core.gguf import read_gguf
-from groundup.core.interfaces import ModelConfig
-from groundup.core.registry import lookup
-from groundup.core.settings import validate
+from groundup.core.gguf import model_in
 from groundup.formats.gguf_blocks import KINDS, dequantise, quantise
 from groundup.nn.decoding import DecodingOptions, Engine
 
@@ -47,7 +44,7 @@ def held_to_our_tokens(engine: Engine, path: Path, processor: Any, kind: str) ->
     Raises:
         CheckpointError: Saying where they part.
     """
-    model = _stored(path)
+    model = model_in(path)
     asked = [_beginning(text, processor, engine.config.context_length) for text in PROMPTS]
     written = [
         [
@@ -80,15 +77,6 @@ def held_to_our_tokens(engine: Engine, path: Path, processor: Any, kind: str) ->
     every = torch.cat(behind)
     same, far = int((every == 0).sum()), float(every.max())
     return {"tokens": len(every), "same": same, "behind": far, "tolerance": tolerance}
-
-
-def _stored(path: Path) -> nn.Module:
-    """Return our model with the weights in a file, in float32."""
-    settings, weights, _ = read_gguf(path)
-    config = cast(ModelConfig, validate(cast(Any, lookup("model", "gpt")), settings, str(path)))
-    model = config.build()
-    model.load_state_dict(weights)
-    return model.eval()
 
 
 def _beginning(text: str, processor: Any, length: int) -> tuple[list[int], int]:

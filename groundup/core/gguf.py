@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.core.errors import CheckpointError, GroundupError, did_you_mean
 from groundup.core.interfaces import ModelConfig, Processor
@@ -25,7 +25,7 @@ from groundup.models.names import gguf as names
 from groundup.nn.shapes import without_content
 from groundup.processors.gguf import processor_from_gguf, processor_to_gguf
 
-__all__ = ["MODELS", "gguf_model", "read_gguf", "read_gguf_processor", "rounded", "save_gguf"]
+__all__ = ["MODELS", "gguf_model", "model_in", "read_gguf", "read_gguf_processor", "rounded", "save_gguf"]
 
 MODELS = names.MODELS
 _OTHER = "Download it again, or use another model"
@@ -72,6 +72,18 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Processor]
     except GroundupError as error:
         raise CheckpointError(str(path), f"{error.where} {error.problem}", error.remedy) from None
     return settings, weights, processor
+
+
+def model_in(path: Path) -> nn.Module:
+    """Return the model in a file, from the file alone, its weights in float32.
+
+    Raises:
+        CheckpointError: If the file cannot be read.
+    """
+    settings, weights, _ = read_gguf(path)
+    model = cast(ModelConfig, validate(cast(Any, lookup("model", gguf_model(path))), settings, str(path))).build()
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def read_gguf_processor(path: Path, end_token: str | None = None) -> Processor:

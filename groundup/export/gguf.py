@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.core.gguf import MODELS, gguf_model, read_gguf, save_gguf
+from groundup.core.gguf import MODELS, model_in, save_gguf
 from groundup.core.interfaces import ModelConfig, Processor
-from groundup.core.registry import lookup
-from groundup.core.settings import validate
 from groundup.export.verify import Model, Reader, Sample
 from groundup.formats.llama_cpp import LlamaServer
 
@@ -40,11 +38,7 @@ def write_file(
 
 def reload_file(path: Path) -> Model:
     """Return the model in a file, from the file alone, its weights in float32."""
-    settings, weights, _ = read_gguf(path)
-    config = cast(ModelConfig, validate(cast(Any, lookup("model", gguf_model(path))), settings, str(path)))
-    module = config.build()
-    module.load_state_dict(weights)
-    return Model("our reload of the file", module)
+    return Model("our reload of the file", model_in(path))
 
 
 def context_of(config: ModelConfig) -> int:
