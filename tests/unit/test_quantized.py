@@ -113,7 +113,7 @@ def test_an_adapter_beside_it(kind: Any, double: bool, name: Any) -> None:
     for each in (model, plain):
         wanted = [x, each[0].lora_A, each[0].lora_B]
         gradients.append(torch.autograd.grad(each(x).sin().sum(), wanted))
-    assert all((a - b).abs().max() <= 1e-5 for a, b in zip(*gradients, strict=True))
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-4)  # sums of hundreds, in float32
     with torch.no_grad():
         expected = plain(x)
         assert set(model.state_dict()) == set(plain.state_dict()) - {"0.weight"}
