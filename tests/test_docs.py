@@ -89,6 +89,7 @@ def workplace(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 CODE = [(page, code) for page in PAGES if ".zh" not in page.name for code in blocks(page, "python")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "code"), CODE, ids=name_of)
 def test_python_runs(page: Path, code: str, workplace: Path) -> None:
     exec(compile(code, str(page), "exec"), {"__name__": f"block_{page.stem}"})
@@ -160,6 +161,7 @@ def test_train_from_python(
     assert "bits_per_byte" in shown
 
 
+@pytest.mark.slow
 def test_generate(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run_example("generate.py", "runs/my_model", "The red", monkeypatch=monkeypatch)
     assert capsys.readouterr().out.startswith("The red")
@@ -167,6 +169,7 @@ def test_generate(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         run_example("generate.py", monkeypatch=monkeypatch)
 
 
+@pytest.mark.slow
 def test_one_file_extensions(workplace: Path) -> None:
     (workplace / "docs").mkdir()
     pages = [f"A paragraph about number {i}, caf\u00e9 {i * i} and \u732b.\n" for i in range(40)]

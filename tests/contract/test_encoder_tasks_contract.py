@@ -21,6 +21,7 @@ def rows_of(batch: Batch, chosen: slice) -> Batch:
     return {key: values[chosen] for key, values in batch.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODER_TASKS)
 def test_contract(name: str, tmp_path: Path) -> None:
     trainer = api.trainer(without_chance(encoder_run(name, tmp_path)), runs=tmp_path / "runs")

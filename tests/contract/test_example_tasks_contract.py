@@ -132,6 +132,7 @@ class TestContract:
         assert validate(type(task), task.model_dump(mode="json"), "recipe.task") == task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in names("model") if MODELS.get(name, [""])[0] != "documents"])
 def test_every_model_in_a_run(name: str, tmp_path: Path) -> None:
     """Shapes, gradients, rows that do not mix, and weights that come back from a file and from a checkpoint."""

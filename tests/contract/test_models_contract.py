@@ -258,6 +258,7 @@ def test_named_sizes_build_without_memory(name: str) -> None:
         assert count == pytest.approx(published.get(size, count), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_benchmark_step_is_counted_as_published() -> None:
     config = GPTConfig(vocabulary_size=4096)
     assert config.build().parameter_count() == pytest.approx(12.2e6, rel=0.01)

@@ -15,6 +15,7 @@ from groundup.core.registry import names
 QUICK = ("mlp", "gpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names("model")]
 )

@@ -22,6 +22,7 @@ def opened(folder: Path, changes: dict[str, Any] | None = None, **task: Any) -> 
     return api.trainer(without_chance(preference_run(folder, **task)), changes, runs=folder / "runs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_batches_answers_and_samples(objective: str, tmp_path: Path) -> None:
     trainer = opened(tmp_path, {"machine.precision": "fp64"}, objective=objective)
@@ -67,6 +68,7 @@ def _check_sums(trainer: Trainer, batch: dict[str, torch.Tensor]) -> None:
     assert found[1] == pytest.approx(found[0], rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["dpo", "orpo"])
 def test_micro_batches_change_nothing(objective: str, tmp_path: Path) -> None:
     found = []
@@ -79,11 +81,13 @@ def test_micro_batches_change_nothing(objective: str, tmp_path: Path) -> None:
         assert other == pytest.approx(one, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_kto_refuses_several_micro_batches(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="the loss of task 'preference' with this model is no sum over examples"):
         opened(tmp_path, {"machine.micro_batch": 4}, objective="kto")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
 def test_resuming_is_exact_and_uses_the_cache_or_computes_the_same(objective: str, tmp_path: Path) -> None:
     recipe = preference_run(tmp_path, objective=objective)

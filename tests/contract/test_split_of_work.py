@@ -103,6 +103,7 @@ def test_counts_differ_between_micro_batches(recipe: dict[str, Any], conversatio
     assert len(counts) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["fixed", pytest.param("uncertainty", marks=pytest.mark.slow)])
 def test_classes_that_weigh_differently_beside_other_tasks(tmp_path: Path, weighting: str) -> None:
     """A micro-batch's weights add up to something else in each, even to less than 1."""
@@ -125,6 +126,7 @@ def test_classes_that_weigh_differently_beside_other_tasks(tmp_path: Path, weigh
             torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_mixtures_of_classes_that_weigh_differently(tmp_path: Path) -> None:
     task = {"name": "classify", "class_weights": "balanced", "augmentation": {"mixup": 0.4, "cutmix": 1.0}}
     recipe = without_chance(tiny_run("cnn", tmp_path, {"batch_norm": False})) | {"task": task}

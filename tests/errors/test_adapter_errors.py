@@ -40,6 +40,7 @@ def test_an_adapter_without_a_base(recipe: dict[str, Any]) -> None:
         load_recipe(recipe | {"adapter": {}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", [{"train_layers": 1}, {"unfreeze_every": 2}])
 def test_layers_chosen_twice(recipe: dict[str, Any], tmp_path: Path, init: dict[str, Any]) -> None:
     groundup.train({**recipe, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path)
@@ -104,6 +105,7 @@ def test_bases_that_cannot_be_quantised() -> None:
         quantise_layers(model, settings, "base")
 
 
+@pytest.mark.slow
 def test_a_base_quantised_otherwise_than_in_training(recipe: dict[str, Any], tmp_path: Path) -> None:
     short = {**recipe, "budget": {"batch_size": 4, "steps": 1}}
     groundup.train(short, runs=tmp_path)
@@ -122,6 +124,7 @@ def test_a_base_quantised_otherwise_than_in_training(recipe: dict[str, Any], tmp
             frozen.completed(checkpoint, trainer.model, "here")
 
 
+@pytest.mark.slow
 def test_an_adapter_for_another_base(recipe: dict[str, Any], tmp_path: Path) -> None:
     groundup.train(recipe, runs=tmp_path)
     tuned = tuning(recipe, tmp_path, rank=2)
@@ -145,6 +148,7 @@ def test_an_adapter_for_another_base(recipe: dict[str, Any], tmp_path: Path) -> 
         groundup.trainer({**tuned, "name": "on", "adapter": {"rank": 2, "path": str(folder)}}, runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_going_on_with_other_settings(recipe: dict[str, Any], tmp_path: Path) -> None:
     groundup.train(recipe, runs=tmp_path)
     folder = groundup.train(tuning(recipe, tmp_path, rank=2, targets=["query"]), runs=tmp_path).folder
@@ -167,6 +171,7 @@ def folder(recipe: dict[str, Any], tmp_path: Path) -> Path:
     return groundup.train({**tuned, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path).folder / "adapter"
 
 
+@pytest.mark.slow
 def test_folders_that_are_damaged_or_hold_something_else(folder: Path, tmp_path: Path) -> None:
     def says(expected: str) -> None:
         with pytest.raises(CheckpointError, match=expected):
@@ -272,6 +277,7 @@ def test_configs_and_tensors_that_are_malformed(folder: Path, tmp_path: Path) ->
         says("adapter: cannot be read: ")
 
 
+@pytest.mark.slow
 def test_tensors_without_a_place(folder: Path, tmp_path: Path, recipe: dict[str, Any]) -> None:
     tensors = load_file(folder / WEIGHTS)
     save_file({**tensors, "base_model.model.score.weight": torch.zeros(2, 2)}, folder / WEIGHTS)
@@ -280,6 +286,7 @@ def test_tensors_without_a_place(folder: Path, tmp_path: Path, recipe: dict[str,
         groundup.trainer({**tuned, "name": "on"}, runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_ranks_come_from_the_tensors(folder: Path, tmp_path: Path) -> None:
     run = groundup.core.run.Run.open(tmp_path / "small")
     weights = run.checkpoints.load(1).model

@@ -202,6 +202,7 @@ def sound_folders(root: Path, labels: str = "猫狗", count: int = 8) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_what_is_no_picture(tmp_path: Path) -> None:
     root = picture_folders(tmp_path / "图片")
     for content in (b"", b"hello"):

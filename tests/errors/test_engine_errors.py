@@ -80,6 +80,7 @@ class _Silent(FakeServer):
         return {"choices": []}
 
 
+@pytest.mark.slow
 def test_another_text_than_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "LlamaServer", _Wrong)
     message = r"takes token \d+ '.*' as number 3 after 'The capital of France is', and our own model with the same "

@@ -80,6 +80,7 @@ def test_damaged_files(tmp_path: Path, name: str) -> None:
         open_gguf(tmp_path / "a.gguf")
 
 
+@pytest.mark.slow
 def test_no_file_cut_anywhere_is_read(tmp_path: Path) -> None:
     write_small(tmp_path / "a.gguf", kind="Q8_0")
     content = (tmp_path / "a.gguf").read_bytes()
@@ -89,6 +90,7 @@ def test_no_file_cut_anywhere_is_read(tmp_path: Path) -> None:
             open_gguf(tmp_path / "b.gguf")
 
 
+@pytest.mark.slow
 def test_changed_bytes_give_errors_of_ours_or_none(tmp_path: Path) -> None:
     write_small(tmp_path / "a.gguf")
     content = (tmp_path / "a.gguf").read_bytes()
@@ -256,6 +258,7 @@ def _odd(**parts: Any) -> TokenizerProcessor:
     return TokenizerProcessor(inner, "<|endoftext|>", None)
 
 
+@pytest.mark.slow
 def test_tokenizers_that_have_no_place_in_a_file() -> None:
     bytes_only = BytesConfig().fit(lambda: iter(()))
     words = Tokenizer(models.WordLevel({"a": 0, "<|endoftext|>": 1}, "a"))

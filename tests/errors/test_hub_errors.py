@@ -48,6 +48,7 @@ def test_a_name_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path
         Images(dataset="./nowhere").splits()
 
 
+@pytest.mark.slow
 def test_splits_and_subsets_that_do_not_exist(tmp_path: Path) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 40, "validation": 20})
     assert "split nope" in (text := problem_of(Images(dataset=folder, dataset_split="nope")))
@@ -97,6 +98,7 @@ def test_columns_that_cannot_be_told(tmp_path: Path) -> None:
     assert "which column holds the text cannot be told; it may be one, two" in problem_of(LabelledText(dataset=folder))
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
     columns = digit_columns(0, 60)
     columns["image"][2] = {"bytes": b"no picture", "path": None}

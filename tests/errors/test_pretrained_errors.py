@@ -94,6 +94,7 @@ def test_impossible_starts(tuning: dict[str, Any], folder: Path, init: dict[str,
     assert message.replace("BASE", str(folder)) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_run_and_pretrained_weights(tuning: dict[str, Any], recipe: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(recipe, runs=tmp_path)
     tuning["init"]["run"] = str(run.folder)
@@ -278,6 +279,7 @@ def test_truncated_files(folder: Path) -> None:
             read(folder)
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_the_header(folder: Path) -> None:
     """Each is an error, or changes nothing (as in the header's free text)."""
     content, before = (folder / WEIGHTS).read_bytes(), read(folder)

@@ -129,6 +129,7 @@ def test_your_own_file_is_found(recipe: dict[str, Any], tmp_path: Path) -> None:
     assert "ZeroDivisionError: division by zero" in message(path)
 
 
+@pytest.mark.slow
 def test_the_schema_covers_every_plugin() -> None:
     schema = recipe_schema()
     assert set(schema["properties"]) == set(Recipe.model_fields)

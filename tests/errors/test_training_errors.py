@@ -51,6 +51,7 @@ def rows_of(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_before_the_update(recipe: dict[str, Any], tmp_path: Path) -> None:
     trainer = api.trainer(recipe, runs=tmp_path)
     steps = trainer.steps()
@@ -83,6 +84,7 @@ def test_a_gradient_that_is_no_number_stops_too(recipe: dict[str, Any], tmp_path
     trainer.close()
 
 
+@pytest.mark.slow
 def test_skipping_leaves_the_weights_and_is_logged(recipe: dict[str, Any], tmp_path: Path) -> None:
     trainer = api.trainer(recipe, {"machine.non_finite": "skip", "every.log": 100, "budget.steps": 4}, runs=tmp_path)
     bad = iter((False, True, False, False))
@@ -254,6 +256,7 @@ def cli_exit(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return run_main(monkeypatch, *arguments)
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_last_step_is_no_stop(recipe: dict[str, Any], tmp_path: Path) -> None:
     trainer = api.trainer(recipe, runs=tmp_path)
     update = trainer._update

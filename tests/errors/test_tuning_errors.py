@@ -49,6 +49,7 @@ def test_a_space_that_is_none_of_the_recipes(recipe: dict[str, Any], tmp_path: P
         api.tune(recipe, runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_study_of_another_recipe(recipe: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     recipe["tune"] = {"trials": 1, "space": {"optim.lr": {"low": 1e-3, "high": 1e-2}}}
@@ -57,6 +58,7 @@ def test_a_study_of_another_recipe(recipe: dict[str, Any], tmp_path: Path) -> No
         api.tune(recipe, {"seed": 5}, runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_no_trial_succeeds(recipe: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     recipe["tune"] = {"trials": 2, "metric": "accuracy", "space": {"optim.lr": {"low": 1e-3, "high": 1e-2}}}

@@ -52,6 +52,7 @@ def corpus(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_pretraining(recipe: dict[str, Any], tmp_path: Path, name: str) -> None:
     tolerance = 2e-3 if name == "muon" else 1e-5  # Muon multiplies in bf16, which processors round differently
@@ -63,6 +64,7 @@ def test_accumulating_gives_the_same_losses() -> None:
     assert parts["losses"] == pytest.approx(whole["losses"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_conversations(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe["model"]["context_length"] = 64
     base = api.train(recipe, {"model.dropout": 0.0}, runs=tmp_path / "runs")

@@ -103,16 +103,19 @@ def test_every_model_and_task_is_here() -> None:
     assert not missing, f"give them a case in TASKS: {sorted(missing)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names("model"))
 def test_models(name: str, tmp_path: Path) -> None:
     compare(f"model {name}", tiny_run(name, tmp_path), tmp_path / "runs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "reads"), [("rnn", "texts"), ("transformer_classifier", "frames")])
 def test_models_of_both_tokens_and_frames(name: str, reads: str, tmp_path: Path) -> None:
     compare(f"model {name} of {reads}", tiny_run(name, tmp_path, reads=reads), tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_language_modelling_beside_a_classifier(tmp_path: Path) -> None:
     recipe = tiny_run("transformer_classifier", tmp_path, {"causal": True, "pooling": "last"})
     digits = np.load(tmp_path / "texts.npz")
@@ -122,6 +125,7 @@ def test_language_modelling_beside_a_classifier(tmp_path: Path) -> None:
     compare("task multitask text", recipe | {"task": {"name": "multitask", "tasks": tasks}}, tmp_path / "runs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks(task: str, tmp_path: Path) -> None:
     compare(f"task {task}", recipe_of(task, tmp_path), tmp_path / "runs")

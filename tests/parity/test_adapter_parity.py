@@ -95,6 +95,7 @@ def test_outputs_and_gradients(settings: Adapter, bias: bool) -> None:
     assert ours[0].linear_weight.grad is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("settings", SETTINGS, ids=KINDS)
 def test_fifty_steps(settings: Adapter, optimizer: str) -> None:

@@ -65,6 +65,7 @@ def near(found: Tensor, expected: Tensor) -> None:
     assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "kind"), CASES)
 @torch.no_grad()
 def test_outputs_and_the_way_back(family: str, kind: str, tmp_path: Path) -> None:
@@ -98,6 +99,7 @@ def test_outputs_and_the_way_back(family: str, kind: str, tmp_path: Path) -> Non
     assert torch.equal(other(tokens, attention_mask=mask.long())[0], module(tokens, attention_mask=mask.long())[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "kind"), [("Bert", "ForMaskedLM"), ("Roberta", "ForSequenceClassification")])
 def test_gradients_of_the_loss(family: str, kind: str, tmp_path: Path) -> None:
     module = write(tmp_path, family, kind)
@@ -117,6 +119,7 @@ def test_gradients_of_the_loss(family: str, kind: str, tmp_path: Path) -> None:
         assert (found - converted[name]).norm() <= 2e-5 * converted[name].norm() + 1e-8, name
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_packed_texts_are_the_texts_alone_and_padding_is_found(tmp_path: Path) -> None:
     write(tmp_path, "Roberta", "Model")
@@ -132,6 +135,7 @@ def test_packed_texts_are_the_texts_alone_and_padding_is_found(tmp_path: Path) -
     near(model.features(rows), model.features(rows, LENGTHS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", SHAPES)
 def test_other_heads_are_dropped_and_missing_ones_left_open(
     family: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -149,6 +153,7 @@ def test_other_heads_are_dropped_and_missing_ones_left_open(
     assert set(config.build().state_dict()) - set(kept) == {"head.weight", "head.bias"}
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_names_of_old_files_and_fewer_positions(tmp_path: Path) -> None:
     module = write(tmp_path, "Bert", "ForPreTraining", architectures=["BertForPreTraining"])
@@ -170,6 +175,7 @@ def test_what_config_json_leaves_out_is_transformers_default(kind: str) -> None:
     assert bare == BERTConfig.from_huggingface(transformers.AutoConfig.for_model(kind).to_dict())
 
 
+@pytest.mark.slow
 def test_base_is_as_large_as_published() -> None:
     with torch.device("meta"):
         base = BERTConfig.sizes()["base"].model_copy(update={"head": "none"}).build()

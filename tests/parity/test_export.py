@@ -136,6 +136,7 @@ def _nothing_left(folder: Path) -> bool:
     return not (folder / "export").exists() or not list((folder / "export").iterdir())
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_what_was_trained(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +229,7 @@ WRONG: list[tuple[dict[str, Any], type[GroundupError], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "kind", "message"), WRONG)
 def test_what_cannot_be_exported(tiny: Path, options: dict[str, Any], kind: type[GroundupError], message: str) -> None:
     Path("full").mkdir()

@@ -78,6 +78,7 @@ def test_our_reader_reads_what_theirs_writes(tmp_path: Path) -> None:
     assert np.array_equal(file.read("t"), numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "llama-biased"])
 def test_transformers_computes_the_same_logits_from_the_file(tmp_path: Path, family: str) -> None:

@@ -26,6 +26,7 @@ def opened(folder: Path) -> tuple[Any, Any]:
     return model, transformers.AutoTokenizer.from_pretrained(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [
@@ -60,6 +61,7 @@ def test_transformers_opens_it_with_the_same_logits(
     assert model.config.eos_token_id == predictor.processor.end_id
 
 
+@pytest.mark.slow
 def test_a_chat_template_travels_with_the_run_and_renders_the_same_prompt(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -95,6 +97,7 @@ def test_a_chat_template_travels_with_the_run_and_renders_the_same_prompt(
     np.testing.assert_array_equal(ours, theirs["input_ids"])
 
 
+@pytest.mark.slow
 def test_a_model_without_a_name_there_keeps_its_own(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe["model"] |= {"norm": "layernorm"}
     run = groundup.train(recipe, runs=tmp_path)
@@ -103,6 +106,7 @@ def test_a_model_without_a_name_there_keeps_its_own(recipe: dict[str, Any], tmp_
     assert stored.keys() == run.checkpoints.load(run.pick("best")).model.keys()
 
 
+@pytest.mark.slow
 def test_the_model_card_is_written_from_the_run(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe["about"] = "A small one."
     run = groundup.train(recipe, runs=tmp_path)

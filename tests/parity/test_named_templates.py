@@ -185,6 +185,7 @@ def test_tools_and_their_calls_are_shown_and_the_calls_are_learned(processor: To
     assert text == ChatTemplate(TEMPLATES[name], processor).render(CALLED[:4], tools=TOOLS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SHOWN))
 def test_tools_as_llama_and_mistral_read_them(processor: TokenizerProcessor, name: str) -> None:
     """Checked against the templates published with Llama 3.1 to 3.3 Instruct and Mistral 7B Instruct 0.3."""
@@ -207,6 +208,7 @@ def test_tools_as_llama_and_mistral_read_them(processor: TokenizerProcessor, nam
     assert text == template.render(WITH_OWN_NAME, tools=TOOLS)
 
 
+@pytest.mark.slow
 def test_several_calls_words_before_them_and_results_in_another_order(processor: TokenizerProcessor) -> None:
     calls = (ToolCall("a", {}), ToolCall("b", {}, "call_b"), ToolCall("c", {}))
     results = (Message("tool", "1"), Message("tool", "2", call="call_b"), Message("tool", "3"))
@@ -263,6 +265,7 @@ def test_conversations_with_tools_come_back(processor: TokenizerProcessor, name:
             assert [(c.name, c.arguments) for c in back] == [(c.name, c.arguments) for c in message.tool_calls]
 
 
+@pytest.mark.slow
 def test_a_template_that_shows_no_tools_is_refused(processor: TokenizerProcessor) -> None:
     for name in ("llama2", "gemma", "phi"):
         with pytest.raises(DataError, match=r"shows no tools, and the conversation has some.*task.template=chatml or"):

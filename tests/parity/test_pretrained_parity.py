@@ -36,6 +36,7 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
     assert (found - expected).norm() <= 1e-5 * expected.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_logits_forward_step_by_step_and_beside_padding(family: str, tmp_path: Path) -> None:
@@ -59,6 +60,7 @@ def test_logits_forward_step_by_step_and_beside_padding(family: str, tmp_path: P
     assert_near(model(shorter[None]), theirs[1:, -length:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "llama3", "qwen3", "gemma3-wide", "phi3-short"])
 def test_gradients_of_the_loss(family: str, tmp_path: Path) -> None:
     module = write_model(tmp_path, family)
@@ -76,6 +78,7 @@ def test_gradients_of_the_loss(family: str, tmp_path: Path) -> None:
         assert (parameter.grad - converted[name]).norm() <= 2e-5 * converted[name].norm() + 1e-8, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_there_and_back_gives_the_same_bits(family: str, tmp_path: Path) -> None:
@@ -106,6 +109,7 @@ def test_other_dtypes_are_widened_exactly(dtype: torch.dtype, tmp_path: Path) ->
     assert_near(model(tokens), module(tokens).logits)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_shards_hold_the_same_model(tmp_path: Path) -> None:
     module = write_model(tmp_path, "llama3", shard="20KB")
@@ -114,6 +118,7 @@ def test_shards_hold_the_same_model(tmp_path: Path) -> None:
     assert_near(opened(tmp_path)(tokens), module(tokens).logits)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_fewer_learned_positions_are_the_first_of_them(tmp_path: Path) -> None:
     module = write_model(tmp_path, "gpt2")
@@ -124,6 +129,7 @@ def test_fewer_learned_positions_are_the_first_of_them(tmp_path: Path) -> None:
     assert_near(model(tokens), module(tokens).logits)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_old_files_of_gpt2_without_a_prefix_and_with_masks(tmp_path: Path) -> None:
     module = write_model(tmp_path, "gpt2")

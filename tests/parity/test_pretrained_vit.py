@@ -114,6 +114,7 @@ def tuning(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [None, pytest.param({"rank": 2}, marks=pytest.mark.slow)])
 def test_new_classes_have_a_new_head_and_known_ones_keep_theirs(
     tuning: dict[str, Any], adapter: dict[str, Any] | None, tmp_path: Path
@@ -202,6 +203,7 @@ def test_a_pooling_that_has_no_name_there() -> None:
         config.to_huggingface({})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [[16, 16], [12, 20]])
 def test_other_pictures_than_the_weights_were_trained_on(
     tuning: dict[str, Any], size: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -218,6 +220,7 @@ def test_other_pictures_than_the_weights_were_trained_on(
         torch.testing.assert_close(model.features(pictures), module.vit.layernorm(theirs)[:, 0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_pictures_that_the_weights_cannot_read(tuning: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(GroundupError, match=r"pictures of 3 channels, and the pretrained weights read 1\. Set proc"):
         api.trainer(

@@ -18,6 +18,7 @@ OPTIMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optim", OPTIMS)
 @pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=SLOW)])
 def test_stopped_and_resumed(recipe: dict[str, Any], tmp_path: Path, name: str, optim: dict[str, Any]) -> None:

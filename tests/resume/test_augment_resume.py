@@ -46,6 +46,7 @@ def weights(trainer: Trainer) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in trainer.model.parameters()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_stopped_and_resumed_is_the_same_run(recipe: dict[str, Any], tmp_path: Path, stop: int) -> None:
     whole = api.trainer(recipe, {"name": "whole"}, runs=tmp_path)
@@ -79,6 +80,7 @@ def test_the_micro_batch_and_workers_change_not_one_bit(recipe: dict[str, Any], 
             assert torch.equal(values, other[key]), key
 
 
+@pytest.mark.slow
 def test_validation_is_not_augmented(recipe: dict[str, Any], tmp_path: Path) -> None:
     plain = {**recipe, "task": "classify"}
     found = []

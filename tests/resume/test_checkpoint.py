@@ -86,6 +86,7 @@ def test_the_one_before_a_damaged_checkpoint_is_used(
         folder.load(2)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(recipe: dict[str, Any], tmp_path: Path) -> None:
     run = api.train(recipe, runs=tmp_path / "a")
     expected = weights_sha256(run.folder, 6)
@@ -95,6 +96,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(recipe: dict[str
     assert "resumed from the checkpoint of step 4 of 6" in (run.folder / "metrics.jsonl").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_re_used_and_another_recipe_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
     run = api.train(recipe, runs=tmp_path)
     before = sorted((path, path.stat().st_mtime_ns) for path in run.checkpoints.folder.rglob("*"))
@@ -105,6 +107,7 @@ def test_a_finished_run_is_re_used_and_another_recipe_is_refused(recipe: dict[st
     assert sorted((path, path.stat().st_mtime_ns) for path in run.checkpoints.folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_state_taken_at_any_yield_restores_everything(recipe: dict[str, Any], tmp_path: Path) -> None:
     def trainer(name: str) -> Trainer:
         return Trainer(assembly.freeze(api.start(load_recipe(recipe, {"name": name}), tmp_path)))
@@ -123,6 +126,7 @@ def test_a_state_taken_at_any_yield_restores_everything(recipe: dict[str, Any], 
     assert next(steps) == next(other.steps())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
     run = api.train(recipe, runs=tmp_path)
     model = assembly.assemble(run, torch.device("cpu")).model
@@ -136,6 +140,7 @@ def test_a_checkpoint_of_another_model_is_refused(recipe: dict[str, Any], tmp_pa
         starting.load_weights(model, {**weights, "extra": torch.zeros(1)}, "x")
 
 
+@pytest.mark.slow
 def test_changed_data_is_noticed(recipe: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
     run = api.train(recipe, {"budget.steps": 2}, runs=tmp_path)
     corpus.write_text("".join(corpus.read_text(encoding="utf-8").splitlines(keepends=True)[:20]), encoding="utf-8")

@@ -23,6 +23,7 @@ def compare(recipe: dict[str, Any], runs: Path) -> None:
     stopped_and_resumed(recipe | {"budget": {**recipe["budget"], "steps": STEPS}}, runs, (STOP, STEPS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names("model"))
 def test_every_model_resumes_exactly(name: str, tmp_path: Path) -> None:
     recipe = augmented(tiny_run(name, tmp_path), name)
@@ -36,11 +37,13 @@ def test_models_of_both_tokens_and_frames(name: str, reads: str, tmp_path: Path)
     compare(augmented(tiny_run(name, tmp_path, reads=reads), name, reads), tmp_path / "runs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ENCODER_TASKS)
 def test_tasks_of_encoders_resume_exactly(task: str, tmp_path: Path) -> None:
     compare(encoder_run(task, tmp_path), tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_a_table_resumes_exactly(tmp_path: Path) -> None:
     compare(tiny_run("mlp", tmp_path, reads="numbers"), tmp_path / "runs")
 

@@ -31,6 +31,7 @@ def recipe(folder: Path, weighting: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["uncertainty", "gradnorm"])
 def test_learned_weights_resume_exactly(tmp_path: Path, weighting: str) -> None:
     def trainer(name: str) -> Trainer:

@@ -28,6 +28,7 @@ def tuning(recipe: dict[str, Any], runs: Path, **adapter: Any) -> dict[str, Any]
     return {**kept, "name": "tuned", "init": init, "optim": {"lr": 3e-2}, "adapter": {"rank": 2, **adapter}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
 def test_stopped_and_resumed(recipe: dict[str, Any], tmp_path: Path, name: str, base: str) -> None:
@@ -40,6 +41,7 @@ def test_stopped_and_resumed(recipe: dict[str, Any], tmp_path: Path, name: str, 
     assert end.state["base"]["quantised"] == KEPT[base]
 
 
+@pytest.mark.slow
 def test_from_the_base_to_the_merged_model(
     recipe: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

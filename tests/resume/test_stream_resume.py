@@ -54,6 +54,7 @@ def digest(batches: list[Batch]) -> str:
     return found.hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", [Packing(), Packing(pack=False), Packing(random_offset=False)])
 def test_resuming_anywhere_goes_on_as_if_nothing_happened(context: DataContext, packing: Packing) -> None:
     whole = take(open_stream(context, packing), 60)  # several epochs
@@ -65,6 +66,7 @@ def test_resuming_anywhere_goes_on_as_if_nothing_happened(context: DataContext, 
         assert digest(take(second, 60 - stop)) == digest(whole[stop:])
 
 
+@pytest.mark.slow
 def test_workers_change_nothing_and_only_deliveries_count(context: DataContext) -> None:
     whole = take(open_stream(context), 40)
     stream = open_stream(replace(context, workers=2))
@@ -148,6 +150,7 @@ def test_a_batch_is_laid_out_as_promised(context: DataContext, pack: bool) -> No
                 assert len({*tokens[begin:end], targets[end - 1]} - {END}) <= 1
 
 
+@pytest.mark.slow
 def test_validation_ends_and_scores_every_token_once(context: DataContext) -> None:
     context = replace(context, split="validation", micro_batch=4)
     for workers in (0, 2):

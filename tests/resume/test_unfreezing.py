@@ -25,6 +25,7 @@ OPTIMS: list[dict[str, Any]] = [
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optim", OPTIMS, ids=lambda optim: str(optim["name"]))
 @pytest.mark.parametrize(
     "stops", [(4, 9), pytest.param((3,), marks=SLOW), pytest.param((8, 12, 13), marks=SLOW)], ids=str

@@ -115,6 +115,7 @@ def test_dora_where_its_output_is_changed_in_place_or_the_backward_pass_runs_twi
             torch.testing.assert_close(one, two, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_quantised_base_and_dora_keep_no_more_than_lora() -> None:
     """Tensors saved for the backward pass, without the weights, and without the outputs that DoRA takes note of."""
     tokens, kept = torch.randint(0, 11, (2, 64)), {}
@@ -215,6 +216,7 @@ def test_under_mixed_precision(name: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- the runs
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
 def test_only_the_adapter_is_trained_saved_and_given_moments(recipe: dict[str, Any], tmp_path: Path, name: str) -> None:
     tuned = tuning(recipe, tmp_path, name=name, rank=2)
@@ -358,6 +360,7 @@ def test_every_setting_has_an_effect(recipe: dict[str, Any], tmp_path: Path, fie
     assert found[0] != found[1]
 
 
+@pytest.mark.slow
 def test_a_frozen_output_layer_gets_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "_CHUNK_BYTES", 64 * 50 * 4)
     torch.manual_seed(0)

@@ -24,6 +24,7 @@ def test_the_package_offers_the_verbs() -> None:
         _ = groundup.nothing  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_run_from_training_to_prediction(recipe: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(recipe, runs=tmp_path)
     files = {path.name for path in run.folder.iterdir()}
@@ -39,6 +40,7 @@ def test_a_run_from_training_to_prediction(recipe: dict[str, Any], tmp_path: Pat
     assert "".join(predictor.stream("The ", max_new_tokens=5, temperature=0.0)) == several[0]
 
 
+@pytest.mark.slow
 def test_a_full_disk_after_training_loses_nothing(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +63,7 @@ def test_a_full_disk_after_training_loses_nothing(
     assert (again.folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_steps_of_ones_own(recipe: dict[str, Any], tmp_path: Path) -> None:
     trainer = groundup.trainer(recipe, {"optim.lr": 0.01}, runs=tmp_path)
     reports = list(trainer.steps())
@@ -72,6 +75,7 @@ def test_steps_of_ones_own(recipe: dict[str, Any], tmp_path: Path) -> None:
     assert groundup.trainer(recipe, {"optim.lr": 0.01}, runs=tmp_path).step == 6
 
 
+@pytest.mark.slow
 def test_recipes_in_order_may_build_on_each_other(recipe: dict[str, Any], tmp_path: Path) -> None:
     second = {key: recipe[key] for key in ("task", "data", "optim", "budget", "every", "machine")}
     second |= {"name": "second", "init": {"run": str(tmp_path / "small"), "train_layers": 1}}
@@ -87,6 +91,7 @@ def test_recipes_in_order_may_build_on_each_other(recipe: dict[str, Any], tmp_pa
     assert not any(name.startswith(("embed", "blocks.0.")) for name in changed)
 
 
+@pytest.mark.slow
 def test_evaluating_writes_and_re_uses(recipe: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(recipe, runs=tmp_path)
     said: list[str] = []
@@ -118,12 +123,14 @@ def test_what_is_no_run(tmp_path: Path) -> None:
         groundup.load(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_not_there(recipe: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(recipe, runs=tmp_path)
     with pytest.raises(RunError, match=r"has no checkpoint of step 7; there are .*6\. Choose one"):
         groundup.load(run.folder, "7")
 
 
+@pytest.mark.slow
 def test_a_base_that_was_trained_again_is_noticed(recipe: dict[str, Any], tmp_path: Path) -> None:
     base = groundup.train(recipe, runs=tmp_path)
     second = {**recipe, "name": "second", "init": {"run": str(base.folder)}}

@@ -61,6 +61,7 @@ def test_each_setting_changes_pictures_by_seed_and_number_and_not_in_place(name:
     assert one.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("micro_batch", [1, 4, 16])
 def test_the_micro_batch_changes_not_one_bit(channels: int, micro_batch: int) -> None:

@@ -52,6 +52,7 @@ def write(folder: Path, puts: bool, changed: dict[str, Any]) -> TokenizerProcess
     return TokenizerJSONConfig(path=str(folder)).fit(lambda: iter(()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_training_prediction_and_export_begin_alike(kind: str, tmp_path: Path) -> None:
     puts, changed, first = KINDS[kind]

@@ -167,6 +167,7 @@ def test_the_judgement() -> None:
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe, 1998, table I
 
 
+@pytest.mark.slow
 def test_a_classifier_from_recipe_to_prediction(tmp_path: Path) -> None:
     recipe = {
         **{"name": "tiny", "model": {"name": "cnn", "channels": [8], "hidden": [32]}, "task": "classify"},

@@ -57,6 +57,7 @@ def test_groups_do_not_depend_on_the_order(order: tuple[int, ...]) -> None:
     assert (cleaned.report.near_duplicate_groups, cleaned.report.near_duplicates_grouped) == (1, 3)
 
 
+@pytest.mark.slow
 def test_no_false_alarms_between_unlike_topics() -> None:
     near = NearDuplicates(0.8)
     assert not any(near.match(text)[1] for text in TOPICS)
@@ -100,6 +101,7 @@ def corpus(folder: Path, texts: list[str]) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
     path = corpus(tmp_path, [*TOPICS, *map(nearly, TOPICS)])
     source = validate(TextSource, {"path": path, "validation_fraction": 0.4, "licence": "PSF"}, "recipe.data")
@@ -115,6 +117,7 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
     assert card["cleaning"]["near_duplicate_groups"] == len(TOPICS)
 
 
+@pytest.mark.slow
 def test_sides_do_not_depend_on_other_documents(tmp_path: Path) -> None:
     def held_out(texts: list[str], name: str) -> set[str]:
         (tmp_path / name).mkdir()

@@ -80,6 +80,7 @@ def test_a_dry_run_shows_the_whole_recipe_and_writes_nothing(small: Path) -> Non
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_from_training_to_the_report(small: Path) -> None:
     groundup("train", str(small), "optim.lr=1e-2", "--runs", "here")
     assert json.loads(Path("here/small/requested.json").read_text(encoding="utf-8"))["optim"]["lr"] == 0.01
@@ -97,6 +98,7 @@ def test_from_training_to_the_report(small: Path) -> None:
     assert "budget.steps" not in compared
 
 
+@pytest.mark.slow
 def test_predict_takes_prompts_or_standard_input(small: Path) -> None:
     groundup("train", str(small))
     options = ("--max-new-tokens", "6", "--checkpoint", "last", "--temperature", "0.8", "--top-k", "20")
@@ -107,6 +109,7 @@ def test_predict_takes_prompts_or_standard_input(small: Path) -> None:
     assert several.count("\n") >= 3
 
 
+@pytest.mark.slow
 def test_chat_talks_until_an_empty_line(small: Path) -> None:
     groundup("train", str(small))
     options = ("--max-new-tokens", "4", "--temperature", "0.5", "--seed", "3", "--checkpoint", "last")
@@ -120,6 +123,7 @@ def test_chat_talks_until_an_empty_line(small: Path) -> None:
     assert "run  " not in ended
 
 
+@pytest.mark.slow
 def test_schema_is_json_for_editors() -> None:
     schema = json.loads(groundup("schema"))
     assert schema["$schema"].startswith("https://json-schema.org/")
@@ -133,6 +137,7 @@ def test_env_describes_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert facts["cores"] >= 1
 
 
+@pytest.mark.slow
 def test_data_inspect_shows_examples(small: Path) -> None:
     said = groundup("data", "inspect", str(small), "data.validation_fraction=0.25", "--examples", "1")
     assert "train" in said

@@ -28,6 +28,7 @@ def sentences(count: int, seed: int) -> list[str]:
     return [" ".join(random.choice(WORDS, 12)) + "." for _ in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2, 5, 7])
 def test_ngram_probabilities_sum_to_one_after_known_and_unknown_contexts(order: int) -> None:
     model = fit_ngram(join_documents(sentences(50, 0)), order)
@@ -51,6 +52,7 @@ def test_unigram_of_a_text_by_hand() -> None:
     assert unigram_bits_per_byte(["aaa"], ["aa"]) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_ends_are_coded_but_only_text_is_divided_by() -> None:
     documents = ["é" * 100, "x" * 50]
     joined = join_documents(documents)
@@ -58,6 +60,7 @@ def test_ends_are_coded_but_only_text_is_divided_by() -> None:
     assert xz_bits_per_byte(documents) == 8 * len(lzma.compress(joined, preset=9)) / 250
 
 
+@pytest.mark.slow
 def test_xz_given_the_training_text_is_lower() -> None:
     train, held_out = sentences(100, 0), sentences(20, 0)
     assert xz_bits_per_byte(held_out, train) < 0.3 * xz_bits_per_byte(held_out)
@@ -69,6 +72,7 @@ def test_units() -> None:
     assert perplexity(1e6) == math.inf
 
 
+@pytest.mark.slow
 def test_rouge_knows_words_and_chinese_characters() -> None:
     assert rouge_tokens("The cat's 3 猫咪, _x") == ["the", "cat", "s", "3", "猫", "咪", "x"]
     assert rouge_l(["The cat sat"], ["the cat sat"]) == 1

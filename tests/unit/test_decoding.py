@@ -56,6 +56,7 @@ def test_greedy_equals_the_whole_forward_pass(shape: str) -> None:
         assert text == expected.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("options", [greedy(), DecodingOptions(max_new_tokens=10, top_k=20, top_p=0.9, seed=5)])
 def test_a_batch_equals_one_by_one(shape: str, options: DecodingOptions) -> None:
@@ -67,6 +68,7 @@ def test_a_batch_equals_one_by_one(shape: str, options: DecodingOptions) -> None
         assert generate_batch(model, [*others, prompt], options, stop_ids=[0])[number] == batch[number]
 
 
+@pytest.mark.slow
 def test_seeds_and_rows_differ_and_repeat() -> None:
     model, prompts = tiny(), [[1, 2]] * 4
     options = DecodingOptions(temperature=2.0, max_new_tokens=12)
@@ -76,6 +78,7 @@ def test_seeds_and_rows_differ_and_repeat() -> None:
     assert texts != generate_batch(model, prompts, options.model_copy(update={"seed": 1}))
 
 
+@pytest.mark.slow
 def test_streaming_stops_each_row_by_itself() -> None:
     model = tiny()
     texts = generate_batch(model, PROMPTS, greedy())
@@ -89,6 +92,7 @@ def test_streaming_stops_each_row_by_itself() -> None:
     assert generate_batch(model, [], greedy()) == []
 
 
+@pytest.mark.slow
 def test_the_end_of_the_context() -> None:
     model = tiny(context=12)
     rolled = generate_batch(model, [[1, 2, 3], [4] * 12], greedy(max_new_tokens=30))
@@ -133,6 +137,7 @@ def test_filters_are_those_of_transformers(options: dict[str, Any]) -> None:
     assert torch.equal(filter_logits(logits, DecodingOptions(temperature=0.7, **options)), expected)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_probabilities() -> None:
     model = tiny().eval()
     options = DecodingOptions(temperature=1.0, top_k=4, max_new_tokens=1)

@@ -68,6 +68,7 @@ def test_exact_resuming_any_split_of_work_and_judging_without_the_teacher(name: 
     assert groundup.load(run.folder).step == 4
 
 
+@pytest.mark.slow
 def test_another_teacher_under_the_same_name(tmp_path: Path) -> None:
     recipe = tiny_run("mlp", tmp_path)
     recipe["budget"] = {"batch_size": 16, "steps": 1}
@@ -82,6 +83,7 @@ def test_another_teacher_under_the_same_name(tmp_path: Path) -> None:
         groundup.trainer(taught(recipe, teacher), runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_teachers_that_do_not_fit(recipe: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"distil\.teacher: .*nobody is not a run .*Train it first"):
         load_recipe(taught(recipe, tmp_path / "nobody"))

@@ -90,6 +90,7 @@ def test_ranks_and_measures() -> None:
     assert ranks(np.ones((1, 3)), np.ones((4, 3)), np.array([2])).tolist() == [4]  # all alike: nothing was found
 
 
+@pytest.mark.slow
 def test_a_run_from_a_folder_and_its_vectors(tmp_path: Path) -> None:
     module = write_encoder(tmp_path / "bert", "Model")
     trainer = groundup.trainer(recipe(tmp_path), runs=tmp_path / "runs")

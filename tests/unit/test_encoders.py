@@ -101,6 +101,7 @@ def masked_run(folder: Path, **task: Any) -> dict[str, Any]:
     return recipe | {"task": {"name": "masked_language_modeling", **task}, "processor": processor}
 
 
+@pytest.mark.slow
 def test_what_is_hidden_depends_on_the_sample_alone_and_in_validation_on_no_seed(tmp_path: Path) -> None:
     recipe = masked_run(tmp_path, whole_words=True)
 
@@ -121,6 +122,7 @@ def test_what_is_hidden_depends_on_the_sample_alone_and_in_validation_on_no_seed
     assert torch.equal(next(held_out)["tokens"], next(other)["tokens"])
 
 
+@pytest.mark.slow
 def test_pretraining_judging_filling_in_and_fine_tuning(tmp_path: Path) -> None:
     run = groundup.train(masked_run(tmp_path), {"budget.steps": 3}, runs=tmp_path / "runs")
     judged = groundup.evaluate(run.folder)["runs"][0]["evaluation"]
@@ -138,6 +140,7 @@ def test_pretraining_judging_filling_in_and_fine_tuning(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ from a folder
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Model", "ForMaskedLM", "ForSequenceClassification"])
 def test_a_classifier_from_a_folder(kind: str, tmp_path: Path) -> None:
     module = write_encoder(tmp_path / "bert", kind, id2label={0: "0", 1: "1"})  # the classes of the films
@@ -152,6 +155,7 @@ def test_a_classifier_from_a_folder(kind: str, tmp_path: Path) -> None:
     assert groundup.load(trainer.run.folder)(["A good film", "bad"])[0] in ("0", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "least"), [({"init.train_layers": 1}, 3), ({"adapter": {"name": "lora"}}, 3)])
 def test_frozen_layers_and_adapters(changes: dict[str, Any], least: int, tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")
@@ -165,6 +169,7 @@ def test_frozen_layers_and_adapters(changes: dict[str, Any], least: int, tmp_pat
     assert groundup.load(run.folder)("bad film") in ("0", "1")
 
 
+@pytest.mark.slow
 def test_a_run_from_a_masked_folder_goes_on_with_its_head(tmp_path: Path) -> None:
     module = write_encoder(tmp_path / "bert")
     (tmp_path / "films.txt").write_text("a good film\nunwatchable film!\na bad film\n" * 9, encoding="utf-8")

@@ -62,6 +62,7 @@ def fake(processor: TokenizerProcessor, tmp_path_factory: pytest.TempPathFactory
         return made(tmp_path_factory.mktemp("engine"), processor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_tokens_are_those_of_our_own_decoding(fake: Any, case: str) -> None:
     _same_tokens(*fake, case)
@@ -93,6 +94,7 @@ def test_options_as_llama_cpp_has_them() -> None:
     assert (found["repeat_penalty"], found["repeat_last_n"]) == (1.5, 9)
 
 
+@pytest.mark.slow
 def test_a_file_is_made_and_checked_once(
     processor: TokenizerProcessor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -70,6 +70,7 @@ def test_parquet_and_data_sets(key: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert all(example.target == [("good", 2)] for example in everything(source, tmp_path))
 
 
+@pytest.mark.slow
 def test_windows_logits_and_loss_are_those_of_transformers(tmp_path: Path) -> None:
     module = write_encoder(tmp_path, "ForQuestionAnswering")
     task = validate(ExtractiveQA, SMALL, "recipe.task")
@@ -118,6 +119,7 @@ def test_scores_of_answers() -> None:
     assert answer_scores("cat", []) == (0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_a_run_and_its_answers(tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "ForQuestionAnswering")
     recipe = {

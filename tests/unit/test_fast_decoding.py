@@ -52,6 +52,7 @@ def token_by_token(model: Any, tokens: list[int]) -> Tensor:
     return torch.cat(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_computes_what_the_model_computes(shape: str, dtype: torch.dtype) -> None:
@@ -97,6 +98,7 @@ def test_layers_of_other_kinds_are_called_as_they_are() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------- int8
+@pytest.mark.slow
 @pytest.mark.parametrize(("operator", "tolerance"), [("dequantise", 1e-5), ("int8pack", 0.02)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_int8_is_the_model_with_the_weights_that_the_integers_stand_for(
@@ -134,6 +136,7 @@ def test_int8_rows_and_memory() -> None:
     assert stored.integers.untyped_storage().data_ptr() == joined.integers.untyped_storage().data_ptr()
 
 
+@pytest.mark.slow
 def test_the_operator_is_measured_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     operator, times = quickest_operator(torch.device("cpu"), width=64, repeats=1)
     assert operator in times

@@ -231,6 +231,7 @@ def test_what_is_frozen_is_neither_moved_nor_decayed_and_has_no_state(name: str,
     assert moved[8] == moved[-1] == names | {"1", "2"}
 
 
+@pytest.mark.slow
 def test_the_released_layers_are_written_to_the_runs_events(tmp_path: Path) -> None:
     run = groundup.train(recipe(init={"unfreeze_every": 0.25, "train_layers": 1}), runs=tmp_path)
     text = (run.folder / "metrics.jsonl").read_text(encoding="utf-8")

@@ -31,6 +31,7 @@ def tuning(recipe: dict[str, Any], file: Path) -> dict[str, Any]:
     return parts | {"model": model, "init": {"pretrained": str(file)}, "budget": {"batch_size": 4, "steps": 1}}
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_its_weights_and_needs_the_file_no_more(
     tuning: dict[str, Any], file: Path, tmp_path: Path
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_run_starts_from_its_weights_and_needs_the_file_no_more(
     assert isinstance(groundup.predict(run.folder, "The ", max_new_tokens=2), str)
 
 
+@pytest.mark.slow
 def test_an_adapter_is_trained_beside_it(tuning: dict[str, Any], file: Path, tmp_path: Path) -> None:
     run = groundup.train(tuning | {"adapter": {"name": "lora", "rank": 2}}, runs=tmp_path)
     assert run.checkpoints.state(1)["base"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()

@@ -29,6 +29,7 @@ def sizes(source: Images, cache: Path) -> dict[str, int]:
     return {split: len(source.examples(split, cache)) for split in source.splits()}
 
 
+@pytest.mark.slow
 def test_the_splits_of_a_data_set_are_what_they_are_called(tmp_path: Path) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 60, "validation": 20, "test": 30})
     source = Images(dataset=folder, licence="BSD-3-Clause")
@@ -47,6 +48,7 @@ def test_the_splits_of_a_data_set_are_what_they_are_called(tmp_path: Path) -> No
     assert sum(card["test"]["labels"].values()) == 30
 
 
+@pytest.mark.slow
 def test_without_a_validation_split_a_share_is_drawn_and_the_test_split_stays(tmp_path: Path) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 60, "test": 30})
     found = sizes(Images(dataset=folder, validation_fraction=0.3), tmp_path)
@@ -59,6 +61,7 @@ def test_without_a_validation_split_a_share_is_drawn_and_the_test_split_stays(tm
     }
 
 
+@pytest.mark.slow
 def test_named_splits_and_parts_of_splits(tmp_path: Path) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 60, "test": 30})
     named = Images(dataset=folder, validation_split="test")
@@ -75,6 +78,7 @@ def test_a_test_split_without_labels_is_not_judged(tmp_path: Path) -> None:
     assert source.card(tmp_path)["without_labels"] == ["test"]
 
 
+@pytest.mark.slow
 def test_columns_are_found_by_their_types_or_named(tmp_path: Path) -> None:
     bytes_alone = {"image": datasets.Value("binary"), "label": datasets.Value("string")}
     columns = digit_columns(0, 40)

@@ -63,6 +63,7 @@ def opened(folder: Path, **changed: Any) -> Any:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_the_same_logits_packed_and_decoded_and_back(family: str, tmp_path: Path) -> None:
@@ -92,6 +93,7 @@ def test_the_same_logits_packed_and_decoded_and_back(family: str, tmp_path: Path
     assert values["architectures"] == [type(module).__name__]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_full_context_is_read_again(tmp_path: Path) -> None:
     write(tmp_path, "olmo2")
@@ -161,6 +163,7 @@ def test_an_adapter_beside_the_head_is_used(tmp_path: Path) -> None:
     assert not torch.allclose(model(tokens), before)
 
 
+@pytest.mark.slow
 def test_chat_with_the_template_of_the_folder(tuning: dict[str, Any], tmp_path: Path) -> None:
     talks = [[{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}] for n in range(12)]
     path = tmp_path / "talk.jsonl"
@@ -250,6 +253,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         config.to_huggingface({"odd": torch.zeros(1)})
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_the_recipe(tuning: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config: Any = load_recipe(tuning).model
     assert config.config["model_type"] == "gpt_neox"

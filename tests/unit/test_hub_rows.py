@@ -39,6 +39,7 @@ def sizes(source: Any, cache: Path) -> dict[str, int]:
     return {split: len(list(source.examples(split, cache))) for split in source.splits()}
 
 
+@pytest.mark.slow
 def test_sounds_are_decoded_from_their_rows(tmp_path: Path) -> None:
     splits = {"train": sounds(0, 30), "test": sounds(30, 40)}
     splits["train"]["audio"][4] = splits["test"]["audio"][0]  # heard in training and in the test
@@ -59,6 +60,7 @@ def test_sounds_are_decoded_from_their_rows(tmp_path: Path) -> None:
     assert sizes(folds, tmp_path)["test"] == 10
 
 
+@pytest.mark.slow
 def test_sounds_with_a_validation_split(tmp_path: Path) -> None:
     splits = {"train": sounds(0, 8), "validation": sounds(7, 12)}
     splits["train"]["audio"][0] = {"bytes": b"noise", "path": None}
@@ -110,6 +112,7 @@ def reviews(root: Path, splits: dict[str, slice], **features: Any) -> str:
     return write_dataset(root, columns, {"review": datasets.Value("string"), "mood": CLASSES, **features})
 
 
+@pytest.mark.slow
 def test_labelled_texts_of_the_hub(tmp_path: Path) -> None:
     splits = {"train": slice(0, 30), "validation": slice(28, 34), "test": slice(33, 40)}
     folder = reviews(tmp_path / "reviews", splits)
@@ -124,6 +127,7 @@ def test_labelled_texts_of_the_hub(tmp_path: Path) -> None:
     assert sizes(named, tmp_path) == {"train": 30, "validation": 7}
 
 
+@pytest.mark.slow
 def test_labelled_texts_streamed_from_the_hub(tmp_path: Path) -> None:
     folder = reviews(tmp_path / "reviews", {"train": slice(0, 30), "test": slice(30, 40)})
     columns = {"text_column": "review", "label_column": "mood", "streaming": True}

@@ -60,6 +60,7 @@ def test_folders_held_out_by_name(tmp_path: Path, held_out: str) -> None:
     assert card["set_aside"] == {"pictures": 0}
 
 
+@pytest.mark.slow
 def test_the_layout_of_imagenet_with_a_test_folder(tmp_path: Path) -> None:
     for split, count in (("train", 30), ("val", 20), ("test", 20)):
         digit_folders(tmp_path / split, count)
@@ -131,6 +132,7 @@ def context(split: Any, cache: Path, **changes: Any) -> DataContext:
     return DataContext(**{**values, "cache": cache, **changes})
 
 
+@pytest.mark.slow
 def test_memory_disk_and_workers_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = digit_folders(tmp_path / "root", 40)
     found = []
@@ -179,6 +181,7 @@ def test_transparent_pixels_are_laid_on_white(tmp_path: Path) -> None:
     assert read_picture(Image.fromarray(layers).convert("LA"), "p").shape == (6, 5)
 
 
+@pytest.mark.slow
 def test_photographs_are_turned_as_the_camera_says_and_read_from_bytes(tmp_path: Path) -> None:
     with Image.open(PHOTOGRAPHS / "flower.jpg") as photograph:
         exif = photograph.getexif()

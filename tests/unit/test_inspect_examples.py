@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from pictures import digit_folders
 from PIL import Image
 from rich.console import Console
@@ -75,6 +76,7 @@ def printed(renderables: list[Any]) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
+@pytest.mark.slow
 def test_pictures_are_counted_and_drawn(tmp_path: Path) -> None:
     root = digit_folders(tmp_path / "root", 100)
     (root / "9" / "copy.png").write_bytes(next((root / "1").iterdir()).read_bytes())
@@ -91,6 +93,7 @@ def test_pictures_are_counted_and_drawn(tmp_path: Path) -> None:
     assert any(np.abs(first.astype(int) - each).max() <= 1 for each in shown)
 
 
+@pytest.mark.slow
 def test_without_augmentation_only_the_originals_are_drawn(tmp_path: Path) -> None:
     source = Images(path=str(digit_folders(tmp_path / "root", 60)), validation_fraction=0.2)
     examples = source.examples("train", tmp_path)
@@ -101,6 +104,7 @@ def test_without_augmentation_only_the_originals_are_drawn(tmp_path: Path) -> No
             assert sheet.size == (columns * 108, 28 + 4 * 124)
 
 
+@pytest.mark.slow
 def test_the_command_prints_it(tmp_path: Path) -> None:
     root = digit_folders(tmp_path / "root", 60)
     recipe = tmp_path / "recipe.yaml"

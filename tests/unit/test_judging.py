@@ -114,6 +114,7 @@ def test_counts_travel_with_the_classes() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ several labels
+@pytest.mark.slow
 def test_several_labels_are_learned_judged_and_predicted() -> None:
     task = Classify(labels="several", label_smoothing=0.1)
     found, model, processor = judged(task, SEVERAL)
@@ -142,6 +143,7 @@ def test_the_loss_of_several_labels_is_torchs() -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- calibration
+@pytest.mark.slow
 def test_a_model_that_is_too_sure_gets_a_temperature_that_helps_the_other_half() -> None:
     found, model, processor = judged(Classify(), Arrays().examples("train", Path()), sharpness=20.0)
     metrics = found.metrics
@@ -165,6 +167,7 @@ def test_png_is_read_by_pillow(shape: tuple[int, ...]) -> None:
         np.testing.assert_array_equal(np.asarray(picture), pixels)
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_and_escaped() -> None:
     found, _, _ = judged(Classify(), DIGITS)
     drawn = [str(draw({**vars(figure)})) for figure in found.figures]
@@ -190,6 +193,7 @@ def test_figures_that_cannot_be_drawn_are_left_out(figure: dict[str, Any]) -> No
     assert draw(figure) == ""
 
 
+@pytest.mark.slow
 def test_thirty_classes_can_be_drawn_and_of_more_the_worst() -> None:
     examples = [Example(e.name, e.inputs, f"class {n % 40:02d}", e.origin) for n, e in enumerate(DIGITS)]
     found, _, _ = judged(Classify(), examples)
@@ -199,6 +203,7 @@ def test_thirty_classes_can_be_drawn_and_of_more_the_worst() -> None:
     assert found.metrics["top_5_accuracy"] > found.metrics["accuracy"]
 
 
+@pytest.mark.slow
 def test_a_classifiers_report_and_summary(tmp_path: Path) -> None:
     recipe = {
         **{"name": "tiny", "model": {"name": "mlp", "hidden": [32]}, "processor": "image", "data": "arrays"},

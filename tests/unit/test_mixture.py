@@ -84,6 +84,7 @@ def rows_of(batch: dict[str, torch.Tensor]) -> list[tuple[Any, ...]]:
     ]
 
 
+@pytest.mark.slow
 def test_rows_follow_from_their_numbers_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = validate(Mixture, sections(tmp_path), "recipe.data")
     with caplog.at_level(logging.INFO, "groundup"):

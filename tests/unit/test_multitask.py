@@ -209,6 +209,7 @@ def test_uncertainty_is_as_published() -> None:
     assert weights.values() == pytest.approx((factors * np.exp(-s)).tolist())
 
 
+@pytest.mark.slow
 def test_uncertainty_settles_where_the_gradient_is_zero() -> None:
     weights = UncertaintyWeights([1.0, 0.5])
     optimizer = torch.optim.SGD(weights.parameters(), lr=0.5)
@@ -241,6 +242,7 @@ def test_gradnorm_takes_weight_from_the_task_that_pulls_too_hard() -> None:
     torch.testing.assert_close(found[0] / y, torch.tensor(10 * values[0]), rtol=0.2, atol=0)
 
 
+@pytest.mark.slow
 def test_gradnorm_favours_the_task_that_learns_slowly() -> None:
     for alpha, expected in ((0.0, 1.0), (1.0, 4.0)):
         weights = GradNormWeights(2, alpha=alpha, lr=0.01)
@@ -369,6 +371,7 @@ def test_a_run_goes_on_from_another_one(tmp_path: Path) -> None:
     single.close()
 
 
+@pytest.mark.slow
 def test_the_schema_knows_the_task() -> None:
     names = [task["properties"]["name"]["const"] for task in recipe_schema()["properties"]["task"]["anyOf"]]
     assert "multitask" in names

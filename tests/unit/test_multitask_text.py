@@ -75,6 +75,7 @@ def test_the_term_is_every_token_but_the_first_and_no_padding() -> None:
     torch.testing.assert_close(loss.terms["text"].total, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "weighting", ["fixed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uncertainty", "gradnorm"))]
 )
@@ -130,6 +131,7 @@ def test_what_predicts_no_tokens_is_refused() -> None:
         TransformerClassifierConfig(**frames).build().token_logits(torch.zeros(1, 1))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", [pytest.param("last", marks=pytest.mark.slow), "mean"])
 def test_the_registered_model_starts_from_a_gpt_and_predicts_as_it_does(
     recipe: dict[str, Any], tmp_path: Path, pooling: str

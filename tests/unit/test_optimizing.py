@@ -42,6 +42,7 @@ def rows_of(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 # ------------------------------------------------------------------------------------------- epochs, best and patience
+@pytest.mark.slow
 def test_an_epoch_is_a_pass_over_the_training_split(digits: dict[str, Any], tmp_path: Path) -> None:
     changes = {"budget.steps": 110, "every.evaluate": "epoch", "budget.batch_size": 64, "every.save": "epoch"}
     run = groundup.train(digits, changes, runs=tmp_path)
@@ -51,6 +52,7 @@ def test_an_epoch_is_a_pass_over_the_training_split(digits: dict[str, Any], tmp_
     assert [row["step"] for row in rows_of(run.folder, "evaluate")] == sorted({*passes, 110})
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_kept_whatever_save_and_keep_say(digits: dict[str, Any], tmp_path: Path) -> None:
     changes = {"every.best": "accuracy", "every.evaluate": 2, "every.save": 1000, "every.keep": 1, "optim.lr": 0.3}
     run = groundup.train(digits, {**changes, "budget.steps": 20}, runs=tmp_path)
@@ -88,6 +90,7 @@ def test_patience(metric: str, values: list[float], stops: int | None, best: int
     assert judge.step == best
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_early_is_finished(digits: dict[str, Any], tmp_path: Path) -> None:
     changes = {"budget.patience": 2, "budget.min_improvement": 10.0, "budget.steps": 200}
     run = groundup.train(digits, changes, runs=tmp_path)
@@ -235,6 +238,7 @@ def test_one_micro_batch_needs_no_counts_and_the_mean_is_right() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_test_split_is_judged_once_after_the_last_step(digits: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(digits, {"every.test": True, "every.evaluate": 2}, runs=tmp_path)
     (row,) = rows_of(run.folder, "test")

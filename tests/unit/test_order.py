@@ -50,6 +50,7 @@ def test_epochs_are_independent() -> None:
     assert sum(fixed) < 45  # about 20 are expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [6, 24, 25, 1009])
 def test_every_index_goes_everywhere_equally_often(size: int) -> None:
     keys, bins = 1200, 6
@@ -61,6 +62,7 @@ def test_every_index_goes_everywhere_equally_often(size: int) -> None:
         assert chi_square < 25.0  # 5 degrees of freedom: exceeded once in 7,000
 
 
+@pytest.mark.slow
 def test_all_orders_of_three_occur() -> None:
     counts: dict[tuple[int, ...], int] = {}
     for seed in range(600):

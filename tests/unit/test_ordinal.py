@@ -175,6 +175,7 @@ def rated(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_ratings_from_recipe_to_report(rated: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(rated, runs=tmp_path / "runs")
     summary = groundup.evaluate(run.folder)
@@ -200,6 +201,7 @@ def test_ratings_from_recipe_to_report(rated: dict[str, Any], tmp_path: Path) ->
     assert run.pick("best") == min(errors, key=lambda step: errors[step])
 
 
+@pytest.mark.slow
 def test_micro_batches_and_a_resume_change_nothing(rated: dict[str, Any], tmp_path: Path) -> None:
     rated["task"]["class_weights"] = "effective"
     rated["budget"]["steps"] = 8

@@ -111,6 +111,7 @@ def test_what_is_shown_of_pairs(tmp_path: Path) -> None:
     assert "pairs" in shown
 
 
+@pytest.mark.slow
 def test_rows_longer_than_the_context_are_dropped(tmp_path: Path) -> None:
     recipe = preference_run(tmp_path)
     recipe["data"]["too_long"] = "drop"
@@ -122,6 +123,7 @@ def test_rows_longer_than_the_context_are_dropped(tmp_path: Path) -> None:
     trainer.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["dpo", "simpo"])
 def test_the_oldest_turns_of_prompts_are_left_out(
     objective: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -62,6 +62,7 @@ def chatting(tuning: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     return tuning | {"task": "chat", "data": data, "model": {"context_length": 48}}
 
 
+@pytest.mark.slow
 def test_text_from_the_folder_to_model_written_again(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
     run = groundup.train(tuning, runs=tmp_path / "runs")
     assert run.finished
@@ -86,6 +87,7 @@ def test_text_from_the_folder_to_model_written_again(tuning: dict[str, Any], tmp
     )
 
 
+@pytest.mark.slow
 def test_the_run_says_where_its_weights_came_from(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
     run = groundup.train(tuning, runs=tmp_path / "runs")
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
@@ -99,6 +101,7 @@ def test_the_run_says_where_its_weights_came_from(tuning: dict[str, Any], tmp_pa
     assert f"starting from the pretrained weights `{folder}` (SHA-256 of the weights: `{digest}`)" in card
 
 
+@pytest.mark.slow
 def test_before_the_first_step_the_weights_are_the_same_bits(
     tuning: dict[str, Any], tmp_path: Path, folder: Path
 ) -> None:
@@ -113,6 +116,7 @@ def test_before_the_first_step_the_weights_are_the_same_bits(
     assert all(torch.equal(written[name], stored[name]) for name in stored)
 
 
+@pytest.mark.slow
 def test_resuming_equals_not_stopping_and_needs_no_folder(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
     whole = groundup.train(tuning | {"name": "whole"}, runs=tmp_path / "runs")
     trainer = groundup.trainer(tuning, runs=tmp_path / "runs")
@@ -127,6 +131,7 @@ def test_resuming_equals_not_stopping_and_needs_no_folder(tuning: dict[str, Any]
     groundup.evaluate(resumed.folder, limit=1)
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_from_one_that_started_so(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
     first = groundup.train(tuning, runs=tmp_path / "runs")
     shutil.rmtree(folder)
@@ -134,6 +139,7 @@ def test_a_run_may_go_on_from_one_that_started_so(tuning: dict[str, Any], tmp_pa
     assert second.recipe.model == first.recipe.model
 
 
+@pytest.mark.slow
 def test_other_weights_in_the_folder_are_noticed(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
     run = groundup.train(tuning, runs=tmp_path / "runs")
     write_model(folder, "llama3", vocab_size=320, dtype=torch.bfloat16)
@@ -144,6 +150,7 @@ def test_other_weights_in_the_folder_are_noticed(tuning: dict[str, Any], tmp_pat
         groundup.api.resume(run.folder)
 
 
+@pytest.mark.slow
 def test_chat_uses_the_template_of_the_folder(chatting: dict[str, Any], tmp_path: Path, folder: Path) -> None:
     run = groundup.train(chatting, runs=tmp_path / "runs")
     predictor = groundup.load(run.folder)
@@ -179,6 +186,7 @@ def test_before_and_after_the_pretrained_weights(chatting: dict[str, Any], tmp_p
     assert any("the pretrained weights cannot be read, so nothing is compared with them" in line for line in told)
 
 
+@pytest.mark.slow
 def test_a_template_beside_the_tokenizer_comes_first(chatting: dict[str, Any], tmp_path: Path, folder: Path) -> None:
     beside = CHATML.replace("\n", " ")
     write_tokenizer(folder, template=beside, jinja=True)
@@ -187,6 +195,7 @@ def test_a_template_beside_the_tokenizer_comes_first(chatting: dict[str, Any], t
     assert trainer.parts.processor.chat_template == beside  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["generation_config.json", "config.json"])
 def test_the_end_token_is_found_where_the_tokenizer_does_not_say(
     tuning: dict[str, Any], tmp_path: Path, folder: Path, where: str
@@ -215,6 +224,7 @@ def test_the_recipe_may_say_what_the_config_says(tuning: dict[str, Any], folder:
     }
 
 
+@pytest.mark.slow
 def test_the_frozen_recipe_starts_another_run(tuning: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(tuning, runs=tmp_path / "runs")
     again = groundup.train(run.folder / "recipe.yaml", {"name": "again"}, runs=tmp_path / "runs")
@@ -222,6 +232,7 @@ def test_the_frozen_recipe_starts_another_run(tuning: dict[str, Any], tmp_path: 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", ["bytes", {"name": "bpe", "vocab_size": 300}])
 def test_the_model_of_a_run_is_such_a_folder(recipe: dict[str, Any], tmp_path: Path, processor: Any) -> None:
     first = groundup.train(recipe | {"processor": processor}, runs=tmp_path / "runs")
@@ -237,6 +248,7 @@ def test_the_model_of_a_run_is_such_a_folder(recipe: dict[str, Any], tmp_path: P
     assert found.encode_batch(text)[0].tolist() == expected
 
 
+@pytest.mark.slow
 def test_code_that_a_folder_names_is_not_run(
     tuning: dict[str, Any], tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,6 +31,7 @@ def tuning(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     return parts | {"adapter": {"name": "lora", "rank": 4}, "budget": {"batch_size": 4, "steps": 3}}
 
 
+@pytest.mark.slow
 def test_from_the_folder_to_the_merged_model(tuning: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(tuning, runs=tmp_path / "runs")
     saved = run.checkpoints.load(3, with_optimizer=False)
@@ -51,6 +52,7 @@ def test_from_the_folder_to_the_merged_model(tuning: dict[str, Any], tmp_path: P
     assert (run.folder / "adapter" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
 def test_a_base_quantised_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, base: str) -> None:
     tuning["adapter"]["base"] = base
@@ -78,6 +80,7 @@ def test_a_base_quantised_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, 
     again.close()
 
 
+@pytest.mark.slow
 def test_a_new_head_beside_a_quantised_encoder(tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")
     parts = {"init": {"pretrained": str(tmp_path / "bert")}, "adapter": {"name": "lora", "base": "nf4"}}
@@ -103,6 +106,7 @@ def test_resuming_equals_not_stopping_and_needs_the_folder(tuning: dict[str, Any
         groundup.load(resumed.folder)
 
 
+@pytest.mark.slow
 def test_other_weights_in_the_folder_are_noticed(tuning: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(tuning, runs=tmp_path / "runs")
     weights = load_file(tmp_path / "base" / "model.safetensors")

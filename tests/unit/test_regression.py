@@ -124,6 +124,7 @@ def recipe_for(path: str, target: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_regression_from_recipe_to_prediction(tmp_path: Path) -> None:
     path, found = diabetes(tmp_path / "diabetes.csv")
     run = groundup.train(recipe_for(path, "progression"), runs=tmp_path)
@@ -140,6 +141,7 @@ def test_a_regression_from_recipe_to_prediction(tmp_path: Path) -> None:
     assert "progression" in (run.folder / "data_card.json").read_text()
 
 
+@pytest.mark.slow
 def test_several_targets_and_a_linear_model(tmp_path: Path) -> None:
     path, _ = diabetes(tmp_path / "diabetes.csv")
     changes: dict[str, Any] = {
@@ -153,6 +155,7 @@ def test_several_targets_and_a_linear_model(tmp_path: Path) -> None:
     assert metrics["bmi_r2"] > 0
 
 
+@pytest.mark.slow
 def test_a_table_can_be_classified(tmp_path: Path) -> None:
     found = pytest.importorskip("sklearn.datasets").load_iris()
     words = found.target_names[found.target].tolist()
@@ -164,6 +167,7 @@ def test_a_table_can_be_classified(tmp_path: Path) -> None:
     assert groundup.predict(run.folder, {"a": 5.1, "b": 3.5, "c": 1.4, "d": 0.2}) == "setosa"
 
 
+@pytest.mark.slow
 def test_training_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.csv", [{"n": n, "user": f"u{n % 9}", "y": n / 4} for n in range(200)])
     weights = []
@@ -177,6 +181,7 @@ def test_training_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", ["progression", pytest.param(["progression", "bmi"], marks=pytest.mark.slow)], ids=["one", "several"]
 )

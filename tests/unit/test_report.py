@@ -78,6 +78,7 @@ def parsed(page: str) -> Tags:
     return tags
 
 
+@pytest.mark.slow
 def test_a_report_is_well_formed_and_shows_every_part(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "a", "pretrain"), make_run(tmp_path / "b", "finetune")]
     output = write_report(runs, tmp_path / "out" / "report.html")
@@ -92,6 +93,7 @@ def test_a_report_is_well_formed_and_shows_every_part(tmp_path: Path) -> None:
     assert set(re.findall(r'href="#([\w-]+)"', page)) <= set(re.findall(r'id="([\w-]+)"', page))
 
 
+@pytest.mark.slow
 def test_nothing_from_the_data_becomes_markup_and_nothing_is_loaded(tmp_path: Path) -> None:
     make_run(tmp_path / "a", name="'<b>bold</b>'")
     page = write_report([tmp_path / "a"], tmp_path / "report.html").read_text("utf-8")

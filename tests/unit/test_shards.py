@@ -123,6 +123,7 @@ def _make(folder: Path) -> None:
     assert_holds(prepare_shards(folder, documents, encode), encode(documents()))
 
 
+@pytest.mark.slow
 def test_processes_may_make_the_same_tokens_at_once(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     makers = [fork.Process(target=_make, args=(tmp_path / "s",)) for _ in range(4)]

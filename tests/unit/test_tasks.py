@@ -131,6 +131,7 @@ def test_streams_join_to_what_predict_returns(stop: tuple[str, ...]) -> None:
     assert task.predict(model, ["x", "y"], PROCESSOR, **options) == [expected, expected]
 
 
+@pytest.mark.slow
 def test_language_models_are_judged_exactly_beside_baselines() -> None:
     held_out = [Document(f"d{i}", f"text number {i} is written here, as a matter of fact") for i in range(12)]
     examples: dict[str, list[Document]] = {"train": held_out[:8], "validation": held_out[8:]}
@@ -191,6 +192,7 @@ def test_questions_conversations_and_lists_of_questions_are_answered() -> None:
     assert "".join(task.stream(model, "Why?", PROCESSOR, temperature=0)).strip() == "Because."
 
 
+@pytest.mark.slow
 def test_answers_are_judged_before_and_after_with_right_and_wrong_questions() -> None:
     conversations = [talk(str(i), f"What is {i}?", f"It is number {i}.") for i in range(6)]
 

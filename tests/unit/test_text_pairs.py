@@ -103,6 +103,7 @@ def test_parquet_and_data_sets(key: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert {e.inputs for e in source.examples("train", tmp_path)} < {(first, second) for first, second, _ in rows()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_run_on_pairs(kind: str, tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")

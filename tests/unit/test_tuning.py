@@ -202,6 +202,7 @@ def test_workers_share_the_trials(digits: dict[str, Any], tmp_path: Path) -> Non
     assert [state for state, *_ in trials_of(tmp_path)].count("RUNNING") == 0
 
 
+@pytest.mark.slow
 def test_a_learning_rate_is_suggested_and_the_run_is_not_touched(digits: dict[str, Any], tmp_path: Path) -> None:
     file = tmp_path / "digits.yaml"
     file.write_text(yaml.safe_dump(digits), encoding="utf-8")

@@ -86,6 +86,7 @@ def test_spans() -> None:
     assert not are_spans(["NN", "O"])
 
 
+@pytest.mark.slow
 def test_a_run_and_every_word_of_a_long_sentence(tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")
     recipe = {
