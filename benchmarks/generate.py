@@ -19,6 +19,7 @@ import copy
 import datetime
 import importlib.util
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -175,14 +176,18 @@ def ways_of(given: argparse.Namespace, threads: int, folder: Path) -> tuple[list
         ways.append(Way(f"ours, {precision}", write, bits[precision]))
     if importlib.util.find_spec("xllamacpp") is not None:
         for kind, size in (("F32", "fp32"), ("Q8_0", "q8")):
+            if not re.search(given.ways, f"llama.cpp, {kind}"):
+                continue
             path = folder / f"{kind}.gguf"
             if not path.is_file():
                 save_gguf(path, config, weights, processor, kind)
             ways.append(Way(f"llama.cpp, {kind}", llama_write(path, threads), bits[size]))
         for precision, size in (("fp32", "fp32"), ("int8", "q8")):
+            if not re.search(given.ways, f"llama.cpp engine, {precision}"):
+                continue
             engine = open_llama_cpp(config, weights, processor, precision, folder)
             ways.append(Way(f"llama.cpp engine, {precision}", engine_write(engine), bits[size]))
-    return ways, decoders, processor
+    return [ways[0], *(way for way in ways[1:] if re.search(given.ways, way.name))], decoders, processor
 
 
 def measure(given: argparse.Namespace, threads: int, folder: Path) -> dict[str, Any]:
@@ -249,6 +254,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--ways", default=".", help="beside transformers, only those whose name fits this expression")
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/<date>-generate.json")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

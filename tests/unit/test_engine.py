@@ -85,7 +85,7 @@ def test_requests_are_few(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_options_as_llama_cpp_has_them() -> None:
     assert sampling(DecodingOptions(temperature=0), 2**32 - 1, 9) == {
-        **{"samplers": ["temperature"], "temperature": 0.0, "seed": 0},
+        **{"samplers": ["top_k", "temperature"], "top_k": 1, "temperature": 0.0, "seed": 0},
     }
     options = DecodingOptions(temperature=0.5, top_k=3, top_p=0.9, min_p=0.1, repetition_penalty=1.5)
     found = sampling(options, 7, 9)
