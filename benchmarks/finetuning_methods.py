@@ -70,7 +70,8 @@ def _apart(name: str, file: str, way: str) -> dict[str, Any]:
 
 def _run(given: argparse.Namespace, name: str, file: str, way: str) -> dict[str, Any]:
     adapter, rate = METHODS[way]
-    source = {"name": "conversations", "path": file, "packing": {"too_long": "drop"}} if file else {"name": name}
+    source: dict[str, Any] = {"name": "conversations", "path": file} if file else {"name": name}
+    source["packing"] = {"too_long": "drop"}
     recipe = {
         **{"name": f"{name}-{way}", "init": {"pretrained": given.model}, "model": {"context_length": given.length}},
         **{"task": "chat", "data": {**source, "validation_fraction": 0.1}},

@@ -17,7 +17,7 @@ __all__ = ["FakeServer"]
 class FakeServer:
     """Answers greedy requests by a forward pass for each token; ends a text at token 7, as a file's end token does."""
 
-    def __init__(self, path: Path, context: int, remedy: str) -> None:
+    def __init__(self, path: Path, context: int, threads: int, remedy: str, *, exact: bool = True) -> None:
         assert lookup("model", "gpt") is GPTConfig
         settings, weights, _ = read_gguf(path)
         self.name, self.context, self.remedy, self.opened = "llama.cpp (fake)", context, remedy, path

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from groundup.core.adaptation import weights_of
@@ -116,7 +117,7 @@ def open_llama_cpp(
         folder.mkdir(parents=True, exist_ok=True)
         longer = config.model_copy(update={"context_length": cast(Any, config).context_length + _SPARE})
         save_gguf(path, longer, tensors, processor, _KINDS[weights], storage=storage)
-    engine = LlamaCppEngine(path, config)
+    engine = LlamaCppEngine(path, config, exact=weights == "fp32")
     if known.get("library") != engine.name:
         known = held_to_our_tokens(engine, path, processor, _KINDS[weights])
         known = {"library": engine.name, "bytes": path.stat().st_size, **known}
@@ -167,18 +168,20 @@ class LlamaCppEngine(nn.Module):
     Args:
         path: The file.
         config: The model's settings; ``context_length`` is where a text is full.
+        exact: Whether nothing is rounded; as ``LlamaServer``.
     """
 
-    def __init__(self, path: Path, config: Any) -> None:
+    def __init__(self, path: Path, config: Any, *, exact: bool) -> None:
         super().__init__()
-        self.path, self.config = path, config
+        self.path, self.config, self.exact = path, config, exact
         beyond = range(config.vocabulary_size, config.embedding_rows)
         self.never = [[token, False] for token in beyond]  # the embedding's padding
         self.server: LlamaServer = self._opened(1)
         self.name = self.server.name
 
     def _opened(self, context: int) -> LlamaServer:
-        return LlamaServer(self.path, -(-context // 256) * 256, f"Delete {self.path} and try again, or use groundup")
+        remedy = f"Delete {self.path} and try again, or use groundup"
+        return LlamaServer(self.path, -(-context // 256) * 256, torch.get_num_threads(), remedy, exact=self.exact)
 
     def generate(
         self,

@@ -57,7 +57,9 @@ class LlamaCpp(Reader):
     slow, log_probabilities = True, True
 
     def __init__(self, path: Path, vocabulary: int, context: int, letter: int, *, exact: bool = True) -> None:
-        self.server = LlamaServer(path, context, "Nothing was exported, and the run is as it was")
+        self.server = LlamaServer(
+            path, context, torch.get_num_threads(), "Nothing was exported, and the run is as it was"
+        )
         self.name, self.vocabulary = self.server.name, vocabulary
         self.characters = context // 4  # of a text that fits, whatever its tokens are
         self.letter, self.exact = letter, exact

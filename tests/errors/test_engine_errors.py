@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import sys
 import types
 from pathlib import Path
 from typing import Any, cast
@@ -111,25 +111,43 @@ def test_what_an_engine_does_not_do() -> None:
         predictor.evaluate(3)
 
 
-def test_what_llama_cpp_itself_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Nothing:
-        def __getattr__(self, name: str) -> Any:
-            return Nothing()
+LIBRARY = """
+import json, os, sys
+__version__ = "1"
+class Anything:
+    def __getattr__(self, name):
+        return self.__dict__.setdefault(name, Anything())
+CommonParams, ggml_type, llama_flash_attn_type = Anything, Anything(), Anything()
+class Server:
+    def __init__(self, settings):
+        print("said by the library, which is no answer")
+        if settings.model.path == "bad.gguf":
+            raise RuntimeError("no model")
+    def handle_completions(self, request, callback):
+        asked = json.loads(request)
+        if asked.get("die"):
+            os._exit(3)
+        callback(json.dumps({"choices": [asked["n"]]} if "n" in asked else {"error": {"message": "no room"}}))
+"""
 
-    class Server:
-        def __init__(self, settings: Any) -> None:
-            if refuses:
-                raise RuntimeError("no model")
 
-        def handle_completions(self, request: str, callback: Any) -> None:
-            callback(json.dumps({"error": {"message": "no room"}}))
-
-    library = types.SimpleNamespace(__version__="1", CommonParams=Nothing, Server=Server)
-    library.ggml_type = library.llama_flash_attn_type = Nothing()
-    monkeypatch.setattr(llama_cpp, "require_llama_cpp", lambda: library)
-    refuses = True
-    with pytest.raises(CheckpointError, match=r"llama\.cpp \(xllamacpp 1\): does not open x\.gguf: no model\. Buy one"):
-        llama_cpp.LlamaServer(Path("x.gguf"), 8, "Buy one")
-    refuses = False
+def test_what_llama_cpp_itself_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "xllamacpp.py").write_text(LIBRARY)
+    monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"llama\.cpp \(xllamacpp 1\): does not open bad\.gguf: no model\. Buy one"
+    ):
+        llama_cpp.LlamaServer(Path("bad.gguf"), 8, 1, "Buy one")
+    server = llama_cpp.LlamaServer(Path("good.gguf"), 8, 1, "Buy one")
+    assert server.complete({"n": 5}) == {"choices": [5]}
     with pytest.raises(CheckpointError, match=r"answers \{'error': \{'message': 'no room'\}\}\. Buy one"):
-        llama_cpp.LlamaServer(Path("x.gguf"), 8, "Buy one").complete({})
+        server.complete({})
+    server._process.stdin.write('[0, {"n": 6}]\n')  # type: ignore[union-attr]  # asked before an interruption
+    assert server.complete({"n": 7}) == {"choices": [7]}
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"ended with exit code 3\. Buy one"):
+            server.complete({"die": 1})
+    process = server._process
+    del server
+    assert process.poll() == 3
