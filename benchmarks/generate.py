@@ -39,6 +39,7 @@ from groundup.core.gguf import save_gguf
 from groundup.core.prediction import quick, set_weights
 from groundup.core.pretrained import Pretrained, read_config
 from groundup.core.run_processor import load_processor
+from groundup.formats.llama_cpp import LlamaServer
 from groundup.models.gpt import GPTConfig
 from groundup.nn.decoding import DecodingOptions, generate_batch
 
@@ -102,21 +103,12 @@ def transformers_write(folder: Path, cache: str | None) -> Write:
 
 
 def llama_write(path: Path, threads: int) -> Write:
-    """Return how llama.cpp writes, in this process."""
-    import xllamacpp
-
-    settings = xllamacpp.CommonParams()
-    settings.model.path, settings.n_ctx, settings.n_parallel = str(path), 512, 1
-    settings.n_gpu_layers, settings.verbosity, settings.fit_params = 0, -1, False
-    settings.enable_chat_template = settings.warmup = False
-    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
-    server = xllamacpp.Server(settings)
+    """Return how llama.cpp writes with its own defaults, a text in one request, in a process of its own."""
+    server = LlamaServer(path, 512, threads, "Leave it out with --ways", exact=False)
 
     def write(prompt: list[int], tokens: int) -> list[int]:
-        found: list[Any] = []
         asked = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
-        server.handle_completions(json.dumps({**asked, "return_tokens": True, "verbose": True}), found.append)
-        answer = json.loads(found[0]) if isinstance(found[0], str | bytes) else found[0]
+        answer = server.complete({**asked, "return_tokens": True, "verbose": True})
         text = answer.get("__verbose", answer).get("tokens", [])
         if len(text) != tokens:
             raise SystemExit(f"llama.cpp wrote {len(text)} tokens instead of {tokens}: {str(answer)[:200]}")
