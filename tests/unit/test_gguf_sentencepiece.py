@@ -18,7 +18,10 @@ from groundup.processors.gguf_sentencepiece import display_name, sentencepiece_t
 G = "tokenizer.ggml."
 SAMPLE = "  The import statement,\n\tnaïve 床前 🙂  and x == 'y'.\n"
 METASPACE = pre_tokenizers.Metaspace("▁", "never", split=False)
-CHAT = "{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+CHAT = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
 def joined(metadata: dict[str, Any], text: str) -> list[int]:
