@@ -63,14 +63,14 @@ def _pieces() -> tuple[str, ...]:
 def sentencepiece(**changed: Any) -> dict[str, Any]:
     """Metadata of a small SentencePiece BPE, as files of Llama 2 have it; a value of None leaves one out."""
     special, raw = (
-        ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"],
+        ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"],
         [f"<0x{n:02X}>" for n in range(256)],
     )
     pieces = _pieces()
-    kinds = [2, *[3] * 5, *[6] * 256, *[1] * len(pieces)]
+    kinds = [2, *[3] * 6, *[6] * 256, *[1] * len(pieces)]
     ggml = {
         **{"model": "llama", "tokens": [*special, *raw, *pieces], "token_type": kinds},
-        "scores": [*[0.0] * 262, *(-float(rank) for rank in range(len(pieces)))],
+        "scores": [*[0.0] * 263, *(-float(rank) for rank in range(len(pieces)))],
         **{"bos_token_id": 1, "eos_token_id": 2, "unknown_token_id": 0, **changed},
     }
     return {f"tokenizer.ggml.{key}": value for key, value in ggml.items() if value is not None}

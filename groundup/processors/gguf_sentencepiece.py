@@ -65,7 +65,7 @@ def takes_blanks(metadata: Mapping[str, Any], token: str) -> bool:
 
 def display_name(name: str, described: Mapping[str, Any]) -> str:
     """Return a name for the file by which its special tokens take blanks where they should, and only there."""
-    takes = any(added["rstrip"] for added in described["added_tokens"])
+    takes = _blanks_as_phi(described)
     known = next((known for known in _PHI_NAMES if known in name.lower()), None)
     if takes and known is None:
         return f"{name} (Phi-3)".strip()
@@ -155,7 +155,7 @@ def sentencepiece_to_gguf(described: Mapping[str, Any], tokens: Sequence[str], k
             bytes without a token.
     """
     model, numbers = described["model"], {token: number for number, token in enumerate(tokens)}
-    _refuse_blanks(described["added_tokens"])
+    _refuse_blanks(described)
     prefix = _space_prefix(described)
     lost = next((byte for byte in _BYTES if byte not in model["vocab"]), None)
     if model.get("ignore_merges") or model.get("dropout") or lost is not None:
@@ -192,13 +192,20 @@ def sentencepiece_texts(tokens: Sequence[str], kinds: Sequence[int]) -> list[str
     return [*_HARD, *("".join(each[number % 2 :] for each in row) for number, row in enumerate(rows))]
 
 
-def _refuse_blanks(added: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_blanks(described: Mapping[str, Any]) -> None:
     """Refuse tokens that take the blanks beside them, but for those of Phi-3, which llama.cpp knows."""
-    takes = {each["content"] for each in added if each["lstrip"] or each["rstrip"]}
-    known = {each["content"] for each in added} - set(_PHI_PLAIN)
-    if takes and (takes != known or any(each["lstrip"] for each in added)):
-        problem = f"has special tokens that take the blanks beside them ({min(takes)}), for which GGUF has no place"
+    takes = [each["content"] for each in described["added_tokens"] if each["lstrip"] or each["rstrip"]]
+    if takes and not _blanks_as_phi(described):
+        problem = f"has special tokens that take the blanks beside them ({takes[0]}), for which GGUF has no place"
         raise CheckpointError("processor", problem, _NO_PLACE)
+
+
+def _blanks_as_phi(described: Mapping[str, Any]) -> bool:
+    """Return whether tokens take the blanks that those of Phi-3 do; llama.cpp opens no file without all of them."""
+    added = described["added_tokens"]
+    names = {each["content"] for each in added}
+    takes = {each["content"] for each in added if each["rstrip"]}
+    return takes == names - set(_PHI_PLAIN) and {"</s>", *_PHI_PLAIN} <= names and not any(e["lstrip"] for e in added)
 
 
 def _space_prefix(described: Mapping[str, Any]) -> bool:

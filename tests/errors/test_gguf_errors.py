@@ -290,8 +290,8 @@ def test_tokenizers_that_have_no_place_in_a_file() -> None:
 SENTENCEPIECE: list[tuple[dict[str, Any], str]] = [
     ({"scores": None}, r"tokenizer\.ggml\.scores: is None; there are \d+ tokens\. Use another file"),
     ({"scores": [0.5, 1]}, r"tokenizer\.ggml\.scores: has 2 entries; there are \d+ tokens"),
-    ({"scores": [float("nan")] * 562}, r"tokenizer\.ggml\.scores: entry 0 is nan, no finite number"),
-    ({"scores": ["a"] * 562}, r"tokenizer\.ggml\.scores: entry 0 is a, no finite number"),
+    ({"scores": [float("nan")] * 563}, r"tokenizer\.ggml\.scores: entry 0 is nan, no finite number"),
+    ({"scores": ["a"] * 563}, r"tokenizer\.ggml\.scores: entry 0 is a, no finite number"),
     ({"tokens": ["<unk>", "<0x00>"]}, r"tokenizer\.ggml\.tokens: lacks the token <0x01> of a byte"),
     ({"tokens": ["a", "a"]}, r"tokenizer\.ggml\.tokens: has the token 'a' twice"),
     ({"token_type": [1]}, r"tokenizer\.ggml\.token_type: has 1 entries for"),

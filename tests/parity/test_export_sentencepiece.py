@@ -34,8 +34,16 @@ def trained(
     recipe |= {"model": {**shape, **MODELS[model], "init_std": 0.1}, "budget": {"batch_size": 4, "steps": 1}}
     recipe |= {"processor": {"name": "tokenizer_json", "path": str(Path("tokenizer").absolute())}}
     if template is not None:
-        turns = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "It is 4."}]
-        Path("talks.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 20, encoding="utf-8")
+        rows = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"What is {n} + 2?"},
+                    {"role": "assistant", "content": f"{n + 2}."},
+                ]
+            }
+            for n in range(20)
+        ]
+        Path("talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         data = {"name": "conversations", "path": str(Path("talks.jsonl").absolute()), "validation_fraction": 0.3}
         recipe |= {"task": {"name": "chat", "template": template}, "data": data}
     folder = export(groundup.train(recipe, runs="runs").folder, "gguf", dtype=dtype)

@@ -32,7 +32,7 @@ def joined(metadata: dict[str, Any], text: str) -> list[int]:
     while pairs := [(-scores[plain[a + b]], n) for n, (a, b) in enumerate(pairwise(parts)) if a + b in plain]:
         _, at = min(pairs)
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    spelled = [[plain[part]] if part in plain else [6 + byte for byte in part.encode()] for part in parts]
+    spelled = [[plain[part]] if part in plain else [7 + byte for byte in part.encode()] for part in parts]
     return [number for each in spelled for number in each]
 
 
