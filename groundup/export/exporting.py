@@ -262,9 +262,10 @@ def _texts(job: _Job) -> list[str]:
 
 def _chats(job: _Job, context: int) -> list[tuple[str, list[int]]]:
     """Return questions as the chat template of the run's task writes them, each with its tokens, where they fit."""
-    if job.processor.chat_template is None or not hasattr(job.run.recipe.task, "chat_template"):
+    task: Any = getattr(job.run.recipe.task, "chat", job.run.recipe.task)  # preferences are about conversations
+    if job.processor.chat_template is None or not hasattr(task, "chat_template"):
         return []
-    template = cast(Any, job.run.recipe.task).chat_template(job.processor)
+    template = task.chat_template(job.processor)
     asked = [(Message("user", text.strip()),) for text in TEXTS]
     told = [(template.render(each, prompt=True), template.prompt(each).tolist()) for each in asked]
     return [(text, tokens) for text, tokens in told if len(tokens) < context]
