@@ -1,4 +1,7 @@
-"""Models with a SentencePiece BPE as GGUF files: llama.cpp reads texts and conversations as the same tokens."""
+"""Models with a SentencePiece BPE as GGUF files: llama.cpp reads texts and conversations as the same tokens.
+
+So it does conversations with a byte-level BPE.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ggufs import sentencepiece
+from ggufs import sentencepiece, tokenizer
 
 import groundup
 from groundup.api import export
@@ -59,13 +62,15 @@ def trained(
         ("gpt", True, "", "llama2", "q8_0"),
         ("gemma3", False, "", "groundup", "fp32"),
         ("phi3", True, "Phi-3", "phi", "fp32"),
+        ("gpt", None, "", "groundup", "fp32"),
     ],
 )
 def test_a_file_for_llama_cpp(
-    recipe: dict[str, Any], model: str, prefix: bool, name: str, template: str | None, dtype: str
+    recipe: dict[str, Any], model: str, prefix: bool | None, name: str, template: str | None, dtype: str
 ) -> None:
     pytest.importorskip("xllamacpp")
-    read = processor_from_gguf(sentencepiece(add_space_prefix=prefix) | {"general.name": name})
+    metadata = sentencepiece(add_space_prefix=prefix) | {"general.name": name}
+    read = tokenizer() if prefix is None else processor_from_gguf(metadata)
     found = trained(recipe, model, read, template, dtype)
     assert found["other"].startswith("llama.cpp")
     assert found["kl_nats"] < 1e-3
