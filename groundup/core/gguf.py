@@ -132,7 +132,7 @@ def save_gguf(
         path: Where to; the folder exists.
         config: Of model ``gpt``, ``gemma3`` or ``phi3``.
         weights: By our names.
-        processor: Its tokenizer, a byte-level BPE.
+        processor: Its tokenizer, a byte-level BPE or SentencePiece's.
         kind: How matrices are stored: F32, F16, BF16, Q8_0 or Q4_0. Norms and biases stay F32, matrices whose rows do
             not divide into blocks become F16, and the embedding and the output layer have at least 8 bits, as
             llama.cpp does it.
@@ -153,8 +153,7 @@ def save_gguf(
     metadata = names.config_to_gguf(completed, config.registered_name)
     tensors = names.to_gguf(weights, completed, metadata["general.architecture"])
     metadata |= {"general.file_type": _FILE_TYPES[kind], "general.quantization_version": 2}
-    metadata |= {"general.name": name} if name else {}
-    metadata |= processor_to_gguf(processor, completed["vocabulary_size"])
+    metadata |= processor_to_gguf(processor, completed["vocabulary_size"], name)
     write_gguf(path, metadata, tensors, {n: _kind(n, tensor, kind) for n, tensor in tensors.items()}, storage)
 
 

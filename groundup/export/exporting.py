@@ -20,6 +20,7 @@ from groundup.core.gguf import read_gguf_processor, rounded
 from groundup.core.interfaces import InputProcessor, LabelProcessor, ModelConfig, TextProcessor
 from groundup.core.model_folder import model_card
 from groundup.core.predictor import Predictor
+from groundup.core.records import Message
 from groundup.core.run import Run
 from groundup.core.run_processor import load_processor
 from groundup.export import gguf, huggingface, onnx
@@ -211,8 +212,9 @@ def _gguf(job: _Job) -> None:
     exact = job.dtype == "fp32"
     theirs = gguf.LlamaCpp(path, size, gguf.context_of(job.config), letter, exact=exact)
     job.hold(ours, theirs, _llama_limit(job))
-    _check_tokens(job, "our reload of the file", _other_tokens(job, read_gguf_processor(path)))
-    _check_tokens(job, theirs.name, theirs.other_tokens(job.processor, _texts(job)))
+    read = read_gguf_processor(path)
+    _check_tokens(job, "our reload of the file", _other_tokens(job, read))
+    _check_tokens(job, theirs.name, theirs.other_tokens(read, _texts(job), _chats(job, theirs.server.context)))
 
 
 def _llama_limit(job: _Job) -> Limit:
@@ -256,6 +258,17 @@ def _texts(job: _Job) -> list[str]:
     """Return texts to compare tokenizers on: fixed ones, and what the prompts say."""
     prompts = [job.processor.decode(s.inputs["tokens"][0, : s.prompt].tolist()) for s in job.samples[:2] if s.prompt]
     return [*TEXTS, *(text for text in prompts if text.strip() and "\ufffd" not in text)]
+
+
+def _chats(job: _Job, context: int) -> list[tuple[str, list[int]]]:
+    """Return questions as the chat template of the run's task writes them, each with its tokens, where they fit."""
+    task: Any = getattr(job.run.recipe.task, "chat", job.run.recipe.task)  # preferences are about conversations
+    if job.processor.chat_template is None or not hasattr(task, "chat_template"):
+        return []
+    template = task.chat_template(job.processor)
+    asked = [(Message("user", text.strip()),) for text in TEXTS]
+    told = [(template.render(each, prompt=True), template.prompt(each).tolist()) for each in asked]
+    return [(text, tokens) for text, tokens in told if len(tokens) < context]
 
 
 def _other_tokens(job: _Job, processor: Any) -> str | None:

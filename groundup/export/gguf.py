@@ -97,16 +97,26 @@ class LlamaCpp(Reader):
             written.append(int(self._likeliest(written, 1)[0]["id"]))
         return written[sample.prompt :]
 
-    def other_tokens(self, processor: Any, texts: Sequence[str]) -> str | None:
+    def other_tokens(
+        self, processor: Any, texts: Sequence[str], chats: Sequence[tuple[str, list[int]]] = ()
+    ) -> str | None:
         """Return the first text that its tokenizer reads as other tokens than ours, or None.
 
         It does not show its tokens: what it predicts after the text is compared with what it predicts after ours. With
         weights that are not fp32 it rounds what it multiplies them with, as the number of tokens at once has it.
+
+        Args:
+            processor: What the file's tokenizer is to us.
+            texts: Plain ones.
+            chats: What a chat template makes of conversations, and the tokens of each.
         """
         begins = [processor.begin_id] if processor.chat_template is None or processor.begin_token else []
         texts = [text[: self.characters] for text in texts]
-        for text, ours in zip(texts, processor.encode_batch(texts), strict=True):
-            its, mine = self._after(text), self._after([*begins, *ours.tolist()])
+        read = [[*begins, *ours.tolist()] for ours in processor.encode_batch(texts)]
+        # It puts the start token before every text, and takes it out of a template's first.
+        told = [(text.removeprefix(processor.begin_token or ""), tokens) for text, tokens in chats]
+        for text, ours in [*zip(texts, read, strict=True), *told]:
+            its, mine = self._after(text), self._after(ours)
             same = (its - mine).abs().max() < 1e-3 if self.exact else (mine.exp() * (mine - its)).sum() < 0.1
             if not same:
                 return text

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ggufs import header, pair, small_model, text, tokenizer, write_small
+from ggufs import header, pair, sentencepiece, small_model, text, tokenizer, write_small
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from groundup.core.errors import CheckpointError
@@ -198,7 +200,10 @@ METADATA: list[tuple[dict[str, Any], str]] = [
         {"llama.feed_forward_length": 95},
         r"tensor 'blk\.0\.ffn_gate\.weight' has shape \[96, 64\]; the metadata says \[",
     ),
-    ({"tokenizer.ggml.model": "llama"}, r"tokenizer\.ggml\.model is 'llama'; read is 'gpt2', which means byte-level"),
+    (
+        {"tokenizer.ggml.model": "t5"},
+        r"tokenizer\.ggml\.model is 't5'; read are 'gpt2', which means byte-level BPE, and",
+    ),
     ({"tokenizer.ggml.pre": "new"}, r"tokenizer\.ggml\.pre is 'new'; known: gpt-2, smollm, llama-bpe, qwen2, default"),
     ({"tokenizer.ggml.tokens": None}, r"tokenizer\.ggml\.tokens is missing"),
     ({"tokenizer.ggml.tokens": [1, 2]}, r"tokenizer\.ggml\.tokens is no list of texts but \[1, 2\]"),
@@ -263,7 +268,10 @@ def test_tokenizers_that_have_no_place_in_a_file() -> None:
     bytes_only = BytesConfig().fit(lambda: iter(()))
     words = Tokenizer(models.WordLevel({"a": 0, "<|endoftext|>": 1}, "a"))
     cases = (
-        (bytes_only, "processor: CharacterProcessor is no byte-level BPE. Keep it in the project's own layout"),
+        (
+            bytes_only,
+            "processor: CharacterProcessor is no byte-level BPE, and no BPE that falls back to bytes. Keep it",
+        ),
         (TokenizerProcessor(words, "<|endoftext|>", None), "processor: a WordLevel tokenizer is no byte-level BPE"),
         (_odd(decoder=decoders.Fuse()), "processor: a BPE tokenizer is no byte-level BPE"),
         (
@@ -277,6 +285,62 @@ def test_tokenizers_that_have_no_place_in_a_file() -> None:
     for processor, message in cases:
         with pytest.raises(CheckpointError, match=message):
             processor_to_gguf(processor, 320)
+
+
+SENTENCEPIECE: list[tuple[dict[str, Any], str]] = [
+    ({"scores": None}, r"tokenizer\.ggml\.scores: is None; there are \d+ tokens\. Use another file"),
+    ({"scores": [0.5, 1]}, r"tokenizer\.ggml\.scores: has 2 entries; there are \d+ tokens"),
+    ({"scores": [float("nan")] * 563}, r"tokenizer\.ggml\.scores: entry 0 is nan, no finite number"),
+    ({"scores": ["a"] * 563}, r"tokenizer\.ggml\.scores: entry 0 is a, no finite number"),
+    ({"tokens": ["<unk>", "<0x00>"]}, r"tokenizer\.ggml\.tokens: lacks the token <0x01> of a byte"),
+    ({"tokens": ["a", "a"]}, r"tokenizer\.ggml\.tokens: has the token 'a' twice"),
+    ({"token_type": [1]}, r"tokenizer\.ggml\.token_type: has 1 entries for"),
+    ({"unknown_token_id": 9999}, r"tokenizer\.ggml\.unknown_token_id: is 9999; there are \d+ tokens"),
+    ({"add_space_prefix": 1}, r"tokenizer\.ggml\.add_space_prefix: is 1; allowed: true or false"),
+    ({"eos_token_id": None}, r"eos_token_id: is missing"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), SENTENCEPIECE)
+def test_sentencepiece_tokenizers_that_are_not_read(change: dict[str, Any], message: str) -> None:
+    metadata = sentencepiece(**change)
+    if "tokens" in change:
+        metadata["tokenizer.ggml.token_type"] = [1] * len(change["tokens"])
+    with pytest.raises(CheckpointError, match=message):
+        processor_from_gguf(metadata)
+
+
+def _described_otherwise(change: Callable[[dict[str, Any]], Any]) -> TokenizerProcessor:
+    described = processor_from_gguf(sentencepiece()).described()
+    change(described)
+    return TokenizerProcessor(Tokenizer.from_str(json.dumps(described)), "</s>", "<s>")
+
+
+def _without_a_byte(described: dict[str, Any]) -> None:
+    del described["model"]["vocab"]["<0x41>"]
+
+
+PLACELESS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (
+        lambda d: d["model"]["merges"].__delitem__(slice(None, None, 2)),
+        "joins tokens in an order that no scores of tokens give: '.*' is read",
+    ),
+    (lambda d: d["model"].update(byte_fallback=False), "a BPE tokenizer is no byte-level BPE, and no BPE that falls"),
+    (lambda d: d["model"].update(ignore_merges=True), "has merges that it leaves out, for which GGUF has no place"),
+    (_without_a_byte, "has no token for the byte <0x41>, for which GGUF has no place"),
+    (lambda d: d["added_tokens"][3].update(rstrip=True), r"take the blanks beside them \(<\|user\|>\), for which GGUF"),
+    (
+        lambda d: d.update(normalizer=None, pre_tokenizer=json.loads(pre_tokenizers.Metaspace().__getstate__())),
+        "prepares text by Metaspace always; GGUF has a place for spaces as '▁', with one before every text or none",
+    ),
+    (lambda d: d.update(normalizer=None), "prepares text by nothing; GGUF has a place for spaces"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), PLACELESS)
+def test_sentencepiece_tokenizers_that_have_no_place(change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"processor: .*{message}"):
+        processor_to_gguf(_described_otherwise(change), 600)
 
 
 def test_every_kind_that_is_read_has_one_number() -> None:
