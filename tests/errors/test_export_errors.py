@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 # ------------------------------------------------------------------------------------------------------------- the disk
 def test_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = {path: path.read_bytes() for path in (run.folder / "model").iterdir() if path.name != "README.md"}
+    whole = {path: path.read_bytes() for path in (run.folder / "model").rglob("*") if path.is_file()}
     with pytest.raises(CheckpointError, match=r"model: could not be written: No space left on device; the run's check"):
         write_model_folder(Run(run.folder, run.recipe, _Full()))
     assert all(path.read_bytes() == content for path, content in whole.items())
