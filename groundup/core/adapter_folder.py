@@ -227,7 +227,7 @@ def read_adapter_folder(
         place = _checked(folder, module, part, places, weights, own.name)
         alpha = _by_pattern(values.get("alpha_pattern") or {}, module, own.alpha)
         scale = own.model_copy(update={"alpha": alpha}).scale(part["lora_A"].shape[0])
-        for name, piece in _split(place, part, weights, stacked.get(module)).items():
+        for name, piece in _split(folder, place, part, weights, stacked.get(module)).items():
             ranks[name] = rank = piece["lora_A"].shape[0]
             ratio = scale / (settings or own).scale(rank)
             if not math.isclose(ratio, 1.0, rel_tol=1e-12):
@@ -246,7 +246,9 @@ def _files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, s
             raise CheckpointError(where, problem, "Give a folder in PEFT's layout, such as runs/NAME/adapter")
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        kind, bias = values["peft_type"], values.get("bias", "none")
+        if not isinstance(values, dict):
+            raise ValueError(f"{CONFIG} holds no keys and values")
+        kind, bias = values.get("peft_type"), values.get("bias", "none")
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -362,7 +364,7 @@ def _checked(
 
 
 def _split(
-    place: _Place, part: Mapping[str, Tensor], weights: Mapping[str, Tensor], ranks: list[int] | None
+    folder: Path, place: _Place, part: Mapping[str, Tensor], weights: Mapping[str, Tensor], ranks: list[int] | None
 ) -> dict[str, dict[str, Tensor]]:
     """Return the adapter of each of our layers: one that was joined here taken apart, another's A shared by all."""
     rows = [weights[f"{name}.weight"].shape[0] for name in place.ours]
@@ -370,7 +372,7 @@ def _split(
     b_parts: list[Tensor] = list(torch.split(part["lora_B"], rows))
     if ranks is not None and (len(ranks) != len(rows) or sum(ranks) != len(part["lora_A"])):
         problem = f"stacked in its header gives {place.theirs} the ranks {ranks}; it has {len(part['lora_A'])} in all"
-        raise CheckpointError(WEIGHTS, problem, "Restore the file")
+        raise CheckpointError(str(folder / WEIGHTS), problem, "Restore the file")
     if ranks is not None:
         a_parts = torch.split(part["lora_A"], ranks)
         b_parts = [torch.split(b, ranks, dim=1)[number] for number, b in enumerate(b_parts)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -123,11 +124,12 @@ def export_run(
         new_tokens: How many tokens are written after each.
 
     Raises:
-        RunError: If there is no such run or format, or ``out`` holds something else.
+        RunError: If there is no such run or format, ``out`` holds something else, or a number cannot be.
         MissingExtraError: If the other tool is not installed, which nothing could be compared with.
         CheckpointError: If the model has no place in that format, or what was written is not what was trained.
     """
     _check_format(to, dtype)
+    _check_numbers(tolerance, prompts, new_tokens)
     run = Run.open(Path(folder))
     target = Path(out) if out is not None else run.folder / "export" / f"{to}-{dtype}"
     if target.exists() and not (target / RECORD).is_file() and (not target.is_dir() or any(target.iterdir())):
@@ -144,7 +146,8 @@ def export_run(
         run.storage.rename(job.folder, target)
     except OSError as error:
         problem = f"could not be written: {error.strerror or error}"
-        raise CheckpointError(str(target), problem, "Free some space and try again") from error
+        remedy = "Free some space, or choose another --out, and try again"
+        raise CheckpointError(str(target), problem, remedy) from error
     finally:
         run.storage.remove(job.folder)
     for found in job.comparisons:
@@ -179,6 +182,16 @@ def _check_format(to: str, dtype: str) -> None:
         **{"huggingface": require_transformers, "gguf": require_llama_cpp, "onnx": onnx.require_onnx},
     }
     require[to]()
+
+
+def _check_numbers(tolerance: float | None, prompts: int, new_tokens: int) -> None:
+    """Raise an error for numbers with which nothing would be compared."""
+    for name, number in (("prompts", prompts), ("new_tokens", new_tokens)):
+        if number < 1:
+            raise RunError(name, f"is {number}; allowed: 1 or more", "Without it nothing would be compared")
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        remedy = "Leave it out for 1e-4 in fp32, and for what rounding changes otherwise"
+        raise RunError("--tolerance", f"is {tolerance}; allowed: a number from 0 on", remedy)
 
 
 def _unmerged(run: Run, step: int) -> nn.Module:

@@ -19,6 +19,7 @@ __all__ = ["FILE", "KINDS", "LlamaCpp", "context_of", "reload_file", "write_file
 
 FILE = "model.gguf"
 _LONGEST = 1024  # tokens of context to compare in
+_NOTHING = "Nothing was exported, and the run is as it was"
 KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 
 
@@ -57,9 +58,7 @@ class LlamaCpp(Reader):
     slow, log_probabilities = True, True
 
     def __init__(self, path: Path, vocabulary: int, context: int, letter: int, *, exact: bool = True) -> None:
-        self.server = LlamaServer(
-            path, context, torch.get_num_threads(), "Nothing was exported, and the run is as it was"
-        )
+        self.server = LlamaServer(path, context, torch.get_num_threads(), _NOTHING)
         self.name, self.vocabulary = self.server.name, vocabulary
         self.characters = context // 4  # of a text that fits, whatever its tokens are
         self.letter, self.exact = letter, exact
@@ -74,7 +73,8 @@ class LlamaCpp(Reader):
         answer = self.server.complete({**asked, "logprobs": number, "n_probs": number})
         logs = answer["choices"][0]["logprobs"]
         if not logs:
-            raise CheckpointError(self.name, f"answers {str(answer)[:200]}", "Nothing was exported")
+            problem = f"answers without probabilities of tokens: {str(answer)[:200]}"
+            raise CheckpointError(self.name, problem, f"{_NOTHING}. Try another version of xllamacpp")
         return list(logs["content"][0]["top_logprobs"])
 
     def _after(self, prompt: list[int] | str) -> Tensor:

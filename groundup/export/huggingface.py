@@ -65,8 +65,10 @@ class Transformers(Reader):
         try:
             found = cls.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            problem = f"does not open it: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
-            raise CheckpointError(self.name, problem, "Nothing was exported, and the run is as it was") from error
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            problem = f"does not open the folder that was written: {said}"
+            remedy = "Nothing was exported, and the run is as it was. Try another version of transformers"
+            raise CheckpointError(self.name, problem, remedy) from error
         self.module = cast(nn.Module, found.eval())
 
     def _run(self, sample: Sample) -> Any:

@@ -22,6 +22,8 @@ __all__ = ["FILE", "OnnxRuntime", "require_onnx", "write_graph"]
 FILE = "model.onnx"
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where a node says which parts of the model it is of
 _NOTHING = "Nothing was exported, and the run is as it was"
+_FREE = f"{_NOTHING}. A graph has no branches that depend on numbers, and no sizes but its inputs'; write the model so"
+_VERSION = f"{_NOTHING}. Try another version of onnxruntime"
 
 
 def require_onnx() -> tuple[Any, Any]:
@@ -85,13 +87,13 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
     except Exception as error:  # the library raises nothing narrower
         lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
         problem = f"torch.export cannot write {type(model).__name__}: {(lines or [type(error).__name__])[0][:200]}"
-        raise CheckpointError("model", problem, _NOTHING) from error
+        raise CheckpointError("model", problem, _FREE) from error
     graph = onnx.load(str(path), load_external_data=False).graph
     for value, wanted in zip(graph.input, shapes, strict=True):
         fixed = [wanted[n] for n in wanted if not value.type.tensor_type.shape.dim[n].dim_param]
         if fixed:
             problem = f"torch.export fixes the {fixed[0]} of {value.name}, which must be free"
-            raise CheckpointError("model", problem, _NOTHING)
+            raise CheckpointError("model", problem, _FREE)
 
 
 @contextmanager
@@ -123,7 +125,7 @@ class OnnxRuntime(Reader):
         try:
             return library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(self.name, f"does not open it: {str(error)[:200]}", _NOTHING) from error
+            raise CheckpointError(self.name, f"does not open the graph: {str(error)[:200]}", _VERSION) from error
 
     def _run(self, session: Any, sample: Sample, names: list[str]) -> list[Tensor]:
         given = {value.name for value in session.get_inputs()}
@@ -132,7 +134,8 @@ class OnnxRuntime(Reader):
             return [torch.from_numpy(found) for found in session.run(names, inputs)]
         except Exception as error:  # the library raises nothing narrower
             shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in sample.inputs.items())
-            raise CheckpointError(self.name, f"does not run it on {shapes}: {str(error)[:200]}", _NOTHING) from error
+            problem = f"does not run the graph on {shapes}: {str(error)[:200]}"
+            raise CheckpointError(self.name, problem, _VERSION) from error
 
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
         """Return (P, V)."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from groundup.core.errors import CheckpointError
 
@@ -101,6 +102,8 @@ class Model(Reader):
         for name, part in parts_of(self.module).items():
 
             def keep(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
+                states = output[0] if isinstance(output, tuple) else None
+                output = states.data if isinstance(states, PackedSequence) else output
                 if isinstance(output, Tensor) and name not in found:
                     found[name] = output.float()
 
@@ -271,12 +274,16 @@ def first_difference(reference: Reader, other: Reader, samples: Sequence[Sample]
     """Return in words which layer is the first whose output differs by more than ``tolerance`` of its largest."""
     agreeing = False
     for sample in samples:
-        ours, theirs = reference.layers(sample), other.layers(sample)
-        for name in (name for name in ours if name in theirs):
-            one, two = ours[name], theirs[name].reshape(ours[name].shape)
+        ours, theirs, unseen = reference.layers(sample), other.layers(sample), list[str]()
+        for name, one in ours.items():
+            if name not in theirs:
+                unseen.append(name)
+                continue
+            two = theirs[name].reshape(one.shape)
             if not float((one - two).abs().max()) <= tolerance * float(one.abs().max()):
-                return f"the first layer that differs is {name}"
-            agreeing = True
+                hidden = f", or {' or '.join(unseen)} before it, which cannot be seen there" if unseen else ""
+                return f"the first layer that differs is {name}{hidden}"
+            agreeing, unseen = True, []
     if agreeing:
         return "all layers agree, so the output layer differs"
     return f"no layer's output can be seen in {other.name}, and each tensor in the file is the trained model's"
@@ -295,8 +302,10 @@ def check_tensors(where: str, wanted: Mapping[str, Tensor], found: Mapping[str, 
         CheckpointError: Naming the first that differs.
     """
     for name in wanted:
-        if name not in found or found[name].shape != wanted[name].shape:
-            raise CheckpointError(where, f"tensor {name} (layer {layer_of(name)}) is not read back", _NOTHING)
+        there = list(found[name].shape) if name in found else None
+        if there != list(wanted[name].shape):
+            problem = f"tensor {name} (layer {layer_of(name)}) of shape {list(wanted[name].shape)} is not read back"
+            raise CheckpointError(where, f"{problem}, but {there or 'no tensor of that name'}", _NOTHING)
         one, two = wanted[name].float(), found[name].float()
         if not torch.equal(one, two):
             problem = f"read back, it is not what was trained: the first layer that differs is {layer_of(name)}"

@@ -63,9 +63,10 @@ def _row(path: Path, name: str, tensor: Tensor, kind: str) -> Kind:
         problem = f"tensor {name!r} cannot be stored as {kind!r}; allowed: {', '.join(WRITABLE)}"
         raise CheckpointError(str(path), problem, "Choose one of these")
     shape, block = list(tensor.shape), KINDS[kind].values
-    if not 1 <= len(shape) <= 4 or math.prod(shape) == 0 or shape[-1] % block:
+    possible = 1 <= tensor.ndim <= 4 and tensor.numel() > 0
+    if not possible or shape[-1] % block:
         problem = f"tensor {name!r} has shape {shape}; {kind} needs 1 to 4 dimensions, the last a multiple of {block}"
-        raise CheckpointError(str(path), problem, "Store it as F16")
+        raise CheckpointError(str(path), problem, "Store it as F16" if possible else "Give it another shape")
     return KINDS[kind]
 
 

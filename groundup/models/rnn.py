@@ -18,6 +18,7 @@ from groundup.core.settings import setting
 from groundup.models.inputs import Elements, agreed, elements_of
 from groundup.nn.activations import initialise_linear
 from groundup.nn.pooling import AttentionPooling, last_state, mean_state, within
+from groundup.nn.recurrent_nodes import in_graph, node_states
 
 __all__ = ["RNN", "RNNConfig"]
 
@@ -110,6 +111,10 @@ class RNN(nn.Module):
             x: (B, T, F) what the first layer reads.
             lengths: (B,) int64; the layers run over packed sequences, so that padding is never read.
         """
+        if in_graph():
+            for block in self.blocks:
+                x = node_states(cast(nn.RNNBase, block), x, lengths)
+            return x
         own = torch.full((len(x),), x.shape[1]) if lengths is None else lengths.cpu()
         packed = pack_padded_sequence(x, own, batch_first=True, enforce_sorted=False)
         for number, block in enumerate(self.blocks):

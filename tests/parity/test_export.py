@@ -19,6 +19,7 @@ from groundup.core.errors import CheckpointError, GroundupError, MissingExtraErr
 from groundup.core.run import Run
 from groundup.export import exporting, gguf, huggingface, onnx
 from groundup.export.verify import Comparison, Limit, Model, Sample, check_tensors, layer_of
+from groundup.models.rnn import RNNConfig
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
 
@@ -116,13 +117,67 @@ def test_a_graph_of_a_classifier(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cnn", "resnet", "convnext", "vit", "transformer_classifier", "bag_of_ngrams", "gpt"])
-def test_a_graph_of_every_model(tmp_path: Path, name: str) -> None:
-    """Of one row and of several; of texts of several lengths."""
-    folder = export(groundup.train(tiny_run(name, tmp_path), runs=tmp_path).folder, "onnx")
+@pytest.mark.parametrize(
+    ("name", "reads"),
+    [
+        *((name, "") for name in ("cnn", "resnet", "convnext", "vit", "transformer_classifier", "bag_of_ngrams")),
+        *(("gpt", ""), ("rnn", ""), ("rnn", "texts")),
+    ],
+)
+def test_a_graph_of_every_model(tmp_path: Path, name: str, reads: str) -> None:
+    """Of one row and of several; of texts and of frames of several lengths."""
+    folder = export(groundup.train(tiny_run(name, tmp_path, reads=reads), runs=tmp_path).folder, "onnx")
     (found,) = recorded(folder)["comparisons"]
     assert found["relative_difference"] < 1e-5
     assert found["samples"] >= 2
+
+
+FRAMES, TOKENS = {"frame_width": 3}, {"vocabulary_size": 20, "embedding_width": 4}
+RECURRENT: list[dict[str, Any]] = [
+    {"cell": "rnn", "pooling": "last", **TOKENS},
+    {"cell": "rnn", "bidirectional": True, "pooling": "attention", "layers": 2, **FRAMES},
+    {"cell": "rnn", "activation": "relu", "bidirectional": True, "pooling": "last", **FRAMES},
+    {"cell": "rnn", "activation": "relu", "pooling": "mean", "layers": 3, **TOKENS},
+    {"cell": "gru", "pooling": "last", "layers": 2, **FRAMES},
+    {"cell": "gru", "bidirectional": True, "pooling": "last", "layers": 3, **TOKENS},
+    {"cell": "gru", "pooling": "attention", **TOKENS},
+    {"cell": "lstm", "pooling": "last", **FRAMES},
+    {"cell": "lstm", "bidirectional": True, "pooling": "mean", **TOKENS},
+    {"cell": "lstm", "bidirectional": True, "pooling": "last", "layers": 3, **FRAMES},
+]
+
+
+def _rows(config: RNNConfig, *lengths: int) -> Sample:
+    """Return rows of these lengths, what stands in the padding at random."""
+    size = (len(lengths), max(lengths))
+    rows = torch.randint(20, size) if config.vocabulary_size else torch.randn(*size, 3)
+    return Sample({"tokens" if config.vocabulary_size else "inputs": rows, "lengths": torch.tensor(lengths)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", RECURRENT)
+def test_a_graph_of_recurrent_layers(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Of other numbers of rows and other lengths than it was made with; biases too are at random."""
+    torch.manual_seed(0)
+    config = RNNConfig(width=6, outputs=3, **settings)
+    model = config.build().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    samples = [_rows(config, *lengths) for lengths in ([9, 3, 1, 7], [4, 12], [1], [5], [2, 1, 2, 1, 1])]
+    onnx.write_graph(tmp_path / "model.onnx", model, samples[0], sequences=True)
+    found = exporting.compare(
+        Model("ours", model), onnx.OnnxRuntime(tmp_path / "model.onnx", model), samples, Limit(1e-5)
+    )
+    assert found.problem() is None
+    alone = samples[0].inputs | {"lengths": torch.full((4,), 9)}
+    onnx.write_graph(
+        tmp_path / "all.onnx", model, Sample({k: v for k, v in alone.items() if k != "lengths"}), sequences=True
+    )
+    reader = onnx.OnnxRuntime(tmp_path / "all.onnx", model)
+    torch.testing.assert_close(
+        reader.outputs(Sample(alone), []), Model("ours", model).outputs(Sample(alone), []), rtol=1e-5, atol=1e-6
+    )
 
 
 # ----------------------------------------------------------------------------------------------------- refused
@@ -275,8 +330,12 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tensors_are_held_to_the_last_bit() -> None:
     weights = {"embed.weight": torch.zeros(2), "blocks.1.mlp.up.weight": torch.ones(2)}
     check_tensors("x", weights, weights)
-    with pytest.raises(CheckpointError, match=r"tensor blocks\.1\.mlp\.up.* \(layer blocks\.1\) is not read back"):
+    with pytest.raises(
+        CheckpointError, match=r"tensor blocks\.1\.mlp\.up.* \(layer blocks\.1\) .* is not read back, but no tensor"
+    ):
         check_tensors("x", weights, {"embed.weight": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"embed\.weight .* of shape \[2\] is not read back, but \[2, 1\]"):
+        check_tensors("x", weights, {**weights, "embed.weight": torch.zeros(2, 1)})
     with pytest.raises(CheckpointError, match=r"differs is embed \(tensor embed\.weight, by up to 0\.5"):
         check_tensors("x", weights, {**weights, "embed.weight": torch.full((2,), 0.5)})
     assert layer_of("norm.weight") == "norm"
