@@ -129,3 +129,13 @@ def test_language_modelling_beside_a_classifier(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks(task: str, tmp_path: Path) -> None:
     compare(f"task {task}", recipe_of(task, tmp_path), tmp_path / "runs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "divergence"), [("mlp", "forward"), ("gpt", "reverse")])
+def test_students(name: str, divergence: str, tmp_path: Path) -> None:
+    recipe = tiny_run(name, tmp_path)
+    teacher = api.train(without_chance(recipe) | {"name": "teacher"}, {"budget.steps": 5}, runs=tmp_path).folder
+    distil = {"teacher": str(teacher), "divergence": divergence, "temperature": 2.0, "weight": 0.7}
+    student = {key: value for key, value in recipe.items() if key != "processor"}
+    compare(f"student {name}", {**student, "name": "student", "seed": 1, "distil": distil}, tmp_path)
