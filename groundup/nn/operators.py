@@ -29,7 +29,7 @@ def spare_the_compiler(operator: Any) -> None:
 def _told_once_imported(plain: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         compiler = sys.modules.get("torch._dynamo")
-        if not hasattr(compiler, "disable"):  # not imported, or not yet wholly
+        if compiler is None or not hasattr(compiler, "disable"):  # not imported, or not yet wholly
             return plain(*args, **kwargs)
         told = plain.__dict__[_KEY] = compiler.disable(plain, True, wrapping=False)
         return told(*args, **kwargs)
