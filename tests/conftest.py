@@ -5,24 +5,52 @@ from __future__ import annotations
 import gc
 import json
 import pydoc_data.topics
+import re
+import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from groundup.core.optimizers import build_optimizers
-from groundup.core.recipe import Optim
+gc.disable()  # until every file is imported: looking for garbage in what stays would take a fifth of the time
+
+import torch  # noqa: E402
+
+from groundup.core.optimizers import build_optimizers  # noqa: E402
+from groundup.core.recipe import Optim  # noqa: E402
 
 build_optimizers(Optim(), torch.nn.Linear(1, 1).named_parameters())  # no optimizer after it imports the compiler (3 s)
+ALL_SLOW = re.compile(r"^pytestmark = (\[[^]]*)?pytest\.mark\.slow", re.MULTILINE)
+NUMBERS = count()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave a file whose tests are all slow unread where slow ones are left out."""
+    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+        return None
+    return bool(ALL_SLOW.search(collection_path.read_text(encoding="utf-8"))) or None
 
 
 def pytest_collection_finish() -> None:
     """Look for garbage among what the tests make only: what was imported stays."""
-    gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
+    gc.set_threshold(50_000, 20, 100)
+
+
+@pytest.fixture(scope="session")
+def _places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tests")
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, _places: Path) -> Path:
+    """Return a new folder. pytest's own looks through those of all earlier tests to find a number."""
+    path = _places / f"{next(NUMBERS)}-{request.function.__name__[:60]}"
+    path.mkdir()
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +63,10 @@ def _private_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield
     torch.set_num_threads(threads)
     torch.set_rng_state(state)
-    torch.use_deterministic_algorithms(False)
+    if "torch._inductor.config" in sys.modules:
+        torch.use_deterministic_algorithms(False)
+    else:  # the same without importing the compiler (3 s)
+        torch.set_deterministic_debug_mode("default")
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from later import Library
 from PIL import Image
 
 from groundup.data.arrays import Arrays
 
-datasets: Any = pytest.importorskip("datasets")
-pyarrow: Any = pytest.importorskip("pyarrow")
+datasets: Any = Library("datasets")
+pyarrow: Any = Library("pyarrow")
 
 DIGITS = [str(number) for number in range(10)]
 

@@ -8,11 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
+from later import Library
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-transformers: Any = pytest.importorskip("transformers")
+transformers: Any = Library("transformers")
 
 SHAPE: dict[str, Any] = {
     **{"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},

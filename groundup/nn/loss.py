@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundup.nn.operators import spare_the_compiler
+
 __all__ = ["linear_cross_entropy", "linear_cross_entropy_sum", "linear_log_probs", "softcapped"]
 
 _CHUNK_BYTES = 32 * 2**20  # of float32 logits held at a time
@@ -219,3 +221,4 @@ def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
 
 
 _chunked.register_autograd(_backward, setup_context=_remember)
+spare_the_compiler(_chunked)

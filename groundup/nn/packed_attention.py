@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundup.nn.operators import spare_the_compiler
+
 __all__ = ["packed_attention"]
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -274,3 +276,5 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor | None, 
 
 
 _packed.register_autograd(_backward, setup_context=_remember)
+spare_the_compiler(_packed)
+spare_the_compiler(_packed_backward)

@@ -21,8 +21,6 @@ from groundup.data.table import TableSource
 pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.xdist_group("datasets")]
 __all__ = ["own_cache"]
 
-CLASSES = datasets.ClassLabel(names=DIGITS)
-
 
 def problem_of(source: Any, split: str = "train") -> str:
     with pytest.raises((DataError, RecipeError)) as caught:
@@ -62,7 +60,7 @@ def test_splits_and_subsets_that_do_not_exist(tmp_path: Path) -> None:
             dataset=write_dataset(
                 tmp_path / "other",
                 {"train": digit_columns(0, 9), "validation": digit_columns(0, 5), "test": digit_columns(9, 10)},
-                {"image": datasets.Image(), "label": CLASSES},
+                {"image": datasets.Image(), "label": datasets.ClassLabel(names=DIGITS)},
             )
         )
     )
@@ -72,7 +70,13 @@ def test_columns_that_cannot_be_told(tmp_path: Path) -> None:
     columns = digit_columns(0, 20)
     numbers = columns["label"]
     splits = {"train": {"a": columns["image"], "b": columns["image"], "x": numbers, "y": numbers, "t": ["t"] * 20}}
-    features = {"a": datasets.Image(), "b": datasets.Image(), "x": CLASSES, "y": CLASSES, "t": datasets.Value("string")}
+    features = {
+        "a": datasets.Image(),
+        "b": datasets.Image(),
+        "x": datasets.ClassLabel(names=DIGITS),
+        "y": datasets.ClassLabel(names=DIGITS),
+        "t": datasets.Value("string"),
+    }
     folder = write_dataset(tmp_path / "d", splits, features)
     assert (
         "which column holds the image cannot be told; it may be a, b; columns: a (image), b (image), x (class), y "
@@ -93,7 +97,11 @@ def test_columns_that_cannot_be_told(tmp_path: Path) -> None:
     assert "column 'a' holds dict" in problem_of(TableSource(dataset=folder, target="x"))
     lacking = problem_of(TableSource(dataset=folder, target="xx"))
     assert lacking.startswith(f"data set {folder} (train): there is no column 'xx'; did you mean 'x'")
-    features = {"one": datasets.Value("string"), "two": datasets.Value("string"), "label": CLASSES}
+    features = {
+        "one": datasets.Value("string"),
+        "two": datasets.Value("string"),
+        "label": datasets.ClassLabel(names=DIGITS),
+    }
     folder = write_dataset(tmp_path / "t", {"train": {"one": ["a"], "two": ["b"], "label": [1]}}, features)
     assert "which column holds the text cannot be told; it may be one, two" in problem_of(LabelledText(dataset=folder))
 
@@ -102,7 +110,7 @@ def test_columns_that_cannot_be_told(tmp_path: Path) -> None:
 def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
     columns = digit_columns(0, 60)
     columns["image"][2] = {"bytes": b"no picture", "path": None}
-    features = {"image": datasets.Image(), "label": CLASSES}
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=DIGITS)}
     folder = write_dataset(tmp_path / "d", {"train": columns}, features)
     text = problem_of(Images(dataset=folder))
     assert text.startswith(f"data set {folder} (subset none, split train, revision newest) row 3: is no readable")
@@ -119,7 +127,9 @@ def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=problem):
             read_picture(table.file("image", row), "a")
     sound = {"audio": [{"bytes": b"noise", "path": None}] * 2, "label": [0, 1]}
-    folder = write_dataset(tmp_path / "s", {"train": sound}, {"audio": datasets.Audio(), "label": CLASSES})
+    folder = write_dataset(
+        tmp_path / "s", {"train": sound}, {"audio": datasets.Audio(), "label": datasets.ClassLabel(names=DIGITS)}
+    )
     pytest.importorskip("soundfile")
     found = problem_of(Audio(dataset=folder))
     assert "split train, revision newest) row 1: cannot be read as sound" in found

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from later import Library
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
 
 from groundup.core.errors import DataError
 from groundup.core.records import Message, TokenSequence
@@ -19,6 +19,7 @@ from groundup.processors.special import SPECIAL_TOKENS
 from groundup.processors.templates import TEMPLATES
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
+transformers: Any = Library("transformers")
 
 LESSON = ["What is a list? A list holds items, in order. 你好 🎉\n\n" * 30, "def f(x):\n    return x\n" * 30]
 OTHER_SPECIALS = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
@@ -57,10 +58,10 @@ def processor(tmp_path_factory: pytest.TempPathFactory) -> TokenizerProcessor:
 
 
 @pytest.fixture(scope="module")
-def reference(processor: TokenizerProcessor, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+def reference(processor: TokenizerProcessor, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("reference")
     processor.save(folder)
-    return PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"), bos_token="<|endoftext|>", eos_token="<|endoftext|>"
     )
 

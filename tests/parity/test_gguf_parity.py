@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from ggufs import FAMILIES, small_model, tokenizer, write_small
+from later import Library
 
 from groundup.core.gguf import read_gguf, save_gguf
 from groundup.formats.gguf import open_gguf
 from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
 from groundup.models.gpt import GPTConfig
 
-gguf = pytest.importorskip("gguf")
-quants = pytest.importorskip("gguf.quants")
+gguf: Any = Library("gguf")
+quants: Any = Library("gguf.quants")
 
 
 def _type(kind: str) -> Any:

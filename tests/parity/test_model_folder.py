@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from later import Library
 from safetensors.torch import load_file
 
 import groundup
@@ -18,7 +19,7 @@ from groundup.tasks.chat import Chat
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
 
-transformers = pytest.importorskip("transformers")
+transformers: Any = Library("transformers")
 
 
 def opened(folder: Path) -> tuple[Any, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from later import Library
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from groundup.core.errors import DataError
 from groundup.core.records import Conversation, Message, ToolCall
@@ -22,6 +22,7 @@ from groundup.processors.chat_template import PLAIN_WORDS, ChatTemplate, find_te
 from groundup.processors.templates import TEMPLATES
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
+transformers: Any = Library("transformers")
 
 ASKED = (Message("user", " Hi "), Message("assistant", "Hello. "), Message("user", "Bye"), Message("assistant", "Ciao"))
 TOLD = (Message("system", "Be kind."), *ASKED)
@@ -177,7 +178,7 @@ def test_tools_and_their_calls_are_shown_and_the_calls_are_learned(processor: To
     shown = marked(processor, CALLED, name, tools=TOOLS)
     assert shown.split("# Tools")[1] == expected.split("# Tools")[1]
     assert shown == expected
-    theirs = PreTrainedTokenizerFast(tokenizer_object=tokenizer(), bos_token="<s>", eos_token="</s>")
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer(), bos_token="<s>", eos_token="</s>")
     calls = [{"type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in CALLED[1].tool_calls]
     said: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in CALLED[:4]]
     said[1]["tool_calls"] = calls
@@ -198,7 +199,7 @@ def test_tools_as_llama_and_mistral_read_them(processor: TokenizerProcessor, nam
     for turns in (2, 4, 6):
         prompt = template.prompt(WITH_OWN_NAME[:turns], tools=TOOLS).tolist()
         assert tokens[: len(prompt)] == prompt
-    theirs = PreTrainedTokenizerFast(tokenizer_object=tokenizer(), bos_token="<s>", eos_token="</s>")
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer(), bos_token="<s>", eos_token="</s>")
     said: list[dict[str, Any]] = [{"role": m.role, "content": m.content} for m in WITH_OWN_NAME]
     for turn, message in zip(said, WITH_OWN_NAME, strict=True):
         calls = [{"id": c.identity, "function": {"name": c.name, "arguments": c.arguments}} for c in message.tool_calls]
@@ -296,7 +297,7 @@ def test_tokens_are_those_of_transformers_whatever_the_tokenizer_does_with_blank
     name: str, prefix: str, strip: bool
 ) -> None:
     made = tokenizer(prefix, strip=strip)
-    theirs = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
     said = [{"role": message.role, "content": message.content.strip()} for message in TOLD]
     options: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
     expected = theirs.apply_chat_template(said, chat_template=TEMPLATES[name], **options)

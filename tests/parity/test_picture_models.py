@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from later import Library
 from torch import Tensor
 
 from groundup.core.interfaces import ModelConfig
@@ -16,7 +17,7 @@ from groundup.models.vit import ViTConfig
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
 
-transformers = pytest.importorskip("transformers")
+transformers: Any = Library("transformers")
 
 PICTURES: dict[str, Any] = {"input_shape": (3, 24, 24), "outputs": 5}
 RESNET: dict[str, Any] = {"embedding_size": 4, "depths": [2, 1, 2], "num_labels": 5}

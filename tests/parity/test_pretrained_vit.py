@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from later import Library
 from safetensors.torch import load_file
 
 from groundup import api
@@ -24,7 +25,7 @@ from groundup.models.vit import ViTConfig
 from groundup.processors.image import ImageConfig
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
-transformers: Any = pytest.importorskip("transformers")
+transformers: Any = Library("transformers")
 
 SHAPE: dict[str, Any] = {
     **{"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20, "num_labels": 10},

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.fft import dct
-from scipy.signal import upfirdn
-from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+from later import Library
 
 from groundup.processors.spectra import cosine_transform, fft_size, log_mel, mel_filters, resample, resampling_taps
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
+audio: Any = Library("transformers.audio_utils")
+fft: Any = Library("scipy.fft")
+signal: Any = Library("scipy.signal")
 
 
 def sound(samples: int, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -25,7 +26,7 @@ def sound(samples: int, seed: int = 0) -> np.ndarray[Any, Any]:
     [(40, 512, 16000, 20.0, 8000.0), (26, 256, 8000, 0.0, 4000.0), (80, 1024, 22050, 50.0, 7600.0)],
 )
 def test_mel_filters(bands: int, size: int, rate: int, low: float, high: float) -> None:
-    theirs = mel_filter_bank(size // 2 + 1, bands, low, high, rate, norm=None, mel_scale="htk")
+    theirs = audio.mel_filter_bank(size // 2 + 1, bands, low, high, rate, norm=None, mel_scale="htk")
     np.testing.assert_allclose(mel_filters(bands, size, rate, low, high), theirs, atol=1e-12)
 
 
@@ -33,9 +34,9 @@ def test_mel_filters(bands: int, size: int, rate: int, low: float, high: float) 
 @pytest.mark.parametrize("preemphasis", [0.0, 0.97])
 def test_log_mel_spectra(samples: int, preemphasis: float) -> None:
     filters = mel_filters(40, fft_size(400), 16000, 20.0, 8000.0)
-    theirs = spectrogram(
+    theirs = audio.spectrogram(
         sound(samples),
-        window_function(400, "hamming", periodic=False),
+        audio.window_function(400, "hamming", periodic=False),
         **{"frame_length": 400, "hop_length": 160, "fft_length": 512, "power": 2.0, "center": False},
         **{"preemphasis": preemphasis or None, "mel_filters": filters, "mel_floor": 1e-10, "log_mel": "log"},
     )
@@ -46,7 +47,7 @@ def test_log_mel_spectra(samples: int, preemphasis: float) -> None:
 
 def test_the_cosine_transform() -> None:
     values = sound(60).reshape(3, 20)
-    np.testing.assert_allclose(values @ cosine_transform(20, 13), dct(values, norm="ortho")[:, :13], atol=1e-12)
+    np.testing.assert_allclose(values @ cosine_transform(20, 13), fft.dct(values, norm="ortho")[:, :13], atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -60,5 +61,5 @@ def test_resampling_is_filling_with_zeros_filtering_and_leaving_out(rate: int, n
     for phase in range(up):
         filter_taps[phase::up] = taps[phase][::-1]
     values = sound(501)
-    whole = upfirdn(filter_taps, values, up, 1)[reach * up :]
+    whole = signal.upfirdn(filter_taps, values, up, 1)[reach * up :]
     np.testing.assert_allclose(resample(values, rate, new_rate), whole[: 501 * up : down], atol=1e-12)

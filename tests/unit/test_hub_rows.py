@@ -19,7 +19,9 @@ from groundup.processors.audio import AudioConfig
 pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.xdist_group("datasets")]
 __all__ = ["own_cache"]
 
-CLASSES = datasets.ClassLabel(names=["low", "high"])
+
+def classes() -> Any:
+    return datasets.ClassLabel(names=["low", "high"])
 
 
 def wav(hertz: float, number: int) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def sizes(source: Any, cache: Path) -> dict[str, int]:
 def test_sounds_are_decoded_from_their_rows(tmp_path: Path) -> None:
     splits = {"train": sounds(0, 30), "test": sounds(30, 40)}
     splits["train"]["audio"][4] = splits["test"]["audio"][0]  # heard in training and in the test
-    features = {"audio": datasets.Audio(), "label": CLASSES}
+    features = {"audio": datasets.Audio(), "label": classes()}
     source = Audio(dataset=write_dataset(tmp_path / "sounds", splits, features), validation_fraction=0.3)
     found = sizes(source, tmp_path)
     assert (found["train"] + found["validation"], found["test"]) == (29, 10)
@@ -64,7 +66,7 @@ def test_sounds_are_decoded_from_their_rows(tmp_path: Path) -> None:
 def test_sounds_with_a_validation_split(tmp_path: Path) -> None:
     splits = {"train": sounds(0, 8), "validation": sounds(7, 12)}
     splits["train"]["audio"][0] = {"bytes": b"noise", "path": None}
-    folder = write_dataset(tmp_path / "sounds", splits, {"audio": datasets.Audio(), "label": CLASSES})
+    folder = write_dataset(tmp_path / "sounds", splits, {"audio": datasets.Audio(), "label": classes()})
     source = Audio(dataset=folder, unreadable="set_aside", in_memory=False)
     assert sizes(source, tmp_path) == {"train": 6, "validation": 5}
     assert source.card(tmp_path)["set_aside_files"].keys() == {"train:1"}
@@ -78,15 +80,13 @@ def rows(first: int, last: int) -> dict[str, list[Any]]:
     }
 
 
-FEATURES = {
-    **{"age": datasets.Value("int64"), "town": datasets.Value("string")},
-    **{"photo": datasets.Image(), "rich": CLASSES},
-}
-
-
 def test_a_table_of_the_hub(tmp_path: Path) -> None:
+    features = {
+        **{"age": datasets.Value("int64"), "town": datasets.Value("string")},
+        **{"photo": datasets.Image(), "rich": classes()},
+    }
     splits = {"train": rows(0, 40), "test": rows(40, 50)}
-    folder = write_dataset(tmp_path / "people", splits, FEATURES)
+    folder = write_dataset(tmp_path / "people", splits, features)
     source = TableSource(dataset=folder, target="rich", ignore=("photo",), licence="CC0")
     found = sizes(source, tmp_path)
     assert found["train"] + found["validation"] == 40
@@ -109,7 +109,7 @@ def reviews(root: Path, splits: dict[str, slice], **features: Any) -> str:
     columns = {
         split: {"review": TEXTS[part], "mood": [n % 2 for n in range(40)][part]} for split, part in splits.items()
     }
-    return write_dataset(root, columns, {"review": datasets.Value("string"), "mood": CLASSES, **features})
+    return write_dataset(root, columns, {"review": datasets.Value("string"), "mood": classes(), **features})
 
 
 @pytest.mark.slow

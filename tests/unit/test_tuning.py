@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import signal
@@ -25,8 +26,8 @@ from groundup.core.run import Run
 from groundup.tasks.classify import Classify
 from groundup.tasks.multitask import Multitask
 
-pytest.importorskip("optuna")
-pytest.importorskip("sklearn")
+MISSING = [name for name in ("optuna", "sklearn") if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{MISSING} not installed")
 
 
 @pytest.fixture
