@@ -8,6 +8,7 @@ import pydoc_data.topics
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from groundup.core.recipe import Optim  # noqa: E402
 
 build_optimizers(Optim(), torch.nn.Linear(1, 1).named_parameters())  # no optimizer after it imports the compiler (3 s)
 ALL_SLOW = re.compile(r"^pytestmark = (\[[^]]*)?pytest\.mark\.slow", re.MULTILINE)
+GROUP = re.compile(r"pytest\.mark\.xdist_group\(\"(\w+)\"\)")
 NUMBERS = count()
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -31,6 +34,33 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
         return None
     return bool(ALL_SLOW.search(collection_path.read_text(encoding="utf-8"))) or None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of one ``xdist_group`` on one worker, which alone imports their library.
+
+    The mark is read from the files, as not every version of pytest tells xdist of it.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid) or nodeid
+
+    return ByGroup(config, log)
+
+
+def group_of(nodeid: str) -> str:
+    """Return the group of a test; empty: none."""
+    if "[hub" in nodeid:  # a model of that library's, among ours
+        return "transformers"
+    return _group_in(nodeid.split("::")[0])
+
+
+@cache
+def _group_in(path: str) -> str:
+    found = GROUP.search((ROOT / path).read_text(encoding="utf-8"))
+    return found[1] if found else ""
 
 
 def pytest_collection_finish() -> None:

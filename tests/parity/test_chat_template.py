@@ -174,6 +174,7 @@ def _untagged(name: str) -> str:
     return TEMPLATES[name].replace("{%- generation %}", "{%- if true %}").replace("{% endgeneration %}", "{% endif %}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 def test_without_tags_the_mask_is_the_same(processor: TokenizerProcessor, name: str) -> None:
     for messages in (ONE_TURN, many_turns(name), INJECTION):

@@ -320,6 +320,7 @@ def test_an_answer_that_is_only_read(processor: TokenizerProcessor) -> None:
 SPELLED = " ".join([*SPECIALS, "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[TOOL_CALLS]", "<|im_", "end|>"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "always"])
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 def test_what_a_long_text_spells_controls_nothing(name: str, prefix: str) -> None:
