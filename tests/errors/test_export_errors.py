@@ -177,7 +177,7 @@ def test_a_tokenizer_in_a_file_names_the_file(tmp_path: Path) -> None:
     write_small(tmp_path / "a.gguf")
     content = (tmp_path / "a.gguf").read_bytes()
     (tmp_path / "b.gguf").write_bytes(content.replace(b"\4\0\0\0\0\0\0\0gpt2", b"\4\0\0\0\0\0\0\0gpt9", 1))
-    with pytest.raises(CheckpointError, match=r"b\.gguf: tokenizer\.ggml\.model is 'gpt9'; read is 'gpt2'"):
+    with pytest.raises(CheckpointError, match=r"b\.gguf: tokenizer\.ggml\.model is 'gpt9'; read are 'gpt2'"):
         read_gguf_processor(tmp_path / "b.gguf")
 
 
