@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.adaptation import weights_of
-from groundup.core.engine_check import held_to_our_tokens
+from groundup.core.engine_check import NEAR, NEAR_BY_TABLE, held_to_our_tokens
 from groundup.core.errors import CheckpointError, DataError, RunError, did_you_mean
-from groundup.core.gguf import save_gguf
+from groundup.core.gguf import MODELS, save_gguf
 from groundup.core.interfaces import ModelConfig
 from groundup.core.prediction import check_weights
 from groundup.core.run import Run
@@ -91,9 +91,9 @@ def open_llama_cpp(
     """Return llama.cpp with a model's weights; the file is written and checked, unless that was done before.
 
     Args:
-        config: Of model ``gpt``.
+        config: Of model ``gpt``, ``gemma3`` or ``phi3``.
         tensors: Its weights by our names.
-        processor: Its tokenizer, a byte-level BPE, which such a file cannot be without.
+        processor: Its tokenizer, which such a file cannot be without.
         weights: ``fp32`` (F32), ``bf16`` (BF16) or ``int8`` (Q8_0: 32 numbers of a row share a scale).
         folder: Where the file is kept; None: ``engines`` in the cache.
 
@@ -103,9 +103,7 @@ def open_llama_cpp(
         CheckpointError: If a GGUF file has no place for the model or tokenizer, could not be written, or llama.cpp does
             not write with it what our own decoding does.
     """
-    if config.registered_name != "gpt":
-        problem = f"{config.registered_name} has no place in a GGUF file; allowed: gpt"
-        raise CheckpointError("model", problem, _OTHER)
+    _check_model(config)
     tensors = {name: tensor.detach().cpu().float() for name, tensor in tensors.items()}
     if weights == "int8":
         _check_widths(tensors)
@@ -115,11 +113,11 @@ def open_llama_cpp(
     known = _known(path, note)
     if not known and not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        longer = config.model_copy(update={"context_length": cast(Any, config).context_length + _SPARE})
-        save_gguf(path, longer, tensors, processor, _KINDS[weights], storage=storage)
+        save_gguf(path, _longer(config), tensors, processor, _KINDS[weights], storage=storage)
     engine = LlamaCppEngine(path, config, exact=weights == "fp32")
     if known.get("library") != engine.name:
-        known = held_to_our_tokens(engine, path, processor, _KINDS[weights])
+        near = NEAR_BY_TABLE if config.registered_name == "gemma3" else NEAR
+        known = held_to_our_tokens(engine, path, processor, _KINDS[weights], near)
         known = {"library": engine.name, "bytes": path.stat().st_size, **known}
         storage.write_text(note, json.dumps(known, indent=1) + "\n")
     where = f"{engine.name} with weights in {weights}: {path}, {known['bytes'] / 1e6:.0f} MB"
@@ -127,6 +125,24 @@ def open_llama_cpp(
     behind = f", the others at most {known['behind']:.2g} behind" if known["same"] < known["tokens"] else ""
     log.info("%s; held to %s%s (allowed: %.2g)", where, held, behind, known["tolerance"])
     return engine
+
+
+def _check_model(config: ModelConfig) -> None:
+    if config.registered_name not in MODELS:
+        problem = f"{config.registered_name} has no place in a GGUF file; allowed: {', '.join(MODELS)}"
+        raise CheckpointError("model", problem, _OTHER)
+    if getattr(config, "long_rope", None) is not None:
+        problem = "long_rope takes its wavelengths by the length of a text, and llama.cpp by the room that it is given"
+        raise CheckpointError("model", problem, _OTHER)
+
+
+def _longer(config: Any) -> Any:
+    """Return the settings with room beyond the model's context, whose whole length a window goes on to span."""
+    length, window = config.context_length + _SPARE, getattr(config, "sliding_window", None)
+    spans = window is not None and window >= config.context_length
+    return config.model_copy(
+        update={"context_length": length, **({"sliding_window": max(window, length)} if spans else {})}
+    )
 
 
 def _check_widths(tensors: Mapping[str, Tensor]) -> None:
@@ -174,7 +190,7 @@ class LlamaCppEngine(nn.Module):
     def __init__(self, path: Path, config: Any, *, exact: bool) -> None:
         super().__init__()
         self.path, self.config, self.exact = path, config, exact
-        beyond = range(config.vocabulary_size, config.embedding_rows)
+        beyond = range(config.vocabulary_size, getattr(config, "embedding_rows", config.vocabulary_size))
         self.never = [[token, False] for token in beyond]  # the embedding's padding
         self.server: LlamaServer = self._opened(1)
         self.name = self.server.name

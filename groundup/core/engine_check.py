@@ -15,28 +15,30 @@ from groundup.core.gguf import model_in
 from groundup.formats.gguf_blocks import KINDS, dequantise, quantise
 from groundup.nn.decoding import DecodingOptions, Engine
 
-__all__ = ["NEAR", "PROMPTS", "held_to_our_tokens"]
+__all__ = ["NEAR", "NEAR_BY_TABLE", "PROMPTS", "held_to_our_tokens"]
 
 PROMPTS = ("The capital of France is", "北京是中国的首都，")  # of the second some tokens are no whole character
 NEAR = 1e-3  # how far apart two logits may be and change places, where both engines compute in float32
+NEAR_BY_TABLE = 0.02  # the same where llama.cpp looks GELU up in a table of 16-bit numbers
 _TOKENS = 32  # after each prompt
 _DEVIATIONS = 4  # of the difference of two logits; by chance one difference in 15,000 is larger
 
 
-def held_to_our_tokens(engine: Engine, path: Path, processor: Any, kind: str) -> dict[str, Any]:
+def held_to_our_tokens(engine: Engine, path: Path, processor: Any, kind: str, near: float = NEAR) -> dict[str, Any]:
     """Make sure that an engine takes the tokens that our own model takes, greedily, with the weights in a file.
 
     Every token that the engine writes after two prompts must be the one with our best logit, or its logit at most the
     tolerance behind. The engine may round what goes into a product to the kind of number that the weights are stored
     in, as llama.cpp does. Then our logits are computed again with such rounding, and the tolerance is four standard
     deviations of the difference of two logits that each err as much as ours do by it. In float32 nothing is rounded,
-    and it is 0.001.
+    and it is ``near``.
 
     Args:
         engine: What writes.
         path: The file.
         processor: The run's.
         kind: Of the matrices in the file: F32, BF16 or Q8_0.
+        near: The least tolerance.
 
     Returns:
         ``tokens`` compared, how many are the ``same``, how far ``behind`` the others are at most, and ``tolerance``.
@@ -55,13 +57,13 @@ def held_to_our_tokens(engine: Engine, path: Path, processor: Any, kind: str) ->
     ]
     size = engine.config.vocabulary_size
     logits = [_logits(model, tokens, text, size) for (tokens, _), text in zip(asked, written, strict=True)]
-    tolerance = NEAR
+    tolerance = near
     if kind != "F32":
         with _rounded_activations(model, kind):
             again = [_logits(model, tokens, text, size) for (tokens, _), text in zip(asked, written, strict=True)]
         error = torch.cat(again) - torch.cat(logits)
         deviation = float((error - error.mean(-1, keepdim=True)).square().mean().sqrt())
-        tolerance = max(NEAR, _DEVIATIONS * 2**0.5 * deviation)
+        tolerance = max(near, _DEVIATIONS * 2**0.5 * deviation)
     behind = [ours.amax(-1) - ours[range(len(text)), text] for ours, text in zip(logits, written, strict=True)]
     for prompt, text, ours, each in zip(PROMPTS, written, logits, behind, strict=True):
         wrong = (~(each <= tolerance)).nonzero()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from groundup.core.adaptation import weights_of
 from groundup.core.assembly import assemble
+from groundup.core.engine_check import NEAR_BY_TABLE
 from groundup.core.errors import CheckpointError, RunError, did_you_mean
 from groundup.core.gguf import read_gguf_processor, rounded
 from groundup.core.interfaces import InputProcessor, LabelProcessor, ModelConfig, TextProcessor
@@ -47,8 +48,7 @@ DTYPES = {"huggingface": ("fp32", "fp16", "bf16"), "gguf": tuple(gguf.KINDS), "o
 EXACT = 1e-4  # the largest difference over the largest output, where both compute in float32
 # What rounding the weights may change, and what llama.cpp may, which rounds what goes into each product as well.
 ROUNDING = {"fp32": EXACT, "fp16": 0.02, "bf16": 0.1}
-# llama.cpp looks GELU up in a table of 16-bit numbers: what that changes, and how near two outputs are no choice then.
-TABLE, NEAR_BY_TABLE = 2e-3, 0.02
+TABLE = 2e-3  # what changes where llama.cpp looks GELU up in a table of 16-bit numbers
 NATS = 0.02  # mean KL divergence of llama.cpp's quantised products from our own with the same weights
 
 log = logging.getLogger("groundup")

@@ -18,8 +18,10 @@ from groundup.core.engine import LlamaCppEngine, check_engine, open_engine, open
 from groundup.core.errors import CheckpointError, DataError, MissingExtraError, RunError
 from groundup.core.predictor import Predictor
 from groundup.formats import llama_cpp
-from groundup.models.gemma import Gemma3Config
+from groundup.models.bert import BERTConfig
+from groundup.models.phi3 import Phi3Config
 from groundup.nn.decoding import DecodingOptions, generate_batch
+from groundup.nn.rope import LongRope
 
 
 @pytest.mark.parametrize(
@@ -56,9 +58,13 @@ def _opened(folder: Path, weights: str = "fp32", **changes: Any) -> LlamaCppEngi
 def test_models_without_a_place_in_such_a_file(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"weights: int8 of llama\.cpp has rows of a multiple of 32 numbers, and blocks"):
         _opened(tmp_path, "int8", mlp_width=72)
-    config = Gemma3Config(vocabulary_size=300)
-    with pytest.raises(CheckpointError, match=r"model: gemma3 has no place in a GGUF file; allowed: gpt"):
+    config = BERTConfig(vocabulary_size=300)
+    with pytest.raises(CheckpointError, match=r"model: bert has no place in a GGUF file; allowed: gpt, gemma3, phi3"):
         open_llama_cpp(config, {}, tokenizer(), "fp32", tmp_path)
+    long = LongRope(original_context=256, short_factors=(1.0,), long_factors=(2.0,), amplitude=1.1)
+    phi = Phi3Config(vocabulary_size=300).model_copy(update={"long_rope": long})
+    with pytest.raises(CheckpointError, match=r"model: long_rope takes its wavelengths by the length of a text, and"):
+        open_llama_cpp(phi, {}, tokenizer(), "fp32", tmp_path)
     task = types.SimpleNamespace(registered_name="classify")
     run = types.SimpleNamespace(folder=Path("runs/x"), recipe=types.SimpleNamespace(model=config, task=task))
     with pytest.raises(RunError, match=r"runs/x: task 'classify' writes nothing"):

@@ -16,6 +16,8 @@ from ggufs import small_model, tokenizer
 import groundup
 from groundup.core import engine
 from groundup.core.engine import LlamaCppEngine, open_llama_cpp, sampling
+from groundup.core.registry import lookup
+from groundup.core.settings import validate
 from groundup.nn.decoding import DecodingOptions, Engine, filter_logits, generate_batch
 from groundup.processors.bpe import TokenizerProcessor
 
@@ -135,6 +137,26 @@ def test_llama_cpp_with_smaller_weights(processor: TokenizerProcessor, tmp_path:
     record = json.loads(opened.path.with_suffix(".json").read_text())
     assert record["tokens"] >= 20
     assert record["same"] >= record["tokens"] - 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["fp32", "int8"])
+@pytest.mark.parametrize("name", ["gemma3", "phi3"])
+def test_llama_cpp_with_other_models(name: str, weights: str, processor: TokenizerProcessor, tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    shape = {"layers": 2, "width": 64, "heads": 2, "kv_heads": 1, "mlp_width": 64, "context_length": 32}
+    own = {"head_dim": 32, "sliding_window": 8, "global_every": 2} if name == "gemma3" else {"sliding_window": 32}
+    config: Any = validate(lookup("model", name), {"vocabulary_size": 320, **shape, **own}, "recipe.model")
+    torch.manual_seed(1)
+    model: Any = config.build().eval()
+    tensors = {key: value + 0.1 * torch.randn_like(value) for key, value in model.state_dict().items()}
+    model.load_state_dict(tensors)
+    opened = open_llama_cpp(config, tensors, processor, weights, tmp_path)
+    if weights == "fp32":
+        for case in ("several", "past the context, stopping"):
+            prompts, options, stop_ids = CASES[case]
+            asked = DecodingOptions(temperature=0, **options)
+            assert generate_batch(opened, prompts, asked, stop_ids) == generate_batch(model, prompts, asked, stop_ids)
 
 
 @pytest.mark.slow
