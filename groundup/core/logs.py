@@ -8,8 +8,6 @@ from typing import TextIO
 
 __all__ = ["log_to_standard_error"]
 
-_NOISY = ("httpx", "urllib3", "absl", "torch")
-
 
 class _CurrentStandardError(logging.StreamHandler[TextIO]):
     """A live display puts itself in the place of ``sys.stderr``; a handler that kept the first one would tear it."""
@@ -20,7 +18,6 @@ class _CurrentStandardError(logging.StreamHandler[TextIO]):
 
 
 def log_to_standard_error() -> None:
-    """Print messages as they are, and those of chatty libraries from warnings up."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_CurrentStandardError()])
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Print our messages as they are, and those of libraries from warnings up."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_CurrentStandardError()])
+    logging.getLogger("groundup").setLevel(logging.INFO)

@@ -98,16 +98,18 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what torch.onnx says of libraries that are not needed from the user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep from the user what is said of libraries that are not needed, and of how the graph is made smaller."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 class OnnxRuntime(Reader):

@@ -59,6 +59,6 @@ def node_states(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _ordered(weights: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Return weights (G x H, ...) with their gates in another order."""
-    gates = weights.chunk(len(order))
-    return torch.cat([gates[number] for number in order])
+    """Return weights (G x H, ...) with their gates in another order, by operators that the graph is rid of again."""
+    size = len(weights) // len(order)
+    return torch.cat([weights[number * size : (number + 1) * size] for number in order])

@@ -74,15 +74,20 @@ def test_validations_and_samples_are_printed_above_the_bar() -> None:
 
 def test_messages_go_to_whatever_standard_error_is_now() -> None:
     root = logging.getLogger()
-    before = list(root.handlers)
+    before, levels = list(root.handlers), [logging.getLogger(name).level for name in (None, "groundup")]
     root.handlers.clear()
     try:
         log_to_standard_error()
         with redirect_stderr(io.StringIO()) as display:
             logging.getLogger("groundup").info("resumed")
-        assert display.getvalue() == "resumed\n"
+            logging.getLogger("groundup.data.audio").info("read")
+            logging.getLogger("some_library").info("chatter")
+            logging.getLogger("some_library").warning("old file")
+        assert display.getvalue() == "resumed\nread\nold file\n"
     finally:
         root.handlers[:] = before
+        for name, level in zip((None, "groundup"), levels, strict=True):
+            logging.getLogger(name).setLevel(level)
 
 
 def test_a_narrow_terminal_keeps_two_lines() -> None:
