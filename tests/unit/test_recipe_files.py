@@ -23,7 +23,9 @@ def before() -> dict[str, Recipe]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_recipe_can_be_read(path: Path, before: dict[str, Recipe]) -> None:
-    Path("config.json").write_text('{"model_type": "bert", "max_position_embeddings": 2048}', encoding="utf-8")  # in place of the hub
+    Path("config.json").write_text(
+        '{"model_type": "bert", "max_position_embeddings": 2048}', encoding="utf-8"
+    )  # in place of the hub
     init = parse_yaml(path.read_text(encoding="utf-8"), str(path)).get("init", {})
     given = {"init.pretrained": "."} if "pretrained" in init else None
     recipe = load_recipe(path, given, planned=dict(before))  # in a folder of its own, where no runs are
