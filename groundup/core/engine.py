@@ -42,7 +42,7 @@ _BLOCK = 32  # numbers of a row that share a scale in Q8_0
 # server keeps what it has read, so that a request costs one or two milliseconds beside its tokens.
 _TOKENS = 16
 _SPARE = 8  # positions of the file's context beyond the model's, since llama.cpp leaves the last ones empty
-_LAYOUT = 1  # of files in the cache; another number makes new ones
+_LAYOUT = 2  # of files in the cache and of how they are opened; another number makes new ones
 _OTHER = "Use the engine groundup"
 
 log = logging.getLogger("groundup")
