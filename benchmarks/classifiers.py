@@ -1,13 +1,14 @@
-"""The five starting programs against Keras 3 and a hand-written PyTorch loop: test accuracy, and seconds an epoch.
+"""The five starting programs against Keras 3 and a hand-written PyTorch loop: test accuracy, and
+seconds an epoch.
 
-Run ``python benchmarks/classifiers.py MNIST [--peer tensorflow=PYTHON] [--peer jax=PYTHON] [--peer torch=PYTHON]``,
-where MNIST is a folder with the four idx files and each PYTHON is an interpreter with Keras 3 and that backend. The
-plain loop (``loop``) runs in this interpreter. All get the same training examples (those that ours trains on) and the
-same test set; ways take turns, seed by seed. Ours is timed as users run it: the whole command ``groundup train``, its
-log and progress included.
+Run
+``python benchmarks/classifiers.py MNIST [--peer tensorflow=PYTHON] [--peer jax=PYTHON] [--peer torch=PYTHON]``, where MNIST is a folder with the four idx files and each PYTHON is an interpreter with Keras 3 and that backend. The
+plain loop (``loop``) runs in this interpreter. All get the same training examples (those that ours
+trains on) and the same test set; ways take turns, seed by seed. Ours is timed as users run it: the
+whole command ``groundup train``, its log and progress included.
 
-``--programs mlp_1024,cnn``, ``--seeds 3``, ``--epochs 3`` (instead of each program's own), ``--no-loop`` (where only
-accuracy is asked for), ``--save``.
+``--programs mlp_1024,cnn``, ``--seeds 3``, ``--epochs 3`` (instead of each program's own),
+``--no-loop`` (where only accuracy is asked for), ``--save``.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from typing import Any
 import numpy as np
 from peers.programs import BATCH, PROGRAMS
 
-from groundup.core.devices import describe_machine
-from groundup.data.arrays import Arrays
+from groundup.data.sources.arrays import Arrays
+from groundup.machine.devices import describe_machine
 
 __all__ = ["main"]
 
@@ -38,7 +39,9 @@ RECIPES = HERE.parent / "recipes" / "classic"
 
 def main() -> None:
     """Run every program in every way and print medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--peer", action="append", default=[], help="backend=python with Keras 3")
     parser.add_argument("--programs", default=",".join(PROGRAMS))
@@ -56,13 +59,25 @@ def main() -> None:
             epochs = given.epochs or PROGRAMS[program][3]
             for seed in range(given.seeds):
                 for way in ("ours", *([] if given.no_loop else ["loop"]), *peers):
-                    ran = _run(way, peers, program, seed, epochs, Path(folder), given.data, steps_per_epoch)
+                    ran = _run(
+                        way, peers, program, seed, epochs, Path(folder), given.data, steps_per_epoch
+                    )
                     found.setdefault(program, {}).setdefault(way, []).append(ran)
-                    print(program, way, seed, {k: _short(v) for k, v in ran.items()}, file=sys.stderr, flush=True)
+                    print(
+                        program,
+                        way,
+                        seed,
+                        {k: _short(v) for k, v in ran.items()},
+                        file=sys.stderr,
+                        flush=True,
+                    )
     print(_table(found))
     if given.save:
         path = HERE / "results" / f"{datetime.date.today()}-classifiers.json"
-        path.write_text(json.dumps({"machine": describe_machine(), "found": found}, indent=1) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps({"machine": describe_machine(), "found": found}, indent=1) + "\n",
+            encoding="utf-8",
+        )
 
 
 def _write(data: Path, table: Path) -> int:
@@ -77,7 +92,14 @@ def _write(data: Path, table: Path) -> int:
 
 
 def _run(
-    way: str, peers: dict[str, str], program: str, seed: int, epochs: int, folder: Path, data: Path, steps: int
+    way: str,
+    peers: dict[str, str],
+    program: str,
+    seed: int,
+    epochs: int,
+    folder: Path,
+    data: Path,
+    steps: int,
 ) -> dict[str, Any]:
     if way == "ours":
         return _ours(program, seed, epochs, folder, data, steps)
@@ -91,20 +113,36 @@ def _run(
         str(seed),
         str(epochs),
     ]
-    environment = {**os.environ, "KERAS_BACKEND": way, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ""}
-    out = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": way,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": "",
+    }
+    out = subprocess.run(
+        command, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     ran: dict[str, Any] = json.loads(out.stdout.splitlines()[-1])
     return ran
 
 
-def _ours(program: str, seed: int, epochs: int, folder: Path, data: Path, steps: int) -> dict[str, Any]:
+def _ours(
+    program: str, seed: int, epochs: int, folder: Path, data: Path, steps: int
+) -> dict[str, Any]:
     name = f"{program}-{seed}"
-    keys = [f"name={name}", f"data.path={data}", f"seed={seed}", f"budget.epochs={epochs}", f"every.log={steps}"]
+    keys = [
+        f"name={name}",
+        f"data.path={data}",
+        f"seed={seed}",
+        f"budget.epochs={epochs}",
+        f"every.log={steps}",
+    ]
     keys += ["every.evaluate=1000000", "every.save=1000000"]
     command = [sys.executable, "-m", "groundup"]
     begin = time.perf_counter()
     process = subprocess.Popen(
-        [*command, "train", str(RECIPES / f"{program}.yaml"), *keys, "--runs", str(folder)], stderr=subprocess.DEVNULL
+        [*command, "train", str(RECIPES / f"{program}.yaml"), *keys, "--runs", str(folder)],
+        stderr=subprocess.DEVNULL,
     )
     log, first = folder / name / "metrics.jsonl", 0.0
     while process.poll() is None:
@@ -113,7 +151,9 @@ def _ours(program: str, seed: int, epochs: int, folder: Path, data: Path, steps:
             first = time.perf_counter() - begin
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     at = {row["step"]: row["elapsed_s"] for row in rows if row["kind"] == "train"} | {0: 0.0}
-    epochs_s = [at[n * steps] - at[(n - 1) * steps] for n in range(1, epochs + 1) if n * steps in at]
+    epochs_s = [
+        at[n * steps] - at[(n - 1) * steps] for n in range(1, epochs + 1) if n * steps in at
+    ]
     subprocess.run([*command, "evaluate", str(folder / name)], check=True, capture_output=True)
     judged = json.loads((folder / name / "evaluation.json").read_text(encoding="utf-8"))
     return {"accuracy": judged["metrics"]["accuracy"], "epochs_s": epochs_s, "first_s": first}
@@ -121,7 +161,10 @@ def _ours(program: str, seed: int, epochs: int, folder: Path, data: Path, steps:
 
 def _table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     lines = [
-        "| program | way | test accuracy | seconds an epoch | ours / way | start to end of first epoch |",
+        (
+            "| program | way | test accuracy | seconds an epoch | ours / way | start to end of"
+            " first epoch |"
+        ),
         "|---|---|---|---|---|---|",
     ]
     for program, ways in found.items():
@@ -130,13 +173,18 @@ def _table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
             accuracy = 100 * statistics.mean(run["accuracy"] for run in runs)
             first = statistics.median(run["first_s"] for run in runs)
             ratio = _epoch(runs) / ours
-            lines.append(f"| {program} | {way} | {accuracy:.2f}% | {_epoch(runs):.2f} | {ratio:.2f}x | {first:.1f} s |")
+            lines.append(
+                f"| {program} | {way} | {accuracy:.2f}% | {_epoch(runs):.2f} | {ratio:.2f}x |"
+                f" {first:.1f} s |"
+            )
     return "\n".join(lines)
 
 
 def _epoch(runs: list[dict[str, Any]]) -> float:
     """Return the median seconds of the epochs after the first, or of all where there is one."""
-    times = [seconds for run in runs for seconds in run["epochs_s"][1:]] or [run["epochs_s"][0] for run in runs]
+    times = [seconds for run in runs for seconds in run["epochs_s"][1:]] or [
+        run["epochs_s"][0] for run in runs
+    ]
     return statistics.median(times)
 
 

@@ -1,10 +1,13 @@
-"""Every way of fine-tuning on real instructions: the loss of held-out answers before and after, memory, and time.
+"""Every way of fine-tuning on real instructions: the loss of held-out answers before and after,
+memory, and time.
 
-Run ``python benchmarks/finetuning_methods.py MODEL --data NAME=FILE [--data ...]``, where MODEL is a folder or a GGUF
-file of a language model with a chat template, such as SmolLM2-135M-Instruct, and each FILE holds conversations.
-Questions about Python (``python_questions``) need no file and are always there. Each run is a process of its own.
+Run ``python benchmarks/finetuning_methods.py MODEL --data NAME=FILE [--data ...]``, where MODEL is
+a folder or a GGUF file of a language model with a chat template, such as SmolLM2-135M-Instruct, and
+each FILE holds conversations. Questions about Python (``python_questions``) need no file and are
+always there. Each run is a process of its own.
 
-``--methods lora,dora,nf4,int8,full``, ``--steps 12``, ``--rows 4``, ``--length 192``, ``--threads 1``, ``--save``.
+``--methods lora,dora,nf4,int8,full``, ``--steps 12``, ``--rows 4``, ``--length 192``,
+``--threads 1``, ``--save``.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import groundup
-from groundup.core.devices import describe_machine
+from groundup.machine.devices import describe_machine
 
 __all__ = ["main"]
 
-METHODS: dict[str, tuple[dict[str, Any] | None, float]] = {  # the adapter's section, and a learning rate
+METHODS: dict[
+    str, tuple[dict[str, Any] | None, float]
+] = {  # the adapter's section, and a learning rate
     "lora": ({"name": "lora"}, 2e-3),
     "dora": ({"name": "dora"}, 2e-3),
     "nf4": ({"name": "lora", "base": "nf4"}, 2e-3),
@@ -36,24 +41,46 @@ METHODS: dict[str, tuple[dict[str, Any] | None, float]] = {  # the adapter's sec
 
 def main() -> None:
     """Run every method on every data set and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("--data", action="append", default=[], help="name=file of conversations")
     parser.add_argument("--methods", default="lora,dora,nf4,full")
-    for name, default in {"steps": 12, "rows": 4, "length": 192, "threads": 1, "judged": 24}.items():
+    for name, default in {
+        "steps": 12,
+        "rows": 4,
+        "length": 192,
+        "threads": 1,
+        "judged": 24,
+    }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--save", action="store_true", help="write results/<date>-finetuning-methods.json")
+    parser.add_argument(
+        "--save", action="store_true", help="write results/<date>-finetuning-methods.json"
+    )
     given = parser.parse_args()
     if given.one:
         print(json.dumps(_run(given, *given.one.split("\t"))))
         return
     sources = {**dict(each.split("=", 1) for each in given.data), "python_questions": ""}
-    found = [_apart(name, file, way) for name, file in sources.items() for way in given.methods.split(",")]
+    found = [
+        _apart(name, file, way)
+        for name, file in sources.items()
+        for way in given.methods.split(",")
+    ]
     if given.save:
-        path = Path(__file__).parent / "results" / f"{datetime.date.today()}-finetuning-methods.json"
-        settings = {key: value for key, value in vars(given).items() if key not in ("model", "data", "one", "save")}
-        path.write_text(json.dumps({"machine": describe_machine(), **settings, "runs": found}, indent=1) + "\n")
+        path = (
+            Path(__file__).parent / "results" / f"{datetime.date.today()}-finetuning-methods.json"
+        )
+        settings = {
+            key: value
+            for key, value in vars(given).items()
+            if key not in ("model", "data", "one", "save")
+        }
+        path.write_text(
+            json.dumps({"machine": describe_machine(), **settings, "runs": found}, indent=1) + "\n"
+        )
 
 
 def _apart(name: str, file: str, way: str) -> dict[str, Any]:
@@ -73,12 +100,21 @@ def _run(given: argparse.Namespace, name: str, file: str, way: str) -> dict[str,
     source: dict[str, Any] = {"name": "conversations", "path": file} if file else {"name": name}
     source["packing"] = {"too_long": "drop"}
     recipe = {
-        **{"name": f"{name}-{way}", "init": {"pretrained": given.model}, "model": {"context_length": given.length}},
+        **{
+            "name": f"{name}-{way}",
+            "init": {"pretrained": given.model},
+            "model": {"context_length": given.length},
+        },
         **{"task": "chat", "data": {**source, "validation_fraction": 0.1}},
         "optim": {"lr": rate, "warmup_steps": 3, "schedule": "linear", "weight_decay": 0.0},
         "budget": {"batch_size": given.rows, "steps": given.steps},
         "every": {"log": given.steps, "evaluate": 10**6, "save": 10**6},
-        "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": given.threads},
+        "machine": {
+            "device": "cpu",
+            "precision": "fp32",
+            "compile": False,
+            "threads": given.threads,
+        },
     }
     if adapter is not None:
         recipe["adapter"] = adapter

@@ -1,14 +1,17 @@
-"""Writing 64 tokens at batch 1: ours against transformers.generate and llama.cpp, with the same weights and prompts.
+"""Writing 64 tokens at batch 1: ours against transformers.generate and llama.cpp, with the same
+weights and prompts.
 
-Run ``python benchmarks/generate.py FOLDER [--tokens 64] [--rounds 5] [--prompts 3] [--threads 1,2] [--save]``, where
-FOLDER is the ``model`` folder of a run that started from SmolLM2: Hugging Face layout with our ``processor.json``. Ways
-take turns, round by round and prompt by prompt; greedy, no end token, prompts included in the time. Ways: transformers
-with its default cache and with its static one, in fp32; ours in fp32, bf16 and int8; where ``xllamacpp`` is installed,
-llama.cpp by itself with F32 and Q8_0 files that we write, and as our engine (``--engine llama.cpp``), whose tokens are
-held to ours before it starts.
+Run
+``python benchmarks/generate.py FOLDER [--tokens 64] [--rounds 5] [--prompts 3] [--threads 1,2] [--save]``, where FOLDER is the ``model`` folder of a run that started from SmolLM2: Hugging Face layout with our ``processor.json``. Ways
+take turns, round by round and prompt by prompt; greedy, no end token, prompts included in the time.
+Ways: transformers with its default cache and with its static one, in fp32; ours in fp32, bf16 and
+    int8; where ``xllamacpp`` is installed,
+llama.cpp by itself with F32 and Q8_0 files that we write, and as our engine
+(``--engine llama.cpp``), whose tokens are held to ours before it starts.
 
-"Share" is the bytes of weights that a token needs, times tokens a second, over the rate at which a sum of 512 MB reads
-memory, measured before every round. Tokens are compared with those of transformers; where ours in int8 differs from
+"Share" is the bytes of weights that a token needs, times tokens a second, over the rate at which a
+sum of 512 MB reads memory, measured before every round. Tokens are compared with those of
+transformers; where ours in int8 differs from
 fp32, the table says by how much: KL divergence and top-1 agreement over the same continuation.
 """
 
@@ -32,16 +35,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core.base_weights import read_pretrained
-from groundup.core.devices import describe_machine
-from groundup.core.engine import LlamaCppEngine, open_llama_cpp
-from groundup.core.gguf import save_gguf
-from groundup.core.prediction import quick, set_weights
-from groundup.core.pretrained import Pretrained, read_config
-from groundup.core.run_processor import load_processor
+from groundup.formats.huggingface_folder import Pretrained, read_config
 from groundup.formats.llama_cpp import LlamaServer
+from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.inference.llama_cpp import LlamaCppEngine, open_llama_cpp
+from groundup.inference.precision import quick, set_weights
+from groundup.machine.devices import describe_machine
 from groundup.models.gpt import GPTConfig
-from groundup.nn.decoding import DecodingOptions, generate_batch
+from groundup.runs.processor import load_processor
+from groundup.weights.gguf import save_gguf
+from groundup.weights.load import read_pretrained
 
 __all__ = ["main"]
 
@@ -55,7 +58,8 @@ Write = Callable[[list[int], int], list[int]]
 
 @dataclass
 class Way:
-    """One of the things compared: ``write(prompt, n)`` gives n tokens; ``bytes`` are read for each."""
+    """One of the things compared: ``write(prompt, n)`` gives n tokens; ``bytes`` are read for
+    each."""
 
     name: str
     write: Write
@@ -94,7 +98,12 @@ def transformers_write(folder: Path, cache: str | None) -> Write:
     def write(prompt: list[int], tokens: int) -> list[int]:
         ids = torch.tensor([prompt])
         out = model.generate(
-            **{"inputs": ids, "attention_mask": torch.ones_like(ids), "do_sample": False, "eos_token_id": None},
+            **{
+                "inputs": ids,
+                "attention_mask": torch.ones_like(ids),
+                "do_sample": False,
+                "eos_token_id": None,
+            },
             **{"pad_token_id": 0, "max_new_tokens": tokens, **more},
         )
         return [int(token) for token in out[0, len(prompt) :]]
@@ -103,15 +112,24 @@ def transformers_write(folder: Path, cache: str | None) -> Write:
 
 
 def llama_write(path: Path, threads: int) -> Write:
-    """Return how llama.cpp writes with its own defaults, a text in one request, in a process of its own."""
+    """Return how llama.cpp writes with its own defaults, a text in one request, in a process of its
+    own."""
     server = LlamaServer(path, 512, threads, "Leave it out with --ways", exact=False)
 
     def write(prompt: list[int], tokens: int) -> list[int]:
-        asked = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+        asked = {
+            "prompt": prompt,
+            "n_predict": tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "cache_prompt": False,
+        }
         answer = server.complete({**asked, "return_tokens": True, "verbose": True})
         text = answer.get("__verbose", answer).get("tokens", [])
         if len(text) != tokens:
-            raise SystemExit(f"llama.cpp wrote {len(text)} tokens instead of {tokens}: {str(answer)[:200]}")
+            raise SystemExit(
+                f"llama.cpp wrote {len(text)} tokens instead of {tokens}: {str(answer)[:200]}"
+            )
         return [int(token) for token in text]
 
     return write
@@ -121,21 +139,29 @@ def engine_write(engine: LlamaCppEngine) -> Write:
     """Return how llama.cpp writes behind our own interface."""
 
     def write(prompt: list[int], tokens: int) -> list[int]:
-        return generate_batch(engine, [prompt], DecodingOptions(temperature=0, max_new_tokens=tokens))[0]
+        return generate_batch(
+            engine, [prompt], DecodingOptions(temperature=0, max_new_tokens=tokens)
+        )[0]
 
     return write
 
 
 def weight_bytes(weights: dict[str, Tensor], matrix_bits: float) -> int:
-    """Return the bytes of weights that one token needs: everything but an embedding that is no output layer."""
+    """Return the bytes of weights that one token needs: everything but an embedding that is no
+    output layer."""
     untied = any(name.startswith("head.") for name in weights)
-    needed = {n: w for n, w in weights.items() if not (n.startswith("positions.") or (untied and n == "embed.weight"))}
+    needed = {
+        n: w
+        for n, w in weights.items()
+        if not (n.startswith("positions.") or (untied and n == "embed.weight"))
+    }
     return int(sum(w.numel() * (matrix_bits / 8 if w.ndim == 2 else 4) for w in needed.values()))
 
 
 @torch.no_grad()
 def agreement(one: Any, other: Any, texts: list[list[int]]) -> dict[str, float]:
-    """Return the mean KL divergence in nats and how often the best token is the same, read token by token."""
+    """Return the mean KL divergence in nats and how often the best token is the same, read token by
+    token."""
     kl, same, count = 0.0, 0, 0
     for text in texts:
         caches = [each.new_cache(1, len(text)) for each in (one, other)]
@@ -151,16 +177,25 @@ def agreement(one: Any, other: Any, texts: list[list[int]]) -> dict[str, float]:
     return {"kl_nats": kl / count, "top1_agreement": same / count, "tokens": count}
 
 
-def ways_of(given: argparse.Namespace, threads: int, folder: Path) -> tuple[list[Way], dict[str, Any], Any]:
+def ways_of(
+    given: argparse.Namespace, threads: int, folder: Path
+) -> tuple[list[Way], dict[str, Any], Any]:
     """Return the ways to compare, our decoders by precision, and the tokenizer."""
     config = GPTConfig(**GPTConfig.from_huggingface(read_config(given.folder)))
     weights = read_pretrained(Pretrained(str(given.folder), given.folder), config)
     processor, model = load_processor(given.folder), config.build()
     model.load_state_dict(weights)
-    bits = {name: weight_bytes(weights, size) for name, size in (("fp32", 32), ("bf16", 16), ("int8", 8), ("q8", 8.5))}
+    bits = {
+        name: weight_bytes(weights, size)
+        for name, size in (("fp32", 32), ("bf16", 16), ("int8", 8), ("q8", 8.5))
+    }
     ways = [
         Way("transformers, fp32", transformers_write(given.folder, None), bits["fp32"]),
-        Way("transformers, fp32, static cache", transformers_write(given.folder, "static"), bits["fp32"]),
+        Way(
+            "transformers, fp32, static cache",
+            transformers_write(given.folder, "static"),
+            bits["fp32"],
+        ),
     ]
     decoders: dict[str, Any] = {}
     for precision in ("fp32", "bf16", "int8"):
@@ -179,7 +214,11 @@ def ways_of(given: argparse.Namespace, threads: int, folder: Path) -> tuple[list
                 continue
             engine = open_llama_cpp(config, weights, processor, precision, folder)
             ways.append(Way(f"llama.cpp engine, {precision}", engine_write(engine), bits[size]))
-    return [ways[0], *(way for way in ways[1:] if re.search(given.ways, way.name))], decoders, processor
+    return (
+        [ways[0], *(way for way in ways[1:] if re.search(given.ways, way.name))],
+        decoders,
+        processor,
+    )
 
 
 def measure(given: argparse.Namespace, threads: int, folder: Path) -> dict[str, Any]:
@@ -199,55 +238,96 @@ def measure(given: argparse.Namespace, threads: int, folder: Path) -> dict[str, 
                 way.rates.append(given.tokens / (time.perf_counter() - begin))
                 if turn == 0:
                     way.texts.append(text)
-        print(threads, turn, {way.name: round(way.rates[-1], 1) for way in ways}, file=sys.stderr, flush=True)
+        print(
+            threads,
+            turn,
+            {way.name: round(way.rates[-1], 1) for way in ways},
+            file=sys.stderr,
+            flush=True,
+        )
     whole = [[*prompt, *text] for prompt, text in zip(prompts, ways[0].texts, strict=True)]
     return {
         "threads": threads,
         "read_bytes_per_s": statistics.median(memory),
         "ways": [_row(way, ways[0], statistics.median(memory)) for way in ways],
-        "against_fp32": {kind: agreement(decoders["fp32"], decoders[kind], whole) for kind in ("bf16", "int8")},
+        "against_fp32": {
+            kind: agreement(decoders["fp32"], decoders[kind], whole) for kind in ("bf16", "int8")
+        },
     }
 
 
 def _row(way: Way, first: Way, memory: float) -> dict[str, Any]:
     rate = statistics.median(way.rates)
-    ratio = statistics.median(one / other for one, other in zip(way.rates, first.rates, strict=True))
+    ratio = statistics.median(
+        one / other for one, other in zip(way.rates, first.rates, strict=True)
+    )
     pairs = list(zip(way.texts, first.texts, strict=True))
     alike = [_common(one, other) for one, other in pairs]
-    row = {"name": way.name, "tokens_per_s": rate, "ratio": ratio, "megabytes_per_token": way.bytes / 1e6}
-    return {**row, "share": way.bytes * rate / memory, "same_texts": sum(a == b for a, b in pairs), "same": alike}
+    row = {
+        "name": way.name,
+        "tokens_per_s": rate,
+        "ratio": ratio,
+        "megabytes_per_token": way.bytes / 1e6,
+    }
+    return {
+        **row,
+        "share": way.bytes * rate / memory,
+        "same_texts": sum(a == b for a, b in pairs),
+        "same": alike,
+    }
 
 
 def _common(one: list[int], other: list[int]) -> int:
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next(
+        (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
 
 
 def table(found: list[dict[str, Any]]) -> str:
     """Return what was measured, in Markdown."""
     lines = [
-        "| threads | way | tokens/s | against transformers | MB a token | share of read rate | first tokens alike |",
+        (
+            "| threads | way | tokens/s | against transformers | MB a token | share of read rate |"
+            " first tokens alike |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     for one in found:
         for row in one["ways"]:
-            figures = f"{row['tokens_per_s']:.1f} | {row['ratio']:.2f}x | {row['megabytes_per_token']:.0f}"
-            lines.append(f"| {one['threads']} | {row['name']} | {figures} | {row['share']:.0%} | {row['same']} |")
+            figures = (
+                f"{row['tokens_per_s']:.1f} | {row['ratio']:.2f}x |"
+                f" {row['megabytes_per_token']:.0f}"
+            )
+            lines.append(
+                f"| {one['threads']} | {row['name']} | {figures} | {row['share']:.0%} |"
+                f" {row['same']} |"
+            )
         lines.append(
-            f"\n{one['threads']} threads read {one['read_bytes_per_s'] / 1e9:.1f} GB/s; {one['against_fp32']}\n"
+            f"\n{one['threads']} threads read {one['read_bytes_per_s'] / 1e9:.1f} GB/s;"
+            f" {one['against_fp32']}\n"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
     """Measure, print, and perhaps save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--ways", default=".", help="beside transformers, only those whose name fits this expression")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/<date>-generate.json")
+    parser.add_argument(
+        "--ways",
+        default=".",
+        help="beside transformers, only those whose name fits this expression",
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="write benchmarks/results/<date>-generate.json"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = [measure(given, int(threads), Path(folder)) for threads in given.threads.split(",")]

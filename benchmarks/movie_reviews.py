@@ -1,10 +1,13 @@
-"""Movie-review sentences: is the mean rating above or below 0? Five folds, ours against TF-IDF + logistic regression.
+"""Movie-review sentences: is the mean rating above or below 0? Five folds, ours against TF-IDF +
+logistic regression.
 
-Run ``python benchmarks/movie_reviews.py REVIEWS [--folds 5] [--ways random,pretrained] [--threads 1]``, where REVIEWS
-is ``movieReviewSnippets_GroundTruth.txt`` of Hutto and Gilbert (2014), which comes inside the PyPI sources of
-vaderSentiment 0.5 (MIT): an id, the mean rating and a sentence, between tabs. ``random`` trains a classifier from
-random weights; ``pretrained`` first trains a language model on the training sentences of the fold, without their
-labels, and starts from it. All ways see the same sentences in each fold.
+Run
+``python benchmarks/movie_reviews.py REVIEWS [--folds 5] [--ways random,pretrained] [--threads 1]``,
+where REVIEWS is ``movieReviewSnippets_GroundTruth.txt`` of Hutto and Gilbert (2014), which comes
+inside the PyPI sources of vaderSentiment 0.5 (MIT): an id, the mean rating and a sentence, between
+tabs. ``random`` trains a classifier from random weights; ``pretrained`` first trains a language
+model on the training sentences of the fold, without their labels, and starts from it. All ways see
+the same sentences in each fold.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import groundup
-from groundup.core.recipe import load_recipe
+from groundup.recipe.recipe import load_recipe
 
 __all__ = ["main"]
 
@@ -26,7 +29,9 @@ RECIPES = Path(__file__).parent.parent / "recipes" / "text"
 
 def main() -> None:
     """Judge every way on every fold and print the means."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("reviews", type=Path)
     parser.add_argument("--folds", type=int, default=5, help="how many of the five folds to run")
     parser.add_argument("--ways", default="random,pretrained")
@@ -42,10 +47,18 @@ def main() -> None:
             for way in given.ways.split(","):
                 ran = _ours(way, fold, {"data": data, "machine": machine}, Path(folder))
                 found.setdefault(f"ours, {way}", []).append(ran)
-            print(fold, {way: round(100 * all_[-1], 2) for way, all_ in found.items()}, file=sys.stderr, flush=True)
+            print(
+                fold,
+                {way: round(100 * all_[-1], 2) for way, all_ in found.items()},
+                file=sys.stderr,
+                flush=True,
+            )
     print("| way | accuracy, mean of folds | folds |\n|---|---|---|")
     for way, all_ in found.items():
-        print(f"| {way} | {100 * statistics.mean(all_):.2f}% | {', '.join(f'{100 * a:.1f}' for a in all_)} |")
+        print(
+            f"| {way} | {100 * statistics.mean(all_):.2f}% |"
+            f" {', '.join(f'{100 * a:.1f}' for a in all_)} |"
+        )
 
 
 def _table(reviews: Path, table: Path) -> Path:
@@ -65,7 +78,8 @@ def _baseline(data: dict[str, Any]) -> float:
 
     sides = _sides(data)
     model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+        LogisticRegression(C=10, max_iter=1000),
     )
     model.fit(*sides["train"])
     return float(model.score(*sides["validation"]))

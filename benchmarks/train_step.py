@@ -1,17 +1,20 @@
 """A whole training step of our GPT against transformers' Llama of the same shape, side by side.
 
-Run ``python benchmarks/train_step.py [--rounds 5] [--steps 3] [--save]``. A step is forward, loss, backward, clipping
-and AdamW, on fresh random tokens each time; drawing them is not timed. Four ways take turns, round by round, and before
-each the rate of a 2048 x 2048 matrix product on all cores is measured in the same process:
+Run ``python benchmarks/train_step.py [--rounds 5] [--steps 3] [--save]``. A step is forward, loss,
+backward, clipping and AdamW, on fresh random tokens each time; drawing them is not timed. Four ways
+take turns, round by round, and before each the rate of a 2048 x 2048 matrix product on all cores is
+measured in the same process:
 
 - ours, eager and compiled block by block, with the allocator tuned: what a recipe's run does;
-- transformers, compiled layer by layer too, with the same allocator (``--whole`` compiles it in one piece, which takes
+- transformers, compiled layer by layer too, with the same allocator (``--whole`` compiles it in one
+    piece, which takes
   minutes more);
-- transformers as it comes, with glibc's own allocator, in a process of its own: ``transformers.Trainer`` where
+- transformers as it comes, with glibc's own allocator, in a process of its own:
+    ``transformers.Trainer`` where
   accelerate is installed, and otherwise a plain loop of the same operations; the table says which.
 
-Denormals are flushed everywhere. "Share" is the step's useful work, 6 FLOPs x weights used in products x tokens plus
-causal attention, over the rate of the products measured beside it.
+Denormals are flushed everywhere. "Share" is the step's useful work, 6 FLOPs x weights used in
+products x tokens plus causal attention, over the rate of the products measured beside it.
 
 ``--device cuda`` measures our GPT-2 of 124 million parameters in bf16 instead.
 """
@@ -38,30 +41,46 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core import devices
-from groundup.core.optimizers import build_optimizers
-from groundup.core.recipe import Optim
-from groundup.core.recipe_sections import Machine
+from groundup.machine import devices
 from groundup.models.gpt import GPTConfig
+from groundup.recipe.recipe import Optim
+from groundup.recipe.sections import Machine
+from groundup.training.optimizers import build_optimizers
 
 __all__ = ["main"]
 
 SHAPE = GPTConfig(
-    **{"layers": 6, "width": 384, "heads": 6, "mlp_width": 1024, "context_length": 256, "vocabulary_size": 4096},
+    **{
+        "layers": 6,
+        "width": 384,
+        "heads": 6,
+        "mlp_width": 1024,
+        "context_length": 256,
+        "vocabulary_size": 4096,
+    },
     tied_embeddings=False,
 )
 BATCH = 16
 CUDA_SHAPE = GPTConfig.sizes()["gpt2"].model_copy(update={"vocabulary_size": 50304})
 CUDA_BATCH = 32
-# Dense bf16 with fp32 accumulation, in FLOP/s, from the makers' data sheets; the first name found in the GPU's counts.
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}
+# Dense bf16 with fp32 accumulation, in FLOP/s, from the makers' data sheets; the first name found
+# in the GPU's counts.
+PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "4090": 165e12,
+}
 
 Step = Callable[[Tensor], object]
 
 
 @dataclass
 class Way:
-    """One of the things compared: ``measure(n)`` does n steps and gives their seconds and the rate of products."""
+    """One of the things compared: ``measure(n)`` does n steps and gives their seconds and the rate
+    of products."""
 
     name: str
     measure: Callable[[int], tuple[list[float], float]]
@@ -76,7 +95,7 @@ class Way:
             self.rates.append(rate)
 
 
-# ------------------------------------------------------------------------------------------------------------ measuring
+# ---------------------------------------------------------------------------------------- measuring
 def matmul_rate(size: int = 2048, repeats: int = 5) -> float:
     """Return the rate of fp32 products of square matrices on all cores, the median, in FLOP/s."""
     values, times = torch.linspace(-1, 1, size * size).view(size, size), []
@@ -88,14 +107,18 @@ def matmul_rate(size: int = 2048, repeats: int = 5) -> float:
     return 2.0 * size**3 / statistics.median(times[1:])
 
 
-def random_tokens(vocabulary: int, batch: int, length: int, device: str = "cpu") -> Iterator[Tensor]:
+def random_tokens(
+    vocabulary: int, batch: int, length: int, device: str = "cpu"
+) -> Iterator[Tensor]:
     """Yield (batch, length) tokens without end, the same for everyone."""
     source = torch.Generator().manual_seed(0)
     while True:
         yield torch.randint(vocabulary, (batch, length), generator=source).to(device)
 
 
-def in_process(step: Step, batches: Iterator[Tensor], *, deterministic: bool) -> Callable[[int], Any]:
+def in_process(
+    step: Step, batches: Iterator[Tensor], *, deterministic: bool
+) -> Callable[[int], Any]:
     """Return how a step is measured in this process."""
 
     def measure(steps: int) -> tuple[list[float], float]:
@@ -120,9 +143,10 @@ def _synchronize(tokens: Tensor) -> None:
         torch.cuda.synchronize()
 
 
-# ----------------------------------------------------------------------------------------------------------- the steps
+# ---------------------------------------------------------------------------------------- the steps
 def our_step(shape: GPTConfig, machine: Machine, *, compiled: bool) -> Step:
-    """Return what ``Trainer`` does in one step: sum of losses, backward, one division and clipping, fused AdamW."""
+    """Return what ``Trainer`` does in one step: sum of losses, backward, one division and clipping,
+    fused AdamW."""
     torch.manual_seed(0)
     model = shape.build().to(machine.device).train()
     optim = Optim()
@@ -167,7 +191,9 @@ def build_llama() -> Any:
     model = LlamaForCausalLM(config).train()
     ours = SHAPE.build().parameter_count()
     if model.num_parameters() != ours:
-        raise SystemExit(f"the shapes differ: transformers has {model.num_parameters()} parameters, ours {ours}")
+        raise SystemExit(
+            f"the shapes differ: transformers has {model.num_parameters()} parameters, ours {ours}"
+        )
     return model
 
 
@@ -188,16 +214,25 @@ def llama_step(model: Any) -> Step:
     return step
 
 
-# ------------------------------------------------------------------------------------- transformers in its own process
+# ------------------------------------------------------------------------------------- transformers
+# in its own process
 class StockProcess:
-    """Transformers as it comes, in a process with glibc's own allocator, that works only while it is asked to."""
+    """Transformers as it comes, in a process with glibc's own allocator, that works only while it
+    is asked to."""
 
     def __init__(self) -> None:
         chosen = {"THP_MEM_ALLOC_ENABLE", "LD_PRELOAD"}
-        environment = {k: v for k, v in os.environ.items() if k not in chosen and not k.startswith("MALLOC_")}
+        environment = {
+            k: v for k, v in os.environ.items() if k not in chosen and not k.startswith("MALLOC_")
+        }
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), "--stock-process"],
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment},
+            **{
+                "stdin": subprocess.PIPE,
+                "stdout": subprocess.PIPE,
+                "text": True,
+                "env": environment,
+            },
         )
         self.runner = self._ask("0")["runner"]
 
@@ -222,7 +257,8 @@ class StockProcess:
 
 
 def stock_process() -> None:
-    """Answer, line by line: a number of steps to do comes in, their seconds and the rate of products go out."""
+    """Answer, line by line: a number of steps to do comes in, their seconds and the rate of
+    products go out."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the libraries print is no answer
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -239,7 +275,10 @@ def stock_process() -> None:
     if with_trainer:
         _serve_trainer(model, answer)
         return
-    step, batches = llama_step(model), random_tokens(SHAPE.vocabulary_size, BATCH, SHAPE.context_length)
+    step, batches = (
+        llama_step(model),
+        random_tokens(SHAPE.vocabulary_size, BATCH, SHAPE.context_length),
+    )
     for line in sys.stdin:
         rate = matmul_rate()
         answer(seconds=[timed(step, next(batches)) for _ in range(int(line))], rate=rate)
@@ -249,7 +288,8 @@ def _serve_trainer(model: Any, answer: Callable[..., None]) -> None:
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     class Turns(TrainerCallback):  # type: ignore[misc]
-        """Measures from the beginning of a step, its batch at hand, to its end; between turns it waits."""
+        """Measures from the beginning of a step, its batch at hand, to its end; between turns it
+        waits."""
 
         def __init__(self) -> None:
             self.left, self.rate, self.begin = 0, 0.0, 0.0
@@ -272,8 +312,17 @@ def _serve_trainer(model: Any, answer: Callable[..., None]) -> None:
 
     rows = next(random_tokens(SHAPE.vocabulary_size, 64 * BATCH, SHAPE.context_length))
     with tempfile.TemporaryDirectory() as folder:
-        settings: dict[str, Any] = {"save_strategy": "no", "logging_strategy": "no", "report_to": "none"}
-        settings |= {"use_cpu": True, "disable_tqdm": True, "dataloader_pin_memory": False, "max_steps": 10**6}
+        settings: dict[str, Any] = {
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "report_to": "none",
+        }
+        settings |= {
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+            "max_steps": 10**6,
+        }
         arguments = TrainingArguments(folder, per_device_train_batch_size=BATCH, **settings)
         turns = Turns()
         data = [{"input_ids": row, "labels": row} for row in rows]
@@ -281,9 +330,10 @@ def _serve_trainer(model: Any, answer: Callable[..., None]) -> None:
             Trainer(model, arguments, train_dataset=data, callbacks=[turns]).train()
 
 
-# -------------------------------------------------------------------------------------------------------------- reports
+# ------------------------------------------------------------------------------------------ reports
 def summarise(ways: list[Way], shape: GPTConfig, batch: int) -> list[dict[str, Any]]:
-    """Return a row for each way: medians, tokens a second and the share of the rate of products beside it."""
+    """Return a row for each way: medians, tokens a second and the share of the rate of products
+    beside it."""
     tokens, rows = batch * shape.context_length, []
     for way in ways:
         seconds, rate = statistics.median(way.seconds), statistics.median(way.rates)
@@ -291,7 +341,11 @@ def summarise(ways: list[Way], shape: GPTConfig, batch: int) -> list[dict[str, A
         rows.append(
             {
                 **{"name": way.name, "ms": seconds * 1e3, "fastest_ms": min(way.seconds) * 1e3},
-                **{"tokens_per_s": tokens / seconds, "matmul_flops_per_s": rate, "flops_per_s": work},
+                **{
+                    "tokens_per_s": tokens / seconds,
+                    "matmul_flops_per_s": rate,
+                    "flops_per_s": work,
+                },
                 **{"share": work / rate, "seconds": way.seconds, "matmul_rates": way.rates},
             }
         )
@@ -299,14 +353,20 @@ def summarise(ways: list[Way], shape: GPTConfig, batch: int) -> list[dict[str, A
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """Print the table and how much faster our ways are than the others, by the clock and by share."""
+    """Print the table and how much faster our ways are than the others, by the clock and by
+    share."""
     width = max(len(row["name"]) for row in rows)
     print(f"{'':{width}} {'ms':>8} {'tokens/s':>10} {'products GFLOP/s':>17} {'share':>7}")
     for row in rows:
-        figures = f"{row['ms']:8.1f} {row['tokens_per_s']:10,.0f} {row['matmul_flops_per_s'] / 1e9:17.0f}"
+        figures = (
+            f"{row['ms']:8.1f} {row['tokens_per_s']:10,.0f} {row['matmul_flops_per_s'] / 1e9:17.0f}"
+        )
         print(f"{row['name']:{width}} {figures} {row['share']:7.1%}")
     for one, other in _pairs(rows):
-        ratios = f"{other['ms'] / one['ms']:.2f} times as fast, {one['share'] / other['share']:.2f} by share"
+        ratios = (
+            f"{other['ms'] / one['ms']:.2f} times as fast, {one['share'] / other['share']:.2f} by"
+            " share"
+        )
         print(f"{one['name']} against {other['name']}: {ratios}")
 
 
@@ -316,26 +376,42 @@ def _pairs(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, A
 
 
 def save(rows: list[dict[str, Any]], settings: dict[str, Any]) -> Path:
-    """Write everything measured to ``results/<date>-<hardware>.json`` beside this file, and return its path."""
+    """Write everything measured to ``results/<date>-<hardware>.json`` beside this file, and return
+    its path."""
     machine, today = devices.describe_machine(), datetime.date.today().isoformat()
-    hardware = machine["gpu"] if settings["device"] == "cuda" else f"{machine['processor']} {machine['cores']} cores"
+    hardware = (
+        machine["gpu"]
+        if settings["device"] == "cuda"
+        else f"{machine['processor']} {machine['cores']} cores"
+    )
     name = re.sub(r"[^a-z0-9]+", "-", str(hardware).lower().replace("(r)", "")).strip("-")
     path = Path(__file__).resolve().parent / "results" / f"{today}-{name}.json"
     path.parent.mkdir(exist_ok=True)
     ratios = {
-        f"{one['name']} / {other['name']}": {"time": other["ms"] / one["ms"], "share": one["share"] / other["share"]}
+        f"{one['name']} / {other['name']}": {
+            "time": other["ms"] / one["ms"],
+            "share": one["share"] / other["share"],
+        }
         for one, other in _pairs(rows)
     }
-    content = {"date": today, "machine": machine, "settings": settings, "ways": rows, "ratios": ratios}
+    content = {
+        "date": today,
+        "machine": machine,
+        "settings": settings,
+        "ways": rows,
+        "ratios": ratios,
+    }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-# ----------------------------------------------------------------------------------------------------------------- runs
+# --------------------------------------------------------------------------------------------- runs
 def run_cpu(rounds: int, steps: int, *, whole: bool) -> list[dict[str, Any]]:
     """Measure the four ways in turns."""
     if importlib.util.find_spec("transformers") is None:
-        raise SystemExit("transformers is not installed; install it with: pip install 'groundup[test]'")
+        raise SystemExit(
+            "transformers is not installed; install it with: pip install 'groundup[test]'"
+        )
     stock = StockProcess()  # before this process chooses its allocator
     machine = Machine(
         **{"device": "cpu", "precision": "fp32", "compile": True, "micro_batch": BATCH},
@@ -353,7 +429,10 @@ def run_cpu(rounds: int, steps: int, *, whole: bool) -> list[dict[str, Any]]:
         part.compile(dynamic=False)
     batches = random_tokens(vocabulary, BATCH, length)
     ways.append(
-        Way("transformers, compiled, our allocator", in_process(llama_step(llama), batches, deterministic=False))
+        Way(
+            "transformers, compiled, our allocator",
+            in_process(llama_step(llama), batches, deterministic=False),
+        )
     )
     ways.append(Way(f"transformers as it comes ({stock.runner})", stock.measure))
     take_turns(ways, rounds, steps)
@@ -362,12 +441,21 @@ def run_cpu(rounds: int, steps: int, *, whole: bool) -> list[dict[str, Any]]:
 
 
 def run_cuda(rounds: int, steps: int) -> list[dict[str, Any]]:
-    """Measure GPT-2 of 124 million parameters in bf16, eager and compiled, and its share of the GPU's peak (MFU)."""
+    """Measure GPT-2 of 124 million parameters in bf16, eager and compiled, and its share of the
+    GPU's peak (MFU)."""
     machine = Machine(
-        **{"device": "cuda", "precision": "bf16", "compile": True, "micro_batch": CUDA_BATCH, "threads": 1}
+        **{
+            "device": "cuda",
+            "precision": "bf16",
+            "compile": True,
+            "micro_batch": CUDA_BATCH,
+            "threads": 1,
+        }
     )
     devices.prepare(machine)
-    batches = random_tokens(CUDA_SHAPE.vocabulary_size, CUDA_BATCH, CUDA_SHAPE.context_length + 1, "cuda")
+    batches = random_tokens(
+        CUDA_SHAPE.vocabulary_size, CUDA_BATCH, CUDA_SHAPE.context_length + 1, "cuda"
+    )
 
     def way(name: str, compiled: bool) -> Way:
         step = our_step(CUDA_SHAPE, machine, compiled=compiled)
@@ -386,7 +474,11 @@ def run_cuda(rounds: int, steps: int) -> list[dict[str, Any]]:
     peak = next((value for key, value in PEAKS.items() if key in name), None)
     for row in rows:
         row["mfu"] = row["flops_per_s"] / peak if peak else None
-        mfu = f"{row['mfu']:.1%} of {peak / 1e12:.0f} TFLOP/s" if peak else "unknown: the GPU's peak is not listed"
+        mfu = (
+            f"{row['mfu']:.1%} of {peak / 1e12:.0f} TFLOP/s"
+            if peak
+            else "unknown: the GPU's peak is not listed"
+        )
         print(f"{row['name']}: MFU {mfu}")
     return rows
 
@@ -404,12 +496,20 @@ def take_turns(ways: list[Way], rounds: int, steps: int) -> None:
 
 def main() -> None:
     """Read the command line, measure, print and perhaps save."""
-    parser = argparse.ArgumentParser(description="A training step of ours against transformers', side by side.")
+    parser = argparse.ArgumentParser(
+        description="A training step of ours against transformers', side by side."
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
     parser.add_argument("--steps", type=int, default=3, help="steps a turn")
-    parser.add_argument("--whole", action="store_true", help="compile transformers' model in one piece: slow to start")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/<date>-<hardware>.json")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="compile transformers' model in one piece: slow to start",
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="write benchmarks/results/<date>-<hardware>.json"
+    )
     parser.add_argument("--stock-process", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.stock_process:
@@ -435,7 +535,9 @@ def main() -> None:
             "whole": given.whole,
         }
         libraries = {"transformers": _version("transformers"), "accelerate": _version("accelerate")}
-        print("saved", save(rows, {**settings, **libraries, "shape": shape.model_dump(mode="json")}))
+        print(
+            "saved", save(rows, {**settings, **libraries, "shape": shape.model_dump(mode="json")})
+        )
 
 
 def _version(library: str) -> str | None:

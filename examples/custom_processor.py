@@ -1,7 +1,8 @@
 """A tokenizer of your own in one file: ASCII, accents taken off, anything else a question mark.
 
-Name it under ``uses:`` and choose it with ``processor: ascii``; see custom.yaml. The names of the methods are those of
-``groundup.core.interfaces.TextProcessor``. Bits per byte are then those of the text as it was folded.
+Name it under ``uses:`` and choose it with ``processor: ascii``; see custom.yaml. The names of the
+methods are those of ``groundup.core.contracts.TextProcessor``. Bits per byte are then those of the
+text as it was folded.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.core.interfaces import ProcessorConfig
+from groundup.core.contracts import ProcessorConfig
 from groundup.core.registry import processor
 
 END = 128

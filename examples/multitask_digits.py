@@ -1,9 +1,11 @@
-"""Train one model for three tasks at once on handwritten digits: which digit, even or odd, with a loop or not.
+"""Train one model for three tasks at once on handwritten digits: which digit, even or odd, with a
+loop or not.
 
     python examples/multitask_digits.py [FOLDER]
 
-Nine in ten examples have no label of the third task: the trunk that all share learns from the other two. Give tasks
-numbers to predict with ``{"name": "regress"}``, and let their weights be learned with ``"weighting": "uncertainty"``.
+Nine in ten examples have no label of the third task: the trunk that all share learns from the other
+two. Give tasks numbers to predict with ``{"name": "regress"}``, and let their weights be learned
+with ``"weighting": "uncertainty"``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import groundup
 
 
 def write_targets(path: Path) -> None:
-    """Write the digits that scikit-learn carries to an .npz with an array for each target; NaN is no label."""
+    """Write the digits that scikit-learn carries to an .npz with an array for each target; NaN is
+    no label."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -37,7 +40,11 @@ def main() -> None:
         "model": {"name": "mlp", "hidden": [128, 128]},
         "task": {
             "name": "multitask",
-            "tasks": {"digit": "classify", "even": "classify", "loop": {"name": "classify", "label_smoothing": 0.1}},
+            "tasks": {
+                "digit": "classify",
+                "even": "classify",
+                "loop": {"name": "classify", "label_smoothing": 0.1},
+            },
             "weights": {"loop": 0.5},
         },
         "processor": "image",

@@ -15,7 +15,8 @@ import groundup
 
 
 def language_reference() -> Path:
-    """Write the first topics of the language reference to a .jsonl file, a topic a line, and return its path."""
+    """Write the first topics of the language reference to a .jsonl file, a topic a line, and return
+    its path."""
     from pydoc_data.topics import topics
 
     path = Path("runs/language_reference.jsonl")
@@ -43,7 +44,8 @@ def main() -> None:
         for report in trainer.steps():
             if report.step % 10 == 0:
                 print(
-                    f"step {report.step}: loss {report.loss:.3f} nats a token, gradient norm {report.gradient_norm:.2f}"
+                    f"step {report.step}: loss {report.loss:.3f} nats a token, gradient norm"
+                    f" {report.gradient_norm:.2f}"
                 )
         print("validation:", trainer.evaluate(batches=5))
         trainer.save()

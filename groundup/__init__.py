@@ -1,4 +1,5 @@
-"""Groundup: develop large models from the ground up, and fine-tune them. ``import groundup`` does not import torch."""
+"""Groundup: develop large models from the ground up, and fine-tune them. ``import groundup`` does
+not import torch."""
 
 from __future__ import annotations
 

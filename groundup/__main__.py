@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundup.cli import main
+from groundup.cli.main import main
 
 __all__: list[str] = []
 

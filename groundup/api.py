@@ -1,4 +1,5 @@
-"""The verbs as Python functions: the command line calls these and adds nothing but words and colours."""
+"""The verbs as Python functions: the command line calls these and adds nothing but words and
+colours."""
 
 from __future__ import annotations
 
@@ -8,21 +9,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from groundup.core import assembly, devices, lr_range, tuning
-from groundup.core.base_weights import base_facts
+from groundup.core.contracts import DataSource, LabelProcessor, ModelConfig, Task, TextProcessor
 from groundup.core.errors import RunError
-from groundup.core.interfaces import DataSource, LabelProcessor, ModelConfig, Task, TextProcessor
-from groundup.core.judged import judge_run, next_command
-from groundup.core.model_folder import WEIGHTS, write_model_folder
-from groundup.core.predictor import Predictor
-from groundup.core.recipe import Recipe, as_dict, load_recipe
-from groundup.core.report import write_report
-from groundup.core.run import Run
-from groundup.core.run_processor import cache_folder, make_processor
-from groundup.core.trainer import Trainer
-from groundup.data.inspect import inspect_source
-from groundup.data.inspect_examples import inspect_examples
-from groundup.export.exporting import export_run
+from groundup.export.export_run import export_run
+from groundup.inference.evaluate_run import judge_run, next_command
+from groundup.inference.predictor import Predictor
+from groundup.machine import devices
+from groundup.recipe.recipe import Recipe, as_dict, load_recipe
+from groundup.reports.inspect_examples import inspect_examples
+from groundup.reports.inspect_texts import inspect_source
+from groundup.reports.page import write_report
+from groundup.runs.processor import cache_folder, make_processor
+from groundup.runs.run import Run
+from groundup.training import build
+from groundup.training.trainer import Trainer
+from groundup.tuning import lr_range_test, search
+from groundup.weights.load import base_facts
+from groundup.weights.model_folder import WEIGHTS, write_model_folder
 
 __all__ = [
     "describe",
@@ -42,10 +45,12 @@ __all__ = [
 ]
 
 RecipeLike = str | Path | dict[str, Any]
-tune, tune_learning_rate, export = tuning.tune, lr_range.tune_learning_rate, export_run
+tune, tune_learning_rate, export = search.tune, lr_range_test.tune_learning_rate, export_run
 
 
-def train(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs") -> Run:
+def train(
+    recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs"
+) -> Run:
     """Train a recipe from wherever its run stands: nothing yet, a checkpoint, or finished.
 
     Args:
@@ -63,7 +68,10 @@ def train(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, run
 
 
 def train_all(
-    recipes: Sequence[RecipeLike], overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs"
+    recipes: Sequence[RecipeLike],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    runs: str | Path = "runs",
 ) -> list[Run]:
     """Train several recipes one after the other.
 
@@ -74,7 +82,10 @@ def train_all(
 
 
 def plan(
-    recipes: Sequence[RecipeLike], overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs"
+    recipes: Sequence[RecipeLike],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    runs: str | Path = "runs",
 ) -> list[Recipe]:
     """Return the validated recipes without training."""
     planned: dict[str, Recipe] = {}
@@ -90,10 +101,12 @@ def resume(folder: str | Path) -> Run:
 
 
 def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
-    """Return the recipe's run: the one that exists, if it was made with the same recipe and base, or a new folder.
+    """Return the recipe's run: the one that exists, if it was made with the same recipe and base,
+    or a new folder.
 
     Raises:
-        RunError: If the folder exists and belongs to another recipe or another base; nothing in it is touched.
+        RunError: If the folder exists and belongs to another recipe or another base; nothing in it
+            is touched.
     """
     recipe = recipe.model_copy(update={"tune": None})
     folder = Path(runs) / recipe.name
@@ -104,10 +117,13 @@ def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
     if not run.begun:
         return run.restart(recipe, **base)
     run.check_same(recipe)
-    if (run.read_json("environment.json") or {}).get("base_weights_sha256") != base["base_weights_sha256"]:
+    if (run.read_json("environment.json") or {}).get("base_weights_sha256") != base[
+        "base_weights_sha256"
+    ]:
         raise RunError(
             str(folder),
-            f"was fine-tuned from other weights than {recipe.init.run or recipe.init.pretrained} holds now",
+            f"was fine-tuned from other weights than {recipe.init.run or recipe.init.pretrained}"
+            " holds now",
             "Choose another name=... or delete it",
         )
     return run
@@ -121,7 +137,7 @@ def _finish(run: Run) -> Run:
             write_model_folder(run)
             write_report([run.folder], run.folder / "report.html")
         return run
-    trainer = Trainer(assembly.freeze(run))
+    trainer = Trainer(build.freeze(run))
     try:
         trainer.resume()
         run.write_json("data_card.json", cast(DataSource, trainer.recipe.data).card(cache_folder()))
@@ -133,14 +149,16 @@ def _finish(run: Run) -> Run:
     return trainer.run
 
 
-def trainer(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs") -> Trainer:
+def trainer(
+    recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs"
+) -> Trainer:
     """Return the trainer of a recipe's run, resumed if it had begun, for a loop of your own.
 
     Example:
         >>> for report in groundup.trainer("recipe.yaml").steps():  # doctest: +SKIP
         ...     print(report.step, report.loss)
     """
-    made = Trainer(assembly.freeze(start(load_recipe(recipe, dict(overrides or {})), runs)))
+    made = Trainer(build.freeze(start(load_recipe(recipe, dict(overrides or {})), runs)))
     made.resume()
     return made
 
@@ -152,16 +170,21 @@ def load(
     weights: str = "fp32",
     engine: str = "groundup",
 ) -> Predictor:
-    """Return a predictor for a run's checkpoint, with an adapter for its weights where a folder with one is given.
+    """Return a predictor for a run's checkpoint, with an adapter for its weights where a folder
+    with one is given.
 
-    ``weights`` are what it predicts with: ``fp32``, ``bf16`` or ``int8``; ``engine`` is what writes: ``groundup``, or
+    ``weights`` are what it predicts with: ``fp32``, ``bf16`` or ``int8``; ``engine`` is what
+        writes: ``groundup``, or
     ``llama.cpp`` for the model ``gpt``, which is held to the tokens of our own decoding.
     """
-    return Predictor.load(Path(run), checkpoint, None if adapter is None else Path(adapter), weights, engine)
+    return Predictor.load(
+        Path(run), checkpoint, None if adapter is None else Path(adapter), weights, engine
+    )
 
 
 def predict(run: str | Path, inputs: Any, **options: Any) -> Any:
-    """Return a run's prediction for raw inputs; options are those of its task, such as ``max_new_tokens``."""
+    """Return a run's prediction for raw inputs; options are those of its task, such as
+    ``max_new_tokens``."""
     return load(run)(inputs, **options)
 
 
@@ -176,7 +199,8 @@ def evaluate(
     """Judge runs on their held-out data and write evaluation.json, summary.json and report.html.
 
     Args:
-        runs: One folder or several in the order they were trained; the last one gets the summary and the report of all.
+        runs: One folder or several in the order they were trained; the last one gets the summary
+            and the report of all.
         checkpoint: ``"best"``, ``"last"`` or a step number.
         limit: Judge at most so many examples where each costs a generation.
         again: Judge even where evaluation.json is of these weights already.
@@ -186,7 +210,9 @@ def evaluate(
         The summary: ``{"runs": [...], "report": path, "next": command}``.
     """
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
-    judged = [judge_run(folder, checkpoint, limit, again=again, progress=progress) for folder in folders]
+    judged = [
+        judge_run(folder, checkpoint, limit, again=again, progress=progress) for folder in folders
+    ]
     last = Run.open(folders[-1])
     report = last.folder / "report.html"
     summary = {"runs": judged, "report": str(report), "next": next_command(last)}
@@ -208,19 +234,26 @@ def describe(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def inspect_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, examples: int = 5) -> list[Any]:
+def inspect_data(
+    recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, examples: int = 5
+) -> list[Any]:
     """Return what ``groundup data inspect`` shows, as rich renderables.
 
-    The processor is fitted if none was before. Of pictures a sheet is written to the cache, as they are and augmented.
+    The processor is fitted if none was before. Of pictures a sheet is written to the cache, as they
+    are and augmented.
     """
     loaded = load_recipe(recipe, dict(overrides or {}))
     key = hashlib.sha256(
-        json.dumps([as_dict(loaded)[part] for part in ("data", "processor", "task", "init")]).encode()
+        json.dumps(
+            [as_dict(loaded)[part] for part in ("data", "processor", "task", "init")]
+        ).encode()
     ).hexdigest()
     folder = cache_folder() / "inspected" / key[:16]
     processor = make_processor(loaded, folder)
     source, task, cache = cast(DataSource, loaded.data), cast(Task, loaded.task), cache_folder()
     if isinstance(processor, LabelProcessor):
         sheet = folder / "pictures.png"
-        return inspect_examples(source, task, processor, cache, sheet, examples=examples, seed=loaded.seed)
+        return inspect_examples(
+            source, task, processor, cache, sheet, examples=examples, seed=loaded.seed
+        )
     return inspect_source(source, task, cast(TextProcessor, processor), cache, examples=examples)

@@ -15,14 +15,17 @@ from typing import Any
 
 import pytest
 
-gc.disable()  # until every file is imported: looking for garbage in what stays would take a fifth of the time
+# until every file is imported: looking for garbage in what stays would take a fifth of the time
+gc.disable()
 
 import torch  # noqa: E402
 
-from groundup.core.optimizers import build_optimizers  # noqa: E402
-from groundup.core.recipe import Optim  # noqa: E402
+from groundup.recipe.recipe import Optim  # noqa: E402
+from groundup.training.optimizers import build_optimizers  # noqa: E402
 
-build_optimizers(Optim(), torch.nn.Linear(1, 1).named_parameters())  # no optimizer after it imports the compiler (3 s)
+build_optimizers(
+    Optim(), torch.nn.Linear(1, 1).named_parameters()
+)  # no optimizer after it imports the compiler (3 s)
 ALL_SLOW = re.compile(r"^pytestmark = (\[[^]]*)?pytest\.mark\.slow", re.MULTILINE)
 GROUP = re.compile(r"pytest\.mark\.xdist_group\(\"(\w+)\"\)")
 NUMBERS = count()
@@ -77,7 +80,8 @@ def _places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tmp_path(request: pytest.FixtureRequest, _places: Path) -> Path:
-    """Return a new folder. pytest's own looks through those of all earlier tests to find a number."""
+    """Return a new folder. pytest's own looks through those of all earlier tests to find a
+    number."""
     path = _places / f"{next(NUMBERS)}-{request.function.__name__[:60]}"
     path.mkdir()
     return path
@@ -85,7 +89,8 @@ def tmp_path(request: pytest.FixtureRequest, _places: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _private_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give every test its own working folder (for ``runs/``) and cache, one thread, and the random state it found."""
+    """Give every test its own working folder (for ``runs/``) and cache, one thread, and the random
+    state it found."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     threads, state = torch.get_num_threads(), torch.get_rng_state()
@@ -104,7 +109,9 @@ def corpus(tmp_path: Path) -> Path:
     """A .jsonl file of forty topics of Python's language reference."""
     path = tmp_path / "topics.jsonl"
     topics = sorted(pydoc_data.topics.topics.items())[:40]
-    path.write_text("".join(json.dumps({"text": text[:1500]}) + "\n" for _, text in topics), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"text": text[:1500]}) + "\n" for _, text in topics), encoding="utf-8"
+    )
     return path
 
 
@@ -113,12 +120,25 @@ def recipe(corpus: Path) -> dict[str, Any]:
     """A complete recipe that trains for a few steps in well under a second."""
     return {
         "name": "small",
-        "model": {"name": "gpt", "layers": 2, "width": 32, "heads": 2, "context_length": 32, "dropout": 0.1},
+        "model": {
+            "name": "gpt",
+            "layers": 2,
+            "width": 32,
+            "heads": 2,
+            "context_length": 32,
+            "dropout": 0.1,
+        },
         "task": "language_modeling",
         "processor": "bytes",
         "data": {"name": "text", "path": str(corpus), "validation_fraction": 0.2},
         "optim": {"lr": 3e-3, "warmup_steps": 2},
         "budget": {"batch_size": 4, "steps": 6},
         "every": {"log": 1, "evaluate": 3, "save": 2, "evaluate_batches": 2},
-        "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1, "micro_batch": 4},
+        "machine": {
+            "device": "cpu",
+            "precision": "fp32",
+            "compile": False,
+            "threads": 1,
+            "micro_batch": 4,
+        },
     }

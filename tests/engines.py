@@ -7,20 +7,28 @@ from typing import Any
 
 import torch
 
-from groundup.core.gguf import read_gguf
 from groundup.core.registry import lookup
 from groundup.models.gpt import GPTConfig
+from groundup.weights.gguf import read_gguf
 
 __all__ = ["FakeServer"]
 
 
 class FakeServer:
-    """Answers greedy requests by a forward pass for each token; ends a text at token 7, as a file's end token does."""
+    """Answers greedy requests by a forward pass for each token; ends a text at token 7, as a file's
+    end token does."""
 
-    def __init__(self, path: Path, context: int, threads: int, remedy: str, *, exact: bool = True) -> None:
+    def __init__(
+        self, path: Path, context: int, threads: int, remedy: str, *, exact: bool = True
+    ) -> None:
         assert lookup("model", "gpt") is GPTConfig
         settings, weights, _ = read_gguf(path)
-        self.name, self.context, self.remedy, self.opened = "llama.cpp (fake)", context, remedy, path
+        self.name, self.context, self.remedy, self.opened = (
+            "llama.cpp (fake)",
+            context,
+            remedy,
+            path,
+        )
         self.model = GPTConfig(**settings).build().eval()
         self.model.load_state_dict(weights)
         self.requests: list[dict[str, Any]] = []
@@ -39,7 +47,9 @@ class FakeServer:
                 seen = torch.tensor(sorted(set(context[-request["repeat_last_n"] :])))
                 values = logits[seen]
                 logits[seen] = torch.where(
-                    values > 0, values / request["repeat_penalty"], values * request["repeat_penalty"]
+                    values > 0,
+                    values / request["repeat_penalty"],
+                    values * request["repeat_penalty"],
                 )
             written.append(int(logits.argmax()))
             context.append(written[-1])

@@ -12,14 +12,31 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
-from groundup.core.gguf import save_gguf
 from groundup.models.gpt import GPTConfig
-from groundup.processors.bpe import BPEConfig, TokenizerProcessor
+from groundup.processors.text.bpe import BPEConfig, TokenizerProcessor
+from groundup.weights.gguf import save_gguf
 
-__all__ = ["FAMILIES", "header", "pair", "sentencepiece", "small_model", "text", "tokenizer", "write_small"]
+__all__ = [
+    "FAMILIES",
+    "header",
+    "pair",
+    "sentencepiece",
+    "small_model",
+    "text",
+    "tokenizer",
+    "write_small",
+]
 
 _SHAPE: dict[str, Any] = {
-    **{"width": 64, "heads": 4, "kv_heads": 2, "layers": 2, "mlp_width": 96, "context_length": 64, "norm_eps": 1e-5},
+    **{
+        "width": 64,
+        "heads": 4,
+        "kv_heads": 2,
+        "layers": 2,
+        "mlp_width": 96,
+        "context_length": 64,
+        "norm_eps": 1e-5,
+    },
     **{"rope_theta": 500.0},
 }
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -45,12 +62,15 @@ def header(tensors: int, pairs: int, version: int = 3) -> bytes:
 
 def tokenizer() -> TokenizerProcessor:
     """A BPE of 300 tokens, learned from the language reference."""
-    return BPEConfig(vocab_size=300).fit(lambda: iter(sorted(pydoc_data.topics.topics.values())[:3]))
+    return BPEConfig(vocab_size=300).fit(
+        lambda: iter(sorted(pydoc_data.topics.topics.values())[:3])
+    )
 
 
 @lru_cache(maxsize=1)
 def _pieces() -> tuple[str, ...]:
-    """Pieces of SentencePiece's kind: joined ones in the order they were learned, then characters."""
+    """Pieces of SentencePiece's kind: joined ones in the order they were learned, then
+    characters."""
     learned = Tokenizer(models.BPE())
     learned.normalizer = normalizers.Replace(" ", "▁")
     learned.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
@@ -61,7 +81,8 @@ def _pieces() -> tuple[str, ...]:
 
 
 def sentencepiece(**changed: Any) -> dict[str, Any]:
-    """Metadata of a small SentencePiece BPE, as files of Llama 2 have it; a value of None leaves one out."""
+    """Metadata of a small SentencePiece BPE, as files of Llama 2 have it; a value of None leaves
+    one out."""
     special, raw = (
         ["<unk>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>"],
         [f"<0x{n:02X}>" for n in range(256)],
@@ -76,15 +97,21 @@ def sentencepiece(**changed: Any) -> dict[str, Any]:
     return {f"tokenizer.ggml.{key}": value for key, value in ggml.items() if value is not None}
 
 
-def small_model(family: str, vocabulary: int, **changes: Any) -> tuple[GPTConfig, dict[str, Tensor]]:
+def small_model(
+    family: str, vocabulary: int, **changes: Any
+) -> tuple[GPTConfig, dict[str, Tensor]]:
     """Random weights, norms and biases too, so that a mistaken name shows."""
     config = GPTConfig(vocabulary_size=vocabulary, **{**FAMILIES[family], **changes})
     torch.manual_seed(3)
     weights = dict(config.build().state_dict())
-    return config, {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in weights.items()}
+    return config, {
+        name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in weights.items()
+    }
 
 
-def write_small(path: Path, family: str = "llama", kind: str = "F32", vocabulary: int = 320) -> dict[str, Tensor]:
+def write_small(
+    path: Path, family: str = "llama", kind: str = "F32", vocabulary: int = 320
+) -> dict[str, Tensor]:
     """Write a small model, and return its weights."""
     config, weights = small_model(family, vocabulary)
     save_gguf(path, config, weights, tokenizer(), kind, "small")

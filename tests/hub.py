@@ -1,4 +1,5 @@
-"""Small Hugging Face data sets in folders, for tests: scikit-learn's digits as PNG, and whatever else is given."""
+"""Small Hugging Face data sets in folders, for tests: scikit-learn's digits as PNG, and whatever
+else is given."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import pytest
 from later import Library
 from PIL import Image
 
-from groundup.data.arrays import Arrays
+from groundup.data.sources.arrays import Arrays
 
 datasets: Any = Library("datasets")
 pyarrow: Any = Library("pyarrow")
@@ -28,7 +29,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_dataset(root: Path, splits: dict[str, dict[str, Any]], features: dict[str, Any]) -> str:
-    """Write splits of columns as the hub keeps them, ``root/data/SPLIT.parquet``; return the folder."""
+    """Write splits of columns as the hub keeps them, ``root/data/SPLIT.parquet``; return the
+    folder."""
     import pyarrow.parquet
 
     schema = datasets.Features(features).arrow_schema

@@ -1,4 +1,5 @@
-"""Training in processes of their own that are killed on purpose. Child processes import this module."""
+"""Training in processes of their own that are killed on purpose. Child processes import this
+module."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from groundup.core.storage import Storage
 __all__ = ["context", "kill_during_save", "kill_while_training", "train_in_child", "weights_sha256"]
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["groundup.core.trainer", "groundup.tasks.language_modeling", "groundup.models.gpt"])
+context.set_forkserver_preload(
+    ["groundup.training.trainer", "groundup.tasks.language_modeling", "groundup.models.gpt"]
+)
 
 
 class _DeadlyStorage(Storage):
@@ -33,14 +36,16 @@ class _DeadlyStorage(Storage):
         super().write_bytes(path, content)
 
 
-def _child(recipe: dict[str, Any], runs: str, cache: str, fatal_write: int | None, pause_s: float) -> None:
+def _child(
+    recipe: dict[str, Any], runs: str, cache: str, fatal_write: int | None, pause_s: float
+) -> None:
     os.environ["GROUNDUP_CACHE"] = cache
     from groundup import api
-    from groundup.core import assembly
-    from groundup.core.recipe import load_recipe
-    from groundup.core.trainer import Trainer
+    from groundup.recipe.recipe import load_recipe
+    from groundup.training import build
+    from groundup.training.trainer import Trainer
 
-    run = assembly.freeze(api.start(load_recipe(recipe), runs))
+    run = build.freeze(api.start(load_recipe(recipe), runs))
     if fatal_write is not None:
         run.storage = _DeadlyStorage(fatal_write)
         run.checkpoints._storage = run.storage
@@ -58,10 +63,17 @@ def _child(recipe: dict[str, Any], runs: str, cache: str, fatal_write: int | Non
 
 
 def train_in_child(
-    recipe: dict[str, Any], runs: Path, cache: Path, *, fatal_write: int | None = None, pause_s: float = 0.0
+    recipe: dict[str, Any],
+    runs: Path,
+    cache: Path,
+    *,
+    fatal_write: int | None = None,
+    pause_s: float = 0.0,
 ) -> Any:
     """Start training in a child process and return the process."""
-    process = context.Process(target=_child, args=(recipe, str(runs), str(cache), fatal_write, pause_s))
+    process = context.Process(
+        target=_child, args=(recipe, str(runs), str(cache), fatal_write, pause_s)
+    )
     process.start()
     return process
 
@@ -73,11 +85,17 @@ def kill_during_save(recipe: dict[str, Any], runs: Path, cache: Path, write: int
     assert process.exitcode == -signal.SIGKILL, "the save to die in never came"
 
 
-def kill_while_training(recipe: dict[str, Any], runs: Path, cache: Path, after_step: int, delay_s: float) -> None:
+def kill_while_training(
+    recipe: dict[str, Any], runs: Path, cache: Path, after_step: int, delay_s: float
+) -> None:
     """Train, and kill the process from outside a moment after it has logged ``after_step``."""
     process = train_in_child(recipe, runs, cache, pause_s=0.01)
     deadline = time.monotonic() + 120
-    while _last_step(runs / recipe["name"]) < after_step and time.monotonic() < deadline and process.is_alive():
+    while (
+        _last_step(runs / recipe["name"]) < after_step
+        and time.monotonic() < deadline
+        and process.is_alive()
+    ):
         time.sleep(0.002)
     time.sleep(delay_s)
     assert process.is_alive(), "the run ended before it was killed"

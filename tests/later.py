@@ -1,4 +1,5 @@
-"""Libraries that take seconds to import: only the worker that runs a test of theirs imports them, not every worker."""
+"""Libraries that take seconds to import: only the worker that runs a test of theirs imports them,
+not every worker."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ import pytest
 
 
 class Library:
-    """Stands for a module and imports it when it is first used; a test that needs it is skipped where it is missing."""
+    """Stands for a module and imports it when it is first used; a test that needs it is skipped
+    where it is missing."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from tiny_runs import SKLEARN_DATA
 
-from groundup.data.arrays import Arrays
+from groundup.data.sources.arrays import Arrays
 
 PHOTOGRAPHS = SKLEARN_DATA.parent / "images"
 
@@ -19,7 +19,10 @@ def digit_folders(root: Path, count: int = 60, classes: str = "0123456789") -> P
     written = 0
     for example in Arrays().examples("train", root):
         if str(example.target) in classes and written < count:
-            save(root / str(example.target) / f"{int(example.name):04}.png", example.inputs / 16 * 255)
+            save(
+                root / str(example.target) / f"{int(example.name):04}.png",
+                example.inputs / 16 * 255,
+            )
             written += 1
     return root
 

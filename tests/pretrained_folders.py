@@ -1,4 +1,5 @@
-"""Small random models and a tokenizer in Hugging Face layout, as `transformers` writes them, for tests."""
+"""Small random models and a tokenizer in Hugging Face layout, as `transformers` writes them, for
+tests."""
 
 from __future__ import annotations
 
@@ -15,10 +16,23 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 transformers: Any = Library("transformers")
 
 SHAPE: dict[str, Any] = {
-    **{"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{
+        "vocab_size": 61,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    },
     **{"num_key_value_heads": 2, "max_position_embeddings": 64, "attn_implementation": "eager"},
 }
-GPT2 = {"vocab_size": 61, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "attn_implementation": "eager"}
+GPT2 = {
+    "vocab_size": 61,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 64,
+    "attn_implementation": "eager",
+}
 
 
 def _rope(kind: str, **values: Any) -> dict[str, Any]:
@@ -26,7 +40,10 @@ def _rope(kind: str, **values: Any) -> dict[str, Any]:
 
 
 def _longrope(original: int, share: float, pairs: int) -> dict[str, Any]:
-    factors = {"short_factor": [1.0 + 0.1 * i for i in range(pairs)], "long_factor": [2.0**i for i in range(pairs)]}
+    factors = {
+        "short_factor": [1.0 + 0.1 * i for i in range(pairs)],
+        "long_factor": [2.0**i for i in range(pairs)],
+    }
     rope = {"rope_type": "longrope", "rope_theta": 500.0, "partial_rotary_factor": share, **factors}
     return {**PHI, "original_max_position_embeddings": original, "rope_parameters": rope}
 
@@ -39,8 +56,16 @@ GEMMA: dict[str, Any] = {
     "num_hidden_layers": 3,
 }
 GEMMA |= {"sliding_window_pattern": 3, "pad_token_id": None}
-PHI: dict[str, Any] = {**SHAPE, "pad_token_id": None}  # a token for padding has no gradient in transformers
-_LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 24}
+PHI: dict[str, Any] = {
+    **SHAPE,
+    "pad_token_id": None,
+}  # a token for padding has no gradient in transformers
+_LLAMA3 = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 24,
+}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", GPT2),
     "gpt2-untied-gelu": (
@@ -56,24 +81,46 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "Llama",
         _rope(
             "yarn",
-            **{"factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 8.0, "beta_slow": 2.0},
+            **{
+                "factor": 4.0,
+                "original_max_position_embeddings": 32,
+                "beta_fast": 8.0,
+                "beta_slow": 2.0,
+            },
             **{"truncate": False, "mscale": 1.0, "mscale_all_dim": 0.5},
         ),
     ),
-    "llama-bias": ("Llama", {**SHAPE, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),
-    "smollm2": ("Llama", {**SHAPE, "num_attention_heads": 4, "tie_word_embeddings": True, "rms_norm_eps": 1e-5}),
+    "llama-bias": (
+        "Llama",
+        {**SHAPE, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True},
+    ),
+    "smollm2": (
+        "Llama",
+        {**SHAPE, "num_attention_heads": 4, "tie_word_embeddings": True, "rms_norm_eps": 1e-5},
+    ),
     "mistral": ("Mistral", {**SHAPE, "sliding_window": 7}),
     "mistral-full": ("Mistral", {**SHAPE, "sliding_window": None, "head_dim": 16}),
     "qwen2": ("Qwen2", {**SHAPE, "tie_word_embeddings": True}),
-    "qwen2-window": ("Qwen2", {**SHAPE, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0}),
+    "qwen2-window": (
+        "Qwen2",
+        {**SHAPE, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0},
+    ),
     "qwen2-yarn": ("Qwen2", _rope("yarn", factor=2.0, original_max_position_embeddings=32)),
     "qwen3": ("Qwen3", {**SHAPE, "head_dim": 16, "tie_word_embeddings": True}),
-    "qwen3-window": ("Qwen3", {**SHAPE, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0}),
+    "qwen3-window": (
+        "Qwen3",
+        {**SHAPE, "use_sliding_window": True, "sliding_window": 9, "max_window_layers": 0},
+    ),
     "gemma3": ("Gemma3", GEMMA),
     "gemma3-wide": (
         "Gemma3",
         {
-            **{**GEMMA, "num_hidden_layers": 4, "sliding_window_pattern": 2, "query_pre_attn_scalar": 21},
+            **{
+                **GEMMA,
+                "num_hidden_layers": 4,
+                "sliding_window_pattern": 2,
+                "query_pre_attn_scalar": 21,
+            },
             **{"final_logit_softcapping": 3.0, "head_dim": 12, "num_key_value_heads": 4},
             "rope_parameters": {
                 "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 900.0},
@@ -82,7 +129,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "phi3": ("Phi3", PHI),
-    "phi3-window": ("Phi3", {**PHI, "sliding_window": 9, "tie_word_embeddings": True, "rms_norm_eps": 1e-6}),
+    "phi3-window": (
+        "Phi3",
+        {**PHI, "sliding_window": 9, "tie_word_embeddings": True, "rms_norm_eps": 1e-6},
+    ),
     "phi3-short": ("Phi3", _longrope(48, 0.75, 3)),
     "phi3-long": ("Phi3", _longrope(20, 1.0, 4)),
 }
@@ -106,9 +156,15 @@ def random_model(family: str, **changed: Any) -> Any:
 
 
 def write_model(
-    folder: Path, family: str, *, dtype: torch.dtype = torch.float32, shard: str = "5GB", **changed: Any
+    folder: Path,
+    family: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    shard: str = "5GB",
+    **changed: Any,
 ) -> Any:
-    """Write a random model with ``save_pretrained``; return it as transformers reads it again, in float32."""
+    """Write a random model with ``save_pretrained``; return it as transformers reads it again, in
+    float32."""
     random_model(family, **changed).to(dtype).save_pretrained(folder, max_shard_size=shard)
     return transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
@@ -126,15 +182,24 @@ def _tokenizer() -> str:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([text[:2000] for text in pydoc_data.topics.topics.values()][:20], trainer)
+    tokenizer.train_from_iterator(
+        [text[:2000] for text in pydoc_data.topics.topics.values()][:20], trainer
+    )
     return str(tokenizer.to_str())
 
 
-def write_tokenizer(folder: Path, *, template: str | None = CHATML, jinja: bool = False) -> Tokenizer:
-    """Write a byte-level BPE of 320 tokens with its config, the chat template in it or beside it."""
+def write_tokenizer(
+    folder: Path, *, template: str | None = CHATML, jinja: bool = False
+) -> Tokenizer:
+    """Write a byte-level BPE of 320 tokens with its config, the chat template in it or beside
+    it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(_tokenizer(), encoding="utf-8")
-    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+    }
     if template is not None and jinja:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     elif template is not None:

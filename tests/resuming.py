@@ -8,17 +8,21 @@ from typing import Any
 import torch
 
 import groundup
-from groundup.core.checkpoint import Checkpoint
+from groundup.runs.checkpoint import Checkpoint
 
 __all__ = ["assert_equal", "stopped_and_resumed"]
 
 
 def assert_equal(one: Checkpoint, other: Checkpoint) -> None:
-    """Hold weights, optimizer and everything else that the rest of a run depends on to the last bit."""
+    """Hold weights, optimizer and everything else that the rest of a run depends on to the last
+    bit."""
     for mine, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):
         assert mine.keys() == theirs.keys()
         assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
-    states = [{key: value for key, value in each.state.items() if key != "elapsed_s"} for each in (one, other)]
+    states = [
+        {key: value for key, value in each.state.items() if key != "elapsed_s"}
+        for each in (one, other)
+    ]
     assert states[0] == states[1]
 
 

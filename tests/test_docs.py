@@ -1,4 +1,5 @@
-"""What the documentation shows is so: code runs, commands parse, links hold, both languages agree."""
+"""What the documentation shows is so: code runs, commands parse, links hold, both languages
+agree."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ import typer
 import yaml
 
 import groundup
-from groundup.cli import app
+from groundup.cli.main import app
 from groundup.core import registry
-from groundup.core.recipe import load_recipe
+from groundup.recipe.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -39,7 +40,9 @@ TINY: dict[str, Any] = {
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return [code for name, code in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language]
+    return [
+        code for name, code in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language
+    ]
 
 
 def links(page: Path) -> list[tuple[str, str]]:
@@ -56,14 +59,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     texts = folder / "my_texts" / "texts.txt"
     texts.parent.mkdir()
-    colours, things = ("red", "green", "blue", "white"), ("river", "stone", "lamp", "garden", "letter")
-    lines = [f"The {colour} {thing} lies by the {place}." for colour in colours for thing in things for place in things]
+    colours, things = (
+        ("red", "green", "blue", "white"),
+        ("river", "stone", "lamp", "garden", "letter"),
+    )
+    lines = [
+        f"The {colour} {thing} lies by the {place}."
+        for colour in colours
+        for thing in things
+        for place in things
+    ]
     texts.write_text("\n".join(lines), encoding="utf-8")
     (folder / "my_model.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
     (folder / "all-MiniLM-L6-v2").mkdir()
-    (folder / "all-MiniLM-L6-v2" / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    (folder / "all-MiniLM-L6-v2" / "config.json").write_text(
+        '{"model_type": "bert"}', encoding="utf-8"
+    )
     (folder / "SmolLM2-135M-Instruct").mkdir()
-    (folder / "SmolLM2-135M-Instruct" / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    (folder / "SmolLM2-135M-Instruct" / "config.json").write_text(
+        '{"model_type": "llama"}', encoding="utf-8"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_CACHE", str(folder / "cache"))
         patch.chdir(folder)
@@ -73,7 +88,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workplace(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Work in the folder of the trained run; what a user's file registers is forgotten afterwards."""
+    """Work in the folder of the trained run; what a user's file registers is forgotten
+    afterwards."""
     monkeypatch.chdir(trained)
     before = {kind: dict(known) for kind, known in registry._registered.items()}
     yield trained
@@ -85,7 +101,7 @@ def workplace(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[module]
 
 
-# -------------------------------------------------------------------------------------------------------------- code
+# --------------------------------------------------------------------------------------------- code
 CODE = [(page, code) for page in PAGES if ".zh" not in page.name for code in blocks(page, "python")]
 
 
@@ -103,8 +119,14 @@ def test_recipes_in_the_documentation_are_valid(page: Path, workplace: Path) -> 
 
 
 def test_the_first_models_are_the_recipes() -> None:
-    shown = {yaml.safe_load(block)["name"]: block for block in blocks(ROOT / "docs" / "first_models.md", "yaml")}
-    files = {f"classic-{path.stem.replace('_', '-')}": path for path in (ROOT / "recipes" / "classic").glob("*.yaml")}
+    shown = {
+        yaml.safe_load(block)["name"]: block
+        for block in blocks(ROOT / "docs" / "first_models.md", "yaml")
+    }
+    files = {
+        f"classic-{path.stem.replace('_', '-')}": path
+        for path in (ROOT / "recipes" / "classic").glob("*.yaml")
+    }
     assert len(shown) == 5
     for name, block in shown.items():
         lines = files[name].read_text(encoding="utf-8").splitlines()
@@ -120,10 +142,20 @@ def parse_command(words: list[str]) -> None:
         context = command.make_context(name, list(arguments), parent=context)
         if not hasattr(command, "resolve_command"):
             return
-        name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+        name, command, arguments = command.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
 
 
-COMMANDS = sorted({line for page in PAGES for block in blocks(page, "bash") for line in block.splitlines() if line})
+COMMANDS = sorted(
+    {
+        line
+        for page in PAGES
+        for block in blocks(page, "bash")
+        for line in block.splitlines()
+        if line
+    }
+)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -134,7 +166,9 @@ def test_commands_exist(line: str) -> None:
     elif words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
     else:
-        assert words[0] in {"pip", "source"} or line.startswith("GROUNDUP_REWRITE_GOLDEN=1 python -m pytest tests/")
+        assert words[0] in {"pip", "source"} or line.startswith(
+            "GROUNDUP_REWRITE_GOLDEN=1 python -m pytest tests/"
+        )
 
 
 def test_a_wrong_option_would_be_noticed() -> None:
@@ -142,7 +176,7 @@ def test_a_wrong_option_would_be_noticed() -> None:
         parse_command(["groundup", "train", "--no-such-option"])
 
 
-# ---------------------------------------------------------------------------------------------------------- examples
+# ----------------------------------------------------------------------------------------- examples
 def run_example(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
@@ -150,10 +184,16 @@ def run_example(name: str, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.slow
 def test_train_from_python(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     text = tmp_path / "lines.jsonl"
-    rows = [{"text": f"Number {i} is {i * i} steps from the {'river' if i % 3 else 'garden'}."} for i in range(60)]
+    rows = [
+        {"text": f"Number {i} is {i * i} steps from the {'river' if i % 3 else 'garden'}."}
+        for i in range(60)
+    ]
     text.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     run_example("train_from_python.py", str(text), monkeypatch=monkeypatch)
     shown = capsys.readouterr().out
@@ -162,7 +202,9 @@ def test_train_from_python(
 
 
 @pytest.mark.slow
-def test_generate(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_generate(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_example("generate.py", "runs/my_model", "The red", monkeypatch=monkeypatch)
     assert capsys.readouterr().out.startswith("The red")
     with pytest.raises(SystemExit, match="usage"):
@@ -184,22 +226,35 @@ def test_one_file_extensions(workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_multitask_digits(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     pytest.importorskip("sklearn")
     run_example("multitask_digits.py", str(tmp_path), monkeypatch=monkeypatch)
     shown = capsys.readouterr().out
-    assert all(f"{task}: accuracy 0.9" in shown or f"{task}: accuracy 1.0" in shown for task in ("digit", "even"))
+    assert all(
+        f"{task}: accuracy 0.9" in shown or f"{task}: accuracy 1.0" in shown
+        for task in ("digit", "even")
+    )
     assert "{'digit': '0', 'even': 'even', 'loop': '1.0'}" in shown
 
 
 def test_every_example_is_covered() -> None:
-    known = {"train_from_python.py", "generate.py", "custom_processor.py", "custom_task.py", "custom.yaml"}
+    known = {
+        "train_from_python.py",
+        "generate.py",
+        "custom_processor.py",
+        "custom_task.py",
+        "custom.yaml",
+    }
     known |= {"multitask_digits.py"}
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == known
 
 
-# ------------------------------------------------------------------------------------------------- links, languages
+# -------------------------------------------------------------------------------------------------
+# links, languages
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_hold(page: Path) -> None:
     for target, line in links(page):
@@ -213,18 +268,33 @@ def test_links_hold(page: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for pair in PAIRS for name in pair])
 def test_the_six_steps_are_linked_to_their_lines(name: str) -> None:
-    lines = (ROOT / "groundup/core/trainer.py").read_text(encoding="utf-8").splitlines()
-    linked = [int(line) for target, line in links(ROOT / name) if target.endswith("core/trainer.py") and line]
+    lines = (ROOT / "groundup/training/trainer.py").read_text(encoding="utf-8").splitlines()
+    linked = [
+        int(line)
+        for target, line in links(ROOT / name)
+        if target.endswith("training/trainer.py") and line
+    ]
     found = [lines[number - 1].strip() for number in linked]
     assert len(found) == len(STEPS)
     for number, (step, text) in enumerate(zip(STEPS, found, strict=True), 1):
-        where = next((i for i, line in enumerate(lines, 1) if line.strip().startswith(f"# {number}. {step}")), None)
-        assert text.startswith(f"# {number}. {step}"), f"{name}: step {number} is on line {where} now"
+        where = next(
+            (
+                i
+                for i, line in enumerate(lines, 1)
+                if line.strip().startswith(f"# {number}. {step}")
+            ),
+            None,
+        )
+        assert text.startswith(f"# {number}. {step}"), (
+            f"{name}: step {number} is on line {where} now"
+        )
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0])
 def test_both_languages_say_the_same(pair: tuple[str, str]) -> None:
     one, other = (ROOT / name for name in pair)
-    assert BLOCK.findall(one.read_text(encoding="utf-8")) == BLOCK.findall(other.read_text(encoding="utf-8"))
+    assert BLOCK.findall(one.read_text(encoding="utf-8")) == BLOCK.findall(
+        other.read_text(encoding="utf-8")
+    )
     each_other = {(one.name, ""), (other.name, "")}
     assert set(links(one)) - each_other == set(links(other)) - each_other

@@ -1,6 +1,8 @@
-"""A run of a few steps for every registered model, on scikit-learn's digits as pictures, frames or texts.
+"""A run of a few steps for every registered model, on scikit-learn's digits as pictures, frames or
+texts.
 
-A new model needs an entry in ``MODELS``: the tests that go over all registered models then train it, too.
+A new model needs an entry in ``MODELS``: the tests that go over all registered models then train
+    it, too.
 """
 
 from __future__ import annotations
@@ -13,32 +15,61 @@ from typing import Any
 
 import numpy as np
 
-from groundup.data.arrays import Arrays
+from groundup.data.sources.arrays import Arrays
 
 # Read from its files: to import scikit-learn takes two seconds.
 SKLEARN_DATA = Path(str(importlib.util.find_spec("sklearn").origin)).parent / "datasets" / "data"  # type: ignore[union-attr]
 PATIENT_COLUMNS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 
-# Each model with what it reads. What is random in training is on: tests of exact losses turn ``dropout`` off.
+# Each model with what it reads. What is random in training is on: tests of exact losses turn
+# ``dropout`` off.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt": ("documents", {"layers": 1, "width": 16, "heads": 2, "context_length": 16, "dropout": 0.1}),
+    "gpt": (
+        "documents",
+        {"layers": 1, "width": 16, "heads": 2, "context_length": 16, "dropout": 0.1},
+    ),
     "gemma3": (
         "documents",
         {
-            **{"layers": 2, "width": 16, "heads": 2, "head_dim": 8, "mlp_width": 24, "context_length": 16},
+            **{
+                "layers": 2,
+                "width": 16,
+                "heads": 2,
+                "head_dim": 8,
+                "mlp_width": 24,
+                "context_length": 16,
+            },
             **{"global_every": 2, "sliding_window": 6, "dropout": 0.1},
         },
     ),
     "phi3": (
         "documents",
-        {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24, "context_length": 16, "dropout": 0.1},
+        {
+            "layers": 1,
+            "width": 16,
+            "heads": 2,
+            "mlp_width": 24,
+            "context_length": 16,
+            "dropout": 0.1,
+        },
     ),
     "hub": (
         "documents",
         {
             "config": {
-                **{"model_type": "olmo2", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
-                **{"intermediate_size": 24, "vocab_size": 300, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},
+                **{
+                    "model_type": "olmo2",
+                    "hidden_size": 16,
+                    "num_hidden_layers": 1,
+                    "num_attention_heads": 2,
+                },
+                **{
+                    "intermediate_size": 24,
+                    "vocab_size": 300,
+                    "bos_token_id": 0,
+                    "eos_token_id": 1,
+                    "pad_token_id": 1,
+                },
                 "attention_dropout": 0.1,
             },
             "context_length": 16,
@@ -46,14 +77,26 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mlp": ("pictures", {"hidden": [24], "norm": "layer", "dropout": 0.1}),
-    "cnn": ("pictures", {"channels": [4, 6], "hidden": [16], "padding": True, "batch_norm": True, "dropout": 0.1}),
+    "cnn": (
+        "pictures",
+        {"channels": [4, 6], "hidden": [16], "padding": True, "batch_norm": True, "dropout": 0.1},
+    ),
     "resnet": ("pictures", {"layers": [1, 1], "width": 4, "stem": "small"}),
     "convnext": (
         "pictures",
-        {"layers": [1, 1], "widths": [6, 8], "patch": 2, "layer_scale": 0.1, "stochastic_depth": 0.3},
+        {
+            "layers": [1, 1],
+            "widths": [6, 8],
+            "patch": 2,
+            "layer_scale": 0.1,
+            "stochastic_depth": 0.3,
+        },
     ),
     "vit": ("pictures", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
-    "rnn": ("frames", {"width": 12, "cell": "gru", "bidirectional": True, "pooling": "attention", "dropout": 0.1}),
+    "rnn": (
+        "frames",
+        {"width": 12, "cell": "gru", "bidirectional": True, "pooling": "attention", "dropout": 0.1},
+    ),
     "bag_of_ngrams": ("texts", {"width": 8, "ngrams": 2, "buckets": 500, "dropout": 0.1}),
     "bert": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
     "transformer_classifier": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
@@ -62,15 +105,32 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 ENCODER_TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "embed": ("text_pairs", {"max_tokens": 80}),
     "label_tokens": ("word_labels", {"max_tokens": 80}),
-    "extractive_qa": ("question_answers", {"max_tokens": 24, "max_question_tokens": 8, "stride": 6}),
+    "extractive_qa": (
+        "question_answers",
+        {"max_tokens": 24, "max_question_tokens": 8, "stride": 6},
+    ),
 }
 RANDOM = ("dropout", "stochastic_depth")  # settings that make a forward pass random
 
 # All that may be changed at random in such inputs.
 AUGMENTATION: dict[str, dict[str, Any]] = {
     "pictures": {
-        **{"rotate_degrees": 10.0, "scale": [0.9, 1.1], "shift": 0.1, "crop": 0.1, "flip": True, "brightness": 0.2},
-        **{"contrast": 0.2, "randaugment": 1, "erase": 0.3, "noise": 0.1, "mixup": 0.4, "cutmix": 1.0},
+        **{
+            "rotate_degrees": 10.0,
+            "scale": [0.9, 1.1],
+            "shift": 0.1,
+            "crop": 0.1,
+            "flip": True,
+            "brightness": 0.2,
+        },
+        **{
+            "contrast": 0.2,
+            "randaugment": 1,
+            "erase": 0.3,
+            "noise": 0.1,
+            "mixup": 0.4,
+            "cutmix": 1.0,
+        },
     },
     "frames": {"time_mask": 0.3, "frequency_mask": 0.3, "noise": 0.1},
     "texts": {"token_dropout": 0.2},
@@ -79,26 +139,38 @@ AUGMENTATION: dict[str, dict[str, Any]] = {
 MACHINE = {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1, "micro_batch": 16}
 
 
-def tiny_run(name: str, folder: Path, model: dict[str, Any] | None = None, reads: str = "") -> dict[str, Any]:
+def tiny_run(
+    name: str, folder: Path, model: dict[str, Any] | None = None, reads: str = ""
+) -> dict[str, Any]:
     """Return the recipe of a run of 20 steps, its data written to ``folder``.
 
     Args:
         name: A registered model.
         folder: Where files of data may be written.
         model: Settings to add to the model's, or to put in place of its own.
-        reads: ``pictures``, ``frames``, ``texts``, ``numbers`` or ``documents``; empty: as ``MODELS`` says.
+        reads: ``pictures``, ``frames``, ``texts``, ``numbers`` or ``documents``; empty: as
+            ``MODELS`` says.
     """
     assert name in MODELS, f"give the model {name!r} a tiny run in {__file__}"
     own, settings = MODELS[name]
     reads = reads or own
     return {
-        **{"name": "tiny", "model": {"name": name, **settings, **(model or {})}, **_data(reads, folder)},
-        **{"optim": {"lr": 3e-3, "warmup_steps": 2}, "budget": {"batch_size": 16, "steps": 20}, "machine": MACHINE},
+        **{
+            "name": "tiny",
+            "model": {"name": name, **settings, **(model or {})},
+            **_data(reads, folder),
+        },
+        **{
+            "optim": {"lr": 3e-3, "warmup_steps": 2},
+            "budget": {"batch_size": 16, "steps": 20},
+            "machine": MACHINE,
+        },
     }
 
 
 def augmented(recipe: dict[str, Any], name: str, reads: str = "") -> dict[str, Any]:
-    """Return a model's tiny run with all its data's augmentation on; windows of documents start anywhere already."""
+    """Return a model's tiny run with all its data's augmentation on; windows of documents start
+    anywhere already."""
     reads = reads or MODELS[name][0]
     if reads == "documents":
         return recipe
@@ -107,7 +179,9 @@ def augmented(recipe: dict[str, Any], name: str, reads: str = "") -> dict[str, A
 
 def without_chance(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe with nothing random in the forward pass."""
-    return recipe | {"model": {key: value for key, value in recipe["model"].items() if key not in RANDOM}}
+    return recipe | {
+        "model": {key: value for key, value in recipe["model"].items() if key not in RANDOM}
+    }
 
 
 def _data(reads: str, folder: Path) -> dict[str, Any]:
@@ -123,7 +197,11 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
         rows = [example.inputs[: 5 + int(example.name) % 4] for example in digits]
         labels, lengths = [example.target for example in digits], [len(each) for each in rows]
         np.savez(folder / "frames.npz", X=np.concatenate(rows), lengths=lengths, y=labels)
-        return {"task": classify, "data": {"name": "frames", "path": str(folder / "frames.npz")}, "processor": "frames"}
+        return {
+            "task": classify,
+            "data": {"name": "frames", "path": str(folder / "frames.npz")},
+            "processor": "frames",
+        }
     texts = [drawn(example.inputs[: 6 + int(example.name) % 3]) for example in digits]
     if reads == "texts":
         np.savez(folder / "texts.npz", x=np.array(texts), y=[example.target for example in digits])
@@ -143,21 +221,26 @@ def drawn(pixels: Any) -> str:
 def write_patients(folder: Path) -> str:
     """Write scikit-learn's 442 patients with diabetes as a table, and return its path."""
     rows, targets = (
-        np.loadtxt(SKLEARN_DATA / f"diabetes_{part}.csv.gz", dtype=np.float64) for part in ("data_raw", "target")
+        np.loadtxt(SKLEARN_DATA / f"diabetes_{part}.csv.gz", dtype=np.float64)
+        for part in ("data_raw", "target")
     )
     with (folder / "patients.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*PATIENT_COLUMNS, "progression"])
-        writer.writerows([*row, target] for row, target in zip(rows.tolist(), targets.tolist(), strict=True))
+        writer.writerows(
+            [*row, target] for row, target in zip(rows.tolist(), targets.tolist(), strict=True)
+        )
     return str(folder / "patients.csv")
 
 
 def encoder_run(task: str, folder: Path, **settings: Any) -> dict[str, Any]:
-    """Return the recipe of a run of 20 steps of a task that an encoder learns from texts, on digits drawn as texts.
+    """Return the recipe of a run of 20 steps of a task that an encoder learns from texts, on digits
+    drawn as texts.
 
     Args:
-        task: ``embed``: upper halves belong to lower ones. ``label_tokens``: rows of a digit are words, and labelled by
-            whether there is ink on the left. ``extractive_qa``: the fourth row is asked for.
+        task: ``embed``: upper halves belong to lower ones. ``label_tokens``: rows of a digit are
+            words, and labelled by whether there is ink on the left. ``extractive_qa``: the fourth
+            row is asked for.
         folder: Where files of data may be written.
         **settings: Of the task.
     """
@@ -167,10 +250,19 @@ def encoder_run(task: str, folder: Path, **settings: Any) -> dict[str, Any]:
         lines = drawn(example.inputs).replace(" ", "_").split("\n")
         marks = ["O" if line.startswith("__") else "B-ink" for line in lines]
         rows.append(
-            {"anchor": "\n".join(lines[:4]), "positive": "\n".join(lines[4:]), "tokens": lines, "labels": marks}
+            {
+                "anchor": "\n".join(lines[:4]),
+                "positive": "\n".join(lines[4:]),
+                "tokens": lines,
+                "labels": marks,
+            }
         )
         answers = [{"text": lines[3], "answer_start": sum(len(line) + 1 for line in lines[:3])}]
-        rows[-1] |= {"question": f"What follows {lines[2]}", "context": "\n".join(lines), "answers": answers}
+        rows[-1] |= {
+            "question": f"What follows {lines[2]}",
+            "context": "\n".join(lines),
+            "answers": answers,
+        }
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return tiny_run("bert", folder, reads="texts") | {
@@ -181,9 +273,11 @@ def encoder_run(task: str, folder: Path, **settings: Any) -> dict[str, Any]:
 
 
 def write_several_targets(folder: Path, *, rare: bool = False) -> dict[str, Any]:
-    """Write digits with their class, their ink and whether they have a loop, and return the section ``data``.
+    """Write digits with their class, their ink and whether they have a loop, and return the section
+    ``data``.
 
-    Every third has no known ink, and every fourth no known loop. ``rare`` leaves out most of those from 2 to 9.
+    Every third has no known ink, and every fourth no known loop. ``rare`` leaves out most of those
+    from 2 to 9.
     """
     digits = Arrays().examples("train", folder)[: 900 if rare else 300]
     digits = [e for number, e in enumerate(digits) if not rare or e.target < 2 or number % 8 == 0]
@@ -197,17 +291,27 @@ def write_several_targets(folder: Path, *, rare: bool = False) -> dict[str, Any]
 
 
 def preference_run(folder: Path, **task: Any) -> dict[str, Any]:
-    """Return the recipe of a run of preference tuning on drawn digits: of a digit and another, the larger is chosen."""
+    """Return the recipe of a run of preference tuning on drawn digits: of a digit and another, the
+    larger is chosen."""
     digits = Arrays().examples("train", folder)[:60]
     texts = [drawn(example.inputs[:3]) for example in digits]
     rows = [
-        {"prompt": f"A digit, drawn: {number}", "chosen": f"{one}{'!' * (number % 5)}", "rejected": other}
+        {
+            "prompt": f"A digit, drawn: {number}",
+            "chosen": f"{one}{'!' * (number % 5)}",
+            "rejected": other,
+        }
         for number, (one, other) in enumerate(zip(texts[::2], texts[1::2], strict=True))
     ]
     path = folder / "preferences.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     unpaired = task.get("objective") == "kto"
-    data = {"name": "preferences", "path": str(path), "validation_fraction": 0.2, "unpaired": unpaired}
+    data = {
+        "name": "preferences",
+        "path": str(path),
+        "validation_fraction": 0.2,
+        "unpaired": unpaired,
+    }
     model = {**MODELS["gpt"][1], "context_length": 96}
     recipe = tiny_run("gpt", folder, model) | {"task": {"name": "preference", **task}, "data": data}
     return recipe | {

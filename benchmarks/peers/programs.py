@@ -1,8 +1,9 @@
-"""The five starting programs in Keras 3 and in plain PyTorch, as their users write them. Run by ``classifiers.py``.
+"""The five starting programs in Keras 3 and in plain PyTorch, as their users write them. Run by
+``classifiers.py``.
 
-``python programs.py keras|torch DATA.npz PROGRAM SEED EPOCHS`` prints one line of JSON: the test accuracy, the seconds
-of each epoch, and the seconds from the start of the process to the end of the first epoch. With Keras,
-``KERAS_BACKEND`` chooses what computes.
+``python programs.py keras|torch DATA.npz PROGRAM SEED EPOCHS`` prints one line of JSON: the test
+accuracy, the seconds of each epoch, and the seconds from the start of the process to the end of the
+first epoch. With Keras, ``KERAS_BACKEND`` chooses what computes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def _keras(data: dict[str, Any], program: str, seed: int, epochs: int) -> dict[s
     layers: list[Any] = [keras.layers.Input((28, 28, 1) if program == "cnn" else (784,))]
     if program == "cnn":
         for channels in (32, 64):
-            layers += [keras.layers.Conv2D(channels, 3, activation="relu"), keras.layers.MaxPooling2D(2)]
+            layers += [
+                keras.layers.Conv2D(channels, 3, activation="relu"),
+                keras.layers.MaxPooling2D(2),
+            ]
         layers.append(keras.layers.Flatten())
     for width in hidden:
         layers.append(keras.layers.Dense(width, activation="relu"))
@@ -69,9 +73,20 @@ def _keras(data: dict[str, Any], program: str, seed: int, epochs: int) -> dict[s
 
     clock = Clock()
     one_hot = keras.utils.to_categorical(data["y_train"], 10)
-    model.fit(data["x_train"].reshape(shape), one_hot, batch_size=BATCH, epochs=epochs, verbose=0, callbacks=[clock])
+    model.fit(
+        data["x_train"].reshape(shape),
+        one_hot,
+        batch_size=BATCH,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[clock],
+    )
     predicted = model.predict(data["x_test"].reshape(shape), batch_size=1000, verbose=0).argmax(1)
-    return {"accuracy": float((predicted == data["y_test"]).mean()), "epochs_s": ends, "first_s": clock.first}
+    return {
+        "accuracy": float((predicted == data["y_test"]).mean()),
+        "epochs_s": ends,
+        "first_s": clock.first,
+    }
 
 
 def _torch(data: dict[str, Any], program: str, seed: int, epochs: int) -> dict[str, Any]:
@@ -85,7 +100,14 @@ def _torch(data: dict[str, Any], program: str, seed: int, epochs: int) -> dict[s
     layers: list[nn.Module] = []
     width = 784
     if program == "cnn":
-        layers += [nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [
+            nn.Conv2d(1, 32, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
         layers.append(nn.Flatten())
         width = 1600
     for size in hidden:
@@ -93,7 +115,10 @@ def _torch(data: dict[str, Any], program: str, seed: int, epochs: int) -> dict[s
         width = size
     model = nn.Sequential(*layers, nn.Linear(width, 10))
     shape = (-1, 1, 28, 28) if program == "cnn" else (-1, 784)
-    x, y = torch.from_numpy(data["x_train"]).view(shape), torch.from_numpy(data["y_train"].astype(np.int64))
+    x, y = (
+        torch.from_numpy(data["x_train"]).view(shape),
+        torch.from_numpy(data["y_train"].astype(np.int64)),
+    )
     steps: Any = (
         torch.optim.SGD(model.parameters(), lr=0.01, fused=True)
         if optimizer == "sgd"
@@ -112,7 +137,11 @@ def _torch(data: dict[str, Any], program: str, seed: int, epochs: int) -> dict[s
     model.eval()
     with torch.no_grad():
         predicted = model(torch.from_numpy(data["x_test"]).view(shape)).argmax(1).numpy()
-    return {"accuracy": float((predicted == data["y_test"]).mean()), "epochs_s": ends, "first_s": first}
+    return {
+        "accuracy": float((predicted == data["y_test"]).mean()),
+        "epochs_s": ends,
+        "first_s": first,
+    }
 
 
 if __name__ == "__main__":

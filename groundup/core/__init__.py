@@ -1,1 +1,3 @@
-"""."""
+"""What every other room depends on: contracts, the values parts hand to each other, errors, the
+registry of names, settings, seeding and storage.
+"""

@@ -21,7 +21,8 @@ __all__ = [
 
 
 class GroundupError(Exception):
-    """A mistake in the input or the machine, never a bug of ours. The command line prints it without a traceback.
+    """A mistake in the input or the machine, never a bug of ours. The command line prints it
+    without a traceback.
 
     Args:
         where: The file, row or key, for example ``"data.jsonl line 7"`` or ``"recipe.optim.lr"``.
@@ -36,7 +37,8 @@ class GroundupError(Exception):
         super().__init__(f"{where}: {problem}." + (f" {remedy}." if remedy else ""))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return what rebuilds it in another process: its class and words, whatever its class is called with."""
+        """Return what rebuilds it in another process: its class and words, whatever its class is
+        called with."""
         return _rebuilt, (type(self), self.where, self.problem, self.remedy)
 
 
@@ -87,7 +89,9 @@ class MissingExtraError(GroundupError):
     exit_code = 7
 
     def __init__(self, library: str, extra: str) -> None:
-        super().__init__(library, "is not installed", f"Install it with: pip install 'groundup[{extra}]'")
+        super().__init__(
+            library, "is not installed", f"Install it with: pip install 'groundup[{extra}]'"
+        )
 
 
 class Interrupted(GroundupError):
@@ -113,5 +117,14 @@ def in_words(error: BaseException) -> tuple[str, int]:
         return "", 130
     if isinstance(error, BrokenPipeError):
         return "", 0
-    where, problem = getattr(error, "filename", None) or "the system", getattr(error, "strerror", None) or str(error)
-    return f"{where}: {problem}. Saved checkpoints are untouched: put it right and start the same command again.", 1
+    where, problem = (
+        getattr(error, "filename", None) or "the system",
+        getattr(error, "strerror", None) or str(error),
+    )
+    return (
+        (
+            f"{where}: {problem}. Saved checkpoints are untouched: put it right and start the same"
+            " command again."
+        ),
+        1,
+    )

@@ -10,7 +10,8 @@ __all__ = ["log_to_standard_error"]
 
 
 class _CurrentStandardError(logging.StreamHandler[TextIO]):
-    """A live display puts itself in the place of ``sys.stderr``; a handler that kept the first one would tear it."""
+    """A live display puts itself in the place of ``sys.stderr``; a handler that kept the first one
+    would tear it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -19,5 +20,7 @@ class _CurrentStandardError(logging.StreamHandler[TextIO]):
 
 def log_to_standard_error() -> None:
     """Print our messages as they are, and those of libraries from warnings up."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_CurrentStandardError()])
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[_CurrentStandardError()]
+    )
     logging.getLogger("groundup").setLevel(logging.INFO)

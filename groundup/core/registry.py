@@ -37,7 +37,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "gpt": "groundup.models.gpt",
         "gemma3": "groundup.models.gemma",
         "phi3": "groundup.models.phi3",
-        "hub": "groundup.models.hub",
+        "hub": "groundup.models.hub.config",
         "bert": "groundup.models.bert",
         "mlp": "groundup.models.mlp",
         "cnn": "groundup.models.cnn",
@@ -50,41 +50,41 @@ BUILTINS: dict[Kind, dict[str, str]] = {
     },
     "task": {
         "language_modeling": "groundup.tasks.language_modeling",
-        "masked_language_modeling": "groundup.tasks.masked_language_modeling",
-        "chat": "groundup.tasks.chat",
-        "classify": "groundup.tasks.classify",
+        "masked_language_modeling": "groundup.tasks.masked_lm.task",
+        "chat": "groundup.tasks.chat.task",
+        "classify": "groundup.tasks.classify.task",
         "regress": "groundup.tasks.regress",
-        "embed": "groundup.tasks.embed",
-        "label_tokens": "groundup.tasks.label_tokens",
+        "embed": "groundup.tasks.sentence_embedding",
+        "label_tokens": "groundup.tasks.token_classification",
         "extractive_qa": "groundup.tasks.extractive_qa",
-        "multitask": "groundup.tasks.multitask",
-        "preference": "groundup.tasks.preference",
+        "multitask": "groundup.tasks.multitask.task",
+        "preference": "groundup.tasks.preference.task",
     },
     "data": {
-        "arrays": "groundup.data.arrays",
-        "audio": "groundup.data.audio",
-        "frames": "groundup.data.frames",
-        "labelled_text": "groundup.data.labelled_text",
-        "text": "groundup.data.text",
-        "conversations": "groundup.data.conversations",
-        "preferences": "groundup.data.preferences",
-        "images": "groundup.data.images",
-        "mixture": "groundup.data.mixture",
-        "python_docs": "groundup.data.python_docs",
-        "python_questions": "groundup.data.python_questions",
-        "table": "groundup.data.table",
-        "text_pairs": "groundup.data.text_pairs",
-        "word_labels": "groundup.data.word_labels",
-        "question_answers": "groundup.data.question_answers",
+        "arrays": "groundup.data.sources.arrays",
+        "audio": "groundup.data.sources.audio",
+        "frames": "groundup.data.sources.sequences",
+        "labelled_text": "groundup.data.sources.labelled_text",
+        "text": "groundup.data.sources.text",
+        "conversations": "groundup.data.sources.conversations",
+        "preferences": "groundup.data.sources.preferences",
+        "images": "groundup.data.sources.images",
+        "mixture": "groundup.data.sources.mixture",
+        "python_docs": "groundup.data.sources.python_docs",
+        "python_questions": "groundup.data.sources.python_questions",
+        "table": "groundup.data.sources.table",
+        "text_pairs": "groundup.data.sources.text_pairs",
+        "word_labels": "groundup.data.sources.token_labels",
+        "question_answers": "groundup.data.sources.question_answers",
     },
     "processor": {
-        "bytes": "groundup.processors.bytes",
-        "characters": "groundup.processors.characters",
-        "bpe": "groundup.processors.bpe",
-        "tokenizer_json": "groundup.processors.bpe",
+        "bytes": "groundup.processors.text.bytes",
+        "characters": "groundup.processors.text.characters",
+        "bpe": "groundup.processors.text.bpe",
+        "tokenizer_json": "groundup.processors.text.bpe",
         "image": "groundup.processors.image",
         "audio": "groundup.processors.audio",
-        "frames": "groundup.processors.frames",
+        "frames": "groundup.processors.sequences",
         "labelled": "groundup.processors.labelled",
         "table": "groundup.processors.table",
     },
@@ -98,9 +98,14 @@ def _decorator(kind: Kind) -> Callable[[str], Callable[[Class], Class]]:
     def named(name: str) -> Callable[[Class], Class]:
         def keep(cls: Class) -> Class:
             known = _registered[kind].get(name)
-            if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            if known is not None and (known.__module__, known.__qualname__) != (
+                cls.__module__,
+                cls.__qualname__,
+            ):
                 raise RecipeError(
-                    f"{kind} {name!r}", f"is registered twice, by {known.__module__} and {cls.__module__}", "Rename one"
+                    f"{kind} {name!r}",
+                    f"is registered twice, by {known.__module__} and {cls.__module__}",
+                    "Rename one",
                 )
             cls.registered_name = name  # type: ignore[attr-defined]
             _registered[kind][name] = cls
@@ -131,7 +136,8 @@ def lookup(kind: Kind, name: str, where: str = "") -> Any:
     if name not in _registered[kind]:
         raise RecipeError(
             where or f"recipe.{kind}.name",
-            f"there is no {kind} {name!r}; {did_you_mean(name, names(kind))}known: {', '.join(names(kind)) or 'none'}",
+            f"there is no {kind} {name!r}; {did_you_mean(name, names(kind))}known:"
+            f" {', '.join(names(kind)) or 'none'}",
             "Choose one of these, or name your own file under 'uses:'",
         )
     return _registered[kind][name]
@@ -145,7 +151,9 @@ def load_file(path: Path) -> None:
     """
     if not path.is_file():
         raise RecipeError("recipe.uses", f"no file {path}", "Give a path relative to the recipe")
-    module_name = f"groundup_user_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    module_name = (
+        f"groundup_user_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    )
     if module_name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(module_name, path)
@@ -157,4 +165,6 @@ def load_file(path: Path) -> None:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
-        raise RecipeError(f"recipe.uses {path}", f"{type(error).__name__}: {error}", "Mend the file") from error
+        raise RecipeError(
+            f"recipe.uses {path}", f"{type(error).__name__}: {error}", "Mend the file"
+        ) from error

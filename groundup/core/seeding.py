@@ -1,4 +1,5 @@
-"""Random numbers as functions of (seed, purpose, n): a resumed run draws what the uninterrupted one would have."""
+"""Random numbers as functions of (seed, purpose, n): a resumed run draws what the uninterrupted one
+would have."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:
 def reseed(seed: int, purpose: str, *numbers: int) -> None:
     """Seed torch's default generators, which dropout and weight initialisation draw from.
 
-    ``torch.manual_seed`` gives the same numbers, but takes a millisecond where CUDA is there and not in use: it notes
-    each call, with a traceback, for the day when it will be.
+    ``torch.manual_seed`` gives the same numbers, but takes a millisecond where CUDA is there and
+    not in use: it notes each call, with a traceback, for the day when it will be.
     """
     number = key(seed, purpose, *numbers)
     torch.default_generator.manual_seed(number)
@@ -48,7 +49,8 @@ def scramble(values: NDArray[Any], key: int) -> NDArray[np.uint64]:
         The same shape as ``values``, uniform over ``[0, 2**64)`` in all but proof.
 
     Source:
-        The finaliser of SplitMix64: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators",
+        The finaliser of SplitMix64: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
+            generators",
         https://doi.org/10.1145/2660193.2660195 (variant 13 of Stafford).
     """
     z = values.astype(np.uint64, copy=True)
@@ -61,7 +63,9 @@ def scramble(values: NDArray[Any], key: int) -> NDArray[np.uint64]:
     return z
 
 
-def uniforms(seed: int, purpose: str, samples: NDArray[np.int64], draws: int = 1) -> NDArray[np.float64]:
+def uniforms(
+    seed: int, purpose: str, samples: NDArray[np.int64], draws: int = 1
+) -> NDArray[np.float64]:
     """Return numbers in [0, 1), uniform and independent, for many samples at once.
 
     Args:

@@ -1,4 +1,5 @@
-"""Strict, frozen settings: the base of every recipe section, and the words for what is wrong with one."""
+"""Strict, frozen settings: the base of every recipe section, and the words for what is wrong with
+one."""
 
 from __future__ import annotations
 
@@ -15,14 +16,20 @@ __all__ = ["Settings", "describe", "setting", "validate"]
 SettingsClass = TypeVar("SettingsClass", bound="Settings")
 
 
-def setting(default: Any, about: str, *, applies_when: dict[str, tuple[Any, ...]] | None = None, **bounds: Any) -> Any:
+def setting(
+    default: Any,
+    about: str,
+    *,
+    applies_when: dict[str, tuple[Any, ...]] | None = None,
+    **bounds: Any,
+) -> Any:
     """Declare one field of a recipe section.
 
     Args:
         default: The value when the recipe is silent; ``...`` makes the field required.
         about: One line for the JSON Schema and the documentation, with the unit.
-        applies_when: Sibling fields and the values with which this one matters. Setting the field otherwise is an
-            error, because it would have no effect.
+        applies_when: Sibling fields and the values with which this one matters. Setting the field
+            otherwise is an error, because it would have no effect.
         **bounds: ``gt``, ``ge``, ``lt``, ``le``, ``min_length`` ... as in pydantic.
     """
     conditions: JsonValue = {key: list(values) for key, values in (applies_when or {}).items()}
@@ -34,7 +41,11 @@ class Settings(BaseModel):
     """A section of a recipe. Unknown keys, wrong types and settings without effect are errors."""
 
     model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", ser_json_inf_nan="strings", protected_namespaces=()
+        strict=True,
+        frozen=True,
+        extra="forbid",
+        ser_json_inf_nan="strings",
+        protected_namespaces=(),
     )
     registered_name: ClassVar[str] = ""
 
@@ -42,7 +53,10 @@ class Settings(BaseModel):
     def _every_setting_has_an_effect(self) -> Settings:
         for name in self.model_fields_set:
             extra = type(self).model_fields[name].json_schema_extra
-            if not isinstance(extra, dict) or getattr(self, name) == type(self).model_fields[name].default:
+            if (
+                not isinstance(extra, dict)
+                or getattr(self, name) == type(self).model_fields[name].default
+            ):
                 continue
             conditions = extra.get("applies_when", {})
             assert isinstance(conditions, dict)
@@ -51,8 +65,9 @@ class Settings(BaseModel):
                 if getattr(self, other) not in values:
                     allowed = " or ".join(json.dumps(value) for value in values)
                     raise ValueError(
-                        f"{name} has no effect with {other}: {json.dumps(getattr(self, other), default=str)}; "
-                        f"it applies when {other} is {allowed}. Remove {name} or change {other}"
+                        f"{name} has no effect with {other}:"
+                        f" {json.dumps(getattr(self, other), default=str)}; it applies when {other}"
+                        f" is {allowed}. Remove {name} or change {other}"
                     )
         return self
 
@@ -84,14 +99,20 @@ def describe(error: ErrorDetails, cls: type[BaseModel], where: str) -> tuple[str
     if error["type"] == "extra_forbidden":
         fields = _fields_at(cls, error["loc"][:-1])
         key = str(error["loc"][-1])
-        return path, f"unknown key; {did_you_mean(key, fields)}allowed: {', '.join(fields)}", "Correct or remove it"
+        return (
+            path,
+            f"unknown key; {did_you_mean(key, fields)}allowed: {', '.join(fields)}",
+            "Correct or remove it",
+        )
     if error["type"] == "missing":
         return path, "is required and missing", f"Add it: {error['loc'][-1]}: ..."
     if error["type"] == "value_error":
         problem, _, remedy = str(error["ctx"]["error"]).partition(". ")
         return path, problem, remedy
     hint = "Write true or false" if error["type"].startswith("bool") else "Change the value"
-    if error["type"] in {"int_type", "float_type", "int_parsing", "float_parsing"} and isinstance(error["input"], str):
+    if error["type"] in {"int_type", "float_type", "int_parsing", "float_parsing"} and isinstance(
+        error["input"], str
+    ):
         hint = "Write the number without quotes"
     message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return path, f"got {found}; allowed: {message}", hint

@@ -1,7 +1,8 @@
-"""Writing files so that a crash, a full disk or a second process never leaves half of one in place of a whole one.
+"""Writing files so that a crash, a full disk or a second process never leaves half of one in place
+of a whole one.
 
-Everything that writes a run goes through a ``Storage``; tests put one in its place that fails, tears a write or fills
-the disk.
+Everything that writes a run goes through a ``Storage``; tests put one in its place that fails,
+tears a write or fills the disk.
 """
 
 from __future__ import annotations

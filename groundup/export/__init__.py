@@ -1,1 +1,1 @@
-"""Runs written for other tools, each held against the trained model before it gets its name."""
+"""Writing a run's model for other programs, checked against them."""

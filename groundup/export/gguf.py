@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from groundup.core.contracts import ModelConfig, Processor
 from groundup.core.errors import CheckpointError
-from groundup.core.gguf import MODELS, model_in, save_gguf
-from groundup.core.interfaces import ModelConfig, Processor
 from groundup.export.verify import Model, Reader, Sample
 from groundup.formats.llama_cpp import LlamaServer
+from groundup.weights.gguf import MODELS, model_in, save_gguf
 
 __all__ = ["FILE", "KINDS", "LlamaCpp", "context_of", "reload_file", "write_file"]
 
@@ -24,7 +24,12 @@ KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "
 
 
 def write_file(
-    path: Path, config: ModelConfig, weights: dict[str, Tensor], processor: Processor, dtype: str, name: str
+    path: Path,
+    config: ModelConfig,
+    weights: dict[str, Tensor],
+    processor: Processor,
+    dtype: str,
+    name: str,
 ) -> None:
     """Write the file.
 
@@ -32,7 +37,9 @@ def write_file(
         CheckpointError: If GGUF files have no place for such a model or tokenizer.
     """
     if config.registered_name not in MODELS:
-        problem = f"{config.registered_name} has no place in a GGUF file; allowed: {', '.join(MODELS)}"
+        problem = (
+            f"{config.registered_name} has no place in a GGUF file; allowed: {', '.join(MODELS)}"
+        )
         raise CheckpointError("model", problem, "Export it to onnx")
     save_gguf(path, config, weights, processor, KINDS[dtype], name)
 
@@ -45,19 +52,25 @@ def reload_file(path: Path) -> Model:
 def context_of(config: ModelConfig) -> int:
     """Return how many tokens of context to open a model with.
 
-    By its length llama.cpp chooses between the short and the long factors of Phi-3's rotary wavelengths, and rounds it
-    up to a multiple of 256.
+    By its length llama.cpp chooses between the short and the long factors of Phi-3's rotary
+    wavelengths, and rounds it up to a multiple of 256.
     """
-    context, long = min(int(cast(Any, config).context_length), _LONGEST), getattr(config, "long_rope", None)
+    context, long = (
+        min(int(cast(Any, config).context_length), _LONGEST),
+        getattr(config, "long_rope", None),
+    )
     return context if long is None else min(context, long.original_context // 256 * 256)
 
 
 class LlamaCpp(Reader):
-    """A file opened by llama.cpp, its keys and values in float32. Each compared position is one call."""
+    """A file opened by llama.cpp, its keys and values in float32. Each compared position is one
+    call."""
 
     slow, log_probabilities = True, True
 
-    def __init__(self, path: Path, vocabulary: int, context: int, letter: int, *, exact: bool = True) -> None:
+    def __init__(
+        self, path: Path, vocabulary: int, context: int, letter: int, *, exact: bool = True
+    ) -> None:
         self.server = LlamaServer(path, context, torch.get_num_threads(), _NOTHING)
         self.name, self.vocabulary = self.server.name, vocabulary
         self.characters = context // 4  # of a text that fits, whatever its tokens are
@@ -66,15 +79,22 @@ class LlamaCpp(Reader):
     def _likeliest(self, prompt: list[int] | str, number: int) -> list[dict[str, Any]]:
         """Return the likeliest next tokens, the first one first.
 
-        The server says nothing of a token that is no whole character, so a letter is what it is made to write; what it
-        says of the likeliest ones is from before that.
+        The server says nothing of a token that is no whole character, so a letter is what it is
+        made to write; what it says of the likeliest ones is from before that.
         """
-        asked = {"prompt": prompt, "n_predict": 1, "temperature": 0, "logit_bias": [[self.letter, 1e4]]}
+        asked = {
+            "prompt": prompt,
+            "n_predict": 1,
+            "temperature": 0,
+            "logit_bias": [[self.letter, 1e4]],
+        }
         answer = self.server.complete({**asked, "logprobs": number, "n_probs": number})
         logs = answer["choices"][0]["logprobs"]
         if not logs:
             problem = f"answers without probabilities of tokens: {str(answer)[:200]}"
-            raise CheckpointError(self.name, problem, f"{_NOTHING}. Try another version of xllamacpp")
+            raise CheckpointError(
+                self.name, problem, f"{_NOTHING}. Try another version of xllamacpp"
+            )
         return list(logs["content"][0]["top_logprobs"])
 
     def _after(self, prompt: list[int] | str) -> Tensor:
@@ -102,22 +122,30 @@ class LlamaCpp(Reader):
     ) -> str | None:
         """Return the first text that its tokenizer reads as other tokens than ours, or None.
 
-        It does not show its tokens: what it predicts after the text is compared with what it predicts after ours. With
-        weights that are not fp32 it rounds what it multiplies them with, as the number of tokens at once has it.
+        It does not show its tokens: what it predicts after the text is compared with what it
+            predicts after ours. With
+        weights that are not fp32 it rounds what it multiplies them with, as the number of tokens at
+        once has it.
 
         Args:
             processor: What the file's tokenizer is to us.
             texts: Plain ones.
             chats: What a chat template makes of conversations, and the tokens of each.
         """
-        begins = [processor.begin_id] if processor.chat_template is None or processor.begin_token else []
+        begins = (
+            [processor.begin_id] if processor.chat_template is None or processor.begin_token else []
+        )
         texts = [text[: self.characters] for text in texts]
         read = [[*begins, *ours.tolist()] for ours in processor.encode_batch(texts)]
         # It puts the start token before every text, and takes it out of a template's first.
         told = [(text.removeprefix(processor.begin_token or ""), tokens) for text, tokens in chats]
         for text, ours in [*zip(texts, read, strict=True), *told]:
             its, mine = self._after(text), self._after(ours)
-            same = (its - mine).abs().max() < 1e-3 if self.exact else (mine.exp() * (mine - its)).sum() < 0.1
+            same = (
+                (its - mine).abs().max() < 1e-3
+                if self.exact
+                else (mine.exp() * (mine - its)).sum() < 0.1
+            )
             if not same:
                 return text
         return None

@@ -10,25 +10,31 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from groundup.core.base_weights import read_pretrained
+from groundup.core.contracts import ModelConfig
 from groundup.core.errors import CheckpointError
-from groundup.core.interfaces import ModelConfig
-from groundup.core.model_folder import fill_model_folder
-from groundup.core.pretrained import find_pretrained, read_config
-from groundup.core.run import Run
 from groundup.core.settings import validate
-from groundup.core.starting import load_weights
 from groundup.export.verify import Model, Reader, Sample
+from groundup.formats.huggingface_folder import find_pretrained, read_config
 from groundup.formats.transformers_library import require_transformers
 from groundup.nn.pooling import within
+from groundup.runs.run import Run
+from groundup.weights.initial_model import load_weights
+from groundup.weights.load import read_pretrained
+from groundup.weights.model_folder import fill_model_folder
 
 __all__ = ["DTYPES", "Transformers", "reload_folder", "rounded_to", "write_folder"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_INPUTS = {"tokens": "input_ids", "token_types": "token_type_ids", "inputs": "pixel_values"}  # ours: theirs
+_INPUTS = {
+    "tokens": "input_ids",
+    "token_types": "token_type_ids",
+    "inputs": "pixel_values",
+}  # ours: theirs
 
 
-def write_folder(run: Run, folder: Path, config: ModelConfig, weights: dict[str, Tensor], dtype: str) -> None:
+def write_folder(
+    run: Run, folder: Path, config: ModelConfig, weights: dict[str, Tensor], dtype: str
+) -> None:
     """Write config.json, tokenizer and weights to a folder that exists.
 
     Raises:
@@ -45,9 +51,12 @@ def rounded_to(weights: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
 
 
 def reload_folder(folder: Path, kind: type[ModelConfig]) -> Model:
-    """Return the model in a folder, built and filled from its files alone, as ``init.pretrained`` does it."""
+    """Return the model in a folder, built and filled from its files alone, as ``init.pretrained``
+    does it."""
     base, cls = find_pretrained(str(folder)), cast(Any, kind)
-    config = cast(Any, validate(cls, cls.from_huggingface(read_config(folder)), str(folder / "config.json")))
+    config = cast(
+        Any, validate(cls, cls.from_huggingface(read_config(folder)), str(folder / "config.json"))
+    )
     module = config.build()
     load_weights(module, read_pretrained(base, config), str(folder))
     return Model("our reload of the folder", module)
@@ -61,13 +70,20 @@ class Transformers(Reader):
         self.name, self.folder = f"transformers {library.__version__}", folder
         library.utils.logging.disable_progress_bar()
         kind = str((read_config(folder).get("architectures") or [""])[0])
-        cls = library.AutoModelForCausalLM if "LM" in kind else getattr(library, kind, library.AutoModel)
+        cls = (
+            library.AutoModelForCausalLM
+            if "LM" in kind
+            else getattr(library, kind, library.AutoModel)
+        )
         try:
             found = cls.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             problem = f"does not open the folder that was written: {said}"
-            remedy = "Nothing was exported, and the run is as it was. Try another version of transformers"
+            remedy = (
+                "Nothing was exported, and the run is as it was. Try another version of"
+                " transformers"
+            )
             raise CheckpointError(self.name, problem, remedy) from error
         self.module = cast(nn.Module, found.eval())
 
@@ -77,13 +93,16 @@ class Transformers(Reader):
             return self.module(sample.inputs["tokens"], use_cache=False)
         inputs = {_INPUTS[name]: value for name, value in sample.inputs.items() if name in _INPUTS}
         if "lengths" in sample.inputs:
-            inputs["attention_mask"] = within(sample.inputs["lengths"], sample.inputs["tokens"]).long()
+            inputs["attention_mask"] = within(
+                sample.inputs["lengths"], sample.inputs["tokens"]
+            ).long()
         taken = inspect.signature(self.module.forward).parameters
         return self.module(**{name: value for name, value in inputs.items() if name in taken})
 
     @torch.no_grad()
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
-        """Return (P, V) logits; of anything but a text that is continued, what the model gives for each row."""
+        """Return (P, V) logits; of anything but a text that is continued, what the model gives for
+        each row."""
         found = self._run(sample)
         if "start_logits" in found:
             return torch.stack((found.start_logits, found.end_logits), -1).float()
@@ -95,11 +114,18 @@ class Transformers(Reader):
         """Return the embedding's output and that of each block, by our names."""
         model, found = cast(Any, self.module), dict[str, Tensor]()
         depth = model.config.num_hidden_layers
-        blocks = next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
-        named = [("embed", model.get_input_embeddings()), *((f"blocks.{n}", block) for n, block in enumerate(blocks))]
+        blocks = next(
+            m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth
+        )
+        named = [
+            ("embed", model.get_input_embeddings()),
+            *((f"blocks.{n}", block) for n, block in enumerate(blocks)),
+        ]
 
         def keep(name: str) -> Any:
-            return lambda _, __, output: found.setdefault(name, output[0] if isinstance(output, tuple) else output)
+            return lambda _, __, output: found.setdefault(
+                name, output[0] if isinstance(output, tuple) else output
+            )
 
         hooks = [module.register_forward_hook(keep(name)) for name, module in named]
         try:
@@ -111,10 +137,16 @@ class Transformers(Reader):
 
     def other_tokens(self, processor: Any, texts: Sequence[str]) -> str | None:
         """Return the first text that its tokenizer reads as other tokens than ours, or None."""
-        tokenizer = require_transformers().AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        begin = [processor.begin_id] if getattr(processor, "begin_token", None) else []  # what it puts before texts
+        tokenizer = require_transformers().AutoTokenizer.from_pretrained(
+            self.folder, local_files_only=True
+        )
+        begin = (
+            [processor.begin_id] if getattr(processor, "begin_token", None) else []
+        )  # what it puts before texts
         for text, ours in zip(texts, processor.encode_batch(texts), strict=True):
-            bare, whole = (tokenizer.encode(text, add_special_tokens=added) for added in (False, True))
+            bare, whole = (
+                tokenizer.encode(text, add_special_tokens=added) for added in (False, True)
+            )
             if bare != ours.tolist() or whole[: len(begin)] != begin:
                 return text
         return None

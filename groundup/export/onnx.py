@@ -22,7 +22,10 @@ __all__ = ["FILE", "OnnxRuntime", "require_onnx", "write_graph"]
 FILE = "model.onnx"
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where a node says which parts of the model it is of
 _NOTHING = "Nothing was exported, and the run is as it was"
-_FREE = f"{_NOTHING}. A graph has no branches that depend on numbers, and no sizes but its inputs'; write the model so"
+_FREE = (
+    f"{_NOTHING}. A graph has no branches that depend on numbers, and no sizes but its inputs';"
+    " write the model so"
+)
 _VERSION = f"{_NOTHING}. Try another version of onnxruntime"
 
 
@@ -54,7 +57,8 @@ class _Named(nn.Module):
 
 
 def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool) -> None:
-    """Write the model's forward pass as a graph; the number of rows is free, and that of positions in sequences.
+    """Write the model's forward pass as a graph; the number of rows is free, and that of positions
+    in sequences.
 
     Args:
         path: The file.
@@ -63,12 +67,17 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
         sequences: Whether the second dimension of inputs is a length.
 
     Raises:
-        CheckpointError: If torch.export cannot trace the model, or fixes a dimension that must be free.
+        CheckpointError: If torch.export cannot trace the model, or fixes a dimension that must be
+            free.
     """
     onnx, _ = require_onnx()
     inputs = {name: torch.cat([value, value])[:3] for name, value in sample.inputs.items()}
     shapes = tuple(
-        {0: "batch", 1: "length"} if sequences and value.ndim > 1 and name in ("tokens", "inputs") else {0: "batch"}
+        (
+            {0: "batch", 1: "length"}
+            if sequences and value.ndim > 1 and name in ("tokens", "inputs")
+            else {0: "batch"}
+        )
         for name, value in inputs.items()
     )
     try:
@@ -85,8 +94,13 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
             assert program is not None
             program.save(str(path))
     except Exception as error:  # the library raises nothing narrower
-        lines = [line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()]
-        problem = f"torch.export cannot write {type(model).__name__}: {(lines or [type(error).__name__])[0][:200]}"
+        lines = [
+            line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()
+        ]
+        problem = (
+            f"torch.export cannot write {type(model).__name__}:"
+            f" {(lines or [type(error).__name__])[0][:200]}"
+        )
         raise CheckpointError("model", problem, _FREE) from error
     graph = onnx.load(str(path), load_external_data=False).graph
     for value, wanted in zip(graph.input, shapes, strict=True):
@@ -98,7 +112,8 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep from the user what is said of libraries that are not needed, and of how the graph is made smaller."""
+    """Keep from the user what is said of libraries that are not needed, and of how the graph is
+    made smaller."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -117,7 +132,11 @@ class OnnxRuntime(Reader):
 
     def __init__(self, path: Path, model: nn.Module) -> None:
         _, library = require_onnx()
-        self.name, self.path, self.parts = f"onnxruntime {library.__version__}", path, list(parts_of(model))
+        self.name, self.path, self.parts = (
+            f"onnxruntime {library.__version__}",
+            path,
+            list(parts_of(model)),
+        )
         self.session = self._session(path)
 
     def _session(self, path: Path) -> Any:
@@ -127,7 +146,9 @@ class OnnxRuntime(Reader):
         try:
             return library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(self.name, f"does not open the graph: {str(error)[:200]}", _VERSION) from error
+            raise CheckpointError(
+                self.name, f"does not open the graph: {str(error)[:200]}", _VERSION
+            ) from error
 
     def _run(self, session: Any, sample: Sample, names: list[str]) -> list[Tensor]:
         given = {value.name for value in session.get_inputs()}
@@ -135,7 +156,9 @@ class OnnxRuntime(Reader):
         try:
             return [torch.from_numpy(found) for found in session.run(names, inputs)]
         except Exception as error:  # the library raises nothing narrower
-            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in sample.inputs.items())
+            shapes = ", ".join(
+                f"{name} {list(value.shape)}" for name, value in sample.inputs.items()
+            )
             problem = f"does not run the graph on {shapes}: {str(error)[:200]}"
             raise CheckpointError(self.name, problem, _VERSION) from error
 
@@ -145,7 +168,8 @@ class OnnxRuntime(Reader):
         return found[0, list(positions)] if sample.prompt else found
 
     def layers(self, sample: Sample) -> dict[str, Tensor]:
-        """Return what each part of the model computes: in a copy of the graph, its last node becomes an output."""
+        """Return what each part of the model computes: in a copy of the graph, its last node
+        becomes an output."""
         onnx, _ = require_onnx()
         graph = onnx.load(str(self.path))
         last: dict[str, str] = {}
@@ -158,7 +182,9 @@ class OnnxRuntime(Reader):
         known = {value.name for value in graph.graph.output}
         shown = {name: value for name, value in last.items() if value not in known}
         kind = onnx.TensorProto.FLOAT
-        graph.graph.output.extend(onnx.helper.make_tensor_value_info(v, kind, None) for v in set(shown.values()))
+        graph.graph.output.extend(
+            onnx.helper.make_tensor_value_info(v, kind, None) for v in set(shown.values())
+        )
         copy = self.path.with_name(f".layers.{os.getpid()}.onnx")
         try:
             onnx.save(graph, str(copy))

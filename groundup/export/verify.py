@@ -1,8 +1,9 @@
-"""The parity gate: what another reader computes from an export, held against what the trained model computes.
+"""The parity gate: what another reader computes from an export, held against what the trained model
+computes.
 
-A reader is anything that turns a sample into outputs: the model as its run holds it, the model with its adapter merged,
-our own reload of the exported files, another library. Where outputs differ by more than is allowed, the first layer
-that differs is named.
+A reader is anything that turns a sample into outputs: the model as its run holds it, the model with
+its adapter merged, our own reload of the exported files, another library. Where outputs differ by
+more than is allowed, the first layer that differs is named.
 
 Shape legend: P compared positions, V outputs of each (the vocabulary, or classes).
 """
@@ -36,7 +37,9 @@ __all__ = [
     "parts_of",
 ]
 
-NEAR = 1e-3  # two best outputs that are closer than this are no choice, where both compute in float32
+NEAR = (
+    1e-3  # two best outputs that are closer than this are no choice, where both compute in float32
+)
 _NOTHING = "Nothing was exported, and the run is as it was"
 
 
@@ -46,18 +49,23 @@ class Sample:
 
     Attributes:
         inputs: What the model's forward takes, by name. Of texts one row: ``tokens`` (1, T).
-        prompt: How many tokens of a text are its prompt; the trained model's likeliest continuation follows. 0 for
-            anything else.
+        prompt: How many tokens of a text are its prompt; the trained model's likeliest continuation
+            follows. 0 for anything else.
     """
 
     inputs: dict[str, Tensor]
     prompt: int = 0
 
     def positions(self, *, few: bool = False) -> list[int]:
-        """Return which positions of a text are compared: all, or about four from the prompt's end on."""
+        """Return which positions of a text are compared: all, or about four from the prompt's end
+        on."""
         length = self.inputs["tokens"].shape[1]
         first = self.prompt - 1
-        return list(range(first, length, max((length - first) // 4, 1))) if few else list(range(length))
+        return (
+            list(range(first, length, max((length - first) // 4, 1)))
+            if few
+            else list(range(length))
+        )
 
 
 class Reader(ABC):
@@ -96,7 +104,8 @@ class Model(Reader):
 
     @torch.no_grad()
     def layers(self, sample: Sample) -> dict[str, Tensor]:
-        """Return the first output of each part of the model and of each block, in the order they are computed."""
+        """Return the first output of each part of the model and of each block, in the order they
+        are computed."""
         found: dict[str, Tensor] = {}
         hooks = []
         for name, part in parts_of(self.module).items():
@@ -127,7 +136,7 @@ def parts_of(module: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-# --------------------------------------------------------------------------------------------------- comparing
+# ---------------------------------------------------------------------------------------- comparing
 @dataclass(frozen=True)
 class Limit:
     """What two readers may differ by.
@@ -135,7 +144,8 @@ class Limit:
     Attributes:
         difference: The largest difference of two outputs, over the largest output; None: any.
         nats: The mean KL divergence; None: any.
-        choices: Whether the likeliest output must be the same wherever the two best are not nearly the same.
+        choices: Whether the likeliest output must be the same wherever the two best are not nearly
+            the same.
         near: Two best outputs that are closer than this are nearly the same.
     """
 
@@ -147,7 +157,8 @@ class Limit:
 
 @dataclass
 class Comparison:
-    """How two readers differ over all samples. ``kl_nats`` is the mean of KL(reference || other) over the positions."""
+    """How two readers differ over all samples. ``kl_nats`` is the mean of KL(reference || other)
+    over the positions."""
 
     reference: str
     other: str
@@ -168,18 +179,24 @@ class Comparison:
 
     @property
     def agreement(self) -> float:
-        """The share of positions where the likeliest output is the same; where the two best are near, any is."""
+        """The share of positions where the likeliest output is the same; where the two best are
+        near, any is."""
         return self.same_choices / max(self.positions, 1)
 
     def add(self, reference: Tensor, other: Tensor, *, normalised: bool) -> None:
         """Count outputs (P, V) of one sample."""
         if other.shape != reference.shape:
-            problem = f"gives outputs of shape {list(other.shape)}, and {self.reference} {list(reference.shape)}"
+            problem = (
+                f"gives outputs of shape {list(other.shape)}, and {self.reference}"
+                f" {list(reference.shape)}"
+            )
             raise CheckpointError(self.other, problem, _NOTHING)
         logs, other_logs = F.log_softmax(reference.double(), -1), F.log_softmax(other.double(), -1)
         one, two = (logs, other_logs) if normalised else (reference.double(), other.double())
         difference = (one - two).abs().max()
-        self.max_difference = max(self.max_difference, float(difference) if difference.isfinite() else float("inf"))
+        self.max_difference = max(
+            self.max_difference, float(difference) if difference.isfinite() else float("inf")
+        )
         self.scale = max(self.scale, float(reference.abs().max()))
         total = float((logs.exp() * (logs - other_logs)).sum())
         self.kl_nats = (self.kl_nats * self.positions + total) / (self.positions + len(one))
@@ -191,44 +208,65 @@ class Comparison:
         )
         same = (reference.argmax(-1) == other.argmax(-1)) | near
         self.samples, self.positions = self.samples + 1, self.positions + len(one)
-        self.same_choices, self.near_ties = self.same_choices + int(same.sum()), self.near_ties + int(near.sum())
+        self.same_choices, self.near_ties = (
+            self.same_choices + int(same.sum()),
+            self.near_ties + int(near.sum()),
+        )
 
     def problem(self) -> str | None:
         """Return what exceeds the limit, in words, or None."""
         limit = self.limit
         if limit.difference is not None and not self.relative <= limit.difference:
-            found = f"by {self.max_difference:.3g}, {self.relative:.2g} of the largest output {self.scale:.3g}"
+            found = (
+                f"by {self.max_difference:.3g}, {self.relative:.2g} of the largest output"
+                f" {self.scale:.3g}"
+            )
             return f"differs from {self.reference} {found} (allowed: {limit.difference:g})"
         if limit.nats is not None and not self.kl_nats <= limit.nats:
             return (
-                f"differs from {self.reference} by {self.kl_nats:.3g} nats of KL divergence (allowed: {limit.nats:g})"
+                f"differs from {self.reference} by {self.kl_nats:.3g} nats of KL divergence"
+                f" (allowed: {limit.nats:g})"
             )
         if limit.choices and self.same_choices < self.positions:
             wrong = self.positions - self.same_choices
-            return f"differs from {self.reference} in the likeliest output at {wrong} of {self.positions} positions"
+            return (
+                f"differs from {self.reference} in the likeliest output at {wrong} of"
+                f" {self.positions} positions"
+            )
         if limit.choices and self.same_continuations not in (None, self.samples):
             wrong = self.samples - int(self.same_continuations or 0)
-            return f"writes another text than {self.reference} after {wrong} of {self.samples} prompts"
+            return (
+                f"writes another text than {self.reference} after {wrong} of {self.samples} prompts"
+            )
         return None
 
     def to_json(self) -> dict[str, Any]:
         """Return what export.json says of it."""
-        values = {**asdict(self), "relative_difference": self.relative, "greedy_agreement": self.agreement}
+        values = {
+            **asdict(self),
+            "relative_difference": self.relative,
+            "greedy_agreement": self.agreement,
+        }
         return {key: values[key] for key in values if key != "same_choices"}
 
 
-def compare(reference: Reader, other: Reader, samples: Sequence[Sample], limit: Limit) -> Comparison:
+def compare(
+    reference: Reader, other: Reader, samples: Sequence[Sample], limit: Limit
+) -> Comparison:
     """Return how two readers differ; ``Comparison.problem`` says whether it is too much."""
     found = Comparison(reference.name, other.name, limit)
     for sample in samples:
         positions = sample.positions(few=other.slow) if sample.prompt else []
-        one, two = (_of_tokens(reader.outputs(sample, positions), sample) for reader in (reference, other))
+        one, two = (
+            _of_tokens(reader.outputs(sample, positions), sample) for reader in (reference, other)
+        )
         found.add(one, _without_padding(one, two, other), normalised=other.log_probabilities)
     return found
 
 
 def _of_tokens(outputs: Tensor, sample: Sample) -> Tensor:
-    """Return outputs of every token (B, T, V) as (P, V), without what stands at the padding, which means nothing."""
+    """Return outputs of every token (B, T, V) as (P, V), without what stands at the padding, which
+    means nothing."""
     lengths = sample.inputs.get("lengths")
     if outputs.ndim < 3 or lengths is None or outputs.shape[:2] != sample.inputs["tokens"].shape:
         return outputs
@@ -246,11 +284,15 @@ def _without_padding(reference: Tensor, other: Tensor, reader: Reader) -> Tensor
 
 
 def compare_continuations(
-    reference: Reader, written: Sequence[Sequence[int]], samples: Sequence[Sample], found: Comparison
+    reference: Reader,
+    written: Sequence[Sequence[int]],
+    samples: Sequence[Sample],
+    found: Comparison,
 ) -> None:
     """Count in ``found`` how many texts are continued by the same tokens.
 
-    Each sample holds the reference's likeliest continuation. Where a text goes another way at a near tie, it counts.
+    Each sample holds the reference's likeliest continuation. Where a text goes another way at a
+    near tie, it counts.
 
     Args:
         reference: The reader that the samples' continuations are of.
@@ -261,7 +303,9 @@ def compare_continuations(
     found.same_continuations = 0
     for sample, theirs in zip(samples, written, strict=True):
         ours = sample.inputs["tokens"][0, sample.prompt :].tolist()
-        first = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+        first = next(
+            (n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None
+        )
         if first is None:
             found.same_continuations += len(ours) == len(theirs)
             continue
@@ -269,9 +313,12 @@ def compare_continuations(
         found.same_continuations += bool(best[0] - best[1] < found.limit.near)
 
 
-# --------------------------------------------------------------------------------------------------------------- naming
-def first_difference(reference: Reader, other: Reader, samples: Sequence[Sample], tolerance: float) -> str:
-    """Return in words which layer is the first whose output differs by more than ``tolerance`` of its largest."""
+# ------------------------------------------------------------------------------------------- naming
+def first_difference(
+    reference: Reader, other: Reader, samples: Sequence[Sample], tolerance: float
+) -> str:
+    """Return in words which layer is the first whose output differs by more than ``tolerance`` of
+    its largest."""
     agreeing = False
     for sample in samples:
         ours, theirs, unseen = reference.layers(sample), other.layers(sample), list[str]()
@@ -281,12 +328,19 @@ def first_difference(reference: Reader, other: Reader, samples: Sequence[Sample]
                 continue
             two = theirs[name].reshape(one.shape)
             if not float((one - two).abs().max()) <= tolerance * float(one.abs().max()):
-                hidden = f", or {' or '.join(unseen)} before it, which cannot be seen there" if unseen else ""
+                hidden = (
+                    f", or {' or '.join(unseen)} before it, which cannot be seen there"
+                    if unseen
+                    else ""
+                )
                 return f"the first layer that differs is {name}{hidden}"
             agreeing, unseen = True, []
     if agreeing:
         return "all layers agree, so the output layer differs"
-    return f"no layer's output can be seen in {other.name}, and each tensor in the file is the trained model's"
+    return (
+        f"no layer's output can be seen in {other.name}, and each tensor in the file is the trained"
+        " model's"
+    )
 
 
 def layer_of(tensor: str) -> str:
@@ -304,10 +358,18 @@ def check_tensors(where: str, wanted: Mapping[str, Tensor], found: Mapping[str, 
     for name in wanted:
         there = list(found[name].shape) if name in found else None
         if there != list(wanted[name].shape):
-            problem = f"tensor {name} (layer {layer_of(name)}) of shape {list(wanted[name].shape)} is not read back"
-            raise CheckpointError(where, f"{problem}, but {there or 'no tensor of that name'}", _NOTHING)
+            problem = (
+                f"tensor {name} (layer {layer_of(name)}) of shape {list(wanted[name].shape)} is not"
+                " read back"
+            )
+            raise CheckpointError(
+                where, f"{problem}, but {there or 'no tensor of that name'}", _NOTHING
+            )
         one, two = wanted[name].float(), found[name].float()
         if not torch.equal(one, two):
-            problem = f"read back, it is not what was trained: the first layer that differs is {layer_of(name)}"
+            problem = (
+                "read back, it is not what was trained: the first layer that differs is"
+                f" {layer_of(name)}"
+            )
             by = f"tensor {name}, by up to {float((one - two).abs().max()):.3g}"
             raise CheckpointError(where, f"{problem} ({by})", _NOTHING)

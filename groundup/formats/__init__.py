@@ -1,1 +1,1 @@
-"""File formats of other tools, read and written here: arrays and plain values, nothing about models."""
+"""Files of other programs: GGUF, folders in Hugging Face layout, and the libraries that read them."""

@@ -1,11 +1,13 @@
 """GGUF, the file format of llama.cpp: metadata and tensors in one file, read through a memory map.
 
-A file is: the letters GGUF, a version, how many tensors and how many metadata there are, the metadata (name, type,
-value), the table of tensors (name, dimensions, kind, offset), and from the next multiple of the alignment on the
-tensors themselves. Everything is little-endian. What a file says is never run, and no count in it is believed before
-it is known that the file is long enough for it.
+A file is: the letters GGUF, a version, how many tensors and how many metadata there are, the
+    metadata (name, type,
+value), the table of tensors (name, dimensions, kind, offset), and from the next multiple of the
+alignment on the tensors themselves. Everything is little-endian. What a file says is never run, and
+no count in it is believed before it is known that the file is long enough for it.
 
-Source: docs/gguf.md of github.com/ggml-org/ggml (versions 2 and 3), read for the layout; this code is ours.
+Source: docs/gguf.md of github.com/ggml-org/ggml (versions 2 and 3), read for the layout; this code
+    is ours.
 """
 
 from __future__ import annotations
@@ -23,12 +25,34 @@ from numpy.typing import NDArray
 from groundup.core.errors import CheckpointError, did_you_mean
 from groundup.formats.gguf_blocks import KINDS, OTHER_KINDS, Kind, dequantise
 
-__all__ = ["ALIGNMENT", "ARRAY", "BOOL", "DTYPES", "MAGIC", "STRING", "VERSION", "GGUFFile", "GGUFTensor", "open_gguf"]
+__all__ = [
+    "ALIGNMENT",
+    "ARRAY",
+    "BOOL",
+    "DTYPES",
+    "MAGIC",
+    "STRING",
+    "VERSION",
+    "GGUFFile",
+    "GGUFTensor",
+    "open_gguf",
+]
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 BOOL, STRING, ARRAY = 7, 8, 9
 DTYPES: dict[int, str] = {  # numbers in metadata, by the number of their type
-    **{0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 10: "<u8", 11: "<i8", 12: "<f8"},
+    **{
+        0: "<u1",
+        1: "<i1",
+        2: "<u2",
+        3: "<i2",
+        4: "<u4",
+        5: "<i4",
+        6: "<f4",
+        10: "<u8",
+        11: "<i8",
+        12: "<f8",
+    },
 }
 _VERSIONS = (2, 3)
 _NESTING = 4  # arrays of arrays deeper than this are no metadata
@@ -39,7 +63,8 @@ _AGAIN = "Download or convert it again"
 
 @dataclass(frozen=True)
 class GGUFTensor:
-    """A row of the table of tensors. ``shape`` has the slowest dimension first, as NumPy and torch have it."""
+    """A row of the table of tensors. ``shape`` has the slowest dimension first, as NumPy and torch
+    have it."""
 
     name: str
     shape: tuple[int, ...]
@@ -72,23 +97,31 @@ class GGUFFile:
         """
         if name not in self.tensors:
             near = did_you_mean(name, self.tensors)
-            raise CheckpointError(str(self.path), f"has no tensor {name!r}; {near}it has {len(self.tensors)}", _AGAIN)
+            raise CheckpointError(
+                str(self.path), f"has no tensor {name!r}; {near}it has {len(self.tensors)}", _AGAIN
+            )
         row = self.tensors[name]
-        return dequantise(self.content[row.start : row.start + row.size], row.kind).reshape(row.shape)
+        return dequantise(self.content[row.start : row.start + row.size], row.kind).reshape(
+            row.shape
+        )
 
 
 def open_gguf(path: Path) -> GGUFFile:
     """Return a GGUF file with its metadata and its table of tensors read and checked.
 
     Raises:
-        CheckpointError: If the file cannot be read, is no GGUF file, is damaged or cut off, or holds a kind of tensor
-            that is not read here.
+        CheckpointError: If the file cannot be read, is no GGUF file, is damaged or cut off, or
+            holds a kind of tensor that is not read here.
     """
     try:
         empty = path.stat().st_size == 0
-        content: NDArray[np.uint8] = np.zeros(0, np.uint8) if empty else np.memmap(path, dtype=np.uint8, mode="r")
+        content: NDArray[np.uint8] = (
+            np.zeros(0, np.uint8) if empty else np.memmap(path, dtype=np.uint8, mode="r")
+        )
     except OSError as error:
-        raise CheckpointError(str(path), f"cannot be read: {error.strerror or error}", "Give a .gguf file") from None
+        raise CheckpointError(
+            str(path), f"cannot be read: {error.strerror or error}", "Give a .gguf file"
+        ) from None
     cursor = _Cursor(content.data, str(path))
     tensors, pairs = _head(cursor)
     metadata = dict(_metadata(cursor, pairs))
@@ -117,7 +150,10 @@ class _Cursor:
     def need(self, size: int, what: str) -> None:
         """Raise an error unless the file has ``size`` more bytes."""
         if size > self.left:
-            self.refuse(f"ends within {what}: it needs {size} bytes from byte {self.at} on, and {self.left} are left")
+            self.refuse(
+                f"ends within {what}: it needs {size} bytes from byte {self.at} on, and {self.left}"
+                " are left"
+            )
 
     def take(self, size: int, what: str) -> memoryview:
         self.need(size, what)
@@ -142,15 +178,23 @@ def _head(cursor: _Cursor) -> tuple[int, int]:
     """Return how many tensors and how many metadata follow."""
     if bytes(cursor.content[:4]) != MAGIC:
         first = bytes(cursor.content[:4])
-        cursor.refuse(f"is no GGUF file: it begins with {first!r}, not {MAGIC!r}", "Give a .gguf file")
+        cursor.refuse(
+            f"is no GGUF file: it begins with {first!r}, not {MAGIC!r}", "Give a .gguf file"
+        )
     cursor.at = 4
     version = cursor.whole("<I", "the header")
     if version not in _VERSIONS:
         big = int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS
         found = "is big-endian" if big else f"has GGUF version {version}"
-        cursor.refuse(f"{found}; read are versions 2 and 3, little-endian", "Convert it with a newer llama.cpp")
+        cursor.refuse(
+            f"{found}; read are versions 2 and 3, little-endian",
+            "Convert it with a newer llama.cpp",
+        )
     tensors, pairs = cursor.whole("<Q", "the header"), cursor.whole("<Q", "the header")
-    for count, least, what in ((pairs, 13, "metadata"), (tensors, 32, "tensors")):  # bytes that each takes at least
+    for count, least, what in (
+        (pairs, 13, "metadata"),
+        (tensors, 32, "tensors"),
+    ):  # bytes that each takes at least
         if count * least > cursor.left:
             cursor.refuse(f"says it has {count} {what}, and only {cursor.left} bytes follow")
     return tensors, pairs
@@ -212,7 +256,10 @@ def _table(cursor: _Cursor, count: int) -> Iterator[tuple[GGUFTensor, int]]:
         shape = tuple(cursor.whole("<Q", what) for _ in range(dimensions))[::-1]
         kind = _kind(cursor, cursor.whole("<I", what), what)
         if prod(shape) == 0 or shape[-1] % kind.values:
-            cursor.refuse(f"{what} has shape {list(shape)}; {kind.name} comes in blocks of {kind.values} of a row")
+            cursor.refuse(
+                f"{what} has shape {list(shape)}; {kind.name} comes in blocks of {kind.values} of"
+                " a row"
+            )
         size = prod(shape) // kind.values * kind.size
         yield GGUFTensor(name, shape, kind, 0, size), cursor.whole("<Q", what)
 
@@ -225,13 +272,18 @@ def _kind(cursor: _Cursor, number: int, what: str) -> Kind:
     return _BY_NUMBER[number]
 
 
-def _placed(cursor: _Cursor, row: GGUFTensor, offset: int, start: int, alignment: int) -> GGUFTensor:
+def _placed(
+    cursor: _Cursor, row: GGUFTensor, offset: int, start: int, alignment: int
+) -> GGUFTensor:
     first, end = start + offset, len(cursor.content)
     if offset % alignment:
-        cursor.refuse(f"tensor {row.name!r} begins at offset {offset}, no multiple of the alignment {alignment}")
+        cursor.refuse(
+            f"tensor {row.name!r} begins at offset {offset}, no multiple of the alignment"
+            f" {alignment}"
+        )
     if first + row.size > end:
         cursor.refuse(
-            f"tensor {row.name!r} lies outside of the file: its {row.size} bytes begin at byte {first}, and the file"
-            f" has {end}"
+            f"tensor {row.name!r} lies outside of the file: its {row.size} bytes begin at byte"
+            f" {first}, and the file has {end}"
         )
     return GGUFTensor(row.name, row.shape, row.kind, first, row.size)

@@ -1,7 +1,9 @@
 """How GGUF stores numbers: plain floats, and blocks of small integers that share a scale.
 
-A row of a tensor is cut into blocks. Each block holds its values' small integers q and what turns them back into
-numbers: a scale d, in some kinds a lowest value m. All numbers are little-endian; d and m are float16. ``quantise``
+A row of a tensor is cut into blocks. Each block holds its values' small integers q and what turns
+them back into
+numbers: a scale d, in some kinds a lowest value m. All numbers are little-endian; d and m are
+    float16. ``quantise``
 turns float32 into a kind, ``dequantise`` turns it back.
 
 Source: the structures and the reference conversions of ggml (ggml-common.h and ggml-quants.c of
@@ -27,7 +29,8 @@ _CHUNK = 1 << 20  # values turned at a time, so that what is held between is sma
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to store numbers: blocks of ``values`` numbers in ``size`` bytes, known in files by ``number``."""
+    """A way to store numbers: blocks of ``values`` numbers in ``size`` bytes, known in files by
+    ``number``."""
 
     name: str
     number: int
@@ -51,8 +54,26 @@ _KINDS = (
 KINDS = {kind.name: kind for kind in _KINDS}
 OTHER_KINDS = {  # known by name only, so that errors can say it
     **{9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS"},
-    **{18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16"},
-    **{26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4"},
+    **{
+        18: "IQ3_XXS",
+        19: "IQ1_S",
+        20: "IQ4_NL",
+        21: "IQ3_S",
+        22: "IQ2_S",
+        23: "IQ4_XS",
+        24: "I8",
+        25: "I16",
+    },
+    **{
+        26: "I32",
+        27: "I64",
+        28: "F64",
+        29: "IQ1_M",
+        34: "TQ1_0",
+        35: "TQ2_0",
+        39: "MXFP4",
+        40: "NVFP4",
+    },
 }
 
 
@@ -66,7 +87,9 @@ def dequantise(raw: Bytes, kind: Kind) -> Floats:
     blocks = raw.reshape(-1, kind.size)
     numbers = np.empty((len(blocks), kind.values), dtype=np.float32)
     step = _CHUNK // kind.values
-    with np.errstate(all="ignore"):  # a damaged scale may be infinite; whoever reads weights looks for that
+    with np.errstate(
+        all="ignore"
+    ):  # a damaged scale may be infinite; whoever reads weights looks for that
         for start in range(0, len(blocks), step):
             numbers[start : start + step] = _DECODERS[kind.name](blocks[start : start + step])
     return numbers.reshape(-1)
@@ -93,7 +116,7 @@ def quantise(numbers: Floats, kind: Kind) -> Bytes:
     return stored.reshape(-1)
 
 
-# ----------------------------------------------------------------------------------------------------- bytes to numbers
+# --------------------------------------------------------------------------------- bytes to numbers
 def _f32(blocks: Bytes) -> Floats:
     return np.ascontiguousarray(blocks).view("<f4").astype(np.float32)
 
@@ -108,7 +131,8 @@ def _bf16(blocks: Bytes) -> Floats:
 
 
 def _nibbles(packed: Bytes) -> Floats:
-    """Return (N, 32) numbers 0 to 15 from (N, 16) bytes: the lower halves, then the upper halves."""
+    """Return (N, 32) numbers 0 to 15 from (N, 16) bytes: the lower halves, then the upper
+    halves."""
     return np.concatenate((packed & 15, packed >> 4), axis=-1).astype(np.float32)
 
 
@@ -134,24 +158,31 @@ def _fifths(bits: Bytes) -> Floats:
 
 def _q5_0(blocks: Bytes) -> Floats:
     """d, 4 bytes of the fifth bits, 16 bytes of the lower four bits of two q each: d (q - 16)."""
-    return _f16(blocks[:, :2]) * (_nibbles(blocks[:, 6:]) + _fifths(blocks[:, 2:6]) - np.float32(16))
+    return _f16(blocks[:, :2]) * (
+        _nibbles(blocks[:, 6:]) + _fifths(blocks[:, 2:6]) - np.float32(16)
+    )
 
 
 def _q5_1(blocks: Bytes) -> Floats:
     """d, m, 4 bytes of the fifth bits, 16 bytes of the lower four bits of two q each: d q + m."""
-    return _f16(blocks[:, :2]) * (_nibbles(blocks[:, 8:]) + _fifths(blocks[:, 4:8])) + _f16(blocks[:, 2:4])
+    return _f16(blocks[:, :2]) * (_nibbles(blocks[:, 8:]) + _fifths(blocks[:, 4:8])) + _f16(
+        blocks[:, 2:4]
+    )
 
 
 def _q4_k(blocks: Bytes) -> Floats:
-    """d, dmin, 12 bytes of scales, 128 bytes of two q each: (d s) q - dmin t in eight parts of 32, each with s and t.
+    """d, dmin, 12 bytes of scales, 128 bytes of two q each: (d s) q - dmin t in eight parts of 32,
+    each with s and t.
 
-    Parts go in pairs: 32 bytes hold the first of a pair in their lower halves, the second in their upper halves.
+    Parts go in pairs: 32 bytes hold the first of a pair in their lower halves, the second in their
+        upper halves.
     """
     return _eight_parts(blocks, _paired_nibbles(blocks[:, 16:]))
 
 
 def _q5_k(blocks: Bytes) -> Floats:
-    """As Q4_K, with 32 bytes of fifth bits before the 128: bit i of byte j belongs to number j of part i."""
+    """As Q4_K, with 32 bytes of fifth bits before the 128: bit i of byte j belongs to number j of
+    part i."""
     parts = np.arange(8, dtype=np.uint8)[:, None]
     fifths = np.left_shift(blocks[:, None, 16:48] >> parts & 1, 4, dtype=np.uint8)
     return _eight_parts(blocks, _paired_nibbles(blocks[:, 48:]) | fifths)
@@ -166,15 +197,18 @@ def _paired_nibbles(packed: Bytes) -> Bytes:
 def _eight_parts(blocks: Bytes, whole: Bytes) -> Floats:
     scales, lowest = _six_bit_pairs(blocks[:, 4:16])
     q = whole.astype(np.float32)
-    parts = (_f16(blocks[:, :2]) * scales)[..., None] * q - (_f16(blocks[:, 2:4]) * lowest)[..., None]
+    parts = (_f16(blocks[:, :2]) * scales)[..., None] * q - (_f16(blocks[:, 2:4]) * lowest)[
+        ..., None
+    ]
     return parts.reshape(-1, 256)
 
 
 def _six_bit_pairs(packed: Bytes) -> tuple[Floats, Floats]:
     """Return scales and lowest values, each (N, 8) from 0 to 63, from (N, 12) bytes.
 
-    Bytes 0 to 3 hold the first four scales in six bits, bytes 4 to 7 the first four lowest values. The last four have
-    their lower four bits in bytes 8 to 11 (scale in the lower half) and their upper two bits on top of the first.
+    Bytes 0 to 3 hold the first four scales in six bits, bytes 4 to 7 the first four lowest values.
+    The last four have their lower four bits in bytes 8 to 11 (scale in the lower half) and their
+    upper two bits on top of the first.
     """
     a, b, c = packed[:, :4], packed[:, 4:8], packed[:, 8:]
     scales = np.concatenate((a & 63, (c & 15) | (a >> 6 << 4)), axis=1)
@@ -183,10 +217,12 @@ def _six_bit_pairs(packed: Bytes) -> tuple[Floats, Floats]:
 
 
 def _q6_k(blocks: Bytes) -> Floats:
-    """128 bytes of lower four bits, 64 of upper two, 16 signed scales s, d: (d s) (q - 32) in sixteen parts of 16.
+    """128 bytes of lower four bits, 64 of upper two, 16 signed scales s, d: (d s) (q - 32) in
+    sixteen parts of 16.
 
-    Each half of 128 numbers is four rows of 32. Rows 0 and 1 have their lower bits in the lower halves of 64 bytes,
-    rows 2 and 3 in the upper halves; 32 bytes hold the upper two bits of all four rows, row 0 lowest.
+    Each half of 128 numbers is four rows of 32. Rows 0 and 1 have their lower bits in the lower
+    halves of 64 bytes, rows 2 and 3 in the upper halves; 32 bytes hold the upper two bits of all
+    four rows, row 0 lowest.
     """
     low = blocks[:, :128].reshape(-1, 2, 1, 2, 32)
     low = np.concatenate((low & 15, low >> 4), axis=2).reshape(-1, 2, 4, 32)
@@ -197,7 +233,7 @@ def _q6_k(blocks: Bytes) -> Floats:
     return (scales[..., None] * q).reshape(-1, 256)
 
 
-# ----------------------------------------------------------------------------------------------------- numbers to bytes
+# --------------------------------------------------------------------------------- numbers to bytes
 def _to_f32(numbers: Floats) -> Bytes:
     return numbers.astype("<f4").view(np.uint8)
 
@@ -240,14 +276,24 @@ def _to_q4_0(numbers: Floats) -> Bytes:
     """
     furthest = np.take_along_axis(numbers, np.abs(numbers).argmax(axis=1, keepdims=True), axis=1)
     scales = furthest / np.float32(-8)
-    shifted = (numbers.astype(np.float64) * _inverse(scales).astype(np.float64) + 8.5).astype(np.float32)
+    shifted = (numbers.astype(np.float64) * _inverse(scales).astype(np.float64) + 8.5).astype(
+        np.float32
+    )
     q = np.clip(np.trunc(shifted), 0, 15).astype(np.uint8)
     return np.concatenate((_to_f16(scales), q[:, :16] | q[:, 16:] << 4), axis=1)
 
 
 _DECODERS: dict[str, Callable[[Bytes], Floats]] = {
     **{"F32": _f32, "F16": _f16, "BF16": _bf16, "Q8_0": _q8_0},
-    **{"Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k},
+    **{
+        "Q4_0": _q4_0,
+        "Q4_1": _q4_1,
+        "Q5_0": _q5_0,
+        "Q5_1": _q5_1,
+        "Q4_K": _q4_k,
+        "Q5_K": _q5_k,
+        "Q6_K": _q6_k,
+    },
 }
 _ENCODERS: dict[str, Callable[[Floats], Bytes]] = {
     **{"F32": _to_f32, "F16": _to_f16, "BF16": _to_bf16, "Q8_0": _to_q8_0, "Q4_0": _to_q4_0},

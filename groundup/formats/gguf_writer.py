@@ -34,9 +34,9 @@ def write_gguf(
 
     Args:
         path: Where to; the folder exists.
-        metadata: Booleans, numbers, texts, and lists of one of these. An integer is stored as uint32 where it fits,
-            else int32, int64 or uint64, integers in a list as int32, and other numbers as float32; a NumPy number or
-            array keeps its own type.
+        metadata: Booleans, numbers, texts, and lists of one of these. An integer is stored as
+            uint32 where it fits, else int32, int64 or uint64, integers in a list as int32, and
+            other numbers as float32; a NumPy number or array keeps its own type.
         tensors: By name, with up to four dimensions.
         kinds: How to store each tensor: F32, F16, BF16, Q8_0 or Q4_0.
         storage: The file system, or one that fails on purpose.
@@ -54,7 +54,9 @@ def write_gguf(
         storage.write_parts(path, _parts(path, metadata, tensors, rows, alignment))
     except OSError as error:
         raise CheckpointError(
-            str(path), f"could not be written: {error.strerror or error}", "Free some space and try again"
+            str(path),
+            f"could not be written: {error.strerror or error}",
+            "Free some space and try again",
         ) from error
 
 
@@ -65,13 +67,22 @@ def _row(path: Path, name: str, tensor: Tensor, kind: str) -> Kind:
     shape, block = list(tensor.shape), KINDS[kind].values
     possible = 1 <= tensor.ndim <= 4 and tensor.numel() > 0
     if not possible or shape[-1] % block:
-        problem = f"tensor {name!r} has shape {shape}; {kind} needs 1 to 4 dimensions, the last a multiple of {block}"
-        raise CheckpointError(str(path), problem, "Store it as F16" if possible else "Give it another shape")
+        problem = (
+            f"tensor {name!r} has shape {shape}; {kind} needs 1 to 4 dimensions, the last a"
+            f" multiple of {block}"
+        )
+        raise CheckpointError(
+            str(path), problem, "Store it as F16" if possible else "Give it another shape"
+        )
     return KINDS[kind]
 
 
 def _parts(
-    path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], rows: Mapping[str, Kind], alignment: int
+    path: Path,
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    rows: Mapping[str, Kind],
+    alignment: int,
 ) -> Iterator[bytes]:
     """Yield the head, then each tensor, each filled up to a multiple of the alignment."""
     head = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(metadata))]
@@ -98,7 +109,9 @@ def _parts(
 
 def _pair(path: Path, name: str, value: Any) -> tuple[int, bytes]:
     """Return a value's type and its bytes."""
-    if isinstance(value, np.ndarray) or (isinstance(value, Sequence) and not isinstance(value, str)):
+    if isinstance(value, np.ndarray) or (
+        isinstance(value, Sequence) and not isinstance(value, str)
+    ):
         number, items = _list(path, name, value)
         return ARRAY, struct.pack("<IQ", number, len(value)) + items
     if isinstance(value, str):
@@ -117,7 +130,9 @@ def _number(path: Path, name: str, value: Any) -> tuple[int, bytes]:
         low, high = int(np.iinfo(DTYPES[number]).min), int(np.iinfo(DTYPES[number]).max)
         if isinstance(value, int) and low <= value <= high:
             return number, struct.pack(code, value)
-    problem = f"metadata {name!r} is {str(value)[:60]!r} ({type(value).__name__}), which GGUF cannot hold"
+    problem = (
+        f"metadata {name!r} is {str(value)[:60]!r} ({type(value).__name__}), which GGUF cannot hold"
+    )
     raise CheckpointError(str(path), problem, "Give a boolean, a number, a text or a list of these")
 
 
@@ -134,7 +149,9 @@ def _list(path: Path, name: str, values: Any) -> tuple[int, bytes]:
     if kinds == {float}:
         return 6, np.array(values, "<f4").tobytes()
     found = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise CheckpointError(str(path), f"metadata {name!r} is a list of {found}, which GGUF cannot hold", _MIXED)
+    raise CheckpointError(
+        str(path), f"metadata {name!r} is a list of {found}, which GGUF cannot hold", _MIXED
+    )
 
 
 def _text(text: str) -> bytes:

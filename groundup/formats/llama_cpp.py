@@ -1,8 +1,10 @@
 """llama.cpp, through the library ``xllamacpp``, in a process of its own.
 
-It shares its threads' library with PyTorch, and where both have threads in one process each takes them from the other:
-llama.cpp then writes at two thirds of its speed, and PyTorch computes at half of its own. Nor does a fault in it end
-the program. The process reads a line of JSON for each request and writes one for each answer; it ends with its input.
+It shares its threads' library with PyTorch, and where both have threads in one process each takes
+them from the other: llama.cpp then writes at two thirds of its speed, and PyTorch computes at half
+    of its own. Nor does a fault in it end
+the program. The process reads a line of JSON for each request and writes one for each answer; it
+ends with its input.
 """
 
 from __future__ import annotations
@@ -39,20 +41,27 @@ class LlamaServer:
 
     Args:
         path: The file.
-        context: The most tokens of a text, what is written included. Memory for their keys and values is taken at once.
+        context: The most tokens of a text, what is written included. Memory for their keys and
+            values is taken at once.
         threads: How many it computes with.
         remedy: What to do about an error.
-        exact: Keep keys and values in float32 and compute attention without its fused kernel, which rounds; otherwise
-            both are llama.cpp's defaults, which are faster.
+        exact: Keep keys and values in float32 and compute attention without its fused kernel, which
+            rounds; otherwise both are llama.cpp's defaults, which are faster.
 
     Raises:
         MissingExtraError: If the library is not installed.
         CheckpointError: If it does not open the file.
     """
 
-    def __init__(self, path: Path, context: int, threads: int, remedy: str, *, exact: bool = True) -> None:
+    def __init__(
+        self, path: Path, context: int, threads: int, remedy: str, *, exact: bool = True
+    ) -> None:
         library = require_llama_cpp()
-        self.name, self.context, self.remedy = f"llama.cpp (xllamacpp {library.__version__})", context, remedy
+        self.name, self.context, self.remedy = (
+            f"llama.cpp (xllamacpp {library.__version__})",
+            context,
+            remedy,
+        )
         self._number = 0
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", __name__],  # -P: no code from the working folder
@@ -64,7 +73,9 @@ class LlamaServer:
             start_new_session=True,  # an interruption of the program is not its business
         )
         weakref.finalize(self, _end, self._process)
-        opened = self._ask({"path": str(path), "context": context, "threads": threads, "exact": exact})
+        opened = self._ask(
+            {"path": str(path), "context": context, "threads": threads, "exact": exact}
+        )
         if "error" in opened:
             raise CheckpointError(self.name, f"does not open {path}: {opened['error']}", remedy)
 
@@ -94,7 +105,9 @@ class LlamaServer:
                     return dict(answer)
         except BrokenPipeError:
             pass
-        raise CheckpointError(self.name, f"ended with exit code {self._process.wait()}", self.remedy)
+        raise CheckpointError(
+            self.name, f"ended with exit code {self._process.wait()}", self.remedy
+        )
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -109,7 +122,8 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-# ------------------------------------------------------------------------------------------------ in the process itself
+# ------------------------------------------------------------------------------------------------
+# in the process itself
 def _settings(library: Any, path: str, context: int, threads: int, exact: bool) -> Any:
     settings = library.CommonParams()
     settings.model.path, settings.n_ctx = path, context

@@ -1,6 +1,7 @@
 """How near an answer is to one of those that people gave: exactly, and by the words that both have.
 
-Source: Rajpurkar et al., 2016, SQuAD (arXiv:1606.05250), section 6.1, with the authors' way of writing answers alike.
+Source: Rajpurkar et al., 2016, SQuAD (arXiv:1606.05250), section 6.1, with the authors' way of
+    writing answers alike.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised_answer(text: str) -> str:
-    """Return an answer in small letters, without punctuation, English articles, and more than one blank in a row."""
+    """Return an answer in small letters, without punctuation, English articles, and more than one
+    blank in a row."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def answer_scores(answer: str, right: Sequence[str]) -> tuple[float, float]:
-    """Return whether an answer is one of the right ones, and the best F1 of its words; no right ones: none is right."""
+    """Return whether an answer is one of the right ones, and the best F1 of its words; no right
+    ones: none is right."""
     own = normalised_answer(answer)
     others = [normalised_answer(each) for each in right] or [""]
     return float(own in others), max(_f1(own.split(), other.split()) for other in others)

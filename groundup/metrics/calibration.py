@@ -35,7 +35,9 @@ class Reliability:
     @property
     def expected_error(self) -> float:
         """The mean distance of confidence from the share that is right, over the examples: ECE."""
-        return float((np.abs(self.confidence - self.right) * self.counts).sum() / max(1, self.counts.sum()))
+        return float(
+            (np.abs(self.confidence - self.right) * self.counts).sum() / max(1, self.counts.sum())
+        )
 
     @property
     def maximum_error(self) -> float:
@@ -52,7 +54,8 @@ def reliability(confidence: Floats, right: NDArray[np.bool_], bins: int = 15) ->
         bins: How many bins of equal width.
 
     Source:
-        Guo et al., 2017 (arXiv:1706.04599), section 2: reliability diagrams, ECE (equation 3), MCE (equation 5).
+        Guo et al., 2017 (arXiv:1706.04599), section 2: reliability diagrams, ECE (equation 3), MCE
+        (equation 5).
     """
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     counts = np.bincount(place, minlength=bins)
@@ -62,7 +65,8 @@ def reliability(confidence: Floats, right: NDArray[np.bool_], bins: int = 15) ->
 
 
 def probabilities_of(outputs: Floats, *, several: bool = False, temperature: float = 1.0) -> Floats:
-    """Return (N, K): the softmax of a model's outputs (N, K) over ``temperature``; for several labels the sigmoid."""
+    """Return (N, K): the softmax of a model's outputs (N, K) over ``temperature``; for several
+    labels the sigmoid."""
     scaled = outputs / temperature
     if several:
         return np.exp(-np.logaddexp(0.0, -scaled))
@@ -71,10 +75,11 @@ def probabilities_of(outputs: Floats, *, several: bool = False, temperature: flo
 
 
 def fit_temperature(outputs: Floats, true: NDArray[np.int64], *, several: bool = False) -> float:
-    """Return the temperature with which the outputs give the true classes the highest likelihood, 0.01 to 100.
+    """Return the temperature with which the outputs give the true classes the highest likelihood,
+    0.01 to 100.
 
-    Above 1 the model was too sure. The predicted class stays the same. The likelihood has one optimum in the inverse
-    temperature, found by halving.
+    Above 1 the model was too sure. The predicted class stays the same. The likelihood has one
+    optimum in the inverse temperature, found by halving.
 
     Args:
         outputs: (N, K) the model's outputs before the softmax.
@@ -89,7 +94,9 @@ def fit_temperature(outputs: Floats, true: NDArray[np.int64], *, several: bool =
     for _ in range(50):
         middle = (low + high) / 2
         found = probabilities_of(outputs, several=several, temperature=float(np.exp(middle)))
-        if ((found - wanted) * outputs).sum() > 0:  # too sure: the loss grows with the inverse temperature
+        if (
+            (found - wanted) * outputs
+        ).sum() > 0:  # too sure: the loss grows with the inverse temperature
             low = middle
         else:
             high = middle
@@ -97,6 +104,7 @@ def fit_temperature(outputs: Floats, true: NDArray[np.int64], *, several: bool =
 
 
 def halves(count: int, seed: int) -> NDArray[np.bool_]:
-    """Return (N,) whether each example belongs to the half on which the temperature is fitted, drawn by key."""
+    """Return (N,) whether each example belongs to the half on which the temperature is fitted,
+    drawn by key."""
     order = np.random.default_rng(seeding.key(seed, "calibration halves")).permutation(count)
     return np.asarray(order < count // 2)

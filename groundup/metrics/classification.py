@@ -1,6 +1,7 @@
 """How good a classifier is, from the probabilities it gives and the true classes.
 
-Legend: N examples, K classes or labels, R resamples, C cells of the confusion matrix that are not 0.
+Legend: N examples, K classes or labels, R resamples, C cells of the confusion matrix that are not
+    0.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ class Judgement:
     """What a classifier reached.
 
     Attributes:
-        metrics: Numbers by name. Shares are 0 to 1; ``_low_95`` and ``_high_95`` bound a measure at 95%.
-        per_class: For each class precision, recall, F1 and how many examples it has; for each of several labels
-            average precision, area under the ROC curve, F1 and how many examples have it; None where undefined.
+        metrics: Numbers by name. Shares are 0 to 1; ``_low_95`` and ``_high_95`` bound a measure at
+            95%.
+        per_class: For each class precision, recall, F1 and how many examples it has; for each of
+            several labels average precision, area under the ROC curve, F1 and how many examples
+            have it; None where undefined.
         reliability: Confidence beside how often it was right.
-        confusion: (K, K) counts; rows are true classes, columns predicted ones. Empty for several labels.
+        confusion: (K, K) counts; rows are true classes, columns predicted ones. Empty for several
+            labels.
     """
 
     metrics: dict[str, float]
@@ -42,14 +46,14 @@ class Judgement:
     confusion: Whole
 
 
-# ---------------------------------------------------------------------------------------------------------- one class
+# ---------------------------------------------------------------------------------------- one class
 def judge(probabilities: Floats, true: Whole, seed: int = 0) -> Judgement:
     """Judge probabilities (N, K) against true classes (N,).
 
-    ``accuracy`` has Wilson's interval, and another by bootstrap; ``balanced_accuracy`` is the mean recall of the
-    classes that occur, ``macro_f1`` the mean F1 of those that occur or are predicted, ``auroc`` the mean over the
-    classes that occur of the area under the ROC curve of each against the rest; ``top_5_accuracy`` is there with more
-    than five classes.
+    ``accuracy`` has Wilson's interval, and another by bootstrap; ``balanced_accuracy`` is the mean
+    recall of the classes that occur, ``macro_f1`` the mean F1 of those that occur or are predicted,
+    ``auroc`` the mean over the classes that occur of the area under the ROC curve of each against
+    the rest; ``top_5_accuracy`` is there with more than five classes.
 
     Args:
         probabilities: Each row sums to 1.
@@ -81,18 +85,22 @@ def judge(probabilities: Floats, true: Whole, seed: int = 0) -> Judgement:
     if len(classes) > _TOP:
         top = measures.top_k_accuracy_score(true, probabilities, k=_TOP, labels=classes)
         found["top_5_accuracy"] = float(top)
-    parts = measures.precision_recall_fscore_support(true, predicted, labels=classes, zero_division=0.0)
+    parts = measures.precision_recall_fscore_support(
+        true, predicted, labels=classes, zero_division=0.0
+    )
     rows = [(float(p), float(r), float(f), int(n)) for p, r, f, n in zip(*parts, strict=True)]
     return Judgement(found, list(rows), curve, confusion)
 
 
 def _margins(confusion: Whole) -> tuple[Whole, Whole, Whole]:
-    """Return (K,) each: how many examples a class has, how often it was predicted, how often rightly."""
+    """Return (K,) each: how many examples a class has, how often it was predicted, how often
+    rightly."""
     return confusion.sum(1), confusion.sum(0), confusion.diagonal()
 
 
 def _scores(true: Whole, predicted: Whole, hits: Whole) -> dict[str, Floats]:
-    """Return accuracy, balanced accuracy and macro F1 from counts (..., K) by class; the last dimension goes."""
+    """Return accuracy, balanced accuracy and macro F1 from counts (..., K) by class; the last
+    dimension goes."""
     recall = _mean_where(hits / np.maximum(true, 1), true > 0)
     f1 = _mean_where(2 * hits / np.maximum(true + predicted, 1), true + predicted > 0)
     return {"accuracy": hits.sum(-1) / true.sum(-1), "balanced_accuracy": recall, "macro_f1": f1}
@@ -102,13 +110,15 @@ def _mean_where(values: Floats, counted: NDArray[np.bool_]) -> Floats:
     return np.asarray((values * counted).sum(-1) / np.maximum(counted.sum(-1), 1))
 
 
-# ----------------------------------------------------------------------------------------------------- several labels
+# ----------------------------------------------------------------------------------- several labels
 def judge_several(probabilities: Floats, true: Whole, seed: int = 0) -> Judgement:
-    """Judge probabilities (N, K) of labels that each example has or has not; ``true`` (N, K) is 0 or 1.
+    """Judge probabilities (N, K) of labels that each example has or has not; ``true`` (N, K) is 0
+    or 1.
 
-    A label is predicted from one half on. ``subset_accuracy`` is the share of examples with every label right,
-    ``label_accuracy`` that of all N x K decisions. Average precision and area under the ROC curve (``auroc``) as the
-    mean over labels (``macro``, of those for which it is defined) and over all decisions together (``micro``); F1 too.
+    A label is predicted from one half on. ``subset_accuracy`` is the share of examples with every
+    label right, ``label_accuracy`` that of all N x K decisions. Average precision and area under
+    the ROC curve (``auroc``) as the mean over labels (``macro``, of those for which it is defined)
+    and over all decisions together (``micro``); F1 too.
 
     Args:
         probabilities: Of each label by itself.
@@ -124,12 +134,18 @@ def judge_several(probabilities: Floats, true: Whole, seed: int = 0) -> Judgemen
     parts = np.stack((true, predicted, true * predicted), 1)  # (N, 3, K)
     scores = _label_scores(parts.sum(0)[None])
     flat = parts.reshape(len(true), -1)
-    resampled = [_label_scores((weights @ flat).reshape(-1, 3, true.shape[1])) for weights in _weights(len(true), seed)]
+    resampled = [
+        _label_scores((weights @ flat).reshape(-1, 3, true.shape[1]))
+        for weights in _weights(len(true), seed)
+    ]
     areas = [_area(probabilities[:, k], true[:, k]) for k in columns]
     precisions = [_precision(measures, probabilities[:, k], true[:, k]) for k in columns]
     curve = reliability(probabilities.ravel(), true.ravel() > 0)
     decisions = (probabilities.ravel(), true.ravel())
-    micro = {"micro_average_precision": _precision(measures, *decisions), "micro_auroc": _area(*decisions)}
+    micro = {
+        "micro_average_precision": _precision(measures, *decisions),
+        "micro_auroc": _area(*decisions),
+    }
     found = {
         "subset_accuracy": float(right.all(1).mean()),
         **_wilson("subset_accuracy", right.all(1)),
@@ -155,9 +171,10 @@ def _label_scores(counts: Whole) -> dict[str, Floats]:
     return {"macro_f1": macro, "micro_f1": micro}
 
 
-# ---------------------------------------------------------------------------------------------------------- intervals
+# ---------------------------------------------------------------------------------------- intervals
 def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the interval in which a share lies that was seen as ``right`` of ``total``, at 95% for z = 1.96.
+    """Return the interval in which a share lies that was seen as ``right`` of ``total``, at 95% for
+    z = 1.96.
 
     Source:
         Wilson, 1927, "Probable inference, the law of succession, and statistical inference".
@@ -174,12 +191,15 @@ def _wilson(name: str, right: NDArray[np.bool_]) -> dict[str, float]:
 
 
 def resamples(cells: Whole, seed: int) -> Iterator[Whole]:
-    """Yield (R, C), a hundred resamples at a time: what examples drawn anew with replacement give each cell (C,).
+    """Yield (R, C), a hundred resamples at a time: what examples drawn anew with replacement give
+    each cell (C,).
 
-    What a resample holds of each cell of the confusion matrix is multinomial, so no example is drawn by itself.
+    What a resample holds of each cell of the confusion matrix is multinomial, so no example is
+    drawn by itself.
 
     Source:
-        Efron, 1979, "Bootstrap methods: another look at the jackknife", The Annals of Statistics 7(1).
+        Efron, 1979, "Bootstrap methods: another look at the jackknife", The Annals of Statistics
+        7(1).
     """
     generator = np.random.default_rng(seeding.key(seed, "bootstrap"))
     for _ in range(_CHUNKS):
@@ -200,7 +220,11 @@ def _resampled(confusion: Whole, seed: int) -> dict[str, Floats]:
 def _grouped(drawn: Whole, groups: Whole, size: int) -> Whole:
     """Return (R, K): counts (R, C) summed over the cells of each group (C,)."""
     places = np.arange(len(drawn))[:, None] * size + groups
-    return np.bincount(places.ravel(), drawn.ravel(), len(drawn) * size).reshape(-1, size).astype(np.int64)
+    return (
+        np.bincount(places.ravel(), drawn.ravel(), len(drawn) * size)
+        .reshape(-1, size)
+        .astype(np.int64)
+    )
 
 
 def _weights(examples: int, seed: int) -> Iterator[Whole]:
@@ -217,7 +241,7 @@ def _bounds(resampled: dict[str, Floats]) -> dict[str, float]:
     return {f"{name}_{end}_95": float(pair[at]) for name, pair in found.items() for end, at in ends}
 
 
-# ------------------------------------------------------------------------------------------------------------- pieces
+# ------------------------------------------------------------------------------------------- pieces
 def _scikit_learn() -> Any:
     try:
         from sklearn import metrics
@@ -229,17 +253,21 @@ def _scikit_learn() -> Any:
 def _area(probabilities: Floats, true: NDArray[Any]) -> float | None:
     """Return the area under the ROC curve, None where all examples are of one kind.
 
-    It is the chance that an example of the class gets a higher probability than another one: the rank-sum statistic.
+    It is the chance that an example of the class gets a higher probability than another one: the
+    rank-sum statistic.
 
     Source:
-        Hanley and McNeil, 1982, "The meaning and use of the area under a receiver operating characteristic curve".
+        Hanley and McNeil, 1982, "The meaning and use of the area under a receiver operating
+        characteristic curve".
     """
     positive, members = true > 0, int((true > 0).sum())
     if not 0 < members < len(true):
         return None
     _, place, ties = np.unique(probabilities, return_inverse=True, return_counts=True)
     ranks = (ties.cumsum() - (ties - 1) / 2)[place]  # the middle one of equals
-    return float((ranks[positive].sum() - members * (members + 1) / 2) / (members * (len(true) - members)))
+    return float(
+        (ranks[positive].sum() - members * (members + 1) / 2) / (members * (len(true) - members))
+    )
 
 
 def _precision(measures: Any, probabilities: Floats, true: NDArray[Any]) -> float | None:

@@ -1,7 +1,9 @@
-"""Bits per byte of a text under simple models and a file compressor: what a language model has to beat.
+"""Bits per byte of a text under simple models and a file compressor: what a language model has to
+beat.
 
-Every figure is bits for the text *and the end of each document*, over the UTF-8 bytes of the text alone. For these
-baselines the end of a document is one zero byte, as it is one end token for a language model.
+Every figure is bits for the text *and the end of each document*, over the UTF-8 bytes of the text
+alone. For these baselines the end of a document is one zero byte, as it is one end token for a
+language model.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _LONGEST_ORDER = 7  # an n-gram is coded in one 64-bit integer, and one of the l
 
 
 def bits_per_byte(nats: float, text_bytes: int) -> float:
-    """Return ``nats / ln 2 / text_bytes``: a total negative log-likelihood as bits for each byte of text."""
+    """Return ``nats / ln 2 / text_bytes``: a total negative log-likelihood as bits for each byte of
+    text."""
     return nats / math.log(2) / max(text_bytes, 1)
 
 
@@ -45,14 +48,16 @@ def join_documents(documents: Sequence[str]) -> bytes:
 
 
 def unigram_bits_per_byte(train: Sequence[str], held_out: Sequence[str]) -> float:
-    """Return the bits per byte of coding each byte by its frequency in ``train``, every count raised by one."""
+    """Return the bits per byte of coding each byte by its frequency in ``train``, every count
+    raised by one."""
     counts = np.bincount(_values(join_documents(train)), minlength=256) + 1
     bits = -np.log2(counts / counts.sum())
     return float(bits[_values(join_documents(held_out))].sum()) / _text_bytes(held_out)
 
 
 def ngram_bits_per_byte(train: Sequence[str], held_out: Sequence[str], order: int = 5) -> float:
-    """Return the bits per byte under a byte n-gram model of ``train``, which does not learn from ``held_out``.
+    """Return the bits per byte under a byte n-gram model of ``train``, which does not learn from
+    ``held_out``.
 
     Args:
         train: The documents to count n-grams in.
@@ -60,7 +65,9 @@ def ngram_bits_per_byte(train: Sequence[str], held_out: Sequence[str], order: in
         order: The bytes of an n-gram, the predicted one included; 1 to 7.
     """
     model = fit_ngram(join_documents(train), order)
-    return float(-np.log2(model.probabilities(join_documents(held_out))).sum()) / _text_bytes(held_out)
+    return float(-np.log2(model.probabilities(join_documents(held_out))).sum()) / _text_bytes(
+        held_out
+    )
 
 
 def xz_bits_per_byte(held_out: Sequence[str], given: Sequence[str] | None = None) -> float:
@@ -68,8 +75,8 @@ def xz_bits_per_byte(held_out: Sequence[str], given: Sequence[str] | None = None
 
     Args:
         held_out: The documents to compress.
-        given: Documents the compressor has seen: the figure is then how much larger the file becomes when ``held_out``
-            is appended to them.
+        given: Documents the compressor has seen: the figure is then how much larger the file
+            becomes when ``held_out`` is appended to them.
     """
     text = join_documents(held_out)
     before = join_documents(given) if given is not None else b""
@@ -80,7 +87,8 @@ def xz_bits_per_byte(held_out: Sequence[str], given: Sequence[str] | None = None
 
 @dataclass(frozen=True)
 class _Level:
-    """Counts of one order. Codes hold the bytes of an n-gram with the last in the lowest 8 bits, and are sorted."""
+    """Counts of one order. Codes hold the bytes of an n-gram with the last in the lowest 8 bits,
+    and are sorted."""
 
     codes: NDArray[np.uint64]  # (G,) the n-grams
     kept: NDArray[np.float64]  # (G,) their discounted counts
@@ -96,7 +104,8 @@ class ByteNGram:
     levels: tuple[_Level, ...]
 
     def probabilities(self, text: bytes) -> NDArray[np.float64]:
-        """Return (len(text),) the probability of each byte given those before it, as if a document began with it."""
+        """Return (len(text),) the probability of each byte given those before it, as if a document
+        began with it."""
         order = len(self.levels)
         codes = _grams(text, order)
         result = np.full(len(codes), 1 / 256)
@@ -112,11 +121,13 @@ class ByteNGram:
 def fit_ngram(text: bytes, order: int = 5) -> ByteNGram:
     """Return an interpolated byte n-gram model with modified Kneser-Ney smoothing.
 
-    The longest n-grams are counted as they occur, shorter ones by how many different bytes stand before them. Single
-    bytes are interpolated with the uniform distribution, so that every byte has a probability above 0.
+    The longest n-grams are counted as they occur, shorter ones by how many different bytes stand
+    before them. Single bytes are interpolated with the uniform distribution, so that every byte has
+    a probability above 0.
 
     Source:
-        Chen, Goodman 1998, "An empirical study of smoothing techniques for language modeling", TR-10-98, section 3.
+        Chen, Goodman 1998, "An empirical study of smoothing techniques for language modeling",
+        TR-10-98, section 3.
     """
     assert 1 <= order <= _LONGEST_ORDER
     codes, counts = np.unique(_grams(text, order), return_counts=True)
@@ -131,14 +142,21 @@ def _level(codes: NDArray[np.uint64], counts: NDArray[np.int64]) -> _Level:
     discounts = _discounts(counts)[np.minimum(counts, 3)]
     contexts, first = np.unique(codes >> np.uint64(8), return_index=True)
     totals = np.add.reduceat(counts, first).astype(np.float64)
-    return _Level(codes, counts - discounts, contexts, totals, np.add.reduceat(discounts, first) / totals)
+    return _Level(
+        codes, counts - discounts, contexts, totals, np.add.reduceat(discounts, first) / totals
+    )
 
 
 def _discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (4,) what is taken from a count of 0, 1, 2, and 3 or more (equation 26 of the source)."""
+    """Return (4,) what is taken from a count of 0, 1, 2, and 3 or more (equation 26 of the
+    source)."""
     once, twice, thrice, four = (float((counts == n).sum()) for n in (1, 2, 3, 4))
     share = once / (once + 2 * twice) if once else 0.5
-    ratios = (twice / once if once else 0.25, thrice / twice if twice else 0.25, four / thrice if thrice else 0.25)
+    ratios = (
+        twice / once if once else 0.25,
+        thrice / twice if twice else 0.25,
+        four / thrice if thrice else 0.25,
+    )
     found = [n - (n + 1) * share * ratio for n, ratio in enumerate(ratios, start=1)]
     return np.array([0.0, *(min(max(d, 0.05), n - 0.05) for n, d in enumerate(found, start=1))])
 

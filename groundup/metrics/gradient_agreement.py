@@ -41,13 +41,15 @@ def gradient_agreement(batches: Iterable[Sequence[Tensor | None]], tasks: int) -
         tasks: K.
 
     Source:
-        Yu et al., PCGrad, 2020 (arXiv:2001.06782), definitions 1 and 2: gradients conflict where their cosine is
-        negative.
+        Yu et al., PCGrad, 2020 (arXiv:2001.06782), definitions 1 and 2: gradients conflict where
+        their cosine is negative.
     """
     cosines, norms = np.zeros((0, tasks, tasks)), np.zeros((0, tasks))
     for gradients in batches:
         size = next((len(g) for g in gradients if g is not None), 0)
-        stacked = torch.stack([torch.full((size,), torch.nan) if g is None else g.detach().cpu() for g in gradients])
+        stacked = torch.stack(
+            [torch.full((size,), torch.nan) if g is None else g.detach().cpu() for g in gradients]
+        )
         length = stacked.double().norm(dim=1, keepdim=True)
         unit = stacked.double() / length.clamp(min=1e-30)
         cosines = np.concatenate((cosines, (unit @ unit.T).clamp(-1, 1).numpy()[None]))

@@ -19,16 +19,19 @@ Whole = NDArray[np.int64]
 def judge_order(confusion: Whole, seed: int = 0) -> dict[str, float]:
     """Return how far predictions are off, each measure with a 95% interval by bootstrap.
 
-    ``mean_absolute_error`` is by how many classes a prediction is off on average. ``quadratic_weighted_kappa`` is 1
-    minus the squared distances over those of predictions that are as frequent but know nothing: 1 is perfect, 0 is
-    chance; it is left out where all examples have, and all predictions are, one and the same class.
+    ``mean_absolute_error`` is by how many classes a prediction is off on average.
+    ``quadratic_weighted_kappa`` is 1 minus the squared distances over those of predictions that are
+    as frequent but know nothing: 1 is perfect, 0 is chance; it is left out where all examples have,
+        and all predictions are, one and the same class.
 
     Args:
-        confusion: (K, K) counts; rows are true classes, columns predicted ones, both in their order.
+        confusion: (K, K) counts; rows are true classes, columns predicted ones, both in their
+            order.
         seed: Of the bootstrap.
 
     Source:
-        Cohen, 1968, "Weighted kappa: nominal scale agreement with provision for scaled disagreement or partial credit".
+        Cohen, 1968, "Weighted kappa: nominal scale agreement with provision for scaled disagreement
+        or partial credit".
     """
     rows, columns = np.nonzero(confusion)
     cells = confusion[rows, columns]
@@ -45,9 +48,13 @@ def judge_order(confusion: Whole, seed: int = 0) -> dict[str, float]:
 
 
 def _scores(drawn: Whole, rows: Whole, columns: Whole, size: int) -> dict[str, Floats]:
-    """Return (R,) of each measure from counts (R, C) of the cells at ``rows`` and ``columns``; NaN where undefined."""
+    """Return (R,) of each measure from counts (R, C) of the cells at ``rows`` and ``columns``; NaN
+    where undefined."""
     distance, places, total = np.abs(rows - columns), np.arange(size), drawn.sum(1)
-    true, predicted = drawn @ (rows[:, None] == places), drawn @ (columns[:, None] == places)  # (R, K)
+    true, predicted = (
+        drawn @ (rows[:, None] == places),
+        drawn @ (columns[:, None] == places),
+    )  # (R, K)
     squares = (places[:, None] - places) ** 2
     chance = ((true @ squares) * predicted).sum(1) / total
     with np.errstate(invalid="ignore", divide="ignore"):

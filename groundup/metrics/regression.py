@@ -34,8 +34,8 @@ class Decile:
 def regression_metrics(predicted: Values, true: Values) -> dict[str, float]:
     """Return root mean squared error, mean absolute error and R2 of predictions (N,).
 
-    R2 is 1 minus the squared error over that of the mean of ``true``; where ``true`` does not vary it is 0, or 1 if
-    every prediction is right.
+    R2 is 1 minus the squared error over that of the mean of ``true``; where ``true`` does not vary
+    it is 0, or 1 if every prediction is right.
     """
     statistics = _statistics(predicted, true)
     rmse, mae, r2 = _from_sums(np.ones(len(true)) @ statistics, len(true))
@@ -65,13 +65,16 @@ def judge_numbers(predicted: Values, true: Values, mean: float, seed: int = 0) -
 
 
 def deciles(predicted: Values, true: Values) -> list[Decile]:
-    """Return the residuals of each tenth of the examples, from the lowest predictions to the highest."""
+    """Return the residuals of each tenth of the examples, from the lowest predictions to the
+    highest."""
     found = []
     for part in np.array_split(np.argsort(predicted, kind="stable"), min(10, len(true))):
         residual = true[part] - predicted[part]
         scores = regression_metrics(predicted[part], true[part])
         low, high = float(predicted[part[0]]), float(predicted[part[-1]])
-        found.append(Decile(low, high, len(part), float(residual.mean()), scores["mae"], scores["rmse"]))
+        found.append(
+            Decile(low, high, len(part), float(residual.mean()), scores["mae"], scores["rmse"])
+        )
     return found
 
 
@@ -92,5 +95,8 @@ def _bootstrap(predicted: Values, true: Values, seed: int) -> Values:
     statistics, count = _statistics(predicted, true), len(true)
     draws = np.random.default_rng(seeding.key(seed, "bootstrap"))
     resamples = max(100, min(_RESAMPLES, _DRAWS // count))
-    sums = (np.bincount(draws.integers(0, count, count), minlength=count) @ statistics for _ in range(resamples))
+    sums = (
+        np.bincount(draws.integers(0, count, count), minlength=count) @ statistics
+        for _ in range(resamples)
+    )
     return np.array([_from_sums(each, count) for each in sums])

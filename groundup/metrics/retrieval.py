@@ -1,4 +1,5 @@
-"""How well texts are found by the vectors that stand for them. Legend: N queries, M candidates, C numbers a vector."""
+"""How well texts are found by the vectors that stand for them. Legend: N queries, M candidates, C
+numbers a vector."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ _AT_ONCE = 1024
 
 
 def ranks(queries: Floats, candidates: Floats, right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return (N,) at which place, from 1, each query's right candidate stands; of equals it counts as the last.
+    """Return (N,) at which place, from 1, each query's right candidate stands; of equals it counts
+    as the last.
 
     Args:
         queries: (N, C) of length 1.
@@ -28,10 +30,12 @@ def ranks(queries: Floats, candidates: Floats, right: NDArray[np.int64]) -> NDAr
 
 
 def retrieval_measures(places: NDArray[np.int64], candidates: int) -> dict[str, float]:
-    """Return accuracy at 1, recall at 10 and mean reciprocal rank, beside the accuracy of drawing a candidate.
+    """Return accuracy at 1, recall at 10 and mean reciprocal rank, beside the accuracy of drawing a
+    candidate.
 
     Source:
-        Mean reciprocal rank: Voorhees, 1999, "The TREC-8 question answering track report", section 3.
+        Mean reciprocal rank: Voorhees, 1999, "The TREC-8 question answering track report", section
+            3.
     """
     return {
         "accuracy_at_1": float((places == 1).mean()),

@@ -1,4 +1,5 @@
-"""ROUGE-L by the ``rouge-score`` package, with a tokenizer that knows words and Chinese characters."""
+"""ROUGE-L by the ``rouge-score`` package, with a tokenizer that knows words and Chinese
+characters."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ from collections.abc import Sequence
 
 __all__ = ["rouge_l", "rouge_tokens"]
 
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # kana and ideographs: each is a token of its own
+_CJK = (  # kana and ideographs: each is a token of its own
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 
 
@@ -17,20 +20,24 @@ def rouge_tokens(text: str) -> list[str]:
 
 
 def rouge_l(answers: Sequence[str], references: Sequence[str]) -> float:
-    """Return the mean F1 of the longest common subsequence of words, 0 to 1; 0 where there is nothing to compare.
+    """Return the mean F1 of the longest common subsequence of words, 0 to 1; 0 where there is
+    nothing to compare.
 
     Args:
         answers: What was produced.
         references: What was to be produced, as many.
 
     Source:
-        Lin 2004, "ROUGE: a package for automatic evaluation of summaries", section 3. Departs from the package: the
-        words are those of ``rouge_tokens``, not stemmed.
+        Lin 2004, "ROUGE: a package for automatic evaluation of summaries", section 3. Departs from
+        the package: the words are those of ``rouge_tokens``, not stemmed.
     """
     from rouge_score.rouge_scorer import RougeScorer  # here, because its import takes a second
 
     scorer = RougeScorer(["rougeL"], tokenizer=_Tokenizer())
-    scores = [scorer.score(true, given)["rougeL"].fmeasure for given, true in zip(answers, references, strict=True)]
+    scores = [
+        scorer.score(true, given)["rougeL"].fmeasure
+        for given, true in zip(answers, references, strict=True)
+    ]
     return float(sum(scores) / len(scores)) if scores else 0.0
 
 

@@ -1,4 +1,5 @@
-"""Names and other spans of words, as labels of their words say: B- begins one, I- goes on, O is outside."""
+"""Names and other spans of words, as labels of their words say: B- begins one, I- goes on, O is
+outside."""
 
 from __future__ import annotations
 
@@ -18,11 +19,14 @@ def are_spans(labels: Sequence[str]) -> bool:
 
 
 def spans_of(labels: Sequence[str]) -> list[Span]:
-    """Return the spans of a sentence; an I- that goes on with nothing, or with another kind, begins one.
+    """Return the spans of a sentence; an I- that goes on with nothing, or with another kind, begins
+    one.
 
     Source:
-        Ramshaw and Marcus, 1995 (arXiv:cmp-lg/9505040), section 4, with B- at every beginning. What begins where labels
-        contradict each other: as the CoNLL-2000 shared task counts (Tjong Kim Sang and Buchholz, 2000, section 4).
+        Ramshaw and Marcus, 1995 (arXiv:cmp-lg/9505040), section 4, with B- at every beginning. What
+        begins where labels
+        contradict each other: as the CoNLL-2000 shared task counts (Tjong Kim Sang and Buchholz,
+            2000, section 4).
     """
     found: list[Span] = []
     kind, start = "", 0
@@ -39,7 +43,8 @@ def spans_of(labels: Sequence[str]) -> list[Span]:
 def span_measures(
     true: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> tuple[dict[str, float], dict[str, tuple[float, float, float, int]]]:
-    """Return precision, recall and F1 of spans, right where kind and both ends are; and each kind's with its count."""
+    """Return precision, recall and F1 of spans, right where kind and both ends are; and each kind's
+    with its count."""
     right: Counter[str] = Counter()
     wanted: Counter[str] = Counter()
     given: Counter[str] = Counter()
@@ -48,7 +53,10 @@ def span_measures(
         for counts, spans in ((wanted, own), (given, guessed), (right, own & guessed)):
             counts.update(kind for kind, _, _ in spans)
     precision, recall, f1 = _scores(right.total(), given.total(), wanted.total())
-    kinds = {kind: (*_scores(right[kind], given[kind], wanted[kind]), wanted[kind]) for kind in sorted(wanted | given)}
+    kinds = {
+        kind: (*_scores(right[kind], given[kind], wanted[kind]), wanted[kind])
+        for kind in sorted(wanted | given)
+    }
     return {"span_precision": precision, "span_recall": recall, "span_f1": f1}, kinds
 
 

@@ -1,4 +1,5 @@
-"""Bag of n-grams: the vectors of a text's tokens and of short runs of them, added up, then a linear output.
+"""Bag of n-grams: the vectors of a text's tokens and of short runs of them, added up, then a linear
+output.
 
 Shape legend: B sequences, T positions, C channels, O outputs.
 """
@@ -7,11 +8,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from groundup.core.contracts import LabelProcessor, ModelConfig, Processor
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import LabelProcessor, ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.inputs import Elements, agreed, elements_of
+from groundup.models.sizes_from_data import Elements, agreed, elements_of
 from groundup.nn.activations import initialise_linear
 from groundup.nn.ngrams import NGramBag
 
@@ -20,9 +21,11 @@ __all__ = ["BagOfNGrams", "BagOfNGramsConfig"]
 
 @model("bag_of_ngrams")
 class BagOfNGramsConfig(ModelConfig):
-    """A vector for each token and n-gram, added up, then a linear output. Of the order it knows only the n-grams.
+    """A vector for each token and n-gram, added up, then a linear output. Of the order it knows
+    only the n-grams.
 
-    Learned in seconds, and hard to beat where a few thousand texts are to be told apart by what they say.
+    Learned in seconds, and hard to beat where a few thousand texts are to be told apart by what
+    they say.
     """
 
     width: int = setting(16, "Numbers in a vector", ge=1)
@@ -48,7 +51,9 @@ class BagOfNGramsConfig(ModelConfig):
             raise RecipeError("recipe.processor", problem, "Choose a text processor such as bpe")
         elements, _ = elements_of("bag_of_ngrams", processor, Elements(self.vocabulary_size, 0))
         found = {"vocabulary_size": elements.vocabulary_size}
-        return self.model_copy(update=found | {"outputs": agreed("outputs", self.outputs, processor.outputs)})
+        return self.model_copy(
+            update=found | {"outputs": agreed("outputs", self.outputs, processor.outputs)}
+        )
 
     def build(self) -> BagOfNGrams:
         """Return the model with freshly initialised weights.
@@ -62,7 +67,8 @@ class BagOfNGramsConfig(ModelConfig):
         return BagOfNGrams(self)
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of one token of a sequence of ``context``, forward and backward: the output's alone."""
+        """Return the FLOPs of one token of a sequence of ``context``, forward and backward: the
+        output's alone."""
         return 6.0 * self.width * self.outputs / max(context, 1)
 
 

@@ -2,7 +2,8 @@
 
 Read from top to bottom: the settings, a block, the heads, the model.
 
-Shape legend: B rows, T positions, C width, V vocabulary, O outputs, N boundaries, M scored positions.
+Shape legend: B rows, T positions, C width, V vocabulary, O outputs, N boundaries, M scored
+    positions.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from groundup.core.contracts import LabelProcessor, ModelConfig, Processor, TextProcessor
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.interfaces import LabelProcessor, ModelConfig, Processor, TextProcessor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.inputs import agreed, require_vocabulary
-from groundup.models.names import bert as names
+from groundup.models.names.huggingface import bert as names
+from groundup.models.sizes_from_data import agreed, require_vocabulary
 from groundup.nn.attention import Attention, AttentionShape, Where
 from groundup.nn.mlp import MLP
 from groundup.nn.pooling import mean_state, within
@@ -35,7 +36,14 @@ _SCORED_SHARE = 0.15  # of the tokens, which the output layer of masked tokens i
 class BERTConfig(ModelConfig):
     """The shape of an encoder. The defaults are BERT-base, without the size of its vocabulary."""
 
-    FREE: ClassVar[tuple[str, ...]] = ("dropout", "context_length", "head", "pooling", "pooler", "outputs")
+    FREE: ClassVar[tuple[str, ...]] = (
+        "dropout",
+        "context_length",
+        "head",
+        "pooling",
+        "pooler",
+        "outputs",
+    )
 
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
     context_length: int = setting(512, "The longest sequence, in tokens", ge=1)
@@ -43,22 +51,35 @@ class BERTConfig(ModelConfig):
     width: int = setting(768, "Channels of the residual stream", ge=1)
     heads: int = setting(12, "Attention heads", ge=1)
     mlp_width: int | None = setting(None, "Inner width of the MLP; null: 4 x width", ge=1)
-    token_types: int = setting(2, "Kinds of tokens, as the first and second text of a pair; 0: none (DistilBERT)", ge=0)
-    position_offset: int = setting(0, "Row of the first position in the table of positions; 2 in RoBERTa", ge=0)
-    padding_id: int | None = setting(
-        None, "The token that fills rows up: never seen, its vector stays; null: the processor's, if it has one", ge=0
+    token_types: int = setting(
+        2, "Kinds of tokens, as the first and second text of a pair; 0: none (DistilBERT)", ge=0
     )
-    activation: Literal["gelu", "gelu_tanh"] = setting("gelu", "Of the MLP and of the head of masked tokens")
+    position_offset: int = setting(
+        0, "Row of the first position in the table of positions; 2 in RoBERTa", ge=0
+    )
+    padding_id: int | None = setting(
+        None,
+        "The token that fills rows up: never seen, its vector stays; null: the processor's, if it"
+        " has one",
+        ge=0,
+    )
+    activation: Literal["gelu", "gelu_tanh"] = setting(
+        "gelu", "Of the MLP and of the head of masked tokens"
+    )
     norm_eps: float = setting(1e-12, "Added to the variance in every norm", gt=0)
-    dropout: float = setting(0.1, "Share of embeddings, residual activations and pooled features dropped", ge=0, lt=1)
+    dropout: float = setting(
+        0.1, "Share of embeddings, residual activations and pooled features dropped", ge=0, lt=1
+    )
     init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
     head: Literal["auto", "masked", "labels", "tokens", "none"] = setting(
         "auto",
-        "What is predicted: each masked token, labels of a text, labels of every token, or nothing (the states); auto:"
-        " labels where the data has targets, else masked tokens",
+        "What is predicted: each masked token, labels of a text, labels of every token, or nothing"
+        " (the states); auto: labels where the data has targets, else masked tokens",
     )
     pooling: Literal["first", "mean"] = setting(
-        "first", "What a text's labels are read from: the first token's state, or the mean of all", applies_when=_POOLED
+        "first",
+        "What a text's labels are read from: the first token's state, or the mean of all",
+        applies_when=_POOLED,
     )
     pooler: Literal["tanh", "relu", "none"] = setting(
         "tanh",
@@ -77,12 +98,13 @@ class BERTConfig(ModelConfig):
         if self.width % self.heads:
             nearest = max(self.width // self.heads, 1) * self.heads
             raise ValueError(
-                f"width {self.width} is not a multiple of heads {self.heads}. Use width {nearest} or change heads"
+                f"width {self.width} is not a multiple of heads {self.heads}. Use width {nearest}"
+                " or change heads"
             )
         if self.padding_id is not None and 0 < self.vocabulary_size <= self.padding_id:
             raise ValueError(
-                f"padding_id {self.padding_id} is no token of a vocabulary of {self.vocabulary_size}."
-                f" Use at most {self.vocabulary_size - 1}"
+                f"padding_id {self.padding_id} is no token of a vocabulary of"
+                f" {self.vocabulary_size}. Use at most {self.vocabulary_size - 1}"
             )
         return self
 
@@ -97,16 +119,21 @@ class BERTConfig(ModelConfig):
         return self.head if self.head != "auto" else "labels" if self.outputs else "masked"
 
     def fit_to(self, processor: Processor) -> BERTConfig:
-        """Return the config with the sizes of vocabulary and outputs, and the padding, where they were open.
+        """Return the config with the sizes of vocabulary and outputs, and the padding, where they
+        were open.
 
         Raises:
-            RecipeError: If the processor makes no tokens, has more of them, or longer texts; or if the head needs
-                targets and there are none, or the other way round.
+            RecipeError: If the processor makes no tokens, has more of them, or longer texts; or if
+                the head needs targets and there are none, or the other way round.
         """
         labelled = isinstance(processor, LabelProcessor)
         reader = processor.inputs if isinstance(processor, LabelProcessor) else processor
         if not isinstance(reader, TextProcessor):
-            raise RecipeError("recipe.processor", "makes no tokens, which model bert reads", "Choose a text processor")
+            raise RecipeError(
+                "recipe.processor",
+                "makes no tokens, which model bert reads",
+                "Choose a text processor",
+            )
         tokens, longest = reader.vocabulary_size, int(getattr(processor, "max_length", 0))
         if self.vocabulary_size and tokens > self.vocabulary_size:
             problem = f"the tokenizer has {tokens} tokens and the model {self.vocabulary_size}"
@@ -116,27 +143,42 @@ class BERTConfig(ModelConfig):
             problem = f"is {self.context_length}, and the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
-        padding = self.padding_id if self.padding_id is not None else getattr(reader, "padding_id", None)
-        sizes: dict[str, Any] = {"vocabulary_size": self.vocabulary_size or tokens, "padding_id": padding}
+        padding = (
+            self.padding_id if self.padding_id is not None else getattr(reader, "padding_id", None)
+        )
+        sizes: dict[str, Any] = {
+            "vocabulary_size": self.vocabulary_size or tokens,
+            "padding_id": padding,
+        }
         if head := getattr(processor, "head", None):
             return self._headed(str(head), sizes, processor)
         if self.head == "masked" if labelled else self.chosen_head in ("labels", "tokens"):
             found = "targets" if labelled else "no targets"
-            problem = f"is {self.head} with {self.outputs} outputs, and the task of this recipe has {found}"
-            raise RecipeError("recipe.model.head", problem, "Remove head and outputs, or choose a task that fits")
+            problem = (
+                f"is {self.head} with {self.outputs} outputs, and the task of this recipe has"
+                f" {found}"
+            )
+            raise RecipeError(
+                "recipe.model.head", problem, "Remove head and outputs, or choose a task that fits"
+            )
         if isinstance(processor, LabelProcessor) and self.head != "none":
             sizes["outputs"] = agreed("outputs", self.outputs, processor.outputs)
         return self.model_copy(update=sizes)
 
     def _headed(self, head: str, sizes: dict[str, Any], processor: Any) -> BERTConfig:
-        """Return the config with the head that a task needs which reads no labels of whole texts."""
+        """Return the config with the head that a task needs which reads no labels of whole
+        texts."""
         if self.head not in ("auto", head):
             problem = f"is {self.head}, and the task of this recipe needs {head}"
-            raise RecipeError("recipe.model.head", problem, "Remove head, or choose a task that fits")
+            raise RecipeError(
+                "recipe.model.head", problem, "Remove head, or choose a task that fits"
+            )
         sizes["head"] = head
         if head == "none":
             return self.model_copy(update=sizes | {"pooler": "none"})
-        return self.model_copy(update=sizes | {"outputs": agreed("outputs", self.outputs, processor.outputs)})
+        return self.model_copy(
+            update=sizes | {"outputs": agreed("outputs", self.outputs, processor.outputs)}
+        )
 
     def build(self) -> BERT:
         """Return the model with freshly initialised weights.
@@ -146,19 +188,29 @@ class BERTConfig(ModelConfig):
         """
         require_vocabulary(self.vocabulary_size)
         if self.chosen_head in ("labels", "tokens") and not self.outputs:
-            raise RecipeError("recipe.model.outputs", "is 0, and no data has filled it in", "Give the number")
+            raise RecipeError(
+                "recipe.model.outputs", "is 0, and no data has filled it in", "Give the number"
+            )
         return BERT(self)
 
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of forward and backward for one token of a text of ``context`` tokens.
 
-        As of a GPT, with attention to all tokens. The head of labels is computed once a text, that of masked tokens for
-        15% of them. A run's rate is figured as if every text had ``context_length`` tokens.
+        As of a GPT, with attention to all tokens. The head of labels is computed once a text, that
+        of masked tokens for 15% of them. A run's rate is figured as if every text had
+        ``context_length`` tokens.
         """
         width, head = self.width, self.chosen_head
         blocks = self.layers * (4 * width**2 + 2 * width * self.hidden)
-        each = {"tokens": width * self.outputs, "masked": _SCORED_SHARE * width * (width + self.vocabulary_size)}
-        once = width * (self.outputs + (width if self.pooler != "none" else 0)) if head == "labels" else 0
+        each = {
+            "tokens": width * self.outputs,
+            "masked": _SCORED_SHARE * width * (width + self.vocabulary_size),
+        }
+        once = (
+            width * (self.outputs + (width if self.pooler != "none" else 0))
+            if head == "labels"
+            else 0
+        )
         attention = 12.0 * self.layers * width * context
         return 6.0 * (blocks + each.get(head, 0) + once / max(context, 1)) + attention
 
@@ -166,8 +218,11 @@ class BERTConfig(ModelConfig):
         """Return all settings as plain values, those that follow from others filled in."""
         return self.model_dump() | {"mlp_width": self.hidden, "head": self.chosen_head}
 
-    def to_huggingface(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return config.json's contents and the tensors as BERT, RoBERTa or DistilBERT name them."""
+    def to_huggingface(
+        self, weights: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return config.json's contents and the tensors as BERT, RoBERTa or DistilBERT name
+        them."""
         values = self.completed()
         return names.config_to_huggingface(values), names.to_huggingface(weights, values)
 
@@ -182,7 +237,8 @@ class BERTConfig(ModelConfig):
 
     @classmethod
     def begin_anew(cls, settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that a run from pretrained weights has in place of theirs: its task decides the head."""
+        """Return the settings that a run from pretrained weights has in place of theirs: its task
+        decides the head."""
         head = given.get("head", "auto")
         pooler = settings.get("pooler", "tanh") if head == "none" else "tanh"
         if head in ("auto", "labels"):
@@ -190,10 +246,11 @@ class BERTConfig(ModelConfig):
         return {"head": head, "outputs": 0, "pooler": pooler}
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from theirs; each of the encoder's is used once and none is left over.
+        """Return this model's tensors from theirs; each of the encoder's is used once and none is
+        left over.
 
-        Heads of theirs that this model has not are left out, and a head of this model that theirs lacks, or has for
-        another number of labels, is missing from what is returned.
+        Heads of theirs that this model has not are left out, and a head of this model that theirs
+        lacks, or has for another number of labels, is missing from what is returned.
 
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.
@@ -204,7 +261,8 @@ class BERTConfig(ModelConfig):
 
     @classmethod
     def sizes(cls) -> Mapping[str, BERTConfig]:
-        """Return the named sizes: base and large of Devlin et al., 2018, the others of Turc et al., 2019."""
+        """Return the named sizes: base and large of Devlin et al., 2018, the others of Turc et al.,
+        2019."""
         return {
             name: cls(vocabulary_size=30522, layers=layers, width=width, heads=heads, padding_id=0)
             for name, (layers, width, heads) in _SIZES.items()
@@ -218,12 +276,15 @@ _SIZES = {
 
 
 class PostNormBlock(nn.Module):
-    """Attention to the whole text, then the MLP, each added to its input, and the sum normalised (post-norm)."""
+    """Attention to the whole text, then the MLP, each added to its input, and the sum normalised
+    (post-norm)."""
 
     def __init__(self, config: BERTConfig) -> None:
         super().__init__()
         width, heads = config.width, config.heads
-        shape = AttentionShape(width, heads, heads, width // heads, input_bias=True, output_bias=True, causal=False)
+        shape = AttentionShape(
+            width, heads, heads, width // heads, input_bias=True, output_bias=True, causal=False
+        )
         self.attention = Attention(shape)
         self.attention_norm = nn.LayerNorm(width, config.norm_eps)
         self.mlp = MLP(width, config.hidden, config.activation, bias=True)
@@ -237,10 +298,12 @@ class PostNormBlock(nn.Module):
 
 
 class MaskedHead(nn.Module):
-    """What predicts tokens from states: a layer, a norm, and the embedding as the output layer, with a bias of its own.
+    """What predicts tokens from states: a layer, a norm, and the embedding as the output layer,
+    with a bias of its own.
 
     Source:
-        Devlin et al., 2018 (arXiv:1810.04805), section 3.1, task 1; the layer before the output as in the authors'
+        Devlin et al., 2018 (arXiv:1810.04805), section 3.1, task 1; the layer before the output as
+        in the authors'
         code. Tied embeddings: Press and Wolf, 2016 (arXiv:1608.05859), section 3.
     """
 
@@ -253,18 +316,21 @@ class MaskedHead(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return logits (..., V) of states x (..., C) by the embedding (V, C)."""
-        return F.linear(self.norm(F.gelu(self.transform(x), approximate=self.approximate)), embedding, self.bias)
+        return F.linear(
+            self.norm(F.gelu(self.transform(x), approximate=self.approximate)), embedding, self.bias
+        )
 
 
 class BERT(nn.Module):
     """The model of a ``BERTConfig``.
 
-    Everything above the last block's states is called ``head`` or ``head_...``: fine-tuning for something else draws it
-    anew. ``head_pooler`` is BERT's pooler and the inner layer of RoBERTa's and DistilBERT's classifiers.
+    Everything above the last block's states is called ``head`` or ``head_...``: fine-tuning for
+    something else draws it anew. ``head_pooler`` is BERT's pooler and the inner layer of RoBERTa's
+    and DistilBERT's classifiers.
 
     Source:
-        Devlin et al., BERT, 2018 (arXiv:1810.04805); Liu et al., RoBERTa, 2019 (arXiv:1907.11692); Sanh et al.,
-        DistilBERT, 2019 (arXiv:1910.01108).
+        Devlin et al., BERT, 2018 (arXiv:1810.04805); Liu et al., RoBERTa, 2019 (arXiv:1907.11692);
+        Sanh et al., DistilBERT, 2019 (arXiv:1910.01108).
         Departs from them: no dropout of attention weights; one share of dropout for all the rest.
     """
 
@@ -287,7 +353,8 @@ class BERT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw all weights anew: matrices normal with ``init_std``, biases 0, norms 1, the padding's vector 0."""
+        """Draw all weights anew: matrices normal with ``init_std``, biases 0, norms 1, the
+        padding's vector 0."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=self.config.init_std)
@@ -309,16 +376,19 @@ class BERT(nn.Module):
 
         Args:
             tokens: (B, T) int64.
-            lengths: (B,) int64, what of each row is no padding, at least 1; default: up to the first ``padding_id``.
+            lengths: (B,) int64, what of each row is no padding, at least 1; default: up to the
+                first ``padding_id``.
             token_types: (B, T) int64, 0 or which text of a pair a token belongs to; default 0.
             positions: (B, T) int64, within each document; default 0 .. T-1.
-            boundaries: (N,) int32, starts of packed documents over the B*T tokens, rising from 0 to B*T, in place of
-                ``lengths``. A token sees its own document only.
-            scored: (B, T) booleans, for the head of masked tokens: only these positions are computed.
+            boundaries: (N,) int32, starts of packed documents over the B*T tokens, rising from 0 to
+                B*T, in place of ``lengths``. A token sees its own document only.
+            scored: (B, T) booleans, for the head of masked tokens: only these positions are
+                computed.
 
         Returns:
-            Logits (B, T, V), or (M, V) of the scored positions, of masked tokens; (B, O) of labels, (B, T, O) of every
-            token's; without a head the states (B, T, C). What stands in the padding means nothing.
+            Logits (B, T, V), or (M, V) of the scored positions, of masked tokens; (B, O) of labels,
+            (B, T, O) of every token's; without a head the states (B, T, C). What stands in the
+            padding means nothing.
 
         Raises:
             DataError: If a sequence is longer than the table of positions.
@@ -332,8 +402,11 @@ class BERT(nn.Module):
             return self.head(x if scored is None else x[scored], self.embed.weight)  # type: ignore[no-any-return]
         return x if self.head is None else self.head(self.dropout(x))
 
-    def features(self, tokens: Tensor, lengths: Tensor | None = None, token_types: Tensor | None = None) -> Tensor:
-        """Return one vector a text, (B, C): what labels are read from. Arguments as in ``forward``."""
+    def features(
+        self, tokens: Tensor, lengths: Tensor | None = None, token_types: Tensor | None = None
+    ) -> Tensor:
+        """Return one vector a text, (B, C): what labels are read from. Arguments as in
+        ``forward``."""
         lengths = self._lengths(tokens, lengths)
         x = self.states(tokens, lengths, token_types)
         pooled = x[:, 0] if self.config.pooling == "first" else mean_state(x, within(lengths, x))
@@ -354,11 +427,15 @@ class BERT(nn.Module):
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         if tokens.shape[1] > self.config.context_length:
-            problem = f"a sequence of {tokens.shape[1]}; positions end at {self.config.context_length}"
+            problem = (
+                f"a sequence of {tokens.shape[1]}; positions end at {self.config.context_length}"
+            )
             raise DataError("inputs", problem, "Cut the texts: task.max_tokens")
         x: Tensor = self.embed(tokens) + self.positions(positions + self.config.position_offset)
         if self.embed_types is not None:
-            x = x + self.embed_types(torch.zeros_like(tokens) if token_types is None else token_types)
+            x = x + self.embed_types(
+                torch.zeros_like(tokens) if token_types is None else token_types
+            )
         x = self.dropout(self.embed_norm(x))
         where = Where(mask=self._mask(tokens, lengths, boundaries))
         for block in self.blocks:
@@ -371,7 +448,9 @@ class BERT(nn.Module):
         counted: Tensor = (tokens != self.config.padding_id).cumprod(1).sum(1)
         return counted.clamp(min=1)
 
-    def _mask(self, tokens: Tensor, lengths: Tensor | None, boundaries: Tensor | None) -> Tensor | None:
+    def _mask(
+        self, tokens: Tensor, lengths: Tensor | None, boundaries: Tensor | None
+    ) -> Tensor | None:
         """Return what each token sees, (B, 1, T or 1, T), or None where it sees all."""
         if boundaries is not None:
             starts = torch.zeros(tokens.numel() + 1, dtype=torch.int64, device=tokens.device)

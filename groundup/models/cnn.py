@@ -10,11 +10,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from groundup.core.contracts import ModelConfig, Processor
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.inputs import picture_shape
+from groundup.models.sizes_from_data import picture_shape
 from groundup.nn.activations import Nonlinearity, initialise_linear, nonlinearity
 
 __all__ = ["CNN", "CNNConfig"]
@@ -22,17 +22,24 @@ __all__ = ["CNN", "CNNConfig"]
 
 @model("cnn")
 class CNNConfig(ModelConfig):
-    """Blocks of convolution, activation and pooling, then dense layers. The inputs' shape comes from the data."""
+    """Blocks of convolution, activation and pooling, then dense layers. The inputs' shape comes
+    from the data."""
 
-    channels: tuple[int, ...] = setting((32, 64), "Channels of the convolutions, one after the other")
+    channels: tuple[int, ...] = setting(
+        (32, 64), "Channels of the convolutions, one after the other"
+    )
     kernel: int = setting(3, "Height and width of the convolutions' windows, an odd number", ge=1)
     padding: bool = setting(False, "Pad the convolutions' inputs so that pictures keep their size")
     pool: int = setting(2, "Height and width of max-pooling after each convolution; 1: none", ge=1)
     hidden: tuple[int, ...] = setting((512,), "Widths of the dense layers before the output")
     activation: Nonlinearity = setting("relu", "After each convolution and dense layer")
     batch_norm: bool = setting(False, "Normalise over the batch after each convolution")
-    dropout: float = setting(0.0, "Share of the dense layers' outputs dropped in training", ge=0, lt=1)
-    input_shape: tuple[int, int, int] | None = setting(None, "Channels, height, width; null: as the data has")
+    dropout: float = setting(
+        0.0, "Share of the dense layers' outputs dropped in training", ge=0, lt=1
+    )
+    input_shape: tuple[int, int, int] | None = setting(
+        None, "Channels, height, width; null: as the data has"
+    )
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes", ge=0)
 
     @property
@@ -44,10 +51,13 @@ class CNNConfig(ModelConfig):
         """Return the config with the data's shape and classes.
 
         Raises:
-            RecipeError: If the processor makes no pictures, others than the recipe says, or too small for the layers.
+            RecipeError: If the processor makes no pictures, others than the recipe says, or too
+                small for the layers.
         """
         shape, labelled = picture_shape("cnn", processor, self.input_shape)
-        found = self.model_copy(update={"input_shape": shape, "outputs": self.outputs or labelled.outputs})
+        found = self.model_copy(
+            update={"input_shape": shape, "outputs": self.outputs or labelled.outputs}
+        )
         found.feature_maps()
         return found
 
@@ -64,10 +74,13 @@ class CNNConfig(ModelConfig):
             height, width = ((size - lost) // self.pool for size in maps[-1][1:])
             if height < 1 or width < 1:
                 problem = (
-                    f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels after block {number}"
+                    f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels after"
+                    f" block {number}"
                 )
                 raise RecipeError(
-                    "recipe.model.channels", problem, "Use fewer blocks, padding: true, or pad the pictures"
+                    "recipe.model.channels",
+                    problem,
+                    "Use fewer blocks, padding: true, or pad the pictures",
                 )
             maps.append((channels, height, width))
         return maps
@@ -80,7 +93,9 @@ class CNNConfig(ModelConfig):
         """
         if self.input_shape is None or not self.outputs:
             raise RecipeError(
-                "recipe.model", "input_shape is null, and no data has filled it in", "Give it and outputs"
+                "recipe.model",
+                "input_shape is null, and no data has filled it in",
+                "Give it and outputs",
             )
         return CNN(self)
 
@@ -88,17 +103,23 @@ class CNNConfig(ModelConfig):
         """Return the FLOPs of one picture, forward and backward: 6 a weight and place."""
         maps, lost = self.feature_maps(), 0 if self.padding else self.kernel - 1
         places = [(h - lost) * (w - lost) for _, h, w in maps[:-1]]
-        products = sum(p * a[0] * b[0] * self.kernel**2 for p, (a, b) in zip(places, pairwise(maps), strict=True))
+        products = sum(
+            p * a[0] * b[0] * self.kernel**2
+            for p, (a, b) in zip(places, pairwise(maps), strict=True)
+        )
         flat = maps[-1][0] * maps[-1][1] * maps[-1][2]
-        return 6.0 * (products + sum(a * b for a, b in pairwise((flat, *self.hidden, self.outputs))))
+        return 6.0 * (
+            products + sum(a * b for a, b in pairwise((flat, *self.hidden, self.outputs)))
+        )
 
 
 class CNN(nn.Module):
     """The model of a ``CNNConfig``.
 
     Source:
-        LeCun et al., 1998, "Gradient-based learning applied to document recognition"; with ReLU and max-pooling as in
-        Krizhevsky et al., 2012, "ImageNet classification with deep convolutional neural networks".
+        LeCun et al., 1998, "Gradient-based learning applied to document recognition"; with ReLU and
+        max-pooling as in Krizhevsky et al., 2012, "ImageNet classification with deep convolutional
+        neural networks".
     """
 
     def __init__(self, config: CNNConfig) -> None:
@@ -111,14 +132,21 @@ class CNN(nn.Module):
             ]
             if config.batch_norm:
                 layers.append(nn.BatchNorm2d(outputs))
-            ends = [nonlinearity(config.activation), *([nn.MaxPool2d(config.pool)] if config.pool > 1 else [])]
-            if config.activation == "relu":  # the largest of what is at least 0 is the same, of fewer numbers
+            ends = [
+                nonlinearity(config.activation),
+                *([nn.MaxPool2d(config.pool)] if config.pool > 1 else []),
+            ]
+            if (
+                config.activation == "relu"
+            ):  # the largest of what is at least 0 is the same, of fewer numbers
                 ends.reverse()
             self.blocks.append(nn.Sequential(*layers, *ends))
         widths = (maps[-1][0] * maps[-1][1] * maps[-1][2], *config.hidden)
         for before, after in pairwise(widths):
             layers = [nn.Linear(before, after), nonlinearity(config.activation)]
-            self.blocks.append(nn.Sequential(*layers, *([nn.Dropout(config.dropout)] if config.dropout else [])))
+            self.blocks.append(
+                nn.Sequential(*layers, *([nn.Dropout(config.dropout)] if config.dropout else []))
+            )
         self.head = nn.Linear(widths[-1], config.outputs)
         for block in self.blocks:
             initialise_linear(block[0], config.activation)  # type: ignore[index]

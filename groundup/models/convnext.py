@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from groundup.core.contracts import ModelConfig, Processor
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.inputs import agreed, picture_shape
+from groundup.models.sizes_from_data import agreed, picture_shape
 
 __all__ = ["ConvNeXt", "ConvNeXtConfig"]
 
@@ -30,26 +30,37 @@ _WIDENING = 4  # inner channels of a block over its width
 
 @model("convnext")
 class ConvNeXtConfig(ModelConfig):
-    """Patches, stages of blocks, each stage half as large as the one before, and a linear output."""
+    """Patches, stages of blocks, each stage half as large as the one before, and a linear
+    output."""
 
     layers: tuple[_Count, ...] = setting((3, 3, 9, 3), "Blocks of each stage", min_length=1)
-    widths: tuple[_Count, ...] = setting((96, 192, 384, 768), "Channels of each stage", min_length=1)
-    patch: int = setting(4, "Height and width of the stem's patches, in pixels; 2 for 28 x 28 pixels or so", ge=1)
-    layer_scale: float = setting(1e-6, "What each channel of a block's output is scaled by at the start", gt=0)
+    widths: tuple[_Count, ...] = setting(
+        (96, 192, 384, 768), "Channels of each stage", min_length=1
+    )
+    patch: int = setting(
+        4, "Height and width of the stem's patches, in pixels; 2 for 28 x 28 pixels or so", ge=1
+    )
+    layer_scale: float = setting(
+        1e-6, "What each channel of a block's output is scaled by at the start", gt=0
+    )
     stochastic_depth: float = setting(
         0.0,
-        "Share of examples for which the last block is left out in training; earlier blocks in proportion",
+        "Share of examples for which the last block is left out in training; earlier blocks in"
+        " proportion",
         ge=0,
         lt=1,
     )
-    input_shape: tuple[int, int, int] | None = setting(None, "Channels, height, width; null: as the data has")
+    input_shape: tuple[int, int, int] | None = setting(
+        None, "Channels, height, width; null: as the data has"
+    )
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
     @model_validator(mode="after")
     def _one_width_a_stage(self) -> ConvNeXtConfig:
         if len(self.layers) != len(self.widths):
             raise ValueError(
-                f"layers has {len(self.layers)} stages and widths {len(self.widths)}. Give both as many numbers"
+                f"layers has {len(self.layers)} stages and widths {len(self.widths)}. Give both as"
+                " many numbers"
             )
         return self
 
@@ -77,9 +88,12 @@ class ConvNeXtConfig(ModelConfig):
             height, width = (side // self.patch // 2**stage for side in self.input_shape[1:])
             if not height * width:
                 problem = (
-                    f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels in stage {stage + 1}"
+                    f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels in"
+                    f" stage {stage + 1}"
                 )
-                raise RecipeError("recipe.model.layers", problem, "Use a smaller patch, or fewer stages")
+                raise RecipeError(
+                    "recipe.model.layers", problem, "Use a smaller patch, or fewer stages"
+                )
             found.append(height * width)
         return found
 
@@ -91,7 +105,9 @@ class ConvNeXtConfig(ModelConfig):
         """
         if self.input_shape is None or not self.outputs:
             raise RecipeError(
-                "recipe.model", "input_shape is null, and no data has filled it in", "Give it and outputs"
+                "recipe.model",
+                "input_shape is null, and no data has filled it in",
+                "Give it and outputs",
             )
         return ConvNeXt(self)
 
@@ -99,15 +115,20 @@ class ConvNeXtConfig(ModelConfig):
         """Return the FLOPs of one picture, forward and backward: 6 a weight and place."""
         assert self.input_shape is not None
         places, widths = self.places(), self.widths
-        products = self.input_shape[0] * self.patch**2 * widths[0] * places[0] + widths[-1] * self.outputs
-        products += sum(4 * a * b * p for (a, b), p in zip(pairwise(widths), places[1:], strict=True))
+        products = (
+            self.input_shape[0] * self.patch**2 * widths[0] * places[0] + widths[-1] * self.outputs
+        )
+        products += sum(
+            4 * a * b * p for (a, b), p in zip(pairwise(widths), places[1:], strict=True)
+        )
         for blocks, width, place in zip(self.layers, widths, places, strict=True):
             products += blocks * place * width * (_KERNEL**2 + 2 * _WIDENING * width)
         return 6.0 * products
 
     @classmethod
     def sizes(cls) -> Mapping[str, ConvNeXtConfig]:
-        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of ImageNet.
+        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of
+        ImageNet.
 
         Source:
             Liu et al., section 3.1.
@@ -117,18 +138,22 @@ class ConvNeXtConfig(ModelConfig):
 
 
 class ConvNeXt(nn.Module):
-    """The model of a ``ConvNeXtConfig``. ``embed`` is the stem; what halves the size belongs to a stage's first block.
+    """The model of a ``ConvNeXtConfig``. ``embed`` is the stem; what halves the size belongs to a
+    stage's first block.
 
     Source:
-        Liu et al., 2022 (arXiv:2201.03545), section 2 and appendix A; stochastic depth: Huang et al., 2016
-        (arXiv:1603.09382), section 3; layer scale: Touvron et al., 2021 (arXiv:2103.17239), section 2.
+        Liu et al., 2022 (arXiv:2201.03545), section 2 and appendix A; stochastic depth: Huang et
+        al., 2016 (arXiv:1603.09382), section 3; layer scale: Touvron et al., 2021
+        (arXiv:2103.17239), section 2.
     """
 
     def __init__(self, config: ConvNeXtConfig) -> None:
         super().__init__()
         assert config.input_shape is not None
         widths, patch = config.widths, config.patch
-        self.embed = nn.Sequential(nn.Conv2d(config.input_shape[0], widths[0], patch, patch), _ChannelNorm(widths[0]))
+        self.embed = nn.Sequential(
+            nn.Conv2d(config.input_shape[0], widths[0], patch, patch), _ChannelNorm(widths[0])
+        )
         self.blocks = nn.ModuleList()
         last = max(sum(config.layers) - 1, 1)
         for stage, (blocks, width) in enumerate(zip(config.layers, widths, strict=True)):
@@ -168,10 +193,17 @@ class _Block(nn.Module):
 
     def __init__(self, width: int, inputs: int | None, dropped: float, layer_scale: float) -> None:
         super().__init__()
-        self.halve = None if inputs is None else nn.Sequential(_ChannelNorm(inputs), nn.Conv2d(inputs, width, 2, 2))
+        self.halve = (
+            None
+            if inputs is None
+            else nn.Sequential(_ChannelNorm(inputs), nn.Conv2d(inputs, width, 2, 2))
+        )
         self.mix = nn.Conv2d(width, width, _KERNEL, padding=_KERNEL // 2, groups=width)
         self.norm = nn.LayerNorm(width, _EPS)
-        self.up, self.down = nn.Linear(width, _WIDENING * width), nn.Linear(_WIDENING * width, width)
+        self.up, self.down = (
+            nn.Linear(width, _WIDENING * width),
+            nn.Linear(_WIDENING * width, width),
+        )
         self.scale = nn.Parameter(torch.full((width,), layer_scale))
         self.dropped = dropped
 

@@ -1,4 +1,5 @@
-"""Gemma 3: layers that see a window of the text between layers that see all of it, each with its own rotary base.
+"""Gemma 3: layers that see a window of the text between layers that see all of it, each with its
+own rotary base.
 
 Read from top to bottom: the settings, a block, the model.
 
@@ -17,13 +18,21 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.interfaces import ModelConfig, Processor, TextProcessor
+from groundup.core.contracts import ModelConfig, Processor, TextProcessor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.inputs import fitted_vocabulary, require_vocabulary
-from groundup.models.names import gemma, gguf
-from groundup.nn.attention import Attention, AttentionShape, Where, seen_on_average, token_positions, whereabouts
-from groundup.nn.cache import KeyValueCache, LayerCache
+from groundup.models.names.gguf import gpt
+from groundup.models.names.huggingface import gemma
+from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
+from groundup.nn.attention import (
+    Attention,
+    AttentionShape,
+    Where,
+    seen_on_average,
+    token_positions,
+    whereabouts,
+)
+from groundup.nn.kv_cache import KeyValueCache, LayerCache
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum, softcapped
 from groundup.nn.mlp import MLP
 from groundup.nn.norm import ShiftedRMSNorm
@@ -31,7 +40,9 @@ from groundup.nn.rope import RopeScaling, rotary_angles
 
 __all__ = ["Gemma3", "Gemma3Block", "Gemma3Config"]
 
-_PICTURE = "<image_soft_token>"  # the tokenizer of published models ends with it; text-only ones have no row for it
+_PICTURE = (  # the tokenizer of published models ends with it; text-only ones have no row for it
+    "<image_soft_token>"
+)
 
 
 @model("gemma3")
@@ -46,8 +57,12 @@ class Gemma3Config(ModelConfig):
     kv_heads: int = setting(1, "Key and value heads, shared by groups of heads", ge=1)
     head_dim: int = setting(96, "Channels of a head, even", ge=2, multiple_of=2)
     mlp_width: int = setting(1152, "Inner width of the MLP", ge=1)
-    sliding_window: int = setting(128, "How many tokens a token sees in local layers, itself included", ge=1)
-    global_every: int = setting(6, "Each so-many-th layer is global: it sees all tokens; the others are local", ge=1)
+    sliding_window: int = setting(
+        128, "How many tokens a token sees in local layers, itself included", ge=1
+    )
+    global_every: int = setting(
+        6, "Each so-many-th layer is global: it sees all tokens; the others are local", ge=1
+    )
     rope_theta: float = setting(1e6, "Base of the rotary wavelengths of global layers", gt=1)
     local_rope_theta: float = setting(1e4, "Base of the rotary wavelengths of local layers", gt=1)
     rope_scaling: RopeScaling | None = setting(
@@ -56,9 +71,13 @@ class Gemma3Config(ModelConfig):
     attention_scale: float | None = setting(
         None, "Products of queries and keys are divided by the root of it; null: head_dim", gt=0
     )
-    logit_cap: float | None = setting(None, "Bends logits to stay between minus and plus this; null: not", gt=0)
+    logit_cap: float | None = setting(
+        None, "Bends logits to stay between minus and plus this; null: not", gt=0
+    )
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
-    dropout: float = setting(0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1)
+    dropout: float = setting(
+        0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1
+    )
     init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
 
     @model_validator(mode="after")
@@ -97,8 +116,12 @@ class Gemma3Config(ModelConfig):
         return Gemma3(self)
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of forward and backward for one token; see ``GPTConfig.flops_per_token``."""
-        weights = 2 * self.width * self.head_dim * (self.heads + self.kv_heads) + 3 * self.width * self.mlp_width
+        """Return the FLOPs of forward and backward for one token; see
+        ``GPTConfig.flops_per_token``."""
+        weights = (
+            2 * self.width * self.head_dim * (self.heads + self.kv_heads)
+            + 3 * self.width * self.mlp_width
+        )
         seen = sum(seen_on_average(context, self.window(layer)) for layer in range(self.layers))
         attention = 12.0 * self.heads * self.head_dim * seen
         return 6.0 * (self.layers * weights + self.width * self.vocabulary_size) + attention
@@ -107,7 +130,9 @@ class Gemma3Config(ModelConfig):
         """Return all settings as plain values, those that follow from others filled in."""
         return self.model_dump() | {"attention_scale": self.attention_scale or float(self.head_dim)}
 
-    def to_huggingface(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def to_huggingface(
+        self, weights: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return config.json's contents and the tensors as Gemma 3 names them."""
         values = self.completed()
         return gemma.config_to_huggingface(values), gemma.to_huggingface(weights, values)
@@ -124,7 +149,7 @@ class Gemma3Config(ModelConfig):
     @classmethod
     def from_gguf(cls, path: Path) -> dict[str, Any]:
         """Return the settings that a GGUF file is of, or raise a CheckpointError."""
-        return gguf.settings_in(path)
+        return gpt.settings_in(path)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from theirs; each is used once and none is left over.
@@ -141,8 +166,8 @@ class Gemma3Config(ModelConfig):
         """Return the named sizes.
 
         Source:
-            Gemma Team, Gemma 3, 2025 (arXiv:2503.19786), tables 1 and 2, and the config.json that came with the
-            weights.
+            Gemma Team, Gemma 3, 2025 (arXiv:2503.19786), tables 1 and 2, and the config.json that
+            came with the weights.
         """
         small: dict[str, Any] = {
             "vocabulary_size": 262144,
@@ -157,7 +182,8 @@ class Gemma3Config(ModelConfig):
 
 
 class Gemma3Block(nn.Module):
-    """Attention, then the MLP, each on a normalised input, normalised again, and added to the residual stream."""
+    """Attention, then the MLP, each on a normalised input, normalised again, and added to the
+    residual stream."""
 
     def __init__(self, config: Gemma3Config, layer: int) -> None:
         super().__init__()
@@ -187,8 +213,9 @@ class Gemma3(nn.Module):
     """The model of a ``Gemma3Config``.
 
     Source:
-        Gemma Team, Gemma 3, 2025 (arXiv:2503.19786), section 2; norms before and after each part, and the cap on
-        logits, which published Gemma 3 models do without: Gemma 2, 2024 (arXiv:2408.00118), section 2.
+        Gemma Team, Gemma 3, 2025 (arXiv:2503.19786), section 2; norms before and after each part,
+        and the cap on logits, which published Gemma 3 models do without: Gemma 2, 2024
+        (arXiv:2408.00118), section 2.
     """
 
     def __init__(self, config: Gemma3Config) -> None:
@@ -202,7 +229,8 @@ class Gemma3(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw all matrices anew: normal with ``init_std``; norms begin with a factor of 1, which is a weight of 0."""
+        """Draw all matrices anew: normal with ``init_std``; norms begin with a factor of 1, which
+        is a weight of 0."""
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=self.config.init_std)
@@ -221,7 +249,9 @@ class Gemma3(nn.Module):
         """Predict the next token at every position. Arguments and result as of ``GPT.forward``."""
         x, cap = self.hidden(tokens, positions, boundaries, cache), self.config.logit_cap
         if targets is not None:
-            return linear_cross_entropy_sum(x.flatten(0, 1), self.output_weight, targets.flatten(), cap)
+            return linear_cross_entropy_sum(
+                x.flatten(0, 1), self.output_weight, targets.flatten(), cap
+            )
         return softcapped(F.linear(x[:, -1:] if last_only else x, self.output_weight), cap)
 
     def hidden(
@@ -241,18 +271,30 @@ class Gemma3(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
     def token_losses(
-        self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, boundaries: Tensor | None = None
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        positions: Tensor | None = None,
+        boundaries: Tensor | None = None,
     ) -> Tensor:
-        """Return -log p in nats of each target, (B, T), 0 where it is -100. For evaluation: no gradient."""
+        """Return -log p in nats of each target, (B, T), 0 where it is -100. For evaluation: no
+        gradient."""
         with torch.no_grad():
             x = self.hidden(tokens, positions, boundaries).flatten(0, 1)
-        losses = linear_cross_entropy(x, self.output_weight, targets.flatten(), self.config.logit_cap)
+        losses = linear_cross_entropy(
+            x, self.output_weight, targets.flatten(), self.config.logit_cap
+        )
         return losses.view_as(targets)
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
         config, like = self.config, self.output_weight
-        return KeyValueCache(config.layers, (batch, config.kv_heads, length, config.head_dim), like.dtype, like.device)
+        return KeyValueCache(
+            config.layers,
+            (batch, config.kv_heads, length, config.head_dim),
+            like.dtype,
+            like.device,
+        )
 
     @property
     def output_weight(self) -> Tensor:
@@ -260,12 +302,18 @@ class Gemma3(nn.Module):
         return self.embed.weight
 
     def _where(
-        self, tokens: Tensor, positions: Tensor | None, boundaries: Tensor | None, cache: KeyValueCache | None
+        self,
+        tokens: Tensor,
+        positions: Tensor | None,
+        boundaries: Tensor | None,
+        cache: KeyValueCache | None,
     ) -> tuple[Where, Where]:
         """Return where the tokens stand for global layers, and for local ones."""
         config, wide = self.config, self.embed.weight.dtype == torch.float64
         positions = token_positions(tokens, positions, boundaries, cache)
-        far = rotary_angles(positions, config.head_dim, config.rope_theta, config.rope_scaling, wide=wide)
+        far = rotary_angles(
+            positions, config.head_dim, config.rope_theta, config.rope_scaling, wide=wide
+        )
         near = rotary_angles(positions, config.head_dim, config.local_rope_theta, wide=wide)
         return (
             whereabouts(positions, far, boundaries, cache, None),

@@ -17,19 +17,27 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.interfaces import ModelConfig, Processor
+from groundup.core.contracts import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.inputs import fitted_vocabulary, require_vocabulary
-from groundup.models.names import families, gguf, gpt2, llama
-from groundup.nn.attention import Attention, AttentionShape, Where, seen_on_average, token_positions, whereabouts
-from groundup.nn.cache import KeyValueCache, LayerCache
-from groundup.nn.fast_decoding import FastDecoder
+from groundup.generation.single_row_decoder import FastDecoder
+from groundup.machine.meta_device import without_content
+from groundup.models.names.gguf import gpt
+from groundup.models.names.huggingface import families, gpt2, llama
+from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
+from groundup.nn.attention import (
+    Attention,
+    AttentionShape,
+    Where,
+    seen_on_average,
+    token_positions,
+    whereabouts,
+)
+from groundup.nn.kv_cache import KeyValueCache, LayerCache
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
 from groundup.nn.mlp import MLP, Activation
 from groundup.nn.norm import RMSNorm
 from groundup.nn.rope import RopeScaling, rotary_angles
-from groundup.nn.shapes import without_content
 
 __all__ = ["GPT", "Block", "GPTConfig"]
 
@@ -39,31 +47,48 @@ class GPTConfig(ModelConfig):
     """The shape of a GPT. The defaults are a Llama of about 12 million parameters."""
 
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
-    vocabulary_multiple: int = setting(1, "Pad the embedding to a multiple of this many rows, never predicted", ge=1)
+    vocabulary_multiple: int = setting(
+        1, "Pad the embedding to a multiple of this many rows, never predicted", ge=1
+    )
     context_length: int = setting(256, "The longest sequence, in tokens", ge=1)
     layers: int = setting(6, "Transformer blocks", ge=1)
     width: int = setting(384, "Channels of the residual stream", ge=1)
     heads: int = setting(6, "Attention heads", ge=1)
-    kv_heads: int | None = setting(None, "Key and value heads, shared by groups of heads; null: as many as heads", ge=1)
+    kv_heads: int | None = setting(
+        None, "Key and value heads, shared by groups of heads; null: as many as heads", ge=1
+    )
     head_dim: int | None = setting(None, "Channels of a head; null: width / heads", ge=1)
     mlp_width: int | None = setting(
-        None, "Inner width of the MLP; null: 4 x width, or 8/3 x width rounded up to a multiple of 64 for swiglu", ge=1
+        None,
+        "Inner width of the MLP; null: 4 x width, or 8/3 x width rounded up to a multiple of 64 for"
+        " swiglu",
+        ge=1,
     )
     positions: Literal["rotary", "learned"] = setting("rotary", "How a token knows where it stands")
     rope_theta: float = setting(
         10000.0, "Base of the rotary wavelengths", gt=1, applies_when={"positions": ("rotary",)}
     )
     rope_scaling: RopeScaling | None = setting(
-        None, "How the rotary wavelengths were stretched; null: not", applies_when={"positions": ("rotary",)}
+        None,
+        "How the rotary wavelengths were stretched; null: not",
+        applies_when={"positions": ("rotary",)},
     )
-    norm: Literal["rmsnorm", "layernorm"] = setting("rmsnorm", "Normalisation; layernorm has a bias")
+    norm: Literal["rmsnorm", "layernorm"] = setting(
+        "rmsnorm", "Normalisation; layernorm has a bias"
+    )
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
     activation: Activation = setting("swiglu", "Of the MLP; gelu_tanh is GPT-2's approximation")
     qk_norm: bool = setting(False, "RMSNorm on the queries and keys of each head")
-    sliding_window: int | None = setting(None, "How many tokens a token sees, itself included; null: all", ge=1)
+    sliding_window: int | None = setting(
+        None, "How many tokens a token sees, itself included; null: all", ge=1
+    )
     tied_embeddings: bool = setting(True, "Use the embedding as the output layer too")
-    bias: Literal["none", "qkv", "all"] = setting("none", "Linear layers of the blocks that have a bias")
-    dropout: float = setting(0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1)
+    bias: Literal["none", "qkv", "all"] = setting(
+        "none", "Linear layers of the blocks that have a bias"
+    )
+    dropout: float = setting(
+        0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1
+    )
     init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
 
     @model_validator(mode="after")
@@ -71,7 +96,8 @@ class GPTConfig(ModelConfig):
         if self.head_dim is None and self.width % self.heads:
             nearest = max(self.width // self.heads, 1) * self.heads
             raise ValueError(
-                f"width {self.width} is not a multiple of heads {self.heads}. Use width {nearest} or change heads"
+                f"width {self.width} is not a multiple of heads {self.heads}. Use width {nearest}"
+                " or change heads"
             )
         if self.kv_heads is not None and self.heads % self.kv_heads:
             nearest = max(n for n in range(1, self.kv_heads + 1) if self.heads % n == 0)
@@ -101,7 +127,11 @@ class GPTConfig(ModelConfig):
         """Inner width of the MLP."""
         if self.mlp_width is not None:
             return self.mlp_width
-        return 4 * self.width if self.activation != "swiglu" else _round_up(math.ceil(8 * self.width / 3), 64)
+        return (
+            4 * self.width
+            if self.activation != "swiglu"
+            else _round_up(math.ceil(8 * self.width / 3), 64)
+        )
 
     @property
     def embedding_rows(self) -> int:
@@ -127,21 +157,25 @@ class GPTConfig(ModelConfig):
         return GPT(self)
 
     def matmul_parameters(self) -> int:
-        """Return how many weights each token is multiplied with, the output layer included and lookups not."""
+        """Return how many weights each token is multiplied with, the output layer included and
+        lookups not."""
         attention = 2 * self.width * self.dim * (self.heads + self.groups)
         mlp = self.width * self.hidden * (3 if self.activation == "swiglu" else 2)
         return self.layers * (attention + mlp) + self.width * self.embedding_rows
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of forward and backward for one token of a document of ``context`` tokens.
+        """Return the FLOPs of forward and backward for one token of a document of ``context``
+        tokens.
 
-        A weight costs one multiplication and one addition forward and twice that backward: 6 FLOPs. In attention, a
-        token is multiplied with the keys and the values of the k tokens it sees: 2 products x 6 x k x heads x head_dim
-        a layer. Causally k is context / 2 on average, and w - w**2 / (2 context) within a window of w.
+        A weight costs one multiplication and one addition forward and twice that backward: 6 FLOPs.
+        In attention, a token is multiplied with the keys and the values of the k tokens it sees: 2
+        products x 6 x k x heads x head_dim a layer. Causally k is context / 2 on average, and w -
+        w**2 / (2 context) within a window of w.
 
         Source:
-            Chowdhery et al., PaLM, 2022 (arXiv:2204.02311), appendix B; Kaplan et al., 2020 (arXiv:2001.08361), 2.1.
-            Departs from PaLM, which counts the pairs that the causal mask removes.
+            Chowdhery et al., PaLM, 2022 (arXiv:2204.02311), appendix B; Kaplan et al., 2020
+            (arXiv:2001.08361), 2.1. Departs from PaLM, which counts the pairs that the causal mask
+            removes.
         """
         seen = seen_on_average(context, self.sliding_window)
         return 6.0 * self.matmul_parameters() + 12.0 * self.layers * self.heads * self.dim * seen
@@ -151,8 +185,11 @@ class GPTConfig(ModelConfig):
         follows = {"head_dim": self.dim, "kv_heads": self.groups, "mlp_width": self.hidden}
         return self.model_dump() | follows | {"vocabulary_size": self.embedding_rows}
 
-    def to_huggingface(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return config.json's contents and the tensors as GPT-2, Llama, Mistral, Qwen2 or Qwen3 name them."""
+    def to_huggingface(
+        self, weights: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return config.json's contents and the tensors as GPT-2, Llama, Mistral, Qwen2 or Qwen3
+        name them."""
         family, values = gpt2 if self.positions == "learned" else llama, self.completed()
         return family.config_to_huggingface(values), family.to_huggingface(weights, values)
 
@@ -168,7 +205,7 @@ class GPTConfig(ModelConfig):
     @classmethod
     def from_gguf(cls, path: Path) -> dict[str, Any]:
         """Return the settings that a GGUF file is of, or raise a CheckpointError."""
-        return gguf.settings_in(path)
+        return gpt.settings_in(path)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from theirs; each is used once and none is left over.
@@ -206,27 +243,55 @@ _SIZES: dict[str, dict[str, Any]] = {
     "gpt2-large": {**_GPT2, "layers": 36, "width": 1280, "heads": 20},
     "gpt2-xl": {**_GPT2, "layers": 48, "width": 1600, "heads": 25},
     "smollm2-135m": {
-        **{"vocabulary_size": 49152, "context_length": 8192, "layers": 30, "width": 576, "heads": 9, "kv_heads": 3},
+        **{
+            "vocabulary_size": 49152,
+            "context_length": 8192,
+            "layers": 30,
+            "width": 576,
+            "heads": 9,
+            "kv_heads": 3,
+        },
         **{"mlp_width": 1536, "rope_theta": 100000.0, "norm_eps": 1e-5},
     },
     "llama3.2-1b": {
-        **{"vocabulary_size": 128256, "context_length": 131072, "layers": 16, "width": 2048, "heads": 32},
+        **{
+            "vocabulary_size": 128256,
+            "context_length": 131072,
+            "layers": 16,
+            "width": 2048,
+            "heads": 32,
+        },
         **{"kv_heads": 8, "mlp_width": 8192, "rope_theta": 500000.0, "norm_eps": 1e-5},
         "rope_scaling": {"kind": "llama3", "factor": 32.0, "original_context": 8192},
     },
     "qwen3-0.6b": {
-        **{"vocabulary_size": 151936, "context_length": 40960, "layers": 28, "width": 1024, "heads": 16, "kv_heads": 8},
+        **{
+            "vocabulary_size": 151936,
+            "context_length": 40960,
+            "layers": 28,
+            "width": 1024,
+            "heads": 16,
+            "kv_heads": 8,
+        },
         **{"head_dim": 128, "mlp_width": 3072, "rope_theta": 1e6, "qk_norm": True},
     },
     "mistral-7b": {
-        **{"vocabulary_size": 32000, "context_length": 32768, "layers": 32, "width": 4096, "heads": 32, "kv_heads": 8},
+        **{
+            "vocabulary_size": 32000,
+            "context_length": 32768,
+            "layers": 32,
+            "width": 4096,
+            "heads": 32,
+            "kv_heads": 8,
+        },
         **{"mlp_width": 14336, "norm_eps": 1e-5, "sliding_window": 4096, "tied_embeddings": False},
     },
 }
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each on a normalised input and added to the residual stream (pre-norm)."""
+    """Attention, then the MLP, each on a normalised input and added to the residual stream
+    (pre-norm)."""
 
     def __init__(self, config: GPTConfig, *, causal: bool = True) -> None:
         super().__init__()
@@ -254,8 +319,9 @@ class GPT(nn.Module):
     """The model of a ``GPTConfig``.
 
     Source:
-        Radford et al., GPT-2, 2019, section 2.3; Touvron et al., Llama, 2023 (arXiv:2302.13971), section 2.2.
-        Departs from GPT-2: no dropout of attention weights, which attention over packed documents does not compute.
+        Radford et al., GPT-2, 2019, section 2.3; Touvron et al., Llama, 2023 (arXiv:2302.13971),
+        section 2.2. Departs from GPT-2: no dropout of attention weights, which attention over
+        packed documents does not compute.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -273,7 +339,8 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw all weights anew: normal with ``init_std``; where a layer adds to the residual, over sqrt(2 layers)."""
+        """Draw all weights anew: normal with ``init_std``; where a layer adds to the residual, over
+        sqrt(2 layers)."""
         std, depth = self.config.init_std, math.sqrt(2 * self.config.layers)
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
@@ -295,17 +362,19 @@ class GPT(nn.Module):
 
         Args:
             tokens: (B, T) int64.
-            positions: (B, T) int64, within each document; default 0 .. T-1, or what follows the cache. With a cache, -1
-                marks padding on the left.
-            boundaries: (N,) int32, starts of packed documents over the B*T tokens, rising from 0 to B*T; default: each
-                row is one document. A token sees earlier tokens of its own document only.
+            positions: (B, T) int64, within each document; default 0 .. T-1, or what follows the
+                cache. With a cache, -1 marks padding on the left.
+            boundaries: (N,) int32, starts of packed documents over the B*T tokens, rising from 0 to
+                B*T; default: each row is one document. A token sees earlier tokens of its own
+                document only.
             targets: (B, T) int64, the tokens that come next, -100 where nothing is trained.
             cache: Keys and values of what was read before; this call adds to it.
             last_only: Return logits of the last position only.
 
         Returns:
-            Without targets the logits (B, T or 1, V). With targets a scalar: the sum of -log p in nats over the targets
-            in float32 (float64 in a float64 model). Its softmax runs over the padded embedding.
+            Without targets the logits (B, T or 1, V). With targets a scalar: the sum of -log p in
+            nats over the targets in float32 (float64 in a float64 model). Its softmax runs over the
+            padded embedding.
         """
         x = self.hidden(tokens, positions, boundaries, cache)
         if targets is not None:
@@ -332,17 +401,27 @@ class GPT(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
     def token_losses(
-        self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, boundaries: Tensor | None = None
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        positions: Tensor | None = None,
+        boundaries: Tensor | None = None,
     ) -> Tensor:
-        """Return -log p in nats of each target, (B, T), 0 where it is -100. For evaluation: no gradient."""
+        """Return -log p in nats of each target, (B, T), 0 where it is -100. For evaluation: no
+        gradient."""
         with torch.no_grad():
             x = self.hidden(tokens, positions, boundaries).flatten(0, 1)
         return linear_cross_entropy(x, self.output_weight, targets.flatten()).view_as(targets)
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
-        config, like = self.config, next(self.norm.parameters())  # floats, also where the others are integers
-        return KeyValueCache(config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device)
+        config, like = (
+            self.config,
+            next(self.norm.parameters()),
+        )  # floats, also where the others are integers
+        return KeyValueCache(
+            config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device
+        )
 
     def decoder(self) -> FastDecoder:
         """Return what decodes one row quickly, with the same weights."""
@@ -358,14 +437,22 @@ class GPT(nn.Module):
         return self.embed.weight if self.head is None else self.head.weight
 
     def _where(
-        self, tokens: Tensor, positions: Tensor | None, boundaries: Tensor | None, cache: KeyValueCache | None
+        self,
+        tokens: Tensor,
+        positions: Tensor | None,
+        boundaries: Tensor | None,
+        cache: KeyValueCache | None,
     ) -> tuple[Tensor, Where]:
         positions = token_positions(tokens, positions, boundaries, cache)
         rotary = None
         if self.positions is None:
             config, wide = self.config, self.norm.weight.dtype == torch.float64
-            rotary = rotary_angles(positions, config.dim, config.rope_theta, config.rope_scaling, wide=wide)
-        return positions, whereabouts(positions, rotary, boundaries, cache, self.config.sliding_window)
+            rotary = rotary_angles(
+                positions, config.dim, config.rope_theta, config.rope_scaling, wide=wide
+            )
+        return positions, whereabouts(
+            positions, rotary, boundaries, cache, self.config.sliding_window
+        )
 
 
 def _norm(config: GPTConfig) -> nn.Module:

@@ -1,4 +1,5 @@
-"""Multi-layer perceptron: dense layers with a non-linearity between them, over inputs of any one shape.
+"""Multi-layer perceptron: dense layers with a non-linearity between them, over inputs of any one
+shape.
 
 Shape legend: B rows, I inputs, M categorical columns, O outputs.
 """
@@ -12,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from groundup.core.contracts import LabelProcessor, ModelConfig, Processor
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import LabelProcessor, ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.nn.activations import Nonlinearity, initialise_linear, nonlinearity
@@ -27,14 +28,25 @@ _EMBEDDING_STD = 0.1
 class MLPConfig(ModelConfig):
     """Dense layers of the given widths. The inputs' and outputs' sizes come from the data."""
 
-    hidden: tuple[int, ...] = setting((128,), "Widths of the hidden layers; an empty list gives a linear model")
+    hidden: tuple[int, ...] = setting(
+        (128,), "Widths of the hidden layers; an empty list gives a linear model"
+    )
     activation: Nonlinearity = setting("relu", "Between the layers")
-    norm: Literal["none", "batch", "layer"] = setting("none", "Normalisation before each activation")
-    dropout: float = setting(0.0, "Share of each hidden layer's outputs dropped in training", ge=0, lt=1)
+    norm: Literal["none", "batch", "layer"] = setting(
+        "none", "Normalisation before each activation"
+    )
+    dropout: float = setting(
+        0.0, "Share of each hidden layer's outputs dropped in training", ge=0, lt=1
+    )
     inputs: int = setting(0, "Numbers in one input; 0: as the data has", ge=0)
-    category_sizes: tuple[int, ...] = setting((), "Values of each categorical column; empty: as the data has")
+    category_sizes: tuple[int, ...] = setting(
+        (), "Values of each categorical column; empty: as the data has"
+    )
     category_width: int = setting(
-        16, "Learned numbers that stand for a category; half as many as there are values where those are few", ge=1
+        16,
+        "Learned numbers that stand for a category; half as many as there are values where those"
+        " are few",
+        ge=1,
     )
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
@@ -47,17 +59,28 @@ class MLPConfig(ModelConfig):
         """Return the config with the data's sizes where they were 0.
 
         Raises:
-            RecipeError: If the processor makes no inputs of one shape, or the sizes differ from those given.
+            RecipeError: If the processor makes no inputs of one shape, or the sizes differ from
+                those given.
         """
         if not isinstance(processor, LabelProcessor):
-            raise RecipeError("recipe.processor", "makes no inputs of one shape, which model mlp reads", "Choose image")
+            raise RecipeError(
+                "recipe.processor",
+                "makes no inputs of one shape, which model mlp reads",
+                "Choose image",
+            )
         if 0 in processor.input_shape and not processor.category_sizes:
             problem = "makes inputs of varying length, and model mlp reads inputs of one shape"
-            raise RecipeError("recipe.processor", problem, "Choose model rnn or transformer_classifier")
+            raise RecipeError(
+                "recipe.processor", problem, "Choose model rnn or transformer_classifier"
+            )
         found = {"inputs": math.prod(processor.input_shape), "outputs": processor.outputs}
         for name, size in found.items():
             if getattr(self, name) not in (0, size):
-                raise RecipeError(f"recipe.model.{name}", f"is {getattr(self, name)}, and the data has {size}", "Use 0")
+                raise RecipeError(
+                    f"recipe.model.{name}",
+                    f"is {getattr(self, name)}, and the data has {size}",
+                    "Use 0",
+                )
         sizes = processor.category_sizes
         if self.category_sizes not in ((), sizes):
             problem = f"is {list(self.category_sizes)}, and the data has {list(sizes)}"
@@ -81,7 +104,9 @@ class MLPConfig(ModelConfig):
             RecipeError: If a size is still unknown.
         """
         if not self.widths[0] or not self.outputs:
-            raise RecipeError("recipe.model", "inputs or outputs is 0, and no data has filled it in", "Give both")
+            raise RecipeError(
+                "recipe.model", "inputs or outputs is 0, and no data has filled it in", "Give both"
+            )
         return MLPClassifier(self)
 
     def flops_per_token(self, context: int) -> float:
@@ -93,21 +118,25 @@ class MLPClassifier(nn.Module):
     """The model of an ``MLPConfig``.
 
     Source:
-        Rumelhart, Hinton and Williams, 1986, "Learning representations by back-propagating errors"; initialisation:
-        He et al., 2015 (arXiv:1502.01852) for ReLU and its relatives, Glorot and Bengio, 2010, for sigmoid and tanh.
+        Rumelhart, Hinton and Williams, 1986, "Learning representations by back-propagating errors";
+        initialisation: He et al., 2015 (arXiv:1502.01852) for ReLU and its relatives, Glorot and
+            Bengio, 2010, for sigmoid and tanh.
     """
 
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
         self.embed = nn.ModuleList(
-            _embedding(size, width) for size, width in zip(config.category_sizes, config.category_widths, strict=True)
+            _embedding(size, width)
+            for size, width in zip(config.category_sizes, config.category_widths, strict=True)
         )
         self.blocks = nn.ModuleList()
         for inputs, outputs in pairwise(config.widths):
             layers: list[nn.Module] = [nn.Linear(inputs, outputs)]
             initialise_linear(layers[0], config.activation)
             if config.norm != "none":
-                layers.append(nn.BatchNorm1d(outputs) if config.norm == "batch" else nn.LayerNorm(outputs))
+                layers.append(
+                    nn.BatchNorm1d(outputs) if config.norm == "batch" else nn.LayerNorm(outputs)
+                )
             layers.append(nonlinearity(config.activation))
             if config.dropout:
                 layers.append(nn.Dropout(config.dropout))
@@ -116,10 +145,20 @@ class MLPClassifier(nn.Module):
         initialise_linear(self.head, "sigmoid")
 
     def features(self, inputs: Tensor, categories: Tensor | None = None) -> Tensor:
-        """Return what the output layer reads, (B, last hidden width). Arguments as in ``forward``."""
+        """Return what the output layer reads, (B, last hidden width). Arguments as in
+        ``forward``."""
         x = inputs.flatten(1)
         if categories is not None:
-            x = torch.cat((x, *(embed(column) for embed, column in zip(self.embed, categories.T, strict=True))), 1)
+            x = torch.cat(
+                (
+                    x,
+                    *(
+                        embed(column)
+                        for embed, column in zip(self.embed, categories.T, strict=True)
+                    ),
+                ),
+                1,
+            )
         for block in self.blocks:
             x = block(x)
         return x
@@ -129,13 +168,15 @@ class MLPClassifier(nn.Module):
 
         Args:
             inputs: (B, ...) that hold I numbers a row.
-            categories: (B, M) int64, numbers of the values of M categorical columns; 0 is an unknown value.
+            categories: (B, M) int64, numbers of the values of M categorical columns; 0 is an
+                unknown value.
         """
         return self.head(self.features(inputs, categories))  # type: ignore[no-any-return]
 
 
 def _embedding(size: int, width: int) -> nn.Embedding:
-    """Return vectors for the values of a column, small at first: a rare value says little until it is learned.
+    """Return vectors for the values of a column, small at first: a rare value says little until it
+    is learned.
 
     That of unknown values starts at 0, so that one never seen in training adds nothing.
     """

@@ -1,4 +1,5 @@
-"""Phi-3: a Llama of which a part of each head may be rotary, stretched to long texts by factors for each channel.
+"""Phi-3: a Llama of which a part of each head may be rotary, stretched to long texts by factors for
+each channel.
 
 Shape legend: B rows, T positions, C width, V vocabulary, N boundaries.
 """
@@ -15,14 +16,15 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.interfaces import ModelConfig, Processor
+from groundup.core.contracts import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.gpt import Block, GPTConfig
-from groundup.models.inputs import fitted_vocabulary, require_vocabulary
-from groundup.models.names import gguf, phi3
+from groundup.models.names.gguf import gpt
+from groundup.models.names.huggingface import phi3
+from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
 from groundup.nn.attention import Where, seen_on_average, token_positions, whereabouts
-from groundup.nn.cache import KeyValueCache
+from groundup.nn.kv_cache import KeyValueCache
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
 from groundup.nn.norm import RMSNorm
 from groundup.nn.rope import LongRope, long_rotary_angles, rotary_angles
@@ -39,29 +41,49 @@ class Phi3Config(ModelConfig):
     layers: int = setting(6, "Transformer blocks", ge=1)
     width: int = setting(384, "Channels of the residual stream", ge=1)
     heads: int = setting(6, "Attention heads, each of width / heads channels", ge=1)
-    kv_heads: int | None = setting(None, "Key and value heads, shared by groups of heads; null: as many as heads", ge=1)
+    kv_heads: int | None = setting(
+        None, "Key and value heads, shared by groups of heads; null: as many as heads", ge=1
+    )
     mlp_width: int = setting(1024, "Inner width of the MLP", ge=1)
     rope_theta: float = setting(10000.0, "Base of the rotary wavelengths", gt=1)
-    rotary_share: float = setting(1.0, "Share of each head's channels that is rotary, from the first", gt=0, le=1)
-    long_rope: LongRope | None = setting(None, "How the rotary wavelengths were stretched; null: not")
+    rotary_share: float = setting(
+        1.0, "Share of each head's channels that is rotary, from the first", gt=0, le=1
+    )
+    long_rope: LongRope | None = setting(
+        None, "How the rotary wavelengths were stretched; null: not"
+    )
     norm_eps: float = setting(1e-5, "Added to the variance in every norm", gt=0)
-    sliding_window: int | None = setting(None, "How many tokens a token sees, itself included; null: all", ge=1)
+    sliding_window: int | None = setting(
+        None, "How many tokens a token sees, itself included; null: all", ge=1
+    )
     tied_embeddings: bool = setting(False, "Use the embedding as the output layer too")
-    dropout: float = setting(0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1)
+    dropout: float = setting(
+        0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1
+    )
     init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> Phi3Config:
         self.block()  # which checks the heads
         if self.rotary_channels % 2 or not self.rotary_channels:
-            problem = f"rotary_share {self.rotary_share} makes {self.rotary_channels} of {self.dim} channels rotary"
-            raise ValueError(f"{problem}, and they turn in pairs. Change it so that their number is even")
+            problem = (
+                f"rotary_share {self.rotary_share} makes {self.rotary_channels} of {self.dim}"
+                " channels rotary"
+            )
+            raise ValueError(
+                f"{problem}, and they turn in pairs. Change it so that their number is even"
+            )
         pairs = self.rotary_channels // 2
         for name in ("short_factors", "long_factors") if self.long_rope is not None else ():
             factors = getattr(self.long_rope, name)
             if len(factors) != pairs or min(factors, default=1.0) <= 0:
-                problem = f"long_rope.{name} has {len(factors)} numbers, the smallest {min(factors, default=None)}"
-                raise ValueError(f"{problem}. Give one above 0 for each of the {pairs} pairs of rotary channels")
+                problem = (
+                    f"long_rope.{name} has {len(factors)} numbers, the smallest"
+                    f" {min(factors, default=None)}"
+                )
+                raise ValueError(
+                    f"{problem}. Give one above 0 for each of the {pairs} pairs of rotary channels"
+                )
         return self
 
     @property
@@ -104,8 +126,11 @@ class Phi3Config(ModelConfig):
         return Phi3(self)
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of forward and backward for one token; see ``GPTConfig.flops_per_token``."""
-        weights = 2 * self.width * self.dim * (self.heads + self.groups) + 3 * self.width * self.mlp_width
+        """Return the FLOPs of forward and backward for one token; see
+        ``GPTConfig.flops_per_token``."""
+        weights = (
+            2 * self.width * self.dim * (self.heads + self.groups) + 3 * self.width * self.mlp_width
+        )
         seen = seen_on_average(context, self.sliding_window)
         attention = 12.0 * self.layers * self.width * seen
         return 6.0 * (self.layers * weights + self.width * self.vocabulary_size) + attention
@@ -114,7 +139,9 @@ class Phi3Config(ModelConfig):
         """Return all settings as plain values, those that follow from others filled in."""
         return self.model_dump() | {"kv_heads": self.groups}
 
-    def to_huggingface(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def to_huggingface(
+        self, weights: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return config.json's contents and the tensors as Phi-3 names them."""
         values = self.completed()
         return phi3.config_to_huggingface(values), phi3.to_huggingface(weights, values)
@@ -131,7 +158,7 @@ class Phi3Config(ModelConfig):
     @classmethod
     def from_gguf(cls, path: Path) -> dict[str, Any]:
         """Return the settings that a GGUF file is of, or raise a CheckpointError."""
-        return gguf.settings_in(path)
+        return gpt.settings_in(path)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from theirs; each is used once and none is left over.
@@ -148,9 +175,16 @@ class Phi3Config(ModelConfig):
         """Return the named sizes.
 
         Source:
-            Abdin et al., Phi-3, 2024 (arXiv:2404.14219), section 2, and the config.json that came with the weights.
+            Abdin et al., Phi-3, 2024 (arXiv:2404.14219), section 2, and the config.json that came
+            with the weights.
         """
-        shape: dict[str, Any] = {"layers": 32, "width": 3072, "heads": 32, "mlp_width": 8192, "sliding_window": 2047}
+        shape: dict[str, Any] = {
+            "layers": 32,
+            "width": 3072,
+            "heads": 32,
+            "mlp_width": 8192,
+            "sliding_window": 2047,
+        }
         return {"phi3-mini-4k": cls(**shape, vocabulary_size=32064, context_length=4096)}
 
 
@@ -158,8 +192,9 @@ class Phi3(nn.Module):
     """The model of a ``Phi3Config``.
 
     Source:
-        Abdin et al., 2024 (arXiv:2404.14219), section 2. Departs from the published weights in keeping queries, keys
-        and values apart, and the two inputs of the MLP, which compute the same.
+        Abdin et al., 2024 (arXiv:2404.14219), section 2. Departs from the published weights in
+        keeping queries, keys and values apart, and the two inputs of the MLP, which compute the
+        same.
     """
 
     def __init__(self, config: Phi3Config) -> None:
@@ -175,7 +210,8 @@ class Phi3(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw all weights anew: normal with ``init_std``; where a layer adds to the residual, over sqrt(2 layers)."""
+        """Draw all weights anew: normal with ``init_std``; where a layer adds to the residual, over
+        sqrt(2 layers)."""
         std, depth = self.config.init_std, math.sqrt(2 * self.config.layers)
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
@@ -213,9 +249,14 @@ class Phi3(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
     def token_losses(
-        self, tokens: Tensor, targets: Tensor, positions: Tensor | None = None, boundaries: Tensor | None = None
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        positions: Tensor | None = None,
+        boundaries: Tensor | None = None,
     ) -> Tensor:
-        """Return -log p in nats of each target, (B, T), 0 where it is -100. For evaluation: no gradient."""
+        """Return -log p in nats of each target, (B, T), 0 where it is -100. For evaluation: no
+        gradient."""
         with torch.no_grad():
             x = self.hidden(tokens, positions, boundaries).flatten(0, 1)
         return linear_cross_entropy(x, self.output_weight, targets.flatten()).view_as(targets)
@@ -223,7 +264,9 @@ class Phi3(nn.Module):
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
         config, like = self.config, self.output_weight
-        return KeyValueCache(config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device)
+        return KeyValueCache(
+            config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device
+        )
 
     @property
     def output_weight(self) -> Tensor:
@@ -231,7 +274,11 @@ class Phi3(nn.Module):
         return self.embed.weight if self.head is None else self.head.weight
 
     def _where(
-        self, tokens: Tensor, positions: Tensor | None, boundaries: Tensor | None, cache: KeyValueCache | None
+        self,
+        tokens: Tensor,
+        positions: Tensor | None,
+        boundaries: Tensor | None,
+        cache: KeyValueCache | None,
     ) -> Where:
         config, wide = self.config, self.embed.weight.dtype == torch.float64
         positions = token_positions(tokens, positions, boundaries, cache)
@@ -240,20 +287,28 @@ class Phi3(nn.Module):
             rotary = rotary_angles(positions, channels, theta, wide=wide)
         else:
             lengths = _lengths(positions.expand_as(tokens), boundaries, cache)
-            rotary = long_rotary_angles(positions, lengths, channels, theta, config.long_rope, wide=wide)
+            rotary = long_rotary_angles(
+                positions, lengths, channels, theta, config.long_rope, wide=wide
+            )
         return whereabouts(positions, rotary, boundaries, cache, config.sliding_window)
 
 
-def _lengths(positions: Tensor, boundaries: Tensor | None, cache: KeyValueCache | None) -> Tensor | int:
-    """Return how long the text is that each token at positions (B, T) stands in: (B, T), (B, 1), or one number.
+def _lengths(
+    positions: Tensor, boundaries: Tensor | None, cache: KeyValueCache | None
+) -> Tensor | int:
+    """Return how long the text is that each token at positions (B, T) stands in: (B, T), (B, 1), or
+    one number.
 
-    With a cache, whose keys are turned already, it is what the cache has room for, so that all keys of a text are
-    turned alike. ``transformers`` turns the keys anew once a text outgrows the original context.
+    With a cache, whose keys are turned already, it is what the cache has room for, so that all keys
+    of a text are turned alike. ``transformers`` turns the keys anew once a text outgrows the
+    original context.
     """
     if cache is not None:
         return cache.length
     if boundaries is None:
         return positions[:, -1:] + 1
     flat = positions.flatten()
-    number = torch.searchsorted(boundaries, torch.arange(len(flat), device=flat.device, dtype=torch.int32), right=True)
+    number = torch.searchsorted(
+        boundaries, torch.arange(len(flat), device=flat.device, dtype=torch.int32), right=True
+    )
     return (flat[boundaries[number] - 1] + 1).view_as(positions)

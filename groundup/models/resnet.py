@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from groundup.core.contracts import ModelConfig, Processor
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.inputs import agreed, picture_shape
+from groundup.models.sizes_from_data import agreed, picture_shape
 from groundup.nn.activations import initialise_linear
 from groundup.nn.convolution import Convolution
 
@@ -37,21 +37,34 @@ class _Convolution(NamedTuple):
 
 @model("resnet")
 class ResNetConfig(ModelConfig):
-    """A stem, stages of residual blocks, each stage half as large and twice as wide, and a linear output."""
+    """A stem, stages of residual blocks, each stage half as large and twice as wide, and a linear
+    output."""
 
-    layers: tuple[Annotated[int, Field(ge=1)], ...] = setting((2, 2, 2, 2), "Blocks of each stage", min_length=1)
+    layers: tuple[Annotated[int, Field(ge=1)], ...] = setting(
+        (2, 2, 2, 2), "Blocks of each stage", min_length=1
+    )
     bottleneck: bool = setting(
         False, "Blocks of 1x1, 3x3 and 1x1 convolutions, as from ResNet-50 on, instead of two 3x3"
     )
-    width: int = setting(64, "Channels of the stem and inside the first stage; doubled with every stage", ge=1)
+    width: int = setting(
+        64, "Channels of the stem and inside the first stage; doubled with every stage", ge=1
+    )
     stem: Literal["imagenet", "small"] = setting(
-        "imagenet", "imagenet: 7x7 convolution and pooling, a quarter of the size; small: 3x3, for 28 x 28 pixels or so"
+        "imagenet",
+        "imagenet: 7x7 convolution and pooling, a quarter of the size; small: 3x3, for 28 x 28"
+        " pixels or so",
     )
     stem_pool: bool = setting(
-        False, "Max-pooling after the small stem, to half of the size", applies_when={"stem": ("small",)}
+        False,
+        "Max-pooling after the small stem, to half of the size",
+        applies_when={"stem": ("small",)},
     )
-    zero_init: bool = setting(False, "Let every block start as the identity: its last batch norm scales by 0")
-    input_shape: tuple[int, int, int] | None = setting(None, "Channels, height, width; null: as the data has")
+    zero_init: bool = setting(
+        False, "Let every block start as the identity: its last batch norm scales by 0"
+    )
+    input_shape: tuple[int, int, int] | None = setting(
+        None, "Channels, height, width; null: as the data has"
+    )
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
     @property
@@ -72,7 +85,9 @@ class ResNetConfig(ModelConfig):
     def stem_convolution(self) -> _Convolution:
         """Return the sizes of the first convolution."""
         assert self.input_shape is not None
-        return _Convolution(self.input_shape[0], self.width, *((7, 2) if self.stem == "imagenet" else (3, 1)))
+        return _Convolution(
+            self.input_shape[0], self.width, *((7, 2) if self.stem == "imagenet" else (3, 1))
+        )
 
     def block_convolutions(self) -> Iterator[list[_Convolution]]:
         """Yield the sizes of the convolutions of each block."""
@@ -103,7 +118,9 @@ class ResNetConfig(ModelConfig):
         """
         if self.input_shape is None or not self.outputs:
             raise RecipeError(
-                "recipe.model", "input_shape is null, and no data has filled it in", "Give it and outputs"
+                "recipe.model",
+                "input_shape is null, and no data has filled it in",
+                "Give it and outputs",
             )
         return ResNet(self)
 
@@ -128,7 +145,8 @@ class ResNetConfig(ModelConfig):
 
     @classmethod
     def sizes(cls) -> Mapping[str, ResNetConfig]:
-        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of ImageNet.
+        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of
+        ImageNet.
 
         Source:
             He et al., table 1.
@@ -142,19 +160,25 @@ class ResNetConfig(ModelConfig):
 
 
 class ResNet(nn.Module):
-    """The model of a ``ResNetConfig``. ``embed`` is the stem, ``blocks`` the residual blocks of all stages.
+    """The model of a ``ResNetConfig``. ``embed`` is the stem, ``blocks`` the residual blocks of all
+    stages.
 
     Source:
-        He et al., 2015 (arXiv:1512.03385), sections 3 and 4.1; initialisation: He et al., 2015 (arXiv:1502.01852);
-        ``zero_init``: Goyal et al., 2017 (arXiv:1706.02677), section 5.1; the small stem: as section 4.2 has for CIFAR.
-        Departs from it: the 3x3 convolution of a bottleneck is the strided one, as in most implementations.
+        He et al., 2015 (arXiv:1512.03385), sections 3 and 4.1; initialisation: He et al., 2015
+        (arXiv:1502.01852);
+        ``zero_init``: Goyal et al., 2017 (arXiv:1706.02677), section 5.1; the small stem: as
+            section 4.2 has for CIFAR.
+        Departs from it: the 3x3 convolution of a bottleneck is the strided one, as in most
+            implementations.
     """
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         pool = [nn.MaxPool2d(3, 2, 1)] if config.pools else []
         self.embed = nn.Sequential(*_normed(config.stem_convolution()), nn.ReLU(), *pool)
-        self.blocks = nn.ModuleList(_Block(convolutions) for convolutions in config.block_convolutions())
+        self.blocks = nn.ModuleList(
+            _Block(convolutions) for convolutions in config.block_convolutions()
+        )
         self.head = nn.Linear(config.last_width, config.outputs)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -166,7 +190,8 @@ class ResNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(self, mode: bool = True) -> ResNet:
-        """Set the mode. Batch norms that are frozen keep their statistics, as layers that are not trained should."""
+        """Set the mode. Batch norms that are frozen keep their statistics, as layers that are not
+        trained should."""
         super().train(mode)
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d) and not layer.weight.requires_grad:
@@ -186,7 +211,8 @@ class ResNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Convolutions, each with batch norm, added to their input; where the sizes differ, to a projection of it."""
+    """Convolutions, each with batch norm, added to their input; where the sizes differ, to a
+    projection of it."""
 
     def __init__(self, convolutions: list[_Convolution]) -> None:
         super().__init__()
@@ -194,7 +220,9 @@ class _Block(nn.Module):
         for convolution in convolutions[1:]:
             layers += [nn.ReLU(), *_normed(convolution)]
         self.layers = nn.Sequential(*layers)
-        self.shortcut = nn.Sequential(*(layer for c in _shortcut(convolutions) for layer in _normed(c)))
+        self.shortcut = nn.Sequential(
+            *(layer for c in _shortcut(convolutions) for layer in _normed(c))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C out, H out, W out) from x (B, C, H, W)."""
@@ -214,6 +242,7 @@ def _normed(sizes: _Convolution) -> list[nn.Module]:
 
 
 def _products(sizes: _Convolution, sides: tuple[int, int]) -> tuple[tuple[int, int], int]:
-    """Return the height and width after a convolution, and how many products of a weight and a number it takes."""
+    """Return the height and width after a convolution, and how many products of a weight and a
+    number it takes."""
     height, width = (-(-side // sizes.stride) for side in sides)
     return (height, width), sizes.inputs * sizes.outputs * sizes.kernel**2 * height * width

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from groundup.core.contracts import ModelConfig, Processor
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.inputs import Elements, agreed, elements_of
+from groundup.models.sizes_from_data import Elements, agreed, elements_of
 from groundup.nn.activations import initialise_linear
 from groundup.nn.pooling import AttentionPooling, last_state, mean_state, within
 from groundup.nn.recurrent_nodes import in_graph, node_states
@@ -27,20 +27,32 @@ _GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 @model("rnn")
 class RNNConfig(ModelConfig):
-    """Recurrent layers, then pooling over time and a linear output. The sizes of what is read come from the data."""
+    """Recurrent layers, then pooling over time and a linear output. The sizes of what is read come
+    from the data."""
 
-    cell: Literal["rnn", "lstm", "gru"] = setting("lstm", "Plain recurrence, or with the gates of LSTM or GRU")
-    activation: Literal["tanh", "relu"] = setting("tanh", "Of the plain recurrence", applies_when={"cell": ("rnn",)})
+    cell: Literal["rnn", "lstm", "gru"] = setting(
+        "lstm", "Plain recurrence, or with the gates of LSTM or GRU"
+    )
+    activation: Literal["tanh", "relu"] = setting(
+        "tanh", "Of the plain recurrence", applies_when={"cell": ("rnn",)}
+    )
     layers: int = setting(1, "Recurrent layers, one on top of the other", ge=1)
     width: int = setting(128, "Channels of the state, of each direction", ge=1)
     bidirectional: bool = setting(False, "Read from both ends, and put both states side by side")
     pooling: Literal["last", "mean", "attention"] = setting(
-        "last", "What the output reads: the last state (of each direction), the mean, or a learned weighted mean"
+        "last",
+        "What the output reads: the last state (of each direction), the mean, or a learned weighted"
+        " mean",
     )
     dropout: float = setting(
-        0.0, "Share of what the layers pass to the next one and to the output, dropped in training", ge=0, lt=1
+        0.0,
+        "Share of what the layers pass to the next one and to the output, dropped in training",
+        ge=0,
+        lt=1,
     )
-    embedding_width: int = setting(128, "Numbers that stand for a token, learned; frames have none", ge=1)
+    embedding_width: int = setting(
+        128, "Numbers that stand for a token, learned; frames have none", ge=1
+    )
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0: as the data has", ge=0)
     frame_width: int = setting(0, "Numbers in one frame; 0: as the data has", ge=0)
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
@@ -51,7 +63,9 @@ class RNNConfig(ModelConfig):
         Raises:
             RecipeError: If the processor makes neither tokens nor frames, or the sizes differ.
         """
-        elements, processor = elements_of("rnn", processor, Elements(self.vocabulary_size, self.frame_width))
+        elements, processor = elements_of(
+            "rnn", processor, Elements(self.vocabulary_size, self.frame_width)
+        )
         outputs = agreed("outputs", self.outputs, processor.outputs)
         return self.model_copy(update=elements._asdict() | {"outputs": outputs})
 
@@ -62,7 +76,9 @@ class RNNConfig(ModelConfig):
             RecipeError: If a size is still unknown.
         """
         if not (self.vocabulary_size or self.frame_width) or not self.outputs:
-            problem = "vocabulary_size and frame_width, or outputs, are 0, and no data has filled them in"
+            problem = (
+                "vocabulary_size and frame_width, or outputs, are 0, and no data has filled them in"
+            )
             raise RecipeError("recipe.model", problem, "Give one of the two and outputs")
         return RNN(self)
 
@@ -73,12 +89,16 @@ class RNNConfig(ModelConfig):
         return (first, *[self.width * (2 if self.bidirectional else 1)] * self.layers)
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of one token or frame, forward and backward: 6 a weight used in products.
+        """Return the FLOPs of one token or frame, forward and backward: 6 a weight used in
+        products.
 
-        A sequence costs ``context`` times as much; what the pooling and the output cost is spread over it.
+        A sequence costs ``context`` times as much; what the pooling and the output cost is spread
+        over it.
         """
         directions, gates = 2 if self.bidirectional else 1, _GATES[self.cell]
-        layers = sum(directions * gates * self.width * (inputs + self.width) for inputs in self.widths[:-1])
+        layers = sum(
+            directions * gates * self.width * (inputs + self.width) for inputs in self.widths[:-1]
+        )
         pooling = self.widths[-1] * (self.widths[-1] + 1) if self.pooling == "attention" else 0
         return 6.0 * (layers + pooling + self.widths[-1] * self.outputs / max(context, 1))
 
@@ -87,9 +107,10 @@ class RNN(nn.Module):
     """The model of an ``RNNConfig``. ``blocks`` holds one recurrent layer each.
 
     Source:
-        Elman, 1990, "Finding structure in time"; LSTM: Hochreiter and Schmidhuber, 1997, with the forget gate of Gers
-        et al., 2000; GRU: Cho et al., 2014 (arXiv:1406.1078), in the form of PyTorch; both directions: Schuster and
-        Paliwal, 1997. Dropout between layers, never in time: Zaremba et al., 2014 (arXiv:1409.2329).
+        Elman, 1990, "Finding structure in time"; LSTM: Hochreiter and Schmidhuber, 1997, with the
+        forget gate of Gers et al., 2000; GRU: Cho et al., 2014 (arXiv:1406.1078), in the form of
+        PyTorch; both directions: Schuster and Paliwal, 1997. Dropout between layers, never in time:
+        Zaremba et al., 2014 (arXiv:1409.2329).
     """
 
     def __init__(self, config: RNNConfig) -> None:
@@ -109,7 +130,8 @@ class RNN(nn.Module):
 
         Args:
             x: (B, T, F) what the first layer reads.
-            lengths: (B,) int64; the layers run over packed sequences, so that padding is never read.
+            lengths: (B,) int64; the layers run over packed sequences, so that padding is never
+                read.
         """
         if in_graph():
             for block in self.blocks:
@@ -124,7 +146,10 @@ class RNN(nn.Module):
         return pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])[0]
 
     def features(
-        self, tokens: Tensor | None = None, inputs: Tensor | None = None, lengths: Tensor | None = None
+        self,
+        tokens: Tensor | None = None,
+        inputs: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Return what the output layer reads, (B, C). Arguments as in ``forward``."""
         x = cast(Tensor, inputs if self.embed is None else self.embed(tokens))
@@ -139,7 +164,10 @@ class RNN(nn.Module):
         return torch.cat((last_state(forward, inside), backward[:, 0]), -1)
 
     def forward(
-        self, tokens: Tensor | None = None, inputs: Tensor | None = None, lengths: Tensor | None = None
+        self,
+        tokens: Tensor | None = None,
+        inputs: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Return (B, O).
 
@@ -164,13 +192,14 @@ def _layer(config: RNNConfig, inputs: int) -> nn.Module:
 
 @torch.no_grad()
 def _initialise(layer: nn.Module, config: RNNConfig) -> None:
-    """Draw the weights of each gate by itself: orthogonal from state to state, Glorot's from the inputs.
+    """Draw the weights of each gate by itself: orthogonal from state to state, Glorot's from the
+    inputs.
 
     Biases are 0, but 1 for the forget gate of an LSTM, the second of its four.
 
     Source:
-        Saxe et al., 2013 (arXiv:1312.6120); Glorot and Bengio, 2010, equation 16; Jozefowicz et al., 2015, "An
-        empirical exploration of recurrent network architectures", section 2.2.
+        Saxe et al., 2013 (arXiv:1312.6120); Glorot and Bengio, 2010, equation 16; Jozefowicz et
+        al., 2015, "An empirical exploration of recurrent network architectures", section 2.2.
     """
     for name, parameter in layer.named_parameters():
         if parameter.ndim == 1:

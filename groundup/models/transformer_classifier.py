@@ -1,4 +1,5 @@
-"""A transformer that classifies sequences of tokens or frames, from scratch or from the weights of a GPT.
+"""A transformer that classifies sequences of tokens or frames, from scratch or from the weights of
+a GPT.
 
 Shape legend: B sequences, T positions, F numbers in a frame, C channels, O outputs.
 """
@@ -13,12 +14,12 @@ import torch.nn.functional as F
 from pydantic import ValidationError, model_validator
 from torch import Tensor, nn
 
+from groundup.core.contracts import ModelConfig, Processor
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.gpt import Block, GPTConfig
-from groundup.models.inputs import Elements, agreed, elements_of
+from groundup.models.sizes_from_data import Elements, agreed, elements_of
 from groundup.nn.activations import initialise_linear
 from groundup.nn.attention import Where
 from groundup.nn.mlp import Activation
@@ -29,7 +30,15 @@ from groundup.nn.rope import RopeScaling, rotary_angles
 
 __all__ = ["TransformerClassifier", "TransformerClassifierConfig"]
 
-_OWN = ("causal", "pooling", "ngrams", "ngram_width", "ngram_buckets", "frame_width", "outputs")  # that a GPT has not
+_OWN = (
+    "causal",
+    "pooling",
+    "ngrams",
+    "ngram_width",
+    "ngram_buckets",
+    "frame_width",
+    "outputs",
+)  # that a GPT has not
 _WITH_NGRAMS = {"ngrams": tuple(range(1, 9))}
 
 
@@ -37,52 +46,83 @@ _WITH_NGRAMS = {"ngrams": tuple(range(1, 9))}
 class TransformerClassifierConfig(ModelConfig):
     """The blocks of a GPT that see both ways, then pooling over the sequence and a linear output.
 
-    Settings that a GPT has too are named and mean the same. With ``init.run`` the weights of a GPT of the same shape
-    are taken over by name; ``causal: true`` lets them see what they were trained to see, and lets the task multitask
-    train ``language_modeling`` beside other tasks, with the embedding as the output layer of tokens.
+    Settings that a GPT has too are named and mean the same. With ``init.run`` the weights of a GPT
+    of the same shape are taken over by name; ``causal: true`` lets them see what they were trained
+    to see, and lets the task multitask train ``language_modeling`` beside other tasks, with the
+    embedding as the output layer of tokens.
     """
 
-    causal: bool = setting(False, "See only what stands before, as a GPT does; false: the whole sequence")
+    causal: bool = setting(
+        False, "See only what stands before, as a GPT does; false: the whole sequence"
+    )
     pooling: Literal["mean", "last", "attention", "class"] = setting(
         "mean",
-        "What the output reads: the mean over the sequence, its last state, a learned weighted mean, or the state of a"
-        " class token put before it; the last two add weights that a GPT lacks",
+        "What the output reads: the mean over the sequence, its last state, a learned weighted"
+        " mean, or the state of a class token put before it; the last two add weights that a GPT"
+        " lacks",
     )
     ngrams: int = setting(
-        0, "The output reads a bag of n-grams too, of up to so many tokens; its vectors belong to the head", ge=0, le=8
+        0,
+        "The output reads a bag of n-grams too, of up to so many tokens; its vectors belong to the"
+        " head",
+        ge=0,
+        le=8,
     )
-    ngram_width: int = setting(16, "Numbers in the vector of an n-gram", ge=1, applies_when=_WITH_NGRAMS)
+    ngram_width: int = setting(
+        16, "Numbers in the vector of an n-gram", ge=1, applies_when=_WITH_NGRAMS
+    )
     ngram_buckets: int = setting(
-        131072, "Vectors for n-grams of two tokens and more, which are hashed to them", ge=1, applies_when=_WITH_NGRAMS
+        131072,
+        "Vectors for n-grams of two tokens and more, which are hashed to them",
+        ge=1,
+        applies_when=_WITH_NGRAMS,
     )
     context_length: int = setting(0, "The longest sequence; 0: the task's max_tokens", ge=0)
     layers: int = setting(4, "Transformer blocks", ge=1)
     width: int = setting(128, "Channels of the residual stream", ge=1)
     heads: int = setting(4, "Attention heads", ge=1)
-    kv_heads: int | None = setting(None, "Key and value heads, shared by groups of heads; null: as many as heads", ge=1)
+    kv_heads: int | None = setting(
+        None, "Key and value heads, shared by groups of heads; null: as many as heads", ge=1
+    )
     head_dim: int | None = setting(None, "Channels of a head; null: width / heads", ge=1)
     mlp_width: int | None = setting(
-        None, "Inner width of the MLP; null: 4 x width, or 8/3 x width rounded up to a multiple of 64 for swiglu", ge=1
+        None,
+        "Inner width of the MLP; null: 4 x width, or 8/3 x width rounded up to a multiple of 64 for"
+        " swiglu",
+        ge=1,
     )
     positions: Literal["rotary", "learned"] = setting("rotary", "How a token knows where it stands")
     rope_theta: float = setting(
         10000.0, "Base of the rotary wavelengths", gt=1, applies_when={"positions": ("rotary",)}
     )
     rope_scaling: RopeScaling | None = setting(
-        None, "How the rotary wavelengths were stretched; null: not", applies_when={"positions": ("rotary",)}
+        None,
+        "How the rotary wavelengths were stretched; null: not",
+        applies_when={"positions": ("rotary",)},
     )
-    norm: Literal["rmsnorm", "layernorm"] = setting("rmsnorm", "Normalisation; layernorm has a bias")
+    norm: Literal["rmsnorm", "layernorm"] = setting(
+        "rmsnorm", "Normalisation; layernorm has a bias"
+    )
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
     activation: Activation = setting("swiglu", "Of the MLP; gelu_tanh is GPT-2's approximation")
     qk_norm: bool = setting(False, "RMSNorm on the queries and keys of each head")
     sliding_window: int | None = setting(
-        None, "How many tokens a token sees, itself included; null: all", ge=1, applies_when={"causal": (True,)}
+        None,
+        "How many tokens a token sees, itself included; null: all",
+        ge=1,
+        applies_when={"causal": (True,)},
     )
-    bias: Literal["none", "qkv", "all"] = setting("none", "Linear layers of the blocks that have a bias")
-    dropout: float = setting(0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1)
+    bias: Literal["none", "qkv", "all"] = setting(
+        "none", "Linear layers of the blocks that have a bias"
+    )
+    dropout: float = setting(
+        0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1
+    )
     init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0: as the data has", ge=0)
-    vocabulary_multiple: int = setting(1, "Pad the embedding to a multiple of this many rows, as the GPT's is", ge=1)
+    vocabulary_multiple: int = setting(
+        1, "Pad the embedding to a multiple of this many rows, as the GPT's is", ge=1
+    )
     frame_width: int = setting(0, "Numbers in one frame; 0: as the data has", ge=0)
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
@@ -90,8 +130,8 @@ class TransformerClassifierConfig(ModelConfig):
     def _shape_is_possible(self) -> TransformerClassifierConfig:
         if self.causal and self.pooling == "class":
             raise ValueError(
-                "pooling: class has no effect with causal: true, where the class token sees nothing but itself."
-                " Use pooling: last, or causal: false"
+                "pooling: class has no effect with causal: true, where the class token sees nothing"
+                " but itself. Use pooling: last, or causal: false"
             )
         try:
             self.gpt()
@@ -111,16 +151,27 @@ class TransformerClassifierConfig(ModelConfig):
             RecipeError: If the processor makes neither tokens nor frames, or the sizes differ.
         """
         name = "transformer_classifier"
-        elements, processor = elements_of(name, processor, Elements(self.vocabulary_size, self.frame_width))
+        elements, processor = elements_of(
+            name, processor, Elements(self.vocabulary_size, self.frame_width)
+        )
         if self.ngrams and elements.frame_width:
-            raise RecipeError("recipe.model.ngrams", f"is {self.ngrams}, and the data has frames, no tokens", "Use 0")
+            raise RecipeError(
+                "recipe.model.ngrams",
+                f"is {self.ngrams}, and the data has frames, no tokens",
+                "Use 0",
+            )
         longest = processor.max_length
         if elements.vocabulary_size and 0 < self.context_length < longest:
             problem = f"is {self.context_length}, and the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
-        found = {"outputs": agreed("outputs", self.outputs, processor.outputs), **elements._asdict()}
-        return self.model_copy(update=found | {"context_length": self.context_length or max(longest, 1)})
+        found = {
+            "outputs": agreed("outputs", self.outputs, processor.outputs),
+            **elements._asdict(),
+        }
+        return self.model_copy(
+            update=found | {"context_length": self.context_length or max(longest, 1)}
+        )
 
     def build(self) -> TransformerClassifier:
         """Return the model with freshly initialised weights.
@@ -128,8 +179,15 @@ class TransformerClassifierConfig(ModelConfig):
         Raises:
             RecipeError: If a size is still unknown.
         """
-        if not (self.vocabulary_size or self.frame_width) or not self.outputs or not self.context_length:
-            problem = "vocabulary_size and frame_width, outputs or context_length are 0, and no data has filled them in"
+        if (
+            not (self.vocabulary_size or self.frame_width)
+            or not self.outputs
+            or not self.context_length
+        ):
+            problem = (
+                "vocabulary_size and frame_width, outputs or context_length are 0, and no data has"
+                " filled them in"
+            )
             raise RecipeError("recipe.model", problem, "Give one of the first two and the others")
         return TransformerClassifier(self)
 
@@ -139,14 +197,20 @@ class TransformerClassifierConfig(ModelConfig):
         return self.width + (self.ngram_width if self.ngrams else 0)
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of one token or frame of a sequence of ``context``, forward and backward.
+        """Return the FLOPs of one token or frame of a sequence of ``context``, forward and
+        backward.
 
-        As of a GPT, with a head that is read once a sequence, and twice the attention where it is not causal. A run's
-        rate is figured as if every sequence had ``context_length`` elements: shorter ones make it too high.
+        As of a GPT, with a head that is read once a sequence, and twice the attention where it is
+        not causal. A run's rate is figured as if every sequence had ``context_length`` elements:
+        shorter ones make it too high.
         """
         gpt, once = self.gpt(), self.outputs * self.head_width
         attention = gpt.flops_per_token(context) - 6.0 * gpt.matmul_parameters()
-        blocks = gpt.matmul_parameters() - self.width * gpt.embedding_rows + self.frame_width * self.width
+        blocks = (
+            gpt.matmul_parameters()
+            - self.width * gpt.embedding_rows
+            + self.frame_width * self.width
+        )
         if self.pooling == "attention":
             blocks += self.width * (self.width + 1)
         return 6.0 * (blocks + once / max(context, 1)) + attention * (1 if self.causal else 2)
@@ -158,9 +222,12 @@ class TransformerClassifier(nn.Module):
     All names but ``head``, ``head_ngrams``, ``pool`` and ``embed_class`` are GPT's.
 
     Source:
-        Vaswani et al., 2017 (arXiv:1706.03762); a class token: Devlin et al., BERT, 2018 (arXiv:1810.04805); a linear
-        layer on a pretrained decoder: Radford et al., GPT, 2018, section 3.2; a deep part and a bag of n-grams that one
-        output reads, learned together: Cheng et al., Wide & Deep, 2016 (arXiv:1606.07792), section 3.3.
+        Vaswani et al., 2017 (arXiv:1706.03762); a class token: Devlin et al., BERT, 2018
+        (arXiv:1810.04805); a linear
+        layer on a pretrained decoder: Radford et al., GPT, 2018, section 3.2; a deep part and a bag
+            of n-grams that one
+        output reads, learned together: Cheng et al., Wide & Deep, 2016 (arXiv:1606.07792), section
+            3.3.
         Departs from BERT: norms before attention and MLP, as GPT-2 has them.
     """
 
@@ -190,9 +257,11 @@ class TransformerClassifier(nn.Module):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Draw weights as GPT does: normal with ``init_std``; where a layer adds to the residual, over sqrt(2 layers).
+        """Draw weights as GPT does: normal with ``init_std``; where a layer adds to the residual,
+        over sqrt(2 layers).
 
-        The layer that reads frames has Glorot's uniform distribution: its inputs are no one-hot vectors.
+        The layer that reads frames has Glorot's uniform distribution: its inputs are no one-hot
+        vectors.
         """
         std, depth = self.config.init_std, math.sqrt(2 * self.config.layers)
         for name, parameter in self.named_parameters():
@@ -205,7 +274,10 @@ class TransformerClassifier(nn.Module):
             initialise_linear(self.embed, "sigmoid")
 
     def features(
-        self, tokens: Tensor | None = None, inputs: Tensor | None = None, lengths: Tensor | None = None
+        self,
+        tokens: Tensor | None = None,
+        inputs: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Return what the output layer reads, (B, C). Arguments as in ``forward``."""
         state = self._pooled(*self._states(tokens, inputs, lengths))
@@ -222,14 +294,17 @@ class TransformerClassifier(nn.Module):
         return mean_state(x, inside) if self.config.pooling == "mean" else last_state(x, inside)
 
     def token_logits(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return what each position predicts of the token after it, (B, T, V), from the tokens up to it.
+        """Return what each position predicts of the token after it, (B, T, V), from the tokens up
+        to it.
 
-        The embedding is the output layer, too: of a model that starts from a GPT with tied embeddings these are the
+        The embedding is the output layer, too: of a model that starts from a GPT with tied
+            embeddings these are the
         GPT's logits. A GPT's own output layer, where it has one, is not taken over.
 
         Args:
             tokens: (B, T) int64.
-            lengths: (B,) int64, what of each row is no padding; what stands in the padding means nothing.
+            lengths: (B,) int64, what of each row is no padding; what stands in the padding means
+                nothing.
 
         Raises:
             RecipeError: If the model sees the whole sequence, or reads frames.
@@ -238,15 +313,26 @@ class TransformerClassifier(nn.Module):
             Tied embeddings: Press and Wolf, 2016 (arXiv:1608.05859), section 3.
         """
         if not self.config.causal:
-            problem = "is false: every position sees the tokens after it, which it would have to predict"
-            raise RecipeError("recipe.model.causal", problem, "Set causal: true, with pooling: last, mean or attention")
+            problem = (
+                "is false: every position sees the tokens after it, which it would have to predict"
+            )
+            raise RecipeError(
+                "recipe.model.causal",
+                problem,
+                "Set causal: true, with pooling: last, mean or attention",
+            )
         if not isinstance(self.embed, nn.Embedding):
-            raise RecipeError("recipe.model", "reads frames, and next tokens are predicted", "Choose a tokenizer")
+            raise RecipeError(
+                "recipe.model", "reads frames, and next tokens are predicted", "Choose a tokenizer"
+            )
         x, _ = self._states(tokens, None, lengths)
         return F.linear(x, self.embed.weight)[..., : self.config.vocabulary_size]
 
-    def _states(self, tokens: Tensor | None, inputs: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the last block's states, normalised (B, T, C), a class token's first, and which are no padding."""
+    def _states(
+        self, tokens: Tensor | None, inputs: Tensor | None, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the last block's states, normalised (B, T, C), a class token's first, and which
+        are no padding."""
         x = self.embed(tokens if inputs is None else inputs)
         inside = within(lengths, x)
         if self.embed_class is not None:
@@ -267,16 +353,28 @@ class TransformerClassifier(nn.Module):
         places = torch.arange(x.shape[1], device=x.device)[None]
         if self.positions is None:
             config = self.config
-            cosines, sines = rotary_angles(places, config.gpt().dim, config.rope_theta, config.rope_scaling)
+            cosines, sines = rotary_angles(
+                places, config.gpt().dim, config.rope_theta, config.rope_scaling
+            )
             double = x.dtype == torch.float64
-            return x, Where((cosines.double(), sines.double()) if double else (cosines, sines), mask=mask)
+            return x, Where(
+                (cosines.double(), sines.double()) if double else (cosines, sines), mask=mask
+            )
         if x.shape[1] > self.positions.num_embeddings:
-            problem = f"a sequence of {x.shape[1]}; learned positions end at {self.positions.num_embeddings}"
-            raise DataError("inputs", problem, "Raise model.context_length, or use positions: rotary")
+            problem = (
+                f"a sequence of {x.shape[1]}; learned positions end at"
+                f" {self.positions.num_embeddings}"
+            )
+            raise DataError(
+                "inputs", problem, "Raise model.context_length, or use positions: rotary"
+            )
         return x + self.positions(places), Where(mask=mask)
 
     def forward(
-        self, tokens: Tensor | None = None, inputs: Tensor | None = None, lengths: Tensor | None = None
+        self,
+        tokens: Tensor | None = None,
+        inputs: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Return (B, O).
 

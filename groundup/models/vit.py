@@ -13,13 +13,13 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from groundup.core.contracts import ModelConfig, Processor
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import ModelConfig, Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.gpt import Block, GPTConfig
-from groundup.models.inputs import agreed, picture_shape
-from groundup.models.names import vit
+from groundup.models.names.huggingface import vit
+from groundup.models.sizes_from_data import agreed, picture_shape
 from groundup.nn.activations import initialise_linear
 from groundup.nn.attention import Where
 
@@ -30,7 +30,8 @@ _STD = 0.02  # of fresh positions, class token and output weights
 
 @model("vit")
 class ViTConfig(ModelConfig):
-    """Patches, transformer blocks that see all of them, and a linear output. The pictures' shape comes from the data.
+    """Patches, transformer blocks that see all of them, and a linear output. The pictures' shape
+    comes from the data.
 
     The defaults suit pictures of 28 x 28 pixels or a few more.
     """
@@ -45,11 +46,17 @@ class ViTConfig(ModelConfig):
     pooling: Literal["class", "mean"] = setting(
         "class", "What the output reads: the state of a class token, or the mean over the patches"
     )
-    activation: Literal["gelu", "gelu_tanh"] = setting("gelu", "Of the MLP; gelu_tanh is an approximation")
+    activation: Literal["gelu", "gelu_tanh"] = setting(
+        "gelu", "Of the MLP; gelu_tanh is an approximation"
+    )
     qkv_bias: bool = setting(True, "Whether queries, keys and values have a bias")
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
-    dropout: float = setting(0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1)
-    input_shape: tuple[int, int, int] | None = setting(None, "Channels, height, width; null: as the data has")
+    dropout: float = setting(
+        0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1
+    )
+    input_shape: tuple[int, int, int] | None = setting(
+        None, "Channels, height, width; null: as the data has"
+    )
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
     @model_validator(mode="after")
@@ -57,7 +64,8 @@ class ViTConfig(ModelConfig):
         if self.width % self.heads:
             nearest = max(self.width // self.heads, 1) * self.heads
             raise ValueError(
-                f"width {self.width} is not a multiple of heads {self.heads}. Use width {nearest} or change heads"
+                f"width {self.width} is not a multiple of heads {self.heads}. Use width {nearest}"
+                " or change heads"
             )
         return self
 
@@ -65,10 +73,14 @@ class ViTConfig(ModelConfig):
         """Return the config with the data's shape and classes.
 
         Raises:
-            RecipeError: If the processor makes no pictures, or they cannot be cut into such patches.
+            RecipeError: If the processor makes no pictures, or they cannot be cut into such
+                patches.
         """
         shape, processor = picture_shape("vit", processor, self.input_shape)
-        found = {"input_shape": shape, "outputs": agreed("outputs", self.outputs, processor.outputs)}
+        found = {
+            "input_shape": shape,
+            "outputs": agreed("outputs", self.outputs, processor.outputs),
+        }
         fitted = self.model_copy(update=found)
         fitted.patches()
         return fitted
@@ -83,7 +95,10 @@ class ViTConfig(ModelConfig):
         _, height, width = self.input_shape
         if height % self.patch or width % self.patch:
             problem = f"is {self.patch}, which divides not both sides of {height} x {width} pixels"
-            remedy = f"Use a divisor of {math.gcd(height, width)}, or pad the pictures with processor.pad_to"
+            remedy = (
+                f"Use a divisor of {math.gcd(height, width)}, or pad the pictures with"
+                " processor.pad_to"
+            )
             raise RecipeError("recipe.model.patch", problem, remedy)
         return (height // self.patch) * (width // self.patch)
 
@@ -101,24 +116,33 @@ class ViTConfig(ModelConfig):
         """
         if self.input_shape is None or not self.outputs:
             raise RecipeError(
-                "recipe.model", "input_shape is null, and no data has filled it in", "Give it and outputs"
+                "recipe.model",
+                "input_shape is null, and no data has filled it in",
+                "Give it and outputs",
             )
         return ViT(self)
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of one picture, forward and backward: 6 a weight and place, and the attention.
+        """Return the FLOPs of one picture, forward and backward: 6 a weight and place, and the
+        attention.
 
-        Attention has two products a pair of places and channel: queries with keys, weights with values.
+        Attention has two products a pair of places and channel: queries with keys, weights with
+        values.
         """
         assert self.input_shape is not None
         patches, block = self.patches(), self.block()
         places = patches + (self.pooling == "class")
-        weights = patches * self.input_shape[0] * self.patch**2 * self.width + self.width * self.outputs
+        weights = (
+            patches * self.input_shape[0] * self.patch**2 * self.width + self.width * self.outputs
+        )
         weights += places * self.layers * (4 * self.width**2 + 2 * self.width * block.hidden)
         return 6.0 * weights + 12.0 * self.layers * places**2 * self.width
 
-    def to_huggingface(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return config.json's contents and the tensors as ``ViTForImageClassification`` names them.
+    def to_huggingface(
+        self, weights: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return config.json's contents and the tensors as ``ViTForImageClassification`` names
+        them.
 
         Raises:
             CheckpointError: If the output reads the mean over the patches, which it does not there.
@@ -137,33 +161,44 @@ class ViTConfig(ModelConfig):
 
     @classmethod
     def begin_anew(cls, settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that a run from pretrained weights has in place of theirs: its data decides them.
+        """Return the settings that a run from pretrained weights has in place of theirs: its data
+        decides them.
 
-        The pictures' size is only open where theirs are as high as wide, as ``weights_from_huggingface`` needs them.
+        The pictures' size is only open where theirs are as high as wide, as
+        ``weights_from_huggingface`` needs them.
         """
         _, height, width = settings["input_shape"]
         return {"outputs": 0} | ({"input_shape": None} if height == width else {})
 
     def note_on_pretrained(self, config: Mapping[str, Any]) -> str | None:
-        """Return what becomes of weights of which this is the config.json, in words; None where they stay as they are.
+        """Return what becomes of weights of which this is the config.json, in words; None where
+        they stay as they are.
 
         Raises:
             RecipeError: If their pictures have another number of channels.
         """
         assert self.input_shape is not None
-        (channels, *theirs), (own, *ours) = vit.config_to_groundup(config)["input_shape"], self.input_shape
+        (channels, *theirs), (own, *ours) = (
+            vit.config_to_groundup(config)["input_shape"],
+            self.input_shape,
+        )
         if own != channels:
-            problem = f"makes pictures of {own} channels, and the pretrained weights read {channels}"
+            problem = (
+                f"makes pictures of {own} channels, and the pretrained weights read {channels}"
+            )
             raise RecipeError("recipe.processor", problem, f"Set processor.channels: {channels}")
         if theirs == ours:
             return None
-        grids = " to ".join(f"{height // self.patch} x {width // self.patch}" for height, width in (theirs, ours))
+        grids = " to ".join(
+            f"{height // self.patch} x {width // self.patch}" for height, width in (theirs, ours)
+        )
         sizes = f"{theirs[0]} x {theirs[1]} to {ours[0]} x {ours[1]} pixels"
         return f"pictures change from {sizes}: positions are interpolated from {grids} patches"
 
     @classmethod
     def processor_from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the recipe's section ``processor`` that the contents of preprocessor_config.json stand for.
+        """Return the recipe's section ``processor`` that the contents of preprocessor_config.json
+        stand for.
 
         Raises:
             CheckpointError: If pictures are prepared in another way than is built here.
@@ -173,8 +208,9 @@ class ViTConfig(ModelConfig):
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from theirs; each is used once and none is left over.
 
-        The output layer is left out where theirs has another shape, for other classes, or is not there. Where their
-        pictures, as high as wide, have another size than ours, their positions are interpolated.
+        The output layer is left out where theirs has another shape, for other classes, or is not
+        there. Where their pictures, as high as wide, have another size than ours, their positions
+        are interpolated.
 
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.
@@ -182,18 +218,29 @@ class ViTConfig(ModelConfig):
         with torch.device("meta"):
             own = self.build().state_dict()
         _, height, width = self.input_shape or (0, 0, 0)
-        return vit.to_groundup(tensors, self.layers, own, (height // self.patch, width // self.patch))
+        return vit.to_groundup(
+            tensors, self.layers, own, (height // self.patch, width // self.patch)
+        )
 
     @classmethod
     def sizes(cls) -> Mapping[str, ViTConfig]:
-        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of ImageNet.
+        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of
+        ImageNet.
 
         Source:
-            Base: Dosovitskiy et al., table 1. Tiny and small: Touvron et al., DeiT, 2020 (arXiv:2012.12877), table 1.
+            Base: Dosovitskiy et al., table 1. Tiny and small: Touvron et al., DeiT, 2020
+                (arXiv:2012.12877), table 1.
         """
-        shape: dict[str, Any] = {"patch": 16, "layers": 12, "input_shape": (3, 224, 224), "outputs": 1000}
+        shape: dict[str, Any] = {
+            "patch": 16,
+            "layers": 12,
+            "input_shape": (3, 224, 224),
+            "outputs": 1000,
+        }
         widths = {"vit-tiny": (192, 3), "vit-small": (384, 6), "vit-base": (768, 12)}
-        return {name: cls(width=width, heads=heads, **shape) for name, (width, heads) in widths.items()}
+        return {
+            name: cls(width=width, heads=heads, **shape) for name, (width, heads) in widths.items()
+        }
 
 
 class ViT(nn.Module):
@@ -201,7 +248,8 @@ class ViT(nn.Module):
 
     Source:
         Dosovitskiy et al., 2021 (arXiv:2010.11929), section 3.1; mean pooling: its appendix D.3.
-        Initialisation: Glorot's uniform distribution in the blocks, as the authors' code has it. Departs from it: the
+        Initialisation: Glorot's uniform distribution in the blocks, as the authors' code has it.
+            Departs from it: the
         class token and the output layer do not start at 0, and there is no dropout inside the MLP.
     """
 
@@ -209,7 +257,9 @@ class ViT(nn.Module):
         super().__init__()
         self.embed = _Patches(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config.block(), causal=False) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            Block(config.block(), causal=False) for _ in range(config.layers)
+        )
         if not config.qkv_bias:
             for name, layer in self.blocks.named_modules():
                 if name.endswith(("attention.query", "attention.key", "attention.value")):
@@ -247,7 +297,9 @@ class _Patches(nn.Module):
         nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
         token = config.pooling == "class"
         self.token = nn.Parameter(torch.empty(config.width).normal_(std=_STD)) if token else None
-        self.positions = nn.Parameter(torch.empty(config.patches() + token, config.width).normal_(std=_STD))
+        self.positions = nn.Parameter(
+            torch.empty(config.patches() + token, config.width).normal_(std=_STD)
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, T, C) from inputs (B, channels, H, W)."""

@@ -1,4 +1,5 @@
-"""Non-linearities by name, and the initialisation that keeps the size of activations through layers of them."""
+"""Non-linearities by name, and the initialisation that keeps the size of activations through layers
+of them."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def nonlinearity(name: Nonlinearity) -> nn.Module:
 def initialise_linear(layer: nn.Module, name: Nonlinearity) -> None:
     """Draw the weights of a layer that is followed by a non-linearity; biases are 0.
 
-    He's normal distribution for ReLU and those like it, Glorot's uniform one for tanh, sigmoid, and outputs.
+    He's normal distribution for ReLU and those like it, Glorot's uniform one for tanh, sigmoid, and
+    outputs.
 
     Source:
         He et al., 2015 (arXiv:1502.01852), section 2.2; Glorot and Bengio, 2010, equation 16.

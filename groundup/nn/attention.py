@@ -1,6 +1,8 @@
-"""Self-attention, causal or both ways: multi-head to grouped-query, with QK-norm and a sliding window.
+"""Self-attention, causal or both ways: multi-head to grouped-query, with QK-norm and a sliding
+window.
 
-Shape legend: B rows, T positions, C width, H heads, G key and value heads, D head dimension, N boundaries.
+Shape legend: B rows, T positions, C width, H heads, G key and value heads, D head dimension, N
+    boundaries.
 """
 
 from __future__ import annotations
@@ -13,19 +15,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.nn.cache import KeyValueCache, LayerCache
+from groundup.nn.kv_cache import KeyValueCache, LayerCache
 from groundup.nn.norm import RMSNorm
 from groundup.nn.packed_attention import packed_attention
 from groundup.nn.rope import rotate
 
-__all__ = ["Attention", "AttentionShape", "Where", "seen_on_average", "token_positions", "whereabouts"]
+__all__ = [
+    "Attention",
+    "AttentionShape",
+    "Where",
+    "seen_on_average",
+    "token_positions",
+    "whereabouts",
+]
 
 
 @dataclass(frozen=True)
 class AttentionShape:
     """The sizes of one attention layer, and which of its parts exist.
 
-    ``scale`` is what products of queries and keys are multiplied with; None: ``1 / sqrt(head_dim)``.
+    ``scale`` is what products of queries and keys are multiplied with; None:
+    ``1 / sqrt(head_dim)``.
     """
 
     width: int
@@ -47,9 +57,11 @@ class Where:
 
     Attributes:
         rotary: Cosines and sines (B or 1, T, 1, D), or None without rotary positions.
-        boundaries: (N,) starts of packed documents over the B*T tokens, or None: each row is one document.
+        boundaries: (N,) starts of packed documents over the B*T tokens, or None: each row is one
+            document.
         positions: (B, T), with a cache only.
-        mask: (B, 1, T or 1, S) of what each query sees: with a cache, or of padded rows where attention is not causal.
+        mask: (B, 1, T or 1, S) of what each query sees: with a cache, or of padded rows where
+            attention is not causal.
         used: S, with a cache only.
     """
 
@@ -63,13 +75,14 @@ class Where:
 class Attention(nn.Module):
     """Self-attention, causal unless the shape says otherwise.
 
-    Separate projections keep every parameter one-to-one with published weights, and each matrix one to the optimizer.
-    Fusing query, key and value would save a few percent of these three products' time.
+    Separate projections keep every parameter one-to-one with published weights, and each matrix one
+    to the optimizer. Fusing query, key and value would save a few percent of these three products'
+    time.
 
     Source:
-        Vaswani et al., 2017 (arXiv:1706.03762), section 3.2; grouped queries: Ainslie et al., 2023 (arXiv:2305.13245);
-        QK-norm: Dehghani et al., 2023 (arXiv:2302.05442), with RMSNorm over each head as in Qwen3; sliding window:
-        Jiang et al., Mistral 7B, 2023 (arXiv:2310.06825).
+        Vaswani et al., 2017 (arXiv:1706.03762), section 3.2; grouped queries: Ainslie et al., 2023
+        (arXiv:2305.13245); QK-norm: Dehghani et al., 2023 (arXiv:2302.05442), with RMSNorm over
+        each head as in Qwen3; sliding window: Jiang et al., Mistral 7B, 2023 (arXiv:2310.06825).
     """
 
     def __init__(self, shape: AttentionShape) -> None:
@@ -87,13 +100,20 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, where: Where, cache: LayerCache | None = None) -> Tensor:
         """Return (B, T, C) from x (B, T, C)."""
         dim = self.shape.head_dim
-        query, key, value = (project(x).unflatten(-1, (-1, dim)) for project in (self.query, self.key, self.value))
+        query, key, value = (
+            project(x).unflatten(-1, (-1, dim)) for project in (self.query, self.key, self.value)
+        )
         if self.query_norm is not None and self.key_norm is not None:
             query, key = _normed(self.query_norm, query), _normed(self.key_norm, key)
         if where.rotary is not None:
-            query, key = rotate(query, *where.rotary), rotate(key, *where.rotary)  # (B, T, H or G, D)
+            query, key = (
+                rotate(query, *where.rotary),
+                rotate(key, *where.rotary),
+            )  # (B, T, H or G, D)
         if self.shape.scale is not None:
-            query = query * (self.shape.scale * math.sqrt(dim))  # what follows divides by the root again
+            query = query * (
+                self.shape.scale * math.sqrt(dim)
+            )  # what follows divides by the root again
         query, key = query.to(value.dtype), key.to(value.dtype)
         if cache is not None:
             out = self._cached(query, key, value, where, cache)
@@ -110,21 +130,28 @@ class Attention(nn.Module):
         window, length = self.shape.window, query.shape[1]
         mask = None
         if window is not None and window < length:
-            distance = torch.arange(length, device=query.device)[:, None] - torch.arange(length, device=query.device)
+            distance = torch.arange(length, device=query.device)[:, None] - torch.arange(
+                length, device=query.device
+            )
             mask = (distance >= 0) & (distance < window)
         return self._attend(query, key.transpose(1, 2), value.transpose(1, 2), mask)
 
-    def _cached(self, query: Tensor, key: Tensor, value: Tensor, where: Where, cache: LayerCache) -> Tensor:
+    def _cached(
+        self, query: Tensor, key: Tensor, value: Tensor, where: Where, cache: LayerCache
+    ) -> Tensor:
         assert where.positions is not None
         keys, values = cache.store(where.positions, key, value, where.used)
         return self._attend(query, keys.to(query.dtype), values.to(query.dtype), where.mask)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from query (B, T, H, D) to key and value (B, G, S, D); without a mask to all, or to all before."""
+        """Attend from query (B, T, H, D) to key and value (B, G, S, D); without a mask to all, or
+        to all before."""
         grouped = self.shape.heads != self.shape.kv_heads
         causal = self.shape.causal and mask is None
         query = query.transpose(1, 2)
-        out = F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, enable_gqa=grouped)
+        out = F.scaled_dot_product_attention(
+            query, key, value, mask, is_causal=causal, enable_gqa=grouped
+        )
         return out.transpose(1, 2)
 
 
@@ -136,7 +163,8 @@ def _normed(norm: nn.Module, x: Tensor) -> Tensor:
 def token_positions(
     tokens: Tensor, positions: Tensor | None, boundaries: Tensor | None, cache: KeyValueCache | None
 ) -> Tensor:
-    """Return the positions of tokens (B, T), (B or 1, T): those given, or what follows the cache, else 0 .. T-1.
+    """Return the positions of tokens (B, T), (B or 1, T): those given, or what follows the cache,
+    else 0 .. T-1.
 
     The cache takes note of them.
 
@@ -169,6 +197,7 @@ def whereabouts(
 
 
 def seen_on_average(context: int, window: int | None) -> float:
-    """Return how many tokens a token of a document of ``context`` tokens sees on average, itself half counted."""
+    """Return how many tokens a token of a document of ``context`` tokens sees on average, itself
+    half counted."""
     window = min(window or context, context)
     return window - window**2 / (2 * context) if context else 0.0

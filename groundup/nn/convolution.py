@@ -1,6 +1,7 @@
 """Convolution over pictures that is quick on small maps, too.
 
-Shape legend: B pictures, C channels, H rows, W columns, K the kernel's height and width, P = H out x W out places.
+Shape legend: B pictures, C channels, H rows, W columns, K the kernel's height and width, P = H out
+    x W out places.
 """
 
 from __future__ import annotations
@@ -13,24 +14,30 @@ from torch import Tensor, nn
 
 __all__ = ["Convolution"]
 
-_SMALL = 16  # places of the output up to which products were the quicker; at 49 both take the same time
+_SMALL = (
+    16  # places of the output up to which products were the quicker; at 49 both take the same time
+)
 
 
 class Convolution(nn.Conv2d):
-    """A square convolution without bias; in bf16 on a CPU that on a small map is one matrix product.
+    """A square convolution without bias; in bf16 on a CPU that on a small map is one matrix
+    product.
 
-    oneDNN's convolutions take most of a training step where a map has a few places and hundreds of channels: with 512
-    channels of 2 x 2 and 128 pictures, forward and backward take 390 ms of a core, and gathering every place's window
-    and multiplying takes 30 ms. Results differ only in rounding, as those of two convolution algorithms do.
+    oneDNN's convolutions take most of a training step where a map has a few places and hundreds of
+    channels: with 512 channels of 2 x 2 and 128 pictures, forward and backward take 390 ms of a
+        core, and gathering every place's window
+    and multiplying takes 30 ms. Results differ only in rounding, as those of two convolution
+    algorithms do.
 
     Source:
-        Chellapilla, Puri and Simard, 2006, "High performance convolutional neural networks for document processing",
-        section 3.1.
+        Chellapilla, Puri and Simard, 2006, "High performance convolutional neural networks for
+        document processing", section 3.1.
 
     Args:
         inputs: Channels in.
         outputs: Channels out.
-        kernel: Height and width of the window, an odd number; the map is padded so that stride 1 keeps its size.
+        kernel: Height and width of the window, an odd number; the map is padded so that stride 1
+            keeps its size.
         stride: Distance between the windows.
     """
 
@@ -73,10 +80,14 @@ class _Windows(torch.autograd.Function):
         (count, height, width, channels), kernel, stride = ctx.sizes
         padding, rows, columns = kernel // 2, -(-height // stride), -(-width // stride)
         each = gradients[0].view(count, rows, columns, kernel, kernel, channels)
-        sums = torch.zeros(count, height + 2 * padding, width + 2 * padding, channels)  # fp32: a place has K K windows
+        sums = torch.zeros(
+            count, height + 2 * padding, width + 2 * padding, channels
+        )  # fp32: a place has K K windows
         sums = sums.to(torch.promote_types(torch.float32, each.dtype))
         for i in range(kernel):
             for j in range(kernel):
-                sums[:, i : i + stride * rows : stride, j : j + stride * columns : stride] += each[:, :, :, i, j]
+                sums[:, i : i + stride * rows : stride, j : j + stride * columns : stride] += each[
+                    :, :, :, i, j
+                ]
         inside = sums[:, padding : padding + height, padding : padding + width]
         return inside.to(each.dtype), None, None

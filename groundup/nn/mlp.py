@@ -14,7 +14,8 @@ GatedActivation = Literal["swiglu", "geglu_tanh"]
 
 
 class MLP(nn.Module):
-    """``down(act(gate(x)) * up(x))``, SiLU for swiglu and GELU for geglu_tanh, otherwise ``down(gelu(up(x)))``.
+    """``down(act(gate(x)) * up(x))``, SiLU for swiglu and GELU for geglu_tanh, otherwise
+    ``down(gelu(up(x)))``.
 
     Args:
         width: C.
@@ -22,13 +23,17 @@ class MLP(nn.Module):
         activation: ``..._tanh`` is the approximation of GELU that GPT-2 uses.
 
     Source:
-        Shazeer, GLU Variants Improve Transformer, 2020 (arXiv:2002.05202), equation 6; GELU: Hendrycks and Gimpel,
-        2016 (arXiv:1606.08415).
+        Shazeer, GLU Variants Improve Transformer, 2020 (arXiv:2002.05202), equation 6; GELU:
+        Hendrycks and Gimpel, 2016 (arXiv:1606.08415).
     """
 
-    def __init__(self, width: int, hidden: int, activation: Activation | GatedActivation, bias: bool) -> None:
+    def __init__(
+        self, width: int, hidden: int, activation: Activation | GatedActivation, bias: bool
+    ) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, hidden, bias=bias) if activation in ("swiglu", "geglu_tanh") else None
+        self.gate = (
+            nn.Linear(width, hidden, bias=bias) if activation in ("swiglu", "geglu_tanh") else None
+        )
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
         self.activation = activation
@@ -42,5 +47,9 @@ class MLP(nn.Module):
         gated = getattr(self.down, "gated", None) if self.activation == "swiglu" else None
         if gated is not None:  # an adapter beside the layer saves memory so
             return gated(gate, self.up(x))  # type: ignore[no-any-return]
-        opened = F.silu(gate) if self.activation == "swiglu" else F.gelu(gate, approximate=self.approximate)
+        opened = (
+            F.silu(gate)
+            if self.activation == "swiglu"
+            else F.gelu(gate, approximate=self.approximate)
+        )
         return self.down(opened * self.up(x))  # type: ignore[no-any-return]

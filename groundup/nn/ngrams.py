@@ -33,14 +33,17 @@ def ngram_buckets(tokens: Tensor, length: int, buckets: int) -> Tensor:
 
 
 class NGramBag(nn.Module):
-    """The vectors of all n-grams of up to ``longest`` tokens, added up, over the root of how many there are.
+    """The vectors of all n-grams of up to ``longest`` tokens, added up, over the root of how many
+    there are.
 
-    Single tokens have a vector each; longer n-grams are hashed, and those that meet in a bucket share its vector.
+    Single tokens have a vector each; longer n-grams are hashed, and those that meet in a bucket
+    share its vector.
 
     Source:
-        Joulin et al., 2016, "Bag of tricks for efficient text classification" (arXiv:1607.01759), sections 2 and 2.2.
-        Departs from it in dividing by the root of the number, as TF-IDF of unit length nearly does, where it has the
-        mean; and the vectors of n-grams begin at 0, so that most n-grams never seen in training add nothing.
+        Joulin et al., 2016, "Bag of tricks for efficient text classification" (arXiv:1607.01759),
+        sections 2 and 2.2. Departs from it in dividing by the root of the number, as TF-IDF of unit
+        length nearly does, where it has the mean; and the vectors of n-grams begin at 0, so that
+        most n-grams never seen in training add nothing.
     """
 
     def __init__(self, vocabulary_size: int, width: int, longest: int, buckets: int) -> None:
@@ -64,7 +67,9 @@ class NGramBag(nn.Module):
         for length in range(2, min(self.longest, tokens.shape[1]) + 1):
             assert self.embed_ngrams is not None
             there = inside[:, length - 1 :]  # an n-gram is there if its last token is
-            total = total + _sum(self.embed_ngrams(ngram_buckets(tokens, length, self.buckets)), there)
+            total = total + _sum(
+                self.embed_ngrams(ngram_buckets(tokens, length, self.buckets)), there
+            )
             count = count + there.sum(1)
         return total / count[:, None].to(total.dtype).sqrt()
 

@@ -1,4 +1,5 @@
-"""RMSNorm with its own backward pass on a CPU, where torch 2.13 builds it from a dozen elementwise operations."""
+"""RMSNorm with its own backward pass on a CPU, where torch 2.13 builds it from a dozen elementwise
+operations."""
 
 from __future__ import annotations
 
@@ -53,13 +54,16 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Keeps x / rms(x) for the backward pass; of a frozen weight the output, which the next layer keeps anyway."""
+    """Keeps x / rms(x) for the backward pass; of a frozen weight the output, which the next layer
+    keeps anyway."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
         scale = mean_square.add_(eps).rsqrt_()
-        ctx.from_output = not ctx.needs_input_grad[1] and float(weight.detach().abs().min()) > _DIVISIBLE
+        ctx.from_output = (
+            not ctx.needs_input_grad[1] and float(weight.detach().abs().min()) > _DIVISIBLE
+        )
         if ctx.from_output:
             out = (x * scale).mul_(weight)
             ctx.save_for_backward(out, scale, weight)

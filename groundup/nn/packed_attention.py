@@ -1,9 +1,10 @@
 """Causal attention over packed documents: every document attends only to itself.
 
-The tokens of all documents lie end to end in one flat sequence (N tokens). The CPU operator runs the flash kernel once
-for each run of equally long documents, so nothing is spent on pairs of tokens in different documents. CUDA in half
-precision uses ``torch.nn.attention.varlen``; everything else a boolean mask. Results are bit-identical from run to run
-for a given number of threads, and ``torch.compile`` never recompiles when the documents change.
+The tokens of all documents lie end to end in one flat sequence (N tokens). The CPU operator runs
+the flash kernel once for each run of equally long documents, so nothing is spent on pairs of tokens
+in different documents. CUDA in half precision uses ``torch.nn.attention.varlen``; everything else a
+boolean mask. Results are bit-identical from run to run for a given number of threads, and
+``torch.compile`` never recompiles when the documents change.
 
 Shape legend: N tokens, H heads, G key and value heads, D head dimension, S boundaries.
 """
@@ -21,20 +22,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from groundup.nn.operators import spare_the_compiler
+from groundup.machine.lazy_compiler import spare_the_compiler
 
 __all__ = ["packed_attention"]
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 _SHORT = 512  # tokens; longer documents are the flash kernel's
-_STEP = 64  # in bfloat16, lengths are rounded up to a multiple: kernels are made for each length and never given back
+# in bfloat16, lengths are rounded up to a multiple: kernels are made for each length and never
+# given back
+_STEP = 64
 _UNSEEN = 1e4  # the logarithm of a norm that makes every probability 0
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Adjacent documents of one length: the first token, how many, their length, and that length rounded up."""
+    """Adjacent documents of one length: the first token, how many, their length, and that length
+    rounded up."""
 
     start: int
     count: int
@@ -42,9 +46,14 @@ class _Run:
     padded: int
 
     def window(self, x: Tensor) -> Tensor:
-        """View the tokens of x (N, heads, ...), and what follows to the rounded length: (count, heads, padded, ...)."""
+        """View the tokens of x (N, heads, ...), and what follows to the rounded length: (count,
+        heads, padded, ...)."""
         count, padded = self.count, self.padded
-        return x[self.start : self.start + count * padded].view(count, padded, *x.shape[1:]).transpose(1, 2)
+        return (
+            x[self.start : self.start + count * padded]
+            .view(count, padded, *x.shape[1:])
+            .transpose(1, 2)
+        )
 
     def write(self, part: Tensor, x: Tensor) -> None:
         """Copy a part (count, heads, padded, ...) to its tokens in x (N, heads, ...)."""
@@ -62,7 +71,8 @@ def packed_attention(
         query: (N, H, D), scaled by ``1 / sqrt(D)``.
         key: (N, G, D); G divides H.
         value: (N, G, D).
-        boundaries: (S,) integers rising from 0 to N: the start of each document. Repeat N at the end as padding.
+        boundaries: (S,) integers rising from 0 to N: the start of each document. Repeat N at the
+            end as padding.
         window: How many tokens a token sees at most, itself included.
 
     Returns:
@@ -72,7 +82,10 @@ def packed_attention(
         ValueError: If the shapes or the boundaries do not fit.
     """
     if query.shape[1] % key.shape[1] or key.shape != value.shape:
-        raise ValueError(f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)} do not fit")
+        raise ValueError(
+            f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)} do"
+            " not fit"
+        )
     scale = query.shape[-1] ** -0.5
     if query.device.type == "cpu":
         return cast(Tensor, _packed(query, key, value, boundaries, scale, window or 0)[0])
@@ -85,14 +98,22 @@ def packed_attention(
         if grouped:
             groups = query.shape[1] // key.shape[1]
             key, value = _repeat(key, groups), _repeat(value, groups)
-        return cast(Tensor, varlen.varlen_attn(query, key, value, boundaries, boundaries, tokens, tokens, **options))
+        return cast(
+            Tensor,
+            varlen.varlen_attn(
+                query, key, value, boundaries, boundaries, tokens, tokens, **options
+            ),
+        )
     mask = _document_mask(boundaries, tokens, window)
     q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
-    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)[0].transpose(0, 1)
+    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)[
+        0
+    ].transpose(0, 1)
 
 
 def _varlen() -> ModuleType | None:
-    """Return torch's module, whose import takes seconds, or None in a torch without it: then the mask serves."""
+    """Return torch's module, whose import takes seconds, or None in a torch without it: then the
+    mask serves."""
     try:
         return importlib.import_module("torch.nn.attention.varlen")
     except ImportError:
@@ -109,12 +130,14 @@ def _document_mask(boundaries: Tensor, tokens: int, window: int | None) -> Tenso
 
 
 def _runs(boundaries: Tensor, tokens: int, step: int) -> Iterator[_Run]:
-    """Yield each run of adjacent documents of one length, alone where it is rounded up; empty ones are skipped."""
+    """Yield each run of adjacent documents of one length, alone where it is rounded up; empty ones
+    are skipped."""
     starts = boundaries.tolist()
     lengths = [b - a for a, b in pairwise(starts)]
     if not starts or starts[0] != 0 or starts[-1] != tokens or min(lengths, default=0) < 0:
         raise ValueError(
-            f"boundaries must rise from 0 to the number of tokens ({tokens}); got {starts[:3]}..{starts[-1:]}"
+            f"boundaries must rise from 0 to the number of tokens ({tokens}); got"
+            f" {starts[:3]}..{starts[-1:]}"
         )
     start = 0
     for length, group in groupby(n for n in lengths if n):
@@ -140,12 +163,15 @@ def _repeat(x: Tensor, groups: int) -> Tensor:
 
 
 def _band(length: int, window: int, like: Tensor) -> Tensor | None:
-    """Return the additive (1, 1, length, length) mask of a sliding window, or None where plain causality does."""
+    """Return the additive (1, 1, length, length) mask of a sliding window, or None where plain
+    causality does."""
     if not window or length <= window:
         return None
     unseen = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
     unseen |= torch.ones_like(unseen).tril(-window)
-    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill(unseen, -torch.inf)[None, None]
+    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill(
+        unseen, -torch.inf
+    )[None, None]
 
 
 def _lse_dtype(query: Tensor) -> torch.dtype:
@@ -162,7 +188,11 @@ def _packed(
     lse = query.new_empty((tokens, heads), dtype=_lse_dtype(query))
     query, key, value = (_extended(x, step) for x in (query, key, value))
     for run in _runs(boundaries, tokens, step):
-        q, k, v = run.window(query), _repeat(run.window(key), groups), _repeat(run.window(value), groups)
+        q, k, v = (
+            run.window(query),
+            _repeat(run.window(key), groups),
+            _repeat(run.window(value), groups),
+        )
         band = _band(run.padded, window, query)
         o, s = _flash(q, k, v, 0.0, band is None, attn_mask=band, scale=scale)
         run.write(o, out)
@@ -186,7 +216,9 @@ def _packed_backward(
     everything = (grad, query, _repeat(key, groups), _repeat(value, groups), out)
     grad, query, key, value, out = (_extended(x, step) for x in everything)
     lse = F.pad(lse, (0, 0, 0, step - 1), value=_UNSEEN)
-    grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
+    grads = [
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
+    ]
     products = _Products(grad, query, key, value, out, lse, scale) if step > 1 else None
     for run in _runs(boundaries, tokens, step):
         band = _band(run.padded, window, query)
@@ -203,22 +235,33 @@ def _packed_backward(
             run.write(part, whole)
     grad_query, grad_key, grad_value = (x[:tokens] for x in grads)
     if groups > 1:
-        grad_key, grad_value = (x.view(tokens, -1, groups, x.shape[2]).sum(2) for x in (grad_key, grad_value))
+        grad_key, grad_value = (
+            x.view(tokens, -1, groups, x.shape[2]).sum(2) for x in (grad_key, grad_value)
+        )
     return grad_query.contiguous(), grad_key.contiguous(), grad_value.contiguous()
 
 
 class _Products:
     """The gradients of causal attention over short documents in bfloat16, by plain matrix products.
 
-    These run at the rate of the processor's bfloat16 units, which torch 2.13's flash kernel does not reach backward.
-    Scores are computed again, in float32.
+    These run at the rate of the processor's bfloat16 units, which torch 2.13's flash kernel does
+    not reach backward. Scores are computed again, in float32.
     """
 
     def __init__(
-        self, grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor, scale: float
+        self,
+        grad: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        scale: float,
     ) -> None:
         self.scale, heads = scale, query.shape[1]
-        self.grad, self.query, self.key, self.value = (x.transpose(0, 1) for x in (grad, query, key, value))
+        self.grad, self.query, self.key, self.value = (
+            x.transpose(0, 1) for x in (grad, query, key, value)
+        )
         self.wide_query, self.wide_key = self.query.float(), self.key.float()
         self.norm = lse.T[..., None]  # (H, N, 1)
         self.drift = (grad.float() * out).sum(-1).to(query.dtype).T[..., None]
@@ -229,13 +272,19 @@ class _Products:
     def write(self, here: slice, own: int, grads: list[Tensor]) -> None:
         """Write the gradients of a document to grads, each (N, H, D).
 
-        Only the first ``own`` tokens of ``here`` are the document's; the others get zeros, which the next documents,
-        written after this one, replace.
+        Only the first ``own`` tokens of ``here`` are the document's; the others get zeros, which
+        the next documents, written after this one, replace.
         """
-        scale, query, key, grad = self.scale, self.query[:, here], self.key[:, here], self.grad[:, here]
+        scale, query, key, grad = (
+            self.scale,
+            self.query[:, here],
+            self.key[:, here],
+            self.grad[:, here],
+        )
         heads, length, _ = query.shape
         scores, chances, slopes = (
-            x[: heads * length**2].view(heads, length, length) for x in (self.scores, self.chances, self.slopes)
+            x[: heads * length**2].view(heads, length, length)
+            for x in (self.scores, self.chances, self.slopes)
         )
         wide_query, wide_key = self.wide_query[:, here], self.wide_key[:, here]
         torch.baddbmm(self.norm[:, here], wide_query, wide_key.mT, beta=-1, alpha=scale, out=scores)
@@ -261,7 +310,9 @@ def _packed_shapes(
 def _packed_backward_shapes(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value))
+    q, k, v = (
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
+    )
     return q, k, v
 
 

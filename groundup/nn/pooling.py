@@ -12,7 +12,8 @@ __all__ = ["AttentionPooling", "last_state", "mean_state", "within"]
 
 
 def within(lengths: Tensor | None, x: Tensor) -> Tensor:
-    """Return (B, T) booleans: which positions of x (B, T, ...) are no padding. Without lengths all are."""
+    """Return (B, T) booleans: which positions of x (B, T, ...) are no padding. Without lengths all
+    are."""
     if lengths is None:
         return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     return torch.arange(x.shape[1], device=x.device) < lengths[:, None]
@@ -33,7 +34,8 @@ class AttentionPooling(nn.Module):
     """The mean over positions, weighted by a softmax of learned scores.
 
     Source:
-        Yang et al., 2016, "Hierarchical attention networks for document classification", equations 5 to 7.
+        Yang et al., 2016, "Hierarchical attention networks for document classification", equations
+        5 to 7.
     """
 
     def __init__(self, width: int) -> None:

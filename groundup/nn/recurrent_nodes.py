@@ -1,6 +1,8 @@
-"""Recurrent layers as nodes of an ONNX graph, which has no packed sequences but is told the lengths.
+"""Recurrent layers as nodes of an ONNX graph, which has no packed sequences but is told the
+lengths.
 
-Shape legend: B rows, T positions, F numbers that go in, H channels of a direction's state, D directions, G gates.
+Shape legend: B rows, T positions, F numbers that go in, H channels of a direction's state, D
+    directions, G gates.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 
 __all__ = ["in_graph", "node_states"]
 
-# PyTorch's mode: ONNX's operator, our gates in its order (LSTM: input, output, forget, cell; GRU: update, reset, new),
-# and what else makes it compute the same.
+# PyTorch's mode: ONNX's operator, our gates in its order (LSTM: input, output, forget, cell; GRU:
+# update, reset, new), and what else makes it compute the same.
 _OPERATORS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "RNN_TANH": ("RNN", (0,), {"activations": ["Tanh"]}),
     "RNN_RELU": ("RNN", (0,), {"activations": ["Relu"]}),
@@ -28,7 +30,8 @@ def in_graph() -> bool:
 
 
 def node_states(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Return the states (B, T, D x H) as one node, which stops at each row's length and reads it backwards from there.
+    """Return the states (B, T, D x H) as one node, which stops at each row's length and reads it
+    backwards from there.
 
     Only inside ``in_graph``: PyTorch computes nothing here.
 
@@ -50,7 +53,13 @@ def node_states(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
     direction = "bidirectional" if len(directions) == 2 else "forward"
     (found,) = torch.onnx.ops.symbolic_multi_out(
         operator,
-        (x.transpose(0, 1), inputs, states, torch.cat(biases, 1), None if lengths is None else lengths.int()),
+        (
+            x.transpose(0, 1),
+            inputs,
+            states,
+            torch.cat(biases, 1),
+            None if lengths is None else lengths.int(),
+        ),
         {"hidden_size": layer.hidden_size, "direction": direction, **attributes},
         dtypes=[x.dtype],
         shapes=[(x.shape[1], len(directions), x.shape[0], layer.hidden_size)],
@@ -59,6 +68,7 @@ def node_states(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _ordered(weights: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Return weights (G x H, ...) with their gates in another order, by operators that the graph is rid of again."""
+    """Return weights (G x H, ...) with their gates in another order, by operators that the graph is
+    rid of again."""
     size = len(weights) // len(order)
     return torch.cat([weights[number * size : (number + 1) * size] for number in order])

@@ -21,9 +21,10 @@ class RopeScaling(Settings):
     """How a model that was trained on short texts was made to read longer ones: by slower rotation.
 
     Source:
-        linear: Chen et al., Position Interpolation, 2023 (arXiv:2306.15595), equation 4. llama3: Grattafiori et al.,
-        2024 (arXiv:2407.21783), whose code keeps short wavelengths and divides long ones. yarn: Peng et al., 2023
-        (arXiv:2309.00071), sections 3.2 to 3.4.
+        linear: Chen et al., Position Interpolation, 2023 (arXiv:2306.15595), equation 4. llama3:
+            Grattafiori et al.,
+        2024 (arXiv:2407.21783), whose code keeps short wavelengths and divides long ones. yarn:
+        Peng et al., 2023 (arXiv:2309.00071), sections 3.2 to 3.4.
     """
 
     kind: Literal["linear", "llama3", "yarn"] = setting(
@@ -31,25 +32,45 @@ class RopeScaling(Settings):
     )
     factor: float = setting(..., "How many times slower", ge=1)
     original_context: int = setting(
-        8192, "Tokens of the context before it was stretched", ge=1, applies_when={"kind": ("llama3", "yarn")}
+        8192,
+        "Tokens of the context before it was stretched",
+        ge=1,
+        applies_when={"kind": ("llama3", "yarn")},
     )
     low_frequency: float = setting(
-        1.0, "Turns in the original context below which a channel is slowed", gt=0, applies_when={"kind": ("llama3",)}
+        1.0,
+        "Turns in the original context below which a channel is slowed",
+        gt=0,
+        applies_when={"kind": ("llama3",)},
     )
     high_frequency: float = setting(
-        4.0, "Turns in the original context above which one is not", gt=0, applies_when={"kind": ("llama3",)}
+        4.0,
+        "Turns in the original context above which one is not",
+        gt=0,
+        applies_when={"kind": ("llama3",)},
     )
     beta_slow: float = setting(
-        1.0, "Turns in the original context below which a channel is slowed", gt=0, applies_when={"kind": ("yarn",)}
+        1.0,
+        "Turns in the original context below which a channel is slowed",
+        gt=0,
+        applies_when={"kind": ("yarn",)},
     )
     beta_fast: float = setting(
-        32.0, "Turns in the original context above which one is not", gt=0, applies_when={"kind": ("yarn",)}
+        32.0,
+        "Turns in the original context above which one is not",
+        gt=0,
+        applies_when={"kind": ("yarn",)},
     )
     whole_channels: bool = setting(
-        True, "Round the limits between slowed and other channels outwards", applies_when={"kind": ("yarn",)}
+        True,
+        "Round the limits between slowed and other channels outwards",
+        applies_when={"kind": ("yarn",)},
     )
     attention_factor: float | None = setting(
-        None, "Factor of queries and keys; null: 1 + ln(factor) / 10", gt=0, applies_when={"kind": ("yarn",)}
+        None,
+        "Factor of queries and keys; null: 1 + ln(factor) / 10",
+        gt=0,
+        applies_when={"kind": ("yarn",)},
     )
 
     @model_validator(mode="after")
@@ -65,25 +86,38 @@ class RopeScaling(Settings):
         """By how much queries and keys are scaled."""
         if self.kind != "yarn":
             return 1.0
-        return 1.0 + 0.1 * math.log(self.factor) if self.attention_factor is None else self.attention_factor
+        return (
+            1.0 + 0.1 * math.log(self.factor)
+            if self.attention_factor is None
+            else self.attention_factor
+        )
 
     def slowed(self, frequencies: Tensor, head_dim: int, theta: float) -> Tensor:
-        """Return the frequencies (D/2,) in radians a position, those that are too slow divided by ``factor``."""
+        """Return the frequencies (D/2,) in radians a position, those that are too slow divided by
+        ``factor``."""
         if self.kind == "linear":
             return frequencies / self.factor
         kept = (
-            self._kept_llama3(frequencies) if self.kind == "llama3" else self._kept_yarn(frequencies, head_dim, theta)
+            self._kept_llama3(frequencies)
+            if self.kind == "llama3"
+            else self._kept_yarn(frequencies, head_dim, theta)
         )
         return frequencies / self.factor * (1 - kept) + frequencies * kept
 
     def _kept_llama3(self, frequencies: Tensor) -> Tensor:
         turns = self.original_context * frequencies / (2 * math.pi)
-        return ((turns - self.low_frequency) / (self.high_frequency - self.low_frequency)).clamp(0, 1)
+        return ((turns - self.low_frequency) / (self.high_frequency - self.low_frequency)).clamp(
+            0, 1
+        )
 
     def _kept_yarn(self, frequencies: Tensor, head_dim: int, theta: float) -> Tensor:
         def channel(turns: float) -> float:
             """Return which pair of channels makes so many turns in the original context."""
-            return head_dim * math.log(self.original_context / (turns * 2 * math.pi)) / (2 * math.log(theta))
+            return (
+                head_dim
+                * math.log(self.original_context / (turns * 2 * math.pi))
+                / (2 * math.log(theta))
+            )
 
         low, high = channel(self.beta_fast), channel(self.beta_slow)
         if self.whole_channels:
@@ -95,7 +129,8 @@ class RopeScaling(Settings):
 
 
 class LongRope(Settings):
-    """How a model was made to read longer texts: each pair of channels turns slower by a factor of its own.
+    """How a model was made to read longer texts: each pair of channels turns slower by a factor of
+    its own.
 
     Texts that fit in the context of before have other factors than longer ones.
 
@@ -104,13 +139,20 @@ class LongRope(Settings):
     """
 
     original_context: int = setting(..., "Tokens of the context before it was stretched", ge=1)
-    short_factors: tuple[float, ...] = setting(..., "How many times slower each pair turns in texts up to that length")
+    short_factors: tuple[float, ...] = setting(
+        ..., "How many times slower each pair turns in texts up to that length"
+    )
     long_factors: tuple[float, ...] = setting(..., "How many times slower in longer texts")
     amplitude: float = setting(1.0, "Factor of queries and keys", gt=0)
 
 
 def rotary_angles(
-    positions: Tensor, head_dim: int, theta: float, scaling: RopeScaling | None = None, *, wide: bool = False
+    positions: Tensor,
+    head_dim: int,
+    theta: float,
+    scaling: RopeScaling | None = None,
+    *,
+    wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the cosines and sines by which ``rotate`` turns each pair of channels.
 
@@ -122,8 +164,8 @@ def rotary_angles(
         wide: Return float64, for a model in float64.
 
     Returns:
-        Two float32 tensors (..., T, 1, D): the cosines twice, and the sines, negative in the first half. They are
-        computed afresh in float32 so that no cast of the model blurs them.
+        Two float32 tensors (..., T, 1, D): the cosines twice, and the sines, negative in the first
+        half. They are computed afresh in float32 so that no cast of the model blurs them.
 
     Source:
         Su et al., RoFormer, 2021 (arXiv:2104.09864), equation 15.
@@ -135,9 +177,16 @@ def rotary_angles(
 
 
 def long_rotary_angles(
-    positions: Tensor, lengths: Tensor | int, channels: int, theta: float, scaling: LongRope, *, wide: bool = False
+    positions: Tensor,
+    lengths: Tensor | int,
+    channels: int,
+    theta: float,
+    scaling: LongRope,
+    *,
+    wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return what ``rotary_angles`` returns, of ``channels`` channels, for tokens of texts of so many tokens.
+    """Return what ``rotary_angles`` returns, of ``channels`` channels, for tokens of texts of so
+    many tokens.
 
     Args:
         positions: (..., T) integers.
@@ -148,8 +197,13 @@ def long_rotary_angles(
         wide: Return float64, for a model in float64.
     """
     powers = theta ** _exponents(positions, channels)
-    short, long = (powers.new_tensor(each) for each in (scaling.short_factors, scaling.long_factors))
-    beyond = torch.as_tensor(lengths, device=positions.device)[..., None, None] > scaling.original_context
+    short, long = (
+        powers.new_tensor(each) for each in (scaling.short_factors, scaling.long_factors)
+    )
+    beyond = (
+        torch.as_tensor(lengths, device=positions.device)[..., None, None]
+        > scaling.original_context
+    )
     frequencies = 1.0 / (torch.where(beyond, long, short) * powers)
     return _turned(positions, frequencies, scaling.amplitude, wide=wide)
 
@@ -158,8 +212,11 @@ def _exponents(positions: Tensor, channels: int) -> Tensor:
     return torch.arange(0, channels, 2, device=positions.device).float() / channels
 
 
-def _turned(positions: Tensor, frequencies: Tensor, amplitude: float, *, wide: bool) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines as ``rotate`` takes them, of frequencies (D/2,) or (..., T, 1, D/2)."""
+def _turned(
+    positions: Tensor, frequencies: Tensor, amplitude: float, *, wide: bool
+) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines as ``rotate`` takes them, of frequencies (D/2,) or (..., T, 1,
+    D/2)."""
     angles = positions[..., None, None].float() * frequencies
     cosines, sines = angles.cos(), angles.sin()
     if amplitude != 1.0:
@@ -169,13 +226,17 @@ def _turned(positions: Tensor, frequencies: Tensor, amplitude: float, *, wide: b
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn channel i of x (B, T, H, D) together with channel i + R/2, in x's dtype or float32 if that is finer.
+    """Turn channel i of x (B, T, H, D) together with channel i + R/2, in x's dtype or float32 if
+    that is finer.
 
     The cosines and sines have R channels; where that is fewer than D, the others stay.
-    Departs from the paper: pairs (i, i + D/2) as Llama's published weights have it, not (2i, 2i + 1).
+    Departs from the paper: pairs (i, i + D/2) as Llama's published weights have it, not (2i, 2i +
+        1).
     """
     if cosines.shape[-1] < x.shape[-1]:
         turned = rotate(x[..., : cosines.shape[-1]], cosines, sines)
         return torch.cat((turned, x[..., cosines.shape[-1] :]), -1)
-    wide = x.to(torch.promote_types(x.dtype, cosines.dtype))  # one cast: mixed dtypes are slow in every product
+    wide = x.to(
+        torch.promote_types(x.dtype, cosines.dtype)
+    )  # one cast: mixed dtypes are slow in every product
     return (wide * cosines + wide.roll(x.shape[-1] // 2, -1) * sines).to(x.dtype)

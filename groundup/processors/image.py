@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor
 
+from groundup.core.contracts import Batch, ProcessorConfig
 from groundup.core.errors import DataError
-from groundup.core.interfaces import Batch, ProcessorConfig
-from groundup.core.pictures import is_picture, read_picture
-from groundup.core.records import Example, StoredFile
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.processors.files import saved_settings, write_json
+from groundup.core.values import Example, StoredFile
+from groundup.media.images import is_picture, read_picture
+from groundup.processors.saved_files import saved_settings, write_json
 
 __all__ = ["ImageConfig", "ImageProcessor"]
 
@@ -75,7 +75,8 @@ class ImageProcessor:
         """Return ``inputs`` (N, C, H, W) float32 of paths, bytes of files, Pillow images or arrays.
 
         Raises:
-            DataError: If a picture cannot be read, or has another shape than those the processor was fitted to.
+            DataError: If a picture cannot be read, or has another shape than those the processor
+                was fitted to.
         """
         values = torch.zeros(len(inputs), *self.input_shape)
         mean, scale = _columns(self.mean, self.scale)
@@ -88,11 +89,20 @@ class ImageProcessor:
             inputs = ()
         for number, each in enumerate(inputs):
             where = _where(each, number)
-            pixels = _pixels(each, where, self.shape[0] if self.convert else None, size, self.resize, self.resample)
+            pixels = _pixels(
+                each,
+                where,
+                self.shape[0] if self.convert else None,
+                size,
+                self.resize,
+                self.resample,
+            )
             if pixels.shape != self.shape:
                 raise _other_shape(where, pixels.shape, self.shape)
             inside[number] = torch.from_numpy(pixels)
-            if self.largest != 255.0 and is_picture(each):  # fitted to arrays that say white with another number
+            if self.largest != 255.0 and is_picture(
+                each
+            ):  # fitted to arrays that say white with another number
                 inside[number] *= self.largest / 255.0
         inside.sub_(mean).div_(scale)
         return {"inputs": values}
@@ -114,19 +124,34 @@ class ImageProcessor:
     def save(self, folder: Path) -> None:
         """Write processor.json."""
         folder.mkdir(parents=True, exist_ok=True)
-        numbers = {"shape": self.shape, "pad_to": self.pad_to, "mean": self.mean, "scale": self.scale}
-        reading = {"largest": self.largest, "resize": self.resize, "convert": self.convert, "resample": self.resample}
+        numbers = {
+            "shape": self.shape,
+            "pad_to": self.pad_to,
+            "mean": self.mean,
+            "scale": self.scale,
+        }
+        reading = {
+            "largest": self.largest,
+            "resize": self.resize,
+            "convert": self.convert,
+            "resample": self.resample,
+        }
         write_json(folder / "processor.json", {"name": "image", **numbers, **reading})
 
     def to_huggingface(self) -> dict[str, Any] | None:
-        """Return the contents of preprocessor_config.json; None where pictures are cropped or padded."""
+        """Return the contents of preprocessor_config.json; None where pictures are cropped or
+        padded."""
         if self.pad_to is not None or self.resize in ("crop", "pad"):
             return None
         size = {"height": self.shape[1], "width": self.shape[2]}
         mean, scale = ([value / self.largest for value in each] for each in (self.mean, self.scale))
         return {
             **{"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size},
-            **{"resample": 3 if self.resample == "cubic" else 2, "do_rescale": True, "rescale_factor": 1 / 255},
+            **{
+                "resample": 3 if self.resample == "cubic" else 2,
+                "do_rescale": True,
+                "rescale_factor": 1 / 255,
+            },
             **{"do_normalize": True, "image_mean": mean, "image_std": scale},
         }
 
@@ -147,27 +172,39 @@ class ImageProcessor:
 
 @processor("image")
 class ImageConfig(ProcessorConfig):
-    """Pictures brought to one size. What scales them is learned from the training split and saved with the run."""
+    """Pictures brought to one size. What scales them is learned from the training split and saved
+    with the run."""
 
     reads: ClassVar[Literal["texts", "examples"]] = "examples"
-    size: tuple[int, int] | None = setting(None, "Height and width to resize to; null: all pictures must have one size")
+    size: tuple[int, int] | None = setting(
+        None, "Height and width to resize to; null: all pictures must have one size"
+    )
     resize: Resize = setting(
-        "stretch", "stretch: whatever the proportions; crop: the middle is kept; pad: black bars are added"
+        "stretch",
+        "stretch: whatever the proportions; crop: the middle is kept; pad: black bars are added",
     )
     resample: Resample = setting("linear", "How pixels between others are found when resizing")
-    channels: Literal[1, 3] | None = setting(None, "1: grey; 3: red, green, blue; null: as the pictures are")
+    channels: Literal[1, 3] | None = setting(
+        None, "1: grey; 3: red, green, blue; null: as the pictures are"
+    )
     normalise: Literal["unit", "standard", "given", "none"] = setting(
         "unit",
-        "unit: divided by the largest value, 255 of files; standard: mean 0 and variance 1 of each channel;"
-        " given: by mean and std",
+        "unit: divided by the largest value, 255 of files; standard: mean 0 and variance 1 of each"
+        " channel; given: by mean and std",
     )
     mean: tuple[float, ...] | None = setting(
-        None, "Taken off each channel, as a share of the largest value", applies_when={"normalise": ("given",)}
+        None,
+        "Taken off each channel, as a share of the largest value",
+        applies_when={"normalise": ("given",)},
     )
     std: tuple[float, ...] | None = setting(
-        None, "What each channel is then divided by, likewise", applies_when={"normalise": ("given",)}
+        None,
+        "What each channel is then divided by, likewise",
+        applies_when={"normalise": ("given",)},
     )
-    pad_to: tuple[int, int] | None = setting(None, "Height and width to pad to with background on all sides")
+    pad_to: tuple[int, int] | None = setting(
+        None, "Height and width to pad to with background on all sides"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> ImageConfig:
@@ -175,7 +212,9 @@ class ImageConfig(ProcessorConfig):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} has no effect without size. Give size, or remove {name}")
         if self.normalise == "given" and (not self.mean or len(self.mean) != len(self.std or ())):
-            raise ValueError("normalise: given needs mean and std, one number each for each channel. Give both")
+            raise ValueError(
+                "normalise: given needs mean and std, one number each for each channel. Give both"
+            )
         if min(self.std or (1.0,)) <= 0:
             raise ValueError(f"std holds {min(self.std or (1.0,))}. Give numbers above 0")
         return self
@@ -183,7 +222,8 @@ class ImageConfig(ProcessorConfig):
     def fit(self, texts: Callable[[], Iterator[Example]]) -> ImageProcessor:
         """Return the processor with the shape and the scale of the training examples.
 
-        All arrays are looked at, one at a time; of picture files 2,000, chosen by a hash of their names.
+        All arrays are looked at, one at a time; of picture files 2,000, chosen by a hash of their
+        names.
 
         Raises:
             DataError: If there are no pictures, or they cannot be padded to a smaller size.
@@ -202,10 +242,15 @@ class ImageConfig(ProcessorConfig):
         for _, number, example in sorted(files, key=lambda file: file[1]):
             sums = self._added(sums, number, example)
         if sums is None:
-            raise DataError("recipe.processor", "there are no training examples", "Check the data section")
+            raise DataError(
+                "recipe.processor", "there are no training examples", "Check the data section"
+            )
         shape, largest = sums.shape, 255.0 if files else sums.largest or 1.0
         if self.pad_to is not None and (self.pad_to[0] < shape[1] or self.pad_to[1] < shape[2]):
-            problem = f"the pictures have {shape[1]} x {shape[2]} pixels, more than {self.pad_to[0]} x {self.pad_to[1]}"
+            problem = (
+                f"the pictures have {shape[1]} x {shape[2]} pixels, more than {self.pad_to[0]} x"
+                f" {self.pad_to[1]}"
+            )
             raise DataError("recipe.processor.pad_to", problem, "Choose a larger size")
         mean, scale = [0.0] * shape[0], [largest if self.normalise == "unit" else 1.0] * shape[0]
         if self.normalise == "standard":
@@ -213,14 +258,26 @@ class ImageConfig(ProcessorConfig):
         if self.mean is not None and self.std is not None:
             if len(self.mean) != shape[0]:
                 problem = f"has {len(self.mean)} numbers, and the pictures {shape[0]} channels"
-                raise DataError("recipe.processor.mean", problem, "Give one for each channel, or set channels")
+                raise DataError(
+                    "recipe.processor.mean", problem, "Give one for each channel, or set channels"
+                )
             mean, scale = ([value * largest for value in each] for each in (self.mean, self.std))
-        reading: dict[str, Any] = {"resize": self.resize if self.size else None, "convert": self.channels is not None}
-        return ImageProcessor(shape, self.pad_to, mean, scale, largest=largest, resample=self.resample, **reading)
+        reading: dict[str, Any] = {
+            "resize": self.resize if self.size else None,
+            "convert": self.channels is not None,
+        }
+        return ImageProcessor(
+            shape, self.pad_to, mean, scale, largest=largest, resample=self.resample, **reading
+        )
 
     def _all_added(self, sums: _Sums | None, arrays: list[tuple[int, Example]]) -> _Sums | None:
-        """Return the sums with more arrays in them, all at once where they are grey pictures of one size."""
-        plain = None if self.channels or self.size else _stacked([example.inputs for _, example in arrays])
+        """Return the sums with more arrays in them, all at once where they are grey pictures of one
+        size."""
+        plain = (
+            None
+            if self.channels or self.size
+            else _stacked([example.inputs for _, example in arrays])
+        )
         if plain is not None and (sums is None or (1, *plain.shape[1:]) == sums.shape):
             _, height, width = plain.shape
             sums = sums or _Sums((1, height, width), np.zeros(1), np.zeros(1))
@@ -233,7 +290,9 @@ class ImageConfig(ProcessorConfig):
     def _added(self, sums: _Sums | None, number: int, example: Example) -> _Sums:
         """Return the sums with one more picture in them."""
         where = example.origin or _where(example.inputs, number)
-        pixels = _pixels(example.inputs, where, self.channels, self.size, self.resize, self.resample)
+        pixels = _pixels(
+            example.inputs, where, self.channels, self.size, self.resize, self.resample
+        )
         if sums is None:
             channels, height, width = pixels.shape
             sums = _Sums((channels, height, width), np.zeros(channels), np.zeros(channels))
@@ -259,7 +318,8 @@ class _Sums:
     largest: float = 0.0
 
     def add(self, picture: NDArray[Any], *, moments: bool) -> None:
-        """Take in a picture (C, H, W); without ``moments`` only its largest value and its number of pixels."""
+        """Take in a picture (C, H, W); without ``moments`` only its largest value and its number of
+        pixels."""
         flat = picture.reshape(len(picture), -1)
         if moments:
             totals, squares = _moments(flat)
@@ -280,20 +340,26 @@ def _moments(flat: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float6
     if flat.dtype != np.uint8:
         values = flat.astype(np.float64)
         return values.sum(1), np.square(values).sum(1)
-    grey, counts = np.arange(256.0), np.stack([np.bincount(channel, minlength=256) for channel in flat])
+    grey, counts = (
+        np.arange(256.0),
+        np.stack([np.bincount(channel, minlength=256) for channel in flat]),
+    )
     return counts @ grey, counts @ np.square(grey)  # counted, which is much quicker
 
 
 def _stacked(arrays: Sequence[Any]) -> NDArray[Any] | None:
     """Return arrays as one (N, H, W) if all are pictures of one grey channel and one size."""
     first = np.shape(arrays[0]) if len(arrays) else ()
-    if len(first) != 2 or any(not isinstance(each, np.ndarray) or each.shape != first for each in arrays):
+    if len(first) != 2 or any(
+        not isinstance(each, np.ndarray) or each.shape != first for each in arrays
+    ):
         return None
     return np.stack(arrays)
 
 
 def _keep(files: list[_File], number: int, example: Example) -> None:
-    """Keep the examples whose names have the largest hashes: a sample that does not depend on their order."""
+    """Keep the examples whose names have the largest hashes: a sample that does not depend on their
+    order."""
     entry = (hashlib.blake2b(example.name.encode(), digest_size=8).digest(), number, example)
     if len(files) < _SAMPLE:
         heapq.heappush(files, entry)
@@ -305,8 +371,12 @@ def _where(source: Any, number: int) -> str:
     return str(source) if isinstance(source, str | Path | StoredFile) else f"picture {number}"
 
 
-def _columns(mean: Sequence[float], scale: Sequence[float], like: Tensor | None = None) -> list[Tensor]:
-    options = {"dtype": torch.float32} if like is None else {"dtype": like.dtype, "device": like.device}
+def _columns(
+    mean: Sequence[float], scale: Sequence[float], like: Tensor | None = None
+) -> list[Tensor]:
+    options = (
+        {"dtype": torch.float32} if like is None else {"dtype": like.dtype, "device": like.device}
+    )
     return [torch.tensor(each, **options)[:, None, None] for each in (mean, scale)]
 
 
@@ -318,10 +388,14 @@ def _pixels(
     resize: Resize | None,
     resample: Resample,
 ) -> NDArray[Any]:
-    """Return a picture (C, H, W) with its own values, decoded, converted and resized as far as that is asked for."""
+    """Return a picture (C, H, W) with its own values, decoded, converted and resized as far as that
+    is asked for."""
     found = read_picture(source, where, channels) if is_picture(source) else np.asarray(source)
     if found.ndim != 2 and (found.ndim != 3 or found.shape[2] not in (1, 3, 4)):
-        problem = f"has shape {found.shape}; allowed: (height, width) or (height, width, 1, 3 or 4 channels)"
+        problem = (
+            f"has shape {found.shape}; allowed: (height, width) or (height, width, 1, 3 or 4"
+            " channels)"
+        )
         raise DataError(where, problem, "Reshape the inputs")
     picture = found[None] if found.ndim == 2 else np.moveaxis(found, 2, 0)
     picture = picture.astype(np.float32, copy=False)
@@ -336,7 +410,8 @@ def _pixels(
 
 
 def _resized(picture: Tensor, size: tuple[int, int], resize: Resize, resample: Resample) -> Tensor:
-    """Return (C, *size) of a picture (C, H, W): interpolation over the area that a new pixel covers."""
+    """Return (C, *size) of a picture (C, H, W): interpolation over the area that a new pixel
+    covers."""
     (height, width), (rows, columns) = picture.shape[1:], size
     if resize != "stretch":
         choose = max if resize == "crop" else min
@@ -344,7 +419,9 @@ def _resized(picture: Tensor, size: tuple[int, int], resize: Resize, resample: R
         rows, columns = max(1, round(height * factor)), max(1, round(width * factor))
     mode = "bilinear" if resample == "linear" else "bicubic"
     found = F.interpolate(picture[None], (rows, columns), mode=mode, antialias=True)[0]
-    found = found if resample == "linear" else found.clamp(float(picture.min()), float(picture.max()))
+    found = (
+        found if resample == "linear" else found.clamp(float(picture.min()), float(picture.max()))
+    )
     top, left = (size[0] - rows) // 2, (size[1] - columns) // 2
     if resize == "crop":
         return found[:, -top : size[0] - top, -left : size[1] - left]
@@ -354,4 +431,6 @@ def _resized(picture: Tensor, size: tuple[int, int], resize: Resize, resample: R
 def _other_shape(where: str, found: tuple[int, ...], shape: Shape) -> DataError:
     own = f"{found[1]} x {found[2]} pixels and {found[0]} channels"
     problem = f"has {own}; the others {shape[1]} x {shape[2]} and {shape[0]}"
-    return DataError(where, problem, "Set processor.size, or processor.channels, or give pictures of one kind")
+    return DataError(
+        where, problem, "Set processor.size, or processor.channels, or give pictures of one kind"
+    )

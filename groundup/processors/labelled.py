@@ -1,4 +1,5 @@
-"""A processor of inputs together with what is predicted from them: what a classifier or a regression travels with."""
+"""A processor of inputs together with what is predicted from them: what a classifier or a
+regression travels with."""
 
 from __future__ import annotations
 
@@ -10,11 +11,11 @@ from typing import Any
 from torch import nn
 
 from groundup.core import registry
+from groundup.core.contracts import Batch, Processor, ProcessorConfig, Targets, TextProcessor
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.interfaces import Batch, Processor, ProcessorConfig, Targets, TextProcessor
-from groundup.processors.files import read_json, saved_settings, write_json
-from groundup.processors.framing import framed, padded, pairs_framed, two_texts
+from groundup.processors.saved_files import read_json, saved_settings, write_json
 from groundup.processors.targets import Classes, targets_from_json
+from groundup.processors.text.add_special_tokens import framed, padded, pairs_framed, two_texts
 
 __all__ = ["Labelled", "LabelledConfig", "check_pairs", "require_head", "with_targets"]
 
@@ -27,14 +28,26 @@ class Labelled:
         targets: What is predicted.
         max_length: Texts are cut to so many tokens.
         pairs: An input is two texts.
-        head: What the model is to give where that is not labels of a text: ``tokens``, outputs for each; ``none``, the
-            states.
+        head: What the model is to give where that is not labels of a text: ``tokens``, outputs for
+            each; ``none``, the states.
     """
 
     def __init__(
-        self, inputs: Any, targets: Targets, max_length: int, *, pairs: bool = False, head: str | None = None
+        self,
+        inputs: Any,
+        targets: Targets,
+        max_length: int,
+        *,
+        pairs: bool = False,
+        head: str | None = None,
     ) -> None:
-        self.inputs, self.targets, self.max_length, self.pairs, self.head = inputs, targets, max_length, pairs, head
+        self.inputs, self.targets, self.max_length, self.pairs, self.head = (
+            inputs,
+            targets,
+            max_length,
+            pairs,
+            head,
+        )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -64,19 +77,26 @@ class Labelled:
     def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
         """Return tensors by the names that models read them by, one row an input.
 
-        Texts give ``tokens`` (N, T) int64 and ``lengths`` (N,). An encoder's tokenizer puts its first and last token
-        around each, within ``max_length``, and pads with its own token; others pad with the end token. Pairs give
-        ``token_types`` (N, T) too, where the tokenizer tells the two texts apart; see ``processors.framing``.
+        Texts give ``tokens`` (N, T) int64 and ``lengths`` (N,). An encoder's tokenizer puts its
+        first and last token around each, within ``max_length``, and pads with its own token; others
+        pad with the end token. Pairs give ``token_types`` (N, T) too, where the tokenizer tells the
+        two texts apart; see ``processors.framing``.
         """
         if not isinstance(self.inputs, TextProcessor):
             encoded: Batch = self.inputs.encode_inputs(inputs)
             return encoded
         if self.pairs or any(isinstance(each, tuple) for each in inputs):
-            return padded(pairs_framed([two_texts(each) for each in inputs], self.inputs, self.max_length), self.inputs)
-        return padded(framed([str(text) for text in inputs], self.inputs, self.max_length), self.inputs)
+            return padded(
+                pairs_framed([two_texts(each) for each in inputs], self.inputs, self.max_length),
+                self.inputs,
+            )
+        return padded(
+            framed([str(text) for text in inputs], self.inputs, self.max_length), self.inputs
+        )
 
     def listed(self, inputs: Any) -> tuple[list[Any], bool]:
-        """Return inputs as a list, and whether they were several; a tuple of two texts is one pair."""
+        """Return inputs as a list, and whether they were several; a tuple of two texts is one
+        pair."""
         each = isinstance(inputs, list) or (isinstance(inputs, tuple) and not self.pairs)
         return (list(inputs) if each else [inputs]), each
 
@@ -84,7 +104,11 @@ class Labelled:
         """Write processor.json, and the inputs' processor below ``inputs/``."""
         (folder / "inputs").mkdir(parents=True, exist_ok=True)
         self.inputs.save(folder / "inputs")
-        saved = {"name": "labelled", "max_length": self.max_length, "targets": self.targets.to_json()}
+        saved = {
+            "name": "labelled",
+            "max_length": self.max_length,
+            "targets": self.targets.to_json(),
+        }
         extra = {name: getattr(self, name) for name in ("pairs", "head") if getattr(self, name)}
         write_json(folder / "processor.json", saved | extra)
 
@@ -101,11 +125,13 @@ def with_targets(
     """Return a processor with the targets of the training split.
 
     Args:
-        processor: What reads the inputs; or a base run's, whose targets are kept if they serve this data as well.
+        processor: What reads the inputs; or a base run's, whose targets are kept if they serve this
+            data as well.
         examples: Iterates over the training split.
         fit: Makes targets from those of all examples.
         max_length: Texts are cut to so many tokens.
-        in_order: The order of classes means something: a base run's serve only if theirs is the same.
+        in_order: The order of classes means something: a base run's serve only if theirs is the
+            same.
         head: As of ``Labelled``.
     """
     last: list[Any] = []
@@ -127,7 +153,11 @@ def with_targets(
     if not isinstance(processor, Labelled):
         return Labelled(processor, targets, max_length, pairs=pairs, head=head)
     before = processor.targets
-    if isinstance(before, Classes) and before.kind == targets.kind and _contains(before, targets, in_order=in_order):
+    if (
+        isinstance(before, Classes)
+        and before.kind == targets.kind
+        and _contains(before, targets, in_order=in_order)
+    ):
         targets = before.counted_as(targets)
     elif before.kind == targets.kind == "numbers" and before.labels == targets.labels:
         targets = before
@@ -135,7 +165,8 @@ def with_targets(
 
 
 def _contains(before: Targets, targets: Targets, *, in_order: bool) -> bool:
-    """Return whether all classes of ``targets`` are among those of ``before``, and in the same order if that counts."""
+    """Return whether all classes of ``targets`` are among those of ``before``, and in the same
+    order if that counts."""
     known = tuple(label for label in before.labels if label in targets.labels)
     return known == targets.labels if in_order else len(known) == len(targets.labels)
 
@@ -144,12 +175,24 @@ def check_pairs(model: nn.Module, processor: Any) -> nn.Module:
     """Return the model.
 
     Raises:
-        RecipeError: If inputs are pairs whose texts are told apart by kinds of tokens, which the model does not read.
+        RecipeError: If inputs are pairs whose texts are told apart by kinds of tokens, which the
+            model does not read.
     """
-    between = getattr(processor.inputs, "between", None) if getattr(processor, "pairs", False) else None
-    if between is not None and between[1] and "token_types" not in inspect.signature(model.forward).parameters:
-        problem = "an encoder's tokenizer marks the tokens of the second text, and this model reads no such marks"
-        raise RecipeError("recipe.model.name", problem, "Use model bert, or processor.encoder: false")
+    between = (
+        getattr(processor.inputs, "between", None) if getattr(processor, "pairs", False) else None
+    )
+    if (
+        between is not None
+        and between[1]
+        and "token_types" not in inspect.signature(model.forward).parameters
+    ):
+        problem = (
+            "an encoder's tokenizer marks the tokens of the second text, and this model reads no"
+            " such marks"
+        )
+        raise RecipeError(
+            "recipe.model.name", problem, "Use model bert, or processor.encoder: false"
+        )
     return model
 
 
@@ -161,7 +204,9 @@ def require_head(model: nn.Module, processor: Labelled) -> nn.Module:
     """
     given = getattr(getattr(model, "config", None), "chosen_head", None)
     if given != processor.head:
-        needed = "outputs for every token" if processor.head == "tokens" else "the states of all tokens"
+        needed = (
+            "outputs for every token" if processor.head == "tokens" else "the states of all tokens"
+        )
         problem = f"the task needs {needed}, and this model gives {given or 'labels of a text'}"
         raise RecipeError("recipe.model", problem, "Use model bert, and leave out its head")
     return model
@@ -169,12 +214,15 @@ def require_head(model: nn.Module, processor: Labelled) -> nn.Module:
 
 @registry.processor("labelled")
 class LabelledConfig(ProcessorConfig):
-    """Not for recipes: tasks with labels make it from the recipe's processor and the training labels."""
+    """Not for recipes: tasks with labels make it from the recipe's processor and the training
+    labels."""
 
     def fit(self, texts: Callable[[], Iterator[Any]]) -> Processor:
         """Raise an error: nothing says what reads the inputs."""
         raise RecipeError(
-            "recipe.processor.name", "labelled is made by tasks", "Name what reads the inputs, such as image"
+            "recipe.processor.name",
+            "labelled is made by tasks",
+            "Name what reads the inputs, such as image",
         )
 
     @classmethod
@@ -186,7 +234,11 @@ class LabelledConfig(ProcessorConfig):
         """
         inner = read_json(folder / "inputs" / "processor.json")
         with saved_settings(folder) as saved:
-            targets, max_length, name = targets_from_json(saved["targets"]), int(saved["max_length"]), inner["name"]
+            targets, max_length, name = (
+                targets_from_json(saved["targets"]),
+                int(saved["max_length"]),
+                inner["name"],
+            )
             pairs, head = bool(saved.get("pairs")), saved.get("head")
         reader = registry.lookup("processor", name).load(folder / "inputs")
         return Labelled(reader, targets, max_length, pairs=pairs, head=head)

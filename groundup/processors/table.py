@@ -1,4 +1,5 @@
-"""Rows of a table as tensors: numbers scaled, categories numbered, by what the training split shows.
+"""Rows of a table as tensors: numbers scaled, categories numbered, by what the training split
+shows.
 
 Shape legend: N rows, I numbers a row, M categorical columns.
 """
@@ -19,17 +20,29 @@ import torch
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from groundup.core.columns import Kind, Row, as_boolean, as_category, as_date, as_number, kind_of
+from groundup.core.contracts import Batch, ProcessorConfig
 from groundup.core.errors import DataError, did_you_mean
-from groundup.core.interfaces import Batch, ProcessorConfig
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.processors.files import saved_settings, write_json
+from groundup.media.table_values import (
+    Kind,
+    Row,
+    as_boolean,
+    as_category,
+    as_date,
+    as_number,
+    kind_of,
+)
+from groundup.processors.saved_files import saved_settings, write_json
 
 __all__ = ["Column", "Part", "TableConfig", "TableProcessor"]
 
 _log = logging.getLogger("groundup")
-_READ: dict[str, Callable[[Any], float | None]] = {"numeric": as_number, "boolean": as_boolean, "date": as_date}
+_READ: dict[str, Callable[[Any], float | None]] = {
+    "numeric": as_number,
+    "boolean": as_boolean,
+    "date": as_date,
+}
 _ALLOWED = {
     "numeric": "a number, or nothing",
     "boolean": "true or false, or nothing",
@@ -42,7 +55,8 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Part:
-    """One number made of a column: ``(value - shift) / scale``, with ``fill`` as the value where there is none."""
+    """One number made of a column: ``(value - shift) / scale``, with ``fill`` as the value where
+    there is none."""
 
     name: str
     fill: float
@@ -56,8 +70,10 @@ class Column:
 
     Attributes:
         parts: The numbers made of it; none where it is categorical.
-        indicator: Whether a further number says that the value is missing: only where that happened in training.
-        values: The known categories, commonest first, numbered from 1; 0 is an unknown or missing one.
+        indicator: Whether a further number says that the value is missing: only where that happened
+            in training.
+        values: The known categories, commonest first, numbered from 1; 0 is an unknown or missing
+            one.
         first: Of dates, the seconds since 1970 from which they are counted.
     """
 
@@ -84,12 +100,17 @@ class TableProcessor:
     """
 
     def __init__(
-        self, columns: Sequence[Column], missing: Literal["allow", "stop"], dropped: Mapping[str, str] | None = None
+        self,
+        columns: Sequence[Column],
+        missing: Literal["allow", "stop"],
+        dropped: Mapping[str, str] | None = None,
     ) -> None:
         self.columns, self.missing, self.dropped = tuple(columns), missing, dict(dropped or {})
         self._numeric = [column for column in self.columns if column.kind != "categorical"]
         self._categorical = [column for column in self.columns if column.kind == "categorical"]
-        self._numbers = {c.name: {v: n for n, v in enumerate(c.values, 1)} for c in self._categorical}
+        self._numbers = {
+            c.name: {v: n for n, v in enumerate(c.values, 1)} for c in self._categorical
+        }
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -102,10 +123,12 @@ class TableProcessor:
         return tuple(len(column.values) + 1 for column in self._categorical)
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
-        """Return ``inputs`` (N, I) float32 and, where there are categorical columns, ``categories`` (N, M) int64.
+        """Return ``inputs`` (N, I) float32 and, where there are categorical columns, ``categories``
+        (N, M) int64.
 
         Args:
-            inputs: Rows: dictionaries, or the text of a JSON object. Columns that are not known are passed over.
+            inputs: Rows: dictionaries, or the text of a JSON object. Columns that are not known are
+                passed over.
 
         Raises:
             DataError: If a row lacks a column, or a value is not of its column's kind.
@@ -123,7 +146,9 @@ class TableProcessor:
             for m, column in enumerate(self._categorical):
                 known = self._numbers[column.name]
                 texts = _categories_of(read, column.name, self.missing)
-                categories[:, m] = np.fromiter((known.get(text, 0) for text in texts), np.int64, len(inputs))
+                categories[:, m] = np.fromiter(
+                    (known.get(text, 0) for text in texts), np.int64, len(inputs)
+                )
             batch["categories"] = torch.from_numpy(categories)
         return batch
 
@@ -131,7 +156,10 @@ class TableProcessor:
         """Write processor.json."""
         folder.mkdir(parents=True, exist_ok=True)
         saved = {"name": "table", "missing": self.missing, "dropped": self.dropped}
-        write_json(folder / "processor.json", saved | {"columns": [asdict(column) for column in self.columns]})
+        write_json(
+            folder / "processor.json",
+            saved | {"columns": [asdict(column) for column in self.columns]},
+        )
 
     @classmethod
     def load(cls, folder: Path) -> TableProcessor:
@@ -142,7 +170,13 @@ class TableProcessor:
         """
         with saved_settings(folder) as saved:
             columns = [
-                Column(**each | {"parts": tuple(Part(**p) for p in each["parts"]), "values": tuple(each["values"])})
+                Column(
+                    **each
+                    | {
+                        "parts": tuple(Part(**p) for p in each["parts"]),
+                        "values": tuple(each["values"]),
+                    }
+                )
                 for each in saved["columns"]
             ]
             return cls(columns, saved["missing"], saved["dropped"])
@@ -150,28 +184,38 @@ class TableProcessor:
 
 @processor("table")
 class TableConfig(ProcessorConfig):
-    """What is made of a table's columns: their kinds, ranges and categories are those of the training split.
+    """What is made of a table's columns: their kinds, ranges and categories are those of the
+    training split.
 
-    Numbers, truth values and dates are found by themselves; every other column is categorical. A column that does not
-    vary, or of which every category is rarer than ``min_count``, is dropped.
+    Numbers, truth values and dates are found by themselves; every other column is categorical. A
+    column that does not vary, or of which every category is rarer than ``min_count``, is dropped.
     """
 
     reads: ClassVar[Literal["texts", "examples"]] = "examples"
     numeric: tuple[str, ...] = setting((), "Columns to read as numbers, whatever they look like")
-    categorical: tuple[str, ...] = setting((), "Columns to read as categories, such as numbers that name something")
-    dates: tuple[str, ...] = setting((), "Columns to read as dates: ISO 8601, or seconds since 1970")
+    categorical: tuple[str, ...] = setting(
+        (), "Columns to read as categories, such as numbers that name something"
+    )
+    dates: tuple[str, ...] = setting(
+        (), "Columns to read as dates: ISO 8601, or seconds since 1970"
+    )
     scaling: Literal["standard", "robust", "none"] = setting(
         "standard", "Of numbers: to mean 0 and deviation 1; by median and quartiles; or as they are"
     )
-    min_count: int = setting(2, "Rarer categories of the training split are taken together as the unknown one", ge=1)
-    missing: Literal["allow", "stop"] = setting("allow", "Fill missing values with the mean; or make them an error")
+    min_count: int = setting(
+        2, "Rarer categories of the training split are taken together as the unknown one", ge=1
+    )
+    missing: Literal["allow", "stop"] = setting(
+        "allow", "Fill missing values with the mean; or make them an error"
+    )
 
     @model_validator(mode="after")
     def _one_kind_a_column(self) -> TableConfig:
         for name, count in Counter([*self.numeric, *self.categorical, *self.dates]).items():
             if count > 1:
                 raise ValueError(
-                    f"column {name!r} is named {count} times among numeric, categorical and dates. Keep one"
+                    f"column {name!r} is named {count} times among numeric, categorical and dates."
+                    " Keep one"
                 )
         return self
 
@@ -179,27 +223,41 @@ class TableConfig(ProcessorConfig):
         """Return the processor with what the training split shows of each column.
 
         Raises:
-            DataError: If there are no rows, a named column does not exist, a value is not of its column's kind, or
-                nothing varies.
+            DataError: If there are no rows, a named column does not exist, a value is not of its
+                column's kind, or nothing varies.
         """
         rows = [example.inputs for example in texts()]
         if not rows:
-            raise DataError("recipe.processor", "there are no training examples", "Check the data section")
+            raise DataError(
+                "recipe.processor", "there are no training examples", "Check the data section"
+            )
         read, given = _reader(rows), self._given_kinds(rows[0])
         columns: list[Column] = []
         dropped: dict[str, str] = {}
         for name in rows[0]:
             kind = given.get(name) or kind_of(_counts(read, name))
-            column = self._categories(read, name) if kind == "categorical" else self._numbers(read, name, kind)
+            column = (
+                self._categories(read, name)
+                if kind == "categorical"
+                else self._numbers(read, name, kind)
+            )
             if column.width or column.values:
                 columns.append(column)
             else:
-                dropped[name] = "does not vary" if kind != "categorical" else "has no two categories that are common"
+                dropped[name] = (
+                    "does not vary"
+                    if kind != "categorical"
+                    else "has no two categories that are common"
+                )
                 if not any(_categories_of(read, name, "allow")):
                     dropped[name] = "is empty"
                 _log.info("column %r is dropped: it %s in the training split", name, dropped[name])
         if not columns:
-            raise DataError("recipe.processor", "no column of the training split varies", "Check the data section")
+            raise DataError(
+                "recipe.processor",
+                "no column of the training split varies",
+                "Check the data section",
+            )
         return TableProcessor(columns, self.missing, dropped)
 
     def _given_kinds(self, row: Mapping[str, Any]) -> dict[str, Kind]:
@@ -221,11 +279,20 @@ class TableConfig(ProcessorConfig):
         first = float(np.nanmin(found)) if kind == "date" and not gone.all() else 0.0
         made = _parts(kind, found, first).items()
         parts = [_fitted(part, values[~gone], self.scaling) for part, values in made]
-        return Column(name, kind, tuple(p for p in parts if p), bool(gone.any() and not gone.all()), first=first)
+        return Column(
+            name,
+            kind,
+            tuple(p for p in parts if p),
+            bool(gone.any() and not gone.all()),
+            first=first,
+        )
 
     def _categories(self, read: _Reader, name: str) -> Column:
         counts = Counter(_categories_of(read, name, self.missing))
-        kept = sorted((v for v, n in counts.items() if v and n >= self.min_count), key=lambda v: (-counts[v], v))
+        kept = sorted(
+            (v for v, n in counts.items() if v and n >= self.min_count),
+            key=lambda v: (-counts[v], v),
+        )
         constant = not kept or (len(kept) == 1 and len(counts) == 1)
         return Column(name, "categorical", values=() if constant else tuple(kept))
 
@@ -235,7 +302,7 @@ class TableConfig(ProcessorConfig):
         return TableProcessor.load(folder)
 
 
-# ------------------------------------------------------------------------------------------------------ reading columns
+# ---------------------------------------------------------------------------------- reading columns
 @dataclass(frozen=True)
 class _Reader:
     """Takes whole columns out of rows."""
@@ -260,7 +327,9 @@ class _Reader:
 
 
 def _reader(inputs: Sequence[Any]) -> _Reader:
-    shared = getattr(inputs[0], "columns", None) if len(inputs) and isinstance(inputs[0], Row) else None
+    shared = (
+        getattr(inputs[0], "columns", None) if len(inputs) and isinstance(inputs[0], Row) else None
+    )
     if shared is not None and all(isinstance(row, Row) and row.columns is shared for row in inputs):
         return _Reader(inputs, shared, [row.number for row in inputs])
     return _Reader([_row(row, n) for n, row in enumerate(inputs, 1)], None, ())
@@ -280,7 +349,9 @@ def _row(row: Any, number: int) -> Mapping[str, Any]:
 
 
 def _missing_column(where: str, name: str, row: Mapping[str, Any]) -> DataError:
-    problem = f"there is no column {name!r}; {did_you_mean(name, row)}columns: {', '.join(row) or 'none'}"
+    problem = (
+        f"there is no column {name!r}; {did_you_mean(name, row)}columns: {', '.join(row) or 'none'}"
+    )
     return DataError(where, problem, "Give the column, with an empty value where it is not known")
 
 
@@ -304,14 +375,21 @@ def _is_plain(value: Any) -> bool:
 
 
 def _numbers_of(read: _Reader, name: str, kind: Kind, missing: str) -> Values:
-    """Return (N,) the numbers of a column, NaN where there is none. Each distinct value is read once."""
+    """Return (N,) the numbers of a column, NaN where there is none. Each distinct value is read
+    once."""
     values, meaning = read.column(name), {}
     for value in _counts(read, name):
         found = _READ[kind](value)
         if found is None or (missing == "stop" and math.isnan(found)) or abs(found) > _LARGEST:
-            number = values.index(value) if value == value else next(n for n, v in enumerate(values) if v != v)
+            number = (
+                values.index(value)
+                if value == value
+                else next(n for n, v in enumerate(values) if v != v)
+            )
             if found is not None and abs(found) > _LARGEST:
-                problem = f"column {name!r} holds {value!r}; allowed: numbers up to {_LARGEST:g} in size"
+                problem = (
+                    f"column {name!r} holds {value!r}; allowed: numbers up to {_LARGEST:g} in size"
+                )
                 raise DataError(read.place(number), problem, "Correct it, or leave it empty")
             raise _unreadable(read.place(number), name, value, kind if found is None else None)
         meaning[value] = found
@@ -330,14 +408,17 @@ def _categories_of(read: _Reader, name: str, missing: str) -> list[str]:
 
 def _unreadable(where: str, name: str, value: Any, kind: Kind | None) -> DataError:
     if kind is None:
-        problem = f"column {name!r} holds {value!r}, which is a missing value, and recipe.processor.missing is stop"
+        problem = (
+            f"column {name!r} holds {value!r}, which is a missing value, and"
+            " recipe.processor.missing is stop"
+        )
         return DataError(where, problem, "Fill it in, remove the row, or set missing: allow")
     listed = "the column's other values are" if kind != "boolean" else "the column is"
     problem = f"column {name!r} holds {value!r}; {listed} of kind {kind}; allowed: {_ALLOWED[kind]}"
     return DataError(where, problem, "Correct it, or name the column under processor.categorical")
 
 
-# ------------------------------------------------------------------------------------------------------ numbers of them
+# ---------------------------------------------------------------------------------- numbers of them
 def _parts(kind: Kind, values: Values, first: float) -> dict[str, Values]:
     """Return the numbers made of a column's values, each (N,), by name."""
     if kind != "date":
@@ -358,7 +439,8 @@ def _parts(kind: Kind, values: Values, first: float) -> dict[str, Values]:
 
 
 def _fitted(name: str, values: Values, scaling: str) -> Part | None:
-    """Return how a number is scaled, or None where it does not vary. Sines and cosines stay as they are."""
+    """Return how a number is scaled, or None where it does not vary. Sines and cosines stay as they
+    are."""
     if not len(values) or values.min() == values.max():
         return None
     mean = float(values.mean())
@@ -374,5 +456,8 @@ def _encoded(column: Column, values: Values) -> Values:
     """Return (N, width) the scaled numbers of a column, and whether it is missing."""
     gone = np.isnan(values)
     found = _parts(column.kind, values, column.first)
-    scaled = [(np.where(gone, part.fill, found[part.name]) - part.shift) / part.scale for part in column.parts]
+    scaled = [
+        (np.where(gone, part.fill, found[part.name]) - part.shift) / part.scale
+        for part in column.parts
+    ]
     return np.stack([*scaled, gone.astype(np.float64)] if column.indicator else scaled, 1)

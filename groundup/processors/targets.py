@@ -1,4 +1,5 @@
-"""What is to be predicted, as tensors: one class, several classes, numbers, or several of these at once.
+"""What is to be predicted, as tensors: one class, several classes, numbers, or several of these at
+once.
 
 Learned from the training split. Legend: N examples, K classes, R numbers, W columns.
 """
@@ -13,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groundup.core.contracts import Targets
 from groundup.core.errors import DataError, did_you_mean
-from groundup.core.interfaces import Targets
 
 __all__ = ["Classes", "Fixed", "Numbers", "Several", "is_missing", "target_of", "targets_from_json"]
 
 
-_OTHERS = "Add examples of another class, or check which column, array or folder the labels are read from"
+_OTHERS = (
+    "Add examples of another class, or check which column, array or folder the labels are read from"
+)
 
 
 class Classes:
@@ -31,14 +34,17 @@ class Classes:
         counts: How many training examples each class has; empty where nobody counted.
     """
 
-    def __init__(self, labels: Sequence[str], *, several: bool = False, counts: Sequence[int] = ()) -> None:
+    def __init__(
+        self, labels: Sequence[str], *, several: bool = False, counts: Sequence[int] = ()
+    ) -> None:
         self.labels, self.kind = tuple(labels), "classes" if several else "class"
         self.outputs, self.counts = len(self.labels), tuple(counts)
         self._numbers = {label: number for number, label in enumerate(self.labels)}
 
     @classmethod
     def fit(cls, targets: Iterable[Any]) -> Classes:
-        """Return the classes that occur, one in each example: numbers in their order, words in the alphabet's.
+        """Return the classes that occur, one in each example: numbers in their order, words in the
+        alphabet's.
 
         Raises:
             DataError: If there are fewer than two: there is nothing to tell apart.
@@ -46,7 +52,11 @@ class Classes:
         found = Counter(_label(target) for target in targets)
         labels = sorted(found, key=_rank)
         if len(labels) < 2:
-            problem = f"every training example has the label {labels[0]!r}" if labels else "no training example has any"
+            problem = (
+                f"every training example has the label {labels[0]!r}"
+                if labels
+                else "no training example has any"
+            )
             raise DataError("labels", f"{problem}; a classifier needs two classes or more", _OTHERS)
         return cls(labels, counts=[found[label] for label in labels])
 
@@ -59,21 +69,31 @@ class Classes:
             order: All the classes, the lowest first; None: they are numbers, and ordered by size.
 
         Raises:
-            DataError: If there are fewer than two classes, a class has no place in the order, or a place no class.
+            DataError: If there are fewer than two classes, a class has no place in the order, or a
+                place no class.
         """
         found = cls.fit(targets)
         labels = _by_size(found.labels) if order is None else tuple(order)
         for label in found.labels:
             if label not in labels:
-                problem = f"lacks the class {label!r} of the training data; it has {', '.join(labels)}"
+                problem = (
+                    f"lacks the class {label!r} of the training data; it has {', '.join(labels)}"
+                )
                 raise DataError(
-                    "recipe.task.order", problem, "Put it in its place, from the lowest class to the highest"
+                    "recipe.task.order",
+                    problem,
+                    "Put it in its place, from the lowest class to the highest",
                 )
         for label in labels:
             if label not in found.labels:
-                problem = f"names {label!r}, which no training example is; {did_you_mean(label, found.labels)}"
+                problem = (
+                    f"names {label!r}, which no training example is;"
+                    f" {did_you_mean(label, found.labels)}"
+                )
                 raise DataError(
-                    "recipe.task.order", f"{problem}there: {', '.join(found.labels[:12])}", "Correct or remove it"
+                    "recipe.task.order",
+                    f"{problem}there: {', '.join(found.labels[:12])}",
+                    "Correct or remove it",
                 )
         counts = dict(zip(found.labels, found.counts, strict=True))
         return cls(labels, counts=[counts[label] for label in labels])
@@ -92,7 +112,8 @@ class Classes:
         return cls(labels, several=True, counts=[found[label] for label in labels])
 
     def counted_as(self, other: Targets) -> Classes:
-        """Return the same classes with the counts of another training split, 0 for a class that is not there."""
+        """Return the same classes with the counts of another training split, 0 for a class that is
+        not there."""
         found = dict(zip(other.labels, getattr(other, "counts", ()), strict=False))
         counts = [found.get(label, 0) for label in self.labels]
         return Classes(self.labels, several=self.kind == "classes", counts=counts)
@@ -100,16 +121,23 @@ class Classes:
     def in_order(self, labels: Sequence[str]) -> Classes:
         """Return the same classes, numbered in the order of ``labels``, which are all of them."""
         counts = dict(zip(self.labels, self.counts, strict=True)) if self.counts else {}
-        return Classes(labels, several=self.kind == "classes", counts=[counts[label] for label in labels if counts])
+        return Classes(
+            labels,
+            several=self.kind == "classes",
+            counts=[counts[label] for label in labels if counts],
+        )
 
     def encode(self, targets: Sequence[Any]) -> Tensor:
-        """Return class numbers (N,) int64; of several classes (N, K) float32, 1 for each that an example has.
+        """Return class numbers (N,) int64; of several classes (N, K) float32, 1 for each that an
+        example has.
 
         Raises:
             DataError: If a label is none of the training split's.
         """
         if self.kind == "class":
-            return torch.tensor([self._number(_label(target)) for target in targets], dtype=torch.int64)
+            return torch.tensor(
+                [self._number(_label(target)) for target in targets], dtype=torch.int64
+            )
         rows = torch.zeros(len(targets), self.outputs)
         for row, target in zip(rows, targets, strict=True):
             row[[self._number(label) for label in _labels(target)]] = 1.0
@@ -138,7 +166,9 @@ class Numbers:
 
     kind = "numbers"
 
-    def __init__(self, mean: Sequence[float], scale: Sequence[float], labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self, mean: Sequence[float], scale: Sequence[float], labels: Sequence[str] = ()
+    ) -> None:
         self.mean, self.scale, self.labels = tuple(mean), tuple(scale), tuple(labels)
         self.outputs = len(self.mean)
 
@@ -161,7 +191,10 @@ class Numbers:
         Raises:
             DataError: If one is no finite number.
         """
-        mean, scale = torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.scale, dtype=torch.float64)
+        mean, scale = (
+            torch.tensor(self.mean, dtype=torch.float64),
+            torch.tensor(self.scale, dtype=torch.float64),
+        )
         return ((_numbers(targets) - mean) / scale).float()
 
     def decode(self, values: Tensor) -> Tensor:
@@ -177,8 +210,8 @@ class Numbers:
 class Several:
     """Named targets of several tasks, any of which an example may lack.
 
-    A model's outputs are the parts' outputs side by side: one linear layer of that many outputs is the same as a layer,
-    or head, for each part.
+    A model's outputs are the parts' outputs side by side: one linear layer of that many outputs is
+    the same as a layer, or head, for each part.
 
     Args:
         parts: The targets of each task by its name, in the order of the outputs.
@@ -189,7 +222,9 @@ class Several:
     def __init__(self, parts: Mapping[str, Targets]) -> None:
         self.parts = dict(parts)
         self.outputs = sum(part.outputs for part in self.parts.values())
-        self.labels = tuple(f"{name}/{label}" for name in self.parts for label in self._labels_of(name))
+        self.labels = tuple(
+            f"{name}/{label}" for name in self.parts for label in self._labels_of(name)
+        )
 
     def _labels_of(self, name: str) -> Iterable[Any]:
         part = self.parts[name]
@@ -202,10 +237,12 @@ class Several:
         return slice(before, before + self.parts[name].outputs)
 
     def encode(self, targets: Sequence[Any]) -> Tensor:
-        """Return (N, W) float64: the parts' encodings side by side, a class as one column; NaN where one is missing.
+        """Return (N, W) float64: the parts' encodings side by side, a class as one column; NaN
+        where one is missing.
 
         Raises:
-            DataError: If a target is no mapping from names to targets, or means nothing to its part.
+            DataError: If a target is no mapping from names to targets, or means nothing to its
+                part.
         """
         columns = []
         for name, part in self.parts.items():
@@ -220,11 +257,15 @@ class Several:
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``targets_from_json`` reads."""
-        return {"kind": self.kind, "parts": {name: part.to_json() for name, part in self.parts.items()}}
+        return {
+            "kind": self.kind,
+            "parts": {name: part.to_json() for name, part in self.parts.items()},
+        }
 
 
 class Fixed:
-    """What is predicted is the same whatever the data: a vector (no labels), or an answer's first and last token.
+    """What is predicted is the same whatever the data: a vector (no labels), or an answer's first
+    and last token.
 
     Args:
         labels: The outputs' names.
@@ -251,8 +292,13 @@ def target_of(target: Any, name: str) -> Any:
         DataError: If the example's target is no mapping.
     """
     if target is not None and not isinstance(target, Mapping):
-        problem = f"an example has the one target {target!r}; several tasks need a mapping from their names to targets"
-        raise DataError("targets", problem, "Give each its name, as data.labels_keys does for arrays")
+        problem = (
+            f"an example has the one target {target!r}; several tasks need a mapping from their"
+            " names to targets"
+        )
+        raise DataError(
+            "targets", problem, "Give each its name, as data.labels_keys does for arrays"
+        )
     return None if target is None else target.get(name)
 
 
@@ -269,7 +315,9 @@ def targets_from_json(saved: dict[str, Any]) -> Targets:
         return Fixed(saved["labels"])
     if saved["kind"] == Numbers.kind:
         return Numbers(saved["mean"], saved["scale"], saved["labels"])
-    return Classes(saved["labels"], several=saved["kind"] == "classes", counts=saved.get("counts", ()))
+    return Classes(
+        saved["labels"], several=saved["kind"] == "classes", counts=saved.get("counts", ())
+    )
 
 
 def _label(target: Any) -> str:
@@ -302,7 +350,9 @@ def _by_size(labels: Sequence[str]) -> tuple[str, ...]:
             raise DataError("recipe.task.order", problem, remedy)
         if number in places:
             raise DataError(
-                "recipe.task.order", f"is null, and the classes {places[number]!r} and {label!r} are equal", remedy
+                "recipe.task.order",
+                f"is null, and the classes {places[number]!r} and {label!r} are equal",
+                remedy,
             )
         places[number] = label
     return tuple(places[number] for number in sorted(places))

@@ -1,4 +1,5 @@
-"""Answers that are pieces of a text: an encoder reads question and text, and marks where the answer begins and ends.
+"""Answers that are pieces of a text: an encoder reads question and text, and marks where the answer
+begins and ends.
 
 Legend: B questions, W windows of a text, T positions.
 """
@@ -15,15 +16,15 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from groundup.core.contracts import Batch, EvaluationContext, Task
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.interfaces import Batch, EvaluationContext, Task
-from groundup.core.records import Evaluation, Example, Loss, Table, Term
 from groundup.core.registry import task
 from groundup.core.settings import setting
+from groundup.core.values import Evaluation, Example, Loss, Table, Term
 from groundup.metrics.answers import answer_scores
-from groundup.processors.framing import Row, padded
 from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import Fixed
+from groundup.processors.text.add_special_tokens import Row, padded
 
 __all__ = ["ExtractiveQA", "Window"]
 
@@ -38,7 +39,8 @@ class Window(NamedTuple):
     Attributes:
         row: Its tokens and their kinds.
         first: Where the first token of the text stands in the row.
-        spans: (n, 2) where the text's tokens of the window begin and end in the text, in characters.
+        spans: (n, 2) where the text's tokens of the window begin and end in the text, in
+            characters.
     """
 
     row: Row
@@ -48,23 +50,28 @@ class Window(NamedTuple):
 
 @task("extractive_qa")
 class ExtractiveQA(Task):
-    """Minimise the cross-entropy of the answer's first and last token, among all tokens of question and text.
+    """Minimise the cross-entropy of the answer's first and last token, among all tokens of question
+    and text.
 
-    A text that is too long is read in windows that overlap. Where a window does not hold the whole answer, or there is
-    none, the first token ([CLS]) is the right one.
+    A text that is too long is read in windows that overlap. Where a window does not hold the whole
+    answer, or there is none, the first token ([CLS]) is the right one.
 
     Source:
-        Devlin et al., BERT, 2018 (arXiv:1810.04805), sections 4.2 and 4.3; questions without an answer: Rajpurkar et
-        al., 2018 (arXiv:1806.03822).
+        Devlin et al., BERT, 2018 (arXiv:1810.04805), sections 4.2 and 4.3; questions without an
+        answer: Rajpurkar et al., 2018 (arXiv:1806.03822).
     """
 
     unit: ClassVar[str] = "windows"
-    max_tokens: int = setting(384, "Question and text together; a longer text is read in windows of so many", ge=8)
+    max_tokens: int = setting(
+        384, "Question and text together; a longer text is read in windows of so many", ge=8
+    )
     stride: int = setting(128, "Tokens of the text that a window shares with the next", ge=0)
     max_question_tokens: int = setting(64, "Longer questions are cut", ge=1)
     max_answer_tokens: int = setting(30, "No longer answer is given in predicting", ge=1)
     no_answer_above: float = setting(
-        0.0, "In predicting there is no answer if that scores higher than the best answer by more than this, in nats"
+        0.0,
+        "In predicting there is no answer if that scores higher than the best answer by more than"
+        " this, in nats",
     )
 
     @model_validator(mode="after")
@@ -72,9 +79,9 @@ class ExtractiveQA(Task):
         room = self.max_tokens - self.max_question_tokens - 4
         if self.stride >= room:
             raise ValueError(
-                f"stride {self.stride} leaves nothing new in a window: beside a question of {self.max_question_tokens}"
-                f" tokens there is room for {room} of max_tokens {self.max_tokens}. Use a smaller stride or question,"
-                " or more tokens"
+                f"stride {self.stride} leaves nothing new in a window: beside a question of"
+                f" {self.max_question_tokens} tokens there is room for {room} of max_tokens"
+                f" {self.max_tokens}. Use a smaller stride or question, or more tokens"
             )
         return self
 
@@ -82,18 +89,28 @@ class ExtractiveQA(Task):
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read; an empty window has the answer -1."""
         shape = "int64 (B, W, T)"
-        return {"windows": shape, "window_types": shape, "window_lengths": "int64 (B, W)", "answers": "int64 (B, W, 2)"}
+        return {
+            "windows": shape,
+            "window_types": shape,
+            "window_lengths": "int64 (B, W)",
+            "answers": "int64 (B, W, 2)",
+        }
 
     def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Labelled:
         """Return the processor with the two outputs.
 
         Raises:
-            RecipeError: If the tokenizer is none of an encoder, or does not say where tokens stand in a text.
+            RecipeError: If the tokenizer is none of an encoder, or does not say where tokens stand
+                in a text.
         """
         inputs = processor.inputs if isinstance(processor, Labelled) else processor
         if getattr(inputs, "frame", None) is None or not hasattr(inputs, "encode_spans"):
             problem = "has no tokens that an encoder expects around a question and a text"
-            raise RecipeError("recipe.processor", problem, "Use an encoder's tokenizer.json, or bpe with encoder: true")
+            raise RecipeError(
+                "recipe.processor",
+                problem,
+                "Use an encoder's tokenizer.json, or bpe with encoder: true",
+            )
         return Labelled(inputs, Fixed(("start", "end")), self.max_tokens, head="tokens")
 
     def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
@@ -105,13 +122,23 @@ class ExtractiveQA(Task):
         return require_head(model, processor)
 
     def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
-        """Return the windows of each question, padded to as many and as long ones, and where the answers are."""
-        found = [self.windows(example.inputs[0], example.inputs[1], processor.inputs) for example in examples]
+        """Return the windows of each question, padded to as many and as long ones, and where the
+        answers are."""
+        found = [
+            self.windows(example.inputs[0], example.inputs[1], processor.inputs)
+            for example in examples
+        ]
         most = max(map(len, found))
         batch = padded([window.row for windows in found for window in windows], processor.inputs)
         shape = len(examples), most, batch["tokens"].shape[1]
-        windows, types = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-        lengths, answers = torch.zeros(shape[:2], dtype=torch.int64), torch.full((*shape[:2], 2), -1)
+        windows, types = (
+            torch.zeros(shape, dtype=torch.int64),
+            torch.zeros(shape, dtype=torch.int64),
+        )
+        lengths, answers = (
+            torch.zeros(shape[:2], dtype=torch.int64),
+            torch.full((*shape[:2], 2), -1),
+        )
         rows = iter(range(len(batch["tokens"])))
         for n, (example, own) in enumerate(zip(examples, found, strict=True)):
             for w, window in enumerate(own):
@@ -120,7 +147,12 @@ class ExtractiveQA(Task):
                 if "token_types" in batch:
                     types[n, w] = batch["token_types"][row]
                 answers[n, w] = torch.tensor(_places(window, example.target))
-        return {"windows": windows, "window_types": types, "window_lengths": lengths, "answers": answers}
+        return {
+            "windows": windows,
+            "window_types": types,
+            "window_lengths": lengths,
+            "answers": answers,
+        }
 
     def windows(self, question: str, context: str, tokenizer: Any) -> list[Window]:
         """Return a question with each part of the text: ``[CLS] question [SEP] part [SEP]``."""
@@ -132,7 +164,11 @@ class ExtractiveQA(Task):
         for start in range(0, max(1, len(tokens) - self.stride), room - self.stride):
             part = tokens[start : start + room]
             row = np.concatenate((head, part, [tokenizer.frame[1]])).astype(np.int64)
-            types = np.where(np.arange(len(row)) < len(head), 0, kind).astype(np.int64) if kind else None
+            types = (
+                np.where(np.arange(len(row)) < len(head), 0, kind).astype(np.int64)
+                if kind
+                else None
+            )
             found.append(Window((row, types), len(head), spans[start : start + room]))
         return found
 
@@ -153,24 +189,32 @@ class ExtractiveQA(Task):
         """
         there = batch["window_lengths"] > 0
         scores, answers = _inside(outputs, batch["window_lengths"][there]), batch["answers"][there]
-        each = [F.cross_entropy(scores[..., n], answers[:, n], reduction="sum") for n in (0, 1)]
+        first = F.cross_entropy(scores[..., 0], answers[:, 0], reduction="sum")
+        last = F.cross_entropy(scores[..., 1], answers[:, 1], reduction="sum")
         right = (scores.argmax(1) == answers).all(1).sum()
-        return Loss({"window": Term(sum(each) / 2, torch.tensor(float(len(answers))))}, {"right": right})  # type: ignore[arg-type]
+        count = torch.tensor(float(len(answers)))
+        return Loss({"window": Term((first + last) / 2, count)}, {"right": right})
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """Return how many windows there are."""
         return {"window": float((batch["window_lengths"] > 0).sum())}
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Return loss in nats a window, and the share of windows whose first and last token are both right."""
+        """Return loss in nats a window, and the share of windows whose first and last token are
+        both right."""
         total, count = sums["window"]
-        return {"loss": total / max(count, 1.0), "exact_windows": sums["right"][0] / max(count, 1.0)}
+        return {
+            "loss": total / max(count, 1.0),
+            "exact_windows": sums["right"][0] / max(count, 1.0),
+        }
 
     @torch.no_grad()
     def predict(self, model: nn.Module, inputs: Any, processor: Labelled, **options: Any) -> Any:
-        """Return the answer to a question about a text, as a piece of the text, and its score; or several.
+        """Return the answer to a question about a text, as a piece of the text, and its score; or
+        several.
 
-        The score is how much higher the answer stands than no answer, in nats; the answer is "" where there is none.
+        The score is how much higher the answer stands than no answer, in nats; the answer is ""
+        where there is none.
 
         Args:
             model: The trained model.
@@ -182,17 +226,24 @@ class ExtractiveQA(Task):
             DataError: If an input is not two texts.
         """
         each = isinstance(inputs, list)
-        found = [self._answered(model, *_asked(one), processor) for one in (inputs if each else [inputs])]
+        found = [
+            self._answered(model, *_asked(one), processor) for one in (inputs if each else [inputs])
+        ]
         return found if each else found[0]
 
-    def _answered(self, model: nn.Module, question: str, context: str, processor: Labelled) -> tuple[str, float]:
+    def _answered(
+        self, model: nn.Module, question: str, context: str, processor: Labelled
+    ) -> tuple[str, float]:
         training, device = model.training, next(model.parameters()).device
         model.eval()
         windows = self.windows(question, context, processor.inputs)
         best, nothing = ("", -np.inf), np.inf
         for start in range(0, len(windows), _AT_ONCE):
             chosen = windows[start : start + _AT_ONCE]
-            batch = {k: v.to(device) for k, v in padded([w.row for w in chosen], processor.inputs).items()}
+            batch = {
+                k: v.to(device)
+                for k, v in padded([w.row for w in chosen], processor.inputs).items()
+            }
             scores = _inside(model(**batch), batch["lengths"]).double().cpu().numpy()
             for window, own in zip(chosen, scores, strict=True):
                 nothing = min(nothing, float(own[0].sum()))
@@ -216,20 +267,31 @@ class ExtractiveQA(Task):
         return best
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
-        """Answer the held-out questions: exact match and F1 of words, of those with and without an answer apart."""
+        """Answer the held-out questions: exact match and F1 of words, of those with and without an
+        answer apart."""
         examples = list(context.examples(context.held_out))
         context.progress(f"answering {len(examples)} held-out questions")
         given = [self._predicted(context, example) for example in examples]
         right = [[text for text, _ in example.target] for example in examples]
-        scores = np.array([answer_scores(answer, own) for answer, own in zip(given, right, strict=True)])
+        scores = np.array(
+            [answer_scores(answer, own) for answer, own in zip(given, right, strict=True)]
+        )
         answered = np.array([bool(own) for own in right])
         metrics = {"held_out_questions": float(len(examples)), **_means(scores, "")}
         if answered.any() and not answered.all():
-            metrics |= _means(scores[answered], "_with_answer") | _means(scores[~answered], "_without_answer")
+            metrics |= _means(scores[answered], "_with_answer") | _means(
+                scores[~answered], "_without_answer"
+            )
         wrong = np.argsort(scores[:, 1], kind="stable")[:_SHOWN].tolist()
-        rows = [(examples[n].inputs[0], (right[n] or [""])[0], given[n]) for n in wrong if scores[n, 1] < 1]
+        rows = [
+            (examples[n].inputs[0], (right[n] or [""])[0], given[n])
+            for n in wrong
+            if scores[n, 1] < 1
+        ]
         return Evaluation(
-            metrics, [Table("Answered wrong", ("question", "answer", "given"), list(rows), "", False)], []
+            metrics,
+            [Table("Answered wrong", ("question", "answer", "given"), list(rows), "", False)],
+            [],
         )
 
     @torch.no_grad()
@@ -243,7 +305,9 @@ def _asked(inputs: Any) -> tuple[str, str]:
     fits = isinstance(parts, list | tuple) and len(parts) == 2
     if not fits or not all(isinstance(part, str) and part.strip() for part in parts):
         problem = f"{inputs!r:.60} is not a question and a text"
-        raise DataError("inputs", problem, "Give (question, text), or one text with a tab between the two")
+        raise DataError(
+            "inputs", problem, "Give (question, text), or one text with a tab between the two"
+        )
     return parts[0], parts[1]
 
 
@@ -255,15 +319,23 @@ def _inside(outputs: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _places(window: Window, answers: Sequence[tuple[str, int]]) -> tuple[int, int]:
-    """Return the first and the last token of the first answer, or the row's first token where it is not whole there."""
+    """Return the first and the last token of the first answer, or the row's first token where it is
+    not whole there."""
     if not answers:
         return 0, 0
     text, start = answers[0]
     begins, ends = window.spans[:, 0], window.spans[:, 1]
     inside = np.flatnonzero((ends > start) & (begins < start + len(text)))
-    whole = len(inside) and begins[inside[0]] <= start and ends[inside[-1]] >= start + len(text.rstrip())
+    whole = (
+        len(inside)
+        and begins[inside[0]] <= start
+        and ends[inside[-1]] >= start + len(text.rstrip())
+    )
     return (window.first + int(inside[0]), window.first + int(inside[-1])) if whole else (0, 0)
 
 
 def _means(scores: NDArray[np.float64], suffix: str) -> dict[str, float]:
-    return {f"exact_match{suffix}": float(scores[:, 0].mean()), f"f1{suffix}": float(scores[:, 1].mean())}
+    return {
+        f"exact_match{suffix}": float(scores[:, 0].mean()),
+        f"f1{suffix}": float(scores[:, 1].mean()),
+    }

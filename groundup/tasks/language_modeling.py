@@ -1,8 +1,10 @@
 """Next-token prediction over documents: the task a language model is pretrained with.
 
-Source: Bengio et al. 2003, "A neural probabilistic language model"; Radford et al. 2019, "Language models are
+Source: Bengio et al. 2003, "A neural probabilistic language model"; Radford et al. 2019, "Language
+    models are
 unsupervised multitask learners". A document is stored as start token, text, end token, so
-that the model learns to begin and to end; where the tokenizer puts no start token, the end token stands there too.
+that the model learns to begin and to end; where the tokenizer puts no start token, the end token
+stands there too.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core.interfaces import Batch, EvaluationContext, Task, TextProcessor
-from groundup.core.records import Document, Evaluation, Loss, Table, Term, TokenSequence
+from groundup.core.contracts import Batch, EvaluationContext, Task, TextProcessor
 from groundup.core.registry import task
 from groundup.core.seeding import key
+from groundup.core.values import Document, Evaluation, Loss, Table, Term, TokenSequence
+from groundup.generation.decoding import DecodingOptions
+from groundup.generation.scoring import sequence_nll
 from groundup.metrics.compression import (
     bits_per_byte,
     ngram_bits_per_byte,
@@ -25,10 +29,8 @@ from groundup.metrics.compression import (
     unigram_bits_per_byte,
     xz_bits_per_byte,
 )
-from groundup.nn.decoding import DecodingOptions
-from groundup.nn.scoring import sequence_nll
-from groundup.processors.framing import documents, prompts
-from groundup.tasks.writing import decoding_options, write, write_stream
+from groundup.processors.text.add_special_tokens import documents, prompts
+from groundup.tasks.shared.text_generation import decoding_options, write, write_stream
 
 __all__ = ["LanguageModeling"]
 
@@ -45,11 +47,20 @@ class LanguageModeling(Task):
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read."""
         tokens = "int64 (B, T)"
-        return {"tokens": tokens, "targets": tokens, "positions": tokens, "boundaries": "int32 (N,)"}
+        return {
+            "tokens": tokens,
+            "targets": tokens,
+            "positions": tokens,
+            "boundaries": "int32 (N,)",
+        }
 
     def encode(self, examples: Sequence[Document], processor: TextProcessor) -> list[TokenSequence]:
-        """Return ``[start] + tokens + [end]`` of each document; every token but the first is trained on."""
-        return [TokenSequence(tokens) for tokens in documents([example.text for example in examples], processor)]
+        """Return ``[start] + tokens + [end]`` of each document; every token but the first is
+        trained on."""
+        return [
+            TokenSequence(tokens)
+            for tokens in documents([example.text for example in examples], processor)
+        ]
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return the batch: with targets in it, the model returns the sum of -log p."""
@@ -60,13 +71,15 @@ class LanguageModeling(Task):
         return Loss({"next_token": Term(outputs, (batch["targets"] >= 0).sum())})
 
     def count_bytes(self, batch: Batch, processor: TextProcessor) -> float:
-        """Return how many UTF-8 bytes of text the targets stand for; ``summarise`` takes it as ``sums["bytes"]``."""
+        """Return how many UTF-8 bytes of text the targets stand for; ``summarise`` takes it as
+        ``sums["bytes"]``."""
         targets = batch["targets"]
         sizes = torch.from_numpy(processor.token_bytes()).to(targets.device)
         return float(sizes[targets[targets >= 0]].sum())
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Return loss in nats a token, perplexity and, where the bytes were counted, bits per byte."""
+        """Return loss in nats a token, perplexity and, where the bytes were counted, bits per
+        byte."""
         total, count = sums["next_token"]
         mean = total / max(count, 1.0)
         found = {"loss": mean, "perplexity": perplexity(mean)}
@@ -74,21 +87,28 @@ class LanguageModeling(Task):
             found["bits_per_byte"] = bits_per_byte(total, int(sums["bytes"][0]))
         return found
 
-    def predict(self, model: nn.Module, inputs: str | list[str], processor: TextProcessor, **options: Any) -> Any:
-        """Return what the model writes on from a prompt, or from each of several; options are ``DecodingOptions``."""
+    def predict(
+        self, model: nn.Module, inputs: str | list[str], processor: TextProcessor, **options: Any
+    ) -> Any:
+        """Return what the model writes on from a prompt, or from each of several; options are
+        ``DecodingOptions``."""
         starts = prompts([inputs] if isinstance(inputs, str) else list(inputs), processor)
         texts = write(model, starts, processor, decoding_options(options), {processor.end_id})
         return texts[0] if isinstance(inputs, str) else texts
 
-    def stream(self, model: nn.Module, prompt: str, processor: TextProcessor, **options: Any) -> Iterator[str]:
+    def stream(
+        self, model: nn.Module, prompt: str, processor: TextProcessor, **options: Any
+    ) -> Iterator[str]:
         """Yield what the model writes on from a prompt, piece by piece."""
         (tokens,) = prompts([prompt], processor)
         return write_stream(model, tokens, processor, decoding_options(options), {processor.end_id})
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
-        """Measure exact bits per byte on the held-out documents, next to baselines on the same documents.
+        """Measure exact bits per byte on the held-out documents, next to baselines on the same
+        documents.
 
-        Every token of a document and its end are counted once; long documents are read in windows that overlap by half.
+        Every token of a document and its end are counted once; long documents are read in windows
+        that overlap by half.
         """
         held_out = _first_bytes(context.examples("validation"), _JUDGED_BYTES)
         context.progress(f"scoring {len(held_out)} held-out documents")
@@ -105,7 +125,9 @@ class LanguageModeling(Task):
             "held_out_bytes": float(size),
             "scoring_s": time.perf_counter() - begin,
         }
-        if context.base is not None and context.base[1] is context.processor:  # the weights that the run began with
+        if (
+            context.base is not None and context.base[1] is context.processor
+        ):  # the weights that the run began with
             before = sequence_nll(context.base[0], sequences, context.sequence_length)
             metrics["base_bits_per_byte"] = bits_per_byte(sum(before), size)
         context.progress("coding the same documents by frequency, 5-gram and xz")
@@ -163,14 +185,24 @@ def _compared(model: float, baselines: dict[str, float]) -> Table:
 
 
 def _extremes(documents: list[Document], nats: list[float]) -> Table:
-    scored = [(d.name, _bytes(d), bits_per_byte(n, _bytes(d))) for d, n in zip(documents, nats, strict=True)]
+    scored = [
+        (d.name, _bytes(d), bits_per_byte(n, _bytes(d)))
+        for d, n in zip(documents, nats, strict=True)
+    ]
     scored.sort(key=lambda row: row[2])
-    rows: list[tuple[str | float | int | None, ...]] = [*scored[:_SHOWN], *scored[_SHOWN:][-_SHOWN:]]
-    return Table("Easiest and hardest held-out documents", ("document", "bytes", "bits per byte"), rows)
+    rows: list[tuple[str | float | int | None, ...]] = [
+        *scored[:_SHOWN],
+        *scored[_SHOWN:][-_SHOWN:],
+    ]
+    return Table(
+        "Easiest and hardest held-out documents", ("document", "bytes", "bits per byte"), rows
+    )
 
 
 def _samples(documents: list[Document], context: EvaluationContext) -> Table:
-    chosen = sorted(documents, key=lambda document: key(context.seed, f"sample {document.name}"))[:_SHOWN]
+    chosen = sorted(documents, key=lambda document: key(context.seed, f"sample {document.name}"))[
+        :_SHOWN
+    ]
     openings = [document.text[: min(160, len(document.text) // 2)] for document in chosen]
     options = DecodingOptions(max_new_tokens=80, seed=context.seed)
     starts = prompts(openings, context.processor)
@@ -179,4 +211,6 @@ def _samples(documents: list[Document], context: EvaluationContext) -> Table:
         (document.name, opening, text, document.text[len(opening) : len(opening) + 240])
         for document, opening, text in zip(chosen, openings, texts, strict=True)
     ]
-    return Table("Held-out openings written on", ("document", "opening", "model", "as it goes on"), rows)
+    return Table(
+        "Held-out openings written on", ("document", "opening", "model", "as it goes on"), rows
+    )

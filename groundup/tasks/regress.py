@@ -15,16 +15,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from groundup.core.columns import as_number
+from groundup.core.contracts import Batch, EvaluationContext, LabelProcessor, Task
 from groundup.core.errors import DataError
-from groundup.core.interfaces import Batch, EvaluationContext, LabelProcessor, Task
-from groundup.core.records import Evaluation, Example, Loss, Table, Term
 from groundup.core.registry import task
 from groundup.core.settings import setting
+from groundup.core.values import Evaluation, Example, Loss, Table, Term
+from groundup.media.table_values import as_number
 from groundup.metrics.regression import deciles, judge_numbers
 from groundup.processors.labelled import Labelled, check_pairs, with_targets
 from groundup.processors.targets import Numbers
-from groundup.tasks.forgetting import before_and_after
+from groundup.tasks.shared.forgetting import before_and_after
 
 __all__ = ["Regress"]
 
@@ -34,7 +34,8 @@ _SHOWN = 10
 
 @task("regress")
 class Regress(Task):
-    """Minimise the distance from the true number. The model sees targets of mean 0 and variance 1; users see their own.
+    """Minimise the distance from the true number. The model sees targets of mean 0 and variance 1;
+    users see their own.
 
     Several targets count alike, each in its own standard deviations.
     """
@@ -54,10 +55,17 @@ class Regress(Task):
     @property
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read."""
-        return {"inputs": "float32 (B, ...)", "targets": "float32 (B, R)", "scale": "float32 (B, R)"}
+        return {
+            "inputs": "float32 (B, ...)",
+            "targets": "float32 (B, R)",
+            "scale": "float32 (B, R)",
+        }
 
-    def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> LabelProcessor:
-        """Return the processor with the mean and standard deviation of the training split's targets.
+    def fit_processor(
+        self, processor: Any, examples: Callable[[], Iterator[Any]]
+    ) -> LabelProcessor:
+        """Return the processor with the mean and standard deviation of the training split's
+        targets.
 
         Raises:
             DataError: If a target is no number, or does not vary.
@@ -86,7 +94,8 @@ class Regress(Task):
         return encoded | {"targets": wanted, "scale": scale}
 
     def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
-        """Return the model as it is, having checked that it can tell apart what the processor gives it."""
+        """Return the model as it is, having checked that it can tell apart what the processor gives
+        it."""
         return check_pairs(model, processor)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -103,13 +112,18 @@ class Regress(Task):
         if self.objective == "huber":
             each = F.huber_loss(outputs, targets, reduction="none", delta=self.delta)
         else:
-            each = (outputs - targets).abs() if self.objective == "mae" else (outputs - targets) ** 2
+            each = (
+                (outputs - targets).abs() if self.objective == "mae" else (outputs - targets) ** 2
+            )
         error = (outputs.detach() - targets) * batch["scale"]
         watched = {"squared": (error**2).mean(1).sum(), "absolute": error.abs().mean(1).sum()}
-        return Loss({"target": Term(each.mean(1).sum(), torch.tensor(float(len(targets))))}, watched)
+        return Loss(
+            {"target": Term(each.mean(1).sum(), torch.tensor(float(len(targets))))}, watched
+        )
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Return the loss, and root mean squared and mean absolute error in the data's own units."""
+        """Return the loss, and root mean squared and mean absolute error in the data's own
+        units."""
         total, count = sums["target"][0], max(sums["target"][1], 1.0)
         return {
             "loss": total / count,
@@ -117,7 +131,9 @@ class Regress(Task):
             "mae": sums["absolute"][0] / count,
         }
 
-    def predict(self, model: nn.Module, inputs: Any, processor: LabelProcessor, **options: Any) -> Any:
+    def predict(
+        self, model: nn.Module, inputs: Any, processor: LabelProcessor, **options: Any
+    ) -> Any:
         """Return the number for an input, or for each of a list of inputs, in the data's own units.
 
         Several numbers are a dictionary by name where they have names, a list elsewhere.
@@ -127,24 +143,35 @@ class Regress(Task):
         return found if several else found[0]
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
-        """Judge a model on the held-out examples: errors with intervals, by tenths of the predictions, and the worst.
+        """Judge a model on the held-out examples: errors with intervals, by tenths of the
+        predictions, and the worst.
 
-        The baseline always predicts the mean of the training split. Where the run was fine-tuned, the errors before and
-        after are compared on old data and new.
+        The baseline always predicts the mean of the training split. Where the run was fine-tuned,
+        the errors before and after are compared on old data and new.
         """
         examples = list(context.examples(context.held_out))
         context.progress(f"predicting {len(examples)} held-out examples")
         targets = cast(Numbers, context.processor.targets)
-        predicted = _predicted(context.model, [example.inputs for example in examples], context.processor)
+        predicted = _predicted(
+            context.model, [example.inputs for example in examples], context.processor
+        )
         true = np.array(_numbers(examples, targets.outputs), dtype=np.float64)
         metrics, tables = {"held_out_examples": float(len(examples))}, []
         names = targets.labels or tuple(f"target_{n}" for n in range(1, targets.outputs + 1))
         for n, (name, mean) in enumerate(zip(names, targets.mean, strict=True)):
             judged = judge_numbers(predicted[:, n], true[:, n], mean, context.seed)
             single = targets.outputs == 1
-            metrics |= judged if single else {f"{name}_{metric}": value for metric, value in judged.items()}
+            metrics |= (
+                judged
+                if single
+                else {f"{name}_{metric}": value for metric, value in judged.items()}
+            )
             of = "" if single else f" of {name}"
-            tables.append(_by_decile(f"Residuals{of} by tenths of the predictions", predicted[:, n], true[:, n]))
+            tables.append(
+                _by_decile(
+                    f"Residuals{of} by tenths of the predictions", predicted[:, n], true[:, n]
+                )
+            )
             tables.append(_worst(f"Furthest off{of}", examples, predicted[:, n], true[:, n]))
         several = "mean over the targets of RMSE in standard deviations"
         tables += before_and_after(context, "RMSE" if targets.outputs == 1 else several, _error)
@@ -152,7 +179,8 @@ class Regress(Task):
 
 
 def _error(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:
-    """Return the RMSE in the data's own units; of several targets the mean of each one's over its standard deviation.
+    """Return the RMSE in the data's own units; of several targets the mean of each one's over its
+    standard deviation.
 
     A model that predicts more than the examples have targets is judged on those.
     """
@@ -166,12 +194,15 @@ def _error(model: nn.Module, processor: LabelProcessor, examples: Sequence[Examp
 
 
 def _numbers(examples: Sequence[Example], count: int | None = None) -> list[list[float]]:
-    """Return the targets of each example as numbers, ``count`` of them, or as many as the first example has."""
+    """Return the targets of each example as numbers, ``count`` of them, or as many as the first
+    example has."""
     found = [_numbers_of(example) for example in examples]
     expected = count if count is not None else len(found[0]) if found else 0
     for example, numbers in zip(examples, found, strict=True):
         if len(numbers) != expected:
-            problem = f"has {len(numbers)} targets; allowed: {expected}, as the training examples have"
+            problem = (
+                f"has {len(numbers)} targets; allowed: {expected}, as the training examples have"
+            )
             raise DataError(_place(example), problem, "Correct it, or remove the row")
     return found
 
@@ -183,7 +214,11 @@ def _place(example: Example) -> str:
 def _numbers_of(example: Example) -> list[float]:
     """Return the targets of an example as numbers; text such as ``"3.5"`` counts as one."""
     target = example.target
-    values = target.items() if isinstance(target, Mapping) else enumerate(target if _is_list(target) else [target], 1)
+    values = (
+        target.items()
+        if isinstance(target, Mapping)
+        else enumerate(target if _is_list(target) else [target], 1)
+    )
     found = []
     for name, value in values:
         number = as_number(value)
@@ -204,7 +239,11 @@ def _refuse_constant(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> 
         if min(values) == max(values):
             name = f"target {labels[n]!r}" if labels else "the target"
             problem = f"{name} is {values[0]:g} in every training example"
-            raise DataError("targets", f"{problem}; there is nothing to predict", "Choose another target, or more data")
+            raise DataError(
+                "targets",
+                f"{problem}; there is nothing to predict",
+                "Choose another target, or more data",
+            )
 
 
 def _named(row: NDArray[np.float64], labels: Sequence[str]) -> Any:
@@ -215,17 +254,32 @@ def _named(row: NDArray[np.float64], labels: Sequence[str]) -> Any:
 
 def _by_decile(title: str, predicted: NDArray[np.float64], true: NDArray[np.float64]) -> Table:
     rows = [
-        (_short(d.lowest), _short(d.highest), d.examples, _short(d.mean_residual), _short(d.mae), _short(d.rmse))
+        (
+            _short(d.lowest),
+            _short(d.highest),
+            d.examples,
+            _short(d.mean_residual),
+            _short(d.mae),
+            _short(d.rmse),
+        )
         for d in deciles(predicted, true)
     ]
     columns = ("predicted from", "to", "examples", "mean residual", "MAE", "RMSE")
     return Table(title, columns, list(rows), "A residual is the true value less the predicted one")
 
 
-def _worst(title: str, examples: Sequence[Example], predicted: NDArray[np.float64], true: NDArray[np.float64]) -> Table:
+def _worst(
+    title: str,
+    examples: Sequence[Example],
+    predicted: NDArray[np.float64],
+    true: NDArray[np.float64],
+) -> Table:
     residual = true - predicted
     order = np.argsort(-np.abs(residual), kind="stable")[:_SHOWN].tolist()
-    rows = [(examples[i].origin, _short(true[i]), _short(predicted[i]), _short(residual[i])) for i in order]
+    rows = [
+        (examples[i].origin, _short(true[i]), _short(predicted[i]), _short(residual[i]))
+        for i in order
+    ]
     return Table(title, ("example", "true", "predicted", "residual"), list(rows))
 
 
@@ -234,7 +288,9 @@ def _short(value: Any) -> float:
 
 
 @torch.no_grad()
-def _predicted(model: nn.Module, inputs: Sequence[Any], processor: LabelProcessor) -> NDArray[np.float64]:
+def _predicted(
+    model: nn.Module, inputs: Sequence[Any], processor: LabelProcessor
+) -> NDArray[np.float64]:
     """Return (N, R) in the data's own units."""
     training, device = model.training, next(model.parameters()).device
     model.eval()

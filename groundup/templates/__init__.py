@@ -20,7 +20,9 @@ def write_template(kind: str, path: Path) -> None:
     """
     if kind not in KINDS:
         raise RecipeError(
-            "--kind", f"{kind!r} is unknown; {did_you_mean(kind, KINDS)}allowed: {', '.join(KINDS)}", "Choose one"
+            "--kind",
+            f"{kind!r} is unknown; {did_you_mean(kind, KINDS)}allowed: {', '.join(KINDS)}",
+            "Choose one",
         )
     if path.exists():
         raise RecipeError(str(path), "exists already and was not touched", "Choose another name")

@@ -11,10 +11,10 @@ from test_models_contract import without_gradient
 from tiny_runs import ENCODER_TASKS, encoder_run, without_chance
 
 from groundup import api
-from groundup.core.assembly import open_stream
-from groundup.core.interfaces import Batch
-from groundup.core.run_processor import load_processor
+from groundup.core.contracts import Batch
 from groundup.core.settings import validate
+from groundup.runs.processor import load_processor
+from groundup.training.build import open_stream
 
 
 def rows_of(batch: Batch, chosen: slice) -> Batch:
@@ -31,11 +31,15 @@ def test_contract(name: str, tmp_path: Path) -> None:
     for key, described in task.batch_spec.items():
         dtype, _, shape = described.partition(" ")
         assert str(batch[key].dtype) == f"torch.{dtype}"
-        assert batch[key].dim() == len([size for size in shape.strip("() ").split(",") if size.strip()])
+        assert batch[key].dim() == len(
+            [size for size in shape.strip("() ").split(",") if size.strip()]
+        )
 
     loss = task.loss(model(**task.inputs(batch)), batch)
     torch.stack([term.weight * term.total for term in loss.terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
-    idle = ["head.bias"] if name == "extractive_qa" else []  # the same for all places, among which one is chosen
+    idle = (
+        ["head.bias"] if name == "extractive_qa" else []
+    )  # the same for all places, among which one is chosen
     assert without_gradient(model) == idle
 
     examples = list(islice(trainer.parts.source.examples("validation", tmp_path), 5))
@@ -45,7 +49,9 @@ def test_contract(name: str, tmp_path: Path) -> None:
         alone = task.encode([example], trainer.parts.processor)
         assert isinstance(alone, dict)
         for key, values in alone.items():
-            assert torch.equal(together[key][number][tuple(map(slice, values[0].shape))], values[0]), key
+            assert torch.equal(
+                together[key][number][tuple(map(slice, values[0].shape))], values[0]
+            ), key
 
     model.eval()
     inputs = [example.inputs for example in examples[:3]]
@@ -59,12 +65,21 @@ def test_contract(name: str, tmp_path: Path) -> None:
         batches, metrics = list(islice(stream, 2)), []
         for size in (3, 16):
             sums: dict[str, tuple[float, float]] = {}
-            for part in (rows_of(each, slice(at, at + size)) for each in batches for at in range(0, 16, size)):
+            for part in (
+                rows_of(each, slice(at, at + size)) for each in batches for at in range(0, 16, size)
+            ):
                 with torch.no_grad():
                     loss = task.loss(model(**task.inputs(part)), part)
-                assert task.counts(part) == {term: float(value.count) for term, value in loss.terms.items()}
-                values = {term: (float(value.total), float(value.count)) for term, value in loss.terms.items()}
-                for term, (total, count) in (values | {k: (float(v), 1.0) for k, v in loss.metrics.items()}).items():
+                assert task.counts(part) == {
+                    term: float(value.count) for term, value in loss.terms.items()
+                }
+                values = {
+                    term: (float(value.total), float(value.count))
+                    for term, value in loss.terms.items()
+                }
+                for term, (total, count) in (
+                    values | {k: (float(v), 1.0) for k, v in loss.metrics.items()}
+                ).items():
                     before = sums.get(term, (0.0, 0.0))
                     sums[term] = (before[0] + total, before[1] + count)
             metrics.append(task.summarise(sums))

@@ -1,4 +1,5 @@
-"""What every task of labelled examples must hold, and every model that such a task trains: through whole runs."""
+"""What every task of labelled examples must hold, and every model that such a task trains: through
+whole runs."""
 
 from __future__ import annotations
 
@@ -14,19 +15,26 @@ from tiny_runs import ENCODER_TASKS, MODELS, tiny_run, without_chance, write_sev
 from torch import Tensor
 
 from groundup import api
-from groundup.core.assembly import open_stream
-from groundup.core.interfaces import Batch
+from groundup.core.contracts import Batch
 from groundup.core.registry import names
-from groundup.core.run_processor import load_processor
 from groundup.core.settings import validate
-from groundup.core.trainer import Trainer
-from groundup.nn.task_weighting import Heads
+from groundup.runs.processor import load_processor
+from groundup.tasks.multitask.loss_weighting import Heads
+from groundup.training.build import open_stream
+from groundup.training.trainer import Trainer
 
 # In test_tasks_contract.py, test_preference_contract.py and unit/test_encoders.py.
 TEXTS = {"language_modeling", "chat", "preference", "masked_language_modeling"}
-SEVERAL = {"digit": {"name": "classify", "class_weights": "balanced"}, "ink": "regress", "loop": "classify"}
+SEVERAL = {
+    "digit": {"name": "classify", "class_weights": "balanced"},
+    "ink": "regress",
+    "loop": "classify",
+}
 CASES: dict[str, list[dict[str, Any]]] = {
-    "classify": [{}, {"class_weights": "effective", "effective_beta": 0.99, "label_smoothing": 0.1}],
+    "classify": [
+        {},
+        {"class_weights": "effective", "effective_beta": 0.99, "label_smoothing": 0.1},
+    ],
     "regress": [{}, {"objective": "huber", "delta": 0.5}],
     "multitask": [{"tasks": SEVERAL}, {"tasks": SEVERAL, "weighting": "uncertainty"}],
 }
@@ -52,7 +60,9 @@ def whole(outputs: Any) -> Tensor:
 
 
 def test_every_task_has_a_case() -> None:
-    missing = set(names("task")) - set(CASES) - TEXTS - set(ENCODER_TASKS)  # in test_encoder_tasks_contract.py
+    missing = (
+        set(names("task")) - set(CASES) - TEXTS - set(ENCODER_TASKS)
+    )  # in test_encoder_tasks_contract.py
     assert not missing, f"give them cases here: {sorted(missing)}"
 
 
@@ -68,7 +78,9 @@ class TestContract:
             assert str(batch[key].dtype) == f"torch.{dtype}"
             assert len(batch[key]) == 16
             if "..." not in shape:
-                assert batch[key].dim() == len([size for size in shape.strip("() ").split(",") if size.strip()])
+                assert batch[key].dim() == len(
+                    [size for size in shape.strip("() ").split(",") if size.strip()]
+                )
         assert not set(trainer.task.inputs(batch)) & (set(trainer.task.batch_spec) - {"inputs"})
 
     def test_the_loss_is_sums_that_do_not_depend_on_the_micro_batch(
@@ -81,12 +93,21 @@ class TestContract:
         with torch.no_grad():
             for size in (1, 3, 16):
                 sums: dict[str, tuple[float, float]] = {}
-                parts = [rows_of(batch, slice(at, at + size)) for batch in batches for at in range(0, 16, size)]
+                parts = [
+                    rows_of(batch, slice(at, at + size))
+                    for batch in batches
+                    for at in range(0, 16, size)
+                ]
                 for part in parts:
                     loss = task.loss(model(**task.inputs(part)), part)
                     told = task.counts(part)
-                    assert told is None or told == {term: float(value.count) for term, value in loss.terms.items()}
-                    values = {term: (float(value.total), float(value.count)) for term, value in loss.terms.items()}
+                    assert told is None or told == {
+                        term: float(value.count) for term, value in loss.terms.items()
+                    }
+                    values = {
+                        term: (float(value.total), float(value.count))
+                        for term, value in loss.terms.items()
+                    }
                     for term, (total, count) in (
                         values | {k: (float(v), 1.0) for k, v in loss.metrics.items()}
                     ).items():
@@ -119,13 +140,18 @@ class TestContract:
         loss = task.loss(model(**task.inputs(batch)), batch)
         torch.stack([term.weight * term.total for term in loss.terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
         assert without_gradient(model) == []
-        inputs = [example.inputs for example in islice(trainer.parts.source.examples("validation", tmp_path), 3)]
+        inputs = [
+            example.inputs
+            for example in islice(trainer.parts.source.examples("validation", tmp_path), 3)
+        ]
         together = task.predict(model, inputs, trainer.parts.processor)
         assert len(together) == 3
         assert together[1] == pytest.approx(task.predict(model, inputs[1], trainer.parts.processor))
         trainer.close()
 
-    def test_the_settings_are_what_they_were_after_writing_them(self, name: str, index: int, tmp_path: Path) -> None:
+    def test_the_settings_are_what_they_were_after_writing_them(
+        self, name: str, index: int, tmp_path: Path
+    ) -> None:
         trainer = opened(name, CASES[name][index], tmp_path)
         trainer.close()
         task = trainer.task
@@ -133,9 +159,12 @@ class TestContract:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in names("model") if MODELS.get(name, [""])[0] != "documents"])
+@pytest.mark.parametrize(
+    "name", [name for name in names("model") if MODELS.get(name, [""])[0] != "documents"]
+)
 def test_every_model_in_a_run(name: str, tmp_path: Path) -> None:
-    """Shapes, gradients, rows that do not mix, and weights that come back from a file and from a checkpoint."""
+    """Shapes, gradients, rows that do not mix, and weights that come back from a file and from a
+    checkpoint."""
     assert name in MODELS, "give the model a tiny run in tests/tiny_runs.py"
     trainer = api.trainer(without_chance(tiny_run(name, tmp_path)), runs=tmp_path / "runs")
     model, task, batch = trainer.model, trainer.task, next(trainer.stream)
@@ -149,7 +178,10 @@ def test_every_model_in_a_run(name: str, tmp_path: Path) -> None:
         for row in (0, 7, 15):
             part = task.inputs(rows_of(batch, slice(row, row + 1)))
             torch.testing.assert_close(model(**part)[0], together[row], rtol=1e-5, atol=1e-5)
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "weights.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()},
+        tmp_path / "weights.safetensors",
+    )
     list(islice(trainer.steps(), 2))
     trainer.save()
     after = trainer.model.eval()(**task.inputs(batch))

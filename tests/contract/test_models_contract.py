@@ -1,4 +1,5 @@
-"""What every registered model keeps: gradients everywhere, rows that do not mix, no look ahead, weights that reload."""
+"""What every registered model keeps: gradients everywhere, rows that do not mix, no look ahead,
+weights that reload."""
 
 from __future__ import annotations
 
@@ -13,52 +14,116 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from groundup.core.interfaces import ModelConfig
-from groundup.core.optimizers import depths
+from groundup.core.contracts import ModelConfig
 from groundup.core.registry import lookup, names
 from groundup.core.settings import validate
+from groundup.machine.meta_device import without_content
 from groundup.models.gpt import GPTConfig
 from groundup.nn import loss
 from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
-from groundup.nn.shapes import without_content
+from groundup.training.optimizers import depths
 
 TOKENS: dict[str, list[dict[str, Any]]] = {
     "gpt": [
         {"vocabulary_size": 30, "layers": 2, "width": 32, "heads": 4, "context_length": 16},
         {
-            **{"vocabulary_size": 30, "layers": 2, "width": 32, "heads": 4, "context_length": 16, "kv_heads": 2},
-            **{"qk_norm": True, "sliding_window": 5, "tied_embeddings": False, "vocabulary_multiple": 64},
+            **{
+                "vocabulary_size": 30,
+                "layers": 2,
+                "width": 32,
+                "heads": 4,
+                "context_length": 16,
+                "kv_heads": 2,
+            },
+            **{
+                "qk_norm": True,
+                "sliding_window": 5,
+                "tied_embeddings": False,
+                "vocabulary_multiple": 64,
+            },
         },
         {
-            **{"vocabulary_size": 30, "layers": 2, "width": 32, "heads": 4, "context_length": 16, "bias": "all"},
-            **{"positions": "learned", "norm": "layernorm", "activation": "gelu_tanh", "dropout": 0.1},
+            **{
+                "vocabulary_size": 30,
+                "layers": 2,
+                "width": 32,
+                "heads": 4,
+                "context_length": 16,
+                "bias": "all",
+            },
+            **{
+                "positions": "learned",
+                "norm": "layernorm",
+                "activation": "gelu_tanh",
+                "dropout": 0.1,
+            },
         },
     ],
     "gemma3": [
         {
-            **{"vocabulary_size": 30, "layers": 3, "width": 16, "heads": 2, "head_dim": 8, "mlp_width": 20},
-            **{"context_length": 16, "sliding_window": 4, "global_every": 2, "attention_scale": 5.0, "logit_cap": 4.0},
+            **{
+                "vocabulary_size": 30,
+                "layers": 3,
+                "width": 16,
+                "heads": 2,
+                "head_dim": 8,
+                "mlp_width": 20,
+            },
+            **{
+                "context_length": 16,
+                "sliding_window": 4,
+                "global_every": 2,
+                "attention_scale": 5.0,
+                "logit_cap": 4.0,
+            },
         },
     ],
     "phi3": [
         {
-            **{"vocabulary_size": 30, "layers": 2, "width": 32, "heads": 4, "mlp_width": 20, "context_length": 16},
+            **{
+                "vocabulary_size": 30,
+                "layers": 2,
+                "width": 32,
+                "heads": 4,
+                "mlp_width": 20,
+                "context_length": 16,
+            },
             **{"rotary_share": 0.5, "sliding_window": 5, "kv_heads": 2},
-            "long_rope": {"original_context": 12, "short_factors": [1, 2], "long_factors": [3, 4], "amplitude": 1.1},
+            "long_rope": {
+                "original_context": 12,
+                "short_factors": [1, 2],
+                "long_factors": [3, 4],
+                "amplitude": 1.1,
+            },
         },
     ],
     "hub": [
         {
             "config": {
-                **{"model_type": "olmo2", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
-                **{"intermediate_size": 48, "vocab_size": 30, "num_key_value_heads": 2, "tie_word_embeddings": True},
+                **{
+                    "model_type": "olmo2",
+                    "hidden_size": 32,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 4,
+                },
+                **{
+                    "intermediate_size": 48,
+                    "vocab_size": 30,
+                    "num_key_value_heads": 2,
+                    "tie_word_embeddings": True,
+                },
                 **{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None},
             },
             "context_length": 16,
         },
         {
             "config": {
-                **{"model_type": "gpt_neox", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+                **{
+                    "model_type": "gpt_neox",
+                    "hidden_size": 32,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 4,
+                },
                 **{"intermediate_size": 48, "vocab_size": 30, "bos_token_id": 0, "eos_token_id": 1},
             },
             "context_length": 16,
@@ -68,14 +133,27 @@ TOKENS: dict[str, list[dict[str, Any]]] = {
 INPUTS: dict[str, list[dict[str, Any]]] = {
     "mlp": [
         {"hidden": [8, 7], "inputs": 48, "outputs": 5},
-        {"hidden": [8], "inputs": 48, "outputs": 5, "norm": "layer", "activation": "gelu", "dropout": 0.1},
+        {
+            "hidden": [8],
+            "inputs": 48,
+            "outputs": 5,
+            "norm": "layer",
+            "activation": "gelu",
+            "dropout": 0.1,
+        },
         {"hidden": [9], "inputs": 48, "outputs": 5, "norm": "batch", "activation": "tanh"},
         {"hidden": [], "inputs": 48, "outputs": 5},
     ],
     "cnn": [
         {"channels": [4], "hidden": [8], "input_shape": [3, 4, 4], "outputs": 5, "pool": 1},
         {
-            **{"channels": [4, 5], "hidden": [], "input_shape": [3, 4, 4], "outputs": 5, "padding": True},
+            **{
+                "channels": [4, 5],
+                "hidden": [],
+                "input_shape": [3, 4, 4],
+                "outputs": 5,
+                "padding": True,
+            },
             **{"batch_norm": True, "activation": "silu"},
         },
     ],
@@ -83,22 +161,48 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
         {"layers": [1, 2], "width": 4, "input_shape": [3, 4, 4], "outputs": 5, "stem": "small"},
         {"layers": [2, 1], "width": 4, "input_shape": [3, 4, 4], "outputs": 5, "bottleneck": True},
         {
-            **{"layers": [1, 1], "width": 4, "input_shape": [3, 4, 4], "outputs": 5, "stem": "small"},
+            **{
+                "layers": [1, 1],
+                "width": 4,
+                "input_shape": [3, 4, 4],
+                "outputs": 5,
+                "stem": "small",
+            },
             **{"stem_pool": True, "bottleneck": True},
         },
     ],
     "convnext": [
         {"layers": [1, 2], "widths": [4, 6], "patch": 1, "input_shape": [3, 4, 4], "outputs": 5},
         {
-            **{"layers": [2], "widths": [8], "patch": 2, "input_shape": [3, 4, 4], "outputs": 5, "layer_scale": 0.1},
+            **{
+                "layers": [2],
+                "widths": [8],
+                "patch": 2,
+                "input_shape": [3, 4, 4],
+                "outputs": 5,
+                "layer_scale": 0.1,
+            },
             **{"stochastic_depth": 0.5},
         },
     ],
     "vit": [
         {"patch": 2, "layers": 2, "width": 12, "heads": 3, "input_shape": [3, 4, 4], "outputs": 5},
         {
-            **{"patch": 2, "layers": 1, "width": 12, "heads": 2, "input_shape": [3, 4, 4], "outputs": 5},
-            **{"pooling": "mean", "dropout": 0.1, "mlp_width": 20, "qkv_bias": False, "activation": "gelu_tanh"},
+            **{
+                "patch": 2,
+                "layers": 1,
+                "width": 12,
+                "heads": 2,
+                "input_shape": [3, 4, 4],
+                "outputs": 5,
+            },
+            **{
+                "pooling": "mean",
+                "dropout": 0.1,
+                "mlp_width": 20,
+                "qkv_bias": False,
+                "activation": "gelu_tanh",
+            },
         },
     ],
 }
@@ -107,14 +211,18 @@ CASES = [(name, index) for name in TOKENS for index in range(len(TOKENS[name]))]
 
 def without_gradient(model: nn.Module) -> list[str]:
     """Return the parameters that nothing would train."""
-    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    without = [
+        n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     # A bias of the keys shifts all scores of a query alike: its gradient is zero but for rounding.
     return [name for name in without if not name.endswith("key.bias")]
 
 
 def tiny(name: str, index: int) -> tuple[ModelConfig, nn.Module]:
     torch.manual_seed(0)
-    config: ModelConfig = validate(lookup("model", name), (TOKENS | INPUTS)[name][index], "recipe.model")
+    config: ModelConfig = validate(
+        lookup("model", name), (TOKENS | INPUTS)[name][index], "recipe.model"
+    )
     return config, config.build()
 
 
@@ -169,14 +277,21 @@ class TestContract:
 
     def test_the_same_seed_builds_the_same_weights(self, name: str, index: int) -> None:
         first, second = tiny(name, index)[1], tiny(name, index)[1]
-        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+        )
 
     def test_flops_are_counted(self, name: str, index: int) -> None:
         config, model = tiny(name, index)
-        assert config.flops_per_token(16) > 2 * sum(p.numel() for p in model.parameters() if p.ndim == 2) / 3
+        assert (
+            config.flops_per_token(16)
+            > 2 * sum(p.numel() for p in model.parameters() if p.ndim == 2) / 3
+        )
 
 
-@pytest.mark.parametrize(("name", "index"), [(name, index) for name in INPUTS for index in range(len(INPUTS[name]))])
+@pytest.mark.parametrize(
+    ("name", "index"), [(name, index) for name in INPUTS for index in range(len(INPUTS[name]))]
+)
 class TestContractOfClassifiers:
     def test_every_parameter_receives_a_gradient(self, name: str, index: int) -> None:
         _, model = tiny(name, index)
@@ -201,7 +316,10 @@ class TestContractOfClassifiers:
 
     def test_save_and_load(self, name: str, index: int, tmp_path: Path) -> None:
         config, model = tiny(name, index)
-        save_file({n: t.contiguous() for n, t in model.state_dict().items()}, tmp_path / "model.safetensors")
+        save_file(
+            {n: t.contiguous() for n, t in model.state_dict().items()},
+            tmp_path / "model.safetensors",
+        )
         other = type(config).model_validate_json(config.model_dump_json()).build()
         other.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
         inputs = torch.randn(2, 3, 4, 4)
@@ -216,7 +334,9 @@ class TestContractOfClassifiers:
         assert config.flops_per_token(1) == pytest.approx(3 * forward, rel=1e-6)
 
 
-@pytest.mark.parametrize(("name", "index"), [(n, i) for n in TOKENS | INPUTS for i in range(len((TOKENS | INPUTS)[n]))])
+@pytest.mark.parametrize(
+    ("name", "index"), [(n, i) for n in TOKENS | INPUTS for i in range(len((TOKENS | INPUTS)[n]))]
+)
 def test_parts_are_made_in_the_order_in_which_they_are_used(name: str, index: int) -> None:
     """Fine-tuning tells by it which layers lie below others."""
     _, model = tiny(name, index)
@@ -263,11 +383,17 @@ def test_the_benchmark_step_is_counted_as_published() -> None:
     config = GPTConfig(vocabulary_size=4096)
     assert config.build().parameter_count() == pytest.approx(12.2e6, rel=0.01)
     assert config.flops_per_token(256) * 16 * 256 == pytest.approx(3.14e11, rel=0.01)
-    assert GPTConfig(vocabulary_size=4096, sliding_window=256).flops_per_token(256) == config.flops_per_token(256)
+    assert GPTConfig(vocabulary_size=4096, sliding_window=256).flops_per_token(
+        256
+    ) == config.flops_per_token(256)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12), (torch.bfloat16, 2e-2)])
-def test_the_chunked_loss_is_the_plain_one(dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12), (torch.bfloat16, 2e-2)]
+)
+def test_the_chunked_loss_is_the_plain_one(
+    dtype: torch.dtype, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(200, 16, dtype=dtype, requires_grad=True)
     weight = torch.randn(50, 16, dtype=dtype, requires_grad=True)
@@ -288,12 +414,16 @@ def test_the_chunked_loss_is_the_plain_one(dtype: torch.dtype, bound: float, mon
     assert (losses[targets == -100] == 0).all()
     assert abs(losses.sum() - plain[0]) <= bound * abs(plain[0])
     with torch.no_grad():
-        assert abs(linear_cross_entropy_sum(hidden, weight, targets) - plain[0]) <= bound * abs(plain[0])
+        assert abs(linear_cross_entropy_sum(hidden, weight, targets) - plain[0]) <= bound * abs(
+            plain[0]
+        )
     assert torch.equal(both()[2], chunked[2])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 1.0])
-def test_leaving_out_untrained_tokens_changes_nothing(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving_out_untrained_tokens_changes_nothing(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     hidden = torch.randn(1500, 8, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(20, 8, dtype=torch.float64, requires_grad=True)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.core.optimizers import Optimizers, build_optimizers
-from groundup.core.recipe import Optim
 from groundup.models.gpt import GPTConfig
-from groundup.nn import muon
+from groundup.recipe.recipe import Optim
+from groundup.training import muon
+from groundup.training.optimizers import Optimizers, build_optimizers
 
 STEPS = 6
 OPTIMS = {
@@ -47,7 +47,10 @@ def ours(name: str, model: nn.Module) -> Optimizers:
 
 def theirs(name: str, model: nn.Module) -> torch.optim.Optimizer:
     optim = OPTIMS[name]
-    matrices, others = [p for p in model.parameters() if p.ndim > 1], [p for p in model.parameters() if p.ndim < 2]
+    matrices, others = (
+        [p for p in model.parameters() if p.ndim > 1],
+        [p for p in model.parameters() if p.ndim < 2],
+    )
     groups = [{"params": matrices, "weight_decay": 0.2}, {"params": others, "weight_decay": 0.0}]
     if optim.name == "sgd":
         return torch.optim.SGD(groups, lr=0.01, momentum=optim.momentum, nesterov=optim.nesterov)
@@ -56,7 +59,9 @@ def theirs(name: str, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def assert_same_weights(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
-    for (name, mine), (_, its) in zip(one.named_parameters(), other.named_parameters(), strict=True):
+    for (name, mine), (_, its) in zip(
+        one.named_parameters(), other.named_parameters(), strict=True
+    ):
         torch.testing.assert_close(mine, its, msg=name, **(tolerance or {"rtol": 0.0, "atol": 0.0}))
 
 
@@ -71,8 +76,13 @@ def test_updates_are_those_of_torch(name: str) -> None:
 def test_muon_updates_hidden_matrices_as_torch_does_and_the_rest_with_adamw() -> None:
     one, other = small_model(), small_model()
     train(one, ours("muon", one))
-    matrices, others = [p for p in other.parameters() if p.ndim > 1], [p for p in other.parameters() if p.ndim < 2]
-    hidden = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.2, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    matrices, others = (
+        [p for p in other.parameters() if p.ndim > 1],
+        [p for p in other.parameters() if p.ndim < 2],
+    )
+    hidden = torch.optim.Muon(
+        matrices, lr=0.01, weight_decay=0.2, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
     adamw = torch.optim.AdamW(others, lr=0.01, weight_decay=0.0, betas=(0.9, 0.95))
     for step in range(STEPS):
         for parameter, gradient in zip(other.parameters(), gradients(step, other), strict=True):
@@ -115,24 +125,32 @@ def test_the_state_is_tensors_by_parameter_and_a_copy_when_loaded(name: str) -> 
 
 
 def test_only_matrices_are_decayed() -> None:
-    model = GPTConfig(vocabulary_size=11, layers=1, width=8, heads=2, norm="layernorm", bias="all").build()
+    model = GPTConfig(
+        vocabulary_size=11, layers=1, width=8, heads=2, norm="layernorm", bias="all"
+    ).build()
     names = {parameter: name for name, parameter in model.named_parameters()}
     for optim in OPTIMS.values():
         for part in build_optimizers(optim, model.named_parameters()).parts:
             for group in part.param_groups:
                 for parameter in group["params"]:
-                    assert group["weight_decay"] == (0.2 if parameter.ndim > 1 else 0.0), names[parameter]
+                    assert group["weight_decay"] == (0.2 if parameter.ndim > 1 else 0.0), names[
+                        parameter
+                    ]
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_muon_takes_hidden_matrices_and_nothing_else(tied: bool) -> None:
-    config = GPTConfig(vocabulary_size=11, layers=2, width=8, heads=2, positions="learned", tied_embeddings=tied)
+    config = GPTConfig(
+        vocabulary_size=11, layers=2, width=8, heads=2, positions="learned", tied_embeddings=tied
+    )
     model = config.build()
     muon, adamw = build_optimizers(OPTIMS["muon"], model.named_parameters()).parts
     names = {parameter: name for name, parameter in model.named_parameters()}
     taken = {names[p] for group in muon.param_groups for p in group["params"]}
     assert isinstance(muon, torch.optim.Muon)
-    assert taken == {name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
+    assert taken == {
+        name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2
+    }
     rest = {names[p] for group in adamw.param_groups for p in group["params"]}
     assert taken | rest == set(names.values())
     assert not taken & rest
@@ -150,7 +168,10 @@ def test_frozen_parameters_are_left_alone() -> None:
     frozen = next(model.parameters()).requires_grad_(False)
     parts = build_optimizers(OPTIMS["adamw"], model.named_parameters()).parts
     assert all(
-        parameter is not frozen for part in parts for group in part.param_groups for parameter in group["params"]
+        parameter is not frozen
+        for part in parts
+        for group in part.param_groups
+        for parameter in group["params"]
     )
 
 
@@ -163,7 +184,9 @@ def test_muon_orthogonalises_matrices_of_one_shape_together_as_torch_does_one_by
     mine = [nn.Parameter(torch.randn(shape)) for shape in shapes]
     its = [nn.Parameter(p.detach().clone()) for p in mine]
     one = muon.Muon(mine, 0.01, 0.2)
-    other = torch.optim.Muon(its, lr=0.01, weight_decay=0.2, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    other = torch.optim.Muon(
+        its, lr=0.01, weight_decay=0.2, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
     for _ in range(4):
         for p, q in zip(mine, its, strict=True):
             p.grad = torch.randn_like(p)

@@ -17,7 +17,11 @@ QUICK = ("mlp", "gpt")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names("model")]
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+        for name in names("model")
+    ],
 )
 def test_double_precision_agrees_with_single(name: str, tmp_path: Path) -> None:
     losses: dict[str, list[float]] = {}
@@ -30,4 +34,6 @@ def test_double_precision_agrees_with_single(name: str, tmp_path: Path) -> None:
         weight = next(trainer.model.parameters())
         assert weight.dtype == (torch.float64 if precision == "fp64" else torch.float32)
         trainer.close()
-    assert losses["fp64"] == pytest.approx(losses["fp32"], rel=2e-3)  # Adam makes much of tiny gradients
+    assert losses["fp64"] == pytest.approx(
+        losses["fp32"], rel=2e-3
+    )  # Adam makes much of tiny gradients

@@ -1,4 +1,5 @@
-"""What preference tuning must hold with every objective: sums over samples, scored answers alone, exact resuming."""
+"""What preference tuning must hold with every objective: sums over samples, scored answers alone,
+exact resuming."""
 
 from __future__ import annotations
 
@@ -12,14 +13,16 @@ from tiny_runs import preference_run, without_chance
 
 from groundup import api
 from groundup.core.errors import TrainingError
-from groundup.core.objective import Sums
-from groundup.core.trainer import Trainer
+from groundup.training.accumulation import Sums
+from groundup.training.trainer import Trainer
 
 OBJECTIVES = ("dpo", "ipo", "orpo", "simpo", "kto")
 
 
 def opened(folder: Path, changes: dict[str, Any] | None = None, **task: Any) -> Trainer:
-    return api.trainer(without_chance(preference_run(folder, **task)), changes, runs=folder / "runs")
+    return api.trainer(
+        without_chance(preference_run(folder, **task)), changes, runs=folder / "runs"
+    )
 
 
 @pytest.mark.slow
@@ -31,7 +34,9 @@ def test_batches_answers_and_samples(objective: str, tmp_path: Path) -> None:
     for key, described in trainer.task.batch_spec.items():
         dtype, _, shape = described.partition(" ")
         assert str(batch[key].dtype) == f"torch.{dtype}"
-        assert batch[key].dim() == len([each for each in shape.strip("() ").split(",") if each.strip()])
+        assert batch[key].dim() == len(
+            [each for each in shape.strip("() ").split(",") if each.strip()]
+        )
         assert len(batch[key]) == size
     assert set(batch) == set(trainer.task.batch_spec)
     fed = trainer.task.inputs(batch)
@@ -43,14 +48,19 @@ def test_batches_answers_and_samples(objective: str, tmp_path: Path) -> None:
     trainer.close()
 
 
-def _check_scores(trainer: Trainer, batch: dict[str, torch.Tensor], fed: dict[str, torch.Tensor]) -> None:
-    """Each sequence alone, through plain logits, gives what all give together; a prompt is never scored."""
+def _check_scores(
+    trainer: Trainer, batch: dict[str, torch.Tensor], fed: dict[str, torch.Tensor]
+) -> None:
+    """Each sequence alone, through plain logits, gives what all give together; a prompt is never
+    scored."""
     together = trainer.model(**fed).split(batch["sequence_lengths"].flatten().tolist())
     scored = fed["scored"].split(batch["sequence_lengths"].flatten().tolist())
     tokens = fed["tokens"][0].split(batch["sequence_lengths"].flatten().tolist())
     for found, wanted, sequence in zip(together, scored, tokens, strict=True):
         logits = trainer.model(sequence[None])[0].log_softmax(1)
-        alone = torch.where(wanted >= 0, logits.gather(1, wanted.long().clamp(min=0)[:, None])[:, 0], 0.0)
+        alone = torch.where(
+            wanted >= 0, logits.gather(1, wanted.long().clamp(min=0)[:, None])[:, 0], 0.0
+        )
         torch.testing.assert_close(found, alone, rtol=1e-12, atol=1e-12)
         text = trainer.parts.processor.decode(wanted[wanted >= 0].tolist(), keep_special=True)  # type: ignore[attr-defined]
         assert "digit" not in text
@@ -83,13 +93,17 @@ def test_micro_batches_change_nothing(objective: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_kto_refuses_several_micro_batches(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="the loss of task 'preference' with this model is no sum over examples"):
+    with pytest.raises(
+        TrainingError, match="the loss of task 'preference' with this model is no sum over examples"
+    ):
         opened(tmp_path, {"machine.micro_batch": 4}, objective="kto")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
-def test_resuming_is_exact_and_uses_the_cache_or_computes_the_same(objective: str, tmp_path: Path) -> None:
+def test_resuming_is_exact_and_uses_the_cache_or_computes_the_same(
+    objective: str, tmp_path: Path
+) -> None:
     recipe = preference_run(tmp_path, objective=objective)
     recipe["budget"]["steps"] = 6
     files = _references(tmp_path, recipe)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from groundup.core.interfaces import TextProcessor
+from groundup.core.contracts import TextProcessor
 from groundup.core.registry import lookup, names
-from groundup.core.run_processor import load_processor
-from groundup.processors.special import SPECIAL_TOKENS
-from groundup.processors.streaming import StreamDecoder
+from groundup.processors.text.special_tokens import SPECIAL_TOKENS
+from groundup.processors.text.stream_decoder import StreamDecoder
+from groundup.runs.processor import load_processor
 
 DOCUMENTS = [text for _, text in sorted(pydoc_data.topics.topics.items())][:12]
 TEXTS = [
@@ -36,7 +36,9 @@ def _texts() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module", params=BUILT_IN)
-def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TextProcessor:
+def processor(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> TextProcessor:
     settings = {"bpe": {"vocab_size": 600}, "characters": {"min_count": 2}}.get(request.param, {})
     if request.param == "tokenizer_json":
         folder = tmp_path_factory.mktemp("foreign")
@@ -64,7 +66,9 @@ def test_decoding_gives_back_the_text(processor: TextProcessor, text: str) -> No
 
 def test_a_batch_equals_its_texts_one_by_one(processor: TextProcessor) -> None:
     together = processor.encode_batch(TEXTS)
-    assert [t.tolist() for t in together] == [processor.encode_batch([text])[0].tolist() for text in TEXTS]
+    assert [t.tolist() for t in together] == [
+        processor.encode_batch([text])[0].tolist() for text in TEXTS
+    ]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:12]))
@@ -108,7 +112,9 @@ def test_saved_and_loaded_it_is_the_same(processor: TextProcessor, tmp_path: Pat
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
-def test_the_saved_folder_opens_with_the_tokenizers_library(processor: TextProcessor, tmp_path: Path) -> None:
+def test_the_saved_folder_opens_with_the_tokenizers_library(
+    processor: TextProcessor, tmp_path: Path
+) -> None:
     processor.save(tmp_path)
     library = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     library.encode_special_tokens = True

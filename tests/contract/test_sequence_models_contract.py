@@ -1,4 +1,5 @@
-"""What every classifier of sequences keeps: gradients everywhere, padding and other rows that do not matter, FLOPs."""
+"""What every classifier of sequences keeps: gradients everywhere, padding and other rows that do
+not matter, FLOPs."""
 
 from __future__ import annotations
 
@@ -17,12 +18,33 @@ from groundup.core.settings import validate
 SEQUENCES: dict[str, list[dict[str, Any]]] = {
     "rnn": [
         {"vocabulary_size": 30, "width": 6, "outputs": 5, "embedding_width": 7},
-        {"frame_width": 3, "width": 6, "outputs": 5, "cell": "gru", "layers": 2, "bidirectional": True},
         {
-            **{"vocabulary_size": 30, "width": 6, "outputs": 5, "cell": "rnn", "activation": "relu", "layers": 2},
+            "frame_width": 3,
+            "width": 6,
+            "outputs": 5,
+            "cell": "gru",
+            "layers": 2,
+            "bidirectional": True,
+        },
+        {
+            **{
+                "vocabulary_size": 30,
+                "width": 6,
+                "outputs": 5,
+                "cell": "rnn",
+                "activation": "relu",
+                "layers": 2,
+            },
             **{"pooling": "mean", "dropout": 0.1},
         },
-        {"frame_width": 3, "width": 6, "outputs": 5, "cell": "rnn", "pooling": "attention", "bidirectional": True},
+        {
+            "frame_width": 3,
+            "width": 6,
+            "outputs": 5,
+            "cell": "rnn",
+            "pooling": "attention",
+            "bidirectional": True,
+        },
     ],
     "bag_of_ngrams": [
         {"vocabulary_size": 30, "width": 6, "outputs": 5},
@@ -32,30 +54,97 @@ SEQUENCES: dict[str, list[dict[str, Any]]] = {
     ],
     "bert": [
         {
-            **{"vocabulary_size": 30, "layers": 2, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
+            **{
+                "vocabulary_size": 30,
+                "layers": 2,
+                "width": 16,
+                "heads": 2,
+                "context_length": 9,
+                "outputs": 5,
+            },
             **{"dropout": 0.0, "token_types": 0, "pooler": "relu", "init_std": 0.1},
         },
         {
-            **{"vocabulary_size": 30, "layers": 1, "width": 16, "heads": 4, "context_length": 9, "outputs": 5},
-            **{"pooling": "mean", "pooler": "none", "position_offset": 2, "activation": "gelu_tanh", "token_types": 0},
+            **{
+                "vocabulary_size": 30,
+                "layers": 1,
+                "width": 16,
+                "heads": 4,
+                "context_length": 9,
+                "outputs": 5,
+            },
+            **{
+                "pooling": "mean",
+                "pooler": "none",
+                "position_offset": 2,
+                "activation": "gelu_tanh",
+                "token_types": 0,
+            },
         },
     ],
     "transformer_classifier": [
-        {"vocabulary_size": 30, "layers": 2, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
         {
-            **{"vocabulary_size": 30, "layers": 2, "width": 16, "heads": 4, "context_length": 9, "outputs": 5},
-            **{"causal": True, "pooling": "last", "kv_heads": 2, "qk_norm": True, "sliding_window": 3},
+            "vocabulary_size": 30,
+            "layers": 2,
+            "width": 16,
+            "heads": 2,
+            "context_length": 9,
+            "outputs": 5,
         },
         {
-            **{"frame_width": 3, "layers": 1, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
-            **{"pooling": "class", "positions": "learned", "norm": "layernorm", "activation": "gelu", "bias": "all"},
+            **{
+                "vocabulary_size": 30,
+                "layers": 2,
+                "width": 16,
+                "heads": 4,
+                "context_length": 9,
+                "outputs": 5,
+            },
+            **{
+                "causal": True,
+                "pooling": "last",
+                "kv_heads": 2,
+                "qk_norm": True,
+                "sliding_window": 3,
+            },
         },
         {
-            **{"frame_width": 3, "layers": 1, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
+            **{
+                "frame_width": 3,
+                "layers": 1,
+                "width": 16,
+                "heads": 2,
+                "context_length": 9,
+                "outputs": 5,
+            },
+            **{
+                "pooling": "class",
+                "positions": "learned",
+                "norm": "layernorm",
+                "activation": "gelu",
+                "bias": "all",
+            },
+        },
+        {
+            **{
+                "frame_width": 3,
+                "layers": 1,
+                "width": 16,
+                "heads": 2,
+                "context_length": 9,
+                "outputs": 5,
+            },
             **{"pooling": "attention", "dropout": 0.1},
         },
         {
-            **{"vocabulary_size": 30, "layers": 1, "width": 16, "heads": 2, "context_length": 9, "outputs": 5},
+            **{
+                "vocabulary_size": 30,
+                "layers": 1,
+                "width": 16,
+                "heads": 2,
+                "context_length": 9,
+                "outputs": 5,
+            },
             **{"causal": True, "ngrams": 2, "ngram_width": 3, "ngram_buckets": 20},
         },
     ],
@@ -83,8 +172,12 @@ class TestContractOfSequenceClassifiers:
     def test_every_parameter_receives_a_gradient(self, name: str, index: int) -> None:
         config, model = tiny(name, index)
         F.cross_entropy(model(**sequences(config)), torch.arange(6) % 5).backward()
-        without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-        assert [n for n in without if not n.endswith("key.bias")] == []  # which shifts all scores of a query alike
+        without = [
+            n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+        ]
+        assert [
+            n for n in without if not n.endswith("key.bias")
+        ] == []  # which shifts all scores of a query alike
 
     @pytest.mark.parametrize("mode", [True, False])
     def test_neither_other_rows_nor_padding_matter(self, name: str, index: int, mode: bool) -> None:
@@ -94,7 +187,9 @@ class TestContractOfSequenceClassifiers:
         (key,) = set(batch) - {"lengths"}
         row, kept = torch.arange(6)[:, None], torch.arange(9) < LENGTHS[:, None]
         inside = kept & (row != 3)
-        changed = torch.where(inside if batch[key].dim() == 2 else inside[..., None], batch[key], other[key])
+        changed = torch.where(
+            inside if batch[key].dim() == 2 else inside[..., None], batch[key], other[key]
+        )
         state = torch.random.get_rng_state()
         before = model(**batch)
         torch.random.set_rng_state(state)
@@ -128,7 +223,9 @@ class TestContractOfSequenceClassifiers:
         batch = sequences(config)
         model.eval()
         single = model(**batch)
-        double = model.double()(**{n: v.double() if v.is_floating_point() else v for n, v in batch.items()})
+        double = model.double()(
+            **{n: v.double() if v.is_floating_point() else v for n, v in batch.items()}
+        )
         assert double.dtype == torch.float64
         torch.testing.assert_close(double.float(), single, rtol=0, atol=1e-5)
 
@@ -138,10 +235,14 @@ class TestContractOfSequenceClassifiers:
         for each in model.modules():
             if isinstance(each, nn.Linear | nn.RNNBase):
                 once = 1 if each in (model.head, getattr(model, "head_pooler", None)) else length
-                counted += 6 * once * sum(p.numel() for n, p in each.named_parameters() if "weight" in n)
+                counted += (
+                    6 * once * sum(p.numel() for n, p in each.named_parameters() if "weight" in n)
+                )
         if name in ("bert", "transformer_classifier"):
             causal = getattr(config, "causal", False)
-            window = 3 - 9 / 16 if causal and config.sliding_window else length / 2  # as a GPT counts
+            window = (
+                3 - 9 / 16 if causal and config.sliding_window else length / 2
+            )  # as a GPT counts
             seen = window if causal else length
             counted += 12 * config.layers * config.width * seen * length
         assert config.flops_per_token(length) * length == pytest.approx(counted, rel=1e-6)

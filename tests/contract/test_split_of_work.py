@@ -12,7 +12,7 @@ import torch
 from tiny_runs import tiny_run, without_chance, write_several_targets
 
 from groundup import api
-from groundup.core.records import Report
+from groundup.core.values import Report
 
 STEPS = 5
 
@@ -23,20 +23,26 @@ def documents(tmp_path: Path) -> Path:
     drawn = random.Random(3)
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "a", "of"]
     path = tmp_path / "documents.jsonl"
-    texts = [" ".join(drawn.choices(words, k=drawn.choice((1, 2, 5, 9, 30)))) + f" {i}" for i in range(150)]
+    texts = [
+        " ".join(drawn.choices(words, k=drawn.choice((1, 2, 5, 9, 30)))) + f" {i}"
+        for i in range(150)
+    ]
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     return path
 
 
 @pytest.fixture
 def conversations(tmp_path: Path) -> Path:
-    """Conversations whose answers have from one to sixty characters: the counts of micro-batches differ widely."""
+    """Conversations whose answers have from one to sixty characters: the counts of micro-batches
+    differ widely."""
     drawn = random.Random(4)
     path = tmp_path / "conversations.jsonl"
     lines = []
     for number in range(80):
         answer = "".join(drawn.choices("abcdef ", k=drawn.choice((1, 3, 10, 60)))).strip() or "a"
-        lines.append(json.dumps({"prompt": f"Question {number}?", "completion": f"{answer}{number}"}))
+        lines.append(
+            json.dumps({"prompt": f"Question {number}?", "completion": f"{answer}{number}"})
+        )
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
@@ -75,7 +81,12 @@ def assert_equal_for_every_split(recipe: dict[str, Any], folder: Path, precision
 def test_documents_of_different_lengths(
     recipe: dict[str, Any], documents: Path, tmp_path: Path, precision: str, pack: bool
 ) -> None:
-    recipe["data"] = {"name": "text", "path": str(documents), "validation_fraction": 0.2, "packing": {"pack": pack}}
+    recipe["data"] = {
+        "name": "text",
+        "path": str(documents),
+        "validation_fraction": 0.2,
+        "packing": {"pack": pack},
+    }
     assert_equal_for_every_split(recipe, tmp_path / "runs", precision)
 
 
@@ -87,15 +98,25 @@ def test_answers_of_different_lengths(
 ) -> None:
     recipe["task"] = "chat"
     recipe["model"]["context_length"] = 128
-    recipe["data"] = {"name": "conversations", "path": str(conversations), "packing": {"pack": pack}}
+    recipe["data"] = {
+        "name": "conversations",
+        "path": str(conversations),
+        "packing": {"pack": pack},
+    }
     assert_equal_for_every_split(recipe, tmp_path / "runs", precision)
 
 
-def test_counts_differ_between_micro_batches(recipe: dict[str, Any], conversations: Path, tmp_path: Path) -> None:
+def test_counts_differ_between_micro_batches(
+    recipe: dict[str, Any], conversations: Path, tmp_path: Path
+) -> None:
     """Otherwise the tests above could not tell a mean of means from a mean."""
     recipe["task"] = "chat"
     recipe["model"]["context_length"] = 128
-    recipe["data"] = {"name": "conversations", "path": str(conversations), "packing": {"pack": False}}
+    recipe["data"] = {
+        "name": "conversations",
+        "path": str(conversations),
+        "packing": {"pack": False},
+    }
     changes = {"machine.micro_batch": 1, "budget.batch_size": 8}
     trainer = api.trainer(recipe, changes, runs=tmp_path)
     counts = {int((next(trainer.stream)["targets"] >= 0).sum()) for _ in range(8)}
@@ -104,7 +125,9 @@ def test_counts_differ_between_micro_batches(recipe: dict[str, Any], conversatio
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weighting", ["fixed", pytest.param("uncertainty", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "weighting", ["fixed", pytest.param("uncertainty", marks=pytest.mark.slow)]
+)
 def test_classes_that_weigh_differently_beside_other_tasks(tmp_path: Path, weighting: str) -> None:
     """A micro-batch's weights add up to something else in each, even to less than 1."""
     balanced = {"name": "classify", "class_weights": "balanced"}
@@ -113,10 +136,20 @@ def test_classes_that_weigh_differently_beside_other_tasks(tmp_path: Path, weigh
     recipe["task"] = {"name": "multitask", "tasks": tasks, "weighting": weighting}
     found = []
     for micro_batch in (32, 8, 1):
-        changes = {"name": f"m{micro_batch}", "machine.micro_batch": micro_batch, "budget.batch_size": 32}
-        trainer = api.trainer(without_chance(recipe), {**changes, "budget.steps": STEPS}, runs=tmp_path / "runs")
-        steps = [(*(each.losses[task] for task in tasks), each.gradient_norm) for each in trainer.steps()]
-        found.append((steps, {name: value.clone() for name, value in trainer.model.state_dict().items()}))
+        changes = {
+            "name": f"m{micro_batch}",
+            "machine.micro_batch": micro_batch,
+            "budget.batch_size": 32,
+        }
+        trainer = api.trainer(
+            without_chance(recipe), {**changes, "budget.steps": STEPS}, runs=tmp_path / "runs"
+        )
+        steps = [
+            (*(each.losses[task] for task in tasks), each.gradient_norm) for each in trainer.steps()
+        ]
+        found.append(
+            (steps, {name: value.clone() for name, value in trainer.model.state_dict().items()})
+        )
         trainer.close()
     whole, *split = found
     for steps, weights in split:
@@ -128,11 +161,19 @@ def test_classes_that_weigh_differently_beside_other_tasks(tmp_path: Path, weigh
 
 @pytest.mark.slow
 def test_mixtures_of_classes_that_weigh_differently(tmp_path: Path) -> None:
-    task = {"name": "classify", "class_weights": "balanced", "augmentation": {"mixup": 0.4, "cutmix": 1.0}}
+    task = {
+        "name": "classify",
+        "class_weights": "balanced",
+        "augmentation": {"mixup": 0.4, "cutmix": 1.0},
+    }
     recipe = without_chance(tiny_run("cnn", tmp_path, {"batch_norm": False})) | {"task": task}
     found = []
     for micro_batch in (32, 8):
-        changes = {"name": f"m{micro_batch}", "machine.micro_batch": micro_batch, "budget.batch_size": 32}
+        changes = {
+            "name": f"m{micro_batch}",
+            "machine.micro_batch": micro_batch,
+            "budget.batch_size": 32,
+        }
         trainer = api.trainer(recipe, {**changes, "budget.steps": STEPS}, runs=tmp_path / "runs")
         found.append([(report.loss, report.gradient_norm) for report in trainer.steps()])
         trainer.close()

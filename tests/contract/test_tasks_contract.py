@@ -8,20 +8,24 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.core.interfaces import DataContext, Task
-from groundup.core.records import Conversation, Document, Message
+from groundup.core.contracts import DataContext, Task
 from groundup.core.registry import lookup, names
-from groundup.data.packing import Packing
-from groundup.data.token_stream import open_token_stream
+from groundup.core.values import Conversation, Document, Message
+from groundup.data.stream.packing import Packing
+from groundup.data.stream.token_stream import open_token_stream
 from groundup.models.gpt import GPTConfig
-from groundup.processors.bytes import BytesConfig
+from groundup.processors.text.bytes import BytesConfig
 
 PROCESSOR = BytesConfig().fit(lambda: iter(()))
 EXAMPLES: dict[str, list[Any]] = {
     "language_modeling": [Document(f"d{i}", "some text " * (i + 1)) for i in range(9)],
     "chat": [
         Conversation(
-            f"c{i}", (Message("user", f"What is {i}?"), Message("assistant", "It is a number. " * (i % 3 + 1)))
+            f"c{i}",
+            (
+                Message("user", f"What is {i}?"),
+                Message("assistant", "It is a number. " * (i % 3 + 1)),
+            ),
         )
         for i in range(9)
     ],
@@ -62,9 +66,13 @@ def test_batches_are_as_the_task_says(task: Task, name: str, tmp_path: Path) -> 
         assert batch[key].dim() == len(shape.strip("() ,").split(","))
 
 
-def test_the_loss_is_sums_that_do_not_depend_on_the_micro_batch(task: Task, name: str, tmp_path: Path) -> None:
+def test_the_loss_is_sums_that_do_not_depend_on_the_micro_batch(
+    task: Task, name: str, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    config = GPTConfig(layers=1, width=16, heads=2, context_length=128, vocabulary_size=PROCESSOR.vocabulary_size)
+    config = GPTConfig(
+        layers=1, width=16, heads=2, context_length=128, vocabulary_size=PROCESSOR.vocabulary_size
+    )
     model = config.build().double().eval()
     found: list[dict[str, float]] = []
     for micro_batch in (1, 2, 4):

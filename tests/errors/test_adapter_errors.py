@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import groundup
-from groundup.core.adaptation import Frozen, base_reference
-from groundup.core.adapter_folder import read_adapter_folder
 from groundup.core.errors import CheckpointError, RecipeError, RunError
-from groundup.core.quantised_base import quantise_layers
-from groundup.core.recipe import load_recipe
-from groundup.core.recipe_sections import Adapter
 from groundup.core.settings import validate
 from groundup.models.gpt import GPTConfig
-from groundup.nn.adapters import attach
+from groundup.nn.lora.adapters import attach
+from groundup.recipe.recipe import load_recipe
+from groundup.recipe.sections import Adapter
+from groundup.weights.adapter_runs import Frozen, base_reference
+from groundup.weights.peft_folder import read_adapter_folder
+from groundup.weights.quantised_base import quantise_layers
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -34,9 +34,11 @@ def gpt() -> torch.nn.Module:
     return GPTConfig(vocabulary_size=11, layers=2, width=8, heads=2).build()
 
 
-# ---------------------------------------------------------------------------------------------------------- the recipe
+# --------------------------------------------------------------------------------------- the recipe
 def test_an_adapter_without_a_base(recipe: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=r"adapter has nothing to adapt\. Set init\.run or init\.pretrained"):
+    with pytest.raises(
+        RecipeError, match=r"adapter has nothing to adapt\. Set init\.run or init\.pretrained"
+    ):
         load_recipe(recipe | {"adapter": {}})
 
 
@@ -46,7 +48,9 @@ def test_layers_chosen_twice(recipe: dict[str, Any], tmp_path: Path, init: dict[
     groundup.train({**recipe, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path)
     tuned = tuning(recipe, tmp_path)
     tuned["init"] |= init
-    with pytest.raises(RecipeError, match=r"init.train_layers and init.unfreeze_every have no effect with adapter"):
+    with pytest.raises(
+        RecipeError, match=r"init.train_layers and init.unfreeze_every have no effect with adapter"
+    ):
         load_recipe(tuned)
 
 
@@ -56,11 +60,17 @@ def test_layers_chosen_twice(recipe: dict[str, Any], tmp_path: Path, init: dict[
         ({"rank": 0}, r"recipe.adapter.rank: got 0; allowed: greater than 0"),
         ({"rang": 4}, r"recipe.adapter.rang: unknown key; did you mean 'rank'\?"),
         ({"name": "ia3"}, r"recipe.adapter.name: got \"ia3\"; allowed: 'lora' or 'dora'"),
-        ({"rank": 4, "targets": {"query": 2}}, "rank has no effect where targets gives each its own. Remove rank"),
+        (
+            {"rank": 4, "targets": {"query": 2}},
+            "rank has no effect where targets gives each its own. Remove rank",
+        ),
         ({"base": "int4"}, r"recipe.adapter.base: got \"int4\"; allowed: 'fp32', 'int8' or 'nf4'"),
         (
             {"base": "int8", "double_quantisation": False},
-            r'double_quantisation has no effect with base: "int8"; it applies when base is "nf4"\. Remove',
+            (
+                r'double_quantisation has no effect with base: "int8"; it applies when base is'
+                r' "nf4"\. Remove'
+            ),
         ),
         ({"targets": []}, "recipe.adapter.targets"),
         ({"targets": {"query": 0}}, "recipe.adapter.targets"),
@@ -73,52 +83,69 @@ def test_settings_that_cannot_be(section: dict[str, Any], expected: str) -> None
 
 def test_targets_that_are_not_there() -> None:
     known = r"this model's: blocks\.\*\.attention\.key, .*, blocks\.\*\.mlp\.up\. Name some of them"
-    with pytest.raises(RecipeError, match=rf"adapter.targets: no linear layer is called 'q_proj'; {known}"):
+    with pytest.raises(
+        RecipeError, match=rf"adapter.targets: no linear layer is called 'q_proj'; {known}"
+    ):
         attach(gpt(), Adapter(rank=2, targets=("q_proj",)))
-    with pytest.raises(RecipeError, match=r"called 'blocks.0.attention.query' that no pattern before it names"):
+    with pytest.raises(
+        RecipeError, match=r"called 'blocks.0.attention.query' that no pattern before it names"
+    ):
         attach(gpt(), Adapter(rank=2, targets=("query", "blocks.0.attention.query")))
-    with pytest.raises(RecipeError, match=r"no linear layer is called 'blocks.\*'; this model's: none"):
+    with pytest.raises(
+        RecipeError, match=r"no linear layer is called 'blocks.\*'; this model's: none"
+    ):
         attach(torch.nn.Conv2d(1, 1, 1), Adapter())
 
 
 def test_a_rank_larger_than_its_layer() -> None:
     with pytest.raises(
         RecipeError,
-        match=r"rank: is 9, and layer blocks.0.attention.query turns 8 numbers into 8; allowed there: 1 to 8\. Lower",
+        match=(
+            r"rank: is 9, and layer blocks.0.attention.query turns 8 numbers into 8; allowed there:"
+            r" 1 to 8\. Lower"
+        ),
     ):
         attach(gpt(), Adapter(rank=9))
 
 
-# ------------------------------------------------------------------------------------------------------------ the base
+# ----------------------------------------------------------------------------------------- the base
 def test_bases_that_cannot_be_quantised() -> None:
     settings = Adapter(base="nf4")
     with pytest.raises(
-        RecipeError, match=r"adapter\.base: has no effect: Conv2d has no linear layer in blocks.*Remove"
+        RecipeError,
+        match=r"adapter\.base: has no effect: Conv2d has no linear layer in blocks.*Remove",
     ):
         quantise_layers(torch.nn.Conv2d(1, 1, 1), settings, "base")
     model = gpt()
     model.get_parameter("blocks.1.mlp.up.weight").data[1, 2] = float("inf")
     expected = (
-        r"base, tensor blocks\.1\.mlp\.up\.weight: holds numbers that are not finite, .*or set adapter.base: fp32"
+        r"base, tensor blocks\.1\.mlp\.up\.weight: holds numbers that are not finite, .*or set"
+        r" adapter.base: fp32"
     )
     with pytest.raises(CheckpointError, match=expected):
         quantise_layers(model, settings, "base")
 
 
 @pytest.mark.slow
-def test_a_base_quantised_otherwise_than_in_training(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_a_base_quantised_otherwise_than_in_training(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
     short = {**recipe, "budget": {"batch_size": 4, "steps": 1}}
     groundup.train(short, runs=tmp_path)
     trainer = groundup.trainer(tuning(short, tmp_path, rank=2, base="nf4"), runs=tmp_path)
     checkpoint, settings = trainer.state_dict(), trainer.recipe.adapter
     trainer.close()
     assert settings is not None
-    for kept, words in ((settings.model_copy(update={"base": "int8"}), "int8"), (Adapter(rank=2), "fp32")):
+    for kept, words in (
+        (settings.model_copy(update={"base": "int8"}), "int8"),
+        (Adapter(rank=2), "fp32"),
+    ):
         run = trainer.run
         run = type(run)(run.folder, run.recipe.model_copy(update={"adapter": kept}), run.storage)
         frozen = Frozen(frozenset(), base_reference(run))
         expected = (
-            rf"was trained beside a base in nf4, doubly quantised, and the run's recipe.yaml says {words}\. Restore"
+            r"was trained beside a base in nf4, doubly quantised, and the run's recipe.yaml says"
+            rf" {words}\. Restore"
         )
         with pytest.raises(CheckpointError, match=expected):
             frozen.completed(checkpoint, trainer.model, "here")
@@ -132,43 +159,69 @@ def test_an_adapter_for_another_base(recipe: dict[str, Any], tmp_path: Path) -> 
     shutil.rmtree(tmp_path / "small")
     groundup.train({**recipe, "seed": 1}, runs=tmp_path)
     with pytest.raises(
-        CheckpointError, match=r"is an adapter for other weights than .*small holds at step 6 \(SHA-256"
+        CheckpointError,
+        match=r"is an adapter for other weights than .*small holds at step 6 \(SHA-256",
     ):
         groundup.load(folder)
     with pytest.raises(RunError, match="was fine-tuned from other weights"):
         groundup.train(tuned, runs=tmp_path)
-    newest = groundup.core.run.Run.open(folder).checkpoints
-    trainer = groundup.core.trainer.Trainer(groundup.core.run.Run.open(folder))
-    with pytest.raises(CheckpointError, match=r"is an adapter for other weights .*Restore that run as it was"):
+    newest = groundup.runs.run.Run.open(folder).checkpoints
+    trainer = groundup.training.trainer.Trainer(groundup.runs.run.Run.open(folder))
+    with pytest.raises(
+        CheckpointError, match=r"is an adapter for other weights .*Restore that run as it was"
+    ):
         trainer.load_state_dict(newest.load(6))
     trainer.close()
-    with pytest.raises(CheckpointError, match=r"adapter: is an adapter for other weights \(SHA-256 .*Use it with the"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"adapter: is an adapter for other weights \(SHA-256 .*Use it with the",
+    ):
         groundup.load(tmp_path / "small", adapter=folder)
-    with pytest.raises(CheckpointError, match=r"adapter: is an adapter for other weights \(SHA-256"):
-        groundup.trainer({**tuned, "name": "on", "adapter": {"rank": 2, "path": str(folder)}}, runs=tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"adapter: is an adapter for other weights \(SHA-256"
+    ):
+        groundup.trainer(
+            {**tuned, "name": "on", "adapter": {"rank": 2, "path": str(folder)}}, runs=tmp_path
+        )
 
 
 @pytest.mark.slow
 def test_going_on_with_other_settings(recipe: dict[str, Any], tmp_path: Path) -> None:
     groundup.train(recipe, runs=tmp_path)
-    folder = groundup.train(tuning(recipe, tmp_path, rank=2, targets=["query"]), runs=tmp_path).folder
+    folder = groundup.train(
+        tuning(recipe, tmp_path, rank=2, targets=["query"]), runs=tmp_path
+    ).folder
     for adapter, expected in (
-        ({"name": "dora", "rank": 2, "targets": ["query"]}, r"recipe.adapter.name: gives dora, and .* has lora"),
-        ({"rank": 3, "targets": ["query"]}, r"adapter.targets: gives blocks.\d.attention.query: 3, and .*query: 2"),
-        ({"rank": 2, "targets": ["query", "key"]}, r"gives blocks.\d.attention.key: 2, and .*attention.key: None"),
+        (
+            {"name": "dora", "rank": 2, "targets": ["query"]},
+            r"recipe.adapter.name: gives dora, and .* has lora",
+        ),
+        (
+            {"rank": 3, "targets": ["query"]},
+            r"adapter.targets: gives blocks.\d.attention.query: 3, and .*query: 2",
+        ),
+        (
+            {"rank": 2, "targets": ["query", "key"]},
+            r"gives blocks.\d.attention.key: 2, and .*attention.key: None",
+        ),
     ):
         with pytest.raises(RecipeError, match=expected):
-            groundup.trainer(tuning(recipe, tmp_path, path=str(folder), **adapter), runs=tmp_path / "more")
+            groundup.trainer(
+                tuning(recipe, tmp_path, path=str(folder), **adapter), runs=tmp_path / "more"
+            )
         shutil.rmtree(tmp_path / "more")
 
 
-# ---------------------------------------------------------------------------------------------------------- the folder
+# --------------------------------------------------------------------------------------- the folder
 @pytest.fixture
 def folder(recipe: dict[str, Any], tmp_path: Path) -> Path:
     """An adapter on the run ``small``."""
     groundup.train({**recipe, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path)
     tuned = tuning(recipe, tmp_path, rank=2, targets=["query"])
-    return groundup.train({**tuned, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path).folder / "adapter"
+    return (
+        groundup.train({**tuned, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path).folder
+        / "adapter"
+    )
 
 
 @pytest.mark.slow
@@ -185,7 +238,10 @@ def test_folders_that_are_damaged_or_hold_something_else(folder: Path, tmp_path:
         save_file(some, folder / WEIGHTS)
 
     write({"peft_type": "IA3"}, tensors)
-    says(r"holds peft_type IA3, bias none, 4 tensors; supported: LORA, none, one or more\. Use another adapter")
+    says(
+        r"holds peft_type IA3, bias none, 4 tensors; supported: LORA, none, one or more\. Use"
+        r" another adapter"
+    )
     write({"bias": "all"}, tensors)
     says("holds peft_type LORA, bias all")
     write({"use_dora": True}, tensors)
@@ -193,11 +249,19 @@ def test_folders_that_are_damaged_or_hold_something_else(folder: Path, tmp_path:
     write({}, {**tensors, f"{prefix}lora_magnitude_vector": torch.ones(32)})
     says("has an unknown magnitude of model.layers.0.self_attn.q_proj")
     write({}, {key.replace("q_proj", "qkv"): value for key, value in tensors.items()})
-    says(r"adapts model.layers.0.self_attn.qkv, which this model has not; it has .*model.layers.\*.self_attn.q_proj")
+    says(
+        r"adapts model.layers.0.self_attn.qkv, which this model has not; it has"
+        r" .*model.layers.\*.self_attn.q_proj"
+    )
     write({}, {**tensors, f"{prefix}lora_A.weight": torch.zeros(2, 9)})
-    says("adapts model.layers.0.self_attn.q_proj from 9 numbers to 32; this model's is from 32 to 32")
+    says(
+        "adapts model.layers.0.self_attn.q_proj from 9 numbers to 32; this model's is from 32 to 32"
+    )
     write({}, {**tensors, "base_model.model.head.weight": torch.zeros(2, 2)})
-    says(r"adapter: brings head.weight of its own, for what its run was trained to predict\. Open that run instead")
+    says(
+        r"adapter: brings head.weight of its own, for what its run was trained to predict\. Open"
+        r" that run instead"
+    )
     (folder / WEIGHTS).write_bytes(b"nothing")
     says("adapter: cannot be read: SafetensorError")
     (folder / CONFIG).write_text("{")
@@ -208,7 +272,7 @@ def test_folders_that_are_damaged_or_hold_something_else(folder: Path, tmp_path:
 
 @pytest.mark.slow
 def test_configs_and_tensors_that_are_malformed(folder: Path, tmp_path: Path) -> None:
-    run = groundup.core.run.Run.open(tmp_path / "small")
+    run = groundup.runs.run.Run.open(tmp_path / "small")
     weights, values, tensors = (
         run.checkpoints.load(1).model,
         json.loads((folder / CONFIG).read_text()),
@@ -217,7 +281,10 @@ def test_configs_and_tensors_that_are_malformed(folder: Path, tmp_path: Path) ->
     module = "base_model.model.model.layers.0.self_attn.q_proj."
     a, b = f"{module}lora_A.weight", f"{module}lora_B.weight"
     configs: list[tuple[dict[str, Any], str]] = [
-        ({"r": -2}, r"adapter_config.json: r is -2; allowed: a whole number above 0\. Restore the file"),
+        (
+            {"r": -2},
+            r"adapter_config.json: r is -2; allowed: a whole number above 0\. Restore the file",
+        ),
         ({"r": "two"}, 'r is "two"; allowed: a whole'),
         ({"r": 1.5}, "r is 1.5; allowed"),
         ({"lora_alpha": 0}, "lora_alpha is 0; allowed: a number above 0"),
@@ -244,11 +311,23 @@ def test_configs_and_tensors_that_are_malformed(folder: Path, tmp_path: Path) ->
             r"has lora_A \[32\], lora_B \[32, 2\] of model.layers.0.self_attn.q_proj; allowed: A",
         ),
         ({a: torch.zeros(3, 32)}, {}, r"has lora_A \[3, 32\], lora_B \[32, 2\]"),
-        ({b: torch.zeros(32, 2, dtype=torch.int32)}, {}, "has lora_B of .* as torch.int32, no float"),
+        (
+            {b: torch.zeros(32, 2, dtype=torch.int32)},
+            {},
+            "has lora_B of .* as torch.int32, no float",
+        ),
         ({b: torch.zeros(9, 2)}, {}, "from 32 numbers to 9; this model's is from 32 to 32"),
-        ({}, {"stacked": "[1]"}, r"adapter_model.safetensors: stacked in its header is \[1\]; allowed: ranks by"),
+        (
+            {},
+            {"stacked": "[1]"},
+            r"adapter_model.safetensors: stacked in its header is \[1\]; allowed: ranks by",
+        ),
         ({}, {"stacked": "{"}, "stacked in its header is {; allowed"),
-        ({}, {"stacked": '{"model.layers.0.self_attn.q_proj": [9]}'}, r"q_proj the ranks \[9\]; it has 2 in all"),
+        (
+            {},
+            {"stacked": '{"model.layers.0.self_attn.q_proj": [9]}'},
+            r"q_proj the ranks \[9\]; it has 2 in all",
+        ),
     ]
 
     def says(expected: str) -> None:
@@ -258,22 +337,37 @@ def test_configs_and_tensors_that_are_malformed(folder: Path, tmp_path: Path) ->
     for changed, expected in configs:
         (folder / CONFIG).write_text(json.dumps(values | changed))
         says(expected)
-    (folder / CONFIG).write_text(json.dumps({key: value for key, value in values.items() if key != "lora_alpha"}))
+    (folder / CONFIG).write_text(
+        json.dumps({key: value for key, value in values.items() if key != "lora_alpha"})
+    )
     says("adapter_config.json: has no lora_alpha; allowed: a number above 0")
     for text in ("[]", "3", "null", "[" * 100_000):
         (folder / CONFIG).write_text(text)
-        says("adapter: cannot be read: (ValueError: adapter_config.json holds no keys and values|RecursionError)")
+        says(
+            "adapter: cannot be read: (ValueError: adapter_config.json holds no keys and"
+            " values|RecursionError)"
+        )
     (folder / CONFIG).write_text(json.dumps(values))
     for some, header, expected in contents:
         save_file(tensors | some, folder / WEIGHTS, metadata=header)
         says(expected)
     save_file(tensors | {f"{module}lora_magnitude_vector": torch.ones(5)}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(values | {"use_dora": True}))
-    says(r"has 5 lengths for model.layers.0.self_attn.q_proj; allowed: 32, one an output\. Restore it")
+    says(
+        r"has 5 lengths for model.layers.0.self_attn.q_proj; allowed: 32, one an output\."
+        r" Restore it"
+    )
     (folder / CONFIG).write_text(json.dumps(values))
     save_file(tensors, folder / WEIGHTS)
     whole = (folder / WEIGHTS).read_bytes()
-    for damaged in (whole[:-7], whole[:40], whole[:3], b"", b"\xff" * 8 + whole[8:], whole.replace(b"F32", b"F3?", 1)):
+    for damaged in (
+        whole[:-7],
+        whole[:40],
+        whole[:3],
+        b"",
+        b"\xff" * 8 + whole[8:],
+        whole.replace(b"F32", b"F3?", 1),
+    ):
         (folder / WEIGHTS).write_bytes(damaged)
         says("adapter: cannot be read: ")
 
@@ -283,13 +377,16 @@ def test_tensors_without_a_place(folder: Path, tmp_path: Path, recipe: dict[str,
     tensors = load_file(folder / WEIGHTS)
     save_file({**tensors, "base_model.model.score.weight": torch.zeros(2, 2)}, folder / WEIGHTS)
     tuned = tuning(recipe, tmp_path, rank=2, targets=["query"], path=str(folder))
-    with pytest.raises(CheckpointError, match=r"holds score.weight, which this model has no place for\. Open the run"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"holds score.weight, which this model has no place for\. Open the run",
+    ):
         groundup.trainer({**tuned, "name": "on"}, runs=tmp_path)
 
 
 @pytest.mark.slow
 def test_ranks_come_from_the_tensors(folder: Path, tmp_path: Path) -> None:
-    run = groundup.core.run.Run.open(tmp_path / "small")
+    run = groundup.runs.run.Run.open(tmp_path / "small")
     weights = run.checkpoints.load(1).model
     found = read_adapter_folder(folder, run.recipe.model, weights)
     assert found.ranks == {"blocks.0.attention.query": 2, "blocks.1.attention.query": 2}

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from groundup.core.errors import DataError, MissingExtraError, RecipeError
-from groundup.core.records import Example
 from groundup.core.settings import validate
-from groundup.data import arrays
-from groundup.data.arrays import Arrays, read_idx
+from groundup.core.values import Example
+from groundup.data.sources import arrays
+from groundup.data.sources.arrays import Arrays, read_idx
 from groundup.metrics.classification import judge, judge_several
 from groundup.models.cnn import CNNConfig
 from groundup.models.mlp import MLPConfig
-from groundup.processors.bytes import BytesConfig
 from groundup.processors.image import ImageConfig, ImageProcessor
 from groundup.processors.labelled import Labelled, LabelledConfig
 from groundup.processors.targets import Classes, Numbers
-from groundup.tasks.classify import Classify
+from groundup.processors.text.bytes import BytesConfig
+from groundup.tasks.classify.task import Classify
 
 TEXT = BytesConfig().fit(lambda: iter(()))
 PICTURES = Labelled(ImageProcessor((1, 8, 8), None, [0.0], [1.0]), Classes(["a", "b"]), 0)
@@ -46,7 +46,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read(tmp_path / "names.npz")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "readme.txt").touch()
-    with pytest.raises(DataError, match=r"has no file train\*images\*, as MNIST's layout has it; there: readme.txt"):
+    with pytest.raises(
+        DataError, match=r"has no file train\*images\*, as MNIST's layout has it; there: readme.txt"
+    ):
         read(tmp_path / "folder")
     (tmp_path / "x.idx").write_bytes(b"\0\0\x08\x01\0\0\0\0")
     with pytest.raises(DataError, match="nothing says where the labels are"):
@@ -59,7 +61,9 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not an idx file"):
         read_idx(path)
     path.write_bytes(b"\0\0\x08\x01\0\0\0\x05abc")
-    with pytest.raises(DataError, match=r"its header states 5 numbers, 5 bytes, and 3 bytes follow"):
+    with pytest.raises(
+        DataError, match=r"its header states 5 numbers, 5 bytes, and 3 bytes follow"
+    ):
         read_idx(path)
     (tmp_path / "x.gz").write_bytes(gzip.compress(b"abc")[:-4])
     with pytest.raises(DataError, match="cannot be read"):
@@ -68,7 +72,9 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
 
 def test_inputs_and_labels_that_do_not_fit(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros((3, 2, 2)), y=np.zeros(2))
-    with pytest.raises(DataError, match=r"3 inputs and labels of shape \(2,\); allowed: one label an input"):
+    with pytest.raises(
+        DataError, match=r"3 inputs and labels of shape \(2,\); allowed: one label an input"
+    ):
         read(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", x=np.zeros((0, 2, 2)), y=np.zeros(0))
     with pytest.raises(DataError, match="there are no examples"):
@@ -80,7 +86,10 @@ def test_inputs_and_labels_that_do_not_fit(tmp_path: Path) -> None:
     [
         ({"labels_path": "a"}, "labels_path has no effect without path"),
         ({"test_path": "a"}, "test_path has no effect without path"),
-        ({"path": "a", "test_labels_path": "b"}, "test_labels_path has no effect without test_path"),
+        (
+            {"path": "a", "test_labels_path": "b"},
+            "test_labels_path has no effect without test_path",
+        ),
     ],
 )
 def test_settings_without_effect(section: dict[str, Any], problem: str) -> None:
@@ -104,11 +113,15 @@ def test_pictures_that_do_not_fit() -> None:
         fit()
     with pytest.raises(DataError, match=r"row 1: has shape \(5,\); allowed: \(height, width\)"):
         fit(np.zeros(5))
-    with pytest.raises(DataError, match="row 1: has 3 x 2 pixels and 1 channels; the others 2 x 2 and 1"):
+    with pytest.raises(
+        DataError, match="row 1: has 3 x 2 pixels and 1 channels; the others 2 x 2 and 1"
+    ):
         fit(np.zeros((2, 2)), np.zeros((3, 2)))
     with pytest.raises(DataError, match=r"the pictures have 8 x 8 pixels, more than 7 x 9"):
         fit(np.zeros((8, 8)), pad_to=(7, 9))
-    with pytest.raises(DataError, match=r"label 'c' is none of the training split's; .*known: a, b"):
+    with pytest.raises(
+        DataError, match=r"label 'c' is none of the training split's; .*known: a, b"
+    ):
         PICTURES.targets.encode(["a", "c"])
 
 
@@ -124,16 +137,22 @@ def test_models_that_do_not_fit_the_data() -> None:
             config.fit_to(TEXT)
         with pytest.raises(RecipeError, match="no data has filled it in"):
             config.build()
-    with pytest.raises(RecipeError, match=r"recipe.model.inputs: is 65, and the data has 64. Use 0"):
+    with pytest.raises(
+        RecipeError, match=r"recipe.model.inputs: is 65, and the data has 64. Use 0"
+    ):
         MLPConfig(inputs=65).fit_to(PICTURES)
-    with pytest.raises(RecipeError, match=r"recipe.model.input_shape: is \[3, 8, 8\], and the data has \[1, 8, 8\]"):
+    with pytest.raises(
+        RecipeError, match=r"recipe.model.input_shape: is \[3, 8, 8\], and the data has \[1, 8, 8\]"
+    ):
         CNNConfig(input_shape=(3, 8, 8)).fit_to(PICTURES)
     with pytest.raises(RecipeError, match="nothing is left of 8 x 8 pixels after block 2"):
         CNNConfig(channels=(4, 4, 4)).fit_to(PICTURES)
 
 
 def test_labels_and_numbers_that_cannot_be_learned(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="every training example has the label 'a'; a classifier needs two classes"):
+    with pytest.raises(
+        DataError, match="every training example has the label 'a'; a classifier needs two classes"
+    ):
         Classes.fit(["a", "a"])
     with pytest.raises(DataError, match="no training example has any; a classifier needs"):
         Classes.fit([])
@@ -163,32 +182,52 @@ def test_weights_where_they_have_no_effect() -> None:
 
 
 def test_an_order_that_does_not_fit_the_classes() -> None:
-    with pytest.raises(DataError, match=r"recipe.task.order: lacks the class 'mid' of the training data; it has a, b"):
+    with pytest.raises(
+        DataError,
+        match=r"recipe.task.order: lacks the class 'mid' of the training data; it has a, b",
+    ):
         Classes.fit_ordered(["mid", "a", "b"], ["a", "b"])
-    with pytest.raises(DataError, match=r"names 'hihg', which no training example is; did you mean 'high'\? there:"):
+    with pytest.raises(
+        DataError, match=r"names 'hihg', which no training example is; did you mean 'high'\? there:"
+    ):
         Classes.fit_ordered(["low", "high"], ["low", "hihg", "high"])
     for label in ("low", "nan", "inf"):
-        with pytest.raises(DataError, match=rf"is null, which orders numbers by size, and the class '{label}' is no"):
+        with pytest.raises(
+            DataError,
+            match=rf"is null, which orders numbers by size, and the class '{label}' is no",
+        ):
             Classes.fit_ordered([1, 2, label], None)
-    with pytest.raises(DataError, match=r"is null, and the classes '1' and '1.0' are equal. Set order:"):
+    with pytest.raises(
+        DataError, match=r"is null, and the classes '1' and '1.0' are equal. Set order:"
+    ):
         Classes.fit_ordered([1, "1.0", 2], None)
-    with pytest.raises(RecipeError, match=r"recipe.task.order: names 'a' twice. Give each class one place"):
+    with pytest.raises(
+        RecipeError, match=r"recipe.task.order: names 'a' twice. Give each class one place"
+    ):
         validate(Classify, {"labels": "ordered", "order": ["a", "b", "a"]}, "recipe.task")
     with pytest.raises(RecipeError, match=r"recipe.task.order: names '1' twice"):
         validate(Classify, {"labels": "ordered", "order": [1, "1"]}, "recipe.task")
-    with pytest.raises(RecipeError, match=r"recipe.task.order: got \[1\]; allowed: .*at least 2 items"):
+    with pytest.raises(
+        RecipeError, match=r"recipe.task.order: got \[1\]; allowed: .*at least 2 items"
+    ):
         validate(Classify, {"labels": "ordered", "order": [1]}, "recipe.task")
 
 
 @pytest.mark.parametrize("labels", ["one", "several"])
 @pytest.mark.parametrize("section", [{"order": ["a", "b"]}, {"order_sharpness": 3.0}])
 def test_an_order_where_it_has_no_effect(labels: str, section: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=r"order\w* has no effect with labels: .*it applies when labels is .ordered"):
+    with pytest.raises(
+        RecipeError,
+        match=r"order\w* has no effect with labels: .*it applies when labels is .ordered",
+    ):
         validate(Classify, {"labels": labels, **section}, "recipe.task")
 
 
 def test_judging_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    for judging, true in ((judge, np.zeros(2, np.int64)), (judge_several, np.zeros((2, 2), np.int64))):
+    for judging, true in (
+        (judge, np.zeros(2, np.int64)),
+        (judge_several, np.zeros((2, 2), np.int64)),
+    ):
         with pytest.raises(MissingExtraError, match=r"groundup\[classic\]"):
             judging(np.full((2, 2), 0.5), true)

@@ -10,7 +10,7 @@ import pytest
 
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
-from groundup.data.conversations import ConversationSource
+from groundup.data.sources.conversations import ConversationSource
 
 
 def turn(role: str, content: Any = "words") -> dict[str, Any]:
@@ -27,48 +27,80 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"conversations": [{"from": "bot", "value": "x"}]}, "turn 1 has the unknown role 'bot'; "),
     ({"messages": [turn(["user"])]}, "turn 1 has the unknown role ['user']"),  # type: ignore[arg-type]
     ({"messages": []}, "the conversation is empty"),
-    ({"messages": [USER, USER, ASSISTANT]}, "turns 1 and 2 are both the user's; allowed after user: assistant"),
+    (
+        {"messages": [USER, USER, ASSISTANT]},
+        "turns 1 and 2 are both the user's; allowed after user: assistant",
+    ),
     ({"messages": [USER, ASSISTANT, ASSISTANT]}, "turns 2 and 3 are both the assistant's"),
-    ({"messages": [USER, ASSISTANT, USER]}, "the last turn is the user's; allowed: the assistant's"),
-    ({"messages": [USER, ASSISTANT, turn("system")]}, "turn 3 is the system's after the assistant's"),
+    (
+        {"messages": [USER, ASSISTANT, USER]},
+        "the last turn is the user's; allowed: the assistant's",
+    ),
+    (
+        {"messages": [USER, ASSISTANT, turn("system")]},
+        "turn 3 is the system's after the assistant's",
+    ),
     ({"messages": [ASSISTANT]}, "turn 1 is the assistant's; allowed: system or user"),
     ({"messages": [USER, {"role": "assistant"}]}, "turn 2 (assistant) has no content"),
     ({"messages": [USER, turn("assistant", None)]}, "turn 2 (assistant) has no content"),
     ({"messages": [USER, turn("assistant", " \n")]}, "turn 2 (assistant) has no content"),
-    ({"messages": [USER, turn("assistant", 7)]}, "the content of turn 2 is a number (7); allowed: text"),
-    ({"messages": [turn("user", [{"type": "image_url"}]), ASSISTANT]}, "the content of turn 1 is a list"),
+    (
+        {"messages": [USER, turn("assistant", 7)]},
+        "the content of turn 2 is a number (7); allowed: text",
+    ),
+    (
+        {"messages": [turn("user", [{"type": "image_url"}]), ASSISTANT]},
+        "the content of turn 1 is a list",
+    ),
     ({"messages": [{"content": "x"}]}, "turn 1 has no role (keys: content)"),
     ({"messages": ["hello"]}, 'turn 1 is not an object but "hello"'),
     ({"messages": "hello"}, 'the turns are not a list but "hello"'),
-    ({"text": "hello", "label": 1}, "no known kind of conversation has the columns text, label; known: messages"),
+    (
+        {"text": "hello", "label": 1},
+        "no known kind of conversation has the columns text, label; known: messages",
+    ),
     ({"instruction": "a", "output": 3}, "column 'output' is a number (3)"),
-    ({"instruction": "a", "output": "b", "history": ["c"]}, "history 1 is not a pair [question, answer]"),
+    (
+        {"instruction": "a", "output": "b", "history": ["c"]},
+        "history 1 is not a pair [question, answer]",
+    ),
     ({"prompt": "a", "completion": ["b"]}, "column 'completion' is a list"),
 ]
 
 
 @pytest.mark.parametrize(("row", "problem"), BAD)
-def test_bad_rows_name_file_line_and_what_is_allowed(tmp_path: Path, row: dict[str, Any], problem: str) -> None:
+def test_bad_rows_name_file_line_and_what_is_allowed(
+    tmp_path: Path, row: dict[str, Any], problem: str
+) -> None:
     fine = {"messages": [USER, ASSISTANT]}
     (tmp_path / "a.jsonl").write_text(json.dumps(fine) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(DataError) as caught:
-        list(ConversationSource(path=str(tmp_path / "a.jsonl"), validation_fraction=0.0).examples("train", tmp_path))
+        list(
+            ConversationSource(path=str(tmp_path / "a.jsonl"), validation_fraction=0.0).examples(
+                "train", tmp_path
+            )
+        )
     assert f"a.jsonl line 2: {problem}" in str(caught.value)
-    skipping = ConversationSource(path=str(tmp_path / "a.jsonl"), validation_fraction=0.0, invalid_rows="skip")
+    skipping = ConversationSource(
+        path=str(tmp_path / "a.jsonl"), validation_fraction=0.0, invalid_rows="skip"
+    )
     assert len(list(skipping.examples("train", tmp_path))) == 1
 
 
 def test_a_named_format_that_the_rows_do_not_have(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     with pytest.raises(
-        DataError, match=r"no column 'messages', which messages conversations need; .*prompt, completion"
+        DataError,
+        match=r"no column 'messages', which messages conversations need; .*prompt, completion",
     ):
         list(ConversationSource(path=str(tmp_path), format="messages").examples("train", tmp_path))
 
 
 def test_plain_text_is_not_conversations(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hello")
-    with pytest.raises(DataError, match=r"the suffix '.txt' is not a kind of file .* allowed: .jsonl, .json"):
+    with pytest.raises(
+        DataError, match=r"the suffix '.txt' is not a kind of file .* allowed: .jsonl, .json"
+    ):
         list(ConversationSource(path=str(tmp_path / "a.txt")).examples("train", tmp_path))
 
 
@@ -86,7 +118,10 @@ def test_a_side_without_conversations(tmp_path: Path) -> None:
         ({"path": "a", "dataset": "b"}, "both path and dataset are given"),
         ({"path": "a", "subset": "b"}, "subset has no effect with path"),
         ({"path": "a", "format": "openai"}, 'got "openai"; allowed: '),
-        ({"path": "a", "validation_path": "b", "split_seed": 3}, "split_seed has no effect with validation_path"),
+        (
+            {"path": "a", "validation_path": "b", "split_seed": 3},
+            "split_seed has no effect with validation_path",
+        ),
     ],
 )
 def test_sources_that_contradict_themselves(section: dict[str, Any], problem: str) -> None:

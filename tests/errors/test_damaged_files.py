@@ -1,4 +1,5 @@
-"""Damaged files and bad examples through the command line: one message, its exit code, no traceback."""
+"""Damaged files and bad examples through the command line: one message, its exit code, no
+traceback."""
 
 from __future__ import annotations
 
@@ -14,38 +15,54 @@ import soundfile
 import yaml
 from PIL import Image
 
-from groundup import cli
+from groundup.cli import main
+from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError, GroundupError, MissingExtraError, TrainingError
-from groundup.core.locating import encode_located
-from groundup.core.records import Example
-from groundup.core.sounds import read_sound
-from groundup.data.arrays import Arrays, read_idx
-from groundup.data.audio import Audio
-from groundup.data.images import Images
-from groundup.data.npz import read_arrays
-from groundup.data.table import TableSource
+from groundup.core.values import Example
+from groundup.data.reading.npz import read_arrays
+from groundup.data.sources.arrays import Arrays, read_idx
+from groundup.data.sources.audio import Audio
+from groundup.data.sources.images import Images
+from groundup.data.sources.table import TableSource
+from groundup.media.audio import read_sound
 from groundup.processors.table import TableConfig
 
 TABLE = {"model": {"name": "mlp", "hidden": [4]}, "processor": "table"}
 PICTURES = {"model": {"name": "mlp", "hidden": [4]}, "processor": "image"}
 
 
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str]:
     """Return the exit code of a command, and what it wrote to standard error."""
     monkeypatch.setattr(sys, "argv", ["groundup", *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert isinstance(ended.value.code, int)
     return ended.value.code, capsys.readouterr().err
 
 
 def recipe(folder: Path, data: dict[str, Any], task: Any = "classify", **parts: Any) -> str:
     path = folder / "配方.yaml"
-    machine = {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1, "micro_batch": 4}
+    machine = {
+        "device": "cpu",
+        "precision": "fp32",
+        "compile": False,
+        "threads": 1,
+        "micro_batch": 4,
+    }
     budget = {"batch_size": 4, "steps": 2}
     every = {"log": 1, "evaluate": 2, "save": 2}
-    sections = {"data": data, "budget": budget, "every": every, "machine": machine | parts.pop("machine", {})}
-    path.write_text(yaml.safe_dump({"name": "运行", "task": task, **sections, **parts}, allow_unicode=True), "utf-8")
+    sections = {
+        "data": data,
+        "budget": budget,
+        "every": every,
+        "machine": machine | parts.pop("machine", {}),
+    }
+    path.write_text(
+        yaml.safe_dump({"name": "运行", "task": task, **sections, **parts}, allow_unicode=True),
+        "utf-8",
+    )
     return str(path)
 
 
@@ -63,55 +80,84 @@ def rows(folder: Path, bad: str, header: str = "x,y", count: int = 40) -> dict[s
         ("1e300,a", "row 8: column 'x' holds '1e300'; allowed: numbers up to 1e+30 in size"),
         ("1", "row 8 (ends on line 9): the row has 1 cells and the header 2"),
         ("7,", "row 8: an example has no label. Give it one, or remove it"),
-        ('"7,a', "line 9: a quote is opened in the row that begins here, and never closed. Close it"),
+        (
+            '"7,a',
+            "line 9: a quote is opened in the row that begins here, and never closed. Close it",
+        ),
     ],
 )
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_bad_row_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, bad: str, problem: str, seed: int
 ) -> None:
-    data = rows(tmp_path, bad) | {"split_seed": seed, "validation_fraction": 0.5}  # on one side, then on the other
+    data = rows(tmp_path, bad) | {
+        "split_seed": seed,
+        "validation_fraction": 0.5,
+    }  # on one side, then on the other
     code, said = command(monkeypatch, capsys, "data", "inspect", recipe(tmp_path, data, **TABLE))
     assert code == 3
     assert f"表.csv {problem}" in said
     assert "Traceback" not in said
 
 
-def test_a_class_of_held_out_rows_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_class_of_held_out_rows_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     data = rows(tmp_path, "7,a")
     (tmp_path / "v.csv").write_text("x,y\n1,a\n2,c\n")
     data |= {"validation_path": str(tmp_path / "v.csv")}
     for verb in (["data", "inspect"], ["train"]):
         code, said = command(monkeypatch, capsys, *verb, recipe(tmp_path, data, **TABLE))
-        assert (code, "v.csv row 2: label 'c' is none of the training split's; known: a, b" in said) == (3, True)
+        assert (
+            code,
+            "v.csv row 2: label 'c' is none of the training split's; known: a, b" in said,
+        ) == (3, True)
 
 
-def test_a_class_of_the_test_split_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_class_of_the_test_split_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     inputs = np.zeros((40, 2, 2), np.float32)
     path = tmp_path / "数组.npz"
-    np.savez(path, x_train=inputs, y_train=np.arange(40) % 2, x_test=inputs[:2], y_test=np.array([0, 5]))
+    np.savez(
+        path, x_train=inputs, y_train=np.arange(40) % 2, x_test=inputs[:2], y_test=np.array([0, 5])
+    )
     code, said = command(
-        monkeypatch, capsys, "train", recipe(tmp_path, {"name": "arrays", "path": str(path)}, **PICTURES)
+        monkeypatch,
+        capsys,
+        "train",
+        recipe(tmp_path, {"name": "arrays", "path": str(path)}, **PICTURES),
     )
     assert (code, "数组.npz row 2: label '5' is none of the training split's" in said) == (3, True)
 
 
-def test_columns_without_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_columns_without_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     lines = ["e,c,y", *(f",{'uv'[n % 3 % 2]},{'ab'[n % 2]}" for n in range(40))]
     (tmp_path / "t.csv").write_text("\n".join(lines))
-    source = {"name": "table", "path": str(tmp_path / "t.csv"), "target": "y", "validation_fraction": 0.3}
-    monkeypatch.setattr(sys, "argv", ["groundup", "data", "inspect", recipe(tmp_path, source, **TABLE)])
+    source = {
+        "name": "table",
+        "path": str(tmp_path / "t.csv"),
+        "target": "y",
+        "validation_fraction": 0.3,
+    }
+    monkeypatch.setattr(
+        sys, "argv", ["groundup", "data", "inspect", recipe(tmp_path, source, **TABLE)]
+    )
     with pytest.raises(SystemExit, match="0"):
-        cli.main()
+        main.main()
     assert "Traceback" not in capsys.readouterr().err
     examples = TableSource(path=str(tmp_path / "t.csv"), target="y").examples("train", tmp_path)
     assert TableConfig().fit(lambda: iter(examples)).dropped == {"e": "is empty"}
-    (tmp_path / "u.csv").write_text("\n".join(["x,y", *(f"{'inf' if n < 4 else n},a" for n in range(40))]))
+    (tmp_path / "u.csv").write_text(
+        "\n".join(["x,y", *(f"{'inf' if n < 4 else n},a" for n in range(40))])
+    )
     card = TableSource(path=str(tmp_path / "u.csv"), target="y", validation_fraction=0.3)
     assert card.card(tmp_path)["columns"]["x"]["missing"] > 0
 
 
-# -------------------------------------------------------------------------------------------------------------- arrays
+# ------------------------------------------------------------------------------------------- arrays
 GOOD = {"x": np.ones((8, 2, 2), np.float32), "y": np.arange(8) % 2}
 
 
@@ -124,9 +170,18 @@ def not_finite(value: float) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"x": not_finite(np.nan)}, r"a.npz row 7: the number at \[1, 0\], counted from 0, is nan; allowed: finite"),
-        ({"x": not_finite(-np.inf)}, r"a.npz row 7: the number at \[1, 0\], counted from 0, is -inf"),
-        ({"x": GOOD["x"].astype(str)}, r"the inputs have shape \(8, 2, 2\) and type <U32; allowed: numbers, one row"),
+        (
+            {"x": not_finite(np.nan)},
+            r"a.npz row 7: the number at \[1, 0\], counted from 0, is nan; allowed: finite",
+        ),
+        (
+            {"x": not_finite(-np.inf)},
+            r"a.npz row 7: the number at \[1, 0\], counted from 0, is -inf",
+        ),
+        (
+            {"x": GOOD["x"].astype(str)},
+            r"the inputs have shape \(8, 2, 2\) and type <U32; allowed: numbers, one row",
+        ),
         ({"x": GOOD["x"].astype(complex)}, "and type complex128; allowed"),
         ({"x": np.float32(3)}, r"have shape \(\) and type float32"),
         ({"x": GOOD["x"][:, :0]}, r"have shape \(8, 0, 2\)"),
@@ -157,7 +212,9 @@ def test_damaged_npz(tmp_path: Path) -> None:
 
     assert "is empty (0 bytes); allowed: what numpy.savez writes" in problem(b"")
     assert "is no .npz; allowed" in problem(b"hello")
-    assert "cannot be read as .npz: File is not a zip file. Check" in problem(content[: len(content) // 2])
+    assert "cannot be read as .npz: File is not a zip file. Check" in problem(
+        content[: len(content) // 2]
+    )
     assert "cannot be read as .npz" in problem(content[:40] + b"\xff" * 60 + content[100:])
     np.save(tmp_path / "b.npy", GOOD["x"])
     assert "holds one array and no names" in problem((tmp_path / "b.npy").read_bytes())
@@ -166,7 +223,9 @@ def test_damaged_npz(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as file:
         file.writestr("x", "hello")
         file.writestr("y", "you")
-    assert "'x' is no array; allowed: what numpy.savez writes" in problem((tmp_path / "c.zip").read_bytes())
+    assert "'x' is no array; allowed: what numpy.savez writes" in problem(
+        (tmp_path / "c.zip").read_bytes()
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,8 +233,14 @@ def test_damaged_npz(tmp_path: Path) -> None:
     [
         (b"", r"is not an idx file: it is empty \(0 bytes\); allowed: 00 00"),
         (b"XX\x08\x01" + b"\0" * 8, "is not an idx file: it begins with 58 58 08 01"),
-        (b"\0\0\x08\x03\0\0\0", "is cut off: its header of 3 dimensions takes 16 bytes, and there are 7"),
-        (b"\0\0\x0d\x01" + struct.pack(">I", 2) + b"1234567", "states 2 numbers, 8 bytes, and 7 bytes follow"),
+        (
+            b"\0\0\x08\x03\0\0\0",
+            "is cut off: its header of 3 dimensions takes 16 bytes, and there are 7",
+        ),
+        (
+            b"\0\0\x0d\x01" + struct.pack(">I", 2) + b"1234567",
+            "states 2 numbers, 8 bytes, and 7 bytes follow",
+        ),
     ],
 )
 def test_damaged_idx(tmp_path: Path, content: bytes, problem: str) -> None:
@@ -184,12 +249,15 @@ def test_damaged_idx(tmp_path: Path, content: bytes, problem: str) -> None:
         read_idx(tmp_path / "x.idx")
 
 
-# ------------------------------------------------------------------------------------------------- pictures and sounds
+# -------------------------------------------------------------------------------------------------
+# pictures and sounds
 def picture_folders(root: Path, labels: str = "猫狗", count: int = 8) -> Path:
     for label in labels:
         (root / label).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            Image.fromarray(np.full((4, 4), number * 9, np.uint8)).save(root / label / f"图{number}.png")
+            Image.fromarray(np.full((4, 4), number * 9, np.uint8)).save(
+                root / label / f"图{number}.png"
+            )
     return root
 
 
@@ -208,16 +276,20 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
     for content in (b"", b"hello"):
         (root / "猫" / "图0.png").write_bytes(content)
         with pytest.raises(
-            DataError, match=r"图0.png: is no readable picture: it is empty, or of no known kind; allow"
+            DataError,
+            match=r"图0.png: is no readable picture: it is empty, or of no known kind; allow",
         ):
             Images(path=str(root)).examples("train", tmp_path)
     Image.fromarray(np.zeros((4, 4), np.float32)).save(root / "猫" / "图0.tif")
     kept = Images(path=str(root), unreadable="set_aside", validation_fraction=0.4)
-    assert kept.card(tmp_path)["set_aside"]["pictures"] == 2  # floating-point pixels are found before training
+    assert (
+        kept.card(tmp_path)["set_aside"]["pictures"] == 2
+    )  # floating-point pixels are found before training
     for path in (root / "猫").iterdir():
         path.write_bytes(b"")
     with pytest.raises(
-        DataError, match="every file of class '猫' is unreadable, so that setting them aside leaves none"
+        DataError,
+        match="every file of class '猫' is unreadable, so that setting them aside leaves none",
     ):
         kept.examples("train", tmp_path)
 
@@ -227,10 +299,15 @@ def test_a_sound_that_is_cut_off(tmp_path: Path) -> None:
     path = root / "猫" / "声0.wav"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"is cut off: it holds \d+ of the 1,600 bytes of sound that its header states"):
+    with pytest.raises(
+        DataError,
+        match=r"is cut off: it holds \d+ of the 1,600 bytes of sound that its header states",
+    ):
         read_sound(path)
     size = content.index(b"data") + 4
-    path.write_bytes(content[:size] + b"\xff\xff\xff\xff" + content[size + 4 :])  # as written to a pipe
+    path.write_bytes(
+        content[:size] + b"\xff\xff\xff\xff" + content[size + 4 :]
+    )  # as written to a pipe
     assert len(read_sound(path).samples) == 800
     path.write_bytes(b"")
     with pytest.raises(DataError, match=r"the file is empty \(0 bytes\)"):
@@ -241,13 +318,15 @@ def test_a_sound_that_is_cut_off(tmp_path: Path) -> None:
     assert source.card(tmp_path)["set_aside"] == 1
     for inner in (root / "猫").iterdir():
         inner.write_bytes(b"")
-    with pytest.raises(DataError, match=r"声0.wav: the file is empty \(0 bytes\) \(7 other sounds too\)"):
+    with pytest.raises(
+        DataError, match=r"声0.wav: the file is empty \(0 bytes\) \(7 other sounds too\)"
+    ):
         Audio(path=str(root)).examples("train", tmp_path)
     with pytest.raises(DataError, match="every file of class '猫' is unreadable"):
         source.examples("train", tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------------------- workers
+# ------------------------------------------------------------------------------------------ workers
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_picture_that_goes_bad_while_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, workers: int
@@ -257,9 +336,9 @@ def test_a_picture_that_goes_bad_while_training(
     data = {"name": "images", "path": str(root), "validation_fraction": 0.4, "in_memory": False}
     monkeypatch.chdir(tmp_path)
     path = recipe(tmp_path, data, machine={"workers": workers}, **PICTURES)
-    from groundup.core import assembly
+    from groundup.training import build
 
-    opened = assembly.open_stream
+    opened = build.open_stream
 
     def damaged(*given: Any) -> Any:
         stream = opened(*given)
@@ -267,7 +346,7 @@ def test_a_picture_that_goes_bad_while_training(
             inner.write_bytes(b"")
         return stream
 
-    monkeypatch.setattr("groundup.core.trainer.open_stream", damaged)
+    monkeypatch.setattr("groundup.training.trainer.open_stream", damaged)
     code, said = command(monkeypatch, capsys, "train", path)
     assert code == 3
     assert "is no readable picture: it is empty, or of no known kind" in said
@@ -276,9 +355,17 @@ def test_a_picture_that_goes_bad_while_training(
 
 
 def test_errors_cross_processes() -> None:
-    for error in (DataError("a", "b", "c"), MissingExtraError("PIL", "classic"), TrainingError("x", "y")):
+    for error in (
+        DataError("a", "b", "c"),
+        MissingExtraError("PIL", "classic"),
+        TrainingError("x", "y"),
+    ):
         again: GroundupError = pickle.loads(pickle.dumps(error))
-        assert (type(again), str(again), again.exit_code) == (type(error), str(error), error.exit_code)
+        assert (type(again), str(again), again.exit_code) == (
+            type(error),
+            str(error),
+            error.exit_code,
+        )
 
 
 def test_an_error_without_a_culprit_stays_as_it_is() -> None:

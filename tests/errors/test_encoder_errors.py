@@ -11,11 +11,11 @@ import torch
 from groundup.core.errors import CheckpointError, DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.models.bert import BERTConfig
-from groundup.processors.bpe import BPEConfig
-from groundup.processors.bytes import BytesConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.targets import Classes
-from groundup.tasks.masked_language_modeling import MaskedLanguageModeling
+from groundup.processors.text.bpe import BPEConfig
+from groundup.processors.text.bytes import BytesConfig
+from groundup.tasks.masked_lm.task import MaskedLanguageModeling
 
 BYTES = BytesConfig().fit(lambda: iter(()))
 TINY = {"layers": 1, "width": 8, "heads": 2, "context_length": 8, "vocabulary_size": 300}
@@ -42,8 +42,16 @@ def test_settings(settings: dict[str, Any], expected: str) -> None:
     ("settings", "processor", "expected"),
     [
         ({}, object(), "recipe.processor: makes no tokens, which model bert reads."),
-        ({"vocabulary_size": 9}, BYTES, "recipe.model.vocabulary_size: the tokenizer has 262 tokens and the model 9."),
-        ({"context_length": 7}, LABELLED, "recipe.model.context_length: is 7, and the task reads up to 8 tokens."),
+        (
+            {"vocabulary_size": 9},
+            BYTES,
+            "recipe.model.vocabulary_size: the tokenizer has 262 tokens and the model 9.",
+        ),
+        (
+            {"context_length": 7},
+            LABELLED,
+            "recipe.model.context_length: is 7, and the task reads up to 8 tokens.",
+        ),
         (
             {"head": "masked"},
             LABELLED,
@@ -66,7 +74,10 @@ def test_data_that_does_not_fit(settings: dict[str, Any], processor: Any, expect
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"vocabulary_size": 0}, "recipe.model.vocabulary_size: is 0, and no tokenizer has filled it in."),
+        (
+            {"vocabulary_size": 0},
+            "recipe.model.vocabulary_size: is 0, and no tokenizer has filled it in.",
+        ),
         ({"head": "tokens"}, "recipe.model.outputs: is 0, and no data has filled it in."),
     ],
 )
@@ -78,7 +89,8 @@ def test_sizes_that_are_still_open(settings: dict[str, Any], expected: str) -> N
 
 def test_a_sequence_beyond_the_positions() -> None:
     with pytest.raises(
-        DataError, match=r"inputs: a sequence of 9; positions end at 8\. Cut the texts: task\.max_tokens"
+        DataError,
+        match=r"inputs: a sequence of 9; positions end at 8\. Cut the texts: task\.max_tokens",
     ):
         BERTConfig(**TINY).build()(torch.zeros(1, 9, dtype=torch.int64))
 
@@ -110,7 +122,10 @@ def test_configs_of_theirs(config: dict[str, Any], expected: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"token_types": 0, "norm_eps": 1e-5}, "no token types with norm_eps 1e-05 and position_offset 0"),
+        (
+            {"token_types": 0, "norm_eps": 1e-5},
+            "no token types with norm_eps 1e-05 and position_offset 0",
+        ),
         ({"position_offset": 2}, "position_offset 2 with padding_id None"),
         ({"outputs": 2, "pooling": "mean"}, "labels read with pooling mean and pooler tanh"),
         ({"head": "none", "pooler": "relu"}, "pooler relu without labels"),
@@ -126,7 +141,10 @@ def test_weights_that_lack_a_part() -> None:
     config = BERTConfig(**TINY)
     theirs = config.to_huggingface(config.build().state_dict())[1]
     theirs.pop("cls.predictions.transform.dense.weight")
-    with pytest.raises(CheckpointError, match=r"tensor cls\.predictions\.transform\.dense\.weight \[8, 8\] is missing"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"tensor cls\.predictions\.transform\.dense\.weight \[8, 8\] is missing",
+    ):
         config.weights_from_huggingface(theirs)
     theirs["bert.what"] = torch.zeros(1)
     with pytest.raises(CheckpointError, match=r"no place for bert\.what"):
@@ -135,16 +153,24 @@ def test_weights_that_lack_a_part() -> None:
 
 def test_hiding_tokens() -> None:
     with pytest.raises(
-        RecipeError, match=r"recipe\.processor: has no token that stands for a hidden one, such as \[MASK\]"
+        RecipeError,
+        match=r"recipe\.processor: has no token that stands for a hidden one, such as \[MASK\]",
     ):
         MaskedLanguageModeling().fit_processor(BYTES, lambda: iter(()))
-    with pytest.raises(RecipeError, match=r"masked 0\.8 and replaced 0\.3 are more than 1\. Lower one of them"):
+    with pytest.raises(
+        RecipeError, match=r"masked 0\.8 and replaced 0\.3 are more than 1\. Lower one of them"
+    ):
         validate(MaskedLanguageModeling, {"replaced": 0.3}, "recipe.task")
-    with pytest.raises(RecipeError, match=r"vocab_size is 262, and encoder: true needs 266\. Use at least 266"):
+    with pytest.raises(
+        RecipeError, match=r"vocab_size is 262, and encoder: true needs 266\. Use at least 266"
+    ):
         validate(BPEConfig, {"vocab_size": 262, "encoder": True}, "recipe.processor")
     processor = BPEConfig(vocab_size=270, encoder=True).fit(lambda: iter(["some text"]))
     model = BERTConfig(**TINY).build()
-    with pytest.raises(DataError, match=r"prompt: has no \[MASK\]: 'some text'\. Put \[MASK\] where a token is to be"):
+    with pytest.raises(
+        DataError,
+        match=r"prompt: has no \[MASK\]: 'some text'\. Put \[MASK\] where a token is to be",
+    ):
         MaskedLanguageModeling().predict(model, "some text", processor)
 
 

@@ -13,14 +13,13 @@ import torch
 from engines import FakeServer
 from ggufs import small_model, tokenizer
 
-from groundup.core import engine
-from groundup.core.engine import LlamaCppEngine, check_engine, open_engine, open_llama_cpp
 from groundup.core.errors import CheckpointError, DataError, MissingExtraError, RunError
-from groundup.core.predictor import Predictor
 from groundup.formats import llama_cpp
+from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.inference.llama_cpp import LlamaCppEngine, check_engine, open_engine, open_llama_cpp
+from groundup.inference.predictor import Predictor
 from groundup.models.bert import BERTConfig
 from groundup.models.phi3 import Phi3Config
-from groundup.nn.decoding import DecodingOptions, generate_batch
 from groundup.nn.rope import LongRope
 
 
@@ -30,7 +29,10 @@ from groundup.nn.rope import LongRope
         (
             "lama.cpp",
             "fp32",
-            "engine: 'lama.cpp' is no engine; did you mean 'llama.cpp'? allowed: groundup, llama.cpp.",
+            (
+                "engine: 'lama.cpp' is no engine; did you mean 'llama.cpp'? allowed: groundup,"
+                " llama.cpp."
+            ),
         ),
         ("llama.cpp", "int9", "weights: 'int9' is no precision of weights"),
     ],
@@ -44,7 +46,9 @@ def test_what_is_chosen(name: str, weights: str, expected: str) -> None:
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "xllamacpp", None)
-    with pytest.raises(MissingExtraError, match=r"xllamacpp: is not installed\. .*groundup\[gguf\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"xllamacpp: is not installed\. .*groundup\[gguf\]"
+    ):
         check_engine("llama.cpp", "int8")
     check_engine("groundup", "fp32")
 
@@ -56,17 +60,28 @@ def _opened(folder: Path, weights: str = "fp32", **changes: Any) -> LlamaCppEngi
 
 
 def test_models_without_a_place_in_such_a_file(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"weights: int8 of llama\.cpp has rows of a multiple of 32 numbers, and blocks"):
+    with pytest.raises(
+        RunError,
+        match=r"weights: int8 of llama\.cpp has rows of a multiple of 32 numbers, and blocks",
+    ):
         _opened(tmp_path, "int8", mlp_width=72)
     config = BERTConfig(vocabulary_size=300)
-    with pytest.raises(CheckpointError, match=r"model: bert has no place in a GGUF file; allowed: gpt, gemma3, phi3"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"model: bert has no place in a GGUF file; allowed: gpt, gemma3, phi3",
+    ):
         open_llama_cpp(config, {}, tokenizer(), "fp32", tmp_path)
     long = LongRope(original_context=256, short_factors=(1.0,), long_factors=(2.0,), amplitude=1.1)
     phi = Phi3Config(vocabulary_size=300).model_copy(update={"long_rope": long})
-    with pytest.raises(CheckpointError, match=r"model: long_rope takes its wavelengths by the length of a text, and"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"model: long_rope takes its wavelengths by the length of a text, and",
+    ):
         open_llama_cpp(phi, {}, tokenizer(), "fp32", tmp_path)
     task = types.SimpleNamespace(registered_name="classify")
-    run = types.SimpleNamespace(folder=Path("runs/x"), recipe=types.SimpleNamespace(model=config, task=task))
+    run = types.SimpleNamespace(
+        folder=Path("runs/x"), recipe=types.SimpleNamespace(model=config, task=task)
+    )
     with pytest.raises(RunError, match=r"runs/x: task 'classify' writes nothing"):
         open_engine(cast(Any, run), 1, torch.nn.Linear(2, 2), None, "fp32")
 
@@ -88,21 +103,34 @@ class _Silent(FakeServer):
 
 @pytest.mark.slow
 def test_another_text_than_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "LlamaServer", _Wrong)
-    message = r"takes token \d+ '.*' as number 3 after 'The capital of France is', and our own model with the same "
+    monkeypatch.setattr(llama_cpp, "LlamaServer", _Wrong)
+    message = (
+        r"takes token \d+ '.*' as number 3 after 'The capital of France is', and our own model with"
+        r" the same "
+    )
     for _ in range(2):  # every time: nothing says that the file was found good
-        with pytest.raises(CheckpointError, match=message + r"weights \d+ '.*', whose logit is [\d.]+ higher \(allow"):
+        with pytest.raises(
+            CheckpointError,
+            match=message + r"weights \d+ '.*', whose logit is [\d.]+ higher \(allow",
+        ):
             _opened(tmp_path)
-    monkeypatch.setattr(engine, "LlamaServer", _Silent)
-    with pytest.raises(CheckpointError, match=r"wrote nothing after \d+ tokens. Delete .*gguf and try again"):
+    monkeypatch.setattr(llama_cpp, "LlamaServer", _Silent)
+    with pytest.raises(
+        CheckpointError, match=r"wrote nothing after \d+ tokens. Delete .*gguf and try again"
+    ):
         _opened(tmp_path)
 
 
-def test_options_that_llama_cpp_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "LlamaServer", FakeServer)
+def test_options_that_llama_cpp_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_cpp, "LlamaServer", FakeServer)
     opened = _opened(tmp_path)
     asked = {"temperature": 0.0, "repetition_penalty": 1.5, "max_new_tokens": 20}
-    message = r"repetition_penalty: and texts of up to 22 tokens, when the context is 16: llama\.cpp forgets"
+    message = (
+        r"repetition_penalty: and texts of up to 22 tokens, when the context is 16: llama\.cpp"
+        r" forgets"
+    )
     with pytest.raises(DataError, match=message):
         generate_batch(opened, [[1, 2]], DecodingOptions(**asked))
     assert len(generate_batch(opened, [[1, 2]], DecodingOptions(**asked, overflow="stop"))[0]) <= 15
@@ -111,9 +139,13 @@ def test_options_that_llama_cpp_does_not_have(tmp_path: Path, monkeypatch: pytes
 def test_what_an_engine_does_not_do() -> None:
     run = cast(Any, types.SimpleNamespace(folder=Path("runs/x")))
     predictor = Predictor(run, torch.nn.Linear(2, 2), None, cast(Any, None), 3, engine="llama.cpp")
-    with pytest.raises(RunError, match=r"runs/x: its weights are with llama\.cpp by now, which an adapter cannot"):
+    with pytest.raises(
+        RunError, match=r"runs/x: its weights are with llama\.cpp by now, which an adapter cannot"
+    ):
         predictor.use(None)
-    with pytest.raises(RunError, match=r"runs/x: llama\.cpp writes and judges nothing. Load it without engine"):
+    with pytest.raises(
+        RunError, match=r"runs/x: llama\.cpp writes and judges nothing. Load it without engine"
+    ):
         predictor.evaluate(3)
 
 
@@ -142,12 +174,15 @@ def test_what_llama_cpp_itself_refuses(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delitem(sys.modules, "xllamacpp", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        CheckpointError, match=r"llama\.cpp \(xllamacpp 1\): does not open bad\.gguf: no model\. Buy one"
+        CheckpointError,
+        match=r"llama\.cpp \(xllamacpp 1\): does not open bad\.gguf: no model\. Buy one",
     ):
         llama_cpp.LlamaServer(Path("bad.gguf"), 8, 1, "Buy one")
     server = llama_cpp.LlamaServer(Path("good.gguf"), 8, 1, "Buy one")
     assert server.complete({"n": 5}) == {"choices": [5]}
-    with pytest.raises(CheckpointError, match=r"answers \{'error': \{'message': 'no room'\}\}\. Buy one"):
+    with pytest.raises(
+        CheckpointError, match=r"answers \{'error': \{'message': 'no room'\}\}\. Buy one"
+    ):
         server.complete({})
     server._process.stdin.write('[0, {"n": 6}]\n')  # type: ignore[union-attr]  # asked before an interruption
     assert server.complete({"n": 7}) == {"choices": [7]}

@@ -1,4 +1,5 @@
-"""Messages about exports: what cannot be written, and what the other tool says no to. The tools are stood in for."""
+"""Messages about exports: what cannot be written, and what the other tool says no to. The tools are
+stood in for."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from torch import Tensor, nn
 
 import groundup
 from groundup.core.errors import CheckpointError, RunError
-from groundup.core.gguf import read_gguf_processor
-from groundup.core.model_folder import write_model_folder
-from groundup.core.run import Run
 from groundup.core.storage import Storage
-from groundup.export import exporting, gguf, huggingface, onnx
+from groundup.export import export_run, gguf, huggingface, onnx
 from groundup.export.verify import Reader, Sample, first_difference
+from groundup.runs.run import Run
+from groundup.weights.gguf import read_gguf_processor
+from groundup.weights.model_folder import write_model_folder
 
 AS_IT_WAS = "Nothing was exported, and the run is as it was"
 SAMPLE = Sample({"tokens": torch.zeros(2, 3, dtype=torch.long)})
@@ -41,10 +42,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return groundup.train({**recipe, "budget": {"batch_size": 16, "steps": 1}}, runs=folder)
 
 
-# ------------------------------------------------------------------------------------------------------------- the disk
+# ----------------------------------------------------------------------------------------- the disk
 def test_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = {path: path.read_bytes() for path in (run.folder / "model").rglob("*") if path.is_file()}
-    with pytest.raises(CheckpointError, match=r"model: could not be written: No space left on device; the run's check"):
+    whole = {
+        path: path.read_bytes() for path in (run.folder / "model").rglob("*") if path.is_file()
+    }
+    with pytest.raises(
+        CheckpointError,
+        match=r"model: could not be written: No space left on device; the run's check",
+    ):
         write_model_folder(Run(run.folder, run.recipe, _Full()))
     assert all(path.read_bytes() == content for path, content in whole.items())
 
@@ -53,22 +59,31 @@ def test_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(onnx, "require_onnx", lambda: None)
-    monkeypatch.setitem(exporting._FORMATS, "onnx", full)
+    monkeypatch.setitem(export_run._FORMATS, "onnx", full)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / exporting.RECORD).write_text("{}")
-    expected = r"out: could not be written: No space left on device\. Free some space, or choose another --out"
+    (tmp_path / "out" / export_run.RECORD).write_text("{}")
+    expected = (
+        r"out: could not be written: No space left on device\. Free some space, or choose another"
+        r" --out"
+    )
     with pytest.raises(CheckpointError, match=expected):
-        exporting.export_run(run.folder, "onnx", out=tmp_path / "out")
+        export_run.export_run(run.folder, "onnx", out=tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [exporting.RECORD]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [export_run.RECORD]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompts": 0}, r"prompts: is 0; allowed: 1 or more\. Without it nothing would be compared"),
+        (
+            {"prompts": 0},
+            r"prompts: is 0; allowed: 1 or more\. Without it nothing would be compared",
+        ),
         ({"new_tokens": -1}, r"new_tokens: is -1; allowed: 1 or more"),
-        ({"tolerance": float("nan")}, r"--tolerance: is nan; allowed: a number from 0 on\. Leave it out for 1e-4"),
+        (
+            {"tolerance": float("nan")},
+            r"--tolerance: is nan; allowed: a number from 0 on\. Leave it out for 1e-4",
+        ),
         ({"tolerance": -0.1}, r"--tolerance: is -0\.1; allowed"),
         ({"tolerance": float("inf")}, r"--tolerance: is inf; allowed"),
     ],
@@ -78,10 +93,10 @@ def test_numbers_with_which_nothing_is_compared(
 ) -> None:
     monkeypatch.setattr(onnx, "require_onnx", lambda: None)
     with pytest.raises(RunError, match=message):
-        exporting.export_run("nowhere", "onnx", **options)
+        export_run.export_run("nowhere", "onnx", **options)
 
 
-# ----------------------------------------------------------------------------------------------------------------- ONNX
+# --------------------------------------------------------------------------------------------- ONNX
 class _Branches(nn.Module):
     """A model that a graph has no place for."""
 
@@ -90,7 +105,8 @@ class _Branches(nn.Module):
 
 
 BRANCHES = (
-    r"model: torch\.export cannot write _Branches: Could not guard.*\. Nothing was .*A graph has no branches that"
+    r"model: torch\.export cannot write _Branches: Could not guard.*\. Nothing was .*A graph has no"
+    r" branches that"
 )
 
 
@@ -102,19 +118,26 @@ def test_a_model_that_is_no_graph(tmp_path: Path) -> None:
 
 def test_what_torch_export_does_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: Any, **__: Any) -> None:
-        raise RuntimeError("failed") from ValueError("\n  Could not guard on data-dependent expression\nmore")
+        raise RuntimeError("failed") from ValueError(
+            "\n  Could not guard on data-dependent expression\nmore"
+        )
 
     dimensions = [SimpleNamespace(dim_param=name) for name in ("batch", "")]
     value = SimpleNamespace(name="tokens", type=SimpleNamespace(tensor_type=SimpleNamespace()))
     value.type.tensor_type.shape = SimpleNamespace(dim=dimensions)
-    library = SimpleNamespace(load=lambda *_, **__: SimpleNamespace(graph=SimpleNamespace(input=[value])))
+    library = SimpleNamespace(
+        load=lambda *_, **__: SimpleNamespace(graph=SimpleNamespace(input=[value]))
+    )
     monkeypatch.setattr(onnx, "require_onnx", lambda: (library, None))
     monkeypatch.setattr(torch.onnx, "export", refused)
     with pytest.raises(CheckpointError, match=BRANCHES):
         onnx.write_graph(tmp_path / "a.onnx", _Branches(), SAMPLE, sequences=True)
-    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: SimpleNamespace(save=lambda path: None))
+    monkeypatch.setattr(
+        torch.onnx, "export", lambda *_, **__: SimpleNamespace(save=lambda path: None)
+    )
     with pytest.raises(
-        CheckpointError, match=r"torch\.export fixes the length of tokens, which must be free\. Nothing"
+        CheckpointError,
+        match=r"torch\.export fixes the length of tokens, which must be free\. Nothing",
     ):
         onnx.write_graph(tmp_path / "a.onnx", _Branches(), SAMPLE, sequences=True)
     onnx.write_graph(tmp_path / "a.onnx", _Branches(), SAMPLE, sequences=False)
@@ -132,33 +155,45 @@ def test_what_onnxruntime_does_not_do(tmp_path: Path, monkeypatch: pytest.Monkey
         def run(self, *_: Any) -> None:
             raise RuntimeError("Non-zero status code")
 
-    library = SimpleNamespace(__version__="1.0", SessionOptions=SimpleNamespace, InferenceSession=Session)
+    library = SimpleNamespace(
+        __version__="1.0", SessionOptions=SimpleNamespace, InferenceSession=Session
+    )
     monkeypatch.setattr(onnx, "require_onnx", lambda: (None, library))
     expected = (
-        r"onnxruntime 1\.0: does not open the graph: Protobuf parsing failed\. .*Try another version of onnxruntime"
+        r"onnxruntime 1\.0: does not open the graph: Protobuf parsing failed\. .*Try another"
+        r" version of onnxruntime"
     )
     with pytest.raises(CheckpointError, match=expected):
         onnx.OnnxRuntime(tmp_path / "bad.onnx", nn.Module())
     reader = onnx.OnnxRuntime(tmp_path / "good.onnx", nn.Module())
     with pytest.raises(
-        CheckpointError, match=r"does not run the graph on tokens \[2, 3\]: Non-zero status code\. Nothi"
+        CheckpointError,
+        match=r"does not run the graph on tokens \[2, 3\]: Non-zero status code\. Nothi",
     ):
         reader.outputs(SAMPLE, [])
 
 
-# ---------------------------------------------------------------------------------------------------------- other tools
+# -------------------------------------------------------------------------------------- other tools
 def test_what_transformers_does_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "odd", "architectures": ["OddForCausalLM"]}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "odd", "architectures": ["OddForCausalLM"]})
+    )
     library: Any = SimpleNamespace(__version__="9.9", AutoModelForCausalLM=SimpleNamespace())
     library.utils = SimpleNamespace(logging=SimpleNamespace(disable_progress_bar=lambda: None))
     monkeypatch.setattr(huggingface, "require_transformers", lambda: library)
-    for error, said in ((ValueError("Odd is unknown\nfurther"), "Odd is unknown"), (KeyError(), "KeyError")):
+    for error, said in (
+        (ValueError("Odd is unknown\nfurther"), "Odd is unknown"),
+        (KeyError(), "KeyError"),
+    ):
 
         def fails(*_: Any, error: Exception = error, **__: Any) -> None:
             raise error
 
         library.AutoModelForCausalLM.from_pretrained = fails
-        expected = rf"transformers 9\.9: does not open the folder that was written: {said}\. {AS_IT_WAS}\. Try another"
+        expected = (
+            rf"transformers 9\.9: does not open the folder that was written: {said}\. {AS_IT_WAS}\."
+            r" Try another"
+        )
         with pytest.raises(CheckpointError, match=expected):
             huggingface.Transformers(tmp_path)
 
@@ -168,7 +203,10 @@ def test_what_llama_cpp_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyP
     server = SimpleNamespace(name="llama.cpp (fake)", complete=lambda _: answer)
     monkeypatch.setattr(gguf, "LlamaServer", lambda *_, **__: server)
     reader = gguf.LlamaCpp(tmp_path / "a.gguf", 300, 16, 65)
-    expected = rf"llama\.cpp \(fake\): answers without probabilities of tokens: \{{'choices'.*\. {AS_IT_WAS}\. Try anot"
+    expected = (
+        r"llama\.cpp \(fake\): answers without probabilities of tokens: \{'choices'.*\."
+        rf" {AS_IT_WAS}\. Try anot"
+    )
     with pytest.raises(CheckpointError, match=expected):
         reader.outputs(SAMPLE, [0])
 
@@ -176,19 +214,25 @@ def test_what_llama_cpp_does_not_say(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_tokenizer_in_a_file_names_the_file(tmp_path: Path) -> None:
     write_small(tmp_path / "a.gguf")
     content = (tmp_path / "a.gguf").read_bytes()
-    (tmp_path / "b.gguf").write_bytes(content.replace(b"\4\0\0\0\0\0\0\0gpt2", b"\4\0\0\0\0\0\0\0gpt9", 1))
-    with pytest.raises(CheckpointError, match=r"b\.gguf: tokenizer\.ggml\.model is 'gpt9'; read are 'gpt2'"):
+    (tmp_path / "b.gguf").write_bytes(
+        content.replace(b"\4\0\0\0\0\0\0\0gpt2", b"\4\0\0\0\0\0\0\0gpt9", 1)
+    )
+    with pytest.raises(
+        CheckpointError, match=r"b\.gguf: tokenizer\.ggml\.model is 'gpt9'; read are 'gpt2'"
+    ):
         read_gguf_processor(tmp_path / "b.gguf")
 
 
-# --------------------------------------------------------------------------------------------------------------- naming
+# ------------------------------------------------------------------------------------------- naming
 class _Shown(Reader):
     """A reader whose layers are numbers."""
 
     name = "shown"
 
     def __init__(self, **layers: float) -> None:
-        self.found = {name.replace("_", "."): torch.tensor([value]) for name, value in layers.items()}
+        self.found = {
+            name.replace("_", "."): torch.tensor([value]) for name, value in layers.items()
+        }
 
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
         return torch.zeros(1)
@@ -207,6 +251,12 @@ def test_the_first_layer_that_differs_is_named_as_far_as_it_is_seen() -> None:
         ),
         ({"blocks_0": 2.0, "blocks_1": float("nan")}, "the first layer that differs is blocks.1"),
         ({"embed": 1.0, "blocks_1": 3.0}, "all layers agree, so the output layer differs"),
-        ({}, "no layer's output can be seen in shown, and each tensor in the file is the trained model's"),
+        (
+            {},
+            (
+                "no layer's output can be seen in shown, and each tensor in the file is the trained"
+                " model's"
+            ),
+        ),
     ):
         assert first_difference(ours, _Shown(**others), [SAMPLE], 1e-4).endswith(expected)

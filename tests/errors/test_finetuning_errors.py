@@ -11,14 +11,14 @@ from torch import nn
 
 import groundup
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.finetuning import TrainedLayers, freeze_all_but
-from groundup.core.optimizers import build_optimizers
-from groundup.core.recipe import Optim
-from groundup.core.recipe_sections import Init
 from groundup.core.settings import validate
-from groundup.data.arrays import Arrays
+from groundup.data.sources.arrays import Arrays
 from groundup.models.gpt import GPTConfig
 from groundup.models.mlp import MLPConfig
+from groundup.recipe.recipe import Optim
+from groundup.recipe.sections import Init
+from groundup.training.layer_freezing import TrainedLayers, freeze_all_but
+from groundup.training.optimizers import build_optimizers
 
 
 def perceptron() -> nn.Module:
@@ -32,26 +32,38 @@ def layers(model: nn.Module, steps: int = 10, **init: Any) -> TrainedLayers:
 
 
 def test_models_without_blocks() -> None:
-    with pytest.raises(RecipeError, match=r"train_layers: needs a model that lists its layers .* and Linear has none"):
+    with pytest.raises(
+        RecipeError,
+        match=r"train_layers: needs a model that lists its layers .* and Linear has none",
+    ):
         freeze_all_but(nn.Linear(2, 2), 1)
     with pytest.raises(
-        RecipeError, match=r"unfreeze_every: needs a model that lists its layers .* and Linear has none"
+        RecipeError,
+        match=r"unfreeze_every: needs a model that lists its layers .* and Linear has none",
     ):
         layers(nn.Linear(2, 2), unfreeze_every=2)
 
 
 def test_layers_that_are_not_there() -> None:
-    with pytest.raises(RecipeError, match=r"train_layers: is 3, and the model has 2 blocks; allowed: 0 .* to 2"):
+    with pytest.raises(
+        RecipeError, match=r"train_layers: is 3, and the model has 2 blocks; allowed: 0 .* to 2"
+    ):
         freeze_all_but(perceptron(), 3)
     tied = GPTConfig(vocabulary_size=11, layers=1, width=8, heads=2).build()
-    with pytest.raises(RecipeError, match=r"train_layers: is 0, and the model has no output layer of its own"):
+    with pytest.raises(
+        RecipeError, match=r"train_layers: is 0, and the model has no output layer of its own"
+    ):
         freeze_all_but(tied, 0)
 
 
 def test_releases_that_never_come() -> None:
-    with pytest.raises(RecipeError, match="unfreeze_every: has no effect: no further block is to be trained"):
+    with pytest.raises(
+        RecipeError, match="unfreeze_every: has no effect: no further block is to be trained"
+    ):
         layers(perceptron(), unfreeze_every=2, train_layers=0)
-    with pytest.raises(RecipeError, match="unfreeze_every: is 10 steps, and the run has 10: no block would ever"):
+    with pytest.raises(
+        RecipeError, match="unfreeze_every: is 10 steps, and the run has 10: no block would ever"
+    ):
         layers(perceptron(), unfreeze_every=10)
 
 
@@ -65,12 +77,17 @@ def test_rates_by_layer_without_layers() -> None:
     model = perceptron()
     freeze_all_but(model, 0)
     for some in (model, nn.Linear(2, 2)):
-        with pytest.raises(RecipeError, match="layer_decay: has no effect: none of the trained parameters lies in one"):
+        with pytest.raises(
+            RecipeError,
+            match="layer_decay: has no effect: none of the trained parameters lies in one",
+        ):
             build_optimizers(Optim(layer_decay=0.5), some.named_parameters())
 
 
 def test_labels_that_do_not_occur(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"recipe.data.labels: label '12' does not occur; .*known: 0, 1, 2"):
+    with pytest.raises(
+        DataError, match=r"recipe.data.labels: label '12' does not occur; .*known: 0, 1, 2"
+    ):
         Arrays(labels=(1, 12)).examples("train", tmp_path)
     with pytest.raises(RecipeError, match="final_fraction has no effect with only_held_out: false"):
         validate(Arrays, {"final_fraction": 0.2}, "recipe.data")
@@ -83,8 +100,16 @@ def test_old_data_that_is_gone_is_said_and_the_rest_is_judged(tmp_path: Path) ->
     for path in paths:
         np.savez(path, x=drawn.random((200, 3, 3)), y=np.arange(200) % 2)
     recipe: dict[str, Any] = {
-        **{"name": "base", "model": {"name": "mlp", "hidden": [4]}, "task": "classify", "processor": "image"},
-        **{"data": {"name": "arrays", "path": str(paths[0])}, "budget": {"batch_size": 8, "steps": 2}},
+        **{
+            "name": "base",
+            "model": {"name": "mlp", "hidden": [4]},
+            "task": "classify",
+            "processor": "image",
+        },
+        **{
+            "data": {"name": "arrays", "path": str(paths[0])},
+            "budget": {"batch_size": 8, "steps": 2},
+        },
         **{"machine": {"device": "cpu", "precision": "fp32", "threads": 1}},
     }
     groundup.train(recipe, runs=tmp_path / "runs")

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import CheckpointError, DataError, RecipeError
 from groundup.core.settings import validate
+from groundup.generation.decoding import DecodingOptions, generate_batch
 from groundup.models.gemma import Gemma3Config
 from groundup.models.gpt import GPTConfig
-from groundup.models.names import gpt2, llama
+from groundup.models.names.huggingface import gpt2, llama
 from groundup.models.phi3 import Phi3Config
-from groundup.nn.decoding import DecodingOptions, generate_batch
 
 
 class Tokenizer:
@@ -48,19 +48,30 @@ class Tokenizer:
             "heads 6 is not a multiple of kv_heads 4. Use kv_heads 3 or change",
         ),
         (Gemma3Config, {"head_dim": 33}, "recipe.model.head_dim: got 33; allowed: a multiple of 2"),
-        (Phi3Config, {"width": 130, "heads": 4}, "width 130 is not a multiple of heads 4. Use width 128 or change"),
+        (
+            Phi3Config,
+            {"width": 130, "heads": 4},
+            "width 130 is not a multiple of heads 4. Use width 128 or change",
+        ),
         (
             Phi3Config,
             {"width": 16, "heads": 2, "rotary_share": 0.4},
-            "rotary_share 0.4 makes 3 of 8 channels rotary, and they turn in pairs. Change it so that their number is",
+            (
+                "rotary_share 0.4 makes 3 of 8 channels rotary, and they turn in pairs. Change it"
+                " so that their number is"
+            ),
         ),
     ],
 )
-def test_impossible_shapes_of_gemma_and_phi(model: Any, section: dict[str, Any], message: str) -> None:
+def test_impossible_shapes_of_gemma_and_phi(
+    model: Any, section: dict[str, Any], message: str
+) -> None:
     with pytest.raises(RecipeError) as caught:
         validate(model, section, "recipe.model")
     assert message in str(caught.value)
-    with pytest.raises(RecipeError, match="vocabulary_size: is 0, and no tokenizer has filled it in"):
+    with pytest.raises(
+        RecipeError, match="vocabulary_size: is 0, and no tokenizer has filled it in"
+    ):
         model().build()
     with pytest.raises(RecipeError, match="the tokenizer has 300 tokens and the model 299"):
         model(vocabulary_size=299).fit_to(Tokenizer())
@@ -75,12 +86,17 @@ def test_impossible_shapes_of_gemma_and_phi(model: Any, section: dict[str, Any],
         ),
         (
             {"heads": 6, "kv_heads": 4},
-            "recipe.model: heads 6 is not a multiple of kv_heads 4. Use kv_heads 3 or change heads.",
+            (
+                "recipe.model: heads 6 is not a multiple of kv_heads 4. Use kv_heads 3 or change"
+                " heads."
+            ),
         ),
         (
             {"head_dim": 33},
-            "recipe.model: head_dim 33 is odd, and rotary positions turn channels in pairs."
-            " Use head_dim 34 or positions: learned.",
+            (
+                "recipe.model: head_dim 33 is odd, and rotary positions turn channels in pairs."
+                " Use head_dim 34 or positions: learned."
+            ),
         ),
         ({"width": 18, "heads": 6}, "head_dim 3 is odd"),
         ({"positions": "learned", "rope_theta": 500.0}, "rope_theta has no effect with positions"),
@@ -91,7 +107,10 @@ def test_impossible_shapes_of_gemma_and_phi(model: Any, section: dict[str, Any],
         ),
         (
             {"rope_scaling": {"kind": "llama3", "factor": 2.0, "low_frequency": 5.0}},
-            "recipe.model.rope_scaling: low_frequency is not below high_frequency. Exchange or change them.",
+            (
+                "recipe.model.rope_scaling: low_frequency is not below high_frequency. Exchange or"
+                " change them."
+            ),
         ),
         (
             {"rope_scaling": {"kind": "yarn", "factor": 2.0, "beta_slow": 50.0}},
@@ -112,7 +131,9 @@ def test_impossible_shapes(section: dict[str, Any], message: str) -> None:
 
 
 def test_a_tokenizer_larger_than_the_model() -> None:
-    with pytest.raises(RecipeError, match=r"vocabulary_size: the tokenizer has 300 tokens and the model 256\. Use"):
+    with pytest.raises(
+        RecipeError, match=r"vocabulary_size: the tokenizer has 300 tokens and the model 256\. Use"
+    ):
         GPTConfig(vocabulary_size=256).fit_to(Tokenizer())
     assert GPTConfig().fit_to(Tokenizer()).vocabulary_size == 300
     assert GPTConfig(vocabulary_size=512).fit_to(Tokenizer()).vocabulary_size == 512
@@ -149,8 +170,13 @@ def test_prompts_that_cannot_be_continued() -> None:
 
 def test_shapes_that_are_bugs_of_the_caller() -> None:
     model = GPTConfig(vocabulary_size=9, layers=1, width=8, heads=2, context_length=4).build()
-    tokens, boundaries = torch.zeros(1, 4, dtype=torch.int64), torch.tensor([0, 3], dtype=torch.int32)
-    with pytest.raises(ValueError, match=r"boundaries must rise from 0 to the number of tokens \(4\)"):
+    tokens, boundaries = (
+        torch.zeros(1, 4, dtype=torch.int64),
+        torch.tensor([0, 3], dtype=torch.int32),
+    )
+    with pytest.raises(
+        ValueError, match=r"boundaries must rise from 0 to the number of tokens \(4\)"
+    ):
         model(tokens, boundaries=boundaries)
     with pytest.raises(ValueError, match="give boundaries or a cache, not both"):
         model(tokens, boundaries=boundaries, cache=model.new_cache(1, 4))
@@ -161,20 +187,34 @@ def test_shapes_that_are_bugs_of_the_caller() -> None:
 def test_models_of_other_families() -> None:
     with pytest.raises(CheckpointError, match="model_type mamba"):
         llama.config_to_groundup({"model_type": "mamba"})
-    with pytest.raises(CheckpointError, match="rotary scaling longrope; supported: default, dynamic, linear, llama3"):
+    with pytest.raises(
+        CheckpointError,
+        match="rotary scaling longrope; supported: default, dynamic, linear, llama3",
+    ):
         llama.config_to_groundup({"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}})
     with pytest.raises(CheckpointError, match="only a part of each head is rotary"):
-        llama.config_to_groundup({"model_type": "llama", "rope_parameters": {"partial_rotary_factor": 0.5}})
+        llama.config_to_groundup(
+            {"model_type": "llama", "rope_parameters": {"partial_rotary_factor": 0.5}}
+        )
     with pytest.raises(CheckpointError, match=r"rope_interleaved is True; supported: False"):
         llama.config_to_groundup({"model_type": "llama", "rope_interleaved": True})
-    with pytest.raises(CheckpointError, match=r"scale_attn_by_inverse_layer_idx is True; supported: False"):
+    with pytest.raises(
+        CheckpointError, match=r"scale_attn_by_inverse_layer_idx is True; supported: False"
+    ):
         gpt2.config_to_groundup({"scale_attn_by_inverse_layer_idx": True})
     score = {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}
-    with pytest.raises(CheckpointError, match=r"LlamaForSequenceClassification; supported .* llama: LlamaForCausalLM"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"LlamaForSequenceClassification; supported .* llama: LlamaForCausalLM",
+    ):
         llama.config_to_groundup(score)
     with pytest.raises(CheckpointError, match="attention_bias True beside mlp_bias False"):
         llama.config_to_groundup({"model_type": "llama", "attention_bias": True})
-    mixed = {"model_type": "qwen3", "use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]}
+    mixed = {
+        "model_type": "qwen3",
+        "use_sliding_window": True,
+        "layer_types": ["full_attention", "sliding_attention"],
+    }
     with pytest.raises(CheckpointError, match="only some layers have a sliding window"):
         llama.config_to_groundup(mixed)
     with pytest.raises(CheckpointError, match="no Hugging Face family has learned"):

@@ -9,7 +9,7 @@ import pytest
 
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
-from groundup.data.labelled_text import LabelledText
+from groundup.data.sources.labelled_text import LabelledText
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -27,20 +27,42 @@ def read(path: Path, **settings: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("a.csv", "txt,label\nx,y\n", r"there is no column 'text'; did you mean 'txt'\? columns: txt, label"),
-        ("a.csv", "text,class\nx,y\n", "there is no column 'label'; columns: text, class. Name the right column"),
+        (
+            "a.csv",
+            "txt,label\nx,y\n",
+            r"there is no column 'text'; did you mean 'txt'\? columns: txt, label",
+        ),
+        (
+            "a.csv",
+            "text,class\nx,y\n",
+            "there is no column 'label'; columns: text, class. Name the right column",
+        ),
         ("a.csv", "text,label\nx,y,z\n", "row 1 .*: the row has 3 cells and the header 2"),
         ("a.csv", "text,label\nx,\n", "row 1 .*: column 'label' holds nothing; allowed: a label"),
-        ("a.jsonl", '{"text": "x", "label": null}\n', "line 1: column 'label' holds nothing; allowed"),
-        ("a.jsonl", '{"text": "x", "label": {"a": 1}}\n', r"column 'label' holds \{'a': 1\}; allowed: a label"),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": null}\n',
+            "line 1: column 'label' holds nothing; allowed",
+        ),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": {"a": 1}}\n',
+            r"column 'label' holds \{'a': 1\}; allowed: a label",
+        ),
         ("a.jsonl", '{"text": 5, "label": "a"}\n', "line 1: column 'text' is a number"),
         ("a.csv", b"text,label\ncaf\xe9,a\n", r"a.csv: byte 14 \(0xe9\) is not UTF-8"),
-        ("a.txt", "x\ty\n", r"the suffix '.txt' is not a kind of file that is read here; allowed: .jsonl"),
+        (
+            "a.txt",
+            "x\ty\n",
+            r"the suffix '.txt' is not a kind of file that is read here; allowed: .jsonl",
+        ),
         ("a.csv", "text,label\n", "nothing to read: no rows"),
         ("a.csv", "text,label\nx,y\n", r"nothing is left for \w+ \(validation_fraction 0.1\)"),
     ],
 )
-def test_rows_that_cannot_be_read(tmp_path: Path, name: str, content: str | bytes, problem: str) -> None:
+def test_rows_that_cannot_be_read(
+    tmp_path: Path, name: str, content: str | bytes, problem: str
+) -> None:
     with pytest.raises(DataError, match=problem):
         read(write(tmp_path / name, content))
 
@@ -60,15 +82,25 @@ def test_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"类/pos/1.txt: byte 3 \(0xe9\) is not UTF-8"):
         read(root)
     write(root / "pos" / "1.txt", "y")
-    with pytest.raises(DataError, match=r"label_column: has no effect: .* has a folder of texts for each class"):
+    with pytest.raises(
+        DataError, match=r"label_column: has no effect: .* has a folder of texts for each class"
+    ):
         read(root, label_column="class")
-    with pytest.raises(DataError, match="validation has a list of folders; allowed with a folder for each class: one"):
+    with pytest.raises(
+        DataError,
+        match="validation has a list of folders; allowed with a folder for each class: one",
+    ):
         read(root, validation_path=["a"])
     write(tmp_path / "held" / "other" / "1.txt", "z")
-    with pytest.raises(DataError, match="held: the class 'other' has held-out examples only; training has neg, pos"):
+    with pytest.raises(
+        DataError, match="held: the class 'other' has held-out examples only; training has neg, pos"
+    ):
         read(root, validation_path=str(tmp_path / "held"))
     (root / "empty").mkdir()
-    with pytest.raises(DataError, match=r"the class folder 'empty' holds no file of the kinds .txt, .md; it is empty"):
+    with pytest.raises(
+        DataError,
+        match=r"the class folder 'empty' holds no file of the kinds .txt, .md; it is empty",
+    ):
         read(root)
     with pytest.raises(DataError, match="there are no class folders, and 1 files without one"):
         read(tmp_path / "held" / "other")
@@ -83,16 +115,22 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
 def test_folders_that_are_splits(tmp_path: Path) -> None:
     write(tmp_path / "root" / "train" / "a" / "1.txt", "x")
     write(tmp_path / "root" / "test" / "a" / "1.txt", "y")
-    with pytest.raises(DataError, match="folds: has no effect: the folders train and test are the splits"):
+    with pytest.raises(
+        DataError, match="folds: has no effect: the folders train and test are the splits"
+    ):
         read(tmp_path / "root", folds=2)
-    with pytest.raises(DataError, match="validation_path: has no effect: the folders train and test are the splits"):
+    with pytest.raises(
+        DataError, match="validation_path: has no effect: the folders train and test are the splits"
+    ):
         read(tmp_path / "root", validation_path=str(tmp_path / "root" / "test"))
 
 
 def test_a_class_that_only_the_drawn_texts_have(tmp_path: Path) -> None:
     for number in range(20):
         write(tmp_path / "root" / f"c{number}" / "1.txt", f"text {number}")
-    with pytest.raises(DataError, match=r"has held-out examples only; .*draw with another data.split_seed"):
+    with pytest.raises(
+        DataError, match=r"has held-out examples only; .*draw with another data.split_seed"
+    ):
         read(tmp_path / "root", validation_fraction=0.5)
 
 
@@ -102,14 +140,29 @@ def test_a_class_that_only_the_drawn_texts_have(tmp_path: Path) -> None:
         ({}, "neither path nor dataset is given"),
         ({"path": "a", "dataset": "b"}, "both path and dataset are given"),
         ({"dataset": "b", "separator": ";"}, "separator has no effect with dataset"),
-        ({"path": "a", "header": False}, "text_column is 'text', and header is false; allowed: a number, from 1"),
-        ({"path": "a", "label_column": 2}, "label_column is 2, and header is true; allowed: a name"),
+        (
+            {"path": "a", "header": False},
+            "text_column is 'text', and header is false; allowed: a number, from 1",
+        ),
+        (
+            {"path": "a", "label_column": 2},
+            "label_column is 2, and header is true; allowed: a name",
+        ),
         ({"path": "a", "label_column": "text"}, "text_column and label_column are both 'text'"),
         ({"path": "a", "fold": 2}, "fold has no effect without folds"),
         ({"path": "a", "folds": 5, "fold": 5}, "fold 5 of 5; allowed: 0 to 4"),
-        ({"path": "a", "folds": 5, "validation_fraction": 0.2}, "validation_fraction has no effect with folds"),
-        ({"path": "a", "validation_path": "b", "folds": 5}, "folds has no effect with validation_path"),
-        ({"dataset": "a", "validation_split": "b", "split_seed": 1}, "split_seed has no effect with validation_split"),
+        (
+            {"path": "a", "folds": 5, "validation_fraction": 0.2},
+            "validation_fraction has no effect with folds",
+        ),
+        (
+            {"path": "a", "validation_path": "b", "folds": 5},
+            "folds has no effect with validation_path",
+        ),
+        (
+            {"dataset": "a", "validation_split": "b", "split_seed": 1},
+            "split_seed has no effect with validation_split",
+        ),
         ({"path": "a", "separator": "||"}, "recipe.data.separator"),
     ],
 )

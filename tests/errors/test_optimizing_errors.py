@@ -11,15 +11,19 @@ import torch
 import groundup
 from groundup import api
 from groundup.core.errors import RecipeError, TrainingError
-from groundup.core.objective import Objective
-from groundup.core.recipe import load_recipe
-from groundup.core.records import Loss, Term
+from groundup.core.values import Loss, Term
+from groundup.recipe.recipe import load_recipe
+from groundup.training.accumulation import Objective
 
 
 @pytest.mark.parametrize("metric", ["perplexty", "accuracy"])
-def test_a_metric_that_the_task_does_not_have(recipe: dict[str, Any], tmp_path: Path, metric: str) -> None:
+def test_a_metric_that_the_task_does_not_have(
+    recipe: dict[str, Any], tmp_path: Path, metric: str
+) -> None:
     trainer = api.trainer(recipe, {"every.best": metric}, runs=tmp_path)
-    with pytest.raises(RecipeError, match=rf"^recipe\.every\.best: '{metric}' is no metric .* there are: .*loss"):
+    with pytest.raises(
+        RecipeError, match=rf"^recipe\.every\.best: '{metric}' is no metric .* there are: .*loss"
+    ):
         trainer.fit()
     assert trainer.step == 0
     trainer.close()
@@ -34,7 +38,9 @@ def test_an_interval_is_a_number_of_steps_or_an_epoch(recipe: dict[str, Any]) ->
 
 
 def test_settings_without_effect(recipe: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match=r"min_improvement has no effect without patience\. Set patience"):
+    with pytest.raises(
+        RecipeError, match=r"min_improvement has no effect without patience\. Set patience"
+    ):
         load_recipe(recipe, {"budget.min_improvement": 0.1})
     with pytest.raises(RecipeError, match="ema_decay has no effect with average"):
         load_recipe(recipe, {"optim.ema_decay": 0.9})
@@ -59,15 +65,26 @@ class Counting:
     [
         (
             None,
-            r"task counting: its terms have different counts \{'a': 2\.0, 'b': 3\.0\}, and .* define counts\(batch\)",
+            (
+                r"task counting: its terms have different counts \{'a': 2\.0, 'b': 3\.0\}, and .*"
+                r" define counts\(batch\)"
+            ),
         ),
         ({"a": 2.0}, r"counts\(batch\) does not tell the count of b\. Return one for every term"),
-        ({"a": 2.0, "b": 4.0}, r"counts\(batch\) says 8 for b, and the loss counted 6\. Make both count the same"),
+        (
+            {"a": 2.0, "b": 4.0},
+            r"counts\(batch\) says 8 for b, and the loss counted 6\. Make both count the same",
+        ),
     ],
 )
 def test_counts_that_do_not_fit(told: dict[str, float] | None, expected: str) -> None:
     objective = Objective(Counting(told), lambda: {}, 2)  # type: ignore[arg-type]
-    loss = Loss({"a": Term(torch.tensor(1.0), torch.tensor(2.0)), "b": Term(torch.tensor(1.0), torch.tensor(3.0))})
+    loss = Loss(
+        {
+            "a": Term(torch.tensor(1.0), torch.tensor(2.0)),
+            "b": Term(torch.tensor(1.0), torch.tensor(3.0)),
+        }
+    )
 
     def step() -> None:
         for _ in objective.batches:
@@ -80,5 +97,7 @@ def test_counts_that_do_not_fit(told: dict[str, float] | None, expected: str) ->
 
 
 def test_a_test_split_that_is_not_there(recipe: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"recipe\.every\.test: the data has no test split of its own\. Remove it"):
+    with pytest.raises(
+        RecipeError, match=r"recipe\.every\.test: the data has no test split of its own\. Remove it"
+    ):
         groundup.train(recipe, {"every.test": True}, runs=tmp_path)

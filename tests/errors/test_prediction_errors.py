@@ -10,15 +10,27 @@ import pytest
 from torch import nn
 
 from groundup.core.errors import RunError
-from groundup.core.prediction import set_weights
-from groundup.core.predictor import Predictor
+from groundup.inference.precision import set_weights
+from groundup.inference.predictor import Predictor
 
 
 @pytest.mark.parametrize(
     ("weights", "expected"),
     [
-        ("int9", "weights: 'int9' is no precision of weights; did you mean 'int8'? allowed: fp32, bf16, int8."),
-        ("int8", "runs/x: weights int8 are for the model gpt, and this one is a Linear. Use weights fp32"),
+        (
+            "int9",
+            (
+                "weights: 'int9' is no precision of weights; did you mean 'int8'? allowed: fp32,"
+                " bf16, int8."
+            ),
+        ),
+        (
+            "int8",
+            (
+                "runs/x: weights int8 are for the model gpt, and this one is a Linear. Use weights"
+                " fp32"
+            ),
+        ),
     ],
 )
 def test_weights_to_predict_with(weights: str, expected: str) -> None:
@@ -31,5 +43,8 @@ def test_an_adapter_comes_before_few_bits() -> None:
         folder = Path("runs/x")
 
     predictor = Predictor(cast(Any, FakeRun()), nn.Linear(2, 2), None, cast(Any, None), 3, "int8")
-    with pytest.raises(RunError, match=r"runs/x: its weights are in int8 by now, which an adapter cannot be put into"):
+    with pytest.raises(
+        RunError,
+        match=r"runs/x: its weights are in int8 by now, which an adapter cannot be put into",
+    ):
         predictor.use(None)

@@ -1,4 +1,5 @@
-"""Bad pretrained weights, templates and conversations, through the command line, beside a run that must not change."""
+"""Bad pretrained weights, templates and conversations, through the command line, beside a run that
+must not change."""
 
 from __future__ import annotations
 
@@ -17,16 +18,24 @@ import pytest
 from pretrained_folders import write_model, write_tokenizer
 from safetensors.torch import load_file, save_file
 
-from groundup import api, cli
-from groundup.core.base_weights import base_facts
+from groundup import api
+from groundup.cli import main
 from groundup.core.errors import CheckpointError
-from groundup.core.pretrained import fetched_sha256
-from groundup.core.recipe import load_recipe
+from groundup.formats.huggingface_folder import fetched_sha256
+from groundup.recipe.recipe import load_recipe
+from groundup.weights.load import base_facts
 
 pytestmark = [pytest.mark.xdist_group("transformers"), pytest.mark.slow]  # three short trainings
 
-WEIGHTS, CONFIG, TOKENIZER = "base/model.safetensors", "base/config.json", "base/tokenizer_config.json"
-ASKED, ANSWERED = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo, so long."}
+WEIGHTS, CONFIG, TOKENIZER = (
+    "base/model.safetensors",
+    "base/config.json",
+    "base/tokenizer_config.json",
+)
+ASKED, ANSWERED = (
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Yo, so long."},
+)
 RECIPE: dict[str, Any] = {
     "name": "kept",
     "init": {"pretrained": "base"},
@@ -52,7 +61,8 @@ def change_norm(path: str = WEIGHTS) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a base in one file, one in shards, another base, talks, and a run that was trained on them."""
+    """A folder with a base in one file, one in shards, another base, talks, and a run that was
+    trained on them."""
     root, before = tmp_path_factory.mktemp("made"), Path.cwd()
     os.chdir(root)
     try:
@@ -60,7 +70,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_model(root / name, "llama2", shard=size, vocab_size=320, num_hidden_layers=1)
             write_tokenizer(root / name)
         write_talks([ASKED, ANSWERED], [{**ASKED, "content": "Bye"}, ANSWERED])
-        Path("held_out.jsonl").write_text(json.dumps({"messages": [{**ASKED, "content": "So?"}, ANSWERED]}))
+        Path("held_out.jsonl").write_text(
+            json.dumps({"messages": [{**ASKED, "content": "So?"}, ANSWERED]})
+        )
         shutil.copytree("base", "other")
         change_norm("other/model.safetensors")
         api.train(RECIPE, runs=root / "runs")
@@ -81,11 +93,13 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "here"
 
 
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str]:
     """Return the exit code of a command and what it wrote."""
     monkeypatch.setattr(sys, "argv", ["groundup", *arguments])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main.main()
     return int(caught.value.code or 0), "".join(capsys.readouterr())
 
 
@@ -97,13 +111,14 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------ what goes wrong
+# ---------------------------------------------------------------------------------- what goes wrong
 def cut() -> None:
     Path(WEIGHTS).write_bytes(Path(WEIGHTS).read_bytes()[:-100])
 
 
 def flip(bit: int, value: float) -> Callable[[], None]:
-    """Flip a bit of the first stored number that has this value in the file's last tensor, after writing it there."""
+    """Flip a bit of the first stored number that has this value in the file's last tensor, after
+    writing it there."""
 
     def change() -> None:
         tensors = load_file(WEIGHTS)
@@ -118,7 +133,9 @@ def flip(bit: int, value: float) -> Callable[[], None]:
 
 
 def set_json(path: str, **values: Any) -> Callable[[], None]:
-    return lambda: Path(path).write_text(json.dumps(json.loads(Path(path).read_text()) | values)) and None
+    return lambda: (
+        Path(path).write_text(json.dumps(json.loads(Path(path).read_text()) | values)) and None
+    )
 
 
 def template(source: str) -> Callable[[], None]:
@@ -134,17 +151,29 @@ def small_vocabulary() -> None:
 TRAIN = ("train", "recipe.yaml", "name=new")
 BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...], tuple[str, ...]]] = {
     "truncated": (cut, TRAIN, (WEIGHTS, "is damaged, or no safetensors file", "Fetch it again")),
-    "flipped to nan": (flip(22, float("inf")), TRAIN, ("tensor model.norm.weight holds numbers that are not finite",)),
+    "flipped to nan": (
+        flip(22, float("inf")),
+        TRAIN,
+        ("tensor model.norm.weight holds numbers that are not finite",),
+    ),
     "flipped to inf": (flip(23, 2.0**127 * 1.0), TRAIN, ("tensor model.norm.weight holds ",)),
     "flipped exponent": (
         flip(30, 0.75),
         TRAIN,
-        ("base: tensor model.norm.weight holds 2.55e+38, and no weights are larger than 1e+10. The file is damaged",),
+        (
+            (
+                "base: tensor model.norm.weight holds 2.55e+38, and no weights are larger than"
+                " 1e+10. The file is damaged"
+            ),
+        ),
     ),
     "pickle": (
         lambda: Path(WEIGHTS).rename("base/pytorch_model.bin"),
         TRAIN,
-        ("base: holds its weights as pickle only (pytorch_model.bin)", "save_pretrained(NEW_FOLDER)"),
+        (
+            "base: holds its weights as pickle only (pytorch_model.bin)",
+            "save_pretrained(NEW_FOLDER)",
+        ),
     ),
     "missing shard": (
         lambda: sorted(Path("shards").glob("model-*"))[1].unlink(),
@@ -154,9 +183,16 @@ BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...], tuple[str, ...]]] = {
     "unknown architecture": (
         set_json(CONFIG, model_type="mambo", architectures=["Mambo"]),
         TRAIN,
-        (CONFIG, "model_type mambo (architecture: Mambo) is built neither here nor by transformers"),
+        (
+            CONFIG,
+            "model_type mambo (architecture: Mambo) is built neither here nor by transformers",
+        ),
     ),
-    "tokenizer that does not fit": (small_vocabulary, TRAIN, ("the tokenizer has 320 tokens and the model 300",)),
+    "tokenizer that does not fit": (
+        small_vocabulary,
+        TRAIN,
+        ("the tokenizer has 320 tokens and the model 300",),
+    ),
     "template that fails": (
         template("{{ raise_exception('no such turn') }}"),
         TRAIN,
@@ -168,7 +204,10 @@ BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...], tuple[str, ...]]] = {
         ("chat template: does what a template may not: ",),
     ),
     "template that grows": (
-        template("{% set ns = namespace(x='ab') %}{% for n in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"),
+        template(
+            "{% set ns = namespace(x='ab') %}{% for n in range(60) %}{% set ns.x = ns.x ~ ns.x %}{%"
+            " endfor %}"
+        ),
         TRAIN,
         ("chat template: does what a template may not: ",),
     ),
@@ -231,8 +270,12 @@ def test_code_of_a_folder_is_never_run(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, key in ((CONFIG, "AutoModelForCausalLM"), (TOKENIZER, "AutoTokenizer")):
-        set_json(name, auto_map={"AutoConfig": "evil.Evil", key: "evil.Evil"}, trust_remote_code=True)()
-    Path("base/evil.py").write_text("from pathlib import Path\n\nPath('ran').touch()\n\n\nclass Evil:\n    pass\n")
+        set_json(
+            name, auto_map={"AutoConfig": "evil.Evil", key: "evil.Evil"}, trust_remote_code=True
+        )()
+    Path("base/evil.py").write_text(
+        "from pathlib import Path\n\nPath('ran').touch()\n\n\nclass Evil:\n    pass\n"
+    )
     Path("recipe.yaml").write_text(json.dumps(RECIPE))
     code, said = run(capsys, monkeypatch, *TRAIN, "--dry-run")
     assert code == 0
@@ -250,7 +293,11 @@ def test_code_of_a_folder_is_never_run(
 
 
 def test_weights_are_held_to_what_the_hub_said(here: Path) -> None:
-    path, right, wrong = here / WEIGHTS, hashlib.sha256(Path(WEIGHTS).read_bytes()).hexdigest(), "0" * 64
+    path, right, wrong = (
+        here / WEIGHTS,
+        hashlib.sha256(Path(WEIGHTS).read_bytes()).hexdigest(),
+        "0" * 64,
+    )
     notes = here / "base" / ".cache" / "huggingface" / "download" / "model.safetensors.metadata"
     notes.parent.mkdir(parents=True)
     recipe = load_recipe(RECIPE)
@@ -259,10 +306,13 @@ def test_weights_are_held_to_what_the_hub_said(here: Path) -> None:
         assert fetched_sha256(path) == known
     notes.write_text(f"{'a' * 40}\n{wrong}\n{time.time()}\n")
     with pytest.raises(
-        CheckpointError, match=f"is damaged: its SHA-256 is {right[:12]}..., and the hub's is 000000000000"
+        CheckpointError,
+        match=f"is damaged: its SHA-256 is {right[:12]}..., and the hub's is 000000000000",
     ):
         base_facts(recipe)
-    notes.write_text(f"{'a' * 40}\n{wrong}\n{time.time() - 99}\n")  # the user changed the file afterwards
+    notes.write_text(
+        f"{'a' * 40}\n{wrong}\n{time.time() - 99}\n"
+    )  # the user changed the file afterwards
     assert base_facts(recipe)["base_weights_sha256"] == right
     path.rename(here / right)
     path.symlink_to(here / right)
@@ -270,5 +320,7 @@ def test_weights_are_held_to_what_the_hub_said(here: Path) -> None:
     (here / right).rename(here / wrong)
     path.unlink()
     path.symlink_to(here / wrong)
-    with pytest.raises(CheckpointError, match=r"model.safetensors: is damaged: .* Remove it and fetch it again"):
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors: is damaged: .* Remove it and fetch it again"
+    ):
         base_facts(recipe)

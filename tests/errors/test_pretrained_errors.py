@@ -15,11 +15,17 @@ from pretrained_folders import write_model, write_tokenizer
 from safetensors.torch import load_file, save_file
 
 import groundup
-from groundup.core.base_weights import read_pretrained
-from groundup.core.errors import CheckpointError, DataError, GroundupError, MissingExtraError, RecipeError
-from groundup.core.pretrained import find_pretrained, weight_files
-from groundup.core.recipe import load_recipe
+from groundup.core.errors import (
+    CheckpointError,
+    DataError,
+    GroundupError,
+    MissingExtraError,
+    RecipeError,
+)
+from groundup.formats.huggingface_folder import find_pretrained, weight_files
 from groundup.models.gpt import GPTConfig
+from groundup.recipe.recipe import load_recipe
+from groundup.weights.load import read_pretrained
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -54,7 +60,9 @@ def tuning(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def read(folder: Path) -> dict[str, torch.Tensor]:
     """Read the weights as a run does; the config is as it was written."""
-    config = GPTConfig(**GPTConfig.from_huggingface(json.loads((folder / "config.json").read_text())))
+    config = GPTConfig(
+        **GPTConfig.from_huggingface(json.loads((folder / "config.json").read_text()))
+    )
     return read_pretrained(find_pretrained(str(folder)), config)
 
 
@@ -69,36 +77,58 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Non
     save_file(tensors, folder / WEIGHTS)
 
 
-# ----------------------------------------------------------------------------------------------------------- the recipe
+# --------------------------------------------------------------------------------------- the recipe
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ({"revision": "main"}, "recipe.init: revision has no effect without pretrained. Remove it, or set"),
-        ({"pretrained": "BASE", "checkpoint": "best"}, "recipe.init: checkpoint has no effect with pretrained. Remove"),
+        (
+            {"revision": "main"},
+            "recipe.init: revision has no effect without pretrained. Remove it, or set",
+        ),
+        (
+            {"pretrained": "BASE", "checkpoint": "best"},
+            "recipe.init: checkpoint has no effect with pretrained. Remove",
+        ),
         (
             {"pretrained": "BASE", "revision": "main"},
-            "recipe.init.revision: has no effect: BASE is a folder, and only the hub has revisions. Remove it.",
+            (
+                "recipe.init.revision: has no effect: BASE is a folder, and only the hub has"
+                " revisions. Remove it."
+            ),
         ),
         (
             {"pretrained": "./nowhere"},
-            "recipe.init.pretrained: there is no folder ./nowhere; and it is no name of the hub either. Give a folder",
+            (
+                "recipe.init.pretrained: there is no folder ./nowhere; and it is no name of the hub"
+                " either. Give a folder"
+            ),
         ),
         ({"pretrained": "BASE/../bace"}, "/base'? and it is no name of the hub either"),
     ],
 )
-def test_impossible_starts(tuning: dict[str, Any], folder: Path, init: dict[str, Any], message: str) -> None:
+def test_impossible_starts(
+    tuning: dict[str, Any], folder: Path, init: dict[str, Any], message: str
+) -> None:
     tuning["init"] = {key: value.replace("BASE", str(folder)) for key, value in init.items()}
-    tuning |= {"model": {"name": "gpt", "layers": 1}, "processor": "bytes"} if "pretrained" not in init else {}
+    tuning |= (
+        {"model": {"name": "gpt", "layers": 1}, "processor": "bytes"}
+        if "pretrained" not in init
+        else {}
+    )
     with pytest.raises(RecipeError) as caught:
         load_recipe(tuning)
     assert message.replace("BASE", str(folder)) in str(caught.value)
 
 
 @pytest.mark.slow
-def test_a_run_and_pretrained_weights(tuning: dict[str, Any], recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_and_pretrained_weights(
+    tuning: dict[str, Any], recipe: dict[str, Any], tmp_path: Path
+) -> None:
     run = groundup.train(recipe, runs=tmp_path)
     tuning["init"]["run"] = str(run.folder)
-    with pytest.raises(RecipeError, match=r"run and pretrained are given, and a run starts from one. Remove one of"):
+    with pytest.raises(
+        RecipeError, match=r"run and pretrained are given, and a run starts from one. Remove one of"
+    ):
         load_recipe(tuning)
 
 
@@ -107,20 +137,34 @@ def test_a_run_and_pretrained_weights(tuning: dict[str, Any], recipe: dict[str, 
     [
         (
             {"width": 64},
-            "recipe.model.width: is 64, and the weights of BASE have 32; free to choose: dropout, context_length."
-            " Remove it: config.json says what the model is.",
+            (
+                "recipe.model.width: is 64, and the weights of BASE have 32; free to choose:"
+                " dropout, context_length. Remove it: config.json says what the model is."
+            ),
         ),
-        ({"rope_theta": 7.0}, "recipe.model.rope_theta: is 7.0, and the weights of BASE have 10000.0"),
-        ({"context_length": 99}, "recipe.model.context_length: is 99, and BASE was trained for 64. Use at most 64."),
+        (
+            {"rope_theta": 7.0},
+            "recipe.model.rope_theta: is 7.0, and the weights of BASE have 10000.0",
+        ),
+        (
+            {"context_length": 99},
+            "recipe.model.context_length: is 99, and BASE was trained for 64. Use at most 64.",
+        ),
         ({"lyers": 1}, "did you mean 'layers'"),
         (
             {"name": "mlp"},
-            "recipe.model.name: no Hugging Face layout is known for model 'mlp'; allowed: gpt, bert, gemma3, phi3, ",
+            (
+                "recipe.model.name: no Hugging Face layout is known for model 'mlp'; allowed: gpt,"
+                " bert, gemma3, phi3, "
+            ),
         ),
         ({"name": "gtp"}, "there is no model 'gtp'; did you mean 'gpt'"),
         (
             {"name": "phi3"},
-            "recipe.model.name: is phi3, and the weights of BASE are of model gpt. Remove it: config.json says what",
+            (
+                "recipe.model.name: is phi3, and the weights of BASE are of model gpt. Remove it:"
+                " config.json says what"
+            ),
         ),
     ],
 )
@@ -132,17 +176,24 @@ def test_a_model_section_that_does_not_agree(
     assert message.replace("BASE", str(folder)) in str(caught.value)
 
 
-def test_without_the_library_of_the_hub(tuning: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_of_the_hub(
+    tuning: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     tuning["init"] = {"pretrained": "nobody/nothing"}
-    with pytest.raises(MissingExtraError, match=r"huggingface_hub: is not installed. .*groundup\[pretrained\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"huggingface_hub: is not installed. .*groundup\[pretrained\]"
+    ):
         load_recipe(tuning)
 
 
-def test_no_tokenizer_and_one_that_is_too_large(tuning: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+def test_no_tokenizer_and_one_that_is_too_large(
+    tuning: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
     (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
     with pytest.raises(
-        DataError, match=r"base: holds no tokenizer.json; a tokenizer.model .* not read. Write one with"
+        DataError,
+        match=r"base: holds no tokenizer.json; a tokenizer.model .* not read. Write one with",
     ):
         groundup.trainer(tuning, runs=tmp_path / "runs")
     (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")
@@ -151,7 +202,7 @@ def test_no_tokenizer_and_one_that_is_too_large(tuning: dict[str, Any], folder: 
         groundup.trainer(tuning | {"name": "other"}, runs=tmp_path / "runs")
 
 
-# ---------------------------------------------------------------------------------------------------------- config.json
+# -------------------------------------------------------------------------------------- config.json
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -161,20 +212,44 @@ def test_no_tokenizer_and_one_that_is_too_large(tuning: dict[str, Any], folder: 
         ("[]", "config.json: holds no JSON object. Fetch the model again."),
         (
             {"model_type": "mambo", "architectures": ["MamboForCausalLM"]},
-            "model_type mambo (architecture: MamboForCausalLM) is built neither here nor by transformers",
+            (
+                "model_type mambo (architecture: MamboForCausalLM) is built neither here nor by"
+                " transformers"
+            ),
         ),
         (
             {"model_type": "lama"},
             "did you mean 'llama'? built here: gpt2, llama, mistral, qwen2, qwen3, ",
         ),
-        ({}, "model_type missing (architecture: none named) is built neither here nor by transformers"),
-        ({"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}}, "json: rotary scaling longrope"),
-        ({"model_type": "llama", "rope_scaling": "linear"}, "config.json: holds a value of the wrong kind: Attr"),
-        ({"model_type": "llama", "hidden_size": "wide"}, "config.json: holds a value of the wrong kind: TypeError"),
-        ({"model_type": "llama", "rms_norm_eps": "small"}, "config.json as model gpt.norm_eps: got"),
+        (
+            {},
+            (
+                "model_type missing (architecture: none named) is built neither here nor by"
+                " transformers"
+            ),
+        ),
+        (
+            {"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}},
+            "json: rotary scaling longrope",
+        ),
+        (
+            {"model_type": "llama", "rope_scaling": "linear"},
+            "config.json: holds a value of the wrong kind: Attr",
+        ),
+        (
+            {"model_type": "llama", "hidden_size": "wide"},
+            "config.json: holds a value of the wrong kind: TypeError",
+        ),
+        (
+            {"model_type": "llama", "rms_norm_eps": "small"},
+            "config.json as model gpt.norm_eps: got",
+        ),
         (
             {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
-            "model_type gemma3 reads pictures too; supported is gemma3_text, which reads text only.",
+            (
+                "model_type gemma3 reads pictures too; supported is gemma3_text, which reads text"
+                " only."
+            ),
         ),
         (
             {"model_type": "gemma3_text", "attn_logit_softcapping": 50.0},
@@ -189,7 +264,10 @@ def test_no_tokenizer_and_one_that_is_too_large(tuning: dict[str, Any], folder: 
             "layer_types do not repeat: full_attention, chunked. Use a model in which each n-th",
         ),
         (
-            {"model_type": "gemma3_text", "rope_parameters": {"sliding_attention": {"rope_type": "linear"}}},
+            {
+                "model_type": "gemma3_text",
+                "rope_parameters": {"sliding_attention": {"rope_type": "linear"}},
+            },
             "local layers have rotary scaling linear; supported: default. Use another model",
         ),
         (
@@ -199,23 +277,40 @@ def test_no_tokenizer_and_one_that_is_too_large(tuning: dict[str, Any], folder: 
             },
             "holds a value of the wrong kind: ZeroDivisionError",
         ),
-        ({"model_type": "phi3", "hidden_act": "gelu"}, "model_type phi3, activation gelu; supported: phi3; silu. Use"),
         (
-            {"model_type": "phi3", "rope_scaling": {"type": "linear", "factor": 2.0}},
-            "rotary scaling linear; supported for phi3: default, longrope, su, yarn. Use another model",
+            {"model_type": "phi3", "hidden_act": "gelu"},
+            "model_type phi3, activation gelu; supported: phi3; silu. Use",
         ),
         (
-            {"model_type": "phi3", "rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [1]}},
-            "short_factors has 1 numbers, the smallest 1.0. Give one above 0 for each of the 48 pairs",
+            {"model_type": "phi3", "rope_scaling": {"type": "linear", "factor": 2.0}},
+            (
+                "rotary scaling linear; supported for phi3: default, longrope, su, yarn. Use"
+                " another model"
+            ),
+        ),
+        (
+            {
+                "model_type": "phi3",
+                "rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [1]},
+            },
+            (
+                "short_factors has 1 numbers, the smallest 1.0. Give one above 0 for each of the 48"
+                " pairs"
+            ),
         ),
         (
             {"model_type": "llama", "quantization_config": {"quant_method": "gptq"}},
-            "the weights are quantized (gptq); allowed: fp64, fp32, fp16 and bf16. Use the model that was quantized.",
+            (
+                "the weights are quantized (gptq); allowed: fp64, fp32, fp16 and bf16. Use the"
+                " model that was quantized."
+            ),
         ),
     ],
     ids=str,
 )
-def test_configs(tuning: dict[str, Any], folder: Path, content: Any, message: str, tmp_path: Path) -> None:
+def test_configs(
+    tuning: dict[str, Any], folder: Path, content: Any, message: str, tmp_path: Path
+) -> None:
     path = folder / "config.json"
     path.unlink()
     if content is not None:
@@ -228,35 +323,56 @@ def test_configs(tuning: dict[str, Any], folder: Path, content: Any, message: st
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"num_hidden_layers": 10**9}, "config.json says 1000000000 layers, and the files hold 21 tensors"),
-        ({"num_hidden_layers": 3}, r"tensor model.layers.2.input_layernorm.weight \[32\] is missing and 8 more"),
-        ({"num_hidden_layers": 1}, r"no place for model.layers.1.input_layernorm.weight, .* and 6 more"),
+        (
+            {"num_hidden_layers": 10**9},
+            "config.json says 1000000000 layers, and the files hold 21 tensors",
+        ),
+        (
+            {"num_hidden_layers": 3},
+            r"tensor model.layers.2.input_layernorm.weight \[32\] is missing and 8 more",
+        ),
+        (
+            {"num_hidden_layers": 1},
+            r"no place for model.layers.1.input_layernorm.weight, .* and 6 more",
+        ),
         (
             {"intermediate_size": 49},
-            r"base: tensor model.layers.0.mlp.gate_proj.weight has shape \[48, 32\]; config.json says \[49, 32\]",
+            (
+                r"base: tensor model.layers.0.mlp.gate_proj.weight has shape \[48, 32\];"
+                r" config.json says \[49, 32\]"
+            ),
         ),
         ({"vocab_size": 10**30}, "config.json says sizes that no model has: "),
         ({"vocab_size": 10**18}, "config.json says sizes that no model has: |config.json says"),
         ({"tie_word_embeddings": True}, None),
-        ({"architectures": ["LlamaForSequenceClassification"]}, "supported for model_type llama: LlamaForCausalLM"),
+        (
+            {"architectures": ["LlamaForSequenceClassification"]},
+            "supported for model_type llama: LlamaForCausalLM",
+        ),
     ],
     ids=str,
 )
-def test_configs_that_do_not_belong_to_the_weights(folder: Path, values: dict[str, Any], message: str | None) -> None:
+def test_configs_that_do_not_belong_to_the_weights(
+    folder: Path, values: dict[str, Any], message: str | None
+) -> None:
     change_config(folder, **values)
-    if message is None:  # a copy of the embedding beside tied ones is what transformers passes over, too
+    if (
+        message is None
+    ):  # a copy of the embedding beside tied ones is what transformers passes over, too
         read(folder)
         return
     with pytest.raises(CheckpointError, match=message):
         read(folder)
 
 
-# -------------------------------------------------------------------------------------------------------------- weights
+# ------------------------------------------------------------------------------------------ weights
 def test_pickled_weights_are_refused_with_the_way_to_convert_them(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
     message = (
-        r"base: holds its weights as pickle only \(pytorch_model.bin\), which can run code when it is opened. "
-        r"Convert it once, .* AutoModelForCausalLM.from_pretrained\(FOLDER\).save_pretrained\(NEW_FOLDER\)"
+        r"base: holds its weights as pickle only \(pytorch_model.bin\), which can run code when it"
+        r" is opened. "
+        r"Convert it once, .*"
+        r" AutoModelForCausalLM.from_pretrained\(FOLDER\).save_pretrained\(NEW_FOLDER\)"
     )
     with pytest.raises(CheckpointError, match=message):
         read(folder)
@@ -264,10 +380,15 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(folder: Path) 
 
 def test_no_weights_and_weights_of_another_name(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds model-00001-of-00002.safetensors, and neither .* with its index"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"holds model-00001-of-00002.safetensors, and neither .* with its index",
+    ):
         read(folder)
     (folder / "model-00001-of-00002.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"holds no weights: neither .*\*.bin only: convert it once"):
+    with pytest.raises(
+        CheckpointError, match=r"holds no weights: neither .*\*.bin only: convert it once"
+    ):
         read(folder)
 
 
@@ -275,7 +396,10 @@ def test_truncated_files(folder: Path) -> None:
     content = (folder / WEIGHTS).read_bytes()
     for size in (0, 7, 100, len(content) // 2, len(content) - 1):
         (folder / WEIGHTS).write_bytes(content[:size])
-        with pytest.raises(CheckpointError, match=r"model.safetensors: is damaged, or no safetensors file: .* Fetch"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"model.safetensors: is damaged, or no safetensors file: .* Fetch",
+        ):
             read(folder)
 
 
@@ -301,7 +425,10 @@ def test_flipped_bits_of_the_header(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("lm_head.weight"), r"base: tensor lm_head.weight \[320, 32\] is missing\. Check that"),
+        (
+            lambda t: t.pop("lm_head.weight"),
+            r"base: tensor lm_head.weight \[320, 32\] is missing\. Check that",
+        ),
         (lambda t: t.update(extra=torch.ones(1)), "base: no place for extra. Check that"),
         (
             lambda t: t.update({"model.norm.weight": torch.ones(33)}),
@@ -309,7 +436,10 @@ def test_flipped_bits_of_the_header(folder: Path) -> None:
         ),
         (
             lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.int8)}),
-            "the tensor for norm.weight is int8; allowed: float64, float32, float16, bfloat16. Use another model",
+            (
+                "the tensor for norm.weight is int8; allowed: float64, float32, float16, bfloat16."
+                " Use another model"
+            ),
         ),
         (
             lambda t: t.update({"model.norm.weight": torch.ones(32).to(torch.float8_e4m3fn)}),
@@ -321,7 +451,9 @@ def test_flipped_bits_of_the_header(folder: Path) -> None:
         ),
     ],
 )
-def test_tensors_that_do_not_fit(folder: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str) -> None:
+def test_tensors_that_do_not_fit(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str
+) -> None:
     change_weights(folder, change)
     with pytest.raises(CheckpointError, match=message):
         read(folder)
@@ -337,7 +469,10 @@ def test_missing_shards(sharded: Path) -> None:
     shards = sorted(sharded.glob("model-*.safetensors"))
     assert len(shards) == 4
     shards[1].unlink()
-    with pytest.raises(CheckpointError, match=rf"1 of 4 files that {INDEX} names are missing: {shards[1].name}. Fetch"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"1 of 4 files that {INDEX} names are missing: {shards[1].name}. Fetch",
+    ):
         read(sharded)
 
 
@@ -347,10 +482,19 @@ def test_missing_shards(sharded: Path) -> None:
         (lambda index: index.pop("weight_map"), f"{INDEX}: has no weight_map"),
         (
             lambda index: index["weight_map"].update({"lm_head.weight": "../secret.safetensors"}),
-            "places lm_head.weight in '../secret.safetensors'; allowed: a .safetensors file of the same folder",
+            (
+                "places lm_head.weight in '../secret.safetensors'; allowed: a .safetensors file of"
+                " the same folder"
+            ),
         ),
-        (lambda index: index["weight_map"].update({"lm_head.weight": "weights.bin"}), "places lm_head.weight in 'weig"),
-        (lambda index: index["weight_map"].update({"lm_head.weight": 3}), "places lm_head.weight in 3; allowed"),
+        (
+            lambda index: index["weight_map"].update({"lm_head.weight": "weights.bin"}),
+            "places lm_head.weight in 'weig",
+        ),
+        (
+            lambda index: index["weight_map"].update({"lm_head.weight": 3}),
+            "places lm_head.weight in 3; allowed",
+        ),
         (
             lambda index: index["weight_map"].pop("model.norm.weight"),
             f"tensor model.norm.weight is in it and not in {INDEX}. Fetch the model again",

@@ -9,16 +9,19 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from groundup.core.errors import DataError, RecipeError, RunError
-from groundup.core.records import Message
-from groundup.core.run_processor import load_processor
 from groundup.core.settings import validate
-from groundup.processors.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
-from groundup.processors.bytes import BytesConfig
-from groundup.processors.characters import CharacterProcessor, CharactersConfig
-from groundup.processors.chat_template import NONCHARACTERS, ChatTemplate
-from groundup.processors.templates import TEMPLATES
+from groundup.core.values import Message
+from groundup.processors.chat.builtin_templates import TEMPLATES
+from groundup.processors.chat.template import NONCHARACTERS, ChatTemplate
+from groundup.processors.text.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
+from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.characters import CharacterProcessor, CharactersConfig
+from groundup.runs.processor import load_processor
 
-TAGGED = "{% for m in messages %}{{ m.role }}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+TAGGED = (
+    "{% for m in messages %}{{ m.role }}{% generation %}{{ m.content }}{% endgeneration %}{%"
+    " endfor %}"
+)
 BYTES = BytesConfig().fit(lambda: iter(()))
 
 
@@ -26,24 +29,33 @@ def _template(source: str) -> ChatTemplate:
     return ChatTemplate(source, BYTES)
 
 
-# ---------------------------------------------------------------------------------------------------------- tokenizers
+# --------------------------------------------------------------------------------------- tokenizers
 @pytest.mark.parametrize("config", [BPEConfig(), CharactersConfig()])
 def test_no_text_to_learn_from(config: BPEConfig | CharactersConfig) -> None:
-    with pytest.raises(DataError, match=r"recipe\.processor: .*(empty|no character appears 1 times)"):
+    with pytest.raises(
+        DataError, match=r"recipe\.processor: .*(empty|no character appears 1 times)"
+    ):
         config.fit(lambda: iter(["", ""]))
 
 
 def test_a_vocabulary_smaller_than_the_bytes() -> None:
     with pytest.raises(
-        RecipeError, match=r"recipe\.processor\.vocab_size: got 100; allowed: greater than or equal to 262"
+        RecipeError,
+        match=r"recipe\.processor\.vocab_size: got 100; allowed: greater than or equal to 262",
     ):
         validate(BPEConfig, {"vocab_size": 100}, "recipe.processor")
 
 
-@pytest.mark.parametrize("processor", [BYTES, CharacterProcessor("a"), BPEConfig().fit(lambda: iter(["abc"]))])
+@pytest.mark.parametrize(
+    "processor", [BYTES, CharacterProcessor("a"), BPEConfig().fit(lambda: iter(["abc"]))]
+)
 def test_a_lone_surrogate(processor: CharacterProcessor | TokenizerProcessor) -> None:
     with pytest.raises(
-        DataError, match=r"text 0 of the batch, character 2: a lone surrogate U\+D800 after 'ab', which UTF-8 cannot"
+        DataError,
+        match=(
+            r"text 0 of the batch, character 2: a lone surrogate U\+D800 after 'ab', which UTF-8"
+            r" cannot"
+        ),
     ):
         processor.encode_batch(["ab\ud800"])
 
@@ -68,13 +80,18 @@ def test_a_tokenizer_json_that_is_binary(tmp_path: Path) -> None:
 
 def test_nothing_says_which_token_ends_a_text(tmp_path: Path) -> None:
     Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[])).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(DataError, match=r"nothing says which token ends a text\. Name it in the recipe: .*end_token"):
+    with pytest.raises(
+        DataError,
+        match=r"nothing says which token ends a text\. Name it in the recipe: .*end_token",
+    ):
         TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(()))
 
 
 def test_an_end_token_that_the_tokenizer_lacks(tmp_path: Path) -> None:
     BPEConfig().fit(lambda: iter(["abc"])).save(tmp_path)
-    with pytest.raises(DataError, match=r"no token '<\|endoftxt\|>'; did you mean '<\|endoftext\|>'"):
+    with pytest.raises(
+        DataError, match=r"no token '<\|endoftxt\|>'; did you mean '<\|endoftext\|>'"
+    ):
         TokenizerJSONConfig(path=str(tmp_path), end_token="<|endoftxt|>").fit(lambda: iter(()))
 
 
@@ -112,17 +129,19 @@ def test_a_chat_template_file_that_is_not_utf_8(tmp_path: Path) -> None:
         load_processor(tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------------ chat templates
+# ----------------------------------------------------------------------------------- chat templates
 def test_an_unknown_role() -> None:
     messages = [Message("user", "a"), Message("asistant", "b")]
     with pytest.raises(
-        DataError, match=r"message 2: unknown role 'asistant'; did you mean 'assistant'\? allowed: system"
+        DataError,
+        match=r"message 2: unknown role 'asistant'; did you mean 'assistant'\? allowed: system",
     ):
         _template(TEMPLATES["groundup"]).encode(messages)
 
 
 @pytest.mark.parametrize(
-    "source", ["one\n{% for m in messages %}\n{{ m. }}", "\n\n{% generation %}x", "\n\n{% endfor %}"]
+    "source",
+    ["one\n{% for m in messages %}\n{{ m. }}", "\n\n{% generation %}x", "\n\n{% endfor %}"],
 )
 def test_a_syntax_error_names_its_line(source: str) -> None:
     with pytest.raises(DataError, match="chat template line 3: is not valid Jinja"):
@@ -140,13 +159,17 @@ def test_a_syntax_error_names_its_line(source: str) -> None:
     ],
 )
 def test_a_template_that_does_not_render(source: str, problem: str) -> None:
-    with pytest.raises(DataError, match=rf"chat template: does not render.*{problem.replace('does not render', '')}"):
+    with pytest.raises(
+        DataError,
+        match=rf"chat template: does not render.*{problem.replace('does not render', '')}",
+    ):
         _template(source)
 
 
 def test_a_special_token_that_the_tokenizer_lacks() -> None:
     with pytest.raises(
-        DataError, match=r"uses the special token <\|im_start\|>, which the tokenizer lacks.*it has: <\|en"
+        DataError,
+        match=r"uses the special token <\|im_start\|>, which the tokenizer lacks.*it has: <\|en",
     ):
         _template(TEMPLATES["chatml"])
 
@@ -157,7 +180,9 @@ def test_a_special_token_spelled_in_a_message_is_no_error() -> None:
 
 
 def test_a_template_that_hides_what_the_assistant_wrote() -> None:
-    with pytest.raises(DataError, match=r"turn 2, so what the assistant wrote cannot be told.*Put {% generation %}"):
+    with pytest.raises(
+        DataError, match=r"turn 2, so what the assistant wrote cannot be told.*Put {% generation %}"
+    ):
         _template("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}")
 
 
@@ -175,8 +200,14 @@ def test_a_conversation_that_holds_every_noncharacter() -> None:
         "{{ cycler.__init__.__globals__ }}",
         "{{ range(10 ** 9) }}",
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
-        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+        (
+            "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x"
+            " %}{% endfor %}"
+        ),
+        (
+            "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{%"
+            " endfor %}"
+        ),
         "{{ 'a' * 10 ** 9 }}",
         "{{ 9 ** 999999999 }}",
         "{% set n = namespace(x=9) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
@@ -196,18 +227,35 @@ def test_a_conversation_that_holds_every_noncharacter() -> None:
         "{{ ('%s' * 4000) % (('a' * 4000,) * 4000) }}",
         "{{ ('{0}' * 4000).format('a' * 4000) }}",
         "{{ ('a' * 4000) | wordwrap(1, wrapstring='b' * 4000) }}",
-        "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}",
-        "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = {'a': n.x, 'b': n.x} %}{% endfor %}",
-        "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = dict(a=n.x, b=n.x) %}{% endfor %}",
-        "{% set s = 'a' * 299999 %}{% for i in range(99999) %}{% set t = s | upper | lower %}{% endfor %}",
+        (
+            "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{%"
+            " endfor %}"
+        ),
+        (
+            "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = {'a': n.x, 'b': n.x}"
+            " %}{% endfor %}"
+        ),
+        (
+            "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = dict(a=n.x, b=n.x)"
+            " %}{% endfor %}"
+        ),
+        (
+            "{% set s = 'a' * 299999 %}{% for i in range(99999) %}{% set t = s | upper | lower %}{%"
+            " endfor %}"
+        ),
         "{% set s = 'a' * 299999 %}{% for i in range(99999) %}{% set t = s.upper() %}{% endfor %}",
-        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        (
+            "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{"
+            " f(60) }}"
+        ),
     ],
 )
 def test_a_hostile_template_is_stopped(attack: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundup.processors.sandbox.SECONDS", 0.2)
-    monkeypatch.setattr("groundup.processors.sandbox.SIZE", 400_000)
-    with pytest.raises(DataError, match=r"chat template: does what a template may not.*from a source you trust"):
+    monkeypatch.setattr("groundup.processors.chat.sandbox.SECONDS", 0.2)
+    monkeypatch.setattr("groundup.processors.chat.sandbox.SIZE", 400_000)
+    with pytest.raises(
+        DataError, match=r"chat template: does what a template may not.*from a source you trust"
+    ):
         _template(attack + TAGGED)
 
 
@@ -233,12 +281,15 @@ def test_endless_recursion_is_stopped() -> None:
 
 def test_what_real_templates_use_still_works() -> None:
     source = (
-        "{%- set ns = namespace(n=0) %}{% for m in messages[::-1] %}{% if m.role == 'tool' %}{% continue %}{% endif %}"
-        "{% set ns.n = ns.n + loop.index0 + loop.length %}{% if loop.last %}{% break %}{% endif %}{% endfor %}"
-        "{{ '%s-%02d' % ('a', ns.n) }} {{ '* %s' | format('x') }} {{ 'a\nb' | indent(2) }} {{ {'k': 'é<'} | tojson }}"
-        " {{ strftime_now('%Y') | length }} {{ 'x' ~ ns.n ~ 'y' }}"
+        "{%- set ns = namespace(n=0) %}{% for m in messages[::-1] %}{% if m.role == 'tool' %}{%"
+        " continue %}{% endif %}{% set ns.n = ns.n + loop.index0 + loop.length %}{% if loop.last"
+        " %}{% break %}{% endif %}{% endfor %}{{ '%s-%02d' % ('a', ns.n) }} {{ '* %s' | format('x')"
+        " }} {{ 'a\nb' | indent(2) }} {{ {'k': 'é<'} | tojson }} {{ strftime_now('%Y') | length }}"
+        " {{ 'x' ~ ns.n ~ 'y' }}"
     )
     messages = [Message("user", "a"), Message("assistant", "b")]
-    assert _template(source + TAGGED).render(messages) == 'a-05 * x a\n  b {"k": "é<"} 4 x5y' + "userassistant".replace(
-        "user", "usera"
-    ).replace("assistant", "assistantb")
+    assert _template(source + TAGGED).render(
+        messages
+    ) == 'a-05 * x a\n  b {"k": "é<"} 4 x5y' + "userassistant".replace("user", "usera").replace(
+        "assistant", "assistantb"
+    )

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from groundup.core.errors import RecipeError
-from groundup.core.recipe import Recipe, as_dict, dump_recipe, load_recipe, parse_overrides
-from groundup.core.recipe_schema import recipe_schema
+from groundup.recipe.json_schema import recipe_schema
+from groundup.recipe.recipe import Recipe, as_dict, dump_recipe, load_recipe, parse_overrides
 
 
 def message(recipe: Any, overrides: dict[str, Any] | None = None) -> str:
@@ -29,18 +29,36 @@ def message(recipe: Any, overrides: dict[str, Any] | None = None) -> str:
         ("optim.lr", "fast", 'recipe.optim.lr: got "fast"; allowed: a valid number'),
         ("optim.lr", -1.0, "recipe.optim.lr: got -1.0; allowed: greater than 0"),
         ("budget.steps", 1.5, "recipe.budget.steps: got 1.5; allowed: a valid integer"),
-        ("machine.deterministic", "no", 'recipe.machine.deterministic: got "no"; allowed: a valid boolean. Write true'),
-        ("machine.device", "gpu", "recipe.machine.device: got \"gpu\"; allowed: 'auto', 'cpu' or 'cuda'"),
-        ("optim.momentum", 0.5, 'momentum has no effect with name: "adamw"; it applies when name is "sgd"'),
+        (
+            "machine.deterministic",
+            "no",
+            'recipe.machine.deterministic: got "no"; allowed: a valid boolean. Write true',
+        ),
+        (
+            "machine.device",
+            "gpu",
+            "recipe.machine.device: got \"gpu\"; allowed: 'auto', 'cpu' or 'cuda'",
+        ),
+        (
+            "optim.momentum",
+            0.5,
+            'momentum has no effect with name: "adamw"; it applies when name is "sgd"',
+        ),
         ("optim.decay_fraction", 0.5, 'decay_fraction has no effect with schedule: "cosine"'),
-        ("budget.epochs", 2.0, "exactly one of steps, epochs and samples is allowed, got ['steps', 'epochs']"),
+        (
+            "budget.epochs",
+            2.0,
+            "exactly one of steps, epochs and samples is allowed, got ['steps', 'epochs']",
+        ),
         ("model.heads", 5, "width 32 is not a multiple of heads 5. Use width 30 or change heads"),
         ("name", "a/b", 'recipe.name: got "a/b"; allowed:'),
         ("uses", ["missing.py"], "recipe.uses: no file"),
         ("init.run", "runs/none", "recipe.init.run: runs/none is not a run"),
     ],
 )
-def test_a_wrong_setting_is_named(recipe: dict[str, Any], key: str, value: Any, expected: str) -> None:
+def test_a_wrong_setting_is_named(
+    recipe: dict[str, Any], key: str, value: Any, expected: str
+) -> None:
     assert expected in message(recipe, {key: value})
 
 
@@ -91,7 +109,9 @@ def test_overrides() -> None:
 
 def test_numbers_as_people_write_them(recipe: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
-    path.write_text(dump_recipe(load_recipe(recipe)).replace("lr: 0.003", "lr: 3e-4"), encoding="utf-8")
+    path.write_text(
+        dump_recipe(load_recipe(recipe)).replace("lr: 0.003", "lr: 3e-4"), encoding="utf-8"
+    )
     assert load_recipe(path).optim.lr == 3e-4
 
 
@@ -109,13 +129,17 @@ def test_a_recipe_survives_writing_and_reading(recipe: dict[str, Any], tmp_path:
 
 def test_your_own_file_is_found(recipe: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "from groundup.core.registry import processor\nfrom groundup.processors.bytes import *\n"
-        "from groundup.core.registry import lookup\n"
-        "processor('mine')(type('Mine', (lookup('processor', 'bytes'),), {}))\n",
+        "from groundup.core.registry import processor\nfrom groundup.processors.text.bytes import"
+        " *\nfrom groundup.core.registry import lookup\nprocessor('mine')(type('Mine',"
+        " (lookup('processor', 'bytes'),), {}))\n",
         encoding="utf-8",
     )
     path = tmp_path / "r.yaml"
-    text = dump_recipe(load_recipe(recipe)).replace("uses: []", "uses: [mine.py]").replace("name: bytes", "name: mine")
+    text = (
+        dump_recipe(load_recipe(recipe))
+        .replace("uses: []", "uses: [mine.py]")
+        .replace("name: bytes", "name: mine")
+    )
     path.write_text(text, encoding="utf-8")
     loaded = load_recipe(path)
     assert type(loaded.processor).__name__ == "Mine"
@@ -133,9 +157,13 @@ def test_your_own_file_is_found(recipe: dict[str, Any], tmp_path: Path) -> None:
 def test_the_schema_covers_every_plugin() -> None:
     schema = recipe_schema()
     assert set(schema["properties"]) == set(Recipe.model_fields)
-    names = {choice["properties"]["name"]["const"] for choice in schema["properties"]["data"]["anyOf"]}
+    names = {
+        choice["properties"]["name"]["const"] for choice in schema["properties"]["data"]["anyOf"]
+    }
     assert {"text", "conversations", "python_docs", "python_questions"} <= names
-    models = {each["properties"]["name"]["const"]: each for each in schema["properties"]["model"]["anyOf"]}
+    models = {
+        each["properties"]["name"]["const"]: each for each in schema["properties"]["model"]["anyOf"]
+    }
     assert models["gpt"]["properties"]["layers"]["description"]
 
 

@@ -11,19 +11,22 @@ import pytest
 import soundfile
 
 from groundup.core.errors import DataError, MissingExtraError, RecipeError
-from groundup.core.records import Example
 from groundup.core.settings import validate
-from groundup.core.sounds import read_sound
-from groundup.data.audio import Audio
-from groundup.data.frames import Frames
+from groundup.core.values import Example
+from groundup.data.sources.audio import Audio
+from groundup.data.sources.sequences import Frames
+from groundup.media.audio import read_sound
 from groundup.processors.audio import AudioConfig
-from groundup.processors.frames import FramesConfig, FramesProcessor
+from groundup.processors.sequences import FramesConfig, FramesProcessor
 
 
 def write(path: Path, samples: Any = (0.1, 0.2), rate: int = 8000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(
-        path, np.asarray(samples, np.float32), rate, **({"subtype": "FLOAT"} if path.suffix == ".wav" else {})
+        path,
+        np.asarray(samples, np.float32),
+        rate,
+        **({"subtype": "FLOAT"} if path.suffix == ".wav" else {}),
     )
     return path
 
@@ -41,12 +44,14 @@ def classes(root: Path, names: str = "ab", files: int = 6) -> Path:
     return root
 
 
-# -------------------------------------------------------------------------------------------------------------- sounds
+# ------------------------------------------------------------------------------------------- sounds
 def test_files_that_are_no_sound(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"没有.wav: no such file"):
         read_sound(tmp_path / "没有.wav")
     (tmp_path / "坏.wav").write_bytes(b"RIFF and nothing")
-    with pytest.raises(DataError, match=r"坏\.wav: cannot be read as sound: Format not recognised\. Check the file"):
+    with pytest.raises(
+        DataError, match=r"坏\.wav: cannot be read as sound: Format not recognised\. Check the file"
+    ):
         read_sound(tmp_path / "坏.wav")
     (tmp_path / "a.raw").write_bytes(b"1234")
     with pytest.raises(DataError, match="cannot be read as sound"):
@@ -66,7 +71,10 @@ def test_files_that_are_no_sound(tmp_path: Path) -> None:
         ((np.zeros(3), "8000"), "sound 7: is tuple; allowed: a path"),
         ((np.zeros(3), 0), "the sample rate is 0; allowed: 1 or more"),
         ((np.zeros(3), 0.5), "the sample rate is 0.5; allowed"),
-        ((np.zeros((2, 3, 4)), 8000), r"the samples have shape \(2, 3, 4\) and type float64; allowed: numbers"),
+        (
+            (np.zeros((2, 3, 4)), 8000),
+            r"the samples have shape \(2, 3, 4\) and type float64; allowed: numbers",
+        ),
         ((np.array(["a"]), 8000), "and type <U1; allowed: numbers"),
         ((np.zeros((2, 100)), 8000), r"shape \(2, 100\), which says 100 channels; .* Transpose"),
         ((np.zeros(0), 8000), "the sound is empty"),
@@ -80,7 +88,9 @@ def test_what_is_no_sound(source: Any, problem: str) -> None:
 def test_without_soundfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.wav")
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    with pytest.raises(MissingExtraError, match=r"soundfile: is not installed.*groundup\[classic\]"):
+    with pytest.raises(
+        MissingExtraError, match=r"soundfile: is not installed.*groundup\[classic\]"
+    ):
         read_sound(path)
 
 
@@ -115,7 +125,7 @@ def test_fitting_and_loading_features(tmp_path: Path) -> None:
             AudioConfig.load(tmp_path)
 
 
-# ------------------------------------------------------------------------------------------------------ folders, tables
+# ---------------------------------------------------------------------------------- folders, tables
 def test_folders_without_classes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such folder; allowed: a folder"):
         audio(tmp_path / "nowhere")
@@ -125,7 +135,9 @@ def test_folders_without_classes(tmp_path: Path) -> None:
         audio(tmp_path)
     root = classes(tmp_path / "root")
     (root / "空").mkdir()
-    with pytest.raises(DataError, match=r"the class folder '空' holds no file of the kinds .wav.*; it is empty"):
+    with pytest.raises(
+        DataError, match=r"the class folder '空' holds no file of the kinds .wav.*; it is empty"
+    ):
         audio(root)
     (root / "空" / "notes.txt").write_text("x")
     with pytest.raises(DataError, match=r"it has .txt\. Put files into it"):
@@ -134,19 +146,33 @@ def test_folders_without_classes(tmp_path: Path) -> None:
 
 def test_splits_that_cannot_be(tmp_path: Path) -> None:
     root = classes(tmp_path / "root" / "train").parent
-    with pytest.raises(DataError, match="a folder train of classes, and none to hold out: validation, valid"):
+    with pytest.raises(
+        DataError, match="a folder train of classes, and none to hold out: validation, valid"
+    ):
         audio(root)
     for label in ("a", "b"):
         for number in range(6):
             write(root / "val" / label / f"{number}.wav", [0.01 * number, 0.02 * ord(label) / 100])
-    with pytest.raises(DataError, match="nothing is left for train, without what cannot be used and what is held out"):
+    with pytest.raises(
+        DataError,
+        match="nothing is left for train, without what cannot be used and what is held out",
+    ):
         audio(root)
     for path in (root / "val").rglob("*.wav"):
-        write(path, np.random.default_rng(len(list(path.parent.glob("*")))).uniform(-1, 1, 9 + int(path.stem)))
+        write(
+            path,
+            np.random.default_rng(len(list(path.parent.glob("*")))).uniform(
+                -1, 1, 9 + int(path.stem)
+            ),
+        )
     write(root / "val" / "c" / "1.wav")
-    with pytest.raises(DataError, match="the class 'c' has held-out examples only; training has a, b"):
+    with pytest.raises(
+        DataError, match="the class 'c' has held-out examples only; training has a, b"
+    ):
         audio(root)
-    with pytest.raises(DataError, match="folds: has no effect: the folders train and val are the splits"):
+    with pytest.raises(
+        DataError, match="folds: has no effect: the folders train and val are the splits"
+    ):
         audio(root, folds=2)
     one = classes(tmp_path / "one", "a", 1)
     with pytest.raises(DataError, match=r"nothing is left for \w+ \(validation_fraction 0.1\)"):
@@ -160,14 +186,17 @@ def test_unreadable_files_stop(tmp_path: Path) -> None:
     for name in ("x.wav", "y.wav"):
         (root / "a" / name).write_bytes(b"nothing")
     with pytest.raises(
-        DataError, match=r"x.wav: cannot be read as sound.* \(1 other sounds too\).*unreadable: set_aside"
+        DataError,
+        match=r"x.wav: cannot be read as sound.* \(1 other sounds too\).*unreadable: set_aside",
     ):
         audio(root)
 
 
 def test_groups(tmp_path: Path) -> None:
     root = classes(tmp_path / "root")
-    with pytest.raises(DataError, match=r"data.group 'speaker\(\\\\d\)' finds nothing in 'a/0.wav'"):
+    with pytest.raises(
+        DataError, match=r"data.group 'speaker\(\\\\d\)' finds nothing in 'a/0.wav'"
+    ):
         audio(root, group=r"speaker(\d)")
     with pytest.raises(RecipeError, match=r"group '\(' is no regular expression: missing"):
         validate(Audio, {"path": "a", "group": "("}, "recipe.data")
@@ -203,18 +232,30 @@ def test_folds_that_cannot_be(cls: Any, section: dict[str, Any], problem: str) -
         validate(cls, {"path": "a"} | section, "recipe.data")
 
 
-# -------------------------------------------------------------------------------------------------------------- frames
+# ------------------------------------------------------------------------------------------- frames
 GOOD: dict[str, Any] = {"X": np.ones((5, 2)), "lengths": [2, 3], "y": [0, 1]}
 
 
 @pytest.mark.parametrize(
     ("arrays", "problem"),
     [
-        ({"x": np.ones((5, 2)), "lengths": [2, 3], "y": [0, 1]}, "there is no array 'X'; .*arrays: x, lengths, y"),
-        ({**GOOD, "X": np.array([np.ones((2, 2)), np.ones((3, 2))], dtype=object)}, "'X' holds Python objects, as rag"),
-        ({**GOOD, "X": np.ones(5)}, r"the frames have shape \(5,\) and type float64; allowed: numbers"),
+        (
+            {"x": np.ones((5, 2)), "lengths": [2, 3], "y": [0, 1]},
+            "there is no array 'X'; .*arrays: x, lengths, y",
+        ),
+        (
+            {**GOOD, "X": np.array([np.ones((2, 2)), np.ones((3, 2))], dtype=object)},
+            "'X' holds Python objects, as rag",
+        ),
+        (
+            {**GOOD, "X": np.ones(5)},
+            r"the frames have shape \(5,\) and type float64; allowed: numbers",
+        ),
         ({**GOOD, "X": np.ones((2, 5, 2))}, "sequences of one length are read by data arrays"),
-        ({**GOOD, "lengths": [2.0, 3.0]}, r"the lengths have shape \(2,\) and type float64; allowed: whole numbers"),
+        (
+            {**GOOD, "lengths": [2.0, 3.0]},
+            r"the lengths have shape \(2,\) and type float64; allowed: whole numbers",
+        ),
         ({"X": np.ones((0, 2)), "lengths": np.zeros(0, int), "y": []}, "there are no sequences"),
         ({**GOOD, "lengths": [5, 0]}, "sequence 2 has 0 frames; allowed: 1 or more"),
         ({**GOOD, "lengths": [2, 2]}, "the lengths sum to 4, and there are 5 frames"),
@@ -240,7 +281,9 @@ def test_files_that_are_no_npz(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no array 'speaker'"):
         Frames(path=str(tmp_path / "b.npz"), groups_key="speaker").examples("train", tmp_path)
     with pytest.raises(DataError, match=r"nothing is left for \w+ \(validation_fraction 1e-09\)"):
-        Frames(path=str(tmp_path / "b.npz"), validation_fraction=1e-9).examples("validation", tmp_path)
+        Frames(path=str(tmp_path / "b.npz"), validation_fraction=1e-9).examples(
+            "validation", tmp_path
+        )
     with pytest.raises(RecipeError, match="groups_key has no effect with validation_path"):
         validate(Frames, {"path": "a", "validation_path": "b", "groups_key": "c"}, "recipe.data")
 

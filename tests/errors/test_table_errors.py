@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from groundup.core.columns import Row
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.records import Example
 from groundup.core.settings import validate
-from groundup.data.table import TableSource
+from groundup.core.values import Example
+from groundup.data.sources.table import TableSource
+from groundup.media.table_values import Row
 from groundup.models.mlp import MLPConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.table import TableConfig, TableProcessor
@@ -36,7 +36,7 @@ def fit(rows: list[Any], **settings: Any) -> TableProcessor:
     return TableConfig(**settings).fit(lambda: (Example(str(n), row) for n, row in enumerate(rows)))
 
 
-# ----------------------------------------------------------------------------------------------------------- the source
+# --------------------------------------------------------------------------------------- the source
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     with pytest.raises(DataError, match=r"there is no such file or folder"):
@@ -45,25 +45,43 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read(path, "")
     with pytest.raises(DataError, match=r"nothing to read: no rows"):
         read(path, "x,y\n")
-    with pytest.raises(DataError, match=r"rows.csv row 2 \(ends on line 3\): the row has 3 cells and the header 2"):
+    with pytest.raises(
+        DataError, match=r"rows.csv row 2 \(ends on line 3\): the row has 3 cells and the header 2"
+    ):
         read(path, "x,y\n1,2\n1,2,3\n")
-    with pytest.raises(DataError, match=r"the header has 2 columns named 'x'. Give every column a name of its own"):
+    with pytest.raises(
+        DataError, match=r"the header has 2 columns named 'x'. Give every column a name of its own"
+    ):
         read(path, "x,y,x\n1,2,3\n")
-    with pytest.raises(DataError, match=r"the suffix '.xlsx' is not a kind of file .*allowed: .csv, .tsv, .parquet"):
+    with pytest.raises(
+        DataError, match=r"the suffix '.xlsx' is not a kind of file .*allowed: .csv, .tsv, .parquet"
+    ):
         read(tmp_path / "rows.xlsx", "x")
 
 
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"target": "yy"}, "there is no column 'yy'; did you mean 'y'. columns: x, city, y. Correct data.target"),
+        (
+            {"target": "yy"},
+            "there is no column 'yy'; did you mean 'y'. columns: x, city, y. Correct data.target",
+        ),
         ({"columns": ("x", "town")}, "there is no column 'town'; .*Correct data.columns"),
         ({"ignore": ("z",)}, "there is no column 'z'; .*Correct data.ignore"),
         ({"group_column": "z"}, "there is no column 'z'; .*Correct data.group_column"),
         ({"time_column": "z"}, "there is no column 'z'; .*Correct data.time_column"),
-        ({"ignore": ("x", "city")}, "no column is left to predict from. Name fewer under data.ignore"),
-        ({"time_column": "city"}, r"rows.csv row 1: time_column 'city' holds 'a'; allowed: a number, or a date"),
-        ({"validation_fraction": 1e-9}, r"nothing is left for validation \(validation_fraction 1e-09\)"),
+        (
+            {"ignore": ("x", "city")},
+            "no column is left to predict from. Name fewer under data.ignore",
+        ),
+        (
+            {"time_column": "city"},
+            r"rows.csv row 1: time_column 'city' holds 'a'; allowed: a number, or a date",
+        ),
+        (
+            {"validation_fraction": 1e-9},
+            r"nothing is left for validation \(validation_fraction 1e-09\)",
+        ),
     ],
 )
 def test_columns_that_are_not_there(tmp_path: Path, settings: dict[str, Any], problem: str) -> None:
@@ -74,19 +92,26 @@ def test_columns_that_are_not_there(tmp_path: Path, settings: dict[str, Any], pr
 
 def test_a_column_missing_among_held_out_files(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("x,z\n1,2\n")
-    found = source(tmp_path / "rows.csv", "x,city,y\n" + ROWS, validation_path=str(tmp_path / "other.csv"))
+    found = source(
+        tmp_path / "rows.csv", "x,city,y\n" + ROWS, validation_path=str(tmp_path / "other.csv")
+    )
     with pytest.raises(DataError, match=r"other.csv: there is no column 'y'"):
         found.examples("validation", tmp_path)
 
 
 def test_rows_without_a_group(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"rows.csv row 2: group_column 'g' is empty. Give each row its group"):
+    with pytest.raises(
+        DataError, match=r"rows.csv row 2: group_column 'g' is empty. Give each row its group"
+    ):
         read(tmp_path / "rows.csv", "g,x,y\na,1,2\n,1,2\n", group_column="g")
 
 
 def test_files_of_different_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
-    for text, problem in (("x\n1\n", "no column 'y'; the first file has x, y"), ("x,y,z\n1,2,3\n", "column, 'z'")):
+    for text, problem in (
+        ("x\n1\n", "no column 'y'; the first file has x, y"),
+        ("x,y,z\n1,2,3\n", "column, 'z'"),
+    ):
         (tmp_path / "b.csv").write_text(text)
         with pytest.raises(DataError, match=rf"b.csv: has .*{problem}"):
             read(tmp_path)
@@ -97,7 +122,9 @@ def test_nested_values(tmp_path: Path) -> None:
     rows = [{"x": n, "tags": ["a"] if n == 1 else None, "y": n} for n in range(50)]
     path = tmp_path / "rows.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    with pytest.raises(DataError, match=r"row 2: column 'tags' holds list \['a'\]; allowed: numbers, text, dates"):
+    with pytest.raises(
+        DataError, match=r"row 2: column 'tags' holds list \['a'\]; allowed: numbers, text, dates"
+    ):
         read(path)
     assert read(path, ignore=("tags",))
 
@@ -112,7 +139,10 @@ def test_nested_values(tmp_path: Path) -> None:
             {"validation_path": "b", "validation_fraction": 0.3},
             "validation_fraction has no effect with validation_path",
         ),
-        ({"validation_path": "b", "time_column": "t"}, "time_column has no effect with validation_path"),
+        (
+            {"validation_path": "b", "time_column": "t"},
+            "time_column has no effect with validation_path",
+        ),
         ({"time_column": "t", "group_column": "g"}, "group_column has no effect with time_column"),
         ({"time_column": "t", "split_seed": 3}, "split_seed has no effect with time_column"),
     ],
@@ -122,17 +152,21 @@ def test_settings_without_effect(section: dict[str, Any], problem: str) -> None:
         validate(TableSource, {"path": "a", "target": "y", **section}, "recipe.data")
 
 
-# -------------------------------------------------------------------------------------------------------- the processor
+# ------------------------------------------------------------------------------------ the processor
 def test_columns_that_cannot_be_learned() -> None:
     with pytest.raises(DataError, match=r"there are no training examples"):
         fit([])
     with pytest.raises(DataError, match=r"no column of the training split varies"):
         fit([{"x": 1, "c": "a", "rare": "p"}, {"x": 1, "c": "a", "rare": "q"}])
-    with pytest.raises(DataError, match=r"recipe.processor.numeric: there is no column 'agee'; did you mean 'age'"):
+    with pytest.raises(
+        DataError, match=r"recipe.processor.numeric: there is no column 'agee'; did you mean 'age'"
+    ):
         fit([{"age": 1}, {"age": 2}], numeric=("agee",))
     with pytest.raises(DataError, match=r"recipe.processor.dates: there is no column 'day'"):
         fit([{"age": 1}, {"age": 2}], dates=("day",))
-    with pytest.raises(RecipeError, match=r"column 'a' is named 2 times among numeric, categorical and dates"):
+    with pytest.raises(
+        RecipeError, match=r"column 'a' is named 2 times among numeric, categorical and dates"
+    ):
         validate(TableConfig, {"numeric": ["a"], "dates": ["a"]}, "recipe.processor")
 
 
@@ -140,16 +174,26 @@ def test_words_among_numbers() -> None:
     columns = {"age": [*range(40), "old"], "ok": ["yes", "no"] * 20 + ["yes"]}
     rows = [Row(columns, n, f"people.csv row {n + 1}") for n in range(41)]
     with pytest.raises(
-        DataError, match=r"people.csv row 41: column 'age' holds 'old'; .* kind numeric; allowed: a number, or nothing"
+        DataError,
+        match=(
+            r"people.csv row 41: column 'age' holds 'old'; .* kind numeric; allowed: a number, or"
+            r" nothing"
+        ),
     ):
         fit(rows)
     assert fit(rows, categorical=("age",), min_count=1)
     fitted = fit(rows[:-1])
-    with pytest.raises(DataError, match=r"row 2: column 'ok' holds 'maybe'; .*allowed: true or false"):
+    with pytest.raises(
+        DataError, match=r"row 2: column 'ok' holds 'maybe'; .*allowed: true or false"
+    ):
         fitted.encode_inputs([{"age": 3, "ok": "yes"}, {"age": 3, "ok": "maybe"}])
-    with pytest.raises(DataError, match=r"row 1: column 'day' holds '31.12.2024'; .*allowed: a date in ISO 8601"):
+    with pytest.raises(
+        DataError, match=r"row 1: column 'day' holds '31.12.2024'; .*allowed: a date in ISO 8601"
+    ):
         fit([{"day": "31.12.2024"}, {"day": "2024-01-01"}], dates=("day",))
-    with pytest.raises(DataError, match=r"row 1: column 'day' holds 1700000000000.0; .*seconds since 1970"):
+    with pytest.raises(
+        DataError, match=r"row 1: column 'day' holds 1700000000000.0; .*seconds since 1970"
+    ):
         fit([{"day": 1.7e12}, {"day": 1}], dates=("day",))
 
 
@@ -161,59 +205,92 @@ def test_missing_values_that_are_forbidden() -> None:
         ({"x": float("nan"), "c": "a"}, "x", "nan"),
         ({"x": 1, "c": None}, "c", "None"),
     ):
-        with pytest.raises(DataError, match=f"row 2: column '{column}' holds {value}, which is a missing value"):
+        with pytest.raises(
+            DataError, match=f"row 2: column '{column}' holds {value}, which is a missing value"
+        ):
             fitted.encode_inputs([rows[0], row])
-    with pytest.raises(DataError, match=r"row 5: column 'c' holds '', .*Fill it in, remove the row, or set missing"):
+    with pytest.raises(
+        DataError, match=r"row 5: column 'c' holds '', .*Fill it in, remove the row, or set missing"
+    ):
         fit([*rows, {"x": 1, "c": ""}], missing="stop")
 
 
 def test_rows_that_do_not_fit() -> None:
     fitted = fit([{"age": 1}, {"age": 2}])
-    with pytest.raises(DataError, match=r"row 2: there is no column 'age'; did you mean 'agee'. columns: agee. Give"):
+    with pytest.raises(
+        DataError,
+        match=r"row 2: there is no column 'age'; did you mean 'agee'. columns: agee. Give",
+    ):
         fitted.encode_inputs([{"age": 1}, {"agee": 2}])
     with pytest.raises(DataError, match=r"file row 9: there is no column 'age'; columns: x"):
         fitted.encode_inputs([Row({"x": [1]}, 0, "file row 9")])
-    with pytest.raises(DataError, match=r"row 1: is 'hello'; allowed: an object of column -> value. Write for example"):
+    with pytest.raises(
+        DataError,
+        match=r"row 1: is 'hello'; allowed: an object of column -> value. Write for example",
+    ):
         fitted.encode_inputs(["hello"])
-    with pytest.raises(DataError, match=r"row 1: column 'age' holds list \[3\]; allowed: numbers, text, dates"):
+    with pytest.raises(
+        DataError, match=r"row 1: column 'age' holds list \[3\]; allowed: numbers, text, dates"
+    ):
         fitted.encode_inputs([{"age": [3]}])
 
 
 def test_a_damaged_processor(tmp_path: Path) -> None:
-    (tmp_path / "processor.json").write_text(json.dumps({"name": "table", "columns": [{"name": "x"}]}))
+    (tmp_path / "processor.json").write_text(
+        json.dumps({"name": "table", "columns": [{"name": "x"}]})
+    )
     with pytest.raises(DataError, match=r"is damaged: KeyError 'parts'. Train the run again"):
         TableProcessor.load(tmp_path)
 
 
 def test_a_model_for_other_categories() -> None:
     rows = [{"c": "a"}, {"c": "b"}] * 2
-    with pytest.raises(RecipeError, match=r"category_sizes: is \[9\], and the data has \[3\]. Remove it"):
+    with pytest.raises(
+        RecipeError, match=r"category_sizes: is \[9\], and the data has \[3\]. Remove it"
+    ):
         MLPConfig(category_sizes=(9,)).fit_to(Labelled(fit(rows), Numbers([0.0], [1.0]), 0))
 
 
-# ------------------------------------------------------------------------------------------------------------- the task
+# ----------------------------------------------------------------------------------------- the task
 def test_targets_that_cannot_be_learned() -> None:
     task = Regress()
 
     def prepare(*targets: Any) -> Any:
-        examples = [Example(str(n), {"x": n}, target, f"t.csv row {n}") for n, target in enumerate(targets)]
+        examples = [
+            Example(str(n), {"x": n}, target, f"t.csv row {n}") for n, target in enumerate(targets)
+        ]
         processor = TableConfig().fit(lambda: iter(examples))
         return task.fit_processor(processor, lambda: iter(examples))
 
-    with pytest.raises(DataError, match=r"the target is 3 in every training example; there is nothing to predict"):
+    with pytest.raises(
+        DataError, match=r"the target is 3 in every training example; there is nothing to predict"
+    ):
         prepare(3, "3.0", 3.0)
     with pytest.raises(DataError, match=r"target 'b' is 0 in every training example"):
         prepare({"a": 1, "b": 0}, {"a": 2, "b": 0})
-    for wrong, shown in (("high", "'high'"), (None, "None"), ("", "''"), ("inf", "'inf'"), (float("nan"), "nan")):
-        with pytest.raises(DataError, match=f"t.csv row 1: the target is {shown}; allowed: a finite number"):
+    for wrong, shown in (
+        ("high", "'high'"),
+        (None, "None"),
+        ("", "''"),
+        ("inf", "'inf'"),
+        (float("nan"), "nan"),
+    ):
+        with pytest.raises(
+            DataError, match=f"t.csv row 1: the target is {shown}; allowed: a finite number"
+        ):
             prepare(1, wrong, 2)
-    with pytest.raises(DataError, match=r"t.csv row 1: target 'a' is 'x'; allowed: a finite number"):
+    with pytest.raises(
+        DataError, match=r"t.csv row 1: target 'a' is 'x'; allowed: a finite number"
+    ):
         prepare({"a": 1}, {"a": "x"})
-    with pytest.raises(DataError, match=r"t.csv row 2: has 1 targets; allowed: 2, as the training examples have"):
+    with pytest.raises(
+        DataError, match=r"t.csv row 2: has 1 targets; allowed: 2, as the training examples have"
+    ):
         prepare([1, 2], [3, 4], [5])
     with pytest.raises(DataError, match=r"example 0: the target is 'x'"):
         task.encode([Example("0", {"x": 1}, "x")], prepare(1, 2))
     with pytest.raises(
-        RecipeError, match=r'delta has no effect with objective: "mse"; it applies when objective is "hub'
+        RecipeError,
+        match=r'delta has no effect with objective: "mse"; it applies when objective is "hub',
     ):
         validate(Regress, {"delta": 2.0}, "recipe.task")

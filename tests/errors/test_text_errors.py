@@ -13,9 +13,9 @@ import pytest
 
 from groundup.core.errors import DataError, MissingExtraError, RecipeError
 from groundup.core.settings import validate
-from groundup.data.files import read_records
-from groundup.data.hub import hub_fingerprint, hub_records
-from groundup.data.text import TextSource
+from groundup.data.reading.files import read_records
+from groundup.data.reading.hub import hub_fingerprint, hub_records
+from groundup.data.sources.text import TextSource
 
 
 def message(path: Path, content: bytes | None = None, **options: Any) -> str:
@@ -70,20 +70,27 @@ def test_bad_json_line_names_line_and_column(tmp_path: Path) -> None:
 
 def test_missing_column_names_those_that_exist(tmp_path: Path) -> None:
     text = message(tmp_path / "a.jsonl", b'{"texts": "a", "id": 1}\n')
-    assert "a.jsonl line 1: there is no column 'text'; did you mean 'texts'? columns: texts, id" in text
+    assert (
+        "a.jsonl line 1: there is no column 'text'; did you mean 'texts'? columns: texts, id"
+        in text
+    )
     assert "columns: id, body" in message(tmp_path / "a.csv", b"id,body\n1,x\n")
 
 
 def test_missing_parquet_column_and_damaged_parquet(tmp_path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.table({"texts": ["a"], "id": [1]}), tmp_path / "a.parquet")
-    assert "no column 'text'; did you mean 'texts'? the columns are: texts, id" in message(tmp_path / "a.parquet")
+    assert "no column 'text'; did you mean 'texts'? the columns are: texts, id" in message(
+        tmp_path / "a.parquet"
+    )
     assert "cannot be read as Parquet" in message(tmp_path / "b.parquet", b"PAR1 not really")
     assert "Parquet inside another compression" in message(tmp_path / "a.parquet.gz", b"x")
 
 
 def test_row_that_is_not_an_object(tmp_path: Path) -> None:
-    assert "a.jsonl line 2: the row is a list" in message(tmp_path / "a.jsonl", b'{"text": "a"}\n["b"]\n')
+    assert "a.jsonl line 2: the row is a list" in message(
+        tmp_path / "a.jsonl", b'{"text": "a"}\n["b"]\n'
+    )
     assert "a.json row 1: the row is text" in message(tmp_path / "a.json", b'["b"]')
     assert "a.json: the file holds an object" in message(tmp_path / "a.json", b'{\n"text": "b"\n}')
 
@@ -99,7 +106,10 @@ def test_csv_rows_of_another_width_and_open_quotes(tmp_path: Path) -> None:
 
 def test_unsupported_suffix(tmp_path: Path) -> None:
     text = message(tmp_path / "a.docx", b"x")
-    assert "the suffix '.docx' is not a kind of file that is read here; allowed: .txt, .md, .jsonl" in text
+    assert (
+        "the suffix '.docx' is not a kind of file that is read here; allowed: .txt, .md, .jsonl"
+        in text
+    )
     assert "'(none)'" in message(tmp_path / "README", b"x")
 
 
@@ -113,12 +123,16 @@ def test_folder_without_readable_file(tmp_path: Path) -> None:
 def test_damaged_compression(tmp_path: Path, suffix: str) -> None:
     if suffix == ".zst":
         pytest.importorskip("zstandard")
-    assert f"cannot be read as {suffix}" in message(tmp_path / f"a.txt{suffix}", b"this is not compressed at all")
+    assert f"cannot be read as {suffix}" in message(
+        tmp_path / f"a.txt{suffix}", b"this is not compressed at all"
+    )
     whole = gzip.compress(b"line of text\n" * 5000)
     assert "cannot be read as .gz" in message(tmp_path / "b.txt.gz", whole[: len(whole) // 2])
 
 
-def test_missing_extras_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extras_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for library in ("zstandard", "pyarrow", "datasets"):
         monkeypatch.setitem(sys.modules, library, None)
     for name in ("a.txt.zst", "a.parquet"):
@@ -129,7 +143,7 @@ def test_missing_extras_say_what_to_install(tmp_path: Path, monkeypatch: pytest.
         list(hub_records("org/name"))
 
 
-# ----------------------------------------------------------------------------------------------------------- the hub
+# ------------------------------------------------------------------------------------------ the hub
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """A stand-in for the `datasets` library, which would need the network."""
@@ -146,10 +160,18 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def test_hub_rows_and_options(hub: list[tuple[Any, ...]]) -> None:
-    rows = list(hub_records("org/name", subset="small", revision="v1", streaming=True, columns=("content",)))
-    assert [(row.fields["content"], row.name) for row in rows] == [("one", "train:1"), ("two", "train:2")]
+    rows = list(
+        hub_records("org/name", subset="small", revision="v1", streaming=True, columns=("content",))
+    )
+    assert [(row.fields["content"], row.name) for row in rows] == [
+        ("one", "train:1"),
+        ("two", "train:2"),
+    ]
     assert hub == [("org/name", "small", {"split": "train", "revision": "v1", "streaming": True})]
-    keys = {hub_fingerprint("a", subset=None, split="train", revision=r, streaming=True) for r in ("v1", "v2")}
+    keys = {
+        hub_fingerprint("a", subset=None, split="train", revision=r, streaming=True)
+        for r in ("v1", "v2")
+    }
     assert len(keys) == 2
 
 
@@ -161,32 +183,41 @@ def test_a_connection_that_breaks_while_streaming(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=rows))
     read = hub_records("org/name", streaming=True)
     assert next(read).fields == {"text": "one"}
-    with pytest.raises(DataError, match=r"org/name .* cannot be loaded: the other side closed the connection"):
+    with pytest.raises(
+        DataError, match=r"org/name .* cannot be loaded: the other side closed the connection"
+    ):
         next(read)
 
 
 @pytest.mark.usefixtures("hub")
 def test_hub_split_and_column_that_do_not_exist() -> None:
     with pytest.raises(
-        DataError, match=r'split test.*cannot be loaded: .*Should be one of \["train"\]\. Check the name'
+        DataError,
+        match=r'split test.*cannot be loaded: .*Should be one of \["train"\]\. Check the name',
     ):
         list(hub_records("org/name", split="test"))
     with pytest.raises(DataError, match=r"no column 'text'; .*columns: content"):
         list(hub_records("org/name", columns=("text",)))
 
 
-# -------------------------------------------------------------------------------------------------------- the recipe
+# --------------------------------------------------------------------------------------- the recipe
 @pytest.mark.parametrize(
     ("section", "problem"),
     [
         ({}, "neither path nor dataset is given; allowed: exactly one"),
         ({"path": "a", "dataset": "b"}, "both path and dataset are given; allowed: exactly one"),
         ({"path": []}, "path is an empty list"),
-        ({"path": "a", "revision": "main"}, "revision has no effect with path; it applies to dataset"),
+        (
+            {"path": "a", "revision": "main"},
+            "revision has no effect with path; it applies to dataset",
+        ),
         ({"path": "a", "streaming": True}, "streaming has no effect with path"),
         ({"dataset": "a", "validation_path": "b"}, "validation_path has no effect with dataset"),
         ({"path": "a", "split_on": ""}, "split_on is empty"),
-        ({"path": "a", "validation_path": "b", "validation_fraction": 0.2}, "validation_fraction has no effect"),
+        (
+            {"path": "a", "validation_path": "b", "validation_fraction": 0.2},
+            "validation_fraction has no effect",
+        ),
         ({"dataset": "a", "split_on": "line"}, "split_on has no effect with dataset"),
         (
             {"path": "a", "cleaning": {"min_characters": 9, "max_characters": 5}},
@@ -204,7 +235,9 @@ def test_sources_that_contradict_themselves(section: dict[str, Any], problem: st
     assert problem in str(caught.value)
 
 
-@pytest.mark.parametrize(("row", "found"), [(b"7", "a number (7)"), (b"null", "null (null)"), (b"[7]", "a list")])
+@pytest.mark.parametrize(
+    ("row", "found"), [(b"7", "a number (7)"), (b"null", "null (null)"), (b"[7]", "a list")]
+)
 def test_text_column_that_is_not_text(tmp_path: Path, row: bytes, found: str) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "fine"}\n{"text": ' + row + b"}\n")
     with pytest.raises(DataError) as caught:

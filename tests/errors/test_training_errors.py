@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from groundup import api, cli
+from groundup import api
+from groundup.cli import main
 from groundup.core import registry
-from groundup.core.checkpoint import CheckpointFolder
 from groundup.core.errors import (
     CheckpointError,
     DataError,
@@ -27,14 +27,16 @@ from groundup.core.errors import (
     RunError,
     TrainingError,
 )
-from groundup.core.recipe import dump_recipe, load_recipe
 from groundup.core.storage import Storage
-from groundup.core.trainer import Trainer
+from groundup.recipe.recipe import dump_recipe, load_recipe
+from groundup.runs.checkpoint import CheckpointFolder
 from groundup.tasks.language_modeling import LanguageModeling
+from groundup.training.trainer import Trainer
 
 
 def poison(trainer: Trainer) -> None:
-    """Make the loss not a number without touching the weights: from now on outputs are multiplied by infinity."""
+    """Make the loss not a number without touching the weights: from now on outputs are multiplied
+    by infinity."""
     trainer.model.register_forward_hook(lambda module, inputs, output: output * float("inf"))
 
 
@@ -52,17 +54,24 @@ def rows_of(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_stops_before_the_update(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_stops_before_the_update(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
     trainer = api.trainer(recipe, runs=tmp_path)
     steps = trainer.steps()
     for _ in range(3):
         next(steps)
     trainer.save()
     poison(trainer)
-    before, moments = weights_of(trainer), {k: v.clone() for k, v in trainer.optimizer.state_dict().items()}
+    before, moments = (
+        weights_of(trainer),
+        {k: v.clone() for k, v in trainer.optimizer.state_dict().items()},
+    )
     expected = (
-        r"small step 3: loss inf and gradient norm (nan|inf) are not both finite \(learning rate 0.0\d+, samples up to "
-        r"16\); the weights were not updated, and the checkpoint of step 3 is intact\. Lower optim\.lr, lengthen"
+        r"small step 3: loss inf and gradient norm (nan|inf) are not both finite \(learning rate"
+        r" 0.0\d+, samples up to "
+        r"16\); the weights were not updated, and the checkpoint of step 3 is intact\. Lower"
+        r" optim\.lr, lengthen"
         r" optim\.warmup_steps, or set machine\.non_finite: skip\.$"
     )
     with pytest.raises(TrainingError, match=expected):
@@ -77,7 +86,8 @@ def test_a_gradient_that_is_no_number_stops_too(recipe: dict[str, Any], tmp_path
     trainer.trained[0][1].register_hook(lambda gradient: gradient * float("nan"))
     before = weights_of(trainer)
     with pytest.raises(
-        TrainingError, match=r"gradient norm nan are not both finite .* the weights were not updated\. "
+        TrainingError,
+        match=r"gradient norm nan are not both finite .* the weights were not updated\. ",
     ):
         next(trainer.steps())
     assert same(before, weights_of(trainer))
@@ -86,10 +96,14 @@ def test_a_gradient_that_is_no_number_stops_too(recipe: dict[str, Any], tmp_path
 
 @pytest.mark.slow
 def test_skipping_leaves_the_weights_and_is_logged(recipe: dict[str, Any], tmp_path: Path) -> None:
-    trainer = api.trainer(recipe, {"machine.non_finite": "skip", "every.log": 100, "budget.steps": 4}, runs=tmp_path)
+    trainer = api.trainer(
+        recipe, {"machine.non_finite": "skip", "every.log": 100, "budget.steps": 4}, runs=tmp_path
+    )
     bad = iter((False, True, False, False))
     trainer.model.register_forward_hook(
-        lambda module, inputs, output: output * float("inf") if module.training and next(bad) else output
+        lambda module, inputs, output: (
+            output * float("inf") if module.training and next(bad) else output
+        )
     )
     seen = []
     update = trainer._update
@@ -109,21 +123,32 @@ def test_skipping_leaves_the_weights_and_is_logged(recipe: dict[str, Any], tmp_p
 
 
 @pytest.mark.parametrize("micro_batch", [3, 8])
-def test_micro_batches_must_divide_the_batch(recipe: dict[str, Any], tmp_path: Path, micro_batch: int) -> None:
+def test_micro_batches_must_divide_the_batch(
+    recipe: dict[str, Any], tmp_path: Path, micro_batch: int
+) -> None:
     expected = (
-        rf"^recipe: machine\.micro_batch {micro_batch} does not divide budget\.batch_size 4\. Choose a divisor\.$"
+        rf"^recipe: machine\.micro_batch {micro_batch} does not divide budget\.batch_size 4\."
+        r" Choose a divisor\.$"
     )
     for precision in ("fp32", "auto"):
-        changes = {"machine.micro_batch": micro_batch, "machine.precision": precision, "name": precision}
+        changes = {
+            "machine.micro_batch": micro_batch,
+            "machine.precision": precision,
+            "name": precision,
+        }
         with pytest.raises(RecipeError, match=expected):
             api.trainer(recipe, changes, runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_device_that_is_not_here(recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_not_here(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     changes = {"machine.device": "cuda"}
-    with pytest.raises(RecipeError, match=r"'cuda' is not available here; allowed: cpu\. Use device: auto"):
+    with pytest.raises(
+        RecipeError, match=r"'cuda' is not available here; allowed: cpu\. Use device: auto"
+    ):
         api.trainer(recipe, changes, runs=tmp_path)
 
 
@@ -135,7 +160,9 @@ def test_a_folder_that_is_in_the_way(recipe: dict[str, Any], tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "small").iterdir()] == ["thesis.txt"]
 
 
-def test_a_loss_that_is_no_sum_cannot_be_accumulated(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_a_loss_that_is_no_sum_cannot_be_accumulated(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
     class Contrastive(LanguageModeling):
         registered_name: ClassVar[str] = "contrastive"
 
@@ -145,16 +172,18 @@ def test_a_loss_that_is_no_sum_cannot_be_accumulated(recipe: dict[str, Any], tmp
 
     run = api.start(load_recipe(recipe, {"machine.micro_batch": 2}), tmp_path)
     run.recipe = run.recipe.model_copy(update={"task": Contrastive()})
-    with pytest.raises(TrainingError, match="of task 'contrastive' with this model is no sum over examples"):
-        Trainer(api.assembly.freeze(run))
+    with pytest.raises(
+        TrainingError, match="of task 'contrastive' with this model is no sum over examples"
+    ):
+        Trainer(api.build.freeze(run))
     whole = api.start(load_recipe(recipe, {"name": "whole"}), tmp_path)
     whole.recipe = whole.recipe.model_copy(update={"task": Contrastive()})
-    trainer = Trainer(api.assembly.freeze(whole))
+    trainer = Trainer(api.build.freeze(whole))
     assert trainer.accumulate == 1
     trainer.close()
 
 
-# --------------------------------------------------------------------------------------------------- the command line
+# --------------------------------------------------------------------------------- the command line
 EXIT_CODES = {
     RecipeError("recipe.x", "bad"): 2,
     DataError("data.jsonl line 7", "bad"): 3,
@@ -169,7 +198,7 @@ EXIT_CODES = {
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["groundup", *arguments])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     return int(left.value.code or 0)
 
 
@@ -190,27 +219,33 @@ def test_every_kind_of_error_has_its_exit_code_and_no_traceback(
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["groundup", "--debug", "train", "no.yaml"])
     with pytest.raises(
-        RecipeError, match=r"no.yaml: no such recipe; recipes there: none\. Give the path of a YAML file\."
+        RecipeError,
+        match=r"no.yaml: no such recipe; recipes there: none\. Give the path of a YAML file\.",
     ):
-        cli.main()
+        main.main()
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "resume", lambda folder: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["groundup", "train", "--resume", "runs/x"])
     with pytest.raises(ZeroDivisionError):
-        cli.main()
+        main.main()
 
 
-@pytest.mark.parametrize("arguments", [["train"], ["train", "a.yaml", "--resume", "runs/x"], ["train", "optim.lr=1"]])
+@pytest.mark.parametrize(
+    "arguments", [["train"], ["train", "a.yaml", "--resume", "runs/x"], ["train", "optim.lr=1"]]
+)
 def test_train_needs_recipes_or_a_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert run_main(monkeypatch, *arguments) == 2
-    assert "groundup train: needs recipes, or --resume with a run folder alone." in capsys.readouterr().err
+    assert (
+        "groundup train: needs recipes, or --resume with a run folder alone."
+        in capsys.readouterr().err
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------- Ctrl-C
+# ------------------------------------------------------------------------------------------- Ctrl-C
 def start_long_run(recipe: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
     changes = {"budget.steps": 1500, "every.save": 100000, "every.evaluate": 100000, "every.log": 1}
     (folder / "long.yaml").write_text(dump_recipe(load_recipe(recipe, changes)), encoding="utf-8")
@@ -246,9 +281,13 @@ def test_a_signal_saves_and_says_how_to_go_on(
     assert saved is not None
     assert saved < 1500
     recipe_file = tmp_path / "runs" / "small" / "recipe.yaml"
-    recipe_file.write_text(recipe_file.read_text("utf-8").replace("steps: 1500", f"steps: {saved + 3}"), "utf-8")
+    recipe_file.write_text(
+        recipe_file.read_text("utf-8").replace("steps: 1500", f"steps: {saved + 3}"), "utf-8"
+    )
     assert cli_exit(monkeypatch, "train", "--resume", "runs/small") == 0
-    assert f"resumed from the checkpoint of step {saved}" in json.dumps(rows_of(Path("runs/small"), "event"))
+    assert f"resumed from the checkpoint of step {saved}" in json.dumps(
+        rows_of(Path("runs/small"), "event")
+    )
     assert CheckpointFolder(Path("runs/small/checkpoints"), Storage()).newest_intact() == saved + 3
 
 

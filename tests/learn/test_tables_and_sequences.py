@@ -1,4 +1,5 @@
-"""Tables and sequences: models beat a baseline that is fitted in the same test on the same real data."""
+"""Tables and sequences: models beat a baseline that is fitted in the same test on the same real
+data."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import groundup
-from groundup.data.arrays import Arrays
+from groundup.data.sources.arrays import Arrays
 
 pytestmark = pytest.mark.slow
 datasets = pytest.importorskip("sklearn.datasets")
@@ -26,7 +27,10 @@ def table(bunch: Any, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*(str(name).replace(" ", "_") for name in bunch.feature_names), "answer"])
-        writer.writerows([*row, target] for row, target in zip(bunch.data.tolist(), bunch.target.tolist(), strict=True))
+        writer.writerows(
+            [*row, target]
+            for row, target in zip(bunch.data.tolist(), bunch.target.tolist(), strict=True)
+        )
 
 
 def sides(source: Any) -> list[tuple[list[list[float]], list[float]]]:
@@ -48,8 +52,15 @@ def test_a_table_of_tumours_is_classified_better_than_by_naive_bayes(tmp_path: P
 
     table(datasets.load_breast_cancer(), tmp_path / "tumours.csv")
     recipe = {
-        **{"name": "tumours", "model": {"name": "mlp", "hidden": [64], "dropout": 0.2}, "task": "classify"},
-        **{"data": {"name": "table", "path": str(tmp_path / "tumours.csv"), "target": "answer"}, "processor": "table"},
+        **{
+            "name": "tumours",
+            "model": {"name": "mlp", "hidden": [64], "dropout": 0.2},
+            "task": "classify",
+        },
+        **{
+            "data": {"name": "table", "path": str(tmp_path / "tumours.csv"), "target": "answer"},
+            "processor": "table",
+        },
         **{"budget": {"batch_size": 32, "epochs": 30}, **TRAINING},
     }
     recipe["data"]["validation_fraction"] = 0.3
@@ -63,7 +74,11 @@ def test_diabetes_is_predicted_better_than_by_a_tree(tmp_path: Path) -> None:
 
     table(datasets.load_diabetes(), tmp_path / "diabetes.csv")
     recipe = {
-        **{"name": "diabetes", "model": {"name": "mlp", "hidden": [32], "dropout": 0.2}, "task": "regress"},
+        **{
+            "name": "diabetes",
+            "model": {"name": "mlp", "hidden": [32], "dropout": 0.2},
+            "task": "regress",
+        },
         **{"data": {"name": "table", "path": str(tmp_path / "diabetes.csv"), "target": "answer"}},
         **{"processor": "table", "budget": {"batch_size": 32, "epochs": 40}, **TRAINING},
     }
@@ -83,12 +98,22 @@ def test_a_gru_reads_digits_row_by_row_better_than_their_mean_and_spread(tmp_pat
     path = tmp_path / "rows.npz"
     np.savez(path, X=frames.reshape(-1, 8), lengths=np.full(len(frames), 8), y=labels)
     recipe = {
-        **{"name": "rows", "model": {"name": "rnn", "cell": "gru", "width": 48}, "task": "classify"},
-        **{"data": {"name": "frames", "path": str(path), "validation_fraction": 0.3}, "processor": "frames"},
+        **{
+            "name": "rows",
+            "model": {"name": "rnn", "cell": "gru", "width": 48},
+            "task": "classify",
+        },
+        **{
+            "data": {"name": "frames", "path": str(path), "validation_fraction": 0.3},
+            "processor": "frames",
+        },
         **{"budget": {"batch_size": 32, "epochs": 12}, **TRAINING},
     }
     source, found = trained(recipe, tmp_path)
     train, held_out = (list(source.examples(split, tmp_path)) for split in ("train", "validation"))
-    summaries = [np.stack([[*e.inputs.mean(0), *e.inputs.std(0)] for e in side]) for side in (train, held_out)]
+    summaries = [
+        np.stack([[*e.inputs.mean(0), *e.inputs.std(0)] for e in side])
+        for side in (train, held_out)
+    ]
     baseline = LogisticRegression(max_iter=2000).fit(summaries[0], [e.target for e in train])
     assert found["accuracy"] > baseline.score(summaries[1], [e.target for e in held_out])

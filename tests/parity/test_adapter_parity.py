@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.recipe import Optim
-from groundup.core.recipe_sections import Adapter
-from groundup.nn.adapters import adapted, attach
+from groundup.nn.lora.adapters import adapted, attach
+from groundup.recipe.recipe import Optim
+from groundup.recipe.sections import Adapter
 
 SETTINGS = [
     Adapter(rank=3, alpha=5.0),
@@ -23,14 +23,19 @@ SETTINGS = [
 KINDS = ["lora", "lora-rs", "dora", "dora-rs"]
 
 
-# ------------------------------------------------------------------------------------------------ the papers' equations
+# ------------------------------------------------------------------------------------------------
+# the papers' equations
 class Reference(nn.Module):
-    """W + s B A (LoRA, equation 3); m * (W + s B A) / |W + s B A| with a constant norm (DoRA, equations 5 and 11)."""
+    """W + s B A (LoRA, equation 3); m * (W + s B A) / |W + s B A| with a constant norm (DoRA,
+    equations 5 and 11)."""
 
     def __init__(self, linear: nn.Linear, a: Tensor, settings: Adapter) -> None:
         super().__init__()
         self.w, self.bias = linear.weight.detach().clone(), linear.bias
-        self.a, self.b = nn.Parameter(a.detach().clone()), nn.Parameter(torch.zeros(len(self.w), len(a)))
+        self.a, self.b = (
+            nn.Parameter(a.detach().clone()),
+            nn.Parameter(torch.zeros(len(self.w), len(a))),
+        )
         self.s = settings.alpha / (math.sqrt(len(a)) if settings.rank_stabilised else len(a))
         lengths = torch.tensor([math.sqrt(sum(x * x for x in row)) for row in self.w.tolist()])
         self.m = nn.Parameter(lengths) if settings.name == "dora" else None
@@ -49,7 +54,9 @@ def pair(settings: Adapter, bias: bool) -> tuple[nn.Sequential, nn.Sequential]:
     ours = nn.Sequential(nn.Linear(7, 6, bias=bias), nn.Tanh(), nn.Linear(6, 5, bias=bias))
     plain = [ours[0], ours[2]]
     attach(ours, settings.model_copy(update={"targets": ("*",)}))
-    theirs = nn.Sequential(*(Reference(each, ours[i].lora_A, settings) for each, i in zip(plain, (0, 2), strict=True)))
+    theirs = nn.Sequential(
+        *(Reference(each, ours[i].lora_A, settings) for each, i in zip(plain, (0, 2), strict=True))
+    )
     theirs.insert(1, nn.Tanh())
     for name, parameter in ours.named_parameters():
         parameter.requires_grad_(name.rpartition(".")[2] in ("lora_A", "lora_B", "magnitude"))
@@ -67,7 +74,10 @@ def losses(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 50) 
     found = []
     for step in range(steps):
         generator = torch.Generator().manual_seed(step % 5)
-        x, y = torch.randn(8, 7, generator=generator), torch.randint(0, 5, (8,), generator=generator)
+        x, y = (
+            torch.randn(8, 7, generator=generator),
+            torch.randint(0, 5, (8,), generator=generator),
+        )
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
         loss.backward()
@@ -100,7 +110,9 @@ def test_outputs_and_gradients(settings: Adapter, bias: bool) -> None:
 @pytest.mark.parametrize("settings", SETTINGS, ids=KINDS)
 def test_fifty_steps(settings: Adapter, optimizer: str) -> None:
     make: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = (
-        (lambda p: torch.optim.SGD(p, lr=0.3)) if optimizer == "sgd" else (lambda p: torch.optim.AdamW(p, lr=1e-2))
+        (lambda p: torch.optim.SGD(p, lr=0.3))
+        if optimizer == "sgd"
+        else (lambda p: torch.optim.AdamW(p, lr=1e-2))
     )
     ours, theirs = pair(settings, True)
     one, other = losses(ours, make(trained(ours))), losses(theirs, make(trained(theirs)))
@@ -110,13 +122,15 @@ def test_fifty_steps(settings: Adapter, optimizer: str) -> None:
 
 def test_rates_of_the_two_matrices() -> None:
     """LoRA+: with SGD the first change of B is ``ratio`` times what it is without."""
-    from groundup.core.optimizers import build_optimizers
+    from groundup.training.optimizers import build_optimizers
 
     moved = []
     for ratio in (1.0, 16.0):
         ours, _ = pair(Adapter(rank=3), True)
         optimizer = build_optimizers(
-            Optim(name="sgd", lr=0.1, weight_decay=0.0), ours.named_parameters(), Adapter(lora_plus_ratio=ratio)
+            Optim(name="sgd", lr=0.1, weight_decay=0.0),
+            ours.named_parameters(),
+            Adapter(lora_plus_ratio=ratio),
         )
         optimizer.set_lr(0.1)
         torch.manual_seed(1)

@@ -1,4 +1,5 @@
-"""BERT, RoBERTa and DistilBERT read from folders that transformers wrote are the same model, and leave as they came."""
+"""BERT, RoBERTa and DistilBERT read from folders that transformers wrote are the same model, and
+leave as they came."""
 
 from __future__ import annotations
 
@@ -12,22 +13,36 @@ from pretrained_folders import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from groundup.core.base_weights import read_pretrained
-from groundup.core.pretrained import find_pretrained, read_config
 from groundup.core.settings import validate
+from groundup.formats.huggingface_folder import find_pretrained, read_config
 from groundup.models.bert import BERT, BERTConfig
+from groundup.weights.load import read_pretrained
 
 SHAPE: dict[str, Any] = {
     **{"vocab_size": 61, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
-    **{"intermediate_size": 24, "max_position_embeddings": 20, "num_labels": 3, "attn_implementation": "eager"},
+    **{
+        "intermediate_size": 24,
+        "max_position_embeddings": 20,
+        "num_labels": 3,
+        "attn_implementation": "eager",
+    },
 }
 DISTILBERT: dict[str, Any] = {
-    **{"vocab_size": 61, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24, "max_position_embeddings": 20},
+    **{
+        "vocab_size": 61,
+        "dim": 16,
+        "n_layers": 2,
+        "n_heads": 2,
+        "hidden_dim": 24,
+        "max_position_embeddings": 20,
+    },
     **{"num_labels": 3, "attn_implementation": "eager"},
 }
 SHAPES = {
     "Bert": SHAPE,
-    "Roberta": SHAPE | {"max_position_embeddings": 22, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    "Roberta": (
+        SHAPE | {"max_position_embeddings": 22, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+    ),
     "DistilBert": DISTILBERT,
 }
 KINDS = ("Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
@@ -38,7 +53,9 @@ LENGTHS = torch.tensor([18, 7, 1])
 def write(folder: Path, family: str, kind: str, **changed: Any) -> Any:
     """Write a random model with ``save_pretrained`` and return it."""
     torch.manual_seed(1)
-    module = getattr(transformers, family + kind)(getattr(transformers, f"{family}Config")(**SHAPES[family] | changed))
+    module = getattr(transformers, family + kind)(
+        getattr(transformers, f"{family}Config")(**SHAPES[family] | changed)
+    )
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -48,7 +65,9 @@ def write(folder: Path, family: str, kind: str, **changed: Any) -> Any:
 
 def opened(folder: Path, **changed: Any) -> BERT:
     """Return our model of a folder's weights."""
-    config = validate(BERTConfig, BERTConfig.from_huggingface(read_config(folder)) | changed, "recipe.model")
+    config = validate(
+        BERTConfig, BERTConfig.from_huggingface(read_config(folder)) | changed, "recipe.model"
+    )
     model: BERT = config.build()
     model.load_state_dict(read_pretrained(find_pretrained(str(folder)), config), strict=True)
     return model.eval()
@@ -94,25 +113,39 @@ def test_outputs_and_the_way_back(family: str, kind: str, tmp_path: Path) -> Non
     (again / "config.json").write_text(json.dumps(values))
     save_file(tensors, again / "model.safetensors", {"format": "pt"})
     assert opened(again).config == model.config
-    other = getattr(transformers, family + kind).from_pretrained(again, attn_implementation="eager").eval()
+    other = (
+        getattr(transformers, family + kind)
+        .from_pretrained(again, attn_implementation="eager")
+        .eval()
+    )
     assert other.config.num_labels == (3 if kind in KINDS[2:] else 2)
-    assert torch.equal(other(tokens, attention_mask=mask.long())[0], module(tokens, attention_mask=mask.long())[0])
+    assert torch.equal(
+        other(tokens, attention_mask=mask.long())[0], module(tokens, attention_mask=mask.long())[0]
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "kind"), [("Bert", "ForMaskedLM"), ("Roberta", "ForSequenceClassification")])
+@pytest.mark.parametrize(
+    ("family", "kind"), [("Bert", "ForMaskedLM"), ("Roberta", "ForSequenceClassification")]
+)
 def test_gradients_of_the_loss(family: str, kind: str, tmp_path: Path) -> None:
     module = write(tmp_path, family, kind)
     model = opened(tmp_path)
     tokens, mask = padded()
-    labels = torch.arange(3) if kind != "ForMaskedLM" else torch.where(mask & (tokens % 3 == 0), tokens, -100)
+    labels = (
+        torch.arange(3)
+        if kind != "ForMaskedLM"
+        else torch.where(mask & (tokens % 3 == 0), tokens, -100)
+    )
     expected = module(tokens, attention_mask=mask.long(), labels=labels).loss
     outputs = model(tokens, LENGTHS, scored=labels >= 0 if labels.dim() == 2 else None)
     loss = torch.nn.functional.cross_entropy(outputs, labels[labels >= 0])
     near(loss.detach(), expected.detach())
     loss.backward()
     expected.backward()
-    theirs = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in module.named_parameters()}
+    theirs = {
+        n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in module.named_parameters()
+    }
     converted = model.config.weights_from_huggingface(theirs)
     for name, parameter in model.named_parameters():
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -158,15 +191,22 @@ def test_other_heads_are_dropped_and_missing_ones_left_open(
 def test_names_of_old_files_and_fewer_positions(tmp_path: Path) -> None:
     module = write(tmp_path, "Bert", "ForPreTraining", architectures=["BertForPreTraining"])
     stored = load_file(tmp_path / "model.safetensors")
-    old = {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
-           for n, t in stored.items()}  # fmt: skip
+    old = {
+        n.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): t
+        for n, t in stored.items()
+    }
     old["bert.embeddings.position_ids"] = torch.arange(20)[None]
     old["cls.predictions.decoder.bias"] = old["cls.predictions.bias"].clone()
     save_file(old, tmp_path / "model.safetensors", {"format": "pt"})
     model = opened(tmp_path, context_length=18)
     assert model.positions.weight.shape == (18, 16)
     tokens, mask = padded()
-    near(model(tokens, LENGTHS)[mask], module(tokens, attention_mask=mask.long()).prediction_logits[mask])
+    near(
+        model(tokens, LENGTHS)[mask],
+        module(tokens, attention_mask=mask.long()).prediction_logits[mask],
+    )
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])

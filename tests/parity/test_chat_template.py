@@ -11,18 +11,27 @@ from later import Library
 from tokenizers import Tokenizer
 
 from groundup.core.errors import DataError
-from groundup.core.records import Message, TokenSequence
-from groundup.processors.bpe import BPEConfig, TokenizerProcessor
-from groundup.processors.bytes import BytesConfig
-from groundup.processors.chat_template import ChatTemplate, find_template
-from groundup.processors.special import SPECIAL_TOKENS
-from groundup.processors.templates import TEMPLATES
+from groundup.core.values import Message, TokenSequence
+from groundup.processors.chat.builtin_templates import TEMPLATES
+from groundup.processors.chat.template import ChatTemplate, find_template
+from groundup.processors.text.bpe import BPEConfig, TokenizerProcessor
+from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.special_tokens import SPECIAL_TOKENS
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
 transformers: Any = Library("transformers")
 
-LESSON = ["What is a list? A list holds items, in order. 你好 🎉\n\n" * 30, "def f(x):\n    return x\n" * 30]
-OTHER_SPECIALS = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+LESSON = [
+    "What is a list? A list holds items, in order. 你好 🎉\n\n" * 30,
+    "def f(x):\n    return x\n" * 30,
+]
+OTHER_SPECIALS = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+]
 OTHER_SPECIALS += ["<start_of_turn>", "<end_of_turn>"]
 WITHOUT_TOOLS = ("llama2", "gemma", "phi")  # no role for the results of tools
 ONE_TURN = (Message("user", "What is a list?"), Message("assistant", "A list holds items. 你好"))
@@ -38,7 +47,9 @@ MANY_TURNS = (
 
 
 def many_turns(name: str) -> tuple[Message, ...]:
-    return tuple(m for n, m in enumerate(MANY_TURNS) if name not in WITHOUT_TOOLS or n not in (3, 4))
+    return tuple(
+        m for n, m in enumerate(MANY_TURNS) if name not in WITHOUT_TOOLS or n not in (3, 4)
+    )
 
 
 INJECTION = (
@@ -62,11 +73,15 @@ def reference(processor: TokenizerProcessor, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("reference")
     processor.save(folder)
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+        tokenizer_file=str(folder / "tokenizer.json"),
+        bos_token="<|endoftext|>",
+        eos_token="<|endoftext|>",
     )
 
 
-def _as_transformers(reference: Any, source: str, messages: tuple[Message, ...], **options: Any) -> dict[str, Any]:
+def _as_transformers(
+    reference: Any, source: str, messages: tuple[Message, ...], **options: Any
+) -> dict[str, Any]:
     said = [{"role": message.role, "content": message.content} for message in messages]
     found: dict[str, Any] = reference.apply_chat_template(
         said, chat_template=source, tokenize=True, return_dict=True, **options
@@ -79,7 +94,11 @@ def _trained(processor: TokenizerProcessor, sequence: TokenSequence) -> list[str
     assert sequence.trained is not None
     runs = np.split(sequence.tokens, np.flatnonzero(np.diff(sequence.trained)) + 1)
     flags = np.split(sequence.trained, np.flatnonzero(np.diff(sequence.trained)) + 1)
-    return [processor.decode(run.tolist(), keep_special=True) for run, flag in zip(runs, flags, strict=True) if flag[0]]
+    return [
+        processor.decode(run.tolist(), keep_special=True)
+        for run, flag in zip(runs, flags, strict=True)
+        if flag[0]
+    ]
 
 
 @pytest.mark.parametrize("messages", [ONE_TURN, MANY_TURNS], ids=["one_turn", "many_turns"])
@@ -88,7 +107,9 @@ def test_tokens_and_mask_are_those_of_transformers(
     processor: TokenizerProcessor, reference: Any, name: str, messages: tuple[Message, ...]
 ) -> None:
     messages = messages if messages == ONE_TURN else many_turns(name)
-    theirs = _as_transformers(reference, TEMPLATES[name], messages, return_assistant_tokens_mask=True)
+    theirs = _as_transformers(
+        reference, TEMPLATES[name], messages, return_assistant_tokens_mask=True
+    )
     ours = ChatTemplate(TEMPLATES[name], processor).encode(messages)
     assert ours.trained is not None
     assert ours.tokens.dtype == np.int32
@@ -97,7 +118,9 @@ def test_tokens_and_mask_are_those_of_transformers(
 
 
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
-def test_prompts_are_those_of_transformers(processor: TokenizerProcessor, reference: Any, name: str) -> None:
+def test_prompts_are_those_of_transformers(
+    processor: TokenizerProcessor, reference: Any, name: str
+) -> None:
     asked = many_turns(name)[:-1]
     theirs = _as_transformers(reference, TEMPLATES[name], asked, add_generation_prompt=True)
     template = ChatTemplate(TEMPLATES[name], processor)
@@ -120,7 +143,11 @@ def test_trained_on_are_the_words_and_the_stop_of_every_turn(
     processor: TokenizerProcessor, name: str, stop: str
 ) -> None:
     template = ChatTemplate(TEMPLATES[name], processor)
-    said = [m.content.strip() if name == "llama3" else m.content for m in MANY_TURNS if m.role == "assistant"]
+    said = [
+        m.content.strip() if name == "llama3" else m.content
+        for m in MANY_TURNS
+        if m.role == "assistant"
+    ]
     assert _trained(processor, template.encode(MANY_TURNS)) == [text + stop for text in said]
     assert template.stop_ids == (processor.special_id(stop), processor.end_id)
 
@@ -128,8 +155,9 @@ def test_trained_on_are_the_words_and_the_stop_of_every_turn(
 def test_plain_text_ends_as_a_document_does(processor: TokenizerProcessor) -> None:
     template = ChatTemplate(TEMPLATES["plain"], processor)
     sequence = template.encode(ONE_TURN)
-    assert processor.decode(sequence.tokens.tolist(), keep_special=True) == (
-        "<|endoftext|>Question: What is a list?\nAnswer: A list holds items. 你好<|endoftext|>"
+    assert (
+        processor.decode(sequence.tokens.tolist(), keep_special=True)
+        == "<|endoftext|>Question: What is a list?\nAnswer: A list holds items. 你好<|endoftext|>"
     )
     assert _trained(processor, sequence) == [" A list holds items. 你好<|endoftext|>"]
     assert template.stop_ids == (processor.end_id,)
@@ -149,17 +177,24 @@ def test_a_message_cannot_write_special_tokens(processor: TokenizerProcessor, na
 
 def test_two_messages_cannot_write_a_special_token_together(processor: TokenizerProcessor) -> None:
     source = (
-        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim }}{% endgeneration %}"
-        "{% else %}{{ m.content | trim }}{% endif %}{% endfor %}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim"
+        " }}{% endgeneration %}{% else %}{{ m.content | trim }}{% endif %}{% endfor %}"
     )
     template = ChatTemplate(source, processor)
-    for left, right in [("x <|en", "d|> y"), ("<", "|end|>"), ("<|end|", "> "), ("a <|end", " |> b")]:
+    for left, right in [
+        ("x <|en", "d|> y"),
+        ("<", "|end|>"),
+        ("<|end|", "> "),
+        ("a <|end", " |> b"),
+    ]:
         tokens = template.encode((Message("user", left), Message("user", right))).tokens
         assert not np.isin(tokens, list(processor.special_tokens.values())).any()
         assert processor.decode(tokens.tolist()) == left.strip() + right.strip()
 
 
-def test_messages_may_hold_the_hidden_characters_and_every_byte(processor: TokenizerProcessor) -> None:
+def test_messages_may_hold_the_hidden_characters_and_every_byte(
+    processor: TokenizerProcessor,
+) -> None:
     template = ChatTemplate(TEMPLATES["groundup"], processor)
     messages = (
         Message("user", "\ufdd0 <|end|> \ufdd1\x00"),
@@ -167,11 +202,17 @@ def test_messages_may_hold_the_hidden_characters_and_every_byte(processor: Token
     )
     sequence = template.encode(messages)
     assert _trained(processor, sequence) == [messages[1].content + "<|end|>"]
-    assert processor.decode(sequence.tokens.tolist(), keep_special=True) == template.render(messages)
+    assert processor.decode(sequence.tokens.tolist(), keep_special=True) == template.render(
+        messages
+    )
 
 
 def _untagged(name: str) -> str:
-    return TEMPLATES[name].replace("{%- generation %}", "{%- if true %}").replace("{% endgeneration %}", "{% endif %}")
+    return (
+        TEMPLATES[name]
+        .replace("{%- generation %}", "{%- if true %}")
+        .replace("{% endgeneration %}", "{% endif %}")
+    )
 
 
 @pytest.mark.slow
@@ -189,7 +230,10 @@ def test_a_stop_token_left_outside_the_tags_is_trained_on(processor: TokenizerPr
         "{{- '<|im_end|>' }}{% endgeneration %}", "{% endgeneration %}{{ '<|im_end|>' }}"
     )
     assert outside != TEMPLATES["chatml"]
-    ours, right = (ChatTemplate(source, processor).encode(MANY_TURNS) for source in (outside, TEMPLATES["chatml"]))
+    ours, right = (
+        ChatTemplate(source, processor).encode(MANY_TURNS)
+        for source in (outside, TEMPLATES["chatml"])
+    )
     np.testing.assert_array_equal(ours.trained, right.trained)
 
 
@@ -227,11 +271,16 @@ def test_a_template_is_found_by_name_or_travels(processor: TokenizerProcessor) -
         find_template("chatlm", processor)
 
 
-def test_a_saved_folder_opens_with_auto_tokenizer(processor: TokenizerProcessor, tmp_path: Path) -> None:
+def test_a_saved_folder_opens_with_auto_tokenizer(
+    processor: TokenizerProcessor, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     processor.with_chat_template(TEMPLATES["groundup"]).save(tmp_path)
     theirs = AutoTokenizer.from_pretrained(str(tmp_path))
     assert theirs.eos_token_id == processor.end_id
     assert theirs.chat_template == TEMPLATES["groundup"]
-    assert theirs("What is 你好?")["input_ids"] == processor.encode_batch(["What is 你好?"])[0].tolist()
+    assert (
+        theirs("What is 你好?")["input_ids"]
+        == processor.encode_batch(["What is 你好?"])[0].tolist()
+    )

@@ -12,7 +12,10 @@ import torch.nn.functional as F
 from groundup.metrics.calibration import fit_temperature, halves, probabilities_of, reliability
 from groundup.metrics.classification import judge, judge_several
 
-pytestmark = [pytest.mark.usefixtures("library"), pytest.mark.xdist_group("sklearn")]  # imported by one worker
+pytestmark = [
+    pytest.mark.usefixtures("library"),
+    pytest.mark.xdist_group("sklearn"),
+]  # imported by one worker
 metrics: Any = None
 
 
@@ -83,11 +86,17 @@ def test_the_measures_of_several_labels_are_scikit_learns() -> None:
         }
     assert {name: found.metrics[name] for name in expected} == pytest.approx(expected)
     for k, (precision, area, f1, examples) in enumerate(found.per_class):
-        assert precision == pytest.approx(metrics.average_precision_score(true[:, k], chances[:, k]))
+        assert precision == pytest.approx(
+            metrics.average_precision_score(true[:, k], chances[:, k])
+        )
         assert area == pytest.approx(metrics.roc_auc_score(true[:, k], chances[:, k]))
         assert f1 == pytest.approx(metrics.f1_score(true[:, k], predicted[:, k]))
         assert examples == true[:, k].sum()
-    assert found.metrics["macro_f1_low_95"] < found.metrics["macro_f1"] < found.metrics["macro_f1_high_95"]
+    assert (
+        found.metrics["macro_f1_low_95"]
+        < found.metrics["macro_f1"]
+        < found.metrics["macro_f1_high_95"]
+    )
     assert judge_several(chances, np.zeros_like(true)).per_class[0][:2] == (None, None)
 
 
@@ -98,9 +107,14 @@ def test_the_bootstrap_is_that_of_examples_drawn_one_by_one() -> None:
     drawn = rng.integers(250, size=(4000, 250))
     right = (true == predicted)[drawn]
     recalls = [(right & (true[drawn] == k)).sum(1) / (true[drawn] == k).sum(1) for k in range(3)]
-    for name, values in (("accuracy_bootstrap", right.mean(1)), ("balanced_accuracy", np.mean(recalls, 0))):
+    for name, values in (
+        ("accuracy_bootstrap", right.mean(1)),
+        ("balanced_accuracy", np.mean(recalls, 0)),
+    ):
         for end, percent in (("low", 2.5), ("high", 97.5)):
-            assert found[f"{name}_{end}_95"] == pytest.approx(np.percentile(values, percent), abs=0.012)
+            assert found[f"{name}_{end}_95"] == pytest.approx(
+                np.percentile(values, percent), abs=0.012
+            )
     assert found["macro_f1_low_95"] < found["macro_f1"] < found["macro_f1_high_95"]
     assert judge(chances, true, seed=3).metrics == found
     assert judge(chances, true, seed=4).metrics != found
@@ -110,7 +124,9 @@ def test_equal_probabilities_share_their_rank() -> None:
     rng = np.random.default_rng(0)
     true, chances = np.arange(90) % 2, np.round(rng.random((90, 1)), 1)
     both = np.concatenate((1 - chances, chances), 1)
-    assert judge(both, true).metrics["auroc"] == pytest.approx(metrics.roc_auc_score(true, chances[:, 0]))
+    assert judge(both, true).metrics["auroc"] == pytest.approx(
+        metrics.roc_auc_score(true, chances[:, 0])
+    )
 
 
 @pytest.mark.slow
@@ -120,7 +136,9 @@ def test_a_thousand_classes_are_judged_in_seconds() -> None:
 
 
 def test_reliability_by_hand() -> None:
-    found = reliability(np.array([0.05, 0.95, 0.95, 1.0]), np.array([False, True, False, True]), bins=10)
+    found = reliability(
+        np.array([0.05, 0.95, 0.95, 1.0]), np.array([False, True, False, True]), bins=10
+    )
     assert found.counts.tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 3]
     assert found.confidence[9] == pytest.approx(2.9 / 3)
     assert found.right[9] == pytest.approx(2 / 3)
@@ -143,13 +161,18 @@ def test_the_temperature_is_the_one_of_the_highest_likelihood(several: bool) -> 
     def loss(value: float) -> float:
         scaled = torch.from_numpy(3 * outputs / value)
         if several:
-            return float(F.binary_cross_entropy_with_logits(scaled, torch.from_numpy(true).double()))
+            return float(
+                F.binary_cross_entropy_with_logits(scaled, torch.from_numpy(true).double())
+            )
         return float(F.cross_entropy(scaled, torch.from_numpy(true)))
 
     assert loss(temperature) < min(loss(temperature * 1.01), loss(temperature / 1.01))
-    torch.testing.assert_close(torch.from_numpy(probabilities_of(outputs)), torch.from_numpy(outputs).softmax(1))
     torch.testing.assert_close(
-        torch.from_numpy(probabilities_of(outputs, several=True)), torch.from_numpy(outputs).sigmoid()
+        torch.from_numpy(probabilities_of(outputs)), torch.from_numpy(outputs).softmax(1)
+    )
+    torch.testing.assert_close(
+        torch.from_numpy(probabilities_of(outputs, several=True)),
+        torch.from_numpy(outputs).sigmoid(),
     )
 
 

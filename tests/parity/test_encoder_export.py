@@ -1,4 +1,5 @@
-"""Encoders and pictures exported to Hugging Face: their outputs, the names of their classes, and answers."""
+"""Encoders and pictures exported to Hugging Face: their outputs, the names of their classes, and
+answers."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from pretrained_folders import transformers
 
 import groundup
 from groundup.api import export
-from groundup.core.predictor import Predictor
-from groundup.core.pretrained import labels_in
+from groundup.formats.huggingface_folder import labels_in
+from groundup.inference.predictor import Predictor
 from groundup.models.bert import BERTConfig
 from groundup.processors.targets import Classes
 
@@ -32,7 +33,9 @@ def test_classes_keep_the_numbers_and_names_of_the_checkpoint(tmp_path: Path) ->
     run = groundup.train(recipe, runs=tmp_path)
     predictor = Predictor.load(run.folder)
     assert predictor.processor.labels == ("1", "0")
-    assert (predictor.model.state_dict()["head.weight"] - module.classifier.weight).abs().max() < 0.01  # not drawn anew
+    assert (
+        predictor.model.state_dict()["head.weight"] - module.classifier.weight
+    ).abs().max() < 0.01  # not drawn anew
     folder = export(run.folder, "huggingface")
     assert labels_in(folder) == ("1", "0")
     found = json.loads((folder / "export.json").read_text())["comparisons"]
@@ -42,7 +45,11 @@ def test_classes_keep_the_numbers_and_names_of_the_checkpoint(tmp_path: Path) ->
 
 def questions(folder: Path) -> str:
     rows = [
-        {"question": "A good?", "context": "bad film" + "!" * n, "answers": [{"text": "film", "answer_start": 4}]}
+        {
+            "question": "A good?",
+            "context": "bad film" + "!" * n,
+            "answers": [{"text": "film", "answer_start": 4}],
+        }
         for n in range(12)
     ]
     (folder / "asked.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -54,13 +61,19 @@ def test_answers_are_exported_as_such_and_read_again(tmp_path: Path) -> None:
     write_encoder(tmp_path / "base")
     data = {"name": "question_answers", "path": questions(tmp_path), "validation_fraction": 0.3}
     recipe = {"name": "qa", "task": {"name": "extractive_qa", **SMALL}, "data": data, **START}
-    recipe |= {"init": {"pretrained": str(tmp_path / "base")}, "budget": {"batch_size": 4, "steps": 1}}
+    recipe |= {
+        "init": {"pretrained": str(tmp_path / "base")},
+        "budget": {"batch_size": 4, "steps": 1},
+    }
     recipe["machine"] = write_films(tmp_path)["machine"]
     run = groundup.train(recipe, runs=tmp_path)
     folder = export(run.folder, "huggingface")
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["BertForQuestionAnswering"]
-    assert json.loads((run.folder / "model" / "config.json").read_text())["architectures"] == config["architectures"]
+    assert (
+        json.loads((run.folder / "model" / "config.json").read_text())["architectures"]
+        == config["architectures"]
+    )
     found = json.loads((folder / "export.json").read_text())["comparisons"]
     assert all(each["relative_difference"] < 1e-5 for each in found)
     model = Predictor.load(run.folder).model
@@ -70,14 +83,18 @@ def test_answers_are_exported_as_such_and_read_again(tmp_path: Path) -> None:
         expected = torch.stack((theirs.start_logits, theirs.end_logits), -1)
         torch.testing.assert_close(model(tokens), expected, rtol=1e-5, atol=1e-6)
     again = recipe | {"name": "again", "init": {"pretrained": str(folder)}}
-    head = Predictor.load(groundup.train(again, runs=tmp_path).folder).model.state_dict()["head.weight"]
+    head = Predictor.load(groundup.train(again, runs=tmp_path).folder).model.state_dict()[
+        "head.weight"
+    ]
     assert (head - model.state_dict()["head.weight"]).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
 def test_a_folder_of_answers_has_two_outputs_for_every_token(family: str) -> None:
     kind = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}[family]
-    found = BERTConfig.from_huggingface({"model_type": family, "architectures": [f"{kind}ForQuestionAnswering"]})
+    found = BERTConfig.from_huggingface(
+        {"model_type": family, "architectures": [f"{kind}ForQuestionAnswering"]}
+    )
     assert (found["head"], found["outputs"]) == ("tokens", 2)
 
 

@@ -1,4 +1,5 @@
-"""Blocks, files and models against the ``gguf`` package and ``transformers``' reading of GGUF, where installed."""
+"""Blocks, files and models against the ``gguf`` package and ``transformers``' reading of GGUF,
+where installed."""
 
 from __future__ import annotations
 
@@ -11,10 +12,10 @@ import torch
 from ggufs import FAMILIES, small_model, tokenizer, write_small
 from later import Library
 
-from groundup.core.gguf import read_gguf, save_gguf
 from groundup.formats.gguf import open_gguf
 from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
 from groundup.models.gpt import GPTConfig
+from groundup.weights.gguf import read_gguf, save_gguf
 
 gguf: Any = Library("gguf")
 quants: Any = Library("gguf.quants")
@@ -52,12 +53,20 @@ def test_numbers_are_rounded_to_the_same_bytes(kind: str, scale: float) -> None:
 def test_their_reader_reads_what_ours_writes(tmp_path: Path, kind: str) -> None:
     write_small(tmp_path / "a.gguf", "qwen2", kind)
     ours, theirs = open_gguf(tmp_path / "a.gguf"), gguf.GGUFReader(tmp_path / "a.gguf")
-    fields = {name: field.contents() for name, field in theirs.fields.items() if not name.startswith("GGUF.")}
+    fields = {
+        name: field.contents()
+        for name, field in theirs.fields.items()
+        if not name.startswith("GGUF.")
+    }
     assert fields == ours.metadata
     assert [t.name for t in theirs.tensors] == list(ours.tensors)
     for tensor in theirs.tensors:
         row = ours.tensors[tensor.name]
-        assert (tensor.tensor_type.name, tensor.data_offset, tensor.n_bytes) == (row.kind.name, row.start, row.size)
+        assert (tensor.tensor_type.name, tensor.data_offset, tensor.n_bytes) == (
+            row.kind.name,
+            row.start,
+            row.size,
+        )
         numbers = quants.dequantize(tensor.data, tensor.tensor_type)
         assert np.array_equal(np.asarray(numbers).reshape(row.shape), ours.read(tensor.name))
 
@@ -74,7 +83,12 @@ def test_our_reader_reads_what_theirs_writes(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     file = open_gguf(tmp_path / "a.gguf")
-    expected = {"general.architecture": "llama", "general.alignment": 64, "texts": ["a", "é"], "short": -3}
+    expected = {
+        "general.architecture": "llama",
+        "general.alignment": 64,
+        "texts": ["a", "é"],
+        "short": -3,
+    }
     assert file.metadata == expected
     assert np.array_equal(file.read("t"), numbers)
 
@@ -83,17 +97,22 @@ def test_our_reader_reads_what_theirs_writes(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "llama-biased"])
 def test_transformers_computes_the_same_logits_from_the_file(tmp_path: Path, family: str) -> None:
-    """It knows the turned query and key weights of the architecture llama, and reads no biases of it.
+    """It knows the turned query and key weights of the architecture llama, and reads no biases of
+    it.
 
     Nor does it read how many channels a head of Qwen3 has: it takes 128.
     """
     transformers = pytest.importorskip("transformers")
     config, weights = small_model(family, 320, **({"head_dim": 128} if family == "qwen3" else {}))
     save_gguf(tmp_path / "a.gguf", config, weights, tokenizer(), "F32")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="a.gguf", dtype=torch.float32)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="a.gguf", dtype=torch.float32
+    )
     settings, read, processor = read_gguf(tmp_path / "a.gguf")
     model = GPTConfig(**settings).build()
     model.load_state_dict(read, strict=True)
-    tokens = torch.tensor([processor.encode_batch(["the capital of France is Paris, it's 2024."])[0].tolist()])
+    tokens = torch.tensor(
+        [processor.encode_batch(["the capital of France is Paris, it's 2024."])[0].tolist()]
+    )
     with torch.no_grad():
         assert (model.eval()(tokens) - theirs.eval()(tokens).logits).abs().max() < 1e-4

@@ -14,8 +14,8 @@ from later import Library
 from safetensors.torch import load_file
 
 import groundup
-from groundup.core.records import Message
-from groundup.tasks.chat import Chat
+from groundup.core.values import Message
+from groundup.tasks.chat.task import Chat
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
 
@@ -69,13 +69,15 @@ def test_a_chat_template_travels_with_the_run_and_renders_the_same_prompt(
     groundup.train(recipe, runs=tmp_path)
     data = tmp_path / "talk.jsonl"
     roles = ("user", "assistant")
-    talks = [[{"role": role, "content": f"{role} {number}"} for role in roles] for number in range(20)]
+    talks = [
+        [{"role": role, "content": f"{role} {number}"} for role in roles] for number in range(20)
+    ]
     data.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
     template = tmp_path / "mine.jinja"
     template.write_text(
-        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|end|>"
-        "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+        "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}{{"
+        " m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}{%"
+        " if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     tuning = {key: recipe[key] for key in ("optim", "budget", "every", "machine")}
     tuning |= {
@@ -94,7 +96,9 @@ def test_a_chat_template_travels_with_the_run_and_renders_the_same_prompt(
     ours = task.chat_template(predictor.processor).prompt([Message("user", "Hi 好")])
     _, tokenizer = opened(run.folder / "model")
     said = [{"role": "user", "content": "Hi 好"}]
-    theirs = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=True, return_dict=True)
+    theirs = tokenizer.apply_chat_template(
+        said, add_generation_prompt=True, tokenize=True, return_dict=True
+    )
     np.testing.assert_array_equal(ours, theirs["input_ids"])
 
 
@@ -102,7 +106,10 @@ def test_a_chat_template_travels_with_the_run_and_renders_the_same_prompt(
 def test_a_model_without_a_name_there_keeps_its_own(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe["model"] |= {"norm": "layernorm"}
     run = groundup.train(recipe, runs=tmp_path)
-    assert json.loads((run.folder / "model" / "config.json").read_text())["model_type"] == "groundup_gpt"
+    assert (
+        json.loads((run.folder / "model" / "config.json").read_text())["model_type"]
+        == "groundup_gpt"
+    )
     stored = load_file(run.folder / "model" / "model.safetensors")
     assert stored.keys() == run.checkpoints.load(run.pick("best")).model.keys()
 

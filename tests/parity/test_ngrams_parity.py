@@ -23,12 +23,16 @@ def bucket(ngram: list[int], buckets: int) -> int:
 def test_same_vectors_same_sums(ngrams: int) -> None:
     torch.manual_seed(0)
     hashed = {"buckets": 50} if ngrams > 1 else {}
-    model = BagOfNGramsConfig(vocabulary_size=20, width=5, ngrams=ngrams, outputs=3, **hashed).build()
+    model = BagOfNGramsConfig(
+        vocabulary_size=20, width=5, ngrams=ngrams, outputs=3, **hashed
+    ).build()
     tokens = torch.randint(20, (4, 7))
     if model.embed.embed_ngrams is not None:
         assert model.embed.embed_ngrams.weight.abs().sum() == 0
         nn.init.normal_(model.embed.embed_ngrams.weight)
-    tables = [table.weight for table in (model.embed.embed, model.embed.embed_ngrams) if table is not None]
+    tables = [
+        table.weight for table in (model.embed.embed, model.embed.embed_ngrams) if table is not None
+    ]
     theirs = nn.EmbeddingBag.from_pretrained(torch.cat(tables).detach(), mode="sum")
     found = model.features(tokens, torch.tensor(LENGTHS))
     for row, length in enumerate(LENGTHS):
@@ -41,7 +45,9 @@ def test_same_vectors_same_sums(ngrams: int) -> None:
 
 
 def test_ngrams_of_a_large_vocabulary_spread_evenly() -> None:
-    tokens = torch.stack((torch.arange(200_000) // 447, torch.arange(200_000) % 447), 1) * 447  # all different pairs
+    tokens = (
+        torch.stack((torch.arange(200_000) // 447, torch.arange(200_000) % 447), 1) * 447
+    )  # all different pairs
     counts = ngram_buckets(tokens, 2, 4096)[:, 0].bincount(minlength=4096)
     assert len(counts) == 4096
     assert counts.min() > 10

@@ -15,11 +15,14 @@ from groundup.nn.norm import RMSNorm
 def test_rms_norm_and_its_gradients_are_torchs(
     dtype: torch.dtype, tolerance: float, shape: tuple[int, ...], smallest: float | None
 ) -> None:
-    """With ``smallest`` the weight is frozen; -1 makes one of them 0, which cannot be divided out of the output."""
+    """With ``smallest`` the weight is frozen; -1 makes one of them 0, which cannot be divided out
+    of the output."""
     torch.manual_seed(0)
     ours, theirs = (norm(7, 1e-6).to(dtype) for norm in (RMSNorm, nn.RMSNorm))
     for norm in (ours, theirs):
-        norm.load_state_dict({"weight": torch.linspace(-1.0 if smallest is None else smallest, 2, 7)})
+        norm.load_state_dict(
+            {"weight": torch.linspace(-1.0 if smallest is None else smallest, 2, 7)}
+        )
         norm.weight.requires_grad_(smallest is None)
     one = torch.randn(shape, dtype=dtype).requires_grad_()
     other, above = one.detach().clone().requires_grad_(), torch.randn(shape, dtype=dtype)
@@ -29,7 +32,11 @@ def test_rms_norm_and_its_gradients_are_torchs(
     assert one.grad is not None
     assert other.grad is not None
     assert (ours.weight.grad is None) == (smallest is not None)
-    for got, expected in ((mine, its), (one.grad, other.grad), (ours.weight.grad, theirs.weight.grad)):
+    for got, expected in (
+        (mine, its),
+        (one.grad, other.grad),
+        (ours.weight.grad, theirs.weight.grad),
+    ):
         torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
 

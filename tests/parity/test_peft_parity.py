@@ -1,4 +1,5 @@
-"""Adapters beside the library PEFT, where it is installed: the same folders, the same outputs, the same training."""
+"""Adapters beside the library PEFT, where it is installed: the same folders, the same outputs, the
+same training."""
 
 from __future__ import annotations
 
@@ -10,13 +11,15 @@ import torch
 import torch.nn.functional as F
 
 import groundup
-from groundup.core.recipe_sections import Adapter
 from groundup.models.gpt import GPTConfig
-from groundup.nn.adapters import adapted, attach
+from groundup.nn.lora.adapters import adapted, attach
+from groundup.recipe.sections import Adapter
 
 # What the two libraries say to each other is not ours to change.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning"
+    ),
     pytest.mark.slow,
     pytest.mark.usefixtures("libraries"),
 ]
@@ -24,7 +27,13 @@ peft: Any = None
 transformers: Any = None
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"tied_embeddings": False, "kv_heads": 1},
-    "gpt2": {"positions": "learned", "norm": "layernorm", "norm_eps": 1e-5, "activation": "gelu_tanh", "bias": "all"},
+    "gpt2": {
+        "positions": "learned",
+        "norm": "layernorm",
+        "norm_eps": 1e-5,
+        "activation": "gelu_tanh",
+        "bias": "all",
+    },
 }
 
 
@@ -53,10 +62,16 @@ def test_peft_opens_the_folder_with_the_same_logits(
     recipe: dict[str, Any], tmp_path: Path, shape: str, kind: str, targets: Any
 ) -> None:
     stable = isinstance(targets, dict)
-    adapter = {"name": kind, "targets": targets, "rank_stabilised": stable} | ({} if stable else {"rank": 4})
+    adapter = {"name": kind, "targets": targets, "rank_stabilised": stable} | (
+        {} if stable else {"rank": 4}
+    )
     folder = adapter_run(recipe, tmp_path, shape, adapter)
-    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small" / "model", dtype=torch.float32).eval()
-    merged = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32).eval()
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "small" / "model", dtype=torch.float32
+    ).eval()
+    merged = transformers.AutoModelForCausalLM.from_pretrained(
+        folder / "model", dtype=torch.float32
+    ).eval()
     tokens = torch.randint(0, 200, (2, 20))
     with torch.no_grad():
         before = plain(tokens).logits
@@ -72,13 +87,23 @@ def test_peft_opens_the_folder_with_the_same_logits(
 
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_an_adapter_of_peft_is_read(recipe: dict[str, Any], tmp_path: Path, shape: str, kind: str) -> None:
+def test_an_adapter_of_peft_is_read(
+    recipe: dict[str, Any], tmp_path: Path, shape: str, kind: str
+) -> None:
     recipe["model"] |= {**SHAPES[shape], "dropout": 0.0}
     groundup.train(recipe, runs=tmp_path)
-    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "small" / "model", dtype=torch.float32)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "small" / "model", dtype=torch.float32
+    )
     names = ["c_attn", "c_fc"] if shape == "gpt2" else ["q_proj", "down_proj"]
     config = peft.LoraConfig(
-        **{"r": 3, "lora_alpha": 7, "use_dora": kind == "dora", "target_modules": names, "task_type": "CAUSAL_LM"},
+        **{
+            "r": 3,
+            "lora_alpha": 7,
+            "use_dora": kind == "dora",
+            "target_modules": names,
+            "task_type": "CAUSAL_LM",
+        },
         **{"init_lora_weights": False, "fan_in_fan_out": shape == "gpt2"},
         **{"alpha_pattern": {f"0.*{names[0]}": 11}, "rank_pattern": {f"0.*{names[0]}": 2}},
     )
@@ -107,13 +132,19 @@ def test_fifty_steps_of_peft(kind: str) -> None:
     theirs.load_state_dict(tensors, strict=False)
     attach(ours, Adapter(name=kind, rank=4, alpha=8.0, targets=("query", "value")))
     model = peft.get_peft_model(
-        theirs, peft.LoraConfig(r=4, lora_alpha=8, use_dora=kind == "dora", target_modules=["q_proj", "v_proj"])
+        theirs,
+        peft.LoraConfig(
+            r=4, lora_alpha=8, use_dora=kind == "dora", target_modules=["q_proj", "v_proj"]
+        ),
     )
     for name, parameter in ours.named_parameters():
         parameter.requires_grad_(name.rpartition(".")[2] in ("lora_A", "lora_B", "magnitude"))
     with torch.no_grad():
         for name, layer in adapted(ours).items():
-            number, kept = name.split(".")[1], {"query": "q_proj", "value": "v_proj"}[name.rpartition(".")[2]]
+            number, kept = (
+                name.split(".")[1],
+                {"query": "q_proj", "value": "v_proj"}[name.rpartition(".")[2]],
+            )
             its = model.get_submodule(f"base_model.model.model.layers.{number}.self_attn.{kept}")
             its.lora_A["default"].weight.copy_(layer.lora_A)
     found: list[list[float]] = []
@@ -121,7 +152,9 @@ def test_fifty_steps_of_peft(kind: str) -> None:
         optimizer = torch.optim.AdamW([p for p in each.parameters() if p.requires_grad], lr=1e-2)
         found.append([])
         for step in range(50):
-            tokens = torch.randint(0, 40, (4, 16), generator=torch.Generator().manual_seed(step % 4))
+            tokens = torch.randint(
+                0, 40, (4, 16), generator=torch.Generator().manual_seed(step % 4)
+            )
             outputs = each(tokens) if each is ours else each(input_ids=tokens).logits
             loss = F.cross_entropy(outputs[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
             optimizer.zero_grad()

@@ -10,7 +10,7 @@ import torch
 from later import Library
 from torch import Tensor
 
-from groundup.core.interfaces import ModelConfig
+from groundup.core.contracts import ModelConfig
 from groundup.models.convnext import ConvNeXtConfig
 from groundup.models.resnet import ResNetConfig
 from groundup.models.vit import ViTConfig
@@ -25,7 +25,12 @@ CASES: dict[str, tuple[str, dict[str, Any], ModelConfig]] = {
     "vit": (
         "ViT",
         {
-            **{"hidden_size": 12, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 20},
+            **{
+                "hidden_size": 12,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 3,
+                "intermediate_size": 20,
+            },
             **{"image_size": 24, "patch_size": 8, "num_labels": 5, "layer_norm_eps": 1e-5},
         },
         ViTConfig(patch=8, layers=3, width=12, heads=3, mlp_width=20, norm_eps=1e-5, **PICTURES),
@@ -42,7 +47,13 @@ CASES: dict[str, tuple[str, dict[str, Any], ModelConfig]] = {
     ),
     "convnext": (
         "ConvNext",
-        {"hidden_sizes": [4, 8], "depths": [2, 3], "num_stages": 2, "patch_size": 4, "num_labels": 5},
+        {
+            "hidden_sizes": [4, 8],
+            "depths": [2, 3],
+            "num_stages": 2,
+            "patch_size": 4,
+            "num_labels": 5,
+        },
         ConvNeXtConfig(layers=(2, 3), widths=(4, 8), **PICTURES),
     ),
 }
@@ -83,7 +94,9 @@ def renamed(name: str, depths: list[int]) -> str:
     for pattern, replacement in NAMES:
         name = re.sub(pattern, replacement, name)
     return re.sub(
-        r"^stages\.(\d)\.layers\.(\d)", lambda found: f"blocks.{sum(depths[: int(found[1])]) + int(found[2])}", name
+        r"^stages\.(\d)\.layers\.(\d)",
+        lambda found: f"blocks.{sum(depths[: int(found[1])]) + int(found[2])}",
+        name,
     )
 
 
@@ -91,9 +104,14 @@ def renamed(name: str, depths: list[int]) -> str:
 def test_same_weights_same_outputs(case: str) -> None:
     name, options, config = CASES[case]
     torch.manual_seed(0)
-    theirs = getattr(transformers, f"{name}ForImageClassification")(getattr(transformers, f"{name}Config")(**options))
+    theirs = getattr(transformers, f"{name}ForImageClassification")(
+        getattr(transformers, f"{name}Config")(**options)
+    )
     state: dict[str, Tensor] = theirs.state_dict()
-    for key, value in state.items():  # running statistics, norms and biases too, so that a mistaken name shows
+    for (
+        key,
+        value,
+    ) in state.items():  # running statistics, norms and biases too, so that a mistaken name shows
         if key.endswith("running_var"):
             value.uniform_(0.5, 2.0)
         elif value.is_floating_point():

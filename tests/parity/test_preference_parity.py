@@ -1,4 +1,5 @@
-"""Losses of preference tuning against TRL's on the same log-probabilities, and these against transformers' logits."""
+"""Losses of preference tuning against TRL's on the same log-probabilities, and these against
+transformers' logits."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ import torch
 from tiny_runs import preference_run, without_chance
 
 from groundup import api
-from groundup.nn.preference_losses import orpo_loss
-from groundup.tasks.preference import PreferenceTuning
+from groundup.tasks.preference.losses import orpo_loss
+from groundup.tasks.preference.task import PreferenceTuning
 
 pytestmark = pytest.mark.slow
 LOG_PROBS = torch.tensor([[-31.0, -42.5], [-12.25, -9.0], [-80.5, -77.0], [-0.5, -1.5]])
@@ -34,23 +35,32 @@ class _Accelerator(SimpleNamespace):
 def bare(cls: type, **attributes: Any) -> Any:
     """Return a trainer of TRL's without model or data, to be asked for its loss alone."""
     trainer = cls.__new__(cls)
-    trainer.__dict__.update(accelerator=_Accelerator(), aux_loss_enabled=False, precompute_ref_logps=True)
-    trainer.__dict__.update(_metrics={"train": defaultdict(list), "eval": defaultdict(list)}, _total_train_tokens=0)
+    trainer.__dict__.update(
+        accelerator=_Accelerator(), aux_loss_enabled=False, precompute_ref_logps=True
+    )
+    trainer.__dict__.update(
+        _metrics={"train": defaultdict(list), "eval": defaultdict(list)}, _total_train_tokens=0
+    )
     trainer.__dict__.update(model=SimpleNamespace(training=True), _tp_size=1, **attributes)
     return trainer
 
 
 class _Spread:
-    """A model whose tokens' log-probabilities, (2 B, T), add up to given sums over given numbers of tokens."""
+    """A model whose tokens' log-probabilities, (2 B, T), add up to given sums over given numbers of
+    tokens."""
 
     def __init__(self, sums: torch.Tensor, tokens: torch.Tensor) -> None:
         self.width = int(tokens.max())
-        self.mask = (torch.arange(self.width + 1) > 0) & (torch.arange(self.width + 1) <= tokens[:, None])
+        self.mask = (torch.arange(self.width + 1) > 0) & (
+            torch.arange(self.width + 1) <= tokens[:, None]
+        )
         self.values = torch.where(self.mask[:, 1:], sums[:, None].double() / tokens[:, None], 0.0)
 
     def __call__(self, **inputs: Any) -> Any:
         zeros = torch.zeros_like(self.values)
-        return SimpleNamespace(log_probs=self.values, entropy=zeros, mean_logits=zeros, is_top1=zeros > 0)
+        return SimpleNamespace(
+            log_probs=self.values, entropy=zeros, mean_logits=zeros, is_top1=zeros > 0
+        )
 
 
 def ours(rows: slice = slice(None), **settings: Any) -> float:
@@ -63,18 +73,37 @@ def ours(rows: slice = slice(None), **settings: Any) -> float:
     ("settings", "kind", "rows"),
     [
         ({"objective": "dpo", "beta": 0.3}, "sigmoid", slice(None)),
-        ({"objective": "dpo", "beta": 0.2, "label_smoothing": 0.2}, "aot", slice(1)),  # the same for a single pair
+        (
+            {"objective": "dpo", "beta": 0.2, "label_smoothing": 0.2},
+            "aot",
+            slice(1),
+        ),  # the same for a single pair
         ({"objective": "ipo", "beta": 0.4}, "ipo", slice(None)),
     ],
 )
 def test_dpo_and_ipo(settings: dict[str, Any], kind: str, rows: slice) -> None:
     trl = pytest.importorskip("trl")
-    given = {"ld_alpha": None, "f_divergence_type": "reverse_kl", "loss_weights": [1.0], "use_weighting": False}
-    given |= {"loss_types": [kind], "beta": settings["beta"], "label_smoothing": settings.get("label_smoothing", 0.0)}
+    given = {
+        "ld_alpha": None,
+        "f_divergence_type": "reverse_kl",
+        "loss_weights": [1.0],
+        "use_weighting": False,
+    }
+    given |= {
+        "loss_types": [kind],
+        "beta": settings["beta"],
+        "label_smoothing": settings.get("label_smoothing", 0.0),
+    }
     model = _Spread(LOG_PROBS[rows].T.flatten(), TOKENS[rows].T.flatten())
-    inputs = {"input_ids": torch.zeros_like(model.mask, dtype=torch.int64), "completion_mask": model.mask.long()}
+    inputs = {
+        "input_ids": torch.zeros_like(model.mask, dtype=torch.int64),
+        "completion_mask": model.mask.long(),
+    }
     inputs |= {"attention_mask": torch.ones_like(model.mask, dtype=torch.int64)}
-    inputs |= {"ref_chosen_logps": REFERENCE[rows, 0].double(), "ref_rejected_logps": REFERENCE[rows, 1].double()}
+    inputs |= {
+        "ref_chosen_logps": REFERENCE[rows, 0].double(),
+        "ref_rejected_logps": REFERENCE[rows, 1].double(),
+    }
     loss = bare(trl.DPOTrainer, **given)._compute_loss(model, inputs, return_outputs=False)
     assert ours(rows, **settings) == pytest.approx(float(loss), abs=1e-6)
 
@@ -83,11 +112,21 @@ def test_simpo_and_orpo() -> None:
     cpo = pytest.importorskip("trl.experimental.cpo")
     orpo = pytest.importorskip("trl.experimental.orpo")
     average = LOG_PROBS.double() / TOKENS
-    settings = {"alpha": 0.0, "loss_type": "simpo", "simpo_gamma": 0.7, "beta": 1.5, "label_smoothing": 0.0}
+    settings = {
+        "alpha": 0.0,
+        "loss_type": "simpo",
+        "simpo_gamma": 0.7,
+        "beta": 1.5,
+        "label_smoothing": 0.0,
+    }
     losses = bare(cpo.CPOTrainer, **settings).cpo_loss(average[:, 0], average[:, 1])[0]
-    assert ours(objective="simpo", beta=1.5, gamma=0.7) == pytest.approx(float(losses.mean()), abs=1e-6)
+    assert ours(objective="simpo", beta=1.5, gamma=0.7) == pytest.approx(
+        float(losses.mean()), abs=1e-6
+    )
     ratios = bare(orpo.ORPOTrainer, beta=0.3).odds_ratio_loss(average[:, 0], average[:, 1])[0]
-    expected = -average[:, 0] - ratios  # what TRL adds is the mean over tokens, of the prompt as well
+    expected = (
+        -average[:, 0] - ratios
+    )  # what TRL adds is the mean over tokens, of the prompt as well
     torch.testing.assert_close(orpo_loss(average, 0.3), expected.double(), rtol=1e-6, atol=1e-6)
 
 
@@ -103,7 +142,10 @@ def test_kto() -> None:
     trainer = bare(trl.KTOTrainer, **settings, args=SimpleNamespace())
     model = _Spread(LOG_PROBS[:, 0], TOKENS[:, 0])
     trainer._compute_kl_logps = lambda *_: LOG_PROBS[:, 1].double() + 3.0
-    inputs = {"input_ids": torch.zeros_like(model.mask, dtype=torch.int64), "completion_mask": model.mask.long()}
+    inputs = {
+        "input_ids": torch.zeros_like(model.mask, dtype=torch.int64),
+        "completion_mask": model.mask.long(),
+    }
     inputs |= {"attention_mask": torch.ones_like(model.mask, dtype=torch.int64), "label": GOOD}
     inputs |= {"ref_logps": REFERENCE[:, 0].double(), "ref_KL_logps": REFERENCE[:, 1].double()}
     loss = trainer._compute_loss(model, inputs, return_outputs=False)
@@ -119,15 +161,23 @@ def test_log_probs_against_transformers(tmp_path: Path) -> None:
     run = api.train(recipe, {"budget.steps": 1}, runs=tmp_path / "runs")
     predictor = api.load(run.folder)
     task: Any = predictor.task
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(run.folder / "model", dtype=torch.float32)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        run.folder / "model", dtype=torch.float32
+    )
     examples = list(recipe_source(recipe).examples("train", tmp_path))[:4]
     batch = task.encode(examples, predictor.processor)
     with torch.no_grad():
-        found = predictor.model(**task.inputs(batch)).split(batch["sequence_lengths"].flatten().tolist())
-        for sequence, ours_of in zip(task.sequences(examples, predictor.processor), found, strict=True):
+        found = predictor.model(**task.inputs(batch)).split(
+            batch["sequence_lengths"].flatten().tolist()
+        )
+        for sequence, ours_of in zip(
+            task.sequences(examples, predictor.processor), found, strict=True
+        ):
             tokens = torch.from_numpy(sequence.tokens).long()
             logits = theirs(tokens[None]).logits[0, :-1].log_softmax(1)
-            expected = logits.gather(1, tokens[1:, None])[:, 0] * torch.from_numpy(sequence.trained[1:])
+            expected = logits.gather(1, tokens[1:, None])[:, 0] * torch.from_numpy(
+                sequence.trained[1:]
+            )
             torch.testing.assert_close(ours_of, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -1,4 +1,5 @@
-"""Pretrained weights read from folders that transformers wrote are the same model: logits, gradients, tensors."""
+"""Pretrained weights read from folders that transformers wrote are the same model: logits,
+gradients, tensors."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ from pretrained_folders import FAMILIES, transformers, write_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from groundup.core.base_weights import read_pretrained
-from groundup.core.inheritance import inherit
-from groundup.core.pretrained import find_pretrained
 from groundup.core.registry import lookup
 from groundup.core.settings import validate
+from groundup.formats.huggingface_folder import find_pretrained
 from groundup.models.gpt import GPTConfig
+from groundup.recipe.fill_from_init import inherit
+from groundup.weights.load import read_pretrained
 
 
 def opened(folder: Path, **changed: Any) -> Any:
@@ -47,10 +48,16 @@ def test_logits_forward_step_by_step_and_beside_padding(family: str, tmp_path: P
     assert_near(model(tokens), expected)
 
     cache = model.new_cache(2, 40)
-    steps = [model(tokens[:, :11], cache=cache), *(model(tokens[:, at : at + 1], cache=cache) for at in range(11, 40))]
+    steps = [
+        model(tokens[:, :11], cache=cache),
+        *(model(tokens[:, at : at + 1], cache=cache) for at in range(11, 40)),
+    ]
     assert_near(torch.cat(steps, 1), expected)
 
-    shorter, length = tokens[1, :25], 25  # in a batch padded on the left as transformers does it, and alone as we do
+    shorter, length = (
+        tokens[1, :25],
+        25,
+    )  # in a batch padded on the left as transformers does it, and alone as we do
     padded = torch.stack([tokens[0], torch.cat([torch.zeros(15, dtype=torch.int64), shorter])])
     mask = torch.ones_like(padded)
     mask[1, :15] = 0
@@ -75,7 +82,9 @@ def test_gradients_of_the_loss(family: str, tmp_path: Path) -> None:
     converted = model.config.weights_from_huggingface(theirs)
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None
-        assert (parameter.grad - converted[name]).norm() <= 2e-5 * converted[name].norm() + 1e-8, name
+        assert (parameter.grad - converted[name]).norm() <= 2e-5 * converted[name].norm() + 1e-8, (
+            name
+        )
 
 
 @pytest.mark.slow
@@ -93,7 +102,9 @@ def test_there_and_back_gives_the_same_bits(family: str, tmp_path: Path) -> None
     (again / "config.json").write_text(json.dumps(values))
     save_file(tensors, again / "model.safetensors", {"format": "pt"})
     tokens = torch.randint(61, (1, 40))
-    other = transformers.AutoModelForCausalLM.from_pretrained(again, dtype=torch.float32, attn_implementation="eager")
+    other = transformers.AutoModelForCausalLM.from_pretrained(
+        again, dtype=torch.float32, attn_implementation="eager"
+    )
     torch.testing.assert_close(other.eval()(tokens).logits, module(tokens).logits)
     assert opened(again).config == model.config
 
@@ -147,7 +158,10 @@ def test_what_config_json_leaves_out_is_transformers_default(family: str) -> Non
     """As in hand-written and old files. The shapes are compared, the models too large to build."""
     kind = {"llama2": "llama"}.get(family, family)
     full = transformers.AutoConfig.for_model(kind).to_dict()
-    bare, complete = GPTConfig.from_huggingface({"model_type": kind}), GPTConfig.from_huggingface(full)
+    bare, complete = (
+        GPTConfig.from_huggingface({"model_type": kind}),
+        GPTConfig.from_huggingface(full),
+    )
     assert bare == complete
     validate(GPTConfig, bare, "recipe.model")
 
@@ -163,42 +177,128 @@ def test_configs_as_transformers_4_wrote_them(tmp_path: Path) -> None:
     assert_near(opened(tmp_path)(tokens), module(tokens).logits)
 
 
-_LLAMA: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu"}
-PUBLISHED: dict[str, dict[str, Any]] = {  # what config.json of these models says, less what nothing is built of
+_LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_act": "silu",
+}
+PUBLISHED: dict[
+    str, dict[str, Any]
+] = {  # what config.json of these models says, less what nothing is built of
     "gpt2": {
-        **{"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"},
-        **{"layer_norm_epsilon": 1e-5, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024},
+        **{
+            "activation_function": "gelu_new",
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+        },
+        **{
+            "layer_norm_epsilon": 1e-5,
+            "n_ctx": 1024,
+            "n_embd": 768,
+            "n_head": 12,
+            "n_layer": 12,
+            "n_positions": 1024,
+        },
         "vocab_size": 50257,
     },
     "smollm2-135m": {
         **_LLAMA,
-        **{"attention_bias": False, "hidden_size": 576, "intermediate_size": 1536, "max_position_embeddings": 8192},
-        **{"mlp_bias": False, "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3},
-        **{"is_llama_config": True, "pretraining_tp": 1, "rms_norm_eps": 1e-5, "rope_interleaved": False},
-        **{"rope_scaling": None, "rope_theta": 100000, "tie_word_embeddings": True, "vocab_size": 49152},
+        **{
+            "attention_bias": False,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "max_position_embeddings": 8192,
+        },
+        **{
+            "mlp_bias": False,
+            "num_attention_heads": 9,
+            "num_hidden_layers": 30,
+            "num_key_value_heads": 3,
+        },
+        **{
+            "is_llama_config": True,
+            "pretraining_tp": 1,
+            "rms_norm_eps": 1e-5,
+            "rope_interleaved": False,
+        },
+        **{
+            "rope_scaling": None,
+            "rope_theta": 100000,
+            "tie_word_embeddings": True,
+            "vocab_size": 49152,
+        },
     },
     "llama3.2-1b": {
         **_LLAMA,
-        **{"head_dim": 64, "hidden_size": 2048, "intermediate_size": 8192, "max_position_embeddings": 131072},
-        **{"num_attention_heads": 32, "num_hidden_layers": 16, "num_key_value_heads": 8, "rms_norm_eps": 1e-5},
+        **{
+            "head_dim": 64,
+            "hidden_size": 2048,
+            "intermediate_size": 8192,
+            "max_position_embeddings": 131072,
+        },
+        **{
+            "num_attention_heads": 32,
+            "num_hidden_layers": 16,
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-5,
+        },
         "rope_scaling": {
-            **{"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "rope_type": "llama3"},
+            **{
+                "factor": 32.0,
+                "high_freq_factor": 4.0,
+                "low_freq_factor": 1.0,
+                "rope_type": "llama3",
+            },
             "original_max_position_embeddings": 8192,
         },
         **{"rope_theta": 500000.0, "tie_word_embeddings": True, "vocab_size": 128256},
     },
     "qwen3-0.6b": {
-        **{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128, "hidden_act": "silu"},
-        **{"hidden_size": 1024, "intermediate_size": 3072, "max_position_embeddings": 40960, "max_window_layers": 28},
-        **{"num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-6},
-        **{"rope_scaling": None, "rope_theta": 1000000, "sliding_window": None, "tie_word_embeddings": True},
+        **{
+            "architectures": ["Qwen3ForCausalLM"],
+            "model_type": "qwen3",
+            "head_dim": 128,
+            "hidden_act": "silu",
+        },
+        **{
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "max_position_embeddings": 40960,
+            "max_window_layers": 28,
+        },
+        **{
+            "num_attention_heads": 16,
+            "num_hidden_layers": 28,
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-6,
+        },
+        **{
+            "rope_scaling": None,
+            "rope_theta": 1000000,
+            "sliding_window": None,
+            "tie_word_embeddings": True,
+        },
         **{"use_sliding_window": False, "vocab_size": 151936, "attention_bias": False},
     },
     "mistral-7b": {
-        **{"architectures": ["MistralForCausalLM"], "model_type": "mistral", "hidden_act": "silu"},
+        **{
+            "architectures": ["MistralForCausalLM"],
+            "model_type": "mistral",
+            "hidden_act": "silu",
+        },
         **{"hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 32768},
-        **{"num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5},
-        **{"rope_theta": 10000.0, "sliding_window": 4096, "tie_word_embeddings": False, "vocab_size": 32000},
+        **{
+            "num_attention_heads": 32,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-5,
+        },
+        **{
+            "rope_theta": 10000.0,
+            "sliding_window": 4096,
+            "tie_word_embeddings": False,
+            "vocab_size": 32000,
+        },
     },
 }
 
@@ -206,6 +306,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {  # what config.json of these models say
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_published_configs_are_the_named_sizes(size: str) -> None:
     settings = GPTConfig.from_huggingface(PUBLISHED[size])
-    found, named = validate(GPTConfig, settings, "recipe.model").completed(), GPTConfig.sizes()[size]
+    found, named = (
+        validate(GPTConfig, settings, "recipe.model").completed(),
+        GPTConfig.sizes()[size],
+    )
     padding = {"vocabulary_size": named.vocabulary_size, "vocabulary_multiple": 1}
     assert found == named.completed() | padding

@@ -9,7 +9,10 @@ import pytest
 
 from groundup.metrics.regression import deciles, judge_numbers, regression_metrics
 
-pytestmark = [pytest.mark.usefixtures("library"), pytest.mark.xdist_group("sklearn")]  # imported by one worker
+pytestmark = [
+    pytest.mark.usefixtures("library"),
+    pytest.mark.xdist_group("sklearn"),
+]  # imported by one worker
 metrics: Any = None
 
 
@@ -25,7 +28,9 @@ def test_root_mean_squared_error_mean_absolute_error_and_r2(offset: float) -> No
     true = draws.normal(size=500) * 3 + offset
     predicted = true + draws.normal(size=500)
     found = regression_metrics(predicted, true)
-    assert found["rmse"] == pytest.approx(metrics.root_mean_squared_error(true, predicted), rel=1e-9)
+    assert found["rmse"] == pytest.approx(
+        metrics.root_mean_squared_error(true, predicted), rel=1e-9
+    )
     assert found["mae"] == pytest.approx(metrics.mean_absolute_error(true, predicted), rel=1e-9)
     assert found["r2"] == pytest.approx(metrics.r2_score(true, predicted), rel=1e-9)
 

@@ -21,7 +21,13 @@ def test_same_weights_same_states(cell: str, bidirectional: bool) -> None:
     kind: Any = {"lstm": nn.LSTM, "gru": nn.GRU}.get(cell, nn.RNN)
     options: dict[str, Any] = {"nonlinearity": cell} if plain else {}
     theirs = kind(3, 5, num_layers=3, batch_first=True, bidirectional=bidirectional, **options)
-    sizes: dict[str, Any] = {"layers": 3, "width": 5, "frame_width": 3, "outputs": 2, "bidirectional": bidirectional}
+    sizes: dict[str, Any] = {
+        "layers": 3,
+        "width": 5,
+        "frame_width": 3,
+        "outputs": 2,
+        "bidirectional": bidirectional,
+    }
     chosen: dict[str, Any] = {"cell": "rnn", "activation": cell} if plain else {"cell": cell}
     model = RNNConfig(**sizes, **chosen).build()
     for name, value in theirs.state_dict().items():

@@ -21,7 +21,9 @@ OPTIMS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("optim", OPTIMS)
 @pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=SLOW)])
-def test_stopped_and_resumed(recipe: dict[str, Any], tmp_path: Path, name: str, optim: dict[str, Any]) -> None:
+def test_stopped_and_resumed(
+    recipe: dict[str, Any], tmp_path: Path, name: str, optim: dict[str, Any]
+) -> None:
     groundup.train(recipe, runs=tmp_path)
     kept = {key: value for key, value in recipe.items() if key not in ("model", "processor")}
     adapter = {"name": name, "rank": 3, "dropout": 0.2, "lora_plus_ratio": 4.0}

@@ -1,4 +1,5 @@
-"""A run of any registered model, its data augmented, goes on after an interruption as if there had been none."""
+"""A run of any registered model, its data augmented, goes on after an interruption as if there had
+been none."""
 
 from __future__ import annotations
 
@@ -14,25 +15,31 @@ from tiny_runs import ENCODER_TASKS, MODELS, RANDOM, augmented, encoder_run, tin
 
 from groundup import api
 from groundup.core.registry import names
-from groundup.core.run import Run
+from groundup.runs.run import Run
 
 STEPS, STOP = 9, 4
 
 
 def compare(recipe: dict[str, Any], runs: Path) -> None:
-    stopped_and_resumed(recipe | {"budget": {**recipe["budget"], "steps": STEPS}}, runs, (STOP, STEPS))
+    stopped_and_resumed(
+        recipe | {"budget": {**recipe["budget"], "steps": STEPS}}, runs, (STOP, STEPS)
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names("model"))
 def test_every_model_resumes_exactly(name: str, tmp_path: Path) -> None:
     recipe = augmented(tiny_run(name, tmp_path), name)
-    assert name == "resnet" or set(RANDOM) & set(MODELS[name][1]), "let its tiny run draw at random, as dropout does"
+    assert name == "resnet" or set(RANDOM) & set(MODELS[name][1]), (
+        "let its tiny run draw at random, as dropout does"
+    )
     compare(recipe, tmp_path / "runs")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "reads"), [("rnn", "texts"), ("transformer_classifier", "frames")])
+@pytest.mark.parametrize(
+    ("name", "reads"), [("rnn", "texts"), ("transformer_classifier", "frames")]
+)
 def test_models_of_both_tokens_and_frames(name: str, reads: str, tmp_path: Path) -> None:
     compare(augmented(tiny_run(name, tmp_path, reads=reads), name, reads), tmp_path / "runs")
 
@@ -63,7 +70,13 @@ def test_averages_and_the_best_checkpoint_resume_exactly(tmp_path: Path) -> None
     """With batch norm, whose statistics are averaged, too, and another process that goes on."""
     recipe = augmented(tiny_run("cnn", tmp_path), "cnn")
     recipe["optim"] |= {"average": "ema", "ema_decay": 0.7}
-    recipe["every"] = {"evaluate": 3, "save": 2, "best": "accuracy", "evaluate_batches": 2, "keep": 9}
+    recipe["every"] = {
+        "evaluate": 3,
+        "save": 2,
+        "best": "accuracy",
+        "evaluate_batches": 2,
+        "keep": 9,
+    }
     changes = {"budget.steps": 12}
     whole = api.trainer(recipe, {**changes, "name": "whole"}, runs=tmp_path / "runs")
     first = api.trainer(recipe, changes, runs=tmp_path / "runs")
@@ -82,7 +95,12 @@ def test_averages_and_the_best_checkpoint_resume_exactly(tmp_path: Path) -> None
     assert Run.open(folder).checkpoints.newest_intact() == 8
     resume = "import sys; from groundup import api; api.resume(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", resume, str(folder)], check=True, env=environment, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", resume, str(folder)],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
     runs = [whole.run, Run.open(folder)]
     assert runs[0].checkpoints.steps() == runs[1].checkpoints.steps()
     one, other = (run.checkpoints.load(12) for run in runs)

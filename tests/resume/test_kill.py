@@ -1,4 +1,5 @@
-"""Train, kill -9, resume, twice in a row: the final weights are those of the run that was never interrupted."""
+"""Train, kill -9, resume, twice in a row: the final weights are those of the run that was never
+interrupted."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from killing import kill_during_save, kill_while_training, train_in_child, weigh
 from groundup.core.seeding import key
 
 STEPS = 24
-EAGER = list(itertools.product([1, 4], [0, 2], [True, False], [False]))  # accumulation, workers, packed, compiled
+EAGER = list(
+    itertools.product([1, 4], [0, 2], [True, False], [False])
+)  # accumulation, workers, packed, compiled
 COMPILED = [(1, 0, True, True), (4, 0, False, True)]
 CASES = [(*settings, during_save) for settings in EAGER + COMPILED for during_save in (False, True)]
 
@@ -27,7 +30,13 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def configure(
-    recipe: dict[str, Any], corpus: Path, folder: Path, accumulation: int, workers: int, packed: bool, compiled: bool
+    recipe: dict[str, Any],
+    corpus: Path,
+    folder: Path,
+    accumulation: int,
+    workers: int,
+    packed: bool,
+    compiled: bool,
 ) -> dict[str, Any]:
     stable = folder / "topics.jsonl"
     if not stable.exists():
@@ -73,7 +82,9 @@ def test_killed_twice_and_resumed_is_the_same_run(
         if during_save:
             kill_during_save(recipe, runs, cache, write=drawn % 4 + 4 * attempt)
         else:
-            kill_while_training(recipe, runs, cache, 3 + 7 * attempt + drawn % 5, delay_s=(drawn >> 8) % 40 / 1000)
+            kill_while_training(
+                recipe, runs, cache, 3 + 7 * attempt + drawn % 5, delay_s=(drawn >> 8) % 40 / 1000
+            )
         assert not (runs / recipe["name"] / "checkpoints" / f"step-{STEPS:08d}").exists()
     last = train_in_child(recipe, runs, cache)
     last.join(300)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from groundup import api
-from groundup.core import assembly
-from groundup.core.recipe import load_recipe
-from groundup.core.run import Run
-from groundup.core.trainer import Trainer
+from groundup.recipe.recipe import load_recipe
+from groundup.runs.run import Run
+from groundup.training import build
+from groundup.training.trainer import Trainer
 
 
 class _StopError(Exception):
@@ -20,19 +20,33 @@ class _StopError(Exception):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("average", [{"average": "ema", "ema_decay": 0.7}, {"average": "swa", "average_from": 0.4}])
+@pytest.mark.parametrize(
+    "average", [{"average": "ema", "ema_decay": 0.7}, {"average": "swa", "average_from": 0.4}]
+)
 @pytest.mark.parametrize("at", [4, 8])
 def test_interrupted_equals_uninterrupted(average: dict[str, Any], at: int, tmp_path: Path) -> None:
     recipe = {
-        **{"model": {"name": "mlp", "hidden": [8], "norm": "batch"}, "task": "classify", "processor": "image"},
+        **{
+            "model": {"name": "mlp", "hidden": [8], "norm": "batch"},
+            "task": "classify",
+            "processor": "image",
+        },
         **{"data": "arrays", "optim": {"lr": 3e-3, **average}},
         **{"budget": {"batch_size": 64, "steps": 14, "patience": 3, "min_improvement": 0.01}},
-        **{"every": {"evaluate": 4, "save": 4, "best": "accuracy", "evaluate_batches": 1, "keep": 9}},
+        **{
+            "every": {
+                "evaluate": 4,
+                "save": 4,
+                "best": "accuracy",
+                "evaluate_batches": 1,
+                "keep": 9,
+            }
+        },
         **{"machine": {"precision": "fp32", "threads": 1, "compile": False, "device": "cpu"}},
     }
 
     def start(name: str) -> Trainer:
-        return Trainer(assembly.freeze(api.start(load_recipe({**recipe, "name": name}), tmp_path)))
+        return Trainer(build.freeze(api.start(load_recipe({**recipe, "name": name}), tmp_path)))
 
     whole, first = start("whole"), start("parts")
     whole.fit()
@@ -54,7 +68,9 @@ def test_interrupted_equals_uninterrupted(average: dict[str, Any], at: int, tmp_
         mine, theirs = (getattr(checkpoint, part) for checkpoint in last)
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
-    states = [{k: v for k, v in checkpoint.state.items() if k != "elapsed_s"} for checkpoint in last]
+    states = [
+        {k: v for k, v in checkpoint.state.items() if k != "elapsed_s"} for checkpoint in last
+    ]
     assert states[0] == states[1]
     for trainer in (whole, first, second):
         trainer.close()

@@ -12,8 +12,8 @@ import psutil
 import pytest
 import torch
 
-from groundup.core.interfaces import Batch
-from groundup.data.sample_stream import Layout, MicroBatches, SampleStream
+from groundup.core.contracts import Batch
+from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
 
 
 class Ones(MicroBatches):

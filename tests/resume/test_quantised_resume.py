@@ -1,4 +1,5 @@
-"""A run with an adapter beside a quantised base: what is saved, resumed, judged and merged is what was trained."""
+"""A run with an adapter beside a quantised base: what is saved, resumed, judged and merged is what
+was trained."""
 
 from __future__ import annotations
 
@@ -14,18 +15,25 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import groundup
-from groundup.nn.adapters import adapted
-from groundup.nn.quantized import quantised_shapes
+from groundup.nn.lora.adapters import adapted
+from groundup.nn.lowbit.nf4 import quantised_shapes
 
 KEPT = {"int8": "int8", "nf4": "nf4, doubly quantised"}
 
 
 def tuning(recipe: dict[str, Any], runs: Path, **adapter: Any) -> dict[str, Any]:
-    """Train the recipe as a base, unless that was done, and return one that trains an adapter beside it, quantised."""
+    """Train the recipe as a base, unless that was done, and return one that trains an adapter
+    beside it, quantised."""
     groundup.train({**recipe, "budget": {"batch_size": 4, "steps": 1}}, runs=runs)
     kept = {key: value for key, value in recipe.items() if key not in ("model", "processor")}
     init = {"run": str(runs / recipe["name"])}
-    return {**kept, "name": "tuned", "init": init, "optim": {"lr": 3e-2}, "adapter": {"rank": 2, **adapter}}
+    return {
+        **kept,
+        "name": "tuned",
+        "init": init,
+        "optim": {"lr": 3e-2},
+        "adapter": {"rank": 2, **adapter},
+    }
 
 
 @pytest.mark.slow
@@ -34,7 +42,9 @@ def tuning(recipe: dict[str, Any], runs: Path, **adapter: Any) -> dict[str, Any]
 def test_stopped_and_resumed(recipe: dict[str, Any], tmp_path: Path, name: str, base: str) -> None:
     tuned = tuning(recipe, tmp_path, name=name, base=base, dropout=0.2)
     tuned |= {"optim": {"lr": 1e-2, "average": "ema"}, "budget": {"batch_size": 4, "steps": 3}}
-    end = stopped_and_resumed(tuned | {"machine": {**recipe["machine"], "micro_batch": 2}}, tmp_path, (1, 3))
+    end = stopped_and_resumed(
+        tuned | {"machine": {**recipe["machine"], "micro_batch": 2}}, tmp_path, (1, 3)
+    )
     parts = {key.rpartition(".")[2] for key in end.model}
     assert parts == {"lora_A", "lora_B", *(["magnitude"] if name == "dora" else [])}
     assert {key.split("/")[0] for key in end.optimizer} == set(end.model)
@@ -59,7 +69,7 @@ def test_from_the_base_to_the_merged_model(
         base = groundup.load(tmp_path / "small", "last")
         assert (base.model(tokens) - expected).abs().max() > 1e-3
         model = run.recipe.model.build().eval()
-        model.load_state_dict(groundup.core.adaptation.weights_of(run, run.pick("last")))
+        model.load_state_dict(groundup.weights.adapter_runs.weights_of(run, run.pick("last")))
         assert (model(tokens) - expected).abs().max() < 1e-5
 
         facts = run.read_json("environment.json")["quantised_base"]
@@ -71,13 +81,19 @@ def test_from_the_base_to_the_merged_model(
         said = (run.folder / "metrics.jsonl").read_text(encoding="utf-8")
         assert "14 linear layers are kept in nf4, doubly quantised" in said
         card = (run.folder / "model" / "README.md").read_text(encoding="utf-8")
-        assert "trained beside the base in nf4, doubly quantised; merged, in float32, into what that stands for" in card
+        assert (
+            "trained beside the base in nf4, doubly quantised; merged, in float32, into what that"
+            " stands for" in card
+        )
         with safe_open(run.folder / "adapter" / "adapter_model.safetensors", "pt") as file:
             assert file.metadata()["base_quantised"] == "nf4, doubly quantised"
 
         caplog.set_level(logging.WARNING, "groundup")
         base.use(run.folder)
-        assert "was trained beside a base in nf4, doubly quantised; beside one in fp32 it works a little" in caplog.text
+        assert (
+            "was trained beside a base in nf4, doubly quantised; beside one in fp32 it works a"
+            " little" in caplog.text
+        )
         assert (base.model(tokens) - expected).abs().max() > 1e-4
         predictor.use(None)
         assert not quantised_shapes(predictor.model)
@@ -93,11 +109,18 @@ def test_from_the_base_to_the_merged_model(
 
 
 @pytest.mark.slow
-def test_double_precision_an_evaluation_and_an_adapter_upon_it(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_double_precision_an_evaluation_and_an_adapter_upon_it(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
     tuned = tuning(recipe, tmp_path, base="int8")
     tuned["machine"] = {**recipe["machine"], "precision": "fp64"}
     run = groundup.train(tuned, runs=tmp_path)
     found = groundup.evaluate(run.folder, limit=1)["runs"][0]["evaluation"]["metrics"]
     assert all(math.isfinite(value) for value in found.values())
-    upon = {**tuned, "name": "upon", "init": {"run": str(run.folder)}, "adapter": {"rank": 2, "base": "nf4"}}
+    upon = {
+        **tuned,
+        "name": "upon",
+        "init": {"run": str(run.folder)},
+        "adapter": {"rank": 2, "base": "nf4"},
+    }
     assert groundup.train({**upon, "machine": recipe["machine"]}, runs=tmp_path).finished

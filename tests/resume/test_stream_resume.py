@@ -1,4 +1,5 @@
-"""The order of micro-batches is a function of the seed and the number of samples delivered, and of nothing else."""
+"""The order of micro-batches is a function of the seed and the number of samples delivered, and of
+nothing else."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from groundup.core.contracts import Batch, DataContext
 from groundup.core.errors import CheckpointError
-from groundup.core.interfaces import Batch, DataContext
-from groundup.core.records import Document, TokenSequence
-from groundup.data.packing import Packing, pieces_per_row
-from groundup.data.sample_stream import SampleStream
-from groundup.data.token_stream import open_token_stream
+from groundup.core.values import Document, TokenSequence
+from groundup.data.stream.packing import Packing, pieces_per_row
+from groundup.data.stream.sample_stream import SampleStream
+from groundup.data.stream.token_stream import open_token_stream
 
 END, T = 0, 16
 SIZES = [3, 60, 7, 15, 16, 17, 1, 40, 5, 28, 9, 90, 2, 11, 4]
@@ -26,7 +27,10 @@ def documents() -> list[Document]:
 
 
 def encode(examples: Sequence[Document]) -> list[TokenSequence]:
-    return [TokenSequence(np.array([END, *(ord(c) for c in e.text), END], dtype=np.int32)) for e in examples]
+    return [
+        TokenSequence(np.array([END, *(ord(c) for c in e.text), END], dtype=np.int32))
+        for e in examples
+    ]
 
 
 def masked(examples: Sequence[Document]) -> list[TokenSequence]:
@@ -56,7 +60,9 @@ def digest(batches: list[Batch]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("packing", [Packing(), Packing(pack=False), Packing(random_offset=False)])
-def test_resuming_anywhere_goes_on_as_if_nothing_happened(context: DataContext, packing: Packing) -> None:
+def test_resuming_anywhere_goes_on_as_if_nothing_happened(
+    context: DataContext, packing: Packing
+) -> None:
     whole = take(open_stream(context, packing), 60)  # several epochs
     for stop in (0, 1, 7, 23, 40):
         first = open_stream(context, packing)
@@ -89,7 +95,9 @@ def test_opening_draws_nothing_from_the_generator_of_the_run(context: DataContex
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 4, 8])
-def test_micro_batches_hold_the_same_samples_in_each_step(context: DataContext, micro_batch: int) -> None:
+def test_micro_batches_hold_the_same_samples_in_each_step(
+    context: DataContext, micro_batch: int
+) -> None:
     whole = take(open_stream(replace(context, micro_batch=8)), 6)
     parts = take(open_stream(replace(context, micro_batch=micro_batch)), 6 * 8 // micro_batch)
     for key in ("tokens", "targets", "positions"):
@@ -106,17 +114,32 @@ def test_ranks_share_out_the_batch(context: DataContext) -> None:
 
 
 def test_a_cursor_within_a_micro_batch_is_refused(context: DataContext) -> None:
-    with pytest.raises(CheckpointError, match=r"6 samples are no multiple of micro-batch x ranks = 4"):
+    with pytest.raises(
+        CheckpointError, match=r"6 samples are no multiple of micro-batch x ranks = 4"
+    ):
         open_stream(replace(context, micro_batch=4)).load_state_dict({"samples": 6})
 
 
 @pytest.mark.parametrize("random_offset", [True, False])
 @pytest.mark.parametrize("mask", [True, False])
-def test_every_epoch_trains_on_every_token_once(context: DataContext, random_offset: bool, mask: bool) -> None:
-    context = replace(context, encode=masked if mask else encode, encode_key=str(mask), batch_size=1, micro_batch=1)
-    stream = open_stream(context, Packing(too_long="split", nothing_trained="drop", random_offset=random_offset))
-    expected = [int(t) for s in context.encode(documents())
-                for t in (s.tokens[1:] if s.trained is None else s.tokens[1:][s.trained[1:]])]  # fmt: skip
+def test_every_epoch_trains_on_every_token_once(
+    context: DataContext, random_offset: bool, mask: bool
+) -> None:
+    context = replace(
+        context,
+        encode=masked if mask else encode,
+        encode_key=str(mask),
+        batch_size=1,
+        micro_batch=1,
+    )
+    stream = open_stream(
+        context, Packing(too_long="split", nothing_trained="drop", random_offset=random_offset)
+    )
+    expected = [
+        int(t)
+        for s in context.encode(documents())
+        for t in (s.tokens[1:] if s.trained is None else s.tokens[1:][s.trained[1:]])
+    ]
     orders = []
     for _ in range(4):
         rows = take(stream, stream.samples_per_epoch)
@@ -130,7 +153,12 @@ def test_every_epoch_trains_on_every_token_once(context: DataContext, random_off
 def test_a_batch_is_laid_out_as_promised(context: DataContext, pack: bool) -> None:
     packing = Packing(pack=pack)
     for batch in take(open_stream(context, packing), 20):
-        assert batch["tokens"].dtype == batch["targets"].dtype == batch["positions"].dtype == torch.int64
+        assert (
+            batch["tokens"].dtype
+            == batch["targets"].dtype
+            == batch["positions"].dtype
+            == torch.int64
+        )
         assert batch["tokens"].shape == batch["targets"].shape == batch["positions"].shape == (2, T)
         assert batch["boundaries"].dtype == torch.int32
         assert batch["boundaries"].shape == (2 * (pieces_per_row(T, packing) + 1) + 1,)
@@ -139,7 +167,9 @@ def test_a_batch_is_laid_out_as_promised(context: DataContext, pack: bool) -> No
         assert edges[len(real) :] == [2 * T] * (len(edges) - len(real))
         assert real[0] == 0
         assert T in real  # no piece spans rows
-        tokens, targets, positions = (batch[key].flatten().tolist() for key in ("tokens", "targets", "positions"))
+        tokens, targets, positions = (
+            batch[key].flatten().tolist() for key in ("tokens", "targets", "positions")
+        )
         for begin, end in pairwise(real):
             assert begin < end
             assert positions[begin:end] == list(range(end - begin))
@@ -177,4 +207,6 @@ def test_validation_ranks_deliver_equally_many_batches(context: DataContext) -> 
 
 
 def test_seeds_give_different_orders(context: DataContext) -> None:
-    assert digest(take(open_stream(context), 5)) != digest(take(open_stream(replace(context, seed=6)), 5))
+    assert digest(take(open_stream(context), 5)) != digest(
+        take(open_stream(replace(context, seed=6)), 5)
+    )

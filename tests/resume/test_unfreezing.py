@@ -1,4 +1,5 @@
-"""A run that is stopped while its layers are being released goes on as if it had never stopped, bit by bit."""
+"""A run that is stopped while its layers are being released goes on as if it had never stopped, bit
+by bit."""
 
 from __future__ import annotations
 
@@ -9,7 +10,10 @@ import pytest
 from resuming import stopped_and_resumed
 
 RECIPE: dict[str, Any] = {
-    **{"name": "digits", "model": {"name": "mlp", "hidden": [12, 10, 8], "norm": "batch", "dropout": 0.1}},
+    **{
+        "name": "digits",
+        "model": {"name": "mlp", "hidden": [12, 10, 8], "norm": "batch", "dropout": 0.1},
+    },
     **{"task": "classify", "processor": "image", "data": "arrays", "init": {"unfreeze_every": 4}},
     **{"budget": {"batch_size": 16, "steps": 18}, "every": {"evaluate": 7, "save": 100}},
     **{"machine": {"device": "cpu", "precision": "fp32", "threads": 1, "compile": False}},
@@ -28,8 +32,12 @@ SLOW = pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("optim", OPTIMS, ids=lambda optim: str(optim["name"]))
 @pytest.mark.parametrize(
-    "stops", [(4, 9), pytest.param((3,), marks=SLOW), pytest.param((8, 12, 13), marks=SLOW)], ids=str
+    "stops",
+    [(4, 9), pytest.param((3,), marks=SLOW), pytest.param((8, 12, 13), marks=SLOW)],
+    ids=str,
 )
-def test_stopped_between_two_releases(optim: dict[str, Any], stops: tuple[int, ...], tmp_path: Path) -> None:
+def test_stopped_between_two_releases(
+    optim: dict[str, Any], stops: tuple[int, ...], tmp_path: Path
+) -> None:
     recipe = {**RECIPE, "optim": {"lr": 1e-2, **optim}}
     stopped_and_resumed(recipe, tmp_path, (*stops, 18))

@@ -14,23 +14,31 @@ from torch import nn
 from typer.testing import CliRunner
 
 import groundup
-from groundup.cli import app
-from groundup.core.quantised_base import quantise_layers
-from groundup.core.recipe import load_recipe
-from groundup.core.recipe_sections import Adapter
+from groundup.cli.main import app
 from groundup.models.gpt import GPTConfig
 from groundup.nn import loss
-from groundup.nn.adapters import AdaptedLinear, adapted, attach, detach, merge, unmerge
+from groundup.nn.lora.adapters import AdaptedLinear, adapted, attach, detach, merge, unmerge
+from groundup.recipe.recipe import load_recipe
+from groundup.recipe.sections import Adapter
+from groundup.weights.quantised_base import quantise_layers
 
 TRAINED = ("lora_A", "lora_B", "magnitude")
 OTHER: dict[str, Any] = {
-    **{"name": "dora", "rank": 3, "alpha": 5.0, "rank_stabilised": True, "dropout": 0.3, "lora_plus_ratio": 4.0},
+    **{
+        "name": "dora",
+        "rank": 3,
+        "alpha": 5.0,
+        "rank_stabilised": True,
+        "dropout": 0.3,
+        "lora_plus_ratio": 4.0,
+    },
     **{"targets": {"query": 2}, "path": None, "base": "int8", "double_quantisation": False},
 }
 
 
 def tuning(recipe: dict[str, Any], runs: Path, **adapter: Any) -> dict[str, Any]:
-    """Train the recipe as a base, unless that was done, and return one that trains an adapter for it."""
+    """Train the recipe as a base, unless that was done, and return one that trains an adapter for
+    it."""
     groundup.train(recipe, runs=runs)
     kept = {key: value for key, value in recipe.items() if key not in ("model", "processor")}
     init = {"run": str(runs / recipe["name"])}
@@ -39,7 +47,9 @@ def tuning(recipe: dict[str, Any], runs: Path, **adapter: Any) -> dict[str, Any]
 
 def model_with_adapters(**settings: Any) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
-    model = GPTConfig(vocabulary_size=11, layers=2, width=8, heads=2, context_length=8, tied_embeddings=False).build()
+    model = GPTConfig(
+        vocabulary_size=11, layers=2, width=8, heads=2, context_length=8, tied_embeddings=False
+    ).build()
     attach(model, Adapter(rank=2, **settings))
     for name, parameter in model.named_parameters():
         if name.endswith(("lora_B", "magnitude")):
@@ -47,7 +57,7 @@ def model_with_adapters(**settings: Any) -> tuple[nn.Module, torch.Tensor]:
     return model.eval(), torch.randint(0, 11, (2, 8))
 
 
-# ---------------------------------------------------------------------------------------------------------- the layers
+# --------------------------------------------------------------------------------------- the layers
 FROZEN: list[dict[str, Any]] = [
     {"name": "lora"},
     {"name": "lora", "bias": "all", "activation": "gelu"},
@@ -61,10 +71,22 @@ FROZEN: list[dict[str, Any]] = [
 
 
 def frozen_with_adapters(
-    width: int = 8, *, bias: str = "none", activation: str = "swiglu", tiny: bool = False, **settings: Any
+    width: int = 8,
+    *,
+    bias: str = "none",
+    activation: str = "swiglu",
+    tiny: bool = False,
+    **settings: Any,
 ) -> nn.Module:
     torch.manual_seed(0)
-    shape = {"vocabulary_size": 11, "layers": 2, "width": width, "heads": 2, "context_length": 64, "norm": "layernorm"}
+    shape = {
+        "vocabulary_size": 11,
+        "layers": 2,
+        "width": width,
+        "heads": 2,
+        "context_length": 64,
+        "norm": "layernorm",
+    }
     config: Any = {**shape, "activation": activation, "bias": bias}
     model = GPTConfig(**config).build()
     adapter = Adapter(**({} if "targets" in settings else {"rank": 2}), **settings)
@@ -80,7 +102,9 @@ def frozen_with_adapters(
 
 
 @pytest.mark.parametrize("case", FROZEN, ids=str)
-def test_in_one_function_it_computes_what_its_parts_do(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_one_function_it_computes_what_its_parts_do(
+    case: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = frozen_with_adapters(**case).double()
     tokens, kept = torch.randint(0, 11, (2, 8)), []
 
@@ -90,7 +114,10 @@ def test_in_one_function_it_computes_what_its_parts_do(case: dict[str, Any], mon
         torch.manual_seed(1)
         with torch.no_grad():
             torch.testing.assert_close(model(tokens, targets=tokens), loss)
-        return [loss.detach(), *torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad])]
+        return [
+            loss.detach(),
+            *torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad]),
+        ]
 
     for shortcut in (True, False):
         if not shortcut:
@@ -108,7 +135,9 @@ def test_dora_where_its_output_is_changed_in_place_or_the_backward_pass_runs_twi
         out = layer(x)
         out = (out.mul_(2) if in_place else out * 2).sin().sum()
         for retain in (True, False):
-            found.append(torch.autograd.grad(out, list(layer.parameters())[1:], retain_graph=retain))
+            found.append(
+                torch.autograd.grad(out, list(layer.parameters())[1:], retain_graph=retain)
+            )
     assert len(found[0]) == 3
     for other in found[1:]:
         for one, two in zip(found[0], other, strict=True):
@@ -117,7 +146,8 @@ def test_dora_where_its_output_is_changed_in_place_or_the_backward_pass_runs_twi
 
 @pytest.mark.slow
 def test_a_quantised_base_and_dora_keep_no_more_than_lora() -> None:
-    """Tensors saved for the backward pass, without the weights, and without the outputs that DoRA takes note of."""
+    """Tensors saved for the backward pass, without the weights, and without the outputs that DoRA
+    takes note of."""
     tokens, kept = torch.randint(0, 11, (2, 64)), {}
     for case in ("lora", "nf4", "int8", "dora", "dropout"):
         settings = {
@@ -127,10 +157,14 @@ def test_a_quantised_base_and_dora_keep_no_more_than_lora() -> None:
             "dropout": {"dropout": 0.4},
         }
         model = frozen_with_adapters(64, **{"name": "lora", **settings.get(case, {})})
-        own = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
+        own = {
+            each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())
+        }
         sizes: dict[int, int] = {}
 
-        def note(kept: torch.Tensor, own: set[int] = own, sizes: dict[int, int] = sizes) -> torch.Tensor:
+        def note(
+            kept: torch.Tensor, own: set[int] = own, sizes: dict[int, int] = sizes
+        ) -> torch.Tensor:
             where = kept.untyped_storage().data_ptr()
             sizes[where] = 0 if where in own else kept.untyped_storage().nbytes()
             return kept
@@ -150,7 +184,10 @@ def test_a_quantised_base_and_dora_keep_no_more_than_lora() -> None:
 @torch.no_grad()
 def test_merged_computes_the_same_and_unmerged_is_as_before(name: Any, targets: Any) -> None:
     model, tokens = model_with_adapters(name=name, targets=targets)
-    before, weights = model(tokens), {key: value.clone() for key, value in model.state_dict().items()}
+    before, weights = (
+        model(tokens),
+        {key: value.clone() for key, value in model.state_dict().items()},
+    )
     merge(model)
     merge(model)
     assert all(layer.merged for layer in adapted(model).values())
@@ -180,7 +217,10 @@ def test_a_layer_whose_weight_is_read_rather_than_called_is_adapted(name: Any) -
 @torch.no_grad()
 def test_a_new_adapter_changes_nothing(name: Any) -> None:
     torch.manual_seed(0)
-    model, tokens = GPTConfig(vocabulary_size=11, layers=1, width=8, heads=2).build(), torch.arange(8)[None]
+    model, tokens = (
+        GPTConfig(vocabulary_size=11, layers=1, width=8, heads=2).build(),
+        torch.arange(8)[None],
+    )
     before = model(tokens)
     attach(model, Adapter(name=name, rank=2))
     torch.testing.assert_close(model(tokens), before, rtol=1e-6, atol=1e-6)
@@ -188,8 +228,17 @@ def test_a_new_adapter_changes_nothing(name: Any) -> None:
 
 def test_which_layers_and_ranks() -> None:
     def ranks(targets: Any) -> dict[str, int]:
-        model = GPTConfig(vocabulary_size=11, layers=2, width=8, heads=2, tied_embeddings=False).build()
-        attach(model, Adapter(rank=2, targets=targets) if not isinstance(targets, dict) else Adapter(targets=targets))
+        model = GPTConfig(
+            vocabulary_size=11, layers=2, width=8, heads=2, tied_embeddings=False
+        ).build()
+        attach(
+            model,
+            (
+                Adapter(rank=2, targets=targets)
+                if not isinstance(targets, dict)
+                else Adapter(targets=targets)
+            ),
+        )
         return {name: layer.lora_A.shape[0] for name, layer in adapted(model).items()}
 
     every = ranks(None)
@@ -212,20 +261,24 @@ def test_under_mixed_precision(name: Any) -> None:
         low = model.train()(tokens)
         low.float().square().sum().backward()
     assert (low.float() - model.eval()(tokens)).abs().max() < 0.1
-    assert all(p.grad is not None for n, p in model.named_parameters() if n.rpartition(".")[2] in TRAINED)
+    assert all(
+        p.grad is not None for n, p in model.named_parameters() if n.rpartition(".")[2] in TRAINED
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------- the runs
+# ----------------------------------------------------------------------------------------- the runs
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
-def test_only_the_adapter_is_trained_saved_and_given_moments(recipe: dict[str, Any], tmp_path: Path, name: str) -> None:
+def test_only_the_adapter_is_trained_saved_and_given_moments(
+    recipe: dict[str, Any], tmp_path: Path, name: str
+) -> None:
     tuned = tuning(recipe, tmp_path, name=name, rank=2)
     run = groundup.train(tuned, runs=tmp_path)
     saved = run.checkpoints.load(run.pick("last"))
     parts = {key.rpartition(".")[2] for key in saved.model}
     assert parts == set(TRAINED[: 3 if name == "dora" else 2])
     assert {key.split("/")[0] for key in saved.optimizer} == set(saved.model)
-    base = groundup.core.run.Run.open(tmp_path / "small")
+    base = groundup.runs.run.Run.open(tmp_path / "small")
     weights = base.checkpoints.load(base.pick("last")).model
     assert saved.state["base"]["run"] == str(tmp_path / "small")
     trainer = groundup.trainer(tuned, runs=tmp_path)
@@ -248,7 +301,12 @@ def test_only_the_adapter_is_trained_saved_and_given_moments(recipe: dict[str, A
 def test_several_adapters_on_one_base(recipe: dict[str, Any], tmp_path: Path) -> None:
     tuned = tuning(recipe, tmp_path, rank=2)
     first = groundup.train(tuned, runs=tmp_path).folder
-    other = {**tuned, "name": "other", "seed": 5, "adapter": {"name": "dora", "rank": 3, "targets": ["mlp.*"]}}
+    other = {
+        **tuned,
+        "name": "other",
+        "seed": 5,
+        "adapter": {"name": "dora", "rank": 3, "targets": ["mlp.*"]},
+    }
     second = groundup.train(other, runs=tmp_path).folder
     tokens = torch.randint(0, 200, (2, 16))
     with torch.no_grad():
@@ -261,14 +319,27 @@ def test_several_adapters_on_one_base(recipe: dict[str, Any], tmp_path: Path) ->
         predictor.use(None)
         assert torch.equal(predictor.model(tokens), plain)
     said = CliRunner().invoke(
-        app, ["predict", str(tmp_path / "small"), "The ", "--adapter", str(first), "--max-new-tokens", "8"]
+        app,
+        [
+            "predict",
+            str(tmp_path / "small"),
+            "The ",
+            "--adapter",
+            str(first),
+            "--max-new-tokens",
+            "8",
+        ],
     )
     assert said.exit_code == 0, said.output
-    assert said.output.rstrip("\n") == groundup.predict(first, "The ", max_new_tokens=8, temperature=0.0).rstrip("\n")
+    assert said.output.rstrip("\n") == groundup.predict(
+        first, "The ", max_new_tokens=8, temperature=0.0
+    ).rstrip("\n")
 
 
 @pytest.mark.slow
-def test_an_adapter_on_an_adapter_and_one_to_go_on_from(recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_an_adapter_on_an_adapter_and_one_to_go_on_from(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
     tuned = tuning(recipe, tmp_path, name="dora", rank=2, alpha=6.0)
     first = groundup.train(tuned, runs=tmp_path).folder
     tokens = torch.randint(0, 200, (2, 16))
@@ -278,7 +349,9 @@ def test_an_adapter_on_an_adapter_and_one_to_go_on_from(recipe: dict[str, Any], 
     on = {**tuned, "name": "on", "adapter": {**tuned["adapter"], "path": str(first), "alpha": 3.0}}
     going_on = groundup.trainer(on, runs=tmp_path)
     assert (going_on.model.eval()(tokens) - expected).abs().max() < 1e-4
-    plain = groundup.load(groundup.train({**on, "name": "done"}, runs=tmp_path).folder).model(tokens)
+    plain = groundup.load(groundup.train({**on, "name": "done"}, runs=tmp_path).folder).model(
+        tokens
+    )
     assert (plain - expected).abs().max() > 1e-3
     upon.fit()
     groundup.load(tmp_path / "upon").model(tokens)
@@ -316,7 +389,7 @@ def test_averaged_adapters_leave_the_statistics_of_the_base(tmp_path: Path, aver
     tuned["optim"] |= {"average": average}
     run = groundup.train(tuned, runs=tmp_path)
     trainer = groundup.trainer(tuned, runs=tmp_path)
-    base = groundup.core.run.Run.open(tmp_path / "tiny")
+    base = groundup.runs.run.Run.open(tmp_path / "tiny")
     weights = base.checkpoints.load(base.pick("last")).model
     own = trainer.model.state_dict()
     assert all(torch.equal(own[key], value) for key, value in weights.items() if "running" in key)
@@ -364,9 +437,14 @@ def test_every_setting_has_an_effect(recipe: dict[str, Any], tmp_path: Path, fie
 def test_a_frozen_output_layer_gets_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "_CHUNK_BYTES", 64 * 50 * 4)
     torch.manual_seed(0)
-    hidden, weight = torch.randn(200, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    hidden, weight = (
+        torch.randn(200, 16, requires_grad=True),
+        torch.randn(50, 16, requires_grad=True),
+    )
     targets = torch.randint(50, (200,))
-    (expected,) = torch.autograd.grad(loss.linear_cross_entropy_sum(hidden, weight, targets), hidden)
+    (expected,) = torch.autograd.grad(
+        loss.linear_cross_entropy_sum(hidden, weight, targets), hidden
+    )
     frozen = weight.detach()
     (found,) = torch.autograd.grad(loss.linear_cross_entropy_sum(hidden, frozen, targets), hidden)
     assert torch.equal(found, expected)
@@ -377,15 +455,21 @@ def test_a_frozen_output_layer_gets_no_gradient(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "dora"])
-def test_in_double_precision_and_with_accumulation(recipe: dict[str, Any], tmp_path: Path, name: str) -> None:
+def test_in_double_precision_and_with_accumulation(
+    recipe: dict[str, Any], tmp_path: Path, name: str
+) -> None:
     """A merged adapter in float64, and micro-batches that together are the whole batch."""
     recipe["model"]["dropout"] = 0.0
     tuned = tuning(recipe, tmp_path, name=name, rank=2)
     found = []
     for micro_batch in (4, 1):
         machine = {**recipe["machine"], "precision": "fp64", "micro_batch": micro_batch}
-        run = groundup.train({**tuned, "name": f"m{micro_batch}", "machine": machine}, runs=tmp_path)
+        run = groundup.train(
+            {**tuned, "name": f"m{micro_batch}", "machine": machine}, runs=tmp_path
+        )
         saved = run.checkpoints.load(run.pick("last")).model
         assert all(value.dtype == torch.float64 for value in saved.values())
         found.append(saved)
-    assert all(torch.allclose(found[0][key], found[1][key], rtol=1e-9, atol=1e-9) for key in found[0])
+    assert all(
+        torch.allclose(found[0][key], found[1][key], rtol=1e-9, atol=1e-9) for key in found[0]
+    )

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 import groundup
 from groundup import api
 from groundup.core.errors import CheckpointError, RecipeError, RunError
-from groundup.core.recipe import load_recipe
 from groundup.core.storage import Storage
+from groundup.recipe.recipe import load_recipe
 
 
 def test_the_package_offers_the_verbs() -> None:
@@ -28,7 +28,14 @@ def test_the_package_offers_the_verbs() -> None:
 def test_a_run_from_training_to_prediction(recipe: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(recipe, runs=tmp_path)
     files = {path.name for path in run.folder.iterdir()}
-    expected = {"recipe.yaml", "environment.json", "metrics.jsonl", "report.html", "data_card.json", "processor"}
+    expected = {
+        "recipe.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "report.html",
+        "data_card.json",
+        "processor",
+    }
     assert expected | {"checkpoints", "tensorboard"} <= files
     text = groundup.predict(run.folder, "The ", max_new_tokens=5, temperature=0.0)
     assert isinstance(text, str)
@@ -52,7 +59,9 @@ def test_a_full_disk_after_training_loses_nothing(
         write_bytes(self, path, content)
 
     monkeypatch.setattr(Storage, "write_bytes", full)
-    with pytest.raises(CheckpointError, match="No space left on device; the run's checkpoints are untouched"):
+    with pytest.raises(
+        CheckpointError, match="No space left on device; the run's checkpoints are untouched"
+    ):
         groundup.train(recipe, runs=tmp_path)
     monkeypatch.undo()
     again = groundup.train(recipe, runs=tmp_path)
@@ -81,7 +90,10 @@ def test_recipes_in_order_may_build_on_each_other(recipe: dict[str, Any], tmp_pa
     second |= {"name": "second", "init": {"run": str(tmp_path / "small"), "train_layers": 1}}
     with pytest.raises(RecipeError, match="is not a run"):
         load_recipe(second)
-    assert [planned.name for planned in api.plan([recipe, second], runs=tmp_path)] == ["small", "second"]
+    assert [planned.name for planned in api.plan([recipe, second], runs=tmp_path)] == [
+        "small",
+        "second",
+    ]
     assert not (tmp_path / "small").exists()
     first, tuned = groundup.train_all([recipe, second], runs=tmp_path)
     assert tuned.recipe.model == first.recipe.model
@@ -111,7 +123,11 @@ def test_evaluating_writes_and_re_uses(recipe: dict[str, Any], tmp_path: Path) -
 
 def test_describing_needs_no_disk(recipe: dict[str, Any], tmp_path: Path) -> None:
     facts = api.describe(load_recipe(recipe))
-    assert (facts["name"], facts["task"], facts["context_length"]) == ("small", "language_modeling", 32)
+    assert (facts["name"], facts["task"], facts["context_length"]) == (
+        "small",
+        "language_modeling",
+        32,
+    )
     assert facts["gflops_per_token"] > 0
     assert facts["machine"]["torch"]
 

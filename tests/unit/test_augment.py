@@ -1,4 +1,5 @@
-"""Augmentation: what each setting does to pixels, frames and tokens, and that a sample's number alone decides."""
+"""Augmentation: what each setting does to pixels, frames and tokens, and that a sample's number
+alone decides."""
 
 from __future__ import annotations
 
@@ -11,19 +12,33 @@ import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 
 from groundup.core import seeding
-from groundup.core.interfaces import Batch
-from groundup.core.records import Example
-from groundup.data.arrays import Arrays
-from groundup.nn import pixels as px
-from groundup.nn.augment import Augment, Draws, augmented
+from groundup.core.contracts import Batch
+from groundup.core.values import Example
+from groundup.data.sources.arrays import Arrays
+from groundup.media import pixels as px
+from groundup.media.augmentation import Augment, Draws, augmented
 from groundup.processors.image import ImageConfig, ImageProcessor
-from groundup.tasks.classify import Classify
+from groundup.tasks.classify.task import Classify
 
 B = 64
 GREY, COLOUR = (ImageProcessor((c, 12, 10), None, [0.2] * c, [0.5] * c) for c in (1, 3))
 EVERYTHING: dict[str, Any] = {
-    **{"rotate_degrees": 20.0, "scale": (0.8, 1.25), "shift": 0.1, "crop": 0.1, "flip": True, "vertical_flip": True},
-    **{"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1, "randaugment": 2, "erase": 0.5},
+    **{
+        "rotate_degrees": 20.0,
+        "scale": (0.8, 1.25),
+        "shift": 0.1,
+        "crop": 0.1,
+        "flip": True,
+        "vertical_flip": True,
+    },
+    **{
+        "brightness": 0.3,
+        "contrast": 0.3,
+        "saturation": 0.3,
+        "hue": 0.1,
+        "randaugment": 2,
+        "erase": 0.5,
+    },
     **{"noise": 0.1, "mixup": 0.4, "cutmix": 1.0},
 }
 OF_FRAMES: dict[str, Any] = {"time_mask": 0.4, "frequency_mask": 0.4}
@@ -45,7 +60,9 @@ def change(batch: Batch, samples: Any = None, seed: int = 0, **settings: Any) ->
 
 
 def test_every_setting_is_tried() -> None:
-    assert {*EVERYTHING, *OF_FRAMES, "token_dropout", "randaugment_magnitude"} == set(Augment.model_fields)
+    assert {*EVERYTHING, *OF_FRAMES, "token_dropout", "randaugment_magnitude"} == set(
+        Augment.model_fields
+    )
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -57,7 +74,9 @@ def test_each_setting_changes_pictures_by_seed_and_number_and_not_in_place(name:
     assert not torch.equal(one, before)
     assert torch.equal(one, change(batch, **{name: EVERYTHING[name]})["inputs"])
     assert not torch.equal(one, change(batch, seed=1, **{name: EVERYTHING[name]})["inputs"])
-    assert not torch.equal(one, change(batch, np.arange(B) + B, **{name: EVERYTHING[name]})["inputs"])
+    assert not torch.equal(
+        one, change(batch, np.arange(B) + B, **{name: EVERYTHING[name]})["inputs"]
+    )
     assert one.isfinite().all()
 
 
@@ -65,7 +84,9 @@ def test_each_setting_changes_pictures_by_seed_and_number_and_not_in_place(name:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("micro_batch", [1, 4, 16])
 def test_the_micro_batch_changes_not_one_bit(channels: int, micro_batch: int) -> None:
-    settings = {k: v for k, v in EVERYTHING.items() if channels == 3 or k not in ("saturation", "hue")}
+    settings = {
+        k: v for k, v in EVERYTHING.items() if channels == 3 or k not in ("saturation", "hue")
+    }
     whole = pictures(channels)
     together = change(whole, **settings)
     partners = {name: values.roll(1, 0) for name, values in whole.items()}
@@ -82,20 +103,25 @@ def test_the_micro_batch_changes_not_one_bit(channels: int, micro_batch: int) ->
             assert torch.equal(values, together[name][part]), (name, start)
 
 
-# ------------------------------------------------------------------------------------------------------------- geometry
+# ----------------------------------------------------------------------------------------- geometry
 def test_a_crop_is_a_shift_by_whole_pixels_and_a_flip_a_mirror() -> None:
     batch = pictures()
     for old, new in zip(batch["inputs"], change(batch, crop=0.2)["inputs"], strict=True):
         padded = F.pad(old, (2, 2, 2, 2))
         places = [(y, x) for y in range(5) for x in range(5)]
-        assert any(torch.allclose(new, padded[:, y : y + 12, x : x + 10], atol=1e-4) for y, x in places)
+        assert any(
+            torch.allclose(new, padded[:, y : y + 12, x : x + 10], atol=1e-4) for y, x in places
+        )
     mirrored = 0
     for old, new in zip(batch["inputs"], change(batch, flip=True)["inputs"], strict=True):
         mirrored += torch.allclose(new, old.flip(2), atol=1e-4)
         assert torch.allclose(new, old.flip(2), atol=1e-4) or torch.allclose(new, old, atol=1e-4)
     assert 20 < mirrored < 44
     upside_down = change(batch, vertical_flip=True)["inputs"]
-    assert any(torch.allclose(n, o.flip(1), atol=1e-4) for n, o in zip(upside_down, batch["inputs"], strict=True))
+    assert any(
+        torch.allclose(n, o.flip(1), atol=1e-4)
+        for n, o in zip(upside_down, batch["inputs"], strict=True)
+    )
 
 
 def test_turning_and_enlarging_are_as_pillow_does_them() -> None:
@@ -128,32 +154,52 @@ def test_erasing_blanks_a_rectangle_of_a_share_of_the_pictures() -> None:
         assert mask.sum() == rows * columns
 
 
-# ------------------------------------------------------------------------------------------------------------- colours
+# ------------------------------------------------------------------------------------------ colours
 def by_pillow(pixels: torch.Tensor, function: Any) -> torch.Tensor:
     image = Image.fromarray((pixels[0].permute(1, 2, 0) * 255).round().byte().numpy())
-    return torch.from_numpy(np.asarray(function(image)).astype(np.float32) / 255).permute(2, 0, 1)[None]
+    return torch.from_numpy(np.asarray(function(image)).astype(np.float32) / 255).permute(2, 0, 1)[
+        None
+    ]
 
 
 @pytest.mark.parametrize(
     ("ours", "pillows", "tolerance"),
     [
-        (lambda p: px.brightened(p, torch.tensor([0.6])), lambda i: ImageEnhance.Brightness(i).enhance(0.6), 0.01),
-        (lambda p: px.contrasted(p, torch.tensor([1.5])), lambda i: ImageEnhance.Contrast(i).enhance(1.5), 0.01),
-        (lambda p: px.saturated(p, torch.tensor([0.3])), lambda i: ImageEnhance.Color(i).enhance(0.3), 0.01),
+        (
+            lambda p: px.brightened(p, torch.tensor([0.6])),
+            lambda i: ImageEnhance.Brightness(i).enhance(0.6),
+            0.01,
+        ),
+        (
+            lambda p: px.contrasted(p, torch.tensor([1.5])),
+            lambda i: ImageEnhance.Contrast(i).enhance(1.5),
+            0.01,
+        ),
+        (
+            lambda p: px.saturated(p, torch.tensor([0.3])),
+            lambda i: ImageEnhance.Color(i).enhance(0.3),
+            0.01,
+        ),
         (lambda p: px.posterized(p, torch.tensor([4.0])), lambda i: ImageOps.posterize(i, 4), 1e-6),
         (lambda p: px.solarized(p, torch.tensor([0.5])), lambda i: ImageOps.solarize(i, 128), 1e-6),
         (lambda p: px.autocontrasted(p), ImageOps.autocontrast, 0.01),
     ],
 )
 def test_colours_change_as_in_pillow(ours: Any, pillows: Any, tolerance: float) -> None:
-    pixels = (torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(3)) * 150 + 40).round() / 255
+    pixels = (
+        torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(3)) * 150 + 40
+    ).round() / 255
     assert (ours(pixels) - by_pillow(pixels, pillows)).abs().max() < tolerance
 
 
 def test_sharpening_equalising_and_hue() -> None:
     pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(4)) * 0.5 + 0.2
     torch.testing.assert_close(px.sharpened(pixels, torch.ones(2)), pixels)
-    assert px.sharpened(pixels, torch.zeros(2)).std() < pixels.std() < px.sharpened(pixels, 2 * torch.ones(2)).std()
+    assert (
+        px.sharpened(pixels, torch.zeros(2)).std()
+        < pixels.std()
+        < px.sharpened(pixels, 2 * torch.ones(2)).std()
+    )
     equal = px.equalized(pixels)
     assert (equal.amin((2, 3)) == 0).all()
     assert (equal.flatten(2).sort().values - torch.linspace(0, 1, 256)).abs().max() < 0.03
@@ -168,26 +214,34 @@ def test_sharpening_equalising_and_hue() -> None:
 
 
 def test_randaugment_draws_every_operation_and_a_stronger_one_changes_more() -> None:
-    batch = {name: values.repeat(8, *[1] * (values.dim() - 1)) for name, values in pictures().items()}
-    changed = [change(batch, randaugment=2, randaugment_magnitude=m)["inputs"] - batch["inputs"] for m in (2.0, 9.0)]
+    batch = {
+        name: values.repeat(8, *[1] * (values.dim() - 1)) for name, values in pictures().items()
+    }
+    changed = [
+        change(batch, randaugment=2, randaugment_magnitude=m)["inputs"] - batch["inputs"]
+        for m in (2.0, 9.0)
+    ]
     assert changed[0].abs().mean() < changed[1].abs().mean()
     once = change(batch, randaugment=1)["inputs"] - batch["inputs"]
     same = once.abs().amax((1, 2, 3)) < 1e-4
     assert 10 < same.sum() < 80  # one operation of fourteen does nothing
 
 
-# -------------------------------------------------------------------------------------------------------- two of a kind
+# ------------------------------------------------------------------------------------ two of a kind
 def test_mixup_blends_inputs_and_shares_the_loss() -> None:
     batch = pictures()
     found = change(batch, mixup=0.5)
     mix = found["mix"].view(-1, 1, 1, 1)
-    torch.testing.assert_close(found["inputs"], mix * batch["inputs"] + (1 - mix) * batch["inputs"].roll(1, 0))
+    torch.testing.assert_close(
+        found["inputs"], mix * batch["inputs"] + (1 - mix) * batch["inputs"].roll(1, 0)
+    )
     assert torch.equal(found["labels_2"], batch["labels"].roll(1, 0))
     task, outputs = Classify(label_smoothing=0.1), torch.randn(B, B)
     assert set(task.inputs(found)) == {"inputs"}
     loss = task.loss(outputs, found)
     own, other = (
-        F.cross_entropy(outputs, found[n], reduction="none", label_smoothing=0.1) for n in ("labels", "labels_2")
+        F.cross_entropy(outputs, found[n], reduction="none", label_smoothing=0.1)
+        for n in ("labels", "labels_2")
     )
     expected = (found["mix"] * own + (1 - found["mix"]) * other).sum()
     torch.testing.assert_close(loss.terms["label"].total, expected)
@@ -203,14 +257,20 @@ def test_cutmix_puts_a_box_of_another_picture_and_says_how_much_is_left() -> Non
     torch.testing.assert_close(found["mix"], kept)
     assert 0.3 < float(kept.mean()) < 0.8
     both = change(batch, mixup=0.5, cutmix=1.0)
-    cut = ((both["inputs"] == batch["inputs"]) | (both["inputs"] == batch["inputs"].roll(1, 0))).flatten(1).all(1)
+    cut = (
+        ((both["inputs"] == batch["inputs"]) | (both["inputs"] == batch["inputs"].roll(1, 0)))
+        .flatten(1)
+        .all(1)
+    )
     assert 16 < int(cut.sum()) < 48
 
 
 def test_partners_are_augmented_too() -> None:
     batch = {"inputs": torch.zeros(B, 1, 12, 10), "labels": torch.zeros(B, dtype=torch.int64)}
     other = {"inputs": torch.ones(B, 1, 12, 10), "labels": torch.ones(B, dtype=torch.int64)}
-    found = augmented(Augment(mixup=1.0, shift=0.5), batch, Draws(0, np.arange(B)), lambda: other, GREY)
+    found = augmented(
+        Augment(mixup=1.0, shift=0.5), batch, Draws(0, np.arange(B)), lambda: other, GREY
+    )
     edges = (found["inputs"] == 0).flatten(1).any(1)
     assert edges.sum() > B / 2
 
@@ -230,10 +290,12 @@ def test_uniforms_are_uniform_and_independent() -> None:
     assert np.abs(np.corrcoef(drawn[0, 1:], drawn[0, :-1])[0, 1]) < 0.02
 
 
-# ---------------------------------------------------------------------------------------------------- frames and tokens
+# -------------------------------------------------------------------------------- frames and tokens
 def test_masks_of_frames_lie_within_the_lengths() -> None:
     lengths = torch.arange(B) % 20 + 5
-    inputs = torch.where(torch.arange(24)[None, :, None] < lengths[:, None, None], 1.0, 0.0).repeat(1, 1, 16)
+    inputs = torch.where(torch.arange(24)[None, :, None] < lengths[:, None, None], 1.0, 0.0).repeat(
+        1, 1, 16
+    )
     batch = {"inputs": inputs, "lengths": lengths, "labels": torch.arange(B)}
     found = change(batch, **OF_FRAMES)["inputs"]
     for length, frames in zip(lengths.tolist(), found, strict=True):
@@ -256,7 +318,11 @@ def test_tokens_are_removed_and_one_stays() -> None:
     batch = {"tokens": tokens, "lengths": lengths, "labels": torch.arange(B)}
     found = augmented(Augment(token_dropout=0.5), batch, Draws(0, np.arange(B)), dict, processor)
     shorter = augmented(
-        Augment(token_dropout=0.5), {**batch, "tokens": tokens[:, :20]}, Draws(0, np.arange(B)), dict, processor
+        Augment(token_dropout=0.5),
+        {**batch, "tokens": tokens[:, :20]},
+        Draws(0, np.arange(B)),
+        dict,
+        processor,
     )
     assert torch.equal(found["lengths"], shorter["lengths"])
     assert torch.equal(found["tokens"][:, :20], shorter["tokens"])
@@ -270,7 +336,11 @@ def test_tokens_are_removed_and_one_stays() -> None:
 def test_validation_is_never_augmented_and_training_is() -> None:
     task = Classify(augmentation=Augment(noise=1.0))
     examples = [Example(str(n), np.full((4, 4), float(n)), n % 2) for n in range(8)]
-    processor: Any = task.fit_processor(ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples))
+    processor: Any = task.fit_processor(
+        ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples)
+    )
     assert task.augments
     assert not Classify().augments
-    assert torch.equal(task.encode(examples, processor)["inputs"], Classify().encode(examples, processor)["inputs"])
+    assert torch.equal(
+        task.encode(examples, processor)["inputs"], Classify().encode(examples, processor)["inputs"]
+    )

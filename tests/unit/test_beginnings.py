@@ -1,4 +1,5 @@
-"""How documents begin: with the tokenizer's own start token where it puts one, in training as elsewhere."""
+"""How documents begin: with the tokenizer's own start token where it puts one, in training as
+elsewhere."""
 
 from __future__ import annotations
 
@@ -11,21 +12,22 @@ from pretrained_folders import transformers, write_tokenizer
 from tokenizers import Tokenizer, processors
 from torch import Tensor
 
-from groundup.core.records import Conversation, Document, Message
-from groundup.data.inspect import look
+from groundup.core.values import Conversation, Document, Message
 from groundup.export.huggingface import Transformers
 from groundup.models.gpt import GPTConfig
-from groundup.processors.bpe import TokenizerJSONConfig, TokenizerProcessor
-from groundup.processors.bytes import BytesConfig
-from groundup.processors.gguf import processor_from_gguf, processor_to_gguf
-from groundup.tasks.chat import Chat
+from groundup.processors.text.bpe import TokenizerJSONConfig, TokenizerProcessor
+from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.gguf_bpe import processor_from_gguf, processor_to_gguf
+from groundup.reports.inspect_texts import look
+from groundup.tasks.chat.task import Chat
 from groundup.tasks.language_modeling import LanguageModeling
 
 pytestmark = pytest.mark.xdist_group("transformers")
 
 MODEL = GPTConfig(vocabulary_size=320, layers=1, width=8, heads=1, context_length=32).build().eval()
 START, END = 0, 1  # <s> and </s>
-# What tokenizer.json puts before a text, what tokenizer_config.json says, and what a document then begins with.
+# What tokenizer.json puts before a text, what tokenizer_config.json says, and what a document then
+# begins with.
 KINDS: dict[str, tuple[bool, dict[str, Any], int]] = {
     "llama3": (True, {}, START),
     "gemma": (True, {"add_bos_token": True}, START),
@@ -70,7 +72,9 @@ def test_training_prediction_and_export_begin_alike(kind: str, tmp_path: Path) -
         task.predict(MODEL, text, processor, max_new_tokens=1)
         hook.remove()
         assert read[0][0].tolist() == trained.tokens[:-1].tolist()
-    assert ("begin_token" in json.loads((tmp_path / "run" / "processor.json").read_text())) == (first == START)
+    assert ("begin_token" in json.loads((tmp_path / "run" / "processor.json").read_text())) == (
+        first == START
+    )
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "run")
     ids = theirs(text)["input_ids"]
     assert ids == [first, *plain.tolist()] if first == START else ids[0] != START
@@ -82,7 +86,9 @@ def test_training_prediction_and_export_begin_alike(kind: str, tmp_path: Path) -
 def test_a_written_tokenizer_that_puts_no_start_is_noticed(tmp_path: Path) -> None:
     processor = write(tmp_path, True, {})
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A", pair="$A $B", special_tokens=[]
+    )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     reader = Transformers.__new__(Transformers)
     reader.folder = tmp_path
@@ -112,7 +118,9 @@ def test_gguf_files_say_it_too(said: bool | None, pre: str, tmp_path: Path) -> N
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in described["merges"]]
     names = sorted(described["vocab"], key=described["vocab"].get)
     keys = {"model": "gpt2", "pre": pre, "tokens": names, "merges": merges, "token_type": kinds}
-    keys |= {"eos_token_id": END, "bos_token_id": START} | ({} if said is None else {"add_bos_token": said})
+    keys |= {"eos_token_id": END, "bos_token_id": START} | (
+        {} if said is None else {"add_bos_token": said}
+    )
     read = processor_from_gguf({f"tokenizer.ggml.{key}": value for key, value in keys.items()})
     puts = said if said is not None else pre == "llama-bpe"
     assert read.begin_id == (START if puts else END)
@@ -126,12 +134,28 @@ def test_inspecting_shows_a_doubled_start(tmp_path: Path) -> None:
     from test_inspect import Fixed
 
     processor = write(tmp_path, True, {})
-    texts = Fixed.model_construct(train=(Document("a", "<s>Once"), Document("b", "Once")), validation=())
+    texts = Fixed.model_construct(
+        train=(Document("a", "<s>Once"), Document("b", "Once")), validation=()
+    )
     notes = "\n".join(look(texts, LanguageModeling(), processor, tmp_path).warnings)
-    assert "1 of 2 train examples spell the start token, which is put before them anyway: a doubled start" in notes
+    assert (
+        "1 of 2 train examples spell the start token, which is put before them anyway: a doubled"
+        " start" in notes
+    )
     talk = Conversation("talk", (Message("user", "Hi"), Message("assistant", "Yo")))
-    template = "{{ bos_token + bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}"
-    template += "{{ m.content + eos_token }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    template = (
+        "{{ bos_token + bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{%"
+        " generation %}"
+    )
+    template += (
+        "{{ m.content + eos_token }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{%"
+        " endfor %}"
+    )
     chats = Fixed.model_construct(train=(talk,), validation=())
-    notes = "\n".join(look(chats, Chat(), processor.with_chat_template(template), tmp_path).warnings)
-    assert "1 of 1 train examples have a special token twice in a row (a doubled start or end)" in notes
+    notes = "\n".join(
+        look(chats, Chat(), processor.with_chat_template(template), tmp_path).warnings
+    )
+    assert (
+        "1 of 1 train examples have a special token twice in a row (a doubled start or end)"
+        in notes
+    )

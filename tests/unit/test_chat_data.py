@@ -1,4 +1,5 @@
-"""Tools, plain texts, answers that are only read, system prompts, and chats longer than the context."""
+"""Tools, plain texts, answers that are only read, system prompts, and chats longer than the
+context."""
 
 from __future__ import annotations
 
@@ -10,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from groundup.core.contracts import DataContext
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.interfaces import DataContext
-from groundup.core.records import Conversation, Document, Message, ToolCall
 from groundup.core.settings import validate
-from groundup.data.chat_formats import to_messages
-from groundup.data.conversations import ConversationSource
-from groundup.data.packing import whole_answers
-from groundup.data.tool_calls import tools_of
-from groundup.processors.bytes import BytesConfig
-from groundup.processors.templates import TEMPLATES
-from groundup.tasks.chat import Chat
+from groundup.core.values import Conversation, Document, Message, ToolCall
+from groundup.data.schemas.chat_formats import to_messages
+from groundup.data.schemas.tool_calls import tools_of
+from groundup.data.sources.conversations import ConversationSource
+from groundup.data.stream.packing import whole_answers
+from groundup.processors.chat.builtin_templates import TEMPLATES
+from groundup.processors.text.bytes import BytesConfig
+from groundup.tasks.chat.task import Chat
 
 PROCESSOR = BytesConfig().fit(lambda: iter(()))
 ASKED = {"role": "user", "content": "1+2?"}
@@ -49,11 +50,18 @@ def openai(**turn: Any) -> dict[str, Any]:
     "row",
     [
         openai(content=None, tool_calls=[{"type": "function", "function": CALL}]),
-        openai(tool_calls=[{"type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}]),
+        openai(
+            tool_calls=[
+                {"type": "function", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
+            ]
+        ),
         openai(content="", function_call=CALL),
         openai(content=[{"type": "tool_call", "value": json.dumps(CALL)}]),
         {"conversations": LLAMA_FACTORY},
-        {"prompt": [ASKED], "completion": [{"role": "assistant", "content": "", "tool_calls": [CALL]}, *REST]},
+        {
+            "prompt": [ASKED],
+            "completion": [{"role": "assistant", "content": "", "tool_calls": [CALL]}, *REST],
+        },
     ],
 )
 def test_calls_of_tools_in_every_shape(row: dict[str, Any]) -> None:
@@ -65,8 +73,16 @@ def test_what_is_said_before_a_call_identities_and_results_that_are_no_text() ->
     assert to_messages({"conversations": said}, "auto", "here")[1] == Message(
         "assistant", "I add.", EXPECTED[1].tool_calls
     )
-    turns = [ASKED, {"role": "assistant", "tool_calls": [{"id": "c1", "function": CALL}, {"function": {"name": "no"}}]}]
-    with pytest.raises(DataError, match="the arguments of a tool call of turn 2 are no object but null"):
+    turns = [
+        ASKED,
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "c1", "function": CALL}, {"function": {"name": "no"}}],
+        },
+    ]
+    with pytest.raises(
+        DataError, match="the arguments of a tool call of turn 2 are no object but null"
+    ):
         to_messages({"messages": turns}, "auto", "here")
     turns[1] = {"role": "assistant", "tool_calls": [{"id": "c1", "function": CALL}]}
     turns += [{"role": "tool", "name": "add", "tool_call_id": "c1", "content": {"sum": 3}}, REST[1]]
@@ -97,26 +113,42 @@ def test_tools_as_a_list_or_as_text(tools: Any) -> None:
             openai(tool_calls=[{"name": "add", "arguments": "{a: 1}"}]),
             "the arguments of a tool call of turn 2 cannot be",
         ),
-        ({"conversations": [{"from": "function_call", "value": "add(1)"}]}, 'turn 1 cannot be read as JSON: "add(1)"'),
+        (
+            {"conversations": [{"from": "function_call", "value": "add(1)"}]},
+            'turn 1 cannot be read as JSON: "add(1)"',
+        ),
         (
             {"messages": [ASKED, {"role": "assistant", "content": "x", "weight": 0.5}]},
             "turn 2 has weight 0.5; allowed: 0 or",
         ),
         ({"text": " "}, "the text is empty"),
-        ({"chosen": "a", "rejected": "b", "prompt": "c"}, "has the columns chosen, rejected, prompt; known: messages"),
+        (
+            {"chosen": "a", "rejected": "b", "prompt": "c"},
+            "has the columns chosen, rejected, prompt; known: messages",
+        ),
     ],
 )
-def test_tools_that_cannot_be_read_name_file_and_row(tmp_path: Path, row: dict[str, Any], problem: str) -> None:
+def test_tools_that_cannot_be_read_name_file_and_row(
+    tmp_path: Path, row: dict[str, Any], problem: str
+) -> None:
     path = tmp_path / "a.json"
-    path.write_text(json.dumps([openai(content="I see.") | row if "tools" in row else row]), encoding="utf-8")
+    path.write_text(
+        json.dumps([openai(content="I see.") | row if "tools" in row else row]), encoding="utf-8"
+    )
     with pytest.raises(DataError) as caught:
-        list(ConversationSource(path=str(path), validation_fraction=0.0).examples("train", tmp_path))
-    assert f"a.json row 1: {problem}" in str(caught.value).replace("no known kind of conversation ", "")
+        list(
+            ConversationSource(path=str(path), validation_fraction=0.0).examples("train", tmp_path)
+        )
+    assert f"a.json row 1: {problem}" in str(caught.value).replace(
+        "no known kind of conversation ", ""
+    )
 
 
 def test_reasoning_stands_before_the_answer() -> None:
     parts = [{"type": "reasoning", "value": "3."}, {"type": "text", "value": "It is 3."}]
-    found = to_messages({"messages": [ASKED, {"role": "assistant", "content": parts}]}, "auto", "here")
+    found = to_messages(
+        {"messages": [ASKED, {"role": "assistant", "content": parts}]}, "auto", "here"
+    )
     assert found[1].content == "<think>\n3.\n</think>\n\nIt is 3."
 
 
@@ -124,11 +156,20 @@ def learned(example: Conversation | Document, **task: Any) -> list[str]:
     sequence = Chat(**task).encode([example], PROCESSOR)[0]
     assert sequence.trained is not None
     runs = np.split(np.arange(len(sequence.tokens)), np.flatnonzero(np.diff(sequence.trained)) + 1)
-    return [PROCESSOR.decode(sequence.tokens[r].tolist(), keep_special=True) for r in runs if sequence.trained[r[0]]]
+    return [
+        PROCESSOR.decode(sequence.tokens[r].tolist(), keep_special=True)
+        for r in runs
+        if sequence.trained[r[0]]
+    ]
 
 
 def test_only_answers_with_a_weight_are_learned_and_texts_as_a_whole() -> None:
-    turns = [ASKED, {"role": "assistant", "content": "No", "weight": 0}, ASKED, {"role": "assistant", "content": "3"}]
+    turns = [
+        ASKED,
+        {"role": "assistant", "content": "No", "weight": 0},
+        ASKED,
+        {"role": "assistant", "content": "3"},
+    ]
     chat = Conversation("a", to_messages({"messages": turns}, "auto", "here"))
     assert learned(chat) == learned(chat, train_on="last") == ["3<|end|>"]
     assert learned(Document("b", "A text.")) == ["A text.<|endoftext|>"]
@@ -149,13 +190,17 @@ TOLD = (Message("system", "Old."), *TALK)
         ({"system_prompt": "replace"}, [None, None]),
     ],
 )
-def test_system_prompts_are_kept_added_or_replaced(settings: dict[str, Any], system: list[str | None]) -> None:
+def test_system_prompts_are_kept_added_or_replaced(
+    settings: dict[str, Any], system: list[str | None]
+) -> None:
     task = validate(Chat, settings, "recipe.task")
     for talk, expected in zip((TALK, TOLD), system, strict=True):
         shown = PROCESSOR.decode(
             task.encode([Conversation("a", talk)], PROCESSOR)[0].tokens.tolist(), keep_special=True
         )
-        assert shown.startswith(f"<|endoftext|><|system|>\n{expected}<|end|>" if expected else "<|endoftext|><|user|>")
+        assert shown.startswith(
+            f"<|endoftext|><|system|>\n{expected}<|end|>" if expected else "<|endoftext|><|user|>"
+        )
         asked = task._told(talk[:-1])
         assert (asked[0].content if asked[0].role == "system" else None) == expected
 
@@ -172,35 +217,52 @@ def test_a_cut_keeps_whole_answers(longest: int, kept: int) -> None:
     assert whole_answers(np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 0], dtype=bool), longest) == kept
 
 
-def stream(folder: Path, rows: list[dict[str, Any]], task: dict[str, Any] | None = None, **packing: Any) -> Any:
+def stream(
+    folder: Path, rows: list[dict[str, Any]], task: dict[str, Any] | None = None, **packing: Any
+) -> Any:
     path = folder / "chats.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
-    source = validate(ConversationSource, {"path": str(path), "validation_fraction": 0.0, "packing": packing}, "data")
+    source = validate(
+        ConversationSource,
+        {"path": str(path), "validation_fraction": 0.0, "packing": packing},
+        "data",
+    )
     encode = lambda examples: Chat(**(task or {})).encode(examples, PROCESSOR)  # noqa: E731
     cache = folder / json.dumps([rows, task, packing]).encode().hex()[-40:]
     return source.open(DataContext("train", encode, "", PROCESSOR.end_id, 40, 1, 1, 0, cache))
 
 
-def test_a_truncated_chat_ends_with_its_stop_token(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_truncated_chat_ends_with_its_stop_token(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     turn = [{"role": "user", "content": "q" * 4}, {"role": "assistant", "content": "a" * 5}]
-    rows = [{"messages": turn * 3}, {"messages": [turn[0], {"role": "assistant", "content": "b" * 90}]}]
+    rows = [
+        {"messages": turn * 3},
+        {"messages": [turn[0], {"role": "assistant", "content": "b" * 90}]},
+    ]
     with caplog.at_level(logging.WARNING, "groundup"):
         batch = next(stream(tmp_path, rows, too_long="truncate", pack=False))
     assert "of 2 examples 1 were dropped and 1 truncated" in caplog.text
     targets = batch["targets"][batch["targets"] >= 0]
     assert PROCESSOR.decode(targets.tolist(), keep_special=True) == "aaaaa<|end|>" * 2
     with pytest.raises(
-        DataError, match=r"there is nothing to train on: 1 examples with .* 1 examples dropped as too l"
+        DataError,
+        match=r"there is nothing to train on: 1 examples with .* 1 examples dropped as too l",
     ):
         stream(tmp_path, rows[1:], too_long="truncate")
     with pytest.raises(DataError, match=r"nothing to train on"):
         stream(tmp_path, rows[:1], {"train_on": "last"}, too_long="truncate")
 
 
-def test_examples_with_nothing_to_train_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_examples_with_nothing_to_train_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     read = [ASKED, {"role": "assistant", "content": "3", "weight": 0}]
     rows = [{"messages": [ASKED, REST[1]]}, {"messages": read}, {"messages": read}]
-    problem = r"chats.json row 2 \(example 1\): none of its \d+ tokens is trained on \(1 more examples likewise\)"
+    problem = (
+        r"chats.json row 2 \(example 1\): none of its \d+ tokens is trained on \(1 more examples"
+        r" likewise\)"
+    )
     with pytest.raises(DataError, match=problem + r".*data.packing.nothing_trained=drop"):
         stream(tmp_path, rows)
     with caplog.at_level(logging.WARNING, "groundup"):
@@ -211,7 +273,7 @@ def test_examples_with_nothing_to_train_on(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_nothing_in_a_tokenizers_folder_is_run(tmp_path: Path) -> None:
-    from groundup.processors.bpe import BPEConfig, TokenizerJSONConfig
+    from groundup.processors.text.bpe import BPEConfig, TokenizerJSONConfig
 
     BPEConfig().fit(lambda: iter(["abc"])).save(tmp_path)
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')", encoding="utf-8")
@@ -221,7 +283,9 @@ def test_nothing_in_a_tokenizers_folder_is_run(tmp_path: Path) -> None:
         "auto_map": {"AutoTokenizer": ["evil.Evil", None]},
         "eos_token": "<|end|>",
     }
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": attack}), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(config | {"chat_template": attack}), encoding="utf-8"
+    )
     processor = TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(()))
     assert processor.chat_template == attack
     with pytest.raises(DataError, match="does what a template may not"):
@@ -231,7 +295,11 @@ def test_nothing_in_a_tokenizers_folder_is_run(tmp_path: Path) -> None:
 
 def test_a_template_by_an_unknown_name() -> None:
     with pytest.raises(
-        DataError, match=r"there is no template 'lama2'; did you mean 'llama2'\? known: tokenizer, groundup"
+        DataError,
+        match=r"there is no template 'lama2'; did you mean 'llama2'\? known: tokenizer, groundup",
     ):
         Chat(template="lama2").fit_processor(PROCESSOR, lambda: iter(()))
-    assert Chat(template="plain").fit_processor(PROCESSOR, lambda: iter(())).chat_template == TEMPLATES["plain"]
+    assert (
+        Chat(template="plain").fit_processor(PROCESSOR, lambda: iter(())).chat_template
+        == TEMPLATES["plain"]
+    )

@@ -12,15 +12,15 @@ import torch
 
 import groundup
 from groundup import api
-from groundup.core.checkpoint import Checkpoint
 from groundup.core.errors import CheckpointError
-from groundup.core.run import Run
-from groundup.data.arrays import Arrays
+from groundup.data.sources.arrays import Arrays
 from groundup.models.convnext import ConvNeXtConfig
 from groundup.models.gpt import GPTConfig
 from groundup.models.resnet import ResNetConfig
 from groundup.models.rnn import RNNConfig
 from groundup.models.transformer_classifier import TransformerClassifierConfig
+from groundup.runs.checkpoint import Checkpoint
+from groundup.runs.run import Run
 
 MACHINE = {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1}
 SMALL: dict[str, Any] = {"input_shape": (3, 8, 8), "outputs": 5}
@@ -32,7 +32,9 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("texts") / "texts.npz"
     pairs = [(a, b) for a in range(20) for b in range(20)]
     np.savez(
-        path, x=np.array([f"{a} and {b}" + "!" * (a % 4) for a, b in pairs]), y=np.array([a % 2 for a, _ in pairs])
+        path,
+        x=np.array([f"{a} and {b}" + "!" * (a % 4) for a, b in pairs]),
+        y=np.array([a % 2 for a, _ in pairs]),
     )
     return path
 
@@ -43,7 +45,12 @@ def last(run: Run) -> Checkpoint:
 
 def classify(model: dict[str, Any], data: Any, **sections: Any) -> dict[str, Any]:
     return {
-        **{"name": "classifier", "model": model, "task": {"name": "classify", "max_tokens": 32}, "data": data},
+        **{
+            "name": "classifier",
+            "model": model,
+            "task": {"name": "classify", "max_tokens": 32},
+            "data": data,
+        },
         **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 60}, "machine": MACHINE},
         **{"every": {"evaluate": 30, "save": 30}, **sections},
     }
@@ -66,7 +73,9 @@ def accuracy(run: Run) -> float:
 def test_pictures_from_recipe_to_prediction(model: dict[str, Any], tmp_path: Path) -> None:
     processor = {"name": "image", "normalise": "standard"}
     budget = {"batch_size": 32, "steps": 150 if model["name"] == "vit" else 60}
-    run = groundup.train(classify(model, "arrays", processor=processor, budget=budget), runs=tmp_path)
+    run = groundup.train(
+        classify(model, "arrays", processor=processor, budget=budget), runs=tmp_path
+    )
     assert accuracy(run) > 0.6
     inputs = Arrays().examples("validation", tmp_path)[0].inputs
     assert groundup.predict(run.folder, inputs) in set("0123456789")
@@ -77,20 +86,34 @@ def test_pictures_from_recipe_to_prediction(model: dict[str, Any], tmp_path: Pat
     "model",
     [
         {"name": "rnn", "width": 24, "embedding_width": 16, "cell": "gru", "bidirectional": True},
-        {"name": "transformer_classifier", "layers": 2, "width": 32, "heads": 2, "pooling": "class"},
+        {
+            "name": "transformer_classifier",
+            "layers": 2,
+            "width": 32,
+            "heads": 2,
+            "pooling": "class",
+        },
     ],
     ids=lambda model: str(model["name"]),
 )
-def test_texts_from_recipe_to_prediction(model: dict[str, Any], texts: Path, tmp_path: Path) -> None:
+def test_texts_from_recipe_to_prediction(
+    model: dict[str, Any], texts: Path, tmp_path: Path
+) -> None:
     data = {"name": "arrays", "path": str(texts), "validation_fraction": 0.2}
     run = groundup.train(classify(model, data, processor="bytes"), runs=tmp_path)
     assert accuracy(run) > 0.8
-    assert groundup.predict(run.folder, ["7 and 12!!!", "18 and 3"]) in (["1", "0"], ["1", "1"], ["0", "0"])
+    assert groundup.predict(run.folder, ["7 and 12!!!", "18 and 3"]) in (
+        ["1", "0"],
+        ["1", "1"],
+        ["0", "0"],
+    )
     assert all(json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"positions": "learned", "norm": "layernorm", "vocabulary_multiple": 64}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"positions": "learned", "norm": "layernorm", "vocabulary_multiple": 64}]
+)
 def test_a_classifier_starts_from_a_language_model(
     recipe: dict[str, Any], texts: Path, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
@@ -111,32 +134,55 @@ def test_a_classifier_starts_from_a_language_model(
         hidden = gpt.hidden(tokens)  # type: ignore[operator]
     torch.testing.assert_close(found, torch.stack((hidden[0, 19], hidden[1, 6])), rtol=0, atol=1e-6)
     trainer.close()
-    run = groundup.train(plan, {"init.train_layers": 1, "name": "tuned", "budget.steps": 2}, runs=tmp_path)
+    run = groundup.train(
+        plan, {"init.train_layers": 1, "name": "tuned", "budget.steps": 2}, runs=tmp_path
+    )
     trained = last(run).model
     moved = {name.split(".")[0] for name in trained if not torch.equal(trained[name], own[name])}
     assert moved <= {"blocks", "norm", "head"}
-    assert not any(name.startswith("blocks.0") and not torch.equal(trained[name], own[name]) for name in trained)
+    assert not any(
+        name.startswith("blocks.0") and not torch.equal(trained[name], own[name])
+        for name in trained
+    )
     with pytest.raises(CheckpointError, match=r"lacks tensor pool.hidden.weight"):
         api.trainer(plan, {"name": "more", "model.pooling": "attention"}, runs=tmp_path)
 
 
 def test_the_blocks_are_those_of_a_gpt() -> None:
-    settings: dict[str, Any] = {"vocabulary_size": 11, "width": 16, "heads": 4, "layers": 1, "kv_heads": 2}
+    settings: dict[str, Any] = {
+        "vocabulary_size": 11,
+        "width": 16,
+        "heads": 4,
+        "layers": 1,
+        "kv_heads": 2,
+    }
     settings |= {"qk_norm": True, "bias": "qkv", "context_length": 8}
     gpt = GPTConfig(**settings).build().state_dict()
     own = TransformerClassifierConfig(**settings, outputs=2).build().state_dict()
     assert {name: value.shape for name, value in own.items() if not name.startswith("head.")} == {
         name: value.shape for name, value in gpt.items()
     }
-    assert set(GPTConfig.model_fields) - set(TransformerClassifierConfig.model_fields) == {"tied_embeddings"}
+    assert set(GPTConfig.model_fields) - set(TransformerClassifierConfig.model_fields) == {
+        "tied_embeddings"
+    }
 
 
 def test_stretched_wavelengths_are_those_of_a_gpt() -> None:
     torch.manual_seed(0)
-    settings: dict[str, Any] = {"vocabulary_size": 11, "width": 16, "heads": 4, "layers": 1, "context_length": 8}
+    settings: dict[str, Any] = {
+        "vocabulary_size": 11,
+        "width": 16,
+        "heads": 4,
+        "layers": 1,
+        "context_length": 8,
+    }
     settings |= {"rope_scaling": {"kind": "linear", "factor": 4.0}}
     gpt, tokens = GPTConfig(**settings).build().eval(), torch.arange(8)[None]
-    made = TransformerClassifierConfig(**settings, outputs=2, causal=True, pooling="last").build().eval()
+    made = (
+        TransformerClassifierConfig(**settings, outputs=2, causal=True, pooling="last")
+        .build()
+        .eval()
+    )
     made.load_state_dict(gpt.state_dict(), strict=False)
     with torch.no_grad():
         found = made.features(tokens=tokens, lengths=torch.tensor([8]))
@@ -147,7 +193,9 @@ def test_stretched_wavelengths_are_those_of_a_gpt() -> None:
 
 def test_a_block_that_starts_as_the_identity() -> None:
     torch.manual_seed(0)
-    model = ResNetConfig(layers=(2, 2), width=4, stem="small", zero_init=True, **SMALL).build().eval()
+    model = (
+        ResNetConfig(layers=(2, 2), width=4, stem="small", zero_init=True, **SMALL).build().eval()
+    )
     x = torch.rand(2, 4, 8, 8)
     assert torch.equal(model.blocks[1](x), x)
     plain = ResNetConfig(layers=(2, 2), width=4, stem="small", **SMALL).build().eval()
@@ -159,7 +207,11 @@ def test_frozen_batch_norms_keep_their_statistics() -> None:
     model = ResNetConfig(layers=(1, 1), width=4, stem="small", **SMALL).build()
     for parameter in (*model.embed.parameters(), *model.blocks[0].parameters()):
         parameter.requires_grad_(False)
-    before = {name: value.clone() for name, value in model.named_buffers() if name.endswith("running_mean")}
+    before = {
+        name: value.clone()
+        for name, value in model.named_buffers()
+        if name.endswith("running_mean")
+    }
     model.train()(torch.randn(4, 3, 8, 8))
     after = dict(model.named_buffers())
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
@@ -168,7 +220,9 @@ def test_frozen_batch_norms_keep_their_statistics() -> None:
 
 def test_stochastic_depth_leaves_whole_blocks_out_more_often_at_the_end() -> None:
     torch.manual_seed(0)
-    config = ConvNeXtConfig(layers=(3,), widths=(4,), patch=1, stochastic_depth=0.6, layer_scale=1.0, **SMALL)
+    config = ConvNeXtConfig(
+        layers=(3,), widths=(4,), patch=1, stochastic_depth=0.6, layer_scale=1.0, **SMALL
+    )
     model = config.build()
     assert [block.dropped for block in model.blocks] == pytest.approx([0.0, 0.3, 0.6])
     x, last_block = torch.randn(1, 4, 8, 8).expand(4000, 4, 8, 8), model.blocks[2]

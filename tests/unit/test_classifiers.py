@@ -1,4 +1,5 @@
-"""Arrays, pictures and classes: what is read, how it is scaled, in which order it comes, and what is judged."""
+"""Arrays, pictures and classes: what is read, how it is scaled, in which order it comes, and what
+is judged."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ import torch
 import torch.nn.functional as F
 
 import groundup
-from groundup.core.interfaces import DataContext
-from groundup.core.records import Example
-from groundup.core.run_processor import load_processor
-from groundup.data.arrays import Arrays, read_idx
-from groundup.data.indexed import open_indexed_stream
+from groundup.core.contracts import DataContext
+from groundup.core.values import Example
+from groundup.data.sources.arrays import Arrays, read_idx
+from groundup.data.stream.in_memory import open_indexed_stream
 from groundup.metrics.classification import judge, wilson_interval
 from groundup.processors.image import ImageConfig
-from groundup.tasks.classify import Classify
+from groundup.runs.processor import load_processor
+from groundup.tasks.classify.task import Classify
 
 
 def write_idx(path: Path, values: np.ndarray[Any, Any], kind: int = 8) -> Path:
@@ -35,13 +36,25 @@ def digits(count: int = 200) -> list[Example]:
 
 
 def labelled(examples: list[Example]) -> Any:
-    return Classify().fit_processor(ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples))
+    return Classify().fit_processor(
+        ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples)
+    )
 
 
 def context(split: Any, processor: Any, **changes: Any) -> DataContext:
     task = Classify()
-    values: dict[str, Any] = {"split": split, "encode": lambda examples: task.encode(examples, processor)}
-    values |= {"encode_key": "", "end_id": 0, "sequence_length": 0, "batch_size": 8, "micro_batch": 8, "seed": 0}
+    values: dict[str, Any] = {
+        "split": split,
+        "encode": lambda examples: task.encode(examples, processor),
+    }
+    values |= {
+        "encode_key": "",
+        "end_id": 0,
+        "sequence_length": 0,
+        "batch_size": 8,
+        "micro_batch": 8,
+        "seed": 0,
+    }
     return DataContext(**{**values, "cache": Path(), **changes})
 
 
@@ -57,7 +70,10 @@ def test_an_npz_is_split_by_example(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, x=np.random.default_rng(0).random((300, 5, 5)), y=np.arange(300) % 3)
     source = Arrays(path=str(path), validation_fraction=0.2)
-    sides = {split: {e.name for e in source.examples(split, tmp_path)} for split in ("train", "validation")}
+    sides = {
+        split: {e.name for e in source.examples(split, tmp_path)}
+        for split in ("train", "validation")
+    }
     assert not sides["train"] & sides["validation"]
     assert len(sides["train"] | sides["validation"]) == 300
     assert 40 <= len(sides["validation"]) <= 80
@@ -80,7 +96,13 @@ def test_a_test_split_of_its_own(tmp_path: Path) -> None:
         )
     }
     images, names, test_images, test_names = (str(path) for path in paths.values())
-    np.savez(tmp_path / "all.npz", x_train=pictures, y_train=labels, x_test=pictures[:3], y_test=labels[:3])
+    np.savez(
+        tmp_path / "all.npz",
+        x_train=pictures,
+        y_train=labels,
+        x_test=pictures[:3],
+        y_test=labels[:3],
+    )
     for source in (
         Arrays(path=str(folder)),
         Arrays(path=str(tmp_path / "all.npz")),
@@ -98,16 +120,27 @@ def test_a_test_split_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("normalise", ["unit", "standard", "none"])
-def test_pictures_are_scaled_by_the_training_split_and_padded(normalise: Any, tmp_path: Path) -> None:
+def test_pictures_are_scaled_by_the_training_split_and_padded(
+    normalise: Any, tmp_path: Path
+) -> None:
     examples = digits()
     fitted = ImageConfig(normalise=normalise, pad_to=(12, 13)).fit(lambda: iter(examples))
     assert fitted.input_shape == (1, 12, 13)
     values = fitted.encode_inputs([e.inputs for e in examples])["inputs"]
     assert values.shape == (200, 1, 12, 13)
-    assert values[:, :, :2].abs().sum() == values[:, :, -2:].abs().sum() == values[..., :2].abs().sum() == 0
+    assert (
+        values[:, :, :2].abs().sum()
+        == values[:, :, -2:].abs().sum()
+        == values[..., :2].abs().sum()
+        == 0
+    )
     inside = values[:, :, 2:10, 2:10]
     raw = torch.from_numpy(np.stack([e.inputs for e in examples]))[:, None]
-    expected = {"unit": raw / 16, "none": raw, "standard": (raw - raw.mean()) / raw.std(unbiased=False)}
+    expected = {
+        "unit": raw / 16,
+        "none": raw,
+        "standard": (raw - raw.mean()) / raw.std(unbiased=False),
+    }
     torch.testing.assert_close(inside, expected[normalise])
     fitted.save(tmp_path)
     again = load_processor(tmp_path)
@@ -151,7 +184,11 @@ def test_the_loss_is_torchs_and_a_sum() -> None:
     expected = F.cross_entropy(outputs, labels, label_smoothing=0.1)
     torch.testing.assert_close(loss.terms["label"].total / loss.terms["label"].count, expected)
     summary = task.summarise(
-        {"label": (float(loss.terms["label"].total), 9.0), "right": (6.0, 1.0), "examples": (9.0, 1.0)}
+        {
+            "label": (float(loss.terms["label"].total), 9.0),
+            "right": (6.0, 1.0),
+            "examples": (9.0, 1.0),
+        }
     )
     assert summary == {"loss": pytest.approx(float(expected)), "accuracy": pytest.approx(6 / 9)}
 
@@ -164,13 +201,19 @@ def test_the_judgement() -> None:
     assert found.confusion.tolist() == [[2, 0], [1, 1]]
     assert found.metrics["expected_calibration_error"] == pytest.approx((0.2 + 0.6 + 0.3 + 0.1) / 4)
     assert wilson_interval(0, 10)[0] == 0.0
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe, 1998, table I
+    assert wilson_interval(81, 263) == pytest.approx(
+        (0.2553, 0.3662), abs=1e-4
+    )  # Newcombe, 1998, table I
 
 
 @pytest.mark.slow
 def test_a_classifier_from_recipe_to_prediction(tmp_path: Path) -> None:
     recipe = {
-        **{"name": "tiny", "model": {"name": "cnn", "channels": [8], "hidden": [32]}, "task": "classify"},
+        **{
+            "name": "tiny",
+            "model": {"name": "cnn", "channels": [8], "hidden": [32]},
+            "task": "classify",
+        },
         **{"processor": {"name": "image", "pad_to": [10, 10]}, "data": "arrays"},
         **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 80}},
         **{"every": {"evaluate": 40, "save": 40}, "machine": {"precision": "fp32", "threads": 1}},

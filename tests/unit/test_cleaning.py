@@ -1,4 +1,5 @@
-"""Cleaning counts what it does, finds near-duplicates, and splits without leakage; text sources end to end."""
+"""Cleaning counts what it does, finds near-duplicates, and splits without leakage; text sources end
+to end."""
 
 from __future__ import annotations
 
@@ -8,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.records import Document
 from groundup.core.settings import validate
-from groundup.data.cleaning import Cleaning, clean, repetition
-from groundup.data.duplicates import NearDuplicates, words_of
-from groundup.data.splits import UnionFind, split_of
-from groundup.data.text import TextSource
+from groundup.core.values import Document
+from groundup.data.cleaning.cleaning import Cleaning, clean, repetition
+from groundup.data.cleaning.duplicates import NearDuplicates, words_of
+from groundup.data.sources.text import TextSource
+from groundup.data.splitting.hash_split import UnionFind, split_of
 
 TOPICS = [text for _, text in sorted(pydoc_data.topics.topics.items()) if len(text) > 2000]
 
@@ -28,10 +29,15 @@ def nearly(text: str) -> str:
 
 
 def test_every_removal_is_counted_with_an_example() -> None:
-    settings = Cleaning(min_characters=5, max_characters=3000, max_repetition=0.3, near_duplicates="keep")
+    settings = Cleaning(
+        min_characters=5, max_characters=3000, max_repetition=0.3, near_duplicates="keep"
+    )
     fine = TOPICS[0][:2500]
     cleaned = clean(
-        documents(fine, "hi", "x" * 4000, "again and again\n" * 20, fine, "bell\x07 e\u0301t\u00e9"), settings
+        documents(
+            fine, "hi", "x" * 4000, "again and again\n" * 20, fine, "bell\x07 e\u0301t\u00e9"
+        ),
+        settings,
     )
     assert [document.text for document in cleaned] == [fine, "bell \u00e9t\u00e9"]
     report = cleaned.report
@@ -43,7 +49,9 @@ def test_every_removal_is_counted_with_an_example() -> None:
 
 
 def test_near_duplicates_are_dropped_after_the_first() -> None:
-    cleaned = clean(documents(TOPICS[0], TOPICS[1], nearly(TOPICS[0])), Cleaning(near_duplicates="drop"))
+    cleaned = clean(
+        documents(TOPICS[0], TOPICS[1], nearly(TOPICS[0])), Cleaning(near_duplicates="drop")
+    )
     assert [document.name for document in cleaned] == ["d0", "d1"]
     assert cleaned.report.removed == {"near_duplicate": 1}
 
@@ -94,7 +102,7 @@ def test_union_find_names_sets_by_their_smallest_member() -> None:
     assert sets.find(5) == 5
 
 
-# ---------------------------------------------------------------------------------------------------- text sources
+# ------------------------------------------------------------------------------------- text sources
 def corpus(folder: Path, texts: list[str]) -> str:
     path = folder / "corpus.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
@@ -104,7 +112,9 @@ def corpus(folder: Path, texts: list[str]) -> str:
 @pytest.mark.slow
 def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
     path = corpus(tmp_path, [*TOPICS, *map(nearly, TOPICS)])
-    source = validate(TextSource, {"path": path, "validation_fraction": 0.4, "licence": "PSF"}, "recipe.data")
+    source = validate(
+        TextSource, {"path": path, "validation_fraction": 0.4, "licence": "PSF"}, "recipe.data"
+    )
     train = [document.text for document in source.examples("train", tmp_path)]
     validation = {document.text for document in source.examples("validation", tmp_path)}
     assert len(train) + len(validation) == 2 * len(TOPICS)
@@ -145,7 +155,9 @@ def test_copies_of_validation_never_train_even_where_duplicates_are_kept(tmp_pat
     (tmp_path / "held_out.txt").write_text(TOPICS[0], encoding="utf-8")
     cleaning = Cleaning(drop_exact_duplicates=False, near_duplicates="keep")
     path = corpus(tmp_path, [TOPICS[1], TOPICS[0], TOPICS[1]])
-    source = TextSource(path=path, validation_path=str(tmp_path / "held_out.txt"), cleaning=cleaning)
+    source = TextSource(
+        path=path, validation_path=str(tmp_path / "held_out.txt"), cleaning=cleaning
+    )
     assert [document.text for document in source.examples("train", tmp_path)] == [TOPICS[1]] * 2
     assert source.card(tmp_path)["cleaning"]["removed"] == {"same_as_validation": 1}
 
@@ -161,7 +173,14 @@ def test_what_was_decided_is_kept_until_the_files_change(tmp_path: Path) -> None
 
 
 def test_a_list_of_lines_is_one_document(tmp_path: Path) -> None:
-    rows = [{"text": ["秦川雄帝宅", "函谷壯皇居"]}, {"text": []}, {"text": "plain text of one line"}]
+    rows = [
+        {"text": ["秦川雄帝宅", "函谷壯皇居"]},
+        {"text": []},
+        {"text": "plain text of one line"},
+    ]
     (tmp_path / "poems.json").write_text(json.dumps(rows))
     source = TextSource(path=str(tmp_path / "poems.json"), validation_fraction=0.0)
-    assert [d.text for d in source.examples("train", tmp_path)] == ["秦川雄帝宅\n函谷壯皇居", "plain text of one line"]
+    assert [d.text for d in source.examples("train", tmp_path)] == [
+        "秦川雄帝宅\n函谷壯皇居",
+        "plain text of one line",
+    ]

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from groundup import cli
-from groundup.core import devices
+from groundup.cli import main
 from groundup.core.errors import RecipeError
-from groundup.core.recipe import dump_recipe, load_recipe
+from groundup.machine import devices
+from groundup.recipe.recipe import dump_recipe, load_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,9 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def groundup(*arguments: str, given: str | None = None) -> str:
     """Return what a command prints; errors come as exceptions."""
-    done = CliRunner().invoke(cli.app, list(arguments), input=given, catch_exceptions=False, standalone_mode=False)
+    done = CliRunner().invoke(
+        main.app, list(arguments), input=given, catch_exceptions=False, standalone_mode=False
+    )
     if done.exception is not None:
         raise done.exception
     return done.output
@@ -83,9 +85,14 @@ def test_a_dry_run_shows_the_whole_recipe_and_writes_nothing(small: Path) -> Non
 @pytest.mark.slow
 def test_from_training_to_the_report(small: Path) -> None:
     groundup("train", str(small), "optim.lr=1e-2", "--runs", "here")
-    assert json.loads(Path("here/small/requested.json").read_text(encoding="utf-8"))["optim"]["lr"] == 0.01
+    assert (
+        json.loads(Path("here/small/requested.json").read_text(encoding="utf-8"))["optim"]["lr"]
+        == 0.01
+    )
     groundup("train", "--resume", "here/small")  # finished: nothing is done again
-    assert "finished already at step 6; re-used" in Path("here/small/metrics.jsonl").read_text(encoding="utf-8")
+    assert "finished already at step 6; re-used" in Path("here/small/metrics.jsonl").read_text(
+        encoding="utf-8"
+    )
     said = groundup("evaluate", "here/small", "--limit", "2", "--checkpoint", "last")
     assert "bits per byte" in said.lower()
     assert Path("here/small/summary.json").is_file()
@@ -101,18 +108,38 @@ def test_from_training_to_the_report(small: Path) -> None:
 @pytest.mark.slow
 def test_predict_takes_prompts_or_standard_input(small: Path) -> None:
     groundup("train", str(small))
-    options = ("--max-new-tokens", "6", "--checkpoint", "last", "--temperature", "0.8", "--top-k", "20")
+    options = (
+        "--max-new-tokens",
+        "6",
+        "--checkpoint",
+        "last",
+        "--temperature",
+        "0.8",
+        "--top-k",
+        "20",
+    )
     said = groundup("predict", "runs/small", "The ", *options)
     assert said == groundup("predict", "runs/small", *options, given="The \n")
     assert said.strip("\n")
-    several = groundup("predict", "runs/small", "--max-new-tokens", "2", "--stop", "e", given="A\nB\nC\n")
+    several = groundup(
+        "predict", "runs/small", "--max-new-tokens", "2", "--stop", "e", given="A\nB\nC\n"
+    )
     assert several.count("\n") >= 3
 
 
 @pytest.mark.slow
 def test_chat_talks_until_an_empty_line(small: Path) -> None:
     groundup("train", str(small))
-    options = ("--max-new-tokens", "4", "--temperature", "0.5", "--seed", "3", "--checkpoint", "last")
+    options = (
+        "--max-new-tokens",
+        "4",
+        "--temperature",
+        "0.5",
+        "--seed",
+        "3",
+        "--checkpoint",
+        "last",
+    )
     said = groundup("chat", "runs/small", *options, given="Hello\n/new\nHello\n\nnever read\n")
     assert "runs/small at step 6. /new starts afresh, an empty line ends." in said
     assert said.count("you  ") == 4
@@ -139,13 +166,17 @@ def test_env_describes_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_data_inspect_shows_examples(small: Path) -> None:
-    said = groundup("data", "inspect", str(small), "data.validation_fraction=0.25", "--examples", "1")
+    said = groundup(
+        "data", "inspect", str(small), "data.validation_fraction=0.25", "--examples", "1"
+    )
     assert "train" in said
     assert "validation" in said
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["data", "--help"], ["runs", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["data", "--help"], ["runs", "--help"]]
+)
 def test_help_is_there(arguments: list[str]) -> None:
     assert "Usage:" in groundup(*arguments)
 
@@ -162,12 +193,16 @@ def test_help_is_there(arguments: list[str]) -> None:
     ],
 )
 def test_user_errors_end_with_a_message_and_a_code(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, expected: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    expected: str,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["groundup", *arguments])
     monkeypatch.setattr(sys, "stdin", StringIO(""))
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     assert left.value.code == code
     err = capsys.readouterr().err
     assert expected in err
@@ -180,9 +215,9 @@ def test_an_error_of_the_system_names_the_file(
     def fail(_: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/small/metrics.jsonl")
 
-    monkeypatch.setattr(type(cli.app), "__call__", fail)
+    monkeypatch.setattr(type(main.app), "__call__", fail)
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     assert left.value.code == 1
     expected = "runs/small/metrics.jsonl: No space left on device. Saved checkpoints are untouched"
     assert expected in capsys.readouterr().err
@@ -194,7 +229,7 @@ def test_broken_pipes_and_a_second_ctrl_c_end_quietly(monkeypatch: pytest.Monkey
         def fail(_: Any, error: BaseException = error, **options: Any) -> None:
             raise error
 
-        monkeypatch.setattr(type(cli.app), "__call__", fail)
+        monkeypatch.setattr(type(main.app), "__call__", fail)
         with pytest.raises(SystemExit) as left:
-            cli.main()
+            main.main()
         assert left.value.code == code

@@ -8,20 +8,30 @@ from typing import Any
 
 import pytest
 
-from groundup.core.records import Message
-from groundup.data.chat_formats import recognise, to_messages
-from groundup.data.conversations import ConversationSource, first_question
+from groundup.core.values import Message
+from groundup.data.schemas.chat_formats import recognise, to_messages
+from groundup.data.sources.conversations import ConversationSource, first_question
 
 ASKED = (Message("user", "What is len?"), Message("assistant", "A built-in."))
 SYSTEM = Message("system", "Be brief.")
 SAME: list[tuple[str, dict[str, Any]]] = [
     (
         "messages",
-        {"messages": [{"role": "user", "content": "What is len?"}, {"role": "assistant", "content": "A built-in."}]},
+        {
+            "messages": [
+                {"role": "user", "content": "What is len?"},
+                {"role": "assistant", "content": "A built-in."},
+            ]
+        },
     ),
     (
         "sharegpt",
-        {"conversations": [{"from": "human", "value": "What is len?"}, {"from": "gpt", "value": "A built-in."}]},
+        {
+            "conversations": [
+                {"from": "human", "value": "What is len?"},
+                {"from": "gpt", "value": "A built-in."},
+            ]
+        },
     ),
     ("alpaca", {"instruction": "What is len?", "input": "", "output": "A built-in."}),
     ("pairs", {"prompt": "What is len?", "completion": "A built-in."}),
@@ -49,11 +59,19 @@ def test_nothing_is_recognised_in_other_columns() -> None:
 
 @pytest.mark.parametrize("position", [1, 2, 3])
 def test_a_system_column_comes_first(position: int) -> None:
-    assert to_messages(SAME[position][1] | {"system": "Be brief."}, "auto", "here") == (SYSTEM, *ASKED)
+    assert to_messages(SAME[position][1] | {"system": "Be brief."}, "auto", "here") == (
+        SYSTEM,
+        *ASKED,
+    )
 
 
 def test_alpaca_history_and_input() -> None:
-    row = {"instruction": "And this?", "input": "max", "output": "Also.", "history": [["What is len?", "A built-in."]]}
+    row = {
+        "instruction": "And this?",
+        "input": "max",
+        "output": "Also.",
+        "history": [["What is len?", "A built-in."]],
+    }
     expected = (*ASKED, Message("user", "And this?\nmax"), Message("assistant", "Also."))
     assert to_messages(row, "auto", "here") == expected
 
@@ -61,13 +79,22 @@ def test_alpaca_history_and_input() -> None:
 def test_tools_developer_and_text_parts() -> None:
     turns = [
         {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "len?"}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "len?"}],
+        },
         {"role": "assistant", "content": "I look."},
         {"role": "tool", "content": "len(obj)"},
         {"role": "assistant", "content": "A built-in."},
     ]
     messages = to_messages({"messages": turns}, "auto", "here")
-    assert [message.role for message in messages] == ["system", "user", "assistant", "tool", "assistant"]
+    assert [message.role for message in messages] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+    ]
     assert messages[1].content == "What is len?"
 
 
@@ -77,12 +104,18 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def questions(count: int) -> list[dict[str, Any]]:
-    rows = [{"question": f"What is  function {n // 2}?", "answer": f"Answer {n}."} for n in range(count)]
-    return [row | {"question": row["question"].upper()} if n % 2 else row for n, row in enumerate(rows)]
+    rows = [
+        {"question": f"What is  function {n // 2}?", "answer": f"Answer {n}."} for n in range(count)
+    ]
+    return [
+        row | {"question": row["question"].upper()} if n % 2 else row for n, row in enumerate(rows)
+    ]
 
 
 def test_a_question_is_on_one_side_only(tmp_path: Path) -> None:
-    source = ConversationSource(path=write(tmp_path / "a.jsonl", questions(400)), validation_fraction=0.2)
+    source = ConversationSource(
+        path=write(tmp_path / "a.jsonl", questions(400)), validation_fraction=0.2
+    )
     train, validation = (
         [first_question(conversation.messages) for conversation in source.examples(split, tmp_path)]
         for split in ("train", "validation")
@@ -103,7 +136,9 @@ def test_named_validation_questions_are_kept_out_of_training(tmp_path: Path) -> 
 
 def test_the_card_counts_turns_formats_and_skipped_rows(tmp_path: Path) -> None:
     rows = [row for _, row in SAME[:4]] + [{"messages": []}, {"prompt": "hi", "completion": "  "}]
-    source = ConversationSource(path=write(tmp_path / "a.jsonl", rows), validation_fraction=0.0, invalid_rows="skip")
+    source = ConversationSource(
+        path=write(tmp_path / "a.jsonl", rows), validation_fraction=0.0, invalid_rows="skip"
+    )
     card = source.card(tmp_path)
     assert card["formats"] == {"alpaca": 1, "messages": 1, "pairs": 1, "sharegpt": 1}
     assert card["left_out"]["invalid"] == 2
@@ -114,7 +149,9 @@ def test_the_card_counts_turns_formats_and_skipped_rows(tmp_path: Path) -> None:
 
 
 def test_csv_and_json_lists(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text('instruction,input,output\n"What is len?",,A built-in.\n', encoding="utf-8")
+    (tmp_path / "a.csv").write_text(
+        'instruction,input,output\n"What is len?",,A built-in.\n', encoding="utf-8"
+    )
     (tmp_path / "b.json").write_text(json.dumps([SAME[0][1]]), encoding="utf-8")
     source = ConversationSource(path=str(tmp_path), validation_fraction=0.0)
     found = list(source.examples("train", tmp_path))

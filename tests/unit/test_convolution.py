@@ -12,16 +12,21 @@ from groundup.nn.convolution import Convolution
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "height", "width"), [(3, 1, 4, 3), (3, 2, 7, 5), (3, 2, 4, 4), (1, 2, 3, 4), (5, 1, 3, 2)]
+    ("kernel", "stride", "height", "width"),
+    [(3, 1, 4, 3), (3, 2, 7, 5), (3, 2, 4, 4), (1, 2, 3, 4), (5, 1, 3, 2)],
 )
-def test_as_a_product_it_is_the_same_convolution(kernel: int, stride: int, height: int, width: int) -> None:
+def test_as_a_product_it_is_the_same_convolution(
+    kernel: int, stride: int, height: int, width: int
+) -> None:
     torch.manual_seed(0)
     layer = Convolution(6, 5, kernel, stride).double()
     maps = torch.randn(3, 6, height, width, dtype=torch.float64, requires_grad=True)
     wanted, found = layer(maps), layer.as_product(maps)
     torch.testing.assert_close(found, wanted)
     gradient = torch.randn_like(wanted)
-    each = [torch.autograd.grad(outputs, (maps, layer.weight), gradient) for outputs in (wanted, found)]
+    each = [
+        torch.autograd.grad(outputs, (maps, layer.weight), gradient) for outputs in (wanted, found)
+    ]
     torch.testing.assert_close(each[1], each[0])
 
 
@@ -53,5 +58,7 @@ def test_pooling_before_relu_changes_nothing() -> None:
     wanted = F.max_pool2d(F.relu(convolved), 2).flatten(1)
     assert torch.equal(model.features(inputs), wanted)
     parameters = list(model.blocks.parameters())
-    ours, theirs = (torch.autograd.grad(x.square().sum(), parameters) for x in (model.features(inputs), wanted))
+    ours, theirs = (
+        torch.autograd.grad(x.square().sum(), parameters) for x in (model.features(inputs), wanted)
+    )
     torch.testing.assert_close(ours, theirs)

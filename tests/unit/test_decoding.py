@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from groundup.generation.decoding import DecodingOptions, filter_logits, generate, generate_batch
 from groundup.models.gpt import GPT, GPTConfig
-from groundup.nn.decoding import DecodingOptions, filter_logits, generate, generate_batch
 
 SHAPES: dict[str, dict[str, Any]] = {
     "rotary": {"kv_heads": 2, "qk_norm": True},
@@ -21,7 +21,14 @@ PROMPTS = [[1, 2, 3, 4, 5, 6, 7], [8], [9, 10, 11]]
 def tiny(shape: str = "rotary", context: int = 32) -> GPT:
     torch.manual_seed(3)
     config = GPTConfig(
-        **{"vocabulary_size": 40, "width": 32, "heads": 4, "layers": 2, "context_length": context, "init_std": 0.2},
+        **{
+            "vocabulary_size": 40,
+            "width": 32,
+            "heads": 4,
+            "layers": 2,
+            "context_length": context,
+            "init_std": 0.2,
+        },
         **SHAPES[shape],
     )
     return config.build().train()  # decoding must not depend on the mode
@@ -58,14 +65,18 @@ def test_greedy_equals_the_whole_forward_pass(shape: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("options", [greedy(), DecodingOptions(max_new_tokens=10, top_k=20, top_p=0.9, seed=5)])
+@pytest.mark.parametrize(
+    "options", [greedy(), DecodingOptions(max_new_tokens=10, top_k=20, top_p=0.9, seed=5)]
+)
 def test_a_batch_equals_one_by_one(shape: str, options: DecodingOptions) -> None:
     model = tiny(shape)
     batch = generate_batch(model, PROMPTS, options, stop_ids=[0])
     # Row n of a batch draws as row n of any other batch.
     for number, prompt in enumerate(PROMPTS):
         others = [[1]] * number
-        assert generate_batch(model, [*others, prompt], options, stop_ids=[0])[number] == batch[number]
+        assert (
+            generate_batch(model, [*others, prompt], options, stop_ids=[0])[number] == batch[number]
+        )
 
 
 @pytest.mark.slow
@@ -87,7 +98,9 @@ def test_streaming_stops_each_row_by_itself() -> None:
     first = [step[0] for step in steps]
     assert first[: texts[0].index(stop)] == texts[0][: texts[0].index(stop)]
     assert all(token is None for token in first[texts[0].index(stop) :])
-    asked = generate_batch(model, PROMPTS, greedy(), finished=lambda row, written: row == 1 and len(written) == 4)
+    asked = generate_batch(
+        model, PROMPTS, greedy(), finished=lambda row, written: row == 1 and len(written) == 4
+    )
     assert asked == [texts[0], texts[1][:4], texts[2]]
     assert generate_batch(model, [], greedy()) == []
 
@@ -121,7 +134,8 @@ def test_the_repetition_penalty_is_that_of_transformers() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"top_k": 5}, {"top_p": 0.6}, {"min_p": 0.3}, {"top_k": 9, "top_p": 0.8, "min_p": 0.1}]
+    "options",
+    [{"top_k": 5}, {"top_p": 0.6}, {"min_p": 0.3}, {"top_k": 9, "top_p": 0.8, "min_p": 0.1}],
 )
 def test_filters_are_those_of_transformers(options: dict[str, Any]) -> None:
     transformers = pytest.importorskip("transformers")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from groundup.core import devices
-from groundup.core.recipe_sections import Machine
+from groundup.machine import devices
+from groundup.recipe.sections import Machine
 
 
 @pytest.fixture(autouse=True)

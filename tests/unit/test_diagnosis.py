@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from groundup.core.diagnosis import Diagnosis, diagnose
-from groundup.core.run_record import read_run
+from groundup.reports.overfitting import Diagnosis, diagnose
+from groundup.reports.run_reader import read_run
 
 Curve = Callable[[float], float]
 RECIPE = """
@@ -39,12 +39,19 @@ def diagnosed(
 
 def test_a_validation_loss_that_rises_is_overfitting(tmp_path: Path) -> None:
     scores = {"training_accuracy": 0.998, "accuracy": 0.912, "accuracy_high_95": 0.94}
-    found = diagnosed(tmp_path, lambda t: 2 * math.exp(-5 * t), lambda t: 0.5 + (t - 0.4) ** 2, **scores)
+    found = diagnosed(
+        tmp_path, lambda t: 2 * math.exp(-5 * t), lambda t: 0.5 + (t - 0.4) ** 2, **scores
+    )
     assert found is not None
     assert found.verdict == "overfitting"
     assert "rising since step 400, from 0.500 to 0.7" in found.words
     assert "training examples 99.8% are right, of held-out ones 91.2%" in found.words
-    for setting in ("some model.dropout", "more optim.weight_decay", "smaller model.hidden", "more training data"):
+    for setting in (
+        "some model.dropout",
+        "more optim.weight_decay",
+        "smaller model.hidden",
+        "more training data",
+    ):
         assert setting in found.advice
     assert "augment" not in found.advice, "this recipe has no such setting"
 
@@ -58,7 +65,9 @@ def test_a_gap_of_accuracies_is_overfitting_though_no_loss_rises(tmp_path: Path)
     assert found is not None
     assert found.verdict == "overfitting"
     assert "100.0% are right, of held-out ones 80.0%" in found.words
-    wide = diagnosed(tmp_path, lambda t: 2 * math.exp(-9 * t), flat, **{**scores, "accuracy_high_95": 1.0})
+    wide = diagnosed(
+        tmp_path, lambda t: 2 * math.exp(-9 * t), flat, **{**scores, "accuracy_high_95": 1.0}
+    )
     assert wide is not None
     assert wide.verdict == "fine", "few held-out examples: it may be chance"
 
@@ -89,7 +98,11 @@ def test_a_training_loss_that_rises_again_is_unstable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("level", [0.3, 3.0])
 def test_curves_that_settle_are_fine(tmp_path: Path, level: float) -> None:
-    found = diagnosed(tmp_path, lambda t: level * (1 + math.exp(-20 * t)), lambda t: level * (1.1 + math.exp(-20 * t)))
+    found = diagnosed(
+        tmp_path,
+        lambda t: level * (1 + math.exp(-20 * t)),
+        lambda t: level * (1.1 + math.exp(-20 * t)),
+    )
     assert found is not None
     assert found.verdict == "fine"
     assert found.advice == ""

@@ -14,20 +14,23 @@ from resuming import stopped_and_resumed
 from tiny_runs import tiny_run
 
 import groundup
-from groundup.core.distillation import _check, divergence
 from groundup.core.errors import CheckpointError, RecipeError
-from groundup.core.recipe import load_recipe
-from groundup.core.recipe_sections import Distil
-from groundup.core.run import Run
-from groundup.data.arrays import Arrays
-from groundup.tasks.classify import Classify
+from groundup.data.sources.arrays import Arrays
+from groundup.recipe.recipe import load_recipe
+from groundup.recipe.sections import Distil
+from groundup.runs.run import Run
+from groundup.tasks.classify.task import Classify
 from groundup.tasks.regress import Regress
+from groundup.training.distillation import _check, divergence
 
 
 @pytest.mark.parametrize("kind", ["forward", "reverse"])
 def test_the_divergence_is_pytorchs(kind: Any) -> None:
     torch.manual_seed(0)
-    student, teacher = torch.randn(5, 7, dtype=torch.float64, requires_grad=True), torch.randn(5, 7).double()
+    student, teacher = (
+        torch.randn(5, 7, dtype=torch.float64, requires_grad=True),
+        torch.randn(5, 7).double(),
+    )
     own, other = F.log_softmax(student / 3, -1), F.log_softmax(teacher / 3, -1)
     first, second = (own, other) if kind == "forward" else (other, own)
     expected = 9 * F.kl_div(first, second, reduction="sum", log_target=True)
@@ -46,7 +49,9 @@ def taught(recipe: dict[str, Any], teacher: Path, **distil: Any) -> dict[str, An
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt", "mlp"])
-def test_exact_resuming_any_split_of_work_and_judging_without_the_teacher(name: str, tmp_path: Path) -> None:
+def test_exact_resuming_any_split_of_work_and_judging_without_the_teacher(
+    name: str, tmp_path: Path
+) -> None:
     recipe = tiny_run(name, tmp_path)
     recipe["budget"] = {"batch_size": 16, "steps": 4}
     teacher = groundup.train({**recipe, "name": "teacher"}, runs=tmp_path / "runs").folder
@@ -59,7 +64,9 @@ def test_exact_resuming_any_split_of_work_and_judging_without_the_teacher(name: 
     losses = []
     for part in (16, 4):
         machine = {**still["machine"], "micro_batch": part}
-        trainer = groundup.trainer({**still, "name": f"parts{part}", "machine": machine}, runs=tmp_path / "runs")
+        trainer = groundup.trainer(
+            {**still, "name": f"parts{part}", "machine": machine}, runs=tmp_path / "runs"
+        )
         losses.append([list(report.losses.values()) for report in trainer.steps()])
         trainer.close()
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4, atol=1e-6)
@@ -79,13 +86,18 @@ def test_another_teacher_under_the_same_name(tmp_path: Path) -> None:
     trainer.close()
     shutil.rmtree(teacher)
     groundup.train({**recipe, "name": "teacher", "seed": 3}, runs=tmp_path)
-    with pytest.raises(CheckpointError, match=r"learned from other weights than .*teacher holds at step 1\. Restore"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"learned from other weights than .*teacher holds at step 1\. Restore",
+    ):
         groundup.trainer(taught(recipe, teacher), runs=tmp_path)
 
 
 @pytest.mark.slow
 def test_teachers_that_do_not_fit(recipe: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"distil\.teacher: .*nobody is not a run .*Train it first"):
+    with pytest.raises(
+        RecipeError, match=r"distil\.teacher: .*nobody is not a run .*Train it first"
+    ):
         load_recipe(taught(recipe, tmp_path / "nobody"))
     recipe["budget"] = {"batch_size": 4, "steps": 1}
     teacher = groundup.train(recipe, runs=tmp_path).folder
@@ -95,40 +107,62 @@ def test_teachers_that_do_not_fit(recipe: dict[str, Any], tmp_path: Path) -> Non
             groundup.trainer({**taught(recipe, teacher), **changed}, runs=tmp_path / "students")
         shutil.rmtree(tmp_path / "students", ignore_errors=True)
 
-    says(r"recipe\.processor\.name: is 'characters', and the teacher's is 'bytes'\. Leave", {"processor": "characters"})
     says(
-        r"distil\.teacher: reads 32 tokens, and this model 64\. Set model\.context_length to at most 32",
+        r"recipe\.processor\.name: is 'characters', and the teacher's is 'bytes'\. Leave",
+        {"processor": "characters"},
+    )
+    says(
+        r"distil\.teacher: reads 32 tokens, and this model 64\. Set model\.context_length to at"
+        r" most 32",
         {"model": {**recipe["model"], "context_length": 64}},
     )
-    with pytest.raises(RecipeError, match="was trained on task language_modeling, and this run predicts classes"):
+    with pytest.raises(
+        RecipeError, match="was trained on task language_modeling, and this run predicts classes"
+    ):
         _check(Classify(), None, Run.open(teacher))
     with pytest.raises(
-        RecipeError, match=r"recipe\.distil: task regress cannot learn from a teacher; allowed: language"
+        RecipeError,
+        match=r"recipe\.distil: task regress cannot learn from a teacher; allowed: language",
     ):
         _check(Regress(), None, Run.open(teacher))
-    other = groundup.train({**recipe, "name": "other", "processor": "characters"}, runs=tmp_path).folder
+    other = groundup.train(
+        {**recipe, "name": "other", "processor": "characters"}, runs=tmp_path
+    ).folder
     init = {"init": {"run": str(other)}, "model": {}, "processor": {}}
     says(r"distil\.teacher: has \d+ tokens, other than this run's processor", init)
 
 
 @pytest.mark.slow
 def test_a_teacher_helps_a_small_student_with_few_examples(tmp_path: Path) -> None:
-    """A classifier of 16 hidden units that sees 100 digits; its teacher saw all of the training split."""
+    """A classifier of 16 hidden units that sees 100 digits; its teacher saw all of the training
+    split."""
     train = Arrays().examples("train", tmp_path)
     held_out = list(Arrays().examples("validation", tmp_path))
-    np.savez(tmp_path / "few.npz", x=np.stack([e.inputs for e in train[:100]]), y=[e.target for e in train[:100]])
+    np.savez(
+        tmp_path / "few.npz",
+        x=np.stack([e.inputs for e in train[:100]]),
+        y=[e.target for e in train[:100]],
+    )
     recipe = tiny_run("mlp", tmp_path, {"hidden": [128], "dropout": 0.0, "norm": "none"})
-    recipe |= {"every": {"evaluate": 100_000, "log": 100_000}, "optim": {"lr": 1e-2, "weight_decay": 0.01}}
+    recipe |= {
+        "every": {"evaluate": 100_000, "log": 100_000},
+        "optim": {"lr": 1e-2, "weight_decay": 0.01},
+    }
     big = {**recipe, "name": "teacher", "budget": {"batch_size": 64, "steps": 200}}
     big["machine"] = {**recipe["machine"], "micro_batch": 64}
     teacher = groundup.train(big, runs=tmp_path).folder
-    recipe |= {"model": {"name": "mlp", "hidden": [16]}, "data": {"name": "arrays", "path": str(tmp_path / "few.npz")}}
+    recipe |= {
+        "model": {"name": "mlp", "hidden": [16]},
+        "data": {"name": "arrays", "path": str(tmp_path / "few.npz")},
+    }
     recipe["budget"] = {"batch_size": 16, "steps": 600}
 
     def accuracy(made: dict[str, Any]) -> float:
         predictor = groundup.load(groundup.train(made, runs=tmp_path).folder, "last")
         found = predictor([example.inputs for example in held_out])
-        return float(np.mean([label == str(e.target) for label, e in zip(found, held_out, strict=True)]))
+        return float(
+            np.mean([label == str(e.target) for label, e in zip(found, held_out, strict=True)])
+        )
 
     alone, helped = (
         accuracy({**recipe, "name": "alone"}),

@@ -1,4 +1,5 @@
-"""Sentence embeddings: the loss against plain torch, vectors against transformers', runs, and errors."""
+"""Sentence embeddings: the loss against plain torch, vectors against transformers', runs, and
+errors."""
 
 from __future__ import annotations
 
@@ -14,19 +15,23 @@ from pretrained_folders import transformers
 
 import groundup
 from groundup.core.errors import DataError, GroundupError, RecipeError
-from groundup.core.model_folder import write_model_folder
 from groundup.core.settings import validate
-from groundup.data.text_pairs import TextPairs
+from groundup.data.sources.text_pairs import TextPairs
 from groundup.metrics.retrieval import ranks, retrieval_measures
-from groundup.processors.bytes import BytesConfig
-from groundup.tasks.embed import Embed
+from groundup.processors.text.bytes import BytesConfig
+from groundup.tasks.sentence_embedding import Embed
+from groundup.weights.model_folder import write_model_folder
 
 MINILM = Path("/tmp/s5/minilm")
 WORDS = ("good", "bad", "film", "a", "unwatchable")
-ROWS = [(f"{a} {b}{'!' * n}", f"{b} {a} film{'!' * n}") for n in range(2) for a in WORDS for b in WORDS]
+ROWS = [
+    (f"{a} {b}{'!' * n}", f"{b} {a} film{'!' * n}") for n in range(2) for a in WORDS for b in WORDS
+]
 
 
-def written(folder: Path, rows: list[tuple[str, ...]] | None = None, names: tuple[str, ...] = ()) -> dict[str, Any]:
+def written(
+    folder: Path, rows: list[tuple[str, ...]] | None = None, names: tuple[str, ...] = ()
+) -> dict[str, Any]:
     path = folder / "pairs.jsonl"
     names = names or ("anchor", "positive", "negative")
     lines = [json.dumps(dict(zip(names, row, strict=False))) + "\n" for row in rows or ROWS]
@@ -43,13 +48,23 @@ def recipe(folder: Path, **task: Any) -> dict[str, Any]:
         },
         **{"data": {"name": "text_pairs", **written(folder), "validation_fraction": 0.2}},
         **{"budget": {"batch_size": 6, "steps": 2}, "optim": {"lr": 1e-3}},
-        "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1, "micro_batch": 6},
+        "machine": {
+            "device": "cpu",
+            "precision": "fp32",
+            "compile": False,
+            "threads": 1,
+            "micro_batch": 6,
+        },
     }
 
 
-@pytest.mark.parametrize("settings", [{}, {"symmetric": True}, {"pooling": "first", "temperature": 0.5}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"symmetric": True}, {"pooling": "first", "temperature": 0.5}]
+)
 @pytest.mark.parametrize("texts", [2, 3])
-def test_the_loss_and_its_gradient_are_those_written_out(settings: dict[str, Any], texts: int) -> None:
+def test_the_loss_and_its_gradient_are_those_written_out(
+    settings: dict[str, Any], texts: int
+) -> None:
     task = validate(Embed, settings, "recipe.task")
     torch.manual_seed(0)
     states = torch.randn(4 * texts, 5, 8, dtype=torch.float64, requires_grad=True)
@@ -64,7 +79,10 @@ def test_the_loss_and_its_gradient_are_those_written_out(settings: dict[str, Any
     sides = [rows[n::texts] for n in range(texts)]
     total = torch.zeros((), dtype=torch.float64)
     for n in range(4):
-        there = torch.stack([sides[0][n] @ other for side in sides[1:] for other in side]) / task.temperature
+        there = (
+            torch.stack([sides[0][n] @ other for side in sides[1:] for other in side])
+            / task.temperature
+        )
         back = torch.stack([sides[1][n] @ other for other in sides[0]]) / task.temperature
         each = there.logsumexp(0) - there[n]
         total = total + ((each + back.logsumexp(0) - back[n]) / 2 if task.symmetric else each)
@@ -87,7 +105,9 @@ def test_ranks_and_measures() -> None:
     places = ranks(queries, candidates, np.array([0, 1, 1]))
     assert places.tolist() == [1, 1, 2]
     assert retrieval_measures(places, 3)["mean_reciprocal_rank"] == pytest.approx(2.5 / 3)
-    assert ranks(np.ones((1, 3)), np.ones((4, 3)), np.array([2])).tolist() == [4]  # all alike: nothing was found
+    assert ranks(np.ones((1, 3)), np.ones((4, 3)), np.array([2])).tolist() == [
+        4
+    ]  # all alike: nothing was found
 
 
 @pytest.mark.slow
@@ -96,7 +116,9 @@ def test_a_run_from_a_folder_and_its_vectors(tmp_path: Path) -> None:
     trainer = groundup.trainer(recipe(tmp_path), runs=tmp_path / "runs")
     assert {name.split(".")[0] for name, _ in trainer.trained}.isdisjoint({"head", "head_pooler"})
     texts = ["A good film", "unwatchable!", "bad"]
-    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path / "bert")(texts, padding=True, return_tensors="pt")
+    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path / "bert")(
+        texts, padding=True, return_tensors="pt"
+    )
     found = trainer.task.predict(trainer.model, texts, trainer.parts.processor)
     assert found == pytest.approx(expected_vectors(module, inputs), abs=1e-5)
     trainer.fit()
@@ -123,7 +145,12 @@ def expected_vectors(module: Any, inputs: Any) -> Any:
 def test_minilm_gives_the_vectors_that_transformers_gives(tmp_path: Path) -> None:
     settings = recipe(tmp_path, max_tokens=128) | {"init": {"pretrained": str(MINILM)}}
     trainer = groundup.trainer(settings, runs=tmp_path / "runs")
-    texts = ["How do I sort a list?", "list.sort sorts in place, and sorted returns a new list.", "雨", "x " * 300]
+    texts = [
+        "How do I sort a list?",
+        "list.sort sorts in place, and sorted returns a new list.",
+        "雨",
+        "x " * 300,
+    ]
     found = np.array(trainer.task.predict(trainer.model, texts, trainer.parts.processor))
     trainer.close()
     reader = transformers.AutoTokenizer.from_pretrained(MINILM)
@@ -132,15 +159,22 @@ def test_minilm_gives_the_vectors_that_transformers_gives(tmp_path: Path) -> Non
     assert np.abs(found - expected_vectors(module, inputs)).max() < 1e-5
 
 
-# --------------------------------------------------------------------------------------------------------------- errors
+# ------------------------------------------------------------------------------------------- errors
 def test_pairs_that_share_a_text_are_on_one_side(tmp_path: Path) -> None:
     rows = [(f"question {n // 3}", f"answer {n}", "no answer") for n in range(60)]
     source = TextPairs(**written(tmp_path, rows), validation_fraction=0.3)
-    sides = [{e.inputs[0] for e in source.examples(split, tmp_path)} for split in ("train", "validation")]
+    sides = [
+        {e.inputs[0] for e in source.examples(split, tmp_path)} for split in ("train", "validation")
+    ]
     assert not sides[0] & sides[1]
     assert source.card(tmp_path)["train"]["anchor"]["min_characters"] == 10.0
     assert (
-        len(TextPairs(**written(tmp_path, rows), negative_column="negative").examples("train", tmp_path)[0].inputs) == 3
+        len(
+            TextPairs(**written(tmp_path, rows), negative_column="negative")
+            .examples("train", tmp_path)[0]
+            .inputs
+        )
+        == 3
     )
     named = TextPairs(**written(tmp_path, rows), validation_path=written(tmp_path, rows)["path"])
     with pytest.raises(DataError, match="nothing is left for train"):
@@ -151,7 +185,13 @@ def test_pairs_that_share_a_text_are_on_one_side(tmp_path: Path) -> None:
     ("row", "problem"),
     [
         (("a", " "), r"line 1: column 'positive' is empty\. Write a text, or remove the row"),
-        (("a", "a "), r"line 1: columns 'anchor' and 'positive' are the same text; nothing is learned from that"),
+        (
+            ("a", "a "),
+            (
+                r"line 1: columns 'anchor' and 'positive' are the same text; nothing is learned"
+                r" from that"
+            ),
+        ),
         (("a", 5), r"line 1: column 'positive' is a number \(5\); allowed: text"),
         (("a",), r"line 1: there is no column 'positive'; columns: anchor"),
     ],
@@ -165,7 +205,10 @@ def test_rows_that_are_no_pairs(row: tuple[Any, ...], problem: str, tmp_path: Pa
     ("settings", "problem"),
     [
         ({"positive_column": "anchor"}, "the column 'anchor' is named twice. Name another"),
-        ({"validation_path": "b", "split_seed": 1}, "split_seed has no effect with validation_path. Remove one"),
+        (
+            {"validation_path": "b", "split_seed": 1},
+            "split_seed has no effect with validation_path. Remove one",
+        ),
         ({"dataset": "b"}, "both path and dataset are given"),
     ],
 )
@@ -178,22 +221,38 @@ def test_settings_that_contradict_each_other(settings: dict[str, Any], problem: 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"machine.micro_batch": 3}, "the loss of task 'embed' with this model is no sum over examples"),
-        ({"model": {"name": "bert", "head": "masked"}}, "recipe.model.head: is masked, and the task of this recipe ne"),
-        ({"task.max_tokens": 40}, "recipe.model.context_length: is 20, and the task reads up to 40 tokens"),
+        (
+            {"machine.micro_batch": 3},
+            "the loss of task 'embed' with this model is no sum over examples",
+        ),
+        (
+            {"model": {"name": "bert", "head": "masked"}},
+            "recipe.model.head: is masked, and the task of this recipe ne",
+        ),
+        (
+            {"task.max_tokens": 40},
+            "recipe.model.context_length: is 20, and the task reads up to 40 tokens",
+        ),
     ],
 )
 def test_runs_that_cannot_be(changes: dict[str, Any], problem: str, tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")
     with pytest.raises(GroundupError) as caught:
-        groundup.trainer(recipe(tmp_path), {"task.max_tokens": 16, **changes}, runs=tmp_path / "runs")
+        groundup.trainer(
+            recipe(tmp_path), {"task.max_tokens": 16, **changes}, runs=tmp_path / "runs"
+        )
     assert problem in str(caught.value)
 
 
 def test_other_models_and_batches_of_one() -> None:
     processor = Embed().fit_processor(BytesConfig().fit(lambda: iter(())), lambda: iter(()))
-    with pytest.raises(RecipeError, match="the task needs the states of all tokens, and this model gives labels of a"):
+    with pytest.raises(
+        RecipeError,
+        match="the task needs the states of all tokens, and this model gives labels of a",
+    ):
         Embed().wrap(torch.nn.Linear(2, 2), processor)
     batch = {"texts": torch.ones(1, 2, 3, dtype=torch.int64), "text_lengths": torch.full((1, 2), 3)}
-    with pytest.raises(RecipeError, match=r"recipe\.budget\.batch_size: is 1, and a pair is told apart from"):
+    with pytest.raises(
+        RecipeError, match=r"recipe\.budget\.batch_size: is 1, and a pair is told apart from"
+    ):
         Embed().loss(torch.randn(2, 3, 4), batch)

@@ -1,4 +1,5 @@
-"""Encoders in runs: tokens around a text, hidden tokens, heads that are new, adapters, what predicting gives."""
+"""Encoders in runs: tokens around a text, hidden tokens, heads that are new, adapters, what
+predicting gives."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from tiny_runs import tiny_run
 import groundup
 from groundup.core.registry import lookup
 from groundup.models.bert import BERTConfig
-from groundup.processors.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
 from groundup.processors.labelled import Labelled
 from groundup.processors.targets import Classes
-from groundup.tasks.masking import Masking, masked
+from groundup.processors.text.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
+from groundup.tasks.masked_lm.masking import Masking, masked
 
 WORDS = ["a", "un", "##watch", "##able", "film", "!"]
 
@@ -28,7 +29,7 @@ def wordpiece(folder: Path) -> TokenizerProcessor:
     return TokenizerJSONConfig(path=str(folder)).fit(lambda: iter(()))
 
 
-# ----------------------------------------------------------------------------------------------------------- tokenizers
+# --------------------------------------------------------------------------------------- tokenizers
 def test_texts_are_read_as_transformers_reads_them(tmp_path: Path) -> None:
     found = wordpiece(tmp_path / "there")
     found.save(tmp_path / "saved")
@@ -42,10 +43,14 @@ def test_texts_are_read_as_transformers_reads_them(tmp_path: Path) -> None:
         assert batch["lengths"].tolist() == expected["attention_mask"].sum(1).tolist()
         assert processor.mask_id not in processor.encode_batch(texts)[2]
         assert (processor.frame, processor.padding_id, processor.mask_id) == ((2, 3), 0, 4)
-        assert [VOCABULARY[n] for n in np.flatnonzero(processor.continuations())] == ["##watch", "##able"]
+        assert [VOCABULARY[n] for n in np.flatnonzero(processor.continuations())] == [
+            "##watch",
+            "##able",
+        ]
     again = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
     assert (
-        again(texts)["input_ids"] == transformers.AutoTokenizer.from_pretrained(tmp_path / "there")(texts)["input_ids"]
+        again(texts)["input_ids"]
+        == transformers.AutoTokenizer.from_pretrained(tmp_path / "there")(texts)["input_ids"]
     )
     assert again.mask_token == "[MASK]"
 
@@ -58,13 +63,19 @@ def test_a_tokenizer_learned_here_reserves_an_encoders_tokens(tmp_path: Path) ->
     assert not {" film", "(film", "):", "[CLS]"} & set(tokens)
     found.save(tmp_path)
     there = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert there("film")["input_ids"] == [found.frame[0], *found.encode_batch(["film"])[0], found.frame[1]]
+    assert there("film")["input_ids"] == [
+        found.frame[0],
+        *found.encode_batch(["film"])[0],
+        found.frame[1],
+    ]
     plain = BPEConfig(vocab_size=290).fit(lambda: iter(texts))
     assert (plain.frame, plain.padding_id, plain.mask_id) == (None, None, None)
 
 
-# -------------------------------------------------------------------------------------------------------------- masking
-def hidden(settings: Masking, folder: Path, rows: int = 400) -> tuple[Any, torch.Tensor, torch.Tensor]:
+# ------------------------------------------------------------------------------------------ masking
+def hidden(
+    settings: Masking, folder: Path, rows: int = 400
+) -> tuple[Any, torch.Tensor, torch.Tensor]:
     processor = wordpiece(folder)
     row = [2, *(VOCABULARY.index(piece) for piece in WORDS * 3), 3, 0]
     tokens = torch.tensor([row] * rows)
@@ -84,7 +95,9 @@ def test_eighty_ten_ten_of_fifteen_in_a_hundred(tmp_path: Path) -> None:
     assert (chosen.sum(1) == 3).all()  # of 18 tokens
     share = float((found[chosen] == processor.mask_id).double().mean())
     assert abs(share - 0.8) < 0.04
-    assert not np.isin(found[chosen][found[chosen] != processor.mask_id].numpy(), [0, 1, 2, 3]).any()
+    assert not np.isin(
+        found[chosen][found[chosen] != processor.mask_id].numpy(), [0, 1, 2, 3]
+    ).any()
 
 
 def test_whole_words(tmp_path: Path) -> None:
@@ -102,12 +115,19 @@ def masked_run(folder: Path, **task: Any) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_what_is_hidden_depends_on_the_sample_alone_and_in_validation_on_no_seed(tmp_path: Path) -> None:
+def test_what_is_hidden_depends_on_the_sample_alone_and_in_validation_on_no_seed(
+    tmp_path: Path,
+) -> None:
     recipe = masked_run(tmp_path, whole_words=True)
 
     def first(name: str, **changed: Any) -> tuple[torch.Tensor, dict[str, float]]:
         trainer = groundup.trainer(recipe, {"name": name, **changed}, runs=tmp_path / "runs")
-        rows = torch.cat([next(trainer.stream)["tokens"] for _ in range(16 // trainer.recipe.machine.micro_batch)])
+        rows = torch.cat(
+            [
+                next(trainer.stream)["tokens"]
+                for _ in range(16 // trainer.recipe.machine.micro_batch)
+            ]
+        )
         metrics = trainer.evaluate()
         trainer.close()
         return rows, metrics
@@ -118,7 +138,9 @@ def test_what_is_hidden_depends_on_the_sample_alone_and_in_validation_on_no_seed
     assert metrics["loss"] == pytest.approx(same["loss"], rel=1e-6)
     trainer = groundup.trainer(recipe, {"name": "seeded", "seed": 5}, runs=tmp_path / "runs")
     held_out = trainer._from_the_start("validation")
-    other = groundup.trainer(recipe, {"name": "plain"}, runs=tmp_path / "runs")._from_the_start("validation")
+    other = groundup.trainer(recipe, {"name": "plain"}, runs=tmp_path / "runs")._from_the_start(
+        "validation"
+    )
     assert torch.equal(next(held_out)["tokens"], next(other)["tokens"])
 
 
@@ -139,11 +161,13 @@ def test_pretraining_judging_filling_in_and_fine_tuning(tmp_path: Path) -> None:
     assert groundup.load(tuned.folder)("A good film") in ("0", "1")
 
 
-# ------------------------------------------------------------------------------------------------------ from a folder
+# ------------------------------------------------------------------------------------ from a folder
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Model", "ForMaskedLM", "ForSequenceClassification"])
 def test_a_classifier_from_a_folder(kind: str, tmp_path: Path) -> None:
-    module = write_encoder(tmp_path / "bert", kind, id2label={0: "0", 1: "1"})  # the classes of the films
+    module = write_encoder(
+        tmp_path / "bert", kind, id2label={0: "0", 1: "1"}
+    )  # the classes of the films
     recipe = write_films(tmp_path) | {"init": {"pretrained": str(tmp_path / "bert")}}
     trainer = groundup.trainer(recipe, runs=tmp_path / "runs")
     assert torch.equal(trainer.model.embed.weight, module.get_input_embeddings().weight)
@@ -156,7 +180,9 @@ def test_a_classifier_from_a_folder(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("changes", "least"), [({"init.train_layers": 1}, 3), ({"adapter": {"name": "lora"}}, 3)])
+@pytest.mark.parametrize(
+    ("changes", "least"), [({"init.train_layers": 1}, 3), ({"adapter": {"name": "lora"}}, 3)]
+)
 def test_frozen_layers_and_adapters(changes: dict[str, Any], least: int, tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")
     recipe = write_films(tmp_path) | {"init": {"pretrained": str(tmp_path / "bert")}}
@@ -172,12 +198,27 @@ def test_frozen_layers_and_adapters(changes: dict[str, Any], least: int, tmp_pat
 @pytest.mark.slow
 def test_a_run_from_a_masked_folder_goes_on_with_its_head(tmp_path: Path) -> None:
     module = write_encoder(tmp_path / "bert")
-    (tmp_path / "films.txt").write_text("a good film\nunwatchable film!\na bad film\n" * 9, encoding="utf-8")
-    data = {"name": "text", "path": str(tmp_path / "films.txt"), "split_on": "line", "validation_fraction": 0.4}
-    recipe = {key: value for key, value in write_films(tmp_path).items() if key not in ("task", "data")}
-    recipe |= {"task": "masked_language_modeling", "data": data, "init": {"pretrained": str(tmp_path / "bert")}}
+    (tmp_path / "films.txt").write_text(
+        "a good film\nunwatchable film!\na bad film\n" * 9, encoding="utf-8"
+    )
+    data = {
+        "name": "text",
+        "path": str(tmp_path / "films.txt"),
+        "split_on": "line",
+        "validation_fraction": 0.4,
+    }
+    recipe = {
+        key: value for key, value in write_films(tmp_path).items() if key not in ("task", "data")
+    }
+    recipe |= {
+        "task": "masked_language_modeling",
+        "data": data,
+        "init": {"pretrained": str(tmp_path / "bert")},
+    }
     trainer = groundup.trainer(recipe, runs=tmp_path / "runs")
-    assert torch.equal(trainer.model.head.transform.weight, module.cls.predictions.transform.dense.weight)
+    assert torch.equal(
+        trainer.model.head.transform.weight, module.cls.predictions.transform.dense.weight
+    )
     trainer.close()
 
 

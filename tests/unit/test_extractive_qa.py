@@ -1,4 +1,5 @@
-"""Answers that are pieces of a text: files, windows, the loss and logits that transformers gives, runs, and errors."""
+"""Answers that are pieces of a text: files, windows, the loss and logits that transformers gives,
+runs, and errors."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ from pretrained_folders import transformers
 
 import groundup
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.records import Example
 from groundup.core.settings import validate
-from groundup.data.question_answers import QuestionAnswers
+from groundup.core.values import Example
+from groundup.data.sources.question_answers import QuestionAnswers
 from groundup.metrics.answers import answer_scores, normalised_answer
 from groundup.models.bert import BERTConfig
-from groundup.processors.bpe import TokenizerJSONConfig
-from groundup.processors.bytes import BytesConfig
+from groundup.processors.text.bpe import TokenizerJSONConfig
+from groundup.processors.text.bytes import BytesConfig
 from groundup.tasks.extractive_qa import ExtractiveQA
 
 CONTEXT = "A good film, a bad film! Unwatchable!"
@@ -33,9 +34,16 @@ def squad(folder: Path, **changes: Any) -> str:
         context = CONTEXT + "!" * n
         asked = {"question": "A good?", "id": f"{n}a", "is_impossible": False}
         asked["answers"] = [{"text": "Unwatchable", "answer_start": context.index("Unwatchable")}]
-        paragraphs.append({"context": context, "qas": [asked | changes, {"question": "bad?", "is_impossible": True}]})
+        paragraphs.append(
+            {
+                "context": context,
+                "qas": [asked | changes, {"question": "bad?", "is_impossible": True}],
+            }
+        )
     path = folder / "squad.json"
-    path.write_text(json.dumps({"version": "v2.0", "data": [{"title": "x", "paragraphs": paragraphs}]}))
+    path.write_text(
+        json.dumps({"version": "v2.0", "data": [{"title": "x", "paragraphs": paragraphs}]})
+    )
     return str(path)
 
 
@@ -63,7 +71,11 @@ def test_parquet_and_data_sets(key: str, tmp_path: Path, monkeypatch: pytest.Mon
         datasets = pytest.importorskip("datasets")
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     answers = {"text": ["good"], "answer_start": [2]}
-    rows = {"question": ["?"] * 12, "context": [CONTEXT + "!" * n for n in range(12)], "answers": [answers] * 12}
+    rows = {
+        "question": ["?"] * 12,
+        "context": [CONTEXT + "!" * n for n in range(12)],
+        "answers": [answers] * 12,
+    }
     (tmp_path / "rows").mkdir()
     parquet.write_table(pyarrow.table(rows), tmp_path / "rows" / "train.parquet")
     source = QuestionAnswers(**{key: str(tmp_path / "rows")}, validation_fraction=0.3)
@@ -74,15 +86,25 @@ def test_parquet_and_data_sets(key: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_windows_logits_and_loss_are_those_of_transformers(tmp_path: Path) -> None:
     module = write_encoder(tmp_path, "ForQuestionAnswering")
     task = validate(ExtractiveQA, SMALL, "recipe.task")
-    processor = task.fit_processor(TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(())), lambda: iter(()))
+    processor = task.fit_processor(
+        TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(())), lambda: iter(())
+    )
     start = CONTEXT.index("Unwatchable")
     example = Example("", ("A good film?", CONTEXT), [("Unwatchable", start)])
     batch = task.encode([example, Example("", ("bad", "film"), [])], processor)
     assert batch["window_lengths"][1].tolist() == [5, 0, 0, 0]
     rows = transformers.AutoTokenizer.from_pretrained(tmp_path)(
-        "A good film?", CONTEXT, truncation="only_second", max_length=12, stride=2, padding=True, return_tensors="pt",
-        return_overflowing_tokens=True, return_offsets_mapping=True, return_token_type_ids=True,
-    )  # fmt: skip
+        "A good film?",
+        CONTEXT,
+        truncation="only_second",
+        max_length=12,
+        stride=2,
+        padding=True,
+        return_tensors="pt",
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        return_token_type_ids=True,
+    )
     assert torch.equal(batch["windows"][0], rows["input_ids"])
     assert torch.equal(batch["window_types"][0], rows["token_type_ids"])
     answers = batch["answers"][0].tolist()
@@ -92,7 +114,9 @@ def test_windows_logits_and_loss_are_those_of_transformers(tmp_path: Path) -> No
             spans = rows["offset_mapping"][row]
             assert CONTEXT[spans[first][0] : spans[last][1]] == "Unwatchable"
     settings = BERTConfig.from_huggingface(json.loads((tmp_path / "config.json").read_text()))
-    model = validate(BERTConfig, settings | {"head": "tokens", "outputs": 2, "pooler": "tanh"}, "recipe.model").build()
+    model = validate(
+        BERTConfig, settings | {"head": "tokens", "outputs": 2, "pooler": "tanh"}, "recipe.model"
+    ).build()
     found = model.config.weights_from_huggingface(module.state_dict())
     model.load_state_dict(found)
     one = {name: values[:1] for name, values in batch.items()}
@@ -101,12 +125,19 @@ def test_windows_logits_and_loss_are_those_of_transformers(tmp_path: Path) -> No
     starts, ends = torch.tensor(answers).T
     theirs = module(**inputs, start_positions=starts, end_positions=ends)
     inside = rows["attention_mask"].bool()
-    torch.testing.assert_close(outputs[..., 0][inside], theirs.start_logits[inside], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(outputs[..., 1][inside], theirs.end_logits[inside], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        outputs[..., 0][inside], theirs.start_logits[inside], rtol=1e-5, atol=1e-6
+    )
+    torch.testing.assert_close(
+        outputs[..., 1][inside], theirs.end_logits[inside], rtol=1e-5, atol=1e-6
+    )
     term = task.loss(outputs, one).terms["window"]
     if bool(inside.all()):  # they do not rule out the padding
         torch.testing.assert_close(term.total / term.count, theirs.loss)
-    scores = [x.masked_fill(~inside, -torch.inf).log_softmax(1) for x in (theirs.start_logits, theirs.end_logits)]
+    scores = [
+        x.masked_fill(~inside, -torch.inf).log_softmax(1)
+        for x in (theirs.start_logits, theirs.end_logits)
+    ]
     places = torch.arange(len(starts))
     expected = -(scores[0][places, starts] + scores[1][places, ends]).mean() / 2
     torch.testing.assert_close(term.total / term.count, expected)
@@ -123,8 +154,18 @@ def test_scores_of_answers() -> None:
 def test_a_run_and_its_answers(tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "ForQuestionAnswering")
     recipe = {
-        **{"name": "qa", "init": {"pretrained": str(tmp_path / "bert")}, "task": {"name": "extractive_qa", **SMALL}},
-        **{"data": {"name": "question_answers", "path": squad(tmp_path), "validation_fraction": 0.3}},
+        **{
+            "name": "qa",
+            "init": {"pretrained": str(tmp_path / "bert")},
+            "task": {"name": "extractive_qa", **SMALL},
+        },
+        **{
+            "data": {
+                "name": "question_answers",
+                "path": squad(tmp_path),
+                "validation_fraction": 0.3,
+            }
+        },
         **{"budget": {"batch_size": 6, "steps": 40}, "optim": {"lr": 1e-2}},
         "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
     }
@@ -141,7 +182,10 @@ def test_a_run_and_its_answers(tmp_path: Path) -> None:
     assert predictor(["A good?\t" + CONTEXT, ("bad?", CONTEXT)])[0] == (answer, score)
     metrics = groundup.evaluate(trainer.run.folder)["runs"][0]["evaluation"]["metrics"]
     assert {"exact_match", "f1", "f1_with_answer", "f1_without_answer"} <= set(metrics)
-    with pytest.raises(DataError, match=r"inputs: 'why' is not a question and a text\. Give \(question, text\), or on"):
+    with pytest.raises(
+        DataError,
+        match=r"inputs: 'why' is not a question and a text\. Give \(question, text\), or on",
+    ):
         predictor("why")
 
 
@@ -156,9 +200,15 @@ def test_a_run_and_its_answers(tmp_path: Path) -> None:
             {"answers": [{"text": "worse", "answer_start": 0}]},
             r"The context does not hold it: correct answer_start, or",
         ),
-        ({"answers": [{"text": "bad"}]}, r"line 1: an answer is \{'text': 'bad'\}; allowed: text and answer_start"),
+        (
+            {"answers": [{"text": "bad"}]},
+            r"line 1: an answer is \{'text': 'bad'\}; allowed: text and answer_start",
+        ),
         ({"answers": "bad"}, r"line 1: the answers are 'bad'; allowed: a list"),
-        ({"answers": {"text": ["bad"], "answer_start": []}}, r"line 1: there are 1 answers, and answer_start is \[\]"),
+        (
+            {"answers": {"text": ["bad"], "answer_start": []}},
+            r"line 1: there are 1 answers, and answer_start is \[\]",
+        ),
         ({"question": " "}, r"line 1: the question is empty\. Write it, or remove the question"),
         ({"context": 5}, r"line 1: column 'context' is a number \(5\); allowed: text"),
     ],
@@ -173,15 +223,24 @@ def test_rows_that_cannot_be_read(row: dict[str, Any], problem: str, tmp_path: P
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ('{"data": [{"paragraphs": 1}]}', r"a\.json article 1: there is no list 'paragraphs' of objects"),
+        (
+            '{"data": [{"paragraphs": 1}]}',
+            r"a\.json article 1: there is no list 'paragraphs' of objects",
+        ),
         (
             '{"data": [{"paragraphs": [{"qas": [{"question": "?"}]}]}]}',
             r"paragraph 1 question 1: there is no 'context'",
         ),
         ('{"data": [{"paragraphs": [', r"a\.json: not JSON: "),
         (
-            '{"data": [{"paragraphs": [{"context": "x", "qas": [{"question": "?", "is_impossible": false}]}]}]}',
-            r"question 1: there are no answers, and is_impossible is not true\. Write the answers, or is_impossible",
+            (
+                '{"data": [{"paragraphs": [{"context": "x", "qas": [{"question": "?",'
+                ' "is_impossible": false}]}]}]}'
+            ),
+            (
+                r"question 1: there are no answers, and is_impossible is not true\. Write the"
+                r" answers, or is_impossible"
+            ),
         ),
     ],
 )
@@ -192,11 +251,17 @@ def test_squad_files_that_are_damaged(content: str, problem: str, tmp_path: Path
 
 
 def test_settings_and_tokenizers_that_do_not_fit() -> None:
-    with pytest.raises(RecipeError, match="stride 200 leaves nothing new in a window: beside a question of 64 tokens"):
+    with pytest.raises(
+        RecipeError,
+        match="stride 200 leaves nothing new in a window: beside a question of 64 tokens",
+    ):
         validate(ExtractiveQA, {"max_tokens": 256, "stride": 200}, "recipe.task")
     with pytest.raises(
-        RecipeError, match=r"recipe\.processor: has no tokens that an encoder expects around a question"
+        RecipeError,
+        match=r"recipe\.processor: has no tokens that an encoder expects around a question",
     ):
         ExtractiveQA().fit_processor(BytesConfig().fit(lambda: iter(())), lambda: iter(()))
     with pytest.raises(RecipeError, match="split_seed has no effect with validation_path"):
-        validate(QuestionAnswers, {"path": "a", "validation_path": "b", "split_seed": 1}, "recipe.data")
+        validate(
+            QuestionAnswers, {"path": "a", "validation_path": "b", "split_seed": 1}, "recipe.data"
+        )

@@ -1,4 +1,5 @@
-"""Decoding one token at a time: what the model's forward computes, in floats and with 8-bit weights."""
+"""Decoding one token at a time: what the model's forward computes, in floats and with 8-bit
+weights."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.core.prediction import quick, set_weights
-from groundup.core.recipe_sections import Adapter
+from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.generation.single_row_decoder import FastDecoder
+from groundup.inference.precision import quick, set_weights
 from groundup.models.gpt import GPT, GPTConfig
-from groundup.nn.adapters import attach
-from groundup.nn.decoding import DecodingOptions, generate_batch
-from groundup.nn.fast_decoding import FastDecoder
-from groundup.nn.int8 import Int8Linear, Int8Weight, quantise_layers, quickest_operator
+from groundup.nn.lora.adapters import attach
+from groundup.nn.lowbit.int8 import Int8Linear, Int8Weight, quantise_layers, quickest_operator
+from groundup.recipe.sections import Adapter
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"kv_heads": 2},
@@ -76,7 +77,10 @@ def test_it_keeps_no_copy_of_the_weights() -> None:
     decoder = model.decoder()
     attention: Any = next(iter(model.blocks)).attention
     weight = attention.query.weight
-    joined = {part.weight.untyped_storage().data_ptr() for part in (attention.query, attention.key, attention.value)}
+    joined = {
+        part.weight.untyped_storage().data_ptr()
+        for part in (attention.query, attention.key, attention.value)
+    }
     assert len(joined) == 1
     before = token_by_token(decoder, PROMPT)
     with torch.no_grad():
@@ -97,7 +101,7 @@ def test_layers_of_other_kinds_are_called_as_they_are() -> None:
     assert (token_by_token(model.decoder(), PROMPT) - expected).abs().max() < 1e-5
 
 
-# ---------------------------------------------------------------------------------------------------------------- int8
+# --------------------------------------------------------------------------------------------- int8
 @pytest.mark.slow
 @pytest.mark.parametrize(("operator", "tolerance"), [("dequantise", 1e-5), ("int8pack", 0.02)])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -133,7 +137,9 @@ def test_int8_rows_and_memory() -> None:
     other = Int8Weight(weight * 2, "dequantise")
     joined = Int8Weight.joined([stored, other])
     assert torch.equal(joined.dequantised(), torch.cat([stored.dequantised(), other.dequantised()]))
-    assert stored.integers.untyped_storage().data_ptr() == joined.integers.untyped_storage().data_ptr()
+    assert (
+        stored.integers.untyped_storage().data_ptr() == joined.integers.untyped_storage().data_ptr()
+    )
 
 
 @pytest.mark.slow

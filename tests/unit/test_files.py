@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.data.files import fingerprint, list_files, read_records
+from groundup.data.reading.files import fingerprint, list_files, read_records
 
 TEXTS = [text for _, text in sorted(pydoc_data.topics.topics.items())][:12]
 
@@ -25,7 +25,9 @@ def write(path: Path, content: bytes) -> Path:
 
 
 def json_lines() -> bytes:
-    return "".join(json.dumps({"text": text, "n": n}) + "\n" for n, text in enumerate(TEXTS)).encode()
+    return "".join(
+        json.dumps({"text": text, "n": n}) + "\n" for n, text in enumerate(TEXTS)
+    ).encode()
 
 
 def texts(path: Path, **options: object) -> list[str]:
@@ -42,14 +44,24 @@ def test_delimited_rows_keep_newlines_and_quotes(tmp_path: Path, suffix: str) ->
 
 
 def test_json_lists_and_json_lines_named_json(tmp_path: Path) -> None:
-    assert texts(write(tmp_path / "a.json", json.dumps([{"text": text} for text in TEXTS], indent=1).encode())) == TEXTS
+    assert (
+        texts(
+            write(
+                tmp_path / "a.json",
+                json.dumps([{"text": text} for text in TEXTS], indent=1).encode(),
+            )
+        )
+        == TEXTS
+    )
     assert texts(write(tmp_path / "b.json", json_lines())) == TEXTS
 
 
 def test_parquet(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    parquet.write_table(pyarrow.table({"text": TEXTS, "n": list(range(len(TEXTS)))}), tmp_path / "a.parquet")
+    parquet.write_table(
+        pyarrow.table({"text": TEXTS, "n": list(range(len(TEXTS)))}), tmp_path / "a.parquet"
+    )
     assert texts(tmp_path / "a.parquet") == TEXTS
     assert list(next(read_records(tmp_path / "a.parquet")).fields) == ["text", "n"]
 
@@ -64,7 +76,9 @@ def test_compressed_reads_as_plain(tmp_path: Path, suffix: str, compress: object
 def test_zstandard_reads_across_frames(tmp_path: Path) -> None:
     zstandard = pytest.importorskip("zstandard")
     half = zstandard.ZstdCompressor().compress
-    assert texts(write(tmp_path / "a.jsonl.zst", half(json_lines()) + half(json_lines()))) == TEXTS * 2
+    assert (
+        texts(write(tmp_path / "a.jsonl.zst", half(json_lines()) + half(json_lines()))) == TEXTS * 2
+    )
 
 
 def test_a_folder_is_read_in_the_order_of_its_relative_paths(tmp_path: Path) -> None:

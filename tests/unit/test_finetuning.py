@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 import groundup
-from groundup.core.finetuning import TrainedLayers, freeze_all_but
-from groundup.core.optimizers import build_optimizers, depths
-from groundup.core.recipe import Optim
-from groundup.core.recipe_sections import Init
-from groundup.core.trainer import Trainer
-from groundup.data.arrays import Arrays
+from groundup.data.sources.arrays import Arrays
 from groundup.models.cnn import CNNConfig
 from groundup.models.gpt import GPTConfig
 from groundup.models.mlp import MLPConfig
-from groundup.nn.muon import Muon
+from groundup.recipe.recipe import Optim
+from groundup.recipe.sections import Init
+from groundup.training.layer_freezing import TrainedLayers, freeze_all_but
+from groundup.training.muon import Muon
+from groundup.training.optimizers import build_optimizers, depths
+from groundup.training.trainer import Trainer
 
 OPTIMS = {
     "adamw": Optim(name="adamw", layer_decay=0.5, weight_decay=0.2),
@@ -33,32 +33,51 @@ OPTIMS = {
 
 def perceptron() -> nn.Module:
     torch.manual_seed(0)
-    return MLPConfig(hidden=(8, 8, 6), inputs=64, outputs=3, norm="batch", category_sizes=(4,)).build()
+    return MLPConfig(
+        hidden=(8, 8, 6), inputs=64, outputs=3, norm="batch", category_sizes=(4,)
+    ).build()
 
 
 def gpt(**settings: Any) -> nn.Module:
     torch.manual_seed(0)
-    return GPTConfig(vocabulary_size=11, layers=3, width=8, heads=2, context_length=8, **settings).build()
+    return GPTConfig(
+        vocabulary_size=11, layers=3, width=8, heads=2, context_length=8, **settings
+    ).build()
 
 
 def trained(model: nn.Module) -> set[str]:
-    """Return the parts that are trained: blocks by their number, everything else by its first name."""
+    """Return the parts that are trained: blocks by their number, everything else by its first
+    name."""
     names = [name.split(".") for name, p in model.named_parameters() if p.requires_grad]
     return {name[1] if name[0] == "blocks" else name[0] for name in names}
 
 
-# --------------------------------------------------------------------------------------------------------- the layers
+# --------------------------------------------------------------------------------------- the layers
 def test_depth_is_read_from_names() -> None:
-    names = ["token", "stem.weight", "blocks.0.a", "blocks.2.a", "blocks.2.b", "norm.weight", "head.weight"]
+    names = [
+        "token",
+        "stem.weight",
+        "blocks.0.a",
+        "blocks.2.a",
+        "blocks.2.b",
+        "norm.weight",
+        "head.weight",
+    ]
     assert list(depths(names).values()) == [3, 3, 2, 1, 1, 0, 0]
     assert depths(["head.weight", "embed.weight", "blocks.0.a"]) == {
         **{"head.weight": 0, "embed.weight": 2},
         **{"blocks.0.a": 1},
     }
-    assert depths(["blocks.10.a", "blocks.9.a", "positions"]) == {"blocks.10.a": 1, "blocks.9.a": 2, "positions": 3}
+    assert depths(["blocks.10.a", "blocks.9.a", "positions"]) == {
+        "blocks.10.a": 1,
+        "blocks.9.a": 2,
+        "positions": 3,
+    }
 
 
-@pytest.mark.parametrize(("layers", "expected"), [(0, {"head"}), (1, {"2", "head"}), (3, {"0", "1", "2", "head"})])
+@pytest.mark.parametrize(
+    ("layers", "expected"), [(0, {"head"}), (1, {"2", "head"}), (3, {"0", "1", "2", "head"})]
+)
 def test_only_the_last_layers_are_trained(layers: int, expected: set[str]) -> None:
     model = perceptron()
     freeze_all_but(model, layers)
@@ -75,11 +94,16 @@ def test_the_last_layers_of_a_gpt(positions: Any) -> None:
     assert trained(model) == {"1", "2", "norm"}
 
 
-def layers_of(model: nn.Module, total_steps: int = 20, **init: Any) -> tuple[TrainedLayers, list[str]]:
+def layers_of(
+    model: nn.Module, total_steps: int = 20, **init: Any
+) -> tuple[TrainedLayers, list[str]]:
     said: list[str] = []
     if (layers := init.get("train_layers")) is not None:
         freeze_all_but(model, layers)
-    return TrainedLayers(model, Init(**init), total_steps, lambda step, line: said.append(line)), said
+    return (
+        TrainedLayers(model, Init(**init), total_steps, lambda step, line: said.append(line)),
+        said,
+    )
 
 
 def test_blocks_are_released_from_the_top() -> None:
@@ -116,15 +140,24 @@ def test_a_head_that_is_the_embedding_begins_with_the_last_block() -> None:
 def test_batch_norms_of_frozen_blocks_keep_their_statistics() -> None:
     for model, inputs in (
         (perceptron(), (torch.randn(16, 64), torch.zeros(16, 1, dtype=torch.int64))),
-        (CNNConfig(channels=(3, 4), hidden=(5,), batch_norm=True, input_shape=(1, 12, 12), outputs=3).build(), ()),
+        (
+            CNNConfig(
+                channels=(3, 4), hidden=(5,), batch_norm=True, input_shape=(1, 12, 12), outputs=3
+            ).build(),
+            (),
+        ),
     ):
         layers, _ = layers_of(model, train_layers=2)
         model.train()
         layers.release(0)
         before = {name: value.clone() for name, value in model.state_dict().items()}
         model(*(inputs or (torch.randn(16, 1, 12, 12),)))
-        moved = {name[:8] for name, value in model.state_dict().items() if not value.equal(before[name])}
-        assert moved == ({"blocks.1", "blocks.2"} if inputs else {"blocks.1"})  # no norm in the dense block 2
+        moved = {
+            name[:8] for name, value in model.state_dict().items() if not value.equal(before[name])
+        }
+        assert moved == (
+            {"blocks.1", "blocks.2"} if inputs else {"blocks.1"}
+        )  # no norm in the dense block 2
 
 
 def test_batch_norms_of_released_blocks_follow_the_data() -> None:
@@ -136,11 +169,13 @@ def test_batch_norms_of_released_blocks_follow_the_data() -> None:
         layers.release(step)
         model(*inputs)
         assert {
-            name.split(".")[1] for name, value in model.state_dict().items() if not value.equal(before[name])
+            name.split(".")[1]
+            for name, value in model.state_dict().items()
+            if not value.equal(before[name])
         } == expected
 
 
-# ------------------------------------------------------------------------------------------------------ the optimizers
+# ----------------------------------------------------------------------------------- the optimizers
 @pytest.mark.parametrize("name", OPTIMS)
 def test_one_step_at_layer_wise_rates_is_that_of_hand_written_groups(name: str) -> None:
     optim, one, other = OPTIMS[name], gpt(positions="learned"), gpt(positions="learned")
@@ -159,11 +194,15 @@ def test_one_step_at_layer_wise_rates_is_that_of_hand_written_groups(name: str) 
         ("embed", 0.0625),
         ("positions", 0.0625),
     ):
-        names = [n for n, _ in other.named_parameters() if part in (n.split(".")[0], n.split(".")[1])]
+        names = [
+            n for n, _ in other.named_parameters() if part in (n.split(".")[0], n.split(".")[1])
+        ]
         assert names
         by_hand(optim, 0.02 * factor, {n: p for n, p in other.named_parameters() if n in names})
     for (label, p), q in zip(one.named_parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-5, atol=2e-3 * 0.02 if name == "muon" else 1e-7, msg=label)
+        torch.testing.assert_close(
+            p, q, rtol=1e-5, atol=2e-3 * 0.02 if name == "muon" else 1e-7, msg=label
+        )
 
 
 def by_hand(optim: Optim, lr: float, parameters: dict[str, nn.Parameter]) -> None:
@@ -178,7 +217,9 @@ def by_hand(optim: Optim, lr: float, parameters: dict[str, nn.Parameter]) -> Non
         if some and optim.name == "sgd":
             kinds["sgd"](some, lr=lr, momentum=optim.momentum, weight_decay=decay).step()
         elif some:
-            kinds.get(optim.name, torch.optim.AdamW)(some, lr=lr, betas=optim.betas, weight_decay=decay).step()
+            kinds.get(optim.name, torch.optim.AdamW)(
+                some, lr=lr, betas=optim.betas, weight_decay=decay
+            ).step()
 
 
 def test_the_learning_rate_of_every_group_is_scaled() -> None:
@@ -197,10 +238,14 @@ def test_muon_without_hidden_matrices_is_adamw() -> None:
     assert isinstance(part, torch.optim.AdamW)
 
 
-# ------------------------------------------------------------------------------------------------------------ training
+# ----------------------------------------------------------------------------------------- training
 def recipe(**changes: Any) -> dict[str, Any]:
     return {
-        **{"name": "digits", "model": {"name": "mlp", "hidden": [12, 10, 8], "norm": "batch"}, "task": "classify"},
+        **{
+            "name": "digits",
+            "model": {"name": "mlp", "hidden": [12, 10, 8], "norm": "batch"},
+            "task": "classify",
+        },
         **{"processor": "image", "data": "arrays", "optim": {"lr": 1e-2, "weight_decay": 0.5}},
         **{"budget": {"batch_size": 16, "steps": 12}, "every": {"evaluate": 5, "save": 100}},
         **{"machine": {"device": "cpu", "precision": "fp32", "threads": 1, "compile": False}},
@@ -213,16 +258,27 @@ def weights(trainer: Trainer) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "muon"])
-def test_what_is_frozen_is_neither_moved_nor_decayed_and_has_no_state(name: str, tmp_path: Path) -> None:
+def test_what_is_frozen_is_neither_moved_nor_decayed_and_has_no_state(
+    name: str, tmp_path: Path
+) -> None:
     trainer = groundup.trainer(
-        recipe(optim={"name": name, "lr": 1e-2, "weight_decay": 0.5}, init={"unfreeze_every": 4}), runs=tmp_path
+        recipe(optim={"name": name, "lr": 1e-2, "weight_decay": 0.5}, init={"unfreeze_every": 4}),
+        runs=tmp_path,
     )
     start, moved = weights(trainer), []
     for report in trainer.steps():
         if report.step == 4:
             trainer.evaluate(1)  # puts the whole model into training mode afterwards
-        moved.append({key.split(".")[1] for key, value in weights(trainer).items() if not value.equal(start[key])})
-        states = {key.split(".")[1] for key in trainer.optimizer.state_dict() if key.startswith("blocks")}
+        moved.append(
+            {
+                key.split(".")[1]
+                for key, value in weights(trainer).items()
+                if not value.equal(start[key])
+            }
+        )
+        states = {
+            key.split(".")[1] for key in trainer.optimizer.state_dict() if key.startswith("blocks")
+        }
         assert states <= moved[-1]
     trainer.close()
     names = {"weight", "bias"}  # of the head
@@ -240,7 +296,7 @@ def test_the_released_layers_are_written_to_the_runs_events(tmp_path: Path) -> N
     assert "last 2" not in text
 
 
-# ---------------------------------------------------------------------------------------------------------- old and new
+# -------------------------------------------------------------------------------------- old and new
 def test_some_labels_only(tmp_path: Path) -> None:
     every = Arrays().examples("train", tmp_path)
     some = Arrays(labels=(3, "7")).examples("train", tmp_path)
@@ -250,7 +306,9 @@ def test_some_labels_only(tmp_path: Path) -> None:
 def test_what_was_held_out_is_split_again(tmp_path: Path) -> None:
     held_out = {e.name for e in Arrays().examples("validation", tmp_path)}
     again = Arrays(only_held_out=True, final_fraction=0.3)
-    train, final = ({e.name for e in again.examples(split, tmp_path)} for split in ("train", "validation"))
+    train, final = (
+        {e.name for e in again.examples(split, tmp_path)} for split in ("train", "validation")
+    )
     assert train | final == held_out
     assert not train & final
     assert 0.15 < len(final) / len(held_out) < 0.45
@@ -258,7 +316,8 @@ def test_what_was_held_out_is_split_again(tmp_path: Path) -> None:
 
 def judged(tmp_path: Path, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
     groundup.train(
-        {**recipe(), "optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 100}, **base}, runs=tmp_path
+        {**recipe(), "optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 100}, **base},
+        runs=tmp_path,
     )
     second = {key: value for key, value in recipe().items() if key not in ("model", "processor")}
     second |= {"name": "tuned", "init": {"run": str(tmp_path / "digits")}, **tuned}
@@ -279,7 +338,7 @@ def test_forgetting_is_seen_where_the_head_is_kept(tmp_path: Path) -> None:
             "budget": {"batch_size": 16, "steps": 60},
         },
     )
-    (old, new) = table["rows"]
+    old, new = table["rows"]
     assert tuple(old[:3]) == ("old", "accuracy", 322)
     assert old[3] > 0.7
     assert old[4] < old[3] - 0.3

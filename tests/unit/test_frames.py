@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.core.run_processor import load_processor
-from groundup.data.frames import Frames
-from groundup.processors.frames import FramesConfig, mean_and_spread
+from groundup.data.sources.sequences import Frames
+from groundup.processors.sequences import FramesConfig, mean_and_spread
+from groundup.runs.processor import load_processor
 
 
 def write(path: Path, sequences: int = 60, **more: Any) -> Path:
     draws = np.random.default_rng(sequences)
     lengths = draws.integers(1, 9, sequences)
-    arrays = {"X": draws.normal(5, 3, (int(lengths.sum()), 4)).astype(np.float32), "lengths": lengths}
+    arrays = {
+        "X": draws.normal(5, 3, (int(lengths.sum()), 4)).astype(np.float32),
+        "lengths": lengths,
+    }
     np.savez(path, **{**arrays, "y": np.arange(sequences) % 3, **more})
     return path
 
@@ -30,14 +33,17 @@ def test_sequences_are_cut_from_all_frames(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npz")
     source = Frames(path=str(path), validation_fraction=0.3)
     every = sorted(
-        source.examples("train", tmp_path) + source.examples("validation", tmp_path), key=lambda e: int(e.name)
+        source.examples("train", tmp_path) + source.examples("validation", tmp_path),
+        key=lambda e: int(e.name),
     )
     with np.load(path) as arrays:
         np.testing.assert_array_equal(np.concatenate([e.inputs for e in every]), arrays["X"])
         assert [len(e.inputs) for e in every] == arrays["lengths"].tolist()
         assert [e.target for e in every] == arrays["y"].tolist()
     card = source.card(tmp_path)
-    assert card["train"]["frames"] + card["validation"]["frames"] == sum(len(e.inputs) for e in every)
+    assert card["train"]["frames"] + card["validation"]["frames"] == sum(
+        len(e.inputs) for e in every
+    )
     assert card["features"] == 4
     assert (card["train"]["min_frames"], card["train"]["max_frames"]) == (1, 8)
     assert not names(source, "train") & names(source, "validation")
@@ -47,7 +53,9 @@ def test_sequences_are_cut_from_all_frames(tmp_path: Path) -> None:
 def test_other_names_groups_and_folds(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npz", speaker=np.array([f"s{n % 6}" for n in range(60)]))
     source = Frames(path=str(path), groups_key="speaker", folds=3, fold=1)
-    sides = [{(int(name) - 1) % 6 for name in names(source, split)} for split in ("train", "validation")]
+    sides = [
+        {(int(name) - 1) % 6 for name in names(source, split)} for split in ("train", "validation")
+    ]
     assert not sides[0] & sides[1]
     assert len(sides[1]) == 2
     folds = [names(Frames(path=str(path), folds=4, fold=fold), "validation") for fold in range(4)]
@@ -55,7 +63,12 @@ def test_other_names_groups_and_folds(tmp_path: Path) -> None:
     assert len(set.union(*folds)) == 60
     np.savez(tmp_path / "b.npz", values=np.ones((3, 2)), n=[1, 2], label=["a", "b"])
     renamed = Frames(
-        **{"path": str(tmp_path / "b.npz"), "values_key": "values", "lengths_key": "n", "labels_key": "label"},
+        **{
+            "path": str(tmp_path / "b.npz"),
+            "values_key": "values",
+            "lengths_key": "n",
+            "labels_key": "label",
+        },
         validation_path=str(tmp_path / "b.npz"),
     )
     assert [e.target for e in renamed.examples("validation", tmp_path)] == ["a", "b"]
@@ -66,7 +79,9 @@ def test_frames_are_normalised_by_the_training_split_cut_and_padded(tmp_path: Pa
     fitted = FramesConfig().fit(lambda: iter(examples))
     assert fitted.input_shape == (0, 4)
     batch = fitted.encode_inputs([e.inputs for e in examples])
-    frames = torch.cat([row[:length] for row, length in zip(batch["inputs"], batch["lengths"], strict=True)])
+    frames = torch.cat(
+        [row[:length] for row, length in zip(batch["inputs"], batch["lengths"], strict=True)]
+    )
     torch.testing.assert_close(frames.mean(0), torch.zeros(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(frames.std(0, unbiased=False), torch.ones(4), atol=1e-5, rtol=0)
     assert batch["inputs"].abs().sum() == pytest.approx(float(frames.abs().sum()), rel=1e-5)

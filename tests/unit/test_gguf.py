@@ -1,4 +1,5 @@
-"""GGUF files: every type of metadata and of tensor, written and read; blocks by hand; whole models."""
+"""GGUF files: every type of metadata and of tensor, written and read; blocks by hand; whole
+models."""
 
 from __future__ import annotations
 
@@ -13,18 +14,18 @@ import torch
 from ggufs import FAMILIES, header, pair, small_model, text, tokenizer, write_small
 
 from groundup.core.errors import CheckpointError
-from groundup.core.gguf import read_gguf, save_gguf
 from groundup.core.storage import Storage
 from groundup.formats.gguf import open_gguf
 from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
 from groundup.formats.gguf_writer import write_gguf
 from groundup.models.gpt import GPTConfig
-from groundup.models.names import gguf as names
+from groundup.models.names.gguf import gpt as names
+from groundup.weights.gguf import read_gguf, save_gguf
 
 HALF, QUARTER = struct.pack("<e", 0.5), struct.pack("<e", 0.25)
 
 
-# ------------------------------------------------------------------------------------------------------------- metadata
+# ----------------------------------------------------------------------------------------- metadata
 def test_metadata_reads_back_as_written(tmp_path: Path) -> None:
     plain: dict[str, Any] = {
         "yes": True,
@@ -41,7 +42,10 @@ def test_metadata_reads_back_as_written(tmp_path: Path) -> None:
         "parts": [0.5, 2.0],
         "none": [],
     }
-    numbers = {dtype: np.dtype(dtype).type(3) for dtype in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")}
+    numbers = {
+        dtype: np.dtype(dtype).type(3)
+        for dtype in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
+    }
     lists = {f"{dtype}s": np.array([1, 2], dtype) for dtype in numbers}
     path = tmp_path / "a.gguf"
     write_gguf(path, {**plain, **numbers, **lists}, {}, {})
@@ -60,10 +64,12 @@ def test_lists_of_lists_are_read(tmp_path: Path) -> None:
     assert open_gguf(tmp_path / "a.gguf").metadata == {"n": [[5, 6], [5, 6]]}
 
 
-# -------------------------------------------------------------------------------------------------------------- tensors
+# ------------------------------------------------------------------------------------------ tensors
 @pytest.mark.parametrize("alignment", [32, 64])
 @pytest.mark.parametrize("kind", WRITABLE)
-def test_tensors_read_back_as_their_kind_rounds_them(tmp_path: Path, kind: str, alignment: int) -> None:
+def test_tensors_read_back_as_their_kind_rounds_them(
+    tmp_path: Path, kind: str, alignment: int
+) -> None:
     path = tmp_path / "a.gguf"
     tensors = {"a": torch.randn(3, 2, 64), "b": torch.randn(32), "c": torch.randn(1, 2, 3, 32)}
     write_gguf(path, {"general.alignment": alignment}, tensors, dict.fromkeys(tensors, kind))
@@ -84,7 +90,9 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     back = {kind: dequantise(raw, KINDS[kind]) for kind, raw in whole.items()}
     monkeypatch.setattr("groundup.formats.gguf_blocks._CHUNK", 512)
     assert all(np.array_equal(quantise(numbers, KINDS[kind]), whole[kind]) for kind in WRITABLE)
-    assert all(np.array_equal(dequantise(whole[kind], KINDS[kind]), back[kind]) for kind in WRITABLE)
+    assert all(
+        np.array_equal(dequantise(whole[kind], KINDS[kind]), back[kind]) for kind in WRITABLE
+    )
 
 
 def test_blocks_by_hand() -> None:
@@ -94,10 +102,14 @@ def test_blocks_by_hand() -> None:
     assert numbers("F32", struct.pack("<2f", 1.5, -2)) == [1.5, -2]
     assert numbers("F16", HALF + QUARTER) == [0.5, 0.25]
     assert numbers("BF16", bytes([0xC0, 0x3F])) == [1.5]
-    assert numbers("Q8_0", HALF + struct.pack("<32b", *range(-16, 16))) == [q / 2 for q in range(-16, 16)]
+    assert numbers("Q8_0", HALF + struct.pack("<32b", *range(-16, 16))) == [
+        q / 2 for q in range(-16, 16)
+    ]
     packed = bytes(low | (15 - low) << 4 for low in range(16))
     assert numbers("Q4_0", HALF + packed) == [(q - 8) / 2 for q in [*range(16), *range(15, -1, -1)]]
-    assert numbers("Q4_1", HALF + QUARTER + packed) == [q / 2 + 0.25 for q in [*range(16), *range(15, -1, -1)]]
+    assert numbers("Q4_1", HALF + QUARTER + packed) == [
+        q / 2 + 0.25 for q in [*range(16), *range(15, -1, -1)]
+    ]
     fifths = struct.pack("<I", 1 << 3 | 1 << 31)
     five = [q + 16 * (place in (3, 31)) for place, q in enumerate([*range(16), *range(15, -1, -1)])]
     assert numbers("Q5_0", HALF + fifths + packed) == [(q - 16) / 2 for q in five]
@@ -110,12 +122,23 @@ def test_a_block_of_eight_parts_by_hand(kind: str) -> None:
     first = [scales[i] | scales[i + 4] >> 4 << 6 for i in range(4)]
     second = [lowest[i] | lowest[i + 4] >> 4 << 6 for i in range(4)]
     third = [scales[i + 4] & 15 | (lowest[i + 4] & 15) << 4 for i in range(4)]
-    q = [[(3 * part + place) % (16 if kind == "Q4_K" else 32) for place in range(32)] for part in range(8)]
-    packed = [q[2 * two][place] & 15 | (q[2 * two + 1][place] & 15) << 4 for two in range(4) for place in range(32)]
+    q = [
+        [(3 * part + place) % (16 if kind == "Q4_K" else 32) for place in range(32)]
+        for part in range(8)
+    ]
+    packed = [
+        q[2 * two][place] & 15 | (q[2 * two + 1][place] & 15) << 4
+        for two in range(4)
+        for place in range(32)
+    ]
     if kind == "Q5_K":
-        packed = [sum((q[part][place] >> 4) << part for part in range(8)) for place in range(32)] + packed
+        packed = [
+            sum((q[part][place] >> 4) << part for part in range(8)) for place in range(32)
+        ] + packed
     raw = HALF + QUARTER + bytes([*first, *second, *third, *packed])
-    expected = [[scales[part] * value / 2 - lowest[part] / 4 for value in q[part]] for part in range(8)]
+    expected = [
+        [scales[part] * value / 2 - lowest[part] / 4 for value in q[part]] for part in range(8)
+    ]
     assert dequantise(np.frombuffer(raw, np.uint8), KINDS[kind]).reshape(8, 32).tolist() == expected
 
 
@@ -160,17 +183,21 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     write_gguf(path, {"n": 1}, {}, {})
     before = path.read_bytes()
-    with pytest.raises(CheckpointError, match=r"a\.gguf: could not be written: No space left on device\. Free some"):
+    with pytest.raises(
+        CheckpointError, match=r"a\.gguf: could not be written: No space left on device\. Free some"
+    ):
         write_gguf(path, {"n": 2}, {}, {}, Full())
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["a.gguf"]
 
 
-# --------------------------------------------------------------------------------------------------------------- models
+# ------------------------------------------------------------------------------------------- models
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_reads_back_as_written(tmp_path: Path, family: str) -> None:
     config, weights = small_model(family, 320)
-    processor = tokenizer().with_chat_template("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}")
+    processor = tokenizer().with_chat_template(
+        "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
     save_gguf(tmp_path / "a.gguf", config, weights, processor, "F32", "small")
     settings, back, read = read_gguf(tmp_path / "a.gguf")
     assert GPTConfig(**settings).completed() == config.completed()
@@ -178,7 +205,9 @@ def test_a_model_reads_back_as_written(tmp_path: Path, family: str) -> None:
     rows = open_gguf(tmp_path / "a.gguf").tensors.values()
     assert names.shapes(config.completed()) == {row.name: row.shape for row in rows}
     assert all(torch.equal(back[name], weights[name]) for name in weights)
-    assert open_gguf(tmp_path / "a.gguf").metadata["general.architecture"] == family.partition("-")[0]
+    assert (
+        open_gguf(tmp_path / "a.gguf").metadata["general.architecture"] == family.partition("-")[0]
+    )
     sample = "def f(x):\n    return x + 12345  # it's 床 naïve <|user|>"
     assert read.encode_batch([sample])[0].tolist() == processor.encode_batch([sample])[0].tolist()
     assert (read.end_id, read.chat_template) == (processor.end_id, processor.chat_template)
@@ -208,7 +237,14 @@ def test_what_a_file_leaves_out(tmp_path: Path) -> None:
     config, weights = small_model("llama", 320, kv_heads=4, rope_theta=10000.0)
     save_gguf(tmp_path / "a.gguf", config, weights, tokenizer(), "F32")
     file = open_gguf(tmp_path / "a.gguf")
-    out = ("key_length", "value_length", "head_count_kv", "dimension_count", "freq_base", "vocab_size")
+    out = (
+        "key_length",
+        "value_length",
+        "head_count_kv",
+        "dimension_count",
+        "freq_base",
+        "vocab_size",
+    )
     metadata = {name: value for name, value in file.metadata.items() if not name.endswith(out)}
     settings = names.config_to_groundup(metadata, file.tensors, 320)
     assert GPTConfig(**settings).completed() == config.completed()
@@ -216,7 +252,10 @@ def test_what_a_file_leaves_out(tmp_path: Path) -> None:
 
 def test_rotary_pairs_are_neighbours_in_the_file() -> None:
     config = {"layers": 1, "heads": 2, "kv_heads": 1}
-    ours = {f"blocks.0.attention.{part}.weight": torch.arange(8.0)[:, None] for part in ("query", "key", "value")}
+    ours = {
+        f"blocks.0.attention.{part}.weight": torch.arange(8.0)[:, None]
+        for part in ("query", "key", "value")
+    }
     llama, qwen = names.to_gguf(ours, config, "llama"), names.to_gguf(ours, config, "qwen2")
     assert llama["blk.0.attn_q.weight"].flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
     assert llama["blk.0.attn_k.weight"].flatten().tolist() == [0, 4, 1, 5, 2, 6, 3, 7]

@@ -1,4 +1,5 @@
-"""A recipe that starts from a GGUF file: its model, tokenizer and weights, their checksum, and what is wrong."""
+"""A recipe that starts from a GGUF file: its model, tokenizer and weights, their checksum, and what
+is wrong."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from ggufs import write_small
 
 import groundup
 from groundup.core.errors import CheckpointError, DataError, GroundupError, RecipeError
-from groundup.core.gguf import read_gguf
-from groundup.core.predictor import Predictor
-from groundup.core.recipe import load_recipe
+from groundup.inference.predictor import Predictor
 from groundup.models.mlp import MLPConfig
+from groundup.recipe.recipe import load_recipe
+from groundup.weights.gguf import read_gguf
 
 
 @pytest.fixture
@@ -28,7 +29,11 @@ def file(tmp_path: Path) -> Path:
 def tuning(recipe: dict[str, Any], file: Path) -> dict[str, Any]:
     parts = {key: recipe[key] for key in ("name", "task", "data", "every", "machine")}
     model = {"context_length": 32}
-    return parts | {"model": model, "init": {"pretrained": str(file)}, "budget": {"batch_size": 4, "steps": 1}}
+    return parts | {
+        "model": model,
+        "init": {"pretrained": str(file)},
+        "budget": {"batch_size": 4, "steps": 1},
+    }
 
 
 @pytest.mark.slow
@@ -52,29 +57,67 @@ def test_a_run_starts_from_its_weights_and_needs_the_file_no_more(
 
 
 @pytest.mark.slow
-def test_an_adapter_is_trained_beside_it(tuning: dict[str, Any], file: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_trained_beside_it(
+    tuning: dict[str, Any], file: Path, tmp_path: Path
+) -> None:
     run = groundup.train(tuning | {"adapter": {"name": "lora", "rank": 2}}, runs=tmp_path)
-    assert run.checkpoints.state(1)["base"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (
+        run.checkpoints.state(1)["base"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    )
     assert isinstance(groundup.predict(run.folder, "The ", max_new_tokens=2), str)
     write_small(file, "qwen2", "Q4_0")
-    with pytest.raises(GroundupError, match=r"was fine-tuned from other weights than .*small.gguf holds now"):
+    with pytest.raises(
+        GroundupError, match=r"was fine-tuned from other weights than .*small.gguf holds now"
+    ):
         groundup.train(tuning | {"adapter": {"name": "lora", "rank": 2}}, runs=tmp_path)
 
 
 CASES: list[tuple[dict[str, Any], type[GroundupError], str]] = [
-    ({"init": {"pretrained": "smal.gguf"}}, RecipeError, "there is no file smal.gguf; did you mean 'small.gguf'"),
-    ({"init": {"pretrained": "small.gguf", "revision": "main"}}, RecipeError, "small.gguf is a file, and only the hub"),
-    ({"init": {"pretrained": "small.gguf"}, "model": {"width": 8}}, RecipeError, "the file says what the model is"),
-    ({"init": {"pretrained": "small.gguf"}, "model": {"context_length": 99}}, RecipeError, "was trained for 64"),
-    ({"init": {"pretrained": "small.gguf"}, "model": "mlp"}, RecipeError, "no GGUF layout is known for model 'mlp'"),
-    ({"init": {"pretrained": "cut.gguf"}}, CheckpointError, "cut.gguf: says it has 26 metadata, and only 276"),
-    ({"init": {"pretrained": "bert.gguf"}}, CheckpointError, "bert.gguf: general.architecture is 'bert '"),
+    (
+        {"init": {"pretrained": "smal.gguf"}},
+        RecipeError,
+        "there is no file smal.gguf; did you mean 'small.gguf'",
+    ),
+    (
+        {"init": {"pretrained": "small.gguf", "revision": "main"}},
+        RecipeError,
+        "small.gguf is a file, and only the hub",
+    ),
+    (
+        {"init": {"pretrained": "small.gguf"}, "model": {"width": 8}},
+        RecipeError,
+        "the file says what the model is",
+    ),
+    (
+        {"init": {"pretrained": "small.gguf"}, "model": {"context_length": 99}},
+        RecipeError,
+        "was trained for 64",
+    ),
+    (
+        {"init": {"pretrained": "small.gguf"}, "model": "mlp"},
+        RecipeError,
+        "no GGUF layout is known for model 'mlp'",
+    ),
+    (
+        {"init": {"pretrained": "cut.gguf"}},
+        CheckpointError,
+        "cut.gguf: says it has 26 metadata, and only 276",
+    ),
+    (
+        {"init": {"pretrained": "bert.gguf"}},
+        CheckpointError,
+        "bert.gguf: general.architecture is 'bert '",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("changes", "kind", "message"), CASES)
 def test_what_is_wrong_is_said(
-    tuning: dict[str, Any], file: Path, changes: dict[str, Any], kind: type[GroundupError], message: str
+    tuning: dict[str, Any],
+    file: Path,
+    changes: dict[str, Any],
+    kind: type[GroundupError],
+    message: str,
 ) -> None:
     assert not hasattr(MLPConfig, "from_gguf")
     (file.parent / "cut.gguf").write_bytes(file.read_bytes()[:300])

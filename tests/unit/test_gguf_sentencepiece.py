@@ -1,4 +1,5 @@
-"""SentencePiece's BPE in GGUF metadata: scores instead of merges, spaces as marks, bytes, and the way back."""
+"""SentencePiece's BPE in GGUF metadata: scores instead of merges, spaces as marks, bytes, and the
+way back."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ import pytest
 from ggufs import sentencepiece, small_model, tokenizer
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
-from groundup.core.gguf import read_gguf, save_gguf
 from groundup.formats.gguf import open_gguf
-from groundup.processors.bpe import TokenizerProcessor
-from groundup.processors.gguf import processor_from_gguf, processor_to_gguf
-from groundup.processors.gguf_sentencepiece import display_name, sentencepiece_texts
+from groundup.processors.text.bpe import TokenizerProcessor
+from groundup.processors.text.gguf_bpe import processor_from_gguf, processor_to_gguf
+from groundup.processors.text.gguf_sentencepiece import display_name, sentencepiece_texts
+from groundup.weights.gguf import read_gguf, save_gguf
 
 G = "tokenizer.ggml."
 SAMPLE = "  The import statement,\n\tnaïve 床前 🙂  and x == 'y'.\n"
@@ -25,14 +26,19 @@ CHAT = (
 
 
 def joined(metadata: dict[str, Any], text: str) -> list[int]:
-    """Join the neighbours with the best score, the leftmost first, until none are a token: as the files mean it."""
+    """Join the neighbours with the best score, the leftmost first, until none are a token: as the
+    files mean it."""
     tokens, scores, kinds = (metadata[G + key] for key in ("tokens", "scores", "token_type"))
     plain = {token: n for n, token in enumerate(tokens) if kinds[n] == 1}
     parts = list(text.replace(" ", "▁"))
-    while pairs := [(-scores[plain[a + b]], n) for n, (a, b) in enumerate(pairwise(parts)) if a + b in plain]:
+    while pairs := [
+        (-scores[plain[a + b]], n) for n, (a, b) in enumerate(pairwise(parts)) if a + b in plain
+    ]:
         _, at = min(pairs)
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    spelled = [[plain[part]] if part in plain else [7 + byte for byte in part.encode()] for part in parts]
+    spelled = [
+        [plain[part]] if part in plain else [7 + byte for byte in part.encode()] for part in parts
+    ]
     return [number for each in spelled for number in each]
 
 
@@ -40,7 +46,9 @@ def changed(processor: TokenizerProcessor, **parts: Any) -> TokenizerProcessor:
     inner = Tokenizer.from_str(processor._tokenizer.to_str())
     for name, part in parts.items():
         setattr(inner, name, part)
-    return TokenizerProcessor(inner, processor.end_token, processor.start_token, begin_token=processor.begin_token)
+    return TokenizerProcessor(
+        inner, processor.end_token, processor.start_token, begin_token=processor.begin_token
+    )
 
 
 @pytest.mark.parametrize("prefix", [True, False])
@@ -68,8 +76,14 @@ def test_there_and_back(prefix: bool) -> None:
     metadata = sentencepiece(add_space_prefix=prefix)
     read = processor_from_gguf(metadata)
     written = processor_to_gguf(read, 600, "small")
-    assert {key: written[key] for key in metadata if key.split(".")[-1] not in ("tokens", "token_type", "scores")} == {
-        key: value for key, value in metadata.items() if key.split(".")[-1] not in ("tokens", "token_type", "scores")
+    assert {
+        key: written[key]
+        for key in metadata
+        if key.split(".")[-1] not in ("tokens", "token_type", "scores")
+    } == {
+        key: value
+        for key, value in metadata.items()
+        if key.split(".")[-1] not in ("tokens", "token_type", "scores")
     }
     size = read.vocabulary_size
     assert written[G + "tokens"][:size] == metadata[G + "tokens"]

@@ -8,9 +8,9 @@ import pytest
 from ggufs import tokenizer
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
-from groundup.processors.bpe import TokenizerProcessor
-from groundup.processors.gguf import SPLITS, processor_from_gguf, processor_to_gguf
-from groundup.processors.special import END_OF_TEXT
+from groundup.processors.text.bpe import TokenizerProcessor
+from groundup.processors.text.gguf_bpe import SPLITS, processor_from_gguf, processor_to_gguf
+from groundup.processors.text.special_tokens import END_OF_TEXT
 
 LATER = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
@@ -94,7 +94,9 @@ def test_special_tokens_and_tokens_of_the_user() -> None:
     assert len(encoded) > 4  # what a text spells is no special token
     assert read.decode(encoded) == "a<tool_call><|user|>"
     again = processor_to_gguf(read, 310)
-    plain = [1 if kind == 5 else kind for kind in kinds]  # a token without a text is one that no text holds
+    plain = [
+        1 if kind == 5 else kind for kind in kinds
+    ]  # a token without a text is one that no text holds
     assert again == written | {"tokenizer.ggml.token_type": plain}
 
 
@@ -102,8 +104,13 @@ def test_end_and_start_tokens() -> None:
     written = processor_to_gguf(tokenizer(), 300)
     assert written["tokenizer.ggml.add_bos_token"] is True
     templated = processor_to_gguf(tokenizer().with_chat_template("x"), 300)
-    assert (templated["tokenizer.ggml.add_bos_token"], templated["tokenizer.chat_template"]) == (False, "x")
-    read = processor_from_gguf(written | {"tokenizer.ggml.eos_token_id": 5, "tokenizer.ggml.bos_token_id": 1})
+    assert (templated["tokenizer.ggml.add_bos_token"], templated["tokenizer.chat_template"]) == (
+        False,
+        "x",
+    )
+    read = processor_from_gguf(
+        written | {"tokenizer.ggml.eos_token_id": 5, "tokenizer.ggml.bos_token_id": 1}
+    )
     assert (read.end_token, read.end_id, read.start_token) == ("<|end|>", 5, "<|system|>")
     del written["tokenizer.ggml.bos_token_id"]
     assert processor_from_gguf(written).start_token is None

@@ -1,4 +1,5 @@
-"""Pictures of a Hugging Face data set: their columns, splits and labels, read from the disk one by one."""
+"""Pictures of a Hugging Face data set: their columns, splits and labels, read from the disk one by
+one."""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ from hub import DIGITS, datasets, digit_columns, digits_dataset, own_cache, png,
 from pictures import digit_folders
 
 import groundup
-from groundup.core.interfaces import DataContext
-from groundup.core.records import StoredFile
-from groundup.data import images
-from groundup.data.images import Images
-from groundup.data.inspect_examples import _digest
+from groundup.core.contracts import DataContext
+from groundup.core.values import StoredFile
+from groundup.data.sources import images
+from groundup.data.sources.images import Images
 from groundup.processors.image import ImageConfig
-from groundup.tasks.classify import Classify
+from groundup.reports.inspect_examples import _digest
+from groundup.tasks.classify.task import Classify
 
 pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.xdist_group("datasets")]
 __all__ = ["own_cache"]
@@ -49,15 +50,20 @@ def test_the_splits_of_a_data_set_are_what_they_are_called(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_without_a_validation_split_a_share_is_drawn_and_the_test_split_stays(tmp_path: Path) -> None:
+def test_without_a_validation_split_a_share_is_drawn_and_the_test_split_stays(
+    tmp_path: Path,
+) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 60, "test": 30})
     found = sizes(Images(dataset=folder, validation_fraction=0.3), tmp_path)
     assert found["train"] + found["validation"] == 60
     assert 5 < found["validation"] < 30
     assert found["test"] == 30
-    other = Images(dataset=folder, validation_fraction=0.3, split_seed=1).examples("validation", tmp_path)
+    other = Images(dataset=folder, validation_fraction=0.3, split_seed=1).examples(
+        "validation", tmp_path
+    )
     assert {e.name for e in other} != {
-        e.name for e in Images(dataset=folder, validation_fraction=0.3).examples("validation", tmp_path)
+        e.name
+        for e in Images(dataset=folder, validation_fraction=0.3).examples("validation", tmp_path)
     }
 
 
@@ -82,18 +88,37 @@ def test_a_test_split_without_labels_is_not_judged(tmp_path: Path) -> None:
 def test_columns_are_found_by_their_types_or_named(tmp_path: Path) -> None:
     bytes_alone = {"image": datasets.Value("binary"), "label": datasets.Value("string")}
     columns = digit_columns(0, 40)
-    splits = {"train": {"image": [each["bytes"] for each in columns["image"]], "label": [*map(str, columns["label"])]}}
+    splits = {
+        "train": {
+            "image": [each["bytes"] for each in columns["image"]],
+            "label": [*map(str, columns["label"])],
+        }
+    }
     plain = Images(dataset=write_dataset(tmp_path / "plain", splits, bytes_alone))
     assert plain.examples("train", tmp_path)[0].target == str(columns["label"][0])
     features = {
-        **{"before": datasets.Image(), "after": datasets.Image(), "fine": datasets.ClassLabel(names=DIGITS)},
-        **{"tags": datasets.List(datasets.ClassLabel(names=["odd", "even"])), "height": datasets.Value("float32")},
+        **{
+            "before": datasets.Image(),
+            "after": datasets.Image(),
+            "fine": datasets.ClassLabel(names=DIGITS),
+        },
+        **{
+            "tags": datasets.List(datasets.ClassLabel(names=["odd", "even"])),
+            "height": datasets.Value("float32"),
+        },
     }
     count = len(columns["label"])
     splits = {
         "train": {
-            **{"before": columns["image"], "after": columns["image"][::-1], "fine": columns["label"]},
-            **{"tags": [[label % 2] for label in columns["label"]], "height": [n / 7 for n in range(count)]},
+            **{
+                "before": columns["image"],
+                "after": columns["image"][::-1],
+                "fine": columns["label"],
+            },
+            **{
+                "tags": [[label % 2] for label in columns["label"]],
+                "height": [n / 7 for n in range(count)],
+            },
         }
     }
     folder = write_dataset(tmp_path / "several", splits, features)
@@ -107,7 +132,9 @@ def test_columns_are_found_by_their_types_or_named(tmp_path: Path) -> None:
     assert numbers.card(tmp_path)["train"]["labels"]
 
 
-def test_many_different_numbers_are_not_listed_in_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_different_numbers_are_not_listed_in_the_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(images, "_MOST_NUMBERS", 5)
     folder = digits_dataset(tmp_path / "digits", {"train": 60}, label=datasets.Value("float64"))
     assert Images(dataset=folder).card(tmp_path)["train"]["different numbers"] == 10
@@ -117,7 +144,10 @@ def test_many_different_numbers_are_not_listed_in_the_card(tmp_path: Path, monke
 def test_folders_of_pictures_that_the_library_reads_stay_on_the_disk(tmp_path: Path) -> None:
     for split, count in (("train", 30), ("val", 20), ("test", 20)):
         digit_folders(tmp_path / "root" / split, count)
-    by_library, by_path = Images(dataset=str(tmp_path / "root")), Images(path=str(tmp_path / "root"))
+    by_library, by_path = (
+        Images(dataset=str(tmp_path / "root")),
+        Images(path=str(tmp_path / "root")),
+    )
     for split in by_library.splits():
         own, other = (source.examples(split, tmp_path) for source in (by_library, by_path))
         assert sorted(e.inputs.read() for e in own) == sorted(e.inputs.read_bytes() for e in other)
@@ -127,14 +157,25 @@ def test_folders_of_pictures_that_the_library_reads_stay_on_the_disk(tmp_path: P
 def context(split: Any, cache: Path, source: Images, **changes: Any) -> DataContext:
     task = Classify()
     examples = source.examples("train", cache)
-    processor = task.fit_processor(ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples))
+    processor = task.fit_processor(
+        ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples)
+    )
     values: dict[str, Any] = {"split": split, "encode": lambda given: task.encode(given, processor)}
-    values |= {"encode_key": "", "end_id": 0, "sequence_length": 0, "batch_size": 8, "micro_batch": 8, "seed": 0}
+    values |= {
+        "encode_key": "",
+        "end_id": 0,
+        "sequence_length": 0,
+        "batch_size": 8,
+        "micro_batch": 8,
+        "seed": 0,
+    }
     return DataContext(**{**values, "cache": cache, **changes})
 
 
 @pytest.mark.slow
-def test_memory_disk_and_workers_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_disk_and_workers_give_the_same_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 40, "validation": 8})
     found = []
     for in_memory, workers in ((True, 0), (False, 0), (False, 2)):
@@ -148,7 +189,9 @@ def test_memory_disk_and_workers_give_the_same_batches(tmp_path: Path, monkeypat
     opened = context("train", tmp_path, source)
     example = source.examples("train", tmp_path)[0]
     plain = type(example.inputs).read
-    monkeypatch.setattr(type(example.inputs), "read", lambda cell: (reads.append(1), plain(cell))[1])
+    monkeypatch.setattr(
+        type(example.inputs), "read", lambda cell: (reads.append(1), plain(cell))[1]
+    )
     monkeypatch.setattr(images, "_FITS", 100)  # bytes: larger data is not kept
     stream = source.open(opened)
     assert len(reads) == 1  # the size of one
@@ -171,7 +214,9 @@ def test_pictures_that_cannot_be_decoded_are_set_aside(tmp_path: Path) -> None:
     columns["image"][3] = None
     columns["image"][4] = {"bytes": None, "path": str(tmp_path / "gone.png")}
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=DIGITS)}
-    source = Images(dataset=write_dataset(tmp_path / "d", {"train": columns}, features), unreadable="set_aside")
+    source = Images(
+        dataset=write_dataset(tmp_path / "d", {"train": columns}, features), unreadable="set_aside"
+    )
     aside = source.card(tmp_path)["set_aside"]
     assert aside["pictures"] == 3
     assert aside["train:4"] == "column 'image' holds no file"
@@ -182,9 +227,20 @@ def test_pictures_that_cannot_be_decoded_are_set_aside(tmp_path: Path) -> None:
 def test_training_resuming_and_predicting_from_a_data_set(tmp_path: Path) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 60, "validation": 20, "test": 30})
     recipe: dict[str, Any] = {
-        **{"name": "hub", "model": {"name": "mlp", "hidden": [16]}, "task": "classify", "processor": "image"},
-        **{"data": {"name": "images", "dataset": folder, "in_memory": False}, "optim": {"lr": 1e-2}},
-        **{"budget": {"batch_size": 16, "steps": 2}, "every": {"evaluate": 2, "save": 1, "test": True}},
+        **{
+            "name": "hub",
+            "model": {"name": "mlp", "hidden": [16]},
+            "task": "classify",
+            "processor": "image",
+        },
+        **{
+            "data": {"name": "images", "dataset": folder, "in_memory": False},
+            "optim": {"lr": 1e-2},
+        },
+        **{
+            "budget": {"batch_size": 16, "steps": 2},
+            "every": {"evaluate": 2, "save": 1, "test": True},
+        },
         "machine": {"device": "cpu", "precision": "fp32", "threads": 1},
     }
     run = groundup.train(recipe, runs=tmp_path / "runs")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hub import datasets, own_cache, png, write_dataset
 
-from groundup.core.records import StoredFile
-from groundup.data.audio import Audio
-from groundup.data.labelled_text import LabelledText
-from groundup.data.table import TableSource
+from groundup.core.values import StoredFile
+from groundup.data.sources.audio import Audio
+from groundup.data.sources.labelled_text import LabelledText
+from groundup.data.sources.table import TableSource
 from groundup.processors.audio import AudioConfig
 
 pytestmark = [pytest.mark.usefixtures("own_cache"), pytest.mark.xdist_group("datasets")]
@@ -34,7 +34,10 @@ def wav(hertz: float, number: int) -> dict[str, Any]:
 
 def sounds(first: int, last: int) -> dict[str, list[Any]]:
     numbers = range(first, last)
-    return {"audio": [wav(200 + 600 * (n % 2), n) for n in numbers], "label": [n % 2 for n in numbers]}
+    return {
+        "audio": [wav(200 + 600 * (n % 2), n) for n in numbers],
+        "label": [n % 2 for n in numbers],
+    }
 
 
 def sizes(source: Any, cache: Path) -> dict[str, int]:
@@ -46,7 +49,9 @@ def test_sounds_are_decoded_from_their_rows(tmp_path: Path) -> None:
     splits = {"train": sounds(0, 30), "test": sounds(30, 40)}
     splits["train"]["audio"][4] = splits["test"]["audio"][0]  # heard in training and in the test
     features = {"audio": datasets.Audio(), "label": classes()}
-    source = Audio(dataset=write_dataset(tmp_path / "sounds", splits, features), validation_fraction=0.3)
+    source = Audio(
+        dataset=write_dataset(tmp_path / "sounds", splits, features), validation_fraction=0.3
+    )
     found = sizes(source, tmp_path)
     assert (found["train"] + found["validation"], found["test"]) == (29, 10)
     example = source.examples("test", tmp_path)[1]
@@ -56,7 +61,11 @@ def test_sounds_are_decoded_from_their_rows(tmp_path: Path) -> None:
     fitted = config.fit(lambda: iter(source.examples("train", tmp_path)))
     assert fitted.encode_inputs([example.inputs])["inputs"].shape[2] == 13
     card = source.card(tmp_path)
-    assert (card["sample_rates"], card["same_as_validation"], card["test"]["seconds"]) == ({"8000": 40}, 1, 1.0)
+    assert (card["sample_rates"], card["same_as_validation"], card["test"]["seconds"]) == (
+        {"8000": 40},
+        1,
+        1.0,
+    )
     assert card["splits"] == {"train": "train", "test": "test"}
     folds = Audio(dataset=source.dataset, folds=3)
     assert sizes(folds, tmp_path)["test"] == 10
@@ -66,7 +75,9 @@ def test_sounds_are_decoded_from_their_rows(tmp_path: Path) -> None:
 def test_sounds_with_a_validation_split(tmp_path: Path) -> None:
     splits = {"train": sounds(0, 8), "validation": sounds(7, 12)}
     splits["train"]["audio"][0] = {"bytes": b"noise", "path": None}
-    folder = write_dataset(tmp_path / "sounds", splits, {"audio": datasets.Audio(), "label": classes()})
+    folder = write_dataset(
+        tmp_path / "sounds", splits, {"audio": datasets.Audio(), "label": classes()}
+    )
     source = Audio(dataset=folder, unreadable="set_aside", in_memory=False)
     assert sizes(source, tmp_path) == {"train": 6, "validation": 5}
     assert source.card(tmp_path)["set_aside_files"].keys() == {"train:1"}
@@ -76,7 +87,10 @@ def rows(first: int, last: int) -> dict[str, list[Any]]:
     numbers = range(first, last)
     return {
         **{"age": [20 + n for n in numbers], "town": [f"town {n % 3}" for n in numbers]},
-        **{"photo": [{"bytes": png([[n]]), "path": None} for n in numbers], "rich": [n % 2 for n in numbers]},
+        **{
+            "photo": [{"bytes": png([[n]]), "path": None} for n in numbers],
+            "rich": [n % 2 for n in numbers],
+        },
     }
 
 
@@ -96,9 +110,17 @@ def test_a_table_of_the_hub(tmp_path: Path) -> None:
     card = source.card(tmp_path)
     assert (card["source"], card["licence"], card["test"]) == (folder, "CC0", {"examples": 10})
     assert card["targets"]["rich"]["labels"].keys() == {"low", "high"}
-    late = TableSource(dataset=folder, target="rich", ignore=("photo",), time_column="age", validation_fraction=0.25)
+    late = TableSource(
+        dataset=folder,
+        target="rich",
+        ignore=("photo",),
+        time_column="age",
+        validation_fraction=0.25,
+    )
     assert [e.inputs["age"] for e in late.examples("validation", tmp_path)] == list(range(50, 60))
-    named = TableSource(dataset=folder, target=("rich", "age"), columns=("town",), validation_split="test")
+    named = TableSource(
+        dataset=folder, target=("rich", "age"), columns=("town",), validation_split="test"
+    )
     assert sizes(named, tmp_path) == {"train": 40, "validation": 10}
 
 
@@ -107,9 +129,12 @@ TEXTS = [f"the film number {n} was {'good' if n % 2 else 'bad'}" for n in range(
 
 def reviews(root: Path, splits: dict[str, slice], **features: Any) -> str:
     columns = {
-        split: {"review": TEXTS[part], "mood": [n % 2 for n in range(40)][part]} for split, part in splits.items()
+        split: {"review": TEXTS[part], "mood": [n % 2 for n in range(40)][part]}
+        for split, part in splits.items()
     }
-    return write_dataset(root, columns, {"review": datasets.Value("string"), "mood": classes(), **features})
+    return write_dataset(
+        root, columns, {"review": datasets.Value("string"), "mood": classes(), **features}
+    )
 
 
 @pytest.mark.slow
@@ -117,13 +142,19 @@ def test_labelled_texts_of_the_hub(tmp_path: Path) -> None:
     splits = {"train": slice(0, 30), "validation": slice(28, 34), "test": slice(33, 40)}
     folder = reviews(tmp_path / "reviews", splits)
     source = LabelledText(dataset=folder, licence="MIT")
-    assert sizes(source, tmp_path) == {"train": 28, "validation": 5, "test": 7}  # a text is on one side
+    assert sizes(source, tmp_path) == {
+        "train": 28,
+        "validation": 5,
+        "test": 7,
+    }  # a text is on one side
     example = source.examples("train", tmp_path)[1]
     assert (example.inputs, example.target) == (TEXTS[1], "high")
     card = source.card(tmp_path)
     assert (card["source"], card["licence"], card["same_as_validation"]) == (folder, "MIT", 3)
     assert card["splits"] == {split: split for split in splits}
-    named = LabelledText(dataset=folder, text_column="review", label_column="mood", validation_split="test")
+    named = LabelledText(
+        dataset=folder, text_column="review", label_column="mood", validation_split="test"
+    )
     assert sizes(named, tmp_path) == {"train": 30, "validation": 7}
 
 

@@ -16,15 +16,15 @@ from pictures import PHOTOGRAPHS, digit_folders, save
 from PIL import Image
 
 import groundup
+from groundup.core.contracts import DataContext
 from groundup.core.errors import DataError
-from groundup.core.interfaces import DataContext
-from groundup.core.pictures import read_picture
-from groundup.core.records import Example
-from groundup.core.run_processor import load_processor
-from groundup.data import images
-from groundup.data.images import Images
+from groundup.core.values import Example
+from groundup.data.sources import images
+from groundup.data.sources.images import Images
+from groundup.media.images import read_picture
 from groundup.processors.image import ImageConfig
-from groundup.tasks.classify import Classify
+from groundup.runs.processor import load_processor
+from groundup.tasks.classify.task import Classify
 
 
 def test_a_folder_of_classes_is_split_by_file(tmp_path: Path) -> None:
@@ -51,7 +51,9 @@ def test_a_folder_of_classes_is_split_by_file(tmp_path: Path) -> None:
 def test_folders_held_out_by_name(tmp_path: Path, held_out: str) -> None:
     digit_folders(tmp_path / "train", 30)
     digit_folders(tmp_path / held_out, 20)
-    (tmp_path / "validation").mkdir(exist_ok=True)  # empty: not what is held out, if another is there
+    (tmp_path / "validation").mkdir(
+        exist_ok=True
+    )  # empty: not what is held out, if another is there
     source = Images(path=str(tmp_path))
     assert [len(source.examples(split, tmp_path)) for split in ("train", "validation")] == [30, 20]
     assert source.examples("validation", tmp_path)[0].name.startswith(f"{held_out}/")
@@ -68,7 +70,11 @@ def test_the_layout_of_imagenet_with_a_test_folder(tmp_path: Path) -> None:
     source = Images(path=str(tmp_path))
     assert source.splits() == ("train", "validation", "test")
     found = {split: source.examples(split, tmp_path) for split in source.splits()}
-    assert {split: len(examples) for split, examples in found.items()} == {"train": 31, "validation": 20, "test": 20}
+    assert {split: len(examples) for split, examples in found.items()} == {
+        "train": 31,
+        "validation": 20,
+        "test": 20,
+    }
     assert all(e.name.startswith("test/") for e in found["test"])
     assert source.card(tmp_path)["test"]["examples"] == 20
     save(tmp_path / "test" / "wolf" / "1.png", np.zeros((8, 8)))
@@ -76,11 +82,15 @@ def test_the_layout_of_imagenet_with_a_test_folder(tmp_path: Path) -> None:
         source.examples("train", tmp_path)
 
 
-def test_larger_data_is_read_picture_by_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_larger_data_is_read_picture_by_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = digit_folders(tmp_path / "root", 40)
     encoded: list[int] = []
     opened = context("train", tmp_path)
-    counting = replace(opened, encode=lambda given: (encoded.append(len(given)), opened.encode(given))[1])
+    counting = replace(
+        opened, encode=lambda given: (encoded.append(len(given)), opened.encode(given))[1]
+    )
     monkeypatch.setattr(images, "_FITS", 1000)  # bytes; one picture has 256
     stream = Images(path=str(root), validation_fraction=0.2).open(counting)
     next(stream)
@@ -117,7 +127,11 @@ def test_unreadable_pictures_are_set_aside_counted_and_named(
     os.utime(root / "1" / "bad.png", (1, 1))
     source.examples("train", tmp_path)
     assert len(calls) == 61  # until a file changes
-    (found,) = [p for p in (tmp_path / "images").iterdir() if "1/bad.png" not in json.loads(p.read_text())["problems"]]
+    (found,) = [
+        p
+        for p in (tmp_path / "images").iterdir()
+        if "1/bad.png" not in json.loads(p.read_text())["problems"]
+    ]
     found.write_text("{")  # cut off
     source.examples("train", tmp_path)
     assert len(calls) == 122
@@ -126,14 +140,25 @@ def test_unreadable_pictures_are_set_aside_counted_and_named(
 def context(split: Any, cache: Path, **changes: Any) -> DataContext:
     examples = [Example(str(n), np.full((8, 8), 255.0 * (n > 0)), n) for n in range(10)]
     task = Classify()
-    processor = task.fit_processor(ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples))
+    processor = task.fit_processor(
+        ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples)
+    )
     values: dict[str, Any] = {"split": split, "encode": lambda given: task.encode(given, processor)}
-    values |= {"encode_key": "", "end_id": 0, "sequence_length": 0, "batch_size": 8, "micro_batch": 8, "seed": 0}
+    values |= {
+        "encode_key": "",
+        "end_id": 0,
+        "sequence_length": 0,
+        "batch_size": 8,
+        "micro_batch": 8,
+        "seed": 0,
+    }
     return DataContext(**{**values, "cache": cache, **changes})
 
 
 @pytest.mark.slow
-def test_memory_disk_and_workers_give_the_same_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_disk_and_workers_give_the_same_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = digit_folders(tmp_path / "root", 40)
     found = []
     for in_memory, workers in ((True, 0), (False, 0), (False, 2), ("auto", 0)):
@@ -143,14 +168,16 @@ def test_memory_disk_and_workers_give_the_same_batches(tmp_path: Path, monkeypat
         stream.close()
     assert all(torch.equal(found[0], other) for other in found[1:])
     kept: list[bool] = []
-    monkeypatch.setattr(images, "open_indexed_stream", lambda *given, in_memory: kept.append(in_memory))
+    monkeypatch.setattr(
+        images, "open_indexed_stream", lambda *given, in_memory: kept.append(in_memory)
+    )
     for limit in (1 << 30, 100):
         monkeypatch.setattr(images, "_FITS", limit)
         Images(path=str(root), validation_fraction=0.2).open(context("train", tmp_path))
     assert kept == [True, False]
 
 
-# ------------------------------------------------------------------------------------------------------------- decoding
+# ----------------------------------------------------------------------------------------- decoding
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 5, 3)).astype(np.uint8)
 
 
@@ -164,7 +191,10 @@ def test_pixel_formats(tmp_path: Path) -> None:
     palette = colour.quantize(256)
     palette.save(tmp_path / "palette.gif")
     assert np.abs(read_picture(tmp_path / "palette.gif", "p").astype(int) - COLOURS).max() < 60
-    assert set(np.unique(read_picture(grey.point(lambda v: 255 * (v > 99)).convert("1"), "p"))) == {0, 255}
+    assert set(np.unique(read_picture(grey.point(lambda v: 255 * (v > 99)).convert("1"), "p"))) == {
+        0,
+        255,
+    }
     wide = np.arange(30, dtype=np.uint16).reshape(6, 5) * 2000
     Image.fromarray(wide).save(tmp_path / "wide.png")
     np.testing.assert_array_equal(read_picture(tmp_path / "wide.png", "p"), wide >> 8)
@@ -197,7 +227,9 @@ def test_photographs_are_turned_as_the_camera_says_and_read_from_bytes(tmp_path:
 def test_resizing_a_photograph_agrees_with_pillow(resize: Any) -> None:
     path = PHOTOGRAPHS / "china.jpg"  # 427 x 640
     example = Example("a", path, "x")
-    fitted = ImageConfig(size=(48, 40), resize=resize, normalise="none").fit(lambda: iter([example]))
+    fitted = ImageConfig(size=(48, 40), resize=resize, normalise="none").fit(
+        lambda: iter([example])
+    )
     assert fitted.input_shape == (3, 48, 40)
     found = fitted.encode_inputs([path])["inputs"][0].permute(1, 2, 0).numpy()
     with Image.open(path) as image:
@@ -218,7 +250,14 @@ def test_every_kind_of_input_gives_the_same_tensor(tmp_path: Path) -> None:
     fitted = ImageConfig(size=(4, 4), channels=1).fit(lambda: iter([Example("a", path, "x")]))
     buffer = io.BytesIO()
     Image.fromarray(COLOURS).convert("L").save(buffer, "PNG")
-    given = [path, str(path), path.read_bytes(), Image.fromarray(COLOURS), COLOURS, buffer.getvalue()]
+    given = [
+        path,
+        str(path),
+        path.read_bytes(),
+        Image.fromarray(COLOURS),
+        COLOURS,
+        buffer.getvalue(),
+    ]
     found = fitted.encode_inputs(given)["inputs"]
     assert found.shape == (6, 1, 4, 4)
     assert 0 < found.min() < found.max() <= 1
@@ -242,15 +281,21 @@ def test_the_scale_of_many_files_is_learned_from_a_sample_that_any_order_gives(
 
 def test_pixels_and_back_and_saved(tmp_path: Path) -> None:
     examples = [Example("a", COLOURS, "x"), Example("b", 255 - COLOURS, "y")]
-    fitted = ImageConfig(normalise="standard", size=(6, 5), resize="pad", channels=3).fit(lambda: iter(examples))
+    fitted = ImageConfig(normalise="standard", size=(6, 5), resize="pad", channels=3).fit(
+        lambda: iter(examples)
+    )
     encoded = fitted.encode_inputs([COLOURS])["inputs"]
     pixels = fitted.to_pixels(encoded)
-    torch.testing.assert_close(pixels[0].permute(1, 2, 0), torch.from_numpy(COLOURS / np.float32(COLOURS.max())))
+    torch.testing.assert_close(
+        pixels[0].permute(1, 2, 0), torch.from_numpy(COLOURS / np.float32(COLOURS.max()))
+    )
     torch.testing.assert_close(fitted.from_pixels(pixels), encoded)
     fitted.save(tmp_path)
     again: Any = load_processor(tmp_path)
     assert (again.resize, again.convert, again.largest) == ("pad", True, fitted.largest)
-    assert torch.equal(again.encode_inputs([COLOURS[:, :, 0]])["inputs"][:, 0].isnan(), torch.zeros(1, 6, 5).bool())
+    assert torch.equal(
+        again.encode_inputs([COLOURS[:, :, 0]])["inputs"][:, 0].isnan(), torch.zeros(1, 6, 5).bool()
+    )
 
 
 @pytest.mark.slow
@@ -258,7 +303,10 @@ def test_a_classifier_of_picture_files_from_recipe_to_prediction(tmp_path: Path)
     root = digit_folders(tmp_path / "root", 400)
     recipe = {
         **{"name": "files", "model": {"name": "cnn", "channels": [8], "hidden": [32]}},
-        **{"processor": {"name": "image", "pad_to": [10, 10]}, "data": {"name": "images", "path": str(root)}},
+        **{
+            "processor": {"name": "image", "pad_to": [10, 10]},
+            "data": {"name": "images", "path": str(root)},
+        },
         "task": {"name": "classify", "augmentation": {"shift": 0.05, "mixup": 0.2}},
         **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 60}},
         **{"every": {"evaluate": 30, "save": 30}, "machine": {"precision": "fp32", "threads": 1}},
@@ -269,11 +317,15 @@ def test_a_classifier_of_picture_files_from_recipe_to_prediction(tmp_path: Path)
     assert groundup.predict(run.folder, path) == groundup.predict(run.folder, [str(path)])[0]
 
 
-def test_a_picture_file_means_what_the_array_meant_that_the_processor_was_fitted_to(tmp_path: Path) -> None:
+def test_a_picture_file_means_what_the_array_meant_that_the_processor_was_fitted_to(
+    tmp_path: Path,
+) -> None:
     digits = np.arange(0, 17, dtype=np.float64)[:16].reshape(1, 4, 4)
     digits[0, 0, 0] = 16
     fitted = ImageConfig().fit(lambda: iter([Example("a", digits[0], "x")]))
     pixels = np.round(digits[0] * 255 / 16).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "digit.png")
     from_file = fitted.encode_inputs([tmp_path / "digit.png"])["inputs"]
-    torch.testing.assert_close(from_file, fitted.encode_inputs([digits[0]])["inputs"], rtol=0, atol=2e-3)
+    torch.testing.assert_close(
+        from_file, fitted.encode_inputs([digits[0]])["inputs"], rtol=0, atol=2e-3
+    )

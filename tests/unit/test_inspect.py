@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from groundup.core.interfaces import DataContext, DataSource, Split, Stream
-from groundup.core.records import Conversation, Document, Message, TokenSequence
-from groundup.data.inspect import inspect_source, inspection_html, look
-from groundup.data.mixture import Mixture
-from groundup.processors.bytes import BytesConfig
-from groundup.processors.characters import CharacterProcessor
-from groundup.processors.chat_template import ChatTemplate
-from groundup.processors.templates import TEMPLATES
-from groundup.tasks.chat import Chat
+from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.values import Conversation, Document, Message, TokenSequence
+from groundup.data.sources.mixture import Mixture
+from groundup.processors.chat.builtin_templates import TEMPLATES
+from groundup.processors.chat.template import ChatTemplate
+from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.characters import CharacterProcessor
+from groundup.reports.inspect_texts import inspect_source, inspection_html, look
+from groundup.tasks.chat.task import Chat
 
 PROCESSOR = BytesConfig().fit(lambda: iter(()))
 CACHE = Path("unused")
@@ -51,23 +51,39 @@ class Encoder:
 
     def encode(self, examples: Sequence[Any], processor: CharacterProcessor) -> list[TokenSequence]:
         if self._template:
-            return ChatTemplate(self._template, processor).encode_batch([example.messages for example in examples])
+            return ChatTemplate(self._template, processor).encode_batch(
+                [example.messages for example in examples]
+            )
         end = np.full(1 + self._extra, processor.end_id, dtype=np.int32)
         return [
-            TokenSequence(np.concatenate([end, t, end])) for t in processor.encode_batch([e.text for e in examples])
+            TokenSequence(np.concatenate([end, t, end]))
+            for t in processor.encode_batch([e.text for e in examples])
         ]
 
 
 TEXTS = Fixed.model_construct(
-    train=(Document("a", "hello 你好"), Document("b", "hello  你好 "), Document("c", "<b>[red]x[/red]", "c.txt")),
+    train=(
+        Document("a", "hello 你好"),
+        Document("b", "hello  你好 "),
+        Document("c", "<b>[red]x[/red]", "c.txt"),
+    ),
     validation=(Document("d", "hello 你好"),),
 )
-TALK = (Message("user", "Hi"), Message("assistant", "Yo 🎉"), Message("user", "Bye"), Message("assistant", "So long"))
-CHATS = Fixed.model_construct(train=(Conversation("talk", TALK),), validation=(Conversation("other", TALK[:2]),))
+TALK = (
+    Message("user", "Hi"),
+    Message("assistant", "Yo 🎉"),
+    Message("user", "Bye"),
+    Message("assistant", "So long"),
+)
+CHATS = Fixed.model_construct(
+    train=(Conversation("talk", TALK),), validation=(Conversation("other", TALK[:2]),)
+)
 
 
 def _printed(renderables: Iterable[Any], color: str | None = None) -> str:
-    console = Console(file=StringIO(), width=200, color_system=color, force_terminal=color is not None)  # type: ignore[arg-type]
+    console = Console(
+        file=StringIO(), width=200, color_system=color, force_terminal=color is not None
+    )  # type: ignore[arg-type]
     for renderable in renderables:
         console.print(renderable)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
@@ -96,15 +112,17 @@ def test_warnings_name_what_is_wrong() -> None:
 def test_an_empty_split_is_named() -> None:
     empty = Fixed.model_construct(train=(Document("a", "x"),))
     assert look(empty, Encoder(), PROCESSOR, CACHE).warnings == ["The validation split is empty."]  # type: ignore[arg-type]
-    assert "The validation split is empty" in _printed(inspect_source(empty, Encoder(), PROCESSOR, CACHE))  # type: ignore[arg-type]
+    assert "The validation split is empty" in _printed(
+        inspect_source(empty, Encoder(), PROCESSOR, CACHE)
+    )  # type: ignore[arg-type]
 
 
 def test_the_answers_and_their_stops_are_marked() -> None:
     found = look(CHATS, Encoder(TEMPLATES["groundup"]), PROCESSOR, CACHE)  # type: ignore[arg-type]
     train = found.splits[0]
-    assert train.views[0].marked() == (
-        "<|endoftext|><|user|>\nHi<|end|>\n<|assistant|>\n‹Yo 🎉<|end|>›\n<|user|>\nBye<|end|>\n<|assistant|>\n"
-        "‹So long<|end|>›"
+    assert (
+        train.views[0].marked() == "<|endoftext|><|user|>\nHi<|end|>\n<|assistant|>\n‹Yo"
+        " 🎉<|end|>›\n<|user|>\nBye<|end|>\n<|assistant|>\n‹So long<|end|>›"
     )
     assert ("🎉", True) in train.views[0].pieces
     assert train.trained == len("Yo 🎉So long".encode()) + 2
@@ -114,7 +132,9 @@ def test_the_answers_and_their_stops_are_marked() -> None:
 
 
 def test_a_stop_that_is_not_trained_on_is_a_warning() -> None:
-    source = TEMPLATES["groundup"].replace("message.content + '<|end|>' }}{% endg", "message.content }}{% endg", 1)
+    source = TEMPLATES["groundup"].replace(
+        "message.content + '<|end|>' }}{% endg", "message.content }}{% endg", 1
+    )
     assert source != TEMPLATES["groundup"]
     found = look(CHATS, Encoder(source), PROCESSOR, CACHE)  # type: ignore[arg-type]
     assert "2 of 2 train answers do not end with a trained stop token" in "\n".join(found.warnings)
@@ -127,12 +147,21 @@ def test_it_prints_marks_without_colours_and_shades_with_them() -> None:
     assert "\x1b[" not in plain
     assert "\x1b[30;42m" in coloured
     assert "‹So" not in coloured
-    for expected in ("removed.near duplicates", "1,234", "PSF [bold]", "2 of 2", "95%", "assistant 2, user 2"):
+    for expected in (
+        "removed.near duplicates",
+        "1,234",
+        "PSF [bold]",
+        "2 of 2",
+        "95%",
+        "assistant 2, user 2",
+    ):
         assert expected in plain
 
 
 def test_markup_in_the_data_stays_as_it_is() -> None:
-    assert "‹<b>[red]x[/red]<|endoftext|>›" in _printed(inspect_source(TEXTS, Encoder(), PROCESSOR, CACHE))  # type: ignore[arg-type]
+    assert "‹<b>[red]x[/red]<|endoftext|>›" in _printed(
+        inspect_source(TEXTS, Encoder(), PROCESSOR, CACHE)
+    )  # type: ignore[arg-type]
 
 
 def test_only_so_many_examples_and_tokens_are_shown() -> None:
@@ -168,21 +197,32 @@ def test_what_becomes_of_chats_that_are_too_long(too_long: str, fate: str) -> No
         packing: Any = SimpleNamespace(too_long=too_long)
 
     long = (TALK[0], Message("assistant", "x" * 50))
-    chats = Cut.model_construct(train=(Conversation("a", (*TALK[:2], *long)), Conversation("b", long)))
+    chats = Cut.model_construct(
+        train=(Conversation("a", (*TALK[:2], *long)), Conversation("b", long))
+    )
     found = look(chats, Encoder(TEMPLATES["groundup"]), PROCESSOR, CACHE, sequence_length=40)  # type: ignore[arg-type]
     assert f"2 of 2 train examples are longer than the context of 40 tokens{fate}" in found.warnings
 
 
-def test_a_mixtures_parts_are_named_with_their_format_and_how_often_they_are_seen(tmp_path: Path) -> None:
+def test_a_mixtures_parts_are_named_with_their_format_and_how_often_they_are_seen(
+    tmp_path: Path,
+) -> None:
     for name, rows in (("a", 8), ("b", 2)):
         chats = [{"prompt": f"{name}{n}", "completion": "yes"} for n in range(rows)]
         (tmp_path / f"{name}.json").write_text(json.dumps(chats), encoding="utf-8")
     parts = {
-        name: {"name": "conversations", "path": str(tmp_path / f"{name}.json"), "validation_fraction": 0.0}
+        name: {
+            "name": "conversations",
+            "path": str(tmp_path / f"{name}.json"),
+            "validation_fraction": 0.0,
+        }
         for name in ("a", "b")
     }
     mixture = Mixture.model_validate({"parts": parts, "weights": {"a": 1.0, "b": 1.0}})
     found = look(mixture, Chat(), PROCESSOR, tmp_path)
-    rows = [("a", "pairs (8)", "128", "50.0%", "1.00 times"), ("b", "pairs (2)", "32", "50.0%", "4.00 times")]
+    rows = [
+        ("a", "pairs (8)", "128", "50.0%", "1.00 times"),
+        ("b", "pairs (2)", "32", "50.0%", "4.00 times"),
+    ]
     assert [(*row[:2], *row[3:]) for row in found.parts] == [(*row[:2], *row[3:]) for row in rows]
     assert "4.00 times" in _printed(inspect_source(mixture, Chat(), PROCESSOR, tmp_path))

@@ -15,15 +15,15 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from groundup import api
-from groundup.cli import app
-from groundup.core.interfaces import DataContext, DataSource, Split, Stream
-from groundup.core.records import Example
-from groundup.data.images import Images
-from groundup.data.inspect_examples import look_at_examples, write_sheet
-from groundup.nn.augment import Augment
-from groundup.processors.bytes import BytesConfig
+from groundup.cli.main import app
+from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.values import Example
+from groundup.data.sources.images import Images
+from groundup.media.augmentation import Augment
 from groundup.processors.image import ImageConfig
-from groundup.tasks.classify import Classify
+from groundup.processors.text.bytes import BytesConfig
+from groundup.reports.inspect_examples import look_at_examples, write_sheet
+from groundup.tasks.classify.task import Classify
 
 
 class Fixed(DataSource):
@@ -54,18 +54,34 @@ def test_what_deserves_attention() -> None:
     balanced = texts(("one", "x"), ("two", "y"))
     assert warnings_of(balanced, texts(("three", "x"), ("four", "y"))) == []
     assert warnings_of(balanced, ()) == ["The validation split is empty."]
-    assert "1 validation examples are also in the training split." in warnings_of(balanced, texts(("two", "x")))
-    assert "1 of 3 train examples are exact duplicates." in warnings_of((*balanced, *texts(("one", "y"))), balanced)
+    assert "1 validation examples are also in the training split." in warnings_of(
+        balanced, texts(("two", "x"))
+    )
+    assert "1 of 3 train examples are exact duplicates." in warnings_of(
+        (*balanced, *texts(("one", "y"))), balanced
+    )
     many = texts(*((str(n), "x") for n in range(21)), ("b", "y"), ("c", "y"))
-    assert "Class 'x' has 21 training examples and 'y' 2: judge each by itself." in warnings_of(many, balanced)
-    assert "All training examples have the class 'x'." in warnings_of(texts(("one", "x")), texts(("two", "x")))
+    assert "Class 'x' has 21 training examples and 'y' 2: judge each by itself." in warnings_of(
+        many, balanced
+    )
+    assert "All training examples have the class 'x'." in warnings_of(
+        texts(("one", "x")), texts(("two", "x"))
+    )
     assert "No held-out example has the class 'y'." in warnings_of(balanced, texts(("three", "x")))
 
 
 def recipe_for(root: Path, **task: Any) -> dict[str, Any]:
     return {
-        **{"name": "look", "model": "cnn", "task": {"name": "classify", **task}, "processor": "image"},
-        **{"data": {"name": "images", "path": str(root), "validation_fraction": 0.2}, "budget": {"steps": 1}},
+        **{
+            "name": "look",
+            "model": "cnn",
+            "task": {"name": "classify", **task},
+            "processor": "image",
+        },
+        **{
+            "data": {"name": "images", "path": str(root), "validation_fraction": 0.2},
+            "budget": {"steps": 1},
+        },
     }
 
 
@@ -80,7 +96,11 @@ def printed(renderables: list[Any]) -> str:
 def test_pictures_are_counted_and_drawn(tmp_path: Path) -> None:
     root = digit_folders(tmp_path / "root", 100)
     (root / "9" / "copy.png").write_bytes(next((root / "1").iterdir()).read_bytes())
-    text = printed(api.inspect_data(recipe_for(root, augmentation={"rotate_degrees": 15.0, "mixup": 0.4}), examples=3))
+    text = printed(
+        api.inspect_data(
+            recipe_for(root, augmentation={"rotate_degrees": 15.0, "mixup": 0.4}), examples=3
+        )
+    )
     for words in ("Classes", "validation", "1 x 8 x 8, float32", "8 x 8 L", "set_aside.pictures"):
         assert words in text
     assert "exact duplicates" in text or "also in the training split" in text
@@ -98,7 +118,9 @@ def test_without_augmentation_only_the_originals_are_drawn(tmp_path: Path) -> No
     source = Images(path=str(digit_folders(tmp_path / "root", 60)), validation_fraction=0.2)
     examples = source.examples("train", tmp_path)
     for task, columns in ((Classify(), 1), (Classify(augmentation=Augment(flip=True)), 8)):
-        processor = task.fit_processor(ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples))
+        processor = task.fit_processor(
+            ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples)
+        )
         write_sheet(examples, task, processor, tmp_path / "sheet.png", 4)
         with Image.open(tmp_path / "sheet.png") as sheet:
             assert sheet.size == (columns * 108, 28 + 4 * 124)
@@ -109,7 +131,7 @@ def test_the_command_prints_it(tmp_path: Path) -> None:
     root = digit_folders(tmp_path / "root", 60)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"name: look\nmodel: cnn\ntask: classify\nprocessor: image\nbudget: {{steps: 1}}\n"
+        "name: look\nmodel: cnn\ntask: classify\nprocessor: image\nbudget: {steps: 1}\n"
         f"data: {{name: images, path: '{root}', validation_fraction: 0.2}}\n"
     )
     found = CliRunner().invoke(app, ["data", "inspect", str(recipe)])

@@ -1,4 +1,5 @@
-"""Several labels, weights of classes, what is drawn of an evaluation, and how a classifier is summed up."""
+"""Several labels, weights of classes, what is drawn of an evaluation, and how a classifier is
+summed up."""
 
 from __future__ import annotations
 
@@ -17,31 +18,37 @@ from test_report import HOSTILE, parsed
 from torch import nn
 
 import groundup
-from groundup.core.interfaces import EvaluationContext
-from groundup.core.png import encode_png
-from groundup.core.records import Example
-from groundup.core.report_figures import draw
-from groundup.core.summary import print_summary
-from groundup.data.arrays import Arrays
+from groundup.core.contracts import EvaluationContext
+from groundup.core.values import Example
+from groundup.data.sources.arrays import Arrays
+from groundup.media.png import encode_png
 from groundup.processors.image import ImageConfig
 from groundup.processors.labelled import with_targets
 from groundup.processors.targets import Classes, targets_from_json
-from groundup.tasks.classify import Classify
-from groundup.tasks.imbalance import class_weights
+from groundup.reports.console_summary import print_summary
+from groundup.reports.figures import draw
+from groundup.tasks.classify.class_weights import class_weights
+from groundup.tasks.classify.task import Classify
 
 DIGITS = Arrays().examples("train", Path())[:300]
 
 
 def shapes_of(example: Example) -> str:
     """Return what the digit is, as labels: even, large."""
-    return "|".join(name for name, yes in (("even", example.target % 2 == 0), ("large", example.target > 4)) if yes)
+    return "|".join(
+        name
+        for name, yes in (("even", example.target % 2 == 0), ("large", example.target > 4))
+        if yes
+    )
 
 
 SEVERAL = [Example(e.name, e.inputs, shapes_of(e), e.origin) for e in DIGITS]
 
 
 def judged(task: Classify, examples: list[Example], sharpness: float = 1.0) -> Any:
-    processor = task.fit_processor(ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples))
+    processor = task.fit_processor(
+        ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples)
+    )
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, processor.outputs))
     batch = task.encode(examples[:150], processor)
@@ -70,7 +77,7 @@ class Named(nn.Module):
         return self.model(inputs)
 
 
-# ------------------------------------------------------------------------------------------------------- class weights
+# ------------------------------------------------------------------------------------ class weights
 def test_class_weights_by_hand() -> None:
     assert class_weights([1, 1, 2], "none", 0.9).tolist() == [1, 1, 1]
     balanced = class_weights([10, 30, 0], "balanced", 0.9)
@@ -96,9 +103,16 @@ def test_the_weighted_loss_is_torchs_however_the_batch_is_cut() -> None:
     own = Classify(class_weights="balanced").loss(outputs, batch).terms["label"]
     torch.testing.assert_close(own.total / own.count, plain)
     whole = task.loss(outputs, batch)
-    cut = [task.loss(outputs[i : i + 9], {n: v[i : i + 9] for n, v in batch.items()}) for i in range(0, len(rare), 9)]
-    torch.testing.assert_close(sum(each.terms["label"].total for each in cut), whole.terms["label"].total)
-    torch.testing.assert_close(sum(each.terms["label"].count for each in cut), whole.terms["label"].count)
+    cut = [
+        task.loss(outputs[i : i + 9], {n: v[i : i + 9] for n, v in batch.items()})
+        for i in range(0, len(rare), 9)
+    ]
+    torch.testing.assert_close(
+        sum(each.terms["label"].total for each in cut), whole.terms["label"].total
+    )
+    torch.testing.assert_close(
+        sum(each.terms["label"].count for each in cut), whole.terms["label"].count
+    )
     assert sum(float(each.metrics["examples"]) for each in cut) == len(rare)
 
 
@@ -108,12 +122,16 @@ def test_counts_travel_with_the_classes() -> None:
     assert (again.labels, again.counts) == (("a", "b"), (2, 1))  # type: ignore[attr-defined]
     assert Classes.fit_several(["a|b", ["a"], "", "a|a"]).counts == (3, 1)
     assert targets_from_json({"kind": "class", "labels": ["a"]}).counts == ()  # type: ignore[attr-defined]
-    base = with_targets(object(), lambda: iter([Example("x", 0, label) for label in "aabc"]), Classes.fit, 0)
-    other = with_targets(base, lambda: iter([Example("x", 0, label) for label in "cab"[:2]]), Classes.fit, 0)
+    base = with_targets(
+        object(), lambda: iter([Example("x", 0, label) for label in "aabc"]), Classes.fit, 0
+    )
+    other = with_targets(
+        base, lambda: iter([Example("x", 0, label) for label in "cab"[:2]]), Classes.fit, 0
+    )
     assert (other.labels, other.targets.counts) == (("a", "b", "c"), (1, 0, 1))  # type: ignore[attr-defined]
 
 
-# ------------------------------------------------------------------------------------------------------ several labels
+# ----------------------------------------------------------------------------------- several labels
 @pytest.mark.slow
 def test_several_labels_are_learned_judged_and_predicted() -> None:
     task = Classify(labels="several", label_smoothing=0.1)
@@ -137,18 +155,25 @@ def test_the_loss_of_several_labels_is_torchs() -> None:
     expected = F.binary_cross_entropy_with_logits(outputs, labels)
     torch.testing.assert_close(loss.terms["label"].total / loss.terms["label"].count, expected)
     right = ((outputs > 0) == (labels > 0)).all(1).sum()
-    sums = {"label": (float(loss.terms["label"].total), 7.0), "right": (float(right), 1.0), "examples": (7.0, 1.0)}
+    sums = {
+        "label": (float(loss.terms["label"].total), 7.0),
+        "right": (float(right), 1.0),
+        "examples": (7.0, 1.0),
+    }
     assert task.summarise(sums)["subset_accuracy"] == pytest.approx(float(right) / 7)
     assert task.batch_spec["labels"] == "float32 (B, K)"
 
 
-# --------------------------------------------------------------------------------------------------------- calibration
+# -------------------------------------------------------------------------------------- calibration
 @pytest.mark.slow
 def test_a_model_that_is_too_sure_gets_a_temperature_that_helps_the_other_half() -> None:
     found, model, processor = judged(Classify(), Arrays().examples("train", Path()), sharpness=20.0)
     metrics = found.metrics
     assert metrics["temperature"] > 2
-    assert metrics["other_half_calibration_error_with_temperature"] < metrics["other_half_calibration_error"]
+    assert (
+        metrics["other_half_calibration_error_with_temperature"]
+        < metrics["other_half_calibration_error"]
+    )
     sure, less = (
         Classify().predict(model, DIGITS[0].inputs, processor, top=1, temperature=t)[0]
         for t in (0.0, metrics["temperature"])
@@ -158,7 +183,7 @@ def test_a_model_that_is_too_sure_gets_a_temperature_that_helps_the_other_half()
     assert json.loads(json.dumps(metrics)) == metrics
 
 
-# -------------------------------------------------------------------------------------------------------------- drawing
+# ------------------------------------------------------------------------------------------ drawing
 @pytest.mark.parametrize("shape", [(5, 7), (4, 3, 3), (1, 1)])
 def test_png_is_read_by_pillow(shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
@@ -187,7 +212,8 @@ def test_figures_are_drawn_and_escaped() -> None:
 
 
 @pytest.mark.parametrize(
-    "figure", [{}, {"kind": "matrix"}, {"kind": "reliability", "title": "a", "content": {"bins": 3}}]
+    "figure",
+    [{}, {"kind": "matrix"}, {"kind": "reliability", "title": "a", "content": {"bins": 3}}],
 )
 def test_figures_that_cannot_be_drawn_are_left_out(figure: dict[str, Any]) -> None:
     assert draw(figure) == ""
@@ -195,7 +221,9 @@ def test_figures_that_cannot_be_drawn_are_left_out(figure: dict[str, Any]) -> No
 
 @pytest.mark.slow
 def test_thirty_classes_can_be_drawn_and_of_more_the_worst() -> None:
-    examples = [Example(e.name, e.inputs, f"class {n % 40:02d}", e.origin) for n, e in enumerate(DIGITS)]
+    examples = [
+        Example(e.name, e.inputs, f"class {n % 40:02d}", e.origin) for n, e in enumerate(DIGITS)
+    ]
     found, _, _ = judged(Classify(), examples)
     assert len(found.figures[0].content["labels"]) == 30
     assert "30 classes of 40" in found.figures[0].note
@@ -206,9 +234,18 @@ def test_thirty_classes_can_be_drawn_and_of_more_the_worst() -> None:
 @pytest.mark.slow
 def test_a_classifiers_report_and_summary(tmp_path: Path) -> None:
     recipe = {
-        **{"name": "tiny", "model": {"name": "mlp", "hidden": [32]}, "processor": "image", "data": "arrays"},
+        **{
+            "name": "tiny",
+            "model": {"name": "mlp", "hidden": [32]},
+            "processor": "image",
+            "data": "arrays",
+        },
         **{"task": {"name": "classify", "class_weights": "effective"}},
-        **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 60}, "every": {"evaluate": 20, "log": 1}},
+        **{
+            "optim": {"lr": 1e-2},
+            "budget": {"batch_size": 32, "steps": 60},
+            "every": {"evaluate": 20, "log": 1},
+        },
         **{"machine": {"precision": "fp32", "threads": 1, "compile": False}},
     }
     run = groundup.train(recipe, runs=tmp_path)
@@ -218,13 +255,23 @@ def test_a_classifiers_report_and_summary(tmp_path: Path) -> None:
     assert evaluation["diagnosis"]["verdict"] in {"underfitting", "overfitting", "unstable", "fine"}
     page = (run.folder / "report.html").read_text("utf-8")
     words = " ".join(parsed(page.replace("<img", "<br")).words)
-    for expected in ("Confusion matrix", "Reliability", "Most confidently wrong", evaluation["diagnosis"]["words"]):
+    for expected in (
+        "Confusion matrix",
+        "Reliability",
+        "Most confidently wrong",
+        evaluation["diagnosis"]["words"],
+    ):
         assert expected in words
     out = io.StringIO()
     print_summary(summary, Console(file=out, width=100, highlight=False))
     text = out.getvalue()
-    for expected in ("On 322 held-out examples", "95%:", "always guessing the commonest class", "Most confused",
-                     evaluation["diagnosis"]["verdict"].capitalize()):  # fmt: skip
+    for expected in (
+        "On 322 held-out examples",
+        "95%:",
+        "always guessing the commonest class",
+        "Most confused",
+        evaluation["diagnosis"]["verdict"].capitalize(),
+    ):
         assert expected in text
     assert summary["next"].startswith("groundup predict")
     assert summary["next"].endswith(" picture.png")

@@ -1,4 +1,5 @@
-"""Texts with labels: every way they are read, how they are split, and a classifier trained on them."""
+"""Texts with labels: every way they are read, how they are split, and a classifier trained on
+them."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 
 import groundup
 from groundup.core import registry
-from groundup.core.interfaces import ModelConfig
-from groundup.core.records import Example
+from groundup.core.contracts import ModelConfig
 from groundup.core.settings import setting
-from groundup.data.labelled_text import LabelledText
+from groundup.core.values import Example
+from groundup.data.sources.labelled_text import LabelledText
 
 ROWS = [(f"text number {n}, 第{n}句", "ab"[n % 2]) for n in range(40)]
 
@@ -41,10 +42,12 @@ def write(path: Path, content: str) -> str:
 
 
 def jsonl(path: Path, rows: list[tuple[str, Any]] = ROWS) -> str:
-    return write(path, "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+    return write(
+        path, "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 def test_rows_of_every_kind_of_file(tmp_path: Path) -> None:
     kinds = {
         "a.csv": "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in ROWS),
@@ -60,7 +63,9 @@ def test_parquet(tmp_path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     table = pyarrow.table({"body": [t for t, _ in ROWS], "stars": [n % 5 for n in range(40)]})
     parquet.write_table(table, tmp_path / "a.parquet")
-    source = LabelledText(path=str(tmp_path / "a.parquet"), text_column="body", label_column="stars")
+    source = LabelledText(
+        path=str(tmp_path / "a.parquet"), text_column="body", label_column="stars"
+    )
     assert {e.target for e in both(source)} == {0, 1, 2, 3, 4}
 
 
@@ -72,13 +77,17 @@ def test_tables_without_a_header_and_with_other_separators(tmp_path: Path) -> No
     assert pairs(LabelledText(path=path, quotes=False, **settings)) == expected
     path = write(tmp_path / "a.txt", "\n".join(lines))
     assert pairs(LabelledText(path=path, separator="\t", **settings)) == expected
-    path = write(tmp_path / "b.csv", "\n".join(["label;text", *(f"{label};{text}" for text, label in ROWS)]))
+    path = write(
+        tmp_path / "b.csv", "\n".join(["label;text", *(f"{label};{text}" for text, label in ROWS)])
+    )
     assert pairs(LabelledText(path=path, separator=";")) == sorted(ROWS)
 
 
 def test_a_folder_of_texts_for_each_class(tmp_path: Path) -> None:
     for number, (text, label) in enumerate(ROWS):
-        write(tmp_path / "情感" / ("正面" if label == "a" else "neg") / f"{number}.txt", f"{text}\n")
+        write(
+            tmp_path / "情感" / ("正面" if label == "a" else "neg") / f"{number}.txt", f"{text}\n"
+        )
     write(tmp_path / "情感" / "notes.txt", "about these files")
     write(tmp_path / "情感" / "neg" / "empty.txt", "\n")
     source = LabelledText(path=str(tmp_path / "情感"))
@@ -103,13 +112,17 @@ def test_folders_that_are_splits_and_a_folder_held_out(tmp_path: Path) -> None:
 
 
 def test_several_labels_are_counted_each(tmp_path: Path) -> None:
-    source = LabelledText(path=jsonl(tmp_path / "a.jsonl", [(t, [x, "all"]) for t, x in ROWS]), folds=4)
+    source = LabelledText(
+        path=jsonl(tmp_path / "a.jsonl", [(t, [x, "all"]) for t, x in ROWS]), folds=4
+    )
     assert source.card(tmp_path)["train"]["labels"] == {"a": 15, "all": 30, "b": 15}
 
 
-# ------------------------------------------------------------------------------------------------------------ splitting
+# ---------------------------------------------------------------------------------------- splitting
 def test_the_same_text_is_on_one_side(tmp_path: Path) -> None:
-    source = LabelledText(path=jsonl(tmp_path / "a.jsonl", [*ROWS, *[(f" {text}", "a") for text, _ in ROWS]]))
+    source = LabelledText(
+        path=jsonl(tmp_path / "a.jsonl", [*ROWS, *[(f" {text}", "a") for text, _ in ROWS]])
+    )
     sides = [{text.strip() for text in texts(source, split)} for split in ("train", "validation")]
     assert not sides[0] & sides[1]
     card = source.card(tmp_path)
@@ -121,7 +134,9 @@ def test_the_same_text_is_on_one_side(tmp_path: Path) -> None:
 
 def test_the_side_of_a_text_does_not_depend_on_the_others(tmp_path: Path) -> None:
     few = LabelledText(path=jsonl(tmp_path / "a.jsonl", ROWS), validation_fraction=0.3)
-    more = LabelledText(path=jsonl(tmp_path / "b.jsonl", [*ROWS[::-1], ("new", "a")]), validation_fraction=0.3)
+    more = LabelledText(
+        path=jsonl(tmp_path / "b.jsonl", [*ROWS[::-1], ("new", "a")]), validation_fraction=0.3
+    )
     assert set(texts(few, "validation")) <= set(texts(more, "validation"))
 
 
@@ -139,13 +154,19 @@ def test_folds_are_even_and_every_text_is_held_out_once(tmp_path: Path) -> None:
 
 def test_files_held_out_by_name_and_empty_texts(tmp_path: Path) -> None:
     train = jsonl(tmp_path / "train.jsonl", [*ROWS, ("  ", "a")])
-    source = LabelledText(path=train, validation_path=jsonl(tmp_path / "held.jsonl", [*ROWS[:2], ("new", "c")]))
+    source = LabelledText(
+        path=train, validation_path=jsonl(tmp_path / "held.jsonl", [*ROWS[:2], ("new", "c")])
+    )
     assert texts(source, "validation") == [ROWS[0][0], ROWS[1][0], "new"]
     card = source.card(tmp_path)
-    assert (card["same_as_validation"], card["set_aside"], card["labels_only_in_validation"]) == (2, 1, ["c"])
+    assert (card["same_as_validation"], card["set_aside"], card["labels_only_in_validation"]) == (
+        2,
+        1,
+        ["c"],
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 class _Averages(nn.Module):
     def __init__(self, vocabulary_size: int, outputs: int) -> None:
         super().__init__()
@@ -177,13 +198,25 @@ def averages() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processor", [{"name": "characters"}, {"name": "bpe", "vocab_size": 300}, {"name": "bytes"}])
-def test_a_classifier_from_recipe_to_prediction(tmp_path: Path, averages: str, processor: dict[str, Any]) -> None:
-    """Which language a line is in: English of Python's documentation, or the same letters shifted by three."""
-    lines = [line.strip() for topic in pydoc_data.topics.topics.values() for line in topic.split("\n")]
+@pytest.mark.parametrize(
+    "processor", [{"name": "characters"}, {"name": "bpe", "vocab_size": 300}, {"name": "bytes"}]
+)
+def test_a_classifier_from_recipe_to_prediction(
+    tmp_path: Path, averages: str, processor: dict[str, Any]
+) -> None:
+    """Which language a line is in: English of Python's documentation, or the same letters shifted
+    by three."""
+    lines = [
+        line.strip() for topic in pydoc_data.topics.topics.values() for line in topic.split("\n")
+    ]
     lines = [line for line in dict.fromkeys(lines) if len(line) > 40][:300]
-    shifted = [line.translate({c: chr((c - 94) % 26 + 97) for c in range(97, 123)}) for line in lines]
-    path = jsonl(tmp_path / "a.jsonl", [*((line, "plain") for line in lines), *((line, "shifted") for line in shifted)])
+    shifted = [
+        line.translate({c: chr((c - 94) % 26 + 97) for c in range(97, 123)}) for line in lines
+    ]
+    path = jsonl(
+        tmp_path / "a.jsonl",
+        [*((line, "plain") for line in lines), *((line, "shifted") for line in shifted)],
+    )
     recipe = {
         **{"name": "tiny", "model": averages, "task": "classify", "processor": processor},
         **{"data": {"name": "labelled_text", "path": path, "folds": 5, "fold": 2}},

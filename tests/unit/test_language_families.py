@@ -8,19 +8,33 @@ import pytest
 import torch
 
 from groundup.core.errors import RecipeError
-from groundup.core.recipe_sections import Adapter
 from groundup.core.settings import validate
+from groundup.generation.decoding import DecodingOptions, generate_batch
 from groundup.models.gemma import Gemma3Config
 from groundup.models.phi3 import Phi3Config
 from groundup.nn import loss
-from groundup.nn.adapters import adapted, attach
-from groundup.nn.decoding import DecodingOptions, generate_batch
-from groundup.processors.bytes import BytesConfig
+from groundup.nn.lora.adapters import adapted, attach
+from groundup.processors.text.bytes import BytesConfig
+from groundup.recipe.sections import Adapter
 
-SHAPE: dict[str, Any] = {"vocabulary_size": 40, "layers": 3, "width": 16, "heads": 2, "mlp_width": 24}
-LONG = {"original_context": 8, "short_factors": [1, 2, 3], "long_factors": [4, 5, 6], "amplitude": 1.2}
+SHAPE: dict[str, Any] = {
+    "vocabulary_size": 40,
+    "layers": 3,
+    "width": 16,
+    "heads": 2,
+    "mlp_width": 24,
+}
+LONG = {
+    "original_context": 8,
+    "short_factors": [1, 2, 3],
+    "long_factors": [4, 5, 6],
+    "amplitude": 1.2,
+}
 CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "gemma3": (Gemma3Config, {**SHAPE, "head_dim": 8, "sliding_window": 4, "global_every": 2, "logit_cap": 3.0}),
+    "gemma3": (
+        Gemma3Config,
+        {**SHAPE, "head_dim": 8, "sliding_window": 4, "global_every": 2, "logit_cap": 3.0},
+    ),
     "phi3": (Phi3Config, {**SHAPE, "rotary_share": 0.8, "sliding_window": 6, "long_rope": LONG}),
 }
 
@@ -33,7 +47,8 @@ def built(name: str, std: float = 0.3) -> Any:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_packed_documents_are_what_they_are_alone(name: str) -> None:
-    """Each by its own length, too: the first two are within Phi-3's context of before, the last is not."""
+    """Each by its own length, too: the first two are within Phi-3's context of before, the last is
+    not."""
     model, sizes = built(name), (5, 8, 11)
     documents = [torch.randint(40, (1, size)) for size in sizes]
     positions = torch.cat([torch.arange(size) for size in sizes]).view(2, 12)
@@ -47,7 +62,9 @@ def test_packed_documents_are_what_they_are_alone(name: str) -> None:
         torch.testing.assert_close(losses.sum(), model(tokens, positions, boundaries, tokens))
 
 
-def test_the_loss_of_capped_logits_a_chunk_at_a_time_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_of_capped_logits_a_chunk_at_a_time_is_the_plain_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, tokens = built("gemma3"), torch.randint(40, (2, 80))
     found = []
     for size in (loss._CHUNK_BYTES, 64 * 40 * 4):
@@ -68,7 +85,9 @@ def test_texts_of_a_batch_are_what_they_are_alone(name: str) -> None:
     together = generate_batch(model, prompts, options)
     greedy = list(prompts[1])
     with torch.no_grad():
-        for _ in range(12):  # without a cache: Phi-3 has outgrown its context of before only with the second token
+        for _ in range(
+            12
+        ):  # without a cache: Phi-3 has outgrown its context of before only with the second token
             greedy.append(int(model(torch.tensor([greedy]))[0, -1].argmax()))
     assert together[0] == generate_batch(model, prompts[:1], options)[0]
     if name == "gemma3":
@@ -83,11 +102,17 @@ def test_adapters_stand_in_the_blocks(name: str) -> None:
     assert all(layer.startswith("blocks.") for layer in adapted(model))
 
 
-def test_a_tokenizer_with_a_token_for_pictures_fits_a_gemma_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_with_a_token_for_pictures_fits_a_gemma_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As those of the published text-only models; any other token too many is an error."""
     processor: Any = BytesConfig().fit(lambda: iter(()))
     size = processor.vocabulary_size - 1
-    with pytest.raises(RecipeError, match=f"the tokenizer has {size + 1} tokens and the model {size}"):
+    with pytest.raises(
+        RecipeError, match=f"the tokenizer has {size + 1} tokens and the model {size}"
+    ):
         Gemma3Config(vocabulary_size=size).fit_to(processor)
-    monkeypatch.setattr(type(processor), "special_id", lambda _, token: {"<image_soft_token>": size}.get(token))
+    monkeypatch.setattr(
+        type(processor), "special_id", lambda _, token: {"<image_soft_token>": size}.get(token)
+    )
     assert Gemma3Config(vocabulary_size=size).fit_to(processor).vocabulary_size == size

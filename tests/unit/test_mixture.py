@@ -1,4 +1,5 @@
-"""Several sources in one run: exact shares, rows that follow from their numbers alone, and what is repeated."""
+"""Several sources in one run: exact shares, rows that follow from their numbers alone, and what is
+repeated."""
 
 from __future__ import annotations
 
@@ -12,20 +13,26 @@ import numpy as np
 import pytest
 import torch
 
+from groundup.core.contracts import DataContext
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.interfaces import DataContext
-from groundup.core.records import Conversation, TokenSequence
 from groundup.core.settings import validate
-from groundup.data.mixture import Mixture, Schedule
-from groundup.processors.bytes import BytesConfig
-from groundup.tasks.chat import Chat
+from groundup.core.values import Conversation, TokenSequence
+from groundup.data.sources.mixture import Mixture, Schedule
+from groundup.processors.text.bytes import BytesConfig
+from groundup.tasks.chat.task import Chat
 
 PROCESSOR = BytesConfig().fit(lambda: iter(()))
 
 
 @pytest.mark.parametrize(
     ("weights", "counts"),
-    [([2, 1], [2, 1]), ([0.7, 0.3], [7, 3]), ([4, 2], [2, 1]), ([0.5, 0.25, 0.25], [2, 1, 1]), ([300, 45], [20, 3])],
+    [
+        ([2, 1], [2, 1]),
+        ([0.7, 0.3], [7, 3]),
+        ([4, 2], [2, 1]),
+        ([0.5, 0.25, 0.25], [2, 1, 1]),
+        ([300, 45], [20, 3]),
+    ],
 )
 def test_each_part_has_its_share_at_any_time(weights: list[float], counts: list[int]) -> None:
     schedule = Schedule(weights)
@@ -54,9 +61,26 @@ def sections(folder: Path, **changes: Any) -> dict[str, Any]:
         (folder / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
     packing = {"packing": {"pack": False}}
     parts = {
-        "chats": {"name": "conversations", "path": str(folder / "chats.json"), "validation_fraction": 0.2} | packing,
-        "few": {"name": "conversations", "path": str(folder / "few.json"), "validation_fraction": 0.0} | packing,
-        "texts": {"name": "text", "path": str(folder / "texts.json"), "validation_fraction": 0.3} | packing,
+        "chats": (
+            {
+                "name": "conversations",
+                "path": str(folder / "chats.json"),
+                "validation_fraction": 0.2,
+            }
+            | packing
+        ),
+        "few": (
+            {
+                "name": "conversations",
+                "path": str(folder / "few.json"),
+                "validation_fraction": 0.0,
+            }
+            | packing
+        ),
+        "texts": (
+            {"name": "text", "path": str(folder / "texts.json"), "validation_fraction": 0.3}
+            | packing
+        ),
     }
     return {"parts": parts, "weights": {"chats": 2, "few": 1, "texts": 1}} | changes
 
@@ -66,7 +90,9 @@ def opened(folder: Path, source: Mixture, split: Any = "train", **changes: Any) 
         return Chat().encode(examples, PROCESSOR)
 
     given = {"batch_size": 4, "micro_batch": 4, "seed": 3} | changes
-    return source.open(DataContext(split, encode, "", PROCESSOR.end_id, 48, cache=folder / "cache", **given))
+    return source.open(
+        DataContext(split, encode, "", PROCESSOR.end_id, 48, cache=folder / "cache", **given)
+    )
 
 
 def rows_of(batch: dict[str, torch.Tensor]) -> list[tuple[Any, ...]]:
@@ -76,7 +102,13 @@ def rows_of(batch: dict[str, torch.Tensor]) -> list[tuple[Any, ...]]:
         (
             PROCESSOR.decode(row[: int(positions.max()) + 1].tolist()).strip(),
             int((targets >= 0).sum()),
-            sorted({begin - number * width for begin in begins if number * width <= begin < (number + 1) * width}),
+            sorted(
+                {
+                    begin - number * width
+                    for begin in begins
+                    if number * width <= begin < (number + 1) * width
+                }
+            ),
         )
         for number, (row, targets, positions) in enumerate(
             zip(batch["tokens"], batch["targets"], batch["positions"], strict=True)
@@ -85,15 +117,24 @@ def rows_of(batch: dict[str, torch.Tensor]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.slow
-def test_rows_follow_from_their_numbers_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_follow_from_their_numbers_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = validate(Mixture, sections(tmp_path), "recipe.data")
     with caplog.at_level(logging.INFO, "groundup"):
         stream = opened(tmp_path, source)
-    chats = sum(1 for example in source.examples("train", tmp_path) if example.name.startswith("chats/"))
-    texts = sum(1 for example in source.examples("train", tmp_path) if example.name.startswith("texts/"))
+    chats = sum(
+        1 for example in source.examples("train", tmp_path) if example.name.startswith("chats/")
+    )
+    texts = sum(
+        1 for example in source.examples("train", tmp_path) if example.name.startswith("texts/")
+    )
     epoch = max(2 * chats, 4 * 5, 4 * texts)
     assert stream.samples_per_epoch == epoch
-    assert f"few: 25.0 % of the rows; its 5 rows are seen {epoch / 20:.2f} times an epoch" in caplog.text
+    assert (
+        f"few: 25.0 % of the rows; its 5 rows are seen {epoch / 20:.2f} times an epoch"
+        in caplog.text
+    )
     rows = [row for _ in range(epoch // 4) for row in rows_of(next(stream))]
     small = [row[0] for row in rows if "B" in row[0]]
     assert len(small) == len(rows) // 4
@@ -120,7 +161,9 @@ def test_validation_reads_every_held_out_row_once(tmp_path: Path) -> None:
 
 def test_without_weights_every_part_is_seen_alike(tmp_path: Path) -> None:
     source = validate(Mixture, sections(tmp_path, weights={}), "recipe.data")
-    assert opened(tmp_path, source).samples_per_epoch == len(list(source.examples("train", tmp_path)))
+    assert opened(tmp_path, source).samples_per_epoch == len(
+        list(source.examples("train", tmp_path))
+    )
 
 
 def test_it_is_written_as_it_was_read(tmp_path: Path) -> None:
@@ -132,17 +175,32 @@ def test_it_is_written_as_it_was_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"weights": {"chats": 1}}, "weights: 'few' is a part without a weight; parts: chats, few, texts"),
+        (
+            {"weights": {"chats": 1}},
+            "weights: 'few' is a part without a weight; parts: chats, few, texts",
+        ),
         (
             {"weights": {"chats": 1, "few": 1, "texts": 1, "fwe": 1}},
             "weights: 'fwe' is no part; parts: chats, few, texts",
         ),
-        ({"weights": {"chats": 0, "few": 1, "texts": 1}}, "weights gives part 'chats' 0.0; allowed: more than 0"),
+        (
+            {"weights": {"chats": 0, "few": 1, "texts": 1}},
+            "weights gives part 'chats' 0.0; allowed: more than 0",
+        ),
         ({"parts": {}}, "parts: got {}; allowed: "),
-        ({"parts": {"a": {"path": "x"}}}, "part 'a' has no name of a source. Write for example name: conversations"),
-        ({"parts": {"a": {"name": "images", "path": "x"}}}, "'images' makes no rows of tokens; allowed: text, conv"),
+        (
+            {"parts": {"a": {"path": "x"}}},
+            "part 'a' has no name of a source. Write for example name: conversations",
+        ),
+        (
+            {"parts": {"a": {"name": "images", "path": "x"}}},
+            "'images' makes no rows of tokens; allowed: text, conv",
+        ),
         ({"parts": {"a": {"name": "mixture", "parts": {}}}}, "'mixture' makes no rows of tokens"),
-        ({"parts": {"a": {"name": "text", "pth": "x"}}}, "recipe.data.parts.a.pth: unknown key; did you mean 'path'"),
+        (
+            {"parts": {"a": {"name": "text", "pth": "x"}}},
+            "recipe.data.parts.a.pth: unknown key; did you mean 'path'",
+        ),
     ],
 )
 def test_mixtures_that_cannot_be(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
@@ -154,5 +212,7 @@ def test_mixtures_that_cannot_be(tmp_path: Path, changes: dict[str, Any], proble
 def test_a_part_with_an_impossible_row_is_named(tmp_path: Path) -> None:
     section = sections(tmp_path)
     (tmp_path / "few.json").write_text('[{"instruction": "x", "output": ""}]', encoding="utf-8")
-    with pytest.raises(DataError, match=r"part 'few', .*few.json row 1: turn 2 \(assistant\) has no content"):
+    with pytest.raises(
+        DataError, match=r"part 'few', .*few.json row 1: turn 2 \(assistant\) has no content"
+    ):
         opened(tmp_path, validate(Mixture, section, "recipe.data"))

@@ -1,4 +1,5 @@
-"""Several tasks on one model: the loss is the sum of theirs, what is missing is masked, and weights are learned."""
+"""Several tasks on one model: the loss is the sum of theirs, what is missing is masked, and weights
+are learned."""
 
 from __future__ import annotations
 
@@ -15,20 +16,26 @@ from torch import Tensor, nn
 
 import groundup
 from groundup.core import registry
-from groundup.core.interfaces import Batch, EvaluationContext, Task
-from groundup.core.recipe import as_dict, load_recipe
-from groundup.core.recipe_schema import recipe_schema
-from groundup.core.records import Evaluation, Example, Loss, Term
+from groundup.core.contracts import Batch, EvaluationContext, Task
 from groundup.core.settings import validate
-from groundup.data.arrays import Arrays
+from groundup.core.values import Evaluation, Example, Loss, Term
+from groundup.data.sources.arrays import Arrays
 from groundup.metrics.gradient_agreement import gradient_agreement
 from groundup.models.mlp import MLPConfig
-from groundup.nn.task_weighting import GradNormWeights, Heads, UncertaintyWeights, last_shared, trunk
 from groundup.processors.image import ImageConfig
 from groundup.processors.labelled import with_targets
 from groundup.processors.targets import Classes, Numbers, Several, targets_from_json
-from groundup.tasks.classify import Classify
-from groundup.tasks.multitask import Multitask
+from groundup.recipe.json_schema import recipe_schema
+from groundup.recipe.recipe import as_dict, load_recipe
+from groundup.tasks.classify.task import Classify
+from groundup.tasks.multitask.loss_weighting import (
+    GradNormWeights,
+    Heads,
+    UncertaintyWeights,
+    last_shared,
+    trunk,
+)
+from groundup.tasks.multitask.task import Multitask
 
 
 @pytest.fixture(autouse=True)
@@ -63,20 +70,30 @@ def _amount() -> Iterator[None]:
 
         def predict(self, model: nn.Module, inputs: Any, processor: Any, **options: Any) -> Any:
             with torch.no_grad():
-                return processor.targets.decode(model(**processor.encode_inputs(inputs)))[:, 0].tolist()
+                return processor.targets.decode(model(**processor.encode_inputs(inputs)))[
+                    :, 0
+                ].tolist()
 
         def evaluate(self, context: EvaluationContext) -> Evaluation:
             examples = list(context.examples("validation"))
             found = self.predict(context.model, [e.inputs for e in examples], context.processor)
             return Evaluation(
-                {"mae": float(np.mean([abs(a - e.target) for a, e in zip(found, examples, strict=True)]))}
+                {
+                    "mae": float(
+                        np.mean([abs(a - e.target) for a, e in zip(found, examples, strict=True)])
+                    )
+                }
             )
 
     yield
     del registry._registered["task"]["amount"]
 
 
-TASKS: dict[str, Any] = {"digit": {"name": "classify"}, "ink": "amount", "loop": {"name": "classify"}}
+TASKS: dict[str, Any] = {
+    "digit": {"name": "classify"},
+    "ink": "amount",
+    "loop": {"name": "classify"},
+}
 
 
 def multitask(**settings: Any) -> Multitask:
@@ -84,11 +101,14 @@ def multitask(**settings: Any) -> Multitask:
 
 
 def digits(count: int = 120) -> list[Example]:
-    """Digits with three targets; every third has no ink, and the loop is known of the first half."""
+    """Digits with three targets; every third has no ink, and the loop is known of the first
+    half."""
     found = []
     for row, example in enumerate(Arrays().examples("train", Path())[:count]):
         target = {"digit": example.target, "ink": float(example.inputs.mean()) if row % 3 else None}
-        target |= {"loop": "yes" if example.target in (0, 6, 8, 9) else "no"} if row < count / 2 else {}
+        target |= (
+            {"loop": "yes" if example.target in (0, 6, 8, 9) else "no"} if row < count / 2 else {}
+        )
         found.append(Example(example.name, example.inputs, target, example.origin))
     return found
 
@@ -96,7 +116,9 @@ def digits(count: int = 120) -> list[Example]:
 def prepared(task: Multitask, count: int = 120) -> tuple[list[Example], Any, nn.Module]:
     """Return examples, their processor and a model of two hidden layers."""
     examples = digits(count)
-    processor = task.fit_processor(ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples))
+    processor = task.fit_processor(
+        ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples)
+    )
     torch.manual_seed(0)
     model = MLPConfig(hidden=(16, 8)).fit_to(processor).build()
     return examples, processor, task.wrap(model, processor)
@@ -104,18 +126,29 @@ def prepared(task: Multitask, count: int = 120) -> tuple[list[Example], Any, nn.
 
 def test_targets_of_several_tasks_are_kept_side_by_side() -> None:
     found = Several(
-        {"digit": Classes(["3", "5", "7"]), "ink": Numbers([1.0], [2.0]), "tags": Classes("ab", several=True)}
+        {
+            "digit": Classes(["3", "5", "7"]),
+            "ink": Numbers([1.0], [2.0]),
+            "tags": Classes("ab", several=True),
+        }
     )
     assert (found.outputs, found.kind) == (6, "several")
     assert found.labels == ("digit/3", "digit/5", "digit/7", "ink/0", "tags/a", "tags/b")
     assert [found.columns(name) for name in found.parts] == [slice(0, 3), slice(3, 4), slice(4, 6)]
     rows = found.encode(
-        [{"digit": 5, "ink": 2.0, "tags": "a|b"}, {"ink": float("nan")}, None, {"digit": 7, "tags": None}]
+        [
+            {"digit": 5, "ink": 2.0, "tags": "a|b"},
+            {"ink": float("nan")},
+            None,
+            {"digit": 7, "tags": None},
+        ]
     )
     expected = [[1, 0.5, 1, 1], [np.nan] * 4, [np.nan] * 4, [2, np.nan, np.nan, np.nan]]
     np.testing.assert_array_equal(rows.numpy(), expected)
     again = targets_from_json(found.to_json())
-    np.testing.assert_array_equal(again.encode([{"digit": 5, "ink": 3.0, "tags": ""}]).numpy(), [[1, 1, 0, 0]])
+    np.testing.assert_array_equal(
+        again.encode([{"digit": 5, "ink": 3.0, "tags": ""}]).numpy(), [[1, 1, 0, 0]]
+    )
 
 
 def test_the_loss_is_the_sum_of_the_tasks_own_losses() -> None:
@@ -155,14 +188,27 @@ def test_metrics_are_each_tasks_own() -> None:
         with torch.no_grad():
             loss = task.loss(model(**task.inputs(batch)), batch)
         named = {name: (float(t.total), float(t.count)) for name, t in loss.terms.items()}
-        for name, (total, count) in (named | {name: (float(v), 1.0) for name, v in loss.metrics.items()}).items():
+        for name, (total, count) in (
+            named | {name: (float(v), 1.0) for name, v in loss.metrics.items()}
+        ).items():
             before = sums.get(name, (0.0, 0.0))
             sums[name] = (before[0] + total, before[1] + count)
     found = task.summarise(sums)
-    assert set(found) == {"loss", "digit/loss", "digit/accuracy", "ink/loss", "loop/loss", "loop/accuracy"}
-    assert found["loss"] == pytest.approx(found["digit/loss"] + 0.5 * found["ink/loss"] + found["loop/loss"])
+    assert set(found) == {
+        "loss",
+        "digit/loss",
+        "digit/accuracy",
+        "ink/loss",
+        "loop/loss",
+        "loop/accuracy",
+    }
+    assert found["loss"] == pytest.approx(
+        found["digit/loss"] + 0.5 * found["ink/loss"] + found["loop/loss"]
+    )
     batch = task.encode(examples, processor)
-    right = (model(**task.inputs(batch)).outputs["loop"].argmax(1) == batch["loop/labels"])[batch["loop/present"]]
+    right = (model(**task.inputs(batch)).outputs["loop"].argmax(1) == batch["loop/labels"])[
+        batch["loop/present"]
+    ]
     assert found["loop/accuracy"] == pytest.approx(float(right.float().mean()))
 
 
@@ -192,7 +238,7 @@ def test_a_head_gets_no_gradient_from_other_tasks() -> None:
     assert head.weight.grad[:10].abs().sum() == head.weight.grad[11:].abs().sum() == 0
 
 
-# ----------------------------------------------------------------------------------------------------- learned weights
+# ---------------------------------------------------------------------------------- learned weights
 def test_uncertainty_is_as_published() -> None:
     weights = UncertaintyWeights([1.0, 0.5])
     with torch.no_grad():
@@ -203,9 +249,13 @@ def test_uncertainty_is_as_published() -> None:
     s = np.array([0.3, -0.7])
     sigma, means, factors = np.exp(s / 2), np.array([2.0, 1.5]), np.array([1.0, 0.5])
     expected = factors * means / sigma**2 + np.log(sigma)
-    np.testing.assert_allclose([float(t.detach()) / c for t, c in zip(found, counts, strict=True)], expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        [float(t.detach()) / c for t, c in zip(found, counts, strict=True)], expected, rtol=1e-6
+    )
     assert weights.log_variance.grad is not None
-    np.testing.assert_allclose(weights.log_variance.grad, 0.5 - factors * means * np.exp(-s), rtol=1e-6)
+    np.testing.assert_allclose(
+        weights.log_variance.grad, 0.5 - factors * means * np.exp(-s), rtol=1e-6
+    )
     assert weights.values() == pytest.approx((factors * np.exp(-s)).tolist())
 
 
@@ -215,9 +265,13 @@ def test_uncertainty_settles_where_the_gradient_is_zero() -> None:
     optimizer = torch.optim.SGD(weights.parameters(), lr=0.5)
     for _ in range(300):
         optimizer.zero_grad()
-        torch.stack(weights([torch.tensor(4.0), torch.tensor(0.1)], [1.0, 1.0], nn.Identity())).sum().backward()
+        torch.stack(
+            weights([torch.tensor(4.0), torch.tensor(0.1)], [1.0, 1.0], nn.Identity())
+        ).sum().backward()
         optimizer.step()
-    torch.testing.assert_close(weights.log_variance.detach().exp(), torch.tensor([8.0, 0.1]), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        weights.log_variance.detach().exp(), torch.tensor([8.0, 0.1]), rtol=1e-3, atol=0
+    )
 
 
 class Toy(nn.Module):
@@ -283,7 +337,11 @@ def test_learned_weights_keep_the_models_names_and_weigh_in_training_only(weight
     plain = task.loss(other.eval()(**task.inputs(batch)), batch)
     fixed = multitask().loss(other(**task.inputs(batch)), batch)
     assert all(torch.equal(plain.terms[n].total, fixed.terms[n].total) for n in TASKS)
-    factor = [0.1, 1.9, 1.0] if weighting == "gradnorm" else [np.exp(-0.1), 0.5 * np.exp(-1.9), np.exp(-1.0)]
+    factor = (
+        [0.1, 1.9, 1.0]
+        if weighting == "gradnorm"
+        else [np.exp(-0.1), 0.5 * np.exp(-1.9), np.exp(-1.0)]
+    )
     added = [0.0] * 3 if weighting == "gradnorm" else [0.05, 0.95, 0.5]
     for n, f, a in zip(TASKS, factor, added, strict=True):
         expected = f * plain.terms[n].total + a * plain.terms[n].count
@@ -291,11 +349,17 @@ def test_learned_weights_keep_the_models_names_and_weigh_in_training_only(weight
     assert torch.equal(other.head.weight, model.head.weight)
 
 
-# ---------------------------------------------------------------------------------------------------------- agreement
+# ---------------------------------------------------------------------------------------- agreement
 def test_gradients_are_compared() -> None:
-    east, north, west = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([-1.0, 0.0])
+    east, north, west = (
+        torch.tensor([2.0, 0.0]),
+        torch.tensor([0.0, 1.0]),
+        torch.tensor([-1.0, 0.0]),
+    )
     found = gradient_agreement([[east, north, west], [east, east + north, None]], 3)
-    np.testing.assert_allclose(found.cosine[0], [1, np.sqrt(0.5) * np.sqrt(4.5 / 5) / 2 + 0, -1], atol=0.2)
+    np.testing.assert_allclose(
+        found.cosine[0], [1, np.sqrt(0.5) * np.sqrt(4.5 / 5) / 2 + 0, -1], atol=0.2
+    )
     np.testing.assert_allclose(found.cosine[0, 1], 0.5 * 2 / np.sqrt(5))
     np.testing.assert_allclose(found.conflict, [[0, 0, 1], [0, 0, 0], [1, 0, 0]])
     np.testing.assert_allclose(found.norm, [2, (1 + np.sqrt(5)) / 2, 1])
@@ -305,7 +369,7 @@ def test_gradients_are_compared() -> None:
     assert never.batches.tolist() == [[1, 0], [0, 1]]
 
 
-# ---------------------------------------------------------------------------------------------------- from end to end
+# ---------------------------------------------------------------------------------- from end to end
 def write_digits(folder: Path) -> str:
     examples = Arrays().examples("train", folder)[:900]
     ink = np.array([e.inputs.mean() for e in examples], dtype=np.float64)
@@ -321,9 +385,19 @@ def recipe(folder: Path, **task: Any) -> dict[str, Any]:
     return {
         **{"name": "several", "model": {"name": "mlp", "hidden": [48]}, "processor": "image"},
         **{"task": {"name": "multitask", "tasks": TASKS, **task}},
-        **{"data": {"name": "arrays", "path": write_digits(folder), "labels_keys": keys, "validation_fraction": 0.2}},
+        **{
+            "data": {
+                "name": "arrays",
+                "path": write_digits(folder),
+                "labels_keys": keys,
+                "validation_fraction": 0.2,
+            }
+        },
         **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 80}},
-        **{"every": {"evaluate": 40, "save": 40}, "machine": {"precision": "fp32", "compile": False, "threads": 1}},
+        **{
+            "every": {"evaluate": 40, "save": 40},
+            "machine": {"precision": "fp32", "compile": False, "threads": 1},
+        },
     }
 
 
@@ -354,18 +428,31 @@ def test_from_recipe_to_prediction(tmp_path: Path, weighting: str) -> None:
 
 @pytest.mark.slow
 def test_a_run_goes_on_from_another_one(tmp_path: Path) -> None:
-    first = groundup.train(recipe(tmp_path, weighting="gradnorm"), {"budget.steps": 2}, runs=tmp_path)
-    again = {"init.run": str(first.folder), "name": "again", "budget.steps": 2, "task.weighting": "uncertainty"}
+    first = groundup.train(
+        recipe(tmp_path, weighting="gradnorm"), {"budget.steps": 2}, runs=tmp_path
+    )
+    again = {
+        "init.run": str(first.folder),
+        "name": "again",
+        "budget.steps": 2,
+        "task.weighting": "uncertainty",
+    }
     trainer = groundup.trainer(recipe(tmp_path), again, runs=tmp_path)
     weights = first.checkpoints.load(2).model
-    assert all(torch.equal(value, trainer.model.state_dict()[n]) for n, value in weights.items() if "task" not in n)
+    assert all(
+        torch.equal(value, trainer.model.state_dict()[n])
+        for n, value in weights.items()
+        if "task" not in n
+    )
     assert trainer.model.task_weights.log_variance.tolist() == [0.0, 0.0, 0.0]
     list(trainer.steps())
     trainer.save()
     trainer.close()
     assert groundup.evaluate(tmp_path / "again")["runs"][0]["evaluation"]["metrics"]
     plain = {**recipe(tmp_path), "task": "classify", "data": {"name": "arrays"}, "name": "plain"}
-    single = groundup.trainer(plain, {"init.run": str(first.folder), "budget.steps": 1}, runs=tmp_path)
+    single = groundup.trainer(
+        plain, {"init.run": str(first.folder), "budget.steps": 1}, runs=tmp_path
+    )
     assert torch.equal(single.model.blocks[0][0].weight, weights["blocks.0.0.weight"])
     assert single.model.head.weight.shape == (10, 48)
     single.close()
@@ -373,6 +460,9 @@ def test_a_run_goes_on_from_another_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_schema_knows_the_task() -> None:
-    names = [task["properties"]["name"]["const"] for task in recipe_schema()["properties"]["task"]["anyOf"]]
+    names = [
+        task["properties"]["name"]["const"]
+        for task in recipe_schema()["properties"]["task"]["anyOf"]
+    ]
     assert "multitask" in names
     assert Multitask(tasks={"a": Classify()}).tasks["a"] == Classify()

@@ -1,4 +1,5 @@
-"""Language modelling beside a classifier: the same layers, the right tokens, and what is missing is said."""
+"""Language modelling beside a classifier: the same layers, the right tokens, and what is missing is
+said."""
 
 from __future__ import annotations
 
@@ -13,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import groundup
+from groundup.core.contracts import EvaluationContext
 from groundup.core.errors import RecipeError
-from groundup.core.interfaces import EvaluationContext
-from groundup.core.records import Example
 from groundup.core.settings import validate
+from groundup.core.values import Example
 from groundup.models.mlp import MLPConfig
 from groundup.models.transformer_classifier import TransformerClassifierConfig
-from groundup.processors.bytes import BytesConfig
 from groundup.processors.image import ImageProcessor
 from groundup.processors.labelled import Labelled
-from groundup.tasks.multitask import Multitask
+from groundup.processors.text.bytes import BytesConfig
+from groundup.tasks.multitask.task import Multitask
 
 BYTES = BytesConfig().fit(lambda: iter(()))
 TASKS = {"kind": "classify", "text": "language_modeling"}
@@ -33,7 +34,8 @@ EXAMPLES = [
 
 
 class Recurrent(nn.Module):
-    """Reads from left to right; the last state is classified, and every state predicts the next token."""
+    """Reads from left to right; the last state is classified, and every state predicts the next
+    token."""
 
     def __init__(self, vocabulary: int, outputs: int) -> None:
         super().__init__()
@@ -57,7 +59,11 @@ def prepared(**settings: Any) -> tuple[Multitask, Labelled, nn.Module]:
     made = task(**settings)
     processor = made.fit_processor(BYTES, lambda: iter(EXAMPLES))
     torch.manual_seed(0)
-    return made, processor, made.wrap(Recurrent(processor.vocabulary_size, processor.outputs), processor)
+    return (
+        made,
+        processor,
+        made.wrap(Recurrent(processor.vocabulary_size, processor.outputs), processor),
+    )
 
 
 def test_the_term_is_every_token_but_the_first_and_no_padding() -> None:
@@ -77,7 +83,11 @@ def test_the_term_is_every_token_but_the_first_and_no_padding() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "weighting", ["fixed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("uncertainty", "gradnorm"))]
+    "weighting",
+    [
+        "fixed",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("uncertainty", "gradnorm")),
+    ],
 )
 def test_both_are_learned_judged_and_compared(weighting: str) -> None:
     made, processor, model = prepared(weighting=weighting)
@@ -86,14 +96,21 @@ def test_both_are_learned_judged_and_compared(weighting: str) -> None:
     for _ in range(60):
         loss = made.loss(model(**made.inputs(batch)), batch)
         optimizer.zero_grad()
-        torch.stack([term.weight * term.total / term.count for term in loss.terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(
+            [term.weight * term.total / term.count for term in loss.terms.values()]
+        ).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    held_out = [Example("h", "river 3", {"kind": "river"}), Example("i", "stone 4", {"kind": "stone"})]
+    held_out = [
+        Example("h", "river 3", {"kind": "river"}),
+        Example("i", "stone 4", {"kind": "stone"}),
+    ]
     found = made.evaluate(EvaluationContext(model, processor, lambda split: held_out, 0))
     assert found.metrics["kind/accuracy"] == 1.0
     assert found.metrics["text/loss"] < math.log(3)  # over 256 bytes it began at 5.5
     assert found.metrics["text/held_out_tokens"] == 12.0
-    assert found.metrics["text/bits_per_byte"] == pytest.approx(found.metrics["text/loss"] / math.log(2))
+    assert found.metrics["text/bits_per_byte"] == pytest.approx(
+        found.metrics["text/loss"] / math.log(2)
+    )
     assert [row[0] for row in found.tables[-1].rows] == ["kind", "text"]
     unlabelled = [Example("j", "river 3")]
     without = made.evaluate(EvaluationContext(model, processor, lambda split: unlabelled, 0))
@@ -111,23 +128,44 @@ def test_both_are_learned_judged_and_compared(weighting: str) -> None:
 
 
 def test_what_predicts_no_tokens_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"tasks holds language_modeling alone. Add another task, or use"):
+    with pytest.raises(
+        RecipeError, match=r"tasks holds language_modeling alone. Add another task, or use"
+    ):
         validate(Multitask, {"tasks": {"text": "language_modeling"}}, "recipe.task")
     made, processor, _ = prepared()
     plain = MLPConfig(inputs=4, outputs=3, hidden=(2,)).build()
     with pytest.raises(
-        RecipeError, match=r"recipe.task.tasks.text: is language_modeling, and the model predicts no tok"
+        RecipeError,
+        match=r"recipe.task.tasks.text: is language_modeling, and the model predicts no tok",
     ):
         made.wrap(plain, processor)
     pictures = Labelled(ImageProcessor((1, 2, 2), None, [0.0], [1.0]), processor.targets, 0)
-    with pytest.raises(RecipeError, match=r"recipe.processor: makes no tokens, .* or remove task.tasks.text"):
+    with pytest.raises(
+        RecipeError, match=r"recipe.processor: makes no tokens, .* or remove task.tasks.text"
+    ):
         made.wrap(plain, pictures)
 
-    both_ways = {"layers": 1, "width": 8, "heads": 2, "vocabulary_size": BYTES.vocabulary_size, "outputs": 3}
-    with pytest.raises(RecipeError, match=r"recipe.model.causal: is false: every position sees .* Set causal: true"):
+    both_ways = {
+        "layers": 1,
+        "width": 8,
+        "heads": 2,
+        "vocabulary_size": BYTES.vocabulary_size,
+        "outputs": 3,
+    }
+    with pytest.raises(
+        RecipeError, match=r"recipe.model.causal: is false: every position sees .* Set causal: true"
+    ):
         made.wrap(TransformerClassifierConfig(**both_ways, context_length=9).build(), processor)  # type: ignore[arg-type]
-    frames = {**both_ways, "vocabulary_size": 0, "frame_width": 2, "causal": True, "context_length": 9}
-    with pytest.raises(RecipeError, match=r"recipe.model: reads frames, and next tokens are predicted"):
+    frames = {
+        **both_ways,
+        "vocabulary_size": 0,
+        "frame_width": 2,
+        "causal": True,
+        "context_length": 9,
+    }
+    with pytest.raises(
+        RecipeError, match=r"recipe.model: reads frames, and next tokens are predicted"
+    ):
         TransformerClassifierConfig(**frames).build().token_logits(torch.zeros(1, 1))  # type: ignore[arg-type]
 
 
@@ -143,15 +181,33 @@ def test_the_registered_model_starts_from_a_gpt_and_predicts_as_it_does(
     base.save()
     base.close()
     words = [example.inputs for example in EXAMPLES]
-    np.savez(tmp_path / "texts.npz", x=np.array(words), kind=np.array([word.split()[0] for word in words]))
+    np.savez(
+        tmp_path / "texts.npz",
+        x=np.array(words),
+        kind=np.array([word.split()[0] for word in words]),
+    )
     data = {"name": "arrays", "path": str(tmp_path / "texts.npz"), "labels_keys": {"kind": "kind"}}
     tasks = {"kind": {"name": "classify", "max_tokens": 32}, "text": "language_modeling"}
     plan = {
-        **{"name": "both", "init": {"run": str(base.run.folder)}, "data": data, "machine": recipe["machine"]},
-        **{"model": {**recipe["model"], "name": "transformer_classifier", "causal": True, "pooling": pooling}},
+        **{
+            "name": "both",
+            "init": {"run": str(base.run.folder)},
+            "data": data,
+            "machine": recipe["machine"],
+        },
+        **{
+            "model": {
+                **recipe["model"],
+                "name": "transformer_classifier",
+                "causal": True,
+                "pooling": pooling,
+            }
+        },
         **{"task": {"name": "multitask", "tasks": tasks}, "budget": {"batch_size": 8, "steps": 12}},
     }
-    trainer = groundup.trainer(plan | {"optim": {"lr": 3e-3}}, {"machine.micro_batch": 4}, runs=tmp_path / "runs")
+    trainer = groundup.trainer(
+        plan | {"optim": {"lr": 3e-3}}, {"machine.micro_batch": 4}, runs=tmp_path / "runs"
+    )
     lengths = torch.tensor([9, 4])
     tokens = torch.randint(256, (2, 9))
     with torch.no_grad():
@@ -168,7 +224,7 @@ def test_the_registered_model_starts_from_a_gpt_and_predicts_as_it_does(
 
 
 def test_the_targets_travel_with_the_tokenizer(tmp_path: Path) -> None:
-    from groundup.core.run_processor import load_processor
+    from groundup.runs.processor import load_processor
 
     made, processor, _ = prepared()
     processor.save(tmp_path)

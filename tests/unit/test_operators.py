@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.nn.operators import spare_the_compiler
+from groundup.machine.lazy_compiler import spare_the_compiler
 
 
 def test_an_operator_does_not_import_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

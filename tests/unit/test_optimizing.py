@@ -1,4 +1,5 @@
-"""Validation by epochs, the best checkpoint, early stopping, averages of the weights, terms with their own counts."""
+"""Validation by epochs, the best checkpoint, early stopping, averages of the weights, terms with
+their own counts."""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import groundup
-from groundup.core.averaging import Averaging
-from groundup.core.best import BestSoFar
-from groundup.core.interfaces import Batch
-from groundup.core.objective import Objective
-from groundup.core.recipe import Budget, load_recipe
-from groundup.core.records import Loss, Term
-from groundup.core.runs import compare_runs, list_runs, runs_table
-from groundup.core.trainer import Trainer
+from groundup.core.contracts import Batch
+from groundup.core.values import Loss, Term
+from groundup.recipe.recipe import Budget, load_recipe
+from groundup.reports.run_tables import compare_runs, list_runs, runs_table
+from groundup.training.accumulation import Objective
+from groundup.training.averaging import Averaging
+from groundup.training.early_stopping import BestSoFar
+from groundup.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -30,8 +31,15 @@ def digits() -> dict[str, Any]:
     """A small classifier of real digits: 1,600 or so in training, 51 steps of 32 in a pass."""
     return {
         **{"name": "digits", "model": {"name": "mlp", "hidden": [16]}, "task": "classify"},
-        **{"processor": "image", "data": "arrays", "optim": {"name": "adam", "lr": 3e-3, "weight_decay": 0.0}},
-        **{"budget": {"batch_size": 32, "steps": 12}, "every": {"evaluate": 3, "save": 100, "log": 4}},
+        **{
+            "processor": "image",
+            "data": "arrays",
+            "optim": {"name": "adam", "lr": 3e-3, "weight_decay": 0.0},
+        },
+        **{
+            "budget": {"batch_size": 32, "steps": 12},
+            "every": {"evaluate": 3, "save": 100, "log": 4},
+        },
         **{"machine": {"precision": "fp32", "threads": 1, "compile": False, "device": "cpu"}},
     }
 
@@ -41,10 +49,16 @@ def rows_of(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
 
-# ------------------------------------------------------------------------------------------- epochs, best and patience
+# -------------------------------------------------------------------------------------------
+# epochs, best and patience
 @pytest.mark.slow
 def test_an_epoch_is_a_pass_over_the_training_split(digits: dict[str, Any], tmp_path: Path) -> None:
-    changes = {"budget.steps": 110, "every.evaluate": "epoch", "budget.batch_size": 64, "every.save": "epoch"}
+    changes = {
+        "budget.steps": 110,
+        "every.evaluate": "epoch",
+        "budget.batch_size": 64,
+        "every.save": "epoch",
+    }
     run = groundup.train(digits, changes, runs=tmp_path)
     size = run.checkpoints.state(110)["samples_per_epoch"]
     passes = [step for step in range(1, 111) if step * 64 // size > (step - 1) * 64 // size]
@@ -53,8 +67,16 @@ def test_an_epoch_is_a_pass_over_the_training_split(digits: dict[str, Any], tmp_
 
 
 @pytest.mark.slow
-def test_the_best_weights_are_kept_whatever_save_and_keep_say(digits: dict[str, Any], tmp_path: Path) -> None:
-    changes = {"every.best": "accuracy", "every.evaluate": 2, "every.save": 1000, "every.keep": 1, "optim.lr": 0.3}
+def test_the_best_weights_are_kept_whatever_save_and_keep_say(
+    digits: dict[str, Any], tmp_path: Path
+) -> None:
+    changes = {
+        "every.best": "accuracy",
+        "every.evaluate": 2,
+        "every.save": 1000,
+        "every.keep": 1,
+        "optim.lr": 0.3,
+    }
     run = groundup.train(digits, {**changes, "budget.steps": 20}, runs=tmp_path)
     judged = {row["step"]: row["accuracy"] for row in rows_of(run.folder, "evaluate")}
     best = max(judged, key=lambda step: (judged[step], -step))
@@ -76,7 +98,9 @@ def test_the_best_weights_are_kept_whatever_save_and_keep_say(digits: dict[str, 
     ],
 )
 def test_patience(metric: str, values: list[float], stops: int | None, best: int) -> None:
-    judge = BestSoFar(metric, Budget(steps=9, patience=2, min_improvement=0.1 if metric == "loss" else 0.0))
+    judge = BestSoFar(
+        metric, Budget(steps=9, patience=2, min_improvement=0.1 if metric == "loss" else 0.0)
+    )
     stopped = None
     for step, value in enumerate(values, 1):
         judge.judge(step, {metric: value})
@@ -95,16 +119,23 @@ def test_a_run_that_stops_early_is_finished(digits: dict[str, Any], tmp_path: Pa
     changes = {"budget.patience": 2, "budget.min_improvement": 10.0, "budget.steps": 200}
     run = groundup.train(digits, changes, runs=tmp_path)
     assert run.finished
-    assert run.checkpoints.newest_intact() == 9  # the first validation counts, two more do not improve by 10
+    assert (
+        run.checkpoints.newest_intact() == 9
+    )  # the first validation counts, two more do not improve by 10
     (event,) = rows_of(run.folder, "event")
-    assert "stopped after step 9 of 200: loss has not improved by more than 10 in 2 validations" in event["message"]
+    assert (
+        "stopped after step 9 of 200: loss has not improved by more than 10 in 2 validations"
+        in event["message"]
+    )
     assert rows_of(run.folder, "train")[-1]["step"] == 9
     assert (run.folder / "model" / "model.safetensors").is_file()
     groundup.train(digits, changes, runs=tmp_path)
     assert "finished already at step 9; re-used" in rows_of(run.folder, "event")[-1]["message"]
 
 
-def test_rates_are_means_over_the_steps_since_the_last_line(digits: dict[str, Any], tmp_path: Path) -> None:
+def test_rates_are_means_over_the_steps_since_the_last_line(
+    digits: dict[str, Any], tmp_path: Path
+) -> None:
     run = groundup.train(digits, {"every.evaluate": 100}, runs=tmp_path)
     rows = rows_of(run.folder, "train")
     assert [row["step"] for row in rows] == [4, 8, 12]
@@ -114,12 +145,14 @@ def test_rates_are_means_over_the_steps_since_the_last_line(digits: dict[str, An
     assert sum(4 * row["step_s"] for row in rows) < rows[-1]["elapsed_s"]
 
 
-# ------------------------------------------------------------------------------------------------------------ averages
+# ----------------------------------------------------------------------------------------- averages
 def weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def averaged(digits: dict[str, Any], **optim: Any) -> tuple[Averaging, nn.Module, list[dict[str, Tensor]]]:
+def averaged(
+    digits: dict[str, Any], **optim: Any
+) -> tuple[Averaging, nn.Module, list[dict[str, Tensor]]]:
     recipe = load_recipe({**digits, "optim": {**digits["optim"], **optim}})
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
@@ -153,7 +186,10 @@ def test_ema(digits: dict[str, Any]) -> None:
 def test_swa_and_the_statistics_of_batch_norm(digits: dict[str, Any]) -> None:
     averaging, model, seen = averaged(digits, average="swa", average_from=0.5)
     assert averaging.count == 5
-    mean = {name: torch.stack([step[name].double() for step in seen[5:]]).mean(0).float() for name in seen[0]}
+    mean = {
+        name: torch.stack([step[name].double() for step in seen[5:]]).mean(0).float()
+        for name in seen[0]
+    }
     with averaging.applied():
         found = weights(model)
     for name in ("0.weight", "0.bias", "1.weight"):
@@ -170,24 +206,34 @@ def test_swa_and_the_statistics_of_batch_norm(digits: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_kept_validated_and_predicted_with_is_the_average(digits: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_kept_validated_and_predicted_with_is_the_average(
+    digits: dict[str, Any], tmp_path: Path
+) -> None:
     run = groundup.train(digits, {"optim.average": "ema"}, runs=tmp_path)
     kept = run.checkpoints.load(12)
     assert not torch.equal(kept.model["head.weight"], kept.optimizer["head.weight/raw"])
-    assert torch.equal(groundup.load(run.folder, "last").model.state_dict()["head.weight"], kept.model["head.weight"])
+    assert torch.equal(
+        groundup.load(run.folder, "last").model.state_dict()["head.weight"],
+        kept.model["head.weight"],
+    )
     raw = groundup.train(digits, {"name": "raw"}, runs=tmp_path)
-    assert torch.equal(raw.checkpoints.load(12).model["head.weight"], kept.optimizer["head.weight/raw"])
+    assert torch.equal(
+        raw.checkpoints.load(12).model["head.weight"], kept.optimizer["head.weight/raw"]
+    )
     losses = [rows_of(each.folder, "evaluate")[-1]["loss"] for each in (run, raw)]
     assert losses[0] != losses[1]
     trainer = Trainer(run)
     trainer.load_state_dict(kept)
-    assert trainer.evaluate()["accuracy"] == pytest.approx(rows_of(run.folder, "evaluate")[-1]["accuracy"])
+    assert trainer.evaluate()["accuracy"] == pytest.approx(
+        rows_of(run.folder, "evaluate")[-1]["accuracy"]
+    )
     trainer.close()
 
 
-# -------------------------------------------------------------------------------------------------------------- counts
+# ------------------------------------------------------------------------------------------- counts
 class Ragged:
-    """A task of two terms: one counts rows, the other the marks in them, of which there are none to many."""
+    """A task of two terms: one counts rows, the other the marks in them, of which there are none to
+    many."""
 
     registered_name: ClassVar[str] = "ragged"
 
@@ -195,12 +241,18 @@ class Ragged:
         self.tells = tells
 
     def counts(self, batch: Batch) -> dict[str, float] | None:
-        return {"rows": float(len(batch["x"])), "marks": float(batch["marks"].sum())} if self.tells else None
+        return (
+            {"rows": float(len(batch["x"])), "marks": float(batch["marks"].sum())}
+            if self.tells
+            else None
+        )
 
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         rows = Term((outputs**2).sum(), torch.tensor(float(len(outputs))))
         marks = batch["marks"].double()
-        return Loss({"rows": rows, "marks": Term((outputs.sin().sum(1) * marks).sum(), marks.sum(), 0.7)})
+        return Loss(
+            {"rows": rows, "marks": Term((outputs.sin().sum(1) * marks).sum(), marks.sum(), 0.7)}
+        )
 
 
 def gradient(task: Any, micro_batch: int) -> tuple[Tensor, dict[str, float]]:
@@ -208,7 +260,10 @@ def gradient(task: Any, micro_batch: int) -> tuple[Tensor, dict[str, float]]:
     model = nn.Linear(3, 2).double()
     whole = {"x": torch.randn(8, 3).double(), "marks": torch.tensor([0, 0, 5, 1, 0, 9, 2, 0])}
     parts: Iterator[Batch] = iter(
-        [{name: value[i : i + micro_batch] for name, value in whole.items()} for i in range(0, 8, micro_batch)]
+        [
+            {name: value[i : i + micro_batch] for name, value in whole.items()}
+            for i in range(0, 8, micro_batch)
+        ]
     )
     objective = Objective(task, lambda: next(parts), 8 // micro_batch)
     for batch in objective.batches:
@@ -239,7 +294,9 @@ def test_one_micro_batch_needs_no_counts_and_the_mean_is_right() -> None:
 
 
 @pytest.mark.slow
-def test_the_test_split_is_judged_once_after_the_last_step(digits: dict[str, Any], tmp_path: Path) -> None:
+def test_the_test_split_is_judged_once_after_the_last_step(
+    digits: dict[str, Any], tmp_path: Path
+) -> None:
     run = groundup.train(digits, {"every.test": True, "every.evaluate": 2}, runs=tmp_path)
     (row,) = rows_of(run.folder, "test")
     last = run.pick("last")
@@ -247,12 +304,17 @@ def test_the_test_split_is_judged_once_after_the_last_step(digits: dict[str, Any
     judged = groundup.evaluate(run.folder, checkpoint="last")["runs"][0]["evaluation"]["metrics"]
     assert row["accuracy"] == pytest.approx(judged["accuracy"])
     page = (run.folder / "report.html").read_text(encoding="utf-8")
-    assert page.index("best validation loss") < page.index("test loss") < page.index("test accuracy")
+    assert (
+        page.index("best validation loss") < page.index("test loss") < page.index("test accuracy")
+    )
     assert f"on the test split, at step {last}" in page
     assert list_runs(tmp_path)[0].test_loss == row["loss"]
     other = groundup.train(digits, {"name": "untested"}, runs=tmp_path)
     assert "test accuracy" not in (other.folder / "report.html").read_text(encoding="utf-8")
-    assert compare_runs([run.folder, other.folder]).results["test_accuracy"] == [row["accuracy"], None]
+    assert compare_runs([run.folder, other.folder]).results["test_accuracy"] == [
+        row["accuracy"],
+        None,
+    ]
     out = io.StringIO()
     Console(file=out, width=160).print(runs_table(list_runs(tmp_path)))
     assert out.getvalue().split()[5:9] == ["loss", "validation", "test", "bits/byte"]

@@ -7,13 +7,15 @@ import pytest
 
 from groundup.core.seeding import key as key_of
 from groundup.core.seeding import scramble
-from groundup.data.order import permuted
+from groundup.data.stream.permutation import permuted
 
 GOLDEN = [0, 3, 2, 1, 6, 4, 9, 5, 7, 8]
 GOLDEN_LARGE = 698_993_647_197
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 8, 16, 17, 31, 97, 100, 101, 997, 1024, 4097, 100_003])
+@pytest.mark.parametrize(
+    "size", [1, 2, 3, 4, 5, 7, 8, 16, 17, 31, 97, 100, 101, 997, 1024, 4097, 100_003]
+)
 def test_it_is_a_bijection(size: int) -> None:
     for seed in range(3):
         moved = permuted(np.arange(size), size, key_of(seed, "rows", 0))
@@ -54,7 +56,9 @@ def test_epochs_are_independent() -> None:
 @pytest.mark.parametrize("size", [6, 24, 25, 1009])
 def test_every_index_goes_everywhere_equally_often(size: int) -> None:
     keys, bins = 1200, 6
-    moved = np.array([permuted(np.array([0, 1, size - 1]), size, key_of(seed, "rows")) for seed in range(keys)])
+    moved = np.array(
+        [permuted(np.array([0, 1, size - 1]), size, key_of(seed, "rows")) for seed in range(keys)]
+    )
     for column in moved.T:
         counts = np.bincount(column * bins // size, minlength=bins)
         shares = np.bincount(np.arange(size) * bins // size, minlength=bins) / size

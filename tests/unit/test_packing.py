@@ -1,9 +1,16 @@
-"""Cutting and packing: every trained token is a target exactly once an epoch, rows hold what they may, plans repeat."""
+"""Cutting and packing: every trained token is a target exactly once an epoch, rows hold what they
+may, plans repeat."""
 
 import numpy as np
 import pytest
 
-from groundup.data.packing import Packing, Plan, best_fit_decreasing, pieces_per_row, plan_rows
+from groundup.data.stream.packing import (
+    Packing,
+    Plan,
+    best_fit_decreasing,
+    pieces_per_row,
+    plan_rows,
+)
 
 LENGTHS = np.array([2, 3, 5, 17, 18, 1, 33, 100, 16, 0, 9, 40, 17, 2, 250])
 T = 16
@@ -12,7 +19,9 @@ T = 16
 def targets_of(plan: Plan) -> dict[tuple[int, int], int]:
     """Count how often each (document, token) is predicted."""
     counts: dict[tuple[int, int], int] = {}
-    for document, start, length, skip in zip(plan.document, plan.start, plan.length, plan.first_scored, strict=True):
+    for document, start, length, skip in zip(
+        plan.document, plan.start, plan.length, plan.first_scored, strict=True
+    ):
         for token in range(start + skip + 1, start + length + 1):
             counts[int(document), int(token)] = counts.get((int(document), int(token)), 0) + 1
     return counts
@@ -22,11 +31,15 @@ def targets_of(plan: Plan) -> dict[tuple[int, int], int]:
 @pytest.mark.parametrize("pack", [True, False])
 @pytest.mark.parametrize("random_offset", [True, False])
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5, 0.95])
-def test_every_token_is_a_target_once(split: str, pack: bool, random_offset: bool, overlap: float) -> None:
+def test_every_token_is_a_target_once(
+    split: str, pack: bool, random_offset: bool, overlap: float
+) -> None:
     packing = Packing(pack=pack, random_offset=random_offset, evaluation_overlap=overlap)
     for key in range(5):
         plan = plan_rows(LENGTHS, T, key, packing, split)  # type: ignore[arg-type]
-        expected = {(d, token): 1 for d, length in enumerate(LENGTHS.tolist()) for token in range(1, length)}
+        expected = {
+            (d, token): 1 for d, length in enumerate(LENGTHS.tolist()) for token in range(1, length)
+        }
         assert targets_of(plan) == expected
         assert (plan.start >= 0).all()
         assert (plan.length >= 1).all()
@@ -48,7 +61,12 @@ def test_rows_hold_what_they_may(pack: bool) -> None:
 def test_plans_repeat_and_epochs_differ() -> None:
     def fields(key: int) -> list[list[int]]:
         plan = plan_rows(LENGTHS, T, key, Packing(), "train")
-        return [plan.document.tolist(), plan.start.tolist(), plan.length.tolist(), plan.row_starts.tolist()]
+        return [
+            plan.document.tolist(),
+            plan.start.tolist(),
+            plan.length.tolist(),
+            plan.row_starts.tolist(),
+        ]
 
     assert fields(1) == fields(1)
     assert fields(1) != fields(2)
@@ -78,7 +96,9 @@ def test_drop_and_truncate() -> None:
     long = int((LENGTHS - 1 > T).sum())
     dropped = plan_rows(LENGTHS, T, 0, Packing(too_long="drop"), "train")
     assert dropped.dropped == long
-    assert set(dropped.document.tolist()) == {d for d, n in enumerate(LENGTHS.tolist()) if 2 <= n <= T + 1}
+    assert set(dropped.document.tolist()) == {
+        d for d, n in enumerate(LENGTHS.tolist()) if 2 <= n <= T + 1
+    }
     cut = plan_rows(LENGTHS, T, 0, Packing(too_long="truncate"), "train")
     assert cut.truncated == long
     assert (cut.start == 0).all()
@@ -99,14 +119,18 @@ def test_best_fit_equals_the_textbook_loop() -> None:
         assert min(packed) > 0
         assert max(packed) <= capacity
         assert np.bincount(found).max() <= most
-        if most >= capacity:  # with a limit on pieces, which of two equally full rows is taken matters
+        if (
+            most >= capacity
+        ):  # with a limit on pieces, which of two equally full rows is taken matters
             assert sorted(packed) == sorted(sum(row) for row in rows)
 
 
 def test_ties_change_the_rows_but_not_their_number() -> None:
     generator = np.random.default_rng(1)
     lengths = generator.integers(1, 40, 2000)
-    one, other = (best_fit_decreasing(lengths, 64, 8, generator.permutation(2000)) for _ in range(2))
+    one, other = (
+        best_fit_decreasing(lengths, 64, 8, generator.permutation(2000)) for _ in range(2)
+    )
     assert one.max() == other.max()
     assert not np.array_equal(one, other)
 

@@ -1,4 +1,5 @@
-"""Preferences in the shapes people keep them in; what is scored, what is compared, and with what."""
+"""Preferences in the shapes people keep them in; what is scored, what is compared, and with
+what."""
 
 from __future__ import annotations
 
@@ -13,22 +14,25 @@ from tiny_runs import preference_run, without_chance
 from torch import nn
 
 from groundup import api
-from groundup.core.records import Message
-from groundup.core.run_processor import load_processor
-from groundup.data.inspect import inspection_html
-from groundup.data.preference_formats import recognise_preference, to_judgement
-from groundup.data.preferences import PreferenceSource
+from groundup.core.values import Message
+from groundup.data.schemas.preference_formats import recognise_preference, to_judgement
+from groundup.data.sources.preferences import PreferenceSource
+from groundup.generation.log_probs import return_log_probs
 from groundup.models.gemma import Gemma3Config
 from groundup.nn import loss
-from groundup.nn.answer_scores import return_log_probs
-from groundup.nn.preference_losses import log_odds
-from groundup.processors.bytes import BytesConfig
-from groundup.tasks.preference import PreferenceTuning
+from groundup.processors.text.bytes import BytesConfig
+from groundup.reports.inspect_texts import inspection_html
+from groundup.runs.processor import load_processor
+from groundup.tasks.preference.losses import log_odds
+from groundup.tasks.preference.task import PreferenceTuning
 
 USER = {"role": "user", "content": "Why?"}
 GOOD, WORSE = {"role": "assistant", "content": "So."}, {"role": "assistant", "content": "No."}
 ANSWERS = {"chosen": "So.", "rejected": "No."}
-HUMAN, GPT, OTHER = ({"from": who, "value": text} for who, text in (("human", "Why?"), ("gpt", "So."), ("gpt", "No.")))
+HUMAN, GPT, OTHER = (
+    {"from": who, "value": text}
+    for who, text in (("human", "Why?"), ("gpt", "So."), ("gpt", "No."))
+)
 PAIRS: list[tuple[str, dict[str, Any]]] = [
     ("pairs", {"prompt": "Why?", **ANSWERS}),
     ("pairs", {"question": "Why?", **ANSWERS}),
@@ -39,7 +43,10 @@ PAIRS: list[tuple[str, dict[str, Any]]] = [
     ("sharegpt_pairs", {"messages": [USER], "chosen": GOOD, "rejected": WORSE}),
     ("alpaca_pairs", {"instruction": "Why?", "input": "", **ANSWERS}),
     ("dialogue_pairs", {"chosen": [USER, GOOD], "rejected": [USER, WORSE]}),
-    ("dialogue_pairs", {name: f"\n\nHuman: Why?\n\nAssistant: {text}" for name, text in ANSWERS.items()}),
+    (
+        "dialogue_pairs",
+        {name: f"\n\nHuman: Why?\n\nAssistant: {text}" for name, text in ANSWERS.items()},
+    ),
 ]
 LABELS: list[dict[str, Any]] = [
     {"messages": [USER, GOOD], "label": True},
@@ -70,18 +77,26 @@ def test_answers_of_several_turns_part_where_they_differ() -> None:
     longer = [USER, GOOD, {"role": "user", "content": "And?"}, WORSE]
     found = to_judgement({"chosen": longer, "rejected": [*longer[:3], GOOD]}, "here")
     assert [turn.content for turn in found.prompt] == ["Why?", "So.", "And?"]
-    assert to_judgement({"chosen": longer, "rejected": [USER, WORSE]}, "here").answers[0][-1].content == "No."
+    assert (
+        to_judgement({"chosen": longer, "rejected": [USER, WORSE]}, "here").answers[0][-1].content
+        == "No."
+    )
 
 
 def source(folder: Path, **settings: Any) -> PreferenceSource:
-    rows = [{"prompt": f"Prompt {n % 20}", "chosen": f"yes {n}", "rejected": "no" * (n + 1)} for n in range(30)]
+    rows = [
+        {"prompt": f"Prompt {n % 20}", "chosen": f"yes {n}", "rejected": "no" * (n + 1)}
+        for n in range(30)
+    ]
     (folder / "rows.json").write_text(json.dumps(rows))
     return PreferenceSource(path=str(folder / "rows.json"), **settings)
 
 
 def test_sides_labels_and_what_is_left_out(tmp_path: Path) -> None:
     plain = source(tmp_path, validation_fraction=0.4)
-    sides = [{row.group for row in plain.examples(split, tmp_path)} for split in ("train", "validation")]
+    sides = [
+        {row.group for row in plain.examples(split, tmp_path)} for split in ("train", "validation")
+    ]
     assert sides[0]
     assert sides[1]
     assert not sides[0] & sides[1]
@@ -90,7 +105,9 @@ def test_sides_labels_and_what_is_left_out(tmp_path: Path) -> None:
     by_answer: dict[str, set[str]] = {}
     for row in judged:
         by_answer.setdefault(row.answers[0][0].content, set()).add(row.group)
-    assert all(by_answer[row.answers[1][0].content] != {row.group} for row in judged), "of another prompt"
+    assert all(by_answer[row.answers[1][0].content] != {row.group} for row in judged), (
+        "of another prompt"
+    )
     card = source(tmp_path, validation_fraction=0.4, longest_characters=30).card(tmp_path)
     assert card["formats"] == {"pairs": 10}
     assert card["left_out"]["longest_characters"] == 20
@@ -104,7 +121,11 @@ def test_sides_labels_and_what_is_left_out(tmp_path: Path) -> None:
 def test_what_is_shown_of_pairs(tmp_path: Path) -> None:
     processor = BytesConfig().fit(lambda: iter(()))
     shown = inspection_html(
-        source(tmp_path, validation_fraction=0.4), PreferenceTuning(), processor, tmp_path, examples=2
+        source(tmp_path, validation_fraction=0.4),
+        PreferenceTuning(),
+        processor,
+        tmp_path,
+        examples=2,
     )
     assert re.search('class="t( o)?">n<', shown)
     assert not re.search('class="t( o)?">P<', shown), "of a prompt"
@@ -129,20 +150,34 @@ def test_the_oldest_turns_of_prompts_are_left_out(
     objective: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     told = {"role": "system", "content": "Be."}
-    talks = [[told, *[USER, GOOD] * turns, {**USER, "content": f"And {turns}?"}] for turns in (0, 1, 4, 9)]
+    talks = [
+        [told, *[USER, GOOD] * turns, {**USER, "content": f"And {turns}?"}]
+        for turns in (0, 1, 4, 9)
+    ]
     rows = [{"prompt": talk, **ANSWERS} for talk in talks]
     rows.append({"prompt": [told, USER, GOOD, {**USER, "content": "Why? " * 40}], **ANSWERS})
     recipe = preference_run(tmp_path, objective=objective)
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    recipe["data"] |= {"path": str(tmp_path / "talks.jsonl"), "validation_fraction": 0.0, "too_long": "truncate"}
+    recipe["data"] |= {
+        "path": str(tmp_path / "talks.jsonl"),
+        "validation_fraction": 0.0,
+        "too_long": "truncate",
+    }
     recipe |= {"budget": {"batch_size": 4, "steps": 1}, "every": {"log": 1}}
-    trainer = api.trainer(recipe, {"model.context_length": 72, "machine.micro_batch": 4}, runs=tmp_path / "runs")
+    trainer = api.trainer(
+        recipe, {"model.context_length": 72, "machine.micro_batch": 4}, runs=tmp_path / "runs"
+    )
     batch = next(trainer.stream)
     assert trainer.samples_per_epoch == 4  # the last row is too long with its last question alone
     assert int(batch["sequence_lengths"].max()) <= 72
     assert bool((batch["reference"] < -1).all()) == (objective == "dpo")  # asked of what is left
-    assert "train: the oldest turns of 2 of 5 prompts were left out, to fit into the context of 72" in caplog.text
-    assert "train: 1 rows were dropped, being longer than the context of 72; 4 are left" in caplog.text
+    assert (
+        "train: the oldest turns of 2 of 5 prompts were left out, to fit into the context of 72"
+        in caplog.text
+    )
+    assert (
+        "train: 1 rows were dropped, being longer than the context of 72; 4 are left" in caplog.text
+    )
     processor = load_processor(trainer.run.folder / "processor")
     for row, lengths in zip(batch["tokens"], batch["sequence_lengths"].tolist(), strict=True):
         both = row[: lengths[0]], row[lengths[0] : sum(lengths)]
@@ -150,7 +185,9 @@ def test_the_oldest_turns_of_prompts_are_left_out(
         assert texts[0].endswith("So.") and texts[1].endswith("No.")  # noqa: PT018
         assert texts[0][:-3] == texts[1][:-3]
         assert "Be." in texts[0] and "And" in texts[0]  # noqa: PT018
-    ends = {batch["next_tokens"][row][batch["next_tokens"][row] >= 0][-1].item() for row in range(4)}
+    ends = {
+        batch["next_tokens"][row][batch["next_tokens"][row] >= 0][-1].item() for row in range(4)
+    }
     assert ends == {processor.special_id("<|end|>")}
     trainer.close()
     held_out = {"validation_path": str(tmp_path / "preferences.jsonl")}
@@ -160,21 +197,36 @@ def test_the_oldest_turns_of_prompts_are_left_out(
     assert "longer than the context of 72 tokens; the oldest turns of prompts are cut" in shown
 
 
-# ------------------------------------------------------------------------------------------------------ where it begins
+# ---------------------------------------------------------------------------------- where it begins
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", [None, "lora", "dora"])
 @pytest.mark.parametrize("start", ["run", "pretrained"])
 def test_a_run_begins_at_its_reference(start: str, adapter: str | None, tmp_path: Path) -> None:
     recipe = without_chance(preference_run(tmp_path))
-    base = api.train(recipe, {"name": "base", "budget.steps": 2, "task.objective": "simpo"}, runs=tmp_path / "runs")
+    base = api.train(
+        recipe,
+        {"name": "base", "budget.steps": 2, "task.objective": "simpo"},
+        runs=tmp_path / "runs",
+    )
     own = {"name": "own", "init": {start: str(base.folder / ("" if start == "run" else "model"))}}
     if adapter:
         own["adapter"] = {"name": adapter, "rank": 2}
     kept = {key: value for key, value in recipe.items() if key not in ("processor", "model")}
     changes = {"model": recipe["model"]} if start == "run" else {"model": {"context_length": 96}}
-    run = kept | own | changes | {"budget": {"batch_size": 8, "steps": 6}, "optim": {"lr": 1e-2}, "every": {"log": 1}}
+    run = (
+        kept
+        | own
+        | changes
+        | {
+            "budget": {"batch_size": 8, "steps": 6},
+            "optim": {"lr": 1e-2},
+            "every": {"log": 1},
+        }
+    )
     trained = api.train(run, runs=tmp_path / "runs")
-    rows = [json.loads(line) for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (trained.folder / "metrics.jsonl").read_text().splitlines()
+    ]
     first = next(row for row in rows if row["kind"] == "train")
     assert first["loss"] == pytest.approx(0.6931472, abs=1e-5)
     found = api.evaluate(trained.folder, limit=1)["runs"][0]["evaluation"]["metrics"]
@@ -184,7 +236,7 @@ def test_a_run_begins_at_its_reference(start: str, adapter: str | None, tmp_path
     assert len(list((tmp_path / "cache" / "references").glob("*.npy"))) == 2  # of both splits
 
 
-# --------------------------------------------------------------------------------------------------------------- losses
+# ------------------------------------------------------------------------------------------- losses
 @pytest.mark.parametrize(
     ("settings", "changed"),
     [
@@ -201,15 +253,23 @@ def test_a_run_begins_at_its_reference(start: str, adapter: str | None, tmp_path
 )
 def test_every_setting_has_an_effect(settings: dict[str, Any], changed: dict[str, Any]) -> None:
     log_probs = torch.tensor([[-9.0, -11.0], [-8.0, -7.0]])
-    given = (log_probs, torch.tensor([[4, 6], [5, 5]]), log_probs * 1.2, torch.tensor([True, False]))
+    given = (
+        log_probs,
+        torch.tensor([[4, 6], [5, 5]]),
+        log_probs * 1.2,
+        torch.tensor([True, False]),
+    )
     one, other = (
-        PreferenceTuning(**each).compare(*given).terms["preference"].total for each in (settings, settings | changed)
+        PreferenceTuning(**each).compare(*given).terms["preference"].total
+        for each in (settings, settings | changed)
     )
     assert float(one) != float(other)
 
 
 def test_log_odds_near_both_ends_have_gradients() -> None:
-    log_probs = torch.tensor([-1e-9, -1e-3, -0.6931, -0.7, -50.0], dtype=torch.float64, requires_grad=True)
+    log_probs = torch.tensor(
+        [-1e-9, -1e-3, -0.6931, -0.7, -50.0], dtype=torch.float64, requires_grad=True
+    )
     odds = log_odds(log_probs)
     p = log_probs.exp()
     torch.testing.assert_close(odds[1:4], (p / (1 - p)).log()[1:4])
@@ -217,7 +277,9 @@ def test_log_odds_near_both_ends_have_gradients() -> None:
     assert bool(gradient.isfinite().all())
 
 
-@pytest.mark.parametrize(("trained", "cap"), [(True, None), (False, None), (True, 0.7), (False, 0.7)])
+@pytest.mark.parametrize(
+    ("trained", "cap"), [(True, None), (False, None), (True, 0.7), (False, 0.7)]
+)
 def test_log_probs_by_chunks_have_the_gradients_of_plain_ones(
     trained: bool, cap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

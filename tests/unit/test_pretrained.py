@@ -1,4 +1,5 @@
-"""Runs that start from pretrained weights in Hugging Face layout: from the folder to model/ written again."""
+"""Runs that start from pretrained weights in Hugging Face layout: from the folder to model/ written
+again."""
 
 from __future__ import annotations
 
@@ -25,11 +26,11 @@ from safetensors.torch import load_file
 
 import groundup
 from groundup.core.errors import RunError
-from groundup.core.model_folder import write_model_folder
-from groundup.core.recipe import load_recipe
-from groundup.core.records import Message
-from groundup.core.run import Run
-from groundup.tasks.chat import Chat
+from groundup.core.values import Message
+from groundup.recipe.recipe import load_recipe
+from groundup.runs.run import Run
+from groundup.tasks.chat.task import Chat
+from groundup.weights.model_folder import write_model_folder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -47,14 +48,21 @@ def tuning(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A recipe of three steps that starts from the folder."""
     parts = {key: recipe[key] for key in ("name", "task", "data", "every", "machine")}
     model = {"context_length": 32, "dropout": 0.1}
-    return parts | {"model": model, "init": {"pretrained": str(folder)}, "budget": {"batch_size": 4, "steps": 3}}
+    return parts | {
+        "model": model,
+        "init": {"pretrained": str(folder)},
+        "budget": {"batch_size": 4, "steps": 3},
+    }
 
 
 @pytest.fixture
 def chatting(tuning: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     path = tmp_path / "talk.jsonl"
     talks = [
-        [{"role": "user", "content": f"Is {n} even?"}, {"role": "assistant", "content": "Yes." if n % 2 else "No."}]
+        [
+            {"role": "user", "content": f"Is {n} even?"},
+            {"role": "assistant", "content": "Yes." if n % 2 else "No."},
+        ]
         for n in range(30)
     ]
     path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
@@ -63,11 +71,18 @@ def chatting(tuning: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_text_from_the_folder_to_model_written_again(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
+def test_text_from_the_folder_to_model_written_again(
+    tuning: dict[str, Any], tmp_path: Path, folder: Path
+) -> None:
     run = groundup.train(tuning, runs=tmp_path / "runs")
     assert run.finished
     config: Any = run.recipe.model
-    assert (config.layers, config.width, config.vocabulary_size, config.context_length) == (2, 32, 320, 32)
+    assert (config.layers, config.width, config.vocabulary_size, config.context_length) == (
+        2,
+        32,
+        320,
+        32,
+    )
     assert config.rope_scaling.kind == "llama3"
     predictor = groundup.load(run.folder)
     assert predictor.processor.end_token == "</s>"
@@ -75,30 +90,49 @@ def test_text_from_the_folder_to_model_written_again(tuning: dict[str, Any], tmp
     assert isinstance(predictor("The ", max_new_tokens=4), str)
 
     tokens = torch.randint(320, (1, 30))
-    written = transformers.AutoModelForCausalLM.from_pretrained(run.folder / "model", dtype=torch.float32).eval()
+    written = transformers.AutoModelForCausalLM.from_pretrained(
+        run.folder / "model", dtype=torch.float32
+    ).eval()
     with torch.no_grad():
         assert (written(tokens).logits - predictor.model(tokens)).abs().max() <= 1e-4
-        before = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(tokens).logits
+        before = (
+            transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            .eval()(tokens)
+            .logits
+        )
         assert (before - predictor.model(tokens)).abs().max() > 1e-3
     assert (written.config.bos_token_id, written.config.eos_token_id) == (0, 1)
     tokenizer = transformers.AutoTokenizer.from_pretrained(run.folder / "model")
     assert (
-        tokenizer.encode("A text", add_special_tokens=False) == predictor.processor.encode_batch(["A text"])[0].tolist()
+        tokenizer.encode("A text", add_special_tokens=False)
+        == predictor.processor.encode_batch(["A text"])[0].tolist()
     )
 
 
 @pytest.mark.slow
-def test_the_run_says_where_its_weights_came_from(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
+def test_the_run_says_where_its_weights_came_from(
+    tuning: dict[str, Any], tmp_path: Path, folder: Path
+) -> None:
     run = groundup.train(tuning, runs=tmp_path / "runs")
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     recorded = run.read_json("environment.json")
     assert recorded["base_weights_sha256"] == digest
-    facts = {"name": str(folder), "revision": None, "files": {"model.safetensors": digest}, "notes": []}
+    facts = {
+        "name": str(folder),
+        "revision": None,
+        "files": {"model.safetensors": digest},
+        "notes": [],
+    }
     assert recorded["pretrained"] == facts
     card = (run.folder / "model" / "README.md").read_text()
     events = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    assert f"{run.folder}: starts from the pretrained weights {folder}" in [row.get("message") for row in events]
-    assert f"starting from the pretrained weights `{folder}` (SHA-256 of the weights: `{digest}`)" in card
+    assert f"{run.folder}: starts from the pretrained weights {folder}" in [
+        row.get("message") for row in events
+    ]
+    assert (
+        f"starting from the pretrained weights `{folder}` (SHA-256 of the weights: `{digest}`)"
+        in card
+    )
 
 
 @pytest.mark.slow
@@ -117,7 +151,9 @@ def test_before_the_first_step_the_weights_are_the_same_bits(
 
 
 @pytest.mark.slow
-def test_resuming_equals_not_stopping_and_needs_no_folder(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
+def test_resuming_equals_not_stopping_and_needs_no_folder(
+    tuning: dict[str, Any], tmp_path: Path, folder: Path
+) -> None:
     whole = groundup.train(tuning | {"name": "whole"}, runs=tmp_path / "runs")
     trainer = groundup.trainer(tuning, runs=tmp_path / "runs")
     next(trainer.steps())
@@ -132,18 +168,26 @@ def test_resuming_equals_not_stopping_and_needs_no_folder(tuning: dict[str, Any]
 
 
 @pytest.mark.slow
-def test_a_run_may_go_on_from_one_that_started_so(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
+def test_a_run_may_go_on_from_one_that_started_so(
+    tuning: dict[str, Any], tmp_path: Path, folder: Path
+) -> None:
     first = groundup.train(tuning, runs=tmp_path / "runs")
     shutil.rmtree(folder)
-    second = groundup.train(tuning | {"name": "second", "init": {"run": str(first.folder)}}, runs=tmp_path / "runs")
+    second = groundup.train(
+        tuning | {"name": "second", "init": {"run": str(first.folder)}}, runs=tmp_path / "runs"
+    )
     assert second.recipe.model == first.recipe.model
 
 
 @pytest.mark.slow
-def test_other_weights_in_the_folder_are_noticed(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
+def test_other_weights_in_the_folder_are_noticed(
+    tuning: dict[str, Any], tmp_path: Path, folder: Path
+) -> None:
     run = groundup.train(tuning, runs=tmp_path / "runs")
     write_model(folder, "llama3", vocab_size=320, dtype=torch.bfloat16)
-    with pytest.raises(RunError, match=rf"was fine-tuned from other weights than {folder} holds now"):
+    with pytest.raises(
+        RunError, match=rf"was fine-tuned from other weights than {folder} holds now"
+    ):
         groundup.train(tuning, runs=tmp_path / "runs")
     shutil.rmtree(run.folder / "checkpoints")
     with pytest.raises(RunError, match=rf"was begun with other weights than {folder} holds now"):
@@ -151,7 +195,9 @@ def test_other_weights_in_the_folder_are_noticed(tuning: dict[str, Any], tmp_pat
 
 
 @pytest.mark.slow
-def test_chat_uses_the_template_of_the_folder(chatting: dict[str, Any], tmp_path: Path, folder: Path) -> None:
+def test_chat_uses_the_template_of_the_folder(
+    chatting: dict[str, Any], tmp_path: Path, folder: Path
+) -> None:
     run = groundup.train(chatting, runs=tmp_path / "runs")
     predictor = groundup.load(run.folder)
     assert predictor.processor.chat_template == CHATML
@@ -162,13 +208,17 @@ def test_chat_uses_the_template_of_the_folder(chatting: dict[str, Any], tmp_path
     said = [{"role": "user", "content": "Hi"}]
     for place in (folder, run.folder / "model"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(place)
-        theirs = tokenizer.apply_chat_template(said, add_generation_prompt=True, tokenize=True, return_dict=True)
+        theirs = tokenizer.apply_chat_template(
+            said, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
         assert template.prompt([Message("user", "Hi")]).tolist() == theirs["input_ids"]
     assert template.stop_ids == (3, 1)  # <|im_end|>, </s>
 
 
 @pytest.mark.slow
-def test_before_and_after_the_pretrained_weights(chatting: dict[str, Any], tmp_path: Path, folder: Path) -> None:
+def test_before_and_after_the_pretrained_weights(
+    chatting: dict[str, Any], tmp_path: Path, folder: Path
+) -> None:
     run = groundup.train(chatting | {"optim": {"lr": 1e-2}}, runs=tmp_path / "runs")
     found = groundup.evaluate(run.folder, limit=1)["runs"][0]["evaluation"]
     metrics, table = found["metrics"], found["tables"][0]
@@ -178,16 +228,25 @@ def test_before_and_after_the_pretrained_weights(chatting: dict[str, Any], tmp_p
     untrained = chatting | {"name": "still", "optim": {"lr": 1e-12, "weight_decay": 0.0}}
     same = groundup.evaluate(groundup.train(untrained, runs=tmp_path / "runs").folder, limit=1)
     metrics = same["runs"][0]["evaluation"]["metrics"]
-    assert metrics["base_answer_bits_per_byte"] == pytest.approx(metrics["answer_bits_per_byte"], rel=1e-6)
+    assert metrics["base_answer_bits_per_byte"] == pytest.approx(
+        metrics["answer_bits_per_byte"], rel=1e-6
+    )
     shutil.rmtree(folder)
     told: list[str] = []
-    found = groundup.evaluate(run.folder, limit=1, again=True, progress=told.append)["runs"][0]["evaluation"]
+    found = groundup.evaluate(run.folder, limit=1, again=True, progress=told.append)["runs"][0][
+        "evaluation"
+    ]
     assert "base_answer_bits_per_byte" not in found["metrics"]
-    assert any("the pretrained weights cannot be read, so nothing is compared with them" in line for line in told)
+    assert any(
+        "the pretrained weights cannot be read, so nothing is compared with them" in line
+        for line in told
+    )
 
 
 @pytest.mark.slow
-def test_a_template_beside_the_tokenizer_comes_first(chatting: dict[str, Any], tmp_path: Path, folder: Path) -> None:
+def test_a_template_beside_the_tokenizer_comes_first(
+    chatting: dict[str, Any], tmp_path: Path, folder: Path
+) -> None:
     beside = CHATML.replace("\n", " ")
     write_tokenizer(folder, template=beside, jinja=True)
     trainer = groundup.trainer(chatting, runs=tmp_path / "runs")
@@ -202,7 +261,10 @@ def test_the_end_token_is_found_where_the_tokenizer_does_not_say(
 ) -> None:
     (folder / "tokenizer_config.json").write_text("{}")
     (folder / "generation_config.json").unlink()
-    values = json.loads((folder / "config.json").read_text()) | {"eos_token_id": None, "bos_token_id": None}
+    values = json.loads((folder / "config.json").read_text()) | {
+        "eos_token_id": None,
+        "bos_token_id": None,
+    }
     (folder / "config.json").write_text(json.dumps(values))
     found = json.loads((folder / where).read_text()) if (folder / where).exists() else {}
     (folder / where).write_text(json.dumps(found | {"eos_token_id": [3, 1], "bos_token_id": 2}))
@@ -213,7 +275,13 @@ def test_the_end_token_is_found_where_the_tokenizer_does_not_say(
 
 
 def test_the_recipe_may_say_what_the_config_says(tuning: dict[str, Any], folder: Path) -> None:
-    tuning["model"] = {"name": "gpt", "layers": 2, "width": 32, "rope_theta": 500.0, "context_length": 16}
+    tuning["model"] = {
+        "name": "gpt",
+        "layers": 2,
+        "width": 32,
+        "rope_theta": 500.0,
+        "context_length": 16,
+    }
     recipe = load_recipe(tuning)
     alone = {key: value for key, value in tuning.items() if key != "model"}
     assert load_recipe(alone).model == recipe.model.model_copy(update={"context_length": 64})
@@ -234,14 +302,18 @@ def test_the_frozen_recipe_starts_another_run(tuning: dict[str, Any], tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processor", ["bytes", {"name": "bpe", "vocab_size": 300}])
-def test_the_model_of_a_run_is_such_a_folder(recipe: dict[str, Any], tmp_path: Path, processor: Any) -> None:
+def test_the_model_of_a_run_is_such_a_folder(
+    recipe: dict[str, Any], tmp_path: Path, processor: Any
+) -> None:
     first = groundup.train(recipe | {"processor": processor}, runs=tmp_path / "runs")
     parts = {key: recipe[key] for key in ("task", "data", "budget", "machine")}
     init = {"pretrained": str(first.folder / "model")}
     trainer = groundup.trainer(parts | {"name": "second", "init": init}, runs=tmp_path / "runs")
     trainer.close()
     before = first.checkpoints.load(first.pick("best")).model
-    assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+    assert all(
+        torch.equal(before[name], value) for name, value in trainer.model.state_dict().items()
+    )
     text = ["The if statement 好"]
     expected = groundup.load(first.folder).processor.encode_batch(text)[0].tolist()
     found: Any = trainer.parts.processor
@@ -256,7 +328,10 @@ def test_code_that_a_folder_names_is_not_run(
     (folder / "modeling_evil.py").write_text(f"open({str(mark)!r}, 'w')\nclass Evil: pass\n")
     for name in ("config.json", "tokenizer_config.json"):
         values = json.loads((folder / name).read_text())
-        values["auto_map"] = {"AutoConfig": "modeling_evil.Evil", "AutoModelForCausalLM": "modeling_evil.Evil"}
+        values["auto_map"] = {
+            "AutoConfig": "modeling_evil.Evil",
+            "AutoModelForCausalLM": "modeling_evil.Evil",
+        }
         (folder / name).write_text(json.dumps(values | {"trust_remote_code": True}))
     with caplog.at_level(logging.WARNING, "groundup"):
         run = groundup.train(tuning, runs=tmp_path / "runs")
@@ -270,7 +345,7 @@ def test_code_that_a_folder_names_is_not_run(
     assert [record.message for record in caplog.records if "auto_map" in record.message] == expected
 
 
-# ------------------------------------------------------------------------------------------------------------- the hub
+# ------------------------------------------------------------------------------------------ the hub
 class _Hub(BaseHTTPRequestHandler):
     """As much of the hub's interface as fetching a model's files needs."""
 
@@ -292,11 +367,16 @@ class _Hub(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         files = sorted(each.name for each in self.root.iterdir())
         if path.startswith("/api/models/me/tiny/tree/"):
-            rows = [{"type": "file", "path": n, "size": (self.root / n).stat().st_size, "oid": n} for n in files]
+            rows = [
+                {"type": "file", "path": n, "size": (self.root / n).stat().st_size, "oid": n}
+                for n in files
+            ]
             return self._send(json.dumps(rows).encode(), body)
         if path.startswith("/api/models/me/tiny"):
             siblings = [{"rfilename": name} for name in files]
-            return self._send(json.dumps({"id": "me/tiny", "sha": COMMIT, "siblings": siblings}).encode(), body)
+            return self._send(
+                json.dumps({"id": "me/tiny", "sha": COMMIT, "siblings": siblings}).encode(), body
+            )
         name = path.rpartition("/")[2]
         if path.startswith("/me/tiny/resolve/") and name in files:
             self.asked.append(name)
@@ -320,7 +400,8 @@ class _Hub(BaseHTTPRequestHandler):
 
 @contextmanager
 def hub(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve a folder as the model me/tiny on this machine; give the address and a list of the files asked for."""
+    """Serve a folder as the model me/tiny on this machine; give the address and a list of the files
+    asked for."""
     asked: list[str] = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Hub, root=root, asked=asked))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -333,22 +414,45 @@ def hub(root: Path) -> Iterator[tuple[str, list[str]]]:
         thread.join()
 
 
-def python(*words: str, endpoint: str, cache: Path, offline: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run Python where the hub is at ``endpoint``: its library reads the environment once, when it is imported."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_OFFLINE": str(int(offline))}
-    environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+def python(
+    *words: str, endpoint: str, cache: Path, offline: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run Python where the hub is at ``endpoint``: its library reads the environment once, when it
+    is imported."""
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))
+    }
+    environment |= {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(cache),
+        "HF_HUB_OFFLINE": str(int(offline)),
+    }
+    environment |= {
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     root = Path(groundup.__file__).parent.parent
-    return subprocess.run((sys.executable, *words), env=environment, cwd=root, capture_output=True, text=True)
+    return subprocess.run(
+        (sys.executable, *words), env=environment, cwd=root, capture_output=True, text=True
+    )
 
 
-FIND = "import sys; from groundup.core.pretrained import find_pretrained as f; print(f(*sys.argv[1:]).folder)"
+FIND = (
+    "import sys; from groundup.formats.huggingface_folder import find_pretrained as f;"
+    " print(f(*sys.argv[1:]).folder)"
+)
 
 
 @pytest.mark.slow
 def test_a_name_of_the_hub(tuning: dict[str, Any], tmp_path: Path, folder: Path) -> None:
     pytest.importorskip("huggingface_hub")
-    for name in ("pytorch_model.bin", "modeling_evil.py", "consolidated.safetensors", "flax_model.msgpack"):
+    for name in (
+        "pytorch_model.bin",
+        "modeling_evil.py",
+        "consolidated.safetensors",
+        "flax_model.msgpack",
+    ):
         (folder / name).write_bytes(b"never to be fetched")
     tuning["init"] = {"pretrained": "me/tiny", "revision": "main"}
     file, cache = tmp_path / "recipe.yaml", tmp_path / "hub"
@@ -357,15 +461,24 @@ def test_a_name_of_the_hub(tuning: dict[str, Any], tmp_path: Path, folder: Path)
         words = ("-m", "groundup", "train", str(file), "--runs", str(tmp_path / "runs"))
         done = python(*words, endpoint=endpoint, cache=cache)
         assert done.returncode == 0, done.stdout + done.stderr
-        fetched = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+        fetched = {
+            "config.json",
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        }
         assert set(asked) == fetched | {"model.safetensors"}
         done = python("-c", FIND, "me/none", endpoint=endpoint, cache=cache)
         assert (
-            "CheckpointError: me/none (revision newest): no such folder, and the hub does not give it:" in done.stderr
+            "CheckpointError: me/none (revision newest): no such folder, and the hub does not"
+            " give it:" in done.stderr
         )
     run = Run.open(tmp_path / "runs" / "small")
     recorded = run.read_json("environment.json")
-    assert (recorded["pretrained"]["name"], recorded["pretrained"]["revision"]) == ("me/tiny", COMMIT)
+    assert (recorded["pretrained"]["name"], recorded["pretrained"]["revision"]) == (
+        "me/tiny",
+        COMMIT,
+    )
     card = (run.folder / "model" / "README.md").read_text()
     assert f"the pretrained weights `me/tiny` at revision `{COMMIT}` (SHA-256" in card
     assert yaml.safe_load(card.split("---")[1])["base_model"] == "me/tiny"
@@ -373,6 +486,14 @@ def test_a_name_of_the_hub(tuning: dict[str, Any], tmp_path: Path, folder: Path)
     done = python("-c", FIND, "me/tiny", "main", endpoint=endpoint, cache=cache, offline=True)
     assert (Path(done.stdout.strip()) / "model.safetensors").is_file()
     done = python("-c", FIND, "me/tiny", "other", endpoint=endpoint, cache=cache, offline=True)
-    assert "HF_HUB_OFFLINE is set: only what was fetched before is there; unset it. Or fetch" in done.stderr
-    done = python("-c", FIND, "me/tiny", endpoint=endpoint, cache=tmp_path / "empty")  # nobody answers any more
-    assert "Check the name and the network; HF_ENDPOINT names a mirror, HF_TOKEN opens gated models" in done.stderr
+    assert (
+        "HF_HUB_OFFLINE is set: only what was fetched before is there; unset it. Or fetch"
+        in done.stderr
+    )
+    done = python(
+        "-c", FIND, "me/tiny", endpoint=endpoint, cache=tmp_path / "empty"
+    )  # nobody answers any more
+    assert (
+        "Check the name and the network; HF_ENDPOINT names a mirror, HF_TOKEN opens gated models"
+        in done.stderr
+    )

@@ -14,11 +14,11 @@ from pretrained_folders import transformers, write_model, write_tokenizer
 from safetensors.torch import load_file, save_file
 
 import groundup
-from groundup.core.base_weights import pretrained_weights
 from groundup.core.errors import GroundupError, RunError
-from groundup.core.quantised_base import memory_of, quantise_layers
 from groundup.models.gpt import GPTConfig
-from groundup.nn.quantized import quantised_shapes
+from groundup.nn.lowbit.nf4 import quantised_shapes
+from groundup.weights.load import pretrained_weights
+from groundup.weights.quantised_base import memory_of, quantise_layers
 
 
 @pytest.fixture
@@ -40,8 +40,12 @@ def test_from_the_folder_to_the_merged_model(tuning: dict[str, Any], tmp_path: P
     assert saved.state["base"]["sha256"] == run.read_json("environment.json")["base_weights_sha256"]
 
     tokens, predictor = torch.randint(320, (1, 30)), groundup.load(run.folder)
-    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
-    merged = transformers.AutoModelForCausalLM.from_pretrained(run.folder / "model", dtype=torch.float32).eval()
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "base", dtype=torch.float32
+    ).eval()
+    merged = transformers.AutoModelForCausalLM.from_pretrained(
+        run.folder / "model", dtype=torch.float32
+    ).eval()
     with torch.no_grad():
         ours = predictor.model(tokens)
         assert (merged(tokens).logits - ours).abs().max() <= 1e-4
@@ -70,7 +74,9 @@ def test_a_base_quantised_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, 
         layer = trainer.model.get_submodule(name)
         assert torch.equal(layer.linear_weight, whole.get_submodule(name).weight)
         assert (layer.linear_weight - read[f"{name}.weight"]).abs().max() > 0
-    assert not any(value.is_meta for value in [*trainer.model.parameters(), *trainer.model.buffers()])
+    assert not any(
+        value.is_meta for value in [*trainer.model.parameters(), *trainer.model.buffers()]
+    )
     trained = [name for name, value in trainer.model.named_parameters() if value.requires_grad]
     assert all(name.endswith(("lora_A", "lora_B")) for name in trained)
     expected = trainer.evaluate(2)
@@ -83,16 +89,23 @@ def test_a_base_quantised_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, 
 @pytest.mark.slow
 def test_a_new_head_beside_a_quantised_encoder(tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")
-    parts = {"init": {"pretrained": str(tmp_path / "bert")}, "adapter": {"name": "lora", "base": "nf4"}}
+    parts = {
+        "init": {"pretrained": str(tmp_path / "bert")},
+        "adapter": {"name": "lora", "base": "nf4"},
+    }
     run = groundup.train(write_films(tmp_path) | parts, runs=tmp_path / "runs")
     predictor, saved = groundup.load(run.folder), run.checkpoints.load(3, with_optimizer=False)
     assert memory_of(predictor.model)["layers"] == 12, "all linear layers of two blocks"
-    torch.testing.assert_close(predictor.model.get_parameter("head.weight"), saved.model["head.weight"])
+    torch.testing.assert_close(
+        predictor.model.get_parameter("head.weight"), saved.model["head.weight"]
+    )
     assert predictor(["A good film"])[0] in ("0", "1")
 
 
 @pytest.mark.slow
-def test_resuming_equals_not_stopping_and_needs_the_folder(tuning: dict[str, Any], tmp_path: Path) -> None:
+def test_resuming_equals_not_stopping_and_needs_the_folder(
+    tuning: dict[str, Any], tmp_path: Path
+) -> None:
     whole = groundup.train(tuning | {"name": "whole"}, runs=tmp_path / "runs")
     trainer = groundup.trainer(tuning, runs=tmp_path / "runs")
     list(islice(trainer.steps(), 1))
@@ -110,6 +123,9 @@ def test_resuming_equals_not_stopping_and_needs_the_folder(tuning: dict[str, Any
 def test_other_weights_in_the_folder_are_noticed(tuning: dict[str, Any], tmp_path: Path) -> None:
     run = groundup.train(tuning, runs=tmp_path / "runs")
     weights = load_file(tmp_path / "base" / "model.safetensors")
-    save_file({name: 2 * value for name, value in weights.items()}, tmp_path / "base" / "model.safetensors")
+    save_file(
+        {name: 2 * value for name, value in weights.items()},
+        tmp_path / "base" / "model.safetensors",
+    )
     with pytest.raises(RunError, match="was begun with other weights than"):
         groundup.load(run.folder)

@@ -10,11 +10,11 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from groundup.core.errors import DataError
-from groundup.core.run_processor import load_processor
-from groundup.processors.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
-from groundup.processors.bytes import BytesConfig
-from groundup.processors.characters import CharacterProcessor, CharactersConfig
-from groundup.processors.streaming import StreamDecoder
+from groundup.processors.text.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
+from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.characters import CharacterProcessor, CharactersConfig
+from groundup.processors.text.stream_decoder import StreamDecoder
+from groundup.runs.processor import load_processor
 
 LESSON = ["the cat sat on the mat; the rat sat on the cat. " * 20, "2024 12345678 numbers\n" * 20]
 
@@ -63,11 +63,19 @@ def test_bpe_of_words_reads_a_word_alike_wherever_it_stands(tmp_path: Path) -> N
     texts = ["The film isn't good -- at all...", "the\tFILM, good", "Ça va"]
     words = BPEConfig(vocab_size=400, min_frequency=1, words=True).fit(lambda: iter(texts))
     first, second = words.encode_batch(["(the film)", "FILM  the."])
-    assert set(first.tolist()) & set(second.tolist()) == set(words.encode_batch(["the film"])[0].tolist())
-    assert words.decode(words.encode_batch(["The FILM isn't\nça"])[0].tolist()) == " the film isn ' t ça"
+    assert set(first.tolist()) & set(second.tolist()) == set(
+        words.encode_batch(["the film"])[0].tolist()
+    )
+    assert (
+        words.decode(words.encode_batch(["The FILM isn't\nça"])[0].tolist())
+        == " the film isn ' t ça"
+    )
     assert words.token_bytes()[second].sum() == len(" film the .")
     words.save(tmp_path)
-    assert TokenizerProcessor.load(tmp_path).encode_batch(["FILM  the."])[0].tolist() == second.tolist()
+    assert (
+        TokenizerProcessor.load(tmp_path).encode_batch(["FILM  the."])[0].tolist()
+        == second.tolist()
+    )
 
 
 def test_ids_beyond_the_vocabulary_are_left_out(bpe: TokenizerProcessor) -> None:
@@ -76,14 +84,19 @@ def test_ids_beyond_the_vocabulary_are_left_out(bpe: TokenizerProcessor) -> None
     assert CharacterProcessor("").decode([97, 99_999]) == "a"
 
 
-def test_truncation_and_padding_of_a_foreign_file_are_off(bpe: TokenizerProcessor, tmp_path: Path) -> None:
+def test_truncation_and_padding_of_a_foreign_file_are_off(
+    bpe: TokenizerProcessor, tmp_path: Path
+) -> None:
     bpe.save(tmp_path)
     library = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     library.enable_truncation(2)
     library.enable_padding(length=50)
     library.save(str(tmp_path / "tokenizer.json"))
     foreign = TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(()))
-    assert foreign.encode_batch(["the cat sat"])[0].tolist() == bpe.encode_batch(["the cat sat"])[0].tolist()
+    assert (
+        foreign.encode_batch(["the cat sat"])[0].tolist()
+        == bpe.encode_batch(["the cat sat"])[0].tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,7 +132,9 @@ def test_the_chat_template_of_a_folder_is_found(
     bpe: TokenizerProcessor, tmp_path: Path, source: object, expected: str
 ) -> None:
     bpe.save(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": source, "eos_token": "<|end|>"}))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": source, "eos_token": "<|end|>"})
+    )
     assert TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(())).chat_template == expected
     (tmp_path / "chat_template.jinja").write_text("file")
     assert TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(())).chat_template == "file"
@@ -127,10 +142,19 @@ def test_the_chat_template_of_a_folder_is_found(
 
 def test_sentencepiece_pieces_know_their_bytes() -> None:
     byte_tokens = {f"<0x{value:02X}>": value for value in range(256)}
-    library = _wordless(byte_tokens | {"▁": 256, "a": 257, "月": 258, "</s>": 259}, byte_fallback=True)
-    library.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    library = _wordless(
+        byte_tokens | {"▁": 256, "a": 257, "月": 258, "</s>": 259}, byte_fallback=True
+    )
+    library.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     library.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
     )
     library.add_special_tokens([AddedToken("</s>", special=True)])
     processor = TokenizerProcessor(library, "</s>", None)
@@ -159,11 +183,15 @@ def test_a_broken_character_is_held_until_it_is_whole() -> None:
     assert decoder.flush() == ""
 
 
-def test_the_saved_files_are_text_that_hides_nothing(bpe: TokenizerProcessor, tmp_path: Path) -> None:
+def test_the_saved_files_are_text_that_hides_nothing(
+    bpe: TokenizerProcessor, tmp_path: Path
+) -> None:
     bpe.save(tmp_path)
     assert json.loads((tmp_path / "processor.json").read_text()) == {
         "name": "bpe",
         "end_token": "<|endoftext|>",
         "start_token": "<|endoftext|>",
     }
-    assert np.array_equal(load_processor(tmp_path).encode_batch(["the"])[0], bpe.encode_batch(["the"])[0])
+    assert np.array_equal(
+        load_processor(tmp_path).encode_batch(["the"])[0], bpe.encode_batch(["the"])[0]
+    )

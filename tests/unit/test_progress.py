@@ -13,21 +13,34 @@ import pytest
 from rich.console import Console
 
 from groundup.core.logs import log_to_standard_error
-from groundup.core.progress import ProgressDisplay
-from groundup.core.tensorboard import EventWriter
+from groundup.reports.live_progress import ProgressDisplay
+from groundup.reports.tensorboard import EventWriter
 
-VALUES = {"loss": 3.21, "lr": 1e-3, "tokens_per_s": 12_300.0, "flops_per_s": 3.1e11, "matmul_share": 0.57,
-          "memory_bytes": 1.25 * 2**30}  # fmt: skip
+VALUES = {
+    "loss": 3.21,
+    "lr": 1e-3,
+    "tokens_per_s": 12_300.0,
+    "flops_per_s": 3.1e11,
+    "matmul_share": 0.57,
+    "memory_bytes": 1.25 * 2**30,
+}
 
 
 def test_a_log_gets_one_compact_line_every_few_seconds() -> None:
     out, clock = io.StringIO(), itertools.count(0.0, 1.0)
     console = Console(file=out, force_terminal=False, width=200)
-    with ProgressDisplay(25, "tiny", console=console, every_s=10.0, clock=lambda: next(clock)) as display:
+    with ProgressDisplay(
+        25, "tiny", console=console, every_s=10.0, clock=lambda: next(clock)
+    ) as display:
         for step in range(1, 26):
             display.update({"step": step, **VALUES})
     lines = out.getvalue().splitlines()
-    assert [line.split(" · ")[0] for line in lines] == ["tiny 1/25", "tiny 11/25", "tiny 21/25", "tiny 25/25"]
+    assert [line.split(" · ")[0] for line in lines] == [
+        "tiny 1/25",
+        "tiny 11/25",
+        "tiny 21/25",
+        "tiny 25/25",
+    ]
     for fact in (
         "loss 3.210",
         "lr 1.00e-03",
@@ -60,11 +73,20 @@ def test_a_terminal_is_redrawn_and_given_back_even_after_ctrl_c() -> None:
 
 def test_validations_and_samples_are_printed_above_the_bar() -> None:
     out = io.StringIO()
-    with ProgressDisplay(10, "tiny", console=Console(file=out, force_terminal=False, width=60)) as display:
+    with ProgressDisplay(
+        10, "tiny", console=Console(file=out, force_terminal=False, width=60)
+    ) as display:
         display.update({"step": 5, **VALUES})
         display.show({"kind": "train", "step": 5, "loss": 3.0})
         display.show({"kind": "evaluate", "step": 5, "loss": 3.5, "bits_per_byte": 2.25})
-        display.show({"kind": "sample", "step": 5, "prompt": "def open(", "text": "file,\n  mode) " + "x" * 300})
+        display.show(
+            {
+                "kind": "sample",
+                "step": 5,
+                "prompt": "def open(",
+                "text": "file,\n  mode) " + "x" * 300,
+            }
+        )
     lines = out.getvalue().splitlines()
     assert lines[1] == "tiny 5/10 · validation · loss 3.500 · bits per byte 2.250"
     assert lines[2].startswith("  def open(▸file, mode) xxx")
@@ -74,13 +96,16 @@ def test_validations_and_samples_are_printed_above_the_bar() -> None:
 
 def test_messages_go_to_whatever_standard_error_is_now() -> None:
     root = logging.getLogger()
-    before, levels = list(root.handlers), [logging.getLogger(name).level for name in (None, "groundup")]
+    before, levels = (
+        list(root.handlers),
+        [logging.getLogger(name).level for name in (None, "groundup")],
+    )
     root.handlers.clear()
     try:
         log_to_standard_error()
         with redirect_stderr(io.StringIO()) as display:
             logging.getLogger("groundup").info("resumed")
-            logging.getLogger("groundup.data.audio").info("read")
+            logging.getLogger("groundup.data.sources.audio").info("read")
             logging.getLogger("some_library").info("chatter")
             logging.getLogger("some_library").warning("old file")
         assert display.getvalue() == "resumed\nread\nold file\n"
@@ -116,17 +141,32 @@ def test_time_left_follows_the_latest_pace_and_forgets_pauses() -> None:
 
 def test_event_files_hold_scalars_and_texts(tmp_path: Path) -> None:
     with EventWriter(tmp_path / "tensorboard", from_step=7) as writer:
-        writer.scalars(7, {"loss": 1.5, "step": 7, "nothing": None, "nan": float("nan")}, prefix="train/")
+        writer.scalars(
+            7, {"loss": 1.5, "step": 7, "nothing": None, "nan": float("nan")}, prefix="train/"
+        )
         writer.write({"kind": "evaluate", "step": 8, "loss": 2.5})
         writer.write({"kind": "sample", "step": 8, "prompt": "Once", "text": "a\n床"})
         writer.write({"kind": "event", "step": 8, "message": "saved"})
         writer.flush()
     (path,) = (tmp_path / "tensorboard").iterdir()
     events = _events(path.read_bytes())
-    scalars = {(v.tag, e.step): v.simple_value for e in events for v in e.summary.value if v.HasField("simple_value")}
-    texts = {v.tag: v.tensor.string_val[0].decode() for e in events for v in e.summary.value if v.HasField("tensor")}
+    scalars = {
+        (v.tag, e.step): v.simple_value
+        for e in events
+        for v in e.summary.value
+        if v.HasField("simple_value")
+    }
+    texts = {
+        v.tag: v.tensor.string_val[0].decode()
+        for e in events
+        for v in e.summary.value
+        if v.HasField("tensor")
+    }
     assert scalars == {("train/loss", 7): 1.5, ("evaluate/loss", 8): 2.5}
-    assert texts == {"sample/text_summary": "**Once**\n\n    a\n    床", "event/text_summary": "saved"}
+    assert texts == {
+        "sample/text_summary": "**Once**\n\n    a\n    床",
+        "event/text_summary": "saved",
+    }
     assert [e.step for e in events if e.HasField("session_log")] == [7]
 
 

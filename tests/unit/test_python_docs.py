@@ -1,4 +1,5 @@
-"""The embedded corpus: what is read from source, how it is split, and that questions do not leak."""
+"""The embedded corpus: what is read from source, how it is split, and that questions do not
+leak."""
 
 from __future__ import annotations
 
@@ -7,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from groundup.data.python_docs import PythonDocs, related_documents
-from groundup.data.python_questions import PythonQuestions, first_paragraph, question_for
-from groundup.data.python_source import DocumentedObject, extract_documents, python_documents
+from groundup.data.sources.python_docs import PythonDocs, related_documents
+from groundup.data.sources.python_questions import PythonQuestions, first_paragraph, question_for
+from groundup.data.sources.python_source import (
+    DocumentedObject,
+    extract_documents,
+    python_documents,
+)
 
 MODULE = '''
 """Tools for boxes."""
@@ -50,7 +55,9 @@ def library(folder: Path, modules: int = 60) -> Path:
     (folder / "boxes" / "__init__.py").write_text(MODULE)
     (folder / "broken.py").write_text("def (:")
     (folder / "test" / "test_boxes.py").write_text('"""A test."""')
-    (folder / "pydoc_data" / "topics.py").write_text("topics = {'if': 'The if statement\\n' '****', 'for': 'Loops'}")
+    (folder / "pydoc_data" / "topics.py").write_text(
+        "topics = {'if': 'The if statement\\n' '****', 'for': 'Loops'}"
+    )
     for number in range(modules):
         words = " ".join(f"word{number * 100 + i}" for i in range(60))
         function = f'def act{number}(a):\n    """Perform action number {number} on a thing."""\n'
@@ -68,8 +75,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_documents_hold_every_docstring_under_its_name_and_signature(tmp_path: Path) -> None:
     documents = {document.name: document for document in extract_documents(library(tmp_path))}
-    assert documents["boxes"].text == (
-        "module boxes\n\nTools for boxes.\n\n"
+    assert (
+        documents["boxes"].text == "module boxes\n\nTools for boxes.\n\n"
         "class Box(size=3, *, lid=None)\n\nA box that holds things.\n\n"
         "def Box.__init__(size=3, *, lid=None)\n\nMake a box.\n\n"
         "def Box.of(*things: int) -> 'Box'\n\nMake a box\nof things.\n\n"
@@ -90,7 +97,9 @@ def test_a_cached_corpus_equals_a_fresh_one(cache: Path) -> None:
 def test_documents_inside_others_stay_together() -> None:
     short = "one two three four five six seven eight nine ten eleven twelve"
     long = " ".join(f"w{i}" for i in range(300))
-    assert related_documents([long, short, f"{long} {short}", "nothing of the kind stands here at all today"]) == [
+    assert related_documents(
+        [long, short, f"{long} {short}", "nothing of the kind stands here at all today"]
+    ) == [
         0,
         0,
         0,
@@ -120,20 +129,29 @@ def test_held_out_questions_come_from_held_out_documents_and_share_no_answer(cac
         names = {document.name for document in documents.examples(split, cache)}
         assert conversations
         assert {conversation.group for conversation in conversations} <= names
-    answers = {split: {c.messages[1].content for c in conversations} for split, conversations in sides.items()}
+    answers = {
+        split: {c.messages[1].content for c in conversations}
+        for split, conversations in sides.items()
+    }
     assert not answers["train"] & answers["validation"]
-    assert len(sides["train"]) == 2 * len(answers["train"])  # every answer once in each of two phrasings
+    assert len(sides["train"]) == 2 * len(
+        answers["train"]
+    )  # every answer once in each of two phrasings
     assert len({c.messages[0].content for c in sides["train"]}) == len(sides["train"])
     assert questions.card(cache)["dropped"]["same answer as another object"] >= 50
 
 
 def test_an_answer_begins_by_saying_what_is_asked_about(cache: Path) -> None:
-    plain = list(PythonQuestions(validation_fraction=0.3, full_sentence=False).examples("validation", cache))
+    plain = list(
+        PythonQuestions(validation_fraction=0.3, full_sentence=False).examples("validation", cache)
+    )
     full = list(PythonQuestions(validation_fraction=0.3).examples("validation", cache))
     assert [c.messages[0] for c in plain] == [c.messages[0] for c in full]
     for short, long in zip(plain, full, strict=True):
         subject, _, rest = long.messages[1].content.partition(". ")
-        assert rest == short.messages[1].content or long.messages[1].content.endswith(short.messages[1].content)
+        assert rest == short.messages[1].content or long.messages[1].content.endswith(
+            short.messages[1].content
+        )
         assert subject.startswith(f"{long.name} is a ") or "." in long.name
 
 

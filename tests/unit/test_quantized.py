@@ -1,4 +1,5 @@
-"""Weights in 4 and 8 bits: what they stand for, what they take, and that gradients pass through them."""
+"""Weights in 4 and 8 bits: what they stand for, what they take, and that gradients pass through
+them."""
 
 from __future__ import annotations
 
@@ -10,9 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from groundup.core.recipe_sections import Adapter
-from groundup.nn.adapters import AdaptedLinear, attach, dequantise_layers, detach, merge, unmerge
-from groundup.nn.quantized import NF4, QuantizedLinear, QuantizedWeight, dequantise, quantise, quantised_shapes
+from groundup.nn.lora.adapters import (
+    AdaptedLinear,
+    attach,
+    dequantise_layers,
+    detach,
+    merge,
+    unmerge,
+)
+from groundup.nn.lowbit.nf4 import (
+    NF4,
+    QuantizedLinear,
+    QuantizedWeight,
+    dequantise,
+    quantise,
+    quantised_shapes,
+)
+from groundup.recipe.sections import Adapter
 
 KINDS: list[tuple[Any, bool]] = [("int8", False), ("nf4", False), ("nf4", True)]
 SHAPES = [(1, 1), (3, 5), (7, 64), (33, 40), (300, 128)]
@@ -54,7 +69,8 @@ def test_two_values_a_byte_the_first_in_the_upper_half(double: bool) -> None:
 
 
 def test_the_values_are_quantiles_of_the_normal_distribution() -> None:
-    """Equation 4 and appendix E of QLoRA: 8 quantiles below zero and 9 from zero on, scaled to reach from -1 to 1."""
+    """Equation 4 and appendix E of QLoRA: 8 quantiles below zero and 9 from zero on, scaled to
+    reach from -1 to 1."""
     offset = torch.tensor((1 / 32 + 1 / 30) / 2, dtype=torch.float64)
     upper = torch.special.ndtri(torch.linspace(0.5, float(1 - offset), 9, dtype=torch.float64))
     lower = torch.special.ndtri(torch.linspace(float(offset), 0.5, 8, dtype=torch.float64))
@@ -63,7 +79,8 @@ def test_the_values_are_quantiles_of_the_normal_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "double", "share"), [("int8", False, 0.26), ("nf4", False, 0.145), ("nf4", True, 0.134)]
+    ("kind", "double", "share"),
+    [("int8", False, 0.26), ("nf4", False, 0.145), ("nf4", True, 0.134)],
 )
 def test_what_it_takes(kind: Any, double: bool, share: float) -> None:
     stored = QuantizedWeight(weight((512, 512)), kind, double=double)
@@ -74,7 +91,9 @@ def test_what_it_takes(kind: Any, double: bool, share: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("kind", "double"), KINDS)
-def test_as_the_linear_layer_of_the_dequantised_weight(kind: Any, double: bool, dtype: torch.dtype) -> None:
+def test_as_the_linear_layer_of_the_dequantised_weight(
+    kind: Any, double: bool, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
     bias = nn.Parameter(torch.randn(33))
     layer = QuantizedLinear(QuantizedWeight(weight((33, 40)), kind, double=double), bias)
@@ -84,7 +103,9 @@ def test_as_the_linear_layer_of_the_dequantised_weight(kind: Any, double: bool, 
     with watching, torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         out = layer(x)
     assert out.dtype == dtype
-    assert all(t.nbytes < 33 * 40 * 4 // 2 for t in kept)  # nothing as large as the weight is kept in between
+    assert all(
+        t.nbytes < 33 * 40 * 4 // 2 for t in kept
+    )  # nothing as large as the weight is kept in between
     (found,) = torch.autograd.grad(out.float().sin().sum(), x)
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         plain = F.linear(x, layer.weight, bias)
@@ -118,7 +139,12 @@ def test_an_adapter_beside_it(kind: Any, double: bool, name: Any) -> None:
         expected = plain(x)
         assert set(model.state_dict()) == set(plain.state_dict()) - {"0.weight"}
         assert quantised_shapes(model) == {"0": (12, 20)}
-        for change in (lambda: None, lambda: merge(model), lambda: merge(model), lambda: unmerge(model)):
+        for change in (
+            lambda: None,
+            lambda: merge(model),
+            lambda: merge(model),
+            lambda: unmerge(model),
+        ):
             change()
             assert (model(x) - expected).abs().max() <= 1e-5
         merge(model)
@@ -138,8 +164,10 @@ def test_an_adapter_beside_it(kind: Any, double: bool, name: Any) -> None:
 def test_as_bitsandbytes_has_it() -> None:
     """The same 16 values, codes and constants, so the same weights to the last bit.
 
-    The second quantisation is another: theirs is to 8-bit floats around the mean of all constants, ours to 256 equal
-    steps between the smallest and the largest of 256 neighbours, which comes closer to the constants themselves.
+    The second quantisation is another: theirs is to 8-bit floats around the mean of all constants,
+        ours to 256 equal
+    steps between the smallest and the largest of 256 neighbours, which comes closer to the
+    constants themselves.
     """
     functional = pytest.importorskip("bitsandbytes.functional")
     for shape in [*SHAPES, (1536, 576)]:
@@ -151,6 +179,10 @@ def test_as_bitsandbytes_has_it() -> None:
         assert torch.equal(state.absmax, stored[2])
         plain = functional.dequantize_4bit(codes, state)
         assert torch.equal(plain, dequantise(stored, shape))
-        theirs = functional.quantize_4bit(own, blocksize=64, quant_type="nf4", compress_statistics=True)
+        theirs = functional.quantize_4bit(
+            own, blocksize=64, quant_type="nf4", compress_statistics=True
+        )
         ours = dequantise(quantise(own, "nf4", double=True), shape)
-        assert (ours - plain).abs().max() <= (functional.dequantize_4bit(*theirs) - plain).abs().max() + 1e-7
+        assert (ours - plain).abs().max() <= (
+            functional.dequantize_4bit(*theirs) - plain
+        ).abs().max() + 1e-7

@@ -1,4 +1,5 @@
-"""Regression: the loss, targets that come back in the data's own units, and tables from recipe to prediction."""
+"""Regression: the loss, targets that come back in the data's own units, and tables from recipe to
+prediction."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import groundup
-from groundup.core.records import Example
+from groundup.core.values import Example
 from groundup.models.mlp import MLPConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.table import TableConfig, TableProcessor
@@ -43,7 +44,7 @@ def diabetes(path: Path) -> tuple[str, Any]:
     return write(path, [dict(zip(names, row, strict=True)) for row in rows]), found
 
 
-# ----------------------------------------------------------------------------------------------------------- the model
+# ---------------------------------------------------------------------------------------- the model
 def test_categories_are_embedded_and_unknown_ones_add_nothing_at_first() -> None:
     rows = [{"a": f"v{n % 40}", "b": "xy"[n % 2]} for n in range(400)]
     processor = Labelled(fit(rows), Numbers([0.0], [1.0]), 0)
@@ -61,7 +62,10 @@ def test_models_read_categories() -> None:
     config = MLPConfig(hidden=(8,), inputs=3, outputs=2, category_sizes=(5, 40), category_width=6)
     torch.manual_seed(0)
     model = config.build()
-    inputs, categories = torch.randn(40, 3), torch.stack([torch.arange(40) % 5, torch.arange(40)], 1)
+    inputs, categories = (
+        torch.randn(40, 3),
+        torch.stack([torch.arange(40) % 5, torch.arange(40)], 1),
+    )
     with FlopCounterMode(display=False) as counter:
         before = model(inputs, categories)
     assert config.flops_per_token(1) == pytest.approx(3 * counter.get_total_flops() / 40)
@@ -73,7 +77,7 @@ def test_models_read_categories() -> None:
     assert (after != before).any(1).nonzero().flatten().tolist() == [7]
 
 
-# ------------------------------------------------------------------------------------------------------------ the task
+# ----------------------------------------------------------------------------------------- the task
 @pytest.mark.parametrize("objective", ["mse", "mae", "huber"])
 def test_the_loss_is_torchs_and_a_sum(objective: Any) -> None:
     torch.manual_seed(0)
@@ -91,17 +95,23 @@ def test_the_loss_is_torchs_and_a_sum(objective: Any) -> None:
         return task.loss(outputs[part], batch)
 
     whole = term(slice(None))
-    torch.testing.assert_close(whole.terms["target"].total / whole.terms["target"].count, plain(outputs, targets))
+    torch.testing.assert_close(
+        whole.terms["target"].total / whole.terms["target"].count, plain(outputs, targets)
+    )
     halves = [term(slice(0, 4)).terms["target"], term(slice(4, 9)).terms["target"]]
     torch.testing.assert_close(halves[0].total + halves[1].total, whole.terms["target"].total)
     sums = {"target": (9.0, 9.0), **{name: (float(v), 1.0) for name, v in whole.metrics.items()}}
-    assert task.summarise(sums)["mae"] == pytest.approx(10 * float((outputs - targets).abs().mean()))
+    assert task.summarise(sums)["mae"] == pytest.approx(
+        10 * float((outputs - targets).abs().mean())
+    )
 
 
 def test_targets_are_scaled_and_come_back() -> None:
     examples = [Example(str(n), {"x": n}, {"a": str(n), "b": -2.0 * n}) for n in range(10)]
     task = Regress()
-    processor: Any = task.fit_processor(TableConfig().fit(lambda: iter(examples)), lambda: iter(examples))
+    processor: Any = task.fit_processor(
+        TableConfig().fit(lambda: iter(examples)), lambda: iter(examples)
+    )
     batch = task.encode(examples, processor)
     assert processor.labels == ("a", "b")
     torch.testing.assert_close(batch["targets"].mean(0), torch.zeros(2), atol=1e-6, rtol=0)
@@ -116,10 +126,18 @@ def test_targets_are_scaled_and_come_back() -> None:
 
 def recipe_for(path: str, target: Any, **changes: Any) -> dict[str, Any]:
     return {
-        **{"name": "tiny", "model": {"name": "mlp", "hidden": [16]}, "task": "regress", "processor": "table"},
+        **{
+            "name": "tiny",
+            "model": {"name": "mlp", "hidden": [16]},
+            "task": "regress",
+            "processor": "table",
+        },
         **{"data": {"name": "table", "path": path, "target": target, "validation_fraction": 0.2}},
         **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 60}},
-        **{"every": {"evaluate": 30, "save": 30}, "machine": {"precision": "fp32", "compile": False, "threads": 1}},
+        **{
+            "every": {"evaluate": 30, "save": 30},
+            "machine": {"precision": "fp32", "compile": False, "threads": 1},
+        },
         **changes,
     }
 
@@ -130,7 +148,12 @@ def test_a_regression_from_recipe_to_prediction(tmp_path: Path) -> None:
     run = groundup.train(recipe_for(path, "progression"), runs=tmp_path)
     evaluation = groundup.evaluate(run.folder)["runs"][0]["evaluation"]
     metrics = evaluation["metrics"]
-    assert metrics["rmse_low_95"] < metrics["rmse"] < metrics["rmse_high_95"] < metrics["baseline_rmse"]
+    assert (
+        metrics["rmse_low_95"]
+        < metrics["rmse"]
+        < metrics["rmse_high_95"]
+        < metrics["baseline_rmse"]
+    )
     assert 50 < metrics["rmse"] < 65  # the noise of this data is about 54
     assert len(evaluation["tables"][0]["rows"]) == 10
     assert " row " in evaluation["tables"][1]["rows"][0][0]
@@ -160,16 +183,21 @@ def test_a_table_can_be_classified(tmp_path: Path) -> None:
     found = pytest.importorskip("sklearn.datasets").load_iris()
     words = found.target_names[found.target].tolist()
     rows = [
-        {**dict(zip("abcd", row, strict=True)), "kind": w} for row, w in zip(found.data.tolist(), words, strict=True)
+        {**dict(zip("abcd", row, strict=True)), "kind": w}
+        for row, w in zip(found.data.tolist(), words, strict=True)
     ]
-    run = groundup.train(recipe_for(write(tmp_path / "iris.csv", rows), "kind", task="classify"), runs=tmp_path)
+    run = groundup.train(
+        recipe_for(write(tmp_path / "iris.csv", rows), "kind", task="classify"), runs=tmp_path
+    )
     assert groundup.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]["accuracy"] > 0.85
     assert groundup.predict(run.folder, {"a": 5.1, "b": 3.5, "c": 1.4, "d": 0.2}) == "setosa"
 
 
 @pytest.mark.slow
 def test_training_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
-    path = write(tmp_path / "rows.csv", [{"n": n, "user": f"u{n % 9}", "y": n / 4} for n in range(200)])
+    path = write(
+        tmp_path / "rows.csv", [{"n": n, "user": f"u{n % 9}", "y": n / 4} for n in range(200)]
+    )
     weights = []
     for name, micro_batch in (("one", 32), ("two", 8)):
         recipe = recipe_for(path, "y") | {"name": name, "budget": {"batch_size": 32, "steps": 10}}
@@ -183,7 +211,9 @@ def test_training_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "target", ["progression", pytest.param(["progression", "bmi"], marks=pytest.mark.slow)], ids=["one", "several"]
+    "target",
+    ["progression", pytest.param(["progression", "bmi"], marks=pytest.mark.slow)],
+    ids=["one", "several"],
 )
 def test_old_data_and_new_are_compared_after_fine_tuning(tmp_path: Path, target: Any) -> None:
     _, found = diabetes(tmp_path / "all.csv")
@@ -191,16 +221,24 @@ def test_old_data_and_new_are_compared_after_fine_tuning(tmp_path: Path, target:
     rows = np.column_stack([found.data, found.target])
     older = rows[:, 0] > 50
     recipes = []
-    for name, kept, changes in (("old", older, {}), ("new", ~older, {"init": {"run": str(tmp_path / "old")}})):
-        path = write(tmp_path / f"{name}.csv", [dict(zip(names, row, strict=True)) for row in rows[kept].tolist()])
+    for name, kept, changes in (
+        ("old", older, {}),
+        ("new", ~older, {"init": {"run": str(tmp_path / "old")}}),
+    ):
+        path = write(
+            tmp_path / f"{name}.csv",
+            [dict(zip(names, row, strict=True)) for row in rows[kept].tolist()],
+        )
         recipes.append(recipe_for(path, target, **{"name": name, **changes}))
     runs = [groundup.train(recipes[0], runs=tmp_path)]
-    recipes[1] = {key: value for key, value in recipes[1].items() if key not in ("model", "processor")}
+    recipes[1] = {
+        key: value for key, value in recipes[1].items() if key not in ("model", "processor")
+    }
     runs.append(groundup.train(recipes[1], {"budget.steps": 20}, runs=tmp_path))
     base, tuned = (groundup.evaluate(run.folder)["runs"][0]["evaluation"] for run in runs)
     assert "Before and after" not in {table["title"] for table in base["tables"]}
     (table,) = [table for table in tuned["tables"] if table["title"] == "Before and after"]
-    (old, new) = table["rows"]
+    old, new = table["rows"]
     assert [old[0], old[2]] == ["old", base["metrics"]["held_out_examples"]]
     assert [new[0], new[2]] == ["new", tuned["metrics"]["held_out_examples"]]
     if target == "progression":
@@ -228,9 +266,15 @@ def test_a_model_of_several_numbers_is_judged_on_those_that_there_are() -> None:
     inputs = fit(rows)
     scaled = inputs.encode_inputs(rows)["inputs"][:, 0].tolist()
     processor = Labelled(inputs, Numbers([0.0, 0.0], [1.0, 1.0], ("a", "b")), 0)
-    only_b = [Example(str(n), row, {"b": 10 * x + 2}) for n, (row, x) in enumerate(zip(rows, scaled, strict=True))]
+    only_b = [
+        Example(str(n), row, {"b": 10 * x + 2})
+        for n, (row, x) in enumerate(zip(rows, scaled, strict=True))
+    ]
     assert _error(Known(), processor, only_b) == pytest.approx(2.0, rel=1e-5)
     unnamed = [Example(e.name, e.inputs, [x, 10 * x]) for e, x in zip(only_b, scaled, strict=True)]
     assert _error(Known(), processor, unnamed) == pytest.approx(0.0, abs=1e-5)
-    swapped = [Example(e.name, e.inputs, {"b": 10 * x, "a": x}) for e, x in zip(only_b, scaled, strict=True)]
+    swapped = [
+        Example(e.name, e.inputs, {"b": 10 * x, "a": x})
+        for e, x in zip(only_b, scaled, strict=True)
+    ]
     assert _error(Known(), processor, swapped) == pytest.approx(0.0, abs=1e-5)

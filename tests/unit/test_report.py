@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from groundup.core.errors import RunError
-from groundup.core.report import answer_cards, highlighted_yaml, write_report
-from groundup.core.report_charts import Series, line_chart, nice_ticks, smoothed, thinned
+from groundup.reports.line_charts import Series, line_chart, nice_ticks, smoothed, thinned
+from groundup.reports.page import answer_cards, highlighted_yaml, write_report
 
 HOSTILE = '<script>alert("x")</script>'
 VOID = {"meta", "line", "polyline", "circle", "rect", "br"}
@@ -48,21 +48,56 @@ class Tags(HTMLParser):
 def make_run(folder: Path, name: str = "tiny", **files: Any) -> Path:
     folder.mkdir(parents=True)
     rows: list[dict[str, Any]] = [
-        {"kind": "train", "step": step, "loss": 5.0 / step, "lr": 1e-3, "gradient_norm": 1.0, "tokens": step * 64,
-         "tokens_per_s": 900.0, "matmul_share": 0.5, "memory_bytes": 2**29, "elapsed_s": step * 0.1}
+        {
+            "kind": "train",
+            "step": step,
+            "loss": 5.0 / step,
+            "lr": 1e-3,
+            "gradient_norm": 1.0,
+            "tokens": step * 64,
+            "tokens_per_s": 900.0,
+            "matmul_share": 0.5,
+            "memory_bytes": 2**29,
+            "elapsed_s": step * 0.1,
+        }
         for step in range(1, 61)
-    ]  # fmt: skip
-    rows += [{"kind": "evaluate", "step": 60, "loss": 1.5, "perplexity": 4.48, "bits_per_byte": 1.25}]
+    ]
+    rows += [
+        {"kind": "evaluate", "step": 60, "loss": 1.5, "perplexity": 4.48, "bits_per_byte": 1.25}
+    ]
     rows += [{"kind": "sample", "step": 60, "prompt": HOSTILE, "text": "床前明月光"}]
     rows += [{"kind": "event", "step": 30, "message": f"resumed {HOSTILE}"}]
-    (folder / "metrics.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + '\n{"kind": "tra', "utf-8")
-    (folder / "recipe.yaml").write_text(f"name: {name}\nmodel:\n  name: gpt  # {HOSTILE}\n", "utf-8")
-    table = {"title": HOSTILE, "columns": ["question", "before", "after"], "rows": [[HOSTILE, None, HOSTILE]]}
-    plain = {"title": "Plain", "columns": ["module", "bytes"], "rows": [[HOSTILE, 3], "not a row"], "note": HOSTILE}
-    metrics = {"bits_per_byte": 2.1, "baseline_xz_bits_per_byte": 2.8, "rouge_l": 0.2, "base_rouge_l": 0.1}
+    (folder / "metrics.jsonl").write_text(
+        "\n".join(json.dumps(row) for row in rows) + '\n{"kind": "tra', "utf-8"
+    )
+    (folder / "recipe.yaml").write_text(
+        f"name: {name}\nmodel:\n  name: gpt  # {HOSTILE}\n", "utf-8"
+    )
+    table = {
+        "title": HOSTILE,
+        "columns": ["question", "before", "after"],
+        "rows": [[HOSTILE, None, HOSTILE]],
+    }
+    plain = {
+        "title": "Plain",
+        "columns": ["module", "bytes"],
+        "rows": [[HOSTILE, 3], "not a row"],
+        "note": HOSTILE,
+    }
+    metrics = {
+        "bits_per_byte": 2.1,
+        "baseline_xz_bits_per_byte": 2.8,
+        "rouge_l": 0.2,
+        "base_rouge_l": 0.1,
+    }
     files = {
         "evaluation": {"metrics": metrics, "tables": [table, plain, {"title": "no columns"}]},
-        "data_card": {"samples": [{"text": HOSTILE}], HOSTILE: [1, HOSTILE], "counts": {"kept": 7}, "empty": []},
+        "data_card": {
+            "samples": [{"text": HOSTILE}],
+            HOSTILE: [1, HOSTILE],
+            "counts": {"kept": 7},
+            "empty": [],
+        },
         "environment": {"python": "3.11", "note": HOSTILE},
         **files,
     }
@@ -84,10 +119,21 @@ def test_a_report_is_well_formed_and_shows_every_part(tmp_path: Path) -> None:
     output = write_report(runs, tmp_path / "out" / "report.html")
     page = output.read_text("utf-8")
     text = " ".join(parsed(page).words)
-    for expected in ("pretrain → finetune", "Learning rate", "Gradient norm", "Throughput", "Share of the machine",
-                     "床前明月光", "xz -9 of the text alone", "ROUGE-L", "Data card", "environment.json",
-                     "0.75 × xz -9",
-                     "1 line of metrics.jsonl could not be read", "3.11"):  # fmt: skip
+    for expected in (
+        "pretrain → finetune",
+        "Learning rate",
+        "Gradient norm",
+        "Throughput",
+        "Share of the machine",
+        "床前明月光",
+        "xz -9 of the text alone",
+        "ROUGE-L",
+        "Data card",
+        "environment.json",
+        "0.75 × xz -9",
+        "1 line of metrics.jsonl could not be read",
+        "3.11",
+    ):
         assert expected in text, expected
     assert page.count('id="run-2"') == 1
     assert set(re.findall(r'href="#([\w-]+)"', page)) <= set(re.findall(r'id="([\w-]+)"', page))
@@ -109,7 +155,9 @@ def test_a_run_that_has_only_begun_still_has_a_report(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     folder.mkdir()
     (folder / "recipe.yaml").write_text("name: [broken", "utf-8")
-    (folder / "metrics.jsonl").write_text('{"kind": "train", "step": 1, "loss": NaN}\n[]\n', "utf-8")
+    (folder / "metrics.jsonl").write_text(
+        '{"kind": "train", "step": 1, "loss": NaN}\n[]\n', "utf-8"
+    )
     (folder / "evaluation.json").write_text("{", "utf-8")
     parsed(write_report([folder], tmp_path / "report.html").read_text("utf-8"))
 
@@ -133,7 +181,9 @@ def test_answer_cards_recognise_questions_and_sides() -> None:
     assert answer_cards({"columns": ["module", "after"], "rows": [["m", "x"]]}) == []
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (3.2, 7.9), (-4, 4), (1e-5, 3e-4), (5, 5), (0, 0), (0, 1e12)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (3.2, 7.9), (-4, 4), (1e-5, 3e-4), (5, 5), (0, 0), (0, 1e12)]
+)
 def test_ticks_are_round_and_span_the_values(low: float, high: float) -> None:
     ticks = nice_ticks(low, high)
     assert ticks[0] <= low + 1e-12
@@ -148,7 +198,9 @@ def test_charts_mind_their_edges() -> None:
     assert "<title>step 1" in chart
     assert "&lt;script" in chart
     spiky = [(float(i), 1.0 + i % 3) for i in range(100)] + [(100.0, 1e6)]
-    assert "1 beyond the top" in line_chart("spikes", [Series("x", spiky)], unit="u", clip_spikes=True)
+    assert "1 beyond the top" in line_chart(
+        "spikes", [Series("x", spiky)], unit="u", clip_spikes=True
+    )
 
 
 def test_smoothing_and_thinning() -> None:
@@ -160,5 +212,8 @@ def test_smoothing_and_thinning() -> None:
 def test_yaml_is_highlighted_and_escaped() -> None:
     shown = highlighted_yaml("# <a>\nname: x # why\n  - item: <b>\nplain")
     assert '<span class="c"># &lt;a&gt;</span>' in shown
-    assert '<span class="k">name</span>:<span class="v"> x</span><span class="c"> # why</span>' in shown
+    assert (
+        '<span class="k">name</span>:<span class="v"> x</span><span class="c"> # why</span>'
+        in shown
+    )
     assert "<b>" not in shown

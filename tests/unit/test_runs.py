@@ -11,8 +11,14 @@ import pytest
 from rich.console import Console, RenderableType
 
 from groundup.core.errors import RunError
-from groundup.core.run_record import read_run
-from groundup.core.runs import compare_runs, comparison_table, list_runs, runs_table, write_comparison
+from groundup.reports.run_reader import read_run
+from groundup.reports.run_tables import (
+    compare_runs,
+    comparison_table,
+    list_runs,
+    runs_table,
+    write_comparison,
+)
 
 
 def make_run(folder: Path, name: str, lr: float, loss: float, at: int = 0, extra: str = "") -> Path:
@@ -20,7 +26,10 @@ def make_run(folder: Path, name: str, lr: float, loss: float, at: int = 0, extra
     (folder / "recipe.yaml").write_text(
         f"name: {name}\nmodel: {{name: gpt, width: 64}}\noptim: {{lr: {lr}}}\n{extra}", "utf-8"
     )
-    rows = [{"kind": "train", "step": step, "loss": loss + 1 / step, "tokens_per_s": 10.0 * lr} for step in (1, 2, 3)]
+    rows = [
+        {"kind": "train", "step": step, "loss": loss + 1 / step, "tokens_per_s": 10.0 * lr}
+        for step in (1, 2, 3)
+    ]
     rows.append({"kind": "evaluate", "step": 3, "loss": loss})
     (folder / "metrics.jsonl").write_text(
         "\n".join(json.dumps(row) for row in rows) + '\n{"kind": "train", "st', "utf-8"
@@ -59,7 +68,10 @@ def test_listing_a_missing_folder_says_so(tmp_path: Path) -> None:
 
 def test_steps_repeated_after_a_resume_count_once(tmp_path: Path) -> None:
     run = make_run(tmp_path / "a", "a", 0.1, 2.0)
-    rows = [{"kind": "train", "step": step, "loss": loss} for step, loss in ((1, 9), (2, 8), (3, 7), (2, 6), (3, 5))]
+    rows = [
+        {"kind": "train", "step": step, "loss": loss}
+        for step, loss in ((1, 9), (2, 8), (3, 7), (2, 6), (3, 5))
+    ]
     (run / "metrics.jsonl").write_text("\n".join(json.dumps(row) for row in rows), "utf-8")
     assert read_run(run).points("train", "loss") == [(1.0, 9.0), (2.0, 6.0), (3.0, 5.0)]
 

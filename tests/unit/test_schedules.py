@@ -6,13 +6,20 @@ import math
 
 import pytest
 
-from groundup.core.recipe import Optim
-from groundup.core.schedules import learning_rate_at
+from groundup.recipe.recipe import Optim
+from groundup.training.schedules import learning_rate_at
 
 
 def test_warm_up_rises_to_the_peak() -> None:
     optim = Optim(lr=1.0, warmup_steps=4, schedule="constant")
-    assert [learning_rate_at(optim, step, 10) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert [learning_rate_at(optim, step, 10) for step in range(6)] == [
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+        1.0,
+        1.0,
+    ]
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from groundup import api
 from groundup.core import registry
 from groundup.core.errors import RecipeError
-from groundup.core.recipe import PLUGINS, Optim, Recipe, as_dict, load_recipe
 from groundup.core.settings import Settings, setting, validate
+from groundup.recipe.recipe import PLUGINS, Optim, Recipe, as_dict, load_recipe
 
 
 def every_settings_class() -> list[type[Settings]]:
@@ -48,15 +48,25 @@ FIELDS = [(cls, name) for cls in CLASSES for name in cls.model_fields]
 
 def conditions_of(cls: type[Settings], name: str) -> dict[str, Any]:
     extra = cls.model_fields[name].json_schema_extra
-    return dict(typing.cast(dict[str, Any], extra.get("applies_when", {}))) if isinstance(extra, dict) else {}
+    return (
+        dict(typing.cast(dict[str, Any], extra.get("applies_when", {})))
+        if isinstance(extra, dict)
+        else {}
+    )
 
 
 def test_the_classes_are_found() -> None:
-    assert {"Recipe", "Optim", "Machine", "GPTConfig", "Packing", "Cleaning"} <= {cls.__name__ for cls in CLASSES}
+    assert {"Recipe", "Optim", "Machine", "GPTConfig", "Packing", "Cleaning"} <= {
+        cls.__name__ for cls in CLASSES
+    }
 
 
-@pytest.mark.parametrize(("cls", "name"), FIELDS, ids=[f"{cls.__name__}.{name}" for cls, name in FIELDS])
-def test_every_field_is_described_and_its_conditions_name_fields(cls: type[Settings], name: str) -> None:
+@pytest.mark.parametrize(
+    ("cls", "name"), FIELDS, ids=[f"{cls.__name__}.{name}" for cls, name in FIELDS]
+)
+def test_every_field_is_described_and_its_conditions_name_fields(
+    cls: type[Settings], name: str
+) -> None:
     assert cls.model_fields[name].description
     for other, values in conditions_of(cls, name).items():
         assert other in cls.model_fields
@@ -69,7 +79,8 @@ def test_every_field_is_described_and_its_conditions_name_fields(cls: type[Setti
     assert cls.model_config["strict"]
 
 
-# ------------------------------------------------------------------------------ a setting without effect is an error
+# ------------------------------------------------------------------------------ a setting without
+# effect is an error
 OTHER: dict[str, Any] = {
     "name": "sgd",
     "lr": 1e-2,
@@ -103,7 +114,10 @@ def test_every_field_of_optim_is_tried() -> None:
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    path.write_text("".join(json.dumps({"text": f"Document {i} of {i * i}."}) + "\n" for i in range(30)), "utf-8")
+    path.write_text(
+        "".join(json.dumps({"text": f"Document {i} of {i * i}."}) + "\n" for i in range(30)),
+        "utf-8",
+    )
     return path
 
 
@@ -128,7 +142,10 @@ def test_every_field_of_optim_has_an_effect_or_is_an_error(
         plain = {**recipe, "optim": {"lr": 3e-3, **choice}}
         changed = {**recipe, "optim": {**plain["optim"], field: OTHER[field]}}
         conditions = conditions_of(Optim, field)
-        applies = all(choice.get(other, getattr(Optim(), other)) in values for other, values in conditions.items())
+        applies = all(
+            choice.get(other, getattr(Optim(), other)) in values
+            for other, values in conditions.items()
+        )
         if not applies or (field == "nesterov" and "momentum" not in choice):
             with pytest.raises(RecipeError, match=f"{field} has no effect with"):
                 load_recipe(changed)
@@ -136,11 +153,13 @@ def test_every_field_of_optim_has_an_effect_or_is_an_error(
         seen += 1
         loaded = load_recipe(changed)
         assert getattr(loaded.optim, field) != getattr(load_recipe(plain).optim, field)
-        assert final_weights(plain, tmp_path, f"a{number}") != final_weights(changed, tmp_path, f"b{number}"), choice
+        assert final_weights(plain, tmp_path, f"a{number}") != final_weights(
+            changed, tmp_path, f"b{number}"
+        ), choice
     assert seen
 
 
-# ----------------------------------------------------------------------------------------------------------- the words
+# ---------------------------------------------------------------------------------------- the words
 class Oven(Settings):
     """Settings to try the words on."""
 
@@ -152,15 +171,24 @@ class Oven(Settings):
 @pytest.mark.parametrize(
     ("section", "expected"),
     [
-        ({"name": "a", "mod": "fan"}, "oven.mod: unknown key; did you mean 'mode'? allowed: mode, fan_speed, name."),
+        (
+            {"name": "a", "mod": "fan"},
+            "oven.mod: unknown key; did you mean 'mode'? allowed: mode, fan_speed, name.",
+        ),
         ({"nmae": "a"}, "oven.nmae: unknown key; did you mean 'name'?"),
         ({}, "oven.name: is required and missing. Add it: name: ..."),
-        ({"name": "a", "mode": "gril"}, "oven.mode: got \"gril\"; allowed: 'grill' or 'fan'. Change the value."),
+        (
+            {"name": "a", "mode": "gril"},
+            "oven.mode: got \"gril\"; allowed: 'grill' or 'fan'. Change the value.",
+        ),
         (
             {"name": "a", "fan_speed": "3"},
             'oven.fan_speed: got "3"; allowed: a valid integer. Write the number without',
         ),
-        ({"name": "a", "fan_speed": 0}, "oven.fan_speed: got 0; allowed: greater than or equal to 1."),
+        (
+            {"name": "a", "fan_speed": 0},
+            "oven.fan_speed: got 0; allowed: greater than or equal to 1.",
+        ),
         (
             {"name": "a", "mode": "grill", "fan_speed": 4},
             'oven: fan_speed has no effect with mode: "grill"; it applies',

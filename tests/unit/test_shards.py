@@ -1,4 +1,5 @@
-"""Tokens on disk: what is read is what was encoded; folders are complete or absent; damaged ones are made again."""
+"""Tokens on disk: what is read is what was encoded; folders are complete or absent; damaged ones
+are made again."""
 
 import json
 import logging
@@ -11,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundup.core.records import Document, TokenSequence
-from groundup.data import shards as module
-from groundup.data.shards import Shards, prepare_shards
+from groundup.core.values import Document, TokenSequence
+from groundup.data.stream import shards as module
+from groundup.data.stream.shards import Shards, prepare_shards
 
 TEXTS = ["", "a", "bc", "déf" * 50, "x" * 1000, "last"]
 
@@ -23,13 +24,17 @@ def documents() -> list[Document]:
 
 
 def encode(examples: Sequence[Document]) -> list[TokenSequence]:
-    return [TokenSequence(np.frombuffer(e.text.encode("utf-32-le"), dtype=np.int32)) for e in examples]
+    return [
+        TokenSequence(np.frombuffer(e.text.encode("utf-32-le"), dtype=np.int32)) for e in examples
+    ]
 
 
 def half_trained(examples: Sequence[Document]) -> list[TokenSequence]:
     found = encode(examples)
-    return [s if e.text == "last" else TokenSequence(s.tokens, s.tokens % 2 == 0)
-            for s, e in zip(found, examples, strict=True)]  # fmt: skip
+    return [
+        s if e.text == "last" else TokenSequence(s.tokens, s.tokens % 2 == 0)
+        for s, e in zip(found, examples, strict=True)
+    ]
 
 
 def assert_holds(shards: Shards, expected: list[TokenSequence]) -> None:
@@ -65,11 +70,16 @@ def test_masks_start_late_and_come_back(tmp_path: Path, monkeypatch: pytest.Monk
     expected = [s for i in range(0, 30, 2) for s in late(documents()[i : i + 2])]
     assert shards.masked
     assert_holds(shards, expected)
-    count = sum(int((np.ones(len(s.tokens)) if s.trained is None else s.trained)[1:].sum()) for s in expected)
+    count = sum(
+        int((np.ones(len(s.tokens)) if s.trained is None else s.trained)[1:].sum())
+        for s in expected
+    )
     assert shards.trained_tokens == count
 
 
-def test_large_vocabularies_change_to_uint32_when_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_vocabularies_change_to_uint32_when_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_BATCH_EXAMPLES", 1)
     texts = ["abc", "\U0001f600 d", "e"]
     shards = prepare_shards(tmp_path / "s", lambda: [Document(t, t) for t in texts], encode)
@@ -91,7 +101,9 @@ def test_the_cache_is_used_and_says_so(tmp_path: Path, caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize("damage", ["short", "missing", "index", "offsets", "version"])
-def test_damaged_tokens_are_made_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_tokens_are_made_again(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "s"
     prepare_shards(folder, documents, encode)
     if damage == "short":

@@ -1,4 +1,5 @@
-"""Sounds: how they are read, brought to one rate, made features of, labelled by folders and tables, and split."""
+"""Sounds: how they are read, brought to one rate, made features of, labelled by folders and tables,
+and split."""
 
 from __future__ import annotations
 
@@ -12,15 +13,15 @@ import pytest
 import soundfile
 import torch
 
-from groundup.core.interfaces import DataContext
-from groundup.core.records import Example
-from groundup.core.run_processor import load_processor
-from groundup.core.sounds import read_sound
-from groundup.data.audio import Audio
+from groundup.core.contracts import DataContext
+from groundup.core.values import Example
+from groundup.data.sources.audio import Audio
+from groundup.media.audio import read_sound
 from groundup.processors.audio import AudioConfig
 from groundup.processors.labelled import Labelled
-from groundup.processors.spectra import differences, resample
-from groundup.tasks.classify import Classify
+from groundup.processors.spectrogram import differences, resample
+from groundup.runs.processor import load_processor
+from groundup.tasks.classify.task import Classify
 
 
 def tone(hz: float, rate: int = 8000, seconds: float = 0.25) -> np.ndarray[Any, Any]:
@@ -37,15 +38,20 @@ def library(root: Path, files: int = 12) -> Path:
     """Two classes, low and high tones, by three speakers."""
     for number in range(files):
         for label, hz in (("低音", 200), ("high", 1500)):
-            write(root / label / f"s{number % 3}_{number}.wav", tone(hz + 5 * number, seconds=0.2 + 0.01 * number))
+            write(
+                root / label / f"s{number % 3}_{number}.wav",
+                tone(hz + 5 * number, seconds=0.2 + 0.01 * number),
+            )
     return root
 
 
 def sides(source: Audio, cache: Path) -> dict[str, set[str]]:
-    return {split: {e.name for e in source.examples(split, cache)} for split in ("train", "validation")}
+    return {
+        split: {e.name for e in source.examples(split, cache)} for split in ("train", "validation")
+    }
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
 def test_files_and_bytes_are_read_alike(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path / f"声音.{kind}", tone(440, 16000), 16000)
@@ -64,13 +70,20 @@ def test_channels_are_averaged_and_whole_numbers_scaled(tmp_path: Path) -> None:
     for kind in (np.int16, np.int32, np.uint8):
         half = 2 ** (8 * np.dtype(kind).itemsize - 1)
         numbers = np.round(left * (half - 1)) + (half if kind is np.uint8 else 0)
-        np.testing.assert_allclose(read_sound((numbers.astype(kind), 8000)).samples, left, atol=0.02)
+        np.testing.assert_allclose(
+            read_sound((numbers.astype(kind), 8000)).samples, left, atol=0.02
+        )
 
 
-# ------------------------------------------------------------------------------------------------------------ features
+# ----------------------------------------------------------------------------------------- features
 @pytest.mark.parametrize(
     ("rate", "new_rate"),
-    [(8000, 16000), (44100, 16000), pytest.param(11127, 16000, marks=pytest.mark.slow), (48000, 8000)],
+    [
+        (8000, 16000),
+        (44100, 16000),
+        pytest.param(11127, 16000, marks=pytest.mark.slow),
+        (48000, 8000),
+    ],
 )
 def test_a_tone_is_the_same_tone_at_another_rate(rate: int, new_rate: int) -> None:
     found, expected = resample(tone(1000, rate, 0.5), rate, new_rate), tone(1000, new_rate, 0.5)
@@ -92,17 +105,28 @@ def test_a_slope_is_its_difference() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "width"),
-    [({}, 13), ({"deltas": 2}, 39), ({"features": "log_mel", "deltas": 1}, 80), ({"normalise": "each_sound"}, 13)],
+    [
+        ({}, 13),
+        ({"deltas": 2}, 39),
+        ({"features": "log_mel", "deltas": 1}, 80),
+        ({"normalise": "each_sound"}, 13),
+    ],
 )
-def test_features_are_normalised_saved_and_alike_alone(settings: dict[str, Any], width: int, tmp_path: Path) -> None:
-    examples = [Example(str(n), (tone(200 + 100 * n, seconds=0.3 + 0.1 * n), 8000)) for n in range(5)]
+def test_features_are_normalised_saved_and_alike_alone(
+    settings: dict[str, Any], width: int, tmp_path: Path
+) -> None:
+    examples = [
+        Example(str(n), (tone(200 + 100 * n, seconds=0.3 + 0.1 * n), 8000)) for n in range(5)
+    ]
     fitted = AudioConfig(**settings).fit(lambda: iter(examples))
     assert fitted.input_shape == (0, width)
     batch = fitted.encode_inputs([e.inputs for e in examples])
     assert batch["inputs"].dtype == torch.float32
     assert batch["lengths"].tolist() == [1 + (16000 * (3 + n) // 10 - 400) // 160 for n in range(5)]
     assert batch["inputs"][0, int(batch["lengths"][0]) :].abs().sum() == 0
-    frames = torch.cat([row[:length] for row, length in zip(batch["inputs"], batch["lengths"], strict=True)])
+    frames = torch.cat(
+        [row[:length] for row, length in zip(batch["inputs"], batch["lengths"], strict=True)]
+    )
     torch.testing.assert_close(frames.mean(0), torch.zeros(width), atol=1e-4, rtol=0)
     torch.testing.assert_close(frames.std(0, unbiased=False), torch.ones(width), atol=1e-3, rtol=0)
     fitted.save(tmp_path)
@@ -146,7 +170,7 @@ def test_a_sound_shorter_than_a_frame_and_silence_have_features() -> None:
     assert np.isfinite(config.frames((np.zeros(8000), 8000))).all()
 
 
-# ---------------------------------------------------------------------------------------------------------- the source
+# --------------------------------------------------------------------------------------- the source
 def test_a_folder_for_each_class(tmp_path: Path) -> None:
     source = Audio(path=str(library(tmp_path / "库")), validation_fraction=0.3)
     write(tmp_path / "库" / "loose.wav", tone(100))
@@ -167,7 +191,8 @@ def test_speakers_and_same_samples_stay_on_one_side(tmp_path: Path) -> None:
     root = library(tmp_path / "root")
     source = Audio(path=str(root), group=r"/(s\d)_", validation_fraction=0.4, split_seed=2)
     speakers = {
-        split: {name.split("/")[1].split("_")[0] for name in names} for split, names in sides(source, tmp_path).items()
+        split: {name.split("/")[1].split("_")[0] for name in names}
+        for split, names in sides(source, tmp_path).items()
     }
     assert speakers["train"] | speakers["validation"] == {"s0", "s1", "s2"}
     assert not speakers["train"] & speakers["validation"]
@@ -180,8 +205,13 @@ def test_speakers_and_same_samples_stay_on_one_side(tmp_path: Path) -> None:
 
 def test_folds_are_even_and_cover_everything(tmp_path: Path) -> None:
     root = library(tmp_path / "root", 10)
-    folds = [Audio(path=str(root), folds=5, fold=fold).examples("validation", tmp_path) for fold in range(5)]
-    assert sorted(e.name for fold in folds for e in fold) == sorted({e.name for fold in folds for e in fold})
+    folds = [
+        Audio(path=str(root), folds=5, fold=fold).examples("validation", tmp_path)
+        for fold in range(5)
+    ]
+    assert sorted(e.name for fold in folds for e in fold) == sorted(
+        {e.name for fold in folds for e in fold}
+    )
     assert [sorted(e.target for e in fold) for fold in folds] == [["high"] * 2 + ["低音"] * 2] * 5
 
 
@@ -190,10 +220,14 @@ def test_folders_that_are_splits(tmp_path: Path, held_out: str) -> None:
     library(tmp_path / "train", 3)
     for label in ("低音", "high"):
         write(tmp_path / held_out / label / "x.wav", tone(700 if label == "high" else 100))
-    (tmp_path / held_out / "high" / "y.wav").write_bytes((tmp_path / "train" / "high" / "s0_0.wav").read_bytes())
+    (tmp_path / held_out / "high" / "y.wav").write_bytes(
+        (tmp_path / "train" / "high" / "s0_0.wav").read_bytes()
+    )
     source = Audio(path=str(tmp_path))
     found = sides(source, tmp_path / "cache")
-    assert found["validation"] == {f"{held_out}/{name}.wav" for name in ("低音/x", "high/x", "high/y")}
+    assert found["validation"] == {
+        f"{held_out}/{name}.wav" for name in ("低音/x", "high/x", "high/y")
+    }
     assert len(found["train"]) == 5  # the one that is held out as well is left out
     assert source.card(tmp_path / "cache")["same_as_validation"] == 1
 
@@ -202,7 +236,10 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     for label in ("train", "test"):
         for number in range(9):
             write(tmp_path / label / f"{number}.wav", tone(100 + number + 100 * len(label)))
-    assert {e.target for e in Audio(path=str(tmp_path)).examples("train", tmp_path)} == {"train", "test"}
+    assert {e.target for e in Audio(path=str(tmp_path)).examples("train", tmp_path)} == {
+        "train",
+        "test",
+    }
 
 
 def test_a_table_beside_the_files(tmp_path: Path) -> None:
@@ -249,7 +286,9 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_micro_batches(tmp_path: Path, in_memory: bool) -> None:
-    source = Audio(path=str(library(tmp_path / "root")), in_memory=in_memory, validation_fraction=0.3)
+    source = Audio(
+        path=str(library(tmp_path / "root")), in_memory=in_memory, validation_fraction=0.3
+    )
 
     def train() -> Iterator[Example]:
         return iter(source.examples("train", tmp_path))

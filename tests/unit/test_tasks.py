@@ -1,4 +1,5 @@
-"""The text tasks: exact scores however texts are cut, texts that end where they should, and judged answers."""
+"""The text tasks: exact scores however texts are cut, texts that end where they should, and judged
+answers."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.core.interfaces import EvaluationContext, Split
-from groundup.core.records import Conversation, Document, Message, TokenSequence
+from groundup.core.contracts import EvaluationContext, Split
+from groundup.core.values import Conversation, Document, Message, TokenSequence
+from groundup.generation.scoring import evaluating, sequence_nll
 from groundup.models.gpt import GPT, GPTConfig
-from groundup.nn.scoring import evaluating, sequence_nll
-from groundup.processors.bytes import BytesConfig
-from groundup.processors.characters import CharacterProcessor
-from groundup.tasks.answers import last_run
-from groundup.tasks.chat import Chat
+from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.characters import CharacterProcessor
+from groundup.tasks.chat.evaluation import last_run
+from groundup.tasks.chat.task import Chat
 from groundup.tasks.language_modeling import LanguageModeling
 
 PROCESSOR = BytesConfig().fit(lambda: iter(()))
@@ -28,13 +29,19 @@ PROCESSOR = BytesConfig().fit(lambda: iter(()))
 def tiny(context: int = 32) -> GPT:
     torch.manual_seed(0)
     config = GPTConfig(
-        layers=1, width=16, heads=2, context_length=context, vocabulary_size=PROCESSOR.vocabulary_size, init_std=0.3
+        layers=1,
+        width=16,
+        heads=2,
+        context_length=context,
+        vocabulary_size=PROCESSOR.vocabulary_size,
+        init_std=0.3,
     )
     return config.build()
 
 
 class Bigram(nn.Module):
-    """A model without ``token_losses`` whose logits depend on the last token only, so windows cannot matter."""
+    """A model without ``token_losses`` whose logits depend on the last token only, so windows
+    cannot matter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,10 +57,14 @@ class Scripted(nn.Module):
 
     def __init__(self, text: str, prompt: int) -> None:
         super().__init__()
-        self.config = GPTConfig(layers=1, width=16, heads=2, context_length=256, vocabulary_size=300)
+        self.config = GPTConfig(
+            layers=1, width=16, heads=2, context_length=256, vocabulary_size=300
+        )
         self.tokens = [*text.encode(), PROCESSOR.end_id]
         self.prompt = prompt
-        self.cache_source = GPTConfig(layers=1, width=2, heads=1, context_length=256, vocabulary_size=4).build()
+        self.cache_source = GPTConfig(
+            layers=1, width=2, heads=1, context_length=256, vocabulary_size=4
+        ).build()
 
     def new_cache(self, batch: int, length: int) -> Any:
         return self.cache_source.new_cache(batch, length)
@@ -69,13 +80,17 @@ def sequence(text: str) -> TokenSequence:
     return LanguageModeling().encode([Document("d", text)], PROCESSOR)[0]
 
 
-# ------------------------------------------------------------------------------------------------------------- scoring
+# ------------------------------------------------------------------------------------------ scoring
 @pytest.mark.parametrize("context", [4, 7, 16, 64])
 def test_every_token_counts_once_however_long_the_windows(context: int) -> None:
     model = Bigram()
-    sequences = [sequence(text) for text in ("", "a", "abc", "hello world, this is long", "xyz" * 5)]
+    sequences = [
+        sequence(text) for text in ("", "a", "abc", "hello world, this is long", "xyz" * 5)
+    ]
     logs = torch.log_softmax(model.table.weight.detach().double(), -1)
-    expected = [-float(logs[s.tokens[:-1].astype(int), s.tokens[1:].astype(int)].sum()) for s in sequences]
+    expected = [
+        -float(logs[s.tokens[:-1].astype(int), s.tokens[1:].astype(int)].sum()) for s in sequences
+    ]
     assert sequence_nll(model, sequences, context, rows=3) == pytest.approx(expected, rel=1e-5)
 
 
@@ -94,7 +109,9 @@ def test_only_trained_tokens_are_scored_and_they_add_up() -> None:
     masks = [np.arange(len(whole.tokens)) % 3 == part for part in range(3)]
     parts = [sequence_nll(model, [TokenSequence(whole.tokens, mask)], 16)[0] for mask in masks]
     assert sum(parts) == pytest.approx(sequence_nll(model, [whole], 16)[0], rel=1e-5)
-    assert sequence_nll(model, [TokenSequence(whole.tokens, np.zeros(len(whole.tokens), dtype=bool))], 16) == [0.0]
+    assert sequence_nll(
+        model, [TokenSequence(whole.tokens, np.zeros(len(whole.tokens), dtype=bool))], 16
+    ) == [0.0]
 
 
 def test_scoring_leaves_the_model_in_its_mode() -> None:
@@ -104,7 +121,7 @@ def test_scoring_leaves_the_model_in_its_mode() -> None:
     assert model.training
 
 
-# ---------------------------------------------------------------------------------------------------- language modeling
+# -------------------------------------------------------------------------------- language modeling
 def test_documents_begin_and_end_with_the_end_token() -> None:
     tokens = sequence("hé").tokens
     assert tokens.tolist() == [PROCESSOR.end_id, *"hé".encode(), PROCESSOR.end_id]
@@ -133,7 +150,10 @@ def test_streams_join_to_what_predict_returns(stop: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 def test_language_models_are_judged_exactly_beside_baselines() -> None:
-    held_out = [Document(f"d{i}", f"text number {i} is written here, as a matter of fact") for i in range(12)]
+    held_out = [
+        Document(f"d{i}", f"text number {i} is written here, as a matter of fact")
+        for i in range(12)
+    ]
     examples: dict[str, list[Document]] = {"train": held_out[:8], "validation": held_out[8:]}
     model = tiny()
     context = EvaluationContext(model, PROCESSOR, lambda split: iter(examples[split]), 32)
@@ -141,13 +161,19 @@ def test_language_models_are_judged_exactly_beside_baselines() -> None:
     nats = sum(sequence_nll(model, [sequence(d.text)], 32)[0] for d in examples["validation"])
     size = sum(len(d.text.encode()) for d in examples["validation"])
     assert found.metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / size, rel=1e-5)
-    assert found.metrics["baseline_5gram_bits_per_byte"] < found.metrics["baseline_unigram_bits_per_byte"]
-    assert found.metrics["baseline_xz_given_train_bits_per_byte"] < found.metrics["baseline_xz_bits_per_byte"]
+    assert (
+        found.metrics["baseline_5gram_bits_per_byte"]
+        < found.metrics["baseline_unigram_bits_per_byte"]
+    )
+    assert (
+        found.metrics["baseline_xz_given_train_bits_per_byte"]
+        < found.metrics["baseline_xz_bits_per_byte"]
+    )
     assert found.tables[0].title == "Bits per byte of held-out text"
     assert all(len(row) == len(table.columns) for table in found.tables for row in table.rows)
 
 
-# ---------------------------------------------------------------------------------------------------------------- chat
+# --------------------------------------------------------------------------------------------- chat
 def talk(name: str, *said: str) -> Conversation:
     roles = ("user", "assistant") * len(said)
     messages = tuple(Message(role, text) for role, text in zip(roles, said, strict=False))
@@ -161,8 +187,14 @@ def learned(processor: CharacterProcessor, found: TokenSequence) -> str:
 
 def test_all_answers_or_the_last_are_trained_on_with_their_stop() -> None:
     conversation = talk("1", "Hi", "Hello", "Bye", "See you")
-    assert learned(PROCESSOR, Chat().encode([conversation], PROCESSOR)[0]) == "Hello<|end|>See you<|end|>"
-    assert learned(PROCESSOR, Chat(train_on="last").encode([conversation], PROCESSOR)[0]) == "See you<|end|>"
+    assert (
+        learned(PROCESSOR, Chat().encode([conversation], PROCESSOR)[0])
+        == "Hello<|end|>See you<|end|>"
+    )
+    assert (
+        learned(PROCESSOR, Chat(train_on="last").encode([conversation], PROCESSOR)[0])
+        == "See you<|end|>"
+    )
 
 
 def test_the_last_run_of_nothing_is_nothing() -> None:
@@ -175,8 +207,8 @@ def test_the_last_run_of_nothing_is_nothing() -> None:
 def test_a_template_may_be_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.jinja"
     path.write_text(
-        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|end|>{% endgeneration %}"
-        "{% else %}{{ m.content }}={% endif %}{% endfor %}"
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content"
+        " }}<|end|>{% endgeneration %}{% else %}{{ m.content }}={% endif %}{% endfor %}"
     )
     found = Chat(template=str(path)).encode([talk("1", "2+2", "4")], PROCESSOR)[0]
     assert PROCESSOR.decode(found.tokens.tolist(), keep_special=True) == "2+2=4<|end|>"
@@ -186,9 +218,17 @@ def test_questions_conversations_and_lists_of_questions_are_answered() -> None:
     task = Chat()
     prompt = len(task.chat_template(PROCESSOR).prompt([Message("user", "Why?")]))
     model = Scripted(" Because. ", prompt)
-    for inputs in ("Why?", [Message("user", "Why?")], [{"role": "user", "content": "Why?"}], talk("1", "Why?")):
+    for inputs in (
+        "Why?",
+        [Message("user", "Why?")],
+        [{"role": "user", "content": "Why?"}],
+        talk("1", "Why?"),
+    ):
         assert task.predict(model, inputs, PROCESSOR, temperature=0) == "Because."
-    assert task.predict(model, ["Why?", "How?"], PROCESSOR, temperature=0) == ["Because.", "Because."]
+    assert task.predict(model, ["Why?", "How?"], PROCESSOR, temperature=0) == [
+        "Because.",
+        "Because.",
+    ]
     assert "".join(task.stream(model, "Why?", PROCESSOR, temperature=0)).strip() == "Because."
 
 
@@ -205,9 +245,16 @@ def test_answers_are_judged_before_and_after_with_right_and_wrong_questions() ->
     template = Chat().chat_template(PROCESSOR)
     encoded = template.encode_batch([c.messages for c in conversations[:4]])
     bits = sum(sequence_nll(after, encoded, 128)) / math.log(2)
-    assert found.metrics["answer_bits_per_byte"] == pytest.approx(bits / (4 * len("It is number 1.")), rel=1e-5)
-    assert found.metrics["answer_bits_per_byte_without_stop"] < found.metrics["answer_bits_per_byte"]
-    assert found.metrics["answer_bits_per_byte_other_question"] != found.metrics["answer_bits_per_byte"]
+    assert found.metrics["answer_bits_per_byte"] == pytest.approx(
+        bits / (4 * len("It is number 1.")), rel=1e-5
+    )
+    assert (
+        found.metrics["answer_bits_per_byte_without_stop"] < found.metrics["answer_bits_per_byte"]
+    )
+    assert (
+        found.metrics["answer_bits_per_byte_other_question"]
+        != found.metrics["answer_bits_per_byte"]
+    )
     ratio = found.metrics["answer_bits_per_byte"] / found.metrics["base_answer_bits_per_byte"]
     assert found.metrics["below_base"] == pytest.approx(1 - ratio)
     titles = {table.title: table for table in found.tables}

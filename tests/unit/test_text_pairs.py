@@ -1,4 +1,5 @@
-"""Two texts that are read as a pair: their tokens, the runs that learn labels of them, and what is said of bad ones."""
+"""Two texts that are read as a pair: their tokens, the runs that learn labels of them, and what is
+said of bad ones."""
 
 from __future__ import annotations
 
@@ -14,27 +15,35 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import groundup
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.run_processor import load_processor
 from groundup.core.settings import validate
-from groundup.data.labelled_text import LabelledText
+from groundup.data.sources.labelled_text import LabelledText
 from groundup.models.bert import BERTConfig
-from groundup.processors.bpe import TokenizerJSONConfig
-from groundup.processors.bytes import BytesConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.targets import Classes
+from groundup.processors.text.bpe import TokenizerJSONConfig
+from groundup.processors.text.bytes import BytesConfig
+from groundup.runs.processor import load_processor
 
-PAIRS = [("A good film", "bad"), ("bad", "a good film! a good, unwatchable film!"), ("a film", "a bad film"),
-         ("good good good good good", "bad bad bad bad bad bad")]  # fmt: skip
+PAIRS = [
+    ("A good film", "bad"),
+    ("bad", "a good film! a good, unwatchable film!"),
+    ("a film", "a bad film"),
+    ("good good good good good", "bad bad bad bad bad bad"),
+]
 CLASSES = Classes.fit(["no", "yes"])
 
 
 def write_roberta(folder: Path) -> None:
     """Write a tokenizer that frames as RoBERTa's does: <s> a </s></s> b </s>."""
     names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *VOCABULARY[5:]]
-    tokenizer = Tokenizer(models.WordLevel({piece: n for n, piece in enumerate(names)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({piece: n for n, piece in enumerate(names)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(names[:5])
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=False)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=False
+    )
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
     tokens = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}
@@ -55,8 +64,15 @@ def test_pairs_are_read_as_transformers_reads_them(family: str, tmp_path: Path) 
         saved.max_length = longest
         found = saved.encode_inputs(PAIRS)
         firsts, seconds = ([pair[n] for pair in PAIRS] for n in (0, 1))
-        expected = there(firsts, seconds, padding=True, truncation=True, max_length=longest, return_tensors="pt",
-                         return_token_type_ids=True)  # fmt: skip
+        expected = there(
+            firsts,
+            seconds,
+            padding=True,
+            truncation=True,
+            max_length=longest,
+            return_tensors="pt",
+            return_token_type_ids=True,
+        )
         assert torch.equal(found["tokens"], expected["input_ids"])
         assert found["lengths"].tolist() == expected["attention_mask"].sum(1).tolist()
         assert ("token_types" in found) == (family == "bert")
@@ -68,8 +84,10 @@ def test_pairs_are_read_as_transformers_reads_them(family: str, tmp_path: Path) 
         model = validate(BERTConfig, settings, "recipe.model").build().eval()
         model.load_state_dict(model.config.weights_from_huggingface(module.state_dict()))
         with torch.no_grad():
-            rows = {name: values[:, :20] if values.dim() == 2 else values.clamp(max=20)
-                    for name, values in found.items()}  # fmt: skip
+            rows = {
+                name: values[:, :20] if values.dim() == 2 else values.clamp(max=20)
+                for name, values in found.items()
+            }
             logits = module(**{name: values[:, :20] for name, values in expected.items()}).logits
             torch.testing.assert_close(model(**rows), logits, rtol=1e-5, atol=1e-6)
 
@@ -87,7 +105,12 @@ def written(folder: Path, rows: list[tuple[str, str, str]], kind: str = "csv") -
 
 def rows() -> list[tuple[str, str, str]]:
     words = ["good", "bad", "film", "a", "unwatchable"]
-    return [(f"{a}{'!' * n}", b, "yes" if a == b else "no") for n in range(3) for a in words for b in words]
+    return [
+        (f"{a}{'!' * n}", b, "yes" if a == b else "no")
+        for n in range(3)
+        for a in words
+        for b in words
+    ]
 
 
 @pytest.mark.parametrize("key", ["path", "dataset"])
@@ -97,10 +120,16 @@ def test_parquet_and_data_sets(key: str, tmp_path: Path, monkeypatch: pytest.Mon
         datasets = pytest.importorskip("datasets")
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "rows").mkdir()
-    columns = dict(zip(("text", "second", "label"), map(list, zip(*rows(), strict=True)), strict=True))
+    columns = dict(
+        zip(("text", "second", "label"), map(list, zip(*rows(), strict=True)), strict=True)
+    )
     parquet.write_table(pyarrow.table(columns), tmp_path / "rows" / "train.parquet")
-    source = LabelledText(**{key: str(tmp_path / "rows")}, pair_column="second", validation_fraction=0.3)
-    assert {e.inputs for e in source.examples("train", tmp_path)} < {(first, second) for first, second, _ in rows()}
+    source = LabelledText(
+        **{key: str(tmp_path / "rows")}, pair_column="second", validation_fraction=0.3
+    )
+    assert {e.inputs for e in source.examples("train", tmp_path)} < {
+        (first, second) for first, second, _ in rows()
+    }
 
 
 @pytest.mark.slow
@@ -108,12 +137,20 @@ def test_parquet_and_data_sets(key: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_run_on_pairs(kind: str, tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")
     recipe = {
-        **{"name": "pairs", "init": {"pretrained": str(tmp_path / "bert")}, "data": written(tmp_path, rows(), kind)},
+        **{
+            "name": "pairs",
+            "init": {"pretrained": str(tmp_path / "bert")},
+            "data": written(tmp_path, rows(), kind),
+        },
         **{"task": {"name": "classify", "max_tokens": 16}, "budget": {"batch_size": 8, "steps": 2}},
         "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
     }
-    source = validate(LabelledText, {k: v for k, v in recipe["data"].items() if k != "name"}, "recipe.data")
-    sides = [{e.inputs[0] for e in source.examples(split, tmp_path)} for split in ("train", "validation")]
+    source = validate(
+        LabelledText, {k: v for k, v in recipe["data"].items() if k != "name"}, "recipe.data"
+    )
+    sides = [
+        {e.inputs[0] for e in source.examples(split, tmp_path)} for split in ("train", "validation")
+    ]
     assert not sides[0] & sides[1]
     assert source.card(tmp_path)["train"]["min_characters"] >= 2
     run = groundup.train(recipe, runs=tmp_path / "runs")
@@ -121,8 +158,12 @@ def test_a_run_on_pairs(kind: str, tmp_path: Path) -> None:
     one = predictor(("good", "bad"))
     assert one in ("no", "yes")
     assert predictor([("good", "bad"), ["a", "film"], "good\tbad"])[::2] == [one, one]
-    assert groundup.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]["held_out_examples"] > 5
-    with pytest.raises(DataError, match=r"inputs: 'good' is not two texts; the model was trained on pairs\. Give"):
+    assert (
+        groundup.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]["held_out_examples"] > 5
+    )
+    with pytest.raises(
+        DataError, match=r"inputs: 'good' is not two texts; the model was trained on pairs\. Give"
+    ):
         predictor("good")
     with pytest.raises(DataError, match=r"inputs: the second text of a pair is empty\. Give both"):
         predictor(("good", " "))
@@ -135,7 +176,9 @@ def test_pairs_without_an_encoders_tokens() -> None:
     expected = [[*a[0], reader.end_id, *a[1]], [*a[2], reader.end_id, *a[3]]]
     assert [found["tokens"][n, : found["lengths"][n]].tolist() for n in (0, 1)] == expected
     assert "token_types" not in found
-    with pytest.raises(RecipeError, match=r"max_tokens: is 2, and two texts with the tokens around them take 3 at"):
+    with pytest.raises(
+        RecipeError, match=r"max_tokens: is 2, and two texts with the tokens around them take 3 at"
+    ):
         Labelled(reader, CLASSES, 2).encode_inputs([("ab", "cd")])
 
 
@@ -143,7 +186,10 @@ def test_what_cannot_be_pairs(tmp_path: Path) -> None:
     data = written(tmp_path, rows())
     del data["name"]
     for changes, problem in (
-        ({"pair_column": "first"}, "text_column and pair_column are both 'first'. Name two columns"),
+        (
+            {"pair_column": "first"},
+            "text_column and pair_column are both 'first'. Name two columns",
+        ),
         ({"pair_column": 2}, "pair_column is 2, and header is true; allowed: a name"),
     ):
         with pytest.raises(RecipeError) as caught:
@@ -152,13 +198,22 @@ def test_what_cannot_be_pairs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 1 .*: there is no column 'third'"):
         LabelledText(**data | {"pair_column": "third"}).examples("train", tmp_path)
     (tmp_path / "pairs.csv").write_text("first,second,same\na,,yes\nb,c,no\n", encoding="utf-8")
-    assert LabelledText(**data | {"validation_path": data["path"]} | {"validation_fraction": 0.1}).card(tmp_path)[
-        "set_aside"
-    ] == 2  # fmt: skip
+    assert (
+        LabelledText(
+            **data | {"validation_path": data["path"]} | {"validation_fraction": 0.1}
+        ).card(tmp_path)["set_aside"]
+        == 2
+    )
     recipe = {
         **{"name": "marks", "model": {"name": "bag_of_ngrams", "width": 4}, "task": "classify"},
-        **{"processor": {"name": "bpe", "vocab_size": 300, "encoder": True}, "data": written(tmp_path, rows())},
+        **{
+            "processor": {"name": "bpe", "vocab_size": 300, "encoder": True},
+            "data": written(tmp_path, rows()),
+        },
         **{"budget": {"batch_size": 8, "steps": 1}},
     }
-    with pytest.raises(RecipeError, match=r"recipe\.model\.name: an encoder's tokenizer marks the tokens of the sec"):
+    with pytest.raises(
+        RecipeError,
+        match=r"recipe\.model\.name: an encoder's tokenizer marks the tokens of the sec",
+    ):
         groundup.trainer(recipe, runs=tmp_path / "runs")

@@ -1,4 +1,5 @@
-"""Trials of a recipe: tried, counted, resumed, reported; and a learning rate found in one short run."""
+"""Trials of a recipe: tried, counted, resumed, reported; and a learning rate found in one short
+run."""
 
 from __future__ import annotations
 
@@ -15,16 +16,16 @@ from typer.testing import CliRunner
 
 import groundup
 from groundup import api
-from groundup.cli import app
-from groundup.core import tuning
+from groundup.cli.main import app
 from groundup.core.errors import Interrupted
-from groundup.core.lr_range import suggest
-from groundup.core.readable import direction
-from groundup.core.recipe import as_dict, load_recipe
 from groundup.core.registry import lookup, names
-from groundup.core.run import Run
-from groundup.tasks.classify import Classify
-from groundup.tasks.multitask import Multitask
+from groundup.recipe.recipe import as_dict, load_recipe
+from groundup.reports.formatting import direction
+from groundup.runs.run import Run
+from groundup.tasks.classify.task import Classify
+from groundup.tasks.multitask.task import Multitask
+from groundup.tuning import search
+from groundup.tuning.lr_range_test import suggest
 
 MISSING = [name for name in ("optuna", "sklearn") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"{MISSING} not installed")
@@ -35,8 +36,15 @@ def digits() -> dict[str, Any]:
     """Three tiny trials on real digits."""
     return {
         **{"name": "digits", "model": {"name": "mlp", "hidden": [16]}, "task": "classify"},
-        **{"processor": "image", "data": "arrays", "optim": {"name": "adam", "lr": 3e-3, "weight_decay": 0.0}},
-        **{"budget": {"batch_size": 32, "steps": 12}, "every": {"evaluate": 4, "save": 100, "log": 4}},
+        **{
+            "processor": "image",
+            "data": "arrays",
+            "optim": {"name": "adam", "lr": 3e-3, "weight_decay": 0.0},
+        },
+        **{
+            "budget": {"batch_size": 32, "steps": 12},
+            "every": {"evaluate": 4, "save": 100, "log": 4},
+        },
         **{"machine": {"precision": "fp32", "threads": 1, "compile": False, "device": "cpu"}},
         "tune": {
             "metric": "accuracy",
@@ -52,7 +60,9 @@ def digits() -> dict[str, Any]:
 
 def numbers_of(folder: Path) -> list[int]:
     """Return how many lines each trial's metrics have: a trial trained again would have more."""
-    return sorted(len(path.read_text().splitlines()) for path in (folder / "trials").glob("*/metrics.jsonl"))
+    return sorted(
+        len(path.read_text().splitlines()) for path in (folder / "trials").glob("*/metrics.jsonl")
+    )
 
 
 @pytest.mark.slow
@@ -81,8 +91,13 @@ def test_three_trials_and_then_one_more(digits: dict[str, Any], tmp_path: Path) 
 
 
 def trials_of(folder: Path) -> list[tuple[str, float | None, dict[str, Any], dict[int, float]]]:
-    """Return how each trial that counts ended, in order: its state, value, settings and validations."""
-    found = tuning._begun(tuning._study(folder / "digits-tune", load_recipe(folder / "digits-tune" / "requested.yaml")))
+    """Return how each trial that counts ended, in order: its state, value, settings and
+    validations."""
+    found = search._begun(
+        search._study(
+            folder / "digits-tune", load_recipe(folder / "digits-tune" / "requested.yaml")
+        )
+    )
     return [(t.state.name, t.value, t.params, t.intermediate_values) for t in found]
 
 
@@ -97,7 +112,9 @@ def test_a_stop_in_the_middle_of_a_trial_changes_nothing(
     def interrupted(run: Run, row: dict[str, Any]) -> None:
         log(run, row)
         validations.append(row["kind"])
-        if validations.count("evaluate") == 5 and row["kind"] == "evaluate":  # the second trial's second of three
+        if (
+            validations.count("evaluate") == 5 and row["kind"] == "evaluate"
+        ):  # the second trial's second of three
             if stop == "killed":
                 raise KeyboardInterrupt
             signal.raise_signal(signal.SIGINT)
@@ -129,34 +146,48 @@ def test_only_the_best_trial_keeps_its_checkpoints_and_known_values_are_not_trai
     runs = list((tmp_path / "digits-tune" / "trials").iterdir())
     assert len(runs) <= 2 < found["trials"]
     assert [run for run in runs if (run / "checkpoints").exists()] == [Path(found["run"])]
-    assert all((run / "recipe.yaml").is_file() and (run / "metrics.jsonl").is_file() for run in runs)
-    assert "resumed" not in "".join((run / "metrics.jsonl").read_text(encoding="utf-8") for run in runs)
+    assert all(
+        (run / "recipe.yaml").is_file() and (run / "metrics.jsonl").is_file() for run in runs
+    )
+    assert "resumed" not in "".join(
+        (run / "metrics.jsonl").read_text(encoding="utf-8") for run in runs
+    )
     api.tune(digits, {"tune.keep": "all", "name": "kept"}, runs=tmp_path)
-    assert all((run / "checkpoints").exists() for run in (tmp_path / "kept-tune" / "trials").iterdir())
+    assert all(
+        (run / "checkpoints").exists() for run in (tmp_path / "kept-tune" / "trials").iterdir()
+    )
 
 
 def test_two_trials_at_once_never_share_a_folder(digits: dict[str, Any], tmp_path: Path) -> None:
     digits["tune"]["space"] = {"model.hidden": {"choices": [[8]]}}
     recipe = load_recipe(digits)
     assert recipe.tune is not None
-    study = tuning._study(tmp_path, recipe)
-    first, second = (tuning._next_trial(study, recipe.tune) for _ in range(2))
+    study = search._study(tmp_path, recipe)
+    first, second = (search._next_trial(study, recipe.tune) for _ in range(2))
     assert first.params == second.params
     assert second.user_attrs["run"] == f"{first.user_attrs['run']}-1"
-    tuning._put_back(study)
-    third = tuning._next_trial(study, recipe.tune)
+    search._put_back(study)
+    third = search._next_trial(study, recipe.tune)
     assert third.user_attrs["run"] == first.user_attrs["run"]
-    assert len(tuning._begun(study)) == 1
+    assert len(search._begun(study)) == 1
 
 
-REWARDS = ("chosen_reward", "rejected_reward", "chosen_log_prob", "rejected_log_prob")  # neither way is better
+REWARDS = (
+    "chosen_reward",
+    "rejected_reward",
+    "chosen_log_prob",
+    "rejected_log_prob",
+)  # neither way is better
 
 
 def test_every_metric_of_every_task_has_a_direction() -> None:
-    """What trials, checkpoints and comparisons are judged by; a metric with a new name belongs into the list."""
+    """What trials, checkpoints and comparisons are judged by; a metric with a new name belongs into
+    the list."""
     sums = dict.fromkeys(("next_token", "answer", "label", "target"), (1.0, 2.0))
     sums |= dict.fromkeys(("right", "off", "examples", "squared", "absolute", "bytes"), (1.0, 1.0))
-    sums |= dict.fromkeys(("hidden_token", "word", "pair", "found", "window", "preference"), (1.0, 2.0))
+    sums |= dict.fromkeys(
+        ("hidden_token", "word", "pair", "found", "window", "preference"), (1.0, 2.0)
+    )
     sums |= dict.fromkeys(("accuracy", "ranking", "good", "divergence", *REWARDS), (1.0, 1.0))
     made = {name: [lookup("task", name)()] for name in names("task") if name != "multitask"}
     made["classify"] += [Classify(labels="ordered"), Classify(labels="several")]
@@ -164,15 +195,33 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
     parts = {f"{task}/{key}": value for task in several.tasks for key, value in sums.items()}
     found = {metric for tasks in made.values() for task in tasks for metric in task.summarise(sums)}
     found |= set(several.summarise(parts | {"loss_of_life": (1.0, 1.0), "b": (1.0, 1.0)}))
-    higher = {"accuracy", "subset_accuracy", "loss_of_life/accuracy", "masked_accuracy", "batch_accuracy"}
+    higher = {
+        "accuracy",
+        "subset_accuracy",
+        "loss_of_life/accuracy",
+        "masked_accuracy",
+        "batch_accuracy",
+    }
     higher |= {"exact_windows", "reward_accuracy", "ranking_accuracy", "reward_margin"}
     assert {name for name in found if direction(name) == "higher"} == higher
     assert {name for name in found if direction(name) == "lower"} == found - higher - set(REWARDS)
     assert {"rmse", "mae", "perplexity", "bits_per_byte", "mean_absolute_error", "b/rmse"} < found
-    judged = {"quadratic_weighted_kappa", "r2", "price_r2", "error_code_r2", "macro_f1_low_95", "rouge_l", "auroc"}
+    judged = {
+        "quadratic_weighted_kappa",
+        "r2",
+        "price_r2",
+        "error_code_r2",
+        "macro_f1_low_95",
+        "rouge_l",
+        "auroc",
+    }
     assert {direction(name) for name in judged} == {"higher"}
-    assert {direction(name) for name in ("price_mae", "log_loss", "rmse_low_95", "mse")} == {"lower"}
-    assert {direction(name) for name in ("step", "held_out_examples", "temperature", "tokens")} == {None}
+    assert {direction(name) for name in ("price_mae", "log_loss", "rmse_low_95", "mse")} == {
+        "lower"
+    }
+    assert {direction(name) for name in ("step", "held_out_examples", "temperature", "tokens")} == {
+        None
+    }
 
 
 @pytest.mark.slow
@@ -204,16 +253,22 @@ def test_workers_share_the_trials(digits: dict[str, Any], tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_learning_rate_is_suggested_and_the_run_is_not_touched(digits: dict[str, Any], tmp_path: Path) -> None:
+def test_a_learning_rate_is_suggested_and_the_run_is_not_touched(
+    digits: dict[str, Any], tmp_path: Path
+) -> None:
     file = tmp_path / "digits.yaml"
     file.write_text(yaml.safe_dump(digits), encoding="utf-8")
-    done = CliRunner().invoke(app, ["tune", str(file), "--lr-range", "--runs", str(tmp_path / "runs")])
+    done = CliRunner().invoke(
+        app, ["tune", str(file), "--lr-range", "--runs", str(tmp_path / "runs")]
+    )
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert 1e-4 < found["learning_rate"] < 1.0
     assert "log10 of the learning rate" in Path(found["report"]).read_text(encoding="utf-8")
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["digits-tune"]
-    assert [path.name for path in (tmp_path / "runs" / "digits-tune").iterdir()] == ["lr_range.html"]
+    assert [path.name for path in (tmp_path / "runs" / "digits-tune").iterdir()] == [
+        "lr_range.html"
+    ]
 
 
 def test_the_suggestion_is_a_tenth_of_the_rate_of_the_lowest_loss() -> None:

@@ -1,1 +1,1 @@
-__all__: list[str] = []
+"""Tables that translate settings and tensor names between our models and other programs."""

@@ -18,8 +18,8 @@ __all__ = ["Row", "check_architecture", "from_ours", "to_ours"]
 class Row:
     """One tensor of theirs and the one or several of ours that it holds, one below the other.
 
-    ``{}`` in the names stands for the number of a layer. ``transposed`` says that theirs is (in, out), not (out, in);
-    ``leading`` how many dimensions of size 1 theirs has before ours.
+    ``{}`` in the names stands for the number of a layer. ``transposed`` says that theirs is (in,
+    out), not (out, in); ``leading`` how many dimensions of size 1 theirs has before ours.
     """
 
     theirs: str
@@ -32,16 +32,23 @@ def check_architecture(config: Mapping[str, Any], known: tuple[str, ...]) -> Non
     """Make sure that config.json is of a model as it is built here.
 
     Raises:
-        CheckpointError: If it names another class, as of a classifier where a language model is built.
+        CheckpointError: If it names another class, as of a classifier where a language model is
+            built.
     """
     for name in config.get("architectures") or ():
         if name not in known:
-            problem = f"architecture {name}; supported for model_type {config.get('model_type')}: {', '.join(known)}"
+            problem = (
+                f"architecture {name}; supported for model_type {config.get('model_type')}:"
+                f" {', '.join(known)}"
+            )
             raise CheckpointError("config.json", problem, "Use a model of that kind")
 
 
 def to_ours(
-    rows: Sequence[Row], theirs: Mapping[str, Tensor], layers: int, own: Mapping[str, Tensor] | None = None
+    rows: Sequence[Row],
+    theirs: Mapping[str, Tensor],
+    layers: int,
+    own: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return our tensors from theirs, each used once.
 
@@ -49,11 +56,12 @@ def to_ours(
         rows: The table.
         theirs: All their tensors.
         layers: How many layers there are.
-        own: Tensors of all our names and shapes, on any device; None passes over what is absent, so that whoever loads
-            the result must check it.
+        own: Tensors of all our names and shapes, on any device; None passes over what is absent, so
+            that whoever loads the result must check it.
 
     Raises:
-        CheckpointError: If a tensor of theirs has no row, or with ``own`` one is missing or of another shape.
+        CheckpointError: If a tensor of theirs has no row, or with ``own`` one is missing or of
+            another shape.
     """
     if own is not None:
         _check(theirs, from_ours(rows, own, layers))
@@ -67,7 +75,9 @@ def to_ours(
         tensor = tensor.reshape(tensor.shape[row.leading :])
         sizes = None if own is None else [len(own[name]) for name in row.ours]
         parts = tensor.chunk(len(row.ours)) if sizes is None else torch.split(tensor, sizes)
-        ours.update((name, part.contiguous().clone()) for name, part in zip(row.ours, parts, strict=True))
+        ours.update(
+            (name, part.contiguous().clone()) for name, part in zip(row.ours, parts, strict=True)
+        )
     _all_used(theirs, used)
     return ours
 
@@ -79,9 +89,14 @@ def _check(theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None
         if name not in theirs:
             missing = len(set(expected) - set(theirs)) - 1
             more = f" and {missing} more" if missing else ""
-            raise CheckpointError("weights", f"tensor {name} {list(tensor.shape)} is missing{more}", remedy)
+            raise CheckpointError(
+                "weights", f"tensor {name} {list(tensor.shape)} is missing{more}", remedy
+            )
         if theirs[name].shape != tensor.shape:
-            problem = f"tensor {name} has shape {list(theirs[name].shape)}; config.json says {list(tensor.shape)}"
+            problem = (
+                f"tensor {name} has shape {list(theirs[name].shape)}; config.json says"
+                f" {list(tensor.shape)}"
+            )
             raise CheckpointError("weights", problem, remedy)
 
 
@@ -115,4 +130,6 @@ def _all_used(tensors: Mapping[str, Tensor], used: set[str]) -> None:
     left = sorted(set(tensors) - used)
     if left:
         names = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
-        raise CheckpointError("weights", f"no place for {names}", "Check that the model is of the family it says")
+        raise CheckpointError(
+            "weights", f"no place for {names}", "Check that the model is of the family it says"
+        )

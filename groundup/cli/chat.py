@@ -1,0 +1,48 @@
+"""Talking to a run in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from groundup.core.values import Message
+from groundup.inference.predictor import Predictor
+
+__all__ = ["converse"]
+
+
+def converse(predictor: Predictor, options: dict[str, Any]) -> None:
+    """Read questions and stream answers until an empty line, Ctrl-D or Ctrl-C.
+
+    Args:
+        predictor: A run whose task can stream. Chat tasks get the whole conversation, others the
+            last line alone.
+        options: Decoding options.
+    """
+    console = Console(highlight=False)
+    console.print(
+        f"[dim]{predictor.run.folder} at step {predictor.step}. /new starts afresh, an empty line"
+        " ends.[/dim]"
+    )
+    turns: list[Message] = []
+    while True:
+        try:
+            question = console.input("[bold]you[/bold]  ").strip()
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            return
+        if not question:
+            return
+        if question == "/new":
+            turns.clear()
+            continue
+        turns.append(Message("user", question))
+        chats = predictor.task.registered_name in ("chat", "preference")
+        console.print("[bold cyan]run[/bold cyan]  ", end="")
+        answer = ""
+        for piece in predictor.stream(tuple(turns) if chats else question, **options):
+            console.print(piece, end="", markup=False, soft_wrap=True)
+            answer += piece
+        console.print()
+        turns.append(Message("assistant", answer.strip()))

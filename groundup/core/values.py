@@ -1,0 +1,248 @@
+"""What the parts hand to each other: examples, losses, reports, tables. Plain values without
+behaviour."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Conversation",
+    "Document",
+    "Evaluation",
+    "Example",
+    "Figure",
+    "Loss",
+    "Message",
+    "Preference",
+    "Report",
+    "Start",
+    "StoredFile",
+    "Table",
+    "Term",
+    "TokenSequence",
+    "ToolCall",
+]
+
+
+# ----------------------------------------------------------------------------------------- examples
+@dataclass(frozen=True)
+class Document:
+    """A text to learn from. ``name`` is unique in its source; ``origin`` says where it was read
+    (file, line)."""
+
+    name: str
+    text: str
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A tool that the assistant calls: its name, its arguments as plain values by name, and the
+    call's own name."""
+
+    name: str
+    arguments: dict[str, Any]
+    identity: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; ``role`` is system, user, assistant or tool.
+
+    Attributes:
+        tool_calls: What the assistant calls, after what it says.
+        name: The tool whose result this is, where that is known.
+        call: The identity of the call that this answers, where that is known.
+        trained: Whether an answer is learned, or only read.
+    """
+
+    role: str
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str = ""
+    call: str = ""
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns in order, and the tools that may be called, each as
+    ``{"type": "function", "function": {"name": ...}}``.
+
+    ``group`` is the document it was made from, for splits without leakage.
+    """
+
+    name: str
+    messages: tuple[Message, ...]
+    origin: str = ""
+    group: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A prompt with two answers to it, and what people think of them.
+
+    Attributes:
+        prompt: The turns before the answer.
+        answers: The turns of each. Of a pair: the chosen one and the rejected one. Of an answer
+            judged by itself: it, and an answer that was given to another prompt.
+        good: Whether the first is a good answer; None: it is better than the second.
+        group: What the prompt has in common with others of the same first question, for splits
+            without leakage.
+        reference: The log-probability of each answer, in nats, under the weights that a run starts
+            from, once known.
+    """
+
+    name: str
+    prompt: tuple[Message, ...]
+    answers: tuple[tuple[Message, ...], tuple[Message, ...]]
+    good: bool | None = None
+    origin: str = ""
+    group: str = ""
+    reference: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something to predict from, such as a picture's pixels or its path, and what is to be
+    predicted, or None."""
+
+    name: str
+    inputs: Any
+    target: Any = None
+    origin: str = ""
+
+
+class StoredFile(ABC):
+    """A picture's or a sound's file that lies in a row of a data set: read whenever it is needed,
+    never kept.
+
+    ``str`` says where it lies, for messages.
+    """
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """Return the file's bytes.
+
+        Raises:
+            DataError: If there are none.
+        """
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """What a task makes of one example: tokens (T,) and, where not all are trained on, which are
+    (T,) as booleans.
+
+    ``trained[i]`` says whether the model is to learn to *produce* ``tokens[i]``; ``None`` means
+    every token but the first.
+    """
+
+    tokens: NDArray[np.int32]
+    trained: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from, for a task that asks the starting weights about the data.
+
+    Attributes:
+        model: Builds the model with these weights, before any adapter, in evaluation mode on the
+            run's device.
+        key: Makes what changes whenever the weights, the model or the processor do.
+        cache: A folder for what is computed, shared by runs.
+        splits: The parts of the data that they are asked about.
+    """
+
+    model: Callable[[], nn.Module]
+    key: Callable[[], str]
+    processor: Any
+    sequence_length: int
+    cache: Path
+    splits: tuple[Literal["train", "validation", "test"], ...]
+
+
+# --------------------------------------------------------------------------------------------- loss
+@dataclass(frozen=True)
+class Term:
+    """One part of a loss: ``total`` is a SUM over ``count`` tokens, images or pairs; ``weight``
+    scales its mean."""
+
+    total: Tensor
+    count: Tensor
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The terms to minimise, and sums for metrics that are only watched (each a scalar tensor)."""
+
+    terms: dict[str, Term]
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one optimizer step did. Losses are means over the global batch, in the task's unit (nats
+    a token)."""
+
+    step: int
+    loss: float
+    losses: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+    count: int  # tokens (or images, pairs) trained on in this step
+    samples_seen: int
+    skipped: bool = False
+
+
+# --------------------------------------------------------------------------------------- evaluation
+@dataclass(frozen=True)
+class Table:
+    """A titled table for the report and, unless ``printed`` is false, the printed summary. Cells:
+    text or numbers."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str | float | int | None, ...]]
+    note: str = ""
+    printed: bool = True
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Something for the report to draw; ``content`` holds plain JSON values.
+
+    Kinds:
+        matrix: ``labels`` and ``counts``, one row for each true class and one column for each
+            predicted one.
+        reliability: ``bins``, each with ``confidence``, ``right`` (shares, 0 to 1) and ``count``.
+        pictures: ``items``, each with ``true``, ``predicted``, ``probability``, ``name`` and
+            ``picture`` (a PNG as a data address) or ``text``.
+    """
+
+    kind: Literal["matrix", "reliability", "pictures"]
+    title: str
+    content: dict[str, Any]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What judging a model found: plain numbers by name (units in the names), tables to read,
+    figures to look at."""
+
+    metrics: dict[str, float]
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)

@@ -1,0 +1,1 @@
+"""What is removed from data, and copies that are found in it."""

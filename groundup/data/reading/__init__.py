@@ -1,0 +1,1 @@
+"""Files and data sets as rows: text, JSON, CSV, Parquet, archives and the hub."""

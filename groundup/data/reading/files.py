@@ -1,0 +1,405 @@
+"""Data files as rows: .txt .md .jsonl .json .csv .tsv .parquet, bare or in folders, compressed or
+not, streamed."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from groundup.core.errors import DataError, did_you_mean
+from groundup.data.reading.compressed import DataFile, decoded_lines, opened
+from groundup.data.reading.parquet import parquet_rows
+
+__all__ = [
+    "COMPRESSIONS",
+    "KINDS",
+    "ROW_KINDS",
+    "Cells",
+    "Record",
+    "checked_text",
+    "fingerprint",
+    "list_files",
+    "read_records",
+]
+
+KINDS = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+ROW_KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+_LINES_A_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row, or one piece of plain text. ``name`` is unique below the path read; ``origin`` is
+    for messages."""
+
+    fields: dict[str, Any]
+    name: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Cells:
+    """How lines become cells.
+
+    Attributes:
+        separator: The character between cells; None: a comma in .csv, a tab in .tsv, and no cells
+            in .txt and .md.
+        header: The first row names the columns; else they are called 1, 2, 3 ...
+        quotes: Cells of .csv and .tsv may be quoted; else a quote is a character like others, as
+            always in .txt.
+    """
+
+    separator: str | None = None
+    header: bool = True
+    quotes: bool = True
+
+
+# ------------------------------------------------------------------------------------------ listing
+def list_files(path: str | Path, kinds: Sequence[str] = KINDS) -> list[DataFile]:
+    """Return the readable files of a path: itself, or everything below it, sorted by relative path.
+
+    In a folder, hidden files, empty files and files of other kinds are passed over.
+
+    Raises:
+        DataError: If the path is missing, empty, of another kind, or a folder without a readable
+            file.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise _missing(root)
+    if root.is_file():
+        return [_bare_file(root, kinds)]
+    files = []
+    for inner in sorted(root.rglob("*"), key=lambda p: p.relative_to(root).as_posix()):
+        relative = inner.relative_to(root)
+        kind, compression = _kind(inner)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if kind in kinds and not hidden and inner.is_file() and inner.stat().st_size > 0:
+            files.append(DataFile(inner, relative.as_posix(), kind, compression))
+    if not files:
+        found = sorted({_kind(p)[0] or p.name for p in root.rglob("*") if p.is_file()})
+        have = f"it has files of the kinds {', '.join(found[:8])}" if found else "it has no files"
+        raise DataError(
+            str(root),
+            f"no file to read in this folder; {have}; allowed: {', '.join(kinds)}",
+            "Give another folder",
+        )
+    return files
+
+
+def fingerprint(paths: Sequence[str | Path], kinds: Sequence[str] = KINDS) -> str:
+    """Return a key that changes when a file below the paths is added, removed, resized or written
+    to."""
+    key = hashlib.sha256()
+    for path in paths:
+        for file in list_files(path, kinds):
+            status = file.path.stat()
+            key.update(
+                f"{path}\0{file.relative}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
+            )
+    return key.hexdigest()
+
+
+def _bare_file(path: Path, kinds: Sequence[str]) -> DataFile:
+    kind, compression = _kind(path)
+    if kind not in kinds:
+        raise DataError(
+            str(path),
+            f"the suffix {kind or '(none)'!r} is not a kind of file that is read here; allowed:"
+            f" {', '.join(kinds)}, each also with {', '.join(COMPRESSIONS)}",
+            "Rename or convert the file",
+        )
+    if path.stat().st_size == 0:
+        raise DataError(
+            str(path), "the file is empty (0 bytes)", "Give a file with something in it"
+        )
+    return DataFile(path, path.name, kind, compression)
+
+
+def _kind(path: Path) -> tuple[str, str]:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        return (suffixes[-2] if len(suffixes) > 1 else "", suffixes[-1])
+    return (suffixes[-1] if suffixes else "", "")
+
+
+def _missing(path: Path) -> DataError:
+    parent, name = path.parent, path.name
+    while not parent.is_dir() and parent != parent.parent:
+        parent, name = parent.parent, parent.name
+    inside = sorted(p.name for p in parent.iterdir()) if parent.is_dir() else []
+    hint = did_you_mean(name, inside).rstrip()
+    return DataError(
+        str(path),
+        f"there is no such file or folder; {parent.resolve()} has no"
+        f" {name!r}{'; ' + hint if hint else ''}",
+        "Correct the path; it is taken relative to the current folder",
+    )
+
+
+# ------------------------------------------------------------------------------------------ reading
+def read_records(
+    path: str | Path,
+    *,
+    columns: Sequence[str] = (),
+    split_on: str | None = None,
+    kinds: Sequence[str] = KINDS,
+    cells: Cells = Cells(),
+) -> Iterator[Record]:
+    """Yield the rows of a file or folder, in order.
+
+    A .txt or .md file is one row with the column ``columns[0]`` (or ``text``), or several where
+    ``split_on`` is set. Rows are streamed, except from .json, which holds one list.
+
+    Args:
+        path: A file, or a folder that is read recursively.
+        columns: Columns that every row must have; only these are read from Parquet. Empty: all.
+        split_on: For plain text: ``"line"``, ``"blank_line"``, or the separator itself. ``None``:
+            one row a file.
+        kinds: The kinds of files that are read.
+        cells: How lines of .csv and .tsv become cells; with a separator, those of .txt and .md too.
+
+    Raises:
+        DataError: Naming the file and line, row or byte that cannot be read.
+    """
+    for file in list_files(path, kinds):
+        empty = True
+        for number, origin, fields in _rows_of(file, columns, split_on, cells):
+            empty = False
+            absent = [column for column in columns if column not in fields]
+            if absent:
+                raise _missing_column(origin, absent[0], list(fields))
+            yield Record(
+                fields, file.relative if number == 0 else f"{file.relative}:{number}", origin
+            )
+        if empty:
+            raise DataError(
+                str(file.path),
+                "nothing to read: no rows, or only white space",
+                "Give a file with content",
+            )
+
+
+def checked_text(value: Any, where: str, what: str) -> str:
+    """Return ``value`` if it is text that UTF-8 can hold.
+
+    Raises:
+        DataError: If it is not a string, or holds half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        shown = json.dumps(value, default=str, ensure_ascii=False)[:60]
+        raise DataError(
+            where,
+            f"{what} is {_type_name(value)} ({shown}); allowed: text",
+            "Correct the row or name another column",
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            where,
+            f"{what} holds half of a surrogate pair at character {error.start}, which no text can",
+            "Correct the row",
+        ) from None
+    return value
+
+
+def _rows_of(
+    file: DataFile, columns: Sequence[str], split_on: str | None, cells: Cells
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield (row number from 1, or 0 where the file is one row; where; fields)."""
+    if file.kind == ".parquet":
+        if file.compression:
+            raise DataError(
+                str(file.path),
+                "Parquet inside another compression cannot be streamed",
+                "Decompress it first",
+            )
+        for number, row in enumerate(parquet_rows(file.path, columns), 1):
+            yield number, f"{file.path} row {number}", row
+        return
+    with opened(file) as handle:
+        if file.kind in (".txt", ".md") and cells.separator is None:
+            column = columns[0] if columns else "text"
+            for number, where, text in _pieces(file, handle, split_on):
+                yield number, where, {column: text}
+        elif file.kind == ".jsonl":
+            yield from _json_lines(file, handle)
+        elif file.kind == ".json":
+            yield from _json_list(file, handle)
+        else:
+            yield from _delimited(file, handle, cells)
+
+
+# --------------------------------------------------------------------------------------- plain text
+def _pieces(
+    file: DataFile, handle: io.BufferedReader, split_on: str | None
+) -> Iterator[tuple[int, str, str]]:
+    lines = (line.replace("\r\n", "\n") for line in decoded_lines(file, handle))
+    if split_on is None:
+        text = "".join(lines)
+        if text.strip():
+            yield 0, str(file.path), text
+        return
+    pieces: Iterator[str]
+    if split_on == "line":
+        pieces = (line.rstrip("\n") for line in lines)
+    elif split_on == "blank_line":
+        pieces = _paragraphs(lines)
+    else:
+        pieces = _separated(lines, split_on)
+    for number, piece in enumerate((piece for piece in pieces if piece.strip()), 1):
+        yield number, f"{file.path} piece {number}", piece
+
+
+def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
+    paragraph: list[str] = []
+    for line in lines:
+        if line.strip():
+            paragraph.append(line)
+        elif paragraph:
+            yield "".join(paragraph).rstrip("\n")
+            paragraph = []
+    yield "".join(paragraph).rstrip("\n")
+
+
+def _separated(lines: Iterator[str], separator: str) -> Iterator[str]:
+    rest = ""
+    while chunk := "".join(islice(lines, _LINES_A_CHUNK)):
+        *whole, rest = (rest + chunk).split(separator)
+        yield from whole
+    yield rest
+
+
+# --------------------------------------------------------------------------------------------- rows
+def _json_lines(
+    file: DataFile, handle: io.BufferedReader
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    for number, line in enumerate(decoded_lines(file, handle), 1):
+        if line.strip():
+            where = f"{file.path} line {number}"
+            yield number, where, _object(_parsed(line.rstrip("\r\n"), where), where)
+
+
+def _json_list(
+    file: DataFile, handle: io.BufferedReader
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    text = "".join(decoded_lines(file, handle))
+    first, _, following = text.strip().partition("\n")
+    if first.startswith("{") and (first.rstrip().endswith("}") or not following):
+        lines: list[Any] = [
+            (n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()
+        ]
+        for number, line in lines:
+            where = f"{file.path} line {number}"
+            yield number, where, _object(_parsed(line, where), where)
+        return
+    rows = _parsed(text, str(file.path))
+    if not isinstance(rows, list):
+        raise DataError(
+            str(file.path),
+            f"the file holds {_type_name(rows)}; allowed: a list of objects, or one object a line",
+            "Put the rows into a list",
+        )
+    for number, row in enumerate(rows, 1):
+        where = f"{file.path} row {number}"
+        yield number, where, _object(row, where)
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = (
+            f"column {error.colno}"
+            if error.lineno == 1
+            else f"line {error.lineno} column {error.colno}"
+        )
+        raise DataError(where, f"not JSON at {at}: {error.msg}", "Correct or remove it") from None
+    except RecursionError:
+        raise DataError(where, "JSON nested too deeply to read", "Correct or remove it") from None
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(
+            where,
+            f"the row is {_type_name(value)}; allowed: an object with named columns",
+            'Write {"text": ...}',
+        )
+    return value
+
+
+def _delimited(
+    file: DataFile, handle: io.BufferedReader, how: Cells
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    separator = how.separator or ("\t" if file.kind == ".tsv" else ",")
+    quoting: Literal[0, 3] = (
+        csv.QUOTE_MINIMAL if how.quotes and file.kind in (".csv", ".tsv") else csv.QUOTE_NONE
+    )
+    reader = csv.reader(
+        decoded_lines(file, handle), delimiter=separator, quoting=quoting, strict=True
+    )
+    header: list[str] = []
+    number = ended = 0
+    try:
+        for cells in reader:
+            ended = reader.line_num
+            if not cells:
+                continue
+            if not header:
+                header = cells if how.header else [str(place) for place in range(1, len(cells) + 1)]
+                if how.header:
+                    continue
+            number += 1
+            where = f"{file.path} row {number} (ends on line {reader.line_num})"
+            if len(cells) != len(header):
+                raise DataError(
+                    where,
+                    f"the row has {len(cells)} cells and the {'header' if how.header else 'first'}"
+                    f" {len(header)}",
+                    "Quote cells that hold the separator",
+                )
+            yield number, where, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            problem = "a quote is opened in the row that begins here, and never closed"
+            raise DataError(
+                f"{file.path} line {ended + 1}", problem, "Close it, or remove it"
+            ) from None
+        raise DataError(
+            f"{file.path} line {reader.line_num}",
+            f"not {file.kind[1:]}: {error}",
+            "Correct the line",
+        ) from None
+
+
+def _missing_column(where: str, column: str, existing: list[str]) -> DataError:
+    return DataError(
+        where,
+        f"there is no column {column!r}; {did_you_mean(column, existing)}columns:"
+        f" {', '.join(existing) or 'none'}",
+        "Name the right column, or correct the row",
+    )
+
+
+def _type_name(value: Any) -> str:
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
+    return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -1,0 +1,116 @@
+"""Arrays by name out of .npz files, never through pickle."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.core.errors import DataError, did_you_mean
+
+__all__ = ["array_names", "read_arrays"]
+
+_ZIP = b"PK\x03\x04"
+_NPY = b"\x93NUMPY"
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    KeyError,
+)
+
+
+def array_names(path: Path) -> list[str]:
+    """Return the names of the arrays in a file.
+
+    Raises:
+        DataError: If it is missing or no .npz.
+    """
+    with _opened(path) as arrays:
+        return list(arrays.files)
+
+
+def read_arrays(path: Path, keys: Sequence[str], remedy: str) -> list[NDArray[Any]]:
+    """Return the arrays called ``keys``.
+
+    Args:
+        path: The file.
+        keys: Names of arrays.
+        remedy: What to do where there is no such array.
+
+    Raises:
+        DataError: If the file is missing or damaged, lacks an array, or one of them holds Python
+            objects.
+    """
+    with _opened(path) as arrays:
+        for key in keys:
+            if key not in arrays.files:
+                names = ", ".join(arrays.files) or "none"
+                problem = (
+                    f"there is no array {key!r}; {did_you_mean(key, arrays.files)}arrays: {names}"
+                )
+                raise DataError(str(path), problem, remedy)
+        return [_plain(arrays, key, path) for key in keys]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    where = str(path)
+    if not path.is_file():
+        raise DataError(
+            where, "no such file", "Correct the path; it is taken relative to the current folder"
+        )
+    with path.open("rb") as handle:
+        head = handle.read(len(_NPY))
+        handle.seek(0)
+        if head == _NPY:
+            raise DataError(
+                where, "holds one array and no names; allowed: .npz", "Save it with numpy.savez"
+            )
+        if not head.startswith(_ZIP):
+            found = "is no .npz" if head else "is empty (0 bytes)"
+            raise DataError(
+                where,
+                f"{found}; allowed: what numpy.savez writes",
+                "Check the file, or save it again",
+            )
+        try:
+            with np.load(handle, allow_pickle=False) as arrays:
+                yield arrays
+        except _DAMAGE as error:
+            problem = f"cannot be read as .npz: {str(error).rstrip('. ')}"
+            raise DataError(where, problem, "Check the file, or save it again") from None
+
+
+def _plain(arrays: Any, key: str, path: Path) -> NDArray[Any]:
+    try:
+        found = arrays[key]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        problem = (
+            f"array {key!r} holds Python objects, as ragged or mixed rows are saved, which only"
+            " pickle can read"
+        )
+        remedy = (
+            "Save numbers or text of one type; of sequences numpy.concatenate(sequences) and their"
+            " lengths"
+        )
+        raise DataError(str(path), f"{problem}; allowed: plain arrays", remedy) from None
+    if not isinstance(found, np.ndarray):
+        raise DataError(
+            str(path),
+            f"{key!r} is no array; allowed: what numpy.savez writes",
+            "Save the file again",
+        )
+    return found

@@ -1,0 +1,1 @@
+"""The ways in which others write down chats, preferences, tool calls and questions."""

@@ -1,0 +1,330 @@
+"""The shapes in which people keep conversations, recognised and turned into messages. Pure
+functions of one row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Literal
+
+from groundup.core.errors import DataError, did_you_mean
+from groundup.core.values import Message
+from groundup.data.reading.files import checked_text
+from groundup.data.schemas.tool_calls import calls_of
+
+__all__ = ["FORMATS", "ChatFormat", "check_turns", "recognise", "to_messages", "written"]
+
+ChatFormat = Literal["messages", "sharegpt", "alpaca", "pairs", "text"]
+FORMATS: dict[ChatFormat, str] = {
+    "messages": "messages: [{role, content, tool_calls}], tools",
+    "sharegpt": "conversations: [{from, value}], system, tools",
+    "alpaca": "instruction, input, output, system, history",
+    "pairs": (
+        "prompt, completion (or prompt, response; question, answer), as texts or as lists of"
+        " messages"
+    ),
+    "text": "text, learned as it is",
+}
+_BESIDE_TEXT = {"text", "id", "url", "source", "title", "timestamp", "meta", "metadata"}
+_PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function_call": "assistant",
+    "function_response": "tool",
+    "function": "tool",
+    "ipython": "tool",
+}
+_WEIGHTS = ("weight", "loss_weight", "train")
+_NEXT = {
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("tool", "assistant"),
+}
+
+
+def recognise(columns: Sequence[str]) -> ChatFormat | None:
+    """Return the format of rows with these columns, or None."""
+    present = set(columns)
+    if {"chosen", "rejected"} <= present:  # preferences, which are learned otherwise
+        return None
+    if "messages" in present:
+        return "messages"
+    if "conversations" in present:
+        return "sharegpt"
+    if {"instruction", "output"} <= present:
+        return "alpaca"
+    if any(present.issuperset(pair) for pair in _PAIRS):
+        return "pairs"
+    return "text" if "text" in present and present <= _BESIDE_TEXT else None
+
+
+def to_messages(
+    row: Mapping[str, Any], form: ChatFormat | Literal["auto"], where: str
+) -> tuple[Message, ...]:
+    """Return the turns of one row, checked; none where the row is plain text.
+
+    Args:
+        row: The columns and their values.
+        form: The format, or ``"auto"`` to recognise it.
+        where: File and row, for messages.
+
+    Raises:
+        DataError: If the row has no such format, an unknown role, no content, or turns in an
+            impossible order.
+    """
+    known = recognise(list(row)) if form == "auto" else form
+    if known is None:
+        raise DataError(
+            where,
+            f"no known kind of conversation has the columns {', '.join(row) or '(none)'}; known:"
+            f" {_formats()}",
+            "Rename the columns",
+        )
+    match known:
+        case "messages":
+            turns = _turns(_column(row, "messages", known, where), where)
+        case "sharegpt":
+            turns = _turns(_column(row, "conversations", known, where), where)
+            if row.get("system"):
+                turns.insert(
+                    0, Message("system", checked_text(row["system"], where, "column 'system'"))
+                )
+        case "alpaca":
+            turns = _alpaca(row, where)
+        case "pairs":
+            turns = _pair(row, where)
+        case "text":
+            return ()
+    check_turns(turns, where)
+    return tuple(turns)
+
+
+def check_turns(turns: Sequence[Message], where: str) -> None:
+    """Refuse conversations that a model cannot learn to answer.
+
+    Raises:
+        DataError: If there is no turn, an empty turn, roles that do not alternate, or an end
+            without an answer.
+    """
+    if not turns:
+        raise DataError(
+            where,
+            "the conversation is empty",
+            "Remove the row or give it a user and an assistant turn",
+        )
+    for number, turn in enumerate(turns, 1):
+        if not turn.content.strip() and not turn.tool_calls and turn.role != "tool":
+            raise DataError(
+                where,
+                f"turn {number} ({turn.role}) has no content",
+                "Remove the row or fill in the turn",
+            )
+    if turns[0].role not in ("system", "user"):
+        raise DataError(
+            where,
+            f"turn 1 is the {turns[0].role}'s; allowed: system or user",
+            "Remove or reorder the turn",
+        )
+    for number, (turn, following) in enumerate(pairwise(turns), 2):
+        if following.role not in _NEXT[turn.role]:
+            problem = f"turn {number} is the {following.role}'s after the {turn.role}'s"
+            if following.role == turn.role:
+                problem = f"turns {number - 1} and {number} are both the {turn.role}'s"
+            allowed = " or ".join(_NEXT[turn.role])
+            raise DataError(
+                where,
+                f"{problem}; allowed after {turn.role}: {allowed}",
+                "Join or reorder the turns",
+            )
+    if turns[-1].role != "assistant":
+        raise DataError(
+            where,
+            f"the last turn is the {turns[-1].role}'s; allowed: the assistant's",
+            "Remove it or add the answer",
+        )
+
+
+def _turns(value: Any, where: str) -> list[Message]:
+    if not isinstance(value, list):
+        raise DataError(
+            where,
+            f"the turns are not a list but {json.dumps(value, default=str)[:60]}",
+            "Give a list of turns",
+        )
+    turns: list[Message] = []
+    for number, given in enumerate(value, 1):
+        turn = _turn(given, f"turn {number}", where)
+        before = turns[-1] if turns else None
+        if (
+            before
+            and turn.tool_calls
+            and not turn.content
+            and before.role == "assistant"
+            and not before.tool_calls
+        ):
+            turns[-1] = replace(
+                before, tool_calls=turn.tool_calls
+            )  # said in one turn, and called in the next
+        else:
+            turns.append(turn)
+    return turns
+
+
+def _turn(turn: Any, which: str, where: str) -> Message:
+    if not isinstance(turn, Mapping):
+        raise DataError(
+            where,
+            f"{which} is not an object but {json.dumps(turn, default=str)[:60]}",
+            "Give role and content",
+        )
+    role = turn.get("role", turn.get("from"))
+    if role is None:
+        raise DataError(
+            where,
+            f"{which} has no role (keys: {', '.join(map(str, turn))})",
+            "Add role: user or assistant",
+        )
+    if not isinstance(role, str) or role not in _ROLES:
+        raise DataError(
+            where,
+            f"{which} has the unknown role {role!r}; {did_you_mean(str(role), _ROLES)}allowed:"
+            f" {', '.join(_ROLES)}",
+            "Rename the role",
+        )
+    content = turn.get("content", turn.get("value"))
+    if role == "function_call":
+        return Message(
+            "assistant",
+            "",
+            calls_of(content, which, where),
+            trained=_is_trained(turn, which, where),
+        )
+    called = turn.get("tool_calls") or turn.get("function_call") or ()
+    calls = calls_of(called, f"a tool call of {which}", where) if called else ()
+    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
+        found = [part.get("value") for part in content if part.get("type") == "tool_call"]
+        calls += tuple(
+            call for value in found for call in calls_of(value, f"a tool call of {which}", where)
+        )
+    if content is None and not calls:
+        raise DataError(
+            where, f"{which} ({role}) has no content", "Remove the row or fill in the turn"
+        )
+    if _ROLES[role] == "tool" and not isinstance(content, str | list):
+        content = json.dumps(content, ensure_ascii=False)
+    text = _content(content, f"the content of {which}", where) if content is not None else ""
+    name, call = (str(turn.get(key) or "") for key in ("name", "tool_call_id"))
+    return Message(_ROLES[role], text, calls, name, call, _is_trained(turn, which, where))
+
+
+def _is_trained(turn: Mapping[str, Any], which: str, where: str) -> bool:
+    """Return what a turn's own weight says: 1 is learned, and 0 only read."""
+    for key in _WEIGHTS:
+        weight = turn.get(key)
+        if weight is not None and weight not in (0, 1):
+            raise DataError(
+                where,
+                f"{which} has {key} {json.dumps(weight, default=str)[:40]}; allowed: 0 or 1",
+                "Correct it",
+            )
+        if weight == 0:
+            return False
+    return True
+
+
+def _content(content: Any, what: str, where: str) -> str:
+    """Return text, also from a list of parts where all of them are text, reasoning or calls."""
+    if not isinstance(content, list) or not all(
+        isinstance(part, Mapping) and _known(part) for part in content
+    ):
+        return checked_text(content, where, what)
+    text = ""
+    for part in content:
+        if part.get("type") != "tool_call":
+            said = checked_text(part.get("text", part.get("value")), where, what)
+            text += (
+                f"<think>\n{said.strip()}\n</think>\n\n"
+                if part.get("type") == "reasoning"
+                else said
+            )
+    return text
+
+
+def _known(part: Mapping[str, Any]) -> bool:
+    return part.get("type", "text") in ("text", "reasoning", "tool_call") and bool(
+        {"text", "value"} & part.keys()
+    )
+
+
+def written(messages: Sequence[Message]) -> str:
+    """Return all that is said and called in a conversation, to count and to compare by."""
+    parts = []
+    for message in messages:
+        calls = [
+            json.dumps([call.name, call.arguments], ensure_ascii=False)
+            for call in message.tool_calls
+        ]
+        parts.append("\n".join([message.content, *calls] if message.content else calls))
+    return "\n".join(parts)
+
+
+def _alpaca(row: Mapping[str, Any], where: str) -> list[Message]:
+    turns = [Message("system", _text(row, "system", "alpaca", where))] if row.get("system") else []
+    for number, pair in enumerate(row.get("history") or [], 1):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise DataError(
+                where, f"history {number} is not a pair [question, answer]", "Correct the row"
+            )
+        turns.append(Message("user", checked_text(pair[0], where, f"history {number}")))
+        turns.append(Message("assistant", checked_text(pair[1], where, f"history {number}")))
+    question = _text(row, "instruction", "alpaca", where)
+    if row.get("input"):
+        question = f"{question}\n{_text(row, 'input', 'alpaca', where)}"
+    return [
+        *turns,
+        Message("user", question),
+        Message("assistant", _text(row, "output", "alpaca", where)),
+    ]
+
+
+def _pair(row: Mapping[str, Any], where: str) -> list[Message]:
+    asked, answered = next((pair for pair in _PAIRS if set(pair) <= set(row)), _PAIRS[0])
+    prompt, completion = _column(row, asked, "pairs", where), _column(row, answered, "pairs", where)
+    if isinstance(prompt, list) and isinstance(completion, list):  # both as lists of messages
+        read = [replace(turn, trained=turn.role != "assistant") for turn in _turns(prompt, where)]
+        return [*read, *_turns(completion, where)]
+    turns = [Message("system", _text(row, "system", "pairs", where))] if row.get("system") else []
+    return [
+        *turns,
+        Message("user", checked_text(prompt, where, f"column {asked!r}")),
+        Message("assistant", checked_text(completion, where, f"column {answered!r}")),
+    ]
+
+
+def _text(row: Mapping[str, Any], column: str, form: ChatFormat, where: str) -> str:
+    return checked_text(_column(row, column, form, where), where, f"column {column!r}")
+
+
+def _column(row: Mapping[str, Any], column: str, form: ChatFormat, where: str) -> Any:
+    if column not in row:
+        raise DataError(
+            where,
+            f"there is no column {column!r}, which {form} conversations need;"
+            f" {did_you_mean(column, row)}columns: {', '.join(row) or 'none'}",
+            "Rename the columns or change format",
+        )
+    return row[column]
+
+
+def _formats() -> str:
+    return "; ".join(f"{name} ({shape})" for name, shape in FORMATS.items())

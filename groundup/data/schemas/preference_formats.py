@@ -1,0 +1,176 @@
+"""The shapes in which people keep preferences, recognised by the columns. Pure functions of one
+row.
+
+A row is a pair, an answer that was chosen over another; or one answer with a label: whether it is
+good.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from groundup.core.errors import DataError, did_you_mean
+from groundup.core.values import Message
+from groundup.data.reading.files import checked_text
+from groundup.data.schemas.chat_formats import recognise as recognise_chat
+from groundup.data.schemas.chat_formats import to_messages
+
+__all__ = ["PREFERENCE_FORMATS", "Judgement", "recognise_preference", "to_judgement"]
+
+PREFERENCE_FORMATS = {
+    "pairs": "prompt (or question), chosen, rejected",
+    "sharegpt_pairs": "conversations (or messages), chosen, rejected",
+    "alpaca_pairs": "instruction, input, chosen, rejected",
+    "dialogue_pairs": "chosen, rejected, each with its prompt",
+    "labels": "a conversation in any known shape, and label (or kto_tag): true or false",
+}
+_TURNS, _PROMPTS, _LABELS = (
+    ("conversations", "messages"),
+    ("prompt", "question"),
+    ("label", "kto_tag"),
+)
+_SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+
+
+class Judgement(NamedTuple):
+    """A prompt with a pair of answers, or with one answer that is good or not."""
+
+    prompt: tuple[Message, ...]
+    answers: tuple[tuple[Message, ...], ...]
+    good: bool | None
+
+
+def recognise_preference(columns: Iterable[str]) -> str | None:
+    """Return the name of the format of rows with these columns, or None."""
+    present = set(columns)
+    if not present.isdisjoint(_LABELS) and present.isdisjoint({"chosen", "rejected"}):
+        return "labels" if recognise_chat(list(present)) else None
+    if not {"chosen", "rejected"} <= present:
+        return None
+    if not present.isdisjoint(_TURNS):
+        return "sharegpt_pairs"
+    if "instruction" in present:
+        return "alpaca_pairs"
+    return "pairs" if not present.isdisjoint(_PROMPTS) else "dialogue_pairs"
+
+
+def to_judgement(row: Mapping[str, Any], where: str) -> Judgement:
+    """Return what one row says, checked.
+
+    Args:
+        row: The columns and their values; those without a value left out.
+        where: File and row, for messages.
+
+    Raises:
+        DataError: If the row has no known shape, its answers are empty, equal or follow different
+            prompts, the turns are in an impossible order, or the label is neither true nor false.
+    """
+    form = recognise_preference(row)
+    if form is None:
+        raise DataError(where, _unknown(row), "Rename or fill in the columns")
+    if form == "labels":
+        messages = to_messages({k: v for k, v in row.items() if k not in _LABELS}, "auto", where)
+        return Judgement(messages[:-1], (messages[-1:],), _label(row, where))
+    both = [_conversation(row, column, f"{where}, {column}") for column in ("chosen", "rejected")]
+    return _pair(both[0], both[1], where)
+
+
+def _pair(chosen: tuple[Message, ...], rejected: tuple[Message, ...], where: str) -> Judgement:
+    """Cut two conversations where they part."""
+    if chosen == rejected:
+        problem = "the chosen answer and the rejected one are equal; a pair must differ"
+        raise DataError(where, problem, "Remove the row, or set invalid_rows: skip")
+    same = 0
+    while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
+        same += 1
+    for turns in (chosen, rejected):
+        if same == len(turns) or turns[same].role != "assistant":
+            problem = (
+                f"the prompts of chosen and rejected differ: they part at turn {same + 1}, which is"
+                " no answer"
+            )
+            raise DataError(where, problem, "Give both answers to one prompt, or remove the row")
+    return Judgement(chosen[:same], (chosen[same:], rejected[same:]), None)
+
+
+def _conversation(row: Mapping[str, Any], column: str, where: str) -> tuple[Message, ...]:
+    """Return the prompt and one of the answers as turns."""
+    answer = row[column]
+    turns = [answer] if isinstance(answer, Mapping) else answer
+    if isinstance(turns, str):
+        if recognise_preference(row) == "dialogue_pairs":
+            return to_messages({"messages": _transcript(turns, where)}, "messages", where)
+        turns = [{"role": "assistant", "content": turns}]
+    if not isinstance(turns, list):
+        checked_text(answer, where, "the answer")
+    whole = (
+        bool(turns)
+        and isinstance(turns[0], Mapping)
+        and _role(turns[0]) in ("system", "user", "human")
+    )
+    return to_messages(
+        {"messages": turns if whole else [*_prompt(row, where), *turns]}, "messages", where
+    )
+
+
+def _prompt(row: Mapping[str, Any], where: str) -> list[Any]:
+    """Return the turns before the answer."""
+    system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    if "instruction" in row and not any(column in row for column in _TURNS):
+        kept = {k: row[k] for k in ("system", "history", "instruction", "input") if k in row}
+        asked = to_messages({**kept, "output": "-"}, "alpaca", where)[:-1]
+        return [{"role": turn.role, "content": turn.content} for turn in asked]
+    for column in (*_TURNS, *_PROMPTS):
+        if column in row:
+            prompt = row[column]
+            return [
+                *system,
+                *(prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]),
+            ]
+    return system
+
+
+def _role(turn: Mapping[str, Any]) -> Any:
+    return turn.get("role", turn.get("from"))
+
+
+def _transcript(text: str, where: str) -> list[dict[str, str]]:
+    """Return the turns of ``\\n\\nHuman: ... \\n\\nAssistant: ...``."""
+    before, *parts = _SPEAKER.split(text)
+    if before.strip() or len(parts) < 4:
+        problem = (
+            "there is no column for the prompt, and no dialogue that begins with 'Human:' and goes"
+            " on with"
+        )
+        raise DataError(where, f"{problem} 'Assistant:'", "Add a column prompt")
+    roles = {"Human": "user", "Assistant": "assistant"}
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return [{"role": roles[name], "content": said.strip()} for name, said in pairs]
+
+
+def _label(row: Mapping[str, Any], where: str) -> bool:
+    column = next(name for name in _LABELS if name in row)
+    value = row[column]
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):  # as .csv has it
+        return value.strip().lower() == "true"
+    if not isinstance(value, bool):
+        raise DataError(
+            where, f"column {column!r} is {value!r}; allowed: true or false", "Correct the label"
+        )
+    return value
+
+
+def _unknown(row: Mapping[str, Any]) -> str:
+    missing = {"chosen", "rejected"} - set(row)
+    if len(missing) == 1:
+        (name,) = missing
+        return (
+            f"column {name!r} is missing or empty; {did_you_mean(name, row)}columns:"
+            f" {', '.join(row)}"
+        )
+    known = "; ".join(f"{name} ({shape})" for name, shape in PREFERENCE_FORMATS.items())
+    return (
+        f"no known kind of preference has the columns {', '.join(row) or '(none)'}; known: {known}"
+    )

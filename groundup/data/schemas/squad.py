@@ -1,0 +1,63 @@
+"""SQuAD's files: articles of paragraphs, each with a context and its questions.
+
+Source: Rajpurkar et al., 2016 (arXiv:1606.05250); with questions that have no answer: 2018
+    (arXiv:1806.03822).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from groundup.core.errors import DataError
+from groundup.data.reading.compressed import DataFile, decoded_lines, opened
+from groundup.data.reading.files import Record
+
+__all__ = ["squad_records"]
+
+
+def squad_records(file: DataFile) -> Iterator[Record]:
+    """Yield a row with ``question``, ``context`` and ``answers`` for each question.
+
+    Raises:
+        DataError: If the file is no JSON, or lacks a part; the message says which article,
+            paragraph and question.
+    """
+    with opened(file) as handle:
+        text = "".join(decoded_lines(file, handle))
+    try:
+        whole = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(str(file.path), f"not JSON: {error}", "Correct or remove it") from None
+    for article, where in _listed(whole, "data", str(file.path), "article"):
+        for paragraph, place in _listed(article, "paragraphs", where, "paragraph"):
+            for question, origin in _listed(paragraph, "qas", place, "question"):
+                if "question" not in question or "context" not in paragraph:
+                    missing = "question" if "question" not in question else "context"
+                    raise DataError(
+                        origin, f"there is no {missing!r}", "Add it, or remove the question"
+                    )
+                impossible = question.get("is_impossible") is True
+                answers = [] if impossible else question.get("answers", [])
+                if not answers and not impossible and "is_impossible" in question:
+                    remedy = "Write the answers, or is_impossible: true"
+                    raise DataError(
+                        origin, "there are no answers, and is_impossible is not true", remedy
+                    )
+                fields = {
+                    "question": question["question"],
+                    "context": paragraph["context"],
+                    "answers": answers,
+                }
+                yield Record(fields, origin.removeprefix(f"{file.path} "), origin)
+
+
+def _listed(value: Any, key: str, where: str, what: str) -> Iterator[tuple[dict[str, Any], str]]:
+    found = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise DataError(
+            where, f"there is no list {key!r} of objects", 'Write {"data": [{"paragraphs": [...]}]}'
+        )
+    for number, each in enumerate(found, 1):
+        yield each, f"{where} {what} {number}"

@@ -1,0 +1,101 @@
+"""Tools and the calls of them, in the shapes in which people keep them. Pure functions of one row's
+values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from groundup.core.errors import DataError
+from groundup.core.values import ToolCall
+from groundup.data.reading.files import checked_text
+
+__all__ = ["calls_of", "tools_of"]
+
+_CALL = 'a call is {"name": ..., "arguments": {...}}, alone or under the key function'
+_TOOL = (
+    'a tool is {"type": "function", "function": {"name": ..., "description": ..., "parameters":'
+    " {...}}}"
+)
+
+
+def tools_of(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], ...]:
+    """Return the tools in a row's column ``tools`` (or ``functions``), a list or the same as JSON
+    text.
+
+    Args:
+        row: The columns and their values.
+        where: File and row, for messages.
+
+    Raises:
+        DataError: If they are no list of tools with a name each.
+    """
+    column = "tools" if row.get("tools") else "functions"
+    value = row.get(column)
+    if isinstance(value, str):
+        value = _parsed(value, f"column {column!r}", where) if value.strip() else None
+    if not value:
+        return ()
+    if not isinstance(value, list):
+        raise DataError(
+            where, f"column {column!r} is not a list but {_shown(value)}", _TOOL.capitalize()
+        )
+    return tuple(_tool(tool, f"tool {number}", where) for number, tool in enumerate(value, 1))
+
+
+def calls_of(value: Any, what: str, where: str) -> tuple[ToolCall, ...]:
+    """Return calls from a list of them, one of them, or either as JSON text; arguments may be JSON
+    text, too.
+
+    Args:
+        value: What the row holds.
+        what: What to call it, for messages.
+        where: File and row, for messages.
+
+    Raises:
+        DataError: If that is no call.
+    """
+    if isinstance(value, str):
+        value = _parsed(value, what, where)
+    calls = value if isinstance(value, list) else [value]
+    return tuple(_call(call, what, where) for call in calls)
+
+
+def _tool(tool: Any, what: str, where: str) -> dict[str, Any]:
+    described = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    if not isinstance(described, Mapping) or not isinstance(described.get("name"), str):
+        raise DataError(where, f"{what} has no name: {_shown(tool)}", _TOOL.capitalize())
+    return dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)}
+
+
+def _call(call: Any, what: str, where: str) -> ToolCall:
+    described = call.get("function", call) if isinstance(call, Mapping) else None
+    if not isinstance(described, Mapping) or not isinstance(described.get("name"), str):
+        raise DataError(where, f"{what} calls no tool by name: {_shown(call)}", _CALL.capitalize())
+    arguments = described.get("arguments", described.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = (
+            _parsed(arguments, f"the arguments of {what}", where) if arguments.strip() else {}
+        )
+    if not isinstance(arguments, Mapping):
+        raise DataError(
+            where,
+            f"the arguments of {what} are no object but {_shown(arguments)}",
+            _CALL.capitalize(),
+        )
+    identity = call.get("id") or ""
+    return ToolCall(checked_text(described["name"], where, what), dict(arguments), str(identity))
+
+
+def _parsed(text: str, what: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError(
+            where, f"{what} cannot be read as JSON: {_shown(text)}", "Correct the row"
+        ) from None
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)[:60]

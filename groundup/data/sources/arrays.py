@@ -1,0 +1,384 @@
+"""Arrays with labels: .npz, idx (as MNIST comes), tables of pixels, and the digits that
+scikit-learn carries."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import math
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.errors import DataError, MissingExtraError, did_you_mean
+from groundup.core.registry import data
+from groundup.core.settings import setting
+from groundup.core.values import Example
+from groundup.data.reading.npz import array_names, read_arrays
+from groundup.data.splitting.hash_split import split_of
+from groundup.data.stream.in_memory import open_indexed_stream
+
+__all__ = ["Arrays", "read_idx"]
+
+_IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_TEST = (
+    1 / 6,
+    1 << 40,
+)  # share and key of scikit-learn's digits that are the test, whatever the validation split
+Table = tuple[
+    NDArray[Any], dict[str, NDArray[Any]]
+]  # inputs; labels by target, "" where there is one target
+_MOST_CLASSES = 100
+_Keys = tuple[tuple[str, str], ...]
+_Files = tuple[
+    str, str | None, str, _Keys
+]  # inputs, labels; in an .npz the names of the inputs and of each target's
+
+
+@data("arrays")
+class Arrays(DataSource):
+    """Inputs of one shape with a label each: files, or scikit-learn's digits where no path is
+    given."""
+
+    path: str | None = setting(
+        None,
+        "An .npz, an idx file of the inputs, or a folder as MNIST comes; silent: scikit-learn's"
+        " 1,797 real digits",
+    )
+    labels_path: str | None = setting(None, "The idx file of the labels")
+    test_path: str | None = setting(
+        None, "File of examples that are only judged; MNIST's layout names its own"
+    )
+    test_labels_path: str | None = setting(None, "The idx file of their labels")
+    inputs_key: str = setting(
+        "x", "Name of the inputs in an .npz; x_train and x_test are found by it too"
+    )
+    labels_key: str = setting("y", "Name of the labels in an .npz")
+    labels_keys: dict[str, str] = setting(
+        {}, "For several targets, the .npz's array of each; NaN where one is missing"
+    )
+    validation_fraction: float = setting(
+        0.1, "Share of the examples held out while training", gt=0, lt=1
+    )
+    split_seed: int = setting(0, "Another seed holds out other examples", ge=0)
+    labels: tuple[str | int, ...] = setting((), "Keep only examples with these labels; silent: all")
+    only_held_out: bool = setting(
+        False, "Take only what a run with the settings above holds out, to fine-tune on it"
+    )
+    final_fraction: float = setting(
+        0.5,
+        "Share of them held out once more, unseen by both",
+        gt=0,
+        lt=1,
+        applies_when={"only_held_out": (True,)},
+    )
+    licence: str = setting("", "Licence of the data, for the data card")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Arrays:
+        needs = {
+            "labels_path": "path",
+            "labels_keys": "path",
+            "test_path": "path",
+            "test_labels_path": "test_path",
+        }
+        for name, other in needs.items():
+            if getattr(self, name) and not getattr(self, other):
+                raise ValueError(
+                    f"{name} has no effect without {other}. Give {other}, or remove it"
+                )
+        if self.labels_keys and (self.labels_path or self.labels_key != "y"):
+            other = "labels_path" if self.labels_path else "labels_key"
+            raise ValueError(f"{other} has no effect with labels_keys. Remove one of them")
+        return self
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are: a test split where the data has one of its own."""
+        return (
+            ("train", "validation", "test")
+            if self.path is None or self._test()
+            else ("train", "validation")
+        )
+
+    def examples(self, split: Split, cache: Path) -> list[Example]:
+        """Return the examples of a split in the order of the file.
+
+        Raises:
+            DataError: If a file cannot be read, inputs and labels do not fit, or one of ``labels``
+                does not occur.
+        """
+        files = (self.path, self.labels_path, self.test_path, self.test_labels_path)
+        stamps = tuple(
+            Path(f).expanduser().stat().st_mtime_ns
+            for f in files
+            if f and Path(f).expanduser().exists()
+        )
+        return _sides_of(self.model_dump_json(), stamps, split == "test")[split]
+
+    def _sides(self, *, test: bool) -> dict[Split, list[Example]]:
+        """Return the test split, or both others."""
+        if self.path is None:
+            digits = _examples(_digits(), "digits")
+            every = [e for e in digits if (split_of(e.name, *_TEST) == "validation") == test]
+        else:
+            files = self._test() if test else self._train(self.path)
+            every = _examples(self._read(files), files[0]) if files else []
+        if every:
+            _check_labels(self.labels, every)
+        kept = {str(label) for label in self.labels}
+        wanted = [e for e in every if str(e.target) in kept] if kept else every
+        if test:
+            return {"test": wanted}
+        sides = _parted(wanted, "", self.validation_fraction, self.split_seed)
+        if not self.only_held_out:
+            return sides
+        return _parted(sides["validation"], "again ", self.final_fraction, self.split_seed)
+
+    def open(self, context: DataContext) -> Stream:
+        """Return the micro-batches of a split, kept in memory."""
+        return open_indexed_stream(self.examples(context.split, context.cache), context)
+
+    def card(self, cache: Path) -> dict[str, Any]:
+        """Return how many examples there are of each class in each split, their shape, and the
+        licence."""
+        sides = {split: self.examples(split, cache) for split in self.splits()}
+        licence = self.licence or ("BSD-3-Clause" if self.path is None else "not stated")
+        shape = next((list(np.shape(found[0].inputs)) for found in sides.values() if found), [])
+        return {
+            **{"source": self.path or "scikit-learn digits", "licence": licence, "shape": shape},
+            **{
+                split: {"examples": len(found), "labels": _label_counts([e.target for e in found])}
+                for split, found in sides.items()
+            },
+        }
+
+    @property
+    def _keys(self) -> _Keys:
+        return tuple(self.labels_keys.items()) or (("", self.labels_key),)
+
+    def _train(self, path: str) -> _Files:
+        folder = Path(path).expanduser()
+        if folder.is_dir():
+            return _of_folder(folder, "train")
+        return path, self.labels_path, self.inputs_key, self._keys
+
+    def _test(self) -> _Files | None:
+        if self.test_path:
+            return self.test_path, self.test_labels_path, self.inputs_key, self._keys
+        file = Path(self.path or "").expanduser()
+        if self.path and file.is_dir():
+            return _of_folder(file, "t10k", "test")
+        if file.suffix != ".npz" or not file.is_file():
+            return None
+        inputs_key, keys = (
+            f"{self.inputs_key}_test",
+            tuple((name, f"{key}_test") for name, key in self._keys),
+        )
+        found = {inputs_key, *dict(keys).values()} <= set(array_names(file))
+        return (str(file), None, inputs_key, keys) if found else None
+
+    def _read(self, files: _Files) -> Table:
+        path, labels_path, inputs_key, keys = files
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise DataError(
+                path, "no such file", "Correct the path; it is taken relative to the current folder"
+            )
+        stamp = file.stat().st_mtime_ns
+        if file.suffix == ".npz":
+            known = array_names(file)
+            if inputs_key not in known and f"{inputs_key}_train" in known:
+                inputs_key, keys = (
+                    f"{inputs_key}_train",
+                    tuple((name, f"{key}_train") for name, key in keys),
+                )
+            return _read_npz(file, inputs_key, keys, stamp)
+        if self.labels_keys:
+            raise DataError(
+                path,
+                "is no .npz, whose arrays data.labels_keys names",
+                "Save the targets in one .npz",
+            )
+        if labels_path is None:
+            raise DataError(
+                path,
+                "is no .npz, and nothing says where the labels are",
+                "Give labels_path as well",
+            )
+        return _read_pair(file, Path(labels_path).expanduser(), stamp)
+
+
+@lru_cache(maxsize=4)
+def _sides_of(settings: str, stamps: tuple[int, ...], test: bool) -> dict[Split, list[Example]]:
+    """Return the splits' examples, made once for the same settings and files: a start asks for them
+    several times."""
+    return Arrays.model_validate_json(settings)._sides(test=test)
+
+
+def _parted(
+    examples: Sequence[Example], salt: str, fraction: float, seed: int
+) -> dict[Split, list[Example]]:
+    sides: dict[Split, list[Example]] = {"train": [], "validation": []}
+    for example in examples:
+        sides[split_of(f"{salt}{example.name}", fraction, seed)].append(example)
+    return sides
+
+
+def _of_folder(folder: Path, *prefixes: str) -> _Files:
+    """Return the files of inputs and labels in a folder as MNIST comes: train-images-idx3-ubyte.gz
+    and so on."""
+    found = []
+    for kind in ("images", "labels"):
+        names = sorted(p for prefix in prefixes for p in folder.glob(f"{prefix}*{kind}*"))
+        if not names:
+            there = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
+            problem = f"has no file {prefixes[0]}*{kind}*, as MNIST's layout has it; there: {there}"
+            raise DataError(
+                str(folder),
+                problem,
+                "Name the files with path, labels_path, test_path, test_labels_path",
+            )
+        found.append(str(names[0]))
+    return found[0], found[1], "", ()
+
+
+@lru_cache(maxsize=4)
+def _read_pair(path: Path, labels: Path, stamp: int) -> Table:
+    return read_idx(path), {"": read_idx(labels)}
+
+
+def read_idx(path: Path) -> NDArray[Any]:
+    """Return the array of a file in idx format, compressed with gzip or not.
+
+    Raises:
+        DataError: If the file is missing or damaged.
+
+    Source:
+        LeCun, Cortes and Burges, "The MNIST database of handwritten digits": the file format at its
+        end.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            str(path), f"cannot be read: {error}", "Check the file, or fetch it again"
+        ) from None
+    kind = _IDX_TYPES.get(content[2]) if len(content) > 4 and content[:2] == b"\0\0" else None
+    if kind is None:
+        found = f"it begins with {content[:4].hex(' ')}" if content else "it is empty (0 bytes)"
+        problem = (
+            f"is not an idx file: {found}; allowed: 00 00, the type of the numbers, how many"
+            " dimensions"
+        )
+        raise DataError(str(path), problem, "Check the file")
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        problem = (
+            f"is cut off: its header of {content[3]} dimensions takes {start} bytes, and there are"
+            f" {len(content)}"
+        )
+        raise DataError(str(path), problem, "Fetch it again")
+    shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if len(content) - start != size:
+        there = len(content) - start
+        problem = (
+            f"its header states {' x '.join(map(str, shape))} numbers, {size:,} bytes, and"
+            f" {there:,} bytes follow"
+        )
+        raise DataError(str(path), problem, "Fetch it again")
+    values = np.frombuffer(content, kind, offset=start)
+    return values.reshape(shape)
+
+
+@lru_cache(maxsize=4)
+def _read_npz(path: Path, inputs_key: str, keys: _Keys, stamp: int) -> Table:
+    found = read_arrays(
+        path, [inputs_key, *dict(keys).values()], "Set data.inputs_key and data.labels_key"
+    )
+    return found[0], dict(zip(dict(keys), found[1:], strict=True))
+
+
+@lru_cache(maxsize=1)
+def _digits() -> Table:
+    """Return the 1,797 handwritten digits of 8 x 8 pixels, 0 to 16, from scikit-learn's own
+    file."""
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise MissingExtraError("scikit-learn", "classic")
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    rows = np.loadtxt(path, delimiter=",", dtype=np.float32)
+    return rows[:, :-1].reshape(-1, 8, 8), {"": rows[:, -1].astype(np.int64)}
+
+
+def _check_labels(wanted: tuple[str | int, ...], examples: list[Example]) -> None:
+    known = sorted({str(example.target) for example in examples})
+    for label in map(str, wanted):
+        if label not in known:
+            problem = (
+                f"label {label!r} does not occur; {did_you_mean(label, known)}known:"
+                f" {', '.join(known[:12])}"
+            )
+            raise DataError("recipe.data.labels", problem, "Correct it")
+
+
+def _examples(table: Table, where: str) -> list[Example]:
+    inputs, labels = table
+    _refuse_inputs(inputs, where)
+    for each in labels.values():
+        if not each.ndim or len(inputs) != len(each) or each.ndim != 1:
+            problem = (
+                f"{len(inputs)} inputs and labels of shape {each.shape}; allowed: one label an"
+                " input"
+            )
+            raise DataError(where, problem, "Check that both files belong together")
+    if not len(inputs):
+        raise DataError(where, "there are no examples", "Give a file with something in it")
+    columns = {name: each.tolist() for name, each in labels.items()}
+    targets = columns.get("") or [
+        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+    ]
+    return [
+        Example(f"{number}", row, target, f"{where} row {number}")
+        for number, (row, target) in enumerate(zip(inputs, targets, strict=True), 1)
+    ]
+
+
+def _refuse_inputs(inputs: NDArray[Any], where: str) -> None:
+    """Raise an error for inputs that are neither texts nor finite numbers, or have no size."""
+    if inputs.ndim == 1 and inputs.dtype.kind == "U":
+        return
+    if inputs.ndim < 2 or inputs.dtype.kind not in "biuf" or 0 in inputs.shape[1:]:
+        found = f"the inputs have shape {inputs.shape} and type {inputs.dtype}"
+        problem = f"{found}; allowed: numbers, one row an input, or one text an input"
+        raise DataError(where, problem, "Save them so, or name another array with data.inputs_key")
+    if inputs.dtype.kind != "f":
+        return
+    for number, row in enumerate(
+        inputs, 1
+    ):  # one at a time: a mask of all would take as much memory again
+        if not np.isfinite(row).all():
+            at = tuple(int(place) for place in np.argwhere(~np.isfinite(row))[0])
+            problem = (
+                f"the number at {list(at)}, counted from 0, is {row[at]}; allowed: finite numbers"
+            )
+            raise DataError(f"{where} row {number}", problem, "Correct the example, or remove it")
+
+
+def _label_counts(targets: Sequence[Any]) -> dict[str, Any]:
+    """Return how often each label occurs, or how many different ones there are; by target where
+    there are several."""
+    if targets and isinstance(targets[0], dict):
+        return {name: _label_counts([target[name] for target in targets]) for name in targets[0]}
+    found = Counter(str(target) for target in targets)
+    if targets and isinstance(targets[0], float) and len(found) > _MOST_CLASSES:
+        return {"different numbers": len(found)}
+    return dict(sorted(found.items()))

@@ -1,0 +1,126 @@
+"""The interpreter's own documentation to pretrain on: 2.5 MB of English about Python that needs no
+download."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.registry import data
+from groundup.core.settings import setting
+from groundup.core.values import Document
+from groundup.data.cleaning.duplicates import run_hashes, words_of
+from groundup.data.sources.python_source import (
+    LICENCE,
+    SourceDocument,
+    corpus_key,
+    python_documents,
+    python_version,
+)
+from groundup.data.splitting.hash_split import UnionFind, split_of
+from groundup.data.stream.packing import Packing
+from groundup.data.stream.token_stream import open_token_stream
+
+__all__ = ["PythonDocs", "related_documents"]
+
+_RUN = 8  # words; long enough that shared runs are copied text, not grammar
+_COMMON = 12  # a run in more documents than this is boilerplate and relates none of them
+_RELATED = 0.25  # documents that share this part of the shorter one's runs stay on one side
+
+
+@data("python_docs")
+class PythonDocs(DataSource):
+    """Documents made of docstrings: one for each module of the standard library, one for each
+    language topic.
+
+    Whole documents are held out. Documents that repeat much of each other (a topic inside a longer
+    one, two versions of a module) are held out together or not at all.
+    """
+
+    validation_fraction: float = setting(0.05, "Share of the documents held out", gt=0, lt=1)
+    seed: int = setting(0, "Key of the split", ge=0)
+    min_characters: int = setting(200, "Shorter documents are dropped", ge=1)
+    packing: Packing = setting(Packing(), "How documents are laid into rows")
+
+    def examples(self, split: Split, cache: Path) -> Iterator[Document]:
+        """Yield the documents of a split in the order of their names."""
+        for document in self.source_documents(cache)[split]:
+            yield Document(document.name, document.text, document.origin)
+
+    def source_documents(self, cache: Path) -> dict[Split, list[SourceDocument]]:
+        """Return the documents of both splits with the objects that they describe, which questions
+        are made from."""
+        sides: dict[Split, list[SourceDocument]] = {"train": [], "validation": []}
+        for document, group in zip(*self._grouped(cache), strict=True):
+            sides[split_of(group, self.validation_fraction, self.seed)].append(document)
+        return sides
+
+    def open(self, context: DataContext) -> Stream:
+        """Return the packed micro-batches of a split."""
+        key = f"python_docs-{corpus_key()}-{self.model_dump_json(exclude={'packing'})}"
+        return open_token_stream(
+            lambda: self.examples(context.split, context.cache), key, context, self.packing
+        )
+
+    def card(self, cache: Path) -> dict[str, Any]:
+        """Return counts, what was dropped and why, which documents stay together, the split, and
+        the licence."""
+        found = len(python_documents(cache))
+        documents, groups = self._grouped(cache)
+        sizes = Counter(groups)
+        sides = self.source_documents(cache)
+        return {
+            "source": f"docstrings and language topics of {python_version()}",
+            "licence": LICENCE,
+            "found_documents": found,
+            "dropped": {f"shorter than {self.min_characters} characters": found - len(documents)},
+            "kept_together": {group: size for group, size in sizes.most_common() if size > 1},
+            "documents": {split: len(side) for split, side in sides.items()},
+            "bytes": {
+                split: sum(len(d.text.encode()) for d in side) for split, side in sides.items()
+            },
+            "held_out": [document.name for document in sides["validation"]],
+        }
+
+    def _grouped(self, cache: Path) -> tuple[list[SourceDocument], list[str]]:
+        return _long_and_grouped(cache, self.min_characters)
+
+
+@lru_cache(maxsize=4)
+def _long_and_grouped(cache: Path, min_characters: int) -> tuple[list[SourceDocument], list[str]]:
+    documents = [d for d in python_documents(cache) if len(d.text) >= min_characters]
+    first = related_documents([d.text for d in documents])
+    return documents, [documents[index].name for index in first]
+
+
+def related_documents(texts: Sequence[str]) -> list[int]:
+    """Return for each text the index of the first text of its group; a text alone is its own group.
+
+    Two texts belong together when they share a quarter of the shorter one's runs of eight words.
+    Unlike the Jaccard index, that finds a short text inside a long one.
+
+    Source:
+        Broder 1997, "On the resemblance and containment of documents" (containment; computed
+        exactly here).
+    """
+    runs = [np.unique(run_hashes(words_of(text), _RUN)) for text in texts]
+    owners = np.repeat(np.arange(len(runs)), [len(r) for r in runs])
+    hashes = np.concatenate(runs) if runs else np.empty(0, dtype=np.uint64)
+    order = np.argsort(hashes, kind="stable")
+    _, starts, counts = np.unique(hashes[order], return_index=True, return_counts=True)
+    shared: Counter[tuple[int, int]] = Counter()
+    for start, count in zip(starts[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True):
+        if count <= _COMMON:
+            shared.update(combinations(owners[order[start : start + count]].tolist(), 2))
+    sets = UnionFind()
+    for (one, other), count in shared.items():
+        if count >= _RELATED * min(len(runs[one]), len(runs[other])):
+            sets.join(one, other)
+    return [sets.find(index) for index in range(len(texts))]

@@ -1,0 +1,192 @@
+"""Questions about Python's library, answered by its own docstrings: the fine-tuning set that needs
+no download."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.registry import data
+from groundup.core.settings import setting
+from groundup.core.values import Conversation, Message
+from groundup.data.sources.python_docs import PythonDocs
+from groundup.data.sources.python_source import (
+    LICENCE,
+    DocumentedObject,
+    SourceDocument,
+    corpus_key,
+    python_version,
+)
+from groundup.data.stream.packing import Packing
+from groundup.data.stream.token_stream import open_token_stream
+
+__all__ = ["PythonQuestions", "QuestionAnswer", "first_paragraph", "question_for"]
+
+_PHRASINGS = (
+    "What does {name} do?",
+    "What is {name}{signature} for?",
+    "Explain the {kind} {name}.",
+    "Explain {name}{signature}.",
+    "Describe the {kind} {name}{signature} in Python.",
+    "What is the purpose of {name}?",
+    "I found {name}{signature} in some Python code. What does it do?",
+    "What does the {kind} {short}{signature} in the module {module} do?",
+)
+_ECHO = re.compile(
+    r"^[\w.]+\s*\(.*\)(\s*(->|=>|--?).*)?$"
+)  # "wrap(text) -> list" repeated inside the docstring
+_LONGEST_SIGNATURE = 100  # characters in a question
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+
+
+@dataclass(frozen=True)
+class QuestionAnswer:
+    """A documented object and the answer made from its docstring; ``document`` is the module it
+    stands in."""
+
+    item: DocumentedObject
+    document: str
+    origin: str
+    answer: str
+
+
+@data("python_questions")
+class PythonQuestions(DataSource):
+    """Question-answer pairs from the docstrings of public classes, functions and methods.
+
+    The validation pairs come only from documents that ``python_docs`` holds out of pretraining with
+    the same ``seed``, ``validation_fraction`` and near-duplicate grouping, and no answer stands on
+    both sides. Each validation object is asked about once; each training object ``phrasings``
+    times.
+    """
+
+    validation_fraction: float = setting(
+        0.05, "Share of the documents held out, as in python_docs", gt=0, lt=1
+    )
+    seed: int = setting(0, "Key of the split; the same as in python_docs, or answers leak", ge=0)
+    full_sentence: bool = setting(
+        True, "Begin an answer by saying what is asked about; false: the docstring alone"
+    )
+    phrasings: int = setting(
+        1, "How many ways each training object is asked about", ge=1, le=len(_PHRASINGS)
+    )
+    min_answer_characters: int = setting(20, "Shorter answers teach nothing and are dropped", ge=1)
+    max_answer_characters: int = setting(
+        300, "Longer answers end at the last sentence or word before this", ge=40
+    )
+    packing: Packing = setting(Packing(), "How sequences are laid into rows")
+
+    def examples(self, split: Split, cache: Path) -> Iterator[Conversation]:
+        """Yield the conversations of a split, one question and one answer each, in the order of the
+        objects' names."""
+        pairs, _ = self._pairs(cache)
+        for pair in pairs[split]:
+            subject = f"{pair.item.name} is a {pair.item.kind} of the module {pair.document}. "
+            answer = f"{subject if self.full_sentence else ''}{pair.answer}"
+            for turn in range(self.phrasings if split == "train" else 1):
+                question = question_for(pair.item, pair.document, self.seed, turn)
+                messages = (Message("user", question), Message("assistant", answer))
+                suffix = f"#{turn + 1}" if turn else ""
+                yield Conversation(pair.item.name + suffix, messages, pair.origin, pair.document)
+
+    def open(self, context: DataContext) -> Stream:
+        """Return the packed micro-batches of a split."""
+        key = f"python_questions-{corpus_key()}-{self.model_dump_json(exclude={'packing'})}"
+        return open_token_stream(
+            lambda: self.examples(context.split, context.cache), key, context, self.packing
+        )
+
+    def card(self, cache: Path) -> dict[str, Any]:
+        """Return how many pairs there are, what was dropped and why, and the licence."""
+        pairs, dropped = self._pairs(cache)
+        documents = {split: len({pair.document for pair in pairs[split]}) for split in pairs}
+        return {
+            "source": f"docstrings of {python_version()}",
+            "licence": LICENCE,
+            "pairs": {split: len(found) for split, found in pairs.items()},
+            "documents": documents,
+            "questions_per_training_pair": self.phrasings,
+            "dropped": dict(dropped),
+        }
+
+    def _pairs(self, cache: Path) -> tuple[dict[Split, list[QuestionAnswer]], Counter[str]]:
+        documents = PythonDocs(validation_fraction=self.validation_fraction, seed=self.seed)
+        sides = documents.source_documents(cache)
+        pairs: dict[Split, list[QuestionAnswer]] = {"train": [], "validation": []}
+        dropped: Counter[str] = Counter()
+        answered: set[str] = set()
+        # training first: a held-out object whose answer was seen in pretraining would be no test
+        for split in pairs:
+            for document in sides[split]:
+                for pair in self._candidates(document, dropped):
+                    key = _normalised(pair.answer)
+                    if key in answered:
+                        dropped["same answer as another object"] += 1
+                    else:
+                        answered.add(key)
+                        pairs[split].append(pair)
+        return pairs, dropped
+
+    def _candidates(
+        self, document: SourceDocument, dropped: Counter[str]
+    ) -> Iterable[QuestionAnswer]:
+        for item in document.objects:
+            if not item.public:
+                dropped["private name"] += 1
+                continue
+            answer = first_paragraph(item.text, self.max_answer_characters)
+            if len(answer) < self.min_answer_characters or " " not in answer:
+                dropped[f"answer below {self.min_answer_characters} characters"] += 1
+                continue
+            yield QuestionAnswer(item, document.name, f"{document.origin} line {item.line}", answer)
+
+
+def question_for(item: DocumentedObject, module: str, seed: int, turn: int = 0) -> str:
+    """Return the question about ``item`` in a phrasing chosen by key; turns 0, 1, ... give
+    different phrasings."""
+    start = int.from_bytes(
+        hashlib.sha256(f"{seed}:question:{item.name}".encode()).digest()[:8], "big"
+    )
+    phrasing = _PHRASINGS[(start + turn) % len(_PHRASINGS)]
+    return phrasing.format(
+        name=item.name,
+        signature=item.signature if len(item.signature) <= _LONGEST_SIGNATURE else "(...)",
+        kind=item.kind,
+        module=module,
+        short=item.name.removeprefix(f"{module}."),
+    )
+
+
+def first_paragraph(text: str, longest: int) -> str:
+    """Return the first paragraph that says something, on one line, at most ``longest`` characters.
+
+    A first line that only repeats the signature is skipped. What is too long ends after the last
+    sentence that fits, or, without one, after the last word that fits, with an ellipsis.
+    """
+    for paragraph in re.split(r"\n\s*\n", text):
+        lines = [line.strip() for line in paragraph.strip().splitlines()]
+        while lines and _ECHO.match(lines[0]):
+            lines.pop(0)
+        joined = " ".join(line for line in lines if line)
+        if joined:
+            return _cut(joined, longest)
+    return ""
+
+
+def _cut(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, longest)]
+    if ends and ends[-1] >= longest // 4:
+        return text[: ends[-1]]
+    return text[: longest - 4].rsplit(" ", 1)[0] + " ..."
+
+
+def _normalised(answer: str) -> str:
+    return re.sub(r"\W+", " ", answer).strip().casefold()

@@ -1,0 +1,54 @@
+"""Which side of a split a document lies on: a keyed hash of its group, whatever else is in the
+data, in any order."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from groundup.core.contracts import Split
+
+__all__ = ["UnionFind", "split_of"]
+
+
+def split_of(group: str, fraction: float, seed: int = 0) -> Split:
+    """Return the side of a group of documents that must stay together.
+
+    Args:
+        group: The document's name, or the name that near-duplicates share.
+        fraction: The share that is held out for validation, 0 to 1.
+        seed: Another seed gives another, independent split.
+    """
+    digest = blake2b(group.encode(), digest_size=8, key=f"split {seed}".encode()).digest()
+    return "validation" if int.from_bytes(digest, "big") < fraction * 2.0**64 else "train"
+
+
+class UnionFind:
+    """Disjoint sets over 0, 1, 2, ...; only what was joined takes memory.
+
+    Source: Galler and Fischer, 1964, with path halving (Tarjan and van Leeuwen, 1984).
+    """
+
+    def __init__(self) -> None:
+        self._parent: dict[int, int] = {}
+
+    def find(self, item: int) -> int:
+        """Return the smallest member of the item's set."""
+        parent = self._parent
+        while (above := parent.get(item, item)) != item:
+            parent[item] = parent.get(above, above)
+            item = above
+        return item
+
+    def join(self, one: int, other: int) -> None:
+        """Make one set of the sets of two items."""
+        low, high = sorted((self.find(one), self.find(other)))
+        self._parent.setdefault(low, low)
+        self._parent[high] = low
+
+    def members(self) -> dict[int, list[int]]:
+        """Return every set that something was joined to, by its smallest member, in ascending
+        order."""
+        sets: dict[int, list[int]] = {}
+        for item in sorted(self._parent):
+            sets.setdefault(self.find(item), []).append(item)
+        return sets

@@ -1,0 +1,1 @@
+"""Batches in the order of a run: packing, shards, and the keyed permutation."""

@@ -1,0 +1,208 @@
+"""Micro-batches in the order of the run, each computed from its number alone, here or in
+workers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from groundup.core.contracts import Batch, DataContext, Split, Stream
+from groundup.core.errors import CheckpointError, GroundupError, RecipeError, TrainingError
+
+__all__ = ["Layout", "MicroBatches", "SampleStream"]
+
+_WATCH_S = 0.5
+
+
+class Layout(NamedTuple):
+    """How samples are shared out; see ``DataContext``."""
+
+    split: Split
+    end_id: int
+    sequence_length: int
+    micro_batch: int
+    seed: int
+    rank: int
+    world: int
+
+    @classmethod
+    def of(cls, context: DataContext) -> Layout:
+        """Return the layout that a context asks for.
+
+        Raises:
+            RecipeError: If the batch size is not a multiple of micro-batch x ranks.
+        """
+        if context.batch_size % (context.micro_batch * context.world):
+            raise RecipeError(
+                "batch size",
+                f"{context.batch_size} is not a multiple of micro-batch {context.micro_batch} x"
+                f" ranks {context.world}",
+                "Change one of them",
+            )
+        return cls(*(getattr(context, name) for name in cls._fields))
+
+    def first_sample(self, number: int) -> int:
+        """Return the first sample of this rank's micro-batch ``number``, counted from the start of
+        the run.
+
+        A step is a whole number of micro-batches of every rank, so the formula of ``DataContext``
+        needs no step.
+        """
+        return (number * self.world + self.rank) * self.micro_batch
+
+
+class MicroBatches(Dataset[Batch], ABC):
+    """Micro-batch ``number`` of one rank, computed from the number alone; used in this process or
+    in a worker."""
+
+    @abstractmethod
+    def __getitem__(self, number: int) -> Batch: ...
+
+    @abstractmethod
+    def samples_per_epoch(self, sample: int) -> int:
+        """Return how many samples the epoch has in which sample number ``sample`` of the run
+        lies."""
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """The numbers of the micro-batches to come."""
+
+    start: int
+    stop: int | None
+
+    def __iter__(self) -> Iterator[int]:
+        return (
+            itertools.count(self.start) if self.stop is None else iter(range(self.start, self.stop))
+        )
+
+
+class SampleStream(Stream):
+    """Micro-batches without end in training, once through in validation. The state is how many
+    samples came."""
+
+    def __init__(self, batches: MicroBatches, layout: Layout, workers: int) -> None:
+        self.batches, self._layout, self._workers = batches, layout, workers
+        self._samples = 0  # delivered by all ranks together
+        self._iterator: Iterator[Batch | _Failure] | None = None
+        self._share = layout.micro_batch * layout.world  # samples that all ranks deliver at a time
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = self._start()
+        batch = self._delivered(self._iterator)
+        self._samples += self._share
+        return batch
+
+    def _delivered(self, iterator: Iterator[Batch | _Failure]) -> Batch:
+        """Return the next batch; what went wrong with it in a worker is raised here as it was
+        there.
+
+        Raises:
+            TrainingError: If a worker's process was killed.
+        """
+        try:
+            batch = next(iterator)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            remedy = (
+                "Lower machine.workers, and start the same command again: the run goes on from its"
+                " last checkpoint"
+            )
+            raise TrainingError(
+                "data workers", "a worker's process was killed, perhaps for want of memory", remedy
+            ) from None
+        if isinstance(batch, _Failure):
+            self.close()
+            raise batch.error
+        return batch
+
+    def _start(self) -> Iterator[Batch | _Failure]:
+        stop = None if self._layout.split == "train" else -(-self.samples_per_epoch // self._share)
+        numbers = _Numbers(self._samples // self._share, stop)
+        if not self._workers:  # a loader would only add its own time
+            return map(self.batches.__getitem__, numbers)
+        loader: DataLoader[Batch | _Failure] = DataLoader(
+            _Reporting(self.batches),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=self._workers,
+            worker_init_fn=_start_worker,
+            # the loader draws a seed; not from the generator of the run
+            generator=torch.Generator(),
+        )
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else each fork prints a warning
+        return iter(loader)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples in one pass over the data: of the epoch that the cursor is in, where epochs
+        differ."""
+        return self.batches.samples_per_epoch(self._samples)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return ``{"samples": n}``: how many samples all ranks together have delivered."""
+        return {"samples": self._samples}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after ``state["samples"]`` samples.
+
+        Raises:
+            CheckpointError: If that lies within a micro-batch of this layout.
+        """
+        if state["samples"] % self._share:
+            raise CheckpointError(
+                "data cursor",
+                f"{state['samples']} samples are no multiple of micro-batch x ranks ="
+                f" {self._share}",
+                "Resume from the end of a step, or with the micro-batch of before",
+            )
+        self.close()
+        self._samples = state["samples"]
+
+    def close(self) -> None:
+        """Stop the workers; the next batch would start them again."""
+        self._iterator = None
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a worker hands over instead of a batch; a loader would make another error of it, with a
+    traceback."""
+
+    error: Exception
+
+
+class _Reporting(Dataset[Batch | _Failure]):
+    """Micro-batches, or what is wrong with the data they are made of."""
+
+    def __init__(self, batches: MicroBatches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, number: int) -> Batch | _Failure:
+        try:
+            return self.batches[number]
+        except (GroundupError, OSError) as error:
+            return _Failure(error)
+
+
+def _start_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after the one that started it, even where that one was killed."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os._exit(1)

@@ -1,0 +1,276 @@
+"""From examples to micro-batches: tokenized shards, rows planned per epoch, delivered in the order
+of the run."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from groundup.core import seeding
+from groundup.core.contracts import Augment, Batch, DataContext
+from groundup.core.errors import DataError
+from groundup.data.stream.packing import Packing, Plan, pieces_per_row, plan_rows, whole_answers
+from groundup.data.stream.permutation import permuted
+from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
+from groundup.data.stream.shards import FORMAT, Shards, prepare_shards
+
+__all__ = ["open_token_stream"]
+
+_IGNORED = -100  # the target where nothing is trained, as torch's losses have it
+_log = logging.getLogger("groundup")
+
+
+@dataclass
+class _Epochs:
+    """The plan of each epoch and where its samples begin. All of it follows from the lengths and
+    the seed.
+
+    Where cuts move between epochs, so does the number of rows; then epoch e begins after the rows
+    of epochs 0 .. e - 1, which are planned to be counted. Otherwise every epoch has as many rows as
+    the first.
+    """
+
+    lengths: NDArray[np.int64]
+    layout: Layout
+    packing: Packing
+    masked: bool
+    starts: list[int] = field(default_factory=lambda: [0])  # the first sample of epochs 0, 1, ...
+    plans: dict[int, Plan] = field(default_factory=dict)  # the two used last
+    varies: bool = False  # whether the number of rows differs between epochs
+
+    def plan(self, epoch: int, name: Callable[[int], str] = str) -> Plan:
+        """Return the plan of an epoch."""
+        if epoch not in self.plans:
+            layout, key = self.layout, seeding.key(self.layout.seed, "plan", epoch)
+            plan = plan_rows(
+                self.lengths,
+                layout.sequence_length,
+                key,
+                self.packing,
+                layout.split,
+                masked=self.masked,
+                name=name,
+            )
+            while len(self.plans) > 1:
+                self.plans.pop(next(iter(self.plans)))
+            self.plans[epoch] = plan
+        return self.plans[epoch]
+
+    def locate(self, sample: int) -> tuple[int, int]:
+        """Return the epoch that a sample belongs to and its number within that epoch."""
+        first = self.plan(0) if len(self.starts) == 1 else None
+        if first is not None:
+            self.starts.append(first.rows)
+            self.varies = first.varies
+        if self.layout.split == "validation":
+            return 0, sample
+        if not self.varies:
+            return divmod(sample, self.starts[1])
+        while self.starts[-1] <= sample:
+            self.starts.append(self.starts[-1] + self.plan(len(self.starts) - 1).rows)
+        epoch = bisect.bisect_right(self.starts, sample) - 1
+        return epoch, sample - self.starts[epoch]
+
+    def pieces(self, first: int, count: int) -> list[tuple[Plan, range]]:
+        """Return, for each of ``count`` samples from ``first`` on, its plan and the pieces that
+        make its row.
+
+        There are none beyond the end of a validation split.
+        """
+        found: list[tuple[Plan, range]] = []
+        located = [self.locate(sample) for sample in range(first, first + count)]
+        for epoch, group in itertools.groupby(located, key=lambda place: place[0]):
+            plan, rows = self.plan(epoch), np.array([index for _, index in group])
+            if self.layout.split == "train":
+                rows = permuted(rows, plan.rows, seeding.key(self.layout.seed, "rows", epoch))
+            edges = plan.row_starts[np.minimum(np.stack((rows, rows + 1)), plan.rows)]
+            found += [(plan, range(begin, end)) for begin, end in edges.T.tolist()]
+        return found
+
+
+class _MicroBatches(MicroBatches):
+    """Micro-batch ``number`` of one rank, computed from the number alone; used in this process or
+    in a worker."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        epochs: _Epochs,
+        layout: Layout,
+        max_pieces: int,
+        augment: Augment | None,
+    ) -> None:
+        self.shards, self.epochs, self.layout, self.augment = shards, epochs, layout, augment
+        self.boundaries = (
+            layout.micro_batch * (max_pieces + 1) + 1
+        )  # each row may end with a piece of padding
+
+    def __getitem__(self, number: int) -> Batch:
+        rows, width = self.layout.micro_batch, self.layout.sequence_length
+        tokens = np.full((rows, width), self.layout.end_id, dtype=np.int64)
+        targets = np.full((rows, width), _IGNORED, dtype=np.int64)
+        positions = np.empty((rows, width), dtype=np.int64)
+        boundaries = np.full(self.boundaries, rows * width, dtype=np.int32)
+        count = 0
+        for row, (plan, pieces) in enumerate(
+            self.epochs.pieces(self.layout.first_sample(number), rows)
+        ):
+            filled = 0
+            for length in self._fill(plan, pieces, tokens[row], targets[row]):
+                boundaries[count] = row * width + filled
+                positions[row, filled : filled + length] = np.arange(length)
+                filled, count = filled + length, count + 1
+        batch = {
+            "tokens": torch.from_numpy(tokens),
+            "targets": torch.from_numpy(targets),
+            "positions": torch.from_numpy(positions),
+            "boundaries": torch.from_numpy(boundaries),
+        }
+        if self.augment is None:
+            return batch
+        samples = self.layout.first_sample(number) + np.arange(rows)
+        return self.augment(batch, samples, lambda: batch)
+
+    def samples_per_epoch(self, sample: int) -> int:
+        """Return the rows in one pass over the data: of the epoch that a sample is in, where epochs
+        differ."""
+        return self.epochs.plan(
+            0 if self.layout.split == "validation" else self.epochs.locate(sample)[0]
+        ).rows
+
+    def _fill(
+        self, plan: Plan, pieces: range, tokens: NDArray[np.int64], targets: NDArray[np.int64]
+    ) -> list[int]:
+        """Write one row and return the lengths of its pieces, the padding as the last one."""
+        lengths: list[int] = []
+        filled = 0
+        for piece in pieces:
+            document, start, length = (
+                int(plan.document[piece]),
+                int(plan.start[piece]),
+                int(plan.length[piece]),
+            )
+            unscored = int(plan.first_scored[piece])
+            sequence, trained = self.shards.read(document, start, start + length + 1)
+            tokens[filled : filled + length] = sequence[:-1]
+            scored = sequence[1 + unscored :]
+            targets[filled + unscored : filled + length] = (
+                scored
+                if trained is None
+                else np.where(trained[1 + unscored :], scored, np.int64(_IGNORED))
+            )
+            filled += length
+            lengths.append(length)
+        return lengths if filled == len(tokens) else [*lengths, len(tokens) - filled]
+
+
+def open_token_stream(
+    examples: Callable[[], Iterable[Any]], source_key: str, context: DataContext, packing: Packing
+) -> SampleStream:
+    """Open a split as packed micro-batches, tokenizing it first if its tokens are not in the cache.
+
+    With B = ``context.micro_batch``, T = ``context.sequence_length`` and N = B x (most pieces a row
+    + 1) + 1, a batch holds ``tokens``, ``targets``, ``positions`` int64 (B, T) and ``boundaries``
+    int32 (N,). Training never ends, every epoch in another order; validation comes in the order of
+    the plan, ends, and fills its last batch with empty rows.
+
+    Args:
+        examples: Gives the raw examples of the split, the same ones in the same order at each call.
+        source_key: Changes whenever ``examples`` would give others.
+        context: What the task and the trainer ask for.
+        packing: How documents become rows.
+
+    Raises:
+        DataError: If there are no examples, nothing to train on, or an example that is too long.
+        RecipeError: If the batch size is not a multiple of micro-batch x ranks.
+    """
+    layout = Layout.of(context)
+    identity = json.dumps([FORMAT, source_key, context.encode_key, context.split])
+    folder = context.cache / "tokens" / hashlib.sha256(identity.encode()).hexdigest()[:20]
+    shards = prepare_shards(folder, examples, context.encode)
+    name = partial(_name, examples)
+    lengths, dropped, truncated = _kept(shards, context, packing, name)
+    epochs = _Epochs(lengths, layout, packing, shards.masked)
+    plan = epochs.plan(0, name)
+    dropped, truncated = dropped + plan.dropped, truncated + plan.truncated
+    if not shards.trained_tokens or not plan.rows:
+        raise DataError(
+            f"data ({context.split})",
+            f"there is nothing to train on: {len(shards)} examples with {shards.tokens} tokens,"
+            f" {shards.trained_tokens} of them trained on, {dropped} examples dropped as too long"
+            + (f", the first of them {name(0)}" if dropped == len(shards) > 0 else ""),
+            "Check the task, the template and too_long",
+        )
+    if dropped or truncated:
+        _log.warning(
+            "%s: of %d examples %d were dropped and %d truncated, being longer than the context"
+            " of %d",
+            context.split,
+            len(shards),
+            dropped,
+            truncated,
+            context.sequence_length,
+        )
+    pieces = pieces_per_row(context.sequence_length, packing)
+    batches = _MicroBatches(shards, epochs, layout, pieces, context.augment)
+    return SampleStream(batches, layout, context.workers)
+
+
+def _kept(
+    shards: Shards, context: DataContext, packing: Packing, name: Callable[[int], str]
+) -> tuple[NDArray[np.int64], int, int]:
+    """Return (D,) how many tokens of each document are used, and how many documents are too long:
+    left out, and cut.
+
+    Raises:
+        DataError: If a document has nothing to train on, and that is an error.
+    """
+    lengths = shards.lengths
+    if shards.untrained and shards.trained_tokens:
+        if packing.nothing_trained == "error":
+            more = (
+                f" ({len(shards.untrained) - 1} more examples likewise)"
+                if len(shards.untrained) > 1
+                else ""
+            )
+            raise DataError(
+                name(shards.untrained[0]),
+                f"none of its {lengths[shards.untrained[0]]} tokens is trained on{more}",
+                "Mend or remove the example, or leave such ones out:"
+                " data.packing.nothing_trained=drop",
+            )
+        lengths[shards.untrained] = 0
+        _log.warning(
+            "%s: %d of %d examples have nothing to train on: left out",
+            context.split,
+            len(shards.untrained),
+            len(shards),
+        )
+    if packing.too_long != "truncate" or not shards.masked:
+        return lengths, 0, 0
+    long = np.flatnonzero(lengths > context.sequence_length + 1)
+    for document in long:
+        _, trained = shards.read(int(document), 0, int(lengths[document]))
+        longest = context.sequence_length + 1
+        lengths[document] = longest if trained is None else whole_answers(trained, longest)
+    left_out = int((lengths[long] == 0).sum())
+    return lengths, left_out, len(long) - left_out
+
+
+def _name(examples: Callable[[], Iterable[Any]], number: int) -> str:
+    """Return what to call example ``number``: where it was read, or its name, or just its
+    number."""
+    example = next(itertools.islice(examples(), number, None), None)
+    known = getattr(example, "origin", "") or getattr(example, "name", "")
+    return f"{known} (example {number})" if known else f"example {number}"

@@ -1,0 +1,1 @@
+"""Writing with a language model: decoding, scoring, and caches."""

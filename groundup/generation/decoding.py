@@ -1,0 +1,291 @@
+"""Decoding: from a model's logits to the tokens of a text.
+
+Shape legend: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from groundup.core.errors import DataError
+from groundup.core.seeding import generator
+from groundup.core.settings import Settings, setting
+from groundup.nn.kv_cache import KeyValueCache
+
+__all__ = ["Decodable", "DecodingOptions", "Engine", "filter_logits", "generate", "generate_batch"]
+
+Finished = Callable[[int, list[int]], bool]
+
+
+class DecodingOptions(Settings):
+    """How the next token is chosen. Applied in this order: penalty, temperature, top_k, top_p,
+    min_p."""
+
+    max_new_tokens: int = setting(128, "The most tokens to write", ge=1)
+    temperature: float = setting(
+        0.8, "Flattens (> 1) or sharpens (< 1) the choice; 0 takes the likeliest token", ge=0
+    )
+    top_k: int | None = setting(None, "Choose among this many likeliest tokens", ge=1)
+    top_p: float | None = setting(
+        None, "Choose among the likeliest tokens that hold this probability", gt=0, le=1
+    )
+    min_p: float | None = setting(
+        None, "Drop tokens below this share of the likeliest one's probability", ge=0, le=1
+    )
+    repetition_penalty: float = setting(
+        1.0, "Divides the scores of tokens already in the text", gt=0
+    )
+    seed: int = setting(
+        0, "Each row draws from its own generator, a function of the seed and its number", ge=0
+    )
+    stop: tuple[str, ...] = setting((), "Texts that end the answer; they are cut off")
+    overflow: Literal["roll", "stop"] = setting(
+        "roll",
+        "When the context is full: roll drops the older half of it and reads the rest again; stop"
+        " ends the text",
+    )
+
+    @model_validator(mode="after")
+    def _sampling_samples(self) -> DecodingOptions:
+        for name in ("top_k", "top_p", "min_p"):
+            if self.temperature == 0 and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} has no effect with temperature 0, which takes the likeliest token."
+                    f" Remove {name} or raise temperature"
+                )
+        if "" in self.stop:
+            raise ValueError(
+                "stop holds an empty text, which would end every answer at once. Remove it"
+            )
+        return self
+
+
+class Decodable(Protocol):
+    """A language model that can decode: logits (B, 1, V) from tokens, positions and a cache."""
+
+    config: Any
+    training: bool
+
+    def new_cache(self, batch: int, length: int) -> KeyValueCache: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def __call__(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        *,
+        cache: KeyValueCache,
+        last_only: bool,
+    ) -> Tensor: ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Another program that decodes in place of ours; ``generate`` is given prompts and options that
+    were checked."""
+
+    config: Any
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        options: DecodingOptions,
+        stop_ids: Collection[int] = (),
+        finished: Finished | None = None,
+    ) -> Iterator[list[int | None]]: ...
+
+
+@dataclass
+class _Row:
+    """One text being written: ``context`` is what the model sees, of which the cache holds the
+    first ``fed`` tokens."""
+
+    number: int
+    context: list[int]
+    random: torch.Generator
+    seen: set[int]
+    written: list[int] = field(default_factory=list)
+    fed: int = 0
+    done: bool = False
+
+
+def generate(
+    model: Decodable | Engine,
+    prompts: Sequence[Sequence[int]],
+    options: DecodingOptions,
+    stop_ids: Collection[int] = (),
+    finished: Finished | None = None,
+) -> Iterator[list[int | None]]:
+    """Write on from each prompt, one token at a time.
+
+    A row's text is a function of its prompt, its number and the seed: its neighbours change it by
+    rounding at most. When a prompt and its text outgrow the context, see
+    ``DecodingOptions.overflow``; a prompt that is longer from the start is cut to its last
+    ``context_length`` tokens (roll) or refused (stop).
+
+    Args:
+        model: In any mode; it decodes in evaluation mode and without gradients. Or an engine, which
+            decodes by itself.
+        prompts: B lists of token ids, of any lengths from 1.
+        options: How to choose.
+        stop_ids: Tokens that end a text. They are not part of it.
+        finished: Called with a row's number and the tokens written so far after each token; true
+            ends the row. This is where a caller looks for stop texts in what it has decoded.
+
+    Yields:
+        For every step the new token of each row, or None for a row that has ended.
+
+    Raises:
+        DataError: If a prompt is empty, or too long for ``overflow: stop``.
+    """
+    length: int = model.config.context_length
+    rows = [_open(number, prompt, options, length) for number, prompt in enumerate(prompts)]
+    if not rows:
+        return
+    if isinstance(model, Engine):
+        yield from model.generate(prompts, options, stop_ids, finished)
+        return
+    longest = max(len(row.context) for row in rows)
+    with torch.no_grad():
+        cache = model.new_cache(len(rows), min(length, longest + options.max_new_tokens - 1))
+    for _ in range(options.max_new_tokens):
+        step: list[int | None] = [None] * len(prompts)
+        logits = _advance(model, rows, cache)
+        for row, token in zip(rows, _choose(logits, rows, options), strict=True):
+            row.done = token in stop_ids
+            if row.done:
+                continue
+            step[row.number] = token
+            row.context.append(token)
+            row.written.append(token)
+            row.seen.add(token)
+            row.done = finished is not None and finished(row.number, row.written)
+            if len(row.context) > length:
+                row.done = row.done or options.overflow == "stop"
+                row.context, row.fed = row.context[-max(1, length // 2) :], 0
+        if any(token is not None for token in step):
+            yield step
+        kept = [index for index, row in enumerate(rows) if not row.done]
+        if not kept:
+            return
+        if len(kept) < len(rows):
+            cache.keep(kept)
+            rows = [rows[index] for index in kept]
+
+
+def generate_batch(
+    model: Decodable | Engine,
+    prompts: Sequence[Sequence[int]],
+    options: DecodingOptions,
+    stop_ids: Collection[int] = (),
+    finished: Finished | None = None,
+) -> list[list[int]]:
+    """Return the tokens written on from each prompt, without stop tokens. Arguments as in
+    ``generate``."""
+    texts: list[list[int]] = [[] for _ in prompts]
+    for step in generate(model, prompts, options, stop_ids, finished):
+        for text, token in zip(texts, step, strict=True):
+            if token is not None:
+                text.append(token)
+    return texts
+
+
+def filter_logits(logits: Tensor, options: DecodingOptions) -> Tensor:
+    """Return logits (B, V), divided by the temperature (> 0), with -inf for the tokens that options
+    exclude.
+
+    Source:
+        top-k: Fan et al., 2018 (arXiv:1805.04833); top-p: Holtzman et al., 2019 (arXiv:1904.09751),
+        section 3.1; min-p: Nguyen et al., 2024 (arXiv:2407.01082).
+    """
+    logits = logits / options.temperature
+    if options.top_k is not None:
+        lowest = logits.topk(min(options.top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < lowest, -torch.inf)
+    if options.top_p is not None:
+        ordered, order = logits.sort(descending=True, stable=True)
+        probabilities = ordered.softmax(-1)
+        beyond = (
+            probabilities.cumsum(-1) - probabilities >= options.top_p
+        )  # what the likelier tokens hold already
+        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
+    if options.min_p is not None:
+        probabilities = logits.softmax(-1)
+        logits = logits.masked_fill(
+            probabilities < options.min_p * probabilities.amax(-1, True), -torch.inf
+        )
+    return logits
+
+
+def _open(number: int, prompt: Sequence[int], options: DecodingOptions, length: int) -> _Row:
+    if not prompt:
+        raise DataError(
+            f"prompt {number}",
+            "is empty; a text needs a token to start from",
+            "Begin it with the end token",
+        )
+    if len(prompt) > length and options.overflow == "stop":
+        raise DataError(
+            f"prompt {number}",
+            f"has {len(prompt)} tokens; the model's context is {length}",
+            "Shorten it or set overflow: roll",
+        )
+    return _Row(
+        number, list(prompt[-length:]), generator(options.seed, "decoding", number), set(prompt)
+    )
+
+
+def _advance(model: Decodable, rows: list[_Row], cache: KeyValueCache) -> Tensor:
+    """Feed each row what it has not read yet, padded on the left, and return the next token's
+    logits (B, V)."""
+    width = max(len(row.context) - row.fed for row in rows)
+    tokens, positions = [], []
+    for row in rows:
+        pad = width - (len(row.context) - row.fed)
+        tokens.append([0] * pad + row.context[row.fed :])
+        positions.append([-1] * pad + list(range(row.fed, len(row.context))))
+        row.fed = len(row.context)
+    device, training = cache.layers[0].keys.device, model.training
+    if training:  # each call visits every module, which a step of one token would feel
+        model.train(False)
+    try:
+        with torch.no_grad():
+            where = torch.tensor(positions, device=device)
+            return model(torch.tensor(tokens, device=device), where, cache=cache, last_only=True)[
+                :, -1
+            ]
+    finally:
+        if training:
+            model.train()
+
+
+def _choose(logits: Tensor, rows: list[_Row], options: DecodingOptions) -> list[int]:
+    logits = logits.float()
+    if options.repetition_penalty != 1:
+        logits = _penalise(logits, rows, options.repetition_penalty)
+    if options.temperature == 0:
+        return [int(token) for token in logits.argmax(-1).tolist()]
+    cumulative = filter_logits(logits, options).cpu().double().softmax(-1).cumsum(-1)
+    draws = torch.stack([torch.rand((), generator=row.random, dtype=torch.float64) for row in rows])
+    tokens = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True)
+    return [int(token) for token in tokens[:, 0].clamp(max=logits.shape[-1] - 1).tolist()]
+
+
+def _penalise(logits: Tensor, rows: list[_Row], penalty: float) -> Tensor:
+    """Make tokens of the text less likely. Source: Keskar et al., CTRL, 2019 (arXiv:1909.05858),
+    section 4.1.
+
+    Departs from the paper: a negative score is multiplied, not divided, as every implementation
+        since does.
+    """
+    seen = torch.zeros_like(logits, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        seen[index, [token for token in row.seen if token < logits.shape[-1]]] = True
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)

@@ -1,0 +1,91 @@
+"""A cache for decoding with models that keep keys and values in a way of their own, or keep none.
+
+Shape legend: B rows, T new tokens, S tokens read so far, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.nn.kv_cache import LayerCache
+
+__all__ = ["RereadingCache"]
+
+Read = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
+
+
+class RereadingCache:
+    """What each row has read, and what the model made of it.
+
+    As long as every row is given one more token, the model reads these alone. When rows come to
+    differ (a row begins anew, because its context was full), all is read again, padded on the left.
+    A model that keeps nothing reads everything each time.
+
+    Args:
+        batch: B.
+        device: Of the model.
+        keeps: Whether the model takes and returns keys and values.
+    """
+
+    def __init__(self, batch: int, device: torch.device, *, keeps: bool) -> None:
+        self._texts: list[list[int]] = [[] for _ in range(batch)]
+        self._past: Any = None
+        self._mask = torch.zeros(batch, 0, dtype=torch.bool, device=device)
+        self._keeps = keeps
+
+    @property
+    def layers(self) -> list[LayerCache]:
+        """One layer that tells the device."""
+        return [LayerCache(self._mask, self._mask)]
+
+    def read(self, model: Read, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return the logits (B, 1, V) after new tokens.
+
+        Args:
+            model: Given tokens (B, T), which of (B, S) are no padding, and what it returned before,
+                it returns the last position's logits and what it is to be given next.
+            tokens: (B, T).
+            positions: (B, T), of a row's tokens from the position after its last, or from 0; -1 for
+                padding.
+        """
+        level = positions.shape[1] == 1 and self._past is not None
+        for text, row, places in zip(self._texts, tokens.tolist(), positions.tolist(), strict=True):
+            new = [(place, token) for place, token in zip(places, row, strict=True) if place >= 0]
+            level = level and len(new) == 1 and new[0][0] == len(text)
+            text[new[0][0] if new else len(text) :] = [token for _, token in new]
+        if level:
+            self._mask = torch.cat([self._mask, torch.ones_like(tokens, dtype=torch.bool)], 1)
+        else:
+            tokens, self._mask = _padded(self._texts, tokens.device)
+        if not self._keeps:
+            return torch.cat(
+                [
+                    model(row[real][None], real[real][None], None)[0]
+                    for row, real in self._rows(tokens)
+                ]
+            )
+        logits, self._past = model(tokens, self._mask, self._past if level else None)
+        return logits
+
+    def _rows(self, tokens: Tensor) -> Any:
+        return zip(tokens, self._mask, strict=True)
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop all rows but these."""
+        self._texts, self._mask = [self._texts[row] for row in rows], self._mask[rows]
+        if self._past is not None:
+            self._past.batch_select_indices(torch.tensor(rows, device=self._mask.device))
+
+
+def _padded(texts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return texts as rows of tokens padded on the left, and what is no padding."""
+    longest = max(map(len, texts))
+    rows = torch.tensor([[0] * (longest - len(text)) + text for text in texts], device=device)
+    real = torch.tensor(
+        [[False] * (longest - len(text)) + [True] * len(text) for text in texts], device=device
+    )
+    return rows, real

@@ -1,0 +1,72 @@
+"""Judging one run: its evaluation.json, made once for the same weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from groundup.inference.predictor import Predictor
+from groundup.reports.overfitting import diagnose
+from groundup.reports.run_reader import read_run
+from groundup.runs.run import Run
+from groundup.weights.model_folder import write_model_card
+
+__all__ = ["judge_run", "next_command"]
+
+_TEXT = "'Once'"
+_INPUTS = {"image": "picture.png", "audio": "sound.wav", "table": """'{"column": "value"}'"""}
+
+
+def judge_run(
+    folder: Path, checkpoint: str, limit: int, *, again: bool, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Judge a run on its held-out data, write evaluation.json, and return its name, folder and what
+    was found.
+
+    Args:
+        folder: The run's.
+        checkpoint: ``"best"``, ``"last"`` or a step number.
+        limit: Judge at most so many examples where each costs a generation.
+        again: Judge even where evaluation.json is of these weights already.
+        progress: Called with a line about what is being done.
+    """
+    run = Run.open(folder)
+    step = run.pick(checkpoint)
+    stored = run.read_json("evaluation.json")
+    if stored is None or stored["step"] != step or stored["limit"] != limit or again:
+        begin = time.perf_counter()
+        found = Predictor.load(folder, checkpoint).evaluate(limit, progress)
+        seconds = time.perf_counter() - begin
+        stored = {
+            "step": step,
+            "limit": limit,
+            **dataclasses.asdict(found),
+            "evaluation_s": seconds,
+        }
+        diagnosis = diagnose(dataclasses.replace(read_run(folder), evaluation=stored))
+        stored["diagnosis"] = dataclasses.asdict(diagnosis) if diagnosis else None
+        run.write_json("evaluation.json", stored)
+        write_model_card(run)
+    else:
+        progress(f"{folder}: judged already at step {step}; re-used")
+    seconds = run.checkpoints.state(step)["elapsed_s"]
+    return {
+        "name": run.recipe.name,
+        "folder": str(folder),
+        "seconds": seconds,
+        "evaluation": stored,
+    }
+
+
+def next_command(run: Run) -> str:
+    """Return the command that a user is likely to type next: to talk to a run, or to let it
+    predict."""
+    if run.recipe.task.registered_name in ("chat", "preference"):
+        return f"groundup chat {run.folder}"
+    reads = run.recipe.processor.registered_name
+    if reads == "frames":  # which no file holds alone
+        return f"groundup runs compare {run.folder} another_run"
+    return f"groundup predict {run.folder} {_INPUTS.get(reads, _TEXT)}"

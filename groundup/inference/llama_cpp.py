@@ -1,0 +1,352 @@
+"""llama.cpp in place of our own decoding: the same prompts, options and tokens, from a GGUF file of
+the run's weights.
+
+The file is written to the cache once for each set of weights. Before it is first used, what
+llama.cpp writes with it is held to what our own model computes with the weights that are in it.
+Tokens go in and come out as numbers: neither its tokenizer nor its chat template has a part in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from groundup.core.contracts import ModelConfig
+from groundup.core.errors import CheckpointError, DataError, RunError, did_you_mean
+from groundup.core.seeding import key
+from groundup.core.storage import Storage
+from groundup.formats.llama_cpp import LlamaServer, require_llama_cpp
+from groundup.generation.decoding import DecodingOptions, Finished
+from groundup.inference.llama_cpp_parity import NEAR, NEAR_BY_TABLE, held_to_our_tokens
+from groundup.inference.precision import check_weights
+from groundup.nn.lowbit.nf4 import quantised_shapes
+from groundup.runs.processor import cache_folder
+from groundup.runs.run import Run
+from groundup.weights.adapter_runs import weights_of
+from groundup.weights.gguf import MODELS, save_gguf
+
+__all__ = ["ENGINES", "LlamaCppEngine", "check_engine", "open_engine", "open_llama_cpp", "sampling"]
+
+ENGINES = ("groundup", "llama.cpp")
+_KINDS = {"fp32": "F32", "bf16": "BF16", "int8": "Q8_0"}
+_BLOCK = 32  # numbers of a row that share a scale in Q8_0
+# Tokens of one request. Between two of them stop texts and end tokens are looked for and a stream
+# gets its piece; the server keeps what it has read, so that a request costs one or two milliseconds
+# beside its tokens.
+_TOKENS = 16
+# positions of the file's context beyond the model's, since llama.cpp leaves the last ones empty
+_SPARE = 8
+_LAYOUT = 2  # of files in the cache and of how they are opened; another number makes new ones
+_OTHER = "Use the engine groundup"
+
+log = logging.getLogger("groundup")
+
+
+def check_engine(engine: str, weights: str) -> None:
+    """Make sure that there is such an engine and such a precision of weights, before time is spent.
+
+    Raises:
+        RunError: If there is not.
+        MissingExtraError: If the engine's library is not installed.
+    """
+    if engine not in ENGINES:
+        problem = (
+            f"{engine!r} is no engine; {did_you_mean(engine, ENGINES)}allowed: {', '.join(ENGINES)}"
+        )
+        raise RunError("engine", problem, "Choose one of these")
+    if engine == "llama.cpp":
+        check_weights(weights)
+        require_llama_cpp()
+
+
+def open_engine(
+    run: Run, step: int, model: nn.Module, processor: Any, weights: str
+) -> LlamaCppEngine:
+    """Return llama.cpp with a run's weights.
+
+    Args:
+        run: The run.
+        step: Of the checkpoint, for weights that the model has quantised.
+        model: With the weights to write with in float32, an adapter merged; or quantised, which are
+            merged here.
+        processor: The run's.
+        weights: ``fp32``, ``bf16`` or ``int8``.
+
+    Raises:
+        RunError: If the run's task writes nothing.
+        CheckpointError: As ``open_llama_cpp``.
+    """
+    config, task = cast(ModelConfig, run.recipe.model), cast(Any, run.recipe.task)
+    if not hasattr(task, "stream"):
+        problem = (
+            f"task {task.registered_name!r} writes nothing, which is all that llama.cpp is used for"
+        )
+        raise RunError(str(run.folder), problem, _OTHER)
+    merged = weights_of(run, step) if quantised_shapes(model) else model.state_dict()
+    return open_llama_cpp(config, merged, processor, weights)
+
+
+def open_llama_cpp(
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    processor: Any,
+    weights: str,
+    folder: Path | None = None,
+) -> LlamaCppEngine:
+    """Return llama.cpp with a model's weights; the file is written and checked, unless that was
+    done before.
+
+    Args:
+        config: Of model ``gpt``, ``gemma3`` or ``phi3``.
+        tensors: Its weights by our names.
+        processor: Its tokenizer, which such a file cannot be without.
+        weights: ``fp32`` (F32), ``bf16`` (BF16) or ``int8`` (Q8_0: 32 numbers of a row share a
+            scale).
+        folder: Where the file is kept; None: ``engines`` in the cache.
+
+    Raises:
+        RunError: If the model's widths do not fit such weights.
+        MissingExtraError: If ``xllamacpp`` is not installed.
+        CheckpointError: If a GGUF file has no place for the model or tokenizer, could not be
+            written, or llama.cpp does not write with it what our own decoding does.
+    """
+    _check_model(config)
+    tensors = {name: tensor.detach().cpu().float() for name, tensor in tensors.items()}
+    if weights == "int8":
+        _check_widths(tensors)
+    folder = folder or cache_folder() / "engines"
+    path = folder / f"{_sha256(config, tensors)[:32]}-{_KINDS[weights]}.gguf"
+    note, storage = path.with_suffix(".json"), Storage()
+    known = _known(path, note)
+    if not known and not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        save_gguf(path, _longer(config), tensors, processor, _KINDS[weights], storage=storage)
+    engine = LlamaCppEngine(path, config, exact=weights == "fp32")
+    if known.get("library") != engine.name:
+        near = NEAR_BY_TABLE if config.registered_name == "gemma3" else NEAR
+        known = held_to_our_tokens(engine, path, processor, _KINDS[weights], near)
+        known = {"library": engine.name, "bytes": path.stat().st_size, **known}
+        storage.write_text(note, json.dumps(known, indent=1) + "\n")
+    where = f"{engine.name} with weights in {weights}: {path}, {known['bytes'] / 1e6:.0f} MB"
+    held = f"the tokens of our own decoding, {known['same']} of {known['tokens']}"
+    behind = (
+        f", the others at most {known['behind']:.2g} behind"
+        if known["same"] < known["tokens"]
+        else ""
+    )
+    log.info("%s; held to %s%s (allowed: %.2g)", where, held, behind, known["tolerance"])
+    return engine
+
+
+def _check_model(config: ModelConfig) -> None:
+    if config.registered_name not in MODELS:
+        problem = (
+            f"{config.registered_name} has no place in a GGUF file; allowed: {', '.join(MODELS)}"
+        )
+        raise CheckpointError("model", problem, _OTHER)
+    if getattr(config, "long_rope", None) is not None:
+        problem = (
+            "long_rope takes its wavelengths by the length of a text, and llama.cpp by the room"
+            " that it is given"
+        )
+        raise CheckpointError("model", problem, _OTHER)
+
+
+def _longer(config: Any) -> Any:
+    """Return the settings with room beyond the model's context, whose whole length a window goes on
+    to span."""
+    length, window = config.context_length + _SPARE, getattr(config, "sliding_window", None)
+    spans = window is not None and window >= config.context_length
+    return config.model_copy(
+        update={
+            "context_length": length,
+            **({"sliding_window": max(window, length)} if spans else {}),
+        }
+    )
+
+
+def _check_widths(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2 and tensor.shape[1] % _BLOCK:
+            problem = (
+                f"int8 of llama.cpp has rows of a multiple of {_BLOCK} numbers, and {name} of"
+                f" {tensor.shape[1]}"
+            )
+            raise RunError("weights", problem, "Use weights fp32 or bf16, or the engine groundup")
+
+
+def _sha256(config: ModelConfig, tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of all that makes the file but the tokenizer, which is not used."""
+    digest = hashlib.sha256(
+        json.dumps([_LAYOUT, config.registered_name, config.model_dump(mode="json")]).encode()
+    )
+    for name in sorted(tensors):
+        digest.update(f"{name} {list(tensors[name].shape)}".encode())
+        digest.update(np.ascontiguousarray(tensors[name].numpy()).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _known(path: Path, note: Path) -> dict[str, Any]:
+    """Return what was found out about a file; nothing, if it is not there any more or was not
+    checked."""
+    try:
+        known: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        wanted = {"library", "bytes", "same", "tokens", "behind", "tolerance"}
+        if known.keys() >= wanted and path.stat().st_size == known["bytes"]:
+            return known
+        path.unlink(missing_ok=True)
+    except (OSError, ValueError, AttributeError):
+        pass
+    return {}
+
+
+class LlamaCppEngine(nn.Module):
+    """A GGUF file that llama.cpp writes with, in place of a model of ours.
+
+    Every option of ``DecodingOptions`` means what it means there, with one exception: with a
+    temperature the random numbers are llama.cpp's own, so that a seed gives the same text each
+    time, from the same distribution as ours, but not the same text as ours. One text is written
+    after the other.
+
+    Args:
+        path: The file.
+        config: The model's settings; ``context_length`` is where a text is full.
+        exact: Whether nothing is rounded; as ``LlamaServer``.
+    """
+
+    def __init__(self, path: Path, config: Any, *, exact: bool) -> None:
+        super().__init__()
+        self.path, self.config, self.exact = path, config, exact
+        beyond = range(
+            config.vocabulary_size, getattr(config, "embedding_rows", config.vocabulary_size)
+        )
+        self.never = [[token, False] for token in beyond]  # the embedding's padding
+        self.server: LlamaServer = self._opened(1)
+        self.name = self.server.name
+
+    def _opened(self, context: int) -> LlamaServer:
+        remedy = f"Delete {self.path} and try again, or use groundup"
+        return LlamaServer(
+            self.path, -(-context // 256) * 256, torch.get_num_threads(), remedy, exact=self.exact
+        )
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        options: DecodingOptions,
+        stop_ids: Collection[int] = (),
+        finished: Finished | None = None,
+    ) -> Iterator[list[int | None]]:
+        """Write on from each prompt; as ``nn.decoding.generate``.
+
+        Raises:
+            DataError: If a repetition penalty is to count tokens that have left the context.
+        """
+        length, longest = self.config.context_length, max(len(prompt) for prompt in prompts)
+        end = longest + options.max_new_tokens
+        if options.repetition_penalty != 1 and end > length + 1 and options.overflow == "roll":
+            problem = (
+                f"and texts of up to {end} tokens, when the context is {length}: llama.cpp forgets"
+                " what left it"
+            )
+            raise DataError(
+                "options: repetition_penalty",
+                problem,
+                "Lower max_new_tokens, or set overflow: stop",
+            )
+        needed = min(end, length) + _SPARE
+        if needed > self.server.context:
+            self.server = self._opened(min(2 * needed, length + _SPARE))
+        rows = [
+            self._row(number, prompt, options, stop_ids, finished)
+            for number, prompt in enumerate(prompts)
+        ]
+        texts: list[Iterator[int]] = rows if len(rows) == 1 else [iter(list(row)) for row in rows]
+        yield from map(list, zip_longest(*texts))
+
+    def _row(
+        self,
+        number: int,
+        prompt: Sequence[int],
+        options: DecodingOptions,
+        stop_ids: Collection[int],
+        finished: Finished | None,
+    ) -> Iterator[int]:
+        length = self.config.context_length
+        context, written, kept = list(prompt[-length:]), list[int](), False
+        while len(written) < options.max_new_tokens:
+            count = min(_TOKENS, options.max_new_tokens - len(written), length + 1 - len(context))
+            seed = key(options.seed, "decoding", number, len(written))
+            for token in self._next(context, count, options, seed, kept):
+                if token in stop_ids:
+                    return
+                context.append(token)
+                written.append(token)
+                yield token
+                if finished is not None and finished(number, written):
+                    return
+            kept = len(context) <= length
+            if not kept:
+                if options.overflow == "stop":
+                    return
+                context = context[-max(1, length // 2) :]
+
+    def _next(
+        self, context: list[int], count: int, options: DecodingOptions, seed: int, kept: bool
+    ) -> list[int]:
+        """Return the next tokens: ``count``, or fewer up to one that ends a text for llama.cpp.
+
+        It says nothing of tokens that are no whole character while it streams, so the numbers are
+        taken at the end.
+        """
+        request = {
+            "prompt": context,
+            "n_predict": count,
+            "cache_prompt": kept,
+            "logit_bias": self.never,
+        }
+        request |= sampling(options, seed, len(context) + count) | {
+            "return_tokens": True,
+            "verbose": True,
+        }
+        answer = self.server.complete(request)
+        tokens = [int(token) for token in answer.get("__verbose", {}).get("tokens", [])]
+        if not tokens:
+            raise CheckpointError(
+                self.name, f"wrote nothing after {len(context)} tokens", self.server.remedy
+            )
+        return tokens
+
+
+def sampling(options: DecodingOptions, seed: int, length: int) -> dict[str, Any]:
+    """Return options as llama.cpp has them; what is not named in ``samplers`` has no effect there.
+
+    Its samplers run in the order of the list, which is that of ``DecodingOptions``. Its greedy
+    choice is a temperature of 0; its penalty counts prompt and text, as far back as it is told:
+    ``length`` tokens. 2^32 - 1 is a random seed there.
+    """
+    given = {"top_k": options.top_k, "top_p": options.top_p, "min_p": options.min_p}
+    if options.temperature == 0:
+        given = {"top_k": 1}  # the same token, found without ordering the whole vocabulary
+    used = {name: value for name, value in given.items() if value is not None}
+    penalty = options.repetition_penalty
+    order = [*used, "temperature"] if options.temperature == 0 else ["temperature", *used]
+    samplers = [*(["penalties"] if penalty != 1 else []), *order]
+    return {
+        **{
+            "samplers": samplers,
+            "temperature": options.temperature,
+            "seed": seed % (2**32 - 1),
+            **used,
+        },
+        **({"repeat_penalty": penalty, "repeat_last_n": length} if penalty != 1 else {}),
+    }

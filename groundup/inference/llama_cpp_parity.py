@@ -1,0 +1,144 @@
+"""Another engine's writing, held to what our own model computes with the same stored weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from groundup.core.errors import CheckpointError
+from groundup.formats.gguf_blocks import KINDS, dequantise, quantise
+from groundup.generation.decoding import DecodingOptions, Engine
+from groundup.weights.gguf import model_in
+
+__all__ = ["NEAR", "NEAR_BY_TABLE", "PROMPTS", "held_to_our_tokens"]
+
+PROMPTS = (
+    "The capital of France is",
+    "北京是中国的首都，",
+)  # of the second some tokens are no whole character
+NEAR = (
+    1e-3  # how far apart two logits may be and change places, where both engines compute in float32
+)
+NEAR_BY_TABLE = 0.02  # the same where llama.cpp looks GELU up in a table of 16-bit numbers
+_TOKENS = 32  # after each prompt
+_DEVIATIONS = 4  # of the difference of two logits; by chance one difference in 15,000 is larger
+
+
+def held_to_our_tokens(
+    engine: Engine, path: Path, processor: Any, kind: str, near: float = NEAR
+) -> dict[str, Any]:
+    """Make sure that an engine takes the tokens that our own model takes, greedily, with the
+    weights in a file.
+
+    Every token that the engine writes after two prompts must be the one with our best logit, or its
+    logit at most the tolerance behind. The engine may round what goes into a product to the kind of
+    number that the weights are stored in, as llama.cpp does. Then our logits are computed again
+    with such rounding, and the tolerance is four standard deviations of the difference of two
+    logits that each err as much as ours do by it. In float32 nothing is rounded, and it is
+    ``near``.
+
+    Args:
+        engine: What writes.
+        path: The file.
+        processor: The run's.
+        kind: Of the matrices in the file: F32, BF16 or Q8_0.
+        near: The least tolerance.
+
+    Returns:
+        ``tokens`` compared, how many are the ``same``, how far ``behind`` the others are at most,
+        and ``tolerance``.
+
+    Raises:
+        CheckpointError: Saying where they part.
+    """
+    model = model_in(path)
+    asked = [_beginning(text, processor, engine.config.context_length) for text in PROMPTS]
+    written = [
+        [
+            int(cast(int, step[0]))
+            for step in engine.generate([tokens], DecodingOptions(max_new_tokens=n, temperature=0))
+        ]
+        for tokens, n in asked
+    ]
+    size = engine.config.vocabulary_size
+    logits = [
+        _logits(model, tokens, text, size) for (tokens, _), text in zip(asked, written, strict=True)
+    ]
+    tolerance = near
+    if kind != "F32":
+        with _rounded_activations(model, kind):
+            again = [
+                _logits(model, tokens, text, size)
+                for (tokens, _), text in zip(asked, written, strict=True)
+            ]
+        error = torch.cat(again) - torch.cat(logits)
+        deviation = float((error - error.mean(-1, keepdim=True)).square().mean().sqrt())
+        tolerance = max(near, _DEVIATIONS * 2**0.5 * deviation)
+    behind = [
+        ours.amax(-1) - ours[range(len(text)), text]
+        for ours, text in zip(logits, written, strict=True)
+    ]
+    for prompt, text, ours, each in zip(PROMPTS, written, logits, behind, strict=True):
+        wrong = (~(each <= tolerance)).nonzero()
+        if len(wrong):
+            place = int(wrong[0])
+            best = int(ours[place].argmax())
+            taken = (
+                f"takes token {text[place]} {processor.decode([text[place]])!r} as number"
+                f" {place + 1} after {prompt!r}"
+            )
+            wanted = f"our own model with the same weights {best} {processor.decode([best])!r}"
+            by = f"whose logit is {float(each[place]):.3g} higher (allowed: {tolerance:.2g})"
+            raise CheckpointError(
+                str(path), f"{taken}, and {wanted}, {by}", "Use the engine groundup"
+            )
+    every = torch.cat(behind)
+    same, far = int((every == 0).sum()), float(every.max())
+    return {"tokens": len(every), "same": same, "behind": far, "tolerance": tolerance}
+
+
+def _beginning(text: str, processor: Any, length: int) -> tuple[list[int], int]:
+    """Return a prompt's tokens and how many are to be written, which a short context has fewer
+    of."""
+    tokens = processor.encode_batch([text])[0].tolist()[: max(1, length // 2)] or [processor.end_id]
+    return tokens, min(_TOKENS, length - len(tokens) + 1)
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, prompt: list[int], written: list[int], size: int) -> Tensor:
+    """Return (N, V), from which each of the N tokens written after a prompt was taken."""
+    found: Tensor = model(torch.tensor([[*prompt, *written[:-1]]]))
+    return found[0, len(prompt) - 1 :, :size].float()
+
+
+@contextmanager
+def _rounded_activations(model: Any, kind: str) -> Iterator[None]:
+    """Let the model round what goes into each product with a matrix as numbers of this kind."""
+
+    def rounded(x: Tensor) -> Tensor:
+        numbers = x.reshape(-1, KINDS[kind].values).numpy()
+        return torch.from_numpy(dequantise(quantise(numbers, KINDS[kind]), KINDS[kind])).view(
+            x.shape
+        )
+
+    def before(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (rounded(inputs[0]), *inputs[1:])
+
+    def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return rounded(output)
+
+    layers = [layer for layer in model.blocks.modules() if isinstance(layer, nn.Linear)]
+    hooks: list[Any] = [layer.register_forward_pre_hook(before) for layer in layers]
+    hooks.append(
+        model.norm.register_forward_hook(after)
+    )  # the output layer may be the embedding, which is no layer
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,200 @@
+"""A trained run, opened to predict, to stream and to be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from groundup.core.contracts import DataSource, EvaluationContext, ModelConfig, Split, Task
+from groundup.core.errors import GroundupError, RunError
+from groundup.core.values import Evaluation
+from groundup.inference.llama_cpp import check_engine, open_engine
+from groundup.inference.precision import quick, set_weights
+from groundup.machine import devices
+from groundup.runs.processor import cache_folder, load_processor
+from groundup.runs.run import Run
+from groundup.weights.adapter_runs import use_adapter
+from groundup.weights.initial_model import load_weights, prepared_source, trained_model
+from groundup.weights.load import pretrained_weights, weights_sha256
+
+__all__ = ["Predictor"]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The model, processor and task of one checkpoint, ready to use.
+
+    Example:
+        >>> predictor = groundup.load("runs/quickstart-finetune")  # doctest: +SKIP
+        >>> predictor("What does os.path.join do?")  # doctest: +SKIP
+    """
+
+    run: Run
+    model: nn.Module
+    processor: Any
+    task: Task
+    step: int
+    weights: str = "fp32"
+    engine: str = "groundup"
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        checkpoint: str = "best",
+        adapter: Path | None = None,
+        weights: str = "fp32",
+        engine: str = "groundup",
+    ) -> Predictor:
+        """Open a run. An adapter that it trained comes merged into the weights of its base, unless
+        those are quantised.
+
+        Args:
+            folder: The run's folder.
+            checkpoint: ``"best"`` (on validation), ``"last"``, or a step number.
+            adapter: A folder with an adapter for these weights, as ``use`` takes it.
+            weights: What they are kept in to predict: ``fp32``, ``bf16`` or ``int8``; see
+                ``set_weights``.
+            engine: ``groundup``, or ``llama.cpp``, which takes the place of the model; see
+                ``open_engine``.
+
+        Raises:
+            RunError: If the folder is no run or holds no intact checkpoint, or the model cannot
+                have such weights.
+            CheckpointError: If the adapter is for other weights, or the engine cannot take them
+                over.
+            MissingExtraError: If the engine's library is not installed.
+        """
+        check_engine(engine, weights)
+        run = Run.open(folder)
+        step = run.pick(checkpoint)
+        machine = run.recipe.machine
+        if machine.device == "cuda" and not torch.cuda.is_available():
+            machine = machine.model_copy(update={"device": "cpu"})
+        device = devices.prepare(machine)
+        task, processor = cast(Task, run.recipe.task), load_processor(folder / "processor")
+        model = trained_model(run, step, processor)
+        predictor = cls(run, model.to(device).eval(), processor, task, step)
+        if adapter is not None:
+            predictor.use(adapter)
+        if engine != "groundup":
+            model = open_engine(run, step, predictor.model, processor, weights)
+            return replace(predictor, model=model, weights=weights, engine=engine)
+        set_weights(predictor.model, weights, str(run.folder))
+        return replace(predictor, weights=weights)
+
+    def use(self, adapter: Path | None) -> None:
+        """Predict with another adapter for the run's weights from now on; None: with the run's
+        weights as they are.
+
+        Args:
+            adapter: A folder in PEFT's layout; or another run's, for the adapter that it trained.
+
+        Raises:
+            CheckpointError: If it cannot be read, or is for other weights or another model.
+            RunError: If the weights are no longer in float32.
+        """
+        if self.weights != "fp32" or self.engine != "groundup":
+            kept = f"in {self.weights}" if self.engine == "groundup" else f"with {self.engine}"
+            problem = f"its weights are {kept} by now, which an adapter cannot be put into"
+            raise RunError(
+                str(self.run.folder),
+                problem,
+                "Load it with both: load(run, adapter=..., weights=...)",
+            )
+        self.__dict__.pop("_writer", None)
+        sha256 = weights_sha256(self.run, self.step)
+        use_adapter(self.model, cast(ModelConfig, self.run.recipe.model), adapter, sha256)
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        """Return the prediction for raw inputs: for text models a prompt, or a list of prompts."""
+        return self.task.predict(self._writer, inputs, self.processor, **options)
+
+    def stream(self, prompt: Any, **options: Any) -> Iterator[str]:
+        """Yield the prediction piece by piece.
+
+        Raises:
+            RunError: If the task has nothing to stream.
+        """
+        stream = getattr(self.task, "stream", None)
+        if stream is None:
+            raise RunError(
+                str(self.run.folder),
+                f"task {self.task.registered_name!r} cannot stream",
+                "Use predict",
+            )
+        yield from stream(self._writer, prompt, self.processor, **options)
+
+    @cached_property
+    def _writer(self) -> nn.Module:
+        return quick(self.model)
+
+    def evaluate(self, limit: int, progress: Any = lambda message: None) -> Evaluation:
+        """Judge the model on its run's held-out split, in fp32, next to what it was fine-tuned
+        from."""
+        if self.engine != "groundup":
+            raise RunError(
+                str(self.run.folder),
+                f"{self.engine} writes and judges nothing",
+                "Load it without engine",
+            )
+        recipe = self.run.recipe
+        pretrained = self._pretrained(progress)
+        device, held_out = next(self.model.parameters()).device, _held_out(self.run)
+        machine = recipe.machine.model_copy(update={"precision": "fp32"})  # as the model is judged
+        source = prepared_source(self.run, self.processor, device, machine, (held_out,))
+        base = (
+            Predictor.load(Path(recipe.init.run), recipe.init.checkpoint)
+            if recipe.init.run
+            else None
+        )
+        context = EvaluationContext(
+            model=self.model,
+            processor=self.processor,
+            examples=_examples(source),
+            sequence_length=int(getattr(recipe.model, "context_length", 0)),
+            base=(base.model, base.processor) if base else pretrained,
+            base_examples=_examples(cast(DataSource, base.run.recipe.data)) if base else None,
+            base_held_out=_held_out(base.run) if base else "validation",
+            held_out=held_out,
+            seed=recipe.seed,
+            limit=limit,
+            progress=progress,
+        )
+        return self.task.evaluate(context)
+
+    def _pretrained(self, progress: Any) -> tuple[nn.Module, Any] | None:
+        """Return the model with the pretrained weights that the run began with, and the run's own
+        processor.
+
+        None where it began otherwise, where they have no head for what the run predicts, or are
+        gone.
+        """
+        recipe = self.run.recipe
+        compared = getattr(self.task, "compares_with_pretrained", self.task.unit == "tokens")
+        if recipe.init.pretrained is None or not compared:
+            return None
+        try:
+            model = cast(ModelConfig, recipe.model).build()
+            load_weights(model, pretrained_weights(self.run), recipe.init.pretrained)
+        except GroundupError as error:
+            progress(
+                f"the pretrained weights cannot be read, so nothing is compared with them: {error}"
+            )
+            return None
+        return model.to(next(self.model.parameters()).device).eval(), self.processor
+
+
+def _examples(source: DataSource) -> Callable[[Split], Iterable[Any]]:
+    """Return what gives the raw examples of a split."""
+    return lambda split: source.examples(split, cache_folder())
+
+
+def _held_out(run: Run) -> Split:
+    return "test" if "test" in cast(DataSource, run.recipe.data).splits() else "validation"

@@ -1,0 +1,220 @@
+"""The machine: what it is, how fast it multiplies, and the choices that follow.
+
+Each choice is frozen in the run's recipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import statistics
+import time
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any
+
+import psutil
+import torch
+
+from groundup.core.errors import RecipeError
+from groundup.machine.allocator import tune_allocator
+from groundup.recipe.sections import Machine
+
+__all__ = [
+    "autocast",
+    "compile_layers",
+    "describe_machine",
+    "eager",
+    "matmul_flops_per_s",
+    "memory_bytes",
+    "prepare",
+    "resolve",
+]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+_BF16_ADVANTAGE = (
+    1.5  # autocast itself costs casts: bf16 must multiply this much faster to win a whole step
+)
+_LONG_RUN_S = 600.0
+_SMALL_STEP = (
+    1.5e7  # FLOPs of a micro-batch below which one core is done before the others have begun
+)
+
+
+def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.1) -> float:
+    """Return the rate of matrix multiplication, in FLOP/s: the median of square products within
+    about ``seconds``.
+
+    It is measured once in a process for each number of threads.
+    """
+    return _measured_flops_per_s(device, precision, seconds, torch.get_num_threads())
+
+
+@cache
+def _measured_flops_per_s(device: str, precision: str, seconds: float, threads: int) -> float:
+    size = 1024 if device == "cpu" else 4096
+    values = (
+        torch.linspace(-1, 1, size * size, device=device).view(size, size).to(_DTYPES[precision])
+    )
+    out = torch.empty_like(values)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    with torch.no_grad():
+        torch.mm(values, values, out=out)  # the first call builds the kernel
+        while len(times) < 3 or time.perf_counter() < end:
+            start = time.perf_counter()
+            torch.mm(values, values, out=out)
+            if device != "cpu":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+    return 2.0 * size**3 / statistics.median(times)
+
+
+def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int) -> Machine:
+    """Replace every 'auto' by a choice for this machine; where there is none, nothing is measured.
+
+    Args:
+        machine: The recipe's section.
+        batch_size: The largest micro-batch there can be.
+        sample_flops: Work of one sample, forward and backward; 'threads: auto' takes one where a
+            step is tiny.
+        samples: Those of the whole run, 0 if only the data tells; 'compile: auto' compiles what
+            would take over ten minutes, so that the start, up to a minute, is won back.
+
+    Raises:
+        RecipeError: If a device is asked for that is not here.
+    """
+    device = (
+        machine.device
+        if machine.device != "auto"
+        else ("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RecipeError(
+            "recipe.machine.device",
+            "'cuda' is not available here; allowed: cpu",
+            "Use device: auto",
+        )
+    micro_batch = batch_size if machine.micro_batch == "auto" else machine.micro_batch
+    tiny = 0.0 < sample_flops * micro_batch < _SMALL_STEP
+    threads = (
+        machine.threads
+        if machine.threads != "auto"
+        else 1
+        if tiny
+        else len(os.sched_getaffinity(0))
+    )
+    torch.set_num_threads(threads)
+    precision = machine.precision if machine.precision != "auto" else _faster_precision(device)
+    long = samples * sample_flops
+    compiled = (
+        _worth_compiling(device, precision, long) if machine.compile == "auto" else machine.compile
+    )
+    chosen = {
+        "device": device,
+        "precision": precision,
+        "compile": compiled,
+        "threads": threads,
+        "micro_batch": micro_batch,
+    }
+    return machine.model_copy(update=chosen)
+
+
+def _worth_compiling(device: str, precision: str, training_flops: float) -> bool:
+    if device == "cpu" and shutil.which("g++") is None:
+        return False
+    return training_flops / (0.5 * matmul_flops_per_s(device, precision)) > _LONG_RUN_S
+
+
+def _faster_precision(device: str) -> str:
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    fast = matmul_flops_per_s(device, "bf16") >= _BF16_ADVANTAGE * matmul_flops_per_s(
+        device, "fp32"
+    )
+    return "bf16" if fast else "fp32"
+
+
+def prepare(machine: Machine) -> torch.device:
+    """Set up this process for a resolved machine section and return the device.
+
+    Denormal numbers are flushed to zero: on CPUs they slow some training threefold, and none is
+        worth learning from.
+    """
+    if machine.device == "cpu":
+        tune_allocator()
+    if isinstance(machine.threads, int):
+        torch.set_num_threads(machine.threads)
+    torch.set_flush_denormal(True)
+    if machine.device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = machine.precision == "bf16"
+    if machine.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if machine.compile is True:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        else:  # the same without telling the compiler, whose import takes seconds
+            torch.set_deterministic_debug_mode("warn")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid
+    return torch.device(machine.device)
+
+
+def autocast(machine: Machine) -> AbstractContextManager[Any]:
+    """Return the context for a forward pass: bf16 matrix products where the machine section says
+    so."""
+    if machine.precision != "bf16":
+        return contextlib.nullcontext()
+    return torch.autocast(machine.device, dtype=torch.bfloat16)
+
+
+def compile_layers(model: torch.nn.Module) -> None:
+    """Compile layer by layer where the model lists its layers: equal layers share their code, so
+    the start is quick."""
+    for part in getattr(model, "blocks", None) or [model]:
+        part.compile(dynamic=False)
+
+
+def eager(machine: Machine) -> AbstractContextManager[Any]:
+    """Return the context in which a compiled model runs as it was written: its shapes differ in
+    evaluation.
+
+    Nothing is done for a model that is not compiled: only to ask the compiler takes seconds.
+    """
+    return (
+        torch.compiler.set_stance("force_eager")
+        if machine.compile is True
+        else contextlib.nullcontext()
+    )
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Return the memory in use: the process's resident memory on a CPU, the peak allocated on a
+    GPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what a reader needs to reproduce a figure: processor, memory, system and library
+    versions."""
+    return {
+        "processor": _processor_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "amx": bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor_name() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

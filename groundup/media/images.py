@@ -1,0 +1,227 @@
+"""Picture files: reading their pixels, checking them, and drawing a sheet of them. The one file
+that knows Pillow.
+
+Shape legend: H rows, W columns, C channels.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.core.errors import DataError, MissingExtraError
+from groundup.core.values import StoredFile
+
+__all__ = ["LARGEST", "SUFFIXES", "draw_sheet", "examine", "is_picture", "read_picture"]
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
+LARGEST = 80_000_000  # pixels; a small file that unpacks to more is an accident or an attack
+_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSerifCJK-Bold.ttc",
+    "msyh.ttc",
+    "PingFang.ttc",
+    "DejaVuSans.ttf",
+)
+_FLOATS = "its pixels are floating-point numbers; allowed: 8 or 16 bits"
+_MARGIN, _LINE = 6, 16
+
+
+def _pillow() -> Any:
+    """Return the package ``PIL`` with the parts that are used here."""
+    try:
+        import PIL
+        import PIL.Image
+        import PIL.ImageDraw
+        import PIL.ImageFont
+        import PIL.ImageOps
+    except ImportError:
+        raise MissingExtraError("PIL", "classic") from None
+    return PIL
+
+
+def is_picture(value: Any) -> bool:
+    """Whether a value is a picture still to be decoded: a path, a file's bytes or where they lie,
+    or a Pillow image."""
+    return isinstance(value, str | bytes | Path | StoredFile) or (
+        hasattr(value, "mode") and hasattr(value, "getbands")
+    )
+
+
+def read_picture(source: Any, where: str, channels: int | None = None) -> NDArray[np.uint8]:
+    """Return a picture's pixels (H, W) if it is grey, else (H, W, 3), turned upright as its EXIF
+    says.
+
+    Palettes are looked up; transparent pixels are laid on white; 16 bits a channel are cut to the
+    upper 8; of an animation the first picture is taken.
+
+    Args:
+        source: A path, the bytes of a file or where they lie, or a Pillow image.
+        where: What to call it in messages.
+        channels: 1 for grey, 3 for red, green and blue, whatever the file holds; None: as the file
+            holds.
+
+    Raises:
+        DataError: If it cannot be read, or is too large.
+        MissingExtraError: If Pillow is not installed.
+    """
+    try:
+        with _opened(source) as opened:
+            image = _eight_bits(_pillow().ImageOps.exif_transpose(opened))
+    except (MissingExtraError, DataError):
+        raise
+    except _TooLarge as error:
+        raise DataError(where, str(error), "Make it smaller, or remove it") from None
+    except (
+        Exception
+    ) as error:  # damaged files raise OSError, SyntaxError, ValueError, struct.error, EOFError, ...
+        raise DataError(
+            where, f"is no readable picture: {_words(error)}", "Replace or remove it"
+        ) from None
+    if channels is not None:
+        image = image.convert("L" if channels == 1 else "RGB")
+    return np.asarray(image)
+
+
+def examine(path: Path | StoredFile) -> tuple[str | None, str]:
+    """Return what is wrong with a picture file, decoded to its end, or None; and its size as "H x W
+    format"."""
+    try:
+        source = path.read() if isinstance(path, StoredFile) else path
+        with _opened(source) as image:
+            size = f"{image.height} x {image.width} {image.mode}"
+            # the checksums, which decoding may pass over; it leaves the image unusable
+            image.verify()
+        with _opened(source) as image:
+            image.draft(image.mode, (1, 1))  # of a JPEG all bytes are read, and few pixels made
+            image.load()
+            if image.mode == "F":
+                raise ValueError(_FLOATS)
+    except MissingExtraError:
+        raise
+    except DataError as error:
+        return error.problem, ""
+    except _TooLarge as error:
+        return str(error), ""
+    except Exception as error:  # as above
+        return f"is no readable picture: {_words(error)}", ""
+    return None, size
+
+
+class _TooLarge(Exception):
+    pass
+
+
+@contextmanager
+def _opened(source: Any) -> Iterator[Any]:
+    """Give a Pillow image, its pixels not yet decoded; a file is closed afterwards."""
+    library = _pillow().Image
+    if hasattr(source, "getbands"):
+        yield source
+        return
+    if isinstance(source, StoredFile):
+        source = source.read()
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        try:
+            image = library.open(file)
+        except (library.DecompressionBombError, library.DecompressionBombWarning) as error:
+            found = re.search(r"\d{8,}", str(error))
+            raise _TooLarge(_too_many(int(found[0]) if found else 0)) from None
+        if image.width * image.height > LARGEST:
+            raise _TooLarge(_too_many(image.width * image.height))
+        yield image
+
+
+def _too_many(pixels: int) -> str:
+    return f"has {pixels:,} pixels; allowed: at most {LARGEST:,}"
+
+
+def _eight_bits(image: Any) -> Any:
+    """Return the image as grey or as red, green and blue, 8 bits each."""
+    if image.mode.startswith("I"):
+        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return _pillow().Image.fromarray((wide >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError(_FLOATS)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        grey = image.mode in ("LA", "La", "L")
+        image = image.convert("RGBA")
+        ground = _pillow().Image.new("RGBA", image.size, "white")
+        return _pillow().Image.alpha_composite(ground, image).convert("L" if grey else "RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _words(error: Exception) -> str:
+    """Return one line that says what is wrong with a file."""
+    if isinstance(error, FileNotFoundError | IsADirectoryError):
+        found = "no such file" if isinstance(error, FileNotFoundError) else "it is a folder"
+        return f"{found}; allowed: a picture file"
+    if type(error).__name__ == "UnidentifiedImageError":
+        return f"it is empty, or of no known kind; allowed: {', '.join(sorted(SUFFIXES))}"
+    lines = str(error).strip().splitlines()
+    text = re.sub(r" at 0x[0-9a-f]+", "", lines[0]).rstrip(".") if lines else ""
+    return text or type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------ a sheet
+def draw_sheet(
+    rows: Sequence[Sequence[tuple[NDArray[np.float32], str]]],
+    columns: Sequence[str],
+    path: Path,
+    side: int = 96,
+) -> None:
+    """Write a PNG of pictures in rows, each with a line of text below it.
+
+    Args:
+        rows: Pictures (H, W, 1 or 3), 0 to 1, and what to write below each.
+        columns: A title for each column.
+        path: The PNG.
+        side: Pixels that the longer side of a picture is shown with, at least its own.
+    """
+    library = _pillow().Image
+    side = max([side, *(max(picture.shape[:2]) for row in rows for picture, _ in row)])
+    wide, high = side + 2 * _MARGIN, side + _LINE + 2 * _MARGIN
+    sheet = library.new(
+        "RGB", (wide * len(columns), _LINE + 2 * _MARGIN + high * len(rows)), "white"
+    )
+    pen, font = _pillow().ImageDraw.Draw(sheet), _font()
+    for number, title in enumerate(columns):
+        pen.text((number * wide + _MARGIN, _MARGIN), title, fill="black", font=font)
+    for down, row in enumerate(rows):
+        top = _LINE + 2 * _MARGIN + down * high
+        for across, (picture, text) in enumerate(row):
+            values = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
+            image = library.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+            factor = side / max(image.size)
+            shown = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+            left = across * wide + _MARGIN
+            sheet.paste(image.resize(shown, library.Resampling.NEAREST), (left, top))
+            pen.text(
+                (left, top + side + 1), _cut(text, font, side + _MARGIN), fill="black", font=font
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+def _font() -> Any:
+    """Return a font that knows Chinese if the system has one, else Pillow's own."""
+    fonts = _pillow().ImageFont
+    for name in _FONTS:
+        try:
+            return fonts.truetype(name, 11)
+        except OSError:
+            continue
+    return fonts.load_default(11)
+
+
+def _cut(text: str, font: Any, width: int) -> str:
+    while len(text) > 1 and font.getlength(text) > width:
+        text = text[:-2] + "…" if text.endswith("…") else text[:-1] + "…"
+    return text

@@ -1,0 +1,1 @@
+"""Any architecture of the library transformers, under our names."""

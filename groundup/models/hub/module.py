@@ -1,0 +1,191 @@
+"""A module of the library ``transformers`` under names of ours, with the forward pass that our
+tasks call.
+
+Shape legend: B rows, T positions, V vocabulary, K classes, N boundaries.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.core.errors import DataError
+from groundup.generation.recompute_cache import RereadingCache
+from groundup.models.hub.named_parts import named_parts, plain_linears, untied
+
+__all__ = ["Hub"]
+
+_SHORTEST = 16  # documents shorter than this are computed together, whatever their lengths
+
+
+class Hub(nn.Module):
+    """The model of a ``HubConfig``.
+
+    Args:
+        config: The settings: ``outputs`` and ``context_length`` are read.
+        tree: The library's module. Its parts are registered here under our names; the modules
+            between them are not.
+
+    Attributes:
+        tree: That module.
+        theirs: The library's name of each of our tensors.
+        tied: Our tensors by the library's names of their second places, such as an output layer's.
+        transposed: Our names of matrices that are (in, out) there.
+    """
+
+    tree: Any
+
+    def __init__(self, config: Any, tree: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.__dict__["tree"] = (
+            tree  # past nn.Module, which would register all tensors a second time
+        )
+        transposed = plain_linears(tree)
+        parts = named_parts(tree)
+        self._between, self._places, self._accepts = parts.between, parts.places, parts.accepts
+        self.embed, self.blocks = nn.ModuleDict(parts.groups["embed"]), parts.blocks
+        self.norm, self.head = (
+            nn.ModuleDict(parts.groups["norm"]),
+            nn.ModuleDict(parts.groups["head"]),
+        )
+        second = untied(self)
+        self.theirs = {name: parts.theirs(name) for name in self.state_dict()}
+        self.tied = {parts.theirs(name): kept for name, kept in second.items()}
+        self.transposed = frozenset(
+            name for name, theirs in self.theirs.items() if theirs in transposed
+        )
+
+    def train(self, mode: bool = True) -> Hub:
+        """Set the mode of all parts, and of what holds them together: it may drop out, too."""
+        for module in self._between:
+            module.training = mode
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        for module in self._between:  # such as constant masks
+            module._buffers |= {
+                name: fn(value) for name, value in module._buffers.items() if value is not None
+            }
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        boundaries: Tensor | None = None,
+        targets: Tensor | None = None,
+        cache: RereadingCache | None = None,
+        last_only: bool = False,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the next token at every position, or with ``config.outputs`` the class of every
+        row.
+
+        Args:
+            tokens: (B, T) int64.
+            positions: (B, T) int64, of tokens after those in the cache, -1 for padding on the left.
+                Without a cache documents begin at 0, wherever they stand.
+            boundaries: (N,) int32, starts of packed documents over the B*T tokens, rising from 0 to
+                B*T; default: each row is one. Few architectures can be told, so each document is
+                computed in a row of its own.
+            targets: (B, T) int64, the tokens that come next, -100 where nothing is trained.
+            cache: What was read before; this call adds to it.
+            last_only: Return logits of the last position only.
+            lengths: (B,) int64, what of each row is no padding, for a classifier; default: all.
+
+        Returns:
+            Logits (B, T or 1, V) or (B, K). With targets a scalar: the sum of -log p in nats over
+            the targets.
+        """
+        for place in self._places:  # an adapter may have taken the place of a part
+            place.holder._modules[place.child] = self._modules[place.group]._modules[place.ours]  # type: ignore[union-attr]
+        if self.config.outputs:
+            return self._classes(tokens, lengths)
+        if cache is not None:
+            assert positions is not None
+            return cache.read(self._read, tokens, positions)
+        logits = self._logits(tokens) if boundaries is None else self._apart(tokens, boundaries)
+        if targets is not None:
+            logits = logits if logits.dtype == torch.float64 else logits.float()
+            return F.cross_entropy(
+                logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
+            )
+        return logits[:, -1:] if last_only else logits
+
+    def _logits(self, tokens: Tensor) -> Tensor:
+        return self.tree(input_ids=tokens, **self._accepted(use_cache=False)).logits  # type: ignore[no-any-return]
+
+    def _accepted(self, **arguments: Any) -> dict[str, Any]:
+        return {name: value for name, value in arguments.items() if name in self._accepts}
+
+    def _apart(self, tokens: Tensor, boundaries: Tensor) -> Tensor:
+        """Return (B, T, V), each document computed in a row of its own, padded on the right, where
+        nothing sees it.
+
+        Documents are taken together with others up to twice as long, so that less than half of what
+        is computed is padding.
+        """
+        flat, ends = tokens.flatten(), boundaries.tolist()
+        groups: dict[int, list[tuple[int, int]]] = {}
+        for start, end in pairwise(ends):
+            if end > start:
+                groups.setdefault(max(_SHORTEST, end - start - 1).bit_length(), []).append(
+                    (start, end)
+                )
+        found, places = [], []
+        for group in groups.values():
+            firsts, lasts = torch.tensor(group, device=flat.device).T[:, :, None]
+            place = firsts + torch.arange(
+                max(end - start for start, end in group), device=flat.device
+            )
+            real = place < lasts
+            found.append(self._logits(flat[place.clamp(max=len(flat) - 1)])[real])
+            places.append(place[real])
+        logits = torch.cat(found)
+        return logits[torch.cat(places).argsort()].view(*tokens.shape, -1)
+
+    def _classes(self, tokens: Tensor, lengths: Tensor | None) -> Tensor:
+        length = tokens.shape[1]
+        if length > self.config.context_length:
+            problem = f"has {length} tokens; the model reads {self.config.context_length}"
+            raise DataError(
+                "a text", problem, "Lower task.max_tokens, or raise model.context_length"
+            )
+        real = torch.ones_like(tokens, dtype=torch.bool)
+        if lengths is not None:
+            real = torch.arange(length, device=tokens.device) < lengths[:, None]
+        padding = tokens[~real]
+        # Of a causal model the last token that is no padding is read, told by the padding's own
+        # token.
+        self.tree.config.pad_token_id = int(padding[0]) if len(padding) else -1
+        return self.tree(input_ids=tokens, attention_mask=real.long()).logits  # type: ignore[no-any-return]
+
+    def _read(self, tokens: Tensor, mask: Tensor, past: Any) -> tuple[Tensor, Any]:
+        """Return the last position's logits (B, 1, V) and what the next call is given as
+        ``past``."""
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        arguments = self._accepted(position_ids=positions, past_key_values=past, use_cache=True)
+        if not mask.all():
+            arguments["attention_mask"] = mask.long()
+        elif "position_ids" not in self._accepts:
+            arguments |= self._accepted(attention_mask=mask.long())
+        found = self.tree(input_ids=tokens, **arguments)
+        return found.logits[:, -1:], getattr(found, "past_key_values", None)
+
+    def new_cache(self, batch: int, length: int) -> RereadingCache:
+        """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
+        keeps = {"past_key_values", "attention_mask"} <= self._accepts
+        return RereadingCache(batch, next(self.parameters()).device, keeps=keeps)
+
+    def matmul_parameters(self) -> int:
+        """Return how many weights each token is multiplied with: matrices of the blocks, and of
+        what comes after."""
+        within = sum(
+            p.numel() for part in (self.blocks, self.head) for p in part.parameters() if p.ndim >= 2
+        )
+        return within + sum(self.get_parameter(name).numel() for name in set(self.tied.values()))

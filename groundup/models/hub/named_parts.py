@@ -1,0 +1,156 @@
+"""Another library's module, its parts under names of ours: what comes before the blocks, the
+blocks, and the rest."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from groundup.core.errors import CheckpointError
+
+__all__ = ["Parts", "Place", "named_parts", "plain_linears", "untied"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part stands in the tree (``holder.child``), and by which of our names
+    (``group.child``)."""
+
+    holder: nn.Module
+    group: str
+    child: str
+    ours: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a tree of modules.
+
+    Attributes:
+        groups: ``embed``, what was made before the blocks; ``norm``, what was made after them and
+            has no matrix; ``head``, what was made after them and has one.
+        blocks: The list of layers.
+        between: The modules that hold the parts together: they have no parameters of their own.
+        places: Where the parts of the groups stand.
+        prefixes: Their names in the tree, by ours.
+        accepts: The arguments of the tree's forward.
+    """
+
+    groups: dict[str, dict[str, nn.Module]]
+    blocks: nn.ModuleList
+    between: list[nn.Module]
+    places: list[Place]
+    prefixes: dict[str, str]
+    accepts: frozenset[str]
+
+    def theirs(self, name: str) -> str:
+        """Return the tree's name of one of our tensors."""
+        ours = max((ours for ours in self.prefixes if name.startswith(f"{ours}.")), key=len)
+        return self.prefixes[ours] + name.removeprefix(ours)
+
+
+def named_parts(tree: nn.Module) -> Parts:
+    """Return the parts of a tree, which is left as it is.
+
+    The blocks are the outermost list of modules that holds most parameters.
+
+    Raises:
+        CheckpointError: If there is no such list, or a tensor is in none of the parts.
+    """
+    name = type(tree).__name__
+    lists = {
+        path: module for path, module in tree.named_modules() if isinstance(module, nn.ModuleList)
+    }
+    sizes = {path: sum(p.numel() for p in module.parameters()) for path, module in lists.items()}
+    path = max(sizes, key=lambda each: (sizes[each], -len(each)), default="")
+    if not sizes.get(path):
+        raise CheckpointError(
+            "config.json", f"{name} has no list of layers to train", "Use another model"
+        )
+    groups: dict[str, dict[str, nn.Module]] = {"embed": {}, "norm": {}, "head": {}}
+    between, places, prefixes = [tree], list[Place](), {"blocks": path}
+    levels: list[list[Place]] = []
+    steps, walked = path.split("."), ""
+    for step in steps:
+        holder, passed, after = between[-1], False, list[Place]()
+        for child, module in holder.named_children():
+            passed = passed or child == step
+            if child == step:
+                continue
+            has_matrix = any(parameter.ndim >= 2 for parameter in module.parameters())
+            group = "embed" if not passed else "head" if has_matrix else "norm"
+            place = Place(
+                holder, group, child, child if child not in groups[group] else f"{walked}{child}"
+            )
+            place = (
+                place
+                if "." not in place.ours
+                else Place(holder, group, child, place.ours.replace(".", "_"))
+            )
+            prefixes[f"{group}.{place.ours}"] = f"{walked}{child}"
+            (after if passed else places).append(place)
+            if not passed:
+                groups[group][place.ours] = module
+        levels.append(after)
+        walked += f"{step}."
+        between.append(holder.get_submodule(step))
+    for place in (
+        place for after in reversed(levels) for place in after
+    ):  # what is innermost is used first
+        groups[place.group][place.ours] = place.holder.get_submodule(place.child)
+        places.append(place)
+    between = between[:-1]
+    own = [key for module in between for key, _ in module.named_parameters(recurse=False)]
+    if own:
+        raise CheckpointError(
+            "config.json", f"{name} keeps {own[0]} outside its layers", "Use another model"
+        )
+    blocks = lists[path]
+    return Parts(
+        groups,
+        blocks,
+        between,
+        places,
+        prefixes,
+        frozenset(inspect.signature(tree.forward).parameters),
+    )
+
+
+def plain_linears(tree: nn.Module) -> frozenset[str]:
+    """Put a linear layer in place of each that stores its matrix as (in, out), and return these
+    matrices' names.
+
+    They compute the same to rounding, and adapters know linear layers only.
+    """
+    names = []
+    for name, module in list(tree.named_modules()):
+        if type(module).__name__ == "Conv1D" and module.weight.ndim == 2:
+            rows: Any = module.weight.detach().T
+            linear = nn.Linear(rows.shape[1], rows.shape[0], device="meta")
+            linear.weight, linear.bias = nn.Parameter(rows.contiguous()), module.bias
+            holder, _, child = name.rpartition(".")
+            setattr(tree.get_submodule(holder), child, linear)
+            names.append(f"{name}.weight")
+    return frozenset(names)
+
+
+def untied(model: nn.Module) -> dict[str, str]:
+    """Leave each parameter registered in its first place only; return the names of the other
+    places, with the first.
+
+    The module in the other place still computes with it. So a checkpoint holds no tensor twice.
+    """
+    kept: dict[int, str] = {}
+    found: dict[str, str] = {}
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
+        first = kept.setdefault(id(parameter), name)
+        if first != name:
+            found[name] = first
+            holder, _, child = name.rpartition(".")
+            module = model.get_submodule(holder)
+            del module._parameters[child]
+            module.__dict__[child] = parameter  # past nn.Module, which would register it again
+    return found

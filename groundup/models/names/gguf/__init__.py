@@ -1,0 +1,1 @@
+"""Names of llama.cpp, a file for each family."""

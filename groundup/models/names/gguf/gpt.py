@@ -1,0 +1,291 @@
+"""Models as GGUF files name them: metadata and tensors, in both directions.
+
+Llama, Qwen2 and Qwen3, which are configurations of our GPT, stand here; Gemma 3 and Phi-3 have
+tables of their own.
+
+Shape legend: V vocabulary, C width, Q heads x head_dim, K kv_heads x head_dim, D head_dim, F
+    mlp_width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from groundup.core.errors import CheckpointError
+from groundup.formats.gguf import GGUFFile, open_gguf
+from groundup.models.names.gguf import gemma, phi3
+from groundup.models.names.gguf.metadata import (
+    KEEP,
+    OTHER,
+    check_head_dim,
+    given_fields,
+    refuse_parts,
+    shapes_of,
+)
+from groundup.models.names.huggingface.llama import config_to_huggingface
+from groundup.models.names.table import Row, from_ours, to_ours
+
+__all__ = [
+    "ARCHITECTURES",
+    "MODELS",
+    "config_to_gguf",
+    "config_to_groundup",
+    "model_of",
+    "settings_in",
+    "settings_of",
+    "shapes",
+    "to_gguf",
+    "to_groundup",
+]
+
+_LLAMAS = ("llama", "qwen2", "qwen3")
+ARCHITECTURES = (*_LLAMAS, "gemma3", "phi3")
+MODELS = ("gpt", "gemma3", "phi3")
+
+_BLOCK = {  # theirs: ours, and its shape in the letters above
+    "attn_norm.weight": ("attention_norm.weight", "C"),
+    "attn_q.weight": ("attention.query.weight", "QC"),
+    "attn_q.bias": ("attention.query.bias", "Q"),
+    "attn_k.weight": ("attention.key.weight", "KC"),
+    "attn_k.bias": ("attention.key.bias", "K"),
+    "attn_v.weight": ("attention.value.weight", "KC"),
+    "attn_v.bias": ("attention.value.bias", "K"),
+    "attn_output.weight": ("attention.output.weight", "CQ"),
+    "attn_output.bias": ("attention.output.bias", "C"),
+    "attn_q_norm.weight": ("attention.query_norm.weight", "D"),
+    "attn_k_norm.weight": ("attention.key_norm.weight", "D"),
+    "ffn_norm.weight": ("mlp_norm.weight", "C"),
+    "ffn_gate.weight": ("mlp.gate.weight", "FC"),
+    "ffn_gate.bias": ("mlp.gate.bias", "F"),
+    "ffn_up.weight": ("mlp.up.weight", "FC"),
+    "ffn_up.bias": ("mlp.up.bias", "F"),
+    "ffn_down.weight": ("mlp.down.weight", "CF"),
+    "ffn_down.bias": ("mlp.down.bias", "C"),
+}
+_ROWS = (
+    Row("token_embd.weight", ("embed.weight",)),
+    *(Row("blk.{}." + theirs, ("blocks.{}." + ours,)) for theirs, (ours, _) in _BLOCK.items()),
+    Row("output_norm.weight", ("norm.weight",)),
+    Row("output.weight", ("head.weight",)),
+)
+_FIELDS = {  # metadata, after the architecture's name: ours
+    "context_length": "context_length",
+    "block_count": "layers",
+    "embedding_length": "width",
+    "attention.head_count": "heads",
+    "attention.head_count_kv": "kv_heads",
+    "attention.key_length": "head_dim",
+    "attention.value_length": "head_dim",
+    "rope.dimension_count": "head_dim",
+    "feed_forward_length": "mlp_width",
+    "attention.layer_norm_rms_epsilon": "norm_eps",
+    "rope.freq_base": "rope_theta",
+    "vocab_size": "vocabulary_size",
+}
+# metadata that changes what a model computes in a way that ours cannot, with the values that do not
+_LACKED = {
+    "expert_count": (0,),
+    "attention.sliding_window": (0,),
+    "rope.scaling.type": ("none",),
+    "rope.scale_linear": (1.0,),
+    "attention.causal": (True,),
+}
+
+
+def model_of(metadata: Mapping[str, Any]) -> str:
+    """Return the name of our model that a file's metadata are of.
+
+    Raises:
+        CheckpointError: If the architecture is not known.
+    """
+    architecture = metadata.get("general.architecture")
+    if architecture not in ARCHITECTURES:
+        problem = f"is {architecture!r}; supported: {', '.join(ARCHITECTURES)}"
+        raise CheckpointError("general.architecture", problem, OTHER)
+    return "gpt" if architecture in _LLAMAS else str(architecture)
+
+
+def settings_of(file: GGUFFile) -> dict[str, Any]:
+    """Return the settings of our model that an open file is of.
+
+    Raises:
+        CheckpointError: If the architecture is not known, something is missing, or the model has a
+            part that ours lacks.
+    """
+    embedding = file.tensors.get("token_embd.weight")
+    rows, name = embedding.shape[0] if embedding else 0, model_of(file.metadata)
+    if name == "phi3":
+        return phi3.config_to_groundup(file, rows)
+    read = gemma.config_to_groundup if name == "gemma3" else config_to_groundup
+    return read(file.metadata, file.tensors, rows)
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """Return the settings of our model that the file at a path is of, its name among them; no
+    weight is read.
+
+    Raises:
+        CheckpointError: If it is damaged, or no model that is built here.
+    """
+    try:
+        file = open_gguf(path)
+        return {"name": model_of(file.metadata), **settings_of(file)}
+    except CheckpointError as error:
+        problem = error.problem if error.where == str(path) else f"{error.where} {error.problem}"
+        raise CheckpointError(str(path), problem, error.remedy) from None
+
+
+def config_to_groundup(
+    metadata: Mapping[str, Any], tensors: Collection[str], rows: int
+) -> dict[str, Any]:
+    """Return the settings of our GPT.
+
+    Args:
+        metadata: The file's.
+        tensors: The names of its tensors, which tell whether there are biases and an output layer.
+        rows: Of the embedding: the vocabulary's size.
+
+    Raises:
+        CheckpointError: If something is missing, or the model has a part that ours lacks.
+    """
+    architecture = str(metadata.get("general.architecture"))
+    given = given_fields(architecture, metadata, _FIELDS, tensors)
+    check_head_dim(
+        architecture, given, [key for key, ours in _FIELDS.items() if ours == "head_dim"]
+    )
+    refuse_parts(architecture, metadata, _LACKED)
+    if any(name.startswith("rope_") for name in tensors):
+        raise CheckpointError(
+            "rope_freqs.weight", "stretches the rotary wavelengths, which is not built here", OTHER
+        )
+    heads = given["attention.head_count"]
+    values = {"kv_heads": heads, "head_dim": given["embedding_length"] // heads}
+    values |= {ours: given[key] for key, ours in _FIELDS.items() if key in given}
+    return values | {
+        "vocabulary_size": rows,
+        "rope_theta": given.get("rope.freq_base", 10000.0),
+        "tied_embeddings": "output.weight" not in tensors,
+        "qk_norm": architecture == "qwen3",
+        "bias": _bias(tensors),
+    }
+
+
+def config_to_gguf(config: Mapping[str, Any], model: str = "gpt") -> dict[str, Any]:
+    """Return the metadata of all settings of one of ``MODELS``, those that follow from others
+    filled in.
+
+    Raises:
+        CheckpointError: If no architecture has this combination of parts.
+    """
+    if model != "gpt":
+        return gemma.config_to_gguf(config) if model == "gemma3" else phi3.config_to_gguf(config)
+    if config.get("rope_scaling") is not None:
+        raise CheckpointError(
+            "model", "stretched rotary wavelengths are not written to GGUF here", KEEP
+        )
+    architecture = str(config_to_huggingface(config)["model_type"])
+    if architecture not in _LLAMAS:
+        problem = f"no GGUF architecture has a sliding window of {config['sliding_window']} here"
+        raise CheckpointError("model", problem, KEEP)
+    values = {f"{architecture}.{key}": config[ours] for key, ours in _FIELDS.items()}
+    return {"general.architecture": architecture, "general.type": "model", **values}
+
+
+def shapes(config: Mapping[str, Any], model: str = "gpt") -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor that a file must have, by their names.
+
+    Args:
+        config: All settings of the model, those that follow from others filled in.
+        model: One of ``MODELS``.
+    """
+    if model != "gpt":
+        return gemma.shapes(config) if model == "gemma3" else phi3.shapes(config)
+    sizes = {
+        "C": config["width"],
+        "D": config["head_dim"],
+        "F": config["mlp_width"],
+        "V": config["vocabulary_size"],
+    }
+    sizes |= {
+        "Q": config["heads"] * config["head_dim"],
+        "K": config["kv_heads"] * config["head_dim"],
+    }
+    outer = {"token_embd.weight": "VC", "output_norm.weight": "C"}
+    outer |= {} if config["tied_embeddings"] else {"output.weight": "VC"}
+    block = {theirs: letters for theirs, (_, letters) in _BLOCK.items() if _exists(theirs, config)}
+    return shapes_of(outer, block, sizes, config["layers"])
+
+
+def _exists(theirs: str, config: Mapping[str, Any]) -> bool:
+    if theirs.endswith(".bias"):
+        inputs = theirs.startswith(("attn_q", "attn_k", "attn_v"))
+        return config["bias"] == "all" or (config["bias"] == "qkv" and inputs)
+    return config["qk_norm"] or not theirs.startswith(("attn_q_norm", "attn_k_norm"))
+
+
+def to_groundup(
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    architecture: str,
+    own: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return our tensors from theirs.
+
+    Args:
+        tensors: Theirs.
+        config: All settings of our model, those that follow from others filled in.
+        architecture: One of ``ARCHITECTURES``.
+        own: Tensors of all our names and shapes, on any device; phi3 needs them.
+
+    Raises:
+        CheckpointError: If a tensor of theirs has no place in ours.
+    """
+    if architecture == "gemma3":
+        return gemma.to_groundup(tensors, config)
+    if architecture == "phi3":
+        return phi3.to_groundup(tensors, config, own or {})
+    ours = to_ours(_ROWS, tensors, config["layers"])
+    if architecture == "llama":
+        ours = {name: _turned(name, tensor, config, (-1, 2)) for name, tensor in ours.items()}
+    return ours
+
+
+def to_gguf(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], architecture: str
+) -> dict[str, Tensor]:
+    """Return their tensors from ours, the inverse of ``to_groundup``.
+
+    Raises:
+        CheckpointError: If a tensor of ours has no name there.
+    """
+    if architecture not in _LLAMAS:
+        return (gemma.to_gguf if architecture == "gemma3" else phi3.to_gguf)(tensors, config)
+    if architecture == "llama":
+        tensors = {name: _turned(name, tensor, config, (2, -1)) for name, tensor in tensors.items()}
+    return from_ours(_ROWS, tensors, config["layers"])
+
+
+def _turned(name: str, tensor: Tensor, config: Mapping[str, Any], pairs: tuple[int, int]) -> Tensor:
+    """Return a projection with the channels of each head in the other order; any other tensor as it
+    is.
+
+    Rotary positions turn channels in pairs. Ours, as Hugging Face's, are channel i and i + D/2 of a
+    head; in GGUF files of the architecture ``llama`` they are neighbours, 2i and 2i + 1.
+    """
+    heads = {"query": config["heads"], "key": config.get("kv_heads") or config["heads"]}
+    part = name.removesuffix(".weight").removesuffix(".bias").rpartition("attention.")[2]
+    if part not in heads:
+        return tensor
+    split = tensor.reshape(heads[part], *pairs, *tensor.shape[1:])
+    return split.transpose(1, 2).reshape(tensor.shape)
+
+
+def _bias(tensors: Collection[str]) -> str:
+    """A bias that only some of the layers have is found when the tensors are."""
+    if "blk.0.attn_output.bias" in tensors:
+        return "all"
+    return "qkv" if "blk.0.attn_q.bias" in tensors else "none"

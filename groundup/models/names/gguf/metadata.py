@@ -1,0 +1,129 @@
+"""What the metadata of all GGUF files share, whatever model they are of: checks, and tables of
+shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from groundup.core.errors import CheckpointError
+
+__all__ = [
+    "KEEP",
+    "OTHER",
+    "REQUIRED",
+    "check_head_dim",
+    "given_fields",
+    "plain",
+    "refuse_parts",
+    "shapes_of",
+]
+
+OTHER = "Use another model"
+KEEP = "Keep it in the project's own layout"
+REQUIRED = (
+    *(
+        "context_length",
+        "block_count",
+        "embedding_length",
+        "feed_forward_length",
+        "attention.head_count",
+    ),
+    "attention.layer_norm_rms_epsilon",
+)
+_FLOATS = ("epsilon", "freq_base", "freq_base_swa", "softcapping", "factor")
+_LARGE = ("context_length", "vocab_size", "rope.freq_base", "attention.sliding_window")
+
+
+def given_fields(
+    architecture: str,
+    metadata: Mapping[str, Any],
+    fields: Collection[str],
+    tensors: Collection[str],
+    required: Collection[str] = REQUIRED,
+) -> dict[str, Any]:
+    """Return those of the metadata ``fields`` that a file has, by their names after the
+    architecture's.
+
+    Raises:
+        CheckpointError: If a required one is missing, one is not a positive number of its kind, or
+            there are more layers than tensors.
+    """
+    given = {
+        key: metadata[f"{architecture}.{key}"]
+        for key in fields
+        if f"{architecture}.{key}" in metadata
+    }
+    for key in required:
+        if key not in given:
+            raise CheckpointError(f"{architecture}.{key}", "is missing", "Convert the model again")
+    for key, value in given.items():
+        kind = float if key.endswith(_FLOATS) else int
+        limit = 2**31 if key in _LARGE else 2**20
+        if type(value) is not kind or not 0 < value < limit:
+            problem = (
+                f"is {str(value)[:60]}; allowed: one number from 0 to {limit}, the same for every"
+                " layer"
+            )
+            raise CheckpointError(f"{architecture}.{key}", problem, OTHER)
+    if given["block_count"] > len(tensors):
+        problem = f"is {given['block_count']}, and the file has {len(tensors)} tensors"
+        raise CheckpointError(f"{architecture}.block_count", problem, "Download it again")
+    return {key: plain(value) for key, value in given.items()}
+
+
+def check_head_dim(architecture: str, given: Mapping[str, Any], keys: Collection[str]) -> None:
+    """Make sure that all of ``keys`` that are given are the same number of channels of a head.
+
+    Raises:
+        CheckpointError: If they are not.
+    """
+    dims = {given[key] for key in keys if key in given}
+    if not {"attention.key_length", "attention.value_length"} & set(given):
+        dims.add(given["embedding_length"] // given["attention.head_count"])
+    if len(dims) > 1:
+        found = (
+            f"heads have {' and '.join(map(str, sorted(dims)))} channels for keys, values and"
+            " rotary positions"
+        )
+        raise CheckpointError(
+            f"{architecture}.attention.key_length", f"{found}; ours have one number", OTHER
+        )
+
+
+def refuse_parts(
+    architecture: str, metadata: Mapping[str, Any], harmless: Mapping[str, tuple[Any, ...]]
+) -> None:
+    """Make sure that metadata which change what a model computes have values that ours computes,
+    the first if absent.
+
+    Raises:
+        CheckpointError: If one has another.
+    """
+    for key, values in harmless.items():
+        value = metadata.get(f"{architecture}.{key}", values[0])
+        if value not in values:
+            raise CheckpointError(
+                f"{architecture}.{key}", f"is {value!r}, which is not built here", OTHER
+            )
+
+
+def shapes_of(
+    outer: Mapping[str, str], block: Mapping[str, str], sizes: Mapping[str, int], layers: int
+) -> dict[str, tuple[int, ...]]:
+    """Return shapes by tensor name, from letters that stand for sizes; those of a block once for
+    each layer."""
+    numbered = {
+        f"blk.{n}.{theirs}": letters for n in range(layers) for theirs, letters in block.items()
+    }
+    return {
+        name: tuple(sizes[letter] for letter in letters)
+        for name, letters in {**outer, **numbered}.items()
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return 1e-05 for what float32 makes of it, 9.999999747378752e-06; an integer as it is."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value

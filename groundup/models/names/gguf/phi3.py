@@ -1,0 +1,199 @@
+"""Phi-3 as GGUF files name it: metadata and tensors, in both directions.
+
+Queries, keys and values are one matrix there, and so are the two inputs of the MLP. The factors by
+which rotary wavelengths were stretched are two tensors.
+
+Shape legend: V vocabulary, C width, A all of queries, keys and values, F mlp_width, G 2 x
+    mlp_width, R half the rotary
+channels of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.core.errors import CheckpointError
+from groundup.formats.gguf import GGUFFile
+from groundup.models.names.gguf.metadata import (
+    KEEP,
+    OTHER,
+    given_fields,
+    plain,
+    refuse_parts,
+    shapes_of,
+)
+from groundup.models.names.table import Row, from_ours, to_ours
+
+__all__ = ["config_to_gguf", "config_to_groundup", "shapes", "to_gguf", "to_groundup"]
+
+_NAME = "phi3"
+_BLOCK: dict[
+    str, tuple[tuple[str, ...], str]
+] = {  # theirs: ours, one below the other, and its shape
+    "attn_norm": (("attention_norm",), "C"),
+    "attn_qkv": (("attention.query", "attention.key", "attention.value"), "AC"),
+    "attn_output": (("attention.output",), "CC"),
+    "ffn_norm": (("mlp_norm",), "C"),
+    "ffn_up": (("mlp.gate", "mlp.up"), "GC"),
+    "ffn_down": (("mlp.down",), "CF"),
+}
+_ROWS = (
+    Row("token_embd.weight", ("embed.weight",)),
+    *(
+        Row(f"blk.{{}}.{theirs}.weight", tuple(f"blocks.{{}}.{name}.weight" for name in ours))
+        for theirs, (ours, _) in _BLOCK.items()
+    ),
+    Row("output_norm.weight", ("norm.weight",)),
+    Row("output.weight", ("head.weight",)),
+)
+_FIELDS = {  # metadata, after the architecture's name: ours
+    "context_length": "context_length",
+    "block_count": "layers",
+    "embedding_length": "width",
+    "attention.head_count": "heads",
+    "attention.head_count_kv": "kv_heads",
+    "feed_forward_length": "mlp_width",
+    "attention.layer_norm_rms_epsilon": "norm_eps",
+    "rope.freq_base": "rope_theta",
+    "vocab_size": "vocabulary_size",
+}
+_ROTARY, _WINDOW = "rope.dimension_count", "attention.sliding_window"
+_ORIGINAL, _AMPLITUDE = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
+_FACTORS = {
+    "long_factors": "rope_factors_long.weight",
+    "short_factors": "rope_factors_short.weight",
+}
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    **{
+        "expert_count": (0,),
+        "attention.causal": (True,),
+        "rope.scaling.type": ("none", "longrope"),
+    },
+    **{"rope.scale_linear": (1.0,)},
+}
+_SHORTEST = 256  # llama.cpp opens no shorter context
+
+
+def config_to_groundup(file: GGUFFile, rows: int) -> dict[str, Any]:
+    """Return the settings of our Phi-3.
+
+    Args:
+        file: An open file: the factors of rotary wavelengths are tensors.
+        rows: Of the embedding: the vocabulary's size.
+
+    Raises:
+        CheckpointError: If something is missing, or the model has a part that ours lacks.
+    """
+    metadata, tensors = file.metadata, file.tensors
+    window = {_WINDOW} if metadata.get(f"{_NAME}.{_WINDOW}", 0) != 0 else set()
+    given = given_fields(
+        _NAME, metadata, {*_FIELDS, _ROTARY, _ORIGINAL, _AMPLITUDE, *window}, tensors
+    )
+    refuse_parts(_NAME, metadata, _HARMLESS)
+    width, heads = given["embedding_length"], given["attention.head_count"]
+    dim = width // heads
+    rotary = given.get(_ROTARY, dim)
+    if rotary > dim:
+        problem = f"is {rotary}, and heads have {dim} channels"
+        raise CheckpointError(f"{_NAME}.{_ROTARY}", problem, OTHER)
+    values = {"kv_heads": heads, "rope_theta": 10000.0}
+    values |= {ours: given[key] for key, ours in _FIELDS.items() if key in given}
+    share = rotary / dim
+    return values | {
+        "vocabulary_size": rows,
+        "rotary_share": share if int(dim * share) == rotary else (rotary + 0.5) / dim,
+        "long_rope": _long_rope(file, given),
+        "sliding_window": given.get(_WINDOW),
+        "tied_embeddings": "output.weight" not in tensors,
+    }
+
+
+def _long_rope(file: GGUFFile, given: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the settings of ``LongRope``, or None."""
+    there = {ours: theirs for ours, theirs in _FACTORS.items() if theirs in file.tensors}
+    if not there:
+        return None
+    missing = {*_FACTORS.values()} - {*there.values()}
+    if missing or _ORIGINAL not in given:
+        named = min(missing, default=f"{_NAME}.{_ORIGINAL}")
+        raise CheckpointError(
+            named, "is missing, beside factors of rotary wavelengths", "Convert the model again"
+        )
+    read = {
+        ours: [plain(float(value)) for value in file.read(theirs)] for ours, theirs in there.items()
+    }
+    return {"original_context": given[_ORIGINAL], "amplitude": given.get(_AMPLITUDE, 1.0), **read}
+
+
+def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of all settings of our Phi-3, those that follow from others filled in.
+
+    Raises:
+        CheckpointError: If llama.cpp computes something else of them.
+    """
+    long, window, context = config["long_rope"], config["sliding_window"], config["context_length"]
+    if window is not None and window < context:
+        problem = (
+            f"sliding_window is {window} and context_length {context}, and llama.cpp has no window"
+            " for phi3"
+        )
+        raise CheckpointError(
+            "model", problem, f"Train with context_length: {window}, or export to huggingface"
+        )
+    if long is not None and long["original_context"] < _SHORTEST:
+        problem = (
+            f"long_rope.original_context is {long['original_context']}, and llama.cpp, whose"
+            " context decides"
+        )
+        problem += f" between short and long factors, opens none below {_SHORTEST}"
+        raise CheckpointError("model", problem, KEEP)
+    values: dict[str, Any] = {f"{_NAME}.{key}": config[ours] for key, ours in _FIELDS.items()}
+    values[f"{_NAME}.{_ROTARY}"] = int(config["width"] // config["heads"] * config["rotary_share"])
+    values |= {} if window is None else {f"{_NAME}.{_WINDOW}": window}
+    # Readers ask for it; without factors it has no effect.
+    values[f"{_NAME}.{_ORIGINAL}"] = context if long is None else long["original_context"]
+    if long is not None:
+        values[f"{_NAME}.{_AMPLITUDE}"] = float(long["amplitude"])
+    return {"general.architecture": _NAME, "general.type": "model", **values}
+
+
+def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor that a file must have, by their names."""
+    width, dim = config["width"], config["width"] // config["heads"]
+    sizes = {
+        "C": width,
+        "F": config["mlp_width"],
+        "G": 2 * config["mlp_width"],
+        "V": config["vocabulary_size"],
+    }
+    sizes |= {
+        "A": width + 2 * config["kv_heads"] * dim,
+        "R": int(dim * config["rotary_share"]) // 2,
+    }
+    outer = {"token_embd.weight": "VC", "output_norm.weight": "C"}
+    outer |= {} if config["tied_embeddings"] else {"output.weight": "VC"}
+    outer |= dict.fromkeys(_FACTORS.values(), "R") if config["long_rope"] else {}
+    block = {f"{theirs}.weight": letters for theirs, (_, letters) in _BLOCK.items()}
+    return shapes_of(outer, block, sizes, config["layers"])
+
+
+def to_groundup(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return our tensors from theirs; ``own`` says where one of theirs is to be cut, as in
+    ``to_ours``."""
+    kept: Collection[str] = [name for name in tensors if name not in _FACTORS.values()]
+    return to_ours(_ROWS, {name: tensors[name] for name in kept}, config["layers"], own)
+
+
+def to_gguf(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return their tensors from ours, and the factors of rotary wavelengths."""
+    long = config["long_rope"] or {}
+    factors = {
+        theirs: torch.tensor(long[ours]) for ours, theirs in _FACTORS.items() if ours in long
+    }
+    return from_ours(_ROWS, tensors, config["layers"]) | factors

@@ -1,0 +1,1 @@
+"""Names of the library transformers, a file for each family."""

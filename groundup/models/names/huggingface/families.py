@@ -1,0 +1,29 @@
+"""From a ``model_type`` of Hugging Face's to the table that knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from groundup.core.errors import CheckpointError, did_you_mean
+from groundup.formats.huggingface_folder import BUILT_HERE
+from groundup.models.names.huggingface import gpt2, llama
+
+__all__ = ["config_to_groundup"]
+
+_KNOWN = ("gpt2", *llama.FAMILIES)
+
+
+def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of our GPT from the contents of config.json.
+
+    Raises:
+        CheckpointError: If the model is of another family, or has a part that ours lacks.
+    """
+    family = str(config.get("model_type", ""))
+    if family not in _KNOWN:
+        named = ", ".join(map(str, config.get("architectures") or ())) or "none named"
+        problem = f"model_type {family or 'missing'} (architecture: {named}) is not built here; "
+        problem += f"{did_you_mean(family, BUILT_HERE)}known: {', '.join(BUILT_HERE)}"
+        raise CheckpointError("config.json", problem, "Use a model of one of these families")
+    return gpt2.config_to_groundup(config) if family == "gpt2" else llama.config_to_groundup(config)

@@ -1,0 +1,177 @@
+"""Gemma 3 as Hugging Face names it: config.json and tensors, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from groundup.core.errors import CheckpointError
+from groundup.models.names.huggingface.rotary import scaling_to_groundup, scaling_to_huggingface
+from groundup.models.names.table import Row, check_architecture, from_ours, to_ours
+
+__all__ = ["config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
+
+_LAYER = {
+    "input_layernorm": "attention_norm",
+    "self_attn.q_proj": "attention.query",
+    "self_attn.k_proj": "attention.key",
+    "self_attn.v_proj": "attention.value",
+    "self_attn.o_proj": "attention.output",
+    "self_attn.q_norm": "attention.query_norm",
+    "self_attn.k_norm": "attention.key_norm",
+    "post_attention_layernorm": "attention_out_norm",
+    "pre_feedforward_layernorm": "mlp_norm",
+    "mlp.gate_proj": "mlp.gate",
+    "mlp.up_proj": "mlp.up",
+    "mlp.down_proj": "mlp.down",
+    "post_feedforward_layernorm": "mlp_out_norm",
+}
+_ROWS = (
+    Row("model.embed_tokens.weight", ("embed.weight",)),
+    *(
+        Row(f"model.layers.{{}}.{theirs}.weight", (f"blocks.{{}}.{ours}.weight",))
+        for theirs, ours in _LAYER.items()
+    ),
+    Row("model.norm.weight", ("norm.weight",)),
+)
+_FIELDS = {  # config.json: ours
+    "max_position_embeddings": "context_length",
+    "num_hidden_layers": "layers",
+    "hidden_size": "width",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "intermediate_size": "mlp_width",
+    "sliding_window": "sliding_window",
+    "rms_norm_eps": "norm_eps",
+    "vocab_size": "vocabulary_size",
+    "final_logit_softcapping": "logit_cap",
+    "query_pre_attn_scalar": "attention_scale",
+}
+_DEFAULTS: dict[str, Any] = {  # of transformers, for what config.json leaves out
+    **{
+        "vocab_size": 262208,
+        "hidden_size": 2304,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+    },
+    **{
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "intermediate_size": 9216,
+        "sliding_window": 4096,
+    },
+    **{"rms_norm_eps": 1e-6, "max_position_embeddings": 131072, "query_pre_attn_scalar": 256},
+    **{"final_logit_softcapping": None, "sliding_window_pattern": 6},
+}
+_PLAIN: dict[str, Any] = {  # what is not built otherwise
+    **{
+        "hidden_activation": "gelu_pytorch_tanh",
+        "attention_bias": False,
+        "attn_logit_softcapping": None,
+    },
+    **{"use_bidirectional_attention": False, "tie_word_embeddings": True},
+}
+_LOCAL, _GLOBAL = "sliding_attention", "full_attention"
+
+
+def to_groundup(
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    own: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return our tensors from theirs. A copy of the embedding is left out. ``own`` is as in
+    ``to_ours``."""
+    kept = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
+    return to_ours(_ROWS, kept, config["layers"], own)
+
+
+def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return their tensors from ours."""
+    return from_ours(_ROWS, tensors, config["layers"])
+
+
+def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of our Gemma 3 from the contents of config.json.
+
+    Raises:
+        CheckpointError: If the model is of another family, reads pictures, or has a part that ours
+            lacks.
+    """
+    family = config.get("model_type")
+    if family == "gemma3":
+        problem = (
+            "model_type gemma3 reads pictures too; supported is gemma3_text, which reads text only"
+        )
+        raise CheckpointError(
+            "config.json", problem, "Use a text-only model, such as google/gemma-3-1b-pt"
+        )
+    if family != "gemma3_text":
+        raise CheckpointError(
+            "config.json", f"model_type {family}; supported: gemma3_text", "Use another model"
+        )
+    check_architecture(config, ("Gemma3ForCausalLM",))
+    for key, plain in _PLAIN.items():
+        if config.get(key) not in (None, plain):
+            raise CheckpointError(
+                "config.json", f"{key} is {config[key]}; supported: {plain}", "Use another model"
+            )
+    full = _DEFAULTS | {key: value for key, value in config.items() if value is not None}
+    ropes = full.get("rope_parameters") or {}
+    far = {**(ropes.get(_GLOBAL) or {}), **(full.get("rope_scaling") or {})}
+    near = ropes.get(_LOCAL) or {}
+    if near.get("rope_type", "default") != "default":
+        problem = f"local layers have rotary scaling {near['rope_type']}; supported: default"
+        raise CheckpointError("config.json", problem, "Use another model")
+    cap, scale = full["final_logit_softcapping"], full["query_pre_attn_scalar"]
+    return {ours: full[theirs] for theirs, ours in _FIELDS.items()} | {
+        "global_every": _global_every(full),
+        "rope_theta": float(far.get("rope_theta", full.get("rope_theta", 1e6))),
+        "local_rope_theta": float(near.get("rope_theta", full.get("rope_local_base_freq", 1e4))),
+        "rope_scaling": scaling_to_groundup(far, full),
+        "attention_scale": None if scale == full["head_dim"] else float(scale),
+        "logit_cap": None if cap is None else float(cap),
+    }
+
+
+def _global_every(config: Mapping[str, Any]) -> int:
+    """Return n where each n-th layer is global; one more than there are layers where none is."""
+    layers, kinds = config["num_hidden_layers"], config.get("layer_types")
+    if kinds is None:
+        return int(config["sliding_window_pattern"])
+    every: int = kinds.index(_GLOBAL) + 1 if _GLOBAL in kinds else layers + 1
+    if len(kinds) != layers or kinds != _kinds(layers, every):
+        problem = f"layer_types do not repeat: {', '.join(map(str, kinds))[:120]}"
+        remedy = (
+            "Use a model in which each n-th layer is full_attention and the others"
+            " sliding_attention"
+        )
+        raise CheckpointError("config.json", problem, remedy)
+    return every
+
+
+def _kinds(layers: int, every: int) -> list[str]:
+    return [_LOCAL if number % every else _GLOBAL for number in range(1, layers + 1)]
+
+
+def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of config.json from all settings of our Gemma 3, those that follow from
+    others filled in."""
+    values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | _PLAIN
+    scale = config["attention_scale"]
+    values["query_pre_attn_scalar"] = int(scale) if scale == int(scale) else scale
+    far = {"rope_theta": config["rope_theta"], **scaling_to_huggingface(config["rope_scaling"])}
+    near = {"rope_theta": config["local_rope_theta"], "rope_type": "default"}
+    values["rope_parameters"] = {_GLOBAL: far, _LOCAL: near}
+    # Where readers before transformers 5 look:
+    values |= {
+        "rope_theta": config["rope_theta"],
+        "rope_local_base_freq": config["local_rope_theta"],
+    }
+    if config["rope_scaling"]:
+        values["rope_scaling"] = scaling_to_huggingface(config["rope_scaling"])
+    values["sliding_window_pattern"] = config["global_every"]
+    values["layer_types"] = _kinds(config["layers"], config["global_every"])
+    return {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], **values}

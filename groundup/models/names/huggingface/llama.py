@@ -1,0 +1,226 @@
+"""Llama, Mistral, Qwen2 and Qwen3 as Hugging Face names them: config.json and tensors, in both
+directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from groundup.core.errors import CheckpointError
+from groundup.models.names.huggingface.rotary import scaling_to_groundup, scaling_to_huggingface
+from groundup.models.names.table import Row, check_architecture, from_ours, to_ours
+
+__all__ = [
+    "FAMILIES",
+    "config_to_groundup",
+    "config_to_huggingface",
+    "to_groundup",
+    "to_huggingface",
+]
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+
+_LAYER = {
+    "input_layernorm.weight": "attention_norm.weight",
+    "self_attn.q_proj.weight": "attention.query.weight",
+    "self_attn.q_proj.bias": "attention.query.bias",
+    "self_attn.k_proj.weight": "attention.key.weight",
+    "self_attn.k_proj.bias": "attention.key.bias",
+    "self_attn.v_proj.weight": "attention.value.weight",
+    "self_attn.v_proj.bias": "attention.value.bias",
+    "self_attn.o_proj.weight": "attention.output.weight",
+    "self_attn.o_proj.bias": "attention.output.bias",
+    "self_attn.q_norm.weight": "attention.query_norm.weight",
+    "self_attn.k_norm.weight": "attention.key_norm.weight",
+    "post_attention_layernorm.weight": "mlp_norm.weight",
+    "mlp.gate_proj.weight": "mlp.gate.weight",
+    "mlp.gate_proj.bias": "mlp.gate.bias",
+    "mlp.up_proj.weight": "mlp.up.weight",
+    "mlp.up_proj.bias": "mlp.up.bias",
+    "mlp.down_proj.weight": "mlp.down.weight",
+    "mlp.down_proj.bias": "mlp.down.bias",
+}
+_ROWS = (
+    Row("model.embed_tokens.weight", ("embed.weight",)),
+    *(Row("model.layers.{}." + theirs, ("blocks.{}." + ours,)) for theirs, ours in _LAYER.items()),
+    Row("model.norm.weight", ("norm.weight",)),
+    Row("lm_head.weight", ("head.weight",)),
+)
+_FIELDS = {  # config.json: ours
+    "max_position_embeddings": "context_length",
+    "num_hidden_layers": "layers",
+    "hidden_size": "width",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "intermediate_size": "mlp_width",
+    "rms_norm_eps": "norm_eps",
+    "tie_word_embeddings": "tied_embeddings",
+    "vocab_size": "vocabulary_size",
+}
+
+
+_DEFAULTS = {  # of transformers, for what config.json leaves out
+    **{
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    },
+    **{"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "max_position_embeddings": 32768},
+}
+_OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {"intermediate_size": 11008, "max_position_embeddings": 2048},
+    "mistral": {
+        "intermediate_size": 14336,
+        "max_position_embeddings": 131072,
+        "num_key_value_heads": 8,
+    },
+    "qwen2": {"intermediate_size": 22016, "vocab_size": 151936, "num_key_value_heads": 32},
+    "qwen3": {
+        "intermediate_size": 22016,
+        "vocab_size": 151936,
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+    },
+}
+_CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+
+
+def to_groundup(
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    own: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Return our tensors from theirs. A copy of tied embeddings under ``lm_head`` is left out.
+
+    Old files' ``rotary_emb.inv_freq`` is left out too: it follows from the config. ``own`` is as in
+    ``to_ours``.
+    """
+    tied = config["tied_embeddings"]
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not (tied and name == "lm_head.weight") and not name.endswith(".rotary_emb.inv_freq")
+    }
+    return to_ours(_ROWS, kept, config["layers"], own)
+
+
+def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return their tensors from ours."""
+    return from_ours(_ROWS, tensors, config["layers"])
+
+
+def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of our GPT from the contents of config.json.
+
+    Raises:
+        CheckpointError: If the model has a part that ours lacks.
+    """
+    family, activation = config["model_type"], config.get("hidden_act", "silu")
+    if family not in FAMILIES or activation != "silu":
+        found = (
+            f"model_type {family}, activation {activation}; supported: {', '.join(FAMILIES)}; silu"
+        )
+        raise CheckpointError("config.json", found, "Use another model")
+    check_architecture(config, (f"{_CLASSES[family]}ForCausalLM",))
+    for key, plain in (("partial_rotary_factor", 1.0), ("rope_interleaved", False)):
+        if config.get(key) not in (None, plain):
+            raise CheckpointError(
+                "config.json", f"{key} is {config[key]}; supported: {plain}", "Use another model"
+            )
+    given = {key: value for key, value in config.items() if value is not None}
+    full: dict[str, Any] = {**_DEFAULTS, **_OWN_DEFAULTS[family], **given}
+    full.setdefault("num_key_value_heads", full["num_attention_heads"])
+    full.setdefault("head_dim", full["hidden_size"] // full["num_attention_heads"])
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return {ours: full[theirs] for theirs, ours in _FIELDS.items()} | {
+        "rope_theta": float(rope.get("rope_theta", full.get("rope_theta", 10000.0))),
+        "rope_scaling": scaling_to_groundup(rope, full),
+        "sliding_window": _window(config, full["num_hidden_layers"]),
+        "qk_norm": family == "qwen3",
+        "bias": "qkv" if family == "qwen2" else _bias(config),
+    }
+
+
+def _window(config: Mapping[str, Any], layers: int) -> int | None:
+    """Return how many tokens a token sees in every layer, or None for all."""
+    window: int | None = config.get("sliding_window", 4096)
+    if config["model_type"] == "llama":
+        return None
+    if config["model_type"] != "mistral":
+        if not config.get("use_sliding_window", False):
+            return None
+        full = config.get("max_window_layers", 28)
+        default = (["full_attention"] if full > 0 else []) + (
+            ["sliding_attention"] if full < layers else []
+        )
+        kinds = set(config.get("layer_types") or default)
+    else:
+        kinds = set(config.get("layer_types") or ["sliding_attention"])
+    if len(kinds) > 1:
+        raise CheckpointError(
+            "config.json", "only some layers have a sliding window", "Use another model"
+        )
+    return window if "sliding_attention" in kinds else None
+
+
+def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of config.json from all settings of our GPT, those that follow from
+    others filled in.
+
+    Raises:
+        CheckpointError: If no family of theirs has this combination of parts.
+    """
+    window, bias = config["sliding_window"], config["bias"]
+    family = "llama"
+    if config["qk_norm"]:
+        family = "qwen3"
+    elif bias == "qkv":
+        family = "qwen2"
+    elif window is not None:
+        family = "mistral"
+    biases = {
+        "llama": ("none", "all"),
+        "qwen2": ("qkv",),
+        "qwen3": ("none",),
+        "mistral": ("none",),
+    }[family]
+    shape = (config["positions"], config["norm"], config["activation"])
+    odd_heads = family == "qwen2" and config["head_dim"] * config["heads"] != config["width"]
+    if shape != ("rotary", "rmsnorm", "swiglu") or bias not in biases or odd_heads:
+        found = f"{', '.join(shape)}, bias {bias}, qk_norm {config['qk_norm']}, window {window}"
+        raise CheckpointError(
+            "model", f"no Hugging Face family has {found}", "Keep it in the project's own layout"
+        )
+    values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | {
+        "hidden_act": "silu"
+    }
+    values["rope_parameters"] = {
+        "rope_theta": config["rope_theta"],
+        **scaling_to_huggingface(config["rope_scaling"]),
+    }
+    values["rope_theta"] = config[
+        "rope_theta"
+    ]  # where readers before transformers 5 look, as for rope_scaling
+    if config["rope_scaling"]:
+        values["rope_scaling"] = values["rope_parameters"]
+    if window is not None:
+        values["sliding_window"] = window
+    if family in ("qwen2", "qwen3") and window is not None:
+        values |= {"use_sliding_window": True, "max_window_layers": 0}
+        values["layer_types"] = ["sliding_attention"] * config["layers"]
+    if family == "llama":
+        values["attention_bias"] = values["mlp_bias"] = bias == "all"
+    return {"model_type": family, "architectures": [f"{_CLASSES[family]}ForCausalLM"], **values}
+
+
+def _bias(config: Mapping[str, Any]) -> str:
+    attention, mlp = config.get("attention_bias", False), config.get("mlp_bias", False)
+    if attention != mlp:
+        raise CheckpointError(
+            "config.json", f"attention_bias {attention} beside mlp_bias {mlp}", "Use another model"
+        )
+    return "all" if attention else "none"

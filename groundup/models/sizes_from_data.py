@@ -1,0 +1,131 @@
+"""What models ask of the data: its tokens, the shape of its pictures, or what its sequences are
+made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from groundup.core.contracts import LabelProcessor, Processor, TextProcessor
+from groundup.core.errors import RecipeError
+
+__all__ = [
+    "Elements",
+    "agreed",
+    "elements_of",
+    "fitted_vocabulary",
+    "picture_shape",
+    "require_vocabulary",
+]
+
+
+class Elements(NamedTuple):
+    """What sequences are made of: tokens of a vocabulary, or frames of so many numbers. The other
+    one is 0."""
+
+    vocabulary_size: int
+    frame_width: int
+
+
+def agreed(setting: str, given: int, found: int) -> int:
+    """Return a size that the data decides.
+
+    Args:
+        setting: The key in the recipe's model section.
+        given: What the recipe says, 0 for nothing.
+        found: What the data has.
+
+    Raises:
+        RecipeError: If they differ.
+    """
+    if given not in (0, found):
+        raise RecipeError(
+            f"recipe.model.{setting}", f"is {given}, and the data has {found}", "Use 0"
+        )
+    return found
+
+
+def picture_shape(
+    model: str, processor: Processor, given: tuple[int, int, int] | None
+) -> tuple[tuple[int, int, int], LabelProcessor]:
+    """Return (channels, height, width) of the data's pictures, and the processor as one with
+    labels.
+
+    Raises:
+        RecipeError: If the processor makes no pictures, or others than the recipe says.
+    """
+    if not isinstance(processor, LabelProcessor) or len(processor.input_shape) != 3:
+        raise RecipeError(
+            "recipe.processor", f"makes no pictures, which model {model} reads", "Choose image"
+        )
+    channels, height, width = processor.input_shape
+    found = (channels, height, width)
+    if given not in (None, found):
+        problem = f"is {list(given or ())}, and the data has {list(found)}"
+        raise RecipeError(
+            "recipe.model.input_shape", problem, "Use null, or pad the pictures to that size"
+        )
+    return found, processor
+
+
+def elements_of(
+    model: str, processor: Processor, given: Elements
+) -> tuple[Elements, LabelProcessor]:
+    """Return what the data's sequences are made of, and the processor as one with labels.
+
+    Raises:
+        RecipeError: If the processor makes no sequences, or others than the recipe says.
+    """
+    if not isinstance(processor, LabelProcessor) or (
+        not processor.vocabulary_size and len(processor.input_shape) != 2
+    ):
+        problem = f"makes neither tokens nor frames, which model {model} reads"
+        raise RecipeError(
+            "recipe.processor",
+            problem,
+            "Choose a text processor such as bytes, or model mlp or cnn",
+        )
+    if processor.vocabulary_size:
+        agreed("frame_width", given.frame_width, 0)
+        if processor.vocabulary_size > given.vocabulary_size > 0:
+            problem = f"is {given.vocabulary_size}, and the data has {processor.vocabulary_size}"
+            raise RecipeError("recipe.model.vocabulary_size", problem, "Use 0")
+        return Elements(given.vocabulary_size or processor.vocabulary_size, 0), processor
+    agreed("vocabulary_size", given.vocabulary_size, 0)
+    return (
+        Elements(0, agreed("frame_width", given.frame_width, processor.input_shape[1])),
+        processor,
+    )
+
+
+def fitted_vocabulary(model: str, processor: Processor, given: int) -> int:
+    """Return how many tokens a language model has: as many as the recipe says, or with 0 as the
+    tokenizer has.
+
+    Raises:
+        RecipeError: If the processor has more tokens than the model, or is no tokenizer.
+    """
+    if not isinstance(processor, TextProcessor):
+        raise RecipeError(
+            "recipe.processor",
+            f"makes no tokens, which model {model} reads",
+            "Choose a text processor",
+        )
+    tokens = processor.vocabulary_size
+    if given and tokens > given:
+        raise RecipeError(
+            "recipe.model.vocabulary_size",
+            f"the tokenizer has {tokens} tokens and the model {given}",
+            f"Use vocabulary_size 0 or at least {tokens}, or a smaller tokenizer",
+        )
+    return given or tokens
+
+
+def require_vocabulary(size: int) -> None:
+    """Check that it is known how many tokens a model has.
+
+    Raises:
+        RecipeError: If not.
+    """
+    if not size:
+        problem = "is 0, and no tokenizer has filled it in"
+        raise RecipeError("recipe.model.vocabulary_size", problem, "Give the number")

@@ -1,0 +1,89 @@
+"""Keys and values of tokens already read, so that decoding computes each token once.
+
+Shape legend: B rows, T new tokens, G key and value heads, D head dimension, S slots in use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["KeyValueCache", "LayerCache"]
+
+
+@dataclass
+class LayerCache:
+    """One layer's keys and values, each (B, G, length + 1, D). Slot p holds position p; the last
+    slot takes padding."""
+
+    keys: Tensor
+    values: Tensor
+
+    def store(
+        self, positions: Tensor, keys: Tensor, values: Tensor, used: int
+    ) -> tuple[Tensor, Tensor]:
+        """Keep new keys and values (B, T, G, D) at ``positions`` (B, T); return all in use, (B, G,
+        S, D)."""
+        rows = torch.arange(len(positions), device=positions.device)[:, None]
+        self.keys[rows, :, positions] = keys.to(self.keys.dtype)
+        self.values[rows, :, positions] = values.to(self.values.dtype)
+        return self.keys[:, :, :used], self.values[:, :, :used]
+
+
+class KeyValueCache:
+    """A preallocated cache for a batch whose rows may be at different positions.
+
+    A row's position p always lies in slot p, so that rows of unequal length need no bookkeeping: a
+    query at position p sees the slots up to p. Position -1 marks padding on the left.
+
+    Args:
+        layers: How many layers.
+        shape: (B, G, length, D).
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        shape: tuple[int, int, int, int],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        rows, heads, length, dim = shape
+        self.length = length
+        self.used = 0
+        size = (rows, heads, length + 1, dim)
+        self.layers = [
+            LayerCache(*(torch.zeros(size, dtype=dtype, device=device) for _ in range(2)))
+            for _ in range(layers)
+        ]
+
+    @property
+    def rows(self) -> int:
+        """How many rows the cache holds."""
+        return len(self.layers[0].keys) if self.layers else 0
+
+    def reserve(self, positions: Tensor) -> None:
+        """Take note of the positions (B, T) of the next forward pass.
+
+        Raises:
+            ValueError: If a position lies beyond the cache.
+        """
+        self.used = max(self.used, int(positions.max()) + 1)
+        if self.used > self.length:
+            raise ValueError(f"position {self.used - 1} is beyond the cache's {self.length} slots")
+
+    def mask(self, positions: Tensor, window: int | None) -> Tensor:
+        """Return (B, 1, T, S) booleans: which slots each query sees. Padding sees slot 0, to stay a
+        number."""
+        distance = positions.clamp(min=0)[:, None, :, None] - torch.arange(
+            self.used, device=positions.device
+        )
+        seen = distance >= 0
+        return seen & (distance < window) if window else seen
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop all rows but these."""
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]

@@ -1,0 +1,184 @@
+"""A frozen linear layer and its adapter as one operation, which keeps next to nothing for the
+backward pass.
+
+Shape legend: N tokens, I inputs of the layer, O its outputs, R the adapter's rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from groundup.nn.lowbit.nf4 import dequantise
+
+__all__ = ["Change", "changed_row_norms", "low_rank_linear"]
+
+_DIVISIBLE = 1e-4  # a gain above it can be divided out of the output again without loss
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an adapter does to a linear layer, apart from its matrices.
+
+    Attributes:
+        scale: What B A is multiplied with.
+        dropout: Share of the inputs of A that is dropped now.
+        quantised: O and I of a weight that is given in few bits; None: it is given as it is.
+    """
+
+    scale: float
+    dropout: float = 0.0
+    quantised: tuple[int, int] | None = None
+
+
+def low_rank_linear(
+    x: Tensor,
+    up: Tensor | None,
+    weight: tuple[Tensor, ...],
+    bias: Tensor | None,
+    adapter: tuple[Tensor, Tensor, Tensor | None],
+    change: Change,
+) -> Tensor:
+    """Return ``gain * (x W^T + scale * dropout(x) A^T B^T) + bias`` with W and bias frozen, (...,
+    O).
+
+    Kept are x, which the layer before mostly keeps anyway, and (N, R). A quantised weight becomes
+    floats once forward and once backward. Of dropout one byte for each input is kept. The gain of
+    DoRA, ``magnitude / |W + scale * B A|`` with no gradient through the norm, needs the sum over
+    tokens of the gradient times the output without the gain: it is found from the output itself,
+    divided by the gain, so that no other tensor is kept where there is no bias.
+
+    Args:
+        x: (..., I).
+        up: (..., I), or None; if given, silu(x) * up takes the place of x. That product is made
+            twice and not kept.
+        weight: W (O, I) alone, or what ``quantise`` made of it.
+        bias: (O,), or None.
+        adapter: A (R, I), B (O, R) and the magnitude (O,) of DoRA, or None for LoRA.
+        change: The rest.
+
+    Source:
+        Hu et al., LoRA, 2021 (arXiv:2106.09685), section 4.1; Dettmers et al., QLoRA, 2023
+        (arXiv:2305.14314), section
+        3: dequantised again in the backward pass; Liu et al., DoRA, 2024 (arXiv:2402.09353),
+            section 4.3.
+    """
+    return cast(Tensor, _LowRank.apply(x, up, bias, *adapter, change, *weight))  # type: ignore[no-untyped-call]
+
+
+def changed_row_norms(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Return the Euclidean lengths of the rows of ``W + scale * B A``, (O,)."""
+    lengths: Tensor = torch.linalg.vector_norm(torch.addmm(weight, b, a, alpha=scale), dim=1)
+    return lengths
+
+
+class _LowRank(torch.autograd.Function):
+    """One product follows the other in place; nothing of the size of the output is kept but, for
+    DoRA, the output."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        up: Tensor | None,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        magnitude: Tensor | None,
+        change: Change,
+        *kept: Tensor,
+    ) -> Tensor:
+        weight = _weight(kept, change, x)
+        inputs = x if up is None else F.silu(x).mul_(up)
+        dropped, mask = inputs, None
+        if change.dropout:  # the same numbers as F.dropout draws
+            dropped, mask = torch.native_dropout(inputs, change.dropout, True)
+        low = dropped.flatten(0, -2) @ a.T
+        out = F.linear(inputs.flatten(0, -2), weight, bias if magnitude is None else None)
+        out.addmm_(low, b.T, alpha=change.scale)
+        # No view: what follows may change it in place.
+        out = cast(Tensor, torch.ops.aten._unsafe_view(out, (*x.shape[:-1], -1)))
+        ctx.lengths = None if magnitude is None else changed_row_norms(weight, a, b, change.scale)
+        ctx.save_for_backward(x, up, a, b, magnitude, low, mask, *kept)
+        ctx.change = change
+        if magnitude is None:
+            return out
+        return _gained(ctx, out, magnitude, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, up, a, b, magnitude, low, mask, *kept = ctx.saved_tensors
+        change: Change = ctx.change
+        weight, grad, grad_magnitude = _weight(tuple(kept), change, x), grad.flatten(0, -2), None
+        inputs = None
+        if magnitude is not None:
+            product = _product(ctx)
+            if product is None:
+                inputs = x if up is None else F.silu(x).mul_(up)
+                product = F.linear(inputs.flatten(0, -2), weight).addmm_(
+                    low, b.T, alpha=change.scale
+                )
+                ctx.divisor = ctx.lengths
+            grad_magnitude = (grad * product).sum(0).div_(ctx.divisor)
+            del product
+            grad = grad * (magnitude / ctx.lengths)
+        grad_low = (grad @ b).mul_(change.scale)
+        grad_b = (grad.T @ low).mul_(change.scale)
+        grad_x = grad_up = None
+        if any(ctx.needs_input_grad[:2]):
+            grad_x = (grad @ weight).view_as(x)
+            if mask is None:
+                grad_x.flatten(0, -2).addmm_(grad_low, a)
+            else:
+                grad_x += _dropped((grad_low @ a).view_as(x), mask, change.dropout)
+        del weight, grad, inputs
+        inputs = x
+        if up is not None:
+            inputs = F.silu(x)
+            grad_up, gated = (
+                (grad_x * inputs, grad_x.mul_(up)) if grad_x is not None else (None, None)
+            )
+            grad_x = None if gated is None else torch.ops.aten.silu_backward(gated, x)
+            inputs = inputs.mul_(up)
+        if mask is not None:
+            inputs = _dropped(inputs, mask, change.dropout)
+        grad_a = grad_low.T @ inputs.flatten(0, -2)
+        return grad_x, grad_up, None, grad_a, grad_b, grad_magnitude, None, *[None] * len(kept)
+
+
+def _weight(kept: tuple[Tensor, ...], change: Change, like: Tensor) -> Tensor:
+    return (
+        kept[0] if change.quantised is None else dequantise(kept, change.quantised).to(like.dtype)
+    )
+
+
+def _dropped(x: Tensor, mask: Tensor, share: float) -> Tensor:
+    return (x * mask).mul_(1 / (1 - share))
+
+
+def _gained(ctx: Any, out: Tensor, magnitude: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiply out (..., O) by DoRA's gain in place, and remember it, or what it was before where a
+    gain is tiny."""
+    gain = magnitude / ctx.lengths
+    if float(gain.abs().min()) > _DIVISIBLE:
+        out, ctx.divisor = out.mul_(gain), magnitude.detach()
+        before = out
+    else:
+        before, ctx.divisor = out, ctx.lengths
+        out = out * gain
+    ctx.product, ctx.version = before.detach(), before._version
+    return out if bias is None else out + bias
+
+
+def _product(ctx: Any) -> Tensor | None:
+    """Return what ``_gained`` remembered, (N, O), and forget it; None where it was changed, or
+    forgotten before."""
+    product: Tensor | None = ctx.product
+    ctx.product = None
+    return None if product is None or product._version != ctx.version else product.flatten(0, -2)

@@ -1,0 +1,186 @@
+"""Layers with 8-bit weights to predict with: a quarter of the memory, and of the bytes that are
+read for every token.
+
+Shape legend: I inputs of the layer, O its outputs, V vocabulary, C width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.nn.lora.adapters import AdaptedLinear
+from groundup.nn.lowbit.nf4 import QuantizedLinear, dequantise, quantise
+
+__all__ = [
+    "Int8Embedding",
+    "Int8Linear",
+    "Int8Weight",
+    "Operator",
+    "quantise_layers",
+    "quickest_operator",
+]
+
+Operator = Literal["int8pack", "dequantise"]
+_FEW = 16  # rows up to which reading 8-bit weights beats turning them into floats first
+
+
+class Int8Weight(nn.Module):
+    """A weight (O, I) as integers from -127 to 127 and one float32 scale for each row. It can only
+    be predicted with.
+
+    It multiplies in one of two ways. ``int8pack`` is PyTorch's product of bfloat16 activations with
+    8-bit weights: sums are in float32, and the activations and the sums are rounded to bfloat16,
+    the weights and scales are not. ``dequantise`` turns the weight into floats each time: slower,
+    and available everywhere. More rows than a few take this way in any case.
+
+    Args:
+        weight: (O, I), finite.
+        operator: How it multiplies.
+    """
+
+    integers: Tensor
+    scales: Tensor
+    ones: Tensor
+
+    def __init__(self, weight: Tensor, operator: Operator) -> None:
+        super().__init__()
+        self.operator: Operator = operator
+        self._keep(*quantise(weight, "int8"))
+
+    def _keep(self, integers: Tensor, scales: Tensor) -> None:
+        self.register_buffer("integers", integers, persistent=False)
+        self.register_buffer("scales", scales, persistent=False)
+        self.register_buffer(
+            "ones", torch.ones_like(scales, dtype=torch.bfloat16), persistent=False
+        )
+
+    @classmethod
+    def joined(cls, weights: list[Int8Weight]) -> Int8Weight:
+        """Return one weight with the rows of several, which from now on share its memory."""
+        made = cls(
+            weights[0].scales.new_zeros(0, weights[0].integers.shape[1]), weights[0].operator
+        )
+        made._keep(torch.cat([w.integers for w in weights]), torch.cat([w.scales for w in weights]))
+        rows = [len(w.scales) for w in weights]
+        for weight, integers, scales in zip(
+            weights, torch.split(made.integers, rows), torch.split(made.scales, rows), strict=True
+        ):
+            weight._keep(integers, scales)
+        return made
+
+    def rows(self, numbers: Tensor) -> Tensor:
+        """Return some rows as floats, (..., I) for numbers (...)."""
+        return self.integers[numbers] * self.scales[numbers, None]
+
+    def dequantised(self) -> Tensor:
+        """Return the weight as floats, (O, I): a new tensor each time."""
+        return dequantise(
+            (self.integers, self.scales), (self.integers.shape[0], self.integers.shape[1])
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x W^T, (..., O) from x (..., I)."""
+        if self.operator == "dequantise" or x.numel() > _FEW * x.shape[-1]:
+            return F.linear(x, self.dequantised().to(x.dtype))
+        sums = torch._weight_int8pack_mm(
+            x.reshape(-1, x.shape[-1]).bfloat16(), self.integers, self.ones
+        )
+        return (sums * self.scales).view(*x.shape[:-1], -1)
+
+
+class Int8Linear(nn.Module):
+    """A linear layer over an ``Int8Weight``."""
+
+    def __init__(self, stored: Int8Weight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.stored, self.bias = stored, bias
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as floats, (O, I): a new tensor each time."""
+        return self.stored.dequantised()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., O) from x (..., I)."""
+        out: Tensor = self.stored(x)
+        return out if self.bias is None else out + self.bias
+
+
+class Int8Embedding(nn.Module):
+    """An embedding over an ``Int8Weight``, of which only the rows that are looked up become
+    floats."""
+
+    def __init__(self, stored: Int8Weight) -> None:
+        super().__init__()
+        self.stored = stored
+
+    @property
+    def weight(self) -> Tensor:
+        """The embedding as floats, (V, C): a new tensor each time."""
+        return self.stored.dequantised()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return (..., C) from tokens (...)."""
+        return self.stored.rows(tokens)
+
+
+@torch.no_grad()
+def quantise_layers(model: nn.Module, operator: Operator, table: str = "") -> None:
+    """Replace every linear layer of a model by one with an 8-bit weight, one after the other.
+
+    Args:
+        model: Changed in place. Adapters become part of the weights, and a base in 4 or 8 bits
+            floats first.
+        operator: How they multiply.
+        table: The name of an embedding to replace too.
+
+    Source:
+        Dettmers et al., LLM.int8(), 2022 (arXiv:2208.07339), section 2.1: absolute maxima, here of
+        each row; departs from it in that activations are not quantised.
+    """
+    kinds = (nn.Linear, AdaptedLinear, QuantizedLinear)
+    names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    for name in [*names, table] if table else names:
+        parent, _, last = name.rpartition(".")
+        try:
+            layer: Any = model.get_submodule(name)
+        except AttributeError:  # the linear layer inside one with an adapter, which was replaced
+            continue
+        stored = Int8Weight(layer.weight.detach(), operator)
+        made = Int8Embedding(stored) if name == table else Int8Linear(stored, layer.bias)
+        setattr(model.get_submodule(parent), last, made)
+
+
+def quickest_operator(
+    device: torch.device, width: int = 1024, repeats: int = 5
+) -> tuple[Operator, dict[Operator, float]]:
+    """Return the quickest way to multiply one row with an 8-bit weight here, and the milliseconds
+    that each takes.
+
+    PyTorch's own is many times quicker where it is vectorised, and many times slower or missing
+    elsewhere.
+    """
+    if device.type != "cpu":
+        return "dequantise", {}
+    found: dict[Operator, float] = {}
+    x, weight = torch.ones(1, width), torch.ones(width, width)
+    for operator in ("int8pack", "dequantise"):
+        stored = Int8Weight(weight, operator)
+        try:
+            found[operator] = min(_milliseconds(stored, x) for _ in range(repeats))
+        except (RuntimeError, NotImplementedError, AttributeError):  # not in this build of PyTorch
+            continue
+    return min(found, key=lambda name: found[name]), found
+
+
+@torch.no_grad()
+def _milliseconds(work: Callable[[Tensor], object], x: Tensor) -> float:
+    begin = time.perf_counter()
+    work(x)
+    return 1e3 * (time.perf_counter() - begin)

@@ -1,0 +1,1 @@
+"""Tokenizers: learned here, read from tokenizer.json, or read from a GGUF file."""

@@ -1,0 +1,143 @@
+"""Texts between the tokens that a model expects around them: documents, prompts, and rows for
+encoders.
+
+Legend: N rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from groundup.core.contracts import Batch
+from groundup.core.errors import DataError, RecipeError
+
+__all__ = ["Row", "documents", "framed", "padded", "pairs_framed", "prompts", "two_texts"]
+
+Row = tuple[NDArray[np.int64], NDArray[np.int64] | None]  # (T,) tokens, and the kind of each
+
+
+def documents(texts: Sequence[str], tokenizer: Any) -> list[NDArray[np.int32]]:
+    """Return each text as a language model reads a document: its start, the text, the end token.
+
+    The start is the tokenizer's own start token where it puts one before every text (Gemma, Llama),
+    else the end token.
+    """
+    before, after = ([_begin(tokenizer)], [tokenizer.end_id])
+    return [
+        np.concatenate((before, tokens, after)).astype(np.int32)
+        for tokens in tokenizer.encode_batch(texts)
+    ]
+
+
+def prompts(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Return each text as the beginning of a document, to be written on."""
+    return [[_begin(tokenizer), *tokens.tolist()] for tokens in tokenizer.encode_batch(texts)]
+
+
+def _begin(tokenizer: Any) -> int:
+    """Return the token that documents begin with; a processor of the user's may know of none but
+    the end token."""
+    return int(getattr(tokenizer, "begin_id", tokenizer.end_id))
+
+
+def two_texts(value: Any) -> tuple[str, str]:
+    """Return an input as two texts: it is a tuple or a list of two, or one text with a tab between
+    them.
+
+    Raises:
+        DataError: If it is none of these, or one of the two is empty.
+    """
+    parts = value.split("\t") if isinstance(value, str) else value
+    fits = (
+        isinstance(parts, list | tuple)
+        and len(parts) == 2
+        and all(isinstance(part, str) for part in parts)
+    )
+    if not fits:
+        problem = f"{value!r:.80} is not two texts; the model was trained on pairs"
+        raise DataError(
+            "inputs", problem, "Give (first, second), or one text with a tab between the two"
+        )
+    first, second = parts
+    if not first.strip() or not second.strip():
+        which = "second" if first.strip() else "first"
+        raise DataError(
+            "inputs", f"the {which} text of a pair is empty", "Give both, or remove the pair"
+        )
+    return first, second
+
+
+def framed(texts: Sequence[str], tokenizer: Any, longest: int) -> list[Row]:
+    """Return each text as an encoder reads it, ``[CLS] text [SEP]``, cut to ``longest``; as it is
+    for other models."""
+    frame = getattr(tokenizer, "frame", None)
+    before, after = ([], []) if frame is None else ([frame[0]], [frame[1]])
+    room = max(0, longest - len(before) - len(after))
+    return [
+        (np.concatenate((before, tokens[:room], after)).astype(np.int64), None)
+        for tokens in tokenizer.encode_batch(texts)
+    ]
+
+
+def pairs_framed(pairs: Sequence[tuple[str, str]], tokenizer: Any, longest: int) -> list[Row]:
+    """Return each pair as an encoder reads it: ``[CLS] a [SEP] b [SEP]``, the second text's tokens
+    of another kind.
+
+    RoBERTa's tokenizer puts ``</s></s>`` between and has one kind. Other models read the end token
+    between the two. What is too long is cut at the end of the longer text first.
+    """
+    firsts, seconds = (tokenizer.encode_batch([pair[n] for pair in pairs]) for n in (0, 1))
+    frame, between = getattr(tokenizer, "frame", None), getattr(tokenizer, "between", None)
+    start, end = ([], []) if frame is None else ([frame[0]], [frame[1]])
+    middle, kind = ((tokenizer.end_id,), 0) if between is None else between
+    room = longest - len(start) - len(middle) - len(end)
+    if room < 2:
+        problem = (
+            f"is {longest}, and two texts with the tokens around them take {longest - room + 2} at"
+            " least"
+        )
+        raise RecipeError("recipe.task.max_tokens", problem, "Set a larger number")
+    found: list[Row] = []
+    for first, second in zip(firsts, seconds, strict=True):
+        left, right = _shares(len(first), len(second), room)
+        tokens = np.concatenate((start, first[:left], middle, second[:right], end)).astype(np.int64)
+        types = np.zeros(len(tokens), np.int64)
+        types[len(start) + left + len(middle) :] = kind
+        found.append((tokens, types if kind else None))
+    return found
+
+
+def padded(rows: Sequence[Row], tokenizer: Any) -> Batch:
+    """Return rows as ``tokens`` (N, T) int64 and ``lengths`` (N,), and ``token_types`` (N, T) where
+    there are kinds."""
+    padding = getattr(tokenizer, "padding_id", None)
+    padding = tokenizer.end_id if padding is None else padding
+    shape = len(rows), max([1, *(len(tokens) for tokens, _ in rows)])
+    tokens, types = np.full(shape, padding, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for place, (own, kinds) in enumerate(rows):
+        tokens[place, : len(own)] = own
+        if kinds is not None:
+            types[place, : len(own)] = kinds
+    lengths = torch.tensor([max(1, len(own)) for own, _ in rows])
+    found = {"tokens": torch.from_numpy(tokens), "lengths": lengths}
+    return found | (
+        {"token_types": torch.from_numpy(types)}
+        if any(kinds is not None for _, kinds in rows)
+        else {}
+    )
+
+
+def _shares(first: int, second: int, room: int) -> tuple[int, int]:
+    """Return how many tokens are kept of two texts: the longer one is cut until both are as long,
+    then both."""
+    if first + second <= room:
+        return first, second
+    half = room // 2
+    if min(first, second) <= half:
+        return (first, room - first) if first <= second else (room - second, second)
+    return (half, room - half) if first <= second else (room - half, half)

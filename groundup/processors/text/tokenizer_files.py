@@ -1,0 +1,283 @@
+"""What the files of an existing tokenizer say: its end and start tokens, its chat template, the
+bytes of its pieces."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+
+from groundup.core.errors import DataError
+from groundup.processors.saved_files import read_json, read_template
+
+__all__ = [
+    "EncoderTokens",
+    "begin_token_of",
+    "between_texts",
+    "chat_template_of",
+    "continuations",
+    "encoder_tokens_of",
+    "end_token_of",
+    "piece_sizes",
+    "put_before_texts",
+    "space_before",
+    "start_token_of",
+]
+
+# Ends of a text come before ends of a turn: the end token ends every document.
+ENDS = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<｜end▁of▁sentence｜>",
+    "[EOS]",
+    "<|im_end|>",
+    "<|eot_id|>",
+)
+STARTS = ("<|begin_of_text|>", "<s>", "<bos>", "<｜begin▁of▁sentence｜>", "[BOS]")
+
+
+class EncoderTokens(NamedTuple):
+    """What an encoder's tokenizer reserves: a text is read as ``first``, its tokens, ``last``.
+
+    The names of the fields are those that tokenizer_config.json has, less ``_token``.
+    """
+
+    cls: str
+    sep: str
+    pad: str
+    mask: str
+
+
+KNOWN_ENCODERS = (
+    EncoderTokens("[CLS]", "[SEP]", "[PAD]", "[MASK]"),
+    EncoderTokens("<s>", "</s>", "<pad>", "<mask>"),
+)
+
+
+def encoder_tokens_of(folder: Path, tokenizer: Tokenizer) -> EncoderTokens | None:
+    """Return an encoder's tokens: by tokenizer_config.json, without that file well-known ones, else
+    None."""
+    found: tuple[EncoderTokens, ...] = KNOWN_ENCODERS
+    if config := _optional(folder / "tokenizer_config.json"):
+        named = [_text_of(config.get(f"{name}_token")) for name in EncoderTokens._fields]
+        found = (EncoderTokens(*(token or "" for token in named)),)
+    return next(
+        (each for each in found if all(tokenizer.token_to_id(t) is not None for t in each)), None
+    )
+
+
+def between_texts(tokenizer: Tokenizer, last: int) -> tuple[tuple[int, ...], int]:
+    """Return what a tokenizer puts between two texts, and the kind of the second one's tokens; by
+    default as BERT.
+
+    Args:
+        tokenizer: Of an encoder.
+        last: The token at the end of a text.
+    """
+    pair = tokenizer.encode("", "", add_special_tokens=True)
+    special = [n for n, is_special in enumerate(pair.special_tokens_mask) if is_special]
+    if len(special) < 3:
+        return (last,), 1
+    return tuple(pair.ids[n] for n in special[1:-1]), int(pair.type_ids[special[-1]])
+
+
+def end_token_of(folder: Path, tokenizer: Tokenizer) -> str | None:
+    """Return the end token by the folder's files, as ``_configured``, else a well-known name, else
+    None."""
+    found = _configured(folder, tokenizer, "eos_token")
+    return found or next(
+        (token for token in ENDS if tokenizer.token_to_id(token) is not None), None
+    )
+
+
+def start_token_of(folder: Path, tokenizer: Tokenizer) -> str | None:
+    """Return what chat templates call ``bos_token``: by the folder's files, else a well-known name,
+    else None.
+
+    A tokenizer_config.json that does not name one means that there is none, as in transformers.
+    """
+    if config := _optional(folder / "tokenizer_config.json"):
+        return _text_of(config.get("bos_token"))
+    found = _configured(folder, tokenizer, "bos_token")
+    return found or next(
+        (token for token in STARTS if tokenizer.token_to_id(token) is not None), None
+    )
+
+
+def begin_token_of(folder: Path, tokenizer: Tokenizer, start: str | None) -> str | None:
+    """Return the start token where the tokenizer puts it before every text, as Gemma's and Llama's
+    do; else None.
+
+    Whether it does, ``add_bos_token`` of tokenizer_config.json says, else what tokenizer.json puts
+    around texts. The tokenizer is changed to do as the former says, so that it does so wherever it
+    is written.
+    """
+    number = None if start is None else tokenizer.token_to_id(start)
+    if start is None or number is None:
+        return None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    puts = tokenizer.encode("a", add_special_tokens=True).ids[:1] == [number]
+    wanted = _optional(folder / "tokenizer_config.json").get("add_bos_token")
+    if isinstance(wanted, bool) and wanted != puts:
+        put_before_texts(tokenizer, start if wanted else None)
+        puts = wanted
+    return start if puts else None
+
+
+def put_before_texts(tokenizer: Tokenizer, start: str | None) -> None:
+    """Make other libraries put a token before every text, or none, wherever they read this
+    tokenizer."""
+    first, second = ("", "") if start is None else (f"{start}:0 ", f"{start}:1 ")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first}$A:0",
+        pair=f"{first}$A:0 {second}$B:1",
+        special_tokens=[] if start is None else [(start, tokenizer.token_to_id(start))],
+    )
+
+
+def _configured(folder: Path, tokenizer: Tokenizer, key: str) -> str | None:
+    """Return a token by tokenizer_config.json, else by its number in generation_config.json or
+    config.json."""
+    named = _text_of(_optional(folder / "tokenizer_config.json").get(key))
+    if named and tokenizer.token_to_id(named) is not None:
+        return named
+    for name in ("generation_config.json", "config.json"):
+        identity = _optional(folder / name).get(f"{key}_id")
+        first = identity[0] if isinstance(identity, list) and identity else identity
+        if isinstance(first, int) and first >= 0 and (token := tokenizer.id_to_token(first)):
+            return str(token)
+    return None
+
+
+def chat_template_of(folder: Path) -> str | None:
+    """Return the source in chat_template.jinja, else in tokenizer_config.json (the one named
+    default), else None."""
+    source = read_template(folder)
+    if source is not None:
+        return source
+    configured = _optional(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(configured, list):
+        configured = {entry.get("name"): entry.get("template") for entry in configured}.get(
+            "default"
+        )
+    return configured if isinstance(configured, str) else None
+
+
+def piece_sizes(tokenizer: Tokenizer, size: int) -> NDArray[np.int32]:
+    """Return (size,) UTF-8 bytes of each piece of the vocabulary.
+
+    Raises:
+        DataError: If the pieces do not say where spaces were, as in WordPiece.
+    """
+    described = json.loads(tokenizer.to_str())
+    kinds = (
+        _types(described.get("decoder"))
+        | _types(described.get("pre_tokenizer"))
+        | _types(described["normalizer"])
+    )
+    sizes = np.zeros(size, dtype=np.int32)
+    measure = _measure(kinds, described["model"]["type"])
+    for piece, index in tokenizer.get_vocab(with_added_tokens=False).items():
+        sizes[index] = measure(piece)
+    for index, token in tokenizer.get_added_tokens_decoder().items():
+        sizes[index] = len(token.content.encode())
+    return sizes
+
+
+def _measure(kinds: set[str], model: str) -> Callable[[str], int]:
+    """Return the function from a piece to its number of bytes."""
+    if "ByteLevel" in kinds:
+        alphabet = set(pre_tokenizers.ByteLevel.alphabet())
+        return lambda piece: len(piece) if alphabet.issuperset(piece) else len(piece.encode())
+    if model in {"BPE", "Unigram"}:
+        spaced = bool(kinds & {"Metaspace", "Prepend", "Replace"})
+        return lambda piece: (
+            1 if _is_byte(piece) else len((piece.replace("▁", " ") if spaced else piece).encode())
+        )
+    raise DataError(
+        "tokenizer.json",
+        f"a {model} tokenizer does not keep spaces, so its tokens stand for no fixed number of"
+        " bytes",
+        "Use a byte-level BPE, a SentencePiece BPE or Unigram tokenizer, or train one:"
+        " processor.name: bpe",
+    )
+
+
+def continuations(tokenizer: Tokenizer, size: int) -> NDArray[np.bool_]:
+    """Return (size,) which pieces go on with the word of the piece before them.
+
+    Of WordPiece those that begin with ``##``; of SentencePiece those without a leading space; of
+    byte-level BPE those
+    that begin with a letter or digit: a space, a mark or a line's end begins a word.
+    """
+    described = json.loads(tokenizer.to_str())
+    kinds = _types(described.get("decoder")) | _types(described.get("pre_tokenizer"))
+    prefix, decoder = (
+        described["model"].get("continuing_subword_prefix") or "##",
+        decoders.ByteLevel(),
+    )
+    found = np.zeros(size, dtype=np.bool_)
+    for piece, index in tokenizer.get_vocab(with_added_tokens=False).items():
+        if described["model"]["type"] == "WordPiece":
+            found[index] = piece.startswith(prefix)
+        elif "ByteLevel" in kinds:
+            first = decoder.decode([piece])[:1]
+            found[index] = first.isalnum() or first == "\ufffd"
+        else:
+            found[index] = not piece.startswith("▁")
+    found[list(tokenizer.get_added_tokens_decoder())] = False
+    return found
+
+
+def _is_byte(piece: str) -> bool:
+    return len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">")
+
+
+def space_before(tokenizer: Tokenizer) -> Literal["always", "first", "never"]:
+    """Return before which texts between special tokens a tokenizer puts a space: all, the first, or
+    none."""
+    described = json.loads(tokenizer.to_str())
+    parts = _parts(described.get("normalizer")) + _parts(described.get("pre_tokenizer"))
+    for part in parts:
+        if part.get("type") == "Prepend" or (
+            part.get("type") == "ByteLevel" and part.get("add_prefix_space")
+        ):
+            return "always"
+        if part.get("type") == "Metaspace":
+            scheme = part.get(
+                "prepend_scheme", "always" if part.get("add_prefix_space", True) else "never"
+            )
+            return "always" if scheme == "always" else "first" if scheme == "first" else "never"
+    return "never"
+
+
+def _parts(part: Any) -> list[dict[str, Any]]:
+    """Return every object inside a part of a tokenizer.json, however nested."""
+    if isinstance(part, list):
+        return [inner for item in part for inner in _parts(item)]
+    if not isinstance(part, dict):
+        return []
+    return [part, *(inner for item in part.values() for inner in _parts(item))]
+
+
+def _types(part: Any) -> set[str]:
+    """Return every ``type`` inside a part of a tokenizer.json, however nested."""
+    return {inner["type"] for inner in _parts(part) if isinstance(inner.get("type"), str)}
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _text_of(token: Any) -> str | None:
+    """A token is written as text, or as an object with its text under ``content``."""
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else None

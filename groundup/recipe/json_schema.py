@@ -1,0 +1,35 @@
+"""The JSON Schema of recipes, for editors to complete and check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groundup.core import registry
+from groundup.recipe.recipe import PLUGINS, Recipe
+
+__all__ = ["recipe_schema"]
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON Schema of recipes with every built-in plugin, for editors to complete and
+    check."""
+    schema = Recipe.model_json_schema(ref_template="#/$defs/{model}")
+    definitions = schema.setdefault("$defs", {})
+    for kind in PLUGINS:
+        choices = []
+        for name in registry.names(kind):
+            section = registry.lookup(kind, name).model_json_schema(ref_template="#/$defs/{model}")
+            definitions.update(section.pop("$defs", {}))
+            section["properties"] = {"name": {"const": name}, **section.get("properties", {})}
+            section["required"] = ["name", *section.get("required", [])]
+            choices.append(section)
+        about = schema["properties"][kind].get("description", "")
+        schema["properties"][kind] = {"description": about, "anyOf": choices}
+    schema["required"] = [
+        key for key in schema.get("required", []) if key not in ("model", "processor")
+    ]
+    schema["$schema"], schema["title"] = (
+        "https://json-schema.org/draft/2020-12/schema",
+        "Groundup recipe",
+    )
+    return schema

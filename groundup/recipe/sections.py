@@ -1,0 +1,240 @@
+"""Sections of a recipe: where it starts from, the machine, adapters, and what ``groundup tune``
+tries."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from groundup.core.settings import Settings, setting
+
+__all__ = ["Adapter", "Dimension", "Distil", "Init", "Machine", "Tune"]
+
+Auto = Literal["auto"]
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
+Ranks = Annotated[dict[str, Count], Field(min_length=1)]
+
+
+class Dimension(Settings):
+    """The values of one setting: a range from ``low`` to ``high``, or ``choices``."""
+
+    low: int | float | None = setting(
+        None, "Smallest value; whole numbers where low and high are whole"
+    )
+    high: int | float | None = setting(None, "Largest value")
+    log: bool = setting(False, "Draw evenly by order of magnitude, as for a learning rate")
+    step: int | float | None = setting(None, "Distance between values", gt=0)
+    choices: tuple[Any, ...] | None = setting(
+        None, "The values themselves: numbers, words, lists", min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Dimension:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("takes low and high, or choices. Give one of the two")
+        if self.choices is not None:
+            given = [name for name in ("low", "high", "log", "step") if getattr(self, name)]
+            if given:
+                raise ValueError(f"{given[0]} has no effect beside choices. Remove it")
+            return self
+        assert self.low is not None
+        assert self.high is not None
+        if self.low >= self.high:
+            raise ValueError(
+                f"low {self.low} is not below high {self.high}. Exchange or change them"
+            )
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError(
+                "log needs a low above 0 and no step. Change low, or remove step or log"
+            )
+        return self
+
+
+class Tune(Settings):
+    """What ``groundup tune`` tries. It changes nothing in what ``groundup train`` does."""
+
+    metric: str | None = setting(
+        None, "Metric of the validation that trials are judged by; null: every.best"
+    )
+    trials: int = setting(20, "Trials in all, those of earlier starts included", gt=0)
+    seed: int = setting(0, "Decides which values are tried", ge=0)
+    prune: bool = setting(
+        True, "End a trial whose validation is worse than the median of earlier trials at its step"
+    )
+    timeout_s: float | None = setting(
+        None, "Begin no trial after so many seconds; null for no limit", gt=0
+    )
+    keep: Literal["best", "all"] = setting(
+        "best", "Trials whose checkpoints stay on the disk; recipe and metrics of every trial stay"
+    )
+    space: dict[str, Dimension] = setting(
+        ..., "Dotted keys of the recipe, such as optim.lr, and their values", min_length=1
+    )
+
+
+class Init(Settings):
+    """Where the weights come from, when not from random numbers."""
+
+    run: str | None = setting(None, "A run folder; its model, processor and best weights are taken")
+    checkpoint: Literal["best", "last"] = setting("last", "Which checkpoint of that run")
+    pretrained: str | None = setting(
+        None,
+        "A folder in Hugging Face layout, a name of its hub or a GGUF file: its model, tokenizer"
+        " and weights",
+        min_length=1,
+    )
+    revision: str | None = setting(
+        None, "Branch, tag or commit of the hub's; null for the newest", min_length=1
+    )
+    train_layers: int | None = setting(
+        None, "Train only the last so many blocks and the head; null trains all", ge=0
+    )
+    unfreeze_every: Count | Share | None = setting(
+        None, "Begin with the head, add a block each N steps or share of run"
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Init:
+        if self.run is not None and self.pretrained is not None:
+            raise ValueError(
+                "run and pretrained are given, and a run starts from one. Remove one of the two"
+            )
+        if self.revision is not None and self.pretrained is None:
+            raise ValueError(
+                "revision has no effect without pretrained. Remove it, or set pretrained"
+            )
+        if self.pretrained is not None and self.checkpoint != "last":
+            raise ValueError("checkpoint has no effect with pretrained. Remove it")
+        return self
+
+
+class Machine(Settings):
+    """What the machine decides. Each 'auto' is measured at the first start and then frozen in the
+    run's recipe."""
+
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute")
+    precision: Literal["auto", "fp32", "bf16", "fp64"] = setting(
+        "auto", "Of matrix multiplications; weights stay fp32"
+    )
+    compile: bool | Auto = setting(
+        "auto",
+        "Compile the model's layers; auto compiles long runs where a C++ compiler is at hand",
+    )
+    threads: Count | Auto = setting(
+        "auto", "CPU threads; auto takes all cores, or one where a step is tiny"
+    )
+    micro_batch: Count | Auto = setting(
+        "auto", "Samples a forward pass; auto takes the whole batch"
+    )
+    workers: int = setting(0, "Processes that prepare batches; 0 prepares them inline", ge=0)
+    non_finite: Literal["stop", "skip"] = setting(
+        "stop", "What to do when loss or gradient is not a number"
+    )
+    deterministic: bool = setting(True, "Use deterministic algorithms where PyTorch offers both")
+
+
+class Adapter(Settings):
+    """Small matrices that are trained beside a base run's linear layers, whose own weights stay as
+    they are.
+
+    Source:
+        LoRA: Hu et al., 2021 (arXiv:2106.09685). DoRA: Liu et al., 2024 (arXiv:2402.09353). rsLoRA:
+            Kalajdzievski, 2023
+        (arXiv:2312.03732). LoRA+: Hayou et al., 2024 (arXiv:2402.12354). QLoRA: Dettmers et al.,
+        2023 (arXiv:2305.14314).
+    """
+
+    name: Literal["lora", "dora"] = setting(
+        "lora", "LoRA; or DoRA, which learns each row's length apart"
+    )
+    rank: int = setting(8, "Rank of the change of a layer's weight", gt=0)
+    alpha: float = setting(16.0, "The change is multiplied by alpha / rank", gt=0)
+    rank_stabilised: bool = setting(False, "Multiply by alpha / sqrt(rank) instead (rsLoRA)")
+    dropout: float = setting(0.0, "Share of an adapter's inputs dropped in training", ge=0, lt=1)
+    targets: Patterns | Ranks | None = setting(
+        None,
+        "Linear layers: names, or their ends, with * for anything; or a rank for each; null: all of"
+        " the blocks",
+    )
+    base: Literal["fp32", "int8", "nf4"] = setting(
+        "fp32",
+        "How the linear layers of the blocks keep their frozen weights; nf4 is QLoRA's 4 bits",
+    )
+    double_quantisation: bool = setting(
+        True,
+        "Keep nf4's own constants in 8 bits: 4.13 instead of 4.5 bits a weight",
+        applies_when={"base": ("nf4",)},
+    )
+    lora_plus_ratio: float = setting(
+        1.0, "Learning rate of B over that of A (LoRA+ suggests 16)", gt=0
+    )
+    path: str | None = setting(
+        None, "A folder with an adapter in PEFT's layout to go on from; null starts anew"
+    )
+
+    @model_validator(mode="after")
+    def _one_rank_each(self) -> Adapter:
+        if isinstance(self.targets, dict) and self.rank != type(self).model_fields["rank"].default:
+            raise ValueError(
+                "rank has no effect where targets gives each its own. Remove rank, or list the"
+                " targets"
+            )
+        return self
+
+    def scale(self, rank: int) -> float:
+        """Return what the change of a layer is multiplied with."""
+        return self.alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+
+    @property
+    def quantised(self) -> str:
+        """How the base is kept, in words; empty if in float32."""
+        if self.base == "nf4" and self.double_quantisation:
+            return "nf4, doubly quantised"
+        return "" if self.base == "fp32" else self.base
+
+    def patterns(self) -> list[tuple[str, int]]:
+        """Return the patterns of names with their ranks, in order."""
+        if isinstance(self.targets, dict):
+            return list(self.targets.items())
+        return [(pattern, self.rank) for pattern in self.targets or ("blocks.*",)]
+
+    def check_beside(self, base: str | None, *, layers_chosen: bool) -> None:
+        """Raise a ValueError where the recipe has no base to adapt, or says otherwise which layers
+        to train."""
+        if base is None:
+            raise ValueError(
+                "adapter has nothing to adapt. Set init.run or init.pretrained to the weights it is"
+                " to change"
+            )
+        if layers_chosen:
+            raise ValueError(
+                "init.train_layers and init.unfreeze_every have no effect with adapter, which"
+                " trains no layer of the base. Remove them, or choose layers with adapter.targets"
+            )
+
+
+class Distil(Settings):
+    """A teacher: a run whose predictions this one learns, besides the data.
+
+    Source:
+        Hinton, Vinyals and Dean, 2015 (arXiv:1503.02531).
+    """
+
+    teacher: str = setting(
+        ..., "A run folder; its model predicts beside this one in training", min_length=1
+    )
+    checkpoint: Literal["best", "last"] = setting("best", "Which checkpoint of that run")
+    temperature: float = setting(
+        2.0, "Divides both models' outputs: higher tells more of what is unlikely", gt=0
+    )
+    weight: float = setting(
+        0.5, "Share of the loss that is the teacher's; 1 learns nothing from the data", gt=0, le=1
+    )
+    divergence: Literal["forward", "reverse"] = setting(
+        "forward",
+        "KL(teacher || student), or reverse, which lets the student leave out what it cannot learn",
+    )

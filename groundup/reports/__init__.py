@@ -1,0 +1,1 @@
+"""What people look at: report pages, figures, tables, and lines on the console."""

@@ -1,0 +1,206 @@
+"""What a run folder says, read leniently: for reports and lists. A half-written file costs its own
+part only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from groundup.core.errors import RecipeError, RunError
+from groundup.recipe.yaml import parse_yaml
+from groundup.reports.formatting import is_number
+
+__all__ = ["RunRecord", "is_run", "read_run"]
+
+Row = dict[str, Any]
+_ALIASES = {"learning_rate": "lr"}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The files of a run as plain values; whatever is missing or unreadable is empty.
+
+    Attributes:
+        train, evaluate, test, sample, event: The rows of ``metrics.jsonl`` by kind, less those that
+            a resume repeated.
+        unreadable_lines: Lines of ``metrics.jsonl`` that are not JSON, such as a last line cut off
+            by a crash.
+    """
+
+    folder: Path
+    name: str
+    recipe: Row
+    recipe_text: str
+    environment: Row
+    data_card: Row
+    evaluation: Row
+    train: list[Row] = field(default_factory=list)
+    evaluate: list[Row] = field(default_factory=list)
+    test: list[Row] = field(default_factory=list)
+    sample: list[Row] = field(default_factory=list)
+    event: list[Row] = field(default_factory=list)
+    unreadable_lines: int = 0
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of ``evaluation.json``."""
+        metrics = self.evaluation.get("metrics")
+        return metrics if isinstance(metrics, dict) else {}
+
+    @property
+    def test_metrics(self) -> dict[str, float]:
+        """What ``every.test`` found at the run's end; the metric that checkpoints are chosen by
+        first."""
+        every = self.recipe.get("every")
+        best = str(every.get("best")) if isinstance(every, dict) else ""
+        row = self.test[-1] if self.test else {}
+        found = {
+            name: float(value) for name, value in row.items() if name != "step" and is_number(value)
+        }
+        return dict(sorted(found.items(), key=lambda pair: pair[0] != best))
+
+    @property
+    def tables(self) -> list[Row]:
+        """The well-formed tables of ``evaluation.json``, each with title, columns, rows and
+        note."""
+        tables = self.evaluation.get("tables")
+        found = (
+            [table for table in tables if isinstance(table, dict)]
+            if isinstance(tables, list)
+            else []
+        )
+        return [
+            {
+                "title": str(table.get("title") or "Table"),
+                "columns": [str(column) for column in table["columns"]],
+                "rows": [row for row in table["rows"] if isinstance(row, list)],
+                "note": str(table.get("note") or ""),
+            }
+            for table in found
+            if isinstance(table.get("columns"), list) and isinstance(table.get("rows"), list)
+        ]
+
+    @property
+    def figures(self) -> list[Row]:
+        """The figures of ``evaluation.json``, each with kind, title, content and note."""
+        figures = self.evaluation.get("figures")
+        return (
+            [figure for figure in figures if isinstance(figure, dict)]
+            if isinstance(figures, list)
+            else []
+        )
+
+    @property
+    def unit(self) -> str:
+        """What the run's task counts, such as ``tokens``: the name of the column that has a rate
+        beside it."""
+        columns = self.train[-1] if self.train else {}
+        rates = [
+            name.removesuffix("_per_s")
+            for name in columns
+            if name.endswith("_per_s") and name != "flops_per_s"
+        ]
+        return rates[0] if rates else "tokens"
+
+    def points(self, kind: str, name: str) -> list[tuple[float, float]]:
+        """Return (step, value) of one column of ``metrics.jsonl``, without missing or non-finite
+        values."""
+        rows: list[Row] = getattr(self, kind)
+        key = _ALIASES.get(name, name) if not any(name in row for row in rows) else name
+        return [(float(row["step"]), float(row[key])) for row in rows if is_number(row.get(key))]
+
+    def last(self, kind: str, name: str) -> float | None:
+        """Return the last finite value of a column, if there is one."""
+        points = self.points(kind, name)
+        return points[-1][1] if points else None
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder looks like a run: it has a recipe and has begun to log."""
+    return (folder / "recipe.yaml").is_file() and (
+        (folder / "metrics.jsonl").is_file() or (folder / "environment.json").is_file()
+    )
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run folder.
+
+    Raises:
+        RunError: If the folder is missing or is not a run.
+    """
+    if not folder.is_dir():
+        raise RunError(str(folder), "is not a folder", "List the runs with: groundup runs list")
+    if not is_run(folder):
+        raise RunError(
+            str(folder),
+            "is not a run: it has no recipe.yaml beside a metrics.jsonl",
+            "Name a folder made by groundup train",
+        )
+    text = _text(folder / "recipe.yaml")
+    recipe = _yaml(text)
+    rows, unreadable = _rows(_text(folder / "metrics.jsonl"))
+    return RunRecord(
+        folder=folder,
+        name=str(recipe.get("name") or folder.name),
+        recipe=recipe,
+        recipe_text=text,
+        environment=_json(folder / "environment.json"),
+        data_card=_json(folder / "data_card.json"),
+        evaluation=_json(folder / "evaluation.json"),
+        unreadable_lines=unreadable,
+        event=[row for row in rows if row.get("kind") == "event"],
+        **{kind: _without_repeats(rows, kind) for kind in ("train", "evaluate", "test", "sample")},
+    )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _json(path: Path) -> Row:
+    try:
+        found = json.loads(_text(path) or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _yaml(text: str) -> Row:
+    try:
+        found = parse_yaml(text, "recipe.yaml")
+    except RecipeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _rows(text: str) -> tuple[list[Row], int]:
+    rows, unreadable = [], 0
+    for line in text.split("\n"):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and is_number(row.get("step")):
+            rows.append(row)
+        else:
+            unreadable += 1
+    return rows, unreadable
+
+
+def _without_repeats(rows: list[Row], kind: str) -> list[Row]:
+    """Drop the steps that were trained again after a resume: the later row is the one the weights
+    come from."""
+    kept: list[Row] = []
+    for row in rows:
+        if row.get("kind") != kind:
+            continue
+        while kept and (
+            kept[-1]["step"] > row["step"] or (kept[-1]["step"] == row["step"] and kind != "sample")
+        ):
+            kept.pop()
+        kept.append(row)
+    return kept

@@ -1,0 +1,1 @@
+"""The run folder: recipe, log, checkpoints and the saved processor."""

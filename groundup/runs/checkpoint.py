@@ -1,0 +1,180 @@
+"""Checkpoints: write-once folders of safetensors and JSON. One exists if and only if its manifest
+verifies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from groundup.core.errors import CheckpointError
+from groundup.core.storage import Storage, sha256_of
+
+__all__ = ["Checkpoint", "CheckpointFolder"]
+
+log = logging.getLogger("groundup")
+_NAME = re.compile(r"^step-(\d{8})$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on exactly as if it had never stopped."""
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Args:
+        folder: ``runs/NAME/checkpoints``; made when the first checkpoint is written.
+        storage: The file system, or one that fails on purpose.
+    """
+
+    def __init__(self, folder: Path, storage: Storage) -> None:
+        self.folder, self._storage = folder, storage
+
+    def steps(self) -> list[int]:
+        """Return the steps of all checkpoint folders, intact or not, in order."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(
+            int(match[1]) for path in self.folder.iterdir() if (match := _NAME.match(path.name))
+        )
+
+    def path(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
+        return self.folder / f"step-{step:08d}"
+
+    def save(self, checkpoint: Checkpoint, keep: int, best: int | None = None) -> None:
+        """Write a checkpoint, read it back, and only then delete older ones.
+
+        Args:
+            checkpoint: What to write.
+            keep: How many of the newest to keep.
+            best: The step of one to keep as well.
+
+        Raises:
+            CheckpointError: If it could not be written, as on a full disk. Earlier checkpoints are
+                untouched.
+        """
+        target = self.path(checkpoint.step)
+        if target.exists() and not self.damage(checkpoint.step):
+            return
+        self._storage.remove(target)
+        temporary = self.folder / f".{target.name}.{os.getpid()}"
+        try:
+            temporary.mkdir(parents=True, exist_ok=True)
+            self._write(temporary, checkpoint)
+            self._storage.rename(temporary, target)
+        except OSError as error:
+            kept = [step for step in self.steps() if step != checkpoint.step]
+            raise CheckpointError(
+                str(target),
+                f"could not be written: {error.strerror or error}; "
+                + (
+                    f"the checkpoint of step {kept[-1]} is untouched"
+                    if kept
+                    else "no earlier checkpoint exists"
+                ),
+                "Free some space and start the same command again",
+            ) from error
+        finally:
+            self._storage.remove(temporary)
+        if damage := self.damage(checkpoint.step):
+            raise CheckpointError(
+                str(target), f"was written but reads back wrong: {damage}", "Check the disk"
+            )
+        for step in self.steps()[:-keep]:
+            if step != best:
+                self._storage.remove(self.path(step))
+
+    def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
+        state = json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1).encode()
+        contents = {"model.safetensors": save(checkpoint.model), "state.json": state}
+        if checkpoint.optimizer:
+            contents["optimizer.safetensors"] = save(checkpoint.optimizer)
+        manifest = {}
+        for name, content in contents.items():
+            self._storage.write_bytes(folder / name, content)
+            manifest[name] = {"sha256": sha256_of(folder / name), "size_bytes": len(content)}
+        self._storage.write_bytes(folder / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
+
+    def damage(self, step: int) -> str:
+        """Return what is wrong with a checkpoint, or the empty string if its manifest verifies."""
+        folder = self.path(step)
+        try:
+            manifest = json.loads((folder / "MANIFEST.json").read_bytes())
+            for name, expected in manifest.items():
+                path = folder / name
+                if not path.is_file():
+                    return f"{name} is missing"
+                if path.stat().st_size != expected["size_bytes"]:
+                    return (
+                        f"{name} has {path.stat().st_size} bytes instead of"
+                        f" {expected['size_bytes']}"
+                    )
+                if sha256_of(path) != expected["sha256"]:
+                    return f"{name} has another SHA-256 than its manifest says"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"MANIFEST.json cannot be read ({type(error).__name__})"
+        return "" if "model.safetensors" in manifest else "MANIFEST.json names no model.safetensors"
+
+    def load(self, step: int, *, with_optimizer: bool = True) -> Checkpoint:
+        """Return one checkpoint, verified.
+
+        Raises:
+            CheckpointError: If it is missing or damaged.
+        """
+        if damage := self.damage(step):
+            raise CheckpointError(
+                str(self.path(step)), f"is damaged: {damage}", "Use another checkpoint"
+            )
+        folder = self.path(step)
+        try:
+            optimizer = folder / "optimizer.safetensors"
+            return Checkpoint(
+                step,
+                load_file(folder / "model.safetensors"),
+                load_file(optimizer) if with_optimizer and optimizer.exists() else {},
+                json.loads((folder / "state.json").read_text(encoding="utf-8")),
+            )
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(
+                str(folder), f"cannot be read: {error}", "Use another checkpoint"
+            ) from error
+
+    def newest_intact(self) -> int | None:
+        """Return the step of the newest checkpoint that verifies, or None; damaged ones are named
+        in the log."""
+        for step in reversed(self.steps()):
+            damage = self.damage(step)
+            if not damage:
+                return step
+            log.warning("%s is damaged (%s): the one before it is used", self.path(step), damage)
+        return None
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Return the JSON state of a checkpoint without reading its tensors."""
+        state: dict[str, Any] = json.loads(
+            (self.path(step) / "state.json").read_text(encoding="utf-8")
+        )
+        return state
+
+    def clean(self) -> None:
+        """Remove what writers that were killed left behind."""
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.folder.glob(".step-*"):
+                self._storage.remove(path)

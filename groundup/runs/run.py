@@ -1,0 +1,190 @@
+"""A run folder: recipe.yaml, environment.json, metrics.jsonl, checkpoints/, processor/, and what is
+made from them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from groundup.core.errors import RunError, did_you_mean
+from groundup.core.storage import Storage
+from groundup.machine.devices import describe_machine
+from groundup.recipe.recipe import Recipe, as_dict, dump_recipe, load_recipe
+from groundup.runs.checkpoint import CheckpointFolder
+
+__all__ = ["Run", "flatten"]
+
+log = logging.getLogger("groundup")
+_BANNER = (
+    "# The complete recipe of this run, with every automatic choice frozen: "
+    "a resume reads it and never measures again.\n"
+)
+
+
+class Run:
+    """One run's folder.
+
+    Args:
+        folder: Where it is.
+        recipe: Its complete recipe.
+        storage: The file system, or one that fails on purpose.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe, storage: Storage | None = None) -> None:
+        self.folder, self.recipe, self.storage = folder, recipe, storage or Storage()
+        self.checkpoints = CheckpointFolder(folder / "checkpoints", self.storage)
+
+    @classmethod
+    def create(
+        cls, recipe: Recipe, root: Path, storage: Storage | None = None, **facts: Any
+    ) -> Run:
+        """Make the folder ``root/NAME`` with the recipe and the environment.
+
+        Args:
+            recipe: The recipe as asked for; what it leaves open is settled later, by ``freeze``.
+            root: The folder of all runs.
+            storage: The file system.
+            **facts: More entries for environment.json.
+
+        Raises:
+            RunError: If the folder exists.
+        """
+        folder = root / recipe.name
+        if folder.exists():
+            raise RunError(
+                str(folder),
+                "exists already and nothing there was touched",
+                "Choose another name=... or delete it",
+            )
+        folder.mkdir(parents=True)
+        return cls(folder, recipe, storage).restart(recipe, **facts)
+
+    def restart(self, recipe: Recipe, **facts: Any) -> Run:
+        """Write the recipe and the environment of a run that has not begun."""
+        self.write_json("environment.json", {**describe_machine(), **facts})
+        self.write_json("requested.json", as_dict(recipe))
+        self.write_recipe(recipe)
+        return Run(self.folder, recipe, self.storage)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was made that a wrong recipe would waste: a processor or a
+        checkpoint."""
+        return bool(self.checkpoints.steps()) or (self.folder / "processor").exists()
+
+    @classmethod
+    def open(cls, folder: Path, storage: Storage | None = None) -> Run:
+        """Open an existing run.
+
+        Raises:
+            RunError: If the folder is not a run; the message names the nearest one.
+        """
+        if not (folder / "recipe.yaml").is_file():
+            runs = (
+                [str(p.parent) for p in folder.parent.glob("*/recipe.yaml")]
+                if folder.parent.is_dir()
+                else []
+            )
+            hint = did_you_mean(str(folder), runs)
+            raise RunError(
+                str(folder),
+                f"is not a run (it has no recipe.yaml); {hint}runs there:"
+                f" {', '.join(runs) or 'none'}",
+            )
+        return cls(folder, load_recipe(folder / "recipe.yaml", complete=True), storage)
+
+    def check_same(self, wanted: Recipe) -> None:
+        """Make sure that ``wanted`` is the recipe this run was started with, or its completed form.
+
+        Raises:
+            RunError: Naming the keys that differ.
+        """
+        asked, now = flatten(self.read_json("requested.json") or {}), flatten(as_dict(wanted))
+        differing = [
+            f"{key} ({asked.get(key)!r} there, {now.get(key)!r} now)"
+            for key in sorted({*asked, *now})
+            if asked.get(key) != now.get(key) and key != "about"
+        ]
+        if differing and now != flatten(as_dict(self.recipe)):
+            raise RunError(
+                str(self.folder),
+                f"exists and was made with another recipe: {'; '.join(differing[:5])}; nothing"
+                " there was touched",
+                "Choose another name=..., or delete the folder to start afresh",
+            )
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Replace recipe.yaml."""
+        self.storage.write_text(self.folder / "recipe.yaml", _BANNER + dump_recipe(recipe))
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        self.storage.append_line(
+            self.folder / "metrics.jsonl", json.dumps(values, ensure_ascii=False)
+        )
+
+    def event(self, step: int, message: str) -> None:
+        """Record and announce something that a reader of the run should know."""
+        log.info("%s", message)
+        self.log({"kind": "event", "step": step, "message": message})
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Replace one of the run's JSON files."""
+        self.storage.write_text(
+            self.folder / name, json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+        )
+
+    def read_json(self, name: str) -> Any:
+        """Return one of the run's JSON files, or None if there is none."""
+        path = self.folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the newest intact checkpoint is the run's last."""
+        step = self.checkpoints.newest_intact()
+        return step is not None and bool(self.checkpoints.state(step).get("finished"))
+
+    def pick(self, which: str) -> int:
+        """Return the step of the checkpoint called ``"best"`` or ``"last"``, or a step number.
+
+        Raises:
+            RunError: If the run has no intact checkpoint, or none of that number.
+        """
+        last = self.checkpoints.newest_intact()
+        if last is None:
+            raise RunError(
+                str(self.folder),
+                "has no intact checkpoint",
+                f"Train it first: groundup train --resume {self.folder}",
+            )
+        if which == "last":
+            return last
+        best = self.checkpoints.state(last).get("best_step", last)
+        step = int(which) if which.isdigit() else int(best if best is not None else last)
+        if step not in self.checkpoints.steps() or (
+            which == "best" and self.checkpoints.damage(step)
+        ):
+            if which.isdigit():
+                known = ", ".join(map(str, self.checkpoints.steps()))
+                raise RunError(
+                    str(self.folder),
+                    f"has no checkpoint of step {which}; there are {known}",
+                    "Choose one",
+                )
+            return last
+        return step
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dictionaries as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
+    return flat

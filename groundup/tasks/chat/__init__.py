@@ -1,0 +1,1 @@
+"""Learning answers in conversations."""

@@ -1,0 +1,252 @@
+"""Judging answers: the bits they cost after the right and after a wrong question, and how near
+generated ones come."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from groundup.core.contracts import EvaluationContext, TextProcessor
+from groundup.core.seeding import key
+from groundup.core.values import Conversation, Evaluation, Message, Table, TokenSequence
+from groundup.generation.decoding import DecodingOptions
+from groundup.generation.scoring import sequence_nll, token_nll
+from groundup.metrics.compression import bits_per_byte
+from groundup.metrics.rouge import rouge_l
+from groundup.processors.chat.builtin_templates import TEMPLATES
+from groundup.processors.chat.template import ChatTemplate
+from groundup.tasks.shared.text_generation import write
+
+__all__ = ["judge_answers", "last_run"]
+
+_MOST_JUDGED = 1000
+_SHOWN = 10
+_LONGEST_ANSWER = 112  # tokens
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What stands before the last answer of a conversation, and that answer."""
+
+    name: str
+    asked: tuple[Message, ...]
+    answer: str
+    tools: tuple[dict[str, Any], ...] = ()
+
+    def conversation(self, asked: tuple[Message, ...] | None = None) -> tuple[Message, ...]:
+        """Return the messages up to the answer, with this question or another."""
+        return (*(asked or self.asked), Message("assistant", self.answer))
+
+
+@dataclass(frozen=True)
+class _Answerer:
+    """A model with the way it is asked."""
+
+    model: nn.Module
+    processor: TextProcessor
+    template: ChatTemplate
+    stop: tuple[str, ...] = ()
+    plain: bool = False  # reads calls of tools as text, and is told of none
+
+    def read(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """Return messages as they are asked."""
+        return tuple(map(_spelled, messages)) if self.plain else messages
+
+    def tools(self, question: _Question) -> tuple[dict[str, Any], ...]:
+        """Return the tools that are told of."""
+        return () if self.plain else question.tools
+
+    def encode(
+        self, conversations: list[tuple[Message, ...]], questions: list[_Question]
+    ) -> list[TokenSequence]:
+        """Return the tokens of conversations, each with the tools of a question, of which the last
+        answer counts."""
+        tools = [self.tools(question) for question in questions]
+        found = self.template.encode_batch([self.read(each) for each in conversations], tools=tools)
+        return [last_run(sequence) for sequence in found]
+
+
+def last_run(sequence: TokenSequence) -> TokenSequence:
+    """Return the sequence with only the last run of trained tokens still trained on: the last
+    answer and its stop."""
+    if sequence.trained is None or not sequence.trained.any():
+        return sequence
+    trained = sequence.trained.copy()
+    end = int(np.flatnonzero(trained)[-1])
+    gaps = np.flatnonzero(~trained[:end])
+    trained[: int(gaps[-1]) + 1 if len(gaps) else 0] = False
+    return dataclasses.replace(sequence, trained=trained)
+
+
+def judge_answers(context: EvaluationContext, template: ChatTemplate) -> Evaluation:
+    """Judge a fine-tuned model on the last answer of held-out conversations, and the model it came
+    from.
+
+    The run that it came from is asked in plain text (``Question: ... Answer: ...``) and ends an
+    answer as it ends a document; pretrained weights are asked as the fine-tuned model is. Figures,
+    each for the model and, with ``base_``
+    before it, for the model before:
+
+    - ``answer_bits_per_byte``: -log2 p of the answer and its stop token, over the answer's UTF-8
+        bytes;
+    - ``answer_bits_per_byte_without_stop``: the same without the stop token's bits;
+    - ``answer_bits_per_byte_other_question``: the same answers after another conversation's
+        question (each takes that
+      of the next one in a keyed order);
+    - ``rouge_l``: ROUGE-L (F1) of greedy answers to the first ``context.limit`` questions of the
+        keyed order.
+    """
+    held_out = _keyed(context.examples("validation"), context.seed)[:_MOST_JUDGED]
+    trained = _keyed(context.examples("train"), context.seed)[: min(_SHOWN, context.limit)]
+    answerers = {"": _Answerer(context.model, context.processor, template)}
+    alike = False
+    if context.base is not None:
+        model, processor = context.base
+        plain = _Answerer(
+            model, processor, ChatTemplate(TEMPLATES["plain"], processor), ("\n",), True
+        )
+        alike = (
+            processor is context.processor
+        )  # pretrained weights are asked as the fine-tuned ones are
+        answerers["base_"] = _Answerer(model, processor, template) if alike else plain
+    metrics: dict[str, float] = {"held_out_questions": float(len(held_out))}
+    answers: dict[str, list[str]] = {}
+    asked = held_out[: context.limit]
+    for prefix, answerer in answerers.items():
+        which = "the model before fine-tuning" if prefix else "the model"
+        context.progress(f"scoring {len(held_out)} held-out answers with {which}")
+        metrics |= {
+            prefix + name: value
+            for name, value in _bits(answerer, held_out, context.sequence_length).items()
+        }
+        context.progress(f"letting {which} answer {len(asked) + len(trained)} questions")
+        begin = time.perf_counter()
+        answers[prefix] = _answer(answerer, [*asked, *trained])
+        if not prefix:
+            metrics["generation_s"] = time.perf_counter() - begin
+        metrics[f"{prefix}rouge_l"] = rouge_l(
+            answers[prefix][: len(asked)], [question.answer for question in asked]
+        )
+    metrics |= _gains(metrics)
+    shown = [
+        _answers_table(
+            "Held-out questions", asked, {p: texts[: len(asked)] for p, texts in answers.items()}
+        ),
+        _answers_table(
+            "Trained questions", trained, {p: texts[len(asked) :] for p, texts in answers.items()}
+        ),
+    ]
+    return Evaluation(metrics, [_bits_table(metrics, alike=alike), *shown])
+
+
+def _keyed(conversations: Iterable[Conversation], seed: int) -> list[_Question]:
+    """Return the questions that have an answer, in an order that depends on the seed and their
+    names alone."""
+    questions: list[_Question] = []
+    for conversation in conversations:
+        said = conversation.messages
+        last = max(
+            (i for i, m in enumerate(said) if m.role == "assistant" and m.content), default=0
+        )
+        if last:
+            questions.append(
+                _Question(conversation.name, said[:last], said[last].content, conversation.tools)
+            )
+    return sorted(
+        questions, key=lambda question: (key(seed, f"question {question.name}"), question.name)
+    )
+
+
+def _bits(answerer: _Answerer, questions: list[_Question], context_length: int) -> dict[str, float]:
+    size = sum(len(question.answer.encode()) for question in questions)
+    others = [*questions[1:], *questions[:1]]  # one cycle: nobody keeps the own question
+    right = answerer.encode([q.conversation() for q in questions], questions)
+    swapped = [q.conversation(other.asked) for q, other in zip(questions, others, strict=True)]
+    wrong = answerer.encode(swapped, others)
+    nats = token_nll(answerer.model, right, context_length)
+    of_stops = sum(
+        float(each[_stop(sequence)].sum()) for each, sequence in zip(nats, right, strict=True)
+    )
+    of_answers = sum(float(each.sum()) for each in nats)
+    of_others = sum(sequence_nll(answerer.model, wrong, context_length))
+    return {
+        "answer_bits_per_byte": bits_per_byte(of_answers, size),
+        "answer_bits_per_byte_without_stop": bits_per_byte(of_answers - of_stops, size),
+        "answer_bits_per_byte_other_question": bits_per_byte(of_others, size),
+    }
+
+
+def _stop(sequence: TokenSequence) -> NDArray[np.intp]:
+    """Return where the token that ends the answer stands, the last one trained on; empty where none
+    is."""
+    return np.flatnonzero([] if sequence.trained is None else sequence.trained)[-1:]
+
+
+def _answer(answerer: _Answerer, questions: list[_Question]) -> list[str]:
+    options = DecodingOptions(max_new_tokens=_LONGEST_ANSWER, temperature=0, stop=answerer.stop)
+    prompts = [
+        answerer.template.prompt(answerer.read(q.asked), tools=answerer.tools(q)).tolist()
+        for q in questions
+    ]
+    texts = write(answerer.model, prompts, answerer.processor, options, answerer.template.stop_ids)
+    return [text.strip() for text in texts]
+
+
+def _spelled(message: Message) -> Message:
+    """Return a message with its calls of tools as text."""
+    calls = [
+        json.dumps({"name": c.name, "arguments": c.arguments}, ensure_ascii=False)
+        for c in message.tool_calls
+    ]
+    return Message(message.role, "\n".join([message.content, *calls]).strip()) if calls else message
+
+
+def _gains(metrics: dict[str, float]) -> dict[str, float]:
+    """Return how much lower the bits are, as shares: than before fine-tuning, and than with
+    another's question."""
+    after, other = metrics["answer_bits_per_byte"], metrics["answer_bits_per_byte_other_question"]
+    gains = {"below_other_question": 1 - after / other if other else 0.0}
+    if metrics.get("base_answer_bits_per_byte"):
+        gains["below_base"] = 1 - after / metrics["base_answer_bits_per_byte"]
+        before = metrics["base_answer_bits_per_byte_without_stop"]
+        gains["below_base_without_stop"] = 1 - metrics["answer_bits_per_byte_without_stop"] / before
+    return gains
+
+
+def _bits_table(metrics: dict[str, float], *, alike: bool) -> Table:
+    names = {
+        "answer_bits_per_byte": "bits per answer byte, right question",
+        "answer_bits_per_byte_without_stop": "the same, without the stop token",
+        "answer_bits_per_byte_other_question": "bits per answer byte, another question",
+        "rouge_l": "ROUGE-L of greedy answers",
+    }
+    return Table(
+        "Answers to held-out questions",
+        ("measure", "before fine-tuning", "after"),
+        [(title, metrics.get(f"base_{name}"), metrics[name]) for name, title in names.items()],
+        (
+            "Before and after, the model is asked with the same template."
+            if alike
+            else (
+                "Before fine-tuning the model is asked in plain text, and its answers end as"
+                " documents do."
+            )
+        ),
+    )
+
+
+def _answers_table(title: str, questions: list[_Question], answers: dict[str, list[str]]) -> Table:
+    before: Sequence[str | None] = answers.get("base_") or [None] * len(questions)
+    rows: list[tuple[str | float | int | None, ...]] = [
+        (question.asked[-1].content, was, now, question.answer)
+        for question, was, now in zip(questions, before, answers[""], strict=True)
+    ]
+    return Table(title, ("question", "before fine-tuning", "after", "true answer"), rows[:_SHOWN])

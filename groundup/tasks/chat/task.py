@@ -1,0 +1,262 @@
+"""Supervised fine-tuning on conversations: the model learns to write what the assistant wrote.
+
+Source: Ouyang et al. 2022, "Training language models to follow instructions with human feedback",
+    arXiv:2203.02155,
+section 3.5 (the supervised part).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from groundup.core.contracts import Batch, EvaluationContext, Split, Task, TextProcessor
+from groundup.core.errors import DataError
+from groundup.core.registry import task
+from groundup.core.settings import setting
+from groundup.core.values import (
+    Conversation,
+    Document,
+    Evaluation,
+    Loss,
+    Message,
+    Term,
+    TokenSequence,
+)
+from groundup.metrics.compression import perplexity
+from groundup.processors.chat.builtin_templates import TEMPLATES
+from groundup.processors.chat.template import ChatTemplate, find_template
+from groundup.processors.text.add_special_tokens import documents
+from groundup.tasks.chat.evaluation import judge_answers, last_run
+from groundup.tasks.shared.text_generation import decoding_options, write, write_stream
+
+__all__ = ["Chat"]
+
+
+@task("chat")
+class Chat(Task):
+    """Minimise -log p of every token of the assistant's answers, the one that ends an answer
+    included."""
+
+    template: str | None = setting(
+        None,
+        "A chat template by name (chatml, qwen, llama2, llama3, mistral, gemma, phi, groundup,"
+        " plain; tokenizer: its own) or a file with one in Jinja; by default the tokenizer's own,"
+        " else groundup",
+    )
+    train_on: Literal["all", "last"] = setting(
+        "all", "Learn all answers of a conversation, or only the last one"
+    )
+    system_prompt: Literal["keep", "add", "replace"] = setting(
+        "keep",
+        "Keep the conversations' system prompts, add one where there is none, or replace all of"
+        " them by one",
+    )
+    system: str = setting(
+        "",
+        "The system prompt; empty with replace: none",
+        applies_when={"system_prompt": ("add", "replace")},
+    )
+
+    @model_validator(mode="after")
+    def _there_is_a_prompt(self) -> Chat:
+        if self.system_prompt == "add" and not self.system.strip():
+            raise ValueError(
+                "system_prompt add needs a text. Give it under system, or keep system_prompt: keep"
+            )
+        return self
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read."""
+        tokens = "int64 (B, T)"
+        return {
+            "tokens": tokens,
+            "targets": tokens,
+            "positions": tokens,
+            "boundaries": "int32 (N,)",
+        }
+
+    def fit_processor(
+        self, processor: TextProcessor, examples: Callable[[], Iterator[Any]]
+    ) -> TextProcessor:
+        """Return the processor with this task's chat template, so that it is saved in the run.
+
+        Raises:
+            DataError: If there is no such template, or it does not fit the tokenizer.
+        """
+        source = self._source(processor)
+        ChatTemplate(source, processor)
+        with_template = getattr(
+            processor, "with_chat_template", None
+        )  # a processor of the user's may have none
+        return processor if with_template is None else with_template(source)
+
+    def chat_template(self, processor: TextProcessor) -> ChatTemplate:
+        """Return the template bound to a tokenizer: the one that was saved with it, else this
+        task's.
+
+        Raises:
+            DataError: If there is no such template, or it does not fit the tokenizer.
+        """
+        bound: Any = processor  # an object, told apart by identity
+        return _bound(processor.chat_template or self._source(processor), bound)
+
+    def _source(self, processor: TextProcessor) -> str:
+        path = (
+            Path(self.template)
+            if self.template and self.template not in (*TEMPLATES, "tokenizer")
+            else None
+        )
+        if path is not None and path.is_file():
+            return path.read_text(encoding="utf-8")
+        return find_template(self.template, processor)
+
+    def encode(
+        self, examples: Sequence[Conversation | Document], processor: TextProcessor
+    ) -> list[TokenSequence]:
+        """Return the tokens of each conversation and which of them the assistant wrote; of a
+        document all are learned.
+
+        Raises:
+            DataError: If a role is unknown or the template fails; the message says in which
+                conversation.
+        """
+        template = self.chat_template(processor)
+        chats = [
+            self._prepared(example) for example in examples if isinstance(example, Conversation)
+        ]
+        try:
+            sequences = template.encode_batch(
+                [c.messages for c in chats], tools=[c.tools for c in chats]
+            )
+        except DataError:
+            sequences = [_encode_named(template, chat) for chat in chats]
+        answered = iter(
+            sequences if self.train_on == "all" else [last_run(sequence) for sequence in sequences]
+        )
+        texts = [example.text for example in examples if isinstance(example, Document)]
+        plain = iter(_whole(documents(texts, processor)))
+        return [
+            next(answered) if isinstance(example, Conversation) else next(plain)
+            for example in examples
+        ]
+
+    def _prepared(self, example: Conversation) -> Conversation:
+        return dataclasses.replace(example, messages=self._told(example.messages))
+
+    def _told(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """Return a conversation with the system prompt that the settings give it."""
+        first = 1 if messages and messages[0].role == "system" else 0
+        if self.system_prompt == "keep" or (self.system_prompt == "add" and first):
+            return tuple(messages)
+        return (*([Message("system", self.system)] if self.system else []), *messages[first:])
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the batch: with targets in it, the model returns the sum of -log p."""
+        return {name: batch[name] for name in self.batch_spec}
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """Return the sum of -log p in nats and the number of tokens that answers have."""
+        return Loss({"answer": Term(outputs, (batch["targets"] >= 0).sum())})
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return loss in nats a token of an answer, and perplexity."""
+        total, count = sums["answer"]
+        mean = total / max(count, 1.0)
+        return {"loss": mean, "perplexity": perplexity(mean)}
+
+    def predict(
+        self, model: nn.Module, inputs: Any, processor: TextProcessor, **options: Any
+    ) -> Any:
+        """Return the assistant's answer.
+
+        Args:
+            inputs: A question, or a conversation: messages, ``{"role": ..., "content": ...}``, or a
+                ``Conversation`` with its tools; or a list of questions, which gives a list of
+                answers.
+            **options: ``DecodingOptions``.
+        """
+        template = self.chat_template(processor)
+        several = isinstance(inputs, list | tuple) and bool(inputs) and isinstance(inputs[0], str)
+        conversations = [_messages(each) for each in (inputs if several else [inputs])]
+        tools = inputs.tools if isinstance(inputs, Conversation) else None
+        prompts = [
+            template.prompt(self._told(each), tools=tools).tolist() for each in conversations
+        ]
+        texts = [
+            t.strip()
+            for t in write(model, prompts, processor, decoding_options(options), template.stop_ids)
+        ]
+        return texts if several else texts[0]
+
+    def stream(
+        self, model: nn.Module, prompt: Any, processor: TextProcessor, **options: Any
+    ) -> Iterator[str]:
+        """Yield the assistant's answer to a question or a conversation, piece by piece."""
+        template = self.chat_template(processor)
+        tools = prompt.tools if isinstance(prompt, Conversation) else None
+        tokens: NDArray[np.int32] = template.prompt(self._told(_messages(prompt)), tools=tools)
+        return write_stream(
+            model, tokens.tolist(), processor, decoding_options(options), template.stop_ids
+        )
+
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Judge answers to held-out questions, before and after fine-tuning; see
+        ``judge_answers``."""
+
+        def examples(split: Split) -> Iterator[Conversation]:
+            return (
+                self._prepared(each)
+                for each in context.examples(split)
+                if isinstance(each, Conversation)
+            )
+
+        template = self.chat_template(context.processor)
+        return judge_answers(dataclasses.replace(context, examples=examples), template)
+
+
+@functools.lru_cache(maxsize=8)
+def _bound(source: str, processor: Any) -> ChatTemplate:
+    return ChatTemplate(source, processor)
+
+
+def _whole(texts: list[NDArray[np.int32]]) -> list[TokenSequence]:
+    """Return documents of which every token but the first is learned."""
+    return [TokenSequence(tokens, np.arange(len(tokens)) > 0) for tokens in texts]
+
+
+def _encode_named(template: ChatTemplate, example: Conversation) -> TokenSequence:
+    try:
+        return template.encode(example.messages, tools=example.tools)
+    except DataError as error:
+        raise DataError(
+            f"{example.origin or example.name}, {error.where}", error.problem, error.remedy
+        ) from None
+
+
+def _messages(given: Any) -> tuple[Message, ...]:
+    if isinstance(given, str):
+        return (Message("user", given),)
+    if isinstance(given, Conversation):
+        return given.messages
+    try:
+        return tuple(m if isinstance(m, Message) else _message(m) for m in given)
+    except (TypeError, KeyError):
+        raise DataError(
+            "conversation",
+            f"got {str(given)[:80]}; allowed: a question, or messages with role and content",
+            "Change it",
+        ) from None
+
+
+def _message(given: Mapping[str, str]) -> Message:
+    return Message(given["role"], given["content"])

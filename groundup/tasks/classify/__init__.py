@@ -1,0 +1,1 @@
+"""Learning classes: one, ordered ones, or several at once."""

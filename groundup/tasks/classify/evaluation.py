@@ -1,0 +1,311 @@
+"""Judging a classifier on held-out examples: measures, tables, and pictures of what it gets wrong.
+
+Legend: N examples, K classes or labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from groundup.core import seeding
+from groundup.core.contracts import EvaluationContext, LabelProcessor
+from groundup.core.values import Evaluation, Example, Figure, Table
+from groundup.media.png import data_uri
+from groundup.metrics.calibration import (
+    Reliability,
+    fit_temperature,
+    halves,
+    probabilities_of,
+    reliability,
+)
+from groundup.metrics.classification import Judgement, judge, judge_several
+from groundup.metrics.ordinal import judge_order
+
+__all__ = ["judge_classifier", "outputs_of"]
+
+Floats = NDArray[np.float64]
+_AT_ONCE = 1024
+_SHOWN = 10
+_PICTURES = 24
+_CLASSES_DRAWN = 30
+_TRAINING_SAMPLE = 2_000
+_ENOUGH = 40  # examples from which half of them can say something about calibration
+_PIXELS = 96
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, inputs: Sequence[Any], processor: LabelProcessor) -> Floats:
+    """Return the model's outputs (N, K), before softmax or sigmoid."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    parts = []
+    for start in range(0, len(inputs), _AT_ONCE):
+        encoded = processor.encode_inputs(inputs[start : start + _AT_ONCE])
+        outputs = model(**{name: values.to(device) for name, values in encoded.items()})
+        parts.append(outputs.double().cpu())
+    model.train(training)
+    return torch.cat(parts).numpy()
+
+
+def judge_classifier(
+    context: EvaluationContext, labels: Literal["one", "ordered", "several"]
+) -> Evaluation:
+    """Judge a model on the held-out examples, and for comparison on as many training examples, at
+    most 2,000.
+
+    ``temperature`` is fitted on one keyed half of the held-out examples; both calibration errors
+    ``other_half_calibration_error`` and ``..._with_temperature`` are of the other half, which had
+    no say in it. ``baseline_accuracy`` is what always guessing the training split's commonest class
+    reaches.
+
+    Where classes have an order, also by how many classes predictions are off, and what always
+    guessing the middle class of the training split reaches.
+
+    Args:
+        context: What to judge.
+        labels: Whether an example has one class, one of classes with an order, or several labels.
+    """
+    several = labels == "several"
+    examples, processor = list(context.examples(context.held_out)), context.processor
+    context.progress(f"classifying {len(examples)} held-out examples")
+    outputs = outputs_of(context.model, [example.inputs for example in examples], processor)
+    chances = probabilities_of(outputs, several=several)
+    true = processor.targets.encode([example.target for example in examples]).long().numpy()
+    found = (judge_several if several else judge)(chances, true, context.seed)
+    metrics = {
+        "held_out_examples": float(len(examples)),
+        **found.metrics,
+        **({} if several else {"baseline_accuracy": _commonest(processor, true)}),
+        **(_in_order(found, processor, true, context.seed) if labels == "ordered" else {}),
+        **_training_score(context, len(examples), several=several),
+        **_temperature(outputs, true, context.seed, several=several),
+    }
+    if several:
+        mistakes = _wrong_decisions(chances, true, processor.labels)
+        tables = [_label_table(found, processor.labels)]
+    else:
+        mistakes = _wrong_classes(chances, true, processor.labels)
+        tables = [_confused(found, processor.labels), _class_table(found, processor.labels)]
+    figures = [] if several else [_matrix(found, processor.labels)]
+    figures += [_diagram(found.reliability, metrics), _gallery(examples, mistakes, processor)]
+    return Evaluation(metrics, [*tables, _worst(examples, mistakes)], figures)
+
+
+# ----------------------------------------------------------------------------------------- measures
+def _commonest(processor: LabelProcessor, true: NDArray[np.int64]) -> float:
+    """Return the accuracy of always guessing the commonest class of the training split."""
+    return float((true == int(np.argmax(_counts(processor, true)))).mean())
+
+
+def _counts(processor: LabelProcessor, true: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (K,) examples of each class in the training split, or here where nobody counted them
+    there."""
+    known = getattr(processor.targets, "counts", ())
+    return np.asarray(known or np.bincount(true, minlength=processor.outputs), np.int64)
+
+
+def _in_order(
+    found: Judgement, processor: LabelProcessor, true: NDArray[np.int64], seed: int
+) -> dict[str, float]:
+    """Return how far predictions are off in classes, beside always guessing the middle class of the
+    training split."""
+    share = _counts(processor, true).cumsum()
+    middle = int(np.searchsorted(share, share[-1] / 2))
+    baseline = float(np.abs(true - middle).mean())
+    return {**judge_order(found.confusion, seed), "baseline_mean_absolute_error": baseline}
+
+
+def _training_score(context: EvaluationContext, size: int, *, several: bool) -> dict[str, float]:
+    """Return the accuracy on a keyed sample of the training split, as the model judges it: nothing
+    dropped out."""
+    every = list(context.examples("train"))
+    order = torch.randperm(len(every), generator=seeding.generator(context.seed, "training sample"))
+    chosen = [every[number] for number in order[: min(size, _TRAINING_SAMPLE)].tolist()]
+    context.progress(f"classifying {len(chosen)} training examples")
+    outputs = outputs_of(context.model, [example.inputs for example in chosen], context.processor)
+    true = context.processor.targets.encode([example.target for example in chosen]).numpy()
+    if several:
+        right = ((outputs >= 0) == (true > 0)).all(1)
+        return {
+            "training_examples_judged": float(len(chosen)),
+            "training_subset_accuracy": float(right.mean()),
+        }
+    right = outputs.argmax(1) == true
+    return {
+        "training_examples_judged": float(len(chosen)),
+        "training_accuracy": float(right.mean()),
+    }
+
+
+def _temperature(
+    outputs: Floats, true: NDArray[np.int64], seed: int, *, several: bool
+) -> dict[str, float]:
+    if len(outputs) < _ENOUGH:
+        return {}
+    fitted = halves(len(outputs), seed)
+    temperature = fit_temperature(outputs[fitted], true[fitted], several=several)
+    errors = {}
+    for name, value in (("", 1.0), ("_with_temperature", temperature)):
+        chances = probabilities_of(outputs[~fitted], several=several, temperature=value)
+        if several:
+            curve = reliability(chances.ravel(), true[~fitted].ravel() > 0)
+        else:
+            curve = reliability(chances.max(1), chances.argmax(1) == true[~fitted])
+        errors[f"other_half_calibration_error{name}"] = curve.expected_error
+    return {"temperature": temperature, **errors}
+
+
+# ------------------------------------------------------------------------------------------- tables
+def _class_table(found: Judgement, labels: Sequence[str]) -> Table:
+    rows = [
+        (label, *map(_rounded, row[:3]), row[3])
+        for label, row in zip(labels, found.per_class, strict=True)
+    ]
+    return Table(
+        "Classes", ("class", "precision", "recall", "F1", "examples"), list(rows), printed=False
+    )
+
+
+def _label_table(found: Judgement, labels: Sequence[str]) -> Table:
+    rows = [
+        (label, *map(_rounded, row[:3]), row[3])
+        for label, row in zip(labels, found.per_class, strict=True)
+    ]
+    return Table("Labels", ("label", "average precision", "AUROC", "F1", "examples"), list(rows))
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _confused(found: Judgement, labels: Sequence[str]) -> Table:
+    wrong = found.confusion * (1 - np.eye(len(labels), dtype=np.int64))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_SHOWN]
+    cells = [divmod(int(place), len(labels)) for place in order]
+    rows = [
+        (labels[i], labels[j], int(wrong[i, j]), int(found.confusion[i].sum()))
+        for i, j in cells
+        if wrong[i, j]
+    ]
+    return Table(
+        "Most confused",
+        ("true class", "predicted", "times", "examples of the true class"),
+        list(rows),
+    )
+
+
+# ----------------------------------------------------------------------------------------- mistakes
+Mistake = tuple[int, str, str, float]  # example, true, predicted, probability
+
+
+def _wrong_classes(
+    chances: Floats, true: NDArray[np.int64], labels: Sequence[str]
+) -> list[Mistake]:
+    """Return the mistakes that the model was surest of, the worst first."""
+    predicted, sure = chances.argmax(1), chances.max(1)
+    wrong = np.flatnonzero(predicted != true)
+    order = wrong[np.argsort(-sure[wrong], kind="stable")][:_PICTURES]
+    return [(int(i), labels[true[i]], labels[predicted[i]], float(sure[i])) for i in order]
+
+
+def _wrong_decisions(
+    chances: Floats, true: NDArray[np.int64], labels: Sequence[str]
+) -> list[Mistake]:
+    """Return the examples with the label about which the model was most wrong."""
+    distance = np.abs(chances - true).max(1)
+    order = [i for i in np.argsort(-distance, kind="stable")[:_PICTURES] if distance[i] > 0.5]
+
+    def named(chosen: NDArray[np.bool_]) -> str:
+        return "|".join(label for label, here in zip(labels, chosen, strict=True) if here) or "none"
+
+    return [
+        (int(i), named(true[i] > 0), named(chances[i] >= 0.5), float(distance[i])) for i in order
+    ]
+
+
+def _worst(examples: Sequence[Example], mistakes: Sequence[Mistake]) -> Table:
+    rows = [
+        (examples[i].origin, true, predicted, round(sure, 4))
+        for i, true, predicted, sure in mistakes[:_SHOWN]
+    ]
+    columns = ("example", "true class", "predicted", "probability")
+    return Table("Most confidently wrong", columns, list(rows), printed=False)
+
+
+# ------------------------------------------------------------------------------------------ figures
+def _matrix(found: Judgement, labels: Sequence[str]) -> Figure:
+    """Return the confusion matrix, of the classes with the most mistakes where there are too many
+    to draw."""
+    wrong = found.confusion.sum(0) + found.confusion.sum(1) - 2 * found.confusion.diagonal()
+    shown = np.sort(np.argsort(-wrong, kind="stable")[:_CLASSES_DRAWN])
+    note = "Rows are true classes, columns predicted ones; the colour is the share of the row."
+    if len(shown) < len(labels):
+        note += f" The {len(shown)} classes of {len(labels)} with the most mistakes."
+    counts = found.confusion[np.ix_(shown, shown)].tolist()
+    return Figure(
+        "matrix", "Confusion matrix", {"labels": [labels[i] for i in shown], "counts": counts}, note
+    )
+
+
+def _diagram(curve: Reliability, metrics: dict[str, float]) -> Figure:
+    columns = zip(
+        curve.confidence.tolist(), curve.right.tolist(), curve.counts.tolist(), strict=True
+    )
+    bins = [{"confidence": round(c, 6), "right": round(r, 6), "count": n} for c, r, n in columns]
+    note = (
+        f"Expected calibration error {curve.expected_error:.4f}, at most {curve.maximum_error:.4f}"
+        " in a bin."
+    )
+    if "temperature" in metrics:
+        before, after = (
+            metrics[f"other_half_calibration_error{end}"] for end in ("", "_with_temperature")
+        )
+        note += (
+            f" Temperature {metrics['temperature']:.2f}, fitted on one half of the held-out"
+            f" examples, takes the error of the other half from {before:.4f} to {after:.4f}."
+        )
+    return Figure("reliability", "Reliability", {"bins": bins}, note)
+
+
+def _gallery(
+    examples: Sequence[Example], mistakes: Sequence[Mistake], processor: LabelProcessor
+) -> Figure:
+    """Return the mistakes that the model was surest of, as pictures or texts where the inputs are
+    such."""
+    items = []
+    for number, true, predicted, sure in mistakes:
+        item: dict[str, Any] = {
+            "name": examples[number].origin or examples[number].name,
+            "true": true,
+        }
+        item |= {"predicted": predicted, "probability": round(sure, 4)}
+        pixels = _pixels(examples[number].inputs, processor)
+        if pixels is not None:
+            item["picture"] = data_uri(pixels)
+        elif processor.vocabulary_size:
+            item["text"] = str(examples[number].inputs)[:400]
+        items.append(item)
+    return Figure("pictures", "Most confidently wrong", {"items": items})
+
+
+def _pixels(inputs: Any, processor: LabelProcessor) -> NDArray[np.uint8] | None:
+    """Return what the model saw as (H, W) or (H, W, 3), 96 pixels high and wide at most; None if it
+    is no picture."""
+    if len(processor.input_shape) != 3 or processor.input_shape[0] not in (1, 3, 4):
+        return None
+    values = processor.encode_inputs([inputs])["inputs"][0].double()
+    mean, scale = (getattr(processor.inputs, name, ()) for name in ("mean", "scale"))
+    if len(mean) == len(scale) == len(values):
+        values = values * torch.tensor(scale)[:, None, None] + torch.tensor(mean)[:, None, None]
+    values = values[: 3 if len(values) == 4 else len(values)]
+    step = -(-max(values.shape[1:]) // _PIXELS)
+    low, high = values.min(), values.max()
+    shown = ((values - low) / (high - low).clamp(min=1e-12) * 255).round()[:, ::step, ::step]
+    pixels = shown.to(torch.uint8).numpy()
+    return np.asarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2))

@@ -1,0 +1,304 @@
+"""Classification: which one of several classes an input belongs to, with or without an order, or
+which labels it has.
+
+Legend: B examples of a batch, K classes or labels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import field_validator
+from torch import Tensor, nn
+
+from groundup.core.contracts import Batch, EvaluationContext, LabelProcessor, Task
+from groundup.core.registry import task
+from groundup.core.settings import setting
+from groundup.core.values import Evaluation, Example, Loss, Term
+from groundup.media.augmentation import Augment, Draws, augmented
+from groundup.metrics.calibration import probabilities_of
+from groundup.processors.labelled import Labelled, check_pairs, with_targets
+from groundup.processors.targets import Classes
+from groundup.tasks.classify.class_weights import ClassWeights, class_weights
+from groundup.tasks.classify.evaluation import judge_classifier, outputs_of
+from groundup.tasks.shared.forgetting import before_and_after
+
+__all__ = ["Classify", "soft_labels"]
+
+_NOT_INPUTS = ("labels", "labels_2", "mix", "weights", "weights_2")
+
+
+@task("classify")
+class Classify(Task):
+    """Minimise the cross-entropy of the true class; of several labels at once that of each label,
+    yes or no.
+
+    Classes with an order, such as ratings, are learned from soft labels: the target of an example
+    gives classes near the true one a share too, so that a mistake costs less the nearer it is.
+    """
+
+    unit: ClassVar[str] = "examples"
+    labels: Literal["one", "ordered", "several"] = setting(
+        "one",
+        "Whether an example has one class, one of classes with an order (ratings), or any number of"
+        " labels",
+    )
+    order: tuple[str | int | float, ...] | None = setting(
+        None,
+        "The classes from the lowest to the highest; null: they are numbers, ordered by size",
+        min_length=2,
+        applies_when={"labels": ("ordered",)},
+    )
+    order_sharpness: float = setting(
+        1.0,
+        "A class gets exp(-order_sharpness) of the share of its neighbour nearer the true class;"
+        " large: as labels: one",
+        gt=0,
+        applies_when={"labels": ("ordered",)},
+    )
+    label_smoothing: float = setting(
+        0.0, "Share of the target spread evenly over all classes", ge=0, lt=1
+    )
+    class_weights: ClassWeights = setting(
+        "none",
+        "Let rare classes count more, by one over their examples (balanced) or over their effective"
+        " number (effective)",
+        applies_when={"labels": ("one", "ordered")},
+    )
+    effective_beta: float = setting(
+        0.999,
+        "0 weighs all classes alike, towards 1 as balanced",
+        ge=0,
+        lt=1,
+        applies_when={"class_weights": ("effective",)},
+    )
+    max_tokens: int = setting(256, "Longer texts are cut to so many tokens", ge=1)
+    augmentation: Augment = setting(Augment(), "How training examples are changed at random")
+
+    @field_validator("order")
+    @classmethod
+    def _no_class_twice(
+        cls, order: tuple[str | int | float, ...] | None
+    ) -> tuple[str | int | float, ...] | None:
+        names = [str(label) for label in order or ()]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"names {twice!r} twice. Give each class one place")
+        return order
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read."""
+        labels = "float32 (B, K)" if self.labels == "several" else "int64 (B,)"
+        weights = {} if self.class_weights == "none" else {"weights": "float32 (B,)"}
+        return {"inputs": "float32 (B, ...)", "labels": labels, **weights}
+
+    def fit_processor(
+        self, processor: Any, examples: Callable[[], Iterator[Any]]
+    ) -> LabelProcessor:
+        """Return the processor with the training split's classes; a base run's, where it knows them
+        all.
+
+        Raises:
+            DataError: If there are fewer than two classes, no labels at all, or ``order`` does not
+                fit the classes.
+            RecipeError: If an augmentation does nothing for such inputs.
+        """
+        order = None if self.order is None else [str(label) for label in self.order]
+
+        def fit(targets: Iterable[Any]) -> Classes:
+            if self.labels == "ordered":
+                return Classes.fit_ordered(targets, order)
+            return (Classes.fit if self.labels == "one" else Classes.fit_several)(targets)
+
+        found = with_targets(
+            processor, examples, fit, self.max_tokens, in_order=self.labels == "ordered"
+        )
+        self.augmentation.check(found.input_shape, categories=bool(found.category_sizes))
+        return found
+
+    def encode(self, examples: Sequence[Example], processor: LabelProcessor) -> Batch:
+        """Return all examples' inputs and class numbers, stacked, and their weights if classes
+        weigh differently.
+
+        Raises:
+            DataError: If an input has another shape, or a label was not in the training split.
+        """
+        encoded = processor.encode_inputs([example.inputs for example in examples])
+        encoded["labels"] = processor.targets.encode([example.target for example in examples])
+        if self.class_weights != "none":
+            counts = getattr(processor.targets, "counts", ())
+            encoded["weights"] = class_weights(counts, self.class_weights, self.effective_beta)[
+                encoded["labels"]
+            ]
+        return encoded
+
+    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
+        """Return the model as it is, having checked that it can tell apart what the processor gives
+        it."""
+        return check_pairs(model, processor)
+
+    @property
+    def augments(self) -> bool:
+        """Whether any augmentation is set."""
+        return bool(self.augmentation.used)
+
+    def augment(
+        self,
+        batch: Batch,
+        samples: NDArray[np.int64],
+        partners: Callable[[], Batch],
+        processor: LabelProcessor,
+        seed: int,
+    ) -> Batch:
+        """Return a training micro-batch changed at random; see ``nn.augment.augmented``."""
+        return augmented(self.augmentation, batch, Draws(seed, samples), partners, processor.inputs)
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the model reads: all but the labels and weights."""
+        return {name: values for name, values in batch.items() if name not in _NOT_INPUTS}
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """Return the summed cross-entropy in nats of outputs (B, K), and how many are right.
+
+        With class weights each example's part and its count are times its weight, so that the mean
+        is PyTorch's weighted mean over the global batch, however it is cut into micro-batches. Of
+        several labels an example's cross-entropy is the mean over the labels, and it is right if
+        every label is. Of a mixture of two examples, each label counts by its share. Of classes
+        with an order the cross-entropy is that of ``soft_labels``.
+
+        Source:
+            Label smoothing: Szegedy et al., 2015 (arXiv:1512.00567), section 7. Mixtures: Zhang et
+                al., 2017
+            (arXiv:1710.09412), section 2.
+        """
+        examples = torch.tensor(float(len(outputs)))
+        if (
+            self.labels == "one" and not {"mix", "weights"} & batch.keys()
+        ):  # the usual case, quicker
+            labels, smoothing = batch["labels"], self.label_smoothing
+            total = F.cross_entropy(
+                outputs.float(), labels, reduction="sum", label_smoothing=smoothing
+            )
+            if torch.is_grad_enabled():  # a step of training, which is told by its loss
+                return Loss({"label": Term(total, examples)})
+            right = (outputs.argmax(1) == labels).sum()
+            return Loss({"label": Term(total, examples)}, {"right": right, "examples": examples})
+        each, watched = self._each(outputs.float(), batch["labels"])
+        own, others = _shares(batch)
+        total = each * own
+        if "mix" in batch:
+            each, other = self._each(outputs.float(), batch["labels_2"])
+            total = total + each * others
+            mix = batch["mix"]
+            watched = {
+                name: mix * value + (1 - mix) * other[name] for name, value in watched.items()
+            }
+        sums = {name: value.sum() for name, value in watched.items()}
+        return Loss(
+            {"label": Term(total.sum(), (own + others).sum())}, {**sums, "examples": examples}
+        )
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """Return what the examples count for in the loss: 1 each, or as much as the classes'
+        weights and shares say."""
+        own, others = _shares(batch)
+        return {"label": float((own + others).sum())}
+
+    def _each(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return (B,) the loss of each example; whether it is right, and in an order by how many
+        classes it is off."""
+        if self.labels == "several":
+            wanted = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+            each = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
+            return each, {"right": ((outputs >= 0) == (labels > 0)).all(1).float()}
+        ordered = self.labels == "ordered"
+        target = soft_labels(labels, outputs.shape[1], self.order_sharpness) if ordered else labels
+        each = F.cross_entropy(
+            outputs, target, reduction="none", label_smoothing=self.label_smoothing
+        )
+        off = (outputs.argmax(1) - labels).abs().float()
+        return each, {"right": (off == 0).float(), **({"off": off} if ordered else {})}
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return loss in nats an example, and accuracy (of several labels: all of them right), 0 to
+        1.
+
+        Of classes with an order also by how many classes the prediction is off, on average.
+        """
+        (total, count), examples = sums["label"], max(sums["examples"][0], 1.0)
+        name = "subset_accuracy" if self.labels == "several" else "accuracy"
+        found = {"loss": total / max(count, 1e-12), name: sums["right"][0] / examples}
+        return found | (
+            {"mean_absolute_error": sums["off"][0] / examples} if self.labels == "ordered" else {}
+        )
+
+    def predict(
+        self, model: nn.Module, inputs: Any, processor: LabelProcessor, **options: Any
+    ) -> Any:
+        """Return the class of an input, or of each of a list of inputs; of several labels the list
+        of its labels.
+
+        Args:
+            model: The trained model.
+            inputs: One raw input, or a list of them; of pairs of texts a tuple of two, or a text
+                with a tab between.
+            processor: The run's processor.
+            **options: ``top=3`` gives the three likeliest as (label, probability) instead;
+                ``temperature`` divides the outputs first, so that probabilities are as sure as they
+                may be: the run's evaluation says which one.
+        """
+        rows, each = cast(Labelled, processor).listed(inputs)
+        outputs = outputs_of(model, rows, processor)
+        temperature = float(
+            options.get("temperature") or 1.0
+        )  # 0 is greedy where texts are generated
+        several = self.labels == "several"
+        top, found = int(options.get("top", 0)), []
+        for row in probabilities_of(outputs, several=several, temperature=temperature):
+            best: Any = [(processor.labels[k], float(row[k])) for k in row.argsort()[::-1]]
+            if not top:
+                best = [label for label, chance in best if chance >= 0.5] if several else best[0][0]
+            found.append(best[:top] if top else best)
+        return found if each else found[0]
+
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Judge a model on the held-out examples: measures with intervals, calibration, and what it
+        gets wrong."""
+        found = judge_classifier(context, self.labels)
+        tables = (
+            [] if self.labels == "several" else before_and_after(context, "accuracy", _accuracy)
+        )
+        return dataclasses.replace(found, tables=[*found.tables, *tables])
+
+
+def soft_labels(labels: Tensor, classes: int, sharpness: float) -> Tensor:
+    """Return targets (B, K) of true classes (B,): shares that fall by exp(-sharpness) from a class
+    to the next.
+
+    Source:
+        Diaz and Marathe, 2019, "Soft labels for ordinal regression", CVPR, equation 1; the distance
+        there is here ``sharpness`` times the number of classes between.
+    """
+    distance = (torch.arange(classes, device=labels.device) - labels[:, None]).abs().float()
+    return torch.softmax(-sharpness * distance, 1)
+
+
+def _shares(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return (B,) what each example's own label counts for, and the one that was mixed in."""
+    own = batch.get("weights", torch.ones(len(batch["labels"]), device=batch["labels"].device))
+    if "mix" not in batch:
+        return own, torch.zeros_like(own)
+    return batch["mix"] * own, (1 - batch["mix"]) * batch.get("weights_2", torch.ones_like(own))
+
+
+def _accuracy(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:
+    outputs = outputs_of(model, [example.inputs for example in examples], processor)
+    true = processor.targets.encode([example.target for example in examples])
+    return float((torch.as_tensor(outputs).argmax(1) == true).double().mean())

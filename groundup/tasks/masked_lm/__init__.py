@@ -1,0 +1,1 @@
+"""Learning hidden tokens from both sides, as BERT does."""

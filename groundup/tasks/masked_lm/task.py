@@ -1,0 +1,330 @@
+"""Predicting hidden tokens from the text on both sides of them: the task an encoder is pretrained
+with.
+
+Legend: B rows, T positions, M hidden tokens, N boundaries, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from groundup.core.contracts import Batch, EvaluationContext, Task
+from groundup.core.errors import DataError
+from groundup.core.registry import task
+from groundup.core.settings import setting
+from groundup.core.values import Document, Evaluation, Loss, Table, Term, TokenSequence
+from groundup.metrics.compression import perplexity
+from groundup.tasks.masked_lm.masking import IGNORED, Masking, masked, require_mask
+
+__all__ = ["MaskedLanguageModeling"]
+
+_JUDGED_BYTES = 1_000_000  # of held-out text
+_COUNTED_BYTES = 32_000_000  # of training text, which the unigram is counted in
+_AT_ONCE, _SHOWN = 16, 8
+_HELD_OUT_SEED = -1  # hides the same tokens whatever the run's seed
+
+
+@task("masked_language_modeling")
+class MaskedLanguageModeling(Task):
+    """Minimise -log p of tokens that were hidden; each sample hides others every time it is read.
+
+    The model reads ``[CLS] text [SEP]`` and predicts the chosen tokens only. In validation the same
+    tokens are hidden each time, so losses can be compared. Special tokens are never hidden.
+
+    Source:
+        Devlin et al., BERT, 2018 (arXiv:1810.04805), section 3.1, task 1. Departs from it as
+        RoBERTa does (Liu et al., 2019, arXiv:1907.11692, sections 4.1 and 4.2): hidden anew each
+        time, and no prediction of the next sentence.
+    """
+
+    unit: ClassVar[str] = "hidden_tokens"
+    share: float = setting(0.15, "Share of the tokens that are predicted", gt=0, lt=1)
+    masked: float = setting(0.8, "Share of those that [MASK] stands for", ge=0, le=1)
+    replaced: float = setting(
+        0.1, "Share of those that another token stands for; the others stay", ge=0, le=1
+    )
+    whole_words: bool = setting(
+        False,
+        "Hide all tokens of a word: those that begin with ## (WordPiece), have no leading space"
+        " (SentencePiece), or begin with a letter or digit (byte-level BPE) go on with the word"
+        " before them",
+    )
+
+    @model_validator(mode="after")
+    def _at_most_all(self) -> MaskedLanguageModeling:
+        if self.masked + self.replaced > 1:
+            raise ValueError(
+                f"masked {self.masked} and replaced {self.replaced} are more than 1. Lower one of"
+                " them"
+            )
+        return self
+
+    @property
+    def _masking(self) -> Masking:
+        return Masking(self.share, self.masked, self.replaced, self.whole_words)
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read; targets are -100 where nothing is hidden."""
+        tokens = "int64 (B, T)"
+        return {
+            "tokens": tokens,
+            "targets": tokens,
+            "positions": tokens,
+            "boundaries": "int32 (N,)",
+        }
+
+    def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Any:
+        """Return the processor as it is.
+
+        Raises:
+            RecipeError: If it has no mask token.
+        """
+        require_mask(processor)
+        return processor
+
+    def encode(self, examples: Sequence[Document], processor: Any) -> list[TokenSequence]:
+        """Return ``[CLS] tokens [SEP]`` of each document, and one more token that is never fed."""
+        first, last = processor.frame
+        texts = processor.encode_batch([example.text for example in examples])
+        return [
+            TokenSequence(np.concatenate(([first], tokens, [last, last])).astype(np.int32))
+            for tokens in texts
+        ]
+
+    @property
+    def augments(self) -> bool:
+        """Tokens are hidden whenever a sample is read."""
+        return True
+
+    @property
+    def augments_held_out(self) -> bool:
+        """In validation too, by numbers that do not depend on the run."""
+        return True
+
+    def augment(
+        self,
+        batch: Batch,
+        samples: NDArray[np.int64],
+        partners: Callable[[], Batch],
+        processor: Any,
+        seed: int,
+    ) -> Batch:
+        """Return a micro-batch with tokens hidden, and these as targets, by the samples' numbers
+        alone."""
+        wanted = batch["targets"] != IGNORED
+        tokens, targets = masked(batch["tokens"], wanted, samples, processor, self._masking, seed)
+        return batch | {"tokens": tokens, "targets": targets}
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the batch, and which positions the model is asked about."""
+        return {
+            **{name: batch[name] for name in ("tokens", "positions", "boundaries")},
+            "scored": batch["targets"] != IGNORED,
+        }
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """Return the sum of -log p in nats by logits (M, V), and the number of hidden tokens."""
+        targets = batch["targets"][batch["targets"] != IGNORED]
+        total = F.cross_entropy(
+            outputs if outputs.dtype == torch.float64 else outputs.float(), targets, reduction="sum"
+        )
+        count = torch.tensor(float(len(targets)))
+        if torch.is_grad_enabled():  # a step of training, which is told by its loss
+            return Loss({"hidden_token": Term(total, count)})
+        return Loss(
+            {"hidden_token": Term(total, count)}, {"right": (outputs.argmax(1) == targets).sum()}
+        )
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return loss in nats a hidden token, perplexity, and the share of hidden tokens predicted
+        first."""
+        total, count = sums["hidden_token"]
+        mean = total / max(count, 1.0)
+        return {
+            "loss": mean,
+            "perplexity": perplexity(mean),
+            "masked_accuracy": sums["right"][0] / max(count, 1.0),
+        }
+
+    # -------------------------------------------------------------------------------------- predict
+    @torch.no_grad()
+    def predict(
+        self, model: nn.Module, inputs: str | list[str], processor: Any, **options: Any
+    ) -> Any:
+        """Return a text with its mask tokens filled in, or each of several.
+
+        Args:
+            model: The trained model.
+            inputs: A text with at least one mask token, such as
+                ``"The capital of France is [MASK]."``, or a list.
+            processor: The run's processor.
+            **options: ``top=5`` gives for each mask token the five likeliest as (token,
+                probability) instead.
+
+        Raises:
+            DataError: If a text has no mask token.
+        """
+        if not isinstance(inputs, str):
+            return [self.predict(model, text, processor, **options) for text in inputs]
+        tokens = torch.tensor(
+            [_with_masks(inputs, processor)], device=next(model.parameters()).device
+        )
+        training = model.training
+        model.eval()
+        hidden = tokens == processor.mask_id
+        chances = model(tokens, scored=hidden).double().softmax(1).cpu()
+        model.train(training)
+        if top := int(options.get("top", 0)):
+            return [_likeliest(row, top, processor) for row in chances]
+        filled = tokens.masked_scatter(hidden, chances.argmax(1).to(tokens.device))
+        return processor.decode(filled[0, 1:-1].tolist()).strip()
+
+    # ------------------------------------------------------------------------------------- evaluate
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Measure loss and accuracy on hidden tokens of the held-out documents, next to the unigram
+        on the same ones.
+
+        The unigram gives each token its share of the training text, with one added to every count.
+        """
+        processor = context.processor
+        held_out = _first_bytes(context.examples("validation"), _JUDGED_BYTES)
+        context.progress(f"hiding tokens of {len(held_out)} held-out documents")
+        windows = _windows(self.encode(held_out, processor), context.sequence_length)
+        counts = np.ones(processor.vocabulary_size, dtype=np.int64)
+        counts[list(processor.special_tokens.values())] = 0
+        for tokens in processor.encode_batch(
+            [d.text for d in _first_bytes(context.examples("train"), _COUNTED_BYTES)]
+        ):
+            counts += np.bincount(tokens, minlength=len(counts))
+        unigram = torch.from_numpy(np.log(np.maximum(counts, 1) / counts.sum()))
+        nats = right = unigram_nats = unigram_right = total = 0.0
+        shown: list[tuple[str | float | int | None, ...]] = []
+        for start in range(0, len(windows), _AT_ONCE):
+            batch, logits = self._asked(context, windows[start : start + _AT_ONCE], start)
+            targets = batch["targets"][batch["targets"] != IGNORED]
+            nats += float(F.cross_entropy(logits, targets, reduction="sum"))
+            right += float((logits.argmax(1) == targets).sum())
+            unigram_nats -= float(unigram[targets].sum())
+            unigram_right += float((targets == int(counts.argmax())).sum())
+            total += len(targets)
+            if len(shown) < _SHOWN and len(targets):
+                shown.append(_example(batch, logits, processor))
+        total = max(total, 1.0)
+        metrics = {
+            **{
+                "loss": nats / total,
+                "perplexity": perplexity(nats / total),
+                "masked_accuracy": right / total,
+            },
+            **{"unigram_loss": unigram_nats / total, "unigram_accuracy": unigram_right / total},
+            **{"hidden_tokens": total, "held_out_documents": float(len(held_out))},
+        }
+        rows: list[tuple[str | float | int | None, ...]] = [
+            (
+                "the commonest token, or each by its share",
+                unigram_right / total,
+                unigram_nats / total,
+            ),
+            ("this model", right / total, nats / total),
+        ]
+        note = f"{int(total)} hidden tokens, the same ones for both."
+        table = Table(
+            "Hidden tokens of held-out text",
+            ("predicted by", "accuracy", "nats a token"),
+            rows,
+            note,
+        )
+        columns = ("text", "hidden", "predicted (probability)")
+        return Evaluation(
+            metrics, [table, Table("Held-out texts with a hidden token", columns, shown)]
+        )
+
+    @torch.no_grad()
+    def _asked(
+        self, context: EvaluationContext, windows: list[NDArray[np.int64]], first: int
+    ) -> tuple[Batch, Tensor]:
+        """Return windows as a batch with tokens hidden, and the model's logits (M, V) in
+        float64."""
+        lengths = torch.tensor([len(window) for window in windows])
+        rows = np.full(
+            (len(windows), int(lengths.max())), context.processor.padding_id, dtype=np.int64
+        )
+        for row, window in zip(rows, windows, strict=True):
+            row[: len(window)] = window
+        tokens, samples = torch.from_numpy(rows), np.arange(first, first + len(windows))
+        wanted = torch.arange(rows.shape[1]) < lengths[:, None]
+        found, targets = masked(
+            tokens, wanted, samples, context.processor, self._masking, _HELD_OUT_SEED
+        )
+        device, training = next(context.model.parameters()).device, context.model.training
+        context.model.eval()
+        scored = targets != IGNORED
+        logits = context.model(found.to(device), lengths.to(device), scored=scored.to(device))
+        context.model.train(training)
+        return {"tokens": found, "targets": targets}, logits.double().cpu()
+
+
+def _with_masks(text: str, processor: Any) -> list[int]:
+    """Return the tokens of a text between an encoder's first and last, mask tokens spelled out in
+    it recognised."""
+    mask = processor.encoder.mask
+    parts = text.split(mask)
+    if len(parts) < 2:
+        remedy = f"Put {mask} where a token is to be filled in, such as: It was {mask} good."
+        raise DataError("prompt", f"has no {mask}: {text[:60]!r}", remedy)
+    encoded = processor.encode_batch(
+        [part.rstrip(" ") if part is not parts[-1] else part for part in parts]
+    )
+    first, last = processor.frame
+    tokens = [first, *encoded[0].tolist()]
+    for part in encoded[1:]:
+        tokens += [processor.mask_id, *part.tolist()]
+    return [*tokens, last]
+
+
+def _likeliest(chances: Tensor, top: int, processor: Any) -> list[tuple[str, float]]:
+    best = chances.topk(min(top, len(chances)))
+    return [
+        (processor.decode([index]).strip(), value)
+        for value, index in zip(*map(Tensor.tolist, best), strict=True)
+    ]
+
+
+def _windows(sequences: Sequence[TokenSequence], length: int) -> list[NDArray[np.int64]]:
+    """Return what is fed of each sequence, cut where it is longer than the context."""
+    fed = [sequence.tokens[:-1].astype(np.int64) for sequence in sequences]
+    return [
+        tokens[start : start + length] for tokens in fed for start in range(0, len(tokens), length)
+    ]
+
+
+def _example(batch: Batch, logits: Tensor, processor: Any) -> tuple[str, str, str]:
+    """Return the surroundings of the first hidden token of a batch, the token, and what is
+    predicted."""
+    row, place = (batch["targets"] != IGNORED).nonzero()[0].tolist()
+    near = slice(max(0, place - 20), place + 20)
+    text = processor.decode(batch["tokens"][row, near].tolist(), keep_special=True)
+    guesses = _likeliest(logits[0].softmax(0), 3, processor)
+    hidden = processor.decode([int(batch["targets"][row, place])]).strip()
+    return text, hidden, ", ".join(f"{token} ({chance:.2f})" for token, chance in guesses)
+
+
+def _first_bytes(documents: Iterable[Document], most: int) -> list[Document]:
+    """Return the first documents, up to a size that is judged in minutes."""
+    taken: list[Document] = []
+    size = 0
+    for document in documents:
+        size += len(document.text.encode())
+        if size > most and taken:
+            break
+        taken.append(document)
+    return taken

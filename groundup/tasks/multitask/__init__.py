@@ -1,0 +1,1 @@
+"""Learning several targets at once, and weighing their losses."""

@@ -1,0 +1,199 @@
+"""Several tasks on one model: its outputs by task, and weights of their losses that are learned
+while the model is.
+
+The learned weights are modules, so that what they learn is trained, saved and resumed with the
+model.
+Legend: B rows, K tasks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from groundup.nn.part_names import TASK_WEIGHTS
+
+__all__ = [
+    "GradNormWeights",
+    "Heads",
+    "UncertaintyWeights",
+    "last_shared",
+    "split_outputs",
+    "trunk",
+]
+
+
+class Heads(NamedTuple):
+    """What a model of several tasks returns: (B, outputs of the task) by task, and the model
+    itself."""
+
+    outputs: dict[str, Tensor]
+    model: nn.Module
+
+
+def split_outputs(
+    model: nn.Module, columns: Mapping[str, slice], weights: nn.Module | None = None
+) -> nn.Module:
+    """Return the model, changed to return ``Heads``.
+
+    Args:
+        model: Returns (B, O). No tensor of it is renamed, so that weights of runs with other tasks
+            still fit.
+        columns: Which of the O outputs are whose.
+        weights: Learned weights of the tasks; they become ``model.task_weights``.
+    """
+    if weights is not None:
+        model.add_module("task_weights", weights)
+    model.register_forward_hook(_Split(dict(columns)))
+    return model
+
+
+class _Split:
+    def __init__(self, columns: dict[str, slice]) -> None:
+        self.columns = columns
+
+    def __call__(self, model: nn.Module, arguments: Any, outputs: Tensor) -> Heads:
+        return Heads({name: outputs[:, columns] for name, columns in self.columns.items()}, model)
+
+
+class UncertaintyWeights(nn.Module):
+    """Weighs each task by how noisy the model finds it: with f exp(-s), where s is a learned log
+    variance, 0 at first.
+
+    Args:
+        factors: f of each task: 1 where the loss is a cross-entropy, 1/2 where it is a squared
+            error.
+
+    Source:
+        Kendall, Gal and Cipolla, 2018 (arXiv:1705.07115), equations 7 and 10: the sum over tasks of
+        f exp(-s) L + s/2.
+    """
+
+    def __init__(self, factors: Sequence[float]) -> None:
+        super().__init__()
+        self.factors = tuple(factors)
+        self.log_variance = nn.Parameter(torch.zeros(len(self.factors)))
+
+    def forward(
+        self, totals: Sequence[Tensor], counts: Sequence[float], model: nn.Module
+    ) -> list[Tensor]:
+        """Return f exp(-s) L + s/2 of each task, summed over its examples.
+
+        Args:
+            totals: K sums of losses.
+            counts: Of how many examples each.
+            model: The model that made them.
+        """
+        return [
+            factor * torch.exp(-s) * total + 0.5 * s * count
+            for factor, s, total, count in zip(
+                self.factors, self.log_variance, totals, counts, strict=True
+            )
+        ]
+
+    def values(self) -> list[float]:
+        """Return what each task's mean loss is multiplied with now."""
+        return [
+            f * math.exp(-s) for f, s in zip(self.factors, self.log_variance.tolist(), strict=True)
+        ]
+
+
+class GradNormWeights(nn.Module):
+    """Weighs the tasks so that those that learn slowly pull harder at the layers they share.
+
+    A task's pull is the norm of its weighted loss's gradient in the last shared block. It is led to
+    the mean pull times r ** alpha, where r is the share of its first loss that is left, over the
+    tasks' mean of that.
+
+    Args:
+        tasks: How many.
+        alpha: How strongly to favour slow tasks; 0 makes all pulls equal.
+        lr: Rate of the weights' own gradient descent.
+
+    Source:
+        Chen et al., 2018 (arXiv:1711.02257), section 3.1 and algorithm 1.
+        Departs from it: the weights' objective is divided by the mean pull, so that ``lr`` means
+            the same whatever the
+        losses' scale; its gradient descent is plain; and a weight stays at 0.001 or more before
+        they are scaled.
+    """
+
+    weight: Tensor
+    first_loss: Tensor
+
+    def __init__(self, tasks: int, alpha: float, lr: float) -> None:
+        super().__init__()
+        self.alpha, self.lr = alpha, lr
+        self.register_buffer("weight", torch.ones(tasks))
+        self.register_buffer("first_loss", torch.zeros(tasks))
+
+    def forward(
+        self, totals: Sequence[Tensor], counts: Sequence[float], model: nn.Module
+    ) -> list[Tensor]:
+        """Return each task's sum of losses times its weight; then, in training, move the weights
+        for the next step.
+
+        Arguments as of ``UncertaintyWeights``. Weights of tasks with a count of 0 stay.
+        """
+        weighted = [
+            weight * total for weight, total in zip(self.weight.tolist(), totals, strict=True)
+        ]
+        present, shared = [k for k, count in enumerate(counts) if count], last_shared(model)
+        if self.training and torch.is_grad_enabled() and shared and len(present) > 1:
+            means = [totals[k] / counts[k] for k in present]
+            norms = torch.stack([_gradient_norm(mean, shared) for mean in means])
+            self.move(present, torch.stack(means).detach(), norms)
+        return weighted
+
+    @torch.no_grad()
+    def move(self, present: Sequence[int], losses: Tensor, norms: Tensor) -> None:
+        """Take one step of the weights of some tasks; none where a number is not finite.
+
+        Args:
+            present: Which tasks.
+            losses: Their mean losses, not weighted.
+            norms: The norms of those losses' gradients.
+        """
+        if not bool(torch.isfinite(losses).all() and torch.isfinite(norms).all()):
+            return
+        index = torch.tensor(list(present), device=self.weight.device)
+        losses, norms = losses.to(self.weight), norms.to(self.weight)
+        first = torch.where(self.first_loss[index] == 0, losses, self.first_loss[index])
+        self.first_loss[index] = first
+        before, left = self.weight[index], losses / first.clamp(min=1e-12)
+        mean = (before * norms).mean().clamp(min=1e-12)
+        goals = mean * (left / left.mean().clamp(min=1e-12)) ** self.alpha
+        moved = (before - self.lr * norms / mean * torch.sign(before * norms - goals)).clamp(
+            min=1e-3
+        )
+        self.weight[index] = moved * (before.sum() / moved.sum())
+
+    def values(self) -> list[float]:
+        """Return what each task's mean loss is multiplied with now; together they are the number of
+        tasks."""
+        return [float(weight) for weight in self.weight.tolist()]
+
+
+def last_shared(model: nn.Module) -> list[nn.Parameter]:
+    """Return the trained parameters of the last block before the heads; none where there is no
+    block."""
+    blocks = list(getattr(model, "blocks", ()))
+    return [p for p in blocks[-1].parameters() if p.requires_grad] if blocks else []
+
+
+def trunk(model: nn.Module) -> list[nn.Parameter]:
+    """Return every trained parameter that the tasks share: all but the head's and the task weights'
+    own."""
+    named = model.named_parameters()
+    return [
+        p for name, p in named if p.requires_grad and not name.startswith(("head.", TASK_WEIGHTS))
+    ]
+
+
+def _gradient_norm(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return nn.utils.get_total_norm([g for g in gradients if g is not None])

@@ -1,0 +1,108 @@
+"""Next-token prediction beside other tasks: on the padded texts that a classifier reads, with the
+same layers.
+
+Legend: B texts, T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.core.contracts import Batch, TextProcessor
+from groundup.core.errors import RecipeError
+from groundup.core.values import Example, Loss, Term
+from groundup.metrics.compression import bits_per_byte, perplexity
+
+__all__ = ["check_token_model", "count_next_tokens", "judge_next_tokens", "next_token_loss"]
+
+_AT_ONCE = 64
+
+
+def check_token_model(model: nn.Module, processor: Any, where: str) -> None:
+    """Make sure that next tokens can be predicted.
+
+    Raises:
+        RecipeError: If the processor makes no tokens, or the model has no method
+            ``token_logits(tokens, lengths)`` that returns (B, T, V), each position's prediction of
+            the token after it from those up to it; or what that method itself raises, asked about
+            one token, because the model cannot do so as it is set.
+    """
+    if not isinstance(processor, TextProcessor):
+        problem = "makes no tokens, which language_modeling predicts"
+        raise RecipeError(
+            "recipe.processor",
+            problem,
+            f"Choose a tokenizer, or remove {where.removeprefix('recipe.')}",
+        )
+    if getattr(model, "token_logits", None) is None:
+        problem = (
+            "is language_modeling, and the model predicts no tokens: it has no method token_logits"
+        )
+        remedy = (
+            "Choose a causal model of tokens that has one, such as transformer_classifier, or"
+            " remove the task"
+        )
+        raise RecipeError(where, problem, remedy)
+    training, device = model.training, next(model.parameters()).device
+    with torch.no_grad():
+        token, length = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
+        model.eval().token_logits(tokens=token.to(device), lengths=length.to(device))  # type: ignore[operator]
+    model.train(training)
+
+
+def next_token_loss(model: Any, batch: Batch) -> Loss:
+    """Return the sum of -log p in nats of every token of the texts but the first, and how many
+    there are.
+
+    The model reads the texts once more for it: what it returned to the other tasks is no prediction
+    of tokens.
+
+    Source:
+        A language model's loss beside a classifier's: Radford et al., GPT, 2018, section 3.2,
+        equation 5.
+    """
+    trained = _trained(batch)
+    logits = model.token_logits(tokens=batch["tokens"], lengths=batch["lengths"])[:, :-1][trained]
+    total = F.cross_entropy(logits.float(), batch["tokens"][:, 1:][trained], reduction="sum")
+    return Loss({"next_token": Term(total, trained.sum())})
+
+
+def count_next_tokens(batch: Batch) -> float:
+    """Return how many tokens are predicted: all but each text's first."""
+    return float(_trained(batch).sum())
+
+
+def _trained(batch: Batch) -> Tensor:
+    """Return (B, T - 1), whether the token after each position is within the text."""
+    places = torch.arange(1, batch["tokens"].shape[1], device=batch["tokens"].device)
+    return places[None] < batch["lengths"][:, None]
+
+
+@torch.no_grad()
+def judge_next_tokens(
+    model: nn.Module,
+    examples: Sequence[Example],
+    encode: Callable[[Sequence[Any]], Batch],
+    processor: TextProcessor,
+) -> dict[str, float]:
+    """Return loss in nats a token, perplexity and bits per byte over held-out texts, as far as the
+    task reads them."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    sizes, total, count, size = torch.from_numpy(processor.token_bytes()), 0.0, 0.0, 0
+    for start in range(0, len(examples), _AT_ONCE):
+        batch = encode([example.inputs for example in examples[start : start + _AT_ONCE]])
+        size += int(sizes[batch["tokens"][:, 1:][_trained(batch)]].sum())
+        term = next_token_loss(
+            model, {key: value.to(device) for key, value in batch.items()}
+        ).terms["next_token"]
+        total, count = total + float(term.total), count + float(term.count)
+    model.train(training)
+    mean = total / max(count, 1.0)
+    found = {"loss": mean, "perplexity": perplexity(mean), "held_out_tokens": count}
+    return found | ({"bits_per_byte": bits_per_byte(total, size)} if size else {})

@@ -1,0 +1,1 @@
+"""Learning from pairs of answers which one people prefer."""

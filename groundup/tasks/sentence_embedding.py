@@ -1,0 +1,226 @@
+"""Sentence embeddings: one vector a text, near those of texts that belong to it.
+
+Legend: B pairs, K texts of each (2 or 3), T positions, C width, N texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from groundup.core.contracts import Batch, EvaluationContext, Task
+from groundup.core.errors import RecipeError
+from groundup.core.registry import task
+from groundup.core.settings import setting
+from groundup.core.values import Evaluation, Example, Loss, Table, Term
+from groundup.metrics.retrieval import ranks, retrieval_measures
+from groundup.nn.pooling import mean_state, within
+from groundup.processors.labelled import Labelled, require_head
+from groundup.processors.targets import Fixed
+from groundup.processors.text.add_special_tokens import framed, padded
+
+__all__ = ["Embed"]
+
+_AT_ONCE = 128
+_SHOWN = 10
+
+
+@task("embed")
+class Embed(Task):
+    """Let the vector of a text be nearer to that of its partner than to those of all other partners
+    of the batch.
+
+    Each pair's loss is the cross-entropy of its own second text among all second texts of the batch
+    (and all third texts, that are not to be found), by cosines over a temperature. So it depends on
+    what else is in the batch: it is no sum over examples, and cannot be cut into micro-batches.
+
+    Source:
+        The loss: van den Oord et al., InfoNCE, 2018 (arXiv:1807.03748), equation 4; among the batch
+            as in Henderson et
+        al., 2017 (arXiv:1705.00652), section 4.4. Mean of the states: Reimers and Gurevych,
+        Sentence-BERT, 2019 (arXiv:1908.10084), section 3.
+        Departs from them: a text that is the same as the right one is no wrong answer.
+    """
+
+    unit: ClassVar[str] = "pairs"
+    compares_with_pretrained: ClassVar[bool] = True
+    max_tokens: int = setting(128, "Longer texts are cut to so many tokens", ge=3)
+    pooling: Literal["mean", "first"] = setting(
+        "mean", "A text's vector: the mean of its states, or the first one"
+    )
+    temperature: float = setting(
+        0.05, "Cosines are divided by this: small, and only the nearest count", gt=0
+    )
+    symmetric: bool = setting(
+        False, "Look for the first text of a pair by the second as well; the loss is the mean"
+    )
+
+    @property
+    def additive(self) -> bool:
+        """The loss is no sum over examples: all others of the batch are in each one's."""
+        return False
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read."""
+        return {"texts": "int64 (B, K, T)", "text_lengths": "int64 (B, K)"}
+
+    def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Labelled:
+        """Return the processor with how texts are cut."""
+        inputs = processor.inputs if isinstance(processor, Labelled) else processor
+        return Labelled(inputs, Fixed(()), self.max_tokens, head="none")
+
+    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
+        """Return the model as it is.
+
+        Raises:
+            RecipeError: If it does not give the states of all tokens.
+        """
+        return require_head(model, processor)
+
+    def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
+        """Return the tokens of all texts of each pair."""
+        texts = [text for example in examples for text in example.inputs]
+        batch = padded(framed(texts, processor.inputs, processor.max_length), processor.inputs)
+        rows = len(examples)
+        return {
+            "texts": batch["tokens"].view(rows, -1, batch["tokens"].shape[1]),
+            "text_lengths": batch["lengths"].view(rows, -1),
+        }
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return all texts as rows, (B * K, T), cut to the longest."""
+        lengths = batch["text_lengths"].flatten()
+        return {"tokens": batch["texts"].flatten(0, 1)[:, : int(lengths.max())], "lengths": lengths}
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """Return the summed cross-entropy in nats of states (B * K, T, C), and how many are found
+        first.
+
+        Raises:
+            RecipeError: If a training batch has nothing to tell apart.
+        """
+        vectors = self.vectors(outputs, batch["text_lengths"].flatten())
+        sides = vectors.view(*batch["texts"].shape[:2], -1).unbind(1)
+        scores = sides[0] @ torch.cat(sides[1:]).T / self.temperature
+        if torch.is_grad_enabled() and scores.shape[1] < 2:
+            problem = "is 1, and a pair is told apart from the others of its batch"
+            raise RecipeError(
+                "recipe.budget.batch_size", problem, "Set 16 or more: the more, the better"
+            )
+        right = torch.arange(len(scores), device=scores.device)
+        texts = batch["texts"].transpose(0, 1)
+        scores = scores.masked_fill(_same(texts[1], texts[1:].flatten(0, 1)), -torch.inf)
+        total = F.cross_entropy(scores, right, reduction="sum")
+        if self.symmetric:
+            back = (sides[1] @ sides[0].T / self.temperature).masked_fill(
+                _same(texts[0], texts[0]), -torch.inf
+            )
+            total = (total + F.cross_entropy(back, right, reduction="sum")) / 2
+        found = (scores.argmax(1) == right).sum()
+        return Loss({"pair": Term(total, torch.tensor(float(len(scores))))}, {"found": found})
+
+    def vectors(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """Return vectors of length 1 (N, C) of texts by their states (N, T, C)."""
+        states = states if states.dtype == torch.float64 else states.float()
+        pooled = (
+            mean_state(states, within(lengths, states)) if self.pooling == "mean" else states[:, 0]
+        )
+        return F.normalize(pooled, dim=1)
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return loss in nats a pair, and the share found first among those of their batch."""
+        total, count = sums["pair"]
+        return {
+            "loss": total / max(count, 1.0),
+            "batch_accuracy": sums["found"][0] / max(count, 1.0),
+        }
+
+    @torch.no_grad()
+    def predict(
+        self, model: nn.Module, inputs: str | list[str], processor: Labelled, **options: Any
+    ) -> Any:
+        """Return the vector of a text, as a list of numbers with length 1; or of each of a list of
+        texts."""
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        found: list[list[float]] = self._embedded(model, texts, processor).tolist()
+        return found[0] if isinstance(inputs, str) else found
+
+    @torch.no_grad()
+    def _embedded(
+        self, model: nn.Module, texts: Sequence[str], processor: Labelled
+    ) -> NDArray[np.float64]:
+        """Return (N, C); texts of about the same length go together."""
+        training, device = model.training, next(model.parameters()).device
+        model.eval()
+        rows = framed(texts, processor.inputs, processor.max_length)
+        order = sorted(range(len(rows)), key=lambda n: len(rows[n][0]))
+        found: dict[int, NDArray[np.float64]] = {}
+        for start in range(0, len(order), _AT_ONCE):
+            chosen = order[start : start + _AT_ONCE]
+            batch = {
+                k: v.to(device)
+                for k, v in padded([rows[n] for n in chosen], processor.inputs).items()
+            }
+            vectors = self.vectors(model(**batch), batch["lengths"])
+            found |= dict(zip(chosen, vectors.double().cpu().numpy(), strict=True))
+        model.train(training)
+        return np.stack([found[n] for n in range(len(rows))])
+
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Look for each held-out pair's second text among all held-out second and third texts, by
+        the first one.
+
+        Where the run was fine-tuned, what it began with is judged alike.
+        """
+        pairs = [example.inputs for example in context.examples(context.held_out)]
+        context.progress(f"embedding {len(pairs)} held-out pairs")
+        metrics, places = self._judged(context.model, context.processor, pairs)
+        tables = []
+        if context.base is not None:
+            before, _ = self._judged(context.base[0], context.processor, pairs)
+            rows = [(name, round(before[name], 4), round(metrics[name], 4)) for name in before]
+            tables.append(
+                Table("Before and after fine-tuning", ("measure", "before", "after"), list(rows))
+            )
+            metrics |= {
+                f"{name}_before": value for name, value in before.items() if "baseline" not in name
+            }
+        worst = np.argsort(-places, kind="stable")[:_SHOWN].tolist()
+        lost = [
+            (pairs[n][0][:200], pairs[n][1][:200], int(places[n])) for n in worst if places[n] > 1
+        ]
+        tables.append(
+            Table(
+                "Found last", ("looked for with", "to be found", "place"), list(lost), printed=False
+            )
+        )
+        return Evaluation({"held_out_pairs": float(len(pairs)), **metrics}, tables, [])
+
+    def _judged(
+        self, model: nn.Module, processor: Labelled, pairs: Sequence[tuple[str, ...]]
+    ) -> tuple[dict[str, float], NDArray[np.int64]]:
+        numbers = {
+            text: n
+            for n, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair[1:]))
+        }
+        right = np.array([numbers[pair[1]] for pair in pairs])
+        anchors = self._embedded(model, [pair[0] for pair in pairs], processor)
+        candidates = self._embedded(model, list(numbers), processor)
+        places = ranks(anchors, candidates, right)
+        cosine = float((anchors * candidates[right]).sum(1).mean())
+        return {**retrieval_measures(places, len(numbers)), "mean_cosine_of_pairs": cosine}, places
+
+
+def _same(own: Tensor, others: Tensor) -> Tensor:
+    """Return (B, N) which of other texts (N, T) are the same as each row's own (B, T), its own
+    place excepted."""
+    same = (own[:, None] == others[None]).all(-1)
+    same.fill_diagonal_(False)
+    return same

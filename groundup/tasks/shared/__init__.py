@@ -1,0 +1,1 @@
+"""What several tasks use: writing texts, and comparing before with after."""

@@ -1,0 +1,229 @@
+"""What fine-tuning did: the base model and the fine-tuned one, on what the base had learned and on
+what is new.
+
+Legend: N examples, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.core.contracts import EvaluationContext, LabelProcessor, Split
+from groundup.core.errors import GroundupError
+from groundup.core.values import Example, Table
+
+__all__ = ["Score", "before_and_after", "nearest_neighbour_accuracy"]
+
+Score = Callable[[nn.Module, Any, Sequence[Example]], float]
+_AT_ONCE = 1024
+_NEIGHBOURS = 5
+_MOST = 5000  # examples whose neighbours are looked for, and among which
+_COLUMNS = ("data", "measure", "examples", "before", "after", "change")
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One set of data: the old, which the base run learned, or the new.
+
+    Attributes:
+        held_out: Held-out examples that neither run was trained on.
+        known: Training examples.
+        processor: Of the run whose data it is.
+        left_out: How many held-out examples were left out because one of the runs was trained on
+            them.
+    """
+
+    name: str
+    held_out: list[Example]
+    known: list[Example]
+    processor: LabelProcessor
+    left_out: int
+
+
+def before_and_after(context: EvaluationContext, measure: str, score: Score) -> list[Table]:
+    """Return a table of what fine-tuning won on the new data and lost on the old; none where
+    nothing was fine-tuned.
+
+    A model is judged directly where it knows every class of the data. Where the fine-tuned model
+    was given another head, it cannot be asked about old classes nor the base about new ones; then
+    the features that the heads read are
+    compared: how often a held-out example has the class of most of its nearest neighbours among
+        training examples.
+    Examples that either run was trained on are left out.
+
+    Args:
+        context: With ``base`` and ``base_examples`` if the run was fine-tuned.
+        measure: What ``score`` returns, in words.
+        score: Judges a model with its processor on labelled examples.
+
+    Source:
+        Forgetting as the loss on earlier data: Chaudhry et al., 2018 (arXiv:1801.10112), section 3.
+            Nearest neighbours
+        of features as their measure: Wu et al., 2018 (arXiv:1805.01978), section 3.4, with equal
+            votes.
+    """
+    if (
+        context.base is None
+        or context.base_examples is None
+        or not isinstance(context.base[1], LabelProcessor)
+    ):
+        return []
+    context.progress("comparing with the run it was fine-tuned from, on old data and new")
+    try:
+        sides = _sides(context, context.base_examples, context.base[1])
+    except GroundupError as error:
+        note = (
+            "The data of the run it was fine-tuned from cannot be read, so nothing is known of"
+            f" forgetting: {error}"
+        )
+        return [Table("Before and after", _COLUMNS, [], note)]
+    models = (context.base, (context.model, context.processor))
+    rows: list[tuple[str | float | int | None, ...]] = []
+    for side in sides:
+        values = [
+            score(*pair, side.held_out) if side.held_out and _answers(pair[1], side) else None
+            for pair in models
+        ]
+        rows.append(_row(side, measure, values))
+    asked = all(_answers(processor, side) for side in sides for _, processor in models)
+    if not asked and all(side.processor.targets.kind == "class" for side in sides):
+        for side in sides:
+            found = [
+                nearest_neighbour_accuracy(*pair, side.known, side.held_out) for pair in models
+            ]
+            rows.append(_row(side, "accuracy of nearest neighbours in the features", found))
+    return [Table("Before and after", _COLUMNS, rows, _in_words(rows, sides, asked))]
+
+
+def _sides(
+    context: EvaluationContext,
+    base_examples: Callable[[Split], Iterable[Any]],
+    base_processor: LabelProcessor,
+) -> list[_Side]:
+    read = {
+        "old": (
+            list(base_examples("train")),
+            list(base_examples(context.base_held_out)),
+            base_processor,
+        ),
+        "new": (
+            list(context.examples("train")),
+            list(context.examples(context.held_out)),
+            context.processor,
+        ),
+    }
+    trained_on = {_key(example) for known, _, _ in read.values() for example in known}
+    sides = []
+    for name, (known, held_out, processor) in read.items():
+        unseen = [example for example in held_out if _key(example) not in trained_on]
+        sides.append(
+            _Side(name, _thinned(unseen), _thinned(known), processor, len(held_out) - len(unseen))
+        )
+    return sides
+
+
+def _key(example: Example) -> bytes:
+    """Return what two examples have in common exactly if their inputs are the same."""
+    inputs = example.inputs
+    content = inputs.tobytes() if isinstance(inputs, np.ndarray) else repr(inputs).encode()
+    return blake2b(content, digest_size=16).digest()
+
+
+def _thinned(examples: list[Example]) -> list[Example]:
+    """Return at most ``_MOST`` of the examples, taken at even distances: files may be sorted by
+    class."""
+    return examples[:: -(-len(examples) // _MOST) or 1]
+
+
+def _answers(processor: LabelProcessor, side: _Side) -> bool:
+    """Whether a model with this processor knows every class of this data, or predicts as many
+    numbers."""
+    own, its = processor.targets, side.processor.targets
+    known = set(its.labels) <= set(own.labels) if its.labels else own.outputs == its.outputs
+    return own.kind == its.kind and known
+
+
+def _row(
+    side: _Side, measure: str, values: list[float | None]
+) -> tuple[str | float | int | None, ...]:
+    before, after = values
+    change = None if before is None or after is None else after - before
+    cells = [None if value is None else float(f"{value:.4g}") for value in (*values, change)]
+    return (side.name, measure, len(side.held_out), *cells)
+
+
+def _in_words(rows: list[tuple[Any, ...]], sides: list[_Side], asked: bool) -> str:
+    parts = []
+    for side in sides:
+        both = [row for row in rows if row[0] == side.name and row[5] is not None]
+        if both:
+            _, measure, _, before, after, _ = both[0]
+            parts.append(
+                f"On {side.name} data the {measure} went from {before:.4g} to {after:.4g}."
+            )
+        else:
+            parts.append(f"On {side.name} data before and after cannot be compared.")
+    if not asked:
+        parts.append(
+            "The head is another than the base's: what it forgot is seen in the features alone."
+        )
+    if left_out := sum(side.left_out for side in sides):
+        parts.append(
+            f"Left out: {left_out} held-out examples that one of the two runs was trained on."
+        )
+    return " ".join(parts)
+
+
+def nearest_neighbour_accuracy(
+    model: nn.Module,
+    processor: LabelProcessor,
+    known: Sequence[Example],
+    held_out: Sequence[Example],
+) -> float | None:
+    """Return the share of held-out examples whose class most of their nearest known examples have.
+
+    Nearness is the cosine of the model's features; of equally frequent classes the nearer one wins.
+
+    Returns:
+        None where the model has no ``features``, or there are no examples.
+    """
+    if not hasattr(model, "features") or not known or not held_out:
+        return None
+    labels = sorted({str(example.target) for example in (*known, *held_out)})
+    classes, true = (
+        torch.tensor([labels.index(str(e.target)) for e in some]) for some in (known, held_out)
+    )
+    among, asked = _features(model, processor, known), _features(model, processor, held_out)
+    right = 0
+    for rows, expected in zip(
+        torch.split(asked, _AT_ONCE), torch.split(true, _AT_ONCE), strict=True
+    ):
+        nearness, nearest = (rows @ among.T).topk(min(_NEIGHBOURS, len(known)), sorted=True)
+        votes = torch.zeros(len(rows), len(labels), dtype=torch.float64)
+        votes.scatter_add_(1, classes[nearest], 1 + 1e-6 * nearness.double())
+        right += int((votes.argmax(1) == expected).sum())
+    return right / len(held_out)
+
+
+@torch.no_grad()
+def _features(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> Tensor:
+    """Return (N, F) of length 1 on the CPU."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    parts = []
+    for start in range(0, len(examples), _AT_ONCE):
+        encoded = processor.encode_inputs(
+            [example.inputs for example in examples[start : start + _AT_ONCE]]
+        )
+        found = model.features(**{name: values.to(device) for name, values in encoded.items()})  # type: ignore[operator]
+        parts.append(F.normalize(found.flatten(1).float(), dim=1).cpu())
+    model.train(training)
+    return torch.cat(parts)

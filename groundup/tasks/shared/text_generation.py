@@ -1,0 +1,111 @@
+"""Text written on from prompts, at once or as a stream, ended by stop tokens and stop texts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, cast
+
+from torch import nn
+
+from groundup.core.contracts import TextProcessor
+from groundup.core.settings import validate
+from groundup.generation.decoding import (
+    Decodable,
+    DecodingOptions,
+    Finished,
+    generate,
+    generate_batch,
+)
+from groundup.processors.text.stream_decoder import StreamDecoder
+
+__all__ = ["decoding_options", "write", "write_stream"]
+
+
+def decoding_options(options: dict[str, Any]) -> DecodingOptions:
+    """Return the options, checked.
+
+    Raises:
+        RecipeError: If one is unknown, of the wrong type or without effect.
+    """
+    return validate(DecodingOptions, options, "options")
+
+
+def write(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    processor: TextProcessor,
+    options: DecodingOptions,
+    stop_ids: Collection[int],
+    rows: int = 32,
+) -> list[str]:
+    """Return what the model writes on from each prompt (lists of token ids), at most ``rows``
+    prompts at a time."""
+    texts: list[str] = []
+    for first in range(0, len(prompts), rows):
+        finished = _stopped(processor, options.stop)
+        written = generate_batch(
+            cast(Decodable, model), prompts[first : first + rows], options, stop_ids, finished
+        )
+        texts += [_cut(processor.decode(tokens), options.stop) for tokens in written]
+    return texts
+
+
+def write_stream(
+    model: nn.Module,
+    prompt: Sequence[int],
+    processor: TextProcessor,
+    options: DecodingOptions,
+    stop_ids: Collection[int],
+) -> Iterator[str]:
+    """Yield what the model writes as it is written; joined, it is what ``write`` returns.
+
+    What may become a stop text is held back until it cannot.
+    """
+    decoder = StreamDecoder(processor)
+    held = ""
+    for step in generate(
+        cast(Decodable, model), [prompt], options, stop_ids, _stopped(processor, options.stop)
+    ):
+        token = step[0]
+        held += decoder.push(token) if token is not None else ""
+        if _cut(held, options.stop) != held:
+            break
+        ready = len(held) - _may_grow(held, options.stop)
+        if ready:
+            yield held[:ready]
+            held = held[ready:]
+    else:
+        held += decoder.flush()
+    rest = _cut(held, options.stop)
+    if rest:
+        yield rest
+
+
+def _stopped(processor: TextProcessor, stop: tuple[str, ...]) -> Finished | None:
+    if not stop:
+        return None
+    tail = (
+        max(len(text.encode()) for text in stop) + 8
+    )  # tokens; nearly every token is a byte or more
+
+    def finished(row: int, written: list[int]) -> bool:
+        text = processor.decode(written[-tail:])
+        return any(end in text for end in stop)
+
+    return finished
+
+
+def _cut(text: str, stop: tuple[str, ...]) -> str:
+    places = [place for place in (text.find(end) for end in stop) if place >= 0]
+    return text[: min(places)] if places else text
+
+
+def _may_grow(text: str, stop: tuple[str, ...]) -> int:
+    """Return how many characters at the end of a text begin a stop text."""
+    sizes = (
+        size
+        for end in stop
+        for size in range(min(len(end) - 1, len(text)), 0, -1)
+        if text.endswith(end[:size])
+    )
+    return max(sizes, default=0)

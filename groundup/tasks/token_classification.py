@@ -1,0 +1,256 @@
+"""Labels of words: names in a text, parts of speech; read from an encoder's output at the first
+piece of each word.
+
+Legend: B sentences, T positions, K labels, W words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from groundup.core.contracts import Batch, EvaluationContext, Task
+from groundup.core.errors import DataError
+from groundup.core.registry import task
+from groundup.core.settings import setting
+from groundup.core.values import Evaluation, Example, Loss, Table, Term
+from groundup.metrics.spans import are_spans, span_measures
+from groundup.processors.labelled import Labelled, require_head, with_targets
+from groundup.processors.targets import Classes
+from groundup.processors.text.add_special_tokens import Row, padded
+
+__all__ = ["LabelTokens"]
+
+_IGNORED = -100
+_AT_ONCE = 64
+_SHOWN = 10
+
+
+@task("label_tokens")
+class LabelTokens(Task):
+    """Minimise the cross-entropy of each word's label, at the first of the pieces that the word is
+    split into.
+
+    The other pieces, and the tokens around the sentence, count for nothing.
+
+    Source:
+        Devlin et al., BERT, 2018 (arXiv:1810.04805), section 5.3.
+    """
+
+    unit: ClassVar[str] = "words"
+    max_tokens: int = setting(
+        256, "Longer sentences are cut to so many tokens; words beyond teach nothing", ge=3
+    )
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read; labels are -100 where there is nothing to predict."""
+        return {"tokens": "int64 (B, T)", "lengths": "int64 (B,)", "labels": "int64 (B, T)"}
+
+    def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Labelled:
+        """Return the processor with the training split's labels.
+
+        Raises:
+            DataError: If there are fewer than two.
+        """
+
+        def fit(targets: Iterable[Any]) -> Classes:
+            return Classes.fit(label for target in targets for label in target)
+
+        found = with_targets(processor, examples, fit, self.max_tokens, head="tokens")
+        return Labelled(
+            found.inputs, found.targets, found.max_length, head="tokens"
+        )  # words are a tuple, no pair
+
+    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
+        """Return the model as it is.
+
+        Raises:
+            RecipeError: If it does not give outputs for every token.
+        """
+        return require_head(model, processor)
+
+    def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
+        """Return sentences as tokens, and labels at the first piece of each word.
+
+        Raises:
+            DataError: If a label is none of the training split's.
+        """
+        pieces = [_pieces(example.inputs, processor) for example in examples]
+        batch = padded([row for row, _ in pieces], processor.inputs)
+        labels = torch.full_like(batch["tokens"], _IGNORED)
+        for own, example, (_, places) in zip(labels, examples, pieces, strict=True):
+            numbers = processor.targets.encode(example.target)
+            kept = places >= 0
+            own[torch.from_numpy(places[kept])] = numbers[torch.from_numpy(kept)]
+        return batch | {"labels": labels}
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the model reads."""
+        return {name: batch[name] for name in ("tokens", "lengths")}
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """Return the summed cross-entropy in nats of outputs (B, T, K), and how many words are
+        right."""
+        labels = batch["labels"][:, : outputs.shape[1]]
+        scored = labels != _IGNORED
+        outputs, labels = outputs[scored], labels[scored]
+        outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
+        total = F.cross_entropy(outputs, labels, reduction="sum")
+        right = (outputs.argmax(1) == labels).sum()
+        return Loss({"word": Term(total, torch.tensor(float(len(labels))))}, {"right": right})
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """Return how many words are scored."""
+        return {"word": float((batch["labels"] != _IGNORED).sum())}
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return loss in nats a word, and the share of words labelled right."""
+        total, count = sums["word"]
+        return {"loss": total / max(count, 1.0), "accuracy": sums["right"][0] / max(count, 1.0)}
+
+    @torch.no_grad()
+    def predict(self, model: nn.Module, inputs: Any, processor: Labelled, **options: Any) -> Any:
+        """Return a sentence's words with their labels, as a list of (word, label); or that of each
+        of several.
+
+        Args:
+            model: The trained model.
+            inputs: A text, which is cut into words at blanks, or a tuple of words; or a list of
+                these.
+            processor: The run's processor.
+            **options: None matters here.
+
+        Raises:
+            DataError: If a text has no words.
+        """
+        sentences = [_words(each) for each in (inputs if isinstance(inputs, list) else [inputs])]
+        labels = self._labelled(model, sentences, processor)
+        found = [list(zip(*each, strict=True)) for each in zip(sentences, labels, strict=True)]
+        return found if isinstance(inputs, list) else found[0]
+
+    @torch.no_grad()
+    def _labelled(
+        self, model: nn.Module, sentences: Sequence[tuple[str, ...]], processor: Labelled
+    ) -> list[list[str]]:
+        """Return the label of every word; what is too long for one row is read in several."""
+        training, device = model.training, next(model.parameters()).device
+        model.eval()
+        parts = [
+            (n, part) for n, words in enumerate(sentences) for part in _parts(words, processor)
+        ]
+        found: list[list[str]] = [[] for _ in sentences]
+        for start in range(0, len(parts), _AT_ONCE):
+            chosen = parts[start : start + _AT_ONCE]
+            pieces = [_pieces(words, processor) for _, words in chosen]
+            batch = {
+                k: v.to(device)
+                for k, v in padded([row for row, _ in pieces], processor.inputs).items()
+            }
+            best = model(**batch).argmax(2).cpu().numpy()
+            for (number, _), own, (_, places) in zip(chosen, best, pieces, strict=True):
+                found[number] += [processor.labels[own[place]] for place in places]
+        model.train(training)
+        return found
+
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Judge a model on the held-out sentences: words, and where labels are of spans (B-, I-, O)
+        whole spans."""
+        examples = list(context.examples(context.held_out))
+        context.progress(f"labelling the words of {len(examples)} held-out sentences")
+        true = [list(example.target) for example in examples]
+        found = self._labelled(
+            context.model, [example.inputs for example in examples], context.processor
+        )
+        flat = [
+            pair
+            for own, other in zip(true, found, strict=True)
+            for pair in zip(own, other, strict=True)
+        ]
+        commonest = context.processor.labels[int(np.argmax(context.processor.targets.counts))]
+        metrics = {
+            "held_out_sentences": float(len(examples)),
+            "held_out_words": float(len(flat)),
+            "accuracy": sum(own == other for own, other in flat) / len(flat),
+            "baseline_accuracy": sum(own == commonest for own, _ in flat) / len(flat),
+        }
+        tables = [_mistakes(examples, found)]
+        if are_spans(context.processor.labels):
+            measures, kinds = span_measures(true, found)
+            rows = [
+                (kind, round(p, 4), round(r, 4), round(f1, 4), spans)
+                for kind, (p, r, f1, spans) in kinds.items()
+            ]
+            columns = ("kind", "precision", "recall", "F1", "spans")
+            tables.insert(0, Table("Spans", columns, list(rows)))
+            metrics |= measures
+        return Evaluation(metrics, tables, [])
+
+
+def _mistakes(examples: Sequence[Example], found: Sequence[Sequence[str]]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for example, labels in zip(examples, found, strict=True):
+        wrong = next((n for n, own in enumerate(example.target) if own != labels[n]), None)
+        if wrong is not None and len(rows) < _SHOWN:
+            near = " ".join(example.inputs[max(0, wrong - 5) : wrong + 6])
+            rows.append((near, example.inputs[wrong], example.target[wrong], labels[wrong]))
+    return Table(
+        "Labelled wrong", ("words", "word", "true label", "predicted"), list(rows), printed=False
+    )
+
+
+def _words(inputs: Any) -> tuple[str, ...]:
+    words = tuple(inputs.split()) if isinstance(inputs, str) else tuple(inputs)
+    if not words or not all(isinstance(word, str) and word.strip() for word in words):
+        raise DataError(
+            "inputs",
+            f"{inputs!r:.60} has no words, or an empty one",
+            "Give a text, or a tuple of words",
+        )
+    return words
+
+
+def _split(words: Sequence[str], tokenizer: Any) -> list[NDArray[np.int64]]:
+    """Return the pieces of each word as they are in the text of all words with blanks between; at
+    least one a word.
+
+    A word of which nothing is left, such as a control character, is read as the end token.
+    """
+    ends = np.cumsum([len(word) + 1 for word in words])
+    if hasattr(tokenizer, "encode_spans"):
+        tokens, spans = tokenizer.encode_spans([" ".join(words)])[0]
+        owners = np.searchsorted(ends, np.maximum(spans[:, 1] - 1, 0), side="right")
+        found = [tokens[owners == n].astype(np.int64) for n in range(len(words))]
+    else:
+        found = [np.asarray(own, np.int64) for own in tokenizer.encode_batch(list(words))]
+    return [own if len(own) else np.array([tokenizer.end_id], np.int64) for own in found]
+
+
+def _pieces(words: Sequence[str], processor: Labelled) -> tuple[Row, NDArray[np.int64]]:
+    """Return a sentence's tokens between those that an encoder expects, and (W,) where each word's
+    first piece is.
+
+    It is -1 for words that have no room.
+    """
+    frame = getattr(processor.inputs, "frame", None)
+    start, end = ([], []) if frame is None else ([frame[0]], [frame[1]])
+    pieces = _split(words, processor.inputs)
+    places = len(start) + np.cumsum([0, *map(len, pieces[:-1])])
+    room = processor.max_length - len(start) - len(end)
+    tokens = np.concatenate((start, np.concatenate(pieces)[:room], end)).astype(np.int64)
+    return (tokens, None), np.where(places < len(start) + room, places, -1).astype(np.int64)
+
+
+def _parts(words: tuple[str, ...], processor: Labelled) -> Iterator[tuple[str, ...]]:
+    """Yield words in as few parts as have room for the first piece of every word."""
+    while words:
+        _, places = _pieces(words, processor)
+        kept = max(1, int((places >= 0).sum()))
+        yield words[:kept]
+        words = words[kept:]

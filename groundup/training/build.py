@@ -1,0 +1,151 @@
+"""From the sections of a recipe to live parts: processor, model, task and data.
+
+Plugins are reached through the registry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from groundup.core.contracts import (
+    Batch,
+    DataContext,
+    DataSource,
+    ModelConfig,
+    Processor,
+    Split,
+    Stream,
+    Task,
+)
+from groundup.core.error_location import encode_located
+from groundup.machine import devices
+from groundup.runs.processor import add_files, cache_folder, load_processor, make_processor
+from groundup.runs.run import Run
+from groundup.training.distillation import taught
+from groundup.training.layer_freezing import freeze_all_but
+from groundup.weights.adapter_runs import Frozen, adapt
+from groundup.weights.initial_model import placed, prepared_source, starting_model
+from groundup.weights.quantised_base import announce
+
+__all__ = [
+    "Parts",
+    "assemble",
+    "first_inputs",
+    "freeze",
+    "open_stream",
+]
+
+_COMPARED = 8  # examples that a teacher must read as the run does
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The live parts of a run."""
+
+    model: nn.Module
+    task: Task
+    processor: Processor
+    source: DataSource
+    frozen: Frozen = field(default_factory=Frozen)
+
+
+def freeze(run: Run) -> Run:
+    """Settle what the recipe left open and write it down.
+
+    That is the vocabulary, device, precision, compilation, threads and micro-batch. A recipe with
+    nothing open is returned as it is, so that a resume never measures again.
+    """
+    recipe = run.recipe
+    processor = make_processor(recipe, run.folder / "processor")
+    model = cast(ModelConfig, recipe.model)
+    if (recipe.init.run or recipe.init.pretrained) and "outputs" in type(model).model_fields:
+        model = model.model_copy(
+            update={"outputs": 0}
+        )  # this data may have other classes than the base's
+    model = model.fit_to(processor)
+    context = int(getattr(model, "context_length", 1))
+    samples = recipe.budget.samples or (recipe.budget.steps or 0) * recipe.budget.batch_size
+    sample_flops = context * model.flops_per_token(context)
+    machine = devices.resolve(recipe.machine, recipe.budget.batch_size, sample_flops, samples)
+    frozen = recipe.model_copy(update={"model": model, "machine": machine})
+    if frozen != recipe:
+        run.write_recipe(frozen)
+    return Run(run.folder, frozen, run.storage)
+
+
+def assemble(run: Run, device: torch.device) -> Parts:
+    """Return the parts of a run, the model with its starting weights: random, or those that
+    ``init`` names, adapted."""
+    recipe = run.recipe
+    processor = make_processor(recipe, run.folder / "processor")
+    source = prepared_source(run, processor, device)
+    model, new_head = starting_model(run, processor)
+    frozen = adapt(model, run, new_head=new_head)
+    if (
+        recipe.adapter is not None
+        and recipe.adapter.quantised
+        and run.checkpoints.newest_intact() is None
+    ):
+        announce(run, model)
+    if recipe.init.train_layers is not None:
+        freeze_all_but(model, recipe.init.train_layers)
+    model, task = placed(model, recipe, device), cast(Task, recipe.task)
+    if recipe.distil is not None:
+        starts = recipe.init.run is not None or recipe.init.pretrained is not None
+        some = list(islice(source.examples("train", cache_folder()), _COMPARED)) if starts else []
+        teachers = load_processor(Path(recipe.distil.teacher) / "processor")
+        task, teacher = taught(model, run, processor, teachers, some)
+        frozen = dataclasses.replace(frozen, teacher=teacher)
+    return Parts(model, task, processor, source, frozen)
+
+
+def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
+    """Return the micro-batches of a split as the run's recipe orders them."""
+    recipe, task, processor = run.recipe, parts.task, parts.processor
+    digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
+    add_files(digest, run.folder / "processor")
+
+    def augment(batch: Batch, samples: NDArray[np.int64], partners: Callable[[], Batch]) -> Batch:
+        return task.augment(
+            batch, samples, partners, processor, recipe.seed if split == "train" else -1
+        )
+
+    changed = task.augments and (split == "train" or getattr(task, "augments_held_out", False))
+
+    context = DataContext(
+        split=split,
+        encode=lambda examples: encode_located(lambda some: task.encode(some, processor), examples),
+        encode_key=digest.hexdigest()[:16],
+        end_id=int(getattr(processor, "end_id", 0)),
+        sequence_length=int(getattr(recipe.model, "context_length", 0)),
+        batch_size=recipe.budget.batch_size,
+        micro_batch=cast(int, recipe.machine.micro_batch),
+        seed=recipe.seed,
+        cache=cache_folder(),
+        workers=recipe.machine.workers if split == "train" else 0,
+        augment=augment if changed else None,
+    )
+    return parts.source.open(context)
+
+
+def first_inputs(run: Run, parts: Parts) -> Iterator[dict[str, Any]]:
+    """Yield the model's inputs of the run's first training micro-batches, on its device: an epoch,
+    at most 200."""
+    device = next(parts.model.parameters()).device
+    with contextlib.closing(open_stream(run, parts, "train")) as stream:
+        number = math.ceil(stream.samples_per_epoch / cast(int, run.recipe.machine.micro_batch))
+        for batch in islice(stream, min(number, 200)):
+            yield parts.task.inputs({key: value.to(device) for key, value in batch.items()})

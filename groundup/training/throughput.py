@@ -1,0 +1,120 @@
+"""Measuring a run while it runs, and hearing that it should stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType, TracebackType
+from typing import Any, cast
+
+import torch
+
+from groundup.core.contracts import ModelConfig, Task
+from groundup.core.values import Report
+from groundup.machine import devices
+from groundup.recipe.recipe import Recipe
+
+__all__ = ["Meter", "StopRequest"]
+
+
+class Meter:
+    """Turns reports into the values that are logged and shown: rates, share of the machine's matmul
+    rate, memory.
+
+    Args:
+        recipe: A complete recipe.
+        device: Where the run computes.
+        elapsed_s: Training seconds before this process, as after a resume.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device, elapsed_s: float) -> None:
+        model, self._device = cast(ModelConfig, recipe.model), device
+        context = int(getattr(model, "context_length", 1))
+        self._flops_per_step = model.flops_per_token(context) * context * recipe.budget.batch_size
+        self._matmul_rate = devices.matmul_flops_per_s(device.type, recipe.machine.precision)
+        self._begin = self._last = time.perf_counter()
+        self._before_s, self._count = elapsed_s, 0
+        self._steps, self._counted, self._busy_s = 0, 0, 0.0  # since the last line
+        self._unit = cast(Task, recipe.task).unit
+
+    @property
+    def elapsed_s(self) -> float:
+        """Training seconds so far, validation and saving included."""
+        return self._before_s + time.perf_counter() - self._begin
+
+    def add(self, report: Report) -> None:
+        """Take note of a step that is done. Called at every step, so it does next to nothing."""
+        now = time.perf_counter()
+        self._busy_s, self._last = self._busy_s + now - self._last, now
+        self._steps, self._counted, self._count = (
+            self._steps + 1,
+            self._counted + report.count,
+            self._count + report.count,
+        )
+
+    def measure(self, report: Report, step: int, *, line: bool) -> dict[str, Any]:
+        """Return what metrics.jsonl holds for a step: its loss, and rates over the steps since the
+        last line.
+
+        Args:
+            report: The newest step.
+            step: Updates done.
+            line: Whether these values are a line; the next rates begin here.
+        """
+        step_s = self._busy_s / self._steps
+        flops_per_s = self._flops_per_step / step_s
+        values = {
+            "step": step,
+            "loss": report.loss,
+            "learning_rate": report.learning_rate,
+            "gradient_norm": report.gradient_norm,
+            self._unit: self._count,
+            f"{self._unit}_per_s": self._counted / self._busy_s,
+            "flops_per_s": flops_per_s,
+            "matmul_share": flops_per_s / self._matmul_rate,
+            "memory_bytes": devices.memory_bytes(self._device),
+            "step_s": step_s,
+            "elapsed_s": self.elapsed_s,
+        }
+        if line:
+            self._steps, self._counted, self._busy_s = 0, 0, 0.0
+        return values
+
+    def restart_step(self) -> None:
+        """Leave out what happened since the last step, such as a validation, from the rates."""
+        self._last = time.perf_counter()
+
+
+class StopRequest:
+    """Within its context, the first Ctrl-C or SIGTERM asks for a stop; a second Ctrl-C stops at
+    once.
+
+    Attributes:
+        requested: Empty, or the name of the signal.
+    """
+
+    def __init__(self) -> None:
+        self.requested = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._hear)
+            except ValueError:  # not the main thread: signals go to whoever started it
+                return self
+        return self
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,373 @@
+"""The one training loop. ``steps()`` is the loop; ``fit()`` is its usual consumer: log, evaluate,
+sample, save."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, cast
+
+import torch
+
+from groundup.core.contracts import Batch, ModelConfig, Split, Stream
+from groundup.core.errors import Interrupted, RecipeError, RunError, TrainingError
+from groundup.core.seeding import reseed
+from groundup.core.values import Report
+from groundup.machine import devices
+from groundup.reports.live_progress import ProgressDisplay
+from groundup.reports.tensorboard import EventWriter
+from groundup.runs.checkpoint import Checkpoint
+from groundup.runs.run import Run
+from groundup.training.accumulation import Objective, Sums, non_finite
+from groundup.training.averaging import Averaging
+from groundup.training.build import Parts, assemble, first_inputs, open_stream
+from groundup.training.early_stopping import BestSoFar
+from groundup.training.layer_freezing import TrainedLayers
+from groundup.training.optimizers import build_optimizers
+from groundup.training.schedules import learning_rate_at
+from groundup.training.throughput import Meter, StopRequest
+from groundup.weights.initial_model import load_weights
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """Trains one run from where it stands.
+
+    Args:
+        run: The run's folder, its recipe complete.
+
+    Attributes:
+        step: Updates done.
+        total_steps: Updates in the whole run.
+        model: The model; train or inspect it as you like between steps.
+        learning_rate: The learning rate of an update, from its number.
+        watch: Called by ``fit`` with every row that is logged; what it raises ends the run where it
+            stands.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.recipe = run, run.recipe
+        self.device = devices.prepare(self.recipe.machine)
+        self.parts: Parts = assemble(run, self.device)
+        self.model, self.task = self.parts.model, self.parts.task
+        self.stream: Stream = open_stream(run, self.parts, "train")
+        self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.optimizer = build_optimizers(self.recipe.optim, self.trained, self.recipe.adapter)
+        self.samples_per_epoch = self.stream.samples_per_epoch
+        self.total_steps = self._count_steps()
+        self.learning_rate: Callable[[int], float] = lambda step: learning_rate_at(
+            self.recipe.optim, step, self.total_steps
+        )
+        self.watch: Callable[[dict[str, Any]], None] = lambda row: None
+        self.averaging = Averaging(
+            self.model, self.recipe, self.total_steps, partial(first_inputs, run, self.parts)
+        )
+        self.best = BestSoFar(self.recipe.every.best, self.recipe.budget)
+        self._held_out: dict[Split, Stream] = {}
+        self.accumulate = self.recipe.budget.batch_size // cast(
+            int, self.recipe.machine.micro_batch
+        )
+        self.layers = TrainedLayers(self.model, self.recipe.init, self.total_steps, run.event)
+        self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
+        additive = self.task.additive and cast(ModelConfig, self.recipe.model).additive
+        if self.accumulate > 1 and not additive:
+            raise TrainingError(
+                "recipe.machine.micro_batch",
+                f"the loss of task {self.task.registered_name!r} with this model is no sum over"
+                " examples, so micro-batches would change it",
+                "Set micro_batch to budget.batch_size",
+            )
+        if self.recipe.machine.compile:
+            devices.compile_layers(self.model)
+
+    def _count_steps(self) -> int:
+        budget = self.recipe.budget
+        if budget.steps is not None:
+            return budget.steps
+        samples = budget.samples or (budget.epochs or 0) * self.samples_per_epoch
+        return max(1, math.ceil(samples / budget.batch_size))
+
+    # --------------------------------------------------------------------------------- the consumer
+    def fit(self) -> None:
+        """Train to the end: log, evaluate, sample and save as the recipe's ``every`` section says.
+
+        Raises:
+            Interrupted: After Ctrl-C or SIGTERM, once everything was saved.
+            TrainingError: If a step went wrong for good.
+            RecipeError: If ``every.best`` is no metric of the task's, or ``every.test`` finds no
+                test split.
+        """
+        if self.recipe.every.best != "loss":
+            self.best.check(self.evaluate(1))
+        if self.recipe.every.test and "test" not in self.parts.source.splits():
+            raise RecipeError(
+                "recipe.every.test", "the data has no test split of its own", "Remove it"
+            )
+        every, meter = self.recipe.every, Meter(self.recipe, self.device, self.elapsed_s)
+        with (
+            StopRequest() as stop,
+            EventWriter(self.run.folder / "tensorboard", self.step) as events,
+            ProgressDisplay(self.total_steps, self.recipe.name, self.task.unit) as display,
+        ):
+            for report in self.steps():
+                meter.add(report)
+                rows = [self._validate(every.evaluate_batches)] if self._due(every.evaluate) else []
+                line = self._due(every.log) or report.skipped
+                if line or display.due:
+                    values = meter.measure(report, self.step, line=line)
+                    display.update(values)
+                    rows = [{"kind": "train", **values}, *rows] if line else rows
+                if every.test and self.finished:
+                    rows.append({"kind": "test", "step": self.step, **self.evaluate(split="test")})
+                if every.sample is not None and self._due(every.sample):
+                    rows += self._sample(every.sample_prompts)
+                for row in rows:
+                    self.run.log(row)
+                    events.write(row)
+                    display.show(row)
+                    self.watch(row)
+                self.elapsed_s = meter.elapsed_s
+                if self._due(every.save) or self.best.step == self.step or stop.requested:
+                    self.save()
+                if stop.requested and not self.finished:
+                    raise Interrupted(
+                        str(self.run.folder),
+                        f"stopped by {stop.requested} after step {self.step} of {self.total_steps};"
+                        " everything is saved",
+                        f"Go on with: groundup train --resume {self.run.folder}",
+                    )
+                meter.restart_step()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done, or early stopping made the one before the last."""
+        return self.step >= self.total_steps or self.best.stopped != ""
+
+    def _due(self, every: int | str, after: int = 0) -> bool:
+        step = self.step + after
+        if isinstance(every, int):
+            return step % every == 0 or step >= self.total_steps or self.finished
+        batch_size = self.recipe.budget.batch_size  # a pass ended within the last so many samples
+        return (
+            step * batch_size % self.samples_per_epoch < batch_size
+            or step >= self.total_steps
+            or self.finished
+        )
+
+    def _validate(self, batches: int | None) -> dict[str, Any]:
+        metrics = self.evaluate(batches)
+        self.best.judge(self.step, metrics)
+        if self.best.stopped:
+            self.run.event(
+                self.step,
+                f"stopped after step {self.step} of {self.total_steps}: {self.best.stopped}",
+            )
+        return {"kind": "evaluate", "step": self.step, **metrics}
+
+    def _sample(self, prompts: tuple[str, ...]) -> list[dict[str, Any]]:
+        options = {"max_new_tokens": 64, "temperature": 0.8, "seed": self.recipe.seed}
+        with devices.eager(self.recipe.machine), self.averaging.applied():
+            texts = [
+                self.task.predict(self.model, prompt, self.parts.processor, **options)
+                for prompt in prompts
+            ]
+        self.model.train()
+        rows = zip(prompts, texts, strict=True)
+        return [
+            {"kind": "sample", "step": self.step, "prompt": prompt, "text": text}
+            for prompt, text in rows
+        ]
+
+    # ------------------------------------------------------------------------------------- the loop
+    def steps(self) -> Iterator[Report]:
+        """Train, yielding a report after every update. The run may be saved at every yield.
+
+        Raises:
+            TrainingError: If loss or gradient is not a number and the recipe says to stop.
+        """
+        # 1. Initialise: the weights stand as __init__ or load_state_dict left them; no gradient is
+        # left over.
+        self.model.train()
+        self.optimizer.zero_grad()
+        machine, micro_batch = self.recipe.machine, cast(int, self.recipe.machine.micro_batch)
+        while not self.finished:
+            self.layers.release(self.step)
+            objective = Objective(self.task, self._next_batch, self.accumulate)
+            for batch in objective.batches:
+                reseed(self.recipe.seed, "dropout", self.step, self.samples_seen)
+                self.samples_seen += micro_batch
+                with devices.autocast(machine):
+                    # 2. Forward: from inputs to outputs.
+                    outputs = self.model(**self.task.inputs(batch))
+                    # 3. Loss: a SUM over tokens; the mean is taken once, below.
+                    loss = self.task.loss(outputs, batch)
+                # 4. Backward: gradients of sums add up over the micro-batches; of a single one,
+                # that of its mean.
+                torch.autograd.backward(objective.of(loss))
+                objective.sums.add(loss)
+            # 5. Update: divide once by the global count, clip, and let the optimizer move the
+            # weights.
+            report = self._update(objective)
+            self.optimizer.zero_grad()
+            self.step += 1
+            yield report
+            # 6. Repeat.
+
+    def _next_batch(self) -> Batch:
+        batch = next(self.stream)
+        if self.device.type == "cpu":
+            return batch
+        return {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+
+    def _update(self, objective: Objective) -> Report:
+        losses = objective.means()
+        term, (_, count) = next(iter(objective.sums.values.items()))
+        gradients = [p.grad for _, p in self.trained if p.grad is not None]
+        clip, norm = self.recipe.optim.clip_norm, math.nan
+        watched = clip is not None or self._looks_at_gradients()
+        if watched:
+            norm = (
+                torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
+                / objective.divisor
+            )
+        learning_rate = self.learning_rate(self.step)
+        finite = math.isfinite(losses[term]) and (math.isfinite(norm) or not watched)
+        if finite:
+            scale = (
+                min(1.0, clip / (norm + 1e-6)) if clip is not None else 1.0
+            ) / objective.divisor
+            if scale != 1.0:
+                torch._foreach_mul_(gradients, scale)
+            self.optimizer.set_lr(learning_rate)
+            self.optimizer.step()
+            self.averaging.update(self.step)
+        elif self.recipe.machine.non_finite == "stop":
+            raise non_finite(
+                self.run, self.step, losses[term], norm, learning_rate, self.samples_seen
+            )
+        return Report(
+            self.step,
+            losses[term],
+            losses,
+            learning_rate,
+            norm,
+            round(count),
+            self.samples_seen,
+            skipped=not finite,
+        )
+
+    def _looks_at_gradients(self) -> bool:
+        """Without clipping the norm costs a small model much: it is taken where it is logged, saved
+        or skipped by."""
+        every = self.recipe.every
+        return self.recipe.machine.non_finite == "skip" or any(
+            self._due(each, after=1) for each in (every.log, every.evaluate, every.save)
+        )
+
+    # ----------------------------------------------------------------------------------- evaluation
+    @torch.no_grad()
+    def evaluate(self, batches: int | None = None, split: Split = "validation") -> dict[str, float]:
+        """Return the task's metrics on a split.
+
+        Args:
+            batches: Stop after so many micro-batches; None takes the whole split.
+            split: The validation split, or the test split where the data has one.
+        """
+        sums, byte_count = Sums(), 0.0
+        self.model.eval()
+        try:
+            with devices.eager(self.recipe.machine), self.averaging.applied():
+                for batch in islice(self._from_the_start(split), batches):
+                    byte_count += self.task.count_bytes(batch, self.parts.processor)
+                    on_device = {key: value.to(self.device) for key, value in batch.items()}
+                    with devices.autocast(self.recipe.machine):
+                        sums.add(
+                            self.task.loss(self.model(**self.task.inputs(on_device)), on_device)
+                        )
+        finally:
+            self.model.train()
+        if byte_count:
+            sums.values["bytes"] = (byte_count, 1.0)
+        return self.task.summarise(sums.values)
+
+    def _from_the_start(self, split: Split) -> Stream:
+        """Return a held-out split from its first micro-batch, prepared once."""
+        stream = self._held_out[split] = self._held_out.get(split) or open_stream(
+            self.run, self.parts, split
+        )
+        stream.load_state_dict({"samples": 0})
+        return stream
+
+    # ---------------------------------------------------------------------------------------- state
+    def state_dict(self) -> Checkpoint:
+        """Return everything that the rest of the run depends on."""
+        state = {
+            "finished": self.finished,
+            "samples_seen": self.samples_seen,
+            "stream": self.stream.state_dict(),
+            "samples_per_epoch": self.stream.samples_per_epoch,
+            "averaged": self.averaging.count,
+            "total_steps": self.total_steps,
+            "elapsed_s": self.elapsed_s,
+            **self.best.state_dict(),
+            **self.parts.frozen.state(),
+        }
+        with self.averaging.applied():
+            trained = self.parts.frozen.left_out(self.model.state_dict())
+            weights = {name: value.detach().contiguous() for name, value in trained.items()}
+        return Checkpoint(
+            self.step, weights, self.optimizer.state_dict() | self.averaging.state_dict(), state
+        )
+
+    def load_state_dict(self, checkpoint: Checkpoint) -> None:
+        """Restore what ``state_dict`` returned.
+
+        Raises:
+            RunError: If the data is not what the checkpoint was trained on.
+            CheckpointError: If it is of an adapter, for another base than the run's.
+        """
+        where = str(self.run.checkpoints.path(checkpoint.step))
+        checkpoint = self.parts.frozen.completed(checkpoint, self.model, where)
+        state: dict[str, Any] = checkpoint.state
+        self.stream.load_state_dict(state["stream"])
+        there, here = state["samples_per_epoch"], self.stream.samples_per_epoch
+        if there != here:
+            raise RunError(
+                str(self.run.folder),
+                f"the data has changed: an epoch had {there} samples and has {here} now",
+                "Restore the data, or start a new run with init.run",
+            )
+        weights, moments = self.averaging.load(checkpoint, state["averaged"])
+        load_weights(self.model, weights, where)
+        self.optimizer.load_state_dict(moments)
+        self.step, self.samples_seen = checkpoint.step, state["samples_seen"]
+        self.elapsed_s = state["elapsed_s"]
+        self.best.load_state_dict(state)
+
+    def save(self) -> None:
+        """Write a checkpoint of this moment."""
+        self.run.checkpoints.save(self.state_dict(), self.recipe.every.keep, self.best.step)
+
+    def resume(self) -> bool:
+        """Go on from the newest intact checkpoint of the run, if there is one, and say so."""
+        self.run.checkpoints.clean()
+        newest = self.run.checkpoints.newest_intact()
+        if newest is None:
+            return False
+        self.load_state_dict(self.run.checkpoints.load(newest))
+        self.run.event(
+            newest,
+            f"{self.run.folder}: resumed from the checkpoint of step {newest} of"
+            f" {self.total_steps}",
+        )
+        return True
+
+    def close(self) -> None:
+        """Stop the data workers."""
+        for stream in (self.stream, *self._held_out.values()):
+            with contextlib.suppress(Exception):
+                stream.close()

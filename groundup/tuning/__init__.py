@@ -1,0 +1,1 @@
+"""Trying settings: searches, and the learning rate range test."""

@@ -1,0 +1,159 @@
+"""Self-contained pages about a search for settings, and about a learning-rate range test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from groundup.reports.formatting import label, lower_is_better, number
+from groundup.reports.line_charts import Series, line_chart
+from groundup.reports.page import highlighted_yaml, render_page
+
+__all__ = ["Trial", "write_page", "write_tuning_report"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial: its number from 0, how it ended, its best value, its settings and its validations
+    by step."""
+
+    number: int
+    state: str
+    value: float | None
+    settings: dict[str, Any]
+    validations: dict[int, float]
+
+
+def write_page(
+    output: Path,
+    title: str,
+    cards: Sequence[tuple[str, str, str]],
+    tables: Sequence[dict[str, Any]],
+    charts: Sequence[Markup],
+    recipe: str,
+) -> Path:
+    """Write a page of cards, tables and charts over a recipe, in the style of run reports, and
+    return its path."""
+    section: dict[str, Any] = {
+        "id": "run-1",
+        "diagnosis": None,
+        "figures": [],
+        "name": title,
+        "about": "",
+        "folder": str(output.parent),
+        "parts": [],
+        "cards": cards,
+    }
+    section |= dict.fromkeys(
+        ("baselines", "changes", "samples", "metrics", "answers", "events"), ()
+    )
+    section |= dict.fromkeys(("samples_total", "events_total", "unreadable_lines"), 0)
+    section |= {
+        "tables": tables,
+        "charts": [chart for chart in charts if chart],
+        "data_card": {},
+        "environment": {},
+    }
+    output.write_text(
+        render_page(title, [{**section, "recipe": highlighted_yaml(recipe)}], None),
+        encoding="utf-8",
+    )
+    return output
+
+
+def write_tuning_report(
+    folder: Path,
+    name: str,
+    metric: str,
+    trials: Sequence[Trial],
+    importance: dict[str, float],
+    recipe: str,
+) -> Path:
+    """Write ``report.html``: the history of trials, how much each setting matters, every trial, the
+    best recipe.
+
+    Args:
+        folder: Where to write it.
+        name: What was tuned.
+        metric: What trials were judged by.
+        trials: All of them, in order.
+        importance: Share of the variation that each setting explains; empty where unknown.
+        recipe: The best trial's, as YAML.
+    """
+    lower = lower_is_better(metric)
+    done = [
+        (trial, trial.value)
+        for trial in trials
+        if trial.value is not None and trial.state == "complete"
+    ]
+    best, value = min(done, key=lambda pair: pair[1] if lower else -pair[1])
+    records: list[tuple[float, float]] = []
+    for trial, found in done:
+        before = records[-1][1] if records else found
+        records.append((trial.number, min(before, found) if lower else max(before, found)))
+    history = [
+        Series(
+            "trial", [(float(trial.number), found) for trial, found in done], "faint", dots=True
+        ),
+        Series("best so far", records, "line-0"),
+    ]
+    curves = [
+        Series(f"trial {t.number}", _finite(t), f"line-{index % 6}")
+        for index, t in enumerate(trials[-30:])
+        if _finite(t)
+    ]
+    charts = [
+        line_chart("History", history, unit=label(metric), x_label="trial"),
+        line_chart("Validations of each trial", curves[-6:], unit=label(metric), clip_spikes=True),
+    ]
+    keys = list(best.settings)
+    order = sorted(trials, key=lambda t: (t.value is None, (t.value or 0.0) * (1 if lower else -1)))
+    rows = [
+        [t.number, t.state, t.value, *(_cell(t.settings.get(key)) for key in keys)] for t in order
+    ]
+    tables = [
+        {
+            "title": "Trials",
+            "columns": ["trial", "state", label(metric), *keys],
+            "rows": rows,
+            "note": "",
+        }
+    ]
+    if importance:
+        note = (
+            "Share of the variation between trials that a setting explains, alone and with others"
+            " (fANOVA)."
+        )
+        shares = [[key, f"{100 * share:.0f}%"] for key, share in importance.items()]
+        tables.insert(
+            0,
+            {"title": "Importance", "columns": ["setting", "share"], "rows": shares, "note": note},
+        )
+    better = "less is better" if lower else "more is better"
+    cards = [(f"best {label(metric)}", number(value), f"trial {best.number}; {better}")]
+    cards += [(key, _cell(chosen), "") for key, chosen in best.settings.items()]
+    cards.append(
+        ("trials", str(len(trials)), f"{sum(t.state == 'pruned' for t in trials)} ended early")
+    )
+    return write_page(folder / "report.html", f"{name}: tuning", cards, tables, charts, recipe)
+
+
+def _finite(trial: Trial) -> list[tuple[float, float]]:
+    return [
+        (float(step), found)
+        for step, found in sorted(trial.validations.items())
+        if math.isfinite(found)
+    ]
+
+
+def _cell(value: Any) -> str:
+    return (
+        number(value)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else str(value)
+    )

@@ -1,0 +1,241 @@
+"""Models in GGUF files, the format of llama.cpp: read into our GPT, Gemma 3 and Phi-3, and written
+from them.
+
+One file holds the weights, the shape of the model, its tokenizer and its chat template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.errors import CheckpointError, GroundupError, did_you_mean
+from groundup.core.registry import lookup
+from groundup.core.settings import validate
+from groundup.core.storage import Storage
+from groundup.formats.gguf import GGUFFile, open_gguf
+from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
+from groundup.formats.gguf_writer import write_gguf
+from groundup.machine.meta_device import without_content
+from groundup.models.names.gguf import gpt as names
+from groundup.processors.text.gguf_bpe import processor_from_gguf, processor_to_gguf
+
+__all__ = [
+    "MODELS",
+    "gguf_model",
+    "model_in",
+    "read_gguf",
+    "read_gguf_processor",
+    "rounded",
+    "save_gguf",
+]
+
+MODELS = names.MODELS
+_OTHER = "Download it again, or use another model"
+_FILE_TYPES = {
+    "F32": 0,
+    "F16": 1,
+    "Q4_0": 2,
+    "Q8_0": 7,
+    "BF16": 32,
+}  # llama.cpp's number of each, for display
+
+
+def gguf_model(path: Path) -> str:
+    """Return the name of our model that a file is of.
+
+    Raises:
+        CheckpointError: If the file is damaged, or of an architecture that is not built here.
+    """
+    return str(names.settings_in(path)["name"])
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Processor]:
+    """Return a model: the settings of ``gguf_model``, its weights by our names in float32, and its
+    tokenizer.
+
+    Names and shapes are checked before any weight is read, and weights are read one at a time.
+
+    Raises:
+        CheckpointError: If the file is damaged, of an architecture or tokenizer that is not built
+            here, or lacks a tensor, has one too many, or one of another shape than its metadata
+            says.
+
+    Example:
+        >>> path = Path("SmolLM2-135M-Instruct.Q4_1.gguf")
+        >>> settings, weights, processor = read_gguf(path)  # doctest: +SKIP
+        >>> model = GPTConfig(**settings).build()  # doctest: +SKIP
+        >>> model.load_state_dict(weights)  # doctest: +SKIP
+    """
+    file = open_gguf(path)
+    try:
+        settings = names.settings_of(file)
+        rows = settings["vocabulary_size"]
+        processor = processor_from_gguf(file.metadata)
+        architecture = str(file.metadata["general.architecture"])
+        model = names.model_of(file.metadata)
+        config = validate(cast(type[ModelConfig], lookup("model", model)), settings, "metadata")
+        completed = cast(Any, config).completed()
+        _check_tensors(file, names.shapes(completed, model))
+        if processor.vocabulary_size > rows:
+            problem = f"has {processor.vocabulary_size} tokens, and the embedding {rows} rows"
+            raise CheckpointError("tokenizer.ggml.tokens", problem, _OTHER)
+        weights = names.to_groundup(_Weights(file), completed, architecture, _own(config))
+    except GroundupError as error:
+        raise CheckpointError(str(path), f"{error.where} {error.problem}", error.remedy) from None
+    return settings, weights, processor
+
+
+def model_in(path: Path) -> nn.Module:
+    """Return the model in a file, from the file alone, its weights in float32.
+
+    Raises:
+        CheckpointError: If the file cannot be read.
+    """
+    settings, weights, _ = read_gguf(path)
+    model = cast(
+        ModelConfig, validate(cast(Any, lookup("model", gguf_model(path))), settings, str(path))
+    ).build()
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def read_gguf_processor(path: Path, end_token: str | None = None) -> Processor:
+    """Return the tokenizer in a file, with its chat template.
+
+    Args:
+        path: The file.
+        end_token: The token that ends a text, where it is another one than the file says.
+
+    Raises:
+        CheckpointError: If the file is damaged, or its tokenizer is none that is read here.
+        DataError: If there is no such token.
+    """
+    metadata = open_gguf(path).metadata
+    try:
+        return processor_from_gguf(metadata, end_token)
+    except CheckpointError as error:
+        raise CheckpointError(str(path), f"{error.where} {error.problem}", error.remedy) from None
+
+
+def rounded(config: ModelConfig, weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Return weights as they come back from a file that stores matrices as ``kind``."""
+    completed: dict[str, Any] = cast(Any, config).completed()
+    architecture = names.config_to_gguf(completed, config.registered_name)["general.architecture"]
+    tensors = names.to_gguf(weights, completed, architecture)
+    there: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        stored = KINDS[_kind(name, tensor, kind)]
+        numbers = dequantise(quantise(tensor.detach().cpu().float().numpy(), stored), stored)
+        there[name] = torch.from_numpy(numbers).view(tensor.shape)
+    return names.to_groundup(there, completed, architecture, _own(config))
+
+
+def save_gguf(
+    path: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    processor: Processor,
+    kind: str = "F16",
+    name: str = "",
+    storage: Storage | None = None,
+) -> None:
+    """Write a model of ours to a GGUF file that llama.cpp and its like open.
+
+    Args:
+        path: Where to; the folder exists.
+        config: Of model ``gpt``, ``gemma3`` or ``phi3``.
+        weights: By our names.
+        processor: Its tokenizer, a byte-level BPE or SentencePiece's.
+        kind: How matrices are stored: F32, F16, BF16, Q8_0 or Q4_0. Norms and biases stay F32,
+            matrices whose rows do not divide into blocks become F16, and the embedding and the
+            output layer have at least 8 bits, as llama.cpp does it.
+        name: The model's name, for display.
+        storage: The file system.
+
+    Raises:
+        CheckpointError: If no GGUF architecture has the model's parts, its tokenizer has no place
+            in such a file, or the file could not be written.
+    """
+    if kind not in WRITABLE:
+        problem = (
+            f"{kind!r} cannot be written; {did_you_mean(kind, WRITABLE)}allowed:"
+            f" {', '.join(WRITABLE)}"
+        )
+        raise CheckpointError("kind", problem, "Choose one of these")
+    if config.registered_name not in MODELS:
+        problem = (
+            f"{config.registered_name} has no place in a GGUF file here; supported:"
+            f" {', '.join(MODELS)}"
+        )
+        raise CheckpointError("model", problem, "Keep it in the project's own layout")
+    completed: dict[str, Any] = cast(Any, config).completed()
+    metadata = names.config_to_gguf(completed, config.registered_name)
+    tensors = names.to_gguf(weights, completed, metadata["general.architecture"])
+    metadata |= {"general.file_type": _FILE_TYPES[kind], "general.quantization_version": 2}
+    metadata |= processor_to_gguf(processor, completed["vocabulary_size"], name)
+    write_gguf(
+        path,
+        metadata,
+        tensors,
+        {n: _kind(n, tensor, kind) for n, tensor in tensors.items()},
+        storage,
+    )
+
+
+def _own(config: ModelConfig) -> dict[str, Tensor]:
+    """Return tensors of all names and shapes of a model, without content."""
+    with without_content():
+        return config.build().state_dict()
+
+
+def _kind(name: str, tensor: Tensor, kind: str) -> str:
+    if tensor.ndim == 1:
+        return "F32"
+    if kind == "Q4_0" and name in ("token_embd.weight", "output.weight"):
+        kind = "Q8_0"
+    return "F16" if tensor.shape[-1] % KINDS[kind].values else kind
+
+
+def _check_tensors(file: GGUFFile, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in shapes.items():
+        if name not in file.tensors:
+            raise CheckpointError("tensors", f"lack {name!r}, with shape {list(shape)}", _OTHER)
+        found = file.tensors[name].shape
+        if found != shape:
+            problem = f"has shape {list(found)}; the metadata says {list(shape)}"
+            raise CheckpointError(f"tensor {name!r}", problem, _OTHER)
+    left = sorted(set(file.tensors) - set(shapes))
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        raise CheckpointError(
+            "tensors", f"hold {', '.join(left[:3])}{more}, which such a model has not", _OTHER
+        )
+
+
+class _Weights(Mapping[str, Tensor]):
+    """The file's tensors, each read when it is asked for."""
+
+    def __init__(self, file: GGUFFile) -> None:
+        self._file = file
+
+    def __getitem__(self, name: str) -> Tensor:
+        numbers = self._file.read(name)
+        if not np.isfinite(numbers).all():
+            raise CheckpointError(f"tensor {name!r}", "holds numbers that are not finite", _OTHER)
+        return torch.from_numpy(numbers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._file.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.tensors)
+
+    def __len__(self) -> int:
+        return len(self._file.tensors)

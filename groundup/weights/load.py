@@ -1,0 +1,349 @@
+"""What a run starts from: another run's weights or pretrained ones, how to recognise them, and how
+to read them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from groundup.core.errors import CheckpointError, RunError
+from groundup.core.storage import sha256_of
+from groundup.formats.huggingface_folder import (
+    INDEX,
+    Pretrained,
+    fetched_sha256,
+    find_pretrained,
+    labels_in,
+    notes_on,
+    read_config,
+    weight_files,
+)
+from groundup.recipe.recipe import Recipe
+from groundup.runs.run import Run
+from groundup.weights.gguf import read_gguf
+
+__all__ = [
+    "base_facts",
+    "pretrained_config",
+    "pretrained_labels",
+    "pretrained_parts",
+    "pretrained_weights",
+    "read_pretrained",
+    "weights_sha256",
+]
+
+log = logging.getLogger("groundup")
+_PART = 64 * 2**20  # bytes of weights that are read at a time
+_LARGEST = 1e10  # of a weight; a flipped bit of an exponent gives far more
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def base_facts(recipe: Recipe) -> dict[str, Any]:
+    """Return what environment.json says about the weights that a run starts from.
+
+    ``base_weights_sha256`` is of the one file of weights; of several, it is of the lines
+    ``SHA-256  name``.
+    """
+    init = recipe.init
+    if init.pretrained is not None:
+        base = find_pretrained(init.pretrained, init.revision)
+        files, notes = _checksums(base.folder), notes_on(base.folder)
+        for note in notes:
+            log.warning("%s", note)
+        facts = {"name": base.name, "revision": base.commit, "files": files, "notes": notes}
+        return {"base_weights_sha256": _together(files), "pretrained": facts}
+    if init.run is None:
+        return {"base_weights_sha256": None}
+    run = Run.open(Path(init.run))
+    return {"base_weights_sha256": weights_sha256(run, run.pick(init.checkpoint))}
+
+
+def weights_sha256(run: Run, step: int) -> str:
+    """Return the SHA-256 of a checkpoint's weights, as its manifest has it."""
+    manifest = run.checkpoints.path(step) / "MANIFEST.json"
+    return str(json.loads(manifest.read_text(encoding="utf-8"))["model.safetensors"]["sha256"])
+
+
+def pretrained_weights(run: Run) -> dict[str, Tensor]:
+    """Return the weights that a run starts from by the model's own names, or raise before much
+    memory is taken.
+
+    Raises:
+        RunError: If the folder holds other weights than when the run was begun.
+        CheckpointError: If the files are damaged, or are not this model's.
+    """
+    return read_pretrained(_base_of(run), cast(Any, run.recipe.model))
+
+
+def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
+    """Yield the same weights a few layers at a time: as many as make 64 MB, or a single larger one.
+
+    Raises:
+        RunError: If the folder holds other weights than when the run was begun.
+        CheckpointError: If the files are damaged, or are not this model's.
+    """
+    base, config = _base_of(run), cast(Any, run.recipe.model)
+    if base.is_gguf:
+        yield read_pretrained(base, config)
+        return
+    with _named(base):
+        headers = _checked_headers(base, config)
+    for names in _parts(headers):  # every name is given, those of the other parts without content
+        with _named(base):
+            stored = _read(base.folder, only=names)
+            found = config.weights_from_huggingface(headers | stored)
+        found = {name: tensor for name, tensor in found.items() if not tensor.is_meta}
+        _refuse_spoiled(base, found, stored)
+        yield found
+
+
+def _parts(headers: dict[str, Tensor]) -> list[set[str]]:
+    """Return the names of tensors in groups; those of a layer, which has one number, stay
+    together."""
+    layers: dict[str, set[str]] = {}
+    for name in headers:
+        number = re.search(r"\.(\d+)\.", name)
+        layers.setdefault(number[1] if number else "", set()).add(name)
+    groups: list[set[str]] = []
+    room = 0
+    for names in layers.values():
+        size = sum(headers[name].nbytes for name in names)
+        if groups and size <= room:
+            groups[-1] |= names
+        else:
+            groups.append(set(names))
+            room = _PART
+        room -= size
+    return groups
+
+
+def _base_of(run: Run) -> Pretrained:
+    """Return the folder that a run starts from, once it is known to hold what it held then."""
+    base, recorded = _recorded_base(run)
+    before = recorded.get("base_weights_sha256")
+    if before is not None and _together(_checksums(base.folder)) != before:
+        problem = f"was begun with other weights than {base.name} holds now"
+        raise RunError(str(run.folder), problem, "Restore them, or choose another name=...")
+    return base
+
+
+def _recorded_base(run: Run) -> tuple[Pretrained, dict[str, Any]]:
+    """Return the folder that a run starts from, of the commit that it began with, and what the run
+    says of it."""
+    init = run.recipe.init
+    assert init.pretrained is not None
+    recorded = run.read_json("environment.json") or {}
+    commit = (recorded.get("pretrained") or {}).get("revision")
+    return find_pretrained(init.pretrained, commit or init.revision), recorded
+
+
+def pretrained_config(run: Run) -> dict[str, Any]:
+    """Return the contents of config.json of the weights that a run starts from."""
+    return read_config(_recorded_base(run)[0].folder)
+
+
+def pretrained_labels(run: Run) -> tuple[str, ...]:
+    """Return the names of the classes that the weights a run starts from tell apart, by
+    config.json; () without any."""
+    return labels_in(_recorded_base(run)[0].folder)
+
+
+def read_pretrained(base: Pretrained, config: Any) -> dict[str, Tensor]:
+    """Return the weights in a folder by the names of a model with ``weights_from_huggingface``, in
+    their own dtype.
+
+    Those in a GGUF file come in float32.
+    Names, dtypes and shapes are compared with the model's before any tensor is read.
+
+    Raises:
+        CheckpointError: If a file is damaged, or a tensor is missing, left over, of another shape
+            or no float, or holds numbers that no weights are.
+    """
+    if base.is_gguf:
+        stored = weights = read_gguf(base.folder)[1]
+    else:
+        with _named(base):
+            _checked_headers(base, config)
+            stored = _read(base.folder)
+            weights = config.weights_from_huggingface(stored)
+    _refuse_spoiled(base, weights, stored)
+    return weights
+
+
+def _refuse_spoiled(
+    base: Pretrained, weights: dict[str, Tensor], stored: dict[str, Tensor]
+) -> None:
+    """Raise an error that names the first tensor with numbers that no weights are, as a flipped bit
+    makes them.
+
+    What the model does not use may hold anything; the tensor is named as the file names it, where
+    it is found there.
+
+    Raises:
+        CheckpointError: If there is one.
+    """
+    for name, tensor in weights.items():
+        if problem := _spoiled(tensor):
+            same = (
+                key for key, each in stored.items() if each.is_floating_point() and _spoiled(each)
+            )
+            remedy = (
+                "The file is damaged, or training it went wrong: fetch the model again, or use"
+                " another one"
+            )
+            raise CheckpointError(str(base.folder), f"tensor {next(same, name)} {problem}", remedy)
+
+
+def _spoiled(tensor: Tensor) -> str:
+    """Return what is wrong with a tensor's numbers, or an empty text."""
+    if not tensor.numel():
+        return ""
+    least, most = (
+        float(value) for value in tensor.aminmax()
+    )  # not a number where one of them is none
+    if not math.isfinite(least + most):
+        return "holds numbers that are not finite"
+    far = max(-least, most)
+    return (
+        f"holds {far:.3g}, and no weights are larger than {_LARGEST:.0e}" if far > _LARGEST else ""
+    )
+
+
+def _checked_headers(base: Pretrained, config: Any) -> dict[str, Tensor]:
+    """Return tensors without content in place of a folder's, once they are known to be such a
+    model's."""
+    headers = _read(base.folder, shapes_only=True)
+    if int(getattr(config, "layers", 0)) > len(headers):
+        problem = (
+            f"config.json says {config.layers} layers, and the files hold {len(headers)} tensors"
+        )
+        raise CheckpointError(
+            str(base.folder), problem, "Check that config.json belongs to these weights"
+        )
+    for name, tensor in config.weights_from_huggingface(headers).items():
+        if tensor.dtype not in _DTYPES:
+            found = (
+                f"{str(tensor.dtype).removeprefix('torch.')}; allowed: float64, float32, float16,"
+                " bfloat16"
+            )
+            raise CheckpointError(
+                str(base.folder), f"the tensor for {name} is {found}", "Use another model"
+            )
+    return headers
+
+
+@contextlib.contextmanager
+def _named(base: Pretrained) -> Iterator[None]:
+    """Say of errors which folder they are about."""
+    try:
+        yield
+    except CheckpointError as error:
+        where = str(base.folder) if error.where == "weights" else error.where
+        raise CheckpointError(where, error.problem, error.remedy) from error
+    except (OverflowError, RuntimeError, TypeError) as error:
+        problem = f"config.json says sizes that no model has: {str(error).splitlines()[0]}"
+        raise CheckpointError(str(base.folder), problem, "Fetch the model again") from error
+
+
+def _read(
+    folder: Path, *, shapes_only: bool = False, only: set[str] | None = None
+) -> dict[str, Tensor]:
+    """Return all tensors of a folder, or tensors without content in their place, of the same dtypes
+    and shapes.
+
+    With ``only`` those of these names alone.
+    """
+    found: dict[str, Tensor] = {}
+    for name, listed in weight_files(folder).items():
+        path = folder / name
+        try:
+            with safe_open(path, "pt") as file:
+                names = file.keys()
+                here = {
+                    key: _shape_of(file, key) if shapes_only else file.get_tensor(key)
+                    for key in names
+                    if only is None or key in only
+                }
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            problem = f"is damaged, or no safetensors file: {str(error).splitlines()[0]}"
+            raise CheckpointError(str(path), problem, "Fetch it again") from error
+        odd = sorted(set(listed) ^ set(here)) if listed is not None and only is None else []
+        if odd:
+            side = "is in it and not" if odd[0] in here else "is not in it but"
+            raise CheckpointError(
+                str(path), f"tensor {odd[0]} {side} in {INDEX}", "Fetch the model again"
+            )
+        found |= here
+    return found
+
+
+_CODES = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
+    **{
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+        "F8_E4M3": torch.float8_e4m3fn,
+        "F8_E5M2": torch.float8_e5m2,
+    },
+}
+
+
+def _shape_of(file: Any, key: str) -> Tensor:
+    part = file.get_slice(key)
+    code = part.get_dtype()
+    if code not in _CODES:
+        raise ValueError(f"tensor {key} is of the unknown dtype {code}")
+    return torch.empty(part.get_shape(), dtype=_CODES[code], device="meta")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of weights.
+
+    Raises:
+        CheckpointError: If the hub's library kept another one when it fetched the file.
+    """
+    if folder.is_file():
+        return {folder.name: _checksum(folder, *_stamp(folder))}
+    found = {
+        name: _checksum(folder / name, *_stamp(folder / name))
+        for name in sorted(weight_files(folder))
+    }
+    for name, sha256 in found.items():
+        known = fetched_sha256(folder / name)
+        if known not in (None, sha256):
+            problem = (
+                f"is damaged: its SHA-256 is {sha256[:12]}..., and the hub's is {known[:12]}..."
+            )
+            raise CheckpointError(str(folder / name), problem, "Remove it and fetch it again")
+    return found
+
+
+@lru_cache(maxsize=256)
+def _checksum(path: Path, size: int, changed: int) -> str:
+    return sha256_of(path)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _together(files: dict[str, str]) -> str:
+    if len(files) == 1:
+        return next(iter(files.values()))
+    return hashlib.sha256(
+        "".join(f"{sha}  {name}\n" for name, sha in files.items()).encode()
+    ).hexdigest()

@@ -1,0 +1,253 @@
+"""``model/`` in a run's folder: the trained model as other tools expect one, with a model card
+written from the run.
+
+The layout is Hugging Face's: config.json, model.safetensors, the tokenizer's files, README.md.
+Where the library ``transformers`` knows the architecture, it opens the folder and computes the same
+logits.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from safetensors.torch import save
+from torch import Tensor
+
+from groundup.core.contracts import ModelConfig, Task
+from groundup.core.errors import CheckpointError
+from groundup.recipe.recipe import dump_recipe
+from groundup.runs.processor import load_processor
+from groundup.runs.run import Run
+from groundup.weights.adapter_runs import base_reference, weights_of
+from groundup.weights.peft_folder import write_adapter_folder
+
+__all__ = ["WEIGHTS", "fill_model_folder", "model_card", "write_model_card", "write_model_folder"]
+
+WEIGHTS = "model.safetensors"
+
+
+def write_model_folder(run: Run) -> Path:
+    """Write the weights of the run's best checkpoint to ``model/``, replacing what was there, and
+    return the folder.
+
+    An adapter that the run trained is merged into them; it is also written alone, to ``adapter/``.
+
+    A model that ``transformers`` has no name for keeps its own names, and its config.json says so.
+    The weights come
+    last: a folder that has them is whole.
+
+    Raises:
+        CheckpointError: If it could not be written, as on a full disk.
+    """
+    folder, step = run.folder / "model", run.pick("best")
+    config = cast(ModelConfig, run.recipe.model)
+    weights = weights_of(run, step)
+    try:
+        values, tensors = config.to_huggingface(weights)
+    except CheckpointError:
+        values, tensors = (
+            {"model_type": f"groundup_{config.registered_name}", **config.model_dump()},
+            weights,
+        )
+    try:
+        folder.mkdir(exist_ok=True)
+        write_model_card(run)
+        _write_adapter(run, step, weights)
+        fill_model_folder(run, folder, values, tensors)
+    except OSError as error:
+        raise CheckpointError(
+            str(folder),
+            f"could not be written: {error.strerror or error}; the run's checkpoints are untouched",
+            "Free some space and start the same command again",
+        ) from error
+    return folder
+
+
+def fill_model_folder(
+    run: Run,
+    folder: Path,
+    values: dict[str, Any],
+    tensors: dict[str, Tensor],
+    dtype: str = "float32",
+) -> None:
+    """Write config.json, the processor's files and, last, the weights in their own dtype.
+
+    Args:
+        run: Whose processor.
+        folder: Where to; it exists.
+        values: Of config.json.
+        tensors: By the names that belong to it.
+        dtype: What config.json says of them.
+
+    Raises:
+        OSError: If the disk is full.
+    """
+    processor = load_processor(run.folder / "processor")
+    processor.save(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # where other tools look for them
+        if (folder / "inputs" / name).is_file():
+            run.storage.write_text(
+                folder / name, (folder / "inputs" / name).read_text(encoding="utf-8")
+            )
+    values, tensors = _answering(values, tensors, processor)
+    values = values | {"dtype": dtype} | _token_ids(processor)
+    values |= _labels(processor) if "num_labels" in values else {}
+    run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
+    _write_picture_settings(run, folder, processor, values)
+    temporary = folder / ".model.safetensors"
+    run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
+    run.storage.rename(temporary, folder / WEIGHTS)
+
+
+def _token_ids(processor: Any) -> dict[str, int]:
+    """Return the tokens that start and end a text, as config.json has them."""
+    end, start = getattr(processor, "end_id", None), getattr(processor, "start_token", None)
+    if end is None:
+        return {}
+    begin = processor.special_id(start) if start else None
+    return {"bos_token_id": end if begin is None else begin, "eos_token_id": end}
+
+
+def _answering(
+    values: dict[str, Any], tensors: dict[str, Tensor], processor: Any
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return config.json and tensors of what marks an answer's first and last token by the names of
+    such models."""
+    kind, suffix = (values.get("architectures") or [""])[0], "ForTokenClassification"
+    targets = getattr(processor, "targets", None)
+    if (
+        targets is None
+        or (targets.kind, targets.labels) != ("fixed", ("start", "end"))
+        or not kind.endswith(suffix)
+    ):
+        return values, tensors
+    kept = {key: value for key, value in values.items() if key != "num_labels"}
+    kept["architectures"] = [f"{kind.removesuffix(suffix)}ForQuestionAnswering"]
+    return kept, {
+        name.replace("classifier.", "qa_outputs."): tensor for name, tensor in tensors.items()
+    }
+
+
+def _labels(processor: Any) -> dict[str, Any]:
+    """Return the classes' names, as config.json has them."""
+    labels = processor.targets.labels
+    names = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: n for n, label in enumerate(labels)},
+    }
+    return names if labels else {}
+
+
+def _write_picture_settings(run: Run, folder: Path, processor: Any, values: dict[str, Any]) -> None:
+    """Write how pictures are prepared to preprocessor_config.json, for a model that
+    ``transformers`` knows."""
+    describe = getattr(getattr(processor, "inputs", None), "to_huggingface", None)
+    found = describe() if describe is not None and "architectures" in values else None
+    if found is not None:
+        run.storage.write_text(
+            folder / "preprocessor_config.json", json.dumps(found, indent=1) + "\n"
+        )
+
+
+def _write_adapter(run: Run, step: int, weights: dict[str, Tensor]) -> None:
+    """Write the adapter of a run that trained one to ``adapter/``, as PEFT does."""
+    if run.recipe.adapter is None:
+        return
+    config, own = (
+        cast(ModelConfig, run.recipe.model),
+        run.checkpoints.load(step, with_optimizer=False).model,
+    )
+    reference, pretrained = base_reference(run), run.recipe.init.pretrained
+    base = {**reference, "path": pretrained or str(Path(reference["run"]) / "model")}
+    write_adapter_folder(
+        run.folder / "adapter", run.storage, config, run.recipe.adapter, own, weights, base
+    )
+
+
+def write_model_card(run: Run) -> None:
+    """Write ``model/README.md``, if there is such a folder."""
+    folder = run.folder / "model"
+    if folder.is_dir():
+        run.storage.write_text(
+            folder / "README.md", model_card(run, run.pick("best"), "alone in `../adapter`")
+        )
+
+
+def model_card(run: Run, step: int, adapter_place: str = "") -> str:
+    """Return a model card from the recipe, the data card and, once there is one, the evaluation.
+
+    Args:
+        run: The run.
+        step: Of the checkpoint that the card is about.
+        adapter_place: Where an adapter stands besides being merged; empty: nowhere else.
+    """
+    recipe, data = run.recipe, run.read_json("data_card.json") or {}
+    judged = run.read_json("evaluation.json") or {}
+    head: dict[str, Any] = {
+        "library_name": "transformers",
+        "tags": ["groundup"],
+        "license": "other",
+    }
+    head["license_name"] = str(data.get("licence", "unknown"))
+    facts = run.read_json("environment.json") or {}
+    if (
+        recipe.init.pretrained
+        and "/" in recipe.init.pretrained
+        and (facts.get("pretrained") or {}).get("revision")
+    ):
+        head["base_model"] = recipe.init.pretrained
+    base = _start(run, facts)
+    if recipe.adapter is not None:
+        base += f", with an adapter ({recipe.adapter.name}) that is merged here"
+        base += f" and stands {adapter_place}" if adapter_place else ""
+    if recipe.adapter is not None and recipe.adapter.quantised:
+        base += (
+            f" (trained beside the base in {recipe.adapter.quantised}; merged, in float32, into"
+            " what that stands for)"
+        )
+    task = cast(Task, recipe.task).registered_name
+    results = "Not judged yet: groundup evaluate"
+    if judged:
+        results = _listed(judged.get("metrics", {}))
+    sections = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
+        f"# {recipe.name}\n\n{recipe.about}",
+        f"Trained with Groundup on the task `{task}`{base}: weights of step {step}.",
+        f"## Data\n\n{_listed(data)}",
+        f"## Results\n\n{results}",
+        (
+            "## Limits\n\nIt knows what stands in the data above and nothing else, and states false"
+            " things as readily as true ones. Nothing was done against bias or harm in the data."
+            " The licence of the data applies."
+        ),
+        f"## Recipe\n\n```yaml\n{dump_recipe(recipe)}```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _start(run: Run, facts: dict[str, Any]) -> str:
+    """Return where the weights came from, in words."""
+    init = run.recipe.init
+    if init.run:
+        return f", continuing from `{init.run}`"
+    if not init.pretrained:
+        return ", starting from random weights"
+    revision = (facts.get("pretrained") or {}).get("revision") or init.revision
+    at = f" at revision `{revision}`" if revision else ""
+    checked = (
+        f" (SHA-256 of the weights: `{facts['base_weights_sha256']}`)"
+        if "base_weights_sha256" in facts
+        else ""
+    )
+    return f", starting from the pretrained weights `{init.pretrained}`{at}{checked}"
+
+
+def _listed(values: dict[str, Any]) -> str:
+    rows = [
+        f"- {name.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in values.items()
+    ]
+    return "\n".join(rows) or "Not recorded."
