@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from groundup.core.contracts import Batch
 from groundup.core.registry import task
 from groundup.core.settings import setting
-from groundup.core.values import Loss, Term
+from groundup.core.values import Batch, Loss, Term
 from groundup.tasks.language_modeling import LanguageModeling
 
 

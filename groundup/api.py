@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from groundup.core.contracts import DataSource, LabelProcessor, ModelConfig, Task, TextProcessor
+from groundup.core.contracts.data import DataSource
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import LabelProcessor, TextProcessor
+from groundup.core.contracts.tasks import Task
 from groundup.core.errors import RunError
 from groundup.export.export_run import export_run
 from groundup.inference.evaluate_run import judge_run, next_command

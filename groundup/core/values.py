@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "Batch",
     "Conversation",
     "Document",
     "Evaluation",
@@ -25,6 +26,7 @@ __all__ = [
     "Message",
     "Preference",
     "Report",
+    "Split",
     "Start",
     "StoredFile",
     "Table",
@@ -32,6 +34,12 @@ __all__ = [
     "TokenSequence",
     "ToolCall",
 ]
+
+
+Batch = dict[str, Tensor]
+"""What a model is given at once: tensors by name, one row an example."""
+
+Split = Literal["train", "validation", "test"]
 
 
 # ----------------------------------------------------------------------------------------- examples

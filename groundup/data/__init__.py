@@ -1,1 +1,1 @@
-"""Where examples come from, how they are read, cleaned and split, and the order of a run's batches."""
+"""Where examples come from, how they are read, cleaned and split, and the order of batches."""

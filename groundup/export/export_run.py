@@ -15,7 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts import InputProcessor, LabelProcessor, ModelConfig, TextProcessor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import InputProcessor, LabelProcessor, TextProcessor
 from groundup.core.errors import CheckpointError, RunError, did_you_mean
 from groundup.core.values import Message
 from groundup.export import gguf, huggingface, onnx

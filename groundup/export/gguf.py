@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
 from groundup.core.errors import CheckpointError
 from groundup.export.verify import Model, Reader, Sample
 from groundup.formats.llama_cpp import LlamaServer

@@ -9,7 +9,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from groundup.core.contracts import DataSource, Task, TextProcessor
+from groundup.core.contracts.data import DataSource
+from groundup.core.contracts.processors import TextProcessor
+from groundup.core.contracts.tasks import Task
 from groundup.core.errors import GroundupError
 from groundup.core.values import TokenSequence
 from groundup.export.verify import Sample

@@ -1,1 +1,1 @@
-"""Files of other programs: GGUF, folders in Hugging Face layout, and the libraries that read them."""
+"""Files of other programs: GGUF, Hugging Face folders, and the libraries that read them."""

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig
+from groundup.core.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError, DataError, RunError, did_you_mean
 from groundup.core.seeding import key
 from groundup.core.storage import Storage

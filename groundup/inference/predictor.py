@@ -11,9 +11,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from groundup.core.contracts import DataSource, EvaluationContext, ModelConfig, Split, Task
+from groundup.core.contracts.data import DataSource
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import GroundupError, RunError
-from groundup.core.values import Evaluation
+from groundup.core.values import Evaluation, Split
 from groundup.inference.llama_cpp import check_engine, open_engine
 from groundup.inference.precision import quick, set_weights
 from groundup.machine import devices

@@ -19,9 +19,9 @@ from pydantic import model_validator
 from torch import Tensor
 
 from groundup.core import seeding
-from groundup.core.contracts import Batch
 from groundup.core.errors import RecipeError
 from groundup.core.settings import Settings, setting
+from groundup.core.values import Batch
 from groundup.media import pixels as px
 
 __all__ = ["Augment", "Draws", "augmented"]

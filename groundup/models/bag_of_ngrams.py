@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from groundup.core.contracts import LabelProcessor, ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import LabelProcessor, Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
@@ -40,7 +41,7 @@ class BagOfNGramsConfig(ModelConfig):
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0: as the data has", ge=0)
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
-    def fit_to(self, processor: Processor) -> BagOfNGramsConfig:
+    def complete_from(self, processor: Processor) -> BagOfNGramsConfig:
         """Return the config with the data's sizes where they were 0.
 
         Raises:

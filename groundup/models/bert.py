@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import LabelProcessor, ModelConfig, Processor, TextProcessor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import LabelProcessor, Processor, TextProcessor
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
@@ -118,7 +119,7 @@ class BERTConfig(ModelConfig):
         """The head, decided: with ``auto`` there are outputs where the data has targets."""
         return self.head if self.head != "auto" else "labels" if self.outputs else "masked"
 
-    def fit_to(self, processor: Processor) -> BERTConfig:
+    def complete_from(self, processor: Processor) -> BERTConfig:
         """Return the config with the sizes of vocabulary and outputs, and the padding, where they
         were open.
 

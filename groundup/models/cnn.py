@@ -10,7 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
@@ -43,11 +44,11 @@ class CNNConfig(ModelConfig):
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes", ge=0)
 
     @property
-    def additive(self) -> bool:
+    def loss_is_sum(self) -> bool:
         """Batch norm ties the examples of a micro-batch together."""
         return not self.batch_norm
 
-    def fit_to(self, processor: Processor) -> CNNConfig:
+    def complete_from(self, processor: Processor) -> CNNConfig:
         """Return the config with the data's shape and classes.
 
         Raises:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
@@ -64,7 +65,7 @@ class ConvNeXtConfig(ModelConfig):
             )
         return self
 
-    def fit_to(self, processor: Processor) -> ConvNeXtConfig:
+    def complete_from(self, processor: Processor) -> ConvNeXtConfig:
         """Return the config with the data's shape and classes.
 
         Raises:

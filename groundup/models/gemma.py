@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig, Processor, TextProcessor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor, TextProcessor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.names.gguf import gpt
@@ -94,7 +95,7 @@ class Gemma3Config(ModelConfig):
         """Return how many tokens a token sees in a layer, counted from 0; None for all."""
         return None if (layer + 1) % self.global_every == 0 else self.sliding_window
 
-    def fit_to(self, processor: Processor) -> Gemma3Config:
+    def complete_from(self, processor: Processor) -> Gemma3Config:
         """Return the config with the processor's vocabulary size where it was 0.
 
         Raises:

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.generation.single_row_decoder import FastDecoder
@@ -138,7 +139,7 @@ class GPTConfig(ModelConfig):
         """Rows of the embedding: the vocabulary, padded."""
         return _round_up(self.vocabulary_size, self.vocabulary_multiple)
 
-    def fit_to(self, processor: Processor) -> GPTConfig:
+    def complete_from(self, processor: Processor) -> GPTConfig:
         """Return the config with the processor's vocabulary size where it was 0.
 
         Raises:

@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts import LabelProcessor, ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import LabelProcessor, Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
@@ -51,11 +52,11 @@ class MLPConfig(ModelConfig):
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
     @property
-    def additive(self) -> bool:
+    def loss_is_sum(self) -> bool:
         """Batch norm ties the examples of a micro-batch together."""
         return self.norm != "batch"
 
-    def fit_to(self, processor: Processor) -> MLPConfig:
+    def complete_from(self, processor: Processor) -> MLPConfig:
         """Return the config with the data's sizes where they were 0.
 
         Raises:

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.gpt import Block, GPTConfig
@@ -107,7 +108,7 @@ class Phi3Config(ModelConfig):
         same = {name: getattr(self, name) for name in names}
         return GPTConfig(kv_heads=self.groups, **same)
 
-    def fit_to(self, processor: Processor) -> Phi3Config:
+    def complete_from(self, processor: Processor) -> Phi3Config:
         """Return the config with the processor's vocabulary size where it was 0.
 
         Raises:

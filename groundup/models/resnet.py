@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
@@ -68,11 +69,11 @@ class ResNetConfig(ModelConfig):
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
     @property
-    def additive(self) -> bool:
+    def loss_is_sum(self) -> bool:
         """Batch norm ties the examples of a micro-batch together."""
         return False
 
-    def fit_to(self, processor: Processor) -> ResNetConfig:
+    def complete_from(self, processor: Processor) -> ResNetConfig:
         """Return the config with the data's shape and classes.
 
         Raises:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
@@ -57,7 +58,7 @@ class RNNConfig(ModelConfig):
     frame_width: int = setting(0, "Numbers in one frame; 0: as the data has", ge=0)
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
 
-    def fit_to(self, processor: Processor) -> RNNConfig:
+    def complete_from(self, processor: Processor) -> RNNConfig:
         """Return the config with the data's sizes where they were 0.
 
         Raises:

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError, model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
@@ -144,7 +145,7 @@ class TransformerClassifierConfig(ModelConfig):
         shared = {name: value for name, value in self.model_dump().items() if name not in _OWN}
         return GPTConfig(**shared | {"context_length": max(self.context_length, 1)})
 
-    def fit_to(self, processor: Processor) -> TransformerClassifierConfig:
+    def complete_from(self, processor: Processor) -> TransformerClassifierConfig:
         """Return the config with the data's sizes where they were 0.
 
         Raises:

@@ -13,7 +13,8 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
@@ -69,7 +70,7 @@ class ViTConfig(ModelConfig):
             )
         return self
 
-    def fit_to(self, processor: Processor) -> ViTConfig:
+    def complete_from(self, processor: Processor) -> ViTConfig:
         """Return the config with the data's shape and classes.
 
         Raises:

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from groundup.core.contracts import Batch, ProcessorConfig
+from groundup.core.contracts.processors import ProcessorConfig
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.core.values import Example
+from groundup.core.values import Batch, Example
 from groundup.media.audio import read_sound
 from groundup.processors import spectrogram
 from groundup.processors.saved_files import saved_settings, write_json

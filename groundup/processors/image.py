@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor
 
-from groundup.core.contracts import Batch, ProcessorConfig
+from groundup.core.contracts.processors import ProcessorConfig
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.core.values import Example, StoredFile
+from groundup.core.values import Batch, Example, StoredFile
 from groundup.media.images import is_picture, read_picture
 from groundup.processors.saved_files import saved_settings, write_json
 

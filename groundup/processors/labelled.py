@@ -11,8 +11,9 @@ from typing import Any
 from torch import nn
 
 from groundup.core import registry
-from groundup.core.contracts import Batch, Processor, ProcessorConfig, Targets, TextProcessor
+from groundup.core.contracts.processors import Processor, ProcessorConfig, Targets, TextProcessor
 from groundup.core.errors import DataError, RecipeError
+from groundup.core.values import Batch
 from groundup.processors.saved_files import read_json, saved_settings, write_json
 from groundup.processors.targets import Classes, targets_from_json
 from groundup.processors.text.add_special_tokens import framed, padded, pairs_framed, two_texts

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from groundup.core.contracts import Batch, ProcessorConfig
+from groundup.core.contracts.processors import ProcessorConfig
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.core.values import Example
+from groundup.core.values import Batch, Example
 from groundup.processors.saved_files import saved_settings, write_json
 
 __all__ = ["FramesConfig", "FramesProcessor", "mean_and_spread", "padded"]

@@ -20,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from groundup.core.contracts import Batch, ProcessorConfig
+from groundup.core.contracts.processors import ProcessorConfig
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.registry import processor
 from groundup.core.settings import setting
+from groundup.core.values import Batch
 from groundup.media.table_values import (
     Kind,
     Row,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.core.contracts import Targets
+from groundup.core.contracts.processors import Targets
 from groundup.core.errors import DataError, did_you_mean
 
 __all__ = ["Classes", "Fixed", "Numbers", "Several", "is_missing", "target_of", "targets_from_json"]

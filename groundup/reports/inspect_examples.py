@@ -20,9 +20,11 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from groundup.core.contracts import Batch, DataSource, LabelProcessor, Split, Task
+from groundup.core.contracts.data import DataSource
+from groundup.core.contracts.processors import LabelProcessor
+from groundup.core.contracts.tasks import Task
 from groundup.core.error_location import encode_located
-from groundup.core.values import Example, StoredFile
+from groundup.core.values import Batch, Example, Split, StoredFile
 from groundup.media.images import draw_sheet
 from groundup.reports.inspect_texts import card_rows
 

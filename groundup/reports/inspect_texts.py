@@ -22,8 +22,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from groundup.core.contracts import DataSource, Split, Task, TextProcessor
-from groundup.core.values import Conversation, Document, Preference, TokenSequence
+from groundup.core.contracts.data import DataSource
+from groundup.core.contracts.processors import TextProcessor
+from groundup.core.contracts.tasks import Task
+from groundup.core.values import Conversation, Document, Preference, Split, TokenSequence
 from groundup.data.schemas.chat_formats import written
 from groundup.data.sources.mixture import PARTS_COLUMNS, Mixture, parts_table
 from groundup.data.stream.packing import whole_answers

@@ -11,7 +11,9 @@ from typing import Any, cast
 import platformdirs
 
 from groundup.core import registry
-from groundup.core.contracts import DataSource, Processor, ProcessorConfig, Task
+from groundup.core.contracts.data import DataSource
+from groundup.core.contracts.processors import Processor, ProcessorConfig
+from groundup.core.contracts.tasks import Task
 from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError, RunError
 from groundup.core.values import Conversation, Example, Preference

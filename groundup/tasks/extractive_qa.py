@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, EvaluationContext, Task
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import task
 from groundup.core.settings import setting
-from groundup.core.values import Evaluation, Example, Loss, Table, Term
+from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.metrics.answers import answer_scores
 from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import Fixed

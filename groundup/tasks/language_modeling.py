@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, EvaluationContext, Task, TextProcessor
+from groundup.core.contracts.processors import TextProcessor
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.registry import task
 from groundup.core.seeding import key
-from groundup.core.values import Document, Evaluation, Loss, Table, Term, TokenSequence
+from groundup.core.values import Batch, Document, Evaluation, Loss, Table, Term, TokenSequence
 from groundup.generation.decoding import DecodingOptions
 from groundup.generation.scoring import sequence_nll
 from groundup.metrics.compression import (

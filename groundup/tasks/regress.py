@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, EvaluationContext, LabelProcessor, Task
+from groundup.core.contracts.processors import LabelProcessor
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting
-from groundup.core.values import Evaluation, Example, Loss, Table, Term
+from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.media.table_values import as_number
 from groundup.metrics.regression import deciles, judge_numbers
 from groundup.processors.labelled import Labelled, check_pairs, with_targets

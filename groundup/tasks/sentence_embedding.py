@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, EvaluationContext, Task
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import RecipeError
 from groundup.core.registry import task
 from groundup.core.settings import setting
-from groundup.core.values import Evaluation, Example, Loss, Table, Term
+from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.metrics.retrieval import ranks, retrieval_measures
 from groundup.nn.pooling import mean_state, within
 from groundup.processors.labelled import Labelled, require_head
@@ -62,7 +62,7 @@ class Embed(Task):
     )
 
     @property
-    def additive(self) -> bool:
+    def loss_is_sum(self) -> bool:
         """The loss is no sum over examples: all others of the batch are in each one's."""
         return False
 

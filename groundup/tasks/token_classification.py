@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, EvaluationContext, Task
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting
-from groundup.core.values import Evaluation, Example, Loss, Table, Term
+from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.metrics.spans import are_spans, span_measures
 from groundup.processors.labelled import Labelled, require_head, with_targets
 from groundup.processors.targets import Classes

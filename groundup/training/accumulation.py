@@ -8,9 +8,9 @@ from itertools import chain
 
 from torch import Tensor
 
-from groundup.core.contracts import Batch, Task
+from groundup.core.contracts.tasks import Task
 from groundup.core.errors import TrainingError
-from groundup.core.values import Loss
+from groundup.core.values import Batch, Loss
 from groundup.runs.run import Run
 
 __all__ = ["Objective", "Sums", "non_finite"]

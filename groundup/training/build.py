@@ -20,17 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from groundup.core.contracts import (
-    Batch,
-    DataContext,
-    DataSource,
-    ModelConfig,
-    Processor,
-    Split,
-    Stream,
-    Task,
-)
+from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
+from groundup.core.contracts.tasks import Task
 from groundup.core.error_location import encode_located
+from groundup.core.values import Batch, Split
 from groundup.machine import devices
 from groundup.runs.processor import add_files, cache_folder, load_processor, make_processor
 from groundup.runs.run import Run
@@ -75,7 +70,7 @@ def freeze(run: Run) -> Run:
         model = model.model_copy(
             update={"outputs": 0}
         )  # this data may have other classes than the base's
-    model = model.fit_to(processor)
+    model = model.complete_from(processor)
     context = int(getattr(model, "context_length", 1))
     samples = recipe.budget.samples or (recipe.budget.steps or 0) * recipe.budget.batch_size
     sample_flops = context * model.flops_per_token(context)

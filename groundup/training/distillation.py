@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, ModelConfig, Task
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.tasks import Task
 from groundup.core.errors import RecipeError
-from groundup.core.values import Loss, Term
+from groundup.core.values import Batch, Loss, Term
 from groundup.recipe.sections import Distil
 from groundup.runs.run import Run
 from groundup.weights.adapter_runs import weights_of

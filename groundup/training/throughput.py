@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import torch
 
-from groundup.core.contracts import ModelConfig, Task
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.tasks import Task
 from groundup.core.values import Report
 from groundup.machine import devices
 from groundup.recipe.recipe import Recipe

@@ -12,10 +12,11 @@ from typing import Any, cast
 
 import torch
 
-from groundup.core.contracts import Batch, ModelConfig, Split, Stream
+from groundup.core.contracts.data import Stream
+from groundup.core.contracts.models import ModelConfig
 from groundup.core.errors import Interrupted, RecipeError, RunError, TrainingError
 from groundup.core.seeding import reseed
-from groundup.core.values import Report
+from groundup.core.values import Batch, Report, Split
 from groundup.machine import devices
 from groundup.reports.live_progress import ProgressDisplay
 from groundup.reports.tensorboard import EventWriter
@@ -73,8 +74,8 @@ class Trainer:
         )
         self.layers = TrainedLayers(self.model, self.recipe.init, self.total_steps, run.event)
         self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
-        additive = self.task.additive and cast(ModelConfig, self.recipe.model).additive
-        if self.accumulate > 1 and not additive:
+        loss_is_sum = self.task.loss_is_sum and cast(ModelConfig, self.recipe.model).loss_is_sum
+        if self.accumulate > 1 and not loss_is_sum:
             raise TrainingError(
                 "recipe.machine.micro_batch",
                 f"the loss of task {self.task.registered_name!r} with this model is no sum over"

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig
+from groundup.core.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.seeding import reseed
 from groundup.nn.lora.adapters import (

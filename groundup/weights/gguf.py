@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts import ModelConfig, Processor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
 from groundup.core.errors import CheckpointError, GroundupError, did_you_mean
 from groundup.core.registry import lookup
 from groundup.core.settings import validate

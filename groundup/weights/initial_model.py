@@ -9,10 +9,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts import DataSource, ModelConfig, Processor, Split, Task
+from groundup.core.contracts.data import DataSource
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import Processor
+from groundup.core.contracts.tasks import Task
 from groundup.core.errors import CheckpointError
 from groundup.core.seeding import reseed
-from groundup.core.values import Start
+from groundup.core.values import Split, Start
 from groundup.machine import devices
 from groundup.nn.part_names import HEADS, TASK_WEIGHTS
 from groundup.recipe.recipe import Recipe

@@ -16,7 +16,8 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from groundup.core.contracts import ModelConfig, Task
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.tasks import Task
 from groundup.core.errors import CheckpointError
 from groundup.recipe.recipe import dump_recipe
 from groundup.runs.processor import load_processor

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from groundup.core.contracts import ModelConfig
+from groundup.core.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError
 from groundup.core.storage import Storage
 from groundup.nn.lora.adapters import LOW_RANK, adapted_names, row_norms

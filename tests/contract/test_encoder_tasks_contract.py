@@ -11,8 +11,8 @@ from test_models_contract import without_gradient
 from tiny_runs import ENCODER_TASKS, encoder_run, without_chance
 
 from groundup import api
-from groundup.core.contracts import Batch
 from groundup.core.settings import validate
+from groundup.core.values import Batch
 from groundup.runs.processor import load_processor
 from groundup.training.build import open_stream
 
@@ -60,7 +60,7 @@ def test_contract(name: str, tmp_path: Path) -> None:
     assert len(found) == len(inputs)
     one = task.predict(model, inputs[1], trainer.parts.processor)
     assert found[1] == (pytest.approx(one, rel=1e-4, abs=1e-6) if name == "embed" else one)
-    if task.additive:
+    if task.loss_is_sum:
         stream = open_stream(trainer.run, trainer.parts, "validation")
         batches, metrics = list(islice(stream, 2)), []
         for size in (3, 16):

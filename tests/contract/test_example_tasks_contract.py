@@ -15,9 +15,9 @@ from tiny_runs import ENCODER_TASKS, MODELS, tiny_run, without_chance, write_sev
 from torch import Tensor
 
 from groundup import api
-from groundup.core.contracts import Batch
 from groundup.core.registry import names
 from groundup.core.settings import validate
+from groundup.core.values import Batch
 from groundup.runs.processor import load_processor
 from groundup.tasks.multitask.loss_weighting import Heads
 from groundup.training.build import open_stream

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from groundup.core.contracts import ModelConfig
+from groundup.core.contracts.models import ModelConfig
 from groundup.core.registry import lookup, names
 from groundup.core.settings import validate
 from groundup.machine.meta_device import without_content
@@ -300,7 +300,7 @@ class TestContractOfClassifiers:
 
     def test_rows_do_not_mix(self, name: str, index: int) -> None:
         config, model = tiny(name, index)
-        if not config.additive:
+        if not config.loss_is_sum:
             model.eval()
         inputs = torch.randn(6, 3, 4, 4)
         changed = inputs.clone()

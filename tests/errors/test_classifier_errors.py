@@ -134,19 +134,19 @@ def test_a_damaged_image_processor(tmp_path: Path) -> None:
 def test_models_that_do_not_fit_the_data() -> None:
     for config in (MLPConfig(), CNNConfig()):
         with pytest.raises(RecipeError, match=r"recipe.processor: makes no"):
-            config.fit_to(TEXT)
+            config.complete_from(TEXT)
         with pytest.raises(RecipeError, match="no data has filled it in"):
             config.build()
     with pytest.raises(
         RecipeError, match=r"recipe.model.inputs: is 65, and the data has 64. Use 0"
     ):
-        MLPConfig(inputs=65).fit_to(PICTURES)
+        MLPConfig(inputs=65).complete_from(PICTURES)
     with pytest.raises(
         RecipeError, match=r"recipe.model.input_shape: is \[3, 8, 8\], and the data has \[1, 8, 8\]"
     ):
-        CNNConfig(input_shape=(3, 8, 8)).fit_to(PICTURES)
+        CNNConfig(input_shape=(3, 8, 8)).complete_from(PICTURES)
     with pytest.raises(RecipeError, match="nothing is left of 8 x 8 pixels after block 2"):
-        CNNConfig(channels=(4, 4, 4)).fit_to(PICTURES)
+        CNNConfig(channels=(4, 4, 4)).complete_from(PICTURES)
 
 
 def test_labels_and_numbers_that_cannot_be_learned(tmp_path: Path) -> None:

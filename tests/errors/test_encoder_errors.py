@@ -67,7 +67,7 @@ def test_settings(settings: dict[str, Any], expected: str) -> None:
 )
 def test_data_that_does_not_fit(settings: dict[str, Any], processor: Any, expected: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        BERTConfig(**TINY | settings).fit_to(processor)
+        BERTConfig(**TINY | settings).complete_from(processor)
     assert str(caught.value).startswith(expected)
 
 

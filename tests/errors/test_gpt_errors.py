@@ -74,7 +74,7 @@ def test_impossible_shapes_of_gemma_and_phi(
     ):
         model().build()
     with pytest.raises(RecipeError, match="the tokenizer has 300 tokens and the model 299"):
-        model(vocabulary_size=299).fit_to(Tokenizer())
+        model(vocabulary_size=299).complete_from(Tokenizer())
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_a_tokenizer_larger_than_the_model() -> None:
     with pytest.raises(
         RecipeError, match=r"vocabulary_size: the tokenizer has 300 tokens and the model 256\. Use"
     ):
-        GPTConfig(vocabulary_size=256).fit_to(Tokenizer())
-    assert GPTConfig().fit_to(Tokenizer()).vocabulary_size == 300
-    assert GPTConfig(vocabulary_size=512).fit_to(Tokenizer()).vocabulary_size == 512
+        GPTConfig(vocabulary_size=256).complete_from(Tokenizer())
+    assert GPTConfig().complete_from(Tokenizer()).vocabulary_size == 300
+    assert GPTConfig(vocabulary_size=512).complete_from(Tokenizer()).vocabulary_size == 512
 
 
 def test_a_processor_without_tokens_and_an_unknown_vocabulary() -> None:
@@ -144,7 +144,7 @@ def test_a_processor_without_tokens_and_an_unknown_vocabulary() -> None:
         def save(self, folder: Path) -> None: ...
 
     with pytest.raises(RecipeError, match="makes no tokens"):
-        GPTConfig().fit_to(Pixels())
+        GPTConfig().complete_from(Pixels())
     with pytest.raises(RecipeError, match="is 0, and no tokenizer has filled it in"):
         GPTConfig().build()
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.core.contracts import Batch, ModelConfig
+from groundup.core.contracts.models import ModelConfig
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
+from groundup.core.values import Batch
 from groundup.models.bag_of_ngrams import BagOfNGramsConfig
 from groundup.models.convnext import ConvNeXtConfig
 from groundup.models.resnet import ResNetConfig
@@ -48,25 +49,25 @@ def test_models_of_pictures(config: ModelConfig) -> None:
         with pytest.raises(
             RecipeError, match=r"recipe.processor: makes no pictures, which model \w+ reads"
         ):
-            config.fit_to(processor)
+            config.complete_from(processor)
     with pytest.raises(RecipeError, match="input_shape is null, and no data has filled it in"):
         config.build()
     other = config.model_copy(update={"input_shape": (1, 8, 9)})
     with pytest.raises(
         RecipeError, match=r"recipe.model.input_shape: is \[1, 8, 9\], and the data has \[1, 8, 8\]"
     ):
-        other.fit_to(PICTURES)
+        other.complete_from(PICTURES)
     with pytest.raises(RecipeError, match=r"recipe.model.outputs: is 3, and the data has 2. Use 0"):
-        config.model_copy(update={"outputs": 3, "patch": 1}).fit_to(PICTURES)
+        config.model_copy(update={"outputs": 3, "patch": 1}).complete_from(PICTURES)
 
 
 def test_pictures_of_other_sizes_than_the_layers_need() -> None:
     with pytest.raises(
         RecipeError, match=r"recipe.model.patch: is 3, which divides not both .* Use a divisor of 8"
     ):
-        ViTConfig(patch=3).fit_to(PICTURES)
+        ViTConfig(patch=3).complete_from(PICTURES)
     with pytest.raises(RecipeError, match="nothing is left of 8 x 8 pixels in stage 3"):
-        ConvNeXtConfig().fit_to(PICTURES)
+        ConvNeXtConfig().complete_from(PICTURES)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_models_of_sequences(config: ModelConfig) -> None:
         with pytest.raises(
             RecipeError, match=r"recipe.processor: makes neither tokens nor frames, which model \w+"
         ):
-            config.fit_to(processor)
+            config.complete_from(processor)
     with pytest.raises(RecipeError, match="are 0, and no data has filled them in"):
         config.build()
     for processor, setting, size, found in (
@@ -91,7 +92,7 @@ def test_models_of_sequences(config: ModelConfig) -> None:
         with pytest.raises(
             RecipeError, match=f"recipe.model.{setting}: is {size}, and the data has {found}. Use 0"
         ):
-            changed.fit_to(processor)
+            changed.complete_from(processor)
 
 
 def test_sequences_longer_than_the_context() -> None:
@@ -99,9 +100,11 @@ def test_sequences_longer_than_the_context() -> None:
         RecipeError,
         match=r"context_length: is 32, and the task reads up to 64 tokens. Set task.max_",
     ):
-        TransformerClassifierConfig(context_length=32).fit_to(TEXTS)
+        TransformerClassifierConfig(context_length=32).complete_from(TEXTS)
     model = (
-        TransformerClassifierConfig(positions="learned", context_length=5).fit_to(FRAMES).build()
+        TransformerClassifierConfig(positions="learned", context_length=5)
+        .complete_from(FRAMES)
+        .build()
     )
     assert model(inputs=torch.zeros(2, 5, 4)).shape == (2, 2)
     with pytest.raises(
@@ -168,17 +171,17 @@ def test_bags_of_ngrams() -> None:
     with pytest.raises(
         RecipeError, match=r"recipe.model.ngrams: is 2, and the data has frames, no tokens. Use 0"
     ):
-        TransformerClassifierConfig(ngrams=2).fit_to(FRAMES)
+        TransformerClassifierConfig(ngrams=2).complete_from(FRAMES)
     config = BagOfNGramsConfig()
     for processor in (BYTES, FRAMES, PICTURES):
         with pytest.raises(
             RecipeError, match=r"recipe.processor: makes no tokens, which model bag_of_ngrams reads"
         ):
-            config.fit_to(processor)
+            config.complete_from(processor)
     with pytest.raises(
         RecipeError, match="vocabulary_size or outputs is 0, and no data has filled it in"
     ):
         config.build()
     with pytest.raises(RecipeError, match=r"recipe.model.outputs: is 3, and the data has 2. Use 0"):
-        config.model_copy(update={"outputs": 3}).fit_to(TEXTS)
-    assert config.fit_to(TEXTS).vocabulary_size == BYTES.vocabulary_size
+        config.model_copy(update={"outputs": 3}).complete_from(TEXTS)
+    assert config.complete_from(TEXTS).vocabulary_size == BYTES.vocabulary_size

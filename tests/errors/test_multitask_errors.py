@@ -105,7 +105,7 @@ def test_targets_that_do_not_fit() -> None:
         task.encode([Example("a", np.eye(3), {"digit": 1, "loop": "maybe"})], processor)
     with pytest.raises(DataError, match="an example has the one target 'y'"):
         Several({"loop": Classes(["y", "n"])}).encode(["y"])
-    linear = MLPConfig(hidden=()).fit_to(processor).build()
+    linear = MLPConfig(hidden=()).complete_from(processor).build()
     gradnorm = Multitask(tasks=task.tasks, weighting="gradnorm")
     with pytest.raises(
         RecipeError,

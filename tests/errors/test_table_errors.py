@@ -248,7 +248,7 @@ def test_a_model_for_other_categories() -> None:
     with pytest.raises(
         RecipeError, match=r"category_sizes: is \[9\], and the data has \[3\]. Remove it"
     ):
-        MLPConfig(category_sizes=(9,)).fit_to(Labelled(fit(rows), Numbers([0.0], [1.0]), 0))
+        MLPConfig(category_sizes=(9,)).complete_from(Labelled(fit(rows), Numbers([0.0], [1.0]), 0))
 
 
 # ----------------------------------------------------------------------------------------- the task

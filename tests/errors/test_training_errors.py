@@ -167,7 +167,7 @@ def test_a_loss_that_is_no_sum_cannot_be_accumulated(
         registered_name: ClassVar[str] = "contrastive"
 
         @property
-        def additive(self) -> bool:
+        def loss_is_sum(self) -> bool:
             return False
 
     run = api.start(load_recipe(recipe, {"machine.micro_batch": 2}), tmp_path)

@@ -12,7 +12,7 @@ import torch
 from pictures import PHOTOGRAPHS, digit_folders, save
 
 from groundup import api
-from groundup.core.contracts import Batch
+from groundup.core.values import Batch
 from groundup.media.images import read_picture
 from groundup.training.trainer import Trainer
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from groundup.core.contracts import Batch
+from groundup.core.values import Batch
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.core.contracts import Batch, DataContext
+from groundup.core.contracts.data import DataContext
 from groundup.core.errors import CheckpointError
-from groundup.core.values import Document, TokenSequence
+from groundup.core.values import Batch, Document, TokenSequence
 from groundup.data.stream.packing import Packing, pieces_per_row
 from groundup.data.stream.sample_stream import SampleStream
 from groundup.data.stream.token_stream import open_token_stream

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageEnhance, ImageOps
 
 from groundup.core import seeding
-from groundup.core.contracts import Batch
-from groundup.core.values import Example
+from groundup.core.values import Batch, Example
 from groundup.data.sources.arrays import Arrays
 from groundup.media import pixels as px
 from groundup.media.augmentation import Augment, Draws, augmented

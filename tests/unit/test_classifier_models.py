@@ -200,7 +200,7 @@ def test_a_block_that_starts_as_the_identity() -> None:
     assert torch.equal(model.blocks[1](x), x)
     plain = ResNetConfig(layers=(2, 2), width=4, stem="small", **SMALL).build().eval()
     assert not torch.allclose(plain.blocks[1](x), x)
-    assert not ResNetConfig().additive
+    assert not ResNetConfig().loss_is_sum
 
 
 def test_frozen_batch_norms_keep_their_statistics() -> None:

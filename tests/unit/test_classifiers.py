@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import groundup
-from groundup.core.contracts import DataContext
+from groundup.core.contracts.data import DataContext
 from groundup.core.values import Example
 from groundup.data.sources.arrays import Arrays, read_idx
 from groundup.data.stream.in_memory import open_indexed_stream

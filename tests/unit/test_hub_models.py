@@ -350,12 +350,12 @@ def test_what_does_not_fit_the_recipe(
     ):
         load_recipe(tuning | {"model": {"context_length": 9999}})
     with pytest.raises(RecipeError, match="makes no tokens, which model hub reads"):
-        config.fit_to(object())
+        config.complete_from(object())
     small = HubConfig(config={"model_type": "opt", "vocab_size": 20})
     trainer = groundup.trainer(tuning, runs=tmp_path / "runs")
     trainer.close()
     with pytest.raises(RecipeError, match="the tokenizer has 320 tokens and the model 20"):
-        small.fit_to(trainer.parts.processor)
+        small.complete_from(trainer.parts.processor)
     with pytest.raises(DataError, match="a text: has 3 tokens; the model reads 2"):
         opened(tmp_path / "base", outputs=2, context_length=2)(torch.ones(1, 3, dtype=torch.int64))
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)

@@ -16,7 +16,7 @@ from pictures import PHOTOGRAPHS, digit_folders, save
 from PIL import Image
 
 import groundup
-from groundup.core.contracts import DataContext
+from groundup.core.contracts.data import DataContext
 from groundup.core.errors import DataError
 from groundup.core.values import Example
 from groundup.data.sources import images

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
-from groundup.core.values import Conversation, Document, Message, TokenSequence
+from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.values import Conversation, Document, Message, Split, TokenSequence
 from groundup.data.sources.mixture import Mixture
 from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.template import ChatTemplate

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from groundup import api
 from groundup.cli.main import app
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
-from groundup.core.values import Example
+from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.values import Example, Split
 from groundup.data.sources.images import Images
 from groundup.media.augmentation import Augment
 from groundup.processors.image import ImageConfig

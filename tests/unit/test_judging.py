@@ -18,7 +18,7 @@ from test_report import HOSTILE, parsed
 from torch import nn
 
 import groundup
-from groundup.core.contracts import EvaluationContext
+from groundup.core.contracts.tasks import EvaluationContext
 from groundup.core.values import Example
 from groundup.data.sources.arrays import Arrays
 from groundup.media.png import encode_png

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import groundup
 from groundup.core import registry
-from groundup.core.contracts import ModelConfig
+from groundup.core.contracts.models import ModelConfig
 from groundup.core.settings import setting
 from groundup.core.values import Example
 from groundup.data.sources.labelled_text import LabelledText
@@ -186,7 +186,7 @@ def averages() -> Iterator[str]:
         vocabulary_size: int = setting(0, "Tokens")
         outputs: int = setting(0, "Classes")
 
-        def fit_to(self, processor: Any) -> ModelConfig:
+        def complete_from(self, processor: Any) -> ModelConfig:
             sizes = {"vocabulary_size": processor.vocabulary_size, "outputs": processor.outputs}
             return self.model_copy(update=sizes)
 

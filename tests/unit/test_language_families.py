@@ -111,8 +111,8 @@ def test_a_tokenizer_with_a_token_for_pictures_fits_a_gemma_without(
     with pytest.raises(
         RecipeError, match=f"the tokenizer has {size + 1} tokens and the model {size}"
     ):
-        Gemma3Config(vocabulary_size=size).fit_to(processor)
+        Gemma3Config(vocabulary_size=size).complete_from(processor)
     monkeypatch.setattr(
         type(processor), "special_id", lambda _, token: {"<image_soft_token>": size}.get(token)
     )
-    assert Gemma3Config(vocabulary_size=size).fit_to(processor).vocabulary_size == size
+    assert Gemma3Config(vocabulary_size=size).complete_from(processor).vocabulary_size == size

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import groundup
 from groundup.core import registry
-from groundup.core.contracts import Batch, EvaluationContext, Task
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.settings import validate
-from groundup.core.values import Evaluation, Example, Loss, Term
+from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.data.sources.arrays import Arrays
 from groundup.metrics.gradient_agreement import gradient_agreement
 from groundup.models.mlp import MLPConfig
@@ -120,7 +120,7 @@ def prepared(task: Multitask, count: int = 120) -> tuple[list[Example], Any, nn.
         ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples)
     )
     torch.manual_seed(0)
-    model = MLPConfig(hidden=(16, 8)).fit_to(processor).build()
+    model = MLPConfig(hidden=(16, 8)).complete_from(processor).build()
     return examples, processor, task.wrap(model, processor)
 
 
@@ -323,9 +323,9 @@ def test_gradnorm_leaves_alone_what_it_cannot_judge() -> None:
 def test_learned_weights_keep_the_models_names_and_weigh_in_training_only(weighting: str) -> None:
     task = multitask(weighting=weighting)
     examples, processor, model = prepared(task)
-    own = MLPConfig(hidden=(16, 8)).fit_to(processor).build().state_dict()
+    own = MLPConfig(hidden=(16, 8)).complete_from(processor).build().state_dict()
     assert {name for name in model.state_dict() if not name.startswith("task_weights.")} == set(own)
-    assert task.additive == (weighting == "uncertainty")
+    assert task.loss_is_sum == (weighting == "uncertainty")
     assert len(last_shared(model)) == 2
     assert len(trunk(model)) == 4
     batch = task.encode(examples, processor)

@@ -16,8 +16,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import groundup
-from groundup.core.contracts import Batch
-from groundup.core.values import Loss, Term
+from groundup.core.values import Batch, Loss, Term
 from groundup.recipe.recipe import Budget, load_recipe
 from groundup.reports.run_tables import compare_runs, list_runs, runs_table
 from groundup.training.accumulation import Objective

@@ -49,7 +49,7 @@ def test_categories_are_embedded_and_unknown_ones_add_nothing_at_first() -> None
     rows = [{"a": f"v{n % 40}", "b": "xy"[n % 2]} for n in range(400)]
     processor = Labelled(fit(rows), Numbers([0.0], [1.0]), 0)
     assert processor.input_shape == (0,)
-    config = MLPConfig(hidden=()).fit_to(processor)
+    config = MLPConfig(hidden=()).complete_from(processor)
     assert config.category_sizes == (41, 3)
     assert config.category_widths == (16, 2)
     model = config.build()
@@ -119,7 +119,7 @@ def test_targets_are_scaled_and_come_back() -> None:
     assert set(task.inputs(batch)) == {"inputs"}
     back = processor.targets.decode(batch["targets"])
     torch.testing.assert_close(back[:, 1], -2.0 * torch.arange(10).double(), rtol=1e-6, atol=1e-5)
-    model = MLPConfig().fit_to(processor).build()
+    model = MLPConfig().complete_from(processor).build()
     assert set(task.predict(model, {"x": 3}, processor)) == {"a", "b"}
     assert task.predict(model, [], processor) == []
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts import EvaluationContext, Split
-from groundup.core.values import Conversation, Document, Message, TokenSequence
+from groundup.core.contracts.tasks import EvaluationContext
+from groundup.core.values import Conversation, Document, Message, Split, TokenSequence
 from groundup.generation.scoring import evaluating, sequence_nll
 from groundup.models.gpt import GPT, GPTConfig
 from groundup.processors.text.bytes import BytesConfig

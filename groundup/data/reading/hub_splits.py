@@ -7,10 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-from groundup.core.contracts import Split
 from groundup.core.errors import DataError, RecipeError, did_you_mean
 from groundup.core.settings import Settings
-from groundup.core.values import StoredFile
+from groundup.core.values import Split, StoredFile
 from groundup.data.reading.hub import HubTable, hub_split_names, hub_table
 
 __all__ = [

@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
-from groundup.core.contracts import Split
 from groundup.core.errors import DataError
 from groundup.core.settings import Settings
+from groundup.core.values import Split
 from groundup.data.reading.files import KINDS, Cells, Record, fingerprint, read_records
 from groundup.data.reading.hub import hub_fingerprint, hub_records
 

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import DataError, MissingExtraError, did_you_mean
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Example
+from groundup.core.values import Example, Split
 from groundup.data.reading.npz import array_names, read_arrays
 from groundup.data.splitting.hash_split import split_of
 from groundup.data.stream.in_memory import open_indexed_stream

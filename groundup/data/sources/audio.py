@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import model_validator
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Example, StoredFile
+from groundup.core.values import Example, Split, StoredFile
 from groundup.data.reading.class_folders import Filed, class_files, split_folders
 from groundup.data.reading.files import read_records
 from groundup.data.reading.hub_splits import HubOrigin, problem_with_dataset, refuse_idle

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import model_validator
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Conversation, Document, Message
+from groundup.core.values import Conversation, Document, Message, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.files import ROW_KINDS, checked_text
 from groundup.data.reading.location import Origin, changed, no_examples, problem_with_origin

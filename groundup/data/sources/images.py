@@ -19,11 +19,11 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Example, StoredFile
+from groundup.core.values import Example, Split, StoredFile
 from groundup.data.reading.hub_splits import HubOrigin, problem_with_dataset, refuse_idle
 from groundup.data.reading.location import changed
 from groundup.data.splitting.hash_split import split_of

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pydantic import field_serializer, field_validator, model_validator
 
 from groundup.core import registry, seeding
-from groundup.core.contracts import Batch, DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import setting, validate
-from groundup.core.values import Conversation, Document
+from groundup.core.values import Batch, Conversation, Document, Split
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
 
 __all__ = ["PARTS_COLUMNS", "Mixture", "Schedule", "parts_table"]

@@ -14,11 +14,11 @@ from typing import Any, Literal, cast
 import numpy as np
 from pydantic import model_validator
 
-from groundup.core.contracts import Batch, DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Preference
+from groundup.core.values import Batch, Preference, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.files import ROW_KINDS
 from groundup.data.reading.location import Origin, changed, no_examples, problem_with_origin

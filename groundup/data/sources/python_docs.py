@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Document
+from groundup.core.values import Document, Split
 from groundup.data.cleaning.duplicates import run_hashes, words_of
 from groundup.data.sources.python_source import (
     LICENCE,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Conversation, Message
+from groundup.core.values import Conversation, Message, Split
 from groundup.data.sources.python_docs import PythonDocs
 from groundup.data.sources.python_source import (
     LICENCE,

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Example
+from groundup.core.values import Example, Split
 from groundup.data.reading.location import changed
 from groundup.data.reading.npz import read_arrays
 from groundup.data.splitting.held_out import (

@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import model_validator
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Example
+from groundup.core.values import Example, Split
 from groundup.data.reading.compressed import DataFile, decoded_lines, opened
 from groundup.data.reading.files import fingerprint, list_files, read_records
 from groundup.data.reading.hub import HubTable

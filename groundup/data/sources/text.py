@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from pydantic import model_validator
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Document
+from groundup.core.values import Document, Split
 from groundup.data.cleaning.cleaning import (
     Cleaned,
     Cleaning,

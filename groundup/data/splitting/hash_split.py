@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from groundup.core.contracts import Split
+from groundup.core.values import Split
 
 __all__ = ["UnionFind", "split_of"]
 

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from groundup.core import seeding
-from groundup.core.contracts import Split
 from groundup.core.errors import DataError
-from groundup.core.values import Example
+from groundup.core.values import Example, Split
 from groundup.data.splitting.hash_split import UnionFind, split_of
 
 __all__ = [

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from groundup.core.contracts import Split
-from groundup.core.values import Example
+from groundup.core.values import Example, Split
 from groundup.data.reading.location import Origin
 from groundup.data.splitting.held_out import Drawing, draw, refuse_empty
 

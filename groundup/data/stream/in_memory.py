@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from groundup.core import seeding
-from groundup.core.contracts import Batch, DataContext
+from groundup.core.contracts.data import DataContext
 from groundup.core.errors import DataError
 from groundup.core.seeding import scramble
+from groundup.core.values import Batch
 from groundup.data.stream.permutation import permuted
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core import seeding
-from groundup.core.contracts import Split
 from groundup.core.errors import DataError
 from groundup.core.seeding import scramble
 from groundup.core.settings import Settings, setting
+from groundup.core.values import Split
 
 __all__ = ["Packing", "Plan", "best_fit_decreasing", "pieces_per_row", "plan_rows", "whole_answers"]
 

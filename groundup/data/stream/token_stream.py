@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from groundup.core import seeding
-from groundup.core.contracts import Augment, Batch, DataContext
+from groundup.core.contracts.data import Augment, DataContext
 from groundup.core.errors import DataError
+from groundup.core.values import Batch
 from groundup.data.stream.packing import Packing, Plan, pieces_per_row, plan_rows, whole_answers
 from groundup.data.stream.permutation import permuted
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream

@@ -19,7 +19,8 @@ import torch
 from pydantic import field_validator
 from torch import Tensor
 
-from groundup.core.contracts import LabelProcessor, ModelConfig, Processor, TextProcessor
+from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import LabelProcessor, Processor, TextProcessor
 from groundup.core.errors import CheckpointError, RecipeError, did_you_mean
 from groundup.core.registry import model
 from groundup.core.settings import setting
@@ -95,7 +96,7 @@ class HubConfig(ModelConfig):
         """How many layers config.json says there are; 0 where it does not."""
         return _first(self.config, _LAYERS) or 0
 
-    def fit_to(self, processor: Processor) -> HubConfig:
+    def complete_from(self, processor: Processor) -> HubConfig:
         """Return the config with the number of classes where a classifier's processor knows it.
 
         Raises:

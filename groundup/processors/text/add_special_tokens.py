@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from groundup.core.contracts import Batch
 from groundup.core.errors import DataError, RecipeError
+from groundup.core.values import Batch
 
 __all__ = ["Row", "documents", "framed", "padded", "pairs_framed", "prompts", "two_texts"]
 

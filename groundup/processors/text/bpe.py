@@ -28,7 +28,7 @@ from tokenizers import (
     trainers,
 )
 
-from groundup.core.contracts import ProcessorConfig
+from groundup.core.contracts.processors import ProcessorConfig
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.registry import processor
 from groundup.core.settings import setting

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from groundup.core.contracts import Processor
+from groundup.core.contracts.processors import Processor
 from groundup.core.errors import CheckpointError, DataError
 from groundup.core.values import Message
 from groundup.processors.chat.template import ChatTemplate, find_template

@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, EvaluationContext, Split, Task, TextProcessor
+from groundup.core.contracts.processors import TextProcessor
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import (
+    Batch,
     Conversation,
     Document,
     Evaluation,
     Loss,
     Message,
+    Split,
     Term,
     TokenSequence,
 )

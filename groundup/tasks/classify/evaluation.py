@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from groundup.core import seeding
-from groundup.core.contracts import EvaluationContext, LabelProcessor
+from groundup.core.contracts.processors import LabelProcessor
+from groundup.core.contracts.tasks import EvaluationContext
 from groundup.core.values import Evaluation, Example, Figure, Table
 from groundup.media.png import data_uri
 from groundup.metrics.calibration import (

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, EvaluationContext, LabelProcessor, Task
+from groundup.core.contracts.processors import LabelProcessor
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.registry import task
 from groundup.core.settings import setting
-from groundup.core.values import Evaluation, Example, Loss, Term
+from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.media.augmentation import Augment, Draws, augmented
 from groundup.metrics.calibration import probabilities_of
 from groundup.processors.labelled import Labelled, check_pairs, with_targets

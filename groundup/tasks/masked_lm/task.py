@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, EvaluationContext, Task
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting
-from groundup.core.values import Document, Evaluation, Loss, Table, Term, TokenSequence
+from groundup.core.values import Batch, Document, Evaluation, Loss, Table, Term, TokenSequence
 from groundup.metrics.compression import perplexity
 from groundup.tasks.masked_lm.masking import IGNORED, Masking, masked, require_mask
 

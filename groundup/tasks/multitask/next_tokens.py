@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, TextProcessor
+from groundup.core.contracts.processors import TextProcessor
 from groundup.core.errors import RecipeError
-from groundup.core.values import Example, Loss, Term
+from groundup.core.values import Batch, Example, Loss, Term
 from groundup.metrics.compression import bits_per_byte, perplexity
 
 __all__ = ["check_token_model", "count_next_tokens", "judge_next_tokens", "next_token_loss"]

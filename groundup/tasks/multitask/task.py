@@ -19,10 +19,10 @@ from pydantic import field_serializer, field_validator, model_validator
 from torch import Tensor, nn
 
 from groundup.core import registry
-from groundup.core.contracts import Batch, EvaluationContext, Split, Task
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError, RecipeError, did_you_mean
 from groundup.core.settings import setting, validate
-from groundup.core.values import Evaluation, Example, Loss, Table, Term
+from groundup.core.values import Batch, Evaluation, Example, Loss, Split, Table, Term
 from groundup.metrics.gradient_agreement import gradient_agreement
 from groundup.processors.labelled import Labelled
 from groundup.processors.targets import Several, is_missing, target_of
@@ -141,9 +141,11 @@ class Multitask(Task):
         return {name: part for name, part in self.tasks.items() if not _writes(part)}
 
     @property
-    def additive(self) -> bool:
+    def loss_is_sum(self) -> bool:
         """GradNorm weighs by the gradient of a whole batch."""
-        return self.weighting != "gradnorm" and all(part.additive for part in self.tasks.values())
+        return self.weighting != "gradnorm" and all(
+            part.loss_is_sum for part in self.tasks.values()
+        )
 
     @property
     def batch_spec(self) -> dict[str, str]:

@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from pydantic import PrivateAttr
 from torch import nn
 
-from groundup.core.contracts import Batch, DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError
 from groundup.core.storage import Storage
-from groundup.core.values import Preference, Start
+from groundup.core.values import Batch, Preference, Split, Start
 from groundup.generation.scoring import device_of, evaluating
 
 __all__ = ["answer_log_probs", "sums_by_answer", "with_reference"]

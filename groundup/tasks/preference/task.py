@@ -21,11 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from groundup.core.contracts import Batch, DataSource, EvaluationContext, Task, TextProcessor
+from groundup.core.contracts.data import DataSource
+from groundup.core.contracts.processors import TextProcessor
+from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import (
+    Batch,
     Conversation,
     Evaluation,
     Loss,
@@ -114,7 +117,7 @@ class PreferenceTuning(Task):
     )
 
     @property
-    def additive(self) -> bool:
+    def loss_is_sum(self) -> bool:
         """Kto's divergence is a mean over all samples of a step; an estimate of each micro-batch's
         would be another.
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PrivateAttr
 
-from groundup.core.contracts import DataContext, DataSource, Split, Stream
+from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.error_location import encode_located
-from groundup.core.values import Message, Preference
+from groundup.core.values import Message, Preference, Split
 
 __all__ = ["with_short_prompts"]
 

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.contracts import EvaluationContext, LabelProcessor, Split
+from groundup.core.contracts.processors import LabelProcessor
+from groundup.core.contracts.tasks import EvaluationContext
 from groundup.core.errors import GroundupError
-from groundup.core.values import Example, Table
+from groundup.core.values import Example, Split, Table
 
 __all__ = ["Score", "before_and_after", "nearest_neighbour_accuracy"]
 
