@@ -9,10 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from groundup.core.contracts.data import DataSource
-from groundup.core.contracts.models import ModelConfig
 from groundup.core.contracts.processors import LabelProcessor, TextProcessor
-from groundup.core.contracts.tasks import Task
 from groundup.core.errors import RunError
 from groundup.export.export_run import export_run
 from groundup.inference.evaluate_run import judge_run, next_command
@@ -143,7 +140,7 @@ def _finish(run: Run) -> Run:
     trainer = Trainer(build.freeze(run))
     try:
         trainer.resume()
-        run.write_json("data_card.json", cast(DataSource, trainer.recipe.data).card(cache_folder()))
+        run.write_json("data_card.json", trainer.recipe.data.card(cache_folder()))
         trainer.fit()
     finally:
         trainer.close()
@@ -226,11 +223,11 @@ def evaluate(
 
 def describe(recipe: Recipe) -> dict[str, Any]:
     """Return what ``--dry-run`` shows: sizes and work, without touching the disk."""
-    model = cast(ModelConfig, recipe.model)
+    model = recipe.model
     context = int(getattr(model, "context_length", 0))
     return {
         "name": recipe.name,
-        "task": cast(Task, recipe.task).registered_name,
+        "task": recipe.task.registered_name,
         "context_length": context,
         "gflops_per_token": model.flops_per_token(context) / 1e9,
         "machine": devices.describe_machine(),
@@ -253,7 +250,7 @@ def inspect_data(
     ).hexdigest()
     folder = cache_folder() / "inspected" / key[:16]
     processor = make_processor(loaded, folder)
-    source, task, cache = cast(DataSource, loaded.data), cast(Task, loaded.task), cache_folder()
+    source, task, cache = loaded.data, loaded.task, cache_folder()
     if isinstance(processor, LabelProcessor):
         sheet = folder / "pictures.png"
         return inspect_examples(

@@ -193,7 +193,7 @@ def _prepared(
     predictor = Predictor.load(run.folder, str(step))
     model = predictor.model.cpu().float()
     samples, origin = samples_of(run, model, predictor.processor, *asked)
-    weights, config = weights_of(run, step), cast(ModelConfig, run.recipe.model)
+    weights, config = weights_of(run, step), run.recipe.model
     merged = Model("the merged model" if run.recipe.adapter else "the trained model", model)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     return (

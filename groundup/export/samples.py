@@ -9,9 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from groundup.core.contracts.data import DataSource
 from groundup.core.contracts.processors import TextProcessor
-from groundup.core.contracts.tasks import Task
 from groundup.core.errors import GroundupError
 from groundup.core.values import TokenSequence
 from groundup.export.verify import Sample
@@ -69,7 +67,7 @@ def samples_of(
 def _held_out(run: Run, processor: Any, prompts: int, longest: int) -> list[list[int]]:
     """Return the beginnings of validation examples; of a conversation what comes before its first
     trained token."""
-    source, task = cast(DataSource, run.recipe.data), cast(Task, run.recipe.task)
+    source, task = run.recipe.data, run.recipe.task
     try:
         examples = list(islice(source.examples("validation", cache_folder()), prompts))
         sequences: Sequence[Any] = cast(Sequence[Any], task.encode(examples, processor))
@@ -87,7 +85,7 @@ def _held_out(run: Run, processor: Any, prompts: int, longest: int) -> list[list
 
 def _examples(run: Run, processor: Any) -> list[Sample]:
     """Return a classifier's inputs: several examples at once, and one alone."""
-    source, task = cast(DataSource, run.recipe.data), cast(Task, run.recipe.task)
+    source, task = run.recipe.data, run.recipe.task
     examples = list(islice(source.examples("validation", cache_folder()), _BATCH))
     batches = [task.encode(some, processor) for some in (examples, examples[:1])]
     return [Sample(task.inputs(cast(Any, batch))) for batch in batches]

@@ -85,7 +85,7 @@ def open_engine(
         RunError: If the run's task writes nothing.
         CheckpointError: As ``open_llama_cpp``.
     """
-    config, task = cast(ModelConfig, run.recipe.model), cast(Any, run.recipe.task)
+    config, task = run.recipe.model, cast(Any, run.recipe.task)
     if not hasattr(task, "stream"):
         problem = (
             f"task {task.registered_name!r} writes nothing, which is all that llama.cpp is used for"

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from groundup.core.contracts.data import DataSource
-from groundup.core.contracts.models import ModelConfig
 from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import GroundupError, RunError
 from groundup.core.values import Evaluation, Split
@@ -80,7 +79,7 @@ class Predictor:
         if machine.device == "cuda" and not torch.cuda.is_available():
             machine = machine.model_copy(update={"device": "cpu"})
         device = devices.prepare(machine)
-        task, processor = cast(Task, run.recipe.task), load_processor(folder / "processor")
+        task, processor = run.recipe.task, load_processor(folder / "processor")
         model = trained_model(run, step, processor)
         predictor = cls(run, model.to(device).eval(), processor, task, step)
         if adapter is not None:
@@ -112,7 +111,7 @@ class Predictor:
             )
         self.__dict__.pop("_writer", None)
         sha256 = weights_sha256(self.run, self.step)
-        use_adapter(self.model, cast(ModelConfig, self.run.recipe.model), adapter, sha256)
+        use_adapter(self.model, self.run.recipe.model, adapter, sha256)
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Return the prediction for raw inputs: for text models a prompt, or a list of prompts."""
@@ -162,7 +161,7 @@ class Predictor:
             examples=_examples(source),
             sequence_length=int(getattr(recipe.model, "context_length", 0)),
             base=(base.model, base.processor) if base else pretrained,
-            base_examples=_examples(cast(DataSource, base.run.recipe.data)) if base else None,
+            base_examples=_examples(base.run.recipe.data) if base else None,
             base_held_out=_held_out(base.run) if base else "validation",
             held_out=held_out,
             seed=recipe.seed,
@@ -183,7 +182,7 @@ class Predictor:
         if recipe.init.pretrained is None or not compared:
             return None
         try:
-            model = cast(ModelConfig, recipe.model).build()
+            model = recipe.model.build()
             load_weights(model, pretrained_weights(self.run), recipe.init.pretrained)
         except GroundupError as error:
             progress(
@@ -199,4 +198,4 @@ def _examples(source: DataSource) -> Callable[[Split], Iterable[Any]]:
 
 
 def _held_out(run: Run) -> Split:
-    return "test" if "test" in cast(DataSource, run.recipe.data).splits() else "validation"
+    return "test" if "test" in run.recipe.data.splits() else "validation"

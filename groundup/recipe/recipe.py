@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -21,6 +21,16 @@ from groundup.core.settings import Settings, setting, validate
 from groundup.recipe.fill_from_init import inherit
 from groundup.recipe.sections import Adapter, Distil, Init, Machine, Tune
 from groundup.recipe.yaml import dump_yaml, parse_yaml
+
+if TYPE_CHECKING:
+    from groundup.core.contracts.data import DataSource
+    from groundup.core.contracts.models import ModelConfig
+    from groundup.core.contracts.processors import ProcessorConfig
+    from groundup.core.contracts.tasks import Task
+else:
+    # The contracts import torch, which reading a recipe does not need. Which class a section really
+    # has is decided by the registry, and checked when the section is validated.
+    DataSource = ModelConfig = ProcessorConfig = Task = Settings
 
 __all__ = [
     "Budget",
@@ -170,12 +180,12 @@ class Recipe(Settings):
         (), "Your own Python files with @model, @task, @data ... classes, relative to the recipe"
     )
     seed: int = setting(0, "Decides initial weights, data order, dropout and sampling", ge=0)
-    model: SerializeAsAny[Settings] = setting(
+    model: SerializeAsAny[ModelConfig] = setting(
         Settings(), "The model; taken from init when left out"
     )
-    task: SerializeAsAny[Settings] = setting(Settings(), "What to learn")
-    data: SerializeAsAny[Settings] = setting(Settings(), "What to learn from")
-    processor: SerializeAsAny[Settings] = setting(
+    task: SerializeAsAny[Task] = setting(Settings(), "What to learn")
+    data: SerializeAsAny[DataSource] = setting(Settings(), "What to learn from")
+    processor: SerializeAsAny[ProcessorConfig] = setting(
         Settings(), "Raw data to tensors; taken from init when left out"
     )
     init: Init = Field(Init(), description="Where the weights come from")

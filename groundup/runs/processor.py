@@ -13,7 +13,6 @@ import platformdirs
 from groundup.core import registry
 from groundup.core.contracts.data import DataSource
 from groundup.core.contracts.processors import Processor, ProcessorConfig
-from groundup.core.contracts.tasks import Task
 from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError, RunError
 from groundup.core.values import Conversation, Example, Preference
@@ -60,7 +59,7 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
     """Return the run's processor: the one saved in ``folder``, the base's, or one fitted now and
     saved there."""
     if not (folder / "processor.json").is_file():
-        source = cast(DataSource, recipe.data)
+        source = recipe.data
 
         def examples() -> Iterator[Any]:
             return iter(source.examples("train", cache_folder()))
@@ -71,7 +70,7 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
             processor = load_processor(Path(recipe.distil.teacher) / "processor")
         else:
             processor = _fitted(recipe, source, examples)
-        processor = cast(Processor, cast(Task, recipe.task).fit_processor(processor, examples))
+        processor = cast(Processor, recipe.task.fit_processor(processor, examples))
         _order_labels(processor, recipe)
         _check_classes(processor, source)
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,7 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
 def _fitted(recipe: Recipe, source: DataSource, examples: Callable[[], Iterator[Any]]) -> Processor:
     """Return what the processor's section describes; with the path of the pretrained weights, what
     came with them."""
-    config, name = cast(ProcessorConfig, recipe.processor), recipe.init.pretrained
+    config, name = recipe.processor, recipe.init.pretrained
     if name is not None and getattr(config, "path", None) == name:
         base = find_pretrained(name, recipe.init.revision)
         if base.is_gguf:

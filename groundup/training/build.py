@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from groundup.core.contracts.data import DataContext, DataSource, Stream
-from groundup.core.contracts.models import ModelConfig
 from groundup.core.contracts.processors import Processor
 from groundup.core.contracts.tasks import Task
 from groundup.core.error_location import encode_located
@@ -65,7 +64,7 @@ def freeze(run: Run) -> Run:
     """
     recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
-    model = cast(ModelConfig, recipe.model)
+    model = recipe.model
     if (recipe.init.run or recipe.init.pretrained) and "outputs" in type(model).model_fields:
         model = model.model_copy(
             update={"outputs": 0}
@@ -97,7 +96,7 @@ def assemble(run: Run, device: torch.device) -> Parts:
         announce(run, model)
     if recipe.init.train_layers is not None:
         freeze_all_but(model, recipe.init.train_layers)
-    model, task = placed(model, recipe, device), cast(Task, recipe.task)
+    model, task = placed(model, recipe, device), recipe.task
     if recipe.distil is not None:
         starts = recipe.init.run is not None or recipe.init.pretrained is not None
         some = list(islice(source.examples("train", cache_folder()), _COMPARED)) if starts else []

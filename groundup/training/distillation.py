@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
 from groundup.core.contracts.tasks import Task
 from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, Loss, Term
@@ -127,11 +126,11 @@ def taught(
     """
     recipe, settings = run.recipe, cast(Distil, run.recipe.distil)
     teacher = Run.open(Path(settings.teacher))
-    task = cast(Task, recipe.task)
+    task = recipe.task
     _check(task, recipe.model, teacher)
     _check_processors(task, processor, teachers, examples)
     step, like = teacher.pick(settings.checkpoint), next(model.parameters())
-    other = cast(ModelConfig, teacher.recipe.model).build()
+    other = teacher.recipe.model.build()
     other.load_state_dict(weights_of(teacher, step), strict=True)
     other = other.to(like.device, like.dtype).eval().requires_grad_(False)
 
@@ -152,7 +151,7 @@ def taught(
 
 
 def _check(task: Task, config: Any, teacher: Run) -> None:
-    theirs = cast(Task, teacher.recipe.task)
+    theirs = teacher.recipe.task
     own, other = (_KINDS.get(each.registered_name) for each in (task, theirs))
     if own is None or getattr(task, "labels", "one") == "several":
         problem = (

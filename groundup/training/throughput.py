@@ -5,12 +5,10 @@ from __future__ import annotations
 import signal
 import time
 from types import FrameType, TracebackType
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.tasks import Task
 from groundup.core.values import Report
 from groundup.machine import devices
 from groundup.recipe.recipe import Recipe
@@ -29,14 +27,14 @@ class Meter:
     """
 
     def __init__(self, recipe: Recipe, device: torch.device, elapsed_s: float) -> None:
-        model, self._device = cast(ModelConfig, recipe.model), device
+        model, self._device = recipe.model, device
         context = int(getattr(model, "context_length", 1))
         self._flops_per_step = model.flops_per_token(context) * context * recipe.budget.batch_size
         self._matmul_rate = devices.matmul_flops_per_s(device.type, recipe.machine.precision)
         self._begin = self._last = time.perf_counter()
         self._before_s, self._count = elapsed_s, 0
         self._steps, self._counted, self._busy_s = 0, 0, 0.0  # since the last line
-        self._unit = cast(Task, recipe.task).unit
+        self._unit = recipe.task.unit
 
     @property
     def elapsed_s(self) -> float:

@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 
 from groundup.core.contracts.data import Stream
-from groundup.core.contracts.models import ModelConfig
 from groundup.core.errors import Interrupted, RecipeError, RunError, TrainingError
 from groundup.core.seeding import reseed
 from groundup.core.values import Batch, Report, Split
@@ -74,7 +73,7 @@ class Trainer:
         )
         self.layers = TrainedLayers(self.model, self.recipe.init, self.total_steps, run.event)
         self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
-        loss_is_sum = self.task.loss_is_sum and cast(ModelConfig, self.recipe.model).loss_is_sum
+        loss_is_sum = self.task.loss_is_sum and self.recipe.model.loss_is_sum
         if self.accumulate > 1 and not loss_is_sum:
             raise TrainingError(
                 "recipe.machine.micro_batch",

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,7 @@ def weights_of(run: Run, step: int) -> dict[str, Tensor]:
     ):
         below = {name: value for name, value in below.items() if not name.startswith(HEADS)}
     if run.recipe.adapter.quantised:
-        below = weights_as_quantised(below, cast(ModelConfig, run.recipe.model), run.recipe.adapter)
+        below = weights_as_quantised(below, run.recipe.model, run.recipe.adapter)
     return merged_tensors({**below, **checkpoint.model}, run.recipe.adapter)
 
 
@@ -205,9 +205,7 @@ def _go_on_from(model: nn.Module, run: Run, frozen: frozenset[str], sha256: str)
         f"{name}.weight": torch.empty(shape, device="meta")
         for name, shape in quantised_shapes(model).items()
     }
-    found = read_adapter_folder(
-        Path(settings.path), cast(ModelConfig, run.recipe.model), plain, settings
-    )
+    found = read_adapter_folder(Path(settings.path), run.recipe.model, plain, settings)
     found.check_base(sha256)
     _note(found, settings.quantised)
     kinds: dict[str, tuple[str, str]] = {"name": (settings.name, found.settings.name)}

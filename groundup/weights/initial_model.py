@@ -4,15 +4,13 @@ one."""
 from __future__ import annotations
 
 import hashlib
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from groundup.core.contracts.data import DataSource
-from groundup.core.contracts.models import ModelConfig
 from groundup.core.contracts.processors import Processor
-from groundup.core.contracts.tasks import Task
 from groundup.core.errors import CheckpointError
 from groundup.core.seeding import reseed
 from groundup.core.values import Split, Start
@@ -49,7 +47,7 @@ def _built(
 ) -> tuple[nn.Module, bool]:
     recipe = run.recipe
     config, quantised = (
-        cast(ModelConfig, recipe.model),
+        recipe.model,
         recipe.adapter is not None and recipe.adapter.quantised != "",
     )
     in_parts = (
@@ -77,7 +75,7 @@ def _built(
         )
     if recipe.adapter is not None and quantised and not in_parts:
         quantise_layers(model, recipe.adapter, str(recipe.init.pretrained or recipe.init.run))
-    return cast(Task, recipe.task).wrap(model, processor), new_head
+    return recipe.task.wrap(model, processor), new_head
 
 
 def trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
@@ -97,7 +95,7 @@ def trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
             run.checkpoints.load(step, with_optimizer=False), model, where
         ).model
     else:
-        model = cast(Task, recipe.task).wrap(cast(ModelConfig, recipe.model).build(), processor)
+        model = recipe.task.wrap(recipe.model.build(), processor)
         weights = weights_of(run, step)
     load_weights(model, weights, where)
     return model
@@ -121,7 +119,7 @@ def prepared_source(
         splits: The parts of the data to complete; by default all.
     """
     recipe = run.recipe if machine is None else run.recipe.model_copy(update={"machine": machine})
-    source = cast(DataSource, recipe.data)
+    source = recipe.data
 
     def start() -> nn.Module:
         model, _ = _built(
@@ -132,10 +130,10 @@ def prepared_source(
     def key() -> str:
         return _key(run, recipe)
 
-    length = int(getattr(cast(ModelConfig, recipe.model), "context_length", 0))
+    length = int(getattr(recipe.model, "context_length", 0))
     with devices.autocast(recipe.machine):
         base = Start(start, key, processor, length, cache_folder(), splits or source.splits())
-        return cast(Task, recipe.task).prepare(source, base)
+        return recipe.task.prepare(source, base)
 
 
 def _key(run: Run, recipe: Recipe) -> str:
@@ -144,7 +142,7 @@ def _key(run: Run, recipe: Recipe) -> str:
     sha256 = (run.read_json("environment.json") or {}).get(
         "base_weights_sha256"
     ) or f"seed {recipe.seed}"
-    model, precision = cast(ModelConfig, recipe.model), recipe.machine.precision
+    model, precision = recipe.model, recipe.machine.precision
     kept = recipe.adapter.quantised if recipe.adapter is not None else ""
     known = f"{sha256}\0{model.registered_name}\0{model.model_dump_json()}\0{precision}\0{kept}"
     digest = hashlib.sha256(known.encode())

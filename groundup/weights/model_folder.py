@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.tasks import Task
 from groundup.core.errors import CheckpointError
 from groundup.recipe.recipe import dump_recipe
 from groundup.runs.processor import load_processor
@@ -44,7 +42,7 @@ def write_model_folder(run: Run) -> Path:
         CheckpointError: If it could not be written, as on a full disk.
     """
     folder, step = run.folder / "model", run.pick("best")
-    config = cast(ModelConfig, run.recipe.model)
+    config = run.recipe.model
     weights = weights_of(run, step)
     try:
         values, tensors = config.to_huggingface(weights)
@@ -158,7 +156,7 @@ def _write_adapter(run: Run, step: int, weights: dict[str, Tensor]) -> None:
     if run.recipe.adapter is None:
         return
     config, own = (
-        cast(ModelConfig, run.recipe.model),
+        run.recipe.model,
         run.checkpoints.load(step, with_optimizer=False).model,
     )
     reference, pretrained = base_reference(run), run.recipe.init.pretrained
@@ -209,7 +207,7 @@ def model_card(run: Run, step: int, adapter_place: str = "") -> str:
             f" (trained beside the base in {recipe.adapter.quantised}; merged, in float32, into"
             " what that stands for)"
         )
-    task = cast(Task, recipe.task).registered_name
+    task = recipe.task.registered_name
     results = "Not judged yet: groundup evaluate"
     if judged:
         results = _listed(judged.get("metrics", {}))

@@ -44,7 +44,7 @@ def pretrained_model(run: Run) -> nn.Module:
         RecipeError: If the model has no linear layer in its blocks.
     """
     settings, name = run.recipe.adapter, str(run.recipe.init.pretrained)
-    model = _empty(cast(ModelConfig, run.recipe.model))
+    model = _empty(run.recipe.model)
     few = settings is not None and settings.quantised != ""
     layers = {f"{layer}.weight": layer for layer in _layers(model)} if few else {}
     for part in pretrained_parts(run):
