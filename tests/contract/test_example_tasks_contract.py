@@ -165,7 +165,7 @@ class TestContract:
 def test_every_model_in_a_run(name: str, tmp_path: Path) -> None:
     """Shapes, gradients, rows that do not mix, and weights that come back from a file and from a
     checkpoint."""
-    assert name in MODELS, "give the model a tiny run in tests/tiny_runs.py"
+    assert name in MODELS, "give the model a tiny run in tests/support/tiny_runs.py"
     trainer = api.trainer(without_chance(tiny_run(name, tmp_path)), runs=tmp_path / "runs")
     model, task, batch = trainer.model, trainer.task, next(trainer.stream)
     outputs = model(**task.inputs(batch))

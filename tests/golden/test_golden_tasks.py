@@ -117,7 +117,7 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
 
 def test_every_model_and_task_is_here() -> None:
     missing = set(names("model")) - set(MODELS)
-    assert not missing, f"give them a tiny run in tests/tiny_runs.py: {sorted(missing)}"
+    assert not missing, f"give them a tiny run in tests/support/tiny_runs.py: {sorted(missing)}"
     missing = set(names("task")) - {task.split()[0] for task in TASKS} - ELSEWHERE
     assert not missing, f"give them a case in TASKS: {sorted(missing)}"
 
