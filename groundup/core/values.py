@@ -3,16 +3,17 @@ behaviour."""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
@@ -81,6 +82,12 @@ class Message:
     call: str = ""
     trained: bool = True
 
+    @property
+    def text(self) -> str:
+        """All that is said and called, to count and to compare by."""
+        calls = [json.dumps([c.name, c.arguments], ensure_ascii=False) for c in self.tool_calls]
+        return "\n".join([self.content, *calls] if self.content else calls)
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -95,6 +102,11 @@ class Conversation:
     origin: str = ""
     group: str = ""
     tools: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All turns, to count and to compare by."""
+        return "\n".join(message.text for message in self.messages)
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,12 @@ class Preference:
     origin: str = ""
     group: str = ""
     reference: tuple[float, float] | None = None
+
+    @property
+    def text(self) -> str:
+        """The prompt with each of its answers, as they are read."""
+        read = [turn for answer in self.answers for turn in (*self.prompt, *answer)]
+        return "\n".join(turn.content for turn in read)
 
 
 @dataclass(frozen=True)
@@ -159,6 +177,20 @@ class TokenSequence:
 
     tokens: NDArray[np.int32]
     trained: NDArray[np.bool_] | None = None
+
+    def end_of_whole_answers(self, longest: int) -> int:
+        """Return how many tokens to keep, at most ``longest``, to end with a whole answer.
+
+        That is the end of the last run of trained tokens that ends in time, its stop token
+        included; 0 where none does.
+        """
+        if self.trained is None:
+            return min(len(self.tokens), longest)
+        # a first token is read, whatever its mask says: nothing comes before it
+        learned = np.append(np.asarray(self.trained[1:], dtype=np.bool_), False)
+        ends = np.flatnonzero(learned[:-1] & ~learned[1:]) + 2
+        fitting = ends[ends <= longest]
+        return int(fitting[-1]) if len(fitting) else 0
 
 
 @dataclass(frozen=True)

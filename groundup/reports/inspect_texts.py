@@ -26,9 +26,7 @@ from groundup.core.contracts.data import DataSource
 from groundup.core.contracts.processors import TextProcessor
 from groundup.core.contracts.tasks import Task
 from groundup.core.values import Conversation, Document, Preference, Split, TokenSequence
-from groundup.data.schemas.chat_formats import written
-from groundup.data.sources.mixture import PARTS_COLUMNS, Mixture, parts_table
-from groundup.data.stream.packing import whole_answers
+from groundup.core.values import Table as SourceTable
 
 __all__ = [
     "Inspection",
@@ -144,13 +142,13 @@ class SplitLook:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything there is to show: the splits, the data card, what deserves attention, and a
-    mixture's parts."""
+    """Everything there is to show: the splits, the data card, what deserves attention, and the
+    source's own tables."""
 
     splits: list[SplitLook]
     card: dict[str, Any]
     warnings: list[str]
-    parts: list[tuple[str, ...]] = field(default_factory=list)
+    tables: list[SourceTable] = field(default_factory=list)
 
 
 def inspect_source(
@@ -216,7 +214,7 @@ def look(
 ) -> Inspection:
     """Return what there is to see in a source: every example is counted, the first 20,000 of a
     split are tokenized."""
-    special, mixture = processor.token_bytes() == 0, source if isinstance(source, Mixture) else None
+    special = processor.token_bytes() == 0
     splits = []
     for split in SPLITS:
         seen = SplitLook(split)
@@ -231,17 +229,15 @@ def look(
                 seen.tokenized += len(batch)
                 for number, sequence in enumerate(sequences):
                     example = batch[number * len(batch) // len(sequences)]
-                    if mixture is not None:
-                        seen.parts[example.name.split("/")[0]] += len(sequence.tokens)
+                    seen.parts[source.part_of(example)] += len(sequence.tokens)
                     _weigh(seen, sequence, special, sequence_length)
                     seen.spelled += _spells(_text(example), sequence, special, processor)
                     if len(seen.views) < examples:
                         seen.views.append(_view(f"{split}: {_name(example)}", sequence, processor))
         splits.append(seen)
-    too_long = getattr(getattr(source, "packing", source), "too_long", "")
-    card, warnings = source.card(cache), _warnings(splits, sequence_length, too_long)
-    parts = parts_table(mixture.weights, splits[0].parts, card) if mixture is not None else []
-    return Inspection(splits, card, warnings, parts)
+    card = source.card(cache)
+    warnings = _warnings(splits, sequence_length, source.too_long_policy())
+    return Inspection(splits, card, warnings, source.tables(splits[0].parts, card))
 
 
 LEGEND = (
@@ -283,7 +279,7 @@ def _weigh(
     seen.doubled += bool(np.any((tokens[1:] == tokens[:-1]) & special[tokens[1:]]))
     if longest is not None and len(tokens) - 1 > longest:
         seen.too_long += 1
-        seen.without_whole_answer += not whole_answers(trained, longest + 1)
+        seen.without_whole_answer += not sequence.end_of_whole_answers(longest + 1)
     if sequence.trained is not None:
         seen.masked = True
         ends = np.flatnonzero(trained & ~np.append(trained[1:], False))
@@ -399,8 +395,8 @@ def _renderables(found: Inspection) -> list[RenderableType]:
 def _tables(found: Inspection) -> Iterator[tuple[str, tuple[str, ...], Rows]]:
     """Yield (title, columns, rows) of everything but the samples."""
     yield "Data", ("", *(seen.split for seen in found.splits)), _overview(found.splits)
-    if found.parts:
-        yield "Parts", PARTS_COLUMNS, found.parts
+    for table in found.tables:
+        yield table.title, table.columns, [tuple(map(str, row)) for row in table.rows]
     columns = ("an example", "split", "mean", "least", *(f"{p}%" for p in PERCENTILES), "most")
     yield "Lengths", columns, [row for seen in found.splits for row in _lengths(seen)]
     card: Rows = list(card_rows(found.card))
@@ -467,15 +463,8 @@ def card_rows(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _text(example: Any) -> str:
-    if isinstance(example, Document):
-        return example.text
-    if isinstance(example, Conversation):
-        return written(example.messages)
-    if isinstance(example, Preference):  # the prompt with each of its answers, as they are read
-        return "\n".join(
-            turn.content for answer in example.answers for turn in (*example.prompt, *answer)
-        )
-    return str(example)
+    known = isinstance(example, Document | Conversation | Preference)
+    return example.text if known else str(example)
 
 
 def _name(example: Any) -> str:

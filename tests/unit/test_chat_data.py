@@ -14,11 +14,10 @@ import pytest
 from groundup.core.contracts.data import DataContext
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
-from groundup.core.values import Conversation, Document, Message, ToolCall
+from groundup.core.values import Conversation, Document, Message, TokenSequence, ToolCall
 from groundup.data.schemas.chat_formats import to_messages
 from groundup.data.schemas.tool_calls import tools_of
 from groundup.data.sources.conversations import ConversationSource
-from groundup.data.stream.packing import whole_answers
 from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.text.bytes import BytesConfig
 from groundup.tasks.chat.task import Chat
@@ -214,7 +213,9 @@ def test_a_system_prompt_without_a_text_or_without_use() -> None:
 
 @pytest.mark.parametrize(("longest", "kept"), [(9, 8), (8, 8), (7, 4), (4, 4), (3, 0)])
 def test_a_cut_keeps_whole_answers(longest: int, kept: int) -> None:
-    assert whole_answers(np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 0], dtype=bool), longest) == kept
+    trained = np.array([0, 0, 1, 1, 0, 0, 1, 1, 0, 0], dtype=bool)
+    sequence = TokenSequence(np.arange(10, dtype=np.int32), trained)
+    assert sequence.end_of_whole_answers(longest) == kept
 
 
 def stream(

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -194,7 +193,8 @@ def test_the_html_is_one_safe_fragment(source: Fixed) -> None:
 )
 def test_what_becomes_of_chats_that_are_too_long(too_long: str, fate: str) -> None:
     class Cut(Fixed):
-        packing: Any = SimpleNamespace(too_long=too_long)
+        def too_long_policy(self) -> str:
+            return too_long
 
     long = (TALK[0], Message("assistant", "x" * 50))
     chats = Cut.model_construct(
@@ -224,5 +224,7 @@ def test_a_mixtures_parts_are_named_with_their_format_and_how_often_they_are_see
         ("a", "pairs (8)", "128", "50.0%", "1.00 times"),
         ("b", "pairs (2)", "32", "50.0%", "4.00 times"),
     ]
-    assert [(*row[:2], *row[3:]) for row in found.parts] == [(*row[:2], *row[3:]) for row in rows]
+    assert [(*row[:2], *row[3:]) for row in found.tables[0].rows] == [
+        (*row[:2], *row[3:]) for row in rows
+    ]
     assert "4.00 times" in _printed(inspect_source(mixture, Chat(), PROCESSOR, tmp_path))

@@ -1,22 +1,23 @@
-"""Where examples come from, and the order in which a run sees them."""
+"""What a data source must be, what it may offer, and the order in which a run sees its examples."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
+from torch import nn
 
 from groundup.core.settings import Settings
-from groundup.core.values import Batch, Split
+from groundup.core.values import Batch, Split, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Augment", "DataContext", "DataSource", "Stream"]
+__all__ = ["Augment", "DataContext", "DataSource", "Refillable", "Stream"]
 
 Augment = Callable[[Batch, "NDArray[np.int64]", Callable[[], Batch]], Batch]
 
@@ -27,8 +28,7 @@ class DataContext:
 
     Sample n of the run is a function of (seed, n) alone. Ranks and micro-batches only decide who
     computes it: with ``batch_size`` samples a step over all ranks, micro-batch k of rank r in step
-        s holds the samples
-    ``s * batch_size + (k * world + r) * micro_batch + [0, micro_batch)``.
+    s holds the samples ``s * batch_size + (k * world + r) * micro_batch + [0, micro_batch)``.
 
     Attributes:
         encode: The task's ``encode`` with the processor bound: token sequences, or tensors of all
@@ -83,18 +83,42 @@ class Stream(ABC):
         """Stop the workers."""
 
 
+@runtime_checkable
+class Refillable(Protocol):
+    """A stream whose next examples are made by the current weights: self-play, online preferences,
+    reinforcement learning.
+    """
+
+    def refill(self, model: nn.Module, step: int) -> None:
+        """Make the examples of step ``step``, or keep those of before where they still serve.
+
+        Called before every training step, on every rank, with the same weights, in evaluation mode
+        and without gradients; ``model`` may be wrapped for sharding, so its tensors are not
+        written to. Draws are keyed by the run's seed and ``step``. A stream that keeps examples for
+        several steps stores them in ``DataContext.cache`` under a name with the step at which
+        they were made, and returns that step from ``state_dict``: then a resumed run reads them
+        again instead of making others with later weights.
+        """
+
+
 class DataSource(Settings, ABC):
-    """The recipe's ``data`` section."""
+    """The recipe's ``data`` section.
+
+    Attributes:
+        packs_rows: Whether ``open`` gives packed rows of tokens, which a mixture can put together.
+    """
+
+    packs_rows: ClassVar[bool] = False
 
     def splits(self) -> tuple[Split, ...]:
-        """Return the splits there are; ``"test"`` is one that training never looks at, judged
+        """Return the splits there are; ``"test"`` is one that training never looks at, evaluated
         instead of validation."""
         return ("train", "validation")
 
     @abstractmethod
     def examples(self, split: Split, cache: Path) -> Iterable[Any]:
         """Return the raw examples of a split, cleaned and split without leakage; each call iterates
-        afresh.
+        from the start.
 
         ``cache`` is a folder where prepared files may be kept between runs.
         """
@@ -106,3 +130,21 @@ class DataSource(Settings, ABC):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return the data card: counts, what cleaning removed and why, splits, licence."""
         return {}
+
+    def too_long_policy(self) -> str:
+        """Return what becomes of an example longer than the context: ``error``, ``drop``,
+        ``split``, ``truncate``, or ``auto``; empty where a source knows no context."""
+        return ""
+
+    def part_of(self, example: Any) -> str:
+        """Return the name of the part that an example is of, empty where a source has no parts."""
+        return ""
+
+    def tables(self, tokens: Mapping[str, int], card: Mapping[str, Any]) -> list[Table]:
+        """Return what is shown next to the card when the data are inspected.
+
+        Args:
+            tokens: How many training tokens each part has, by the names of ``part_of``.
+            card: The source's data card.
+        """
+        return []

@@ -14,7 +14,7 @@ from groundup.core.values import Message
 from groundup.data.reading.files import checked_text
 from groundup.data.schemas.tool_calls import calls_of
 
-__all__ = ["FORMATS", "ChatFormat", "check_turns", "recognise", "to_messages", "written"]
+__all__ = ["FORMATS", "ChatFormat", "check_turns", "recognise", "to_messages"]
 
 ChatFormat = Literal["messages", "sharegpt", "alpaca", "pairs", "text"]
 FORMATS: dict[ChatFormat, str] = {
@@ -264,18 +264,6 @@ def _known(part: Mapping[str, Any]) -> bool:
     return part.get("type", "text") in ("text", "reasoning", "tool_call") and bool(
         {"text", "value"} & part.keys()
     )
-
-
-def written(messages: Sequence[Message]) -> str:
-    """Return all that is said and called in a conversation, to count and to compare by."""
-    parts = []
-    for message in messages:
-        calls = [
-            json.dumps([call.name, call.arguments], ensure_ascii=False)
-            for call in message.tool_calls
-        ]
-        parts.append("\n".join([message.content, *calls] if message.content else calls))
-    return "\n".join(parts)
 
 
 def _alpaca(row: Mapping[str, Any], where: str) -> list[Message]:

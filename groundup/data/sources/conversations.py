@@ -23,7 +23,7 @@ from groundup.core.values import Conversation, Document, Message, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.files import ROW_KINDS, checked_text
 from groundup.data.reading.location import Origin, changed, no_examples, problem_with_origin
-from groundup.data.schemas.chat_formats import ChatFormat, recognise, to_messages, written
+from groundup.data.schemas.chat_formats import ChatFormat, recognise, to_messages
 from groundup.data.schemas.tool_calls import tools_of
 from groundup.data.splitting.hash_split import split_of
 from groundup.data.stream.packing import Packing
@@ -44,6 +44,7 @@ class ConversationSource(DataSource):
     nothing but a text are plain documents, all of which is learned.
     """
 
+    packs_rows = True
     path: str | list[str] | None = setting(
         None, "file or folder, or a list of them, relative to the current folder"
     )
@@ -96,6 +97,10 @@ class ConversationSource(DataSource):
             yield example
         if empty:
             raise no_examples(split, Origin.of(self).name, self.validation_fraction)
+
+    def too_long_policy(self) -> str:
+        """Return that of the packing."""
+        return self.packing.too_long
 
     def open(self, context: DataContext) -> Stream:
         """Return the packed micro-batches of a split; see ``DataSource.open``."""
@@ -193,17 +198,13 @@ def _counts(examples: Iterator[_Grouped]) -> dict[str, Any]:
     seen: set[str] = set()
     groups: set[str] = set()
     for example, group in examples:
-        messages = (
-            example.messages
-            if isinstance(example, Conversation)
-            else (Message("text", example.text),)
-        )
+        messages: tuple[Message, ...] = (Message("text", example.text),)
+        if isinstance(example, Conversation):
+            messages = example.messages
         roles.update(message.role for message in messages)
-        characters.append(len(written(messages)) - len(messages) + 1)
+        characters.append(len(example.text) - len(messages) + 1)
         groups.add(group)
-        seen.add(
-            text_digest("\0".join(f"{message.role}\0{written([message])}" for message in messages))
-        )
+        seen.add(text_digest("\0".join(f"{turn.role}\0{turn.text}" for turn in messages)))
     lengths = np.percentile(characters, _PERCENTILES) if characters else np.zeros(len(_PERCENTILES))
     return {
         "conversations": len(characters),

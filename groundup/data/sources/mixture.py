@@ -19,12 +19,12 @@ from groundup.core import registry, seeding
 from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import setting, validate
-from groundup.core.values import Batch, Conversation, Document, Split
+from groundup.core.values import Batch, Conversation, Document, Split, Table
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
 
-__all__ = ["PARTS_COLUMNS", "Mixture", "Schedule", "parts_table"]
+__all__ = ["Mixture", "Schedule"]
 
-PARTS_COLUMNS = ("part", "format", "training tokens", "share of the rows", "seen in an epoch")
+_COLUMNS = ("part", "format", "training tokens", "share of the rows", "seen in an epoch")
 
 _LONGEST_CYCLE = 10_000  # rows; shares that need a longer one are rounded to it
 _log = logging.getLogger("groundup")
@@ -133,6 +133,25 @@ class Mixture(DataSource):
             for name, card in cards.items()
         }
 
+    def part_of(self, example: Any) -> str:
+        """Return the part's name, with which the names of its examples begin."""
+        return str(example.name).split("/")[0]
+
+    def tables(self, tokens: Mapping[str, int], card: Mapping[str, Any]) -> list[Table]:
+        """Return a row for each part: what it is, and about how often it is seen, taking rows to
+        be full."""
+        weights = self.weights or {name: float(max(tokens.get(name, 0), 1)) for name in self.parts}
+        total = sum(weights.values())
+        epoch = max(tokens.get(name, 0) * total / weight for name, weight in weights.items())
+        rows: list[tuple[str | float | int | None, ...]] = []
+        for name, weight in weights.items():
+            formats = card[name].get("formats", {})
+            form = ", ".join(f"{key} ({count:,})" for key, count in formats.items()) or "text"
+            own = tokens.get(name, 0)
+            seen = f"{epoch * weight / total / own:.2f} times" if own else "never"
+            rows.append((name, form, f"{own:,}", f"{weight / total:.1%}", seen))
+        return [Table("Parts", _COLUMNS, rows)]
+
     def _held(self, split: Split) -> dict[str, DataSource]:
         """Return the parts that have such a split: one with validation_fraction 0 holds nothing
         out."""
@@ -218,31 +237,6 @@ class _Mixed(MicroBatches):
         )  # beyond the end of the last part: an empty row
 
 
-def parts_table(
-    weights: dict[str, float], tokens: Mapping[str, int], card: dict[str, Any]
-) -> list[tuple[str, ...]]:
-    """Return a row for each part: what it is, and about how often it is seen, taking rows to be
-    full.
-
-    Args:
-        weights: The mixture's, or none.
-        tokens: How many training tokens each part has.
-        card: The mixture's data card.
-    """
-    weighed = weights or {name: float(max(tokens[name], 1)) for name in card}
-    total = sum(weighed.values())
-    epoch = max(tokens[name] * total / weight for name, weight in weighed.items())
-    rows: list[tuple[str, ...]] = []
-    for name, weight in weighed.items():
-        form = (
-            ", ".join(f"{key} ({count:,})" for key, count in card[name].get("formats", {}).items())
-            or "text"
-        )
-        seen = f"{epoch * weight / total / tokens[name]:.2f} times" if tokens[name] else "never"
-        rows.append((name, form, f"{tokens[name]:,}", f"{weight / total:.1%}", seen))
-    return rows
-
-
 def _source(name: str, section: Any) -> DataSource:
     section = {"name": section} if isinstance(section, str) else section
     if not isinstance(section, dict) or "name" not in section:
@@ -251,7 +245,7 @@ def _source(name: str, section: Any) -> DataSource:
         )
     where = f"recipe.data.parts.{name}"
     cls = registry.lookup("data", str(section["name"]), f"{where}.name")
-    if "packing" not in cls.model_fields:
+    if not cls.packs_rows:
         problem = (
             f"{section['name']!r} makes no rows of tokens; allowed: text, conversations,"
             " python_docs, ..."

@@ -93,6 +93,10 @@ class PreferenceSource(DataSource):
             raise ValueError(problem)
         return self
 
+    def too_long_policy(self) -> str:
+        """Return ``too_long``."""
+        return self.too_long
+
     def examples(self, split: Split, cache: Path) -> list[Preference]:
         """Return the preferences of a split in the order of the files; see ``DataSource.examples``.
 

@@ -44,6 +44,8 @@ class PythonDocs(DataSource):
     one, two versions of a module) are held out together or not at all.
     """
 
+    packs_rows = True
+
     validation_fraction: float = setting(0.05, "Share of the documents held out", gt=0, lt=1)
     seed: int = setting(0, "Key of the split", ge=0)
     min_characters: int = setting(200, "Shorter documents are dropped", ge=1)
@@ -61,6 +63,10 @@ class PythonDocs(DataSource):
         for document, group in zip(*self._grouped(cache), strict=True):
             sides[split_of(group, self.validation_fraction, self.seed)].append(document)
         return sides
+
+    def too_long_policy(self) -> str:
+        """Return that of the packing."""
+        return self.packing.too_long
 
     def open(self, context: DataContext) -> Stream:
         """Return the packed micro-batches of a split."""

@@ -66,6 +66,8 @@ class PythonQuestions(DataSource):
     times.
     """
 
+    packs_rows = True
+
     validation_fraction: float = setting(
         0.05, "Share of the documents held out, as in python_docs", gt=0, lt=1
     )
@@ -94,6 +96,10 @@ class PythonQuestions(DataSource):
                 messages = (Message("user", question), Message("assistant", answer))
                 suffix = f"#{turn + 1}" if turn else ""
                 yield Conversation(pair.item.name + suffix, messages, pair.origin, pair.document)
+
+    def too_long_policy(self) -> str:
+        """Return that of the packing."""
+        return self.packing.too_long
 
     def open(self, context: DataContext) -> Stream:
         """Return the packed micro-batches of a split."""

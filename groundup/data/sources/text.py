@@ -52,6 +52,7 @@ class TextSource(DataSource):
     """Documents to learn from: files or folders of .txt .md .jsonl .json .csv .tsv .parquet, or a
     hub name."""
 
+    packs_rows = True
     path: str | list[str] | None = setting(
         None, "file or folder, or a list of them, relative to the current folder"
     )
@@ -109,6 +110,10 @@ class TextSource(DataSource):
                 yield Document(
                     document.name, normalised(document.text, self.cleaning), document.origin
                 )
+
+    def too_long_policy(self) -> str:
+        """Return that of the packing."""
+        return self.packing.too_long
 
     def open(self, context: DataContext) -> Stream:
         """Return the packed micro-batches of a split; see ``DataSource.open``."""

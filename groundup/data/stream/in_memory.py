@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from groundup.core import seeding
 from groundup.core.contracts.data import DataContext
 from groundup.core.errors import DataError
+from groundup.core.ragged import take_rows
 from groundup.core.seeding import scramble
 from groundup.core.values import Batch
 from groundup.data.stream.permutation import permuted
@@ -86,8 +87,7 @@ class _InMemory:
         self.rows = rows
 
     def __call__(self, chosen: NDArray[np.int64]) -> Batch:
-        index = torch.from_numpy(chosen)
-        return _trimmed({name: values.index_select(0, index) for name, values in self.rows.items()})
+        return _trimmed(take_rows(self.rows, torch.from_numpy(chosen)))
 
 
 class _OnDemand:

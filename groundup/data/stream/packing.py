@@ -16,7 +16,7 @@ from groundup.core.seeding import scramble
 from groundup.core.settings import Settings, setting
 from groundup.core.values import Split
 
-__all__ = ["Packing", "Plan", "best_fit_decreasing", "pieces_per_row", "plan_rows", "whole_answers"]
+__all__ = ["Packing", "Plan", "best_fit_decreasing", "pieces_per_row", "plan_rows"]
 
 Integers = NDArray[np.int64]
 _CUTTING = {"too_long": ("auto", "split")}
@@ -88,23 +88,6 @@ def pieces_per_row(sequence_length: int, packing: Packing) -> int:
     """Return the most pieces a row may hold, so that the boundaries of a batch have a fixed
     size."""
     return max(8, sequence_length // 8) if packing.pack else 1
-
-
-def whole_answers(trained: NDArray[Any], longest: int) -> int:
-    """Return how many tokens of an example to keep so that it ends with a whole answer, its stop
-    token included.
-
-    Args:
-        trained: (T,) which tokens are trained on.
-        longest: The most tokens to keep.
-
-    Returns:
-        The end of the last run of trained tokens that ends in time, or 0 where none does.
-    """
-    learned = np.append(np.asarray(trained[1:], dtype=np.bool_), False)
-    ends = np.flatnonzero(learned[:-1] & ~learned[1:]) + 2  # as tokens kept
-    fitting = ends[ends <= longest]
-    return int(fitting[-1]) if len(fitting) else 0
 
 
 def plan_rows(

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core.errors import DataError
-from groundup.core.values import TokenSequence
+from groundup.core.values import Conversation, Document, TokenSequence
 
 __all__ = ["FORMAT", "Shards", "prepare_shards"]
 
@@ -390,9 +390,9 @@ def _batches(examples: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _characters(example: Any) -> int:
-    if hasattr(example, "text"):
+    if isinstance(example, Document):
         return len(example.text)
-    if hasattr(example, "messages"):
+    if isinstance(example, Conversation):
         return sum(len(message.content) for message in example.messages)
     return 1_000
 

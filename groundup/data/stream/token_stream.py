@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from groundup.core import seeding
 from groundup.core.contracts.data import Augment, DataContext
 from groundup.core.errors import DataError
-from groundup.core.values import Batch
-from groundup.data.stream.packing import Packing, Plan, pieces_per_row, plan_rows, whole_answers
+from groundup.core.values import Batch, TokenSequence
+from groundup.data.stream.packing import Packing, Plan, pieces_per_row, plan_rows
 from groundup.data.stream.permutation import permuted
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
 from groundup.data.stream.shards import FORMAT, Shards, prepare_shards
@@ -262,9 +262,10 @@ def _kept(
         return lengths, 0, 0
     long = np.flatnonzero(lengths > context.sequence_length + 1)
     for document in long:
-        _, trained = shards.read(int(document), 0, int(lengths[document]))
-        longest = context.sequence_length + 1
-        lengths[document] = longest if trained is None else whole_answers(trained, longest)
+        tokens, trained = shards.read(int(document), 0, int(lengths[document]))
+        known = None if trained is None else trained.astype(np.bool_)
+        whole = TokenSequence(tokens, known).end_of_whole_answers(context.sequence_length + 1)
+        lengths[document] = whole
     left_out = int((lengths[long] == 0).sum())
     return lengths, left_out, len(long) - left_out
 

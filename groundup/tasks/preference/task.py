@@ -172,7 +172,7 @@ class PreferenceTuning(Task):
         ``data.too_long: truncate``.
         """
         encode = functools.partial(self.encode, processor=start.processor)
-        if getattr(source, "too_long", "") == "truncate":
+        if source.too_long_policy() == "truncate":
 
             def lengths(examples: Sequence[Preference]) -> NDArray[np.int64]:
                 return encode(examples)["sequence_lengths"].amax(1).numpy()
