@@ -46,7 +46,21 @@ class Convolution(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, C out, H out, W out) of (B, C, H, W)."""
-        return self.as_product(input) if self._is_small(input) else super().forward(input)
+        if self._is_small(input):
+            return self.as_product(input)
+        if self._overruns(input):
+            # The same numbers: with a window of one place, a stride only leaves places out.
+            step = self.stride[0]
+            return F.conv2d(input[:, :, ::step, ::step], self.weight)
+        return super().forward(input)
+
+    def _overruns(self, maps: Tensor) -> bool:
+        # oneDNN's kernel "jit_1x1:avx2" for the gradient of such weights first gathers every
+        # stride-th place, and writes whole vectors of 8 channels: with 2 to 6 channels past the end
+        # of its buffer, and the process aborts ("double free or corruption"). Seen with PyTorch
+        # 2.13 on CPUs without AVX-512, for channels-last maps in fp32.
+        strided = self.kernel_size[0] == 1 and self.stride[0] > 1
+        return strided and maps.is_cpu and self.in_channels % 8 != 0 and torch.is_grad_enabled()
 
     def _is_small(self, maps: Tensor) -> bool:
         height, width = (-(-side // self.stride[0]) for side in maps.shape[2:])

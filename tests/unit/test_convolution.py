@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,6 +30,36 @@ def test_as_a_product_it_is_the_same_convolution(
     each = [
         torch.autograd.grad(outputs, (maps, layer.weight), gradient) for outputs in (wanted, found)
     ]
+    torch.testing.assert_close(each[1], each[0])
+
+
+STRIDED = """
+import torch
+from groundup.nn.convolution import Convolution
+
+torch.set_num_threads(1)
+layer = Convolution(4, 8, 1, 2).to(memory_format=torch.channels_last)
+for _ in range(60):  # a write past the end of a buffer is seen when the memory is freed
+    maps = torch.randn(16, 4, 8, 8).contiguous(memory_format=torch.channels_last)
+    layer(maps).square().sum().backward()
+    rest = [torch.randn(number % 97 + 1) for number in range(5)]
+"""
+
+
+@pytest.mark.slow
+def test_the_gradient_of_a_strided_projection_stays_inside_its_memory() -> None:
+    ended = subprocess.run([sys.executable, "-c", STRIDED], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_strided_projection_is_the_same_convolution() -> None:
+    torch.manual_seed(0)
+    layer = Convolution(4, 8, 1, 2).to(memory_format=torch.channels_last)
+    maps = torch.randn(2, 4, 7, 6).contiguous(memory_format=torch.channels_last)
+    found, wanted = layer(maps), F.conv2d(maps.contiguous(), layer.weight.contiguous(), stride=2)
+    torch.testing.assert_close(found, wanted)
+    gradient = torch.randn_like(wanted)
+    each = [torch.autograd.grad(outputs, layer.weight, gradient) for outputs in (wanted, found)]
     torch.testing.assert_close(each[1], each[0])
 
 
