@@ -265,7 +265,7 @@ def _huggingface(job: _Job) -> None:
     theirs = huggingface.Transformers(job.folder)
     job.hold(ours, theirs, job.limit(EXACT))
     if (job.folder / "tokenizer.json").is_file():
-        tokenizer = getattr(job.processor, "inputs", job.processor)
+        tokenizer = job.processor.reader
         _check_tokens(job, theirs.name, theirs.other_tokens(tokenizer, _texts(job)))
 
 

@@ -140,9 +140,7 @@ class Transformers(Reader):
         tokenizer = require_transformers().AutoTokenizer.from_pretrained(
             self.folder, local_files_only=True
         )
-        begin = (
-            [processor.begin_id] if getattr(processor, "begin_token", None) else []
-        )  # what it puts before texts
+        begin = [processor.begin_id] if processor.begin_token else []  # what it puts before texts
         for text, ours in zip(texts, processor.encode_batch(texts), strict=True):
             bare, whole = (
                 tokenizer.encode(text, add_special_tokens=added) for added in (False, True)

@@ -128,14 +128,15 @@ class BERTConfig(ModelConfig):
                 the head needs targets and there are none, or the other way round.
         """
         labelled = isinstance(processor, LabelProcessor)
-        reader = processor.inputs if isinstance(processor, LabelProcessor) else processor
+        reader = processor.reader
         if not isinstance(reader, TextProcessor):
             raise RecipeError(
                 "recipe.processor",
                 "makes no tokens, which model bert reads",
                 "Choose a text processor",
             )
-        tokens, longest = reader.vocabulary_size, int(getattr(processor, "max_length", 0))
+        tokens = reader.vocabulary_size
+        longest = processor.max_length if isinstance(processor, LabelProcessor) else 0
         if self.vocabulary_size and tokens > self.vocabulary_size:
             problem = f"the tokenizer has {tokens} tokens and the model {self.vocabulary_size}"
             remedy = f"Use vocabulary_size 0 or at least {tokens}, or a smaller tokenizer"
@@ -144,15 +145,13 @@ class BERTConfig(ModelConfig):
             problem = f"is {self.context_length}, and the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
-        padding = (
-            self.padding_id if self.padding_id is not None else getattr(reader, "padding_id", None)
-        )
+        padding = self.padding_id if self.padding_id is not None else reader.padding_id
         sizes: dict[str, Any] = {
             "vocabulary_size": self.vocabulary_size or tokens,
             "padding_id": padding,
         }
-        if head := getattr(processor, "head", None):
-            return self._headed(str(head), sizes, processor)
+        if isinstance(processor, LabelProcessor) and processor.head:
+            return self._headed(processor.head, sizes, processor)
         if self.head == "masked" if labelled else self.chosen_head in ("labels", "tokens"):
             found = "targets" if labelled else "no targets"
             problem = (

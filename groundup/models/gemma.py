@@ -102,7 +102,7 @@ class Gemma3Config(ModelConfig):
             RecipeError: If the processor has more tokens than the model, or is no tokenizer.
         """
         picture = processor.special_id(_PICTURE) if isinstance(processor, TextProcessor) else None
-        if picture is not None and picture == self.vocabulary_size == processor.vocabulary_size - 1:  # type: ignore[attr-defined]
+        if picture is not None and picture == self.vocabulary_size == processor.vocabulary_size - 1:
             return self
         found = fitted_vocabulary("gemma3", processor, self.vocabulary_size)
         return self.model_copy(update={"vocabulary_size": found})

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor
 
-from groundup.core.contracts.processors import ProcessorConfig
+from groundup.core.contracts.processors import InputProcessor, ProcessorConfig
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting
@@ -38,7 +38,7 @@ _SAMPLE = 2000  # picture files that the scale is learned from
 _GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as ITU-R BT.601 weighs them
 
 
-class ImageProcessor:
+class ImageProcessor(InputProcessor):
     """Decodes, resizes, scales and pads.
 
     Args:

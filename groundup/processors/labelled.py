@@ -11,7 +11,14 @@ from typing import Any
 from torch import nn
 
 from groundup.core import registry
-from groundup.core.contracts.processors import Processor, ProcessorConfig, Targets, TextProcessor
+from groundup.core.contracts.processors import (
+    InputProcessor,
+    LabelProcessor,
+    Processor,
+    ProcessorConfig,
+    Targets,
+    TextProcessor,
+)
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.values import Batch
 from groundup.processors.saved_files import read_json, saved_settings, write_json
@@ -21,7 +28,7 @@ from groundup.processors.text.add_special_tokens import framed, padded, pairs_fr
 __all__ = ["Labelled", "LabelledConfig", "check_pairs", "require_head", "with_targets"]
 
 
-class Labelled:
+class Labelled(LabelProcessor):
     """What turns inputs into tensors, and targets too.
 
     Args:
@@ -35,20 +42,18 @@ class Labelled:
 
     def __init__(
         self,
-        inputs: Any,
+        inputs: TextProcessor | InputProcessor,
         targets: Targets,
         max_length: int,
         *,
         pairs: bool = False,
         head: str | None = None,
     ) -> None:
-        self.inputs, self.targets, self.max_length, self.pairs, self.head = (
-            inputs,
-            targets,
-            max_length,
-            pairs,
-            head,
-        )
+        self.inputs = inputs
+        self.targets = targets
+        self.max_length = max_length
+        self.pairs = pairs
+        self.head = head
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -56,24 +61,9 @@ class Labelled:
         return (0,) if isinstance(self.inputs, TextProcessor) else tuple(self.inputs.input_shape)
 
     @property
-    def vocabulary_size(self) -> int:
-        """Tokens there are; 0 where inputs are numbers."""
-        return self.inputs.vocabulary_size if isinstance(self.inputs, TextProcessor) else 0
-
-    @property
     def category_sizes(self) -> tuple[int, ...]:
         """How many values each categorical column has, the unknown one included."""
-        return tuple(getattr(self.inputs, "category_sizes", ()))
-
-    @property
-    def outputs(self) -> int:
-        """Numbers that a model gives for an input."""
-        return self.targets.outputs
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The classes' names; none where numbers are predicted."""
-        return self.targets.labels
+        return () if isinstance(self.inputs, TextProcessor) else self.inputs.category_sizes
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
         """Return tensors by the names that models read them by, one row an input.
@@ -84,8 +74,7 @@ class Labelled:
         two texts apart; see ``processors.framing``.
         """
         if not isinstance(self.inputs, TextProcessor):
-            encoded: Batch = self.inputs.encode_inputs(inputs)
-            return encoded
+            return self.inputs.encode_inputs(inputs)
         if self.pairs or any(isinstance(each, tuple) for each in inputs):
             return padded(
                 pairs_framed([two_texts(each) for each in inputs], self.inputs, self.max_length),
@@ -95,7 +84,7 @@ class Labelled:
             framed([str(text) for text in inputs], self.inputs, self.max_length), self.inputs
         )
 
-    def listed(self, inputs: Any) -> tuple[list[Any], bool]:
+    def as_list(self, inputs: Any) -> tuple[list[Any], bool]:
         """Return inputs as a list, and whether they were several; a tuple of two texts is one
         pair."""
         each = isinstance(inputs, list) or (isinstance(inputs, tuple) and not self.pairs)
@@ -105,13 +94,16 @@ class Labelled:
         """Write processor.json, and the inputs' processor below ``inputs/``."""
         (folder / "inputs").mkdir(parents=True, exist_ok=True)
         self.inputs.save(folder / "inputs")
-        saved = {
+        saved: dict[str, Any] = {
             "name": "labelled",
             "max_length": self.max_length,
             "targets": self.targets.to_json(),
         }
-        extra = {name: getattr(self, name) for name in ("pairs", "head") if getattr(self, name)}
-        write_json(folder / "processor.json", saved | extra)
+        if self.pairs:
+            saved["pairs"] = True
+        if self.head:
+            saved["head"] = self.head
+        write_json(folder / "processor.json", saved)
 
 
 def with_targets(
@@ -172,21 +164,16 @@ def _contains(before: Targets, targets: Targets, *, in_order: bool) -> bool:
     return known == targets.labels if in_order else len(known) == len(targets.labels)
 
 
-def check_pairs(model: nn.Module, processor: Any) -> nn.Module:
+def check_pairs(model: nn.Module, processor: LabelProcessor) -> nn.Module:
     """Return the model.
 
     Raises:
         RecipeError: If inputs are pairs whose texts are told apart by kinds of tokens, which the
             model does not read.
     """
-    between = (
-        getattr(processor.inputs, "between", None) if getattr(processor, "pairs", False) else None
-    )
-    if (
-        between is not None
-        and between[1]
-        and "token_types" not in inspect.signature(model.forward).parameters
-    ):
+    between = processor.tokenizer.between if processor.pairs else None
+    reads_kinds = "token_types" in inspect.signature(model.forward).parameters
+    if between is not None and between[1] and not reads_kinds:
         problem = (
             "an encoder's tokenizer marks the tokens of the second text, and this model reads no"
             " such marks"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from groundup.core.contracts.processors import ProcessorConfig
+from groundup.core.contracts.processors import InputProcessor, ProcessorConfig
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting
@@ -69,7 +69,7 @@ def padded(sequences: Sequence[NDArray[Any]], features: int) -> Batch:
     return {"inputs": torch.from_numpy(rows), "lengths": torch.tensor(lengths, dtype=torch.int64)}
 
 
-class FramesProcessor:
+class FramesProcessor(InputProcessor):
     """Takes a mean off each feature, divides by a scale, cuts and pads.
 
     Args:

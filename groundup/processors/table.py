@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from groundup.core.contracts.processors import ProcessorConfig
+from groundup.core.contracts.processors import InputProcessor, ProcessorConfig
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.registry import processor
 from groundup.core.settings import setting
@@ -91,7 +91,7 @@ class Column:
         return len(self.parts) + self.indicator
 
 
-class TableProcessor:
+class TableProcessor(InputProcessor):
     """Turns rows, given as dictionaries of column -> value, into tensors.
 
     Args:

@@ -25,7 +25,7 @@ _OTHERS = (
 )
 
 
-class Classes:
+class Classes(Targets):
     """One of several classes, or any number of them at once.
 
     Args:
@@ -114,7 +114,7 @@ class Classes:
     def counted_as(self, other: Targets) -> Classes:
         """Return the same classes with the counts of another training split, 0 for a class that is
         not there."""
-        found = dict(zip(other.labels, getattr(other, "counts", ()), strict=False))
+        found = dict(zip(other.labels, other.counts, strict=False))
         counts = [found.get(label, 0) for label in self.labels]
         return Classes(self.labels, several=self.kind == "classes", counts=counts)
 
@@ -155,7 +155,7 @@ class Classes:
         return {"kind": self.kind, "labels": self.labels, "counts": self.counts}
 
 
-class Numbers:
+class Numbers(Targets):
     """One number or several; targets have mean 0 and variance 1 over the training split.
 
     Args:
@@ -207,7 +207,7 @@ class Numbers:
         return {"kind": self.kind, "mean": self.mean, "scale": self.scale, "labels": self.labels}
 
 
-class Several:
+class Several(Targets):
     """Named targets of several tasks, any of which an example may lack.
 
     A model's outputs are the parts' outputs side by side: one linear layer of that many outputs is
@@ -263,7 +263,7 @@ class Several:
         }
 
 
-class Fixed:
+class Fixed(Targets):
     """What is predicted is the same whatever the data: a vector (no labels), or an answer's first
     and last token.
 

@@ -12,7 +12,7 @@ import platformdirs
 
 from groundup.core import registry
 from groundup.core.contracts.data import DataSource
-from groundup.core.contracts.processors import Processor, ProcessorConfig
+from groundup.core.contracts.processors import LabelProcessor, Processor, ProcessorConfig
 from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError, RunError
 from groundup.core.values import Conversation, Example, Preference
@@ -109,7 +109,7 @@ def _located(config: ProcessorConfig, folder: Path) -> ProcessorConfig:
 def _order_labels(processor: Any, recipe: Recipe) -> None:
     """Number the classes as the pretrained weights do, where these tell the same ones apart: their
     head stays."""
-    targets, name = getattr(processor, "targets", None), recipe.init.pretrained
+    targets, name = processor.targets, recipe.init.pretrained
     if name is None or targets is None or targets.kind not in ("class", "classes"):
         return
     if getattr(recipe.task, "labels", None) == "ordered":  # from the lowest class to the highest
@@ -123,12 +123,13 @@ def _order_labels(processor: Any, recipe: Recipe) -> None:
 def _check_classes(processor: Processor, source: DataSource) -> None:
     """Raise an error for a class that only held-out examples have, before any time goes into
     training."""
-    targets = getattr(processor, "targets", None)
+    targets = processor.targets
     if targets is None or targets.kind not in ("class", "classes"):
         return
 
     def own(example: Any) -> Any:
-        return example.target if getattr(processor, "head", None) == "tokens" else [example.target]
+        tokens = isinstance(processor, LabelProcessor) and processor.head == "tokens"
+        return example.target if tokens else [example.target]
 
     for split in source.splits():
         if split != "train":

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from groundup.core.contracts.processors import EncodesSpans, TextProcessor
 from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import task
@@ -103,8 +104,12 @@ class ExtractiveQA(Task):
             RecipeError: If the tokenizer is none of an encoder, or does not say where tokens stand
                 in a text.
         """
-        inputs = processor.inputs if isinstance(processor, Labelled) else processor
-        if getattr(inputs, "frame", None) is None or not hasattr(inputs, "encode_spans"):
+        inputs = processor.reader
+        if (
+            not isinstance(inputs, TextProcessor)
+            or inputs.frame is None
+            or not isinstance(inputs, EncodesSpans)
+        ):
             problem = "has no tokens that an encoder expects around a question and a text"
             raise RecipeError(
                 "recipe.processor",
@@ -125,11 +130,11 @@ class ExtractiveQA(Task):
         """Return the windows of each question, padded to as many and as long ones, and where the
         answers are."""
         found = [
-            self.windows(example.inputs[0], example.inputs[1], processor.inputs)
+            self.windows(example.inputs[0], example.inputs[1], processor.tokenizer)
             for example in examples
         ]
         most = max(map(len, found))
-        batch = padded([window.row for windows in found for window in windows], processor.inputs)
+        batch = padded([window.row for windows in found for window in windows], processor.tokenizer)
         shape = len(examples), most, batch["tokens"].shape[1]
         windows, types = (
             torch.zeros(shape, dtype=torch.int64),
@@ -236,13 +241,13 @@ class ExtractiveQA(Task):
     ) -> tuple[str, float]:
         training, device = model.training, next(model.parameters()).device
         model.eval()
-        windows = self.windows(question, context, processor.inputs)
+        windows = self.windows(question, context, processor.tokenizer)
         best, nothing = ("", -np.inf), np.inf
         for start in range(0, len(windows), _AT_ONCE):
             chosen = windows[start : start + _AT_ONCE]
             batch = {
                 k: v.to(device)
-                for k, v in padded([w.row for w in chosen], processor.inputs).items()
+                for k, v in padded([w.row for w in chosen], processor.tokenizer).items()
             }
             scores = _inside(model(**batch), batch["lengths"]).double().cpu().numpy()
             for window, own in zip(chosen, scores, strict=True):

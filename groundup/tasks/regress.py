@@ -23,7 +23,7 @@ from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.media.table_values import as_number
 from groundup.metrics.regression import deciles, judge_numbers
-from groundup.processors.labelled import Labelled, check_pairs, with_targets
+from groundup.processors.labelled import check_pairs, with_targets
 from groundup.processors.targets import Numbers
 from groundup.tasks.shared.forgetting import before_and_after
 
@@ -139,7 +139,7 @@ class Regress(Task):
 
         Several numbers are a dictionary by name where they have names, a list elsewhere.
         """
-        rows, several = cast(Labelled, processor).listed(inputs)
+        rows, several = processor.as_list(inputs)
         found = [_named(row, processor.labels) for row in _predicted(model, rows, processor)]
         return found if several else found[0]
 

@@ -73,7 +73,7 @@ class Embed(Task):
 
     def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Labelled:
         """Return the processor with how texts are cut."""
-        inputs = processor.inputs if isinstance(processor, Labelled) else processor
+        inputs = processor.reader
         return Labelled(inputs, Fixed(()), self.max_tokens, head="none")
 
     def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
@@ -87,7 +87,9 @@ class Embed(Task):
     def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
         """Return the tokens of all texts of each pair."""
         texts = [text for example in examples for text in example.inputs]
-        batch = padded(framed(texts, processor.inputs, processor.max_length), processor.inputs)
+        batch = padded(
+            framed(texts, processor.tokenizer, processor.max_length), processor.tokenizer
+        )
         rows = len(examples)
         return {
             "texts": batch["tokens"].view(rows, -1, batch["tokens"].shape[1]),
@@ -159,14 +161,14 @@ class Embed(Task):
         """Return (N, C); texts of about the same length go together."""
         training, device = model.training, next(model.parameters()).device
         model.eval()
-        rows = framed(texts, processor.inputs, processor.max_length)
+        rows = framed(texts, processor.tokenizer, processor.max_length)
         order = sorted(range(len(rows)), key=lambda n: len(rows[n][0]))
         found: dict[int, NDArray[np.float64]] = {}
         for start in range(0, len(order), _AT_ONCE):
             chosen = order[start : start + _AT_ONCE]
             batch = {
                 k: v.to(device)
-                for k, v in padded([rows[n] for n in chosen], processor.inputs).items()
+                for k, v in padded([rows[n] for n in chosen], processor.tokenizer).items()
             }
             vectors = self.vectors(model(**batch), batch["lengths"])
             found |= dict(zip(chosen, vectors.double().cpu().numpy(), strict=True))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from groundup.core.contracts.processors import EncodesSpans
 from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
@@ -23,7 +24,7 @@ from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.metrics.spans import are_spans, span_measures
 from groundup.processors.labelled import Labelled, require_head, with_targets
 from groundup.processors.targets import Classes
-from groundup.processors.text.add_special_tokens import Row, padded
+from groundup.processors.text.add_special_tokens import Row, frame_of, padded
 
 __all__ = ["LabelTokens"]
 
@@ -83,7 +84,7 @@ class LabelTokens(Task):
             DataError: If a label is none of the training split's.
         """
         pieces = [_pieces(example.inputs, processor) for example in examples]
-        batch = padded([row for row, _ in pieces], processor.inputs)
+        batch = padded([row for row, _ in pieces], processor.tokenizer)
         labels = torch.full_like(batch["tokens"], _IGNORED)
         for own, example, (_, places) in zip(labels, examples, pieces, strict=True):
             numbers = processor.targets.encode(example.target)
@@ -151,7 +152,7 @@ class LabelTokens(Task):
             pieces = [_pieces(words, processor) for _, words in chosen]
             batch = {
                 k: v.to(device)
-                for k, v in padded([row for row, _ in pieces], processor.inputs).items()
+                for k, v in padded([row for row, _ in pieces], processor.tokenizer).items()
             }
             best = model(**batch).argmax(2).cpu().numpy()
             for (number, _), own, (_, places) in zip(chosen, best, pieces, strict=True):
@@ -223,7 +224,7 @@ def _split(words: Sequence[str], tokenizer: Any) -> list[NDArray[np.int64]]:
     A word of which nothing is left, such as a control character, is read as the end token.
     """
     ends = np.cumsum([len(word) + 1 for word in words])
-    if hasattr(tokenizer, "encode_spans"):
+    if isinstance(tokenizer, EncodesSpans):
         tokens, spans = tokenizer.encode_spans([" ".join(words)])[0]
         owners = np.searchsorted(ends, np.maximum(spans[:, 1] - 1, 0), side="right")
         found = [tokens[owners == n].astype(np.int64) for n in range(len(words))]
@@ -238,9 +239,8 @@ def _pieces(words: Sequence[str], processor: Labelled) -> tuple[Row, NDArray[np.
 
     It is -1 for words that have no room.
     """
-    frame = getattr(processor.inputs, "frame", None)
-    start, end = ([], []) if frame is None else ([frame[0]], [frame[1]])
-    pieces = _split(words, processor.inputs)
+    start, end = frame_of(processor.tokenizer)
+    pieces = _split(words, processor.tokenizer)
     places = len(start) + np.cumsum([0, *map(len, pieces[:-1])])
     room = processor.max_length - len(start) - len(end)
     tokens = np.concatenate((start, np.concatenate(pieces)[:room], end)).astype(np.int64)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from groundup.core.contracts.data import DataContext, DataSource, Stream
-from groundup.core.contracts.processors import Processor
+from groundup.core.contracts.processors import Processor, TextProcessor
 from groundup.core.contracts.tasks import Task
 from groundup.core.error_location import encode_located
 from groundup.core.values import Batch, Split
@@ -123,7 +123,7 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
         split=split,
         encode=lambda examples: encode_located(lambda some: task.encode(some, processor), examples),
         encode_key=digest.hexdigest()[:16],
-        end_id=int(getattr(processor, "end_id", 0)),
+        end_id=processor.end_id if isinstance(processor, TextProcessor) else 0,
         sequence_length=int(getattr(recipe.model, "context_length", 0)),
         batch_size=recipe.budget.batch_size,
         micro_batch=cast(int, recipe.machine.micro_batch),

@@ -177,9 +177,9 @@ def _check_processors(task: Task, own: Any, teachers: Any, examples: Sequence[An
         remedy = "Leave the section processor out: it is then the teacher's"
         return RecipeError("recipe.distil.teacher", f"{what} than this run's processor", remedy)
 
-    if getattr(own, "vocabulary_size", 0) != getattr(teachers, "vocabulary_size", 0):
-        raise differ(f"has {getattr(teachers, 'vocabulary_size', 0)} tokens, other")
-    if getattr(own, "labels", ()) != getattr(teachers, "labels", ()):
+    if own.vocabulary_size != teachers.vocabulary_size:
+        raise differ(f"has {teachers.vocabulary_size} tokens, other")
+    if own.labels != teachers.labels:
         raise differ(f"knows other classes ({', '.join(map(str, teachers.labels))})")
     for example in examples:
         if not _same(task.encode([example], own), task.encode([example], teachers)):

@@ -177,9 +177,7 @@ def _note(run: Run) -> str | None:
 
 def _new_head(base: Run, processor: Processor) -> bool:
     """Whether other classes, or numbers, are predicted than the base run predicts."""
-    own, before = (
-        getattr(p, "targets", None) for p in (processor, load_processor(base.folder / "processor"))
-    )
+    own, before = (p.targets for p in (processor, load_processor(base.folder / "processor")))
     return own is not None and (
         before is None or (own.kind, own.labels) != (before.kind, before.labels)
     )
@@ -187,7 +185,7 @@ def _new_head(base: Run, processor: Processor) -> bool:
 
 def _other_labels(run: Run, processor: Processor) -> bool:
     """Whether other classes, or numbers, are predicted than the pretrained weights predict."""
-    targets = getattr(processor, "targets", None)
+    targets = processor.targets
     return (
         targets is not None and targets.kind != "fixed" and targets.labels != pretrained_labels(run)
     )

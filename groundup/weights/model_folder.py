@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
+from groundup.core.contracts.processors import InputProcessor, TextProcessor
 from groundup.core.errors import CheckpointError
 from groundup.recipe.recipe import dump_recipe
 from groundup.runs.processor import load_processor
@@ -103,10 +104,10 @@ def fill_model_folder(
 
 def _token_ids(processor: Any) -> dict[str, int]:
     """Return the tokens that start and end a text, as config.json has them."""
-    end, start = getattr(processor, "end_id", None), getattr(processor, "start_token", None)
-    if end is None:
+    if not isinstance(processor, TextProcessor):
         return {}
-    begin = processor.special_id(start) if start else None
+    end = processor.end_id
+    begin = processor.special_id(processor.start_token or "")
     return {"bos_token_id": end if begin is None else begin, "eos_token_id": end}
 
 
@@ -116,7 +117,7 @@ def _answering(
     """Return config.json and tensors of what marks an answer's first and last token by the names of
     such models."""
     kind, suffix = (values.get("architectures") or [""])[0], "ForTokenClassification"
-    targets = getattr(processor, "targets", None)
+    targets = processor.targets
     if (
         targets is None
         or (targets.kind, targets.labels) != ("fixed", ("start", "end"))
@@ -143,9 +144,10 @@ def _labels(processor: Any) -> dict[str, Any]:
 def _write_picture_settings(run: Run, folder: Path, processor: Any, values: dict[str, Any]) -> None:
     """Write how pictures are prepared to preprocessor_config.json, for a model that
     ``transformers`` knows."""
-    describe = getattr(getattr(processor, "inputs", None), "to_huggingface", None)
-    found = describe() if describe is not None and "architectures" in values else None
-    if found is not None:
+    reader = processor.reader
+    if "architectures" not in values or not isinstance(reader, InputProcessor):
+        return
+    if (found := reader.to_huggingface()) is not None:
         run.storage.write_text(
             folder / "preprocessor_config.json", json.dumps(found, indent=1) + "\n"
         )

@@ -12,6 +12,7 @@ from groundup.core.errors import CheckpointError, DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.models.bert import BERTConfig
 from groundup.processors.labelled import Labelled
+from groundup.processors.sequences import FramesProcessor
 from groundup.processors.targets import Classes
 from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.bytes import BytesConfig
@@ -41,7 +42,11 @@ def test_settings(settings: dict[str, Any], expected: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "processor", "expected"),
     [
-        ({}, object(), "recipe.processor: makes no tokens, which model bert reads."),
+        (
+            {},
+            FramesProcessor([0.0], [1.0], None),
+            "recipe.processor: makes no tokens, which model bert reads.",
+        ),
         (
             {"vocabulary_size": 9},
             BYTES,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from groundup.core.contracts.processors import TextProcessor
 from groundup.core.errors import CheckpointError, DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.generation.decoding import DecodingOptions, generate_batch
@@ -20,14 +21,12 @@ from groundup.models.names.huggingface import gpt2, llama
 from groundup.models.phi3 import Phi3Config
 
 
-class Tokenizer:
+class Tokenizer(TextProcessor):
     """A text processor of 300 tokens."""
 
-    vocabulary_size, end_id, chat_template = 300, 0, None
+    vocabulary_size, end_id = 300, 0
 
     def save(self, folder: Path) -> None: ...
-
-    def special_id(self, token: str) -> int | None: ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         return []

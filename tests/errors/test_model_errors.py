@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.processors import InputProcessor
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.core.values import Batch
@@ -24,7 +25,7 @@ from groundup.processors.targets import Classes
 from groundup.processors.text.bytes import BytesConfig
 
 
-class Frames:
+class Frames(InputProcessor):
     """Frames of four numbers, as a processor of sound gives."""
 
     input_shape = (0, 4)

@@ -1,18 +1,23 @@
 """What turns raw data into tensors and back, and what it may offer.
 
-Shape legend: N inputs, V vocabulary, M categorical columns.
+Everything that is asked of one is declared here. The abstract classes answer neutrally for what a
+processor need not have, so that one of your own only overrides what it does have.
+
+Shape legend: N inputs, T tokens, V vocabulary, C channels, M categorical columns.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
+from groundup.core.errors import RecipeError
 from groundup.core.settings import Settings
 from groundup.core.values import Batch
 
@@ -20,70 +25,173 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "ChatTokenizer",
     "EncodesSpans",
-    "FramesTexts",
-    "HidesTokens",
     "InputProcessor",
     "LabelProcessor",
-    "PadsTexts",
+    "Pictures",
     "Processor",
     "ProcessorConfig",
-    "StartsTexts",
+    "ReadsGGUF",
     "Targets",
     "TextProcessor",
+    "WritesGGUF",
 ]
 
 
-@runtime_checkable
-class Processor(Protocol):
-    """Raw <-> tensors. It is saved in the run and used by everything downstream."""
+class Targets(ABC):
+    """What is predicted, as tensors: learned from the training split, saved with the processor.
 
+    Attributes:
+        kind: Which class wrote the saved ones.
+        outputs: How many numbers a model gives for an example.
+        labels: The names of the classes or numbers, where they have any.
+        counts: How many training examples each class has; empty where nobody counted.
+        parts: The targets of each task, where there are several.
+    """
+
+    kind: str
+    outputs: int
+    labels: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    parts: Mapping[str, Targets] = MappingProxyType({})
+
+    @abstractmethod
+    def encode(self, targets: Sequence[Any]) -> Tensor:
+        """Return one row for each target.
+
+        Raises:
+            DataError: If a target means nothing to a model trained on the training split.
+        """
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return what the targets can be rebuilt from."""
+
+
+class Processor(ABC):
+    """Raw <-> tensors. It is saved in the run and used by everything downstream.
+
+    Attributes:
+        targets: What is predicted, where the processor knows it.
+    """
+
+    targets: Targets | None = None
+
+    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write everything needed to rebuild it; text and JSON only."""
 
-
-@runtime_checkable
-class TextProcessor(Processor, Protocol):
-    """A tokenizer. Token ids are 0 .. vocabulary_size - 1."""
+    @property
+    def reader(self) -> Processor:
+        """What reads the inputs: the processor itself, or the one that it adds targets to."""
+        return self
 
     @property
+    def vocabulary_size(self) -> int:
+        """How many tokens there are; 0 where inputs are numbers."""
+        return 0
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes that are predicted, where there are any."""
+        return ()
+
+
+class TextProcessor(Processor):
+    """A tokenizer. Token ids are 0 .. vocabulary_size - 1.
+
+    Attributes:
+        special_tokens: The ids of the tokens that stand for no text, by their names.
+        stripping_tokens: Of special tokens that take the blanks before or behind them with them:
+            whether those before, and whether those behind.
+        start_token: What chat templates call ``bos_token``.
+        begin_token: The special token that is put before every text, if it is not the end token.
+        frame: The tokens that an encoder expects before and after a text.
+        between: The tokens that an encoder expects between two texts, and the kind of the second
+            one's.
+        padding_id: The token that fills rows up; None: the end token does.
+        mask_id: The token that stands for a hidden one, such as ``[MASK]``.
+    """
+
+    special_tokens: Mapping[str, int] = MappingProxyType({})
+    stripping_tokens: Mapping[str, tuple[bool, bool]] = MappingProxyType({})
+    start_token: str | None = None
+    begin_token: str | None = None
+    frame: tuple[int, int] | None = None
+    between: tuple[tuple[int, ...], int] | None = None
+    padding_id: int | None = None
+    mask_id: int | None = None
+
+    @property
+    @abstractmethod
     def vocabulary_size(self) -> int: ...
 
     @property
+    @abstractmethod
     def end_id(self) -> int:
-        """The token that ends every document; it starts one too where the tokenizer has no
-        ``begin_id``."""
+        """The token that ends every document."""
 
-    def special_id(self, token: str) -> int | None:
-        """Return the id of a special token such as ``<|user|>``, or None."""
+    @property
+    def begin_id(self) -> int:
+        """The token that starts every document: the end token, where there is no other."""
+        return self.end_id
 
+    @abstractmethod
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the tokens of each text. Special tokens spelled out in a text are NOT recognised:
         text stays text."""
 
+    @abstractmethod
     def decode(self, tokens: Sequence[int], *, keep_special: bool = False) -> str:
         """Return the text; bytes that are not UTF-8 become U+FFFD."""
 
+    @abstractmethod
     def token_bytes(self) -> NDArray[np.int32]:
         """Return (V,) how many UTF-8 bytes of text each token stands for; special tokens count
         0."""
 
+    def special_id(self, token: str) -> int | None:
+        """Return the id of a special token such as ``<|user|>``, or None."""
+        return self.special_tokens.get(token)
+
+    def encode_parts(
+        self, texts: Sequence[str], continues: Sequence[bool]
+    ) -> list[NDArray[np.int32]]:
+        """Return ``encode_batch`` of texts, some of which go on where another ended: a tokenizer
+        that puts a space before a text puts none before these."""
+        return self.encode_batch(texts)
+
+    def continuations(self) -> NDArray[np.bool_]:
+        """Return (V,) which tokens go on with the word of the token before them; none, where each
+        token is taken as a word."""
+        return np.zeros(self.vocabulary_size, dtype=np.bool_)
+
     @property
     def chat_template(self) -> str | None:
         """The Jinja source of the chat template, when one travels with the tokenizer."""
+        return None
+
+    def with_chat_template(self, source: str | None) -> TextProcessor:
+        """Return the tokenizer with another chat template; itself, where it carries none."""
+        return self
 
 
-@runtime_checkable
-class InputProcessor(Processor, Protocol):
+class InputProcessor(Processor):
     """Turns raw inputs, such as pictures, into tensors of one shape; 0 stands for a length that
     varies."""
 
     @property
+    @abstractmethod
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one input: (C, H, W) of pictures, (0, F) of frames, (I,) of a table's
         numbers."""
 
+    @property
+    def category_sizes(self) -> tuple[int, ...]:
+        """How many values each categorical column has, the unknown one included."""
+        return ()
+
+    @abstractmethod
     def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
         """Return tensors by the names that models read them by, one row an input.
 
@@ -95,49 +203,66 @@ class InputProcessor(Processor, Protocol):
             DataError: If an input cannot be read or does not fit.
         """
 
-
-class Targets(Protocol):
-    """What is predicted, as tensors: learned from the training split, saved with the processor."""
-
-    kind: str
-    outputs: int
-    labels: tuple[str, ...]
-
-    def encode(self, targets: Sequence[Any]) -> Tensor:
-        """Return one row for each target.
-
-        Raises:
-            DataError: If a target means nothing to a model trained on the training split.
-        """
-
-    def to_json(self) -> dict[str, Any]: ...
+    def to_huggingface(self) -> dict[str, Any] | None:
+        """Return the contents of preprocessor_config.json; None where that library has no such."""
+        return None
 
 
-@runtime_checkable
-class LabelProcessor(Processor, Protocol):
-    """A processor of inputs with the targets that belong to them; ``processors.labelled`` is the
-    one there is."""
+class LabelProcessor(InputProcessor):
+    """A processor of inputs with the targets that belong to them.
 
-    inputs: Any
+    Attributes:
+        inputs: What reads the inputs.
+        targets: What is predicted.
+        max_length: Texts are cut to this many tokens.
+        pairs: Whether an input is two texts.
+        head: What a model is to give where that is not labels of a text: ``tokens``, outputs for
+            each; ``none``, the states.
+    """
+
+    inputs: TextProcessor | InputProcessor
     targets: Targets
     max_length: int
+    pairs: bool = False
+    head: str | None = None
 
     @property
-    def input_shape(self) -> tuple[int, ...]: ...
+    def reader(self) -> TextProcessor | InputProcessor:
+        """What reads the inputs."""
+        return self.inputs
 
     @property
-    def vocabulary_size(self) -> int: ...
+    def tokenizer(self) -> TextProcessor:
+        """What reads the inputs, for a task whose inputs are texts.
+
+        Raises:
+            RecipeError: If they are not.
+        """
+        if not isinstance(self.inputs, TextProcessor):
+            raise RecipeError(
+                "recipe.processor", "makes no tokens, which the task reads", "Use a tokenizer"
+            )
+        return self.inputs
 
     @property
-    def category_sizes(self) -> tuple[int, ...]: ...
+    def vocabulary_size(self) -> int:
+        """How many tokens there are; 0 where inputs are numbers."""
+        return self.inputs.vocabulary_size
 
     @property
-    def outputs(self) -> int: ...
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes, or of the numbers."""
+        return self.targets.labels
 
     @property
-    def labels(self) -> tuple[str, ...]: ...
+    def outputs(self) -> int:
+        """How many numbers a model gives for an input."""
+        return self.targets.outputs
 
-    def encode_inputs(self, inputs: Sequence[Any]) -> Batch: ...
+    @abstractmethod
+    def as_list(self, inputs: Any) -> tuple[list[Any], bool]:
+        """Return inputs as a list, and whether they were several; a tuple of two texts is one
+        pair."""
 
 
 class ProcessorConfig(Settings, ABC):
@@ -157,51 +282,53 @@ class ProcessorConfig(Settings, ABC):
         """Return the processor that ``Processor.save`` wrote to ``folder``."""
 
 
-# -------------------------------------------------------------------- what tokenizers may offer
-@runtime_checkable
-class StartsTexts(Protocol):
-    """A tokenizer whose texts begin with a token of their own, such as ``<bos>``."""
-
-    @property
-    def begin_id(self) -> int: ...
-
-
-@runtime_checkable
-class FramesTexts(Protocol):
-    """A tokenizer of an encoder, which puts a token before and one after every text.
-
-    ``frame`` is (first, last); ``between`` are the tokens between the two texts of a pair.
-    """
-
-    frame: tuple[int, int] | None
-    between: tuple[int, ...]
-
-
-@runtime_checkable
-class PadsTexts(Protocol):
-    """A tokenizer with a token that fills rows up."""
-
-    @property
-    def padding_id(self) -> int | None: ...
-
-
-@runtime_checkable
-class HidesTokens(Protocol):
-    """A tokenizer with a token that stands for a hidden one, such as ``[MASK]``."""
-
-    @property
-    def mask_id(self) -> int | None: ...
-
-
+# ------------------------------------------------------------------- what some of them can do too
 @runtime_checkable
 class EncodesSpans(Protocol):
     """A tokenizer that tells from which characters each token was made."""
 
-    def encode_spans(self, text: str) -> Any: ...
+    def encode_spans(
+        self, texts: Sequence[str]
+    ) -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        """Return of each text its tokens (T,), and where in it each begins and ends, in characters
+        (T, 2)."""
 
 
 @runtime_checkable
-class ChatTokenizer(Protocol):
-    """A tokenizer that can take a chat template with it."""
+class Pictures(Protocol):
+    """A processor of pictures, which can show what a model reads."""
 
-    def with_chat_template(self, template: str) -> Any: ...
+    def to_pixels(self, inputs: Tensor) -> Tensor:
+        """Return (N, C, H, W) with 0 for black and 1 for white, of what ``encode_inputs`` gave."""
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Return what a model reads, of pixels between 0 and 1."""
+
+
+@runtime_checkable
+class WritesGGUF(Protocol):
+    """A tokenizer that has a place in a GGUF file."""
+
+    def to_gguf(self, size: int, name: str = "") -> dict[str, Any]:
+        """Return the metadata that describe it.
+
+        Args:
+            size: How many tokens the model has.
+            name: What the model is called.
+
+        Raises:
+            CheckpointError: If a part of it has no place in such files.
+        """
+
+
+@runtime_checkable
+class ReadsGGUF(Protocol):
+    """The class of settings of a tokenizer that is read from GGUF files."""
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any], end_token: str | None = None) -> TextProcessor:
+        """Return the tokenizer that a file's metadata describe; ``end_token`` replaces the file's.
+
+        Raises:
+            CheckpointError: If it is of another kind, or its tables do not fit together.
+        """

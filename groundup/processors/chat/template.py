@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -26,7 +26,7 @@ from groundup.core.values import Message, TokenSequence
 from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.sandbox import CLOSE_NAME, OPEN_NAME, compile_template, render
 
-__all__ = ["PLAIN_WORDS", "ROLES", "ChatTemplate", "find_template", "special_tokens"]
+__all__ = ["PLAIN_WORDS", "ROLES", "ChatTemplate", "find_template"]
 
 ROLES = ("system", "user", "assistant", "tool")
 PROBE = (Message("user", "Hi"), Message("assistant", "Hello"))
@@ -96,7 +96,7 @@ class ChatTemplate:
     def __init__(self, source: str, processor: TextProcessor) -> None:
         self.source, self._processor = source, processor
         self._template, self._tagged, self._reads_tools = compile_template(source)
-        self._specials = special_tokens(processor)
+        self._specials = processor.special_tokens
         names = sorted(self._specials, key=len, reverse=True)
         self._cut = (
             re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
@@ -104,11 +104,10 @@ class ChatTemplate:
         self._protection = _Protection(
             self._specials, [word for word in PLAIN_WORDS if word in source]
         )
-        self._strips: dict[str, tuple[bool, bool]] = getattr(processor, "stripping_tokens", {})
         self._end = next(
             (name for name, index in self._specials.items() if index == processor.end_id), ""
         )
-        self._start = getattr(processor, "start_token", self._end) or ""
+        self._start = processor.start_token or ""
         self._stop_ids = self._find_stops()
 
     @property
@@ -169,13 +168,10 @@ class ChatTemplate:
 
     def _encoded(self, pieces: list[list[_Piece]]) -> list[TokenSequence]:
         texts = [piece for several in pieces for piece in several if piece.special is None]
-        encode = getattr(
-            self._processor, "encode_parts", None
-        )  # of a tokenizer that puts a space before a text
         plain = iter(
-            self._processor.encode_batch([piece.text for piece in texts])
-            if encode is None
-            else encode([piece.text for piece in texts], [piece.continues for piece in texts])
+            self._processor.encode_parts(
+                [piece.text for piece in texts], [piece.continues for piece in texts]
+            )
         )
         return [
             _join(ps, [next(plain) if p.special is None else None for p in ps]) for ps in pieces
@@ -279,7 +275,7 @@ class ChatTemplate:
                     for text in whole.split(marks.cut)
                     if text
                 ]
-        return _follow(_strip(pieces, self._strips))
+        return _follow(_strip(pieces, self._processor.stripping_tokens))
 
     def _find_stops(self) -> tuple[int, ...]:
         """Return the special tokens that end the trained part of a question with its answer."""
@@ -296,7 +292,7 @@ class _Protection:
     """Breaks special tokens that are spelled in messages, whole or cut by a message's edge, by a
     hidden character."""
 
-    def __init__(self, specials: dict[str, int], words: Sequence[str]) -> None:
+    def __init__(self, specials: Mapping[str, int], words: Sequence[str]) -> None:
         self._words = re.compile(
             "|".join(re.escape(word) for word in words if word not in specials) or "(?!)"
         )
@@ -328,19 +324,6 @@ class _Protection:
             if isinstance(value, list | tuple)
             else value
         )
-
-
-def special_tokens(processor: TextProcessor) -> dict[str, int]:
-    """Return the special tokens of any text processor: those that stand for no bytes and have a
-    text."""
-    known = getattr(processor, "special_tokens", None)
-    if isinstance(known, dict):
-        return dict(known)
-    silent = np.flatnonzero(processor.token_bytes() == 0)
-    named = {processor.decode([int(index)], keep_special=True): int(index) for index in silent}
-    return {
-        name: index for name, index in named.items() if name and processor.special_id(name) == index
-    }
 
 
 def find_template(name: str | None, processor: TextProcessor) -> str:
@@ -408,7 +391,7 @@ def _plain(message: Message) -> dict[str, Any]:
     return said | {key: value for key, value in about.items() if value}
 
 
-def _strip(pieces: list[_Piece], strips: dict[str, tuple[bool, bool]]) -> list[_Piece]:
+def _strip(pieces: list[_Piece], strips: Mapping[str, tuple[bool, bool]]) -> list[_Piece]:
     """Take away the blanks that a special token takes with it, as the tokenizers of Phi-3 have
     it."""
     if not strips:

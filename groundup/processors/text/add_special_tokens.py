@@ -13,36 +13,39 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from groundup.core.contracts.processors import TextProcessor
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.values import Batch
 
-__all__ = ["Row", "documents", "framed", "padded", "pairs_framed", "prompts", "two_texts"]
+__all__ = [
+    "Row",
+    "documents",
+    "frame_of",
+    "framed",
+    "padded",
+    "pairs_framed",
+    "prompts",
+    "two_texts",
+]
 
 Row = tuple[NDArray[np.int64], NDArray[np.int64] | None]  # (T,) tokens, and the kind of each
 
 
-def documents(texts: Sequence[str], tokenizer: Any) -> list[NDArray[np.int32]]:
+def documents(texts: Sequence[str], tokenizer: TextProcessor) -> list[NDArray[np.int32]]:
     """Return each text as a language model reads a document: its start, the text, the end token.
 
     The start is the tokenizer's own start token where it puts one before every text (Gemma, Llama),
     else the end token.
     """
-    before, after = ([_begin(tokenizer)], [tokenizer.end_id])
     return [
-        np.concatenate((before, tokens, after)).astype(np.int32)
+        np.concatenate(([tokenizer.begin_id], tokens, [tokenizer.end_id])).astype(np.int32)
         for tokens in tokenizer.encode_batch(texts)
     ]
 
 
-def prompts(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+def prompts(texts: Sequence[str], tokenizer: TextProcessor) -> list[list[int]]:
     """Return each text as the beginning of a document, to be written on."""
-    return [[_begin(tokenizer), *tokens.tolist()] for tokens in tokenizer.encode_batch(texts)]
-
-
-def _begin(tokenizer: Any) -> int:
-    """Return the token that documents begin with; a processor of the user's may know of none but
-    the end token."""
-    return int(getattr(tokenizer, "begin_id", tokenizer.end_id))
+    return [[tokenizer.begin_id, *tokens.tolist()] for tokens in tokenizer.encode_batch(texts)]
 
 
 def two_texts(value: Any) -> tuple[str, str]:
@@ -72,11 +75,18 @@ def two_texts(value: Any) -> tuple[str, str]:
     return first, second
 
 
-def framed(texts: Sequence[str], tokenizer: Any, longest: int) -> list[Row]:
+def frame_of(tokenizer: TextProcessor) -> tuple[list[int], list[int]]:
+    """Return the tokens that go before and after a text; none, where it is no encoder's."""
+    if tokenizer.frame is None:
+        return [], []
+    first, last = tokenizer.frame
+    return [first], [last]
+
+
+def framed(texts: Sequence[str], tokenizer: TextProcessor, longest: int) -> list[Row]:
     """Return each text as an encoder reads it, ``[CLS] text [SEP]``, cut to ``longest``; as it is
     for other models."""
-    frame = getattr(tokenizer, "frame", None)
-    before, after = ([], []) if frame is None else ([frame[0]], [frame[1]])
+    before, after = frame_of(tokenizer)
     room = max(0, longest - len(before) - len(after))
     return [
         (np.concatenate((before, tokens[:room], after)).astype(np.int64), None)
@@ -84,7 +94,9 @@ def framed(texts: Sequence[str], tokenizer: Any, longest: int) -> list[Row]:
     ]
 
 
-def pairs_framed(pairs: Sequence[tuple[str, str]], tokenizer: Any, longest: int) -> list[Row]:
+def pairs_framed(
+    pairs: Sequence[tuple[str, str]], tokenizer: TextProcessor, longest: int
+) -> list[Row]:
     """Return each pair as an encoder reads it: ``[CLS] a [SEP] b [SEP]``, the second text's tokens
     of another kind.
 
@@ -92,9 +104,8 @@ def pairs_framed(pairs: Sequence[tuple[str, str]], tokenizer: Any, longest: int)
     between the two. What is too long is cut at the end of the longer text first.
     """
     firsts, seconds = (tokenizer.encode_batch([pair[n] for pair in pairs]) for n in (0, 1))
-    frame, between = getattr(tokenizer, "frame", None), getattr(tokenizer, "between", None)
-    start, end = ([], []) if frame is None else ([frame[0]], [frame[1]])
-    middle, kind = ((tokenizer.end_id,), 0) if between is None else between
+    start, end = frame_of(tokenizer)
+    middle, kind = tokenizer.between or ((tokenizer.end_id,), 0)
     room = longest - len(start) - len(middle) - len(end)
     if room < 2:
         problem = (
@@ -112,11 +123,10 @@ def pairs_framed(pairs: Sequence[tuple[str, str]], tokenizer: Any, longest: int)
     return found
 
 
-def padded(rows: Sequence[Row], tokenizer: Any) -> Batch:
+def padded(rows: Sequence[Row], tokenizer: TextProcessor) -> Batch:
     """Return rows as ``tokens`` (N, T) int64 and ``lengths`` (N,), and ``token_types`` (N, T) where
     there are kinds."""
-    padding = getattr(tokenizer, "padding_id", None)
-    padding = tokenizer.end_id if padding is None else padding
+    padding = tokenizer.end_id if tokenizer.padding_id is None else tokenizer.padding_id
     shape = len(rows), max([1, *(len(tokens) for tokens, _ in rows)])
     tokens, types = np.full(shape, padding, dtype=np.int64), np.zeros(shape, dtype=np.int64)
     for place, (own, kinds) in enumerate(rows):

@@ -28,7 +28,7 @@ from tokenizers import (
     trainers,
 )
 
-from groundup.core.contracts.processors import ProcessorConfig
+from groundup.core.contracts.processors import ProcessorConfig, TextProcessor
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.registry import processor
 from groundup.core.settings import setting
@@ -70,7 +70,7 @@ SMALLEST = 256 + len(SPECIAL_TOKENS)
 ENCODER = EncoderTokens("[CLS]", "[SEP]", "[PAD]", "[MASK]")
 
 
-class TokenizerProcessor:
+class TokenizerProcessor(TextProcessor):
     """A tokenizer of the ``tokenizers`` library.
 
     Args:
@@ -137,8 +137,8 @@ class TokenizerProcessor:
         self._space_before = space_before(tokenizer)
         self._end_id: int = identity
         begin: int | None = tokenizer.token_to_id(begin_token) if begin_token else None
-        self.begin_id = identity if begin is None else begin
-        self.begin_token = None if self.begin_id == identity else begin_token
+        self._begin_id = identity if begin is None else begin
+        self.begin_token = None if self._begin_id == identity else begin_token
         self._size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
     @property
@@ -148,6 +148,10 @@ class TokenizerProcessor:
     @property
     def end_id(self) -> int:
         return self._end_id
+
+    @property
+    def begin_id(self) -> int:
+        return self._begin_id
 
     @property
     def chat_template(self) -> str | None:
@@ -162,10 +166,6 @@ class TokenizerProcessor:
     def described(self) -> dict[str, Any]:
         """Return what tokenizer.json holds."""
         return dict(json.loads(self._tokenizer.to_str()))
-
-    def special_id(self, token: str) -> int | None:
-        """Return the id of a special token such as ``<|user|>``, or None."""
-        return self.special_tokens.get(token)
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return (T,) tokens of each text, encoded on all cores.

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.core.contracts.processors import ProcessorConfig
+from groundup.core.contracts.processors import ProcessorConfig, TextProcessor
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting
@@ -35,7 +35,7 @@ BYTES = 256
 CODE_POINTS = 0x110000
 
 
-class CharacterProcessor:
+class CharacterProcessor(TextProcessor):
     """Bytes, special tokens and a list of characters, looked up in a table by code point.
 
     Args:
@@ -79,10 +79,6 @@ class CharacterProcessor:
     def with_chat_template(self, source: str | None) -> CharacterProcessor:
         """Return the same processor with another chat template."""
         return CharacterProcessor(self.characters, self.name, source)
-
-    def special_id(self, token: str) -> int | None:
-        """Return the id of a special token such as ``<|user|>``, or None."""
-        return self.special_tokens.get(token)
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return (T,) tokens of each text.
@@ -154,7 +150,8 @@ class CharacterProcessor:
 
     def _as_tokenizer_json(self) -> dict[str, object]:
         """Return a BPE without merges whose unknown characters fall back to byte tokens."""
-        vocabulary = {f"<0x{value:02X}>": value for value in range(BYTES)} | self.special_tokens
+        vocabulary = {f"<0x{value:02X}>": value for value in range(BYTES)}
+        vocabulary |= dict(self.special_tokens)
         vocabulary |= {
             character: self._first + index for index, character in enumerate(self.characters)
         }

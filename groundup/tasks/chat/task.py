@@ -98,10 +98,7 @@ class Chat(Task):
         """
         source = self._source(processor)
         ChatTemplate(source, processor)
-        with_template = getattr(
-            processor, "with_chat_template", None
-        )  # a processor of the user's may have none
-        return processor if with_template is None else with_template(source)
+        return processor.with_chat_template(source)
 
     def chat_template(self, processor: TextProcessor) -> ChatTemplate:
         """Return the template bound to a tokenizer: the one that was saved with it, else this

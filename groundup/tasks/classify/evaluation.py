@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from groundup.core import seeding
-from groundup.core.contracts.processors import LabelProcessor
+from groundup.core.contracts.processors import LabelProcessor, Pictures
 from groundup.core.contracts.tasks import EvaluationContext
 from groundup.core.values import Evaluation, Example, Figure, Table
 from groundup.media.png import data_uri
@@ -107,7 +107,7 @@ def _commonest(processor: LabelProcessor, true: NDArray[np.int64]) -> float:
 def _counts(processor: LabelProcessor, true: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return (K,) examples of each class in the training split, or here where nobody counted them
     there."""
-    known = getattr(processor.targets, "counts", ())
+    known = processor.targets.counts
     return np.asarray(known or np.bincount(true, minlength=processor.outputs), np.int64)
 
 
@@ -301,9 +301,8 @@ def _pixels(inputs: Any, processor: LabelProcessor) -> NDArray[np.uint8] | None:
     if len(processor.input_shape) != 3 or processor.input_shape[0] not in (1, 3, 4):
         return None
     values = processor.encode_inputs([inputs])["inputs"][0].double()
-    mean, scale = (getattr(processor.inputs, name, ()) for name in ("mean", "scale"))
-    if len(mean) == len(scale) == len(values):
-        values = values * torch.tensor(scale)[:, None, None] + torch.tensor(mean)[:, None, None]
+    if isinstance(processor.inputs, Pictures):
+        values = processor.inputs.to_pixels(values[None])[0]
     values = values[: 3 if len(values) == 4 else len(values)]
     step = -(-max(values.shape[1:]) // _PIXELS)
     low, high = values.min(), values.max()

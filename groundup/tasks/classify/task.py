@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.media.augmentation import Augment, Draws, augmented
 from groundup.metrics.calibration import probabilities_of
-from groundup.processors.labelled import Labelled, check_pairs, with_targets
+from groundup.processors.labelled import check_pairs, with_targets
 from groundup.processors.targets import Classes
 from groundup.tasks.classify.class_weights import ClassWeights, class_weights
 from groundup.tasks.classify.evaluation import judge_classifier, outputs_of
@@ -134,7 +134,7 @@ class Classify(Task):
         encoded = processor.encode_inputs([example.inputs for example in examples])
         encoded["labels"] = processor.targets.encode([example.target for example in examples])
         if self.class_weights != "none":
-            counts = getattr(processor.targets, "counts", ())
+            counts = processor.targets.counts
             encoded["weights"] = class_weights(counts, self.class_weights, self.effective_beta)[
                 encoded["labels"]
             ]
@@ -255,7 +255,7 @@ class Classify(Task):
                 ``temperature`` divides the outputs first, so that probabilities are as sure as they
                 may be: the run's evaluation says which one.
         """
-        rows, each = cast(Labelled, processor).listed(inputs)
+        rows, each = processor.as_list(inputs)
         outputs = outputs_of(model, rows, processor)
         temperature = float(
             options.get("temperature") or 1.0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.core import seeding
+from groundup.core.contracts.processors import Processor, TextProcessor
 from groundup.core.errors import RecipeError
 
 __all__ = ["IGNORED", "Masking", "masked", "require_mask"]
@@ -51,9 +52,9 @@ class _Vocabulary:
     continuing: NDArray[np.bool_]
 
 
-def require_mask(processor: Any) -> None:
+def require_mask(processor: Processor) -> None:
     """Raise a RecipeError if a processor reserves no token to hide others with."""
-    if getattr(processor, "mask_id", None) is None:
+    if not isinstance(processor, TextProcessor) or processor.mask_id is None:
         problem = "has no token that stands for a hidden one, such as [MASK]"
         remedy = (
             "Use the tokenizer of a BERT or RoBERTa, or train one: processor: {name: bpe, encoder:"

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -19,6 +20,7 @@ from pydantic import field_serializer, field_validator, model_validator
 from torch import Tensor, nn
 
 from groundup.core import registry
+from groundup.core.contracts.processors import InputProcessor
 from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError, RecipeError, did_you_mean
 from groundup.core.settings import setting, validate
@@ -167,12 +169,11 @@ class Multitask(Task):
         Raises:
             DataError: If a task has no targets to learn from.
         """
-        inputs = processor.inputs if isinstance(processor, Labelled) else processor
+        inputs = processor.reader
 
         def fitted(name: str, part: Task) -> Labelled:
-            before = getattr(
-                getattr(processor, "targets", None), "parts", {}
-            )  # of a base run with several tasks
+            # A base run of several tasks brings the targets of each.
+            before = processor.targets.parts if processor.targets is not None else {}
             known = (
                 Labelled(inputs, before[name], processor.max_length) if name in before else inputs
             )
@@ -399,10 +400,15 @@ class Multitask(Task):
         return found
 
 
-class _NoInputs:
+class _NoInputs(InputProcessor):
     """Stands for a processor of inputs where only targets are encoded."""
 
-    input_shape = ()
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return ()
+
+    def save(self, folder: Path) -> None:
+        """Write nothing: it is never part of a run."""
 
     def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
         return {}
