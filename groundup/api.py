@@ -131,8 +131,8 @@ def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
 
 def _finish(run: Run) -> Run:
     if run.finished:
-        step = run.checkpoints.newest_intact()
-        run.event(step or 0, f"{run.folder}: finished already at step {step}; re-used")
+        step = run.pick("last")
+        run.event(step, f"{run.folder}: finished already at step {step}; re-used")
         if not (run.folder / "model" / WEIGHTS).is_file():
             write_model_folder(run)
             write_report([run.folder], run.folder / "report.html")

@@ -18,18 +18,16 @@ from groundup.core.errors import RecipeError, did_you_mean
 __all__ = [
     "BUILTINS",
     "Kind",
-    "adapter",
     "data",
     "load_file",
     "lookup",
-    "metric",
     "model",
     "names",
     "processor",
     "task",
 ]
 
-Kind = Literal["model", "task", "data", "processor", "adapter", "metric"]
+Kind = Literal["model", "task", "data", "processor"]
 Class = TypeVar("Class", bound=type)
 
 BUILTINS: dict[Kind, dict[str, str]] = {
@@ -88,8 +86,6 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "labelled": "groundup.processors.labelled",
         "table": "groundup.processors.table",
     },
-    "adapter": {},
-    "metric": {},
 }
 _registered: dict[Kind, dict[str, type]] = {kind: {} for kind in BUILTINS}
 
@@ -116,8 +112,10 @@ def _decorator(kind: Kind) -> Callable[[str], Callable[[Class], Class]]:
     return named
 
 
-model, task, data = _decorator("model"), _decorator("task"), _decorator("data")
-processor, adapter, metric = _decorator("processor"), _decorator("adapter"), _decorator("metric")
+model = _decorator("model")
+task = _decorator("task")
+data = _decorator("data")
+processor = _decorator("processor")
 
 
 def names(kind: Kind) -> list[str]:
@@ -166,5 +164,5 @@ def load_file(path: Path) -> None:
     except Exception as error:
         del sys.modules[module_name]
         raise RecipeError(
-            f"recipe.uses {path}", f"{type(error).__name__}: {error}", "Mend the file"
+            f"recipe.uses {path}", f"{type(error).__name__}: {error}", "Fix the file"
         ) from error

@@ -16,13 +16,12 @@ from pathlib import Path
 
 __all__ = ["Storage", "sha256_of"]
 
+_SETTLED_NS = 2_000_000_000
+_KNOWN_SHA256: dict[tuple[int, int, int, int], str] = {}
+
 
 class Storage:
-    """The file system and the clock."""
-
-    def now_s(self) -> float:
-        """Return a clock for durations, in seconds."""
-        return time.perf_counter()
+    """The file system."""
 
     def write_bytes(self, path: Path, content: bytes) -> None:
         """Write a file and wait until the disk has it."""
@@ -79,6 +78,20 @@ class Storage:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content as hexadecimal digits."""
+    """Return the SHA-256 of a file's content as hexadecimal digits.
+
+    A file that has not changed since this process last read it is not read again.
+    """
+    status = path.stat()
+    # The time of the change, unlike that of the content, cannot be set by whoever writes.
+    stamp = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+    known = _KNOWN_SHA256.get(stamp)
+    if known is not None:
+        return known
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    # File systems count time in steps of some milliseconds: a file that was written just now may
+    # change once more and keep its stamp.
+    if time.time_ns() - status.st_ctime_ns > _SETTLED_NS:
+        _KNOWN_SHA256[stamp] = found
+    return found

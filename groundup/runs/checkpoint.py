@@ -4,10 +4,12 @@ verifies."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,12 @@ from torch import Tensor
 from groundup.core.errors import CheckpointError
 from groundup.core.storage import Storage, sha256_of
 
-__all__ = ["Checkpoint", "CheckpointFolder"]
+__all__ = ["STATE", "TO_PREDICT", "Checkpoint", "CheckpointFolder"]
 
 log = logging.getLogger("groundup")
+STATE = "state.json"
+TO_PREDICT = ("model.safetensors", STATE)
+"""What is read of a checkpoint to predict; a resume reads the optimizer's file as well."""
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
@@ -103,21 +108,30 @@ class CheckpointFolder:
 
     def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
         state = json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1).encode()
-        contents = {"model.safetensors": save(checkpoint.model), "state.json": state}
+        contents = {"model.safetensors": save(checkpoint.model), STATE: state}
         if checkpoint.optimizer:
             contents["optimizer.safetensors"] = save(checkpoint.optimizer)
         manifest = {}
         for name, content in contents.items():
             self._storage.write_bytes(folder / name, content)
-            manifest[name] = {"sha256": sha256_of(folder / name), "size_bytes": len(content)}
+            # Of what was to be written, not of what can be read: a bad disk is found out.
+            sha256 = hashlib.sha256(content).hexdigest()
+            manifest[name] = {"sha256": sha256, "size_bytes": len(content)}
         self._storage.write_bytes(folder / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
 
-    def damage(self, step: int) -> str:
-        """Return what is wrong with a checkpoint, or the empty string if its manifest verifies."""
+    def damage(self, step: int, only: Collection[str] = ()) -> str:
+        """Return what is wrong with a checkpoint, or the empty string if its manifest verifies.
+
+        Args:
+            step: Of the checkpoint.
+            only: The files that are going to be read; by default all.
+        """
         folder = self.path(step)
         try:
             manifest = json.loads((folder / "MANIFEST.json").read_bytes())
             for name, expected in manifest.items():
+                if only and name not in only:
+                    continue
                 path = folder / name
                 if not path.is_file():
                     return f"{name} is missing"
@@ -138,7 +152,7 @@ class CheckpointFolder:
         Raises:
             CheckpointError: If it is missing or damaged.
         """
-        if damage := self.damage(step):
+        if damage := self.damage(step, () if with_optimizer else TO_PREDICT):
             raise CheckpointError(
                 str(self.path(step)), f"is damaged: {damage}", "Use another checkpoint"
             )
@@ -149,18 +163,22 @@ class CheckpointFolder:
                 step,
                 load_file(folder / "model.safetensors"),
                 load_file(optimizer) if with_optimizer and optimizer.exists() else {},
-                json.loads((folder / "state.json").read_text(encoding="utf-8")),
+                json.loads((folder / STATE).read_text(encoding="utf-8")),
             )
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(
                 str(folder), f"cannot be read: {error}", "Use another checkpoint"
             ) from error
 
-    def newest_intact(self) -> int | None:
+    def newest_intact(self, only: Collection[str] = ()) -> int | None:
         """Return the step of the newest checkpoint that verifies, or None; damaged ones are named
-        in the log."""
+        in the log.
+
+        Args:
+            only: The files that are going to be read; by default all.
+        """
         for step in reversed(self.steps()):
-            damage = self.damage(step)
+            damage = self.damage(step, only)
             if not damage:
                 return step
             log.warning("%s is damaged (%s): the one before it is used", self.path(step), damage)
@@ -168,9 +186,7 @@ class CheckpointFolder:
 
     def state(self, step: int) -> dict[str, Any]:
         """Return the JSON state of a checkpoint without reading its tensors."""
-        state: dict[str, Any] = json.loads(
-            (self.path(step) / "state.json").read_text(encoding="utf-8")
-        )
+        state: dict[str, Any] = json.loads((self.path(step) / STATE).read_text(encoding="utf-8"))
         return state
 
     def clean(self) -> None:

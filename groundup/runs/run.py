@@ -12,7 +12,7 @@ from groundup.core.errors import RunError, did_you_mean
 from groundup.core.storage import Storage
 from groundup.machine.devices import describe_machine
 from groundup.recipe.recipe import Recipe, as_dict, dump_recipe, load_recipe
-from groundup.runs.checkpoint import CheckpointFolder
+from groundup.runs.checkpoint import STATE, TO_PREDICT, CheckpointFolder
 
 __all__ = ["Run", "flatten"]
 
@@ -144,47 +144,43 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the newest intact checkpoint is the run's last."""
-        step = self.checkpoints.newest_intact()
+        step = self.checkpoints.newest_intact(TO_PREDICT)
         return step is not None and bool(self.checkpoints.state(step).get("finished"))
 
     def pick(self, which: str) -> int:
         """Return the step of the checkpoint called ``"best"`` or ``"last"``, or a step number.
 
+        Of the best only what is read is verified; where that is damaged, the newest intact one
+        takes its place. A checkpoint that is asked for by its number is verified when it is loaded.
+
         Raises:
             RunError: If the run has no intact checkpoint, or none of that number.
         """
-        last = self.checkpoints.newest_intact()
+        steps = self.checkpoints.steps()
+        if which.isdigit() and steps:
+            if int(which) in steps:
+                return int(which)
+            known = ", ".join(map(str, steps))
+            problem = f"has no checkpoint of step {which}; there are {known}"
+            raise RunError(str(self.folder), problem, "Choose one")
+        if which == "best":
+            newest = self.checkpoints.newest_intact((STATE,))
+            best = None if newest is None else self.checkpoints.state(newest).get("best_step")
+            if best in steps and not self.checkpoints.damage(best, TO_PREDICT):
+                return int(best)
+        last = self.checkpoints.newest_intact(TO_PREDICT)
         if last is None:
-            raise RunError(
-                str(self.folder),
-                "has no intact checkpoint",
-                f"Train it first: groundup train --resume {self.folder}",
-            )
-        if which == "last":
-            return last
-        best = self.checkpoints.state(last).get("best_step", last)
-        step = int(which) if which.isdigit() else int(best if best is not None else last)
-        if step not in self.checkpoints.steps() or (
-            which == "best" and self.checkpoints.damage(step)
-        ):
-            if which.isdigit():
-                known = ", ".join(map(str, self.checkpoints.steps()))
-                raise RunError(
-                    str(self.folder),
-                    f"has no checkpoint of step {which}; there are {known}",
-                    "Choose one",
-                )
-            return last
-        return step
+            remedy = f"Train it first: groundup train --resume {self.folder}"
+            raise RunError(str(self.folder), "has no intact checkpoint", remedy)
+        return last
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested dictionaries as one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= (
-            flatten(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value}
-        )
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat

@@ -13,7 +13,7 @@ from groundup.core.errors import TrainingError
 from groundup.core.values import Batch, Loss
 from groundup.runs.run import Run
 
-__all__ = ["Objective", "Sums", "non_finite"]
+__all__ = ["Accumulation", "Sums", "non_finite"]
 
 
 class Sums:
@@ -34,7 +34,7 @@ class Sums:
         self.values[name] = (before[0] + total, before[1] + count)
 
 
-class Objective:
+class Accumulation:
     """The loss of one step: take its ``batches``, and give the loss of each to ``of``.
 
     One micro-batch is the whole step: its loss is the mean. Of several the sums are

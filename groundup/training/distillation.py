@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.contracts.tasks import Task
+from groundup.core.contracts.tasks import Objective, Task
 from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, Loss, Term
 from groundup.recipe.sections import Distil
@@ -98,6 +98,10 @@ class _TaughtTask:
             {**terms, "teacher": Term(divergence(student, teacher, self._settings), count, share)},
             own.metrics,
         )
+
+    def build_objective(self, model: nn.Module, processor: Any) -> Objective:
+        """Return ``loss``, which learns from the teacher in training."""
+        return self.loss
 
     def counts(self, batch: Batch) -> dict[str, float] | None:
         """Return what the task's terms count, and the examples that the teacher is asked about."""

@@ -4,10 +4,11 @@ sample, save."""
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, cast
 
 import torch
@@ -21,7 +22,7 @@ from groundup.reports.live_progress import ProgressDisplay
 from groundup.reports.tensorboard import EventWriter
 from groundup.runs.checkpoint import Checkpoint
 from groundup.runs.run import Run
-from groundup.training.accumulation import Objective, Sums, non_finite
+from groundup.training.accumulation import Accumulation, Sums, non_finite
 from groundup.training.averaging import Averaging
 from groundup.training.build import Parts, assemble, first_inputs, open_stream
 from groundup.training.early_stopping import BestSoFar
@@ -32,6 +33,8 @@ from groundup.training.throughput import Meter, StopRequest
 from groundup.weights.initial_model import load_weights
 
 __all__ = ["Trainer"]
+
+log = logging.getLogger("groundup")
 
 
 class Trainer:
@@ -54,6 +57,7 @@ class Trainer:
         self.device = devices.prepare(self.recipe.machine)
         self.parts: Parts = assemble(run, self.device)
         self.model, self.task = self.parts.model, self.parts.task
+        self.objective = self.task.build_objective(self.model, self.parts.processor)
         self.stream: Stream = open_stream(run, self.parts, "train")
         self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizers(self.recipe.optim, self.trained, self.recipe.adapter)
@@ -115,24 +119,20 @@ class Trainer:
         ):
             for report in self.steps():
                 meter.add(report)
-                rows = [self._validate(every.evaluate_batches)] if self._due(every.evaluate) else []
-                line = self._due(every.log) or report.skipped
-                if line or display.due:
-                    values = meter.measure(report, self.step, line=line)
-                    display.update(values)
-                    rows = [{"kind": "train", **values}, *rows] if line else rows
-                if every.test and self.finished:
-                    rows.append({"kind": "test", "step": self.step, **self.evaluate(split="test")})
-                if every.sample is not None and self._due(every.sample):
-                    rows += self._sample(every.sample_prompts)
-                for row in rows:
+                self.elapsed_s = meter.elapsed_s
+                try:
+                    rows = self._measure(report, meter, display)
+                except Exception:  # a metric that fails must not cost the steps behind it
+                    if self._due(every.save):
+                        self.save()
+                    raise
+                if self._due(every.save) or self.best.step == self.step or stop.requested:
+                    self.save()
+                for row in chain(rows, self._look_closer()):
                     self.run.log(row)
                     events.write(row)
                     display.show(row)
                     self.watch(row)
-                self.elapsed_s = meter.elapsed_s
-                if self._due(every.save) or self.best.step == self.step or stop.requested:
-                    self.save()
                 if stop.requested and not self.finished:
                     raise Interrupted(
                         str(self.run.folder),
@@ -141,6 +141,31 @@ class Trainer:
                         f"Go on with: groundup train --resume {self.run.folder}",
                     )
                 meter.restart_step()
+
+    def _measure(
+        self, report: Report, meter: Meter, display: ProgressDisplay
+    ) -> list[dict[str, Any]]:
+        """Return the rows of a step that its checkpoint depends on: what a validation found decides
+        which is the best, and whether to stop."""
+        rows = []
+        if self._due(self.recipe.every.evaluate):
+            rows.append(self._validate(self.recipe.every.evaluate_batches))
+        line = self._due(self.recipe.every.log) or report.skipped
+        if line or display.due:
+            values = meter.measure(report, self.step, line=line)
+            display.update(values)
+            if line:
+                rows.insert(0, {"kind": "train", **values})
+        return rows
+
+    def _look_closer(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a step that nothing depends on, once its checkpoint is safe: the test
+        split, and samples."""
+        every = self.recipe.every
+        if every.test and self.finished:
+            yield {"kind": "test", "step": self.step, **self.evaluate(split="test")}
+        if every.sample is not None and self._due(every.sample):
+            yield from self._sample(every.sample_prompts)
 
     @property
     def finished(self) -> bool:
@@ -169,18 +194,28 @@ class Trainer:
         return {"kind": "evaluate", "step": self.step, **metrics}
 
     def _sample(self, prompts: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Return a row for each prompt; none where the task fails, which ends no training."""
         options = {"max_new_tokens": 64, "temperature": 0.8, "seed": self.recipe.seed}
-        with devices.eager(self.recipe.machine), self.averaging.applied():
-            texts = [
-                self.task.predict(self.model, prompt, self.parts.processor, **options)
-                for prompt in prompts
-            ]
-        self.model.train()
-        rows = zip(prompts, texts, strict=True)
-        return [
-            {"kind": "sample", "step": self.step, "prompt": prompt, "text": text}
-            for prompt, text in rows
-        ]
+        rows = []
+        try:
+            with devices.eager(self.recipe.machine), self.averaging.applied():
+                for prompt in prompts:
+                    text = self.task.predict(self.model, prompt, self.parts.processor, **options)
+                    rows.append(
+                        {"kind": "sample", "step": self.step, "prompt": prompt, "text": text}
+                    )
+        except Exception as error:
+            # It may be a user's own task that fails, after hours: everything else goes on.
+            where = f"{self.run.folder}: no samples at step {self.step}, training goes on"
+            self.run.event(
+                self.step,
+                f"{where}: predict of task {self.task.registered_name} failed:"
+                f" {type(error).__name__}: {error}",
+            )
+            log.debug("predict of task %s failed", self.task.registered_name, exc_info=error)
+        finally:
+            self.model.train()
+        return rows
 
     # ------------------------------------------------------------------------------------- the loop
     def steps(self) -> Iterator[Report]:
@@ -196,22 +231,22 @@ class Trainer:
         machine, micro_batch = self.recipe.machine, cast(int, self.recipe.machine.micro_batch)
         while not self.finished:
             self.layers.release(self.step)
-            objective = Objective(self.task, self._next_batch, self.accumulate)
-            for batch in objective.batches:
+            accumulated = Accumulation(self.task, self._next_batch, self.accumulate)
+            for batch in accumulated.batches:
                 reseed(self.recipe.seed, "dropout", self.step, self.samples_seen)
                 self.samples_seen += micro_batch
                 with devices.autocast(machine):
                     # 2. Forward: from inputs to outputs.
                     outputs = self.model(**self.task.inputs(batch))
                     # 3. Loss: a SUM over tokens; the mean is taken once, below.
-                    loss = self.task.loss(outputs, batch)
+                    loss = self.objective(outputs, batch)
                 # 4. Backward: gradients of sums add up over the micro-batches; of a single one,
                 # that of its mean.
-                torch.autograd.backward(objective.of(loss))
-                objective.sums.add(loss)
+                torch.autograd.backward(accumulated.of(loss))
+                accumulated.sums.add(loss)
             # 5. Update: divide once by the global count, clip, and let the optimizer move the
             # weights.
-            report = self._update(objective)
+            report = self._update(accumulated)
             self.optimizer.zero_grad()
             self.step += 1
             yield report
@@ -223,23 +258,23 @@ class Trainer:
             return batch
         return {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
 
-    def _update(self, objective: Objective) -> Report:
-        losses = objective.means()
-        term, (_, count) = next(iter(objective.sums.values.items()))
+    def _update(self, accumulated: Accumulation) -> Report:
+        losses = accumulated.means()
+        term, (_, count) = next(iter(accumulated.sums.values.items()))
         gradients = [p.grad for _, p in self.trained if p.grad is not None]
         clip, norm = self.recipe.optim.clip_norm, math.nan
         watched = clip is not None or self._looks_at_gradients()
         if watched:
             norm = (
                 torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
-                / objective.divisor
+                / accumulated.divisor
             )
         learning_rate = self.learning_rate(self.step)
         finite = math.isfinite(losses[term]) and (math.isfinite(norm) or not watched)
         if finite:
             scale = (
                 min(1.0, clip / (norm + 1e-6)) if clip is not None else 1.0
-            ) / objective.divisor
+            ) / accumulated.divisor
             if scale != 1.0:
                 torch._foreach_mul_(gradients, scale)
             self.optimizer.set_lr(learning_rate)
@@ -285,9 +320,8 @@ class Trainer:
                     byte_count += self.task.count_bytes(batch, self.parts.processor)
                     on_device = {key: value.to(self.device) for key, value in batch.items()}
                     with devices.autocast(self.recipe.machine):
-                        sums.add(
-                            self.task.loss(self.model(**self.task.inputs(on_device)), on_device)
-                        )
+                        outputs = self.model(**self.task.inputs(on_device))
+                        sums.add(self.objective(outputs, on_device))
         finally:
             self.model.train()
         if byte_count:

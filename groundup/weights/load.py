@@ -10,7 +10,6 @@ import logging
 import math
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -316,11 +315,8 @@ def _checksums(folder: Path) -> dict[str, str]:
         CheckpointError: If the hub's library kept another one when it fetched the file.
     """
     if folder.is_file():
-        return {folder.name: _checksum(folder, *_stamp(folder))}
-    found = {
-        name: _checksum(folder / name, *_stamp(folder / name))
-        for name in sorted(weight_files(folder))
-    }
+        return {folder.name: sha256_of(folder)}
+    found = {name: sha256_of(folder / name) for name in sorted(weight_files(folder))}
     for name, sha256 in found.items():
         known = fetched_sha256(folder / name)
         if known not in (None, sha256):
@@ -329,16 +325,6 @@ def _checksums(folder: Path) -> dict[str, str]:
             )
             raise CheckpointError(str(folder / name), problem, "Remove it and fetch it again")
     return found
-
-
-@lru_cache(maxsize=256)
-def _checksum(path: Path, size: int, changed: int) -> str:
-    return sha256_of(path)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _together(files: dict[str, str]) -> str:

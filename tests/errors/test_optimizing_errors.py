@@ -13,7 +13,7 @@ from groundup import api
 from groundup.core.errors import RecipeError, TrainingError
 from groundup.core.values import Loss, Term
 from groundup.recipe.recipe import load_recipe
-from groundup.training.accumulation import Objective
+from groundup.training.accumulation import Accumulation
 
 
 @pytest.mark.parametrize("metric", ["perplexty", "accuracy"])
@@ -78,7 +78,7 @@ class Counting:
     ],
 )
 def test_counts_that_do_not_fit(told: dict[str, float] | None, expected: str) -> None:
-    objective = Objective(Counting(told), lambda: {}, 2)  # type: ignore[arg-type]
+    objective = Accumulation(Counting(told), lambda: {}, 2)  # type: ignore[arg-type]
     loss = Loss(
         {
             "a": Term(torch.tensor(1.0), torch.tensor(2.0)),

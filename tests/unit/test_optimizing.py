@@ -19,7 +19,7 @@ import groundup
 from groundup.core.values import Batch, Loss, Term
 from groundup.recipe.recipe import Budget, load_recipe
 from groundup.reports.run_tables import compare_runs, list_runs, runs_table
-from groundup.training.accumulation import Objective
+from groundup.training.accumulation import Accumulation
 from groundup.training.averaging import Averaging
 from groundup.training.early_stopping import BestSoFar
 from groundup.training.trainer import Trainer
@@ -264,7 +264,7 @@ def gradient(task: Any, micro_batch: int) -> tuple[Tensor, dict[str, float]]:
             for i in range(0, 8, micro_batch)
         ]
     )
-    objective = Objective(task, lambda: next(parts), 8 // micro_batch)
+    objective = Accumulation(task, lambda: next(parts), 8 // micro_batch)
     for batch in objective.batches:
         loss = task.loss(model(batch["x"]), batch)
         torch.autograd.backward(objective.of(loss))

@@ -17,7 +17,10 @@ from groundup.core.values import Batch, Evaluation, Loss, Split, Start, TokenSeq
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Chats", "EvaluationContext", "PerExampleLoss", "Streams", "Task"]
+__all__ = ["Chats", "EvaluationContext", "Objective", "PerExampleLoss", "Streams", "Task"]
+
+Objective = Callable[[Any, Batch], Loss]
+"""What a step minimises, from a model's outputs and the batch."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,14 @@ class Task(Settings, ABC):
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> Loss:
         """Return sums and counts; the trainer divides once, by the global count."""
+
+    def build_objective(self, model: nn.Module, processor: Any) -> Objective:
+        """Return what the steps of a run minimise: ``loss``, unless more than outputs go into it.
+
+        A task that asks the model again, or weighs its terms by parameters it has added, composes
+        that here, where the loop sees it; a model's forward is never altered.
+        """
+        return self.loss
 
     def counts(self, batch: Batch) -> dict[str, float] | None:
         """Return what the loss will count for each of its terms, from the batch alone, or None
