@@ -13,9 +13,11 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from groundup.core.contracts.models import Generates
 from groundup.core.errors import DataError
 from groundup.core.seeding import generator
 from groundup.core.settings import Settings, setting
+from groundup.generation.recompute_cache import WithoutCache
 from groundup.nn.kv_cache import KeyValueCache
 
 __all__ = ["Decodable", "DecodingOptions", "Engine", "filter_logits", "generate", "generate_batch"]
@@ -131,8 +133,9 @@ def generate(
     ``context_length`` tokens (roll) or refused (stop).
 
     Args:
-        model: In any mode; it decodes in evaluation mode and without gradients. Or an engine, which
-            decodes by itself.
+        model: In any mode; it decodes in evaluation mode and without gradients. One that is not a
+            ``Generates`` reads each text again for every token. Or an engine, which decodes by
+            itself.
         prompts: B lists of token ids, of any lengths from 1.
         options: How to choose.
         stop_ids: Tokens that end a text. They are not part of it.
@@ -152,12 +155,13 @@ def generate(
     if isinstance(model, Engine):
         yield from model.generate(prompts, options, stop_ids, finished)
         return
+    reader: Any = model if isinstance(model, Generates) else WithoutCache(model)
     longest = max(len(row.context) for row in rows)
     with torch.no_grad():
-        cache = model.new_cache(len(rows), min(length, longest + options.max_new_tokens - 1))
+        cache = reader.new_cache(len(rows), min(length, longest + options.max_new_tokens - 1))
     for _ in range(options.max_new_tokens):
         step: list[int | None] = [None] * len(prompts)
-        logits = _advance(model, rows, cache)
+        logits = _advance(reader, rows, cache)
         for row, token in zip(rows, _choose(logits, rows, options), strict=True):
             row.done = token in stop_ids
             if row.done:

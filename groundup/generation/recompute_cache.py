@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.nn.kv_cache import LayerCache
 
-__all__ = ["RereadingCache"]
+__all__ = ["RereadingCache", "WithoutCache"]
 
 Read = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 
@@ -79,6 +79,38 @@ class RereadingCache:
         self._texts, self._mask = [self._texts[row] for row in rows], self._mask[rows]
         if self._past is not None:
             self._past.batch_select_indices(torch.tensor(rows, device=self._mask.device))
+
+
+class WithoutCache:
+    """A model whose forward takes tokens alone, as one that decodes: it reads each text again for
+    every new token."""
+
+    def __init__(self, model: Any) -> None:
+        self._model: nn.Module = model
+        self.config: Any = model.config
+
+    @property
+    def training(self) -> bool:
+        """The model's mode."""
+        return self._model.training
+
+    def train(self, mode: bool = True) -> Any:
+        """Set the model's mode."""
+        return self._model.train(mode)
+
+    def new_cache(self, batch: int, length: int) -> RereadingCache:
+        """Return an empty cache for ``batch`` rows."""
+        return RereadingCache(batch, next(self._model.parameters()).device, keeps=False)
+
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, *, cache: RereadingCache, last_only: bool
+    ) -> Tensor:
+        """Return the last position's logits (B, 1, V)."""
+
+        def read(texts: Tensor, mask: Tensor, past: Any) -> tuple[Tensor, None]:
+            return self._model(texts)[:, -1:], None
+
+        return cache.read(read, tokens, positions)
 
 
 def _padded(texts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -50,6 +50,27 @@ def test_the_cache_changes_nothing(shape: str) -> None:
     assert (last - whole[:, -1:]).abs().max() < 1e-5
 
 
+class WithoutACache(torch.nn.Module):
+    """A language model whose forward takes tokens alone."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.model(tokens)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("changes", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 4}])
+def test_a_model_without_a_cache_writes_the_same(changes: dict[str, Any]) -> None:
+    model = tiny(context=12)
+    options, plain = greedy(**changes), WithoutACache(model)
+    wanted = generate_batch(model, PROMPTS, options)
+    assert generate_batch(plain, PROMPTS, options) == wanted  # type: ignore[arg-type]
+    assert max(map(len, wanted)) + len(PROMPTS[0]) > 12
+    assert plain.training
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_greedy_equals_the_whole_forward_pass(shape: str) -> None:
     model = tiny(shape)
