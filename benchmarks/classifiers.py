@@ -134,10 +134,10 @@ def _ours(
         f"name={name}",
         f"data.path={data}",
         f"seed={seed}",
-        f"budget.epochs={epochs}",
-        f"every.log={steps}",
+        f"training.epochs={epochs}",
+        f"logging.every={steps}",
     ]
-    keys += ["every.evaluate=1000000", "every.save=1000000"]
+    keys += ["evaluation.every=1000000", "checkpoints.every=1000000"]
     command = [sys.executable, "-m", "groundup"]
     begin = time.perf_counter()
     process = subprocess.Popen(

@@ -107,7 +107,7 @@ def train_ours(task: dict[str, Any]) -> dict[str, Any]:
         "task": "chat",
         "data": {"name": "conversations", "path": task["data"], "validation_fraction": 0.02},
         "optim": {"lr": LR, "weight_decay": 0.0, "schedule": "linear", "warmup_steps": 0},
-        "budget": {"batch_size": task["rows"], "steps": WARM_UP + task["steps"]},
+        "training": {"batch_size": task["rows"], "steps": WARM_UP + task["steps"]},
         "machine": {
             "device": "cpu",
             "precision": "fp32",

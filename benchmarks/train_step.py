@@ -414,7 +414,7 @@ def run_cpu(rounds: int, steps: int, *, whole: bool) -> list[dict[str, Any]]:
         )
     stock = StockProcess()  # before this process chooses its allocator
     machine = Machine(
-        **{"device": "cpu", "precision": "fp32", "compile": True, "micro_batch": BATCH},
+        **{"device": "cpu", "precision": "fp32", "compile": True, "micro_batch_size": BATCH},
         threads=len(os.sched_getaffinity(0)),
     )
     devices.prepare(machine)
@@ -448,7 +448,7 @@ def run_cuda(rounds: int, steps: int) -> list[dict[str, Any]]:
             "device": "cuda",
             "precision": "bf16",
             "compile": True,
-            "micro_batch": CUDA_BATCH,
+            "micro_batch_size": CUDA_BATCH,
             "threads": 1,
         }
     )

@@ -54,7 +54,7 @@ def main() -> None:
             "labels_keys": {"digit": "digit", "even": "even", "loop": "loop"},
         },
         "optim": {"lr": 3e-3},
-        "budget": {"batch_size": 64, "epochs": 20},
+        "training": {"batch_size": 64, "epochs": 20},
         "machine": {"precision": "fp32", "compile": False, "threads": 1},
     }
     run = groundup.train(recipe, runs=folder)

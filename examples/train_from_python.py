@@ -36,7 +36,7 @@ def main() -> None:
         "processor": "bytes",
         "data": {"name": "text", "path": path},
         "optim": {"lr": 3e-3, "warmup_steps": 5},
-        "budget": {"batch_size": 8, "steps": 40},
+        "training": {"batch_size": 8, "steps": 40},
         "machine": {"precision": "fp32", "compile": False, "threads": 1},
     }
     trainer = groundup.trainer(recipe)

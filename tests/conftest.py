@@ -132,13 +132,15 @@ def recipe(corpus: Path) -> dict[str, Any]:
         "processor": "bytes",
         "data": {"name": "text", "path": str(corpus), "validation_fraction": 0.2},
         "optim": {"lr": 3e-3, "warmup_steps": 2},
-        "budget": {"batch_size": 4, "steps": 6},
-        "every": {"log": 1, "evaluate": 3, "save": 2, "evaluate_batches": 2},
+        "training": {"batch_size": 4, "steps": 6},
+        "logging": {"every": 1},
+        "evaluation": {"every": 3, "batches": 2},
+        "checkpoints": {"every": 2},
         "machine": {
             "device": "cpu",
             "precision": "fp32",
             "compile": False,
             "threads": 1,
-            "micro_batch": 4,
+            "micro_batch_size": 4,
         },
     }

@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
     "task": "language_modeling",
     "processor": "bytes",
     "data": {"name": "text", "path": "my_texts", "split_on": "line", "validation_fraction": 0.3},
-    "budget": {"batch_size": 4, "epochs": 3},
+    "training": {"batch_size": 4, "epochs": 3},
     "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
 }
 
@@ -82,7 +82,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_CACHE", str(folder / "cache"))
         patch.chdir(folder)
-        groundup.train("my_model.yaml", {"budget.epochs": 1})
+        groundup.train("my_model.yaml", {"training.epochs": 1})
     return folder
 
 
@@ -216,7 +216,7 @@ def test_one_file_extensions(workplace: Path) -> None:
     (workplace / "docs").mkdir()
     pages = [f"A paragraph about number {i}, caf\u00e9 {i * i} and \u732b.\n" for i in range(40)]
     (workplace / "docs" / "page.md").write_text("\n".join(pages), encoding="utf-8")
-    changes = {"budget.steps": 4, "data.validation_fraction": 0.3, "machine.threads": 1}
+    changes = {"training.steps": 4, "data.validation_fraction": 0.3, "machine.threads": 1}
     run = groundup.train(EXAMPLES / "custom.yaml", changes)
     assert run.recipe.task.registered_name == "smoothed"
     assert run.recipe.processor.registered_name == "ascii"

@@ -97,8 +97,10 @@ def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int
             "'cuda' is not available here; allowed: cpu",
             "Use device: auto",
         )
-    micro_batch = batch_size if machine.micro_batch == "auto" else machine.micro_batch
-    tiny = 0.0 < sample_flops * micro_batch < _SMALL_STEP
+    micro_batch_size = (
+        batch_size if machine.micro_batch_size == "auto" else machine.micro_batch_size
+    )
+    tiny = 0.0 < sample_flops * micro_batch_size < _SMALL_STEP
     threads = (
         machine.threads
         if machine.threads != "auto"
@@ -117,7 +119,7 @@ def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int
         "precision": precision,
         "compile": compiled,
         "threads": threads,
-        "micro_batch": micro_batch,
+        "micro_batch_size": micro_batch_size,
     }
     return machine.model_copy(update=chosen)
 

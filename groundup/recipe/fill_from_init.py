@@ -17,6 +17,7 @@ from groundup.formats.huggingface_folder import (
     read_config,
     read_object,
 )
+from groundup.recipe.renamed import upgrade
 from groundup.recipe.yaml import parse_yaml
 
 __all__ = ["inherit"]
@@ -48,14 +49,14 @@ def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, compl
     elif isinstance(name, str) and isinstance(init, dict) and not complete:
         revision = init.get("revision")
         _from_pretrained(raw, name, revision if isinstance(revision, str) else None)
-    distil = raw.get("distil")
+    distill = raw.get("distill")
     if (
-        isinstance(distil, dict)
-        and isinstance(distil.get("teacher"), str)
+        isinstance(distill, dict)
+        and isinstance(distill.get("teacher"), str)
         and not complete
         and not (run or name)
     ):
-        _from_teacher(raw, _sections(distil["teacher"], planned, "recipe.distil.teacher"))
+        _from_teacher(raw, _sections(distill["teacher"], planned, "recipe.distill.teacher"))
 
 
 def _sections(base: str, planned: Mapping[str, dict[str, Any]], where: str) -> dict[str, Any]:
@@ -67,9 +68,9 @@ def _sections(base: str, planned: Mapping[str, dict[str, Any]], where: str) -> d
             f"{base} is not a run (it has no recipe.yaml)",
             "Train it first, or correct the path",
         )
-    return (
-        parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else planned[base]
-    )
+    if not file.is_file():
+        return planned[base]
+    return upgrade(parse_yaml(file.read_text(encoding="utf-8"), str(file)))
 
 
 def _from_teacher(raw: dict[str, Any], sections: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -19,7 +19,20 @@ from groundup.core import registry
 from groundup.core.errors import RecipeError, did_you_mean
 from groundup.core.settings import Settings, setting, validate
 from groundup.recipe.fill_from_init import inherit
-from groundup.recipe.sections import Adapter, Distil, Init, Machine, Tune
+from groundup.recipe.renamed import refuse_old_names, upgrade
+from groundup.recipe.sections import (
+    Adapter,
+    Checkpoints,
+    Distill,
+    Evaluation,
+    Init,
+    Logging,
+    Machine,
+    Optim,
+    Samples,
+    Training,
+    Tune,
+)
 from groundup.recipe.yaml import dump_yaml, parse_yaml
 
 if TYPE_CHECKING:
@@ -33,9 +46,6 @@ else:
     DataSource = ModelConfig = ProcessorConfig = Task = Settings
 
 __all__ = [
-    "Budget",
-    "Every",
-    "Optim",
     "Recipe",
     "as_dict",
     "dump_recipe",
@@ -44,129 +54,7 @@ __all__ = [
     "without_effect",
 ]
 
-Count = Annotated[int, Field(gt=0)]
-Steps = Count | Literal["epoch"]
 PLUGINS: tuple[registry.Kind, ...] = ("model", "task", "data", "processor")
-
-
-class Optim(Settings):
-    """The optimizer and its schedule. Every value is a pure function of the step."""
-
-    name: Literal["adamw", "adam", "sgd", "muon"] = setting("adamw", "PyTorch's own optimizers")
-    lr: float = setting(1e-3, "Peak learning rate", gt=0)
-    betas: tuple[float, float] = setting(
-        (0.9, 0.95), "Decay of the two moments", applies_when={"name": ("adamw", "adam", "muon")}
-    )
-    eps: float = setting(
-        1e-8,
-        "Added to the root of the second moment",
-        gt=0,
-        applies_when={"name": ("adamw", "adam", "muon")},
-    )
-    momentum: float = setting(
-        0.0, "Momentum of SGD (Muon uses its own 0.95)", ge=0, lt=1, applies_when={"name": ("sgd",)}
-    )
-    nesterov: bool = setting(False, "Nesterov's momentum", applies_when={"name": ("sgd",)})
-    layer_decay: float = setting(
-        1.0, "Learning rate of each block over that of the one above it", gt=0, le=1
-    )
-    weight_decay: float = setting(
-        0.1, "Decay of matrices; vectors and scalars are never decayed", ge=0
-    )
-    clip_norm: float | None = setting(1.0, "Largest gradient norm; null turns clipping off", gt=0)
-    schedule: Literal["constant", "linear", "cosine", "wsd"] = setting(
-        "cosine", "Shape after the warm-up"
-    )
-    warmup_steps: int = setting(0, "Steps of linear warm-up from 0", ge=0)
-    final_lr_fraction: float = setting(
-        0.1,
-        "Last learning rate over the peak",
-        ge=0,
-        le=1,
-        applies_when={"schedule": ("linear", "cosine", "wsd")},
-    )
-    decay_fraction: float = setting(
-        0.2,
-        "Share of the steps that WSD spends decaying",
-        gt=0,
-        le=1,
-        applies_when={"schedule": ("wsd",)},
-    )
-
-    average: Literal["none", "ema", "swa"] = setting(
-        "none", "Average of the weights that is kept and validated"
-    )
-    ema_decay: float = setting(
-        0.999,
-        "Share of the average kept at each update",
-        gt=0,
-        lt=1,
-        applies_when={"average": ("ema",)},
-    )
-    average_from: float = setting(
-        0.75,
-        "Share of the steps after which SWA begins",
-        ge=0,
-        lt=1,
-        applies_when={"average": ("swa",)},
-    )
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Optim:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError(
-                "nesterov has no effect with momentum 0. Set momentum, for example 0.9"
-            )
-        return self
-
-
-class Budget(Settings):
-    """How long to train: give exactly one of steps, epochs or samples."""
-
-    batch_size: int = setting(
-        16, "Samples (rows, images) an optimizer step, over all ranks and micro-batches", gt=0
-    )
-    steps: int | None = setting(None, "Optimizer steps", gt=0)
-    epochs: float | None = setting(None, "Passes over the training split", gt=0)
-    samples: int | None = setting(None, "Samples to train on", gt=0)
-    patience: int | None = setting(
-        None, "Stop after so many validations without improvement; null never stops", gt=0
-    )
-    min_improvement: float = setting(0.0, "What counts as one, in every.best; needs patience", ge=0)
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Budget:
-        given = [key for key in ("steps", "epochs", "samples") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"exactly one of steps, epochs and samples is allowed, got {given or 'none'}."
-                " Give one"
-            )
-        if self.min_improvement and self.patience is None:
-            raise ValueError(
-                "min_improvement has no effect without patience. Set patience, for example 5"
-            )
-        return self
-
-
-class Every(Settings):
-    """How often, in optimizer steps. The last step always logs, evaluates and saves."""
-
-    log: int = setting(10, "Steps between lines of metrics.jsonl", gt=0)
-    evaluate: Steps = setting(
-        200, "Steps between validations, or epoch: after each pass over the training split"
-    )
-    evaluate_batches: int | None = setting(
-        20, "Validate on at most so many micro-batches; null for all", gt=0
-    )
-    best: str = setting(
-        "loss", "Metric of the validation by which a checkpoint is the best; it is saved at once"
-    )
-    save: Steps = setting(200, "Steps between checkpoints, or epoch")
-    sample: int | None = setting(None, "Steps between samples of text; null for none", gt=0)
-    sample_prompts: tuple[str, ...] = setting((), "Prompts to sample from")
-    keep: int = setting(2, "Checkpoints to keep besides the best", gt=0)
-    test: bool = setting(False, "Judge the data's test split after the last step, once")
 
 
 class Recipe(Settings):
@@ -192,10 +80,13 @@ class Recipe(Settings):
     adapter: Adapter | None = Field(
         None, description="Train adapters (LoRA, DoRA) beside the frozen weights of init"
     )
-    distil: Distil | None = Field(None, description="A run to learn from, besides the data")
+    distill: Distill | None = Field(None, description="A run to learn from, besides the data")
     optim: Optim = Field(Optim(), description="Optimizer and schedule")
-    budget: Budget = setting(..., "How long to train")
-    every: Every = Field(Every(), description="How often to log, evaluate and save")
+    training: Training = setting(..., "Batch size, and how long to train")
+    logging: Logging = Field(Logging(), description="How often to log")
+    evaluation: Evaluation = Field(Evaluation(), description="When to evaluate, and on how much")
+    checkpoints: Checkpoints = Field(Checkpoints(), description="When to save, what to keep")
+    samples: Samples = Field(Samples(), description="Text to write while training")
     machine: Machine = Field(Machine(), description="Device, precision, threads")
     tune: Tune | None = Field(
         None, description="What groundup tune tries; nothing to groundup train"
@@ -203,11 +94,11 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Recipe:
-        part, whole = self.machine.micro_batch, self.budget.batch_size
+        part, whole = self.machine.micro_batch_size, self.training.batch_size
         if part != "auto" and whole % part:
             raise ValueError(
-                f"machine.micro_batch {part} does not divide budget.batch_size {whole}. Choose a"
-                " divisor"
+                f"machine.micro_batch_size {part} does not divide training.batch_size {whole}."
+                " Choose a divisor"
             )
         if self.adapter is not None:
             chosen = self.init.train_layers is not None or self.init.unfreeze_every is not None
@@ -268,6 +159,8 @@ def load_recipe(
         RecipeError: For anything unknown, missing, of a wrong type, or without effect.
     """
     raw, folder, where = _read(source)
+    if complete:
+        upgrade(raw)
     _apply(raw, overrides or {})
     inherit(
         raw, {run: as_dict(recipe) for run, recipe in (planned or {}).items()}, complete=complete
@@ -276,6 +169,7 @@ def load_recipe(
         raw["uses"] = [str((folder / str(file)).resolve()) for file in raw["uses"]]
         for file in raw["uses"]:
             registry.load_file(Path(file))
+    refuse_old_names(raw)
     core = validate(
         Recipe, {key: value for key, value in raw.items() if key not in PLUGINS}, "recipe"
     )

@@ -1,5 +1,5 @@
-"""Sections of a recipe: where it starts from, the machine, adapters, and what ``groundup tune``
-tries."""
+"""Sections of a recipe: how to train, evaluate and save, where it starts from, the machine,
+adapters, and what ``groundup tune`` tries."""
 
 from __future__ import annotations
 
@@ -10,10 +10,24 @@ from pydantic import Field, model_validator
 
 from groundup.core.settings import Settings, setting
 
-__all__ = ["Adapter", "Dimension", "Distil", "Init", "Machine", "Tune"]
+__all__ = [
+    "Adapter",
+    "Checkpoints",
+    "Dimension",
+    "Distill",
+    "Evaluation",
+    "Init",
+    "Logging",
+    "Machine",
+    "Optim",
+    "Samples",
+    "Training",
+    "Tune",
+]
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(gt=0)]
+Steps = Count | Literal["epoch"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 Ranks = Annotated[dict[str, Count], Field(min_length=1)]
@@ -58,7 +72,7 @@ class Tune(Settings):
     """What ``groundup tune`` tries. It changes nothing in what ``groundup train`` does."""
 
     metric: str | None = setting(
-        None, "Metric of the validation that trials are judged by; null: every.best"
+        None, "Metric of the validation that trials are judged by; null: checkpoints.best_metric"
     )
     trials: int = setting(20, "Trials in all, those of earlier starts included", gt=0)
     seed: int = setting(0, "Decides which values are tried", ge=0)
@@ -112,6 +126,143 @@ class Init(Settings):
         return self
 
 
+class Optim(Settings):
+    """The optimizer and its schedule. Every value is a pure function of the step."""
+
+    name: Literal["adamw", "adam", "sgd", "muon"] = setting("adamw", "PyTorch's own optimizers")
+    lr: float = setting(1e-3, "Peak learning rate", gt=0)
+    betas: tuple[float, float] = setting(
+        (0.9, 0.95), "Decay of the two moments", applies_when={"name": ("adamw", "adam", "muon")}
+    )
+    eps: float = setting(
+        1e-8,
+        "Added to the root of the second moment",
+        gt=0,
+        applies_when={"name": ("adamw", "adam", "muon")},
+    )
+    momentum: float = setting(
+        0.0, "Momentum of SGD (Muon uses its own 0.95)", ge=0, lt=1, applies_when={"name": ("sgd",)}
+    )
+    nesterov: bool = setting(False, "Nesterov's momentum", applies_when={"name": ("sgd",)})
+    layer_decay: float = setting(
+        1.0, "Learning rate of each block over that of the one above it", gt=0, le=1
+    )
+    weight_decay: float = setting(
+        0.1, "Decay of matrices; vectors and scalars are never decayed", ge=0
+    )
+    clip_norm: float | None = setting(1.0, "Largest gradient norm; null turns clipping off", gt=0)
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = setting(
+        "cosine", "Shape after the warm-up"
+    )
+    warmup_steps: int = setting(0, "Steps of linear warm-up from 0", ge=0)
+    final_lr_fraction: float = setting(
+        0.1,
+        "Last learning rate over the peak",
+        ge=0,
+        le=1,
+        applies_when={"schedule": ("linear", "cosine", "wsd")},
+    )
+    decay_fraction: float = setting(
+        0.2,
+        "Share of the steps that WSD spends decaying",
+        gt=0,
+        le=1,
+        applies_when={"schedule": ("wsd",)},
+    )
+
+    average: Literal["none", "ema", "swa"] = setting(
+        "none", "Average of the weights that is kept and validated"
+    )
+    ema_decay: float = setting(
+        0.999,
+        "Share of the average kept at each update",
+        gt=0,
+        lt=1,
+        applies_when={"average": ("ema",)},
+    )
+    average_from: float = setting(
+        0.75,
+        "Share of the steps after which SWA begins",
+        ge=0,
+        lt=1,
+        applies_when={"average": ("swa",)},
+    )
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Optim:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError(
+                "nesterov has no effect with momentum 0. Set momentum, for example 0.9"
+            )
+        return self
+
+
+class Training(Settings):
+    """How long to train: give exactly one of steps, epochs or samples."""
+
+    batch_size: int = setting(
+        16, "Samples (rows, images) an optimizer step, over all ranks and micro-batches", gt=0
+    )
+    steps: int | None = setting(None, "Optimizer steps", gt=0)
+    epochs: float | None = setting(None, "Passes over the training split", gt=0)
+    samples: int | None = setting(None, "Samples to train on", gt=0)
+    patience: int | None = setting(
+        None, "Stop after N evaluations without improvement; null never stops", gt=0
+    )
+    min_improvement: float = setting(
+        0.0, "What counts as one, in checkpoints.best_metric; needs patience", ge=0
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Training:
+        given = [key for key in ("steps", "epochs", "samples") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of steps, epochs and samples is allowed, got {given or 'none'}."
+                " Give one"
+            )
+        if self.min_improvement and self.patience is None:
+            raise ValueError(
+                "min_improvement has no effect without patience. Set patience, for example 5"
+            )
+        return self
+
+
+class Logging(Settings):
+    """How often a line of metrics is written; the last step always is."""
+
+    every: int = setting(10, "Steps between lines of metrics.jsonl", gt=0)
+
+
+class Evaluation(Settings):
+    """When and on how much to evaluate; after the last step always."""
+
+    every: Steps = setting(
+        200, "Steps between evaluations, or epoch: after each pass over the training split"
+    )
+    batches: int | None = setting(
+        20, "Evaluate on at most N micro-batches of the validation split; null for all", gt=0
+    )
+    test: bool = setting(False, "Evaluate the data's test split after the last step, once")
+
+
+class Checkpoints(Settings):
+    """When to save; the last step always is."""
+
+    every: Steps = setting(200, "Steps between checkpoints, or epoch")
+    keep: int = setting(2, "Checkpoints to keep besides the best", gt=0)
+    best_metric: str = setting(
+        "loss", "Metric of the validation by which a checkpoint is the best; it is saved at once"
+    )
+
+
+class Samples(Settings):
+    """Text that the model writes while it is trained."""
+
+    every: int | None = setting(None, "Steps between samples of text; null for none", gt=0)
+    prompts: tuple[str, ...] = setting((), "Prompts to sample from")
+
+
 class Machine(Settings):
     """What the machine decides. Each 'auto' is measured at the first start and then frozen in the
     run's recipe."""
@@ -127,7 +278,7 @@ class Machine(Settings):
     threads: Count | Auto = setting(
         "auto", "CPU threads; auto takes all cores, or one where a step is tiny"
     )
-    micro_batch: Count | Auto = setting(
+    micro_batch_size: Count | Auto = setting(
         "auto", "Samples a forward pass; auto takes the whole batch"
     )
     workers: int = setting(0, "Processes that prepare batches; 0 prepares them inline", ge=0)
@@ -135,6 +286,12 @@ class Machine(Settings):
         "stop", "What to do when loss or gradient is not a number"
     )
     deterministic: bool = setting(True, "Use deterministic algorithms where PyTorch offers both")
+
+    @property
+    def settled_micro_batch_size(self) -> int:
+        """Samples a forward pass, of a recipe whose automatic choices are frozen."""
+        assert self.micro_batch_size != "auto"
+        return self.micro_batch_size
 
 
 class Adapter(Settings):
@@ -153,7 +310,7 @@ class Adapter(Settings):
     )
     rank: int = setting(8, "Rank of the change of a layer's weight", gt=0)
     alpha: float = setting(16.0, "The change is multiplied by alpha / rank", gt=0)
-    rank_stabilised: bool = setting(False, "Multiply by alpha / sqrt(rank) instead (rsLoRA)")
+    rank_stabilized: bool = setting(False, "Multiply by alpha / sqrt(rank) instead (rsLoRA)")
     dropout: float = setting(0.0, "Share of an adapter's inputs dropped in training", ge=0, lt=1)
     targets: Patterns | Ranks | None = setting(
         None,
@@ -164,7 +321,7 @@ class Adapter(Settings):
         "fp32",
         "How the linear layers of the blocks keep their frozen weights; nf4 is QLoRA's 4 bits",
     )
-    double_quantisation: bool = setting(
+    double_quantization: bool = setting(
         True,
         "Keep nf4's own constants in 8 bits: 4.13 instead of 4.5 bits a weight",
         applies_when={"base": ("nf4",)},
@@ -187,12 +344,12 @@ class Adapter(Settings):
 
     def scale(self, rank: int) -> float:
         """Return what the change of a layer is multiplied with."""
-        return self.alpha / (math.sqrt(rank) if self.rank_stabilised else rank)
+        return self.alpha / (math.sqrt(rank) if self.rank_stabilized else rank)
 
     @property
     def quantised(self) -> str:
         """How the base is kept, in words; empty if in float32."""
-        if self.base == "nf4" and self.double_quantisation:
+        if self.base == "nf4" and self.double_quantization:
             return "nf4, doubly quantised"
         return "" if self.base == "fp32" else self.base
 
@@ -217,7 +374,7 @@ class Adapter(Settings):
             )
 
 
-class Distil(Settings):
+class Distill(Settings):
     """A teacher: a run whose predictions this one learns, besides the data.
 
     Source:

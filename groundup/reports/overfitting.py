@@ -143,11 +143,11 @@ def _still_falling(
     )
     more = next(
         (
-            f"budget.{name}"
+            f"training.{name}"
             for name in ("epochs", "steps", "samples")
-            if _has(recipe, "budget", name)
+            if _has(recipe, "training", name)
         ),
-        "budget",
+        "training",
     )
     return Diagnosis("underfitting", words, f"more {more}, a higher optim.lr, or {_larger(recipe)}")
 

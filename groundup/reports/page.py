@@ -142,7 +142,7 @@ def _cards(record: RunRecord) -> list[tuple[str, str, str]]:
 
 
 def _test_cards(record: RunRecord) -> list[tuple[str, str, str]]:
-    """What the last step's weights reached on the test split, where ``every.test`` asked for it."""
+    """What the last step's weights reached on the test split, where ``evaluation.test`` asks."""
     found = record.test_metrics
     remark = (
         f"on the test split, at step {formatting.number(record.test[-1]['step'])}" if found else ""

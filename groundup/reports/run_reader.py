@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.errors import RecipeError, RunError
+from groundup.recipe.renamed import upgrade
 from groundup.recipe.yaml import parse_yaml
 from groundup.reports.formatting import is_number
 
@@ -51,10 +52,10 @@ class RunRecord:
 
     @property
     def test_metrics(self) -> dict[str, float]:
-        """What ``every.test`` found at the run's end; the metric that checkpoints are chosen by
-        first."""
-        every = self.recipe.get("every")
-        best = str(every.get("best")) if isinstance(every, dict) else ""
+        """What ``evaluation.test`` found at the run's end; the metric that checkpoints are chosen
+        by first."""
+        checkpoints = self.recipe.get("checkpoints")
+        best = str(checkpoints.get("best_metric")) if isinstance(checkpoints, dict) else ""
         row = self.test[-1] if self.test else {}
         found = {
             name: float(value) for name, value in row.items() if name != "step" and is_number(value)
@@ -172,7 +173,7 @@ def _yaml(text: str) -> Row:
         found = parse_yaml(text, "recipe.yaml")
     except RecipeError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return upgrade(found) if isinstance(found, dict) else {}
 
 
 def _rows(text: str) -> tuple[list[Row], int]:

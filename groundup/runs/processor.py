@@ -66,8 +66,8 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
 
         if recipe.init.run is not None:
             processor = load_processor(Path(recipe.init.run) / "processor")
-        elif recipe.distil is not None and recipe.init.pretrained is None:
-            processor = load_processor(Path(recipe.distil.teacher) / "processor")
+        elif recipe.distill is not None and recipe.init.pretrained is None:
+            processor = load_processor(Path(recipe.distill.teacher) / "processor")
         else:
             processor = _fitted(recipe, source, examples)
         processor = cast(Processor, recipe.task.fit_processor(processor, examples))

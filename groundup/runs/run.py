@@ -12,6 +12,7 @@ from groundup.core.errors import RunError, did_you_mean
 from groundup.core.storage import Storage
 from groundup.machine.devices import describe_machine
 from groundup.recipe.recipe import Recipe, as_dict, dump_recipe, load_recipe
+from groundup.recipe.renamed import upgrade
 from groundup.runs.checkpoint import STATE, TO_PREDICT, CheckpointFolder
 
 __all__ = ["Run", "flatten"]
@@ -101,7 +102,8 @@ class Run:
         Raises:
             RunError: Naming the keys that differ.
         """
-        asked, now = flatten(self.read_json("requested.json") or {}), flatten(as_dict(wanted))
+        asked = flatten(upgrade(self.read_json("requested.json") or {}))
+        now = flatten(as_dict(wanted))
         differing = [
             f"{key} ({asked.get(key)!r} there, {now.get(key)!r} now)"
             for key in sorted({*asked, *now})

@@ -114,7 +114,7 @@ class Embed(Task):
         if torch.is_grad_enabled() and scores.shape[1] < 2:
             problem = "is 1, and a pair is told apart from the others of its batch"
             raise RecipeError(
-                "recipe.budget.batch_size", problem, "Set 16 or more: the more, the better"
+                "recipe.training.batch_size", problem, "Set 16 or more: the more, the better"
             )
         right = torch.arange(len(scores), device=scores.device)
         texts = batch["texts"].transpose(0, 1)

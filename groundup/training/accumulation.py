@@ -88,8 +88,8 @@ class Accumulation:
                     f"task {self._task.registered_name}",
                     f"its terms have different counts {own}, and it does not tell those of a whole"
                     " step",
-                    "Set machine.micro_batch to budget.batch_size, or define counts(batch) in the"
-                    " task",
+                    "Set machine.micro_batch_size to training.batch_size, or define counts(batch)"
+                    " in the task",
                 )
             return own
         if missing := sorted(own.keys() - self._counts.keys()):

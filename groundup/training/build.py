@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,9 +71,9 @@ def freeze(run: Run) -> Run:
         )  # this data may have other classes than the base's
     model = model.complete_from(processor)
     context = int(getattr(model, "context_length", 1))
-    samples = recipe.budget.samples or (recipe.budget.steps or 0) * recipe.budget.batch_size
+    samples = recipe.training.samples or (recipe.training.steps or 0) * recipe.training.batch_size
     sample_flops = context * model.flops_per_token(context)
-    machine = devices.resolve(recipe.machine, recipe.budget.batch_size, sample_flops, samples)
+    machine = devices.resolve(recipe.machine, recipe.training.batch_size, sample_flops, samples)
     frozen = recipe.model_copy(update={"model": model, "machine": machine})
     if frozen != recipe:
         run.write_recipe(frozen)
@@ -97,10 +97,10 @@ def assemble(run: Run, device: torch.device) -> Parts:
     if recipe.init.train_layers is not None:
         freeze_all_but(model, recipe.init.train_layers)
     model, task = placed(model, recipe, device), recipe.task
-    if recipe.distil is not None:
+    if recipe.distill is not None:
         starts = recipe.init.run is not None or recipe.init.pretrained is not None
         some = list(islice(source.examples("train", cache_folder()), _COMPARED)) if starts else []
-        teachers = load_processor(Path(recipe.distil.teacher) / "processor")
+        teachers = load_processor(Path(recipe.distill.teacher) / "processor")
         task, teacher = taught(model, run, processor, teachers, some)
         frozen = dataclasses.replace(frozen, teacher=teacher)
     return Parts(model, task, processor, source, frozen)
@@ -125,8 +125,8 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
         encode_key=digest.hexdigest()[:16],
         end_id=processor.end_id if isinstance(processor, TextProcessor) else 0,
         sequence_length=int(getattr(recipe.model, "context_length", 0)),
-        batch_size=recipe.budget.batch_size,
-        micro_batch=cast(int, recipe.machine.micro_batch),
+        batch_size=recipe.training.batch_size,
+        micro_batch_size=recipe.machine.settled_micro_batch_size,
         seed=recipe.seed,
         cache=cache_folder(),
         workers=recipe.machine.workers if split == "train" else 0,
@@ -140,6 +140,6 @@ def first_inputs(run: Run, parts: Parts) -> Iterator[dict[str, Any]]:
     at most 200."""
     device = next(parts.model.parameters()).device
     with contextlib.closing(open_stream(run, parts, "train")) as stream:
-        number = math.ceil(stream.samples_per_epoch / cast(int, run.recipe.machine.micro_batch))
+        number = math.ceil(stream.samples_per_epoch / run.recipe.machine.settled_micro_batch_size)
         for batch in islice(stream, min(number, 200)):
             yield parts.task.inputs({key: value.to(device) for key, value in batch.items()})

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from groundup.core.contracts.tasks import Objective, Task
 from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, Loss, Term
-from groundup.recipe.sections import Distil
+from groundup.recipe.sections import Distill
 from groundup.runs.run import Run
 from groundup.weights.adapter_runs import weights_of
 from groundup.weights.load import weights_sha256
@@ -37,7 +37,7 @@ class Taught(NamedTuple):
     teacher: Tensor
 
 
-def divergence(student: Tensor, teacher: Tensor, settings: Distil) -> Tensor:
+def divergence(student: Tensor, teacher: Tensor, settings: Distill) -> Tensor:
     """Return the summed Kullback-Leibler divergence of rows of logits (M, V) in nats, times the
     temperature squared.
 
@@ -62,7 +62,7 @@ class _TaughtTask:
     """A task with a term for how far the student's predictions are from the teacher's. All else is
     the task's own."""
 
-    def __init__(self, task: Task, settings: Distil) -> None:
+    def __init__(self, task: Task, settings: Distill) -> None:
         self._task, self._settings = task, settings
 
     def __getattr__(self, name: str) -> Any:
@@ -77,7 +77,7 @@ class _TaughtTask:
         if student.shape != teacher.shape:
             problem = f"predicts {teacher.shape[-1]} outputs, and this model {student.shape[-1]}"
             raise RecipeError(
-                "recipe.distil.teacher", problem, "Choose a teacher with the same outputs"
+                "recipe.distill.teacher", problem, "Choose a teacher with the same outputs"
             )
         if "targets" in batch:
             kept = batch["targets"] >= 0
@@ -117,7 +117,7 @@ def taught(
 
     Args:
         model: On its device, changed in place.
-        run: Its recipe has a section ``distil``.
+        run: Its recipe has a section ``distill``.
         processor: The run's.
         teachers: The teacher's.
         examples: Some of the training examples, by which the two are compared.
@@ -128,7 +128,7 @@ def taught(
     Raises:
         RecipeError: If the teacher predicts something else, or reads its inputs in another way.
     """
-    recipe, settings = run.recipe, cast(Distil, run.recipe.distil)
+    recipe, settings = run.recipe, cast(Distill, run.recipe.distill)
     teacher = Run.open(Path(settings.teacher))
     task = recipe.task
     _check(task, recipe.model, teacher)
@@ -162,24 +162,24 @@ def _check(task: Task, config: Any, teacher: Run) -> None:
             f"task {task.registered_name} cannot learn from a teacher; allowed: {', '.join(_KINDS)}"
             " (of one label)"
         )
-        raise RecipeError("recipe.distil", problem, "Remove it")
+        raise RecipeError("recipe.distill", problem, "Remove it")
     if own != other or getattr(theirs, "labels", "one") == "several":
         problem = f"was trained on task {theirs.registered_name}, and this run predicts {own}"
-        raise RecipeError("recipe.distil.teacher", problem, "Choose a teacher that does")
+        raise RecipeError("recipe.distill.teacher", problem, "Choose a teacher that does")
     length, reads = (
         int(getattr(each, "context_length", 0) or 0) for each in (config, teacher.recipe.model)
     )
     if 0 < reads < length:
         problem = f"reads {reads} tokens, and this model {length}"
         raise RecipeError(
-            "recipe.distil.teacher", problem, f"Set model.context_length to at most {reads}"
+            "recipe.distill.teacher", problem, f"Set model.context_length to at most {reads}"
         )
 
 
 def _check_processors(task: Task, own: Any, teachers: Any, examples: Sequence[Any]) -> None:
     def differ(what: str) -> RecipeError:
         remedy = "Leave the section processor out: it is then the teacher's"
-        return RecipeError("recipe.distil.teacher", f"{what} than this run's processor", remedy)
+        return RecipeError("recipe.distill.teacher", f"{what} than this run's processor", remedy)
 
     if own.vocabulary_size != teachers.vocabulary_size:
         raise differ(f"has {teachers.vocabulary_size} tokens, other")

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from groundup.core.errors import RecipeError, did_you_mean
-from groundup.recipe.recipe import Budget
+from groundup.recipe.sections import Training
 from groundup.reports.formatting import lower_is_better
 
 __all__ = ["BestSoFar"]
@@ -23,7 +23,7 @@ class BestSoFar:
     Args:
         metric: Name of the metric; less is better for losses, errors and perplexities, more for all
             others.
-        budget: Its ``patience`` and ``min_improvement``.
+        training: Its ``patience`` and ``min_improvement``.
 
     Attributes:
         step: The step of the best validation, or None before the first.
@@ -34,8 +34,8 @@ class BestSoFar:
         criterion UP, counted from the best validation instead of the one before).
     """
 
-    def __init__(self, metric: str, budget: Budget) -> None:
-        self.metric, self._budget = metric, budget
+    def __init__(self, metric: str, training: Training) -> None:
+        self.metric, self._training = metric, training
         self.value: float | None = None
         self.step: int | None = None
         self.stopped = ""
@@ -54,7 +54,7 @@ class BestSoFar:
                 f"{self.metric!r} is no metric of this task's validation; {hint}there are:"
                 f" {', '.join(metrics)}"
             )
-            raise RecipeError("recipe.every.best", problem, "Name one of them")
+            raise RecipeError("recipe.checkpoints.best_metric", problem, "Name one of them")
         return metrics[self.metric]
 
     def judge(self, step: int, metrics: dict[str, float]) -> None:
@@ -62,15 +62,15 @@ class BestSoFar:
         value = self.check(metrics)
         if self._better(value, self.value, 0.0):
             self.value, self.step = value, step
-        if self._budget.patience is None:
+        if self._training.patience is None:
             return
-        if self._better(value, self._reference, self._budget.min_improvement):
+        if self._better(value, self._reference, self._training.min_improvement):
             self._reference, self._waited = value, 0
         else:
             self._waited += 1
-        if self._waited >= self._budget.patience:
+        if self._waited >= self._training.patience:
             self.stopped = (
-                f"{self.metric} has not improved by more than {self._budget.min_improvement:g} in"
+                f"{self.metric} has not improved by more than {self._training.min_improvement:g} in"
                 f" {self._waited} validations (best: {self.value} at step {self.step})"
             )
 

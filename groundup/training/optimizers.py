@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from groundup.core.errors import RecipeError
 from groundup.nn.part_names import BLOCK
-from groundup.recipe.recipe import Optim
-from groundup.recipe.sections import Adapter
+from groundup.recipe.sections import Adapter, Optim
 from groundup.training.muon import Muon
 
 __all__ = ["Optimizers", "build_optimizers", "depths"]

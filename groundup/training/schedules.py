@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from groundup.recipe.recipe import Optim
+from groundup.recipe.sections import Optim
 
 __all__ = ["learning_rate_at"]
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain, islice
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -70,48 +70,49 @@ class Trainer:
         self.averaging = Averaging(
             self.model, self.recipe, self.total_steps, partial(first_inputs, run, self.parts)
         )
-        self.best = BestSoFar(self.recipe.every.best, self.recipe.budget)
+        self.best = BestSoFar(self.recipe.checkpoints.best_metric, self.recipe.training)
         self._held_out: dict[Split, Stream] = {}
-        self.accumulate = self.recipe.budget.batch_size // cast(
-            int, self.recipe.machine.micro_batch
+        self.accumulate = (
+            self.recipe.training.batch_size // self.recipe.machine.settled_micro_batch_size
         )
         self.layers = TrainedLayers(self.model, self.recipe.init, self.total_steps, run.event)
         self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
         loss_is_sum = self.task.loss_is_sum and self.recipe.model.loss_is_sum
         if self.accumulate > 1 and not loss_is_sum:
             raise TrainingError(
-                "recipe.machine.micro_batch",
+                "recipe.machine.micro_batch_size",
                 f"the loss of task {self.task.registered_name!r} with this model is no sum over"
                 " examples, so micro-batches would change it",
-                "Set micro_batch to budget.batch_size",
+                "Set micro_batch_size to training.batch_size",
             )
         if self.recipe.machine.compile:
             devices.compile_layers(self.model)
 
     def _count_steps(self) -> int:
-        budget = self.recipe.budget
-        if budget.steps is not None:
-            return budget.steps
-        samples = budget.samples or (budget.epochs or 0) * self.samples_per_epoch
-        return max(1, math.ceil(samples / budget.batch_size))
+        training = self.recipe.training
+        if training.steps is not None:
+            return training.steps
+        samples = training.samples or (training.epochs or 0) * self.samples_per_epoch
+        return max(1, math.ceil(samples / training.batch_size))
 
     # --------------------------------------------------------------------------------- the consumer
     def fit(self) -> None:
-        """Train to the end: log, evaluate, sample and save as the recipe's ``every`` section says.
+        """Train to the end: log, evaluate, sample and save as often as the recipe says.
 
         Raises:
             Interrupted: After Ctrl-C or SIGTERM, once everything was saved.
             TrainingError: If a step went wrong for good.
-            RecipeError: If ``every.best`` is no metric of the task's, or ``every.test`` finds no
-                test split.
+            RecipeError: If ``checkpoints.best_metric`` is no metric of the task's, or
+                ``evaluation.test`` finds no test split.
         """
-        if self.recipe.every.best != "loss":
+        if self.recipe.checkpoints.best_metric != "loss":
             self.best.check(self.evaluate(1))
-        if self.recipe.every.test and "test" not in self.parts.source.splits():
+        if self.recipe.evaluation.test and "test" not in self.parts.source.splits():
             raise RecipeError(
-                "recipe.every.test", "the data has no test split of its own", "Remove it"
+                "recipe.evaluation.test", "the data has no test split of its own", "Remove it"
             )
-        every, meter = self.recipe.every, Meter(self.recipe, self.device, self.elapsed_s)
+        checkpoints = self.recipe.checkpoints
+        meter = Meter(self.recipe, self.device, self.elapsed_s)
         with (
             StopRequest() as stop,
             EventWriter(self.run.folder / "tensorboard", self.step) as events,
@@ -123,10 +124,10 @@ class Trainer:
                 try:
                     rows = self._measure(report, meter, display)
                 except Exception:  # a metric that fails must not cost the steps behind it
-                    if self._due(every.save):
+                    if self._due(checkpoints.every):
                         self.save()
                     raise
-                if self._due(every.save) or self.best.step == self.step or stop.requested:
+                if self._due(checkpoints.every) or self.best.step == self.step or stop.requested:
                     self.save()
                 for row in chain(rows, self._look_closer()):
                     self.run.log(row)
@@ -148,9 +149,9 @@ class Trainer:
         """Return the rows of a step that its checkpoint depends on: what a validation found decides
         which is the best, and whether to stop."""
         rows = []
-        if self._due(self.recipe.every.evaluate):
-            rows.append(self._validate(self.recipe.every.evaluate_batches))
-        line = self._due(self.recipe.every.log) or report.skipped
+        if self._due(self.recipe.evaluation.every):
+            rows.append(self._validate(self.recipe.evaluation.batches))
+        line = self._due(self.recipe.logging.every) or report.skipped
         if line or display.due:
             values = meter.measure(report, self.step, line=line)
             display.update(values)
@@ -161,11 +162,11 @@ class Trainer:
     def _look_closer(self) -> Iterator[dict[str, Any]]:
         """Yield the rows of a step that nothing depends on, once its checkpoint is safe: the test
         split, and samples."""
-        every = self.recipe.every
-        if every.test and self.finished:
+        samples = self.recipe.samples
+        if self.recipe.evaluation.test and self.finished:
             yield {"kind": "test", "step": self.step, **self.evaluate(split="test")}
-        if every.sample is not None and self._due(every.sample):
-            yield from self._sample(every.sample_prompts)
+        if samples.every is not None and self._due(samples.every):
+            yield from self._sample(samples.prompts)
 
     @property
     def finished(self) -> bool:
@@ -176,7 +177,7 @@ class Trainer:
         step = self.step + after
         if isinstance(every, int):
             return step % every == 0 or step >= self.total_steps or self.finished
-        batch_size = self.recipe.budget.batch_size  # a pass ended within the last so many samples
+        batch_size = self.recipe.training.batch_size  # a pass ended within the last so many samples
         return (
             step * batch_size % self.samples_per_epoch < batch_size
             or step >= self.total_steps
@@ -228,13 +229,13 @@ class Trainer:
         # left over.
         self.model.train()
         self.optimizer.zero_grad()
-        machine, micro_batch = self.recipe.machine, cast(int, self.recipe.machine.micro_batch)
+        machine = self.recipe.machine
         while not self.finished:
             self.layers.release(self.step)
             accumulated = Accumulation(self.task, self._next_batch, self.accumulate)
             for batch in accumulated.batches:
                 reseed(self.recipe.seed, "dropout", self.step, self.samples_seen)
-                self.samples_seen += micro_batch
+                self.samples_seen += machine.settled_micro_batch_size
                 with devices.autocast(machine):
                     # 2. Forward: from inputs to outputs.
                     outputs = self.model(**self.task.inputs(batch))
@@ -298,9 +299,10 @@ class Trainer:
     def _looks_at_gradients(self) -> bool:
         """Without clipping the norm costs a small model much: it is taken where it is logged, saved
         or skipped by."""
-        every = self.recipe.every
-        return self.recipe.machine.non_finite == "skip" or any(
-            self._due(each, after=1) for each in (every.log, every.evaluate, every.save)
+        recipe = self.recipe
+        sections = (recipe.logging, recipe.evaluation, recipe.checkpoints)
+        return recipe.machine.non_finite == "skip" or any(
+            self._due(section.every, after=1) for section in sections
         )
 
     # ----------------------------------------------------------------------------------- evaluation
@@ -384,7 +386,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
-        self.run.checkpoints.save(self.state_dict(), self.recipe.every.keep, self.best.step)
+        self.run.checkpoints.save(self.state_dict(), self.recipe.checkpoints.keep, self.best.step)
 
     def resume(self) -> bool:
         """Go on from the newest intact checkpoint of the run, if there is one, and say so."""

@@ -81,11 +81,11 @@ def tune_learning_rate(
 
 def _losses(recipe: Recipe, steps: int, low: float, high: float) -> tuple[list[float], list[float]]:
     """Train the copy; return the rates and the running means of the loss."""
-    budget = recipe.budget.model_copy(update={"steps": steps, "epochs": None, "samples": None})
+    budget = recipe.training.model_copy(update={"steps": steps, "epochs": None, "samples": None})
     optim = recipe.optim.model_copy(update={"average": "none"})
     machine = recipe.machine.model_copy(update={"non_finite": "skip"})
     copy = recipe.model_copy(
-        update={"budget": budget, "optim": optim, "machine": machine, "tune": None}
+        update={"training": budget, "optim": optim, "machine": machine, "tune": None}
     )
     rates: list[float] = []
     means: list[float] = []

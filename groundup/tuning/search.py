@@ -109,7 +109,7 @@ def _settings(recipe: Recipe) -> Tune:
 
 
 def _metric(recipe: Recipe) -> str:
-    return _settings(recipe).metric or recipe.every.best
+    return _settings(recipe).metric or recipe.checkpoints.best_metric
 
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
@@ -332,8 +332,9 @@ def _train(source: Source, chosen: dict[str, Any], folder: Path, trial: Any) -> 
         update={
             "name": name,
             "tune": None,
-            "every": recipe.every.model_copy(
-                update={"best": _metric(recipe), "keep": 1, "test": False}
+            "evaluation": recipe.evaluation.model_copy(update={"test": False}),
+            "checkpoints": recipe.checkpoints.model_copy(
+                update={"best_metric": _metric(recipe), "keep": 1}
             ),
         }
     )
@@ -347,14 +348,16 @@ def _train(source: Source, chosen: dict[str, Any], folder: Path, trial: Any) -> 
     def report(row: dict[str, Any]) -> None:
         if row["kind"] == "evaluate":
             with warnings.catch_warnings(action="ignore"):  # a step judged again after a resume
-                trial.report(float(row[recipe.every.best]), int(row["step"]))
+                trial.report(float(row[recipe.checkpoints.best_metric]), int(row["step"]))
             if trial.should_prune():
                 raise _PrunedError
 
     trainer.watch = report
     try:
         if trainer.resume():  # what it had reached counts when trials are compared at a step
-            for step, value in read_run(run.folder).points("evaluate", recipe.every.best):
+            for step, value in read_run(run.folder).points(
+                "evaluate", recipe.checkpoints.best_metric
+            ):
                 if step <= trainer.step:
                     trial.report(value, int(step))
         trainer.fit()

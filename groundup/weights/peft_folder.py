@@ -184,7 +184,7 @@ def write_adapter_folder(
             "bias": "none",
         },
         **{"r": rank, "lora_alpha": settings.alpha, "lora_dropout": settings.dropout},
-        **{"use_rslora": settings.rank_stabilised, "use_dora": settings.name == "dora"},
+        **{"use_rslora": settings.rank_stabilized, "use_dora": settings.name == "dora"},
         "fan_in_fan_out": all(place.transposed for place in used),
         "target_modules": list(ranks),
         "rank_pattern": {name: r for name, r in ranks.items() if r != rank},
@@ -212,7 +212,7 @@ def _joined(
         (name, _), alpha = present[0], settings.alpha
         return {key: own[f"{name}.{key}"] for key in LOW_RANK if f"{name}.{key}" in own}, alpha
     growth = sum(ranks) / present[0][1]
-    alpha = settings.alpha * (math.sqrt(growth) if settings.rank_stabilised else growth)
+    alpha = settings.alpha * (math.sqrt(growth) if settings.rank_stabilized else growth)
     scale = settings.scale(present[0][1])
     blocks = []
     for name, rank in zip(place.ours, ranks, strict=True):
@@ -252,7 +252,7 @@ def read_adapter_folder(
         folder: In PEFT's layout, or a run's that has such a folder ``adapter``.
         config: The model's settings.
         weights: The model's weights by our names; only their names and shapes are read.
-        settings: Whose ``alpha`` and ``rank_stabilised`` will multiply what is returned.
+        settings: Whose ``alpha`` and ``rank_stabilized`` will multiply what is returned.
 
     Raises:
         CheckpointError: If a file is missing or damaged, is no LoRA or DoRA adapter, or is for
@@ -278,7 +278,7 @@ def read_adapter_folder(
     places = {place.theirs: place for place in _places(config, weights)[0]}
     stable = bool(values.get("use_rslora"))
     kind: Literal["lora", "dora"] = "dora" if values.get("use_dora") else "lora"
-    own = Adapter(name=kind, alpha=float(values["lora_alpha"]), rank_stabilised=stable)
+    own = Adapter(name=kind, alpha=float(values["lora_alpha"]), rank_stabilized=stable)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     for module, part in parts.items():

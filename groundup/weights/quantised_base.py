@@ -133,7 +133,7 @@ def _quantised(weight: Tensor, settings: Adapter, where: str) -> QuantizedWeight
         raise CheckpointError(where, problem, "Fetch the weights again, or set adapter.base: fp32")
     kind = cast(Literal["int8", "nf4"], settings.base)
     return QuantizedWeight(
-        weight, kind, double=settings.base == "nf4" and settings.double_quantisation
+        weight, kind, double=settings.base == "nf4" and settings.double_quantization
     )
 
 

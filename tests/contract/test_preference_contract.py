@@ -82,8 +82,12 @@ def _check_sums(trainer: Trainer, batch: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize("objective", ["dpo", "orpo"])
 def test_micro_batches_change_nothing(objective: str, tmp_path: Path) -> None:
     found = []
-    for micro_batch in (8, 2):
-        changes = {"name": f"m{micro_batch}", "machine.micro_batch": micro_batch, "budget.steps": 3}
+    for micro_batch_size in (8, 2):
+        changes = {
+            "name": f"m{micro_batch_size}",
+            "machine.micro_batch_size": micro_batch_size,
+            "training.steps": 3,
+        }
         trainer = opened(tmp_path, changes, objective=objective)
         found.append([(report.loss, report.gradient_norm) for report in trainer.steps()])
         trainer.close()
@@ -96,7 +100,7 @@ def test_kto_refuses_several_micro_batches(tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError, match="the loss of task 'preference' with this model is no sum over examples"
     ):
-        opened(tmp_path, {"machine.micro_batch": 4}, objective="kto")
+        opened(tmp_path, {"machine.micro_batch_size": 4}, objective="kto")
 
 
 @pytest.mark.slow
@@ -105,7 +109,7 @@ def test_resuming_is_exact_and_uses_the_cache_or_computes_the_same(
     objective: str, tmp_path: Path
 ) -> None:
     recipe = preference_run(tmp_path, objective=objective)
-    recipe["budget"]["steps"] = 6
+    recipe["training"]["steps"] = 6
     files = _references(tmp_path, recipe)
     assert len(files) == 2  # of both splits
     before = [file.read_bytes() for file in files]

@@ -47,14 +47,16 @@ def conversations(tmp_path: Path) -> Path:
     return path
 
 
-def reports(recipe: dict[str, Any], folder: Path, micro_batch: int, precision: str) -> list[Report]:
+def reports(
+    recipe: dict[str, Any], folder: Path, micro_batch_size: int, precision: str
+) -> list[Report]:
     changes = {
-        "name": f"m{micro_batch}",
-        "machine.micro_batch": micro_batch,
+        "name": f"m{micro_batch_size}",
+        "machine.micro_batch_size": micro_batch_size,
         "machine.precision": precision,
         "model.dropout": 0.0,
-        "budget.batch_size": 8,
-        "budget.steps": STEPS,
+        "training.batch_size": 8,
+        "training.steps": STEPS,
     }
     trainer = api.trainer(recipe, changes, runs=folder)
     found = list(trainer.steps())
@@ -67,8 +69,10 @@ def assert_equal_for_every_split(recipe: dict[str, Any], folder: Path, precision
     whole = reports(recipe, folder, 8, precision)
     assert len(whole) == STEPS
     assert len({report.loss for report in whole}) == STEPS
-    for micro_batch in (1, 2, 4):
-        for one, other in zip(whole, reports(recipe, folder, micro_batch, precision), strict=True):
+    for micro_batch_size in (1, 2, 4):
+        for one, other in zip(
+            whole, reports(recipe, folder, micro_batch_size, precision), strict=True
+        ):
             assert other.count == one.count
             assert other.samples_seen == one.samples_seen
             assert other.loss == pytest.approx(one.loss, rel=tolerance)
@@ -117,7 +121,7 @@ def test_counts_differ_between_micro_batches(
         "path": str(conversations),
         "packing": {"pack": False},
     }
-    changes = {"machine.micro_batch": 1, "budget.batch_size": 8}
+    changes = {"machine.micro_batch_size": 1, "training.batch_size": 8}
     trainer = api.trainer(recipe, changes, runs=tmp_path)
     counts = {int((next(trainer.stream)["targets"] >= 0).sum()) for _ in range(8)}
     trainer.close()
@@ -135,14 +139,14 @@ def test_classes_that_weigh_differently_beside_other_tasks(tmp_path: Path, weigh
     recipe = tiny_run("mlp", tmp_path) | {"data": write_several_targets(tmp_path, rare=True)}
     recipe["task"] = {"name": "multitask", "tasks": tasks, "weighting": weighting}
     found = []
-    for micro_batch in (32, 8, 1):
+    for micro_batch_size in (32, 8, 1):
         changes = {
-            "name": f"m{micro_batch}",
-            "machine.micro_batch": micro_batch,
-            "budget.batch_size": 32,
+            "name": f"m{micro_batch_size}",
+            "machine.micro_batch_size": micro_batch_size,
+            "training.batch_size": 32,
         }
         trainer = api.trainer(
-            without_chance(recipe), {**changes, "budget.steps": STEPS}, runs=tmp_path / "runs"
+            without_chance(recipe), {**changes, "training.steps": STEPS}, runs=tmp_path / "runs"
         )
         steps = [
             (*(each.losses[task] for task in tasks), each.gradient_norm) for each in trainer.steps()
@@ -168,13 +172,13 @@ def test_mixtures_of_classes_that_weigh_differently(tmp_path: Path) -> None:
     }
     recipe = without_chance(tiny_run("cnn", tmp_path, {"batch_norm": False})) | {"task": task}
     found = []
-    for micro_batch in (32, 8):
+    for micro_batch_size in (32, 8):
         changes = {
-            "name": f"m{micro_batch}",
-            "machine.micro_batch": micro_batch,
-            "budget.batch_size": 32,
+            "name": f"m{micro_batch_size}",
+            "machine.micro_batch_size": micro_batch_size,
+            "training.batch_size": 32,
         }
-        trainer = api.trainer(recipe, {**changes, "budget.steps": STEPS}, runs=tmp_path / "runs")
+        trainer = api.trainer(recipe, {**changes, "training.steps": STEPS}, runs=tmp_path / "runs")
         found.append([(report.loss, report.gradient_norm) for report in trainer.steps()])
         trainer.close()
     for one, other in zip(*found, strict=True):

@@ -33,7 +33,9 @@ EXAMPLES: dict[str, list[Any]] = {
 }
 
 
-def batches(task: Task, name: str, cache: Path, micro_batch: int) -> list[dict[str, torch.Tensor]]:
+def batches(
+    task: Task, name: str, cache: Path, micro_batch_size: int
+) -> list[dict[str, torch.Tensor]]:
     context = DataContext(
         split="validation",
         encode=lambda examples: task.encode(examples, PROCESSOR),
@@ -41,7 +43,7 @@ def batches(task: Task, name: str, cache: Path, micro_batch: int) -> list[dict[s
         end_id=PROCESSOR.end_id,
         sequence_length=128,
         batch_size=4,
-        micro_batch=micro_batch,
+        micro_batch_size=micro_batch_size,
         seed=0,
         cache=cache,
     )
@@ -76,9 +78,9 @@ def test_the_loss_is_sums_that_do_not_depend_on_the_micro_batch(
     )
     model = config.build().double().eval()
     found: list[dict[str, float]] = []
-    for micro_batch in (1, 2, 4):
+    for micro_batch_size in (1, 2, 4):
         sums: dict[str, tuple[float, float]] = {}
-        for batch in batches(task, name, tmp_path, micro_batch):
+        for batch in batches(task, name, tmp_path, micro_batch_size):
             loss = task.loss(model(**task.inputs(batch)), batch)
             for term, value in loss.terms.items():
                 total, count = sums.get(term, (0.0, 0.0))

@@ -45,7 +45,7 @@ def test_an_adapter_without_a_base(recipe: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("init", [{"train_layers": 1}, {"unfreeze_every": 2}])
 def test_layers_chosen_twice(recipe: dict[str, Any], tmp_path: Path, init: dict[str, Any]) -> None:
-    groundup.train({**recipe, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path)
+    groundup.train({**recipe, "training": {"batch_size": 4, "steps": 1}}, runs=tmp_path)
     tuned = tuning(recipe, tmp_path)
     tuned["init"] |= init
     with pytest.raises(
@@ -66,9 +66,9 @@ def test_layers_chosen_twice(recipe: dict[str, Any], tmp_path: Path, init: dict[
         ),
         ({"base": "int4"}, r"recipe.adapter.base: got \"int4\"; allowed: 'fp32', 'int8' or 'nf4'"),
         (
-            {"base": "int8", "double_quantisation": False},
+            {"base": "int8", "double_quantization": False},
             (
-                r'double_quantisation has no effect with base: "int8"; it applies when base is'
+                r'double_quantization has no effect with base: "int8"; it applies when base is'
                 r' "nf4"\. Remove'
             ),
         ),
@@ -130,7 +130,7 @@ def test_bases_that_cannot_be_quantised() -> None:
 def test_a_base_quantised_otherwise_than_in_training(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    short = {**recipe, "budget": {"batch_size": 4, "steps": 1}}
+    short = {**recipe, "training": {"batch_size": 4, "steps": 1}}
     groundup.train(short, runs=tmp_path)
     trainer = groundup.trainer(tuning(short, tmp_path, rank=2, base="nf4"), runs=tmp_path)
     checkpoint, settings = trainer.state_dict(), trainer.recipe.adapter
@@ -216,10 +216,10 @@ def test_going_on_with_other_settings(recipe: dict[str, Any], tmp_path: Path) ->
 @pytest.fixture
 def folder(recipe: dict[str, Any], tmp_path: Path) -> Path:
     """An adapter on the run ``small``."""
-    groundup.train({**recipe, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path)
+    groundup.train({**recipe, "training": {"batch_size": 4, "steps": 1}}, runs=tmp_path)
     tuned = tuning(recipe, tmp_path, rank=2, targets=["query"])
     return (
-        groundup.train({**tuned, "budget": {"batch_size": 4, "steps": 1}}, runs=tmp_path).folder
+        groundup.train({**tuned, "training": {"batch_size": 4, "steps": 1}}, runs=tmp_path).folder
         / "adapter"
     )
 

@@ -49,14 +49,15 @@ def recipe(folder: Path, data: dict[str, Any], task: Any = "classify", **parts: 
         "precision": "fp32",
         "compile": False,
         "threads": 1,
-        "micro_batch": 4,
+        "micro_batch_size": 4,
     }
-    budget = {"batch_size": 4, "steps": 2}
-    every = {"log": 1, "evaluate": 2, "save": 2}
+    training = {"batch_size": 4, "steps": 2}
     sections = {
         "data": data,
-        "budget": budget,
-        "every": every,
+        "training": training,
+        "logging": {"every": 1},
+        "evaluation": {"every": 2},
+        "checkpoints": {"every": 2},
         "machine": machine | parts.pop("machine", {}),
     }
     path.write_text(

@@ -39,7 +39,7 @@ class _Full(Storage):
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("exported")
     recipe = tiny_run("mlp", folder)
-    return groundup.train({**recipe, "budget": {"batch_size": 16, "steps": 1}}, runs=folder)
+    return groundup.train({**recipe, "training": {"batch_size": 16, "steps": 1}}, runs=folder)
 
 
 # ----------------------------------------------------------------------------------------- the disk

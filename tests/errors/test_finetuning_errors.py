@@ -108,7 +108,7 @@ def test_old_data_that_is_gone_is_said_and_the_rest_is_judged(tmp_path: Path) ->
         },
         **{
             "data": {"name": "arrays", "path": str(paths[0])},
-            "budget": {"batch_size": 8, "steps": 2},
+            "training": {"batch_size": 8, "steps": 2},
         },
         **{"machine": {"device": "cpu", "precision": "fp32", "threads": 1}},
     }

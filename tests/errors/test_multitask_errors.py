@@ -148,8 +148,8 @@ def test_gradnorm_takes_whole_batches(tmp_path: Path) -> None:
             }
         },
         **{
-            "budget": {"batch_size": 8, "steps": 1},
-            "machine": {"threads": 1, "precision": "fp32", "micro_batch": 4},
+            "training": {"batch_size": 8, "steps": 1},
+            "machine": {"threads": 1, "precision": "fp32", "micro_batch_size": 4},
         },
     }
     with pytest.raises(

@@ -20,9 +20,10 @@ from groundup.training.accumulation import Accumulation
 def test_a_metric_that_the_task_does_not_have(
     recipe: dict[str, Any], tmp_path: Path, metric: str
 ) -> None:
-    trainer = api.trainer(recipe, {"every.best": metric}, runs=tmp_path)
+    trainer = api.trainer(recipe, {"checkpoints.best_metric": metric}, runs=tmp_path)
     with pytest.raises(
-        RecipeError, match=rf"^recipe\.every\.best: '{metric}' is no metric .* there are: .*loss"
+        RecipeError,
+        match=rf"^recipe\.checkpoints\.best_metric: '{metric}' is no metric .* there are: .*loss",
     ):
         trainer.fit()
     assert trainer.step == 0
@@ -31,17 +32,17 @@ def test_a_metric_that_the_task_does_not_have(
 
 def test_an_interval_is_a_number_of_steps_or_an_epoch(recipe: dict[str, Any]) -> None:
     for wrong in ("epochs", 0, 1.5):
-        with pytest.raises(RecipeError, match=r"^recipe\.every\.evaluate"):
-            load_recipe(recipe, {"every.evaluate": wrong})
-    with pytest.raises(RecipeError, match=r"^recipe\.every\.log"):
-        load_recipe(recipe, {"every.log": "epoch"})
+        with pytest.raises(RecipeError, match=r"^recipe\.evaluation\.every"):
+            load_recipe(recipe, {"evaluation.every": wrong})
+    with pytest.raises(RecipeError, match=r"^recipe\.logging\.every"):
+        load_recipe(recipe, {"logging.every": "epoch"})
 
 
 def test_settings_without_effect(recipe: dict[str, Any]) -> None:
     with pytest.raises(
         RecipeError, match=r"min_improvement has no effect without patience\. Set patience"
     ):
-        load_recipe(recipe, {"budget.min_improvement": 0.1})
+        load_recipe(recipe, {"training.min_improvement": 0.1})
     with pytest.raises(RecipeError, match="ema_decay has no effect with average"):
         load_recipe(recipe, {"optim.ema_decay": 0.9})
     with pytest.raises(RecipeError, match="average_from has no effect with average"):
@@ -98,6 +99,7 @@ def test_counts_that_do_not_fit(told: dict[str, float] | None, expected: str) ->
 
 def test_a_test_split_that_is_not_there(recipe: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"recipe\.every\.test: the data has no test split of its own\. Remove it"
+        RecipeError,
+        match=r"recipe\.evaluation\.test: the data has no test split of its own\. Remove it",
     ):
-        groundup.train(recipe, {"every.test": True}, runs=tmp_path)
+        groundup.train(recipe, {"evaluation.test": True}, runs=tmp_path)

@@ -47,7 +47,7 @@ def open_stream(
         "",
         0,
         8,
-        **{"batch_size": 4, "micro_batch": 2, **changes},
+        **{"batch_size": 4, "micro_batch_size": 2, **changes},
         seed=0,
         cache=folder,
     )

@@ -43,9 +43,9 @@ RECIPE: dict[str, Any] = {
     "model": {"context_length": 48},
     "task": "chat",
     "data": {"name": "conversations", "path": "talks.jsonl", "validation_path": "held_out.jsonl"},
-    "budget": {"batch_size": 2, "steps": 1},
-    "machine": {"device": "cpu", "micro_batch": 2},
-    "every": {"log": 1},
+    "training": {"batch_size": 2, "steps": 1},
+    "machine": {"device": "cpu", "micro_batch_size": 2},
+    "logging": {"every": 1},
 }
 
 

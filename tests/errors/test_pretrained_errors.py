@@ -54,8 +54,11 @@ def sharded(written: dict[str, Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tuning(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
-    parts = {key: recipe[key] for key in ("name", "task", "data", "every", "machine")}
-    return parts | {"init": {"pretrained": str(folder)}, "budget": {"batch_size": 4, "steps": 3}}
+    parts = {
+        key: recipe[key]
+        for key in ("name", "task", "data", "logging", "evaluation", "checkpoints", "machine")
+    }
+    return parts | {"init": {"pretrained": str(folder)}, "training": {"batch_size": 4, "steps": 3}}
 
 
 def read(folder: Path) -> dict[str, torch.Tensor]:

@@ -28,7 +28,7 @@ def message(recipe: Any, overrides: dict[str, Any] | None = None) -> str:
         ("task", "language_model", "did you mean 'language_modeling'?"),
         ("optim.lr", "fast", 'recipe.optim.lr: got "fast"; allowed: a valid number'),
         ("optim.lr", -1.0, "recipe.optim.lr: got -1.0; allowed: greater than 0"),
-        ("budget.steps", 1.5, "recipe.budget.steps: got 1.5; allowed: a valid integer"),
+        ("training.steps", 1.5, "recipe.training.steps: got 1.5; allowed: a valid integer"),
         (
             "machine.deterministic",
             "no",
@@ -46,7 +46,7 @@ def message(recipe: Any, overrides: dict[str, Any] | None = None) -> str:
         ),
         ("optim.decay_fraction", 0.5, 'decay_fraction has no effect with schedule: "cosine"'),
         (
-            "budget.epochs",
+            "training.epochs",
             2.0,
             "exactly one of steps, epochs and samples is allowed, got ['steps', 'epochs']",
         ),
@@ -62,7 +62,7 @@ def test_a_wrong_setting_is_named(
     assert expected in message(recipe, {key: value})
 
 
-@pytest.mark.parametrize("missing", ["model", "task", "data", "processor", "name", "budget"])
+@pytest.mark.parametrize("missing", ["model", "task", "data", "processor", "name", "training"])
 def test_a_missing_section_is_named(recipe: dict[str, Any], missing: str) -> None:
     del recipe[missing]
     assert f"recipe.{missing}" in message(recipe)

@@ -97,7 +97,9 @@ def test_a_gradient_that_is_no_number_stops_too(recipe: dict[str, Any], tmp_path
 @pytest.mark.slow
 def test_skipping_leaves_the_weights_and_is_logged(recipe: dict[str, Any], tmp_path: Path) -> None:
     trainer = api.trainer(
-        recipe, {"machine.non_finite": "skip", "every.log": 100, "budget.steps": 4}, runs=tmp_path
+        recipe,
+        {"machine.non_finite": "skip", "logging.every": 100, "training.steps": 4},
+        runs=tmp_path,
     )
     bad = iter((False, True, False, False))
     trainer.model.register_forward_hook(
@@ -122,17 +124,17 @@ def test_skipping_leaves_the_weights_and_is_logged(recipe: dict[str, Any], tmp_p
     assert all(value.isfinite().all() for value in weights_of(trainer).values())
 
 
-@pytest.mark.parametrize("micro_batch", [3, 8])
+@pytest.mark.parametrize("micro_batch_size", [3, 8])
 def test_micro_batches_must_divide_the_batch(
-    recipe: dict[str, Any], tmp_path: Path, micro_batch: int
+    recipe: dict[str, Any], tmp_path: Path, micro_batch_size: int
 ) -> None:
     expected = (
-        rf"^recipe: machine\.micro_batch {micro_batch} does not divide budget\.batch_size 4\."
+        rf"^recipe: machine\.micro_batch_size {micro_batch_size} does not divide training\.batch_size 4\."
         r" Choose a divisor\.$"
     )
     for precision in ("fp32", "auto"):
         changes = {
-            "machine.micro_batch": micro_batch,
+            "machine.micro_batch_size": micro_batch_size,
             "machine.precision": precision,
             "name": precision,
         }
@@ -170,7 +172,7 @@ def test_a_loss_that_is_no_sum_cannot_be_accumulated(
         def loss_is_sum(self) -> bool:
             return False
 
-    run = api.start(load_recipe(recipe, {"machine.micro_batch": 2}), tmp_path)
+    run = api.start(load_recipe(recipe, {"machine.micro_batch_size": 2}), tmp_path)
     run.recipe = run.recipe.model_copy(update={"task": Contrastive()})
     with pytest.raises(
         TrainingError, match="of task 'contrastive' with this model is no sum over examples"
@@ -247,7 +249,12 @@ def test_train_needs_recipes_or_a_run(
 
 # ------------------------------------------------------------------------------------------- Ctrl-C
 def start_long_run(recipe: dict[str, Any], folder: Path) -> subprocess.Popen[str]:
-    changes = {"budget.steps": 1500, "every.save": 100000, "every.evaluate": 100000, "every.log": 1}
+    changes = {
+        "training.steps": 1500,
+        "checkpoints.every": 100000,
+        "evaluation.every": 100000,
+        "logging.every": 1,
+    }
     (folder / "long.yaml").write_text(dump_recipe(load_recipe(recipe, changes)), encoding="utf-8")
     command = [sys.executable, "-m", "groundup", "train", "long.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(Path(api.__file__).parent.parent)}

@@ -84,7 +84,8 @@ def test_no_trial_succeeds(recipe: dict[str, Any], tmp_path: Path) -> None:
         "space": {"optim.lr": {"low": 1e-3, "high": 1e-2}},
     }
     with pytest.raises(
-        RecipeError, match=r"^recipe\.every\.best: 'accuracy' is no metric of this task"
+        RecipeError,
+        match=r"^recipe\.checkpoints\.best_metric: 'accuracy' is no metric of this task",
     ):
         api.tune(recipe, runs=tmp_path)
     recipe |= {"name": "late", "tune": {**recipe["tune"], "timeout_s": 1e-9}}

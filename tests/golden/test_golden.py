@@ -20,7 +20,7 @@ REWRITE = os.environ.get("GROUNDUP_REWRITE_GOLDEN") == "1"
 STEPS = 20
 CASES: dict[str, dict[str, Any]] = {
     "adamw": {},
-    "adamw_accumulated": {"machine.micro_batch": 1},
+    "adamw_accumulated": {"machine.micro_batch_size": 1},
     "sgd_nesterov": {
         "optim.name": "sgd",
         "optim.momentum": 0.9,
@@ -33,7 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def losses(recipe: dict[str, Any], changes: dict[str, Any], runs: Path) -> list[float]:
     trainer = api.trainer(
-        recipe, {"budget.steps": STEPS, "model.dropout": 0.0, **changes}, runs=runs
+        recipe, {"training.steps": STEPS, "model.dropout": 0.0, **changes}, runs=runs
     )
     found = [report.loss for report in trainer.steps()]
     trainer.close()
@@ -99,7 +99,7 @@ def test_fine_tuning_on_conversations(recipe: dict[str, Any], tmp_path: Path) ->
         "task": "chat",
         "data": {"name": "conversations", "path": str(chats), "validation_fraction": 0.1},
         "optim": {"lr": 3e-3, "schedule": "linear"},
-        "budget": {"batch_size": 4},
+        "training": {"batch_size": 4},
         "machine": recipe["machine"],
     }
     compare("chat", losses(tuned, {}, tmp_path / "runs"))

@@ -60,7 +60,7 @@ SEVERAL = {"digit": "classify", "ink": "regress", "loop": "classify"}
 
 def compare(case: str, recipe: dict[str, Any], runs: Path) -> None:
     """Hold the losses of a run to those on file; with REWRITE, write them there."""
-    trainer = api.trainer(without_chance(recipe), {"budget.steps": STEPS}, runs=runs)
+    trainer = api.trainer(without_chance(recipe), {"training.steps": STEPS}, runs=runs)
     found = [report.loss for report in trainer.steps()]
     trainer.close()
     golden: dict[str, list[float]] = (
@@ -161,10 +161,10 @@ def test_tasks(task: str, tmp_path: Path) -> None:
 def test_students(name: str, divergence: str, tmp_path: Path) -> None:
     recipe = tiny_run(name, tmp_path)
     teacher = api.train(
-        without_chance(recipe) | {"name": "teacher"}, {"budget.steps": 5}, runs=tmp_path
+        without_chance(recipe) | {"name": "teacher"}, {"training.steps": 5}, runs=tmp_path
     ).folder
-    distil = {"teacher": str(teacher), "divergence": divergence, "temperature": 2.0, "weight": 0.7}
+    distill = {"teacher": str(teacher), "divergence": divergence, "temperature": 2.0, "weight": 0.7}
     student = {key: value for key, value in recipe.items() if key != "processor"}
     compare(
-        f"student {name}", {**student, "name": "student", "seed": 1, "distil": distil}, tmp_path
+        f"student {name}", {**student, "name": "student", "seed": 1, "distill": distill}, tmp_path
     )

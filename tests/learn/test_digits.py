@@ -42,7 +42,11 @@ def test_it_beats_logistic_regression_on_held_out_digits(name: str, tmp_path: Pa
         },
         **{"data": "arrays"},
         **{"optim": {"lr": 3e-3, "warmup_steps": 20, "schedule": "cosine"}},
-        **{"budget": {"batch_size": 64, "epochs": 30}, "every": {"evaluate": 100, "save": 1000}},
+        **{
+            "training": {"batch_size": 64, "epochs": 30},
+            "evaluation": {"every": 100},
+            "checkpoints": {"every": 1000},
+        },
         **{"machine": {"precision": "fp32", "compile": False}},
     }
     run = groundup.train(recipe, runs=tmp_path)

@@ -33,8 +33,9 @@ RECIPE = {
         "warmup_steps": 5,
         "final_lr_fraction": 0.02,
     },
-    "budget": {"batch_size": 8, "steps": 100},
-    "every": {"evaluate": 100, "evaluate_batches": None, "save": 100},
+    "training": {"batch_size": 8, "steps": 100},
+    "evaluation": {"every": 100, "batches": None},
+    "checkpoints": {"every": 100},
     "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
 }
 

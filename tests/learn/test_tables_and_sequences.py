@@ -18,7 +18,8 @@ datasets = pytest.importorskip("sklearn.datasets")
 
 TRAINING: dict[str, Any] = {
     "optim": {"lr": 3e-3, "weight_decay": 0.1, "warmup_steps": 20, "schedule": "cosine"},
-    "every": {"evaluate": 1000, "save": 1000},
+    "evaluation": {"every": 1000},
+    "checkpoints": {"every": 1000},
     "machine": {"precision": "fp32", "compile": False},
 }
 
@@ -61,7 +62,7 @@ def test_a_table_of_tumours_is_classified_better_than_by_naive_bayes(tmp_path: P
             "data": {"name": "table", "path": str(tmp_path / "tumours.csv"), "target": "answer"},
             "processor": "table",
         },
-        **{"budget": {"batch_size": 32, "epochs": 30}, **TRAINING},
+        **{"training": {"batch_size": 32, "epochs": 30}, **TRAINING},
     }
     recipe["data"]["validation_fraction"] = 0.3
     source, found = trained(recipe, tmp_path)
@@ -80,7 +81,7 @@ def test_diabetes_is_predicted_better_than_by_a_tree(tmp_path: Path) -> None:
             "task": "regress",
         },
         **{"data": {"name": "table", "path": str(tmp_path / "diabetes.csv"), "target": "answer"}},
-        **{"processor": "table", "budget": {"batch_size": 32, "epochs": 40}, **TRAINING},
+        **{"processor": "table", "training": {"batch_size": 32, "epochs": 40}, **TRAINING},
     }
     recipe["data"]["validation_fraction"] = 0.3
     source, found = trained(recipe, tmp_path)
@@ -107,7 +108,7 @@ def test_a_gru_reads_digits_row_by_row_better_than_their_mean_and_spread(tmp_pat
             "data": {"name": "frames", "path": str(path), "validation_fraction": 0.3},
             "processor": "frames",
         },
-        **{"budget": {"batch_size": 32, "epochs": 12}, **TRAINING},
+        **{"training": {"batch_size": 32, "epochs": 12}, **TRAINING},
     }
     source, found = trained(recipe, tmp_path)
     train, held_out = (list(source.examples(split, tmp_path)) for split in ("train", "validation"))

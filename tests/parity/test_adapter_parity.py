@@ -16,9 +16,9 @@ from groundup.recipe.sections import Adapter
 
 SETTINGS = [
     Adapter(rank=3, alpha=5.0),
-    Adapter(rank=3, alpha=5.0, rank_stabilised=True),
+    Adapter(rank=3, alpha=5.0, rank_stabilized=True),
     Adapter(name="dora", rank=3, alpha=5.0),
-    Adapter(name="dora", rank=3, alpha=5.0, rank_stabilised=True),
+    Adapter(name="dora", rank=3, alpha=5.0, rank_stabilized=True),
 ]
 KINDS = ["lora", "lora-rs", "dora", "dora-rs"]
 
@@ -36,7 +36,7 @@ class Reference(nn.Module):
             nn.Parameter(a.detach().clone()),
             nn.Parameter(torch.zeros(len(self.w), len(a))),
         )
-        self.s = settings.alpha / (math.sqrt(len(a)) if settings.rank_stabilised else len(a))
+        self.s = settings.alpha / (math.sqrt(len(a)) if settings.rank_stabilized else len(a))
         lengths = torch.tensor([math.sqrt(sum(x * x for x in row)) for row in self.w.tolist()])
         self.m = nn.Parameter(lengths) if settings.name == "dora" else None
 

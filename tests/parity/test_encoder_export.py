@@ -29,7 +29,7 @@ def test_classes_keep_the_numbers_and_names_of_the_checkpoint(tmp_path: Path) ->
     names = {"id2label": {0: "1", 1: "0"}, "label2id": {"1": 0, "0": 1}}
     module = write_encoder(tmp_path / "base", "ForSequenceClassification", **names)
     recipe = write_films(tmp_path) | START | {"init": {"pretrained": str(tmp_path / "base")}}
-    recipe["budget"] = {"batch_size": 8, "steps": 1}
+    recipe["training"] = {"batch_size": 8, "steps": 1}
     run = groundup.train(recipe, runs=tmp_path)
     predictor = Predictor.load(run.folder)
     assert predictor.processor.labels == ("1", "0")
@@ -63,7 +63,7 @@ def test_answers_are_exported_as_such_and_read_again(tmp_path: Path) -> None:
     recipe = {"name": "qa", "task": {"name": "extractive_qa", **SMALL}, "data": data, **START}
     recipe |= {
         "init": {"pretrained": str(tmp_path / "base")},
-        "budget": {"batch_size": 4, "steps": 1},
+        "training": {"batch_size": 4, "steps": 1},
     }
     recipe["machine"] = write_films(tmp_path)["machine"]
     run = groundup.train(recipe, runs=tmp_path)

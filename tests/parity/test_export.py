@@ -36,12 +36,12 @@ def train(recipe: dict[str, Any], root: Path, family: str = "llama", *, adapter:
     recipe["model"] |= {**FAMILIES[family], "width": 64, "dropout": 0.0}
     recipe |= {
         "processor": {"name": "bpe", "vocab_size": 300},
-        "budget": {"batch_size": 4, "steps": 1},
+        "training": {"batch_size": 4, "steps": 1},
     }
     folder = groundup.train(recipe, runs=root).folder
     if not adapter:
         return folder
-    parts = {key: recipe[key] for key in ("task", "data", "budget", "machine")}
+    parts = {key: recipe[key] for key in ("task", "data", "training", "machine")}
     start = {
         "name": "adapted",
         "init": {"run": str(folder)},
@@ -134,7 +134,7 @@ def test_a_file_of_another_architecture(
     }
     model = {**shape, "layers": 2, **OTHERS[name], "init_std": 0.1}
     recipe |= {"model": model, "processor": {"name": "bpe", "vocab_size": 300}}
-    recipe |= {"budget": {"batch_size": 4, "steps": 1}}
+    recipe |= {"training": {"batch_size": 4, "steps": 1}}
     found = recorded(export(groundup.train(recipe, runs=tmp_path).folder, "gguf", dtype=dtype))[
         "comparisons"
     ]
@@ -472,7 +472,7 @@ def test_a_real_model_writes_the_same_64_tokens_after_ten_prompts(
         "model": model,
     }
     run = groundup.train(
-        {**parts, **start, "budget": {"batch_size": 1, "steps": 1}, "optim": {"lr": 1e-3}}
+        {**parts, **start, "training": {"batch_size": 1, "steps": 1}, "optim": {"lr": 1e-3}}
     )
     found = recorded(export(run.folder, to, prompts=10, new_tokens=64))["comparisons"]
     assert all(each["greedy_agreement"] == 1.0 for each in found)

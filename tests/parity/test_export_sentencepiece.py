@@ -59,7 +59,7 @@ def trained(
     processor.save(Path("tokenizer"))
     recipe |= {
         "model": {**shape, **MODELS[model], "init_std": 0.1},
-        "budget": {"batch_size": 4, "steps": 1},
+        "training": {"batch_size": 4, "steps": 1},
     }
     recipe |= {"processor": {"name": "tokenizer_json", "path": str(Path("tokenizer").absolute())}}
     if template is not None:

@@ -49,7 +49,7 @@ def test_transformers_opens_it_with_the_same_logits(
 ) -> None:
     recipe["model"] |= {**shape, "dropout": 0.0}
     recipe["processor"] = processor
-    recipe["budget"] = {"batch_size": 4, "steps": 2}
+    recipe["training"] = {"batch_size": 4, "steps": 2}
     run = groundup.train(recipe, runs=tmp_path)
     predictor = groundup.load(run.folder)
     model, tokenizer = opened(run.folder / "model")
@@ -79,7 +79,10 @@ def test_a_chat_template_travels_with_the_run_and_renders_the_same_prompt(
         " m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}{%"
         " if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    tuning = {key: recipe[key] for key in ("optim", "budget", "every", "machine")}
+    tuning = {
+        key: recipe[key]
+        for key in ("optim", "training", "logging", "evaluation", "checkpoints", "machine")
+    }
     tuning |= {
         "name": "tuned",
         "init": {"run": str(tmp_path / "small")},

@@ -47,7 +47,19 @@ def adapter_run(recipe: dict[str, Any], runs: Path, shape: str, adapter: dict[st
     """Train a base and, from it, an adapter; return the latter's folder."""
     recipe["model"] |= {**SHAPES[shape], "dropout": 0.0}
     groundup.train(recipe, runs=runs)
-    tuning = {key: recipe[key] for key in ("task", "data", "optim", "budget", "every", "machine")}
+    tuning = {
+        key: recipe[key]
+        for key in (
+            "task",
+            "data",
+            "optim",
+            "training",
+            "logging",
+            "evaluation",
+            "checkpoints",
+            "machine",
+        )
+    }
     tuning |= {"name": "tuned", "init": {"run": str(runs / "small")}, "adapter": adapter}
     tuning["optim"] = {"lr": 3e-2}
     return groundup.train(tuning, runs=runs).folder
@@ -62,7 +74,7 @@ def test_peft_opens_the_folder_with_the_same_logits(
     recipe: dict[str, Any], tmp_path: Path, shape: str, kind: str, targets: Any
 ) -> None:
     stable = isinstance(targets, dict)
-    adapter = {"name": kind, "targets": targets, "rank_stabilised": stable} | (
+    adapter = {"name": kind, "targets": targets, "rank_stabilized": stable} | (
         {} if stable else {"rank": 4}
     )
     folder = adapter_run(recipe, tmp_path, shape, adapter)

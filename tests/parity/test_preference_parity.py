@@ -158,7 +158,7 @@ def test_kto() -> None:
 def test_log_probs_against_transformers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     recipe = without_chance(preference_run(tmp_path))
-    run = api.train(recipe, {"budget.steps": 1}, runs=tmp_path / "runs")
+    run = api.train(recipe, {"training.steps": 1}, runs=tmp_path / "runs")
     predictor = api.load(run.folder)
     task: Any = predictor.task
     theirs = transformers.AutoModelForCausalLM.from_pretrained(

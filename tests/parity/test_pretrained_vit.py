@@ -148,8 +148,8 @@ def tuning(tmp_path: Path) -> dict[str, Any]:
         },
         **{
             "optim": {"lr": 1e-3},
-            "budget": {"batch_size": 8, "steps": 2},
-            "every": {"evaluate_batches": 2},
+            "training": {"batch_size": 8, "steps": 2},
+            "evaluation": {"batches": 2},
         },
         "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
     }

@@ -28,7 +28,7 @@ def test_stopped_and_resumed(
     kept = {key: value for key, value in recipe.items() if key not in ("model", "processor")}
     adapter = {"name": name, "rank": 3, "dropout": 0.2, "lora_plus_ratio": 4.0}
     tuned = {**kept, "name": "tuned", "init": {"run": str(tmp_path / "small")}, "adapter": adapter}
-    tuned |= {"optim": {"lr": 1e-2, **optim}, "budget": {"batch_size": 4, "steps": 9}}
-    tuned |= {"machine": {**recipe["machine"], "micro_batch": 2}}
+    tuned |= {"optim": {"lr": 1e-2, **optim}, "training": {"batch_size": 4, "steps": 9}}
+    tuned |= {"machine": {**recipe["machine"], "micro_batch_size": 2}}
     one = stopped_and_resumed(tuned, tmp_path, (3, 7, 9))
     assert all(key.rpartition(".")[2] in ("lora_A", "lora_B", "magnitude") for key in one.model)

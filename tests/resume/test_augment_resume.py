@@ -60,13 +60,13 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
             "validation_fraction": 0.2,
             "in_memory": False,
         },
-        **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 16, "steps": STEPS}},
+        **{"optim": {"lr": 1e-2}, "training": {"batch_size": 16, "steps": STEPS}},
         "machine": {
             "device": "cpu",
             "precision": "fp32",
             "compile": False,
             "threads": 1,
-            "micro_batch": 16,
+            "micro_batch_size": 16,
         },
     }
 
@@ -99,7 +99,7 @@ def taken(recipe: dict[str, Any], runs: Path, samples: int, **machine: Any) -> B
     changes = {f"machine.{name}": value for name, value in machine.items()}
     name = "-".join(map(str, machine.values()))
     trainer = api.trainer(recipe, {"name": f"m{name}", **changes}, runs=runs)
-    batches = [next(trainer.stream) for _ in range(samples // machine["micro_batch"])]
+    batches = [next(trainer.stream) for _ in range(samples // machine["micro_batch_size"])]
     trainer.close()
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
@@ -108,10 +108,10 @@ def taken(recipe: dict[str, Any], runs: Path, samples: int, **machine: Any) -> B
 def test_the_micro_batch_and_workers_change_not_one_bit(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    whole = taken(recipe, tmp_path, 96, micro_batch=16, workers=0)
+    whole = taken(recipe, tmp_path, 96, micro_batch_size=16, workers=0)
     assert set(whole) == {"inputs", "labels", "labels_2", "mix"}
-    for micro_batch, workers in ((4, 0), (8, 2)):
-        other = taken(recipe, tmp_path, 96, micro_batch=micro_batch, workers=workers)
+    for micro_batch_size, workers in ((4, 0), (8, 2)):
+        other = taken(recipe, tmp_path, 96, micro_batch_size=micro_batch_size, workers=workers)
         for key, values in whole.items():
             assert torch.equal(values, other[key]), key
 
@@ -121,7 +121,7 @@ def test_validation_is_not_augmented(recipe: dict[str, Any], tmp_path: Path) -> 
     plain = {**recipe, "task": "classify"}
     found = []
     for name, each in (("a", recipe), ("b", plain)):
-        trainer = api.trainer(each, {"name": name, "budget.steps": 1}, runs=tmp_path)
+        trainer = api.trainer(each, {"name": name, "training.steps": 1}, runs=tmp_path)
         found.append(trainer.evaluate(None)["loss"])
         trainer.close()
     assert found[0] == found[1]

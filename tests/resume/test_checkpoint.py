@@ -168,7 +168,7 @@ def test_a_checkpoint_of_another_model_is_refused(recipe: dict[str, Any], tmp_pa
 
 @pytest.mark.slow
 def test_changed_data_is_noticed(recipe: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
-    run = api.train(recipe, {"budget.steps": 2}, runs=tmp_path)
+    run = api.train(recipe, {"training.steps": 2}, runs=tmp_path)
     corpus.write_text(
         "".join(corpus.read_text(encoding="utf-8").splitlines(keepends=True)[:20]), encoding="utf-8"
     )

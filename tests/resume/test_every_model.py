@@ -22,7 +22,7 @@ STEPS, STOP = 9, 4
 
 def compare(recipe: dict[str, Any], runs: Path) -> None:
     stopped_and_resumed(
-        recipe | {"budget": {**recipe["budget"], "steps": STEPS}}, runs, (STOP, STEPS)
+        recipe | {"training": {**recipe["training"], "steps": STEPS}}, runs, (STOP, STEPS)
     )
 
 
@@ -58,7 +58,7 @@ def test_a_table_resumes_exactly(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_several_micro_batches_resume_exactly(tmp_path: Path) -> None:
     recipe = augmented(tiny_run("vit", tmp_path), "vit")
-    compare(recipe | {"machine": {**recipe["machine"], "micro_batch": 4}}, tmp_path / "runs")
+    compare(recipe | {"machine": {**recipe["machine"], "micro_batch_size": 4}}, tmp_path / "runs")
 
 
 class _StopError(Exception):
@@ -70,14 +70,9 @@ def test_averages_and_the_best_checkpoint_resume_exactly(tmp_path: Path) -> None
     """With batch norm, whose statistics are averaged, too, and another process that goes on."""
     recipe = augmented(tiny_run("cnn", tmp_path), "cnn")
     recipe["optim"] |= {"average": "ema", "ema_decay": 0.7}
-    recipe["every"] = {
-        "evaluate": 3,
-        "save": 2,
-        "best": "accuracy",
-        "evaluate_batches": 2,
-        "keep": 9,
-    }
-    changes = {"budget.steps": 12}
+    recipe["evaluation"] = {"every": 3, "batches": 2}
+    recipe["checkpoints"] = {"every": 2, "best_metric": "accuracy", "keep": 9}
+    changes = {"training.steps": 12}
     whole = api.trainer(recipe, {**changes, "name": "whole"}, runs=tmp_path / "runs")
     first = api.trainer(recipe, changes, runs=tmp_path / "runs")
     whole.fit()

@@ -43,9 +43,15 @@ def configure(
         shutil.copy(corpus, stable)
     recipe = copy.deepcopy(recipe)
     recipe["data"] |= {"path": str(stable), "packing": {"pack": packed}}
-    recipe["budget"] = {"batch_size": 8, "steps": STEPS}
-    recipe["every"] = {"log": 1, "evaluate": 10, "save": 4, "evaluate_batches": 1}
-    recipe["machine"] |= {"micro_batch": 8 // accumulation, "workers": workers, "compile": compiled}
+    recipe["training"] = {"batch_size": 8, "steps": STEPS}
+    recipe["logging"] = {"every": 1}
+    recipe["evaluation"] = {"every": 10, "batches": 1}
+    recipe["checkpoints"] = {"every": 4}
+    recipe["machine"] |= {
+        "micro_batch_size": 8 // accumulation,
+        "workers": workers,
+        "compile": compiled,
+    }
     return recipe
 
 

@@ -42,7 +42,7 @@ def recipe(folder: Path, weighting: str) -> dict[str, Any]:
             }
         },
         **{"data": {"name": "arrays", "path": str(folder / "digits.npz"), "labels_keys": keys}},
-        **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 16, "steps": 12}},
+        **{"optim": {"lr": 1e-2}, "training": {"batch_size": 16, "steps": 12}},
         **{"machine": {"precision": "fp32", "compile": False, "threads": 1}},
     }
 

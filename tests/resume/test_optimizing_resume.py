@@ -32,15 +32,10 @@ def test_interrupted_equals_uninterrupted(average: dict[str, Any], at: int, tmp_
             "processor": "image",
         },
         **{"data": "arrays", "optim": {"lr": 3e-3, **average}},
-        **{"budget": {"batch_size": 64, "steps": 14, "patience": 3, "min_improvement": 0.01}},
+        **{"training": {"batch_size": 64, "steps": 14, "patience": 3, "min_improvement": 0.01}},
         **{
-            "every": {
-                "evaluate": 4,
-                "save": 4,
-                "best": "accuracy",
-                "evaluate_batches": 1,
-                "keep": 9,
-            }
+            "evaluation": {"every": 4, "batches": 1},
+            "checkpoints": {"every": 4, "best_metric": "accuracy", "keep": 9},
         },
         **{"machine": {"precision": "fp32", "threads": 1, "compile": False, "device": "cpu"}},
     }

@@ -24,7 +24,7 @@ KEPT = {"int8": "int8", "nf4": "nf4, doubly quantised"}
 def tuning(recipe: dict[str, Any], runs: Path, **adapter: Any) -> dict[str, Any]:
     """Train the recipe as a base, unless that was done, and return one that trains an adapter
     beside it, quantised."""
-    groundup.train({**recipe, "budget": {"batch_size": 4, "steps": 1}}, runs=runs)
+    groundup.train({**recipe, "training": {"batch_size": 4, "steps": 1}}, runs=runs)
     kept = {key: value for key, value in recipe.items() if key not in ("model", "processor")}
     init = {"run": str(runs / recipe["name"])}
     return {
@@ -41,9 +41,9 @@ def tuning(recipe: dict[str, Any], runs: Path, **adapter: Any) -> dict[str, Any]
 @pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
 def test_stopped_and_resumed(recipe: dict[str, Any], tmp_path: Path, name: str, base: str) -> None:
     tuned = tuning(recipe, tmp_path, name=name, base=base, dropout=0.2)
-    tuned |= {"optim": {"lr": 1e-2, "average": "ema"}, "budget": {"batch_size": 4, "steps": 3}}
+    tuned |= {"optim": {"lr": 1e-2, "average": "ema"}, "training": {"batch_size": 4, "steps": 3}}
     end = stopped_and_resumed(
-        tuned | {"machine": {**recipe["machine"], "micro_batch": 2}}, tmp_path, (1, 3)
+        tuned | {"machine": {**recipe["machine"], "micro_batch_size": 2}}, tmp_path, (1, 3)
     )
     parts = {key.rpartition(".")[2] for key in end.model}
     assert parts == {"lora_A", "lora_B", *(["magnitude"] if name == "dora" else [])}

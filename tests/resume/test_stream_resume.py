@@ -94,12 +94,14 @@ def test_opening_draws_nothing_from_the_generator_of_the_run(context: DataContex
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2, 4, 8])
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4, 8])
 def test_micro_batches_hold_the_same_samples_in_each_step(
-    context: DataContext, micro_batch: int
+    context: DataContext, micro_batch_size: int
 ) -> None:
-    whole = take(open_stream(replace(context, micro_batch=8)), 6)
-    parts = take(open_stream(replace(context, micro_batch=micro_batch)), 6 * 8 // micro_batch)
+    whole = take(open_stream(replace(context, micro_batch_size=8)), 6)
+    parts = take(
+        open_stream(replace(context, micro_batch_size=micro_batch_size)), 6 * 8 // micro_batch_size
+    )
     for key in ("tokens", "targets", "positions"):
         assert torch.equal(torch.cat([b[key] for b in parts]), torch.cat([b[key] for b in whole]))
 
@@ -117,7 +119,7 @@ def test_a_cursor_within_a_micro_batch_is_refused(context: DataContext) -> None:
     with pytest.raises(
         CheckpointError, match=r"6 samples are no multiple of micro-batch x ranks = 4"
     ):
-        open_stream(replace(context, micro_batch=4)).load_state_dict({"samples": 6})
+        open_stream(replace(context, micro_batch_size=4)).load_state_dict({"samples": 6})
 
 
 @pytest.mark.parametrize("random_offset", [True, False])
@@ -130,7 +132,7 @@ def test_every_epoch_trains_on_every_token_once(
         encode=masked if mask else encode,
         encode_key=str(mask),
         batch_size=1,
-        micro_batch=1,
+        micro_batch_size=1,
     )
     stream = open_stream(
         context, Packing(too_long="split", nothing_trained="drop", random_offset=random_offset)
@@ -182,7 +184,7 @@ def test_a_batch_is_laid_out_as_promised(context: DataContext, pack: bool) -> No
 
 @pytest.mark.slow
 def test_validation_ends_and_scores_every_token_once(context: DataContext) -> None:
-    context = replace(context, split="validation", micro_batch=4)
+    context = replace(context, split="validation", micro_batch_size=4)
     for workers in (0, 2):
         stream = open_stream(replace(context, workers=workers))
         batches = list(stream)

@@ -15,7 +15,11 @@ RECIPE: dict[str, Any] = {
         "model": {"name": "mlp", "hidden": [12, 10, 8], "norm": "batch", "dropout": 0.1},
     },
     **{"task": "classify", "processor": "image", "data": "arrays", "init": {"unfreeze_every": 4}},
-    **{"budget": {"batch_size": 16, "steps": 18}, "every": {"evaluate": 7, "save": 100}},
+    **{
+        "training": {"batch_size": 16, "steps": 18},
+        "evaluation": {"every": 7},
+        "checkpoints": {"every": 100},
+    },
     **{"machine": {"device": "cpu", "precision": "fp32", "threads": 1, "compile": False}},
 }
 OPTIMS: list[dict[str, Any]] = [

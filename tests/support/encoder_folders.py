@@ -71,7 +71,7 @@ def write_films(folder: Path) -> dict[str, Any]:
         **{"name": "films", "task": {"name": "classify", "max_tokens": 16}},
         **{
             "data": {"name": "arrays", "path": str(folder / "films.npz")},
-            "budget": {"batch_size": 8, "steps": 3},
+            "training": {"batch_size": 8, "steps": 3},
         },
         "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
     }

@@ -136,7 +136,13 @@ AUGMENTATION: dict[str, dict[str, Any]] = {
     "texts": {"token_dropout": 0.2},
     "numbers": {"noise": 0.1, "mixup": 0.4},
 }
-MACHINE = {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1, "micro_batch": 16}
+MACHINE = {
+    "device": "cpu",
+    "precision": "fp32",
+    "compile": False,
+    "threads": 1,
+    "micro_batch_size": 16,
+}
 
 
 def tiny_run(
@@ -162,7 +168,7 @@ def tiny_run(
         },
         **{
             "optim": {"lr": 3e-3, "warmup_steps": 2},
-            "budget": {"batch_size": 16, "steps": 20},
+            "training": {"batch_size": 16, "steps": 20},
             "machine": MACHINE,
         },
     }
@@ -315,6 +321,6 @@ def preference_run(folder: Path, **task: Any) -> dict[str, Any]:
     model = {**MODELS["gpt"][1], "context_length": 96}
     recipe = tiny_run("gpt", folder, model) | {"task": {"name": "preference", **task}, "data": data}
     return recipe | {
-        "machine": {**MACHINE, "micro_batch": 8 if unpaired else 4},
-        "budget": {"batch_size": 8, "steps": 20},
+        "machine": {**MACHINE, "micro_batch_size": 8 if unpaired else 4},
+        "training": {"batch_size": 8, "steps": 20},
     }

@@ -28,11 +28,11 @@ OTHER: dict[str, Any] = {
         "name": "dora",
         "rank": 3,
         "alpha": 5.0,
-        "rank_stabilised": True,
+        "rank_stabilized": True,
         "dropout": 0.3,
         "lora_plus_ratio": 4.0,
     },
-    **{"targets": {"query": 2}, "path": None, "base": "int8", "double_quantisation": False},
+    **{"targets": {"query": 2}, "path": None, "base": "int8", "double_quantization": False},
 }
 
 
@@ -61,7 +61,7 @@ def model_with_adapters(**settings: Any) -> tuple[nn.Module, torch.Tensor]:
 FROZEN: list[dict[str, Any]] = [
     {"name": "lora"},
     {"name": "lora", "bias": "all", "activation": "gelu"},
-    {"name": "lora", "dropout": 0.4, "rank_stabilised": True, "targets": {"mlp.*": 1, "query": 3}},
+    {"name": "lora", "dropout": 0.4, "rank_stabilized": True, "targets": {"mlp.*": 1, "query": 3}},
     {"name": "lora", "base": "nf4", "dropout": 0.4},
     {"name": "lora", "base": "int8", "bias": "all", "activation": "gelu"},
     {"name": "dora"},
@@ -365,7 +365,7 @@ def test_a_new_head_is_trained_and_saved_beside_the_adapter(tmp_path: Path) -> N
     base["data"] = {"name": "arrays", "labels": [0, 1, 2, 3, 4]}
     tuned = tuning(base, tmp_path, rank=3)
     tuned["data"] = {"name": "arrays", "labels": [5, 6, 7]}
-    run = groundup.train({**tuned, "budget": {"batch_size": 16, "steps": 150}}, runs=tmp_path)
+    run = groundup.train({**tuned, "training": {"batch_size": 16, "steps": 150}}, runs=tmp_path)
     saved = run.checkpoints.load(run.pick("last")).model
     assert {"head.weight", "head.bias"} <= set(saved)
     assert not [name for name in saved if "running" in name]
@@ -420,7 +420,7 @@ def test_every_setting_has_an_effect(recipe: dict[str, Any], tmp_path: Path, fie
     assert set(OTHER) == set(Adapter.model_fields)
     plain = tuning(recipe, tmp_path, rank=4)
     changed = {**plain, "adapter": {**plain["adapter"], field: OTHER[field]}}
-    if field == "double_quantisation":
+    if field == "double_quantization":
         plain["adapter"]["base"] = changed["adapter"]["base"] = "nf4"
     if field == "targets":
         del changed["adapter"]["rank"]
@@ -462,10 +462,10 @@ def test_in_double_precision_and_with_accumulation(
     recipe["model"]["dropout"] = 0.0
     tuned = tuning(recipe, tmp_path, name=name, rank=2)
     found = []
-    for micro_batch in (4, 1):
-        machine = {**recipe["machine"], "precision": "fp64", "micro_batch": micro_batch}
+    for micro_batch_size in (4, 1):
+        machine = {**recipe["machine"], "precision": "fp64", "micro_batch_size": micro_batch_size}
         run = groundup.train(
-            {**tuned, "name": f"m{micro_batch}", "machine": machine}, runs=tmp_path
+            {**tuned, "name": f"m{micro_batch_size}", "machine": machine}, runs=tmp_path
         )
         saved = run.checkpoints.load(run.pick("last")).model
         assert all(value.dtype == torch.float64 for value in saved.values())

@@ -86,7 +86,19 @@ def test_steps_of_ones_own(recipe: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_recipes_in_order_may_build_on_each_other(recipe: dict[str, Any], tmp_path: Path) -> None:
-    second = {key: recipe[key] for key in ("task", "data", "optim", "budget", "every", "machine")}
+    second = {
+        key: recipe[key]
+        for key in (
+            "task",
+            "data",
+            "optim",
+            "training",
+            "logging",
+            "evaluation",
+            "checkpoints",
+            "machine",
+        )
+    }
     second |= {"name": "second", "init": {"run": str(tmp_path / "small"), "train_layers": 1}}
     with pytest.raises(RecipeError, match="is not a run"):
         load_recipe(second)

@@ -81,16 +81,16 @@ def test_each_setting_changes_pictures_by_seed_and_number_and_not_in_place(name:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("micro_batch", [1, 4, 16])
-def test_the_micro_batch_changes_not_one_bit(channels: int, micro_batch: int) -> None:
+@pytest.mark.parametrize("micro_batch_size", [1, 4, 16])
+def test_the_micro_batch_changes_not_one_bit(channels: int, micro_batch_size: int) -> None:
     settings = {
         k: v for k, v in EVERYTHING.items() if channels == 3 or k not in ("saturation", "hue")
     }
     whole = pictures(channels)
     together = change(whole, **settings)
     partners = {name: values.roll(1, 0) for name, values in whole.items()}
-    for start in range(0, B, micro_batch):
-        part = slice(start, start + micro_batch)
+    for start in range(0, B, micro_batch_size):
+        part = slice(start, start + micro_batch_size)
         alone = augmented(
             Augment(**settings),
             {name: values[part] for name, values in whole.items()},

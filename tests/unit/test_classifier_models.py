@@ -51,8 +51,8 @@ def classify(model: dict[str, Any], data: Any, **sections: Any) -> dict[str, Any
             "task": {"name": "classify", "max_tokens": 32},
             "data": data,
         },
-        **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 60}, "machine": MACHINE},
-        **{"every": {"evaluate": 30, "save": 30}, **sections},
+        **{"optim": {"lr": 1e-2}, "training": {"batch_size": 32, "steps": 60}, "machine": MACHINE},
+        **{"evaluation": {"every": 30}, "checkpoints": {"every": 30}, **sections},
     }
 
 
@@ -72,9 +72,9 @@ def accuracy(run: Run) -> float:
 )
 def test_pictures_from_recipe_to_prediction(model: dict[str, Any], tmp_path: Path) -> None:
     processor = {"name": "image", "normalise": "standard"}
-    budget = {"batch_size": 32, "steps": 150 if model["name"] == "vit" else 60}
+    training = {"batch_size": 32, "steps": 150 if model["name"] == "vit" else 60}
     run = groundup.train(
-        classify(model, "arrays", processor=processor, budget=budget), runs=tmp_path
+        classify(model, "arrays", processor=processor, training=training), runs=tmp_path
     )
     assert accuracy(run) > 0.6
     inputs = Arrays().examples("validation", tmp_path)[0].inputs
@@ -135,7 +135,7 @@ def test_a_classifier_starts_from_a_language_model(
     torch.testing.assert_close(found, torch.stack((hidden[0, 19], hidden[1, 6])), rtol=0, atol=1e-6)
     trainer.close()
     run = groundup.train(
-        plan, {"init.train_layers": 1, "name": "tuned", "budget.steps": 2}, runs=tmp_path
+        plan, {"init.train_layers": 1, "name": "tuned", "training.steps": 2}, runs=tmp_path
     )
     trained = last(run).model
     moved = {name.split(".")[0] for name in trained if not torch.equal(trained[name], own[name])}

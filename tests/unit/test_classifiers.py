@@ -52,7 +52,7 @@ def context(split: Any, processor: Any, **changes: Any) -> DataContext:
         "end_id": 0,
         "sequence_length": 0,
         "batch_size": 8,
-        "micro_batch": 8,
+        "micro_batch_size": 8,
         "seed": 0,
     }
     return DataContext(**{**values, "cache": Path(), **changes})
@@ -157,10 +157,12 @@ def test_every_epoch_has_each_example_once_in_another_order_whatever_the_micro_b
     examples = digits(24)
     processor = labelled(examples)
     orders = {}
-    for micro_batch in (2, 8):
-        stream = open_indexed_stream(examples, context("train", processor, micro_batch=micro_batch))
-        batches = [next(stream)["inputs"].flatten(1) for _ in range(48 // micro_batch)]
-        orders[micro_batch] = torch.cat(batches)
+    for micro_batch_size in (2, 8):
+        stream = open_indexed_stream(
+            examples, context("train", processor, micro_batch_size=micro_batch_size)
+        )
+        batches = [next(stream)["inputs"].flatten(1) for _ in range(48 // micro_batch_size)]
+        orders[micro_batch_size] = torch.cat(batches)
     assert torch.equal(orders[2], orders[8])
     first, second = orders[8][:24], orders[8][24:]
     assert not torch.equal(first, second)
@@ -215,8 +217,12 @@ def test_a_classifier_from_recipe_to_prediction(tmp_path: Path) -> None:
             "task": "classify",
         },
         **{"processor": {"name": "image", "pad_to": [10, 10]}, "data": "arrays"},
-        **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 80}},
-        **{"every": {"evaluate": 40, "save": 40}, "machine": {"precision": "fp32", "threads": 1}},
+        **{"optim": {"lr": 1e-2}, "training": {"batch_size": 32, "steps": 80}},
+        **{
+            "evaluation": {"every": 40},
+            "checkpoints": {"every": 40},
+            "machine": {"precision": "fp32", "threads": 1},
+        },
     }
     run = groundup.train(recipe, runs=tmp_path)
     found = groundup.evaluate(run.folder)["runs"][0]["evaluation"]

@@ -102,7 +102,7 @@ def test_from_training_to_the_report(small: Path) -> None:
     compared = groundup("runs", "compare", "here/small", "here/other")
     assert "optim.lr" in compared
     assert "0.003" in compared
-    assert "budget.steps" not in compared
+    assert "training.steps" not in compared
 
 
 @pytest.mark.slow

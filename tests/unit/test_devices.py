@@ -30,7 +30,7 @@ def test_a_tiny_step_gets_one_thread_and_others_all_cores() -> None:
     assert _threads(dense_64) == 1
     assert _threads(dense_1024) == cores
     assert _threads(dense_64, batch_size=1024) == cores
-    assert _threads(dense_64, batch_size=1024, micro_batch=32) == 1
+    assert _threads(dense_64, batch_size=1024, micro_batch_size=32) == 1
 
 
 def test_unknown_work_gets_all_cores_and_a_given_number_stays() -> None:

@@ -18,7 +18,7 @@ RECIPE = """
 model: {name: mlp, hidden: [128], dropout: 0.0}
 task: {name: classify, label_smoothing: 0.0}
 optim: {name: adamw, lr: 0.001, weight_decay: 0.1}
-budget: {batch_size: 32, epochs: 10}
+training: {batch_size: 32, epochs: 10}
 """
 
 
@@ -77,7 +77,7 @@ def test_losses_that_still_fall_are_underfitting(tmp_path: Path) -> None:
     assert found is not None
     assert found.verdict == "underfitting"
     assert "still falling, from 1.39" in found.words
-    assert found.advice == "more budget.epochs, a higher optim.lr, or a larger model.hidden"
+    assert found.advice == "more training.epochs, a higher optim.lr, or a larger model.hidden"
 
 
 def test_a_model_that_is_too_small_is_underfitting(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import groundup
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.data.sources.arrays import Arrays
 from groundup.recipe.recipe import load_recipe
-from groundup.recipe.sections import Distil
+from groundup.recipe.sections import Distill
 from groundup.runs.run import Run
 from groundup.tasks.classify.task import Classify
 from groundup.tasks.regress import Regress
@@ -34,17 +34,17 @@ def test_the_divergence_is_pytorchs(kind: Any) -> None:
     own, other = F.log_softmax(student / 3, -1), F.log_softmax(teacher / 3, -1)
     first, second = (own, other) if kind == "forward" else (other, own)
     expected = 9 * F.kl_div(first, second, reduction="sum", log_target=True)
-    found = divergence(student, teacher, Distil(teacher="t", temperature=3.0, divergence=kind))
+    found = divergence(student, teacher, Distill(teacher="t", temperature=3.0, divergence=kind))
     torch.testing.assert_close(found, expected)
     gradients = [torch.autograd.grad(value, student)[0] for value in (found, expected)]
     torch.testing.assert_close(*gradients)
-    assert divergence(teacher, teacher, Distil(teacher="t")).abs() < 1e-12
+    assert divergence(teacher, teacher, Distill(teacher="t")).abs() < 1e-12
 
 
-def taught(recipe: dict[str, Any], teacher: Path, **distil: Any) -> dict[str, Any]:
+def taught(recipe: dict[str, Any], teacher: Path, **distill: Any) -> dict[str, Any]:
     """Return the recipe of a student, with the teacher's processor."""
     kept = {key: value for key, value in recipe.items() if key != "processor"}
-    return {**kept, "name": "student", "distil": {"teacher": str(teacher), **distil}}
+    return {**kept, "name": "student", "distill": {"teacher": str(teacher), **distill}}
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def test_exact_resuming_any_split_of_work_and_judging_without_the_teacher(
     name: str, tmp_path: Path
 ) -> None:
     recipe = tiny_run(name, tmp_path)
-    recipe["budget"] = {"batch_size": 16, "steps": 4}
+    recipe["training"] = {"batch_size": 16, "steps": 4}
     teacher = groundup.train({**recipe, "name": "teacher"}, runs=tmp_path / "runs").folder
     student = taught(recipe, teacher)
     end = stopped_and_resumed(student, tmp_path / "resumed", (2, 4))
@@ -63,7 +63,7 @@ def test_exact_resuming_any_split_of_work_and_judging_without_the_teacher(
     still = {**student, "model": {**student["model"], "dropout": 0.0}}
     losses = []
     for part in (16, 4):
-        machine = {**still["machine"], "micro_batch": part}
+        machine = {**still["machine"], "micro_batch_size": part}
         trainer = groundup.trainer(
             {**still, "name": f"parts{part}", "machine": machine}, runs=tmp_path / "runs"
         )
@@ -78,7 +78,7 @@ def test_exact_resuming_any_split_of_work_and_judging_without_the_teacher(
 @pytest.mark.slow
 def test_another_teacher_under_the_same_name(tmp_path: Path) -> None:
     recipe = tiny_run("mlp", tmp_path)
-    recipe["budget"] = {"batch_size": 16, "steps": 1}
+    recipe["training"] = {"batch_size": 16, "steps": 1}
     teacher = groundup.train({**recipe, "name": "teacher"}, runs=tmp_path).folder
     trainer = groundup.trainer(taught(recipe, teacher), runs=tmp_path)
     next(iter(trainer.steps()))
@@ -96,10 +96,10 @@ def test_another_teacher_under_the_same_name(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_teachers_that_do_not_fit(recipe: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"distil\.teacher: .*nobody is not a run .*Train it first"
+        RecipeError, match=r"distill\.teacher: .*nobody is not a run .*Train it first"
     ):
         load_recipe(taught(recipe, tmp_path / "nobody"))
-    recipe["budget"] = {"batch_size": 4, "steps": 1}
+    recipe["training"] = {"batch_size": 4, "steps": 1}
     teacher = groundup.train(recipe, runs=tmp_path).folder
 
     def says(expected: str, changed: dict[str, Any]) -> None:
@@ -112,7 +112,7 @@ def test_teachers_that_do_not_fit(recipe: dict[str, Any], tmp_path: Path) -> Non
         {"processor": "characters"},
     )
     says(
-        r"distil\.teacher: reads 32 tokens, and this model 64\. Set model\.context_length to at"
+        r"distill\.teacher: reads 32 tokens, and this model 64\. Set model\.context_length to at"
         r" most 32",
         {"model": {**recipe["model"], "context_length": 64}},
     )
@@ -122,14 +122,14 @@ def test_teachers_that_do_not_fit(recipe: dict[str, Any], tmp_path: Path) -> Non
         _check(Classify(), None, Run.open(teacher))
     with pytest.raises(
         RecipeError,
-        match=r"recipe\.distil: task regress cannot learn from a teacher; allowed: language",
+        match=r"recipe\.distill: task regress cannot learn from a teacher; allowed: language",
     ):
         _check(Regress(), None, Run.open(teacher))
     other = groundup.train(
         {**recipe, "name": "other", "processor": "characters"}, runs=tmp_path
     ).folder
     init = {"init": {"run": str(other)}, "model": {}, "processor": {}}
-    says(r"distil\.teacher: has \d+ tokens, other than this run's processor", init)
+    says(r"distill\.teacher: has \d+ tokens, other than this run's processor", init)
 
 
 @pytest.mark.slow
@@ -145,17 +145,18 @@ def test_a_teacher_helps_a_small_student_with_few_examples(tmp_path: Path) -> No
     )
     recipe = tiny_run("mlp", tmp_path, {"hidden": [128], "dropout": 0.0, "norm": "none"})
     recipe |= {
-        "every": {"evaluate": 100_000, "log": 100_000},
+        "logging": {"every": 100_000},
+        "evaluation": {"every": 100_000},
         "optim": {"lr": 1e-2, "weight_decay": 0.01},
     }
-    big = {**recipe, "name": "teacher", "budget": {"batch_size": 64, "steps": 200}}
-    big["machine"] = {**recipe["machine"], "micro_batch": 64}
+    big = {**recipe, "name": "teacher", "training": {"batch_size": 64, "steps": 200}}
+    big["machine"] = {**recipe["machine"], "micro_batch_size": 64}
     teacher = groundup.train(big, runs=tmp_path).folder
     recipe |= {
         "model": {"name": "mlp", "hidden": [16]},
         "data": {"name": "arrays", "path": str(tmp_path / "few.npz")},
     }
-    recipe["budget"] = {"batch_size": 16, "steps": 600}
+    recipe["training"] = {"batch_size": 16, "steps": 600}
 
     def accuracy(made: dict[str, Any]) -> float:
         predictor = groundup.load(groundup.train(made, runs=tmp_path).folder, "last")

@@ -47,13 +47,13 @@ def recipe(folder: Path, **task: Any) -> dict[str, Any]:
             "task": {"name": "embed", "max_tokens": 16, **task},
         },
         **{"data": {"name": "text_pairs", **written(folder), "validation_fraction": 0.2}},
-        **{"budget": {"batch_size": 6, "steps": 2}, "optim": {"lr": 1e-3}},
+        **{"training": {"batch_size": 6, "steps": 2}, "optim": {"lr": 1e-3}},
         "machine": {
             "device": "cpu",
             "precision": "fp32",
             "compile": False,
             "threads": 1,
-            "micro_batch": 6,
+            "micro_batch_size": 6,
         },
     }
 
@@ -222,7 +222,7 @@ def test_settings_that_contradict_each_other(settings: dict[str, Any], problem: 
     ("changes", "problem"),
     [
         (
-            {"machine.micro_batch": 3},
+            {"machine.micro_batch_size": 3},
             "the loss of task 'embed' with this model is no sum over examples",
         ),
         (
@@ -253,6 +253,6 @@ def test_other_models_and_batches_of_one() -> None:
         Embed().wrap(torch.nn.Linear(2, 2), processor)
     batch = {"texts": torch.ones(1, 2, 3, dtype=torch.int64), "text_lengths": torch.full((1, 2), 3)}
     with pytest.raises(
-        RecipeError, match=r"recipe\.budget\.batch_size: is 1, and a pair is told apart from"
+        RecipeError, match=r"recipe\.training\.batch_size: is 1, and a pair is told apart from"
     ):
         Embed().loss(torch.randn(2, 3, 4), batch)

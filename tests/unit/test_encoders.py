@@ -125,7 +125,7 @@ def test_what_is_hidden_depends_on_the_sample_alone_and_in_validation_on_no_seed
         rows = torch.cat(
             [
                 next(trainer.stream)["tokens"]
-                for _ in range(16 // trainer.recipe.machine.micro_batch)
+                for _ in range(16 // trainer.recipe.machine.micro_batch_size)
             ]
         )
         metrics = trainer.evaluate()
@@ -133,7 +133,7 @@ def test_what_is_hidden_depends_on_the_sample_alone_and_in_validation_on_no_seed
         return rows, metrics
 
     whole, metrics = first("whole")
-    parts, same = first("parts", **{"machine.micro_batch": 4})
+    parts, same = first("parts", **{"machine.micro_batch_size": 4})
     assert torch.equal(whole, parts)
     assert metrics["loss"] == pytest.approx(same["loss"], rel=1e-6)
     trainer = groundup.trainer(recipe, {"name": "seeded", "seed": 5}, runs=tmp_path / "runs")
@@ -146,7 +146,7 @@ def test_what_is_hidden_depends_on_the_sample_alone_and_in_validation_on_no_seed
 
 @pytest.mark.slow
 def test_pretraining_judging_filling_in_and_fine_tuning(tmp_path: Path) -> None:
-    run = groundup.train(masked_run(tmp_path), {"budget.steps": 3}, runs=tmp_path / "runs")
+    run = groundup.train(masked_run(tmp_path), {"training.steps": 3}, runs=tmp_path / "runs")
     judged = groundup.evaluate(run.folder)["runs"][0]["evaluation"]
     assert judged["metrics"]["hidden_tokens"] > 10
     assert {"masked_accuracy", "unigram_accuracy", "unigram_loss"} <= set(judged["metrics"])
@@ -186,7 +186,7 @@ def test_a_classifier_from_a_folder(kind: str, tmp_path: Path) -> None:
 def test_frozen_layers_and_adapters(changes: dict[str, Any], least: int, tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")
     recipe = write_films(tmp_path) | {"init": {"pretrained": str(tmp_path / "bert")}}
-    run = groundup.train(recipe, {**changes, "budget.steps": least}, runs=tmp_path / "runs")
+    run = groundup.train(recipe, {**changes, "training.steps": least}, runs=tmp_path / "runs")
     trainer = groundup.trainer(recipe, {**changes, "name": "start"}, runs=tmp_path / "runs")
     names = {name.split(".")[0] for name, _ in trainer.trained}
     assert "head" in names

@@ -238,10 +238,10 @@ def test_a_run_writes_with_llama_cpp(recipe: dict[str, Any], tmp_path: Path, bas
     recipe["model"] |= {"width": 64, "dropout": 0.0}
     recipe |= {
         "processor": {"name": "bpe", "vocab_size": 300},
-        "budget": {"batch_size": 4, "steps": 1},
+        "training": {"batch_size": 4, "steps": 1},
     }
     folder = groundup.train(recipe, runs=tmp_path).folder
-    parts = {key: recipe[key] for key in ("task", "data", "budget", "machine")}
+    parts = {key: recipe[key] for key in ("task", "data", "training", "machine")}
     adapter = {"name": "lora", "rank": 2} | ({"base": base} if base else {})
     start = {
         "name": "adapted",

@@ -166,7 +166,7 @@ def test_a_run_and_its_answers(tmp_path: Path) -> None:
                 "validation_fraction": 0.3,
             }
         },
-        **{"budget": {"batch_size": 6, "steps": 40}, "optim": {"lr": 1e-2}},
+        **{"training": {"batch_size": 6, "steps": 40}, "optim": {"lr": 1e-2}},
         "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
     }
     trainer = groundup.trainer(recipe, runs=tmp_path / "runs")

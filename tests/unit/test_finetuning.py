@@ -247,7 +247,11 @@ def recipe(**changes: Any) -> dict[str, Any]:
             "task": "classify",
         },
         **{"processor": "image", "data": "arrays", "optim": {"lr": 1e-2, "weight_decay": 0.5}},
-        **{"budget": {"batch_size": 16, "steps": 12}, "every": {"evaluate": 5, "save": 100}},
+        **{
+            "training": {"batch_size": 16, "steps": 12},
+            "evaluation": {"every": 5},
+            "checkpoints": {"every": 100},
+        },
         **{"machine": {"device": "cpu", "precision": "fp32", "threads": 1, "compile": False}},
         **changes,
     }
@@ -316,7 +320,7 @@ def test_what_was_held_out_is_split_again(tmp_path: Path) -> None:
 
 def judged(tmp_path: Path, base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
     groundup.train(
-        {**recipe(), "optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 100}, **base},
+        {**recipe(), "optim": {"lr": 1e-2}, "training": {"batch_size": 32, "steps": 100}, **base},
         runs=tmp_path,
     )
     second = {key: value for key, value in recipe().items() if key not in ("model", "processor")}
@@ -335,7 +339,7 @@ def test_forgetting_is_seen_where_the_head_is_kept(tmp_path: Path) -> None:
         {
             "data": {"name": "arrays", "labels": [7, 8, 9]},
             "optim": {"lr": 1e-2},
-            "budget": {"batch_size": 16, "steps": 60},
+            "training": {"batch_size": 16, "steps": 60},
         },
     )
     old, new = table["rows"]

@@ -77,7 +77,7 @@ def test_a_run_takes_its_model_from_the_file(tmp_path: Path) -> None:
     written("gemma3", GEMMA, tmp_path / "a.gguf", "F16")
     recipe = {"name": "x", "task": "language_modeling", "data": {"name": "text", "path": "x"}}
     found = load_recipe(
-        {**recipe, "init": {"pretrained": str(tmp_path / "a.gguf")}, "budget": {"steps": 1}}
+        {**recipe, "init": {"pretrained": str(tmp_path / "a.gguf")}, "training": {"steps": 1}}
     )
     assert found.model.registered_name == "gemma3"
     assert found.model.global_every == 2  # type: ignore[attr-defined]

@@ -27,12 +27,15 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tuning(recipe: dict[str, Any], file: Path) -> dict[str, Any]:
-    parts = {key: recipe[key] for key in ("name", "task", "data", "every", "machine")}
+    parts = {
+        key: recipe[key]
+        for key in ("name", "task", "data", "logging", "evaluation", "checkpoints", "machine")
+    }
     model = {"context_length": 32}
     return parts | {
         "model": model,
         "init": {"pretrained": str(file)},
-        "budget": {"batch_size": 4, "steps": 1},
+        "training": {"batch_size": 4, "steps": 1},
     }
 
 

@@ -166,7 +166,7 @@ def context(split: Any, cache: Path, source: Images, **changes: Any) -> DataCont
         "end_id": 0,
         "sequence_length": 0,
         "batch_size": 8,
-        "micro_batch": 8,
+        "micro_batch_size": 8,
         "seed": 0,
     }
     return DataContext(**{**values, "cache": cache, **changes})
@@ -238,15 +238,16 @@ def test_training_resuming_and_predicting_from_a_data_set(tmp_path: Path) -> Non
             "optim": {"lr": 1e-2},
         },
         **{
-            "budget": {"batch_size": 16, "steps": 2},
-            "every": {"evaluate": 2, "save": 1, "test": True},
+            "training": {"batch_size": 16, "steps": 2},
+            "evaluation": {"every": 2, "test": True},
+            "checkpoints": {"every": 1},
         },
         "machine": {"device": "cpu", "precision": "fp32", "threads": 1},
     }
     run = groundup.train(recipe, runs=tmp_path / "runs")
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["kind"] for row in rows if row["kind"] == "test"] == ["test"]
-    longer = {**recipe, "name": "longer", "budget": {"batch_size": 16, "steps": 4}}
+    longer = {**recipe, "name": "longer", "training": {"batch_size": 16, "steps": 4}}
     whole = groundup.train(longer, runs=tmp_path / "whole")
     trainer = groundup.trainer(longer, runs=tmp_path / "cut")
     steps = trainer.steps()

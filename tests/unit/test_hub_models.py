@@ -144,12 +144,15 @@ def tuning(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """A recipe of three steps that starts from a random GPT-NeoX, with dropout."""
     write(tmp_path / "base", "gpt_neox")
     write_tokenizer(tmp_path / "base")
-    parts = {key: recipe[key] for key in ("name", "task", "data", "every", "machine")}
+    parts = {
+        key: recipe[key]
+        for key in ("name", "task", "data", "logging", "evaluation", "checkpoints", "machine")
+    }
     parts |= {
         "model": {"context_length": 32, "dropout": 0.1},
         "init": {"pretrained": str(tmp_path / "base")},
     }
-    return parts | {"budget": {"batch_size": 4, "steps": 3}, "optim": {"lr": 3e-3}}
+    return parts | {"training": {"batch_size": 4, "steps": 3}, "optim": {"lr": 3e-3}}
 
 
 @pytest.mark.slow
@@ -157,7 +160,9 @@ def test_a_run_from_the_folder_to_model_written_again(
     tuning: dict[str, Any], tmp_path: Path
 ) -> None:
     stopped_and_resumed(tuning, tmp_path / "resumed", (1, 3))
-    run = groundup.train(tuning | {"budget": {"batch_size": 4, "steps": 8}}, runs=tmp_path / "runs")
+    run = groundup.train(
+        tuning | {"training": {"batch_size": 4, "steps": 8}}, runs=tmp_path / "runs"
+    )
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
     assert losses[-1] < losses[0]
@@ -243,13 +248,15 @@ def test_classifying_texts_with_a_new_head(
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = {"name": "labelled_text", "path": str(path), "validation_fraction": 0.25}
-    parts = {key: recipe[key] for key in ("name", "every", "machine")} | {
+    parts = {
+        key: recipe[key] for key in ("name", "logging", "evaluation", "checkpoints", "machine")
+    } | {
         "task": "classify",
         "data": data,
     }
     parts |= {
         "init": {"pretrained": str(tmp_path / "base")},
-        "budget": {"batch_size": 4, "steps": 3},
+        "training": {"batch_size": 4, "steps": 3},
     }
     run = groundup.train(parts, runs=tmp_path / "runs")
     predictor = groundup.load(run.folder)

@@ -149,7 +149,7 @@ def context(split: Any, cache: Path, **changes: Any) -> DataContext:
         "end_id": 0,
         "sequence_length": 0,
         "batch_size": 8,
-        "micro_batch": 8,
+        "micro_batch_size": 8,
         "seed": 0,
     }
     return DataContext(**{**values, "cache": cache, **changes})
@@ -308,8 +308,12 @@ def test_a_classifier_of_picture_files_from_recipe_to_prediction(tmp_path: Path)
             "data": {"name": "images", "path": str(root)},
         },
         "task": {"name": "classify", "augmentation": {"shift": 0.05, "mixup": 0.2}},
-        **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 60}},
-        **{"every": {"evaluate": 30, "save": 30}, "machine": {"precision": "fp32", "threads": 1}},
+        **{"optim": {"lr": 1e-2}, "training": {"batch_size": 32, "steps": 60}},
+        **{
+            "evaluation": {"every": 30},
+            "checkpoints": {"every": 30},
+            "machine": {"precision": "fp32", "threads": 1},
+        },
     }
     run = groundup.train(recipe, runs=tmp_path)
     assert groundup.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]["accuracy"] > 0.5

@@ -80,7 +80,7 @@ def recipe_for(root: Path, **task: Any) -> dict[str, Any]:
         },
         **{
             "data": {"name": "images", "path": str(root), "validation_fraction": 0.2},
-            "budget": {"steps": 1},
+            "training": {"steps": 1},
         },
     }
 

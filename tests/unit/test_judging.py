@@ -243,8 +243,9 @@ def test_a_classifiers_report_and_summary(tmp_path: Path) -> None:
         **{"task": {"name": "classify", "class_weights": "effective"}},
         **{
             "optim": {"lr": 1e-2},
-            "budget": {"batch_size": 32, "steps": 60},
-            "every": {"evaluate": 20, "log": 1},
+            "training": {"batch_size": 32, "steps": 60},
+            "logging": {"every": 1},
+            "evaluation": {"every": 20},
         },
         **{"machine": {"precision": "fp32", "threads": 1, "compile": False}},
     }

@@ -220,8 +220,12 @@ def test_a_classifier_from_recipe_to_prediction(
     recipe = {
         **{"name": "tiny", "model": averages, "task": "classify", "processor": processor},
         **{"data": {"name": "labelled_text", "path": path, "folds": 5, "fold": 2}},
-        **{"optim": {"lr": 3e-2}, "budget": {"batch_size": 32, "steps": 60}},
-        **{"every": {"evaluate": 60, "save": 60}, "machine": {"precision": "fp32", "threads": 1}},
+        **{"optim": {"lr": 3e-2}, "training": {"batch_size": 32, "steps": 60}},
+        **{
+            "evaluation": {"every": 60},
+            "checkpoints": {"every": 60},
+            "machine": {"precision": "fp32", "threads": 1},
+        },
     }
     run = groundup.train(recipe, runs=tmp_path)
     found = groundup.evaluate(run.folder)["runs"][0]["evaluation"]

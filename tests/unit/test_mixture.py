@@ -89,7 +89,7 @@ def opened(folder: Path, source: Mixture, split: Any = "train", **changes: Any) 
     def encode(examples: Sequence[Any]) -> list[TokenSequence]:
         return Chat().encode(examples, PROCESSOR)
 
-    given = {"batch_size": 4, "micro_batch": 4, "seed": 3} | changes
+    given = {"batch_size": 4, "micro_batch_size": 4, "seed": 3} | changes
     return source.open(
         DataContext(split, encode, "", PROCESSOR.end_id, 48, cache=folder / "cache", **given)
     )
@@ -140,10 +140,10 @@ def test_rows_follow_from_their_numbers_alone(
     assert len(small) == len(rows) // 4
     assert len(set(small)) == 5
     assert sum("A" in row[0] for row in rows) == len(rows) // 2
-    again = opened(tmp_path, source, micro_batch=2)
+    again = opened(tmp_path, source, micro_batch_size=2)
     again.load_state_dict({"samples": 8})
     assert [row for _ in range(4) for row in rows_of(next(again))] == rows[8:16]
-    ranks = [opened(tmp_path, source, micro_batch=2, rank=rank, world=2) for rank in (0, 1)]
+    ranks = [opened(tmp_path, source, micro_batch_size=2, rank=rank, world=2) for rank in (0, 1)]
     assert [row for stream in ranks for row in rows_of(next(stream))] == rows[:4]
     other = [row for stream in [opened(tmp_path, source, seed=4)] for row in rows_of(next(stream))]
     assert other != rows[:4]

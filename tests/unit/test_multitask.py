@@ -393,9 +393,10 @@ def recipe(folder: Path, **task: Any) -> dict[str, Any]:
                 "validation_fraction": 0.2,
             }
         },
-        **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 80}},
+        **{"optim": {"lr": 1e-2}, "training": {"batch_size": 32, "steps": 80}},
         **{
-            "every": {"evaluate": 40, "save": 40},
+            "evaluation": {"every": 40},
+            "checkpoints": {"every": 40},
             "machine": {"precision": "fp32", "compile": False, "threads": 1},
         },
     }
@@ -429,12 +430,12 @@ def test_from_recipe_to_prediction(tmp_path: Path, weighting: str) -> None:
 @pytest.mark.slow
 def test_a_run_goes_on_from_another_one(tmp_path: Path) -> None:
     first = groundup.train(
-        recipe(tmp_path, weighting="gradnorm"), {"budget.steps": 2}, runs=tmp_path
+        recipe(tmp_path, weighting="gradnorm"), {"training.steps": 2}, runs=tmp_path
     )
     again = {
         "init.run": str(first.folder),
         "name": "again",
-        "budget.steps": 2,
+        "training.steps": 2,
         "task.weighting": "uncertainty",
     }
     trainer = groundup.trainer(recipe(tmp_path), again, runs=tmp_path)
@@ -451,7 +452,7 @@ def test_a_run_goes_on_from_another_one(tmp_path: Path) -> None:
     assert groundup.evaluate(tmp_path / "again")["runs"][0]["evaluation"]["metrics"]
     plain = {**recipe(tmp_path), "task": "classify", "data": {"name": "arrays"}, "name": "plain"}
     single = groundup.trainer(
-        plain, {"init.run": str(first.folder), "budget.steps": 1}, runs=tmp_path
+        plain, {"init.run": str(first.folder), "training.steps": 1}, runs=tmp_path
     )
     assert torch.equal(single.model.blocks[0][0].weight, weights["blocks.0.0.weight"])
     assert single.model.head.weight.shape == (10, 48)

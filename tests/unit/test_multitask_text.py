@@ -203,10 +203,13 @@ def test_the_registered_model_starts_from_a_gpt_and_predicts_as_it_does(
                 "pooling": pooling,
             }
         },
-        **{"task": {"name": "multitask", "tasks": tasks}, "budget": {"batch_size": 8, "steps": 12}},
+        **{
+            "task": {"name": "multitask", "tasks": tasks},
+            "training": {"batch_size": 8, "steps": 12},
+        },
     }
     trainer = groundup.trainer(
-        plan | {"optim": {"lr": 3e-3}}, {"machine.micro_batch": 4}, runs=tmp_path / "runs"
+        plan | {"optim": {"lr": 3e-3}}, {"machine.micro_batch_size": 4}, runs=tmp_path / "runs"
     )
     lengths = torch.tensor([9, 4])
     tokens = torch.randint(256, (2, 9))

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import groundup
 from groundup.core.values import Batch, Loss, Term
-from groundup.recipe.recipe import Budget, load_recipe
+from groundup.recipe.recipe import load_recipe
+from groundup.recipe.sections import Training
 from groundup.reports.run_tables import compare_runs, list_runs, runs_table
 from groundup.training.accumulation import Accumulation
 from groundup.training.averaging import Averaging
@@ -36,8 +37,10 @@ def digits() -> dict[str, Any]:
             "optim": {"name": "adam", "lr": 3e-3, "weight_decay": 0.0},
         },
         **{
-            "budget": {"batch_size": 32, "steps": 12},
-            "every": {"evaluate": 3, "save": 100, "log": 4},
+            "training": {"batch_size": 32, "steps": 12},
+            "logging": {"every": 4},
+            "evaluation": {"every": 3},
+            "checkpoints": {"every": 100},
         },
         **{"machine": {"precision": "fp32", "threads": 1, "compile": False, "device": "cpu"}},
     }
@@ -53,10 +56,10 @@ def rows_of(folder: Path, kind: str) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_an_epoch_is_a_pass_over_the_training_split(digits: dict[str, Any], tmp_path: Path) -> None:
     changes = {
-        "budget.steps": 110,
-        "every.evaluate": "epoch",
-        "budget.batch_size": 64,
-        "every.save": "epoch",
+        "training.steps": 110,
+        "evaluation.every": "epoch",
+        "training.batch_size": 64,
+        "checkpoints.every": "epoch",
     }
     run = groundup.train(digits, changes, runs=tmp_path)
     size = run.checkpoints.state(110)["samples_per_epoch"]
@@ -70,13 +73,13 @@ def test_the_best_weights_are_kept_whatever_save_and_keep_say(
     digits: dict[str, Any], tmp_path: Path
 ) -> None:
     changes = {
-        "every.best": "accuracy",
-        "every.evaluate": 2,
-        "every.save": 1000,
-        "every.keep": 1,
+        "checkpoints.best_metric": "accuracy",
+        "evaluation.every": 2,
+        "checkpoints.every": 1000,
+        "checkpoints.keep": 1,
         "optim.lr": 0.3,
     }
-    run = groundup.train(digits, {**changes, "budget.steps": 20}, runs=tmp_path)
+    run = groundup.train(digits, {**changes, "training.steps": 20}, runs=tmp_path)
     judged = {row["step"]: row["accuracy"] for row in rows_of(run.folder, "evaluate")}
     best = max(judged, key=lambda step: (judged[step], -step))
     assert run.pick("best") == best
@@ -98,7 +101,7 @@ def test_the_best_weights_are_kept_whatever_save_and_keep_say(
 )
 def test_patience(metric: str, values: list[float], stops: int | None, best: int) -> None:
     judge = BestSoFar(
-        metric, Budget(steps=9, patience=2, min_improvement=0.1 if metric == "loss" else 0.0)
+        metric, Training(steps=9, patience=2, min_improvement=0.1 if metric == "loss" else 0.0)
     )
     stopped = None
     for step, value in enumerate(values, 1):
@@ -106,7 +109,7 @@ def test_patience(metric: str, values: list[float], stops: int | None, best: int
         if judge.stopped:
             stopped = step
             break
-        again = BestSoFar(metric, Budget(steps=9, patience=2))
+        again = BestSoFar(metric, Training(steps=9, patience=2))
         again.load_state_dict(json.loads(json.dumps(judge.state_dict())))
         assert again.state_dict() == judge.state_dict()
     assert stopped == stops
@@ -115,7 +118,7 @@ def test_patience(metric: str, values: list[float], stops: int | None, best: int
 
 @pytest.mark.slow
 def test_a_run_that_stops_early_is_finished(digits: dict[str, Any], tmp_path: Path) -> None:
-    changes = {"budget.patience": 2, "budget.min_improvement": 10.0, "budget.steps": 200}
+    changes = {"training.patience": 2, "training.min_improvement": 10.0, "training.steps": 200}
     run = groundup.train(digits, changes, runs=tmp_path)
     assert run.finished
     assert (
@@ -135,7 +138,7 @@ def test_a_run_that_stops_early_is_finished(digits: dict[str, Any], tmp_path: Pa
 def test_rates_are_means_over_the_steps_since_the_last_line(
     digits: dict[str, Any], tmp_path: Path
 ) -> None:
-    run = groundup.train(digits, {"every.evaluate": 100}, runs=tmp_path)
+    run = groundup.train(digits, {"evaluation.every": 100}, runs=tmp_path)
     rows = rows_of(run.folder, "train")
     assert [row["step"] for row in rows] == [4, 8, 12]
     assert [row["examples"] for row in rows] == [128, 256, 384]
@@ -254,17 +257,17 @@ class Ragged:
         )
 
 
-def gradient(task: Any, micro_batch: int) -> tuple[Tensor, dict[str, float]]:
+def gradient(task: Any, micro_batch_size: int) -> tuple[Tensor, dict[str, float]]:
     torch.manual_seed(1)
     model = nn.Linear(3, 2).double()
     whole = {"x": torch.randn(8, 3).double(), "marks": torch.tensor([0, 0, 5, 1, 0, 9, 2, 0])}
     parts: Iterator[Batch] = iter(
         [
-            {name: value[i : i + micro_batch] for name, value in whole.items()}
-            for i in range(0, 8, micro_batch)
+            {name: value[i : i + micro_batch_size] for name, value in whole.items()}
+            for i in range(0, 8, micro_batch_size)
         ]
     )
-    objective = Accumulation(task, lambda: next(parts), 8 // micro_batch)
+    objective = Accumulation(task, lambda: next(parts), 8 // micro_batch_size)
     for batch in objective.batches:
         loss = task.loss(model(batch["x"]), batch)
         torch.autograd.backward(objective.of(loss))
@@ -273,10 +276,10 @@ def gradient(task: Any, micro_batch: int) -> tuple[Tensor, dict[str, float]]:
     return model.weight.grad / objective.divisor, objective.means()
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2, 4])
-def test_terms_are_means_over_the_whole_step_however_it_is_split(micro_batch: int) -> None:
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
+def test_terms_are_means_over_the_whole_step_however_it_is_split(micro_batch_size: int) -> None:
     whole, means = gradient(Ragged(), 8)
-    split, split_means = gradient(Ragged(), micro_batch)
+    split, split_means = gradient(Ragged(), micro_batch_size)
     torch.testing.assert_close(split, whole, rtol=1e-12, atol=1e-12)
     assert split_means == pytest.approx(means, rel=1e-12)
 
@@ -296,7 +299,7 @@ def test_one_micro_batch_needs_no_counts_and_the_mean_is_right() -> None:
 def test_the_test_split_is_judged_once_after_the_last_step(
     digits: dict[str, Any], tmp_path: Path
 ) -> None:
-    run = groundup.train(digits, {"every.test": True, "every.evaluate": 2}, runs=tmp_path)
+    run = groundup.train(digits, {"evaluation.test": True, "evaluation.every": 2}, runs=tmp_path)
     (row,) = rows_of(run.folder, "test")
     last = run.pick("last")
     assert row["step"] == last

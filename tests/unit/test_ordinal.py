@@ -204,8 +204,11 @@ def rated(tmp_path: Path) -> dict[str, Any]:
             "labels": "ordered",
             "order": ["slow", "medium", "fast", "very fast"],
         },
-        **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 60}},
-        **{"every": {"evaluate": 20, "save": 20, "best": "mean_absolute_error"}},
+        **{"optim": {"lr": 1e-2}, "training": {"batch_size": 32, "steps": 60}},
+        **{
+            "evaluation": {"every": 20},
+            "checkpoints": {"every": 20, "best_metric": "mean_absolute_error"},
+        },
         **{"machine": {"precision": "fp32", "threads": 1, "compile": False, "device": "cpu"}},
     }
 
@@ -249,11 +252,11 @@ def test_ratings_from_recipe_to_report(rated: dict[str, Any], tmp_path: Path) ->
 @pytest.mark.slow
 def test_micro_batches_and_a_resume_change_nothing(rated: dict[str, Any], tmp_path: Path) -> None:
     rated["task"]["class_weights"] = "effective"
-    rated["budget"]["steps"] = 8
+    rated["training"]["steps"] = 8
 
-    def losses(name: str, micro_batch: int, stop: int | None = None) -> list[float]:
+    def losses(name: str, micro_batch_size: int, stop: int | None = None) -> list[float]:
         trainer = api.trainer(
-            rated, {"name": name, "machine.micro_batch": micro_batch}, runs=tmp_path
+            rated, {"name": name, "machine.micro_batch_size": micro_batch_size}, runs=tmp_path
         )
         found = [report.loss for report in islice(trainer.steps(), stop)]
         trainer.save()

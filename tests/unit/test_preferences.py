@@ -163,9 +163,9 @@ def test_the_oldest_turns_of_prompts_are_left_out(
         "validation_fraction": 0.0,
         "too_long": "truncate",
     }
-    recipe |= {"budget": {"batch_size": 4, "steps": 1}, "every": {"log": 1}}
+    recipe |= {"training": {"batch_size": 4, "steps": 1}, "logging": {"every": 1}}
     trainer = api.trainer(
-        recipe, {"model.context_length": 72, "machine.micro_batch": 4}, runs=tmp_path / "runs"
+        recipe, {"model.context_length": 72, "machine.micro_batch_size": 4}, runs=tmp_path / "runs"
     )
     batch = next(trainer.stream)
     assert trainer.samples_per_epoch == 4  # the last row is too long with its last question alone
@@ -205,7 +205,7 @@ def test_a_run_begins_at_its_reference(start: str, adapter: str | None, tmp_path
     recipe = without_chance(preference_run(tmp_path))
     base = api.train(
         recipe,
-        {"name": "base", "budget.steps": 2, "task.objective": "simpo"},
+        {"name": "base", "training.steps": 2, "task.objective": "simpo"},
         runs=tmp_path / "runs",
     )
     own = {"name": "own", "init": {start: str(base.folder / ("" if start == "run" else "model"))}}
@@ -218,9 +218,9 @@ def test_a_run_begins_at_its_reference(start: str, adapter: str | None, tmp_path
         | own
         | changes
         | {
-            "budget": {"batch_size": 8, "steps": 6},
+            "training": {"batch_size": 8, "steps": 6},
             "optim": {"lr": 1e-2},
-            "every": {"log": 1},
+            "logging": {"every": 1},
         }
     )
     trained = api.train(run, runs=tmp_path / "runs")

@@ -46,12 +46,15 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def tuning(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A recipe of three steps that starts from the folder."""
-    parts = {key: recipe[key] for key in ("name", "task", "data", "every", "machine")}
+    parts = {
+        key: recipe[key]
+        for key in ("name", "task", "data", "logging", "evaluation", "checkpoints", "machine")
+    }
     model = {"context_length": 32, "dropout": 0.1}
     return parts | {
         "model": model,
         "init": {"pretrained": str(folder)},
-        "budget": {"batch_size": 4, "steps": 3},
+        "training": {"batch_size": 4, "steps": 3},
     }
 
 
@@ -306,7 +309,7 @@ def test_the_model_of_a_run_is_such_a_folder(
     recipe: dict[str, Any], tmp_path: Path, processor: Any
 ) -> None:
     first = groundup.train(recipe | {"processor": processor}, runs=tmp_path / "runs")
-    parts = {key: recipe[key] for key in ("task", "data", "budget", "machine")}
+    parts = {key: recipe[key] for key in ("task", "data", "training", "machine")}
     init = {"pretrained": str(first.folder / "model")}
     trainer = groundup.trainer(parts | {"name": "second", "init": init}, runs=tmp_path / "runs")
     trainer.close()

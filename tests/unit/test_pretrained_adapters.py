@@ -26,9 +26,15 @@ def tuning(recipe: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """A recipe of three steps of LoRA beside a random Llama."""
     write_model(tmp_path / "base", "llama3", vocab_size=320)
     write_tokenizer(tmp_path / "base")
-    parts = {key: recipe[key] for key in ("name", "task", "data", "every", "machine")}
+    parts = {
+        key: recipe[key]
+        for key in ("name", "task", "data", "logging", "evaluation", "checkpoints", "machine")
+    }
     parts |= {"model": {"context_length": 32}, "init": {"pretrained": str(tmp_path / "base")}}
-    return parts | {"adapter": {"name": "lora", "rank": 4}, "budget": {"batch_size": 4, "steps": 3}}
+    return parts | {
+        "adapter": {"name": "lora", "rank": 4},
+        "training": {"batch_size": 4, "steps": 3},
+    }
 
 
 @pytest.mark.slow

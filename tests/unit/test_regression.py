@@ -133,9 +133,10 @@ def recipe_for(path: str, target: Any, **changes: Any) -> dict[str, Any]:
             "processor": "table",
         },
         **{"data": {"name": "table", "path": path, "target": target, "validation_fraction": 0.2}},
-        **{"optim": {"lr": 1e-2}, "budget": {"batch_size": 32, "steps": 60}},
+        **{"optim": {"lr": 1e-2}, "training": {"batch_size": 32, "steps": 60}},
         **{
-            "every": {"evaluate": 30, "save": 30},
+            "evaluation": {"every": 30},
+            "checkpoints": {"every": 30},
             "machine": {"precision": "fp32", "compile": False, "threads": 1},
         },
         **changes,
@@ -199,9 +200,13 @@ def test_training_does_not_depend_on_the_micro_batch(tmp_path: Path) -> None:
         tmp_path / "rows.csv", [{"n": n, "user": f"u{n % 9}", "y": n / 4} for n in range(200)]
     )
     weights = []
-    for name, micro_batch in (("one", 32), ("two", 8)):
-        recipe = recipe_for(path, "y") | {"name": name, "budget": {"batch_size": 32, "steps": 10}}
-        recipe["machine"] = {**recipe["machine"], "precision": "fp64", "micro_batch": micro_batch}
+    for name, micro_batch_size in (("one", 32), ("two", 8)):
+        recipe = recipe_for(path, "y") | {"name": name, "training": {"batch_size": 32, "steps": 10}}
+        recipe["machine"] = {
+            **recipe["machine"],
+            "precision": "fp64",
+            "micro_batch_size": micro_batch_size,
+        }
         trainer = groundup.trainer(recipe, runs=tmp_path)
         list(trainer.steps())
         weights.append([p.detach().clone() for p in trainer.model.parameters()])
@@ -234,7 +239,7 @@ def test_old_data_and_new_are_compared_after_fine_tuning(tmp_path: Path, target:
     recipes[1] = {
         key: value for key, value in recipes[1].items() if key not in ("model", "processor")
     }
-    runs.append(groundup.train(recipes[1], {"budget.steps": 20}, runs=tmp_path))
+    runs.append(groundup.train(recipes[1], {"training.steps": 20}, runs=tmp_path))
     base, tuned = (groundup.evaluate(run.folder)["runs"][0]["evaluation"] for run in runs)
     assert "Before and after" not in {table["title"] for table in base["tables"]}
     (table,) = [table for table in tuned["tables"] if table["title"] == "Before and after"]

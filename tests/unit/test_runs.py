@@ -79,11 +79,11 @@ def test_steps_repeated_after_a_resume_count_once(tmp_path: Path) -> None:
 def test_a_comparison_names_results_and_the_keys_that_differ(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "a", "x", 0.1, 2.0),
-        make_run(tmp_path / "b", "x", 0.2, 1.5, extra="budget: {steps: 3}\n"),
+        make_run(tmp_path / "b", "x", 0.2, 1.5, extra="training: {steps: 3}\n"),
     ]
     comparison = compare_runs(runs)
     assert comparison.names == ["x (a)", "x (b)"]
-    assert comparison.differences == {"optim.lr": [0.1, 0.2], "budget.steps": [None, 3]}
+    assert comparison.differences == {"optim.lr": [0.1, 0.2], "training.steps": [None, 3]}
     assert comparison.results["validation_loss"] == [2.0, 1.5]
     text = rendered(comparison_table(comparison))
     assert "optim.lr" in text

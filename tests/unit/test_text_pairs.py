@@ -142,7 +142,10 @@ def test_a_run_on_pairs(kind: str, tmp_path: Path) -> None:
             "init": {"pretrained": str(tmp_path / "bert")},
             "data": written(tmp_path, rows(), kind),
         },
-        **{"task": {"name": "classify", "max_tokens": 16}, "budget": {"batch_size": 8, "steps": 2}},
+        **{
+            "task": {"name": "classify", "max_tokens": 16},
+            "training": {"batch_size": 8, "steps": 2},
+        },
         "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
     }
     source = validate(
@@ -210,7 +213,7 @@ def test_what_cannot_be_pairs(tmp_path: Path) -> None:
             "processor": {"name": "bpe", "vocab_size": 300, "encoder": True},
             "data": written(tmp_path, rows()),
         },
-        **{"budget": {"batch_size": 8, "steps": 1}},
+        **{"training": {"batch_size": 8, "steps": 1}},
     }
     with pytest.raises(
         RecipeError,

@@ -42,8 +42,10 @@ def digits() -> dict[str, Any]:
             "optim": {"name": "adam", "lr": 3e-3, "weight_decay": 0.0},
         },
         **{
-            "budget": {"batch_size": 32, "steps": 12},
-            "every": {"evaluate": 4, "save": 100, "log": 4},
+            "training": {"batch_size": 32, "steps": 12},
+            "logging": {"every": 4},
+            "evaluation": {"every": 4},
+            "checkpoints": {"every": 100},
         },
         **{"machine": {"precision": "fp32", "threads": 1, "compile": False, "device": "cpu"}},
         "tune": {
@@ -51,7 +53,7 @@ def digits() -> dict[str, Any]:
             "trials": 3,
             "space": {
                 "optim.lr": {"low": 1e-4, "high": 1e-1, "log": True},
-                "budget.batch_size": {"low": 16, "high": 48, "step": 16},
+                "training.batch_size": {"low": 16, "high": 48, "step": 16},
                 "model.hidden": {"choices": [[8], [16, 16]]},
             },
         },
@@ -73,7 +75,7 @@ def test_three_trials_and_then_one_more(digits: dict[str, Any], tmp_path: Path) 
     assert found["metric"] == "accuracy"
     assert set(found["settings"]) == set(digits["tune"]["space"])
     assert found["settings"]["model.hidden"] in ([8], [16, 16])
-    assert found["settings"]["budget.batch_size"] in (16, 32, 48)
+    assert found["settings"]["training.batch_size"] in (16, 32, 48)
     best = load_recipe(found["recipe"])
     assert best.tune is None
     assert best.name == "digits-tuned"

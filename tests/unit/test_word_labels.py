@@ -114,7 +114,7 @@ def test_a_run_and_every_word_of_a_long_sentence(tmp_path: Path) -> None:
         **{
             "name": "words",
             "init": {"pretrained": str(tmp_path / "bert")},
-            "budget": {"batch_size": 8, "steps": 2},
+            "training": {"batch_size": 8, "steps": 2},
         },
         **{"task": {"name": "label_tokens", "max_tokens": 12}},
         **{"data": {"name": "word_labels", "path": written(tmp_path), "validation_fraction": 0.3}},

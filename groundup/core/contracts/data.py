@@ -28,7 +28,8 @@ class DataContext:
 
     Sample n of the run is a function of (seed, n) alone. Ranks and micro-batches only decide who
     computes it: with ``batch_size`` samples a step over all ranks, micro-batch k of rank r in step
-    s holds the samples ``s * batch_size + (k * world + r) * micro_batch + [0, micro_batch)``.
+    s holds the samples
+    ``s * batch_size + (k * world + r) * micro_batch_size + [0, micro_batch_size)``.
 
     Attributes:
         encode: The task's ``encode`` with the processor bound: token sequences, or tensors of all
@@ -46,7 +47,7 @@ class DataContext:
     end_id: int
     sequence_length: int
     batch_size: int
-    micro_batch: int
+    micro_batch_size: int
     seed: int
     cache: Path
     workers: int = 0

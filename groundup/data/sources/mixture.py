@@ -209,7 +209,7 @@ class _Mixed(MicroBatches):
         first = self.layout.first_sample(number)
         rows = [
             self.parts[part][row]
-            for part, row in map(self._place, range(first, first + self.layout.micro_batch))
+            for part, row in map(self._place, range(first, first + self.layout.micro_batch_size))
         ]
         whole = {
             name: torch.cat([row[name] for row in rows]) for name in rows[0] if name != "boundaries"
@@ -262,7 +262,7 @@ def _batches(name: str, part: DataSource, context: DataContext, number: int) -> 
     seed = seeding.key(context.seed, "part", number)
     try:
         alone = dataclasses.replace(
-            context, seed=seed, batch_size=1, micro_batch=1, rank=0, world=1, workers=0
+            context, seed=seed, batch_size=1, micro_batch_size=1, rank=0, world=1, workers=0
         )
         stream = part.open(alone)
     except DataError as error:

@@ -44,7 +44,7 @@ class _Rows(MicroBatches):
         self._rows = np.empty(0, np.int64)
 
     def __getitem__(self, number: int) -> Batch:
-        first, count = self.layout.first_sample(number), self.layout.micro_batch
+        first, count = self.layout.first_sample(number), self.layout.micro_batch_size
         if self.layout.split != "train":
             return self.take(np.arange(first, min(first + count, self.size)))
         batch = self.take(self._rows_of(first, count))

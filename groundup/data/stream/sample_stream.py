@@ -30,7 +30,7 @@ class Layout(NamedTuple):
     split: Split
     end_id: int
     sequence_length: int
-    micro_batch: int
+    micro_batch_size: int
     seed: int
     rank: int
     world: int
@@ -42,11 +42,11 @@ class Layout(NamedTuple):
         Raises:
             RecipeError: If the batch size is not a multiple of micro-batch x ranks.
         """
-        if context.batch_size % (context.micro_batch * context.world):
+        if context.batch_size % (context.micro_batch_size * context.world):
             raise RecipeError(
                 "batch size",
-                f"{context.batch_size} is not a multiple of micro-batch {context.micro_batch} x"
-                f" ranks {context.world}",
+                f"{context.batch_size} is not a multiple of micro-batch"
+                f" {context.micro_batch_size} x ranks {context.world}",
                 "Change one of them",
             )
         return cls(*(getattr(context, name) for name in cls._fields))
@@ -58,7 +58,7 @@ class Layout(NamedTuple):
         A step is a whole number of micro-batches of every rank, so the formula of ``DataContext``
         needs no step.
         """
-        return (number * self.world + self.rank) * self.micro_batch
+        return (number * self.world + self.rank) * self.micro_batch_size
 
 
 class MicroBatches(Dataset[Batch], ABC):
@@ -95,7 +95,9 @@ class SampleStream(Stream):
         self.batches, self._layout, self._workers = batches, layout, workers
         self._samples = 0  # delivered by all ranks together
         self._iterator: Iterator[Batch | _Failure] | None = None
-        self._share = layout.micro_batch * layout.world  # samples that all ranks deliver at a time
+        self._share = (
+            layout.micro_batch_size * layout.world
+        )  # samples that all ranks deliver at a time
 
     def __next__(self) -> Batch:
         if self._iterator is None:

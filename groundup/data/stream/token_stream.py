@@ -114,11 +114,11 @@ class _MicroBatches(MicroBatches):
     ) -> None:
         self.shards, self.epochs, self.layout, self.augment = shards, epochs, layout, augment
         self.boundaries = (
-            layout.micro_batch * (max_pieces + 1) + 1
+            layout.micro_batch_size * (max_pieces + 1) + 1
         )  # each row may end with a piece of padding
 
     def __getitem__(self, number: int) -> Batch:
-        rows, width = self.layout.micro_batch, self.layout.sequence_length
+        rows, width = self.layout.micro_batch_size, self.layout.sequence_length
         tokens = np.full((rows, width), self.layout.end_id, dtype=np.int64)
         targets = np.full((rows, width), _IGNORED, dtype=np.int64)
         positions = np.empty((rows, width), dtype=np.int64)
@@ -181,10 +181,10 @@ def open_token_stream(
 ) -> SampleStream:
     """Open a split as packed micro-batches, tokenizing it first if its tokens are not in the cache.
 
-    With B = ``context.micro_batch``, T = ``context.sequence_length`` and N = B x (most pieces a row
-    + 1) + 1, a batch holds ``tokens``, ``targets``, ``positions`` int64 (B, T) and ``boundaries``
-    int32 (N,). Training never ends, every epoch in another order; validation comes in the order of
-    the plan, ends, and fills its last batch with empty rows.
+    With B = ``context.micro_batch_size``, T = ``context.sequence_length`` and N = B x (most pieces
+    a row + 1) + 1, a batch holds ``tokens``, ``targets``, ``positions`` int64 (B, T) and
+    ``boundaries`` int32 (N,). Training never ends, every epoch in another order; validation comes
+    in the order of the plan, ends, and fills its last batch with empty rows.
 
     Args:
         examples: Gives the raw examples of the split, the same ones in the same order at each call.

@@ -58,7 +58,7 @@ class AdaptedLinear(nn.Module):
     Args:
         linear: The layer; its parameters are shared, not copied. Freezing them is up to the caller.
         rank: R, from 1 to the smaller of I and O.
-        settings: ``alpha``, ``dropout``, ``rank_stabilised``, and by ``name`` whether it is LoRA or
+        settings: ``alpha``, ``dropout``, ``rank_stabilized``, and by ``name`` whether it is LoRA or
             DoRA.
 
     Source:

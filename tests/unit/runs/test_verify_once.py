@@ -39,7 +39,7 @@ def test_predict_and_evaluate_read_what_they_need_once(
     hashed: Counter[str], tmp_path: Path
 ) -> None:
     recipe = tiny_run("mlp", tmp_path)
-    recipe["budget"] = {"batch_size": 16, "steps": 4}
+    recipe["training"] = {"batch_size": 16, "steps": 4}
     run = groundup.train(recipe, runs=tmp_path)
     needed = {"step-00000004/model.safetensors": 1, "step-00000004/state.json": 1}
     hashed.clear()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def short(recipe: dict[str, Any], **every: Any) -> dict[str, Any]:
-    recipe["budget"] = {"batch_size": 4, "steps": 3}
+    recipe["training"] = {"batch_size": 4, "steps": 3}
     recipe["every"] = {"log": 1, "evaluate": 3, "save": 1, **every}
     return recipe
 

@@ -1,0 +1,138 @@
+"""Settings, plugins and values that had another name before: an error where a user writes one,
+silent where a saved run has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from groundup.core import registry
+from groundup.core.errors import RecipeError
+
+__all__ = ["RENAMED", "refuse_old_names", "upgrade"]
+
+_PLUGINS: tuple[registry.Kind, ...] = ("model", "task", "data", "processor")
+# Rows are "old.key": "new.key", or "key=old value": "new value". Rows of plugin sections (model,
+# task, data, processor) hold for built-in plugins alone, because a user's own may name its settings
+# freely; they hold for the tasks of a multitask and the parts of a mixture too.
+RENAMED: dict[str, str] = {
+    "budget": "training",
+    "every.log": "logging.every",
+    "every.evaluate": "evaluation.every",
+    "every.evaluate_batches": "evaluation.batches",
+    "every.test": "evaluation.test",
+    "every.save": "checkpoints.every",
+    "every.keep": "checkpoints.keep",
+    "every.best": "checkpoints.best_metric",
+    "every.sample": "samples.every",
+    "every.sample_prompts": "samples.prompts",
+    "machine.micro_batch": "machine.micro_batch_size",
+    "distil": "distill",
+    "adapter.double_quantisation": "adapter.double_quantization",
+    "adapter.rank_stabilised": "adapter.rank_stabilized",
+}
+# Plugin sections that hold sections of their own kind, by name: the setting that has them.
+_NESTED = {"task": "tasks", "data": "parts"}
+
+
+def refuse_old_names(raw: dict[str, Any]) -> None:
+    """Make sure that a user's recipe uses the names of today.
+
+    Raises:
+        RecipeError: Naming the first old name, and what it is called now.
+    """
+    for prefix, root in _roots(raw):
+        for row, new in _old_names(root):
+            key, is_value, value = row.partition("=")
+            where = f"recipe.{_place(prefix, key)}"
+            if is_value:
+                raise RecipeError(where, f"{value!r} is now called {new!r}", f"Write {new}")
+            now = _place(prefix, new)
+            raise RecipeError(where, f"is now called {now}", f"Write {now}")
+    tune = raw.get("tune")
+    space = tune.get("space") if isinstance(tune, dict) else None
+    for key in space if isinstance(space, dict) else ():
+        for old, new in RENAMED.items():
+            if key == old or key.startswith(f"{old}."):
+                now = new + key.removeprefix(old)
+                where = f"recipe.tune.space.{key}"
+                raise RecipeError(where, f"is now called {now}", f"Write {now}")
+
+
+def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
+    """Give a saved run's recipe the names of today, in place, and return it."""
+    for _, root in _roots(raw):
+        for row, new in _old_names(root):
+            key, is_value, _ = row.partition("=")
+            holder, last = _holder(root, key)
+            if is_value:
+                holder[last] = new
+            else:
+                _put(root, new, holder.pop(last))
+                section = key.partition(".")[0]
+                if root.get(section) == {}:  # every setting of an old section has moved
+                    del root[section]
+    return raw
+
+
+def _roots(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the recipe, and each section within a section as if it were a recipe, with its place
+    as a prefix."""
+    yield "", raw
+    for kind, setting in _NESTED.items():
+        section = raw.get(kind)
+        inner = section.get(setting) if isinstance(section, dict) else None
+        for name, part in inner.items() if isinstance(inner, dict) else ():
+            yield f"{kind}.{setting}.{name}", {kind: part}
+
+
+def _place(prefix: str, key: str) -> str:
+    """Return where a key is in the whole recipe: in a nested section, the prefix is its kind."""
+    return f"{prefix}.{key.partition('.')[2]}" if prefix else key
+
+
+def _old_names(root: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the table that a recipe has something of."""
+    for row, new in RENAMED.items():
+        key, is_value, value = row.partition("=")
+        holder, last = _holder(root, key)
+        if last not in holder or (is_value and holder[last] != value):
+            continue
+        if _is_built_in(root, key):
+            yield row, new
+
+
+def _is_built_in(root: dict[str, Any], key: str) -> bool:
+    kind = key.partition(".")[0]
+    if kind not in _PLUGINS:
+        return True
+    name = _section(root, kind).get("name")
+    if name in registry.BUILTINS[kind]:
+        return True
+    # An old name is a built-in plugin's, unless a file of the user's has registered it since.
+    return f"{kind}.name={name}" in RENAMED and name not in registry.names(kind)
+
+
+def _section(root: dict[str, Any], name: str) -> dict[str, Any]:
+    section = root.get(name)
+    if isinstance(section, str):
+        return {"name": section}  # the short form of a plugin section: task: classify
+    return section if isinstance(section, dict) else {}
+
+
+def _holder(root: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Return the section that a dotted key is in, empty where there is none, and the key's last
+    part."""
+    *path, last = key.split(".")
+    holder = _section(root, path[0]) if path else root
+    for part in path[1:]:
+        inner = holder.get(part)
+        holder = inner if isinstance(inner, dict) else {}
+    return holder, last
+
+
+def _put(root: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        root = root.setdefault(part, {})
+    root[last] = value

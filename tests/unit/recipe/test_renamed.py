@@ -1,0 +1,90 @@
+"""Old names of settings: an error that says the new one, and silence where a saved run has them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from groundup.core.errors import RecipeError
+from groundup.recipe import renamed
+from groundup.recipe.recipe import as_dict, load_recipe
+from groundup.recipe.renamed import RENAMED, refuse_old_names, upgrade
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            {"logging.every": 3},
+            r"^recipe\.logging\.every: is now called logging\.every\. Write logging\.every",
+        ),
+        ({"checkpoints.best_metric": "loss"}, r"is now called checkpoints\.best_metric"),
+        ({"training.steps": 3}, r"^recipe\.budget: is now called training\."),
+        ({"machine.micro_batch_size": 2}, r"is now called machine\.micro_batch_size"),
+        ({"distill": {"teacher": "t"}}, r"^recipe\.distil: is now called distill\."),
+        (
+            {"tune": {"space": {"training.batch_size": {"choices": [1]}}}},
+            r"^recipe\.tune\.space\.training\.batch_size: is now called training\.batch_size\.",
+        ),
+    ],
+)
+def test_an_old_name_is_an_error_that_says_the_new_one(
+    recipe: dict[str, Any], override: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe, override)
+
+
+def test_every_setting_that_was_renamed_is_upgraded_to_one_that_there_is(
+    recipe: dict[str, Any],
+) -> None:
+    old = copy.deepcopy(as_dict(load_recipe(recipe)))
+    logging, evaluation = old.pop("logging"), old.pop("evaluation")
+    checkpoints, samples = old.pop("checkpoints"), old.pop("samples")
+    old["training"] = old.pop("training")
+    old["machine"]["micro_batch_size"] = old["machine"].pop("micro_batch_size")
+    old["every"] = {
+        "log": logging["every"],
+        "evaluate": evaluation["every"],
+        "evaluate_batches": evaluation["batches"],
+        "test": evaluation["test"],
+        "save": checkpoints["every"],
+        "keep": checkpoints["keep"],
+        "best": checkpoints["best_metric"],
+        "sample": samples["every"],
+        "sample_prompts": samples["prompts"],
+    }
+    assert load_recipe(copy.deepcopy(old), complete=True) == load_recipe(recipe)
+    assert "every" not in upgrade(old)
+
+
+def test_plugins_values_and_sections_within_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's own plugin may call its settings as it likes."""
+    table = {
+        "task.name=sort": "classify",
+        "task.labels=some": "several",
+        "data.packing.old": "data.packing.new",
+    }
+    monkeypatch.setattr(renamed, "RENAMED", table)
+    section = {"name": "sort", "labels": "some"}
+    upgraded = {"name": "classify", "labels": "several"}
+    raw = {"task": {"name": "multitask", "tasks": {"one": section}}}
+    with pytest.raises(RecipeError, match=r"^recipe\.task\.tasks\.one\.name: 'sort' is now called"):
+        refuse_old_names(copy.deepcopy(raw))
+    assert upgrade(raw)["task"]["tasks"]["one"] == upgraded
+    with pytest.raises(RecipeError, match=r"^recipe\.task\.name: 'sort' is now called 'classify'"):
+        refuse_old_names({"task": "sort"})
+    text = {"data": {"name": "text", "packing": {"old": 1}}}
+    assert upgrade(text) == {"data": {"name": "text", "packing": {"new": 1}}}
+    own: dict[str, Any] = {
+        "task": {"name": "my_own", "labels": "some"},
+        "data": {"name": "mine", "packing": {"old": 1}},
+    }
+    refuse_old_names(own)
+    assert upgrade(copy.deepcopy(own)) == own
+
+
+def test_the_table_leads_to_names_of_today() -> None:
+    assert not {new for new in RENAMED.values() if new in RENAMED}
