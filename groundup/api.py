@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from groundup.core.contracts.models import context_length_of
 from groundup.core.contracts.processors import LabelProcessor, TextProcessor
 from groundup.core.errors import RunError
 from groundup.export.export_run import export_run
@@ -224,7 +225,7 @@ def evaluate(
 def describe(recipe: Recipe) -> dict[str, Any]:
     """Return what ``--dry-run`` shows: sizes and work, without touching the disk."""
     model = recipe.model
-    context = int(getattr(model, "context_length", 0))
+    context = context_length_of(model)
     return {
         "name": recipe.name,
         "task": recipe.task.registered_name,

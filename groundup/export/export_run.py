@@ -33,6 +33,7 @@ from groundup.export.verify import (
     first_difference,
 )
 from groundup.formats.llama_cpp import require_llama_cpp
+from groundup.formats.model_types import as_gguf
 from groundup.formats.transformers_library import require_transformers
 from groundup.inference.llama_cpp_parity import NEAR_BY_TABLE
 from groundup.inference.predictor import Predictor
@@ -273,11 +274,12 @@ def _gguf(job: _Job) -> None:
     path = job.folder / gguf.FILE
     gguf.write_file(path, job.config, job.weights, job.processor, job.dtype, job.run.recipe.name)
     ours = gguf.reload_file(path)
-    _hold_reload(job, ours, rounded(job.config, job.weights, gguf.KINDS[job.dtype]))
+    config = as_gguf(job.config)
+    _hold_reload(job, ours, rounded(config, job.weights, gguf.KINDS[job.dtype]))
     size = int(cast(Any, ours.module).config.vocabulary_size)
     letter = int(job.processor.encode_batch(["a"])[0][0])
     exact = job.dtype == "fp32"
-    theirs = gguf.LlamaCpp(path, size, gguf.context_of(job.config), letter, exact=exact)
+    theirs = gguf.LlamaCpp(path, size, config.llama_cpp_context(gguf.LONGEST), letter, exact=exact)
     job.hold(ours, theirs, _llama_limit(job))
     read = read_gguf_processor(path)
     _check_tokens(job, "our reload of the file", _other_tokens(job, read))
@@ -291,7 +293,7 @@ def _llama_limit(job: _Job) -> Limit:
     if job.dtype.startswith("q"):
         return Limit(nats=job.tolerance or NATS, choices=False)
     exact = job.dtype == "fp32"
-    if exact and job.config.registered_name == "gemma3":
+    if exact and as_gguf(job.config).gelu_from_table:
         return replace(job.limit(TABLE), near=NEAR_BY_TABLE)
     return job.limit(ROUNDING[job.dtype], choices=exact)
 

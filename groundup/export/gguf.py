@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +14,13 @@ from groundup.core.contracts.processors import Processor
 from groundup.core.errors import CheckpointError
 from groundup.export.verify import Model, Reader, Sample
 from groundup.formats.llama_cpp import LlamaServer
-from groundup.weights.gguf import MODELS, model_in, save_gguf
+from groundup.formats.model_types import as_gguf
+from groundup.weights.gguf import model_in, save_gguf
 
-__all__ = ["FILE", "KINDS", "LlamaCpp", "context_of", "reload_file", "write_file"]
+__all__ = ["FILE", "KINDS", "LONGEST", "LlamaCpp", "reload_file", "write_file"]
 
 FILE = "model.gguf"
-_LONGEST = 1024  # tokens of context to compare in
+LONGEST = 1024  # tokens of context to compare in
 _NOTHING = "Nothing was exported, and the run is as it was"
 KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 
@@ -37,30 +38,13 @@ def write_file(
     Raises:
         CheckpointError: If GGUF files have no place for such a model or tokenizer.
     """
-    if config.registered_name not in MODELS:
-        problem = (
-            f"{config.registered_name} has no place in a GGUF file; allowed: {', '.join(MODELS)}"
-        )
-        raise CheckpointError("model", problem, "Export it to onnx")
+    as_gguf(config, "Export it to onnx")
     save_gguf(path, config, weights, processor, KINDS[dtype], name)
 
 
 def reload_file(path: Path) -> Model:
     """Return the model in a file, from the file alone, its weights in float32."""
     return Model("our reload of the file", model_in(path))
-
-
-def context_of(config: ModelConfig) -> int:
-    """Return how many tokens of context to open a model with.
-
-    By its length llama.cpp chooses between the short and the long factors of Phi-3's rotary
-    wavelengths, and rounds it up to a multiple of 256.
-    """
-    context, long = (
-        min(int(cast(Any, config).context_length), _LONGEST),
-        getattr(config, "long_rope", None),
-    )
-    return context if long is None else min(context, long.original_context // 256 * 256)
 
 
 class LlamaCpp(Reader):

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from groundup.core.contracts.models import Generates, context_length_of
 from groundup.core.contracts.processors import TextProcessor
 from groundup.core.errors import GroundupError
 from groundup.core.values import TokenSequence
@@ -43,9 +44,9 @@ def samples_of(
         prompts: How many texts.
         new_tokens: How many tokens are written after each, at most half the model's context.
     """
-    if not isinstance(processor, TextProcessor) or not hasattr(model, "new_cache"):
+    if not isinstance(processor, TextProcessor) or not isinstance(model, Generates):
         return _examples(run, processor), "validation data"
-    context = int(getattr(run.recipe.model, "context_length", 2 * _LONGEST))
+    context = context_length_of(run.recipe.model) or 2 * _LONGEST
     written = max(min(new_tokens, context // 2), 1)
     longest = max(
         min(_LONGEST, context - written - 1), 1

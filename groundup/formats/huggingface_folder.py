@@ -18,7 +18,6 @@ from typing import Any
 from groundup.core.errors import CheckpointError, MissingExtraError, RecipeError, did_you_mean
 
 __all__ = [
-    "BUILT_HERE",
     "INDEX",
     "Pretrained",
     "fetched_sha256",
@@ -30,12 +29,6 @@ __all__ = [
     "weight_files",
 ]
 
-# model_type of config.json: the model that has its architecture; any other is for ``hub``
-BUILT_HERE = {
-    **dict.fromkeys(("gpt2", "llama", "mistral", "qwen2", "qwen3"), "gpt"),
-    **dict.fromkeys(("bert", "roberta", "distilbert"), "bert"),
-    **{"gemma3": "gemma3", "gemma3_text": "gemma3", "phi3": "phi3", "vit": "vit"},
-}
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 GGUF = ".gguf"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.nn.loss import linear_log_probs
+from groundup.core.contracts.models import HiddenStates
 
 __all__ = ["return_log_probs"]
 
@@ -23,7 +23,7 @@ def return_log_probs(model: nn.Module) -> nn.Module:
 
     With it the model returns (M,) log p of each in nats, 0 where none is asked about; without it,
     what it always did. Logits of other tokens are never computed, nor all at once, where the model
-    has ``hidden`` and ``output_weight``.
+    is a ``HiddenStates``.
     """
     model.forward = MethodType(_forward, model)
     return model
@@ -33,13 +33,11 @@ def _forward(model: nn.Module, *arguments: Any, scored: Tensor | None = None, **
     forward: Any = type(model).forward
     if scored is None:
         return forward(model, *arguments, **named)
-    own: Any = model
     where = (scored >= 0).nonzero()[:, 0]
     targets = scored[where].long()
-    if hasattr(own, "hidden") and hasattr(own, "output_weight"):
-        hidden = own.hidden(*arguments, **named).flatten(0, 1)
-        cap = getattr(getattr(own, "config", None), "logit_cap", None)
-        found = linear_log_probs(hidden.index_select(0, where), own.output_weight, targets, cap)
+    if isinstance(model, HiddenStates):
+        hidden = model.hidden(*arguments, **named).flatten(0, 1)
+        found = model.log_probs_from(hidden.index_select(0, where), targets)
     else:
         logits = forward(model, *arguments, **named).flatten(0, 1).index_select(0, where)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from groundup.core.contracts.models import TokenLosses
 from groundup.core.values import TokenSequence
 
 __all__ = ["device_of", "evaluating", "sequence_nll", "token_nll"]
@@ -108,7 +109,7 @@ def _windows(number: int, sequence: TokenSequence, context: int) -> Iterator[_Wi
 
 
 def _rows_that_fit(model: nn.Module, length: int, rows: int) -> int:
-    if hasattr(model, "token_losses"):  # never holds all logits
+    if isinstance(model, TokenLosses):  # never holds all logits
         return rows
     widest = max(
         (parameter.shape[0] for parameter in model.parameters() if parameter.dim() == 2), default=1
@@ -137,9 +138,8 @@ def _score(
 
 def _token_losses(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
     """Return -log p of each target, (B, T), 0 where it is -100."""
-    own = getattr(model, "token_losses", None)
-    if own is not None:
-        return own(tokens, targets)  # type: ignore[no-any-return]
+    if isinstance(model, TokenLosses):
+        return model.token_losses(tokens, targets)
     logits: Tensor = model(tokens)  # (B, T, V)
     return functional.cross_entropy(
         logits.float().transpose(1, 2), targets, ignore_index=-100, reduction="none"

@@ -25,6 +25,7 @@ from groundup.core.errors import CheckpointError, DataError, RunError, did_you_m
 from groundup.core.seeding import key
 from groundup.core.storage import Storage
 from groundup.formats.llama_cpp import LlamaServer, require_llama_cpp
+from groundup.formats.model_types import as_gguf
 from groundup.generation.decoding import DecodingOptions, Finished
 from groundup.inference.llama_cpp_parity import NEAR, NEAR_BY_TABLE, held_to_our_tokens
 from groundup.inference.precision import check_weights
@@ -32,7 +33,7 @@ from groundup.nn.lowbit.nf4 import quantised_shapes
 from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run
 from groundup.weights.adapter_runs import weights_of
-from groundup.weights.gguf import MODELS, save_gguf
+from groundup.weights.gguf import save_gguf
 
 __all__ = ["ENGINES", "LlamaCppEngine", "check_engine", "open_engine", "open_llama_cpp", "sampling"]
 
@@ -106,7 +107,7 @@ def open_llama_cpp(
     done before.
 
     Args:
-        config: Of model ``gpt``, ``gemma3`` or ``phi3``.
+        config: Of a model that GGUF files have a place for.
         tensors: Its weights by our names.
         processor: Its tokenizer, which such a file cannot be without.
         weights: ``fp32`` (F32), ``bf16`` (BF16) or ``int8`` (Q8_0: 32 numbers of a row share a
@@ -119,7 +120,7 @@ def open_llama_cpp(
         CheckpointError: If a GGUF file has no place for the model or tokenizer, could not be
             written, or llama.cpp does not write with it what our own decoding does.
     """
-    _check_model(config)
+    longer = as_gguf(config, _OTHER).for_llama_cpp(_SPARE)
     tensors = {name: tensor.detach().cpu().float() for name, tensor in tensors.items()}
     if weights == "int8":
         _check_widths(tensors)
@@ -129,10 +130,10 @@ def open_llama_cpp(
     known = _known(path, note)
     if not known and not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        save_gguf(path, _longer(config), tensors, processor, _KINDS[weights], storage=storage)
+        save_gguf(path, longer, tensors, processor, _KINDS[weights], storage=storage)
     engine = LlamaCppEngine(path, config, exact=weights == "fp32")
     if known.get("library") != engine.name:
-        near = NEAR_BY_TABLE if config.registered_name == "gemma3" else NEAR
+        near = NEAR_BY_TABLE if longer.gelu_from_table else NEAR
         known = held_to_our_tokens(engine, path, processor, _KINDS[weights], near)
         known = {"library": engine.name, "bytes": path.stat().st_size, **known}
         storage.write_text(note, json.dumps(known, indent=1) + "\n")
@@ -145,33 +146,6 @@ def open_llama_cpp(
     )
     log.info("%s; held to %s%s (allowed: %.2g)", where, held, behind, known["tolerance"])
     return engine
-
-
-def _check_model(config: ModelConfig) -> None:
-    if config.registered_name not in MODELS:
-        problem = (
-            f"{config.registered_name} has no place in a GGUF file; allowed: {', '.join(MODELS)}"
-        )
-        raise CheckpointError("model", problem, _OTHER)
-    if getattr(config, "long_rope", None) is not None:
-        problem = (
-            "long_rope takes its wavelengths by the length of a text, and llama.cpp by the room"
-            " that it is given"
-        )
-        raise CheckpointError("model", problem, _OTHER)
-
-
-def _longer(config: Any) -> Any:
-    """Return the settings with room beyond the model's context, whose whole length a window goes on
-    to span."""
-    length, window = config.context_length + _SPARE, getattr(config, "sliding_window", None)
-    spans = window is not None and window >= config.context_length
-    return config.model_copy(
-        update={
-            "context_length": length,
-            **({"sliding_window": max(window, length)} if spans else {}),
-        }
-    )
 
 
 def _check_widths(tensors: Mapping[str, Tensor]) -> None:
@@ -226,9 +200,7 @@ class LlamaCppEngine(nn.Module):
     def __init__(self, path: Path, config: Any, *, exact: bool) -> None:
         super().__init__()
         self.path, self.config, self.exact = path, config, exact
-        beyond = range(
-            config.vocabulary_size, getattr(config, "embedding_rows", config.vocabulary_size)
-        )
+        beyond = range(config.vocabulary_size, config.embedding_rows)
         self.never = [[token, False] for token in beyond]  # the embedding's padding
         self.server: LlamaServer = self._opened(1)
         self.name = self.server.name

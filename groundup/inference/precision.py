@@ -8,6 +8,7 @@ import logging
 import torch
 from torch import nn
 
+from groundup.core.contracts.models import SingleRowDecoding
 from groundup.core.errors import RunError, did_you_mean
 from groundup.nn.lowbit.int8 import quantise_layers, quickest_operator
 
@@ -35,7 +36,7 @@ def set_weights(model: nn.Module, weights: str, where: str) -> None:
     check_weights(weights)
     if weights == "fp32":
         return
-    if not hasattr(model, "decoder"):
+    if not (isinstance(model, SingleRowDecoding) and model.has_decoder):
         problem = (
             f"weights {weights} are for the model gpt, and this one is a {type(model).__name__}"
         )
@@ -79,10 +80,10 @@ def check_weights(weights: str) -> None:
 def quick(model: nn.Module) -> nn.Module:
     """Return what writes most quickly with a model: on a CPU its own decoder if it has one,
     otherwise the model."""
-    decoder = getattr(model, "decoder", None)
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
-    made: nn.Module = decoder() if decoder is not None and on_cpu else model
-    return made
+    if on_cpu and isinstance(model, SingleRowDecoding) and model.has_decoder:
+        return model.decoder()
+    return model
 
 
 def _resident(model: nn.Module) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from groundup.core.contracts.data import DataSource
+from groundup.core.contracts.models import context_length_of
 from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import GroundupError, RunError
 from groundup.core.values import Evaluation, Split
@@ -159,7 +160,7 @@ class Predictor:
             model=self.model,
             processor=self.processor,
             examples=_examples(source),
-            sequence_length=int(getattr(recipe.model, "context_length", 0)),
+            sequence_length=context_length_of(recipe.model),
             base=(base.model, base.processor) if base else pretrained,
             base_examples=_examples(base.run.recipe.data) if base else None,
             base_held_out=_held_out(base.run) if base else "validation",

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import torch
 
+from groundup.core.contracts.models import blocks_of
 from groundup.core.errors import RecipeError
 from groundup.machine.allocator import tune_allocator
 from groundup.recipe.sections import Machine
@@ -173,7 +174,7 @@ def autocast(machine: Machine) -> AbstractContextManager[Any]:
 def compile_layers(model: torch.nn.Module) -> None:
     """Compile layer by layer where the model lists its layers: equal layers share their code, so
     the start is quick."""
-    for part in getattr(model, "blocks", None) or [model]:
+    for part in blocks_of(model) or [model]:
         part.compile(dynamic=False)
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.models import FromHuggingFace
 from groundup.core.contracts.processors import LabelProcessor, Processor, TextProcessor
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import model
@@ -34,10 +34,11 @@ _SCORED_SHARE = 0.15  # of the tokens, which the output layer of masked tokens i
 
 
 @model("bert")
-class BERTConfig(ModelConfig):
+class BERTConfig(FromHuggingFace):
     """The shape of an encoder. The defaults are BERT-base, without the size of its vocabulary."""
 
-    FREE: ClassVar[tuple[str, ...]] = (
+    huggingface_model_types: ClassVar[tuple[str, ...]] = ("bert", "roberta", "distilbert")
+    free_settings: ClassVar[tuple[str, ...]] = (
         "dropout",
         "context_length",
         "head",
@@ -236,7 +237,9 @@ class BERTConfig(ModelConfig):
         return names.config_to_groundup(config)
 
     @classmethod
-    def begin_anew(cls, settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    def settings_begun_again(
+        cls, settings: Mapping[str, Any], given: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Return the settings that a run from pretrained weights has in place of theirs: its task
         decides the head."""
         head = given.get("head", "auto")
@@ -362,6 +365,11 @@ class BERT(nn.Module):
                 nn.init.constant_(parameter, 1.0 if name.endswith("norm.weight") else 0.0)
         if self.config.padding_id is not None:
             self.embed.weight[self.config.padding_id].zero_()
+
+    @property
+    def chosen_head(self) -> str:
+        """Which head the model has."""
+        return self.config.chosen_head
 
     def forward(
         self,

@@ -10,19 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.models import (
+    FromGGUF,
+    FromHuggingFace,
+    GGUFContents,
+)
 from groundup.core.contracts.processors import Processor, TextProcessor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.names.gguf import gpt
+from groundup.models.names.gguf import gemma as gguf_names
+from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
 from groundup.models.names.huggingface import gemma
 from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
 from groundup.nn.attention import (
@@ -34,7 +38,12 @@ from groundup.nn.attention import (
     whereabouts,
 )
 from groundup.nn.kv_cache import KeyValueCache, LayerCache
-from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum, softcapped
+from groundup.nn.loss import (
+    linear_cross_entropy,
+    linear_cross_entropy_sum,
+    linear_log_probs,
+    softcapped,
+)
 from groundup.nn.mlp import MLP
 from groundup.nn.norm import ShiftedRMSNorm
 from groundup.nn.rope import RopeScaling, rotary_angles
@@ -47,8 +56,12 @@ _PICTURE = (  # the tokenizer of published models ends with it; text-only ones h
 
 
 @model("gemma3")
-class Gemma3Config(ModelConfig):
+class Gemma3Config(FromHuggingFace, FromGGUF):
     """The shape of a Gemma 3 that reads text. The defaults have about 13 million parameters."""
+
+    huggingface_model_types: ClassVar[tuple[str, ...]] = ("gemma3", "gemma3_text")
+    gguf_architectures: ClassVar[tuple[str, ...]] = ("gemma3",)
+    gelu_from_table: ClassVar[bool] = True
 
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
     context_length: int = setting(256, "The longest sequence, in tokens", ge=1)
@@ -94,6 +107,11 @@ class Gemma3Config(ModelConfig):
     def window(self, layer: int) -> int | None:
         """Return how many tokens a token sees in a layer, counted from 0; None for all."""
         return None if (layer + 1) % self.global_every == 0 else self.sliding_window
+
+    @property
+    def embedding_rows(self) -> int:
+        """Rows of the embedding: the vocabulary."""
+        return self.vocabulary_size
 
     def complete_from(self, processor: Processor) -> Gemma3Config:
         """Return the config with the processor's vocabulary size where it was 0.
@@ -148,9 +166,37 @@ class Gemma3Config(ModelConfig):
         return gemma.config_to_groundup(config)
 
     @classmethod
-    def from_gguf(cls, path: Path) -> dict[str, Any]:
-        """Return the settings that a GGUF file is of, or raise a CheckpointError."""
-        return gpt.settings_in(path)
+    def from_gguf(cls, file: GGUFContents) -> dict[str, Any]:
+        """Return the settings that an open GGUF file is of, or raise a CheckpointError."""
+        return gguf_names.config_to_groundup(file.metadata, file.tensors, embedding_rows_in(file))
+
+    def gguf_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor that a file must have, by the file's names."""
+        return gguf_names.shapes(self.completed())
+
+    def weights_from_gguf(
+        self, tensors: Mapping[str, Tensor], architecture: str
+    ) -> dict[str, Tensor]:
+        """Return groundup's tensors from a file's; CheckpointError: one has no place."""
+        return gguf_names.to_groundup(tensors, self.completed())
+
+    def to_gguf(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the metadata and the tensors as a GGUF file names them.
+
+        Raises:
+            CheckpointError: If llama.cpp has no architecture that computes the same.
+        """
+        values = self.completed()
+        metadata = gguf_names.config_to_gguf(values)
+        return metadata, gguf_names.to_gguf(weights, values)
+
+    def for_llama_cpp(self, room: int) -> Gemma3Config:
+        """Return the settings that llama.cpp decodes with, with room for more tokens."""
+        return lengthen(self, self.context_length, self.sliding_window, room)
+
+    def llama_cpp_context(self, length: int) -> int:
+        """Return the longest context of at most ``length`` in which llama.cpp computes the same."""
+        return min(self.context_length, length)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from theirs; each is used once and none is left over.
@@ -286,6 +332,14 @@ class Gemma3(nn.Module):
             x, self.output_weight, targets.flatten(), self.config.logit_cap
         )
         return losses.view_as(targets)
+
+    def logits_from(self, hidden: Tensor) -> Tensor:
+        """Return logits (..., V) from hidden states (..., C)."""
+        return softcapped(F.linear(hidden, self.output_weight), self.config.logit_cap)
+
+    def log_probs_from(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return log p in nats of targets (M,) from hidden states (M, C)."""
+        return linear_log_probs(hidden, self.output_weight, targets, self.config.logit_cap)
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.models import (
+    FromGGUF,
+    FromHuggingFace,
+    GGUFContents,
+)
 from groundup.core.contracts.processors import Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.generation.single_row_decoder import FastDecoder
 from groundup.machine.meta_device import without_content
-from groundup.models.names.gguf import gpt
+from groundup.models.names.gguf import gpt as gguf_names
+from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
 from groundup.models.names.huggingface import families, gpt2, llama
 from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
 from groundup.nn.attention import (
@@ -35,7 +39,7 @@ from groundup.nn.attention import (
     whereabouts,
 )
 from groundup.nn.kv_cache import KeyValueCache, LayerCache
-from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
+from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum, linear_log_probs
 from groundup.nn.mlp import MLP, Activation
 from groundup.nn.norm import RMSNorm
 from groundup.nn.rope import RopeScaling, rotary_angles
@@ -44,8 +48,11 @@ __all__ = ["GPT", "Block", "GPTConfig"]
 
 
 @model("gpt")
-class GPTConfig(ModelConfig):
+class GPTConfig(FromHuggingFace, FromGGUF):
     """The shape of a GPT. The defaults are a Llama of about 12 million parameters."""
+
+    huggingface_model_types: ClassVar[tuple[str, ...]] = ("gpt2", *llama.FAMILIES)
+    gguf_architectures: ClassVar[tuple[str, ...]] = gguf_names.ARCHITECTURES
 
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
     vocabulary_multiple: int = setting(
@@ -204,9 +211,37 @@ class GPTConfig(ModelConfig):
         return families.config_to_groundup(config)
 
     @classmethod
-    def from_gguf(cls, path: Path) -> dict[str, Any]:
-        """Return the settings that a GGUF file is of, or raise a CheckpointError."""
-        return gpt.settings_in(path)
+    def from_gguf(cls, file: GGUFContents) -> dict[str, Any]:
+        """Return the settings that an open GGUF file is of, or raise a CheckpointError."""
+        return gguf_names.config_to_groundup(file.metadata, file.tensors, embedding_rows_in(file))
+
+    def gguf_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor that a file must have, by the file's names."""
+        return gguf_names.shapes(self.completed())
+
+    def weights_from_gguf(
+        self, tensors: Mapping[str, Tensor], architecture: str
+    ) -> dict[str, Tensor]:
+        """Return groundup's tensors from a file's; CheckpointError: one has no place."""
+        return gguf_names.to_groundup(tensors, self.completed(), architecture)
+
+    def to_gguf(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the metadata and the tensors as a GGUF file names them.
+
+        Raises:
+            CheckpointError: If llama.cpp has no architecture that computes the same.
+        """
+        values = self.completed()
+        metadata = gguf_names.config_to_gguf(values)
+        return metadata, gguf_names.to_gguf(weights, values, metadata["general.architecture"])
+
+    def for_llama_cpp(self, room: int) -> GPTConfig:
+        """Return the settings that llama.cpp decodes with, with room for more tokens."""
+        return lengthen(self, self.context_length, self.sliding_window, room)
+
+    def llama_cpp_context(self, length: int) -> int:
+        """Return the longest context of at most ``length`` in which llama.cpp computes the same."""
+        return min(self.context_length, length)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from theirs; each is used once and none is left over.
@@ -423,6 +458,19 @@ class GPT(nn.Module):
         return KeyValueCache(
             config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device
         )
+
+    def logits_from(self, hidden: Tensor) -> Tensor:
+        """Return logits (..., V) from hidden states (..., C)."""
+        return F.linear(hidden, self.output_weight)[..., : self.config.vocabulary_size]
+
+    def log_probs_from(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return log p in nats of targets (M,) from hidden states (M, C)."""
+        return linear_log_probs(hidden, self.output_weight, targets)
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether there is a quicker step for one row."""
+        return True
 
     def decoder(self) -> FastDecoder:
         """Return what decodes one row quickly, with the same weights."""

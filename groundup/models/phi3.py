@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.models import (
+    FromGGUF,
+    FromHuggingFace,
+    GGUFContents,
+)
 from groundup.core.contracts.processors import Processor
+from groundup.core.errors import CheckpointError
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.gpt import Block, GPTConfig
-from groundup.models.names.gguf import gpt
+from groundup.models.names.gguf import phi3 as gguf_names
+from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
 from groundup.models.names.huggingface import phi3
 from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
 from groundup.nn.attention import Where, seen_on_average, token_positions, whereabouts
 from groundup.nn.kv_cache import KeyValueCache
-from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum
+from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum, linear_log_probs
 from groundup.nn.norm import RMSNorm
 from groundup.nn.rope import LongRope, long_rotary_angles, rotary_angles
 
@@ -34,8 +39,11 @@ __all__ = ["Phi3", "Phi3Config"]
 
 
 @model("phi3")
-class Phi3Config(ModelConfig):
+class Phi3Config(FromHuggingFace, FromGGUF):
     """The shape of a Phi-3, Phi-3.5 or Phi-4. The defaults have about 15 million parameters."""
+
+    huggingface_model_types: ClassVar[tuple[str, ...]] = ("phi3",)
+    gguf_architectures: ClassVar[tuple[str, ...]] = ("phi3",)
 
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
     context_length: int = setting(256, "The longest sequence, in tokens", ge=1)
@@ -108,6 +116,11 @@ class Phi3Config(ModelConfig):
         same = {name: getattr(self, name) for name in names}
         return GPTConfig(kv_heads=self.groups, **same)
 
+    @property
+    def embedding_rows(self) -> int:
+        """Rows of the embedding: the vocabulary."""
+        return self.vocabulary_size
+
     def complete_from(self, processor: Processor) -> Phi3Config:
         """Return the config with the processor's vocabulary size where it was 0.
 
@@ -157,9 +170,46 @@ class Phi3Config(ModelConfig):
         return phi3.config_to_groundup(config)
 
     @classmethod
-    def from_gguf(cls, path: Path) -> dict[str, Any]:
-        """Return the settings that a GGUF file is of, or raise a CheckpointError."""
-        return gpt.settings_in(path)
+    def from_gguf(cls, file: GGUFContents) -> dict[str, Any]:
+        """Return the settings that an open GGUF file is of, or raise a CheckpointError."""
+        return gguf_names.config_to_groundup(file, embedding_rows_in(file))
+
+    def gguf_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor that a file must have, by the file's names."""
+        return gguf_names.shapes(self.completed())
+
+    def weights_from_gguf(
+        self, tensors: Mapping[str, Tensor], architecture: str
+    ) -> dict[str, Tensor]:
+        """Return groundup's tensors from a file's; CheckpointError: one has no place."""
+        return gguf_names.to_groundup(tensors, self.completed(), self._own_tensors())
+
+    def to_gguf(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the metadata and the tensors as a GGUF file names them.
+
+        Raises:
+            CheckpointError: If llama.cpp has no architecture that computes the same.
+        """
+        values = self.completed()
+        metadata = gguf_names.config_to_gguf(values)
+        return metadata, gguf_names.to_gguf(weights, values)
+
+    def for_llama_cpp(self, room: int) -> Phi3Config:
+        """Return the settings that llama.cpp decodes with, with room for more tokens."""
+        if self.long_rope is not None:
+            problem = (
+                "long_rope takes its wavelengths by the length of a text, and llama.cpp by the room"
+                " that it is given"
+            )
+            raise CheckpointError("model", problem, "Use the engine groundup")
+        return lengthen(self, self.context_length, self.sliding_window, room)
+
+    def llama_cpp_context(self, length: int) -> int:
+        """Return the longest context of at most ``length`` in which llama.cpp computes the same."""
+        # By its length llama.cpp chooses between the short and the long factors, and it rounds the
+        # length up to a multiple of 256.
+        longest = length if self.long_rope is None else self.long_rope.original_context // 256 * 256
+        return min(self.context_length, length, longest)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from theirs; each is used once and none is left over.
@@ -167,9 +217,12 @@ class Phi3Config(ModelConfig):
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.
         """
+        return phi3.to_groundup(tensors, self.completed(), self._own_tensors())
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        """Return tensors of all names and shapes of the model, without content."""
         with torch.device("meta"):
-            own = self.build().state_dict()
-        return phi3.to_groundup(tensors, self.completed(), own)
+            return self.build().state_dict()
 
     @classmethod
     def sizes(cls) -> Mapping[str, Phi3Config]:
@@ -261,6 +314,14 @@ class Phi3(nn.Module):
         with torch.no_grad():
             x = self.hidden(tokens, positions, boundaries).flatten(0, 1)
         return linear_cross_entropy(x, self.output_weight, targets.flatten()).view_as(targets)
+
+    def logits_from(self, hidden: Tensor) -> Tensor:
+        """Return logits (..., V) from hidden states (..., C)."""
+        return F.linear(hidden, self.output_weight)
+
+    def log_probs_from(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Return log p in nats of targets (M,) from hidden states (M, C)."""
+        return linear_log_probs(hidden, self.output_weight, targets)
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""

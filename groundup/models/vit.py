@@ -13,7 +13,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.models import FromHuggingFace
 from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
@@ -30,14 +30,16 @@ _STD = 0.02  # of fresh positions, class token and output weights
 
 
 @model("vit")
-class ViTConfig(ModelConfig):
+class ViTConfig(FromHuggingFace):
     """Patches, transformer blocks that see all of them, and a linear output. The pictures' shape
     comes from the data.
 
     The defaults suit pictures of 28 x 28 pixels or a few more.
     """
 
-    FREE: ClassVar[tuple[str, ...]] = ("dropout", "input_shape", "outputs")
+    huggingface_model_types: ClassVar[tuple[str, ...]] = ("vit",)
+    pretrained_processor: ClassVar[str] = "image"
+    free_settings: ClassVar[tuple[str, ...]] = ("dropout", "input_shape", "outputs")
 
     patch: int = setting(4, "Height and width of a patch, in pixels; divides the picture's", ge=1)
     layers: int = setting(6, "Transformer blocks", ge=1)
@@ -161,7 +163,9 @@ class ViTConfig(ModelConfig):
         return vit.config_to_groundup(config)
 
     @classmethod
-    def begin_anew(cls, settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    def settings_begun_again(
+        cls, settings: Mapping[str, Any], given: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Return the settings that a run from pretrained weights has in place of theirs: its data
         decides them.
 
@@ -171,9 +175,9 @@ class ViTConfig(ModelConfig):
         _, height, width = settings["input_shape"]
         return {"outputs": 0} | ({"input_shape": None} if height == width else {})
 
-    def note_on_pretrained(self, config: Mapping[str, Any]) -> str | None:
-        """Return what becomes of weights of which this is the config.json, in words; None where
-        they stay as they are.
+    def note_on_pretrained(self, config: Mapping[str, Any]) -> str:
+        """Return what becomes of weights of which this is the config.json, in words; empty
+        where they stay as they are.
 
         Raises:
             RecipeError: If their pictures have another number of channels.
@@ -189,7 +193,7 @@ class ViTConfig(ModelConfig):
             )
             raise RecipeError("recipe.processor", problem, f"Set processor.channels: {channels}")
         if theirs == ours:
-            return None
+            return ""
         grids = " to ".join(
             f"{height // self.patch} x {width // self.patch}" for height, width in (theirs, ours)
         )

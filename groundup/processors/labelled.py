@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from groundup.core import registry
+from groundup.core.contracts.models import ChoosesHead
 from groundup.core.contracts.processors import (
     InputProcessor,
     LabelProcessor,
@@ -190,7 +191,7 @@ def require_head(model: nn.Module, processor: Labelled) -> nn.Module:
     Raises:
         RecipeError: If it does not give what the processor's ``head`` says.
     """
-    given = getattr(getattr(model, "config", None), "chosen_head", None)
+    given = model.chosen_head if isinstance(model, ChoosesHead) else ""
     if given != processor.head:
         needed = (
             "outputs for every token" if processor.head == "tokens" else "the states of all tokens"

@@ -3,27 +3,29 @@ from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from groundup.core import registry
+from groundup.core.contracts.models import ANY_MODEL_TYPE, FromGGUF, FromHuggingFace
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.settings import validate
+from groundup.formats.gguf import open_gguf
 from groundup.formats.huggingface_folder import (
-    BUILT_HERE,
     Pretrained,
     find_pretrained,
     read_config,
     read_object,
 )
+from groundup.formats.model_types import gguf_model_of, gguf_models, huggingface_models
 from groundup.recipe.renamed import upgrade
 from groundup.recipe.yaml import parse_yaml
 
 __all__ = ["inherit"]
 
-_IN_GGUF = ("gpt", "gemma3", "phi3")
-_FREE = ("dropout", "context_length")  # what weights are not tied to
+_TOKENIZER = "tokenizer_json"
 
 
 def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, complete: bool) -> None:
@@ -101,7 +103,7 @@ def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> No
     own = raw.get("model") or {}
     own = {"name": own} if isinstance(own, str) else own
     if isinstance(own, dict):
-        raw["model"] = _agreed(own, base)
+        raw["model"] = _model_section(own, base)
     processor = raw.get("processor")
     if isinstance(raw["model"], dict) and (
         processor is None or (isinstance(processor, dict) and "name" not in processor)
@@ -113,53 +115,42 @@ def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> No
 
 
 def _processor(kind: str, name: str, folder: Path) -> dict[str, Any]:
-    """Return the processor section of the weights: their tokenizer, or how pictures are prepared
+    """Return the processor section of the weights: their tokenizer, or how images are prepared
     for them."""
-    read = getattr(registry.lookup("model", kind), "processor_from_huggingface", None)
-    if read is None:
-        return {"name": "tokenizer_json", "path": name}
+    cls = registry.lookup("model", kind)
+    if not issubclass(cls, FromHuggingFace) or cls.pretrained_processor == _TOKENIZER:
+        return {"name": _TOKENIZER, "path": name}
     path = folder / "preprocessor_config.json"
-    try:
-        return {"name": "image", **read(read_object(path))}
-    except CheckpointError as error:
-        where = str(path) if error.where == path.name else error.where
-        raise CheckpointError(where, error.problem, error.remedy) from None
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
-        raise CheckpointError(str(path), problem, "Fetch the model again") from None
+    with _naming(path):
+        found = cls.processor_from_huggingface(read_object(path))
+    return {"name": cls.pretrained_processor, **found}
 
 
-def _agreed(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
+def _model_section(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
     """Return the model section of the weights with what may be changed as the recipe has it."""
-    name, config = base.name, {} if base.is_gguf else read_config(base.folder)
-    fitting = (
-        _model_in(base.folder)
-        if base.is_gguf
-        else BUILT_HERE.get(str(config.get("model_type")), "hub")
-    )
-    kind = str(own.get("name", fitting))
-    cls = registry.lookup("model", kind, "recipe.model.name")
-    if kind in BUILT_HERE.values() and fitting not in (kind, "hub"):
-        problem = f"is {kind}, and the weights of {name} are of model {fitting}"
-        raise RecipeError(
-            "recipe.model.name", problem, "Remove it: config.json says what the model is"
-        )
-    settings, where = _settings(cls, kind, base, config)
+    if base.is_gguf:
+        cls, settings = _settings_in_gguf(own, base)
+        source, where = base.folder, "the file"
+    else:
+        cls, settings = _settings_in_folder(own, base)
+        source, where = base.folder / "config.json", "config.json"
+    kind = cls.registered_name
     given = {key: value for key, value in own.items() if key != "name"}
-    theirs = validate(
-        cls, settings, f"{base.folder if base.is_gguf else base.folder / where} as model {kind}"
-    )
-    free, anew = getattr(cls, "FREE", _FREE), getattr(cls, "begin_anew", None)
-    settings = {**settings, **(anew(settings, given) if anew is not None else {})}
+    theirs = validate(cls, settings, f"{source} as model {kind}")
+    free = FromHuggingFace.free_settings
+    if issubclass(cls, FromHuggingFace):
+        free = cls.free_settings
+        settings = {**settings, **cls.settings_begun_again(settings, given)}
     wanted = validate(cls, {**settings, **given}, "recipe.model")
     for key in given:
+        # Settings that the recipe names: which, is only known here.
         there, here = getattr(theirs, key), getattr(wanted, key)
         if key == "context_length" and here > there:
-            problem = f"is {here}, and {name} was trained for {there}"
+            problem = f"is {here}, but {base.name} was trained for {there}"
             raise RecipeError("recipe.model.context_length", problem, f"Use at most {there}")
         if there != here and key not in free:
             problem = (
-                f"is {here}, and the weights of {name} have {there}; free to choose:"
+                f"is {here}, but the weights of {base.name} have {there}; free to choose:"
                 f" {', '.join(free)}"
             )
             raise RecipeError(
@@ -168,33 +159,55 @@ def _agreed(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
     return {"name": kind, **settings, **given}
 
 
-def _model_in(file: Path) -> str:
-    """Return the name of our model that a GGUF file is of; any model that reads such files knows
-    it."""
-    return str(registry.lookup("model", _IN_GGUF[0]).from_gguf(file)["name"])
+def _settings_in_gguf(own: dict[str, Any], base: Pretrained) -> tuple[type[Any], dict[str, Any]]:
+    """Return the class and the settings of the model in a GGUF file."""
+    with _naming(base.folder):
+        file = open_gguf(base.folder)
+        fitting = gguf_model_of(file)
+        cls = registry.lookup("model", str(own.get("name", fitting)), "recipe.model.name")
+        if not issubclass(cls, FromGGUF):
+            raise _no_layout("GGUF", cls, gguf_models())
+        if cls.gguf_architectures and fitting != cls.registered_name:
+            raise _other_model(cls, base, fitting)
+        return cls, cls.from_gguf(file)
 
 
-def _settings(
-    cls: Any, kind: str, base: Pretrained, config: dict[str, Any]
-) -> tuple[dict[str, Any], str]:
-    """Return the settings that the weights are of, and where they stand."""
-    layout, method = ("GGUF", "from_gguf") if base.is_gguf else ("Hugging Face", "from_huggingface")
-    read = getattr(cls, method, None)
-    if read is None:
-        known = (
-            ", ".join(_IN_GGUF)
-            if base.is_gguf
-            else ", ".join(dict.fromkeys((*BUILT_HERE.values(), "hub")))
-        )
-        problem = f"no {layout} layout is known for model {kind!r}; allowed: {known}"
-        raise RecipeError("recipe.model.name", problem, "Remove the model section")
-    if base.is_gguf:
-        return {key: value for key, value in read(base.folder).items() if key != "name"}, "the file"
-    where = str(base.folder / "config.json")
+def _settings_in_folder(own: dict[str, Any], base: Pretrained) -> tuple[type[Any], dict[str, Any]]:
+    """Return the class and the settings of the model in a folder in Hugging Face layout."""
+    config = read_config(base.folder)
+    readers = huggingface_models()
+    fitting = readers.get(str(config.get("model_type")), readers[ANY_MODEL_TYPE])
+    cls = registry.lookup("model", str(own.get("name", fitting)), "recipe.model.name")
+    if not issubclass(cls, FromHuggingFace):
+        raise _no_layout("Hugging Face", cls, readers)
+    reads_any = not cls.huggingface_model_types or ANY_MODEL_TYPE in cls.huggingface_model_types
+    if not reads_any and fitting not in (cls.registered_name, readers[ANY_MODEL_TYPE]):
+        raise _other_model(cls, base, fitting)
+    with _naming(base.folder / "config.json"):
+        return cls, cls.from_huggingface(config)
+
+
+def _no_layout(layout: str, cls: type[Any], readers: Mapping[str, str]) -> RecipeError:
+    known = ", ".join(dict.fromkeys(readers.values()))
+    problem = f"no {layout} layout is known for model {cls.registered_name!r}; allowed: {known}"
+    return RecipeError("recipe.model.name", problem, "Remove the model section")
+
+
+def _other_model(cls: type[Any], base: Pretrained, fitting: str) -> RecipeError:
+    problem = f"is {cls.registered_name}, but the weights of {base.name} are of model {fitting}"
+    remedy = "Remove it: the weights say what the model is"
+    return RecipeError("recipe.model.name", problem, remedy)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn errors about what a file says into errors that name the file."""
     try:
-        return read(config), "config.json"
+        yield
     except CheckpointError as error:
-        raise CheckpointError(where, error.problem, error.remedy) from None
+        inside = error.where not in (str(path), path.name)
+        problem = f"{error.where} {error.problem}" if inside else error.problem
+        raise CheckpointError(str(path), problem, error.remedy) from None
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
-        raise CheckpointError(where, problem, "Fetch the model again") from None
+        raise CheckpointError(str(path), problem, "Fetch the model again") from None

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.models import context_length_of
 from groundup.core.contracts.processors import Processor, TextProcessor
 from groundup.core.contracts.tasks import Task
 from groundup.core.error_location import encode_located
@@ -70,7 +71,7 @@ def freeze(run: Run) -> Run:
             update={"outputs": 0}
         )  # this data may have other classes than the base's
     model = model.complete_from(processor)
-    context = int(getattr(model, "context_length", 1))
+    context = context_length_of(model) or 1
     samples = recipe.training.samples or (recipe.training.steps or 0) * recipe.training.batch_size
     sample_flops = context * model.flops_per_token(context)
     machine = devices.resolve(recipe.machine, recipe.training.batch_size, sample_flops, samples)
@@ -124,7 +125,7 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
         encode=lambda examples: encode_located(lambda some: task.encode(some, processor), examples),
         encode_key=digest.hexdigest()[:16],
         end_id=processor.end_id if isinstance(processor, TextProcessor) else 0,
-        sequence_length=int(getattr(recipe.model, "context_length", 0)),
+        sequence_length=context_length_of(recipe.model),
         batch_size=recipe.training.batch_size,
         micro_batch_size=recipe.machine.settled_micro_batch_size,
         seed=recipe.seed,

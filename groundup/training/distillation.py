@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.core.contracts.models import context_length_of
 from groundup.core.contracts.tasks import Objective, Task
 from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, Loss, Term
@@ -166,9 +167,7 @@ def _check(task: Task, config: Any, teacher: Run) -> None:
     if own != other or getattr(theirs, "labels", "one") == "several":
         problem = f"was trained on task {theirs.registered_name}, and this run predicts {own}"
         raise RecipeError("recipe.distill.teacher", problem, "Choose a teacher that does")
-    length, reads = (
-        int(getattr(each, "context_length", 0) or 0) for each in (config, teacher.recipe.model)
-    )
+    length, reads = (context_length_of(each) for each in (config, teacher.recipe.model))
     if 0 < reads < length:
         problem = f"reads {reads} tokens, and this model {length}"
         raise RecipeError(

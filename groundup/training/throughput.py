@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from groundup.core.contracts.models import context_length_of
 from groundup.core.values import Report
 from groundup.machine import devices
 from groundup.recipe.recipe import Recipe
@@ -28,7 +29,7 @@ class Meter:
 
     def __init__(self, recipe: Recipe, device: torch.device, elapsed_s: float) -> None:
         model, self._device = recipe.model, device
-        context = int(getattr(model, "context_length", 1))
+        context = context_length_of(model) or 1
         self._flops_per_step = model.flops_per_token(context) * context * recipe.training.batch_size
         self._matmul_rate = devices.matmul_flops_per_s(device.type, recipe.machine.precision)
         self._begin = self._last = time.perf_counter()

@@ -1,5 +1,4 @@
-"""Models in GGUF files, the format of llama.cpp: read into our GPT, Gemma 3 and Phi-3, and written
-from them.
+"""Models in GGUF files, the format of llama.cpp: read and written by what each model declares.
 
 One file holds the weights, the shape of the model, its tokenizer and its chat template.
 """
@@ -8,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.models import FromGGUF, ModelConfig
 from groundup.core.contracts.processors import Processor
 from groundup.core.errors import CheckpointError, GroundupError, did_you_mean
 from groundup.core.registry import lookup
@@ -23,13 +22,10 @@ from groundup.core.storage import Storage
 from groundup.formats.gguf import GGUFFile, open_gguf
 from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
 from groundup.formats.gguf_writer import write_gguf
-from groundup.machine.meta_device import without_content
-from groundup.models.names.gguf import gpt as names
+from groundup.formats.model_types import as_gguf, gguf_model_of
 from groundup.processors.text.gguf_bpe import processor_from_gguf, processor_to_gguf
 
 __all__ = [
-    "MODELS",
-    "gguf_model",
     "model_in",
     "read_gguf",
     "read_gguf_processor",
@@ -37,7 +33,6 @@ __all__ = [
     "save_gguf",
 ]
 
-MODELS = names.MODELS
 _OTHER = "Download it again, or use another model"
 _FILE_TYPES = {
     "F32": 0,
@@ -48,18 +43,8 @@ _FILE_TYPES = {
 }  # llama.cpp's number of each, for display
 
 
-def gguf_model(path: Path) -> str:
-    """Return the name of our model that a file is of.
-
-    Raises:
-        CheckpointError: If the file is damaged, or of an architecture that is not built here.
-    """
-    return str(names.settings_in(path)["name"])
-
-
 def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Processor]:
-    """Return a model: the settings of ``gguf_model``, its weights by our names in float32, and its
-    tokenizer.
+    """Return a model: its settings, its weights by groundup's names in float32, and its tokenizer.
 
     Names and shapes are checked before any weight is read, and weights are read one at a time.
 
@@ -74,23 +59,26 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Processor]
         >>> model = GPTConfig(**settings).build()  # doctest: +SKIP
         >>> model.load_state_dict(weights)  # doctest: +SKIP
     """
+    return _read_all(path)[1:]
+
+
+def _read_all(path: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor], Processor]:
     file = open_gguf(path)
     try:
-        settings = names.settings_of(file)
-        rows = settings["vocabulary_size"]
+        cls = lookup("model", gguf_model_of(file))
+        settings = cls.from_gguf(file)
         processor = processor_from_gguf(file.metadata)
-        architecture = str(file.metadata["general.architecture"])
-        model = names.model_of(file.metadata)
-        config = validate(cast(type[ModelConfig], lookup("model", model)), settings, "metadata")
-        completed = cast(Any, config).completed()
-        _check_tensors(file, names.shapes(completed, model))
+        config = validate(cls, settings, "metadata")
+        _check_tensors(file, config.gguf_shapes())
+        rows = config.embedding_rows
         if processor.vocabulary_size > rows:
-            problem = f"has {processor.vocabulary_size} tokens, and the embedding {rows} rows"
+            problem = f"has {processor.vocabulary_size} tokens, but the embedding {rows} rows"
             raise CheckpointError("tokenizer.ggml.tokens", problem, _OTHER)
-        weights = names.to_groundup(_Weights(file), completed, architecture, _own(config))
+        architecture = str(file.metadata["general.architecture"])
+        weights = config.weights_from_gguf(_Weights(file), architecture)
     except GroundupError as error:
         raise CheckpointError(str(path), f"{error.where} {error.problem}", error.remedy) from None
-    return settings, weights, processor
+    return config, settings, weights, processor
 
 
 def model_in(path: Path) -> nn.Module:
@@ -99,10 +87,8 @@ def model_in(path: Path) -> nn.Module:
     Raises:
         CheckpointError: If the file cannot be read.
     """
-    settings, weights, _ = read_gguf(path)
-    model = cast(
-        ModelConfig, validate(cast(Any, lookup("model", gguf_model(path))), settings, str(path))
-    ).build()
+    config, _, weights, _ = _read_all(path)
+    model = config.build()
     model.load_state_dict(weights)
     return model.eval()
 
@@ -125,17 +111,15 @@ def read_gguf_processor(path: Path, end_token: str | None = None) -> Processor:
         raise CheckpointError(str(path), f"{error.where} {error.problem}", error.remedy) from None
 
 
-def rounded(config: ModelConfig, weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+def rounded(config: FromGGUF, weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Return weights as they come back from a file that stores matrices as ``kind``."""
-    completed: dict[str, Any] = cast(Any, config).completed()
-    architecture = names.config_to_gguf(completed, config.registered_name)["general.architecture"]
-    tensors = names.to_gguf(weights, completed, architecture)
+    metadata, tensors = config.to_gguf(weights)
     there: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         stored = KINDS[_kind(name, tensor, kind)]
         numbers = dequantise(quantise(tensor.detach().cpu().float().numpy(), stored), stored)
         there[name] = torch.from_numpy(numbers).view(tensor.shape)
-    return names.to_groundup(there, completed, architecture, _own(config))
+    return config.weights_from_gguf(there, metadata["general.architecture"])
 
 
 def save_gguf(
@@ -151,7 +135,7 @@ def save_gguf(
 
     Args:
         path: Where to; the folder exists.
-        config: Of model ``gpt``, ``gemma3`` or ``phi3``.
+        config: Of a model that GGUF files have a place for.
         weights: By our names.
         processor: Its tokenizer, a byte-level BPE or SentencePiece's.
         kind: How matrices are stored: F32, F16, BF16, Q8_0 or Q4_0. Norms and biases stay F32,
@@ -170,17 +154,10 @@ def save_gguf(
             f" {', '.join(WRITABLE)}"
         )
         raise CheckpointError("kind", problem, "Choose one of these")
-    if config.registered_name not in MODELS:
-        problem = (
-            f"{config.registered_name} has no place in a GGUF file here; supported:"
-            f" {', '.join(MODELS)}"
-        )
-        raise CheckpointError("model", problem, "Keep it in the project's own layout")
-    completed: dict[str, Any] = cast(Any, config).completed()
-    metadata = names.config_to_gguf(completed, config.registered_name)
-    tensors = names.to_gguf(weights, completed, metadata["general.architecture"])
+    model = as_gguf(config)
+    metadata, tensors = model.to_gguf(weights)
     metadata |= {"general.file_type": _FILE_TYPES[kind], "general.quantization_version": 2}
-    metadata |= processor_to_gguf(processor, completed["vocabulary_size"], name)
+    metadata |= processor_to_gguf(processor, model.embedding_rows, name)
     write_gguf(
         path,
         metadata,
@@ -188,12 +165,6 @@ def save_gguf(
         {n: _kind(n, tensor, kind) for n, tensor in tensors.items()},
         storage,
     )
-
-
-def _own(config: ModelConfig) -> dict[str, Tensor]:
-    """Return tensors of all names and shapes of a model, without content."""
-    with without_content():
-        return config.build().state_dict()
 
 
 def _kind(name: str, tensor: Tensor, kind: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.contracts.data import DataSource
+from groundup.core.contracts.models import FromHuggingFace, context_length_of
 from groundup.core.contracts.processors import Processor
 from groundup.core.errors import CheckpointError
 from groundup.core.seeding import reseed
@@ -130,7 +131,7 @@ def prepared_source(
     def key() -> str:
         return _key(run, recipe)
 
-    length = int(getattr(recipe.model, "context_length", 0))
+    length = context_length_of(recipe.model)
     with devices.autocast(recipe.machine):
         base = Start(start, key, processor, length, cache_folder(), splits or source.splits())
         return recipe.task.prepare(source, base)
@@ -167,12 +168,15 @@ def _widened(
     return tuple(map(wide, args)), {name: wide(value) for name, value in named.items()}
 
 
-def _note(run: Run) -> str | None:
+def _note(run: Run) -> str:
     """Return what becomes of the pretrained weights as the model reads them, in words, where a
     model says it."""
-    note = getattr(run.recipe.model, "note_on_pretrained", None)
-    found: str | None = None if note is None else note(pretrained_config(run))
-    return found
+    config = run.recipe.model
+    return (
+        config.note_on_pretrained(pretrained_config(run))
+        if isinstance(config, FromHuggingFace)
+        else ""
+    )
 
 
 def _new_head(base: Run, processor: Processor) -> bool:

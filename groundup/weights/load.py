@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from groundup.core.contracts.models import HasLayers
 from groundup.core.errors import CheckpointError, RunError
 from groundup.core.storage import sha256_of
 from groundup.formats.huggingface_folder import (
@@ -149,8 +150,9 @@ def _recorded_base(run: Run) -> tuple[Pretrained, dict[str, Any]]:
 
 
 def pretrained_config(run: Run) -> dict[str, Any]:
-    """Return the contents of config.json of the weights that a run starts from."""
-    return read_config(_recorded_base(run)[0].folder)
+    """Return the contents of config.json of the weights a run starts from; {} of a GGUF file."""
+    base = _recorded_base(run)[0]
+    return {} if base.is_gguf else read_config(base.folder)
 
 
 def pretrained_labels(run: Run) -> tuple[str, ...]:
@@ -224,7 +226,7 @@ def _checked_headers(base: Pretrained, config: Any) -> dict[str, Tensor]:
     """Return tensors without content in place of a folder's, once they are known to be such a
     model's."""
     headers = _read(base.folder, shapes_only=True)
-    if int(getattr(config, "layers", 0)) > len(headers):
+    if isinstance(config, HasLayers) and config.layers > len(headers):
         problem = (
             f"config.json says {config.layers} layers, and the files hold {len(headers)} tensors"
         )

@@ -371,7 +371,7 @@ def test_models_that_are_not_read(tmp_path: Path, change: dict[str, Any], messag
         ),
         (
             {"token_embd.weight": torch.ones(310, 64)},
-            r"tokenizer\.ggml\.tokens has 320 tokens, and the embedding 310",
+            r"tokenizer\.ggml\.tokens has 320 tokens, but the embedding 310",
         ),
         ({"token_embd.weight": None}, r"vocabulary_size|lack 'token_embd\.weight'"),
     ],

@@ -141,32 +141,32 @@ def test_a_run_and_pretrained_weights(
         (
             {"width": 64},
             (
-                "recipe.model.width: is 64, and the weights of BASE have 32; free to choose:"
+                "recipe.model.width: is 64, but the weights of BASE have 32; free to choose:"
                 " dropout, context_length. Remove it: config.json says what the model is."
             ),
         ),
         (
             {"rope_theta": 7.0},
-            "recipe.model.rope_theta: is 7.0, and the weights of BASE have 10000.0",
+            "recipe.model.rope_theta: is 7.0, but the weights of BASE have 10000.0",
         ),
         (
             {"context_length": 99},
-            "recipe.model.context_length: is 99, and BASE was trained for 64. Use at most 64.",
+            "recipe.model.context_length: is 99, but BASE was trained for 64. Use at most 64.",
         ),
         ({"lyers": 1}, "did you mean 'layers'"),
         (
             {"name": "mlp"},
             (
                 "recipe.model.name: no Hugging Face layout is known for model 'mlp'; allowed: gpt,"
-                " bert, gemma3, phi3, "
+                " gemma3, phi3, hub, bert"
             ),
         ),
         ({"name": "gtp"}, "there is no model 'gtp'; did you mean 'gpt'"),
         (
             {"name": "phi3"},
             (
-                "recipe.model.name: is phi3, and the weights of BASE are of model gpt. Remove it:"
-                " config.json says what"
+                "recipe.model.name: is phi3, but the weights of BASE are of model gpt. Remove it: the"
+                " weights say what"
             ),
         ),
     ],

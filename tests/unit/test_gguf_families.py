@@ -15,8 +15,9 @@ from groundup.core.registry import lookup
 from groundup.core.settings import validate
 from groundup.formats.gguf import open_gguf
 from groundup.formats.gguf_writer import write_gguf
+from groundup.formats.model_types import gguf_model_of
 from groundup.recipe.recipe import load_recipe
-from groundup.weights.gguf import gguf_model, read_gguf, rounded, save_gguf
+from groundup.weights.gguf import read_gguf, rounded, save_gguf
 
 SHAPE: dict[str, Any] = {
     "layers": 3,
@@ -62,7 +63,7 @@ def written(
 def test_a_model_reads_back_as_written(name: str, values: dict[str, Any], tmp_path: Path) -> None:
     config, weights = written(name, values, tmp_path / "a.gguf")
     settings, back, _ = read_gguf(tmp_path / "a.gguf")
-    assert gguf_model(tmp_path / "a.gguf") == name
+    assert gguf_model_of(open_gguf(tmp_path / "a.gguf")) == name
     assert validate(type(config), settings, "file").completed() == config.completed()
     assert back.keys() == weights.keys()
     assert all(
@@ -120,7 +121,7 @@ def test_a_model_without_an_architecture_there(tmp_path: Path) -> None:
     cls: Any = lookup("model", "mlp")
     with pytest.raises(
         CheckpointError,
-        match=r"mlp has no place in a GGUF file here; supported: gpt, gemma3, phi3\.",
+        match=r"mlp has no place in a GGUF file; allowed: gpt, gemma3, phi3\.",
     ):
         save_gguf(tmp_path / "a.gguf", cls(), {}, tokenizer())
 

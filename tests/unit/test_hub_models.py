@@ -288,7 +288,7 @@ def test_classifying_texts_with_a_new_head(
 def test_unknown_architectures(config: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message) as caught:
         HubConfig.from_huggingface(config)
-    assert "built here: gpt2, llama, mistral, qwen2, qwen3, bert, " in str(caught.value)
+    assert "built here: gpt2, llama, mistral, qwen2, qwen3, gemma3, " in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -13,18 +13,18 @@ import logging
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import field_validator
 from torch import Tensor
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.models import ANY_MODEL_TYPE, FromHuggingFace
 from groundup.core.contracts.processors import LabelProcessor, Processor, TextProcessor
 from groundup.core.errors import CheckpointError, RecipeError, did_you_mean
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.formats.huggingface_folder import BUILT_HERE
+from groundup.formats.model_types import huggingface_models
 from groundup.formats.transformers_library import require_transformers
 from groundup.models.hub.module import Hub
 from groundup.models.sizes_from_data import agreed
@@ -56,9 +56,11 @@ _DROPPED = (  # what says how or whence to load a model, not what it is; some of
 
 
 @model("hub")
-class HubConfig(ModelConfig):
+class HubConfig(FromHuggingFace):
     """An architecture of ``transformers``: a language model, or with ``outputs`` a classifier of
     texts."""
+
+    huggingface_model_types: ClassVar[tuple[str, ...]] = (ANY_MODEL_TYPE,)
 
     config: dict[str, Any] = setting(
         ..., "What config.json says; model_type names the architecture", min_length=1
@@ -242,7 +244,7 @@ def _within(known: Hub, name: str) -> bool:
 def _known(kind: str) -> Mapping[str, Any]:
     """Return the classes of a kind of model by ``model_type``."""
     auto = require_transformers().models.auto.modeling_auto
-    return cast(Mapping[str, Any], getattr(auto, f"MODEL_FOR_{kind}_MAPPING_NAMES"))
+    return cast(Mapping[str, Any], vars(auto)[f"MODEL_FOR_{kind}_MAPPING_NAMES"])
 
 
 def _check_known(config: Mapping[str, Any]) -> None:
@@ -250,18 +252,17 @@ def _check_known(config: Mapping[str, Any]) -> None:
     models = {*_known("CAUSAL_LM"), *_known("SEQUENCE_CLASSIFICATION")}
     if family in models:
         return
+    here = [kind for kind in huggingface_models() if kind != ANY_MODEL_TYPE]
     named = ", ".join(map(str, config.get("architectures") or ())) or "none named"
     problem = (
         f"model_type {family or 'missing'} (architecture: {named}) is built neither here nor by"
         " transformers "
     )
     problem += (
-        f"{require_transformers().__version__}; {did_you_mean(family, [*BUILT_HERE, *models])}built"
+        f"{require_transformers().__version__}; {did_you_mean(family, [*here, *models])}built"
         " here: "
     )
-    problem += (
-        f"{', '.join(BUILT_HERE)}; by transformers: {', '.join(sorted(models - set(BUILT_HERE)))}"
-    )
+    problem += f"{', '.join(here)}; by transformers: {', '.join(sorted(models - set(here)))}"
     code = " (code that a folder names in auto_map is never run)" if "auto_map" in config else ""
     raise CheckpointError("config.json", problem, f"Use a model of one of these families{code}")
 

@@ -175,7 +175,7 @@ class Hub(nn.Module):
         elif "position_ids" not in self._accepts:
             arguments |= self._accepted(attention_mask=mask.long())
         found = self.tree(input_ids=tokens, **arguments)
-        return found.logits[:, -1:], getattr(found, "past_key_values", None)
+        return found.logits[:, -1:], found.get("past_key_values")
 
     def new_cache(self, batch: int, length: int) -> RereadingCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""

@@ -168,7 +168,7 @@ class QuantizedWeight(nn.Module):
     @property
     def stored(self) -> tuple[Tensor, ...]:
         """What ``quantise`` returned."""
-        return tuple(cast(Tensor, getattr(self, name)) for name in self._names)
+        return tuple(self.get_buffer(name) for name in self._names)
 
     @property
     def bytes(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from groundup.core.contracts.models import blocks_of
 from groundup.nn.part_names import TASK_WEIGHTS
 
 __all__ = [
@@ -181,7 +182,7 @@ class GradNormWeights(nn.Module):
 def last_shared(model: nn.Module) -> list[nn.Parameter]:
     """Return the trained parameters of the last block before the heads; none where there is no
     block."""
-    blocks = list(getattr(model, "blocks", ()))
+    blocks = blocks_of(model)
     return [p for p in blocks[-1].parameters() if p.requires_grad] if blocks else []
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.core.contracts.models import TokenLogits
 from groundup.core.contracts.processors import TextProcessor
 from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, Example, Loss, Term
@@ -39,7 +40,7 @@ def check_token_model(model: nn.Module, processor: Any, where: str) -> None:
             problem,
             f"Choose a tokenizer, or remove {where.removeprefix('recipe.')}",
         )
-    if getattr(model, "token_logits", None) is None:
+    if not isinstance(model, TokenLogits):
         problem = (
             "is language_modeling, and the model predicts no tokens: it has no method token_logits"
         )
@@ -51,7 +52,7 @@ def check_token_model(model: nn.Module, processor: Any, where: str) -> None:
     training, device = model.training, next(model.parameters()).device
     with torch.no_grad():
         token, length = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
-        model.eval().token_logits(tokens=token.to(device), lengths=length.to(device))  # type: ignore[operator]
+        model.eval().token_logits(tokens=token.to(device), lengths=length.to(device))
     model.train(training)
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.core.contracts.models import Features
 from groundup.core.contracts.processors import LabelProcessor
 from groundup.core.contracts.tasks import EvaluationContext
 from groundup.core.errors import GroundupError
@@ -196,7 +197,7 @@ def nearest_neighbour_accuracy(
     Returns:
         None where the model has no ``features``, or there are no examples.
     """
-    if not hasattr(model, "features") or not known or not held_out:
+    if not isinstance(model, Features) or not known or not held_out:
         return None
     labels = sorted({str(example.target) for example in (*known, *held_out)})
     classes, true = (

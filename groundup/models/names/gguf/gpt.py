@@ -1,7 +1,4 @@
-"""Models as GGUF files name them: metadata and tensors, in both directions.
-
-Llama, Qwen2 and Qwen3, which are configurations of our GPT, stand here; Gemma 3 and Phi-3 have
-tables of their own.
+"""Llama, Qwen2 and Qwen3 as GGUF files name them: metadata and tensors, in both directions.
 
 Shape legend: V vocabulary, C width, Q heads x head_dim, K kv_heads x head_dim, D head_dim, F
     mlp_width.
@@ -10,14 +7,11 @@ Shape legend: V vocabulary, C width, Q heads x head_dim, K kv_heads x head_dim, 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.formats.gguf import GGUFFile, open_gguf
-from groundup.models.names.gguf import gemma, phi3
 from groundup.models.names.gguf.metadata import (
     KEEP,
     OTHER,
@@ -31,20 +25,14 @@ from groundup.models.names.table import Row, from_ours, to_ours
 
 __all__ = [
     "ARCHITECTURES",
-    "MODELS",
     "config_to_gguf",
     "config_to_groundup",
-    "model_of",
-    "settings_in",
-    "settings_of",
     "shapes",
     "to_gguf",
     "to_groundup",
 ]
 
-_LLAMAS = ("llama", "qwen2", "qwen3")
-ARCHITECTURES = (*_LLAMAS, "gemma3", "phi3")
-MODELS = ("gpt", "gemma3", "phi3")
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
 _BLOCK = {  # theirs: ours, and its shape in the letters above
     "attn_norm.weight": ("attention_norm.weight", "C"),
@@ -96,49 +84,6 @@ _LACKED = {
 }
 
 
-def model_of(metadata: Mapping[str, Any]) -> str:
-    """Return the name of our model that a file's metadata are of.
-
-    Raises:
-        CheckpointError: If the architecture is not known.
-    """
-    architecture = metadata.get("general.architecture")
-    if architecture not in ARCHITECTURES:
-        problem = f"is {architecture!r}; supported: {', '.join(ARCHITECTURES)}"
-        raise CheckpointError("general.architecture", problem, OTHER)
-    return "gpt" if architecture in _LLAMAS else str(architecture)
-
-
-def settings_of(file: GGUFFile) -> dict[str, Any]:
-    """Return the settings of our model that an open file is of.
-
-    Raises:
-        CheckpointError: If the architecture is not known, something is missing, or the model has a
-            part that ours lacks.
-    """
-    embedding = file.tensors.get("token_embd.weight")
-    rows, name = embedding.shape[0] if embedding else 0, model_of(file.metadata)
-    if name == "phi3":
-        return phi3.config_to_groundup(file, rows)
-    read = gemma.config_to_groundup if name == "gemma3" else config_to_groundup
-    return read(file.metadata, file.tensors, rows)
-
-
-def settings_in(path: Path) -> dict[str, Any]:
-    """Return the settings of our model that the file at a path is of, its name among them; no
-    weight is read.
-
-    Raises:
-        CheckpointError: If it is damaged, or no model that is built here.
-    """
-    try:
-        file = open_gguf(path)
-        return {"name": model_of(file.metadata), **settings_of(file)}
-    except CheckpointError as error:
-        problem = error.problem if error.where == str(path) else f"{error.where} {error.problem}"
-        raise CheckpointError(str(path), problem, error.remedy) from None
-
-
 def config_to_groundup(
     metadata: Mapping[str, Any], tensors: Collection[str], rows: int
 ) -> dict[str, Any]:
@@ -174,36 +119,30 @@ def config_to_groundup(
     }
 
 
-def config_to_gguf(config: Mapping[str, Any], model: str = "gpt") -> dict[str, Any]:
-    """Return the metadata of all settings of one of ``MODELS``, those that follow from others
-    filled in.
+def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of all settings of a GPT, those that follow from others filled in.
 
     Raises:
         CheckpointError: If no architecture has this combination of parts.
     """
-    if model != "gpt":
-        return gemma.config_to_gguf(config) if model == "gemma3" else phi3.config_to_gguf(config)
     if config.get("rope_scaling") is not None:
         raise CheckpointError(
             "model", "stretched rotary wavelengths are not written to GGUF here", KEEP
         )
     architecture = str(config_to_huggingface(config)["model_type"])
-    if architecture not in _LLAMAS:
+    if architecture not in ARCHITECTURES:
         problem = f"no GGUF architecture has a sliding window of {config['sliding_window']} here"
         raise CheckpointError("model", problem, KEEP)
     values = {f"{architecture}.{key}": config[ours] for key, ours in _FIELDS.items()}
     return {"general.architecture": architecture, "general.type": "model", **values}
 
 
-def shapes(config: Mapping[str, Any], model: str = "gpt") -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor that a file must have, by their names.
+def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor that a file must have, by the file's names.
 
     Args:
         config: All settings of the model, those that follow from others filled in.
-        model: One of ``MODELS``.
     """
-    if model != "gpt":
-        return gemma.shapes(config) if model == "gemma3" else phi3.shapes(config)
     sizes = {
         "C": config["width"],
         "D": config["head_dim"],
@@ -228,26 +167,18 @@ def _exists(theirs: str, config: Mapping[str, Any]) -> bool:
 
 
 def to_groundup(
-    tensors: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    architecture: str,
-    own: Mapping[str, Tensor] | None = None,
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], architecture: str
 ) -> dict[str, Tensor]:
-    """Return our tensors from theirs.
+    """Return groundup's tensors from a file's.
 
     Args:
-        tensors: Theirs.
-        config: All settings of our model, those that follow from others filled in.
+        tensors: The file's.
+        config: All settings of the GPT, those that follow from others filled in.
         architecture: One of ``ARCHITECTURES``.
-        own: Tensors of all our names and shapes, on any device; phi3 needs them.
 
     Raises:
-        CheckpointError: If a tensor of theirs has no place in ours.
+        CheckpointError: If a tensor of the file has no place in the GPT.
     """
-    if architecture == "gemma3":
-        return gemma.to_groundup(tensors, config)
-    if architecture == "phi3":
-        return phi3.to_groundup(tensors, config, own or {})
     ours = to_ours(_ROWS, tensors, config["layers"])
     if architecture == "llama":
         ours = {name: _turned(name, tensor, config, (-1, 2)) for name, tensor in ours.items()}
@@ -262,8 +193,6 @@ def to_gguf(
     Raises:
         CheckpointError: If a tensor of ours has no name there.
     """
-    if architecture not in _LLAMAS:
-        return (gemma.to_gguf if architecture == "gemma3" else phi3.to_gguf)(tensors, config)
     if architecture == "llama":
         tensors = {name: _turned(name, tensor, config, (2, -1)) for name, tensor in tensors.items()}
     return from_ours(_ROWS, tensors, config["layers"])

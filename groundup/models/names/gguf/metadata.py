@@ -4,22 +4,28 @@ shapes."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from groundup.core.contracts.models import GGUFContents
 from groundup.core.errors import CheckpointError
+from groundup.core.settings import Settings
 
 __all__ = [
     "KEEP",
     "OTHER",
     "REQUIRED",
     "check_head_dim",
+    "embedding_rows_in",
     "given_fields",
+    "lengthen",
     "plain",
     "refuse_parts",
     "shapes_of",
 ]
+
+Config = TypeVar("Config", bound=Settings)
 
 OTHER = "Use another model"
 KEEP = "Keep it in the project's own layout"
@@ -74,6 +80,12 @@ def given_fields(
     return {key: plain(value) for key, value in given.items()}
 
 
+def embedding_rows_in(file: GGUFContents) -> int:
+    """Return the rows of the embedding in a file, which is the vocabulary's size; 0 without one."""
+    embedding = file.tensors.get("token_embd.weight")
+    return embedding.shape[0] if embedding else 0
+
+
 def check_head_dim(architecture: str, given: Mapping[str, Any], keys: Collection[str]) -> None:
     """Make sure that all of ``keys`` that are given are the same number of channels of a head.
 
@@ -122,6 +134,17 @@ def shapes_of(
         name: tuple(sizes[letter] for letter in letters)
         for name, letters in {**outer, **numbered}.items()
     }
+
+
+def lengthen(config: Config, context_length: int, window: int | None, room: int) -> Config:
+    """Return the settings of a model with room for more tokens after its context.
+
+    A window that spans the whole context goes on to span it all.
+    """
+    changed = {"context_length": context_length + room}
+    if window is not None and window >= context_length:
+        changed["sliding_window"] = max(window, context_length + room)
+    return config.model_copy(update=changed)
 
 
 def plain(value: Any) -> Any:

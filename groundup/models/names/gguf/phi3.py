@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groundup.core.contracts.models import GGUFContents
 from groundup.core.errors import CheckpointError
-from groundup.formats.gguf import GGUFFile
 from groundup.models.names.gguf.metadata import (
     KEEP,
     OTHER,
@@ -78,7 +78,7 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
 _SHORTEST = 256  # llama.cpp opens no shorter context
 
 
-def config_to_groundup(file: GGUFFile, rows: int) -> dict[str, Any]:
+def config_to_groundup(file: GGUFContents, rows: int) -> dict[str, Any]:
     """Return the settings of our Phi-3.
 
     Args:
@@ -112,7 +112,7 @@ def config_to_groundup(file: GGUFFile, rows: int) -> dict[str, Any]:
     }
 
 
-def _long_rope(file: GGUFFile, given: Mapping[str, Any]) -> dict[str, Any] | None:
+def _long_rope(file: GGUFContents, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the settings of ``LongRope``, or None."""
     there = {ours: theirs for ours, theirs in _FACTORS.items() if theirs in file.tensors}
     if not there:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from groundup.core.contracts.models import ANY_MODEL_TYPE
 from groundup.core.errors import CheckpointError, did_you_mean
-from groundup.formats.huggingface_folder import BUILT_HERE
+from groundup.formats.model_types import huggingface_models
 from groundup.models.names.huggingface import gpt2, llama
 
 __all__ = ["config_to_groundup"]
@@ -24,6 +25,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     if family not in _KNOWN:
         named = ", ".join(map(str, config.get("architectures") or ())) or "none named"
         problem = f"model_type {family or 'missing'} (architecture: {named}) is not built here; "
-        problem += f"{did_you_mean(family, BUILT_HERE)}known: {', '.join(BUILT_HERE)}"
+        known = [kind for kind in huggingface_models() if kind != ANY_MODEL_TYPE]
+        problem += f"{did_you_mean(family, known)}known: {', '.join(known)}"
         raise CheckpointError("config.json", problem, "Use a model of one of these families")
     return gpt2.config_to_groundup(config) if family == "gpt2" else llama.config_to_groundup(config)
