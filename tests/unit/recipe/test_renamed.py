@@ -17,16 +17,16 @@ from groundup.recipe.renamed import RENAMED, refuse_old_names, upgrade
     ("override", "message"),
     [
         (
-            {"logging.every": 3},
-            r"^recipe\.logging\.every: is now called logging\.every\. Write logging\.every",
+            {"every.log": 3},
+            r"^recipe\.every\.log: is now called logging\.every\. Write logging\.every",
         ),
-        ({"checkpoints.best_metric": "loss"}, r"is now called checkpoints\.best_metric"),
-        ({"training.steps": 3}, r"^recipe\.budget: is now called training\."),
-        ({"machine.micro_batch_size": 2}, r"is now called machine\.micro_batch_size"),
-        ({"distill": {"teacher": "t"}}, r"^recipe\.distil: is now called distill\."),
+        ({"every.best": "loss"}, r"is now called checkpoints\.best_metric"),
+        ({"budget.steps": 3}, r"^recipe\.budget: is now called training\."),
+        ({"machine.micro_batch": 2}, r"is now called machine\.micro_batch_size"),
+        ({"distil": {"teacher": "t"}}, r"^recipe\.distil: is now called distill\."),
         (
-            {"tune": {"space": {"training.batch_size": {"choices": [1]}}}},
-            r"^recipe\.tune\.space\.training\.batch_size: is now called training\.batch_size\.",
+            {"tune": {"space": {"budget.batch_size": {"choices": [1]}}}},
+            r"^recipe\.tune\.space\.budget\.batch_size: is now called training\.batch_size\.",
         ),
     ],
 )
@@ -43,8 +43,8 @@ def test_every_setting_that_was_renamed_is_upgraded_to_one_that_there_is(
     old = copy.deepcopy(as_dict(load_recipe(recipe)))
     logging, evaluation = old.pop("logging"), old.pop("evaluation")
     checkpoints, samples = old.pop("checkpoints"), old.pop("samples")
-    old["training"] = old.pop("training")
-    old["machine"]["micro_batch_size"] = old["machine"].pop("micro_batch_size")
+    old["budget"] = old.pop("training")
+    old["machine"]["micro_batch"] = old["machine"].pop("micro_batch_size")
     old["every"] = {
         "log": logging["every"],
         "evaluate": evaluation["every"],

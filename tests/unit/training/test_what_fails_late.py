@@ -16,9 +16,12 @@ from groundup.tasks.language_modeling import LanguageModeling
 pytestmark = pytest.mark.slow
 
 
-def short(recipe: dict[str, Any], **every: Any) -> dict[str, Any]:
+def short(recipe: dict[str, Any], save: int = 1, **samples: Any) -> dict[str, Any]:
     recipe["training"] = {"batch_size": 4, "steps": 3}
-    recipe["every"] = {"log": 1, "evaluate": 3, "save": 1, **every}
+    recipe["logging"] = {"every": 1}
+    recipe["evaluation"] = {"every": 3}
+    recipe["checkpoints"] = {"every": save}
+    recipe["samples"] = samples
     return recipe
 
 
@@ -37,7 +40,7 @@ def test_a_sample_that_fails_costs_nothing_and_is_reported(
         raise ValueError("no such prompt")
 
     monkeypatch.setattr(LanguageModeling, "predict", predict)
-    run = groundup.train(short(recipe, sample=1, sample_prompts=["a"]), runs=tmp_path)
+    run = groundup.train(short(recipe, every=1, prompts=["a"]), runs=tmp_path)
     assert found == [1, 2, 3]  # the checkpoint of a step exists before its samples are taken
     assert run.finished
     events = [row["message"] for row in rows_of(run.folder) if row["kind"] == "event"]
