@@ -49,11 +49,11 @@ def serve(threads: int, precision: str, torch_first: bool) -> None:
     os.dup2(2, 1)
     if torch_first:
         import torch
+    import torch
+
     from groundup.machine import devices
     from groundup.recipe.recipe import load_recipe
     from groundup.training.optimizers import build_optimizers
-
-    import torch  # noqa: F811
 
     recipe = load_recipe(RECIPE)
     length, batch = recipe.model.context_length, recipe.budget.batch_size
@@ -135,9 +135,7 @@ class Policy:
 @contextlib.contextmanager
 def busy(count: int) -> Iterator[None]:
     """Run processes that never sleep."""
-    others = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)
-    ]
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
     finally:
@@ -190,7 +188,9 @@ def show(rows: dict[str, dict[str, dict[str, float]]]) -> None:
     names = list(next(iter(rows.values())))
     print(f"{'':12}" + "".join(f"{title:>30}" for title in rows))
     for name in names:
-        cells = (f"{row[name]['tokens_per_s']:,.0f} ({row[name]['ratio']:.2f})" for row in rows.values())
+        cells = (
+            f"{row[name]['tokens_per_s']:,.0f} ({row[name]['ratio']:.2f})" for row in rows.values()
+        )
         print(f"{name:12}" + "".join(f"{cell:>30}" for cell in cells))
 
 
@@ -237,7 +237,11 @@ def main() -> None:
             "date": datetime.date.today().isoformat(),
             "cores": len(os.sched_getaffinity(0)),
             "load_before": load_before,
-            "settings": {"threads": given.threads, "seconds": given.seconds, "precision": precision},
+            "settings": {
+                "threads": given.threads,
+                "seconds": given.seconds,
+                "precision": precision,
+            },
             "summary": rows,
             "rates": {LOADS[load]: found for load, found in rates.items()},
             "bars": {LOADS[load]: bar for load, bar in BARS.items()},

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from groundup.machine.threads import choose_waiting_policy
+
 if TYPE_CHECKING:
     from groundup.api import evaluate, load, predict, resume, train, train_all, trainer
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "load", "predict", "resume", "train", "train_all", "trainer"]
+
+choose_waiting_policy()  # here: torch reads it once, and whatever imports torch imports this first
 
 
 def __getattr__(name: str) -> Any:

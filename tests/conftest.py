@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import groundup  # noqa: F401  # before torch: it chooses how torch's threads wait
+
 # until every file is imported: looking for garbage in what stays would take a fifth of the time
 gc.disable()
 

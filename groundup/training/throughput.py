@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from types import FrameType, TracebackType
@@ -12,9 +13,12 @@ import torch
 from groundup.core.contracts.models import context_length_of
 from groundup.core.values import Report
 from groundup.machine import devices
+from groundup.machine.contention import ContentionWatch
 from groundup.recipe.recipe import Recipe
 
 __all__ = ["Meter", "StopRequest"]
+
+log = logging.getLogger("groundup")
 
 
 class Meter:
@@ -36,6 +40,7 @@ class Meter:
         self._before_s, self._count = elapsed_s, 0
         self._steps, self._counted, self._busy_s = 0, 0, 0.0  # since the last line
         self._unit = recipe.task.unit
+        self._contention = ContentionWatch(torch.get_num_threads())
 
     @property
     def elapsed_s(self) -> float:
@@ -61,6 +66,8 @@ class Meter:
             step: Updates done.
             line: Whether these values are a line; the next rates begin here.
         """
+        if self._device.type == "cpu" and (message := self._contention.check()):
+            log.warning("%s", message)
         step_s = self._busy_s / self._steps
         flops_per_s = self._flops_per_step / step_s
         values = {
