@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from groundup.core.contracts.tasks import Chats
 from groundup.core.values import Message
 from groundup.inference.predictor import Predictor
 
@@ -38,7 +39,7 @@ def converse(predictor: Predictor, options: dict[str, Any]) -> None:
             turns.clear()
             continue
         turns.append(Message("user", question))
-        chats = predictor.task.registered_name in ("chat", "preference")
+        chats = isinstance(predictor.task, Chats)
         console.print("[bold cyan]run[/bold cyan]  ", end="")
         answer = ""
         for piece in predictor.stream(tuple(turns) if chats else question, **options):

@@ -4,13 +4,14 @@ would have."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["generator", "key", "reseed", "scramble", "uniforms"]
+__all__ = ["generator", "key", "keyed_noise", "reseed", "scramble", "uniforms"]
 
 _WORD = (1 << 64) - 1
 
@@ -24,6 +25,22 @@ def key(seed: int, purpose: str, *numbers: int) -> int:
 def generator(seed: int, purpose: str, *numbers: int) -> torch.Generator:
     """Return a CPU generator for one purpose, such as ``generator(seed, "crop", n)``."""
     return torch.Generator().manual_seed(key(seed, purpose, *numbers))
+
+
+def keyed_noise(
+    seed: int, purpose: str, samples: NDArray[np.int64], shape: Sequence[int]
+) -> torch.Tensor:
+    """Return normal noise (B, *shape) in float32 on the CPU, each row a function of seed, purpose
+    and the sample's number alone: the same however a step is cut into micro-batches.
+
+    Args:
+        seed: The run's seed.
+        purpose: What it is for; other words give other noise.
+        samples: (B,) the samples' numbers.
+        shape: Of one sample's noise.
+    """
+    rows = [torch.randn(*shape, generator=generator(seed, purpose, n)) for n in samples.tolist()]
+    return torch.stack(rows) if rows else torch.zeros(0, *shape)
 
 
 def reseed(seed: int, purpose: str, *numbers: int) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "IGNORED",
     "Batch",
     "Conversation",
     "Document",
@@ -39,6 +40,9 @@ __all__ = [
 
 Batch = dict[str, Tensor]
 """What a model is given at once: tensors by name, one row an example."""
+
+IGNORED = -100
+"""The target where nothing is to be predicted, as torch's losses have it."""
 
 Split = Literal["train", "validation", "test"]
 

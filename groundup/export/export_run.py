@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from groundup.core.contracts.models import ModelConfig
 from groundup.core.contracts.processors import InputProcessor, LabelProcessor, TextProcessor
+from groundup.core.contracts.tasks import Chats
 from groundup.core.errors import CheckpointError, RunError, did_you_mean
 from groundup.core.values import Message
 from groundup.export import gguf, huggingface, onnx
@@ -348,10 +349,8 @@ def _texts(job: _Job) -> list[str]:
 def _chats(job: _Job, context: int) -> list[tuple[str, list[int]]]:
     """Return questions as the chat template of the run's task writes them, each with its tokens,
     where they fit."""
-    task: Any = getattr(
-        job.run.recipe.task, "chat", job.run.recipe.task
-    )  # preferences are about conversations
-    if job.processor.chat_template is None or not hasattr(task, "chat_template"):
+    task = job.run.recipe.task
+    if job.processor.chat_template is None or not isinstance(task, Chats):
         return []
     template = task.chat_template(job.processor)
     asked = [(Message("user", text.strip()),) for text in TEXTS]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from groundup.core.contracts.models import TokenLosses
-from groundup.core.values import TokenSequence
+from groundup.core.values import IGNORED, TokenSequence
 
 __all__ = ["device_of", "evaluating", "sequence_nll", "token_nll"]
 
@@ -121,13 +121,13 @@ def _score(
     model: nn.Module, sequences: Sequence[TokenSequence], batch: list[_Window], length: int
 ) -> NDArray[np.float64]:
     tokens = np.zeros((len(batch), length), dtype=np.int64)
-    targets = np.full((len(batch), length), -100, dtype=np.int64)
+    targets = np.full((len(batch), length), IGNORED, dtype=np.int64)
     for row, window in enumerate(batch):
         sequence = sequences[window.number]
         tokens[row, : window.stop - window.start] = sequence.tokens[window.start : window.stop]
         wanted = sequence.tokens[window.scored_from + 1 : window.stop + 1].astype(np.int64)
         if sequence.trained is not None:
-            wanted[~sequence.trained[window.scored_from + 1 : window.stop + 1]] = -100
+            wanted[~sequence.trained[window.scored_from + 1 : window.stop + 1]] = IGNORED
         targets[row, window.scored_from - window.start : window.stop - window.start] = wanted
     device = device_of(model)
     nats = _token_losses(
@@ -142,5 +142,5 @@ def _token_losses(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
         return model.token_losses(tokens, targets)
     logits: Tensor = model(tokens)  # (B, T, V)
     return functional.cross_entropy(
-        logits.float().transpose(1, 2), targets, ignore_index=-100, reduction="none"
+        logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from groundup.core.contracts.tasks import Chats
 from groundup.inference.predictor import Predictor
 from groundup.reports.overfitting import diagnose
 from groundup.reports.run_reader import read_run
@@ -64,7 +65,7 @@ def judge_run(
 def next_command(run: Run) -> str:
     """Return the command that a user is likely to type next: to talk to a run, or to let it
     predict."""
-    if run.recipe.task.registered_name in ("chat", "preference"):
+    if isinstance(run.recipe.task, Chats):
         return f"groundup chat {run.folder}"
     reads = run.recipe.processor.registered_name
     if reads == "frames":  # which no file holds alone

@@ -14,13 +14,14 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from groundup.core.contracts.models import ModelConfig
+from groundup.core.contracts.tasks import Streams
 from groundup.core.errors import CheckpointError, DataError, RunError, did_you_mean
 from groundup.core.seeding import key
 from groundup.core.storage import Storage
@@ -86,8 +87,9 @@ def open_engine(
         RunError: If the run's task writes nothing.
         CheckpointError: As ``open_llama_cpp``.
     """
-    config, task = run.recipe.model, cast(Any, run.recipe.task)
-    if not hasattr(task, "stream"):
+    config = run.recipe.model
+    task = run.recipe.task
+    if not isinstance(task, Streams):
         problem = (
             f"task {task.registered_name!r} writes nothing, which is all that llama.cpp is used for"
         )

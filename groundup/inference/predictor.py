@@ -13,7 +13,7 @@ from torch import nn
 
 from groundup.core.contracts.data import DataSource
 from groundup.core.contracts.models import context_length_of
-from groundup.core.contracts.tasks import EvaluationContext, Task
+from groundup.core.contracts.tasks import EvaluationContext, Streams, Task
 from groundup.core.errors import GroundupError, RunError
 from groundup.core.values import Evaluation, Split
 from groundup.inference.llama_cpp import check_engine, open_engine
@@ -124,14 +124,13 @@ class Predictor:
         Raises:
             RunError: If the task has nothing to stream.
         """
-        stream = getattr(self.task, "stream", None)
-        if stream is None:
+        if not isinstance(self.task, Streams):
             raise RunError(
                 str(self.run.folder),
                 f"task {self.task.registered_name!r} cannot stream",
                 "Use predict",
             )
-        yield from stream(self._writer, prompt, self.processor, **options)
+        yield from self.task.stream(self._writer, prompt, self.processor, **options)
 
     @cached_property
     def _writer(self) -> nn.Module:
@@ -179,8 +178,7 @@ class Predictor:
         gone.
         """
         recipe = self.run.recipe
-        compared = getattr(self.task, "compares_with_pretrained", self.task.unit == "tokens")
-        if recipe.init.pretrained is None or not compared:
+        if recipe.init.pretrained is None or not self.task.compares_with_pretrained:
             return None
         try:
             model = recipe.model.build()

@@ -12,12 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundup.core.values import IGNORED
 from groundup.machine.lazy_compiler import spare_the_compiler
 
-__all__ = ["linear_cross_entropy", "linear_cross_entropy_sum", "linear_log_probs", "softcapped"]
+__all__ = [
+    "linear_cross_entropy",
+    "linear_cross_entropy_sum",
+    "linear_log_probs",
+    "softcapped",
+    "widen",
+]
 
 _CHUNK_BYTES = 32 * 2**20  # of float32 logits held at a time
-_IGNORED = -100
 _MULTIPLE = 256  # tokens
 
 
@@ -48,8 +54,8 @@ def linear_cross_entropy_sum(
     hidden, weight = _cast(hidden), _cast(weight)
     hidden, targets = _only_trained(hidden, targets)
     if hidden.shape[0] * weight.shape[0] * 4 <= _CHUNK_BYTES:
-        logits = softcapped(_widen(F.linear(hidden, weight)), softcap)
-        return F.cross_entropy(logits, targets, ignore_index=_IGNORED, reduction="sum")
+        logits = softcapped(widen(F.linear(hidden, weight)), softcap)
+        return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     trained = needed and weight.requires_grad
     return cast(Tensor, _chunked(hidden, weight, targets, needed, trained, softcap or 0.0)[0])
@@ -65,8 +71,8 @@ def linear_cross_entropy(
         losses = hidden.new_zeros(
             len(hidden), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32
         )
-        for part in torch.split((targets != _IGNORED).nonzero()[:, 0], _chunk_size(weight)):
-            logits = softcapped(_widen(F.linear(hidden.index_select(0, part), weight)), softcap)
+        for part in torch.split((targets != IGNORED).nonzero()[:, 0], _chunk_size(weight)):
+            logits = softcapped(widen(F.linear(hidden.index_select(0, part), weight)), softcap)
             losses[part] = F.cross_entropy(logits, targets[part], reduction="none")
         return losses
 
@@ -120,7 +126,7 @@ class _LogProbs(torch.autograd.Function):
         slopes = torch.empty_like(hidden) if keeps_slopes else None
         for rows in _chunks(len(hidden), weight):
             logits, index = (
-                softcapped(_widen(hidden[rows] @ weight.T), softcap),
+                softcapped(widen(hidden[rows] @ weight.T), softcap),
                 targets[rows, None],
             )
             norm = logits.logsumexp(1, keepdim=True)
@@ -147,7 +153,7 @@ class _LogProbs(torch.autograd.Function):
             torch.zeros_like(weight, dtype=grad.dtype),
         )
         for rows in _chunks(len(hidden), weight):
-            logits = softcapped(_widen(hidden[rows] @ weight.T), ctx.softcap)
+            logits = softcapped(widen(hidden[rows] @ weight.T), ctx.softcap)
             slopes = _slopes(
                 logits, logits.logsumexp(1, keepdim=True), targets[rows, None], ctx.softcap
             )
@@ -176,13 +182,13 @@ def _only_trained(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
     In a chat most tokens are questions. Without the rounding every step would have another shape.
     """
-    trained = (targets != _IGNORED).nonzero()[:, 0]
+    trained = (targets != IGNORED).nonzero()[:, 0]
     size = -(-max(1, len(trained)) // _MULTIPLE) * _MULTIPLE
     if size > len(targets) - _MULTIPLE:
         return hidden, targets
     chosen = torch.cat((trained, trained.new_zeros(size - len(trained))))
     kept = targets[chosen]
-    kept[len(trained) :] = _IGNORED
+    kept[len(trained) :] = IGNORED
     return hidden.index_select(0, chosen), kept
 
 
@@ -192,7 +198,8 @@ def _cast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
-def _widen(logits: Tensor) -> Tensor:
+def widen(logits: Tensor) -> Tensor:
+    """Return logits in float32, or in float64 where they are: a softmax in bf16 loses digits."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -224,9 +231,9 @@ def _chunked(
     size = _chunk_size(weight)
     for start in range(0, len(hidden), size):
         part, target = hidden[start : start + size], targets[start : start + size]
-        trained = target != _IGNORED
+        trained = target != IGNORED
         index = target.clamp(min=0)[:, None]
-        logits = softcapped(_widen(part @ weight.T), softcap or None)
+        logits = softcapped(widen(part @ weight.T), softcap or None)
         slope = 1 - (logits / softcap).square_() if softcap and with_grad else None
         norm = logits.logsumexp(1, keepdim=True)
         total += ((norm - logits.gather(1, index))[:, 0] * trained).sum()

@@ -165,8 +165,8 @@ def _contains(before: Targets, targets: Targets, *, in_order: bool) -> bool:
     return known == targets.labels if in_order else len(known) == len(targets.labels)
 
 
-def check_pairs(model: nn.Module, processor: LabelProcessor) -> nn.Module:
-    """Return the model.
+def check_pairs(model: nn.Module, processor: LabelProcessor) -> None:
+    """Check that a model tells the two texts of a pair apart, where inputs are pairs.
 
     Raises:
         RecipeError: If inputs are pairs whose texts are told apart by kinds of tokens, which the
@@ -182,11 +182,10 @@ def check_pairs(model: nn.Module, processor: LabelProcessor) -> nn.Module:
         raise RecipeError(
             "recipe.model.name", problem, "Use model bert, or processor.encoder: false"
         )
-    return model
 
 
-def require_head(model: nn.Module, processor: Labelled) -> nn.Module:
-    """Return the model.
+def require_head(model: nn.Module, processor: Labelled) -> None:
+    """Check what a model's head gives.
 
     Raises:
         RecipeError: If it does not give what the processor's ``head`` says.
@@ -198,7 +197,6 @@ def require_head(model: nn.Module, processor: Labelled) -> nn.Module:
         )
         problem = f"the task needs {needed}, and this model gives {given or 'labels of a text'}"
         raise RecipeError("recipe.model", problem, "Use model bert, and leave out its head")
-    return model
 
 
 @registry.processor("labelled")

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from groundup.core.contracts.data import DataSource
 from groundup.core.contracts.processors import TextProcessor
-from groundup.core.contracts.tasks import Task
+from groundup.core.contracts.tasks import SeveralSequences, Task
 from groundup.core.values import Conversation, Document, Preference, Split, TokenSequence
 from groundup.core.values import Table as SourceTable
 
@@ -222,9 +222,7 @@ def look(
         for batch in _batches(given, BATCH):
             _count(seen, batch)
             if seen.tokenized < LIMIT:
-                own = getattr(
-                    task, "sequences", task.encode
-                )  # several to an example, where it is no single one
+                own = task.sequences if isinstance(task, SeveralSequences) else task.encode
                 sequences = cast(list[TokenSequence], own(batch, processor))
                 seen.tokenized += len(batch)
                 for number, sequence in enumerate(sequences):

@@ -112,7 +112,7 @@ def _order_labels(processor: Any, recipe: Recipe) -> None:
     targets, name = processor.targets, recipe.init.pretrained
     if name is None or targets is None or targets.kind not in ("class", "classes"):
         return
-    if getattr(recipe.task, "labels", None) == "ordered":  # from the lowest class to the highest
+    if recipe.task.orders_classes:  # from the lowest class to the highest
         return
     base = find_pretrained(name, recipe.init.revision)
     labels = () if base.is_gguf else labels_in(base.folder)

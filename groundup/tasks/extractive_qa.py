@@ -23,6 +23,7 @@ from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.metrics.answers import answer_scores
+from groundup.nn.loss import widen
 from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import Fixed
 from groundup.processors.text.add_special_tokens import Row, padded
@@ -118,13 +119,13 @@ class ExtractiveQA(Task):
             )
         return Labelled(inputs, Fixed(("start", "end")), self.max_tokens, head="tokens")
 
-    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
-        """Return the model as it is.
+    def check_model(self, model: nn.Module, processor: Any) -> None:
+        """Check the model's head.
 
         Raises:
             RecipeError: If it does not give outputs for every token.
         """
-        return require_head(model, processor)
+        require_head(model, processor)
 
     def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
         """Return the windows of each question, padded to as many and as long ones, and where the
@@ -318,7 +319,7 @@ def _asked(inputs: Any) -> tuple[str, str]:
 
 def _inside(outputs: Tensor, lengths: Tensor) -> Tensor:
     """Return outputs (windows, T, 2) with the padding ruled out."""
-    outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
+    outputs = widen(outputs)
     beyond = torch.arange(outputs.shape[1], device=outputs.device) >= lengths[:, None]
     return outputs.masked_fill(beyond[..., None], -torch.inf)
 

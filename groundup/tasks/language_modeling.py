@@ -31,6 +31,7 @@ from groundup.metrics.compression import (
     xz_bits_per_byte,
 )
 from groundup.processors.text.add_special_tokens import documents, prompts
+from groundup.tasks.shared.next_token_loss import logit_inputs, next_token_losses, next_token_sum
 from groundup.tasks.shared.text_generation import decoding_options, write, write_stream
 
 __all__ = ["LanguageModeling"]
@@ -70,6 +71,28 @@ class LanguageModeling(Task):
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """Return the sum of -log p in nats and the number of targets."""
         return Loss({"next_token": Term(outputs, (batch["targets"] >= 0).sum())})
+
+    # ------------------------------------------------------- by logits: for teachers and privacy
+    @property
+    def distils(self) -> str:
+        """What a teacher must predict."""
+        return "next tokens"
+
+    def prediction_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the batch without its targets: the model then returns logits (B, T, V)."""
+        return logit_inputs(batch)
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """Return (B, T) which logits are trained."""
+        return batch["targets"] >= 0
+
+    def prediction_loss(self, logits: Tensor, batch: Batch) -> Loss:
+        """Return what ``loss`` does, by logits."""
+        return self.loss(next_token_sum(logits, batch), batch)
+
+    def example_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return (B,) the sum of -log p of each row, by logits; a packed row is one example."""
+        return next_token_losses(outputs, batch)
 
     def count_bytes(self, batch: Batch, processor: TextProcessor) -> float:
         """Return how many UTF-8 bytes of text the targets stand for; ``summarise`` takes it as

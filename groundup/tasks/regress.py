@@ -94,10 +94,9 @@ class Regress(Task):
         encoded = processor.encode_inputs([example.inputs for example in examples])
         return encoded | {"targets": wanted, "scale": scale}
 
-    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
-        """Return the model as it is, having checked that it can tell apart what the processor gives
-        it."""
-        return check_pairs(model, processor)
+    def check_model(self, model: nn.Module, processor: Any) -> None:
+        """Check that the model tells apart what the processor gives it."""
+        check_pairs(model, processor)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the model reads: all but the targets."""
@@ -109,18 +108,25 @@ class Regress(Task):
         Source:
             Huber, 1964, "Robust estimation of a location parameter", equation 1.1.
         """
+        losses = self.example_losses(outputs, batch)
+        error = (outputs.detach().float() - batch["targets"]) * batch["scale"]
+        watched = {"squared": (error**2).mean(1).sum(), "absolute": error.abs().mean(1).sum()}
+        return Loss({"target": Term(losses.sum(), torch.tensor(float(len(losses))))}, watched)
+
+    def prediction_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what ``inputs`` does: the model returns numbers (B, R) at any rate."""
+        return self.inputs(batch)
+
+    def example_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return (B,) the distance of each example, the mean over its targets."""
         outputs, targets = outputs.float(), batch["targets"]
         if self.objective == "huber":
             each = F.huber_loss(outputs, targets, reduction="none", delta=self.delta)
+        elif self.objective == "mae":
+            each = (outputs - targets).abs()
         else:
-            each = (
-                (outputs - targets).abs() if self.objective == "mae" else (outputs - targets) ** 2
-            )
-        error = (outputs.detach() - targets) * batch["scale"]
-        watched = {"squared": (error**2).mean(1).sum(), "absolute": error.abs().mean(1).sum()}
-        return Loss(
-            {"target": Term(each.mean(1).sum(), torch.tensor(float(len(targets))))}, watched
-        )
+            each = (outputs - targets) ** 2
+        return each.mean(1)
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return the loss, and root mean squared and mean absolute error in the data's own

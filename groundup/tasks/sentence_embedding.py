@@ -20,6 +20,7 @@ from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.metrics.retrieval import ranks, retrieval_measures
+from groundup.nn.loss import widen
 from groundup.nn.pooling import mean_state, within
 from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import Fixed
@@ -49,7 +50,6 @@ class Embed(Task):
     """
 
     unit: ClassVar[str] = "pairs"
-    compares_with_pretrained: ClassVar[bool] = True
     max_tokens: int = setting(128, "Longer texts are cut to so many tokens", ge=3)
     pooling: Literal["mean", "first"] = setting(
         "mean", "A text's vector: the mean of its states, or the first one"
@@ -67,6 +67,11 @@ class Embed(Task):
         return False
 
     @property
+    def compares_with_pretrained(self) -> bool:
+        """Vectors need no head: pretrained weights have them."""
+        return True
+
+    @property
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read."""
         return {"texts": "int64 (B, K, T)", "text_lengths": "int64 (B, K)"}
@@ -76,13 +81,13 @@ class Embed(Task):
         inputs = processor.reader
         return Labelled(inputs, Fixed(()), self.max_tokens, head="none")
 
-    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
-        """Return the model as it is.
+    def check_model(self, model: nn.Module, processor: Any) -> None:
+        """Check the model's head.
 
         Raises:
             RecipeError: If it does not give the states of all tokens.
         """
-        return require_head(model, processor)
+        require_head(model, processor)
 
     def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
         """Return the tokens of all texts of each pair."""
@@ -130,7 +135,7 @@ class Embed(Task):
 
     def vectors(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Return vectors of length 1 (N, C) of texts by their states (N, T, C)."""
-        states = states if states.dtype == torch.float64 else states.float()
+        states = widen(states)
         pooled = (
             mean_state(states, within(lengths, states)) if self.pooling == "mean" else states[:, 0]
         )

@@ -20,15 +20,15 @@ from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting
-from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
+from groundup.core.values import IGNORED, Batch, Evaluation, Example, Loss, Table, Term
 from groundup.metrics.spans import are_spans, span_measures
+from groundup.nn.loss import widen
 from groundup.processors.labelled import Labelled, require_head, with_targets
 from groundup.processors.targets import Classes
 from groundup.processors.text.add_special_tokens import Row, frame_of, padded
 
 __all__ = ["LabelTokens"]
 
-_IGNORED = -100
 _AT_ONCE = 64
 _SHOWN = 10
 
@@ -69,13 +69,13 @@ class LabelTokens(Task):
             found.inputs, found.targets, found.max_length, head="tokens"
         )  # words are a tuple, no pair
 
-    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
-        """Return the model as it is.
+    def check_model(self, model: nn.Module, processor: Any) -> None:
+        """Check the model's head.
 
         Raises:
             RecipeError: If it does not give outputs for every token.
         """
-        return require_head(model, processor)
+        require_head(model, processor)
 
     def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
         """Return sentences as tokens, and labels at the first piece of each word.
@@ -85,7 +85,7 @@ class LabelTokens(Task):
         """
         pieces = [_pieces(example.inputs, processor) for example in examples]
         batch = padded([row for row, _ in pieces], processor.tokenizer)
-        labels = torch.full_like(batch["tokens"], _IGNORED)
+        labels = torch.full_like(batch["tokens"], IGNORED)
         for own, example, (_, places) in zip(labels, examples, pieces, strict=True):
             numbers = processor.targets.encode(example.target)
             kept = places >= 0
@@ -100,16 +100,15 @@ class LabelTokens(Task):
         """Return the summed cross-entropy in nats of outputs (B, T, K), and how many words are
         right."""
         labels = batch["labels"][:, : outputs.shape[1]]
-        scored = labels != _IGNORED
+        scored = labels != IGNORED
         outputs, labels = outputs[scored], labels[scored]
-        outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
-        total = F.cross_entropy(outputs, labels, reduction="sum")
+        total = F.cross_entropy(widen(outputs), labels, reduction="sum")
         right = (outputs.argmax(1) == labels).sum()
         return Loss({"word": Term(total, torch.tensor(float(len(labels))))}, {"right": right})
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """Return how many words are scored."""
-        return {"word": float((batch["labels"] != _IGNORED).sum())}
+        return {"word": float((batch["labels"] != IGNORED).sum())}
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return loss in nats a word, and the share of words labelled right."""

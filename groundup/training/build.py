@@ -118,7 +118,7 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
             batch, samples, partners, processor, recipe.seed if split == "train" else -1
         )
 
-    changed = task.augments and (split == "train" or getattr(task, "augments_held_out", False))
+    changed = task.augments and (split == "train" or task.augments_held_out)
 
     context = DataContext(
         split=split,

@@ -238,7 +238,7 @@ class Trainer:
                 self.samples_seen += machine.settled_micro_batch_size
                 with devices.autocast(machine):
                     # 2. Forward: from inputs to outputs.
-                    outputs = self.model(**self.task.inputs(batch))
+                    outputs = self.task.forward(self.model, batch)
                     # 3. Loss: a SUM over tokens; the mean is taken once, below.
                     loss = self.objective(outputs, batch)
                 # 4. Backward: gradients of sums add up over the micro-batches; of a single one,
@@ -322,7 +322,7 @@ class Trainer:
                     byte_count += self.task.count_bytes(batch, self.parts.processor)
                     on_device = {key: value.to(self.device) for key, value in batch.items()}
                     with devices.autocast(self.recipe.machine):
-                        outputs = self.model(**self.task.inputs(on_device))
+                        outputs = self.task.forward(self.model, on_device)
                         sums.add(self.objective(outputs, on_device))
         finally:
             self.model.train()

@@ -76,7 +76,9 @@ def _built(
         )
     if recipe.adapter is not None and quantised and not in_parts:
         quantise_layers(model, recipe.adapter, str(recipe.init.pretrained or recipe.init.run))
-    return recipe.task.wrap(model, processor), new_head
+    recipe.task.check_model(model, processor)
+    recipe.task.add_parameters(model, processor)
+    return model, new_head
 
 
 def trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
@@ -96,7 +98,8 @@ def trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
             run.checkpoints.load(step, with_optimizer=False), model, where
         ).model
     else:
-        model = recipe.task.wrap(recipe.model.build(), processor)
+        model = recipe.model.build()
+        recipe.task.add_parameters(model, processor)
         weights = weights_of(run, step)
     load_weights(model, weights, where)
     return model
@@ -134,7 +137,7 @@ def prepared_source(
     length = context_length_of(recipe.model)
     with devices.autocast(recipe.machine):
         base = Start(start, key, processor, length, cache_folder(), splits or source.splits())
-        return recipe.task.prepare(source, base)
+        return recipe.task.precompute(source, base)
 
 
 def _key(run: Run, recipe: Recipe) -> str:

@@ -12,14 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_models_contract import without_gradient
 from tiny_runs import ENCODER_TASKS, MODELS, tiny_run, without_chance, write_several_targets
-from torch import Tensor
 
 from groundup import api
 from groundup.core.registry import names
 from groundup.core.settings import validate
 from groundup.core.values import Batch
 from groundup.runs.processor import load_processor
-from groundup.tasks.multitask.loss_weighting import Heads
 from groundup.training.build import open_stream
 from groundup.training.trainer import Trainer
 
@@ -52,11 +50,6 @@ def opened(name: str, settings: dict[str, Any], folder: Path) -> Trainer:
 
 def rows_of(batch: Batch, chosen: slice) -> Batch:
     return {key: values[chosen] for key, values in batch.items()}
-
-
-def whole(outputs: Any) -> Tensor:
-    """Return (B, O)."""
-    return torch.cat(list(outputs.outputs.values()), 1) if isinstance(outputs, Heads) else outputs
 
 
 def test_every_task_has_a_case() -> None:
@@ -99,7 +92,7 @@ class TestContract:
                     for at in range(0, 16, size)
                 ]
                 for part in parts:
-                    loss = task.loss(model(**task.inputs(part)), part)
+                    loss = trainer.objective(task.forward(model, part), part)
                     told = task.counts(part)
                     assert told is None or told == {
                         term: float(value.count) for term, value in loss.terms.items()
@@ -137,7 +130,7 @@ class TestContract:
     ) -> None:
         trainer = opened(name, CASES[name][index], tmp_path)
         model, task, batch = trainer.model, trainer.task, next(trainer.stream)
-        loss = task.loss(model(**task.inputs(batch)), batch)
+        loss = trainer.objective(task.forward(model, batch), batch)
         torch.stack([term.weight * term.total for term in loss.terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
         assert without_gradient(model) == []
         inputs = [

@@ -53,7 +53,9 @@ def _check_scores(
 ) -> None:
     """Each sequence alone, through plain logits, gives what all give together; a prompt is never
     scored."""
-    together = trainer.model(**fed).split(batch["sequence_lengths"].flatten().tolist())
+    together = trainer.task.forward(trainer.model, batch).split(
+        batch["sequence_lengths"].flatten().tolist()
+    )
     scored = fed["scored"].split(batch["sequence_lengths"].flatten().tolist())
     tokens = fed["tokens"][0].split(batch["sequence_lengths"].flatten().tolist())
     for found, wanted, sequence in zip(together, scored, tokens, strict=True):
@@ -73,7 +75,7 @@ def _check_sums(trainer: Trainer, batch: dict[str, torch.Tensor]) -> None:
         sums = Sums()
         for first in range(0, 4, size):
             part = {key: values[first : first + size] for key, values in batch.items()}
-            sums.add(trainer.task.loss(trainer.model(**trainer.task.inputs(part)), part))
+            sums.add(trainer.task.loss(trainer.task.forward(trainer.model, part), part))
         found.append(trainer.task.summarise(sums.values))
     assert found[1] == pytest.approx(found[0], rel=1e-12)
 

@@ -111,7 +111,7 @@ def test_targets_that_do_not_fit() -> None:
         RecipeError,
         match=r"recipe.task.weighting: is gradnorm, .* the model has none. Use a model with",
     ):
-        gradnorm.wrap(linear, processor)
+        gradnorm.check_model(linear, processor)
 
 
 def test_arrays_with_several_targets(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ def test_other_models_and_batches_of_one() -> None:
         RecipeError,
         match="the task needs the states of all tokens, and this model gives labels of a",
     ):
-        Embed().wrap(torch.nn.Linear(2, 2), processor)
+        Embed().check_model(torch.nn.Linear(2, 2), processor)
     batch = {"texts": torch.ones(1, 2, 3, dtype=torch.int64), "text_lengths": torch.full((1, 2), 3)}
     with pytest.raises(
         RecipeError, match=r"recipe\.training\.batch_size: is 1, and a pair is told apart from"

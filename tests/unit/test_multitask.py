@@ -23,14 +23,13 @@ from groundup.data.sources.arrays import Arrays
 from groundup.metrics.gradient_agreement import gradient_agreement
 from groundup.models.mlp import MLPConfig
 from groundup.processors.image import ImageConfig
-from groundup.processors.labelled import with_targets
+from groundup.processors.labelled import Labelled, with_targets
 from groundup.processors.targets import Classes, Numbers, Several, targets_from_json
 from groundup.recipe.json_schema import recipe_schema
 from groundup.recipe.recipe import as_dict, load_recipe
 from groundup.tasks.classify.task import Classify
 from groundup.tasks.multitask.loss_weighting import (
     GradNormWeights,
-    Heads,
     UncertaintyWeights,
     last_shared,
     trunk,
@@ -113,6 +112,10 @@ def digits(count: int = 120) -> list[Example]:
     return found
 
 
+def loss_of(task: Multitask, model: nn.Module, batch: Batch, processor: Labelled) -> Loss:
+    return task.build_objective(model, processor)(task.forward(model, batch), batch)
+
+
 def prepared(task: Multitask, count: int = 120) -> tuple[list[Example], Any, nn.Module]:
     """Return examples, their processor and a model of two hidden layers."""
     examples = digits(count)
@@ -121,7 +124,8 @@ def prepared(task: Multitask, count: int = 120) -> tuple[list[Example], Any, nn.
     )
     torch.manual_seed(0)
     model = MLPConfig(hidden=(16, 8)).complete_from(processor).build()
-    return examples, processor, task.wrap(model, processor)
+    task.add_parameters(model, processor)
+    return examples, processor, model
 
 
 def test_targets_of_several_tasks_are_kept_side_by_side() -> None:
@@ -157,9 +161,7 @@ def test_the_loss_is_the_sum_of_the_tasks_own_losses() -> None:
     batch = task.encode(examples, processor)
     for key, described in task.batch_spec.items():
         assert str(batch[key].dtype) == f"torch.{described.split()[0]}"
-    outputs = model(**task.inputs(batch))
-    assert isinstance(outputs, Heads)
-    loss = task.loss(outputs, batch)
+    loss = loss_of(task, model, batch, processor)
     assert task.counts(batch) == {"digit": 120.0, "ink": 80.0, "loop": 60.0}
     assert {name: (float(t.count), t.weight) for name, t in loss.terms.items()} == {
         "digit": (120.0, 1.0),
@@ -172,9 +174,7 @@ def test_the_loss_is_the_sum_of_the_tasks_own_losses() -> None:
         part = task.tasks[name]
         alone = part.fit_processor(processor.inputs, lambda own=own: iter(own))
         rows = part.encode(own, alone)
-        parted = model(inputs=rows["inputs"]).outputs
-        whole = torch.cat(list(parted.values()), 1)
-        torch.testing.assert_close(parted[name], whole[:, columns])
+        whole = model(inputs=rows["inputs"])
         term = next(iter(part.loss(whole[:, columns], rows).terms.values()))
         torch.testing.assert_close(loss.terms[name].total / len(own), term.total / term.count)
 
@@ -186,7 +186,7 @@ def test_metrics_are_each_tasks_own() -> None:
     for at in range(0, 120, 30):
         batch = task.encode(examples[at : at + 30], processor)
         with torch.no_grad():
-            loss = task.loss(model(**task.inputs(batch)), batch)
+            loss = loss_of(task, model, batch, processor)
         named = {name: (float(t.total), float(t.count)) for name, t in loss.terms.items()}
         for name, (total, count) in (
             named | {name: (float(v), 1.0) for name, v in loss.metrics.items()}
@@ -206,9 +206,12 @@ def test_metrics_are_each_tasks_own() -> None:
         found["digit/loss"] + 0.5 * found["ink/loss"] + found["loop/loss"]
     )
     batch = task.encode(examples, processor)
-    right = (model(**task.inputs(batch)).outputs["loop"].argmax(1) == batch["loop/labels"])[
-        batch["loop/present"]
-    ]
+    right = (
+        task.split_outputs(task.forward(model, batch), batch, model, processor)
+        .by_task["loop"]
+        .argmax(1)
+        == batch["loop/labels"]
+    )[batch["loop/present"]]
     assert found["loop/accuracy"] == pytest.approx(float(right.float().mean()))
 
 
@@ -216,14 +219,14 @@ def test_a_target_that_is_missing_changes_nothing() -> None:
     task = multitask()
     examples, processor, model = prepared(task)
     batch = task.encode(examples, processor)
-    before = task.loss(model(**task.inputs(batch)), batch)
+    before = loss_of(task, model, batch, processor)
     batch["loop/labels"][60:] = 1
     batch["ink/numbers"][::3] = torch.nan
-    after = task.loss(model(**task.inputs(batch)), batch)
+    after = loss_of(task, model, batch, processor)
     assert all(torch.equal(before.terms[name].total, after.terms[name].total) for name in TASKS)
     nobody = task.encode([Example("a", examples[0].inputs, None)], processor)
     with torch.no_grad():
-        loss = task.loss(model(**task.inputs(nobody)), nobody)
+        loss = loss_of(task, model, nobody, processor)
     assert all(float(term.total) == float(term.count) == 0 for term in loss.terms.values())
     assert task.summarise(dict.fromkeys(TASKS, (0.0, 0.0))) == {"loss": 0.0}
 
@@ -232,7 +235,7 @@ def test_a_head_gets_no_gradient_from_other_tasks() -> None:
     task = multitask()
     examples, processor, model = prepared(task)
     batch = task.encode(examples, processor)
-    task.loss(model(**task.inputs(batch)), batch).terms["ink"].total.backward()
+    loss_of(task, model, batch, processor).terms["ink"].total.backward()
     head: Any = model.head
     assert head.weight.grad[10].abs().sum() > 0
     assert head.weight.grad[:10].abs().sum() == head.weight.grad[11:].abs().sum() == 0
@@ -333,9 +336,9 @@ def test_learned_weights_keep_the_models_names_and_weigh_in_training_only(weight
         name = "log_variance" if weighting == "uncertainty" else "weight"
         getattr(model.task_weights, name).copy_(torch.tensor([0.1, 1.9, 1.0]))
     other = copy.deepcopy(model)
-    weighed = task.loss(model(**task.inputs(batch)), batch)
-    plain = task.loss(other.eval()(**task.inputs(batch)), batch)
-    fixed = multitask().loss(other(**task.inputs(batch)), batch)
+    weighed = loss_of(task, model, batch, processor)
+    plain = loss_of(task, other.eval(), batch, processor)
+    fixed = loss_of(multitask(), other, batch, processor)
     assert all(torch.equal(plain.terms[n].total, fixed.terms[n].total) for n in TASKS)
     factor = (
         [0.1, 1.9, 1.0]

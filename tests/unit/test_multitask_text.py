@@ -17,7 +17,7 @@ import groundup
 from groundup.core.contracts.tasks import EvaluationContext
 from groundup.core.errors import RecipeError
 from groundup.core.settings import validate
-from groundup.core.values import Example
+from groundup.core.values import Batch, Example, Loss
 from groundup.models.mlp import MLPConfig
 from groundup.models.transformer_classifier import TransformerClassifierConfig
 from groundup.processors.image import ImageProcessor
@@ -55,22 +55,25 @@ def task(**settings: Any) -> Multitask:
     return validate(Multitask, {"tasks": TASKS, **settings}, "recipe.task")
 
 
+def loss_of(task: Multitask, model: nn.Module, batch: Batch, processor: Labelled) -> Loss:
+    return task.build_objective(model, processor)(task.forward(model, batch), batch)
+
+
 def prepared(**settings: Any) -> tuple[Multitask, Labelled, nn.Module]:
     made = task(**settings)
     processor = made.fit_processor(BYTES, lambda: iter(EXAMPLES))
     torch.manual_seed(0)
-    return (
-        made,
-        processor,
-        made.wrap(Recurrent(processor.vocabulary_size, processor.outputs), processor),
-    )
+    model = Recurrent(processor.vocabulary_size, processor.outputs)
+    made.check_model(model, processor)
+    made.add_parameters(model, processor)
+    return made, processor, model
 
 
 def test_the_term_is_every_token_but_the_first_and_no_padding() -> None:
     made, processor, model = prepared()
     assert processor.outputs == 3
     batch = made.encode(EXAMPLES[:10], processor)
-    loss = made.loss(model(**made.inputs(batch)), batch)
+    loss = loss_of(made, model, batch, processor)
     assert made.counts(batch) == {name: float(term.count) for name, term in loss.terms.items()}
     assert float(loss.terms["text"].count) == sum(len(e.inputs) - 1 for e in EXAMPLES[:10])
     expected = torch.zeros(())
@@ -94,7 +97,7 @@ def test_both_are_learned_judged_and_compared(weighting: str) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     batch = made.encode(EXAMPLES, processor)
     for _ in range(60):
-        loss = made.loss(model(**made.inputs(batch)), batch)
+        loss = loss_of(made, model, batch, processor)
         optimizer.zero_grad()
         torch.stack(
             [term.weight * term.total / term.count for term in loss.terms.values()]
@@ -118,7 +121,7 @@ def test_both_are_learned_judged_and_compared(weighting: str) -> None:
     assert [row[1:] for row in without.tables[-1].rows] == [(None, None), (None, 0.0)]
     assert made.predict(model, ["lamp 2"], processor) == [{"kind": "lamp"}]
     with torch.no_grad():
-        loss = made.loss(model(**made.inputs(batch)), batch)
+        loss = loss_of(made, model, batch, processor)
     sums = {name: (float(t.total), float(t.count)) for name, t in loss.terms.items()}
     sums |= {name: (float(v), 1.0) for name, v in loss.metrics.items()}
     if weighting == "fixed":
@@ -138,12 +141,12 @@ def test_what_predicts_no_tokens_is_refused() -> None:
         RecipeError,
         match=r"recipe.task.tasks.text: is language_modeling, and the model predicts no tok",
     ):
-        made.wrap(plain, processor)
+        made.check_model(plain, processor)
     pictures = Labelled(ImageProcessor((1, 2, 2), None, [0.0], [1.0]), processor.targets, 0)
     with pytest.raises(
         RecipeError, match=r"recipe.processor: makes no tokens, .* or remove task.tasks.text"
     ):
-        made.wrap(plain, pictures)
+        made.check_model(plain, pictures)
 
     both_ways = {
         "layers": 1,
@@ -155,7 +158,9 @@ def test_what_predicts_no_tokens_is_refused() -> None:
     with pytest.raises(
         RecipeError, match=r"recipe.model.causal: is false: every position sees .* Set causal: true"
     ):
-        made.wrap(TransformerClassifierConfig(**both_ways, context_length=9).build(), processor)  # type: ignore[arg-type]
+        made.check_model(
+            TransformerClassifierConfig(**both_ways, context_length=9).build(), processor
+        )  # type: ignore[arg-type]
     frames = {
         **both_ways,
         "vocabulary_size": 0,

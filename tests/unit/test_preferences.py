@@ -17,7 +17,7 @@ from groundup import api
 from groundup.core.values import Message
 from groundup.data.schemas.preference_formats import recognise_preference, to_judgement
 from groundup.data.sources.preferences import PreferenceSource
-from groundup.generation.log_probs import return_log_probs
+from groundup.generation.log_probs import token_log_probs
 from groundup.models.gemma import Gemma3Config
 from groundup.nn import loss
 from groundup.processors.text.bytes import BytesConfig
@@ -310,13 +310,14 @@ def test_a_model_that_caps_its_logits_is_asked_for_what_it_says() -> None:
         plain.embed.weight.mul_(30)  # logits well beyond the cap
     tokens, scored = torch.tensor([[1, 2, 3]]), torch.tensor([-100, 4, 5])
     expected = plain(tokens)[0].log_softmax(1)[[1, 2], [4, 5]]
-    found = cast(Any, return_log_probs(plain))(tokens, scored=scored)
+    found = token_log_probs(plain, scored, tokens=tokens)
     torch.testing.assert_close(found, torch.cat((torch.zeros(1), expected)))
 
 
 def test_a_model_with_logits_alone_is_asked_too() -> None:
-    model = cast(Any, return_log_probs(nn.Embedding(7, 7)))
+    model = nn.Embedding(7, 7)
     tokens, scored = torch.tensor([[1, 2, 3]]), torch.tensor([-100, 4, 5])
     logits = model(tokens)
     expected = logits[0].log_softmax(1)[[1, 2], [4, 5]]
-    torch.testing.assert_close(model(tokens, scored=scored), torch.cat((torch.zeros(1), expected)))
+    found = token_log_probs(model, scored, input=tokens)
+    torch.testing.assert_close(found, torch.cat((torch.zeros(1), expected)))

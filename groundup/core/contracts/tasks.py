@@ -1,4 +1,4 @@
-"""What a task must be: the loss, the metrics and how to predict."""
+"""What a task must be, and what it may offer: the loss, the metrics and how to predict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from groundup.core.values import Batch, Evaluation, Loss, Split, Start, TokenSeq
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Chats", "EvaluationContext", "Objective", "PerExampleLoss", "Streams", "Task"]
+__all__ = [
+    "Chats",
+    "Distils",
+    "EvaluationContext",
+    "Objective",
+    "PerExampleLoss",
+    "SeveralSequences",
+    "Streams",
+    "Task",
+]
 
 Objective = Callable[[Any, Batch], Loss]
 """What a step minimises, from a model's outputs and the batch."""
@@ -25,16 +34,16 @@ Objective = Callable[[Any, Batch], Loss]
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What a task judges a model with.
+    """What a task evaluates a model with.
 
     Attributes:
         examples: Raw examples of a split, in the source's order.
-        held_out: The split to judge on: the test split where the data has one.
+        held_out: The split to evaluate on: the test split where the data has one.
         base: The model and processor this one was fine-tuned from, to compare before and after.
         base_examples: Raw examples of a split of what the base was trained on.
-        base_held_out: The split to judge on there.
-        sequence_length: The context to judge with.
-        limit: Judge at most so many examples where each costs a generation.
+        base_held_out: The split to evaluate on there.
+        sequence_length: The context to evaluate with, in tokens.
+        limit: Evaluate at most N examples where each costs a generation.
     """
 
     model: nn.Module
@@ -67,6 +76,17 @@ class Task(Settings, ABC):
         return True
 
     @property
+    def orders_classes(self) -> bool:
+        """Whether the processor's classes have an order of their own, which nothing may change."""
+        return False
+
+    @property
+    def compares_with_pretrained(self) -> bool:
+        """Whether ``evaluate`` can compare with the pretrained weights that a run began with; they
+        need a head for what the task predicts."""
+        return self.unit == "tokens"
+
+    @property
     @abstractmethod
     def batch_spec(self) -> dict[str, str]:
         """Keys, dtypes and shapes of a batch, such as ``{"tokens": "int64 (B, T)"}``."""
@@ -89,6 +109,11 @@ class Task(Settings, ABC):
     @property
     def augments(self) -> bool:
         """Whether ``augment`` does anything."""
+        return False
+
+    @property
+    def augments_held_out(self) -> bool:
+        """Whether ``augment`` changes validation and test examples too, with the seed -1."""
         return False
 
     def augment(
@@ -114,7 +139,20 @@ class Task(Settings, ABC):
 
     @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, Any]:
-        """Return the keyword arguments of the model's forward."""
+        """Return the keyword arguments of the model's forward.
+
+        Noise that the model reads, as in diffusion, is drawn in ``augment`` by
+        ``seeding.keyed_noise``, which keys it by the sample, and is found in the batch here.
+        """
+
+    def forward(self, model: nn.Module, batch: Batch) -> Any:
+        """Run the model on a batch and return its outputs.
+
+        A task that asks for something else than the model's forward, such as log-probabilities of
+        given tokens, does so here. A run that cuts the model into stages takes only tasks that
+        leave this as it is.
+        """
+        return model(**self.inputs(batch))
 
     @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> Loss:
@@ -138,18 +176,24 @@ class Task(Settings, ABC):
         """
         return None
 
-    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
-        """Return the model with what this task adds to it, such as weights that it learns itself.
+    def check_model(self, model: nn.Module, processor: Any) -> None:
+        """Check that a model just built gives what this task needs.
 
-        Called on a model just built. The names of the model's own tensors must stay; what is added
-        is called
-        ``task_weights``: it is trained, saved and resumed with the model, and begins afresh in a
-            run that starts from
-        another run's weights.
+        Raises:
+            RecipeError: If it does not.
         """
-        return model
+        return None
 
-    def prepare(self, source: DataSource, start: Start) -> DataSource:
+    def add_parameters(self, model: nn.Module, processor: Any) -> None:
+        """Add to a model just built what this task learns itself, such as weights of its losses.
+
+        It is a module named ``task_weights``: trained, saved and resumed with the model, and begun
+        from scratch in a run that starts from another run's weights. The model's own tensors keep
+        their names.
+        """
+        return None
+
+    def precompute(self, source: DataSource, start: Start) -> DataSource:
         """Return the data completed with what the starting weights say of it, computed once and
         kept in the cache."""
         return source
@@ -169,13 +213,13 @@ class Task(Settings, ABC):
 
     @abstractmethod
     def evaluate(self, context: EvaluationContext) -> Evaluation:
-        """Judge a trained model on held-out examples."""
+        """Evaluate a trained model on held-out examples."""
 
 
 # ---------------------------------------------------------------------------- what tasks may offer
 @runtime_checkable
 class Streams(Protocol):
-    """A task whose prediction can be shown while it is made."""
+    """A task that writes text, which can be shown while it is written."""
 
     def stream(
         self, model: nn.Module, prompt: Any, processor: Any, **options: Any
@@ -184,19 +228,52 @@ class Streams(Protocol):
 
 
 @runtime_checkable
-class Chats(Protocol):
-    """A task whose prompts are conversations: what is asked is a tuple of messages."""
+class Chats(Streams, Protocol):
+    """A task whose prompts may be conversations: a tuple of ``Message``."""
 
-    chat_template: Any
+    def chat_template(self, processor: Any) -> Any:
+        """Return the ``ChatTemplate`` by which the processor's tokens are made."""
+
+
+@runtime_checkable
+class SeveralSequences(Protocol):
+    """A task that makes several token sequences of an example, as of a pair of answers."""
+
+    def sequences(self, examples: Sequence[Any], processor: Any) -> list[TokenSequence]:
+        """Return the sequences, as many of each example, in the examples' order."""
 
 
 @runtime_checkable
 class PerExampleLoss(Protocol):
-    """A task that tells the loss of each example apart.
+    """A task that tells the loss of each example of a batch.
 
     Differential privacy clips each example's gradient, and membership tests compare losses; both
     need them before they are added up.
     """
 
+    def prediction_inputs(self, batch: Batch) -> dict[str, Any]:
+        """Return the keyword arguments with which the model returns its predictions themselves,
+        where with ``inputs`` it returns a sum over the batch."""
+
     def example_losses(self, outputs: Any, batch: Batch) -> Tensor:
-        """Return (B,) the losses whose sum is that of ``loss``."""
+        """Return (B,) the losses whose sum is the total of ``loss``, by what the model returns for
+        ``prediction_inputs``."""
+
+
+@runtime_checkable
+class Distils(Protocol):
+    """A task that can learn from a teacher's logits besides the data."""
+
+    @property
+    def distils(self) -> str:
+        """What is predicted, in words, such as "next tokens": a teacher must predict the same. An
+        empty text: nothing, with these settings."""
+
+    def prediction_inputs(self, batch: Batch) -> dict[str, Any]:
+        """Return the keyword arguments with which the model returns logits (B, V) or (B, T, V)."""
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """Return (B,) or (B, T) booleans, which of these logits are trained."""
+
+    def prediction_loss(self, logits: Tensor, batch: Batch) -> Loss:
+        """Return what ``loss`` does, by these logits."""

@@ -45,12 +45,14 @@ class _Rows(MicroBatches):
 
     def __getitem__(self, number: int) -> Batch:
         first, count = self.layout.first_sample(number), self.layout.micro_batch_size
-        if self.layout.split != "train":
-            return self.take(np.arange(first, min(first + count, self.size)))
-        batch = self.take(self._rows_of(first, count))
+        if self.layout.split == "train":
+            samples = np.arange(first, first + count)
+            rows = self._rows_of(first, count)
+        else:
+            samples = rows = np.arange(first, min(first + count, self.size))
+        batch = self.take(rows)
         if self.augment is None:
             return batch
-        samples = np.arange(first, first + count)
         partners = scramble(samples, seeding.key(self.layout.seed, "partners")) % np.uint64(
             self.size
         )

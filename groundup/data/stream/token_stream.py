@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from groundup.core import seeding
 from groundup.core.contracts.data import Augment, DataContext
 from groundup.core.errors import DataError
-from groundup.core.values import Batch, TokenSequence
+from groundup.core.values import IGNORED, Batch, TokenSequence
 from groundup.data.stream.packing import Packing, Plan, pieces_per_row, plan_rows
 from groundup.data.stream.permutation import permuted
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
@@ -28,7 +28,6 @@ from groundup.data.stream.shards import FORMAT, Shards, prepare_shards
 
 __all__ = ["open_token_stream"]
 
-_IGNORED = -100  # the target where nothing is trained, as torch's losses have it
 _log = logging.getLogger("groundup")
 
 
@@ -120,7 +119,7 @@ class _MicroBatches(MicroBatches):
     def __getitem__(self, number: int) -> Batch:
         rows, width = self.layout.micro_batch_size, self.layout.sequence_length
         tokens = np.full((rows, width), self.layout.end_id, dtype=np.int64)
-        targets = np.full((rows, width), _IGNORED, dtype=np.int64)
+        targets = np.full((rows, width), IGNORED, dtype=np.int64)
         positions = np.empty((rows, width), dtype=np.int64)
         boundaries = np.full(self.boundaries, rows * width, dtype=np.int32)
         count = 0
@@ -169,7 +168,7 @@ class _MicroBatches(MicroBatches):
             targets[filled + unscored : filled + length] = (
                 scored
                 if trained is None
-                else np.where(trained[1 + unscored :], scored, np.int64(_IGNORED))
+                else np.where(trained[1 + unscored :], scored, np.int64(IGNORED))
             )
             filled += length
             lengths.append(length)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.core.errors import DataError
+from groundup.core.values import IGNORED
 from groundup.generation.recompute_cache import RereadingCache
 from groundup.models.hub.named_parts import named_parts, plain_linears, untied
 
@@ -113,7 +114,7 @@ class Hub(nn.Module):
         if targets is not None:
             logits = logits if logits.dtype == torch.float64 else logits.float()
             return F.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
+                logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
             )
         return logits[:, -1:] if last_only else logits
 

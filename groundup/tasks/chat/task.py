@@ -39,6 +39,7 @@ from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.template import ChatTemplate, find_template
 from groundup.processors.text.add_special_tokens import documents
 from groundup.tasks.chat.evaluation import judge_answers, last_run
+from groundup.tasks.shared.next_token_loss import logit_inputs, next_token_losses, next_token_sum
 from groundup.tasks.shared.text_generation import decoding_options, write, write_stream
 
 __all__ = ["Chat"]
@@ -167,6 +168,28 @@ class Chat(Task):
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """Return the sum of -log p in nats and the number of tokens that answers have."""
         return Loss({"answer": Term(outputs, (batch["targets"] >= 0).sum())})
+
+    # ------------------------------------------------------- by logits: for teachers and privacy
+    @property
+    def distils(self) -> str:
+        """What a teacher must predict."""
+        return "next tokens"
+
+    def prediction_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the batch without its targets: the model then returns logits (B, T, V)."""
+        return logit_inputs(batch)
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """Return (B, T) which logits are trained."""
+        return batch["targets"] >= 0
+
+    def prediction_loss(self, logits: Tensor, batch: Batch) -> Loss:
+        """Return what ``loss`` does, by logits."""
+        return self.loss(next_token_sum(logits, batch), batch)
+
+    def example_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return (B,) the sum of -log p of each row, by logits; a packed row is one example."""
+        return next_token_losses(outputs, batch)
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return loss in nats a token of an answer, and perplexity."""

@@ -94,6 +94,11 @@ class Classify(Task):
         return order
 
     @property
+    def orders_classes(self) -> bool:
+        """Ordered classes are numbered from the lowest to the highest."""
+        return self.labels == "ordered"
+
+    @property
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read."""
         labels = "float32 (B, K)" if self.labels == "several" else "int64 (B,)"
@@ -140,10 +145,9 @@ class Classify(Task):
             ]
         return encoded
 
-    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
-        """Return the model as it is, having checked that it can tell apart what the processor gives
-        it."""
-        return check_pairs(model, processor)
+    def check_model(self, model: nn.Module, processor: Any) -> None:
+        """Check that the model tells apart what the processor gives it."""
+        check_pairs(model, processor)
 
     @property
     def augments(self) -> bool:
@@ -191,26 +195,51 @@ class Classify(Task):
                 return Loss({"label": Term(total, examples)})
             right = (outputs.argmax(1) == labels).sum()
             return Loss({"label": Term(total, examples)}, {"right": right, "examples": examples})
-        each, watched = self._each(outputs.float(), batch["labels"])
+        losses, watched = self._losses(outputs.float(), batch)
         own, others = _shares(batch)
-        total = each * own
-        if "mix" in batch:
-            each, other = self._each(outputs.float(), batch["labels_2"])
-            total = total + each * others
-            mix = batch["mix"]
-            watched = {
-                name: mix * value + (1 - mix) * other[name] for name, value in watched.items()
-            }
         sums = {name: value.sum() for name, value in watched.items()}
-        return Loss(
-            {"label": Term(total.sum(), (own + others).sum())}, {**sums, "examples": examples}
-        )
+        count = (own + others).sum()
+        return Loss({"label": Term(losses.sum(), count)}, {**sums, "examples": examples})
+
+    # ------------------------------------------------------ by example: for teachers and privacy
+    @property
+    def distils(self) -> str:
+        """What a teacher must predict; of several labels nothing can be learned from one."""
+        return "" if self.labels == "several" else "classes"
+
+    def prediction_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what ``inputs`` does: the model returns logits (B, K) at any rate."""
+        return self.inputs(batch)
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """Return (B,) that all examples are trained on."""
+        return torch.ones(len(batch["labels"]), dtype=torch.bool, device=batch["labels"].device)
+
+    def prediction_loss(self, logits: Tensor, batch: Batch) -> Loss:
+        """Return what ``loss`` does."""
+        return self.loss(logits, batch)
+
+    def example_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return (B,) the cross-entropy of each example, times its weight."""
+        return self._losses(outputs.float(), batch)[0]
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """Return what the examples count for in the loss: 1 each, or as much as the classes'
         weights and shares say."""
         own, others = _shares(batch)
         return {"label": float((own + others).sum())}
+
+    def _losses(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return (B,) each example's loss, by its weight and its shares of two labels, and what
+        ``_each`` tells of it."""
+        each, watched = self._each(outputs, batch["labels"])
+        own, others = _shares(batch)
+        if "mix" not in batch:
+            return each * own, watched
+        second, other = self._each(outputs, batch["labels_2"])
+        mix = batch["mix"]
+        mixed = {name: mix * value + (1 - mix) * other[name] for name, value in watched.items()}
+        return each * own + second * others, mixed
 
     def _each(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return (B,) the loss of each example; whether it is right, and in an order by how many

@@ -18,10 +18,9 @@ from torch import Tensor
 from groundup.core import seeding
 from groundup.core.contracts.processors import Processor, TextProcessor
 from groundup.core.errors import RecipeError
+from groundup.core.values import IGNORED
 
-__all__ = ["IGNORED", "Masking", "masked", "require_mask"]
-
-IGNORED = -100  # the target where nothing is predicted, as torch's losses have it
+__all__ = ["Masking", "masked", "require_mask"]
 
 
 @dataclass(frozen=True)

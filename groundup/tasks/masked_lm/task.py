@@ -20,9 +20,19 @@ from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting
-from groundup.core.values import Batch, Document, Evaluation, Loss, Table, Term, TokenSequence
+from groundup.core.values import (
+    IGNORED,
+    Batch,
+    Document,
+    Evaluation,
+    Loss,
+    Table,
+    Term,
+    TokenSequence,
+)
 from groundup.metrics.compression import perplexity
-from groundup.tasks.masked_lm.masking import IGNORED, Masking, masked, require_mask
+from groundup.nn.loss import widen
+from groundup.tasks.masked_lm.masking import Masking, masked, require_mask
 
 __all__ = ["MaskedLanguageModeling"]
 
@@ -131,12 +141,21 @@ class MaskedLanguageModeling(Task):
             "scored": batch["targets"] != IGNORED,
         }
 
+    def prediction_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what ``inputs`` does: the model returns logits (M, V) at any rate."""
+        return self.inputs(batch)
+
+    def example_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return (B,) the sum of -log p in nats of each row's hidden tokens, by logits (M, V)."""
+        hidden = batch["targets"] != IGNORED
+        each = F.cross_entropy(widen(outputs), batch["targets"][hidden], reduction="none")
+        rows = hidden.nonzero()[:, 0]
+        return each.new_zeros(len(hidden)).index_add(0, rows, each)
+
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """Return the sum of -log p in nats by logits (M, V), and the number of hidden tokens."""
         targets = batch["targets"][batch["targets"] != IGNORED]
-        total = F.cross_entropy(
-            outputs if outputs.dtype == torch.float64 else outputs.float(), targets, reduction="sum"
-        )
+        total = F.cross_entropy(widen(outputs), targets, reduction="sum")
         count = torch.tensor(float(len(targets)))
         if torch.is_grad_enabled():  # a step of training, which is told by its loss
             return Loss({"hidden_token": Term(total, count)})

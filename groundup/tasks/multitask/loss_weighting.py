@@ -1,16 +1,14 @@
-"""Several tasks on one model: its outputs by task, and weights of their losses that are learned
-while the model is.
+"""Weights of several tasks' losses that are learned while the model is.
 
-The learned weights are modules, so that what they learn is trained, saved and resumed with the
-model.
+They are modules, so that what they learn is trained, saved and resumed with the model.
 Legend: B rows, K tasks.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,48 +18,41 @@ from groundup.nn.part_names import TASK_WEIGHTS
 
 __all__ = [
     "GradNormWeights",
-    "Heads",
+    "TaskWeights",
     "UncertaintyWeights",
     "last_shared",
-    "split_outputs",
+    "task_weights_of",
     "trunk",
 ]
 
 
-class Heads(NamedTuple):
-    """What a model of several tasks returns: (B, outputs of the task) by task, and the model
-    itself."""
+class TaskWeights(nn.Module, ABC):
+    """Learned weights of K tasks' losses: ``weighted(totals, counts, shared)`` in training."""
 
-    outputs: dict[str, Tensor]
-    model: nn.Module
+    @abstractmethod
+    def forward(
+        self, totals: Sequence[Tensor], counts: Sequence[float], shared: Sequence[nn.Parameter]
+    ) -> list[Tensor]:
+        """Return each task's weighted loss, summed over its examples.
 
+        Args:
+            totals: K sums of losses.
+            counts: Of how many examples each.
+            shared: The trained parameters of the last block that the tasks share.
+        """
 
-def split_outputs(
-    model: nn.Module, columns: Mapping[str, slice], weights: nn.Module | None = None
-) -> nn.Module:
-    """Return the model, changed to return ``Heads``.
-
-    Args:
-        model: Returns (B, O). No tensor of it is renamed, so that weights of runs with other tasks
-            still fit.
-        columns: Which of the O outputs are whose.
-        weights: Learned weights of the tasks; they become ``model.task_weights``.
-    """
-    if weights is not None:
-        model.add_module("task_weights", weights)
-    model.register_forward_hook(_Split(dict(columns)))
-    return model
+    @abstractmethod
+    def values(self) -> list[float]:
+        """Return what each task's mean loss is multiplied with now."""
 
 
-class _Split:
-    def __init__(self, columns: dict[str, slice]) -> None:
-        self.columns = columns
-
-    def __call__(self, model: nn.Module, arguments: Any, outputs: Tensor) -> Heads:
-        return Heads({name: outputs[:, columns] for name, columns in self.columns.items()}, model)
+def task_weights_of(model: nn.Module) -> TaskWeights | None:
+    """Return the learned weights that ``Multitask.add_parameters`` added to a model, if any."""
+    found = dict(model.named_children()).get("task_weights")
+    return found if isinstance(found, TaskWeights) else None
 
 
-class UncertaintyWeights(nn.Module):
+class UncertaintyWeights(TaskWeights):
     """Weighs each task by how noisy the model finds it: with f exp(-s), where s is a learned log
     variance, 0 at first.
 
@@ -80,15 +71,10 @@ class UncertaintyWeights(nn.Module):
         self.log_variance = nn.Parameter(torch.zeros(len(self.factors)))
 
     def forward(
-        self, totals: Sequence[Tensor], counts: Sequence[float], model: nn.Module
+        self, totals: Sequence[Tensor], counts: Sequence[float], shared: Sequence[nn.Parameter]
     ) -> list[Tensor]:
-        """Return f exp(-s) L + s/2 of each task, summed over its examples.
-
-        Args:
-            totals: K sums of losses.
-            counts: Of how many examples each.
-            model: The model that made them.
-        """
+        """Return f exp(-s) L + s/2 of each task, summed over its examples; arguments as of
+        ``TaskWeights``."""
         return [
             factor * torch.exp(-s) * total + 0.5 * s * count
             for factor, s, total, count in zip(
@@ -103,7 +89,7 @@ class UncertaintyWeights(nn.Module):
         ]
 
 
-class GradNormWeights(nn.Module):
+class GradNormWeights(TaskWeights):
     """Weighs the tasks so that those that learn slowly pull harder at the layers they share.
 
     A task's pull is the norm of its weighted loss's gradient in the last shared block. It is led to
@@ -133,17 +119,17 @@ class GradNormWeights(nn.Module):
         self.register_buffer("first_loss", torch.zeros(tasks))
 
     def forward(
-        self, totals: Sequence[Tensor], counts: Sequence[float], model: nn.Module
+        self, totals: Sequence[Tensor], counts: Sequence[float], shared: Sequence[nn.Parameter]
     ) -> list[Tensor]:
         """Return each task's sum of losses times its weight; then, in training, move the weights
         for the next step.
 
-        Arguments as of ``UncertaintyWeights``. Weights of tasks with a count of 0 stay.
+        Arguments as of ``TaskWeights``. Weights of tasks with a count of 0 stay.
         """
         weighted = [
             weight * total for weight, total in zip(self.weight.tolist(), totals, strict=True)
         ]
-        present, shared = [k for k, count in enumerate(counts) if count], last_shared(model)
+        present = [k for k, count in enumerate(counts) if count]
         if self.training and torch.is_grad_enabled() and shared and len(present) > 1:
             means = [totals[k] / counts[k] for k in present]
             norms = torch.stack([_gradient_norm(mean, shared) for mean in means])

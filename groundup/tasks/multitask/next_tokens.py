@@ -19,7 +19,13 @@ from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, Example, Loss, Term
 from groundup.metrics.compression import bits_per_byte, perplexity
 
-__all__ = ["check_token_model", "count_next_tokens", "judge_next_tokens", "next_token_loss"]
+__all__ = [
+    "check_token_model",
+    "count_next_tokens",
+    "judge_next_tokens",
+    "next_token_logits",
+    "next_token_loss",
+]
 
 _AT_ONCE = 64
 
@@ -49,26 +55,36 @@ def check_token_model(model: nn.Module, processor: Any, where: str) -> None:
             " remove the task"
         )
         raise RecipeError(where, problem, remedy)
-    training, device = model.training, next(model.parameters()).device
+    training = model.training
+    device = next(model.parameters()).device
+    token = torch.zeros(1, 1, dtype=torch.int64)
+    length = torch.ones(1, dtype=torch.int64)
     with torch.no_grad():
-        token, length = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
-        model.eval().token_logits(tokens=token.to(device), lengths=length.to(device))
+        model.eval()
+        model.token_logits(tokens=token.to(device), lengths=length.to(device))
     model.train(training)
 
 
-def next_token_loss(model: Any, batch: Batch) -> Loss:
-    """Return the sum of -log p in nats of every token of the texts but the first, and how many
-    there are.
+def next_token_logits(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the logits (M, V) of every token of the texts but the first.
 
-    The model reads the texts once more for it: what it returned to the other tasks is no prediction
-    of tokens.
+    The model reads the texts once more for it: what it returns to other tasks is no prediction of
+    tokens.
+    """
+    assert isinstance(model, TokenLogits)  # as check_token_model found
+    logits: Tensor = model.token_logits(tokens=batch["tokens"], lengths=batch["lengths"])
+    return logits[:, :-1][_trained(batch)]
+
+
+def next_token_loss(logits: Tensor, batch: Batch) -> Loss:
+    """Return the sum of -log p in nats of every token of the texts but the first, and how many
+    there are, by their logits (M, V).
 
     Source:
         A language model's loss beside a classifier's: Radford et al., GPT, 2018, section 3.2,
         equation 5.
     """
     trained = _trained(batch)
-    logits = model.token_logits(tokens=batch["tokens"], lengths=batch["lengths"])[:, :-1][trained]
     total = F.cross_entropy(logits.float(), batch["tokens"][:, 1:][trained], reduction="sum")
     return Loss({"next_token": Term(total, trained.sum())})
 
@@ -99,9 +115,8 @@ def judge_next_tokens(
     for start in range(0, len(examples), _AT_ONCE):
         batch = encode([example.inputs for example in examples[start : start + _AT_ONCE]])
         size += int(sizes[batch["tokens"][:, 1:][_trained(batch)]].sum())
-        term = next_token_loss(
-            model, {key: value.to(device) for key, value in batch.items()}
-        ).terms["next_token"]
+        batch = {key: value.to(device) for key, value in batch.items()}
+        term = next_token_loss(next_token_logits(model, batch), batch).terms["next_token"]
         total, count = total + float(term.total), count + float(term.count)
     model.train(training)
     mean = total / max(count, 1.0)

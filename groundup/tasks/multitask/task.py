@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from pydantic import field_serializer, field_validator, model_validator
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from groundup.core import registry
 from groundup.core.contracts.processors import InputProcessor
-from groundup.core.contracts.tasks import EvaluationContext, Task
+from groundup.core.contracts.tasks import EvaluationContext, Objective, Task
 from groundup.core.errors import DataError, RecipeError, did_you_mean
 from groundup.core.settings import setting, validate
 from groundup.core.values import Batch, Evaluation, Example, Loss, Split, Table, Term
@@ -32,16 +32,17 @@ from groundup.recipe.recipe import without_effect
 from groundup.tasks.multitask.gradient_conflict import agreement_tables
 from groundup.tasks.multitask.loss_weighting import (
     GradNormWeights,
-    Heads,
+    TaskWeights,
     UncertaintyWeights,
     last_shared,
-    split_outputs,
+    task_weights_of,
     trunk,
 )
 from groundup.tasks.multitask.next_tokens import (
     check_token_model,
     count_next_tokens,
     judge_next_tokens,
+    next_token_logits,
     next_token_loss,
 )
 
@@ -209,39 +210,56 @@ class Multitask(Task):
         return batch
 
     # ----------------------------------------------------------------------------------------- loss
-    def wrap(self, model: nn.Module, processor: Labelled) -> nn.Module:
-        """Return the model with its outputs split by task, and the weights that are learned.
+    def check_model(self, model: nn.Module, processor: Labelled) -> None:
+        """Check that the model has what the tasks share.
 
         Raises:
             RecipeError: If GradNorm finds no layer that the tasks share, or nothing predicts tokens
                 that should.
         """
-        targets = cast(Several, processor.targets)
         for name in self.tasks.keys() - self._labelled.keys():  # language modelling
             check_token_model(model, processor.inputs, f"recipe.task.tasks.{name}")
-        weights: nn.Module | None = None
+        if self.weighting == "gradnorm" and not last_shared(model):
+            problem = (
+                "is gradnorm, which compares gradients in the last block before the heads, but the"
+                " model has none"
+            )
+            remedy = "Use a model with hidden layers, or fixed weights"
+            raise RecipeError("recipe.task.weighting", problem, remedy)
+
+    def add_parameters(self, model: nn.Module, processor: Labelled) -> None:
+        """Add the learned weights of the tasks to a model, as ``task_weights``."""
         if self.weighting == "uncertainty":
-            numbers = {name for name, part in targets.parts.items() if part.kind == "numbers"}
-            weights = UncertaintyWeights([0.5 if name in numbers else 1.0 for name in self.tasks])
+            parts = _targets(processor).parts
+            numbers = {name for name, part in parts.items() if part.kind == "numbers"}
+            factors = [0.5 if name in numbers else 1.0 for name in self.tasks]
+            model.add_module("task_weights", UncertaintyWeights(factors))
         elif self.weighting == "gradnorm":
-            if not last_shared(model):
-                problem = (
-                    "is gradnorm, which compares gradients in the last block before the heads; the"
-                    " model has none"
-                )
-                raise RecipeError(
-                    "recipe.task.weighting",
-                    problem,
-                    "Use a model with hidden layers, or fixed weights",
-                )
             weights = GradNormWeights(len(self.tasks), self.gradnorm_alpha, self.gradnorm_lr)
-        return split_outputs(
-            model, {name: targets.columns(name) for name in targets.parts}, weights
-        )
+            model.add_module("task_weights", weights)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the model reads: all but the tasks' own tensors."""
         return {name: values for name, values in batch.items() if "/" not in name}
+
+    def build_objective(self, model: nn.Module, processor: Labelled) -> Objective:
+        """Return the loss by a model's outputs (B, O) of all tasks, side by side."""
+        return lambda outputs, batch: self.loss(
+            self.split_outputs(outputs, batch, model, processor), batch
+        )
+
+    def split_outputs(
+        self, together: Tensor, batch: Batch, model: nn.Module, processor: Labelled
+    ) -> Outputs:
+        """Return a model's outputs (B, O) by task, and in training the weights of their losses.
+
+        For language modelling the model reads the texts once more.
+        """
+        outputs = {name: together[:, _columns(processor, name)] for name in self._labelled}
+        for name in self.tasks.keys() - self._labelled.keys():
+            outputs[name] = next_token_logits(model, batch)
+        weights = task_weights_of(model) if model.training else None
+        return Outputs(outputs, weights, last_shared(model) if weights is not None else [])
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """Return how many examples have each task's target, or what the task itself counts: tokens,
@@ -257,13 +275,13 @@ class Multitask(Task):
             )
         return found
 
-    def loss(self, outputs: Heads, batch: Batch) -> Loss:
+    def loss(self, outputs: Outputs, batch: Batch) -> Loss:
         """Return a term for each task, over the examples that have its target, and the tasks' own
         sums to watch."""
         watched: dict[str, Tensor] = {}
         counts, totals = self.counts(batch), []
         for name in self.tasks:
-            own = self._own_loss(name, outputs, batch)
+            own = self._own_loss(name, outputs.by_task[name], batch)
             totals.append(_total(own, counts[name]))
             for key, term in own.terms.items():
                 watched |= {
@@ -271,20 +289,19 @@ class Multitask(Task):
                     f"{name}/{key}{_COUNT}": torch.as_tensor(term.count),
                 }
             watched |= {f"{name}/{key}": value for key, value in own.metrics.items()}
-        learned = getattr(outputs.model, "task_weights", None) if outputs.model.training else None
-        if learned is not None:
-            totals = learned(totals, list(counts.values()), outputs.model)
+        if outputs.weights is not None:
+            totals = outputs.weights(totals, list(counts.values()), outputs.shared)
         terms = {
             name: Term(total, torch.tensor(counts[name]), self.weights.get(name, 1.0))
             for name, total in zip(self.tasks, totals, strict=True)
         }
         return Loss(terms, watched)
 
-    def _own_loss(self, name: str, outputs: Heads, batch: Batch) -> Loss:
+    def _own_loss(self, name: str, outputs: Tensor, batch: Batch) -> Loss:
         if name not in self._labelled:
-            return next_token_loss(outputs.model, batch)
-        own = outputs.outputs[name][batch[f"{name}/present"]]
-        return cast(Task, self.tasks[name]).loss(own, _own_batch(name, batch))
+            return next_token_loss(outputs, batch)
+        part: Task = self.tasks[name]
+        return part.loss(outputs[batch[f"{name}/present"]], _own_batch(name, batch))
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return each task's metrics as ``task/metric``, and the loss: their mean losses times the
@@ -317,7 +334,9 @@ class Multitask(Task):
         several = isinstance(inputs, list | tuple)
         rows = list(inputs) if several else [inputs]
         found = {
-            name: part.predict(_Head(model, name), rows, _part(processor, name), **options)
+            name: part.predict(
+                _head(model, processor, name), rows, _part(processor, name), **options
+            )
             for name, part in self._labelled.items()
         }
         answers = [
@@ -347,7 +366,7 @@ class Multitask(Task):
             tables += [
                 dataclasses.replace(table, title=f"{name}: {table.title}") for table in found.tables
             ]
-        learned = getattr(context.model, "task_weights", None)
+        learned = task_weights_of(context.model)
         if learned is not None:
             rows: Any = list(zip(self.tasks, learned.values(), strict=True))
             tables.append(
@@ -386,18 +405,34 @@ class Multitask(Task):
             torch.enable_grad(),
             torch.backends.cudnn.flags(enabled=False),
         ):  # its RNNs have no gradient in evaluation
-            outputs = model(**self.inputs(batch))
+            together = model(**self.inputs(batch))
+            outputs = self.split_outputs(together, batch, model, context.processor).by_task
             for name, count in self.counts(batch).items():
                 if not count:
                     found.append(None)
                     continue
-                mean = _total(self._own_loss(name, outputs, batch), count) / count
+                mean = _total(self._own_loss(name, outputs[name], batch), count) / count
                 parts = torch.autograd.grad(
                     mean, shared, retain_graph=True, allow_unused=True, materialize_grads=True
                 )
                 found.append(torch.cat([part.flatten() for part in parts]))
         model.train(training)
         return found
+
+
+class Outputs(NamedTuple):
+    """What a model of several tasks predicts, and what weighs their losses.
+
+    Attributes:
+        by_task: (B, outputs of the task); of language modelling the logits (M, V) of the tokens
+            that are predicted.
+        weights: In training, the weights that are learned.
+        shared: Trained parameters of the last block that the tasks share, for these weights.
+    """
+
+    by_task: dict[str, Tensor]
+    weights: TaskWeights | None
+    shared: list[nn.Parameter]
 
 
 class _NoInputs(InputProcessor):
@@ -417,13 +452,29 @@ class _NoInputs(InputProcessor):
 class _Head(nn.Module):
     """A model of several tasks as one of them sees it: (B, outputs of the task)."""
 
-    def __init__(self, model: nn.Module, name: str) -> None:
+    def __init__(self, model: nn.Module, columns: slice) -> None:
         super().__init__()
-        self.model, self.name = model, name
+        self.model = model
+        self.columns = columns
         self.train(model.training)
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        return cast(Heads, self.model(**inputs)).outputs[self.name]
+        outputs: Tensor = self.model(**inputs)
+        return outputs[:, self.columns]
+
+
+def _head(model: nn.Module, processor: Labelled, name: str) -> _Head:
+    return _Head(model, _columns(processor, name))
+
+
+def _targets(processor: Labelled) -> Several:
+    if not isinstance(processor.targets, Several):
+        raise TypeError("multitask needs the processor that its fit_processor returned")
+    return processor.targets
+
+
+def _columns(processor: Labelled, name: str) -> slice:
+    return _targets(processor).columns(name)
 
 
 def _task(name: str, section: Any) -> Task:
@@ -479,9 +530,7 @@ def _own_batch(name: str, batch: Batch) -> Batch:
 
 
 def _part(processor: Labelled, name: str) -> Labelled:
-    return Labelled(
-        processor.inputs, cast(Several, processor.targets).parts[name], processor.max_length
-    )
+    return Labelled(processor.inputs, _targets(processor).parts[name], processor.max_length)
 
 
 def _of_task(context: EvaluationContext, name: str) -> EvaluationContext:
@@ -490,13 +539,13 @@ def _of_task(context: EvaluationContext, name: str) -> EvaluationContext:
     if context.base is not None:
         model, processor = context.base
         if isinstance(processor.targets, Several) and name in processor.targets.parts:
-            base = (_Head(model, name), _part(processor, name))
+            base = (_head(model, processor, name), _part(processor, name))
 
     def of(examples: Callable[[Split], Iterable[Any]] | None) -> Any:
         return None if examples is None else lambda split: _having(name, examples(split))
 
     model, processor, old = (
-        _Head(context.model, name),
+        _head(context.model, context.processor, name),
         _part(context.processor, name),
         context.base_examples,
     )

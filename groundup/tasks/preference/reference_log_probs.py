@@ -32,6 +32,7 @@ from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError
 from groundup.core.storage import Storage
 from groundup.core.values import Batch, Preference, Split, Start
+from groundup.generation.log_probs import token_log_probs
 from groundup.generation.scoring import device_of, evaluating
 
 __all__ = ["answer_log_probs", "sums_by_answer", "with_reference"]
@@ -126,7 +127,7 @@ def answer_log_probs(
     than the context.
 
     Args:
-        model: With ``scored`` it returns log p of each token; see ``return_log_probs``.
+        model: A language model.
         examples: N of them.
         encode: The task's.
         inputs: The task's.
@@ -145,7 +146,7 @@ def answer_log_probs(
                 most = int(rows["lengths"][chosen].max())
                 batch = {name: values[chosen].to(device) for name, values in rows.items()}
                 batch |= {name: batch[name][:, :most] for name in ("tokens", "next_tokens")}
-                sums = sums_by_answer(model(**inputs(batch)), batch)
+                sums = sums_by_answer(token_log_probs(model, **inputs(batch)), batch)
                 found[first + chosen.numpy()] = sums.double().cpu().numpy()
                 if time.perf_counter() - said > _EVERY_S:
                     said = time.perf_counter()

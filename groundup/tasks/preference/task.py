@@ -28,6 +28,7 @@ from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import (
+    IGNORED,
     Batch,
     Conversation,
     Evaluation,
@@ -38,7 +39,8 @@ from groundup.core.values import (
     Term,
     TokenSequence,
 )
-from groundup.generation.log_probs import return_log_probs
+from groundup.generation.log_probs import token_log_probs
+from groundup.processors.chat.template import ChatTemplate
 from groundup.tasks.chat.task import Chat
 from groundup.tasks.preference.evaluation import Measured, judge_preferences
 from groundup.tasks.preference.losses import (
@@ -59,7 +61,6 @@ from groundup.tasks.preference.truncate_prompts import with_short_prompts
 
 __all__ = ["PreferenceTuning"]
 
-_IGNORED = -100
 _TIE = 1e-3  # nats: margins below it are rounding, and count as half right
 _BETA = {"simpo": 2.0}
 
@@ -160,11 +161,11 @@ class PreferenceTuning(Task):
         """
         return self.chat.fit_processor(processor, examples)
 
-    def wrap(self, model: nn.Module, processor: Any) -> nn.Module:
-        """Return the model, able to say how likely it finds given tokens."""
-        return return_log_probs(model)
+    def chat_template(self, processor: TextProcessor) -> ChatTemplate:
+        """Return the template by which prompts and answers are written."""
+        return self.chat.chat_template(processor)
 
-    def prepare(self, source: DataSource, start: Start) -> DataSource:
+    def precompute(self, source: DataSource, start: Start) -> DataSource:
         """Return the data with the reference's log-probabilities of all answers, where the loss
         compares with them.
 
@@ -241,7 +242,7 @@ class PreferenceTuning(Task):
         )
         lengths = fed.sum(1)
         shape = (len(examples), int(lengths.max()))
-        tokens, following = np.zeros(shape, np.int32), np.full(shape, _IGNORED, np.int32)
+        tokens, following = np.zeros(shape, np.int32), np.full(shape, IGNORED, np.int32)
         for number, sequence in enumerate(both):
             row, second = divmod(number, 2)
             begin = int(fed[row, 0]) if second else 0
@@ -252,7 +253,7 @@ class PreferenceTuning(Task):
                 if sequence.trained is None
                 else sequence.trained
             )
-            following[row, span] = np.where(trained[1:], sequence.tokens[1:], _IGNORED)
+            following[row, span] = np.where(trained[1:], sequence.tokens[1:], IGNORED)
         return {
             "tokens": torch.from_numpy(tokens),
             "next_tokens": torch.from_numpy(following),
@@ -280,6 +281,10 @@ class PreferenceTuning(Task):
             "boundaries": torch.cat((ends.new_zeros(1), ends)).int(),
             "scored": batch["next_tokens"][fed],
         }
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return (M,) log p of each token fed, in nats, 0 where not scored."""
+        return token_log_probs(model, **self.inputs(batch))
 
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """Return the sum of the losses over the pairs or judged answers, their number, and sums to
@@ -409,9 +414,7 @@ class PreferenceTuning(Task):
         log_probs = reference = rows["reference"].double()
         if model is not None:
             longest, progress = context.sequence_length, context.progress
-            found = answer_log_probs(
-                return_log_probs(model), examples, encode, self.inputs, longest, progress
-            )
+            found = answer_log_probs(model, examples, encode, self.inputs, longest, progress)
             log_probs = torch.from_numpy(found)[fits]
         loss = self.compare(log_probs, _scored(rows).double(), reference, rows["good"])
         sums = {name: (float(term.total), float(term.count)) for name, term in loss.terms.items()}
