@@ -46,7 +46,7 @@ from groundup.tasks.multitask.next_tokens import (
     next_token_loss,
 )
 
-__all__ = ["Multitask"]
+__all__ = ["Multitask", "Outputs"]
 
 _COMPARED_BATCHES, _COMPARED_BATCH = 16, 64
 _COUNT = " count"  # the end of the name under which a term's count is summed
