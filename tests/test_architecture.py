@@ -110,7 +110,6 @@ def fault_in(module: str, other: str) -> str:
 # TODO: empty this and remove it.
 NOT_YET = {
     ("runs.processor", "weights.gguf"),
-    ("weights.gguf", "processors.text.gguf_bpe"),
 }
 
 

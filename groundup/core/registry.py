@@ -79,7 +79,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "bytes": "groundup.processors.text.bytes",
         "characters": "groundup.processors.text.characters",
         "bpe": "groundup.processors.text.bpe",
-        "tokenizer_json": "groundup.processors.text.bpe",
+        "tokenizer_json": "groundup.processors.text.tokenizer_json",
         "image": "groundup.processors.image",
         "audio": "groundup.processors.audio",
         "frames": "groundup.processors.sequences",

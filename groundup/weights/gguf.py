@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.contracts.models import FromGGUF, ModelConfig
-from groundup.core.contracts.processors import Processor
+from groundup.core.contracts.processors import Processor, ReadsGGUF, TextProcessor, WritesGGUF
 from groundup.core.errors import CheckpointError, GroundupError, did_you_mean
 from groundup.core.registry import lookup
+from groundup.core.registry import names as registered_names
 from groundup.core.settings import validate
 from groundup.core.storage import Storage
 from groundup.formats.gguf import GGUFFile, open_gguf
 from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
 from groundup.formats.gguf_writer import write_gguf
 from groundup.formats.model_types import as_gguf, gguf_model_of
-from groundup.processors.text.gguf_bpe import processor_from_gguf, processor_to_gguf
 
 __all__ = [
     "model_in",
@@ -67,7 +67,7 @@ def _read_all(path: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor
     try:
         cls = lookup("model", gguf_model_of(file))
         settings = cls.from_gguf(file)
-        processor = processor_from_gguf(file.metadata)
+        processor = _processor_of(file.metadata)
         config = validate(cls, settings, "metadata")
         _check_tensors(file, config.gguf_shapes())
         rows = config.embedding_rows
@@ -106,9 +106,25 @@ def read_gguf_processor(path: Path, end_token: str | None = None) -> Processor:
     """
     metadata = open_gguf(path).metadata
     try:
-        return processor_from_gguf(metadata, end_token)
+        return _processor_of(metadata, end_token)
     except CheckpointError as error:
         raise CheckpointError(str(path), f"{error.where} {error.problem}", error.remedy) from None
+
+
+def _processor_of(metadata: Mapping[str, Any], end_token: str | None = None) -> TextProcessor:
+    """Return the tokenizer in a file, read by the first registered processor that knows its
+    kind."""
+    kind = metadata.get("tokenizer.ggml.model")
+    known: dict[str, str] = {}
+    for name in registered_names("processor"):
+        settings = lookup("processor", name)
+        if isinstance(settings, ReadsGGUF):
+            if kind in settings.gguf_models:
+                return settings.from_gguf(metadata, end_token)
+            known |= settings.gguf_models
+    read = ", ".join(f"{value!r} ({meaning})" for value, meaning in known.items())
+    remedy = "Use another file of this model, or give its tokenizer apart"
+    raise CheckpointError("tokenizer.ggml.model", f"is {kind!r}; read are {read}", remedy)
 
 
 def rounded(config: FromGGUF, weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
@@ -157,7 +173,10 @@ def save_gguf(
     model = as_gguf(config)
     metadata, tensors = model.to_gguf(weights)
     metadata |= {"general.file_type": _FILE_TYPES[kind], "general.quantization_version": 2}
-    metadata |= processor_to_gguf(processor, model.embedding_rows, name)
+    if not isinstance(processor, WritesGGUF):
+        problem = f"{type(processor).__name__} has no place in a GGUF file; a BPE tokenizer has"
+        raise CheckpointError("processor", problem, "Keep it in the project's own layout")
+    metadata |= processor.to_gguf(model.embedding_rows, name)
     write_gguf(
         path,
         metadata,

@@ -20,9 +20,9 @@ from groundup.formats.gguf import open_gguf
 from groundup.formats.gguf_blocks import KINDS
 from groundup.formats.gguf_writer import write_gguf
 from groundup.models.names.gguf.gpt import config_to_gguf
-from groundup.processors.text.bpe import TokenizerProcessor
 from groundup.processors.text.bytes import BytesConfig
-from groundup.processors.text.gguf_bpe import processor_from_gguf, processor_to_gguf
+from groundup.processors.text.tokenizer import TokenizerProcessor
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.weights.gguf import read_gguf, save_gguf
 
 ONE = struct.pack("<I", 1)
@@ -255,6 +255,10 @@ def test_models_that_have_no_place_in_a_file(tmp_path: Path) -> None:
         CheckpointError, match="model: stretched rotary wavelengths are not written to GGUF here"
     ):
         config_to_gguf(config.completed() | {"rope_scaling": {"kind": "linear"}})
+    with pytest.raises(
+        CheckpointError, match="CharacterProcessor has no place in a GGUF file; a BPE tokenizer has"
+    ):
+        save_gguf(path, config, weights, BytesConfig().fit(lambda: iter(())))
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -306,7 +310,7 @@ METADATA: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"tokenizer.ggml.model": "t5"},
-        r"tokenizer\.ggml\.model is 't5'; read are 'gpt2', which means byte-level BPE, and",
+        r"tokenizer\.ggml\.model is 't5'; read are 'gpt2' \(byte-level BPE\), 'llama' \(Sent",
     ),
     (
         {"tokenizer.ggml.pre": "new"},
@@ -404,16 +408,8 @@ def _odd(**parts: Any) -> TokenizerProcessor:
 
 @pytest.mark.slow
 def test_tokenizers_that_have_no_place_in_a_file() -> None:
-    bytes_only = BytesConfig().fit(lambda: iter(()))
     words = Tokenizer(models.WordLevel({"a": 0, "<|endoftext|>": 1}, "a"))
     cases = (
-        (
-            bytes_only,
-            (
-                "processor: CharacterProcessor is no byte-level BPE, and no BPE that falls back to"
-                " bytes. Keep it"
-            ),
-        ),
         (
             TokenizerProcessor(words, "<|endoftext|>", None),
             "processor: a WordLevel tokenizer is no byte-level BPE",
@@ -432,7 +428,7 @@ def test_tokenizers_that_have_no_place_in_a_file() -> None:
     )
     for processor, message in cases:
         with pytest.raises(CheckpointError, match=message):
-            processor_to_gguf(processor, 320)
+            processor.to_gguf(320)
 
 
 SENTENCEPIECE: list[tuple[dict[str, Any], str]] = [
@@ -464,11 +460,11 @@ def test_sentencepiece_tokenizers_that_are_not_read(change: dict[str, Any], mess
     if "tokens" in change:
         metadata["tokenizer.ggml.token_type"] = [1] * len(change["tokens"])
     with pytest.raises(CheckpointError, match=message):
-        processor_from_gguf(metadata)
+        TokenizerJSONConfig.from_gguf(metadata)
 
 
 def _described_otherwise(change: Callable[[dict[str, Any]], Any]) -> TokenizerProcessor:
-    described = processor_from_gguf(sentencepiece()).described()
+    described = TokenizerJSONConfig.from_gguf(sentencepiece()).described()
     change(described)
     return TokenizerProcessor(Tokenizer.from_str(json.dumps(described)), "</s>", "<s>")
 
@@ -513,9 +509,9 @@ def test_sentencepiece_tokenizers_that_have_no_place(
     change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
     with pytest.raises(CheckpointError, match=rf"processor: .*{message}"):
-        processor_to_gguf(_described_otherwise(change), 600)
+        _described_otherwise(change).to_gguf(600)
 
 
 def test_every_kind_that_is_read_has_one_number() -> None:
     assert len({kind.number for kind in KINDS.values()}) == len(KINDS)
-    assert processor_from_gguf(processor_to_gguf(tokenizer(), 300)).vocabulary_size == 300
+    assert TokenizerJSONConfig.from_gguf(tokenizer().to_gguf(300)).vocabulary_size == 300

@@ -13,9 +13,11 @@ from groundup.core.settings import validate
 from groundup.core.values import Message
 from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.template import NONCHARACTERS, ChatTemplate
-from groundup.processors.text.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
+from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.characters import CharacterProcessor, CharactersConfig
+from groundup.processors.text.tokenizer import TokenizerProcessor
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.runs.processor import load_processor
 
 TAGGED = (

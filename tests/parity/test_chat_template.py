@@ -14,9 +14,10 @@ from groundup.core.errors import DataError
 from groundup.core.values import Message, TokenSequence
 from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.template import ChatTemplate, find_template
-from groundup.processors.text.bpe import BPEConfig, TokenizerProcessor
+from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.special_tokens import SPECIAL_TOKENS
+from groundup.processors.text.tokenizer import TokenizerProcessor
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
 transformers: Any = Library("transformers")

@@ -16,8 +16,8 @@ from ggufs import sentencepiece, tokenizer
 import groundup
 from groundup.api import export
 from groundup.core.errors import CheckpointError
-from groundup.processors.text.bpe import TokenizerProcessor
-from groundup.processors.text.gguf_bpe import processor_from_gguf
+from groundup.processors.text.tokenizer import TokenizerProcessor
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 
 pytestmark = pytest.mark.xdist_group("transformers")  # llama.cpp is opened by one worker at a time
 
@@ -107,7 +107,7 @@ def test_a_file_for_llama_cpp(
 ) -> None:
     pytest.importorskip("xllamacpp")
     metadata = sentencepiece(add_space_prefix=prefix) | {"general.name": name}
-    read = tokenizer() if prefix is None else processor_from_gguf(metadata)
+    read = tokenizer() if prefix is None else TokenizerJSONConfig.from_gguf(metadata)
     found = trained(recipe, model, read, template, dtype)
     assert found["other"].startswith("llama.cpp")
     assert found["kl_nats"] < 1e-3
@@ -123,7 +123,7 @@ def test_a_conversation_that_llama_cpp_reads_otherwise(
     monkeypatch.setattr(
         "groundup.processors.text.gguf_bpe.display_name", lambda name, described: name
     )
-    read = processor_from_gguf(sentencepiece() | {"general.name": "Phi-3"})
+    read = TokenizerJSONConfig.from_gguf(sentencepiece() | {"general.name": "Phi-3"})
     with pytest.raises(
         CheckpointError, match=r"llama\.cpp .* reads other tokens than the run's .* in '<\|user\|>"
     ):

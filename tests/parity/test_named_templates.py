@@ -27,8 +27,8 @@ from groundup.data.schemas.tool_calls import calls_of
 from groundup.data.sources.conversations import ConversationSource
 from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.template import PLAIN_WORDS, ChatTemplate, find_template
-from groundup.processors.text.bpe import TokenizerProcessor
 from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.tokenizer import TokenizerProcessor
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
 transformers: Any = Library("transformers")

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 from groundup.models.gpt import GPTConfig
-from groundup.processors.text.bpe import BPEConfig, TokenizerProcessor
+from groundup.processors.text.bpe import BPEConfig
+from groundup.processors.text.tokenizer import TokenizerProcessor
 from groundup.weights.gguf import save_gguf
 
 __all__ = [

@@ -15,9 +15,9 @@ from torch import Tensor
 from groundup.core.values import Conversation, Document, Message
 from groundup.export.huggingface import Transformers
 from groundup.models.gpt import GPTConfig
-from groundup.processors.text.bpe import TokenizerJSONConfig, TokenizerProcessor
 from groundup.processors.text.bytes import BytesConfig
-from groundup.processors.text.gguf_bpe import processor_from_gguf, processor_to_gguf
+from groundup.processors.text.tokenizer import TokenizerProcessor
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.reports.inspect_texts import look
 from groundup.tasks.chat.task import Chat
 from groundup.tasks.language_modeling import LanguageModeling
@@ -121,11 +121,13 @@ def test_gguf_files_say_it_too(said: bool | None, pre: str, tmp_path: Path) -> N
     keys |= {"eos_token_id": END, "bos_token_id": START} | (
         {} if said is None else {"add_bos_token": said}
     )
-    read = processor_from_gguf({f"tokenizer.ggml.{key}": value for key, value in keys.items()})
+    read = TokenizerJSONConfig.from_gguf(
+        {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
+    )
     puts = said if said is not None else pre == "llama-bpe"
     assert read.begin_id == (START if puts else END)
     for template in (None, "x"):
-        written = processor_to_gguf(read.with_chat_template(template), 320)
+        written = read.with_chat_template(template).to_gguf(320)
         assert written["tokenizer.ggml.add_bos_token"] is (puts or template is None)
         assert written["tokenizer.ggml.bos_token_id"] == (START if puts or template else END)
 

@@ -274,7 +274,8 @@ def test_examples_with_nothing_to_train_on(
 
 
 def test_nothing_in_a_tokenizers_folder_is_run(tmp_path: Path) -> None:
-    from groundup.processors.text.bpe import BPEConfig, TokenizerJSONConfig
+    from groundup.processors.text.bpe import BPEConfig
+    from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 
     BPEConfig().fit(lambda: iter(["abc"])).save(tmp_path)
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')", encoding="utf-8")

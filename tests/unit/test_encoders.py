@@ -18,7 +18,9 @@ from groundup.core.registry import lookup
 from groundup.models.bert import BERTConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.targets import Classes
-from groundup.processors.text.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
+from groundup.processors.text.bpe import BPEConfig
+from groundup.processors.text.tokenizer import TokenizerProcessor
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.tasks.masked_lm.masking import Masking, masked
 
 WORDS = ["a", "un", "##watch", "##able", "film", "!"]

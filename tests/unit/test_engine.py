@@ -20,7 +20,7 @@ from groundup.core.settings import validate
 from groundup.generation.decoding import DecodingOptions, Engine, filter_logits, generate_batch
 from groundup.inference import llama_cpp
 from groundup.inference.llama_cpp import LlamaCppEngine, open_llama_cpp, sampling
-from groundup.processors.text.bpe import TokenizerProcessor
+from groundup.processors.text.tokenizer import TokenizerProcessor
 
 PROMPT = [5, 280, 17, 9]
 CASES: dict[str, tuple[list[list[int]], dict[str, Any], tuple[int, ...]]] = {

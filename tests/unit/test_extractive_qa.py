@@ -19,8 +19,8 @@ from groundup.core.values import Example
 from groundup.data.sources.question_answers import QuestionAnswers
 from groundup.metrics.answers import answer_scores, normalised_answer
 from groundup.models.bert import BERTConfig
-from groundup.processors.text.bpe import TokenizerJSONConfig
 from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.tasks.extractive_qa import ExtractiveQA
 
 CONTEXT = "A good film, a bad film! Unwatchable!"

@@ -11,9 +11,9 @@ from ggufs import sentencepiece, small_model, tokenizer
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from groundup.formats.gguf import open_gguf
-from groundup.processors.text.bpe import TokenizerProcessor
-from groundup.processors.text.gguf_bpe import processor_from_gguf, processor_to_gguf
 from groundup.processors.text.gguf_sentencepiece import display_name, sentencepiece_texts
+from groundup.processors.text.tokenizer import TokenizerProcessor
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.weights.gguf import read_gguf, save_gguf
 
 G = "tokenizer.ggml."
@@ -54,7 +54,7 @@ def changed(processor: TokenizerProcessor, **parts: Any) -> TokenizerProcessor:
 @pytest.mark.parametrize("prefix", [True, False])
 def test_tokens_are_joined_by_their_scores(prefix: bool) -> None:
     metadata = sentencepiece(add_space_prefix=prefix)
-    read = processor_from_gguf(metadata)
+    read = TokenizerJSONConfig.from_gguf(metadata)
     texts = [SAMPLE, *sentencepiece_texts(metadata[G + "tokens"], metadata[G + "token_type"])[:120]]
     for text, ours in zip(texts, read.encode_batch(texts), strict=True):
         assert ours.tolist() == joined(metadata, f" {text}" if prefix and text else text), text
@@ -64,18 +64,18 @@ def test_tokens_are_joined_by_their_scores(prefix: bool) -> None:
 
 
 def test_what_a_file_does_not_say() -> None:
-    read = processor_from_gguf(sentencepiece(token_type=None, unknown_token_id=None))
+    read = TokenizerJSONConfig.from_gguf(sentencepiece(token_type=None, unknown_token_id=None))
     assert read.begin_token == "<s>"
     assert read.encode_batch(["a"])[0].tolist() == joined(sentencepiece(), " a")
-    bare = processor_from_gguf(sentencepiece(add_bos_token=False))
+    bare = TokenizerJSONConfig.from_gguf(sentencepiece(add_bos_token=False))
     assert (bare.begin_token, bare.begin_id) == (None, 2)
 
 
 @pytest.mark.parametrize("prefix", [True, False])
 def test_there_and_back(prefix: bool) -> None:
     metadata = sentencepiece(add_space_prefix=prefix)
-    read = processor_from_gguf(metadata)
-    written = processor_to_gguf(read, 600, "small")
+    read = TokenizerJSONConfig.from_gguf(metadata)
+    written = read.to_gguf(600, "small")
     assert {
         key: written[key]
         for key in metadata
@@ -89,44 +89,44 @@ def test_there_and_back(prefix: bool) -> None:
     assert written[G + "tokens"][:size] == metadata[G + "tokens"]
     assert written[G + "token_type"] == [*metadata[G + "token_type"], *[5] * (600 - size)]
     assert (written[G + "tokens"][599], written["general.name"]) == ("[PAD599]", "small")
-    again = processor_from_gguf(written)
+    again = TokenizerJSONConfig.from_gguf(written)
     assert again.encode_batch([SAMPLE])[0].tolist() == read.encode_batch([SAMPLE])[0].tolist()
     if not prefix:
         gemma = pre_tokenizers.Split(" ", "merged_with_previous")
-        assert processor_to_gguf(changed(read, pre_tokenizer=gemma), 600, "small") == written
+        assert changed(read, pre_tokenizer=gemma).to_gguf(600, "small") == written
         spaced = changed(read, normalizer=normalizers.Sequence([]), pre_tokenizer=METASPACE)
-        assert processor_to_gguf(spaced, 600, "small") == written
+        assert spaced.to_gguf(600, "small") == written
 
 
 def test_tokens_of_the_user_and_of_templates() -> None:
     metadata = sentencepiece()
     for key, value in (("tokens", "<tool>"), ("scores", -1000.0), ("token_type", 4)):
         metadata[G + key].append(value)
-    read = processor_from_gguf(metadata)
+    read = TokenizerJSONConfig.from_gguf(metadata)
     number = read.vocabulary_size - 1
     encoded = read.encode_batch(["a<tool>a<|user|>"])[0].tolist()
     (a,) = [joined(sentencepiece(), " a")]
     assert encoded[: 2 * len(a) + 1] == [*a, number, *a]
     assert 3 not in encoded  # what a text spells is no special token
-    assert processor_to_gguf(read, 1)[G + "token_type"][number] == 4
-    assert processor_to_gguf(read.with_chat_template("<s>" + CHAT), 1)[G + "add_bos_token"] is True
-    assert processor_to_gguf(read.with_chat_template(CHAT), 1)[G + "add_bos_token"] is False
-    assert processor_to_gguf(read.with_chat_template("{{ x.y.z }}"), 1)[G + "add_bos_token"] is True
+    assert read.to_gguf(1)[G + "token_type"][number] == 4
+    assert read.with_chat_template("<s>" + CHAT).to_gguf(1)[G + "add_bos_token"] is True
+    assert read.with_chat_template(CHAT).to_gguf(1)[G + "add_bos_token"] is False
+    assert read.with_chat_template("{{ x.y.z }}").to_gguf(1)[G + "add_bos_token"] is True
 
 
 def test_the_tokens_of_phi3_take_blanks_by_the_name_of_the_model() -> None:
-    read = processor_from_gguf(sentencepiece() | {"general.name": "Phi-3 mini"})
+    read = TokenizerJSONConfig.from_gguf(sentencepiece() | {"general.name": "Phi-3 mini"})
     assert set(read.stripping_tokens) == {"</s>", "<|user|>", "<|assistant|>", "<|end|>"}
-    assert processor_to_gguf(read, 1, "mine")["general.name"] == "mine (Phi-3)"
-    assert processor_to_gguf(read, 1)["general.name"] == "(Phi-3)"
-    assert processor_to_gguf(read, 1, "my phi3")["general.name"] == "my phi3"
-    plain = processor_from_gguf(sentencepiece())
+    assert read.to_gguf(1, "mine")["general.name"] == "mine (Phi-3)"
+    assert read.to_gguf(1)["general.name"] == "(Phi-3)"
+    assert read.to_gguf(1, "my phi3")["general.name"] == "my phi3"
+    plain = TokenizerJSONConfig.from_gguf(sentencepiece())
     assert display_name("Phi-3 like PHI3", plain.described()) == "Phi 3 like Phi 3"
-    assert "general.name" not in processor_to_gguf(tokenizer(), 300)
+    assert "general.name" not in tokenizer().to_gguf(300)
 
 
 def test_a_model_with_such_a_tokenizer(tmp_path: Any) -> None:
-    read = processor_from_gguf(sentencepiece())
+    read = TokenizerJSONConfig.from_gguf(sentencepiece())
     config, weights = small_model("llama", read.vocabulary_size)
     save_gguf(tmp_path / "a.gguf", config, weights, read, "F32", "small")
     assert open_gguf(tmp_path / "a.gguf").metadata["general.name"] == "small"

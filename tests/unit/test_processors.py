@@ -10,10 +10,12 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from groundup.core.errors import DataError
-from groundup.processors.text.bpe import BPEConfig, TokenizerJSONConfig, TokenizerProcessor
+from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.characters import CharacterProcessor, CharactersConfig
 from groundup.processors.text.stream_decoder import StreamDecoder
+from groundup.processors.text.tokenizer import TokenizerProcessor
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.runs.processor import load_processor
 
 LESSON = ["the cat sat on the mat; the rat sat on the cat. " * 20, "2024 12345678 numbers\n" * 20]

@@ -20,8 +20,8 @@ from groundup.data.sources.labelled_text import LabelledText
 from groundup.models.bert import BERTConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.targets import Classes
-from groundup.processors.text.bpe import TokenizerJSONConfig
 from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.runs.processor import load_processor
 
 PAIRS = [

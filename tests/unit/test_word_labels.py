@@ -21,8 +21,8 @@ from groundup.metrics.spans import are_spans, span_measures, spans_of
 from groundup.models.bert import BERTConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.targets import Classes
-from groundup.processors.text.bpe import TokenizerJSONConfig
 from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.tasks.token_classification import LabelTokens
 
 WORDS = ["A", "good", "unwatchable", "film", "!"]

@@ -323,7 +323,13 @@ class WritesGGUF(Protocol):
 
 @runtime_checkable
 class ReadsGGUF(Protocol):
-    """The class of settings of a tokenizer that is read from GGUF files."""
+    """The class of settings of a tokenizer that is read from GGUF files.
+
+    Attributes:
+        gguf_models: Values of ``tokenizer.ggml.model`` it reads, and their meaning.
+    """
+
+    gguf_models: ClassVar[Mapping[str, str]]
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any], end_token: str | None = None) -> TextProcessor:

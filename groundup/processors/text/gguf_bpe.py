@@ -9,15 +9,14 @@ github.com/ggml-org/llama.cpp, MIT).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from groundup.core.contracts.processors import Processor
+from groundup.core.contracts.processors import TextProcessor
 from groundup.core.errors import CheckpointError, DataError
 from groundup.core.values import Message
 from groundup.processors.chat.template import ChatTemplate, find_template
-from groundup.processors.text.bpe import TokenizerProcessor
 from groundup.processors.text.gguf_sentencepiece import (
     TokenKind,
     display_name,
@@ -28,8 +27,9 @@ from groundup.processors.text.gguf_sentencepiece import (
 )
 from groundup.processors.text.tokenizer_files import put_before_texts
 
-__all__ = ["SPLITS", "processor_from_gguf", "processor_to_gguf"]
+__all__ = ["GGUF_MODELS", "SPLITS", "GGUFTokenizer", "tokenizer_from_gguf", "tokenizer_to_gguf"]
 
+GGUF_MODELS = {"gpt2": "byte-level BPE", "llama": "SentencePiece's BPE"}  # tokenizer.ggml.model
 _OPEN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 _GPT2 = _OPEN + r"|\s+"
 _LATER = (
@@ -54,9 +54,17 @@ _NO_PLACE = "Keep it in the project's own layout"
 _OTHER = "Use another file of this model, or give its tokenizer apart"
 
 
-def processor_from_gguf(
-    metadata: Mapping[str, Any], end_token: str | None = None
-) -> TokenizerProcessor:
+class GGUFTokenizer(NamedTuple):
+    """A tokenizer with what its file says about it; see ``TextProcessor``."""
+
+    tokenizer: Tokenizer
+    end_token: str
+    start_token: str | None
+    chat_template: str | None
+    begin_token: str | None
+
+
+def tokenizer_from_gguf(metadata: Mapping[str, Any], end_token: str | None = None) -> GGUFTokenizer:
     """Return the tokenizer, with the file's end and start tokens and its chat template.
 
     Args:
@@ -67,30 +75,22 @@ def processor_from_gguf(
         CheckpointError: If it is of another kind, or its tables do not fit together.
     """
     prefix = "tokenizer.ggml."
-    model = metadata.get(prefix + "model")
-    if model not in ("gpt2", "llama"):
-        problem = (
-            f"is {model!r}; read are 'gpt2', which means byte-level BPE, and 'llama', which means"
-            " SentencePiece's"
-        )
-        raise CheckpointError(prefix + "model", problem, _OTHER)
     tokens = _texts(metadata, prefix + "tokens")
-    vocabulary, kinds = (
-        _vocabulary(tokens),
-        metadata.get(prefix + "token_type", [TokenKind.NORMAL] * len(tokens)),
-    )
+    vocabulary = _vocabulary(tokens)
+    kinds = metadata.get(prefix + "token_type", [TokenKind.NORMAL] * len(tokens))
     if not isinstance(kinds, list) or len(kinds) != len(tokens):
         found = f"{len(kinds)} entries" if isinstance(kinds, list) else str(kinds)[:60]
         raise CheckpointError(
             prefix + "token_type", f"has {found} for {len(tokens)} tokens", _OTHER
         )
-    if model == "llama":
-        tokenizer, starts = sentencepiece_tokenizer(metadata, vocabulary, kinds), True
+    if metadata.get(prefix + "model") == "llama":
+        tokenizer = sentencepiece_tokenizer(metadata, vocabulary, kinds)
+        starts = True
     else:
         tokenizer, starts = _byte_level(metadata, vocabulary)
     _add(tokenizer, metadata, tokens, kinds)
-    end, start = (_token(metadata, f"{prefix}{key}_token_id", tokens) for key in ("eos", "bos"))
-    end = end_token or end
+    end = end_token or _token(metadata, prefix + "eos_token_id", tokens)
+    start = _token(metadata, prefix + "bos_token_id", tokens)
     if end is None:
         raise CheckpointError(
             prefix + "eos_token_id", "is missing: nothing says which token ends a text", _OTHER
@@ -103,14 +103,17 @@ def processor_from_gguf(
     begin = start if metadata.get(prefix + "add_bos_token", starts) and start != end else None
     if begin is not None:
         put_before_texts(tokenizer, begin)
-    return TokenizerProcessor(tokenizer, end, start, "tokenizer_json", template, begin_token=begin)
+    return GGUFTokenizer(tokenizer, end, start, template, begin)
 
 
-def processor_to_gguf(processor: Processor, size: int, name: str = "") -> dict[str, Any]:
-    """Return the metadata of a tokenizer, the inverse of ``processor_from_gguf``.
+def tokenizer_to_gguf(
+    processor: TextProcessor, described: Mapping[str, Any], size: int, name: str = ""
+) -> dict[str, Any]:
+    """Return the metadata of a tokenizer, the inverse of ``tokenizer_from_gguf``.
 
     Args:
         processor: A byte-level BPE, or one of SentencePiece's kind.
+        described: What its tokenizer.json holds.
         size: How many tokens the model has. Ids without a token are filled up with tokens that no
             text holds.
         name: What the model is called, which goes into the file: by it llama.cpp tells some
@@ -120,9 +123,6 @@ def processor_to_gguf(processor: Processor, size: int, name: str = "") -> dict[s
         CheckpointError: If the processor is none of these, splits text in a way that has no name in
             GGUF files, or joins tokens in an order that no scores mean.
     """
-    if not isinstance(processor, TokenizerProcessor):
-        raise CheckpointError("processor", f"{type(processor).__name__} {_NEITHER}", _NO_PLACE)
-    described = processor.described()
     model, template = described["model"], processor.chat_template
     odd = [key for key in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
     byte_level = (described["decoder"] or {}).get("type") == "ByteLevel"
@@ -130,28 +130,23 @@ def processor_to_gguf(processor: Processor, size: int, name: str = "") -> dict[s
         found = f"a {model['type']} tokenizer" + (f" with {', '.join(odd)}" if odd else "")
         raise CheckpointError("processor", f"{found} {_NEITHER}", _NO_PLACE)
     tokens, kinds = _tables(described, max(size, processor.vocabulary_size))
-    bare, name = template is None, display_name(name, described)
-    written = {
-        **(
-            _byte_level_to_gguf(described, tokens, kinds)
-            if byte_level
-            else sentencepiece_to_gguf(described, tokens, kinds)
-        ),
-        "tokenizer.ggml.bos_token_id": (
-            processor.begin_id
-            if bare
-            else tokens.index(processor.start_token or processor.end_token)
-        ),
-        "tokenizer.ggml.eos_token_id": processor.end_id,
-        # Without a start token of its own a text begins with the end token; a chat template writes
-        # it by itself, and llama.cpp leaves one of two out. What a template does not begin with was
-        # not before what was learned.
-        "tokenizer.ggml.add_bos_token": bare or _begins_with_start(processor),
-        **({"general.name": name} if name else {}),
-        **({} if template is None else {"tokenizer.chat_template": template}),
-    }
+    write = _byte_level_to_gguf if byte_level else sentencepiece_to_gguf
+    written = write(described, tokens, kinds)
+    written["tokenizer.ggml.eos_token_id"] = processor.end_id
+    if shown := display_name(name, described):
+        written["general.name"] = shown
+    if template is None:
+        written["tokenizer.ggml.bos_token_id"] = processor.begin_id
+        written["tokenizer.ggml.add_bos_token"] = True
+    else:
+        start = processor.start_token
+        written["tokenizer.ggml.bos_token_id"] = tokens.index(start) if start else processor.end_id
+        # A chat template writes the start token by itself, and llama.cpp leaves one of two out.
+        # What a template does not begin with was not before what was learned.
+        written["tokenizer.ggml.add_bos_token"] = _begins_with_start(processor)
+        written["tokenizer.chat_template"] = template
     if not byte_level:
-        _try(processor, written)
+        _check_tokens(processor, written)
     return written
 
 
@@ -255,7 +250,7 @@ def _byte_level_to_gguf(
     }
 
 
-def _begins_with_start(processor: TokenizerProcessor) -> bool:
+def _begins_with_start(processor: TextProcessor) -> bool:
     """Return whether a start token is put before texts, and before conversations by the chat
     template too."""
     if processor.begin_token is None:
@@ -269,16 +264,16 @@ def _begins_with_start(processor: TokenizerProcessor) -> bool:
     return rendered.startswith(processor.begin_token)
 
 
-def _try(processor: TokenizerProcessor, written: Mapping[str, Any]) -> None:
+def _check_tokens(processor: TextProcessor, written: Mapping[str, Any]) -> None:
     """Refuse metadata that means other tokens than the tokenizer's."""
     texts = sentencepiece_texts(
         written["tokenizer.ggml.tokens"], written["tokenizer.ggml.token_type"]
     )
-    pairs = zip(
-        processor.encode_batch(texts), processor_from_gguf(written).encode_batch(texts), strict=True
-    )
-    for text, (ours, read) in zip(texts, pairs, strict=True):
-        if ours.tolist() != read.tolist():
+    tokenizer = tokenizer_from_gguf(written).tokenizer
+    tokenizer.encode_special_tokens = True
+    there = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    for text, own, read in zip(texts, processor.encode_batch(texts), there, strict=True):
+        if own.tolist() != read.ids:
             problem = (
                 f"joins tokens in an order that no scores of tokens give: {text!r:.100} is read"
                 " otherwise"
