@@ -4,7 +4,7 @@ loop or not.
     python examples/multitask_digits.py [FOLDER]
 
 Nine in ten examples have no label of the third task: the trunk that all share learns from the other
-two. Give tasks numbers to predict with ``{"name": "regress"}``, and let their weights be learned
+two. Give tasks numbers to predict with ``{"name": "regression"}``, and let their weights be learned
 with ``"weighting": "uncertainty"``.
 """
 

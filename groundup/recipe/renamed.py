@@ -3,7 +3,7 @@ silent where a saved run has one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from groundup.core import registry
@@ -28,8 +28,19 @@ RENAMED: dict[str, str] = {
     "every.sample_prompts": "samples.prompts",
     "machine.micro_batch": "machine.micro_batch_size",
     "distil": "distill",
+    "task.name=label_tokens": "token_classification",
+    "task.name=embed": "sentence_embedding",
+    "task.name=regress": "regression",
+    "task.labels=one": "single",
+    "task.labels=ordered": "ordinal",
+    "task.labels=several": "multi_label",
+    "task.order_sharpness": "task.ordinal_smoothing",
     "adapter.double_quantisation": "adapter.double_quantization",
     "adapter.rank_stabilised": "adapter.rank_stabilized",
+}
+# Settings whose number means something else now: how the new one follows, in words and as code.
+_CONVERTED: dict[str, tuple[str, Callable[[float], float]]] = {
+    "task.order_sharpness": ("1 / order_sharpness", lambda sharpness: 1 / sharpness),
 }
 # Plugin sections that hold sections of their own kind, by name: the setting that has them.
 _NESTED = {"task": "tasks", "data": "parts"}
@@ -48,7 +59,8 @@ def refuse_old_names(raw: dict[str, Any]) -> None:
             if is_value:
                 raise RecipeError(where, f"{value!r} is now called {new!r}", f"Write {new}")
             now = _place(prefix, new)
-            raise RecipeError(where, f"is now called {now}", f"Write {now}")
+            value_now = f", which is {_CONVERTED[row][0]}" if row in _CONVERTED else ""
+            raise RecipeError(where, f"is now called {now}{value_now}", f"Write {now}")
     tune = raw.get("tune")
     space = tune.get("space") if isinstance(tune, dict) else None
     for key in space if isinstance(space, dict) else ():
@@ -68,7 +80,8 @@ def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
             if is_value:
                 holder[last] = new
             else:
-                _put(root, new, holder.pop(last))
+                old = holder.pop(last)
+                _put(root, new, _CONVERTED[row][1](old) if row in _CONVERTED else old)
                 section = key.partition(".")[0]
                 if root.get(section) == {}:  # every setting of an old section has moved
                     del root[section]

@@ -26,14 +26,14 @@ from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import Fixed
 from groundup.processors.text.add_special_tokens import framed, padded
 
-__all__ = ["Embed"]
+__all__ = ["SentenceEmbedding"]
 
 _AT_ONCE = 128
 _SHOWN = 10
 
 
-@task("embed")
-class Embed(Task):
+@task("sentence_embedding")
+class SentenceEmbedding(Task):
     """Let the vector of a text be nearer to that of its partner than to those of all other partners
     of the batch.
 

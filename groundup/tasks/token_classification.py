@@ -27,14 +27,14 @@ from groundup.processors.labelled import Labelled, require_head, with_targets
 from groundup.processors.targets import Classes
 from groundup.processors.text.add_special_tokens import Row, frame_of, padded
 
-__all__ = ["LabelTokens"]
+__all__ = ["TokenClassification"]
 
 _AT_ONCE = 64
 _SHOWN = 10
 
 
-@task("label_tokens")
-class LabelTokens(Task):
+@task("token_classification")
+class TokenClassification(Task):
     """Minimise the cross-entropy of each word's label, at the first of the pieces that the word is
     split into.
 

@@ -158,13 +158,13 @@ def taught(
 def _check(task: Task, config: Any, teacher: Run) -> None:
     theirs = teacher.recipe.task
     own, other = (_KINDS.get(each.registered_name) for each in (task, theirs))
-    if own is None or getattr(task, "labels", "one") == "several":
+    if own is None or getattr(task, "labels", "single") == "multi_label":
         problem = (
             f"task {task.registered_name} cannot learn from a teacher; allowed: {', '.join(_KINDS)}"
             " (of one label)"
         )
         raise RecipeError("recipe.distill", problem, "Remove it")
-    if own != other or getattr(theirs, "labels", "one") == "several":
+    if own != other or getattr(theirs, "labels", "single") == "multi_label":
         problem = f"was trained on task {theirs.registered_name}, and this run predicts {own}"
         raise RecipeError("recipe.distill.teacher", problem, "Choose a teacher that does")
     length, reads = (context_length_of(each) for each in (config, teacher.recipe.model))

@@ -55,11 +55,13 @@ def test_contract(name: str, tmp_path: Path) -> None:
 
     model.eval()
     inputs = [example.inputs for example in examples[:3]]
-    inputs = [each for pair in inputs for each in pair] if name == "embed" else inputs
+    inputs = [each for pair in inputs for each in pair] if name == "sentence_embedding" else inputs
     found = task.predict(model, inputs, trainer.parts.processor)
     assert len(found) == len(inputs)
     one = task.predict(model, inputs[1], trainer.parts.processor)
-    assert found[1] == (pytest.approx(one, rel=1e-4, abs=1e-6) if name == "embed" else one)
+    assert found[1] == (
+        pytest.approx(one, rel=1e-4, abs=1e-6) if name == "sentence_embedding" else one
+    )
     if task.loss_is_sum:
         stream = open_stream(trainer.run, trainer.parts, "validation")
         batches, metrics = list(islice(stream, 2)), []

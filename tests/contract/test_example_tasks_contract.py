@@ -25,7 +25,7 @@ from groundup.training.trainer import Trainer
 TEXTS = {"language_modeling", "chat", "preference", "masked_language_modeling"}
 SEVERAL = {
     "digit": {"name": "classify", "class_weights": "balanced"},
-    "ink": "regress",
+    "ink": "regression",
     "loop": "classify",
 }
 CASES: dict[str, list[dict[str, Any]]] = {
@@ -33,7 +33,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {},
         {"class_weights": "effective", "effective_beta": 0.99, "label_smoothing": 0.1},
     ],
-    "regress": [{}, {"objective": "huber", "delta": 0.5}],
+    "regression": [{}, {"objective": "huber", "delta": 0.5}],
     "multitask": [{"tasks": SEVERAL}, {"tasks": SEVERAL, "weighting": "uncertainty"}],
 }
 PAIRS = [(name, index) for name in CASES for index in range(len(CASES[name]))]
@@ -41,7 +41,7 @@ PAIRS = [(name, index) for name in CASES for index in range(len(CASES[name]))]
 
 def opened(name: str, settings: dict[str, Any], folder: Path) -> Trainer:
     """Return the trainer of a run of a task on the data that it suits."""
-    recipe = tiny_run("mlp", folder, reads="numbers" if name == "regress" else "pictures")
+    recipe = tiny_run("mlp", folder, reads="numbers" if name == "regression" else "pictures")
     if name == "multitask":
         recipe["data"] = write_several_targets(folder)
     recipe = without_chance(recipe | {"task": {"name": name, **settings}})

@@ -135,7 +135,7 @@ def test_counts_differ_between_micro_batches(
 def test_classes_that_weigh_differently_beside_other_tasks(tmp_path: Path, weighting: str) -> None:
     """A micro-batch's weights add up to something else in each, even to less than 1."""
     balanced = {"name": "classify", "class_weights": "balanced"}
-    tasks = {"digit": balanced, "ink": "regress", "loop": {**balanced, "label_smoothing": 0.1}}
+    tasks = {"digit": balanced, "ink": "regression", "loop": {**balanced, "label_smoothing": 0.1}}
     recipe = tiny_run("mlp", tmp_path) | {"data": write_several_targets(tmp_path, rare=True)}
     recipe["task"] = {"name": "multitask", "tasks": tasks, "weighting": weighting}
     found = []

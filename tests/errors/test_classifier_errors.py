@@ -176,7 +176,7 @@ def test_labels_and_numbers_that_cannot_be_learned(tmp_path: Path) -> None:
 
 def test_weights_where_they_have_no_effect() -> None:
     with pytest.raises(RecipeError, match="class_weights has no effect with labels"):
-        validate(Classify, {"labels": "several", "class_weights": "balanced"}, "recipe.task")
+        validate(Classify, {"labels": "multi_label", "class_weights": "balanced"}, "recipe.task")
     with pytest.raises(RecipeError, match="effective_beta has no effect with class_weights"):
         validate(Classify, {"effective_beta": 0.9}, "recipe.task")
 
@@ -204,21 +204,21 @@ def test_an_order_that_does_not_fit_the_classes() -> None:
     with pytest.raises(
         RecipeError, match=r"recipe.task.order: names 'a' twice. Give each class one place"
     ):
-        validate(Classify, {"labels": "ordered", "order": ["a", "b", "a"]}, "recipe.task")
+        validate(Classify, {"labels": "ordinal", "order": ["a", "b", "a"]}, "recipe.task")
     with pytest.raises(RecipeError, match=r"recipe.task.order: names '1' twice"):
-        validate(Classify, {"labels": "ordered", "order": [1, "1"]}, "recipe.task")
+        validate(Classify, {"labels": "ordinal", "order": [1, "1"]}, "recipe.task")
     with pytest.raises(
         RecipeError, match=r"recipe.task.order: got \[1\]; allowed: .*at least 2 items"
     ):
-        validate(Classify, {"labels": "ordered", "order": [1]}, "recipe.task")
+        validate(Classify, {"labels": "ordinal", "order": [1]}, "recipe.task")
 
 
-@pytest.mark.parametrize("labels", ["one", "several"])
-@pytest.mark.parametrize("section", [{"order": ["a", "b"]}, {"order_sharpness": 3.0}])
+@pytest.mark.parametrize("labels", ["single", "multi_label"])
+@pytest.mark.parametrize("section", [{"order": ["a", "b"]}, {"ordinal_smoothing": 3.0}])
 def test_an_order_where_it_has_no_effect(labels: str, section: dict[str, Any]) -> None:
     with pytest.raises(
         RecipeError,
-        match=r"order\w* has no effect with labels: .*it applies when labels is .ordered",
+        match=r"ord\w* has no effect with labels: .*it applies when labels is .ordinal",
     ):
         validate(Classify, {"labels": labels, **section}, "recipe.task")
 

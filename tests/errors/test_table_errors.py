@@ -17,7 +17,7 @@ from groundup.models.mlp import MLPConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.table import TableConfig, TableProcessor
 from groundup.processors.targets import Numbers
-from groundup.tasks.regress import Regress
+from groundup.tasks.regression import Regression
 
 ROWS = "".join(f"{n},{'ab'[n % 2]},{n * 2}\n" for n in range(50))
 
@@ -253,7 +253,7 @@ def test_a_model_for_other_categories() -> None:
 
 # ----------------------------------------------------------------------------------------- the task
 def test_targets_that_cannot_be_learned() -> None:
-    task = Regress()
+    task = Regression()
 
     def prepare(*targets: Any) -> Any:
         examples = [
@@ -293,4 +293,4 @@ def test_targets_that_cannot_be_learned() -> None:
         RecipeError,
         match=r'delta has no effect with objective: "mse"; it applies when objective is "hub',
     ):
-        validate(Regress, {"delta": 2.0}, "recipe.task")
+        validate(Regression, {"delta": 2.0}, "recipe.task")

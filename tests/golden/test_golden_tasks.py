@@ -34,18 +34,18 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "classify smoothed": ("pictures", {"label_smoothing": 0.1}),
     "classify balanced": ("rare", {"class_weights": "balanced"}),
     "classify effective": ("rare", {"class_weights": "effective", "effective_beta": 0.9}),
-    "classify several": ("tags", {"labels": "several"}),
+    "classify several": ("tags", {"labels": "multi_label"}),
     "classify mixed": ("pictures", {"augmentation": {"mixup": 0.4, "cutmix": 1.0}}),
     "classify augmented": ("pictures", {"augmentation": AUGMENTATION["pictures"]}),
     "masked_language_modeling": ("documents", {}),
     "masked_language_modeling words": ("documents", {"whole_words": True}),
-    "embed": ("encoder", {}),
+    "sentence_embedding": ("encoder", {}),
     "embed symmetric": ("encoder", {"symmetric": True, "pooling": "first"}),
-    "label_tokens": ("encoder", {}),
+    "token_classification": ("encoder", {}),
     "extractive_qa": ("encoder", {}),
-    "regress": ("numbers", {}),
-    "regress mae": ("numbers", {"objective": "mae"}),
-    "regress huber": ("numbers", {"objective": "huber"}),
+    "regression": ("numbers", {}),
+    "regression mae": ("numbers", {"objective": "mae"}),
+    "regression huber": ("numbers", {"objective": "huber"}),
     "multitask fixed": ("several", {"weights": {"ink": 0.5}}),
     "multitask uncertainty": ("several", {"weighting": "uncertainty"}),
     "multitask gradnorm": ("several", {"weighting": "gradnorm"}),
@@ -55,7 +55,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     },
 }
 ELSEWHERE = {"language_modeling", "chat"}  # in test_golden.py
-SEVERAL = {"digit": "classify", "ink": "regress", "loop": "classify"}
+SEVERAL = {"digit": "classify", "ink": "regression", "loop": "classify"}
 
 
 def compare(case: str, recipe: dict[str, Any], runs: Path) -> None:

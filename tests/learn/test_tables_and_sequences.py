@@ -78,7 +78,7 @@ def test_diabetes_is_predicted_better_than_by_a_tree(tmp_path: Path) -> None:
         **{
             "name": "diabetes",
             "model": {"name": "mlp", "hidden": [32], "dropout": 0.2},
-            "task": "regress",
+            "task": "regression",
         },
         **{"data": {"name": "table", "path": str(tmp_path / "diabetes.csv"), "target": "answer"}},
         **{"processor": "table", "training": {"batch_size": 32, "epochs": 40}, **TRAINING},

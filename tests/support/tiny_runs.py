@@ -103,8 +103,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Tasks that only an encoder learns, with the data and settings of their tiny runs.
 ENCODER_TASKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "embed": ("text_pairs", {"max_tokens": 80}),
-    "label_tokens": ("word_labels", {"max_tokens": 80}),
+    "sentence_embedding": ("text_pairs", {"max_tokens": 80}),
+    "token_classification": ("word_labels", {"max_tokens": 80}),
     "extractive_qa": (
         "question_answers",
         {"max_tokens": 24, "max_question_tokens": 8, "stride": 6},
@@ -197,7 +197,7 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
         return {"task": classify, "data": "arrays", "processor": "image"}
     if reads == "numbers":
         data = {"name": "table", "path": write_patients(folder), "target": "progression"}
-        return {"task": {"name": "regress"}, "data": data, "processor": "table"}
+        return {"task": {"name": "regression"}, "data": data, "processor": "table"}
     digits = Arrays().examples("train", folder)[:200]
     if reads == "frames":
         rows = [example.inputs[: 5 + int(example.name) % 4] for example in digits]
@@ -244,7 +244,7 @@ def encoder_run(task: str, folder: Path, **settings: Any) -> dict[str, Any]:
     drawn as texts.
 
     Args:
-        task: ``embed``: upper halves belong to lower ones. ``label_tokens``: rows of a digit are
+        task: ``sentence_embedding``: upper halves belong to lower ones. ``token_classification``: rows of a digit are
             words, and labelled by whether there is ink on the left. ``extractive_qa``: the fourth
             row is asked for.
         folder: Where files of data may be written.

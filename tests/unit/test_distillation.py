@@ -20,7 +20,7 @@ from groundup.recipe.recipe import load_recipe
 from groundup.recipe.sections import Distill
 from groundup.runs.run import Run
 from groundup.tasks.classify.task import Classify
-from groundup.tasks.regress import Regress
+from groundup.tasks.regression import Regression
 from groundup.training.distillation import _check, divergence
 
 
@@ -122,9 +122,9 @@ def test_teachers_that_do_not_fit(recipe: dict[str, Any], tmp_path: Path) -> Non
         _check(Classify(), None, Run.open(teacher))
     with pytest.raises(
         RecipeError,
-        match=r"recipe\.distill: task regress cannot learn from a teacher; allowed: language",
+        match=r"recipe\.distill: task regression cannot learn from a teacher; allowed: language",
     ):
-        _check(Regress(), None, Run.open(teacher))
+        _check(Regression(), None, Run.open(teacher))
     other = groundup.train(
         {**recipe, "name": "other", "processor": "characters"}, runs=tmp_path
     ).folder

@@ -19,7 +19,7 @@ from groundup.core.settings import validate
 from groundup.data.sources.text_pairs import TextPairs
 from groundup.metrics.retrieval import ranks, retrieval_measures
 from groundup.processors.text.bytes import BytesConfig
-from groundup.tasks.sentence_embedding import Embed
+from groundup.tasks.sentence_embedding import SentenceEmbedding
 from groundup.weights.model_folder import write_model_folder
 
 MINILM = Path("/tmp/s5/minilm")
@@ -42,9 +42,9 @@ def written(
 def recipe(folder: Path, **task: Any) -> dict[str, Any]:
     return {
         **{
-            "name": "embed",
+            "name": "sentence_embedding",
             "init": {"pretrained": str(folder / "bert")},
-            "task": {"name": "embed", "max_tokens": 16, **task},
+            "task": {"name": "sentence_embedding", "max_tokens": 16, **task},
         },
         **{"data": {"name": "text_pairs", **written(folder), "validation_fraction": 0.2}},
         **{"training": {"batch_size": 6, "steps": 2}, "optim": {"lr": 1e-3}},
@@ -65,7 +65,7 @@ def recipe(folder: Path, **task: Any) -> dict[str, Any]:
 def test_the_loss_and_its_gradient_are_those_written_out(
     settings: dict[str, Any], texts: int
 ) -> None:
-    task = validate(Embed, settings, "recipe.task")
+    task = validate(SentenceEmbedding, settings, "recipe.task")
     torch.manual_seed(0)
     states = torch.randn(4 * texts, 5, 8, dtype=torch.float64, requires_grad=True)
     lengths = torch.randint(1, 6, (4, texts))
@@ -93,9 +93,9 @@ def test_the_loss_and_its_gradient_are_those_written_out(
 def test_a_text_that_is_the_same_as_the_right_one_is_no_wrong_answer() -> None:
     states, texts = torch.randn(6, 2, 4), torch.randint(0, 99, (3, 2, 2))
     batch = {"texts": texts, "text_lengths": torch.full((3, 2), 2)}
-    alone = Embed().loss(states, batch).terms["pair"].total
+    alone = SentenceEmbedding().loss(states, batch).terms["pair"].total
     texts[1, 1] = texts[0, 1]
-    same = Embed().loss(states, batch).terms["pair"].total
+    same = SentenceEmbedding().loss(states, batch).terms["pair"].total
     assert float(same) < float(alone)
 
 
@@ -223,7 +223,7 @@ def test_settings_that_contradict_each_other(settings: dict[str, Any], problem: 
     [
         (
             {"machine.micro_batch_size": 3},
-            "the loss of task 'embed' with this model is no sum over examples",
+            "the loss of task 'sentence_embedding' with this model is no sum over examples",
         ),
         (
             {"model": {"name": "bert", "head": "masked"}},
@@ -245,14 +245,16 @@ def test_runs_that_cannot_be(changes: dict[str, Any], problem: str, tmp_path: Pa
 
 
 def test_other_models_and_batches_of_one() -> None:
-    processor = Embed().fit_processor(BytesConfig().fit(lambda: iter(())), lambda: iter(()))
+    processor = SentenceEmbedding().fit_processor(
+        BytesConfig().fit(lambda: iter(())), lambda: iter(())
+    )
     with pytest.raises(
         RecipeError,
         match="the task needs the states of all tokens, and this model gives labels of a",
     ):
-        Embed().check_model(torch.nn.Linear(2, 2), processor)
+        SentenceEmbedding().check_model(torch.nn.Linear(2, 2), processor)
     batch = {"texts": torch.ones(1, 2, 3, dtype=torch.int64), "text_lengths": torch.full((1, 2), 3)}
     with pytest.raises(
         RecipeError, match=r"recipe\.training\.batch_size: is 1, and a pair is told apart from"
     ):
-        Embed().loss(torch.randn(2, 3, 4), batch)
+        SentenceEmbedding().loss(torch.randn(2, 3, 4), batch)

@@ -134,7 +134,7 @@ def test_counts_travel_with_the_classes() -> None:
 # ----------------------------------------------------------------------------------- several labels
 @pytest.mark.slow
 def test_several_labels_are_learned_judged_and_predicted() -> None:
-    task = Classify(labels="several", label_smoothing=0.1)
+    task = Classify(labels="multi_label", label_smoothing=0.1)
     found, model, processor = judged(task, SEVERAL)
     assert processor.labels == ("even", "large")
     assert found.metrics["subset_accuracy"] > 0.6
@@ -149,7 +149,7 @@ def test_several_labels_are_learned_judged_and_predicted() -> None:
 
 
 def test_the_loss_of_several_labels_is_torchs() -> None:
-    task = Classify(labels="several")
+    task = Classify(labels="multi_label")
     outputs, labels = torch.randn(7, 3), torch.randint(2, (7, 3)).float()
     loss = task.loss(outputs, {"labels": labels})
     expected = F.binary_cross_entropy_with_logits(outputs, labels)

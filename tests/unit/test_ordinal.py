@@ -52,14 +52,14 @@ def test_soft_labels_by_hand() -> None:
     )
     torch.testing.assert_close(found, powers / powers.sum(1, keepdim=True), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(
-        soft_labels(torch.tensor([1]), 3, 50.0), torch.tensor([[0.0, 1.0, 0.0]])
+        soft_labels(torch.tensor([1]), 3, 0.02), torch.tensor([[0.0, 1.0, 0.0]])
     )
 
 
 def test_the_loss_is_torchs_with_class_weights_however_the_batch_is_cut() -> None:
     targets = [1, 1, 1, 2, 3, 3, 10, 1, 2, 10, 3]
     task = Classify(
-        labels="ordered", order_sharpness=0.7, class_weights="balanced", label_smoothing=0.1
+        labels="ordinal", ordinal_smoothing=0.7, class_weights="balanced", label_smoothing=0.1
     )
     processor = fitted(task, targets)
     batch = task.encode(examples_of(targets), processor)
@@ -87,7 +87,7 @@ def test_the_loss_is_torchs_with_class_weights_however_the_batch_is_cut() -> Non
 
 
 def test_a_mixture_counts_both_labels_by_their_share() -> None:
-    task = Classify(labels="ordered")
+    task = Classify(labels="ordinal")
     outputs = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
     first, second, mix = (
         torch.tensor([0, 1, 2]),
@@ -103,17 +103,17 @@ def test_a_mixture_counts_both_labels_by_their_share() -> None:
 
 # -------------------------------------------------------------------------------------------- order
 def test_the_order_is_the_recipes_or_that_of_the_numbers() -> None:
-    named = fitted(Classify(labels="ordered", order=tuple(WORDS)), ["high", "low", "mid", "low"])
+    named = fitted(Classify(labels="ordinal", order=tuple(WORDS)), ["high", "low", "mid", "low"])
     assert (named.labels, named.targets.counts) == (("low", "mid", "high"), (2, 1, 1))  # type: ignore[attr-defined]
     assert named.targets.encode(["high", "low"]).tolist() == [2, 0]
-    assert fitted(Classify(labels="ordered"), [10, 2, "-1", 2.5]).labels == ("-1", "2", "2.5", "10")
-    assert fitted(Classify(labels="ordered", order=(5, 3, 1)), [1, 3, 5]).labels == ("5", "3", "1")
+    assert fitted(Classify(labels="ordinal"), [10, 2, "-1", 2.5]).labels == ("-1", "2", "2.5", "10")
+    assert fitted(Classify(labels="ordinal", order=(5, 3, 1)), [1, 3, 5]).labels == ("5", "3", "1")
 
 
 def test_a_base_runs_classes_serve_only_in_the_same_order() -> None:
     alphabet = fitted(Classify(), WORDS)
     assert alphabet.labels == ("high", "low", "mid")
-    task = Classify(labels="ordered", order=tuple(WORDS))
+    task = Classify(labels="ordinal", order=tuple(WORDS))
     assert fitted(task, WORDS, alphabet).labels == ("low", "mid", "high")
     wider = Labelled(
         alphabet.inputs, Classes(["low", "lower mid", "mid", "high"], counts=[1, 1, 1, 1]), 0
@@ -126,8 +126,8 @@ def test_a_base_runs_classes_serve_only_in_the_same_order() -> None:
 
 
 def test_one_of_several_tasks_may_have_an_order() -> None:
-    rating = {"name": "classify", "labels": "ordered", "order": WORDS}
-    task = Multitask(tasks={"rating": rating, "size": {"name": "regress"}})
+    rating = {"name": "classify", "labels": "ordinal", "order": WORDS}
+    task = Multitask(tasks={"rating": rating, "size": {"name": "regression"}})
     examples = examples_of([{"rating": word, "size": n} for n, word in enumerate(WORDS)])
     processor = task.fit_processor(
         ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples)
@@ -201,7 +201,7 @@ def rated(tmp_path: Path) -> dict[str, Any]:
         **{"data": {"name": "table", "path": str(tmp_path / "rated.csv"), "target": "rating"}},
         "task": {
             "name": "classify",
-            "labels": "ordered",
+            "labels": "ordinal",
             "order": ["slow", "medium", "fast", "very fast"],
         },
         **{"optim": {"lr": 1e-2}, "training": {"batch_size": 32, "steps": 60}},

@@ -19,7 +19,7 @@ from groundup.models.mlp import MLPConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.table import TableConfig, TableProcessor
 from groundup.processors.targets import Numbers
-from groundup.tasks.regress import Regress, _error
+from groundup.tasks.regression import Regression, _error
 
 pytestmark = pytest.mark.xdist_group("sklearn")  # imported by one worker
 
@@ -83,7 +83,7 @@ def test_the_loss_is_torchs_and_a_sum(objective: Any) -> None:
     torch.manual_seed(0)
     outputs, targets = torch.randn(9, 2) * 3, torch.randn(9, 2)
     settings: dict[str, Any] = {"delta": 0.7} if objective == "huber" else {}
-    task = Regress(objective=objective, **settings)
+    task = Regression(objective=objective, **settings)
     plain = {
         "mse": torch.nn.MSELoss(),
         "mae": torch.nn.L1Loss(),
@@ -108,7 +108,7 @@ def test_the_loss_is_torchs_and_a_sum(objective: Any) -> None:
 
 def test_targets_are_scaled_and_come_back() -> None:
     examples = [Example(str(n), {"x": n}, {"a": str(n), "b": -2.0 * n}) for n in range(10)]
-    task = Regress()
+    task = Regression()
     processor: Any = task.fit_processor(
         TableConfig().fit(lambda: iter(examples)), lambda: iter(examples)
     )
@@ -129,7 +129,7 @@ def recipe_for(path: str, target: Any, **changes: Any) -> dict[str, Any]:
         **{
             "name": "tiny",
             "model": {"name": "mlp", "hidden": [16]},
-            "task": "regress",
+            "task": "regression",
             "processor": "table",
         },
         **{"data": {"name": "table", "path": path, "target": target, "validation_fraction": 0.2}},
@@ -170,7 +170,7 @@ def test_several_targets_and_a_linear_model(tmp_path: Path) -> None:
     path, _ = diabetes(tmp_path / "diabetes.csv")
     changes: dict[str, Any] = {
         "model": {"name": "mlp", "hidden": []},
-        "task": {"name": "regress", "objective": "huber"},
+        "task": {"name": "regression", "objective": "huber"},
     }
     changes["optim"] = {"lr": 0.05, "weight_decay": 0.0}
     run = groundup.train(recipe_for(path, ["progression", "bmi"], **changes), runs=tmp_path)

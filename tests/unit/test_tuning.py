@@ -192,8 +192,8 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
     )
     sums |= dict.fromkeys(("accuracy", "ranking", "good", "divergence", *REWARDS), (1.0, 1.0))
     made = {name: [lookup("task", name)()] for name in names("task") if name != "multitask"}
-    made["classify"] += [Classify(labels="ordered"), Classify(labels="several")]
-    several = Multitask(tasks={"loss_of_life": {"name": "classify"}, "b": {"name": "regress"}})
+    made["classify"] += [Classify(labels="ordinal"), Classify(labels="multi_label")]
+    several = Multitask(tasks={"loss_of_life": {"name": "classify"}, "b": {"name": "regression"}})
     parts = {f"{task}/{key}": value for task in several.tasks for key, value in sums.items()}
     found = {metric for tasks in made.values() for task in tasks for metric in task.summarise(sums)}
     found |= set(several.summarise(parts | {"loss_of_life": (1.0, 1.0), "b": (1.0, 1.0)}))

@@ -23,7 +23,7 @@ from groundup.processors.labelled import Labelled
 from groundup.processors.targets import Classes
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
-from groundup.tasks.token_classification import LabelTokens
+from groundup.tasks.token_classification import TokenClassification
 
 WORDS = ["A", "good", "unwatchable", "film", "!"]
 LABELS = ["O", "O", "B-x", "I-x", "O"]
@@ -66,7 +66,7 @@ def test_tokens_logits_and_loss_are_those_of_transformers(tmp_path: Path) -> Non
     examples = [
         Example("", tuple(words), own) for words, own in zip(sentences, labels, strict=True)
     ]
-    batch = LabelTokens().encode(examples, processor)
+    batch = TokenClassification().encode(examples, processor)
     inputs = transformers.AutoTokenizer.from_pretrained(tmp_path)(
         sentences,
         is_split_into_words=True,
@@ -86,10 +86,10 @@ def test_tokens_logits_and_loss_are_those_of_transformers(tmp_path: Path) -> Non
     model = validate(BERTConfig, settings, "recipe.model").build().eval()
     model.load_state_dict(model.config.weights_from_huggingface(module.state_dict()))
     theirs = module(**inputs, labels=expected)
-    outputs = model(**LabelTokens().inputs(batch))
+    outputs = model(**TokenClassification().inputs(batch))
     inside = inputs["attention_mask"].bool()
     torch.testing.assert_close(outputs[inside], theirs.logits[inside], rtol=1e-5, atol=1e-6)
-    term = LabelTokens().loss(outputs, batch).terms["word"]
+    term = TokenClassification().loss(outputs, batch).terms["word"]
     torch.testing.assert_close(term.total / term.count, theirs.loss)
 
 
@@ -116,7 +116,7 @@ def test_a_run_and_every_word_of_a_long_sentence(tmp_path: Path) -> None:
             "init": {"pretrained": str(tmp_path / "bert")},
             "training": {"batch_size": 8, "steps": 2},
         },
-        **{"task": {"name": "label_tokens", "max_tokens": 12}},
+        **{"task": {"name": "token_classification", "max_tokens": 12}},
         **{"data": {"name": "word_labels", "path": written(tmp_path), "validation_fraction": 0.3}},
         "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
     }
@@ -146,7 +146,7 @@ def test_a_run_and_every_word_of_a_long_sentence(tmp_path: Path) -> None:
 
 def test_words_of_other_tokenizers_and_without_any_piece(tmp_path: Path) -> None:
     reader = BytesConfig().fit(lambda: iter(()))
-    batch = LabelTokens().encode(
+    batch = TokenClassification().encode(
         [Example("", ("ab", "c"), ["x", "y"])], Labelled(reader, Classes(["x", "y"]), 8)
     )
     assert batch["labels"].tolist() == [[0, -100, 1]]
@@ -154,7 +154,7 @@ def test_words_of_other_tokenizers_and_without_any_piece(tmp_path: Path) -> None
     processor = Labelled(
         TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(())), Classes(["x", "y"]), 8
     )
-    batch = LabelTokens().encode([Example("", ("\x00", "film"), ["x", "y"])], processor)
+    batch = TokenClassification().encode([Example("", ("\x00", "film"), ["x", "y"])], processor)
     assert batch["labels"].tolist() == [[-100, 0, 1, -100]]
     assert np.isin(batch["tokens"], range(13)).all()
 

@@ -55,7 +55,7 @@ def outputs_of(model: nn.Module, inputs: Sequence[Any], processor: LabelProcesso
 
 
 def judge_classifier(
-    context: EvaluationContext, labels: Literal["one", "ordered", "several"]
+    context: EvaluationContext, labels: Literal["single", "ordinal", "multi_label"]
 ) -> Evaluation:
     """Judge a model on the held-out examples, and for comparison on as many training examples, at
     most 2,000.
@@ -72,7 +72,7 @@ def judge_classifier(
         context: What to judge.
         labels: Whether an example has one class, one of classes with an order, or several labels.
     """
-    several = labels == "several"
+    several = labels == "multi_label"
     examples, processor = list(context.examples(context.held_out)), context.processor
     context.progress(f"classifying {len(examples)} held-out examples")
     outputs = outputs_of(context.model, [example.inputs for example in examples], processor)
@@ -83,7 +83,7 @@ def judge_classifier(
         "held_out_examples": float(len(examples)),
         **found.metrics,
         **({} if several else {"baseline_accuracy": _commonest(processor, true)}),
-        **(_in_order(found, processor, true, context.seed) if labels == "ordered" else {}),
+        **(_in_order(found, processor, true, context.seed) if labels == "ordinal" else {}),
         **_training_score(context, len(examples), several=several),
         **_temperature(outputs, true, context.seed, several=several),
     }

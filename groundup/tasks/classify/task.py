@@ -45,8 +45,8 @@ class Classify(Task):
     """
 
     unit: ClassVar[str] = "examples"
-    labels: Literal["one", "ordered", "several"] = setting(
-        "one",
+    labels: Literal["single", "ordinal", "multi_label"] = setting(
+        "single",
         "Whether an example has one class, one of classes with an order (ratings), or any number of"
         " labels",
     )
@@ -54,14 +54,14 @@ class Classify(Task):
         None,
         "The classes from the lowest to the highest; null: they are numbers, ordered by size",
         min_length=2,
-        applies_when={"labels": ("ordered",)},
+        applies_when={"labels": ("ordinal",)},
     )
-    order_sharpness: float = setting(
+    ordinal_smoothing: float = setting(
         1.0,
-        "A class gets exp(-order_sharpness) of the share of its neighbour nearer the true class;"
-        " large: as labels: one",
+        "Neighbours of the true class get a share of the target, exp(-1 / ordinal_smoothing) of the"
+        " nearer one's; towards 0: as labels: single",
         gt=0,
-        applies_when={"labels": ("ordered",)},
+        applies_when={"labels": ("ordinal",)},
     )
     label_smoothing: float = setting(
         0.0, "Share of the target spread evenly over all classes", ge=0, lt=1
@@ -70,7 +70,7 @@ class Classify(Task):
         "none",
         "Let rare classes count more, by one over their examples (balanced) or over their effective"
         " number (effective)",
-        applies_when={"labels": ("one", "ordered")},
+        applies_when={"labels": ("single", "ordinal")},
     )
     effective_beta: float = setting(
         0.999,
@@ -96,12 +96,12 @@ class Classify(Task):
     @property
     def orders_classes(self) -> bool:
         """Ordered classes are numbered from the lowest to the highest."""
-        return self.labels == "ordered"
+        return self.labels == "ordinal"
 
     @property
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read."""
-        labels = "float32 (B, K)" if self.labels == "several" else "int64 (B,)"
+        labels = "float32 (B, K)" if self.labels == "multi_label" else "int64 (B,)"
         weights = {} if self.class_weights == "none" else {"weights": "float32 (B,)"}
         return {"inputs": "float32 (B, ...)", "labels": labels, **weights}
 
@@ -119,12 +119,12 @@ class Classify(Task):
         order = None if self.order is None else [str(label) for label in self.order]
 
         def fit(targets: Iterable[Any]) -> Classes:
-            if self.labels == "ordered":
+            if self.labels == "ordinal":
                 return Classes.fit_ordered(targets, order)
-            return (Classes.fit if self.labels == "one" else Classes.fit_several)(targets)
+            return (Classes.fit if self.labels == "single" else Classes.fit_several)(targets)
 
         found = with_targets(
-            processor, examples, fit, self.max_tokens, in_order=self.labels == "ordered"
+            processor, examples, fit, self.max_tokens, in_order=self.labels == "ordinal"
         )
         self.augmentation.check(found.input_shape, categories=bool(found.category_sizes))
         return found
@@ -185,7 +185,7 @@ class Classify(Task):
         """
         examples = torch.tensor(float(len(outputs)))
         if (
-            self.labels == "one" and not {"mix", "weights"} & batch.keys()
+            self.labels == "single" and not {"mix", "weights"} & batch.keys()
         ):  # the usual case, quicker
             labels, smoothing = batch["labels"], self.label_smoothing
             total = F.cross_entropy(
@@ -205,7 +205,7 @@ class Classify(Task):
     @property
     def distils(self) -> str:
         """What a teacher must predict; of several labels nothing can be learned from one."""
-        return "" if self.labels == "several" else "classes"
+        return "" if self.labels == "multi_label" else "classes"
 
     def prediction_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return what ``inputs`` does: the model returns logits (B, K) at any rate."""
@@ -244,12 +244,14 @@ class Classify(Task):
     def _each(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return (B,) the loss of each example; whether it is right, and in an order by how many
         classes it is off."""
-        if self.labels == "several":
+        if self.labels == "multi_label":
             wanted = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
             each = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
             return each, {"right": ((outputs >= 0) == (labels > 0)).all(1).float()}
-        ordered = self.labels == "ordered"
-        target = soft_labels(labels, outputs.shape[1], self.order_sharpness) if ordered else labels
+        ordered = self.labels == "ordinal"
+        target = labels
+        if ordered:
+            target = soft_labels(labels, outputs.shape[1], self.ordinal_smoothing)
         each = F.cross_entropy(
             outputs, target, reduction="none", label_smoothing=self.label_smoothing
         )
@@ -263,10 +265,10 @@ class Classify(Task):
         Of classes with an order also by how many classes the prediction is off, on average.
         """
         (total, count), examples = sums["label"], max(sums["examples"][0], 1.0)
-        name = "subset_accuracy" if self.labels == "several" else "accuracy"
+        name = "subset_accuracy" if self.labels == "multi_label" else "accuracy"
         found = {"loss": total / max(count, 1e-12), name: sums["right"][0] / examples}
         return found | (
-            {"mean_absolute_error": sums["off"][0] / examples} if self.labels == "ordered" else {}
+            {"mean_absolute_error": sums["off"][0] / examples} if self.labels == "ordinal" else {}
         )
 
     def predict(
@@ -289,7 +291,7 @@ class Classify(Task):
         temperature = float(
             options.get("temperature") or 1.0
         )  # 0 is greedy where texts are generated
-        several = self.labels == "several"
+        several = self.labels == "multi_label"
         top, found = int(options.get("top", 0)), []
         for row in probabilities_of(outputs, several=several, temperature=temperature):
             best: Any = [(processor.labels[k], float(row[k])) for k in row.argsort()[::-1]]
@@ -303,21 +305,21 @@ class Classify(Task):
         gets wrong."""
         found = judge_classifier(context, self.labels)
         tables = (
-            [] if self.labels == "several" else before_and_after(context, "accuracy", _accuracy)
+            [] if self.labels == "multi_label" else before_and_after(context, "accuracy", _accuracy)
         )
         return dataclasses.replace(found, tables=[*found.tables, *tables])
 
 
-def soft_labels(labels: Tensor, classes: int, sharpness: float) -> Tensor:
-    """Return targets (B, K) of true classes (B,): shares that fall by exp(-sharpness) from a class
-    to the next.
+def soft_labels(labels: Tensor, classes: int, smoothing: float) -> Tensor:
+    """Return targets (B, K) of true classes (B,): shares that fall by exp(-1 / smoothing) from a
+    class to the next.
 
     Source:
         Diaz and Marathe, 2019, "Soft labels for ordinal regression", CVPR, equation 1; the distance
-        there is here ``sharpness`` times the number of classes between.
+        there is here the number of classes between over ``smoothing``.
     """
     distance = (torch.arange(classes, device=labels.device) - labels[:, None]).abs().float()
-    return torch.softmax(-sharpness * distance, 1)
+    return torch.softmax(-distance / smoothing, 1)
 
 
 def _shares(batch: Batch) -> tuple[Tensor, Tensor]:

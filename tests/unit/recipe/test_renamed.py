@@ -86,5 +86,31 @@ def test_plugins_values_and_sections_within_sections(monkeypatch: pytest.MonkeyP
     assert upgrade(copy.deepcopy(own)) == own
 
 
+def test_names_of_tasks_and_of_what_their_labels_are() -> None:
+    old = {"name": "classify", "labels": "ordered", "order_sharpness": 2.0}
+    assert upgrade({"task": dict(old)})["task"] == {
+        "name": "classify",
+        "labels": "ordinal",
+        "ordinal_smoothing": 0.5,
+    }
+    with pytest.raises(RecipeError, match=r"labels: 'ordered' is now called 'ordinal'\. Write ord"):
+        refuse_old_names({"task": dict(old)})
+    del old["labels"]
+    with pytest.raises(
+        RecipeError,
+        match=r"^recipe\.task\.order_sharpness: is now called task\.ordinal_smoothing, which is"
+        r" 1 / order_sharpness\. Write task\.ordinal_smoothing\.$",
+    ):
+        refuse_old_names({"task": old})
+    for before, now in (
+        ("label_tokens", "token_classification"),
+        ("embed", "sentence_embedding"),
+        ("regress", "regression"),
+    ):
+        assert upgrade({"task": {"name": before}})["task"]["name"] == now
+        with pytest.raises(RecipeError, match=rf"task.name: '{before}' is now called '{now}'"):
+            refuse_old_names({"task": before})
+
+
 def test_the_table_leads_to_names_of_today() -> None:
     assert not {new for new in RENAMED.values() if new in RENAMED}

@@ -59,11 +59,11 @@ SEVERAL = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [1, 1, 0, 1]])
 CASES: list[tuple[str, dict[str, Any], Batch, int]] = [
     ("classify", {}, examples(labels=LABELS), 4),
     ("classify", {"label_smoothing": 0.2}, examples(labels=LABELS, **MIXED), 4),
-    ("classify", {"labels": "ordered"}, examples(labels=LABELS), 4),
-    ("classify", {"labels": "several"}, examples(labels=SEVERAL), 4),
-    ("regress", {}, examples(**NUMBERS), 2),
-    ("regress", {"objective": "mae"}, examples(**NUMBERS), 2),
-    ("regress", {"objective": "huber"}, examples(**NUMBERS), 2),
+    ("classify", {"labels": "ordinal"}, examples(labels=LABELS), 4),
+    ("classify", {"labels": "multi_label"}, examples(labels=SEVERAL), 4),
+    ("regression", {}, examples(**NUMBERS), 2),
+    ("regression", {"objective": "mae"}, examples(**NUMBERS), 2),
+    ("regression", {"objective": "huber"}, examples(**NUMBERS), 2),
 ]
 
 
@@ -133,7 +133,7 @@ def test_which_task_offers_what() -> None:
     distils = {n for n, task in made.items() if n != "multitask" and isinstance(task(), Distils)}
     assert distils == {"language_modeling", "chat", "classify"}
     assert Classify().distils == "classes"
-    assert Classify(labels="several").distils == ""
+    assert Classify(labels="multi_label").distils == ""
 
 
 # ------------------------------------------------------------------------------------------- noise

@@ -27,14 +27,14 @@ from groundup.processors.labelled import check_pairs, with_targets
 from groundup.processors.targets import Numbers
 from groundup.tasks.shared.forgetting import before_and_after
 
-__all__ = ["Regress"]
+__all__ = ["Regression"]
 
 _AT_ONCE = 1024
 _SHOWN = 10
 
 
-@task("regress")
-class Regress(Task):
+@task("regression")
+class Regression(Task):
     """Minimise the distance from the true number. The model sees targets of mean 0 and variance 1;
     users see their own.
 
