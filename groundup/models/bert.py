@@ -23,9 +23,10 @@ from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.names.huggingface import bert as names
 from groundup.models.sizes_from_data import agreed, require_vocabulary
-from groundup.nn.attention import Attention, AttentionShape, Where
+from groundup.nn.attention import Attention, AttentionContext, AttentionShape
 from groundup.nn.mlp import MLP
 from groundup.nn.pooling import mean_state, within
+from groundup.nn.transformer import check_heads, initialise_transformer
 
 __all__ = ["BERT", "BERTConfig", "MaskedHead", "PostNormBlock"]
 
@@ -97,12 +98,7 @@ class BERTConfig(FromHuggingFace):
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> BERTConfig:
-        if self.width % self.heads:
-            nearest = max(self.width // self.heads, 1) * self.heads
-            raise ValueError(
-                f"width {self.width} is not a multiple of heads {self.heads}. Use width {nearest}"
-                " or change heads"
-            )
+        check_heads(self.width, self.heads)
         if self.padding_id is not None and 0 < self.vocabulary_size <= self.padding_id:
             raise ValueError(
                 f"padding_id {self.padding_id} is no token of a vocabulary of"
@@ -294,9 +290,9 @@ class PostNormBlock(nn.Module):
         self.mlp_norm = nn.LayerNorm(width, config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, where: Where) -> Tensor:
+    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
         """Return (B, T, C) from x (B, T, C)."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, where)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, context)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
 
 
@@ -356,13 +352,9 @@ class BERT(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw all weights anew: matrices normal with ``init_std``, biases 0, norms 1, the
+        """Draw all weights again: matrices normal with ``init_std``, biases 0, norms 1, the
         padding's vector 0."""
-        for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:
-                nn.init.normal_(parameter, std=self.config.init_std)
-            else:
-                nn.init.constant_(parameter, 1.0 if name.endswith("norm.weight") else 0.0)
+        initialise_transformer(self, self.config.init_std)
         if self.config.padding_id is not None:
             self.embed.weight[self.config.padding_id].zero_()
 
@@ -445,9 +437,9 @@ class BERT(nn.Module):
                 torch.zeros_like(tokens) if token_types is None else token_types
             )
         x = self.dropout(self.embed_norm(x))
-        where = Where(mask=self._mask(tokens, lengths, boundaries))
+        context = AttentionContext(mask=self._mask(tokens, lengths, boundaries))
         for block in self.blocks:
-            x = block(x, where)
+            x = block(x, context)
         return x
 
     def _lengths(self, tokens: Tensor, lengths: Tensor | None) -> Tensor | None:

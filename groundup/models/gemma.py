@@ -1,9 +1,9 @@
 """Gemma 3: layers that see a window of the text between layers that see all of it, each with its
 own rotary base.
 
-Read from top to bottom: the settings, a block, the model.
+Read from top to bottom: the settings, and how the model is put together for them; a block.
 
-Shape legend: B rows, T positions, C width, V vocabulary, N boundaries.
+Shape legend: B rows, T positions, C width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -31,24 +30,18 @@ from groundup.models.names.huggingface import gemma
 from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
 from groundup.nn.attention import (
     Attention,
+    AttentionContext,
     AttentionShape,
-    Where,
+    Passage,
     seen_on_average,
-    token_positions,
-    whereabouts,
 )
-from groundup.nn.kv_cache import KeyValueCache, LayerCache
-from groundup.nn.loss import (
-    linear_cross_entropy,
-    linear_cross_entropy_sum,
-    linear_log_probs,
-    softcapped,
-)
+from groundup.nn.kv_cache import LayerCache
 from groundup.nn.mlp import MLP
 from groundup.nn.norm import ShiftedRMSNorm
 from groundup.nn.rope import RopeScaling, rotary_angles
+from groundup.nn.transformer import BlockShape, DecoderLM, DecoderParts, check_heads
 
-__all__ = ["Gemma3", "Gemma3Block", "Gemma3Config"]
+__all__ = ["Gemma3Block", "Gemma3Config"]
 
 _PICTURE = (  # the tokenizer of published models ends with it; text-only ones have no row for it
     "<image_soft_token>"
@@ -96,12 +89,7 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> Gemma3Config:
-        if self.heads % self.kv_heads:
-            nearest = max(n for n in range(1, self.kv_heads + 1) if self.heads % n == 0)
-            raise ValueError(
-                f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}."
-                f" Use kv_heads {nearest} or change heads"
-            )
+        check_heads(self.width, self.heads, self.kv_heads, self.head_dim)
         return self
 
     def window(self, layer: int) -> int | None:
@@ -125,25 +113,49 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
         found = fitted_vocabulary("gemma3", processor, self.vocabulary_size)
         return self.model_copy(update={"vocabulary_size": found})
 
-    def build(self) -> Gemma3:
+    def build(self) -> DecoderLM:
         """Return the model with freshly initialised weights.
+
+        Source:
+            Gemma Team, Gemma 3, 2025 (arXiv:2503.19786), section 2; norms before and after each
+            part, and the cap on logits, which published Gemma 3 models do without: Gemma 2, 2024
+            (arXiv:2408.00118), section 2.
 
         Raises:
             RecipeError: If the vocabulary's size is still unknown.
         """
         require_vocabulary(self.vocabulary_size)
-        return Gemma3(self)
+        parts = DecoderParts(
+            block=lambda layer: Gemma3Block(self, layer),
+            norm=lambda: ShiftedRMSNorm(self.width, self.norm_eps),
+            contexts=self._contexts,
+            cache_shape=(self.kv_heads, self.head_dim),
+            embedding_scale=math.sqrt(self.width),
+            logit_cap=self.logit_cap,
+            norm_weight=0.0,
+            scaled_residual=False,
+        )
+        return DecoderLM(self, parts)
+
+    def _contexts(self, passage: Passage) -> list[AttentionContext]:
+        """Return for each layer what it attends by: global ones and local ones differ."""
+        positions, dim, wide = passage.positions, self.head_dim, passage.wide
+        far = rotary_angles(positions, dim, self.rope_theta, self.rope_scaling, wide=wide)
+        near = rotary_angles(positions, dim, self.local_rope_theta, wide=wide)
+        everything = passage.context(far, None)
+        nearby = passage.context(near, self.sliding_window)
+        windows = map(self.window, range(self.layers))
+        return [everything if window is None else nearby for window in windows]
 
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of forward and backward for one token; see
         ``GPTConfig.flops_per_token``."""
-        weights = (
-            2 * self.width * self.head_dim * (self.heads + self.kv_heads)
-            + 3 * self.width * self.mlp_width
+        block = BlockShape(
+            self.width, self.heads, self.kv_heads, self.head_dim, self.mlp_width, "geglu_tanh"
         )
-        seen = sum(seen_on_average(context, self.window(layer)) for layer in range(self.layers))
-        attention = 12.0 * self.heads * self.head_dim * seen
-        return 6.0 * (self.layers * weights + self.width * self.vocabulary_size) + attention
+        windows = map(self.window, range(self.layers))
+        blocks = sum(block.flops_per_token(seen_on_average(context, w)) for w in windows)
+        return blocks + 6.0 * self.width * self.vocabulary_size
 
     def completed(self) -> dict[str, Any]:
         """Return all settings as plain values, those that follow from others filled in."""
@@ -235,7 +247,10 @@ class Gemma3Block(nn.Module):
     def __init__(self, config: Gemma3Config, layer: int) -> None:
         super().__init__()
         shape = AttentionShape(
-            *(config.width, config.heads, config.kv_heads, config.head_dim),
+            config.width,
+            config.heads,
+            config.kv_heads,
+            config.head_dim,
             qk_norm_eps=config.norm_eps,
             qk_norm=ShiftedRMSNorm,
             scale=None if config.attention_scale is None else config.attention_scale**-0.5,
@@ -249,128 +264,10 @@ class Gemma3Block(nn.Module):
         self.mlp_out_norm = ShiftedRMSNorm(config.width, config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, where: Where, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: AttentionContext, cache: LayerCache | None = None
+    ) -> Tensor:
         """Return (B, T, C) from x (B, T, C)."""
-        attended = self.attention(self.attention_norm(x), where, cache)
+        attended = self.attention(self.attention_norm(x), context, cache)
         x = x + self.dropout(self.attention_out_norm(attended))
         return x + self.dropout(self.mlp_out_norm(self.mlp(self.mlp_norm(x))))  # type: ignore[no-any-return]
-
-
-class Gemma3(nn.Module):
-    """The model of a ``Gemma3Config``.
-
-    Source:
-        Gemma Team, Gemma 3, 2025 (arXiv:2503.19786), section 2; norms before and after each part,
-        and the cap on logits, which published Gemma 3 models do without: Gemma 2, 2024
-        (arXiv:2408.00118), section 2.
-    """
-
-    def __init__(self, config: Gemma3Config) -> None:
-        super().__init__()
-        self.config = config
-        self.embed = nn.Embedding(config.vocabulary_size, config.width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Gemma3Block(config, layer) for layer in range(config.layers))
-        self.norm = ShiftedRMSNorm(config.width, config.norm_eps)
-        self.initialise()
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        """Draw all matrices anew: normal with ``init_std``; norms begin with a factor of 1, which
-        is a weight of 0."""
-        for parameter in self.parameters():
-            if parameter.ndim == 2:
-                nn.init.normal_(parameter, std=self.config.init_std)
-            else:
-                nn.init.zeros_(parameter)
-
-    def forward(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
-        targets: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-        last_only: bool = False,
-    ) -> Tensor:
-        """Predict the next token at every position. Arguments and result as of ``GPT.forward``."""
-        x, cap = self.hidden(tokens, positions, boundaries, cache), self.config.logit_cap
-        if targets is not None:
-            return linear_cross_entropy_sum(
-                x.flatten(0, 1), self.output_weight, targets.flatten(), cap
-            )
-        return softcapped(F.linear(x[:, -1:] if last_only else x, self.output_weight), cap)
-
-    def hidden(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        """Return what the output layer reads, (B, T, C). Arguments as in ``forward``."""
-        everything, near = self._where(tokens, positions, boundaries, cache)
-        x = self.dropout(self.embed(tokens) * math.sqrt(self.config.width))
-        for layer, block in enumerate(self.blocks):
-            where = everything if self.config.window(layer) is None else near
-            # Decoding calls ``forward`` past nn.Module.compile: its shapes change at every step.
-            x = block(x, where) if cache is None else block.forward(x, where, cache.layers[layer])
-        return self.norm(x)  # type: ignore[no-any-return]
-
-    def token_losses(
-        self,
-        tokens: Tensor,
-        targets: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
-    ) -> Tensor:
-        """Return -log p in nats of each target, (B, T), 0 where it is -100. For evaluation: no
-        gradient."""
-        with torch.no_grad():
-            x = self.hidden(tokens, positions, boundaries).flatten(0, 1)
-        losses = linear_cross_entropy(
-            x, self.output_weight, targets.flatten(), self.config.logit_cap
-        )
-        return losses.view_as(targets)
-
-    def logits_from(self, hidden: Tensor) -> Tensor:
-        """Return logits (..., V) from hidden states (..., C)."""
-        return softcapped(F.linear(hidden, self.output_weight), self.config.logit_cap)
-
-    def log_probs_from(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return log p in nats of targets (M,) from hidden states (M, C)."""
-        return linear_log_probs(hidden, self.output_weight, targets, self.config.logit_cap)
-
-    def new_cache(self, batch: int, length: int) -> KeyValueCache:
-        """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
-        config, like = self.config, self.output_weight
-        return KeyValueCache(
-            config.layers,
-            (batch, config.kv_heads, length, config.head_dim),
-            like.dtype,
-            like.device,
-        )
-
-    @property
-    def output_weight(self) -> Tensor:
-        """The output layer's weight, (V, C): the embedding's."""
-        return self.embed.weight
-
-    def _where(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None,
-        boundaries: Tensor | None,
-        cache: KeyValueCache | None,
-    ) -> tuple[Where, Where]:
-        """Return where the tokens stand for global layers, and for local ones."""
-        config, wide = self.config, self.embed.weight.dtype == torch.float64
-        positions = token_positions(tokens, positions, boundaries, cache)
-        far = rotary_angles(
-            positions, config.head_dim, config.rope_theta, config.rope_scaling, wide=wide
-        )
-        near = rotary_angles(positions, config.head_dim, config.local_rope_theta, wide=wide)
-        return (
-            whereabouts(positions, far, boundaries, cache, None),
-            whereabouts(positions, near, boundaries, cache, config.sliding_window),
-        )

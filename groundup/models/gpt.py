@@ -1,20 +1,15 @@
 """A decoder-only transformer: GPT-2, Llama, Mistral, Qwen2 and Qwen3 are configurations of it.
 
-Read from top to bottom: the settings, a block, the model.
-
-Shape legend: B rows, T positions, C width, V vocabulary, N boundaries.
+Here are the settings, and how the parts in ``nn/transformer.py`` are put together for them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.core.contracts.models import (
     FromGGUF,
@@ -30,21 +25,21 @@ from groundup.models.names.gguf import gpt as gguf_names
 from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
 from groundup.models.names.huggingface import families, gpt2, llama
 from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
-from groundup.nn.attention import (
-    Attention,
-    AttentionShape,
-    Where,
-    seen_on_average,
-    token_positions,
-    whereabouts,
-)
-from groundup.nn.kv_cache import KeyValueCache, LayerCache
-from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum, linear_log_probs
-from groundup.nn.mlp import MLP, Activation
-from groundup.nn.norm import RMSNorm
+from groundup.nn.attention import AttentionContext, Passage, seen_on_average
+from groundup.nn.mlp import Activation, default_width, round_up
 from groundup.nn.rope import RopeScaling, rotary_angles
+from groundup.nn.transformer import (
+    Bias,
+    Block,
+    BlockShape,
+    DecoderLM,
+    DecoderParts,
+    Norm,
+    check_heads,
+    make_norm,
+)
 
-__all__ = ["GPT", "Block", "GPTConfig"]
+__all__ = ["GPTConfig"]
 
 
 @model("gpt")
@@ -81,9 +76,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         "How the rotary wavelengths were stretched; null: not",
         applies_when={"positions": ("rotary",)},
     )
-    norm: Literal["rmsnorm", "layernorm"] = setting(
-        "rmsnorm", "Normalisation; layernorm has a bias"
-    )
+    norm: Norm = setting("rmsnorm", "Normalisation; layernorm has a bias")
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
     activation: Activation = setting("swiglu", "Of the MLP; gelu_tanh is GPT-2's approximation")
     qk_norm: bool = setting(False, "RMSNorm on the queries and keys of each head")
@@ -91,9 +84,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         None, "How many tokens a token sees, itself included; null: all", ge=1
     )
     tied_embeddings: bool = setting(True, "Use the embedding as the output layer too")
-    bias: Literal["none", "qkv", "all"] = setting(
-        "none", "Linear layers of the blocks that have a bias"
-    )
+    bias: Bias = setting("none", "Linear layers of the blocks that have a bias")
     dropout: float = setting(
         0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1
     )
@@ -101,18 +92,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> GPTConfig:
-        if self.head_dim is None and self.width % self.heads:
-            nearest = max(self.width // self.heads, 1) * self.heads
-            raise ValueError(
-                f"width {self.width} is not a multiple of heads {self.heads}. Use width {nearest}"
-                " or change heads"
-            )
-        if self.kv_heads is not None and self.heads % self.kv_heads:
-            nearest = max(n for n in range(1, self.kv_heads + 1) if self.heads % n == 0)
-            raise ValueError(
-                f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}."
-                f" Use kv_heads {nearest} or change heads"
-            )
+        check_heads(self.width, self.heads, self.kv_heads, self.head_dim)
         if self.positions == "rotary" and self.dim % 2:
             raise ValueError(
                 f"head_dim {self.dim} is odd, and rotary positions turn channels in pairs."
@@ -133,18 +113,12 @@ class GPTConfig(FromHuggingFace, FromGGUF):
     @property
     def hidden(self) -> int:
         """Inner width of the MLP."""
-        if self.mlp_width is not None:
-            return self.mlp_width
-        return (
-            4 * self.width
-            if self.activation != "swiglu"
-            else _round_up(math.ceil(8 * self.width / 3), 64)
-        )
+        return self.mlp_width or default_width(self.width, self.activation)
 
     @property
     def embedding_rows(self) -> int:
         """Rows of the embedding: the vocabulary, padded."""
-        return _round_up(self.vocabulary_size, self.vocabulary_multiple)
+        return round_up(self.vocabulary_size, self.vocabulary_multiple)
 
     def complete_from(self, processor: Processor) -> GPTConfig:
         """Return the config with the processor's vocabulary size where it was 0.
@@ -155,30 +129,60 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         found = fitted_vocabulary("gpt", processor, self.vocabulary_size)
         return self.model_copy(update={"vocabulary_size": found})
 
-    def build(self) -> GPT:
+    def block(self) -> BlockShape:
+        """Return the shape of every block."""
+        return BlockShape(
+            self.width,
+            self.heads,
+            self.groups,
+            self.dim,
+            self.hidden,
+            activation=self.activation,
+            norm=self.norm,
+            norm_eps=self.norm_eps,
+            bias=self.bias,
+            qk_norm=self.qk_norm,
+            window=self.sliding_window,
+            dropout=self.dropout,
+        )
+
+    def build(self) -> DecoderLM:
         """Return the model with freshly initialised weights.
+
+        Source:
+            Radford et al., GPT-2, 2019, section 2.3; Touvron et al., Llama, 2023
+            (arXiv:2302.13971), section 2.2. Departs from GPT-2: no dropout of attention weights,
+            which attention over packed documents does not compute.
 
         Raises:
             RecipeError: If the vocabulary's size is still unknown.
         """
         require_vocabulary(self.vocabulary_size)
-        return GPT(self)
+        parts = DecoderParts(
+            block=lambda layer: Block(self.block()),
+            norm=lambda: make_norm(self.norm, self.width, self.norm_eps),
+            contexts=self._contexts,
+            cache_shape=(self.groups, self.dim),
+            tied=self.tied_embeddings,
+            learned_positions=self.positions == "learned",
+            decoder=FastDecoder,
+        )
+        return DecoderLM(self, parts)
 
-    def matmul_parameters(self) -> int:
-        """Return how many weights each token is multiplied with, the output layer included and
-        lookups not."""
-        attention = 2 * self.width * self.dim * (self.heads + self.groups)
-        mlp = self.width * self.hidden * (3 if self.activation == "swiglu" else 2)
-        return self.layers * (attention + mlp) + self.width * self.embedding_rows
+    def _contexts(self, passage: Passage) -> list[AttentionContext]:
+        rotary = None
+        if self.positions == "rotary":
+            rotary = rotary_angles(
+                passage.positions, self.dim, self.rope_theta, self.rope_scaling, wide=passage.wide
+            )
+        return [passage.context(rotary, self.sliding_window)] * self.layers
 
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of forward and backward for one token of a document of ``context``
         tokens.
 
-        A weight costs one multiplication and one addition forward and twice that backward: 6 FLOPs.
-        In attention, a token is multiplied with the keys and the values of the k tokens it sees: 2
-        products x 6 x k x heads x head_dim a layer. Causally k is context / 2 on average, and w -
-        w**2 / (2 context) within a window of w.
+        Causally a token sees context / 2 tokens on average, and w - w**2 / (2 context) within a
+        window of w.
 
         Source:
             Chowdhery et al., PaLM, 2022 (arXiv:2204.02311), appendix B; Kaplan et al., 2020
@@ -186,7 +190,8 @@ class GPTConfig(FromHuggingFace, FromGGUF):
             removes.
         """
         seen = seen_on_average(context, self.sliding_window)
-        return 6.0 * self.matmul_parameters() + 12.0 * self.layers * self.heads * self.dim * seen
+        output = 6.0 * self.width * self.embedding_rows
+        return self.layers * self.block().flops_per_token(seen) + output
 
     def completed(self) -> dict[str, Any]:
         """Return all settings as plain values, those that follow from others filled in."""
@@ -323,192 +328,3 @@ _SIZES: dict[str, dict[str, Any]] = {
         **{"mlp_width": 14336, "norm_eps": 1e-5, "sliding_window": 4096, "tied_embeddings": False},
     },
 }
-
-
-class Block(nn.Module):
-    """Attention, then the MLP, each on a normalised input and added to the residual stream
-    (pre-norm)."""
-
-    def __init__(self, config: GPTConfig, *, causal: bool = True) -> None:
-        super().__init__()
-        shape = AttentionShape(
-            *(config.width, config.heads, config.groups, config.dim),
-            qk_norm_eps=config.norm_eps if config.qk_norm else None,
-            window=config.sliding_window,
-            input_bias=config.bias != "none",
-            output_bias=config.bias == "all",
-            causal=causal,
-        )
-        self.attention_norm = _norm(config)
-        self.attention = Attention(shape)
-        self.mlp_norm = _norm(config)
-        self.mlp = MLP(config.width, config.hidden, config.activation, config.bias == "all")
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, where: Where, cache: LayerCache | None = None) -> Tensor:
-        """Return (B, T, C) from x (B, T, C)."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), where, cache))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))  # type: ignore[no-any-return]
-
-
-class GPT(nn.Module):
-    """The model of a ``GPTConfig``.
-
-    Source:
-        Radford et al., GPT-2, 2019, section 2.3; Touvron et al., Llama, 2023 (arXiv:2302.13971),
-        section 2.2. Departs from GPT-2: no dropout of attention weights, which attention over
-        packed documents does not compute.
-    """
-
-    def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embed = nn.Embedding(config.embedding_rows, config.width)
-        learned = config.positions == "learned"
-        self.positions = nn.Embedding(config.context_length, config.width) if learned else None
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = _norm(config)
-        tied = config.tied_embeddings
-        self.head = None if tied else nn.Linear(config.width, config.embedding_rows, bias=False)
-        self.initialise()
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        """Draw all weights anew: normal with ``init_std``; where a layer adds to the residual, over
-        sqrt(2 layers)."""
-        std, depth = self.config.init_std, math.sqrt(2 * self.config.layers)
-        for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:
-                residual = name.endswith(("attention.output.weight", "mlp.down.weight"))
-                nn.init.normal_(parameter, std=std / depth if residual else std)
-            else:
-                nn.init.constant_(parameter, 1.0 if name.endswith("norm.weight") else 0.0)
-
-    def forward(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
-        targets: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-        last_only: bool = False,
-    ) -> Tensor:
-        """Predict the next token at every position.
-
-        Args:
-            tokens: (B, T) int64.
-            positions: (B, T) int64, within each document; default 0 .. T-1, or what follows the
-                cache. With a cache, -1 marks padding on the left.
-            boundaries: (N,) int32, starts of packed documents over the B*T tokens, rising from 0 to
-                B*T; default: each row is one document. A token sees earlier tokens of its own
-                document only.
-            targets: (B, T) int64, the tokens that come next, -100 where nothing is trained.
-            cache: Keys and values of what was read before; this call adds to it.
-            last_only: Return logits of the last position only.
-
-        Returns:
-            Without targets the logits (B, T or 1, V). With targets a scalar: the sum of -log p in
-            nats over the targets in float32 (float64 in a float64 model). Its softmax runs over the
-            padded embedding.
-        """
-        x = self.hidden(tokens, positions, boundaries, cache)
-        if targets is not None:
-            return linear_cross_entropy_sum(x.flatten(0, 1), self.output_weight, targets.flatten())
-        logits = F.linear(x[:, -1:] if last_only else x, self.output_weight)
-        return logits[..., : self.config.vocabulary_size]
-
-    def hidden(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        """Return what the output layer reads, (B, T, C). Arguments as in ``forward``."""
-        positions, where = self._where(tokens, positions, boundaries, cache)
-        x = self.embed(tokens)
-        if self.positions is not None:
-            x = x + self.positions(positions.clamp(min=0))
-        x = self.dropout(x)
-        for index, block in enumerate(self.blocks):
-            # Decoding calls ``forward`` past nn.Module.compile: its shapes change at every step.
-            x = block(x, where) if cache is None else block.forward(x, where, cache.layers[index])
-        return self.norm(x)  # type: ignore[no-any-return]
-
-    def token_losses(
-        self,
-        tokens: Tensor,
-        targets: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
-    ) -> Tensor:
-        """Return -log p in nats of each target, (B, T), 0 where it is -100. For evaluation: no
-        gradient."""
-        with torch.no_grad():
-            x = self.hidden(tokens, positions, boundaries).flatten(0, 1)
-        return linear_cross_entropy(x, self.output_weight, targets.flatten()).view_as(targets)
-
-    def new_cache(self, batch: int, length: int) -> KeyValueCache:
-        """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
-        config, like = (
-            self.config,
-            next(self.norm.parameters()),
-        )  # floats, also where the others are integers
-        return KeyValueCache(
-            config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device
-        )
-
-    def logits_from(self, hidden: Tensor) -> Tensor:
-        """Return logits (..., V) from hidden states (..., C)."""
-        return F.linear(hidden, self.output_weight)[..., : self.config.vocabulary_size]
-
-    def log_probs_from(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return log p in nats of targets (M,) from hidden states (M, C)."""
-        return linear_log_probs(hidden, self.output_weight, targets)
-
-    @property
-    def has_decoder(self) -> bool:
-        """Whether there is a quicker step for one row."""
-        return True
-
-    def decoder(self) -> FastDecoder:
-        """Return what decodes one row quickly, with the same weights."""
-        return FastDecoder(self)
-
-    def parameter_count(self) -> int:
-        """Return how many numbers are trained, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-    @property
-    def output_weight(self) -> Tensor:
-        """The output layer's weight, (V padded, C)."""
-        return self.embed.weight if self.head is None else self.head.weight
-
-    def _where(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None,
-        boundaries: Tensor | None,
-        cache: KeyValueCache | None,
-    ) -> tuple[Tensor, Where]:
-        positions = token_positions(tokens, positions, boundaries, cache)
-        rotary = None
-        if self.positions is None:
-            config, wide = self.config, self.norm.weight.dtype == torch.float64
-            rotary = rotary_angles(
-                positions, config.dim, config.rope_theta, config.rope_scaling, wide=wide
-            )
-        return positions, whereabouts(
-            positions, rotary, boundaries, cache, self.config.sliding_window
-        )
-
-
-def _norm(config: GPTConfig) -> nn.Module:
-    if config.norm == "rmsnorm":
-        return RMSNorm(config.width, config.norm_eps)
-    return nn.LayerNorm(config.width, config.norm_eps)
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

@@ -1,19 +1,17 @@
 """Phi-3: a Llama of which a part of each head may be rotary, stretched to long texts by factors for
 each channel.
 
-Shape legend: B rows, T positions, C width, V vocabulary, N boundaries.
+Shape legend: B rows, T positions.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.core.contracts.models import (
     FromGGUF,
@@ -24,18 +22,16 @@ from groundup.core.contracts.processors import Processor
 from groundup.core.errors import CheckpointError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.gpt import Block, GPTConfig
 from groundup.models.names.gguf import phi3 as gguf_names
 from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
 from groundup.models.names.huggingface import phi3
 from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
-from groundup.nn.attention import Where, seen_on_average, token_positions, whereabouts
-from groundup.nn.kv_cache import KeyValueCache
-from groundup.nn.loss import linear_cross_entropy, linear_cross_entropy_sum, linear_log_probs
+from groundup.nn.attention import AttentionContext, Passage, seen_on_average
 from groundup.nn.norm import RMSNorm
 from groundup.nn.rope import LongRope, long_rotary_angles, rotary_angles
+from groundup.nn.transformer import Block, BlockShape, DecoderLM, DecoderParts, check_heads
 
-__all__ = ["Phi3", "Phi3Config"]
+__all__ = ["Phi3Config"]
 
 
 @model("phi3")
@@ -73,7 +69,7 @@ class Phi3Config(FromHuggingFace, FromGGUF):
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> Phi3Config:
-        self.block()  # which checks the heads
+        check_heads(self.width, self.heads, self.kv_heads)
         if self.rotary_channels % 2 or not self.rotary_channels:
             problem = (
                 f"rotary_share {self.rotary_share} makes {self.rotary_channels} of {self.dim}"
@@ -110,11 +106,18 @@ class Phi3Config(FromHuggingFace, FromGGUF):
         """Channels of a head that turn."""
         return int(self.dim * self.rotary_share)
 
-    def block(self) -> GPTConfig:
-        """Return the settings of the blocks: Llama's."""
-        names = ("layers", "width", "heads", "mlp_width", "norm_eps", "sliding_window", "dropout")
-        same = {name: getattr(self, name) for name in names}
-        return GPTConfig(kv_heads=self.groups, **same)
+    def block(self) -> BlockShape:
+        """Return the shape of every block: Llama's."""
+        return BlockShape(
+            self.width,
+            self.heads,
+            self.groups,
+            self.dim,
+            self.mlp_width,
+            norm_eps=self.norm_eps,
+            window=self.sliding_window,
+            dropout=self.dropout,
+        )
 
     @property
     def embedding_rows(self) -> int:
@@ -130,24 +133,44 @@ class Phi3Config(FromHuggingFace, FromGGUF):
         found = fitted_vocabulary("phi3", processor, self.vocabulary_size)
         return self.model_copy(update={"vocabulary_size": found})
 
-    def build(self) -> Phi3:
+    def build(self) -> DecoderLM:
         """Return the model with freshly initialised weights.
+
+        Source:
+            Abdin et al., 2024 (arXiv:2404.14219), section 2. Departs from the published weights in
+            keeping queries, keys and values apart, and the two inputs of the MLP, which compute the
+            same.
 
         Raises:
             RecipeError: If the vocabulary's size is still unknown.
         """
         require_vocabulary(self.vocabulary_size)
-        return Phi3(self)
+        parts = DecoderParts(
+            block=lambda layer: Block(self.block()),
+            norm=lambda: RMSNorm(self.width, self.norm_eps),
+            contexts=self._contexts,
+            cache_shape=(self.groups, self.dim),
+            tied=self.tied_embeddings,
+        )
+        return DecoderLM(self, parts)
+
+    def _contexts(self, passage: Passage) -> list[AttentionContext]:
+        positions, channels, theta = passage.positions, self.rotary_channels, self.rope_theta
+        if self.long_rope is None:
+            rotary = rotary_angles(positions, channels, theta, wide=passage.wide)
+        else:
+            lengths = _text_lengths(passage)
+            rotary = long_rotary_angles(
+                positions, lengths, channels, theta, self.long_rope, wide=passage.wide
+            )
+        return [passage.context(rotary, self.sliding_window)] * self.layers
 
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of forward and backward for one token; see
         ``GPTConfig.flops_per_token``."""
-        weights = (
-            2 * self.width * self.dim * (self.heads + self.groups) + 3 * self.width * self.mlp_width
-        )
         seen = seen_on_average(context, self.sliding_window)
-        attention = 12.0 * self.layers * self.width * seen
-        return 6.0 * (self.layers * weights + self.width * self.vocabulary_size) + attention
+        output = 6.0 * self.width * self.vocabulary_size
+        return self.layers * self.block().flops_per_token(seen) + output
 
     def completed(self) -> dict[str, Any]:
         """Return all settings as plain values, those that follow from others filled in."""
@@ -242,131 +265,16 @@ class Phi3Config(FromHuggingFace, FromGGUF):
         return {"phi3-mini-4k": cls(**shape, vocabulary_size=32064, context_length=4096)}
 
 
-class Phi3(nn.Module):
-    """The model of a ``Phi3Config``.
-
-    Source:
-        Abdin et al., 2024 (arXiv:2404.14219), section 2. Departs from the published weights in
-        keeping queries, keys and values apart, and the two inputs of the MLP, which compute the
-        same.
-    """
-
-    def __init__(self, config: Phi3Config) -> None:
-        super().__init__()
-        self.config = config
-        self.embed = nn.Embedding(config.vocabulary_size, config.width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config.block()) for _ in range(config.layers))
-        self.norm = RMSNorm(config.width, config.norm_eps)
-        tied = config.tied_embeddings
-        self.head = None if tied else nn.Linear(config.width, config.vocabulary_size, bias=False)
-        self.initialise()
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        """Draw all weights anew: normal with ``init_std``; where a layer adds to the residual, over
-        sqrt(2 layers)."""
-        std, depth = self.config.init_std, math.sqrt(2 * self.config.layers)
-        for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:
-                residual = name.endswith(("attention.output.weight", "mlp.down.weight"))
-                nn.init.normal_(parameter, std=std / depth if residual else std)
-
-    def forward(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
-        targets: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-        last_only: bool = False,
-    ) -> Tensor:
-        """Predict the next token at every position. Arguments and result as of ``GPT.forward``."""
-        x = self.hidden(tokens, positions, boundaries, cache)
-        if targets is not None:
-            return linear_cross_entropy_sum(x.flatten(0, 1), self.output_weight, targets.flatten())
-        return F.linear(x[:, -1:] if last_only else x, self.output_weight)
-
-    def hidden(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
-        """Return what the output layer reads, (B, T, C). Arguments as in ``forward``."""
-        where = self._where(tokens, positions, boundaries, cache)
-        x = self.dropout(self.embed(tokens))
-        for index, block in enumerate(self.blocks):
-            # Decoding calls ``forward`` past nn.Module.compile: its shapes change at every step.
-            x = block(x, where) if cache is None else block.forward(x, where, cache.layers[index])
-        return self.norm(x)  # type: ignore[no-any-return]
-
-    def token_losses(
-        self,
-        tokens: Tensor,
-        targets: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
-    ) -> Tensor:
-        """Return -log p in nats of each target, (B, T), 0 where it is -100. For evaluation: no
-        gradient."""
-        with torch.no_grad():
-            x = self.hidden(tokens, positions, boundaries).flatten(0, 1)
-        return linear_cross_entropy(x, self.output_weight, targets.flatten()).view_as(targets)
-
-    def logits_from(self, hidden: Tensor) -> Tensor:
-        """Return logits (..., V) from hidden states (..., C)."""
-        return F.linear(hidden, self.output_weight)
-
-    def log_probs_from(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return log p in nats of targets (M,) from hidden states (M, C)."""
-        return linear_log_probs(hidden, self.output_weight, targets)
-
-    def new_cache(self, batch: int, length: int) -> KeyValueCache:
-        """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
-        config, like = self.config, self.output_weight
-        return KeyValueCache(
-            config.layers, (batch, config.groups, length, config.dim), like.dtype, like.device
-        )
-
-    @property
-    def output_weight(self) -> Tensor:
-        """The output layer's weight, (V, C)."""
-        return self.embed.weight if self.head is None else self.head.weight
-
-    def _where(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None,
-        boundaries: Tensor | None,
-        cache: KeyValueCache | None,
-    ) -> Where:
-        config, wide = self.config, self.embed.weight.dtype == torch.float64
-        positions = token_positions(tokens, positions, boundaries, cache)
-        channels, theta = config.rotary_channels, config.rope_theta
-        if config.long_rope is None:
-            rotary = rotary_angles(positions, channels, theta, wide=wide)
-        else:
-            lengths = _lengths(positions.expand_as(tokens), boundaries, cache)
-            rotary = long_rotary_angles(
-                positions, lengths, channels, theta, config.long_rope, wide=wide
-            )
-        return whereabouts(positions, rotary, boundaries, cache, config.sliding_window)
-
-
-def _lengths(
-    positions: Tensor, boundaries: Tensor | None, cache: KeyValueCache | None
-) -> Tensor | int:
-    """Return how long the text is that each token at positions (B, T) stands in: (B, T), (B, 1), or
-    one number.
+def _text_lengths(passage: Passage) -> Tensor | int:
+    """Return how long the text is of each token of a passage is: (B, T), (B, 1), or one number.
 
     With a cache, whose keys are turned already, it is what the cache has room for, so that all keys
-    of a text are turned alike. ``transformers`` turns the keys anew once a text outgrows the
+    of a text are turned alike. ``transformers`` turns the keys again once a text outgrows the
     original context.
     """
-    if cache is not None:
-        return cache.length
+    if passage.cache is not None:
+        return passage.cache.length
+    positions, boundaries = passage.positions.expand_as(passage.tokens), passage.boundaries
     if boundaries is None:
         return positions[:, -1:] + 1
     flat = positions.flatten()

@@ -6,12 +6,11 @@ Shape legend: B sequences, T positions, F numbers in a frame, C channels, O outp
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from groundup.core.contracts.models import ModelConfig
@@ -19,27 +18,25 @@ from groundup.core.contracts.processors import Processor
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.gpt import Block, GPTConfig
 from groundup.models.sizes_from_data import Elements, agreed, elements_of
 from groundup.nn.activations import initialise_linear
-from groundup.nn.attention import Where
-from groundup.nn.mlp import Activation
+from groundup.nn.attention import AttentionContext, seen_on_average
+from groundup.nn.mlp import Activation, default_width, round_up
 from groundup.nn.ngrams import NGramBag
-from groundup.nn.norm import RMSNorm
 from groundup.nn.pooling import AttentionPooling, last_state, mean_state, within
 from groundup.nn.rope import RopeScaling, rotary_angles
+from groundup.nn.transformer import (
+    Bias,
+    Block,
+    BlockShape,
+    Norm,
+    check_heads,
+    initialise_transformer,
+    make_norm,
+)
 
 __all__ = ["TransformerClassifier", "TransformerClassifierConfig"]
 
-_OWN = (
-    "causal",
-    "pooling",
-    "ngrams",
-    "ngram_width",
-    "ngram_buckets",
-    "frame_width",
-    "outputs",
-)  # that a GPT has not
 _WITH_NGRAMS = {"ngrams": tuple(range(1, 9))}
 
 
@@ -101,9 +98,7 @@ class TransformerClassifierConfig(ModelConfig):
         "How the rotary wavelengths were stretched; null: not",
         applies_when={"positions": ("rotary",)},
     )
-    norm: Literal["rmsnorm", "layernorm"] = setting(
-        "rmsnorm", "Normalisation; layernorm has a bias"
-    )
+    norm: Norm = setting("rmsnorm", "Normalisation; layernorm has a bias")
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
     activation: Activation = setting("swiglu", "Of the MLP; gelu_tanh is GPT-2's approximation")
     qk_norm: bool = setting(False, "RMSNorm on the queries and keys of each head")
@@ -113,9 +108,7 @@ class TransformerClassifierConfig(ModelConfig):
         ge=1,
         applies_when={"causal": (True,)},
     )
-    bias: Literal["none", "qkv", "all"] = setting(
-        "none", "Linear layers of the blocks that have a bias"
-    )
+    bias: Bias = setting("none", "Linear layers of the blocks that have a bias")
     dropout: float = setting(
         0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1
     )
@@ -134,16 +127,36 @@ class TransformerClassifierConfig(ModelConfig):
                 "pooling: class has no effect with causal: true, where the class token sees nothing"
                 " but itself. Use pooling: last, or causal: false"
             )
-        try:
-            self.gpt()
-        except ValidationError as failure:
-            raise ValueError(str(failure.errors()[0]["ctx"]["error"])) from None
+        check_heads(self.width, self.heads, self.kv_heads, self.head_dim)
+        if self.positions == "rotary" and self.dim % 2:
+            raise ValueError(
+                f"head_dim {self.dim} is odd, and rotary positions turn channels in pairs."
+                f" Use head_dim {self.dim + 1} or positions: learned"
+            )
         return self
 
-    def gpt(self) -> GPTConfig:
-        """Return the GPT whose blocks these are."""
-        shared = {name: value for name, value in self.model_dump().items() if name not in _OWN}
-        return GPTConfig(**shared | {"context_length": max(self.context_length, 1)})
+    @property
+    def dim(self) -> int:
+        """Channels of a head."""
+        return self.head_dim or self.width // self.heads
+
+    def block(self) -> BlockShape:
+        """Return the shape of every block: a GPT's, unless it sees both ways."""
+        return BlockShape(
+            self.width,
+            self.heads,
+            self.kv_heads or self.heads,
+            self.dim,
+            self.mlp_width or default_width(self.width, self.activation),
+            activation=self.activation,
+            norm=self.norm,
+            norm_eps=self.norm_eps,
+            bias=self.bias,
+            qk_norm=self.qk_norm,
+            window=self.sliding_window,
+            dropout=self.dropout,
+            causal=self.causal,
+        )
 
     def complete_from(self, processor: Processor) -> TransformerClassifierConfig:
         """Return the config with the data's sizes where they were 0.
@@ -205,16 +218,12 @@ class TransformerClassifierConfig(ModelConfig):
         not causal. A run's rate is figured as if every sequence had ``context_length`` elements:
         shorter ones make it too high.
         """
-        gpt, once = self.gpt(), self.outputs * self.head_width
-        attention = gpt.flops_per_token(context) - 6.0 * gpt.matmul_parameters()
-        blocks = (
-            gpt.matmul_parameters()
-            - self.width * gpt.embedding_rows
-            + self.frame_width * self.width
-        )
+        seen = seen_on_average(context, self.sliding_window) if self.causal else context
+        inputs = self.frame_width * self.width
         if self.pooling == "attention":
-            blocks += self.width * (self.width + 1)
-        return 6.0 * (blocks + once / max(context, 1)) + attention * (1 if self.causal else 2)
+            inputs += self.width * (self.width + 1)
+        once = self.outputs * self.head_width / max(context, 1)
+        return 6.0 * (inputs + once) + self.layers * self.block().flops_per_token(seen)
 
 
 class TransformerClassifier(nn.Module):
@@ -234,10 +243,12 @@ class TransformerClassifier(nn.Module):
 
     def __init__(self, config: TransformerClassifierConfig) -> None:
         super().__init__()
-        self.config, gpt, width = config, config.gpt(), config.width
+        self.config = config
+        width = config.width
         self.embed: nn.Embedding | nn.Linear
         if config.vocabulary_size:
-            self.embed = nn.Embedding(gpt.embedding_rows, width)
+            rows = round_up(config.vocabulary_size, config.vocabulary_multiple)
+            self.embed = nn.Embedding(rows, width)
         else:
             self.embed = nn.Linear(config.frame_width, width)
         class_token = config.pooling == "class"
@@ -245,9 +256,8 @@ class TransformerClassifier(nn.Module):
         longest = config.context_length + class_token
         self.positions = nn.Embedding(longest, width) if config.positions == "learned" else None
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(gpt, causal=config.causal) for _ in range(config.layers))
-        rms = config.norm == "rmsnorm"
-        self.norm = RMSNorm(width, config.norm_eps) if rms else nn.LayerNorm(width, config.norm_eps)
+        self.blocks = nn.ModuleList(Block(config.block()) for _ in range(config.layers))
+        self.norm = make_norm(config.norm, width, config.norm_eps)
         self.head = nn.Linear(config.head_width, config.outputs)
         self._initialise()
         self.head_ngrams: NGramBag | None = None
@@ -256,7 +266,6 @@ class TransformerClassifier(nn.Module):
             self.head_ngrams = NGramBag(rows, config.ngram_width, config.ngrams, buckets)
         self.pool = AttentionPooling(width) if config.pooling == "attention" else None
 
-    @torch.no_grad()
     def _initialise(self) -> None:
         """Draw weights as GPT does: normal with ``init_std``; where a layer adds to the residual,
         over sqrt(2 layers).
@@ -264,13 +273,8 @@ class TransformerClassifier(nn.Module):
         The layer that reads frames has Glorot's uniform distribution: its inputs are no one-hot
         vectors.
         """
-        std, depth = self.config.init_std, math.sqrt(2 * self.config.layers)
-        for name, parameter in self.named_parameters():
-            if parameter.ndim == 2 or name == "embed_class":
-                residual = name.endswith(("attention.output.weight", "mlp.down.weight"))
-                nn.init.normal_(parameter, std=std / depth if residual else std)
-            else:
-                nn.init.constant_(parameter, 1.0 if name.endswith("norm.weight") else 0.0)
+        std, layers = self.config.init_std, self.config.layers
+        initialise_transformer(self, std, layers, vectors=("embed_class",))
         if isinstance(self.embed, nn.Linear):
             initialise_linear(self.embed, "sigmoid")
 
@@ -339,14 +343,14 @@ class TransformerClassifier(nn.Module):
         if self.embed_class is not None:
             x = torch.cat((self.embed_class.expand(len(x), 1, -1), x), 1)
             inside = torch.cat((torch.ones_like(inside[:, :1]), inside), 1)
-        x, where = self._placed(x, inside)
+        x, context = self._place(x, inside)
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x, where)
+            x = block(x, context)
         return self.norm(x), inside
 
-    def _placed(self, x: Tensor, inside: Tensor) -> tuple[Tensor, Where]:
-        """Return x (B, T, C) with learned positions, and where its elements stand.
+    def _place(self, x: Tensor, inside: Tensor) -> tuple[Tensor, AttentionContext]:
+        """Return x (B, T, C) with learned positions, and what its elements attend by.
 
         Padding stands at the end: causal attention never sees it.
         """
@@ -355,12 +359,11 @@ class TransformerClassifier(nn.Module):
         if self.positions is None:
             config = self.config
             cosines, sines = rotary_angles(
-                places, config.gpt().dim, config.rope_theta, config.rope_scaling
+                places, config.dim, config.rope_theta, config.rope_scaling
             )
-            double = x.dtype == torch.float64
-            return x, Where(
-                (cosines.double(), sines.double()) if double else (cosines, sines), mask=mask
-            )
+            if x.dtype == torch.float64:
+                cosines, sines = cosines.double(), sines.double()
+            return x, AttentionContext((cosines, sines), mask=mask)
         if x.shape[1] > self.positions.num_embeddings:
             problem = (
                 f"a sequence of {x.shape[1]}; learned positions end at"
@@ -369,7 +372,7 @@ class TransformerClassifier(nn.Module):
             raise DataError(
                 "inputs", problem, "Raise model.context_length, or use positions: rotary"
             )
-        return x + self.positions(places), Where(mask=mask)
+        return x + self.positions(places), AttentionContext(mask=mask)
 
     def forward(
         self,

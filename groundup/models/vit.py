@@ -18,11 +18,12 @@ from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.gpt import Block, GPTConfig
 from groundup.models.names.huggingface import vit
 from groundup.models.sizes_from_data import agreed, picture_shape
 from groundup.nn.activations import initialise_linear
-from groundup.nn.attention import Where
+from groundup.nn.attention import AttentionContext
+from groundup.nn.mlp import default_width
+from groundup.nn.transformer import Block, BlockShape, check_heads
 
 __all__ = ["ViT", "ViTConfig"]
 
@@ -64,12 +65,7 @@ class ViTConfig(FromHuggingFace):
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> ViTConfig:
-        if self.width % self.heads:
-            nearest = max(self.width // self.heads, 1) * self.heads
-            raise ValueError(
-                f"width {self.width} is not a multiple of heads {self.heads}. Use width {nearest}"
-                " or change heads"
-            )
+        check_heads(self.width, self.heads)
         return self
 
     def complete_from(self, processor: Processor) -> ViTConfig:
@@ -105,11 +101,21 @@ class ViTConfig(FromHuggingFace):
             raise RecipeError("recipe.model.patch", problem, remedy)
         return (height // self.patch) * (width // self.patch)
 
-    def block(self) -> GPTConfig:
-        """Return the settings of the blocks: GPT-2's."""
-        names = ("layers", "width", "heads", "mlp_width", "activation", "norm_eps", "dropout")
-        same = {name: getattr(self, name) for name in names}
-        return GPTConfig(positions="learned", norm="layernorm", bias="all", **same)
+    def block(self) -> BlockShape:
+        """Return the shape of every block: GPT-2's, but seeing both ways."""
+        return BlockShape(
+            self.width,
+            self.heads,
+            self.heads,
+            self.width // self.heads,
+            self.mlp_width or default_width(self.width, self.activation),
+            activation=self.activation,
+            norm="layernorm",
+            norm_eps=self.norm_eps,
+            bias="all",
+            dropout=self.dropout,
+            causal=False,
+        )
 
     def build(self) -> ViT:
         """Return the model with freshly initialised weights.
@@ -133,13 +139,11 @@ class ViTConfig(FromHuggingFace):
         values.
         """
         assert self.input_shape is not None
-        patches, block = self.patches(), self.block()
+        patches = self.patches()
         places = patches + (self.pooling == "class")
-        weights = (
-            patches * self.input_shape[0] * self.patch**2 * self.width + self.width * self.outputs
-        )
-        weights += places * self.layers * (4 * self.width**2 + 2 * self.width * block.hidden)
-        return 6.0 * weights + 12.0 * self.layers * places**2 * self.width
+        inputs = self.input_shape[0] * self.patch**2
+        outer = 6.0 * self.width * (patches * inputs + self.outputs)
+        return outer + self.layers * places * self.block().flops_per_token(places)
 
     def to_huggingface(
         self, weights: Mapping[str, Tensor]
@@ -150,7 +154,7 @@ class ViTConfig(FromHuggingFace):
         Raises:
             CheckpointError: If the output reads the mean over the patches, which it does not there.
         """
-        values = self.model_dump() | {"mlp_width": self.block().hidden}
+        values = self.model_dump() | {"mlp_width": self.block().mlp_width}
         return vit.config_to_huggingface(values), vit.to_huggingface(weights, values)
 
     @classmethod
@@ -262,9 +266,7 @@ class ViT(nn.Module):
         super().__init__()
         self.embed = _Patches(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            Block(config.block(), causal=False) for _ in range(config.layers)
-        )
+        self.blocks = nn.ModuleList(Block(config.block()) for _ in range(config.layers))
         if not config.qkv_bias:
             for name, layer in self.blocks.named_modules():
                 if name.endswith(("attention.query", "attention.key", "attention.value")):
@@ -279,9 +281,9 @@ class ViT(nn.Module):
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return what the output layer reads, (B, C), from inputs (B, channels, H, W)."""
-        x, where = self.dropout(self.embed(inputs)), Where()
+        x, context = self.dropout(self.embed(inputs)), AttentionContext()
         for block in self.blocks:
-            x = block(x, where)
+            x = block(x, context)
         x = self.norm(x)
         return x.mean(1) if self.embed.token is None else x[:, 0]  # type: ignore[no-any-return]
 

@@ -22,11 +22,11 @@ from groundup.nn.rope import rotate
 
 __all__ = [
     "Attention",
+    "AttentionContext",
     "AttentionShape",
-    "Where",
+    "Passage",
     "seen_on_average",
     "token_positions",
-    "whereabouts",
 ]
 
 
@@ -52,8 +52,8 @@ class AttentionShape:
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where the tokens of a forward pass stand; the same for every layer.
+class AttentionContext:
+    """Where the tokens of a forward pass are and what they see; the same for layers of one kind.
 
     Attributes:
         rotary: Cosines and sines (B or 1, T, 1, D), or None without rotary positions.
@@ -97,7 +97,9 @@ class Attention(nn.Module):
         self.query_norm = None if eps is None else shape.qk_norm(shape.head_dim, eps)
         self.key_norm = None if eps is None else shape.qk_norm(shape.head_dim, eps)
 
-    def forward(self, x: Tensor, where: Where, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: AttentionContext, cache: LayerCache | None = None
+    ) -> Tensor:
         """Return (B, T, C) from x (B, T, C)."""
         dim = self.shape.head_dim
         query, key, value = (
@@ -105,10 +107,10 @@ class Attention(nn.Module):
         )
         if self.query_norm is not None and self.key_norm is not None:
             query, key = _normed(self.query_norm, query), _normed(self.key_norm, key)
-        if where.rotary is not None:
+        if context.rotary is not None:
             query, key = (
-                rotate(query, *where.rotary),
-                rotate(key, *where.rotary),
+                rotate(query, *context.rotary),
+                rotate(key, *context.rotary),
             )  # (B, T, H or G, D)
         if self.shape.scale is not None:
             query = query * (
@@ -116,14 +118,14 @@ class Attention(nn.Module):
             )  # what follows divides by the root again
         query, key = query.to(value.dtype), key.to(value.dtype)
         if cache is not None:
-            out = self._cached(query, key, value, where, cache)
-        elif where.boundaries is not None:
+            out = self._cached(query, key, value, context, cache)
+        elif context.boundaries is not None:
             query, key, value = (y.flatten(0, 1) for y in (query, key, value))
-            out = packed_attention(query, key, value, where.boundaries, self.shape.window)
+            out = packed_attention(query, key, value, context.boundaries, self.shape.window)
         elif self.shape.causal:
             out = self._causal(query, key, value)
         else:
-            out = self._attend(query, key.transpose(1, 2), value.transpose(1, 2), where.mask)
+            out = self._attend(query, key.transpose(1, 2), value.transpose(1, 2), context.mask)
         return self.output(out.reshape(*x.shape[:2], -1))  # type: ignore[no-any-return]
 
     def _causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -137,11 +139,16 @@ class Attention(nn.Module):
         return self._attend(query, key.transpose(1, 2), value.transpose(1, 2), mask)
 
     def _cached(
-        self, query: Tensor, key: Tensor, value: Tensor, where: Where, cache: LayerCache
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        context: AttentionContext,
+        cache: LayerCache,
     ) -> Tensor:
-        assert where.positions is not None
-        keys, values = cache.store(where.positions, key, value, where.used)
-        return self._attend(query, keys.to(query.dtype), values.to(query.dtype), where.mask)
+        assert context.positions is not None
+        keys, values = cache.store(context.positions, key, value, context.used)
+        return self._attend(query, keys.to(query.dtype), values.to(query.dtype), context.mask)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Attend from query (B, T, H, D) to key and value (B, G, S, D); without a mask to all, or
@@ -183,17 +190,30 @@ def token_positions(
     return positions
 
 
-def whereabouts(
-    positions: Tensor,
-    rotary: tuple[Tensor, Tensor] | None,
-    boundaries: Tensor | None,
-    cache: KeyValueCache | None,
-    window: int | None,
-) -> Where:
-    """Return where the tokens at ``token_positions`` stand, for layers with this window."""
-    if cache is None:
-        return Where(rotary, boundaries)
-    return Where(rotary, None, positions, cache.mask(positions, window), cache.used)
+@dataclass(frozen=True)
+class Passage:
+    """The tokens of one forward pass.
+
+    Attributes:
+        tokens: (B, T).
+        positions: (B or 1, T), as ``token_positions`` returns them.
+        boundaries: (N,) starts of packed documents over the B*T tokens, or None: each row is one.
+        cache: What was read before, with the new positions reserved.
+        wide: Whether the model computes in float64.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    boundaries: Tensor | None
+    cache: KeyValueCache | None
+    wide: bool
+
+    def context(self, rotary: tuple[Tensor, Tensor] | None, window: int | None) -> AttentionContext:
+        """Return what layers with this window and these rotary angles attend by."""
+        if self.cache is None:
+            return AttentionContext(rotary, self.boundaries)
+        mask = self.cache.mask(self.positions, window)
+        return AttentionContext(rotary, None, self.positions, mask, self.cache.used)
 
 
 def seen_on_average(context: int, window: int | None) -> float:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol, runtime_checkable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MLP", "Activation", "GatedActivation", "GatedProduct"]
+__all__ = ["MLP", "Activation", "GatedActivation", "GatedProduct", "default_width", "round_up"]
 
 Activation = Literal["swiglu", "gelu", "gelu_tanh"]
 GatedActivation = Literal["swiglu", "geglu_tanh"]
+
+
+def default_width(width: int, activation: Activation) -> int:
+    """Return the usual inner width: 4 x width; for swiglu, which has a third matrix, 8/3 x width
+    rounded up to a multiple of 64."""
+    if activation != "swiglu":
+        return 4 * width
+    return round_up(math.ceil(8 * width / 3), 64)
+
+
+def round_up(number: int, multiple: int) -> int:
+    """Return the least multiple that is not below a number."""
+    return -(-number // multiple) * multiple
 
 
 @runtime_checkable

@@ -16,7 +16,8 @@ import pytest
 
 from groundup.core.values import Message
 from groundup.generation.decoding import DecodingOptions, generate_batch
-from groundup.models.gpt import GPT, GPTConfig
+from groundup.models.gpt import GPTConfig
+from groundup.nn.transformer import DecoderLM
 from groundup.processors.chat.template import ChatTemplate
 from groundup.weights.gguf import read_gguf
 
@@ -31,35 +32,35 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def smollm2() -> tuple[GPT, Any]:
+def smollm2() -> tuple[DecoderLM, Any]:
     settings, weights, processor = read_gguf(FILE)
     config = GPTConfig(**settings)
     assert config.completed() == GPTConfig.sizes()["smollm2-135m"].completed()
-    model: GPT = config.build()
+    model: DecoderLM = config.build()
     model.load_state_dict(weights, strict=True)
     return model, processor
 
 
-def _answer(model: GPT, prompt: list[int], processor: Any, stop_ids: tuple[int, ...]) -> str:
+def _answer(model: DecoderLM, prompt: list[int], processor: Any, stop_ids: tuple[int, ...]) -> str:
     options = DecodingOptions(temperature=0, max_new_tokens=12)
     return str(processor.decode(generate_batch(model, [prompt], options, stop_ids)[0]))
 
 
-def test_it_goes_on_with_a_text(smollm2: tuple[GPT, Any]) -> None:
+def test_it_goes_on_with_a_text(smollm2: tuple[DecoderLM, Any]) -> None:
     model, processor = smollm2
     prompt = processor.encode_batch(["The capital of France is"])[0].tolist()
     assert prompt == [504, 3575, 282, 4649, 314]
     assert _answer(model, prompt, processor, (processor.end_id,)).startswith(" Paris.")
 
 
-def test_it_answers_with_its_chat_template(smollm2: tuple[GPT, Any]) -> None:
+def test_it_answers_with_its_chat_template(smollm2: tuple[DecoderLM, Any]) -> None:
     model, processor = smollm2
     template = ChatTemplate(processor.chat_template, processor)
     prompt = template.prompt([Message("user", "What is the capital of France?")]).tolist()
     assert _answer(model, prompt, processor, template.stop_ids) == "The capital of France is Paris."
 
 
-def test_its_tokens_are_those_of_its_authors(smollm2: tuple[GPT, Any]) -> None:
+def test_its_tokens_are_those_of_its_authors(smollm2: tuple[DecoderLM, Any]) -> None:
     """As ``transformers`` reads them from the same file."""
     _, processor = smollm2
     found = processor.encode_batch(

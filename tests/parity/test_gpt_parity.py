@@ -11,9 +11,10 @@ from later import Library
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.gpt import GPT, GPTConfig
+from groundup.models.gpt import GPTConfig
 from groundup.models.names.huggingface import gpt2, llama
 from groundup.nn.packed_attention import packed_attention
+from groundup.nn.transformer import DecoderLM
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
 
@@ -76,10 +77,10 @@ def theirs(family: str) -> tuple[Any, dict[str, Tensor]]:
     return module, state
 
 
-def ours(family: str, module: Any, state: dict[str, Tensor]) -> GPT:
+def ours(family: str, module: Any, state: dict[str, Tensor]) -> DecoderLM:
     names = FAMILIES[family][2]
     config = GPTConfig(**names.config_to_groundup(module.config.to_dict()))
-    model: GPT = config.build()
+    model: DecoderLM = config.build()
     model.load_state_dict(names.to_groundup(state, config.completed()), strict=True)
     return model.eval()
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from groundup.generation.decoding import DecodingOptions, filter_logits, generate, generate_batch
-from groundup.models.gpt import GPT, GPTConfig
+from groundup.models.gpt import GPTConfig
+from groundup.nn.transformer import DecoderLM
 
 SHAPES: dict[str, dict[str, Any]] = {
     "rotary": {"kv_heads": 2, "qk_norm": True},
@@ -18,7 +19,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 PROMPTS = [[1, 2, 3, 4, 5, 6, 7], [8], [9, 10, 11]]
 
 
-def tiny(shape: str = "rotary", context: int = 32) -> GPT:
+def tiny(shape: str = "rotary", context: int = 32) -> DecoderLM:
     torch.manual_seed(3)
     config = GPTConfig(
         **{
@@ -53,7 +54,7 @@ def test_the_cache_changes_nothing(shape: str) -> None:
 class WithoutACache(torch.nn.Module):
     """A language model whose forward takes tokens alone."""
 
-    def __init__(self, model: GPT) -> None:
+    def __init__(self, model: DecoderLM) -> None:
         super().__init__()
         self.model, self.config = model, model.config
 

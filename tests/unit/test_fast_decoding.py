@@ -12,9 +12,10 @@ from torch import Tensor
 from groundup.generation.decoding import DecodingOptions, generate_batch
 from groundup.generation.single_row_decoder import FastDecoder
 from groundup.inference.precision import quick, set_weights
-from groundup.models.gpt import GPT, GPTConfig
+from groundup.models.gpt import GPTConfig
 from groundup.nn.lora.adapters import attach
 from groundup.nn.lowbit.int8 import Int8Linear, Int8Weight, quantise_layers, quickest_operator
+from groundup.nn.transformer import DecoderLM
 from groundup.recipe.sections import Adapter
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -29,7 +30,7 @@ PROMPT = [1, 2, 3, 4, 5, 6, 7]
 GREEDY = DecodingOptions(temperature=0.0, max_new_tokens=20)
 
 
-def tiny(shape: str = "llama", seed: int = 3) -> GPT:
+def tiny(shape: str = "llama", seed: int = 3) -> DecoderLM:
     torch.manual_seed(seed)
     sizes: dict[str, Any] = {
         "vocabulary_size": 40,

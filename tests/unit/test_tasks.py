@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from groundup.core.contracts.tasks import EvaluationContext
 from groundup.core.values import Conversation, Document, Message, Split, TokenSequence
 from groundup.generation.scoring import evaluating, sequence_nll
-from groundup.models.gpt import GPT, GPTConfig
+from groundup.models.gpt import GPTConfig
+from groundup.nn.transformer import DecoderLM
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.characters import CharacterProcessor
 from groundup.tasks.chat.evaluation import last_run
@@ -26,7 +27,7 @@ from groundup.tasks.language_modeling import LanguageModeling
 PROCESSOR = BytesConfig().fit(lambda: iter(()))
 
 
-def tiny(context: int = 32) -> GPT:
+def tiny(context: int = 32) -> DecoderLM:
     torch.manual_seed(0)
     config = GPTConfig(
         layers=1,
