@@ -23,7 +23,7 @@ from groundup.core.contracts.processors import (
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.values import Batch
 from groundup.processors.saved_files import read_json, saved_settings, write_json
-from groundup.processors.targets import Classes, targets_from_json
+from groundup.processors.targets import MultiLabel, SingleLabel, targets_from_json
 from groundup.processors.text.add_special_tokens import framed, padded, pairs_framed, two_texts
 
 __all__ = ["Labelled", "LabelledConfig", "check_pairs", "require_head", "with_targets"]
@@ -148,7 +148,7 @@ def with_targets(
         return Labelled(processor, targets, max_length, pairs=pairs, head=head)
     before = processor.targets
     if (
-        isinstance(before, Classes)
+        isinstance(before, SingleLabel | MultiLabel)
         and before.kind == targets.kind
         and _contains(before, targets, in_order=in_order)
     ):

@@ -7,9 +7,10 @@ Learned from the training split. Legend: N examples, K classes, R numbers, W col
 from __future__ import annotations
 
 import math
+from abc import ABC
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -17,7 +18,16 @@ from torch import Tensor
 from groundup.core.contracts.processors import Targets
 from groundup.core.errors import DataError, did_you_mean
 
-__all__ = ["Classes", "Fixed", "Numbers", "Several", "is_missing", "target_of", "targets_from_json"]
+__all__ = [
+    "FixedTargets",
+    "MultiLabel",
+    "MultiTaskTargets",
+    "RegressionTargets",
+    "SingleLabel",
+    "is_missing",
+    "target_of",
+    "targets_from_json",
+]
 
 
 _OTHERS = (
@@ -25,26 +35,54 @@ _OTHERS = (
 )
 
 
-class Classes(Targets):
-    """One of several classes, or any number of them at once.
+class _Classes(Targets, ABC):
+    """Classes by number.
 
     Args:
         labels: The classes' names in the order of their numbers.
-        several: An example may have any number of labels, given as a list or as ``"a|b"``.
         counts: How many training examples each class has; empty where nobody counted.
     """
 
-    def __init__(
-        self, labels: Sequence[str], *, several: bool = False, counts: Sequence[int] = ()
-    ) -> None:
-        self.labels, self.kind = tuple(labels), "classes" if several else "class"
-        self.outputs, self.counts = len(self.labels), tuple(counts)
+    def __init__(self, labels: Sequence[str], *, counts: Sequence[int] = ()) -> None:
+        self.labels = tuple(labels)
+        self.counts = tuple(counts)
+        self.outputs = len(self.labels)
         self._numbers = {label: number for number, label in enumerate(self.labels)}
 
+    def counted_as(self, other: Targets) -> Self:
+        """Return the same classes with the counts of another training split, 0 for a class that is
+        not there."""
+        found = dict(zip(other.labels, other.counts, strict=False))
+        return type(self)(self.labels, counts=[found.get(label, 0) for label in self.labels])
+
+    def in_order(self, labels: Sequence[str]) -> Self:
+        """Return the same classes, numbered in the order of ``labels``, which are all of them."""
+        if not self.counts:
+            return type(self)(labels)
+        counts = dict(zip(self.labels, self.counts, strict=True))
+        return type(self)(labels, counts=[counts[label] for label in labels])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``targets_from_json`` reads."""
+        return {"kind": self.kind, "labels": self.labels, "counts": self.counts}
+
+    def _number_of(self, label: str) -> int:
+        if label not in self._numbers:
+            known = ", ".join(self.labels[:12])
+            hint = did_you_mean(label, self.labels)
+            problem = f"label {label!r} is none of the training split's; {hint}known: {known}"
+            raise DataError("labels", problem, "Correct it, or add it to the training data")
+        return self._numbers[label]
+
+
+class SingleLabel(_Classes):
+    """One of several classes, for each example."""
+
+    kind = "class"  # saved with runs, as are the kinds below
+
     @classmethod
-    def fit(cls, targets: Iterable[Any]) -> Classes:
-        """Return the classes that occur, one in each example: numbers in their order, words in the
-        alphabet's.
+    def fit(cls, targets: Iterable[Any]) -> SingleLabel:
+        """Return the classes that occur: numbers in their order, words in the alphabet's.
 
         Raises:
             DataError: If there are fewer than two: there is nothing to tell apart.
@@ -52,17 +90,15 @@ class Classes(Targets):
         found = Counter(_label(target) for target in targets)
         labels = sorted(found, key=_rank)
         if len(labels) < 2:
-            problem = (
-                f"every training example has the label {labels[0]!r}"
-                if labels
-                else "no training example has any"
-            )
+            problem = "no training example has any"
+            if labels:
+                problem = f"every training example has the label {labels[0]!r}"
             raise DataError("labels", f"{problem}; a classifier needs two classes or more", _OTHERS)
         return cls(labels, counts=[found[label] for label in labels])
 
     @classmethod
-    def fit_ordered(cls, targets: Iterable[Any], order: Sequence[str] | None) -> Classes:
-        """Return the classes that occur, one in each example, from the lowest to the highest.
+    def fit_ordered(cls, targets: Iterable[Any], order: Sequence[str] | None) -> SingleLabel:
+        """Return the classes that occur, from the lowest to the highest.
 
         Args:
             targets: Of the training examples.
@@ -76,31 +112,41 @@ class Classes(Targets):
         labels = _by_size(found.labels) if order is None else tuple(order)
         for label in found.labels:
             if label not in labels:
-                problem = (
-                    f"lacks the class {label!r} of the training data; it has {', '.join(labels)}"
-                )
                 raise DataError(
                     "recipe.task.order",
-                    problem,
+                    f"lacks the class {label!r} of the training data; it has {', '.join(labels)}",
                     "Put it in its place, from the lowest class to the highest",
                 )
         for label in labels:
             if label not in found.labels:
-                problem = (
-                    f"names {label!r}, which no training example is;"
-                    f" {did_you_mean(label, found.labels)}"
-                )
+                hint = did_you_mean(label, found.labels)
                 raise DataError(
                     "recipe.task.order",
-                    f"{problem}there: {', '.join(found.labels[:12])}",
+                    f"names {label!r}, which no training example is; {hint}there:"
+                    f" {', '.join(found.labels[:12])}",
                     "Correct or remove it",
                 )
-        counts = dict(zip(found.labels, found.counts, strict=True))
-        return cls(labels, counts=[counts[label] for label in labels])
+        return found.in_order(labels)
+
+    def encode(self, targets: Sequence[Any]) -> Tensor:
+        """Return class numbers (N,) int64.
+
+        Raises:
+            DataError: If a label is not one of the training split's.
+        """
+        return torch.tensor(
+            [self._number_of(_label(target)) for target in targets], dtype=torch.int64
+        )
+
+
+class MultiLabel(_Classes):
+    """Any number of classes for each example, given as a list or as ``"a|b"``."""
+
+    kind = "classes"
 
     @classmethod
-    def fit_several(cls, targets: Iterable[Any]) -> Classes:
-        """Return the classes that occur where an example may have any number of them.
+    def fit(cls, targets: Iterable[Any]) -> MultiLabel:
+        """Return the classes that occur.
 
         Raises:
             DataError: If there are none.
@@ -109,53 +155,21 @@ class Classes(Targets):
         labels = sorted(found, key=_rank)
         if not labels:
             raise DataError("labels", "no training example has any", "Check the data section")
-        return cls(labels, several=True, counts=[found[label] for label in labels])
-
-    def counted_as(self, other: Targets) -> Classes:
-        """Return the same classes with the counts of another training split, 0 for a class that is
-        not there."""
-        found = dict(zip(other.labels, other.counts, strict=False))
-        counts = [found.get(label, 0) for label in self.labels]
-        return Classes(self.labels, several=self.kind == "classes", counts=counts)
-
-    def in_order(self, labels: Sequence[str]) -> Classes:
-        """Return the same classes, numbered in the order of ``labels``, which are all of them."""
-        counts = dict(zip(self.labels, self.counts, strict=True)) if self.counts else {}
-        return Classes(
-            labels,
-            several=self.kind == "classes",
-            counts=[counts[label] for label in labels if counts],
-        )
+        return cls(labels, counts=[found[label] for label in labels])
 
     def encode(self, targets: Sequence[Any]) -> Tensor:
-        """Return class numbers (N,) int64; of several classes (N, K) float32, 1 for each that an
-        example has.
+        """Return (N, K) float32, 1 for each class that an example has.
 
         Raises:
-            DataError: If a label is none of the training split's.
+            DataError: If a label is not one of the training split's.
         """
-        if self.kind == "class":
-            return torch.tensor(
-                [self._number(_label(target)) for target in targets], dtype=torch.int64
-            )
         rows = torch.zeros(len(targets), self.outputs)
         for row, target in zip(rows, targets, strict=True):
-            row[[self._number(label) for label in _labels(target)]] = 1.0
+            row[[self._number_of(label) for label in _labels(target)]] = 1.0
         return rows
 
-    def _number(self, label: str) -> int:
-        if label not in self._numbers:
-            known, hint = ", ".join(self.labels[:12]), did_you_mean(label, self.labels)
-            problem = f"label {label!r} is none of the training split's; {hint}known: {known}"
-            raise DataError("labels", problem, "Correct it, or add it to the training data")
-        return self._numbers[label]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what ``targets_from_json`` reads."""
-        return {"kind": self.kind, "labels": self.labels, "counts": self.counts}
-
-
-class Numbers(Targets):
+class RegressionTargets(Targets):
     """One number or several; targets have mean 0 and variance 1 over the training split.
 
     Args:
@@ -169,11 +183,13 @@ class Numbers(Targets):
     def __init__(
         self, mean: Sequence[float], scale: Sequence[float], labels: Sequence[str] = ()
     ) -> None:
-        self.mean, self.scale, self.labels = tuple(mean), tuple(scale), tuple(labels)
+        self.mean = tuple(mean)
+        self.scale = tuple(scale)
+        self.labels = tuple(labels)
         self.outputs = len(self.mean)
 
     @classmethod
-    def fit(cls, targets: Iterable[Any], labels: Sequence[str] = ()) -> Numbers:
+    def fit(cls, targets: Iterable[Any], labels: Sequence[str] = ()) -> RegressionTargets:
         """Return the numbers' mean and standard deviation; a constant one is only shifted.
 
         Raises:
@@ -191,15 +207,14 @@ class Numbers(Targets):
         Raises:
             DataError: If one is no finite number.
         """
-        mean, scale = (
-            torch.tensor(self.mean, dtype=torch.float64),
-            torch.tensor(self.scale, dtype=torch.float64),
-        )
+        mean = torch.tensor(self.mean, dtype=torch.float64)
+        scale = torch.tensor(self.scale, dtype=torch.float64)
         return ((_numbers(targets) - mean) / scale).float()
 
     def decode(self, values: Tensor) -> Tensor:
         """Return (N, R) in the data's own units."""
-        scale, mean = (torch.tensor(each, dtype=torch.float64) for each in (self.scale, self.mean))
+        mean = torch.tensor(self.mean, dtype=torch.float64)
+        scale = torch.tensor(self.scale, dtype=torch.float64)
         return values.double().cpu() * scale + mean
 
     def to_json(self) -> dict[str, Any]:
@@ -207,7 +222,7 @@ class Numbers(Targets):
         return {"kind": self.kind, "mean": self.mean, "scale": self.scale, "labels": self.labels}
 
 
-class Several(Targets):
+class MultiTaskTargets(Targets):
     """Named targets of several tasks, any of which an example may lack.
 
     A model's outputs are the parts' outputs side by side: one linear layer of that many outputs is
@@ -263,7 +278,7 @@ class Several(Targets):
         }
 
 
-class Fixed(Targets):
+class FixedTargets(Targets):
     """What is predicted is the same whatever the data: a vector (no labels), or an answer's first
     and last token.
 
@@ -274,10 +289,11 @@ class Fixed(Targets):
     kind = "fixed"
 
     def __init__(self, labels: Sequence[str]) -> None:
-        self.labels, self.outputs = tuple(labels), len(labels)
+        self.labels = tuple(labels)
+        self.outputs = len(self.labels)
 
     def encode(self, targets: Sequence[Any]) -> Tensor:
-        """Return (N, 0): the task reads targets beside the texts."""
+        """Return (N, 0): the task reads targets along with the texts."""
         return torch.zeros(len(targets), 0)
 
     def to_json(self) -> dict[str, Any]:
@@ -291,15 +307,16 @@ def target_of(target: Any, name: str) -> Any:
     Raises:
         DataError: If the example's target is no mapping.
     """
-    if target is not None and not isinstance(target, Mapping):
-        problem = (
-            f"an example has the one target {target!r}; several tasks need a mapping from their"
-            " names to targets"
-        )
+    if target is None:
+        return None
+    if not isinstance(target, Mapping):
         raise DataError(
-            "targets", problem, "Give each its name, as data.labels_keys does for arrays"
+            "targets",
+            f"an example has the one target {target!r}, but several tasks need a mapping from their"
+            " names to targets",
+            "Give each its name, as data.labels_keys does for arrays",
         )
-    return None if target is None else target.get(name)
+    return target.get(name)
 
 
 def is_missing(target: Any) -> bool:
@@ -309,15 +326,17 @@ def is_missing(target: Any) -> bool:
 
 def targets_from_json(saved: dict[str, Any]) -> Targets:
     """Return what ``to_json`` described."""
-    if saved["kind"] == Several.kind:
-        return Several({name: targets_from_json(part) for name, part in saved["parts"].items()})
-    if saved["kind"] == Fixed.kind:
-        return Fixed(saved["labels"])
-    if saved["kind"] == Numbers.kind:
-        return Numbers(saved["mean"], saved["scale"], saved["labels"])
-    return Classes(
-        saved["labels"], several=saved["kind"] == "classes", counts=saved.get("counts", ())
-    )
+    match saved["kind"]:
+        case MultiTaskTargets.kind:
+            parts = {name: targets_from_json(part) for name, part in saved["parts"].items()}
+            return MultiTaskTargets(parts)
+        case FixedTargets.kind:
+            return FixedTargets(saved["labels"])
+        case RegressionTargets.kind:
+            return RegressionTargets(saved["mean"], saved["scale"], saved["labels"])
+        case MultiLabel.kind:
+            return MultiLabel(saved["labels"], counts=saved.get("counts", ()))
+    return SingleLabel(saved["labels"], counts=saved.get("counts", ()))
 
 
 def _label(target: Any) -> str:

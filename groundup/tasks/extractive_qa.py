@@ -25,7 +25,7 @@ from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.metrics.answers import answer_scores
 from groundup.nn.loss import widen
 from groundup.processors.labelled import Labelled, require_head
-from groundup.processors.targets import Fixed
+from groundup.processors.targets import FixedTargets
 from groundup.processors.text.add_special_tokens import Row, padded
 
 __all__ = ["ExtractiveQA", "Window"]
@@ -117,7 +117,7 @@ class ExtractiveQA(Task):
                 problem,
                 "Use an encoder's tokenizer.json, or bpe with encoder: true",
             )
-        return Labelled(inputs, Fixed(("start", "end")), self.max_tokens, head="tokens")
+        return Labelled(inputs, FixedTargets(("start", "end")), self.max_tokens, head="tokens")
 
     def check_model(self, model: nn.Module, processor: Any) -> None:
         """Check the model's head.

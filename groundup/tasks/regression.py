@@ -24,7 +24,7 @@ from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.media.table_values import as_number
 from groundup.metrics.regression import deciles, judge_numbers
 from groundup.processors.labelled import check_pairs, with_targets
-from groundup.processors.targets import Numbers
+from groundup.processors.targets import RegressionTargets
 from groundup.tasks.shared.forgetting import before_and_after
 
 __all__ = ["Regression"]
@@ -75,10 +75,10 @@ class Regression(Task):
         first = read[0].target if read else None
         labels = tuple(map(str, first)) if isinstance(first, Mapping) else ()
 
-        def fit(targets: Iterable[Any]) -> Numbers:
+        def fit(targets: Iterable[Any]) -> RegressionTargets:
             numbers = _numbers(read)
             _refuse_constant(numbers, labels)
-            return Numbers.fit(numbers, labels)
+            return RegressionTargets.fit(numbers, labels)
 
         return with_targets(processor, lambda: iter(read), fit, self.max_tokens)
 
@@ -88,7 +88,7 @@ class Regression(Task):
         Raises:
             DataError: If an input does not fit, or a target is no number.
         """
-        targets = cast(Numbers, processor.targets)
+        targets = cast(RegressionTargets, processor.targets)
         wanted = targets.encode(_numbers(examples, targets.outputs))
         scale = torch.tensor(targets.scale).expand(len(wanted), -1)
         encoded = processor.encode_inputs([example.inputs for example in examples])
@@ -158,7 +158,7 @@ class Regression(Task):
         """
         examples = list(context.examples(context.held_out))
         context.progress(f"predicting {len(examples)} held-out examples")
-        targets = cast(Numbers, context.processor.targets)
+        targets = cast(RegressionTargets, context.processor.targets)
         predicted = _predicted(
             context.model, [example.inputs for example in examples], context.processor
         )
@@ -305,6 +305,6 @@ def _predicted(
     for start in range(0, len(inputs), _AT_ONCE):
         encoded = processor.encode_inputs(inputs[start : start + _AT_ONCE])
         outputs = model(**{name: values.to(device) for name, values in encoded.items()})
-        parts.append(cast(Numbers, processor.targets).decode(outputs))
+        parts.append(cast(RegressionTargets, processor.targets).decode(outputs))
     model.train(training)
     return torch.cat(parts).numpy()

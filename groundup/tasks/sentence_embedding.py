@@ -23,7 +23,7 @@ from groundup.metrics.retrieval import ranks, retrieval_measures
 from groundup.nn.loss import widen
 from groundup.nn.pooling import mean_state, within
 from groundup.processors.labelled import Labelled, require_head
-from groundup.processors.targets import Fixed
+from groundup.processors.targets import FixedTargets
 from groundup.processors.text.add_special_tokens import framed, padded
 
 __all__ = ["SentenceEmbedding"]
@@ -79,7 +79,7 @@ class SentenceEmbedding(Task):
     def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Labelled:
         """Return the processor with how texts are cut."""
         inputs = processor.reader
-        return Labelled(inputs, Fixed(()), self.max_tokens, head="none")
+        return Labelled(inputs, FixedTargets(()), self.max_tokens, head="none")
 
     def check_model(self, model: nn.Module, processor: Any) -> None:
         """Check the model's head.

@@ -24,7 +24,7 @@ from groundup.core.values import IGNORED, Batch, Evaluation, Example, Loss, Tabl
 from groundup.metrics.spans import are_spans, span_measures
 from groundup.nn.loss import widen
 from groundup.processors.labelled import Labelled, require_head, with_targets
-from groundup.processors.targets import Classes
+from groundup.processors.targets import SingleLabel
 from groundup.processors.text.add_special_tokens import Row, frame_of, padded
 
 __all__ = ["TokenClassification"]
@@ -61,8 +61,8 @@ class TokenClassification(Task):
             DataError: If there are fewer than two.
         """
 
-        def fit(targets: Iterable[Any]) -> Classes:
-            return Classes.fit(label for target in targets for label in target)
+        def fit(targets: Iterable[Any]) -> SingleLabel:
+            return SingleLabel.fit(label for target in targets for label in target)
 
         found = with_targets(processor, examples, fit, self.max_tokens, head="tokens")
         return Labelled(

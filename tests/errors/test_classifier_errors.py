@@ -20,12 +20,12 @@ from groundup.models.cnn import CNNConfig
 from groundup.models.mlp import MLPConfig
 from groundup.processors.image import ImageConfig, ImageProcessor
 from groundup.processors.labelled import Labelled, LabelledConfig
-from groundup.processors.targets import Classes, Numbers
+from groundup.processors.targets import MultiLabel, RegressionTargets, SingleLabel
 from groundup.processors.text.bytes import BytesConfig
 from groundup.tasks.classify.task import Classify
 
 TEXT = BytesConfig().fit(lambda: iter(()))
-PICTURES = Labelled(ImageProcessor((1, 8, 8), None, [0.0], [1.0]), Classes(["a", "b"]), 0)
+PICTURES = Labelled(ImageProcessor((1, 8, 8), None, [0.0], [1.0]), SingleLabel(["a", "b"]), 0)
 
 
 def read(path: Path, **settings: Any) -> None:
@@ -153,19 +153,19 @@ def test_labels_and_numbers_that_cannot_be_learned(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="every training example has the label 'a'; a classifier needs two classes"
     ):
-        Classes.fit(["a", "a"])
+        SingleLabel.fit(["a", "a"])
     with pytest.raises(DataError, match="no training example has any; a classifier needs"):
-        Classes.fit([])
+        SingleLabel.fit([])
     with pytest.raises(DataError, match="an example has no label"):
-        Classes.fit(["a", None])
+        SingleLabel.fit(["a", None])
     with pytest.raises(DataError, match="no training example has any"):
-        Classes.fit_several([[], ""])
+        MultiLabel.fit([[], ""])
     with pytest.raises(DataError, match="there are no training examples"):
-        Numbers.fit([])
+        RegressionTargets.fit([])
     with pytest.raises(DataError, match="target 'much' of example 1 is no finite number"):
-        Numbers.fit([1.0, "much"])
+        RegressionTargets.fit([1.0, "much"])
     with pytest.raises(DataError, match="target nan of example 0 is no finite number"):
-        Numbers([0.0], [1.0]).encode([float("nan")])
+        RegressionTargets([0.0], [1.0]).encode([float("nan")])
     with pytest.raises(RecipeError, match="labelled is made by tasks"):
         LabelledConfig().fit(lambda: iter(()))
     PICTURES.save(tmp_path)
@@ -186,21 +186,21 @@ def test_an_order_that_does_not_fit_the_classes() -> None:
         DataError,
         match=r"recipe.task.order: lacks the class 'mid' of the training data; it has a, b",
     ):
-        Classes.fit_ordered(["mid", "a", "b"], ["a", "b"])
+        SingleLabel.fit_ordered(["mid", "a", "b"], ["a", "b"])
     with pytest.raises(
         DataError, match=r"names 'hihg', which no training example is; did you mean 'high'\? there:"
     ):
-        Classes.fit_ordered(["low", "high"], ["low", "hihg", "high"])
+        SingleLabel.fit_ordered(["low", "high"], ["low", "hihg", "high"])
     for label in ("low", "nan", "inf"):
         with pytest.raises(
             DataError,
             match=rf"is null, which orders numbers by size, and the class '{label}' is no",
         ):
-            Classes.fit_ordered([1, 2, label], None)
+            SingleLabel.fit_ordered([1, 2, label], None)
     with pytest.raises(
         DataError, match=r"is null, and the classes '1' and '1.0' are equal. Set order:"
     ):
-        Classes.fit_ordered([1, "1.0", 2], None)
+        SingleLabel.fit_ordered([1, "1.0", 2], None)
     with pytest.raises(
         RecipeError, match=r"recipe.task.order: names 'a' twice. Give each class one place"
     ):

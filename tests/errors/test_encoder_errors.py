@@ -13,14 +13,14 @@ from groundup.core.settings import validate
 from groundup.models.bert import BERTConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.sequences import FramesProcessor
-from groundup.processors.targets import Classes
+from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.tasks.masked_lm.task import MaskedLanguageModeling
 
 BYTES = BytesConfig().fit(lambda: iter(()))
 TINY = {"layers": 1, "width": 8, "heads": 2, "context_length": 8, "vocabulary_size": 300}
-LABELLED = Labelled(BYTES, Classes.fit(["a", "b"]), 8)
+LABELLED = Labelled(BYTES, SingleLabel.fit(["a", "b"]), 8)
 
 
 @pytest.mark.parametrize(

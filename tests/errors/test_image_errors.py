@@ -21,7 +21,7 @@ from groundup.media.augmentation import Augment
 from groundup.media.images import LARGEST, examine, read_picture
 from groundup.processors.image import ImageConfig, ImageProcessor
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import Classes
+from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bytes import BytesConfig
 from groundup.tasks.classify.task import Classify
 
@@ -229,7 +229,7 @@ def test_it_is_found_before_training() -> None:
     with pytest.raises(RecipeError, match="mixup: cannot blend categorical columns"):
         Augment(mixup=0.1).check((7,), categories=True)
     Augment(mixup=0.1).check((7,))
-    fitted = Labelled(ImageProcessor((1, 8, 8), None, [0.0], [1.0]), Classes(["0", "1"]), 0)
+    fitted = Labelled(ImageProcessor((1, 8, 8), None, [0.0], [1.0]), SingleLabel(["0", "1"]), 0)
     Augment(flip=True).check(fitted.input_shape)
 
 

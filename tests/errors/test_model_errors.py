@@ -21,7 +21,7 @@ from groundup.models.transformer_classifier import TransformerClassifierConfig
 from groundup.models.vit import ViTConfig
 from groundup.processors.image import ImageProcessor
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import Classes
+from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bytes import BytesConfig
 
 
@@ -36,7 +36,7 @@ class Frames(InputProcessor):
     def save(self, folder: Path) -> None: ...
 
 
-TARGETS = Classes(["a", "b"])
+TARGETS = SingleLabel(["a", "b"])
 BYTES = BytesConfig().fit(lambda: iter(()))
 PICTURES = Labelled(ImageProcessor((1, 8, 8), None, [0.0], [1.0]), TARGETS, 0)
 TEXTS, FRAMES = Labelled(BYTES, TARGETS, 64), Labelled(Frames(), TARGETS, 64)

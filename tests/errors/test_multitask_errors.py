@@ -15,7 +15,7 @@ from groundup.core.values import Example
 from groundup.data.sources.arrays import Arrays
 from groundup.models.mlp import MLPConfig
 from groundup.processors.image import ImageConfig
-from groundup.processors.targets import Classes, Several
+from groundup.processors.targets import MultiTaskTargets, SingleLabel
 from groundup.tasks.classify.task import Classify
 from groundup.tasks.multitask.task import Multitask
 
@@ -93,7 +93,7 @@ def test_targets_that_do_not_fit() -> None:
         return task.fit_processor(ImageConfig().fit(lambda: iter(examples)), lambda: iter(examples))
 
     with pytest.raises(
-        DataError, match="an example has the one target 5; several tasks need a mapping"
+        DataError, match="an example has the one target 5, but several tasks need a mapping"
     ):
         fit(5, 6)
     with pytest.raises(DataError, match="task loop: labels: no training example has any"):
@@ -104,7 +104,7 @@ def test_targets_that_do_not_fit() -> None:
     ):
         task.encode([Example("a", np.eye(3), {"digit": 1, "loop": "maybe"})], processor)
     with pytest.raises(DataError, match="an example has the one target 'y'"):
-        Several({"loop": Classes(["y", "n"])}).encode(["y"])
+        MultiTaskTargets({"loop": SingleLabel(["y", "n"])}).encode(["y"])
     linear = MLPConfig(hidden=()).complete_from(processor).build()
     gradnorm = Multitask(tasks=task.tasks, weighting="gradnorm")
     with pytest.raises(

@@ -16,7 +16,7 @@ from groundup.media.table_values import Row
 from groundup.models.mlp import MLPConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.table import TableConfig, TableProcessor
-from groundup.processors.targets import Numbers
+from groundup.processors.targets import RegressionTargets
 from groundup.tasks.regression import Regression
 
 ROWS = "".join(f"{n},{'ab'[n % 2]},{n * 2}\n" for n in range(50))
@@ -248,7 +248,9 @@ def test_a_model_for_other_categories() -> None:
     with pytest.raises(
         RecipeError, match=r"category_sizes: is \[9\], and the data has \[3\]. Remove it"
     ):
-        MLPConfig(category_sizes=(9,)).complete_from(Labelled(fit(rows), Numbers([0.0], [1.0]), 0))
+        MLPConfig(category_sizes=(9,)).complete_from(
+            Labelled(fit(rows), RegressionTargets([0.0], [1.0]), 0)
+        )
 
 
 # ----------------------------------------------------------------------------------------- the task

@@ -17,7 +17,7 @@ from groundup.api import export
 from groundup.formats.huggingface_folder import labels_in
 from groundup.inference.predictor import Predictor
 from groundup.models.bert import BERTConfig
-from groundup.processors.targets import Classes
+from groundup.processors.targets import SingleLabel
 
 pytestmark = pytest.mark.xdist_group("transformers")
 SMALL = {"max_tokens": 12, "stride": 2, "max_question_tokens": 4}
@@ -99,6 +99,6 @@ def test_a_folder_of_answers_has_two_outputs_for_every_token(family: str) -> Non
 
 
 def test_classes_in_another_order() -> None:
-    found = Classes(["a", "b", "c"], counts=[1, 2, 3]).in_order(["c", "a", "b"])
+    found = SingleLabel(["a", "b", "c"], counts=[1, 2, 3]).in_order(["c", "a", "b"])
     assert (found.labels, found.counts) == (("c", "a", "b"), (3, 1, 2))
     assert found.encode(["a", "c"]).tolist() == [1, 0]

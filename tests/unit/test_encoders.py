@@ -17,7 +17,7 @@ import groundup
 from groundup.core.registry import lookup
 from groundup.models.bert import BERTConfig
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import Classes
+from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.tokenizer import TokenizerProcessor
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
@@ -40,7 +40,7 @@ def test_texts_are_read_as_transformers_reads_them(tmp_path: Path) -> None:
         texts[:2], padding=True, truncation=True, max_length=6, return_tensors="pt"
     )
     for processor in (found, TokenizerProcessor.load(tmp_path / "saved")):
-        batch = Labelled(processor, Classes.fit(["x", "y"]), 6).encode_inputs(texts[:2])
+        batch = Labelled(processor, SingleLabel.fit(["x", "y"]), 6).encode_inputs(texts[:2])
         assert torch.equal(batch["tokens"], expected["input_ids"])
         assert batch["lengths"].tolist() == expected["attention_mask"].sum(1).tolist()
         assert processor.mask_id not in processor.encode_batch(texts)[2]

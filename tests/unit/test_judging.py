@@ -24,7 +24,7 @@ from groundup.data.sources.arrays import Arrays
 from groundup.media.png import encode_png
 from groundup.processors.image import ImageConfig
 from groundup.processors.labelled import with_targets
-from groundup.processors.targets import Classes, targets_from_json
+from groundup.processors.targets import MultiLabel, SingleLabel, targets_from_json
 from groundup.reports.console_summary import print_summary
 from groundup.reports.figures import draw
 from groundup.tasks.classify.class_weights import class_weights
@@ -117,16 +117,16 @@ def test_the_weighted_loss_is_torchs_however_the_batch_is_cut() -> None:
 
 
 def test_counts_travel_with_the_classes() -> None:
-    fitted = Classes.fit(["a", "b", "a"])
+    fitted = SingleLabel.fit(["a", "b", "a"])
     again = targets_from_json(json.loads(json.dumps(fitted.to_json())))
     assert (again.labels, again.counts) == (("a", "b"), (2, 1))  # type: ignore[attr-defined]
-    assert Classes.fit_several(["a|b", ["a"], "", "a|a"]).counts == (3, 1)
+    assert MultiLabel.fit(["a|b", ["a"], "", "a|a"]).counts == (3, 1)
     assert targets_from_json({"kind": "class", "labels": ["a"]}).counts == ()  # type: ignore[attr-defined]
     base = with_targets(
-        object(), lambda: iter([Example("x", 0, label) for label in "aabc"]), Classes.fit, 0
+        object(), lambda: iter([Example("x", 0, label) for label in "aabc"]), SingleLabel.fit, 0
     )
     other = with_targets(
-        base, lambda: iter([Example("x", 0, label) for label in "cab"[:2]]), Classes.fit, 0
+        base, lambda: iter([Example("x", 0, label) for label in "cab"[:2]]), SingleLabel.fit, 0
     )
     assert (other.labels, other.targets.counts) == (("a", "b", "c"), (1, 0, 1))  # type: ignore[attr-defined]
 

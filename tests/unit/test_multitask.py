@@ -24,7 +24,13 @@ from groundup.metrics.gradient_agreement import gradient_agreement
 from groundup.models.mlp import MLPConfig
 from groundup.processors.image import ImageConfig
 from groundup.processors.labelled import Labelled, with_targets
-from groundup.processors.targets import Classes, Numbers, Several, targets_from_json
+from groundup.processors.targets import (
+    MultiLabel,
+    MultiTaskTargets,
+    RegressionTargets,
+    SingleLabel,
+    targets_from_json,
+)
 from groundup.recipe.json_schema import recipe_schema
 from groundup.recipe.recipe import as_dict, load_recipe
 from groundup.tasks.classify.task import Classify
@@ -50,7 +56,7 @@ def _amount() -> Iterator[None]:
             return {"inputs": "float32 (B, ...)", "numbers": "float32 (B, R)"}
 
         def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Any:
-            return with_targets(processor, examples, Numbers.fit, 1)
+            return with_targets(processor, examples, RegressionTargets.fit, 1)
 
         def encode(self, examples: Sequence[Any], processor: Any) -> Batch:
             encoded: Batch = processor.encode_inputs([e.inputs for e in examples])
@@ -129,11 +135,11 @@ def prepared(task: Multitask, count: int = 120) -> tuple[list[Example], Any, nn.
 
 
 def test_targets_of_several_tasks_are_kept_side_by_side() -> None:
-    found = Several(
+    found = MultiTaskTargets(
         {
-            "digit": Classes(["3", "5", "7"]),
-            "ink": Numbers([1.0], [2.0]),
-            "tags": Classes("ab", several=True),
+            "digit": SingleLabel(["3", "5", "7"]),
+            "ink": RegressionTargets([1.0], [2.0]),
+            "tags": MultiLabel("ab"),
         }
     )
     assert (found.outputs, found.kind) == (6, "several")

@@ -23,7 +23,7 @@ from groundup.core.values import Example
 from groundup.metrics.ordinal import judge_order
 from groundup.processors.image import ImageConfig
 from groundup.processors.labelled import Labelled, with_targets
-from groundup.processors.targets import Classes
+from groundup.processors.targets import SingleLabel
 from groundup.reports.console_summary import print_summary
 from groundup.tasks.classify.class_weights import class_weights
 from groundup.tasks.classify.task import Classify, soft_labels
@@ -116,12 +116,12 @@ def test_a_base_runs_classes_serve_only_in_the_same_order() -> None:
     task = Classify(labels="ordinal", order=tuple(WORDS))
     assert fitted(task, WORDS, alphabet).labels == ("low", "mid", "high")
     wider = Labelled(
-        alphabet.inputs, Classes(["low", "lower mid", "mid", "high"], counts=[1, 1, 1, 1]), 0
+        alphabet.inputs, SingleLabel(["low", "lower mid", "mid", "high"], counts=[1, 1, 1, 1]), 0
     )
     again = fitted(task, WORDS, wider)
     assert again.labels == ("low", "lower mid", "mid", "high")
     assert again.targets.counts == (1, 0, 1, 1)  # type: ignore[attr-defined]
-    plain = with_targets(wider, lambda: iter(examples_of(WORDS)), Classes.fit, 0)
+    plain = with_targets(wider, lambda: iter(examples_of(WORDS)), SingleLabel.fit, 0)
     assert plain.labels == wider.labels
 
 

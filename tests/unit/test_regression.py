@@ -18,7 +18,7 @@ from groundup.core.values import Example
 from groundup.models.mlp import MLPConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.table import TableConfig, TableProcessor
-from groundup.processors.targets import Numbers
+from groundup.processors.targets import RegressionTargets
 from groundup.tasks.regression import Regression, _error
 
 pytestmark = pytest.mark.xdist_group("sklearn")  # imported by one worker
@@ -47,7 +47,7 @@ def diabetes(path: Path) -> tuple[str, Any]:
 # ---------------------------------------------------------------------------------------- the model
 def test_categories_are_embedded_and_unknown_ones_add_nothing_at_first() -> None:
     rows = [{"a": f"v{n % 40}", "b": "xy"[n % 2]} for n in range(400)]
-    processor = Labelled(fit(rows), Numbers([0.0], [1.0]), 0)
+    processor = Labelled(fit(rows), RegressionTargets([0.0], [1.0]), 0)
     assert processor.input_shape == (0,)
     config = MLPConfig(hidden=()).complete_from(processor)
     assert config.category_sizes == (41, 3)
@@ -270,7 +270,7 @@ def test_a_model_of_several_numbers_is_judged_on_those_that_there_are() -> None:
     rows = [{"x": float(n)} for n in range(4)]
     inputs = fit(rows)
     scaled = inputs.encode_inputs(rows)["inputs"][:, 0].tolist()
-    processor = Labelled(inputs, Numbers([0.0, 0.0], [1.0, 1.0], ("a", "b")), 0)
+    processor = Labelled(inputs, RegressionTargets([0.0, 0.0], [1.0, 1.0], ("a", "b")), 0)
     only_b = [
         Example(str(n), row, {"b": 10 * x + 2})
         for n, (row, x) in enumerate(zip(rows, scaled, strict=True))

@@ -19,7 +19,7 @@ from groundup.core.settings import validate
 from groundup.data.sources.labelled_text import LabelledText
 from groundup.models.bert import BERTConfig
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import Classes
+from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.runs.processor import load_processor
@@ -30,7 +30,7 @@ PAIRS = [
     ("a film", "a bad film"),
     ("good good good good good", "bad bad bad bad bad bad"),
 ]
-CLASSES = Classes.fit(["no", "yes"])
+CLASSES = SingleLabel.fit(["no", "yes"])
 
 
 def write_roberta(folder: Path) -> None:

@@ -20,7 +20,7 @@ from groundup.data.sources.token_labels import WordLabels
 from groundup.metrics.spans import are_spans, span_measures, spans_of
 from groundup.models.bert import BERTConfig
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import Classes
+from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.tasks.token_classification import TokenClassification
@@ -57,7 +57,7 @@ def test_tokens_logits_and_loss_are_those_of_transformers(tmp_path: Path) -> Non
     module = write_encoder(tmp_path, "ForTokenClassification", num_labels=3)
     processor = Labelled(
         TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(())),
-        Classes(["B-x", "I-x", "O"]),
+        SingleLabel(["B-x", "I-x", "O"]),
         8,
         head="tokens",
     )
@@ -147,12 +147,12 @@ def test_a_run_and_every_word_of_a_long_sentence(tmp_path: Path) -> None:
 def test_words_of_other_tokenizers_and_without_any_piece(tmp_path: Path) -> None:
     reader = BytesConfig().fit(lambda: iter(()))
     batch = TokenClassification().encode(
-        [Example("", ("ab", "c"), ["x", "y"])], Labelled(reader, Classes(["x", "y"]), 8)
+        [Example("", ("ab", "c"), ["x", "y"])], Labelled(reader, SingleLabel(["x", "y"]), 8)
     )
     assert batch["labels"].tolist() == [[0, -100, 1]]
     write_encoder(tmp_path)
     processor = Labelled(
-        TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(())), Classes(["x", "y"]), 8
+        TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(())), SingleLabel(["x", "y"]), 8
     )
     batch = TokenClassification().encode([Example("", ("\x00", "film"), ["x", "y"])], processor)
     assert batch["labels"].tolist() == [[-100, 0, 1, -100]]

@@ -42,7 +42,8 @@ class Targets(ABC):
     """What is predicted, as tensors: learned from the training split, saved with the processor.
 
     Attributes:
-        kind: Which class wrote the saved ones.
+        kind: ``class`` and ``classes`` (one for an example, or any number), ``numbers``,
+            ``several`` (of several tasks) or ``fixed`` (the same whatever the data).
         outputs: How many numbers a model gives for an example.
         labels: The names of the classes or numbers, where they have any.
         counts: How many training examples each class has; empty where nobody counted.
@@ -66,6 +67,11 @@ class Targets(ABC):
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Return what the targets can be rebuilt from."""
+
+    def in_order(self, labels: Sequence[str]) -> Targets:
+        """Return the same classes, numbered in the order of ``labels``; itself, where it has no
+        classes."""
+        return self
 
 
 class Processor(ABC):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.processors import LabelProcessor
+from groundup.core.contracts.processors import LabelProcessor, Targets
 from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.registry import task
 from groundup.core.settings import setting
@@ -25,7 +25,7 @@ from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.media.augmentation import Augment, Draws, augmented
 from groundup.metrics.calibration import probabilities_of
 from groundup.processors.labelled import check_pairs, with_targets
-from groundup.processors.targets import Classes
+from groundup.processors.targets import MultiLabel, SingleLabel
 from groundup.tasks.classify.class_weights import ClassWeights, class_weights
 from groundup.tasks.classify.evaluation import judge_classifier, outputs_of
 from groundup.tasks.shared.forgetting import before_and_after
@@ -118,10 +118,10 @@ class Classify(Task):
         """
         order = None if self.order is None else [str(label) for label in self.order]
 
-        def fit(targets: Iterable[Any]) -> Classes:
+        def fit(targets: Iterable[Any]) -> Targets:
             if self.labels == "ordinal":
-                return Classes.fit_ordered(targets, order)
-            return (Classes.fit if self.labels == "single" else Classes.fit_several)(targets)
+                return SingleLabel.fit_ordered(targets, order)
+            return (SingleLabel if self.labels == "single" else MultiLabel).fit(targets)
 
         found = with_targets(
             processor, examples, fit, self.max_tokens, in_order=self.labels == "ordinal"

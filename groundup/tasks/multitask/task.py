@@ -27,7 +27,7 @@ from groundup.core.settings import setting, validate
 from groundup.core.values import Batch, Evaluation, Example, Loss, Split, Table, Term
 from groundup.metrics.gradient_agreement import gradient_agreement
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import Several, is_missing, target_of
+from groundup.processors.targets import MultiTaskTargets, is_missing, target_of
 from groundup.recipe.recipe import without_effect
 from groundup.tasks.multitask.gradient_conflict import agreement_tables
 from groundup.tasks.multitask.loss_weighting import (
@@ -184,7 +184,7 @@ class Multitask(Task):
         found = {name: fitted(name, part) for name, part in self._labelled.items()}
         longest = max(each.max_length for each in found.values())
         return Labelled(
-            inputs, Several({name: each.targets for name, each in found.items()}), longest
+            inputs, MultiTaskTargets({name: each.targets for name, each in found.items()}), longest
         )
 
     def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
@@ -467,8 +467,8 @@ def _head(model: nn.Module, processor: Labelled, name: str) -> _Head:
     return _Head(model, _columns(processor, name))
 
 
-def _targets(processor: Labelled) -> Several:
-    if not isinstance(processor.targets, Several):
+def _targets(processor: Labelled) -> MultiTaskTargets:
+    if not isinstance(processor.targets, MultiTaskTargets):
         raise TypeError("multitask needs the processor that its fit_processor returned")
     return processor.targets
 
@@ -538,7 +538,7 @@ def _of_task(context: EvaluationContext, name: str) -> EvaluationContext:
     base = None
     if context.base is not None:
         model, processor = context.base
-        if isinstance(processor.targets, Several) and name in processor.targets.parts:
+        if isinstance(processor.targets, MultiTaskTargets) and name in processor.targets.parts:
             base = (_head(model, processor, name), _part(processor, name))
 
     def of(examples: Callable[[Split], Iterable[Any]] | None) -> Any:

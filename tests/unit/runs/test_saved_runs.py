@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from groundup.inference.predictor import Predictor
 from groundup.runs.run import Run
 
 SAVED = Path(__file__).parents[2] / "saved_runs"
 NAMES = ["classifier", "language-model", "regression"]
+PATIENT = {"age": 48, "sex": 1, "bmi": 26, "bp": 95, "s1": 189, "s2": 116, "s3": 50, "s4": 4}
+PATIENT |= {"s5": 4.6, "s6": 91}
 
 
 @pytest.fixture
@@ -28,3 +33,23 @@ def test_a_saved_run_opens_with_the_names_of_today(saved: Path) -> None:
     assert run.recipe.machine.settled_micro_batch_size == 16
     run.check_same(run.recipe)
     assert run.finished
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("saved", "given", "expected"),
+    [
+        ("classifier", np.zeros((8, 8)), "2"),
+        ("regression", PATIENT, pytest.approx(255.15927, abs=1e-3)),
+    ],
+    indirect=["saved"],
+)
+def test_a_saved_run_predicts_what_it_did(saved: Path, given: Any, expected: Any) -> None:
+    assert Predictor.load(saved)(given) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saved", ["language-model"], indirect=True)
+def test_a_saved_language_model_writes_what_it_did(saved: Path) -> None:
+    written = Predictor.load(saved)("The ", max_new_tokens=16)
+    assert written.startswith("\ufffd7^0\u0241\ufffd\xa9")
