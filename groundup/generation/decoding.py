@@ -5,19 +5,20 @@ Shape legend: B rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from groundup.core.contracts.models import Generates
+from groundup.core.contracts.models import EncoderDecoder, Generates
 from groundup.core.errors import DataError
 from groundup.core.seeding import generator
 from groundup.core.settings import Settings, setting
 from groundup.generation.recompute_cache import WithoutCache
+from groundup.generation.scoring import evaluating
 from groundup.nn.kv_cache import KeyValueCache
 
 __all__ = ["Decodable", "DecodingOptions", "Engine", "filter_logits", "generate", "generate_batch"]
@@ -124,6 +125,7 @@ def generate(
     options: DecodingOptions,
     stop_ids: Collection[int] = (),
     finished: Finished | None = None,
+    inputs: Mapping[str, Tensor] | None = None,
 ) -> Iterator[list[int | None]]:
     """Write on from each prompt, one token at a time.
 
@@ -141,6 +143,8 @@ def generate(
         stop_ids: Tokens that end a text. They are not part of it.
         finished: Called with a row's number and the tokens written so far after each token; true
             ends the row. This is where a caller looks for stop texts in what it has decoded.
+        inputs: What an ``EncoderDecoder`` writes about, each (B, ...), a row for a prompt: read
+            once, before the first token.
 
     Yields:
         For every step the new token of each row, or None for a row that has ended.
@@ -159,6 +163,8 @@ def generate(
     longest = max(len(row.context) for row in rows)
     with torch.no_grad():
         cache = reader.new_cache(len(rows), min(length, longest + options.max_new_tokens - 1))
+    if inputs is not None:
+        _encode(model, cache, inputs)
     for _ in range(options.max_new_tokens):
         step: list[int | None] = [None] * len(prompts)
         logits = _advance(reader, rows, cache)
@@ -190,11 +196,12 @@ def generate_batch(
     options: DecodingOptions,
     stop_ids: Collection[int] = (),
     finished: Finished | None = None,
+    inputs: Mapping[str, Tensor] | None = None,
 ) -> list[list[int]]:
     """Return the tokens written on from each prompt, without stop tokens. Arguments as in
     ``generate``."""
     texts: list[list[int]] = [[] for _ in prompts]
-    for step in generate(model, prompts, options, stop_ids, finished):
+    for step in generate(model, prompts, options, stop_ids, finished, inputs):
         for text, token in zip(texts, step, strict=True):
             if token is not None:
                 text.append(token)
@@ -244,6 +251,18 @@ def _open(number: int, prompt: Sequence[int], options: DecodingOptions, length: 
     return _Row(
         number, list(prompt[-length:]), generator(options.seed, "decoding", number), set(prompt)
     )
+
+
+def _encode(model: Any, cache: Any, inputs: Mapping[str, Tensor]) -> None:
+    """Let a model read what it is to write about; the cache keeps it."""
+    if not (isinstance(model, nn.Module) and isinstance(model, EncoderDecoder)):
+        raise DataError(
+            "inputs",
+            f"{type(model).__name__} has no encoder, but there are {', '.join(inputs)}",
+            "Put them into the prompt, or use a model with an encoder",
+        )
+    with evaluating(model):
+        model.encode(cache, **inputs)
 
 
 def _advance(model: Decodable, rows: list[_Row], cache: KeyValueCache) -> Tensor:

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from groundup.nn.kv_cache import LayerCache
 
-__all__ = ["RereadingCache", "WithoutCache"]
+__all__ = ["RecomputeCache", "WithoutCache"]
 
 Read = Callable[[Tensor, Tensor, Any], tuple[Tensor, Any]]
 
 
-class RereadingCache:
+class RecomputeCache:
     """What each row has read, and what the model made of it.
 
     As long as every row is given one more token, the model reads these alone. When rows come to
@@ -98,12 +98,12 @@ class WithoutCache:
         """Set the model's mode."""
         return self._model.train(mode)
 
-    def new_cache(self, batch: int, length: int) -> RereadingCache:
+    def new_cache(self, batch: int, length: int) -> RecomputeCache:
         """Return an empty cache for ``batch`` rows."""
-        return RereadingCache(batch, next(self._model.parameters()).device, keeps=False)
+        return RecomputeCache(batch, next(self._model.parameters()).device, keeps=False)
 
     def __call__(
-        self, tokens: Tensor, positions: Tensor, *, cache: RereadingCache, last_only: bool
+        self, tokens: Tensor, positions: Tensor, *, cache: RecomputeCache, last_only: bool
     ) -> Tensor:
         """Return the last position's logits (B, 1, V)."""
 

@@ -41,6 +41,10 @@ class KeyValueCache:
     Args:
         layers: How many layers.
         shape: (B, G, length, D).
+
+    Attributes:
+        encoded: What an encoder made of each row's input, by name, (B, ...); it stays when a row
+            begins again.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class KeyValueCache:
         rows, heads, length, dim = shape
         self.length = length
         self.used = 0
+        self.encoded: dict[str, Tensor] = {}
         size = (rows, heads, length + 1, dim)
         self.layers = [
             LayerCache(*(torch.zeros(size, dtype=dtype, device=device) for _ in range(2)))
@@ -84,6 +89,8 @@ class KeyValueCache:
         return seen & (distance < window) if window else seen
 
     def keep(self, rows: list[int]) -> None:
-        """Drop all rows but these."""
+        """Go on with these rows, in this order; one may be there more than once."""
+        self.encoded = {name: value[rows] for name, value in self.encoded.items()}
         for layer in self.layers:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+            layer.keys = layer.keys[rows]
+            layer.values = layer.values[rows]

@@ -21,7 +21,7 @@ from groundup.runs.processor import load_processor
 from groundup.training.build import open_stream
 from groundup.training.trainer import Trainer
 
-# In test_tasks_contract.py, test_preference_contract.py and unit/test_encoders.py.
+# In test_tasks_contract.py, test_preference_contract.py and unit/models/test_bert.py.
 TEXTS = {"language_modeling", "chat", "preference", "masked_language_modeling"}
 SEVERAL = {
     "digit": {"name": "classify", "class_weights": "balanced"},

@@ -325,16 +325,13 @@ class Generates(Protocol):
 
 @runtime_checkable
 class EncoderDecoder(Protocol):
-    """A model that writes about an input, which it reads once.
+    """A model that ``Generates`` about an input, which it reads once.
 
     What the encoder made of the input is kept in the cache, a row for a row, like a prompt that was
     read already. So generation has nothing to carry along: the cache drops, repeats and reorders
     rows, whether texts are sampled, end early or are searched with beams. In training forward takes
     the input's tensors next to the tokens, and no cache.
     """
-
-    def new_cache(self, batch: int, length: int) -> Any:
-        """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
 
     def encode(self, cache: Any, **inputs: Tensor) -> None:
         """Read inputs, one a row of the cache, and keep there what every later step attends to."""

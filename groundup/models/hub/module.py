@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED
-from groundup.generation.recompute_cache import RereadingCache
+from groundup.generation.recompute_cache import RecomputeCache
 from groundup.models.hub.named_parts import named_parts, plain_linears, untied
 
 __all__ = ["Hub"]
@@ -80,7 +80,7 @@ class Hub(nn.Module):
         positions: Tensor | None = None,
         boundaries: Tensor | None = None,
         targets: Tensor | None = None,
-        cache: RereadingCache | None = None,
+        cache: RecomputeCache | None = None,
         last_only: bool = False,
         lengths: Tensor | None = None,
     ) -> Tensor:
@@ -178,10 +178,10 @@ class Hub(nn.Module):
         found = self.tree(input_ids=tokens, **arguments)
         return found.logits[:, -1:], found.get("past_key_values")
 
-    def new_cache(self, batch: int, length: int) -> RereadingCache:
+    def new_cache(self, batch: int, length: int) -> RecomputeCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
         keeps = {"past_key_values", "attention_mask"} <= self._accepts
-        return RereadingCache(batch, next(self.parameters()).device, keeps=keeps)
+        return RecomputeCache(batch, next(self.parameters()).device, keeps=keeps)
 
     def matmul_parameters(self) -> int:
         """Return how many weights each token is multiplied with: matrices of the blocks, and of

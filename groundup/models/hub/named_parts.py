@@ -11,7 +11,7 @@ from torch import nn
 
 from groundup.core.errors import CheckpointError
 
-__all__ = ["Parts", "Place", "named_parts", "plain_linears", "untied"]
+__all__ = ["NamedParts", "Place", "named_parts", "plain_linears", "untied"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Parts:
+class NamedParts:
     """The parts of a tree of modules.
 
     Attributes:
@@ -52,7 +52,7 @@ class Parts:
         return self.prefixes[ours] + name.removeprefix(ours)
 
 
-def named_parts(tree: nn.Module) -> Parts:
+def named_parts(tree: nn.Module) -> NamedParts:
     """Return the parts of a tree, which is left as it is.
 
     The blocks are the outermost list of modules that holds most parameters.
@@ -109,7 +109,7 @@ def named_parts(tree: nn.Module) -> Parts:
             "config.json", f"{name} keeps {own[0]} outside its layers", "Use another model"
         )
     blocks = lists[path]
-    return Parts(
+    return NamedParts(
         groups,
         blocks,
         between,
