@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from own_parts import forget_own_parts
 
 import groundup
 from groundup.cli.main import app
@@ -91,14 +92,8 @@ def workplace(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Work in the folder of the trained run; what a user's file registers is forgotten
     afterwards."""
     monkeypatch.chdir(trained)
-    before = {kind: dict(known) for kind, known in registry._registered.items()}
-    yield trained
-    for kind, known in before.items():
-        own = set(registry._registered[kind]) - set(known)
-        for name in own - set(registry.BUILTINS[kind]):
-            del registry._registered[kind][name]
-    for module in [name for name in sys.modules if name.startswith("groundup_user_")]:
-        del sys.modules[module]
+    with forget_own_parts():
+        yield trained
 
 
 # --------------------------------------------------------------------------------------------- code

@@ -26,14 +26,14 @@ def write_template(kind: str, path: Path) -> None:
             "Choose one",
         )
     suffix = ".yaml" if kind in _RECIPES else ".py"
-    if path.suffix != suffix:
+    if (path.suffix == ".py") != (suffix == ".py"):
         raise RecipeError(
             str(path),
             f"ends in {path.suffix!r}, but a file of the kind {kind!r} ends in {suffix!r}",
             f"Write {path.with_suffix(suffix)}, or choose another --kind",
         )
     if suffix == ".py" and not path.stem.isidentifier():
-        # The name is the plugin's too, and a file that tests import must have one that Python takes.
+        # It becomes the part's name, and tests import the file by it.
         raise RecipeError(
             str(path),
             f"is named {path.stem!r}, but a name has letters, digits and underscores",
