@@ -34,16 +34,24 @@ def _root(
 
 @app.command()
 def new(
-    path: Annotated[Path, typer.Argument(help="The recipe file to write, such as my_model.yaml.")],
+    path: Annotated[
+        Path, typer.Argument(help="The file to write: my_model.yaml, or my_part.py for a part.")
+    ],
     kind: Annotated[
         str,
-        typer.Option(help="text: a GPT from your text; chat: fine-tune a run on conversations."),
+        typer.Option(
+            help="A recipe: text (a GPT from your text), chat (fine-tune a run on conversations)."
+            " A part of your own in Python: model, language_model, task, data, processor."
+        ),
     ] = "text",
 ) -> None:
-    """Write a recipe to start from."""
+    """Write a file to start from: a recipe, or a part of your own."""
     from groundup.templates import write_template
 
     write_template(kind, path)
+    if path.suffix == ".py":
+        typer.echo(f"Wrote {path}. Next: edit it; the recipe at its top tries it.")
+        return
     typer.echo(
         f"Wrote {path}. Next: edit it, then: groundup data inspect {path} && groundup train {path}"
     )

@@ -60,7 +60,10 @@ class ClassifierConfig(ModelConfig):
         ("unused", r"these receive none: spare\.weight, spare\.bias\. Use them in forward"),
         ("batch", r"a row's outputs depend on that row alone: outputs of others differ by"),
         ("ignores", "another input gave the same outputs"),
-        ("shared", "head.weight and also.weight are one tensor, which a file holds once. Give it one"),
+        (
+            "shared",
+            "head.weight and also.weight are one tensor, which a file holds once. Give it one",
+        ),
         ("plain tensor", "outputs of the model read again differ"),
         ("tuple", "it returned tuple"),
         ("flops", "it states 1, but PyTorch counts"),

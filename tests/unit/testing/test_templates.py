@@ -24,9 +24,7 @@ PARTS = [kind for kind in KINDS if kind not in ("text", "chat")]
 
 
 @pytest.fixture(params=PARTS)
-def written(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """A kind, and the recipe at the top of its file, with the text that it reads."""
     path = tmp_path / "my_part.py"
     write_template(request.param, path)
