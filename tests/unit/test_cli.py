@@ -61,6 +61,15 @@ def test_new_writes_a_recipe_to_start_from(kind: str) -> None:
         groundup("new", "mine/poems.yaml", "--kind", kind)
 
 
+@pytest.mark.parametrize("kind", ["model", "language_model", "task", "data", "processor"])
+def test_new_writes_a_part_of_ones_own(kind: str) -> None:
+    said = groundup("new", "mine/own.py", "--kind", kind)
+    assert "Wrote mine/own.py. Next: edit it; the recipe at its top tries it." in said
+    written = Path("mine/own.py").read_text(encoding="utf-8")
+    assert '("own")' in written
+    assert "NAME" not in written
+
+
 def test_new_knows_its_kinds() -> None:
     with pytest.raises(RecipeError, match="--kind: 'txt' is unknown; did you mean 'text'"):
         groundup("new", "a.yaml", "--kind", "txt")

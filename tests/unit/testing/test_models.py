@@ -132,12 +132,14 @@ def test_a_language_model_without_one() -> None:
 
 
 def test_without_inputs_tokens_must_be_known() -> None:
-    with pytest.raises(ContractError, match="vocabulary_size 0 and context_length 0.*argument inp"):
+    with pytest.raises(
+        ContractError, match=r"vocabulary_size 0 and context_length 0.*argument inp"
+    ):
         check_model(MLPConfig(inputs=6, outputs=3))
 
 
 def test_rows_must_be_several() -> None:
-    with pytest.raises(ContractError, match="inputs have 2 rows.*Give three"):
+    with pytest.raises(ContractError, match=r"inputs have 2 rows.*Give three"):
         check_model(MLPConfig(inputs=6, outputs=3), {"inputs": torch.randn(2, 6)})
 
 
