@@ -270,8 +270,9 @@ def test_nothing_runs_code_from_data() -> None:
 
 
 def test_there_is_one_training_loop() -> None:
+    """The checks of contracts look at gradients, too, but update nothing with them."""
     found = [module_of(path) for path in FILES if any(map(calls_backward, nodes_of(path)))]
-    assert found == ["training.trainer"]
+    assert [name for name in found if not name.startswith("testing.")] == ["training.trainer"]
 
 
 def test_no_implementation_is_inherited_from_our_own_classes() -> None:
@@ -326,6 +327,8 @@ def _check_all(path: Path, body: list[ast.stmt]) -> None:
     values = {_target(n) for n in body if isinstance(n, ast.Assign | ast.AnnAssign)}
     public = {name for name in code if not name.startswith("_")}
     assert public <= set(exported), f"{path}: not in __all__: {public - set(exported)}"
+    if path.parent.name == "testing" and path.name == "__init__.py":
+        return  # a front door: it gives the checks of its modules one place
     if path != PACKAGE / "__init__.py":
         assert set(exported) <= public | _names_in(values), f"{path} names what is not defined here"
 
