@@ -27,12 +27,13 @@ def answer_scores(answer: str, right: Sequence[str]) -> tuple[float, float]:
     """Return whether an answer is one of the right ones, and the best F1 of its words; no right
     ones: none is right."""
     own = normalised_answer(answer)
+    # As the authors' script: of a question without an answer, the empty answer alone is right.
     others = [normalised_answer(each) for each in right] or [""]
     return float(own in others), max(_f1(own.split(), other.split()) for other in others)
 
 
 def _f1(own: list[str], other: list[str]) -> float:
-    if not own or not other:
+    if not own or not other:  # an answer of articles and punctuation alone
         return float(own == other)
     common = (Counter(own) & Counter(other)).total()
     return 2 * common / (len(own) + len(other))

@@ -17,16 +17,26 @@ from groundup.core import seeding
 from groundup.core.errors import MissingExtraError
 from groundup.metrics.calibration import Reliability, reliability
 
-__all__ = ["Judgement", "judge", "judge_several", "resamples", "wilson_interval"]
+__all__ = [
+    "ClassificationScores",
+    "evaluate_classes",
+    "evaluate_labels",
+    "has_label",
+    "resamples",
+    "wilson_interval",
+]
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
-_CHUNKS, _AT_ONCE = 10, 100  # 1,000 resamples
+_THRESHOLD = 0.5
+# 1,000 resamples, a hundred at a time: their counts of a thousand classes stay under 1 GB.
+_CHUNKS = 10
+_AT_ONCE = 100
 _TOP = 5
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ClassificationScores:
     """What a classifier reached.
 
     Attributes:
@@ -35,7 +45,7 @@ class Judgement:
         per_class: For each class precision, recall, F1 and how many examples it has; for each of
             several labels average precision, area under the ROC curve, F1 and how many examples
             have it; None where undefined.
-        reliability: Confidence beside how often it was right.
+        reliability: Confidence next to how often it was right.
         confusion: (K, K) counts; rows are true classes, columns predicted ones. Empty for several
             labels.
     """
@@ -47,8 +57,8 @@ class Judgement:
 
 
 # ---------------------------------------------------------------------------------------- one class
-def judge(probabilities: Floats, true: Whole, seed: int = 0) -> Judgement:
-    """Judge probabilities (N, K) against true classes (N,).
+def evaluate_classes(probabilities: Floats, true: Whole, seed: int = 0) -> ClassificationScores:
+    """Score probabilities (N, K) against true classes (N,).
 
     ``accuracy`` has Wilson's interval, and another by bootstrap; ``balanced_accuracy`` is the mean
     recall of the classes that occur, ``macro_f1`` the mean F1 of those that occur or are predicted,
@@ -63,13 +73,14 @@ def judge(probabilities: Floats, true: Whole, seed: int = 0) -> Judgement:
     Raises:
         MissingExtraError: If scikit-learn is not installed.
     """
-    measures = _scikit_learn()
+    measures = _import_scikit_learn()
     classes = np.arange(probabilities.shape[1])
     predicted = probabilities.argmax(1)
     right = predicted == true
     confusion = np.asarray(measures.confusion_matrix(true, predicted, labels=classes), np.int64)
     scores = {name: float(value) for name, value in _scores(*_margins(confusion)).items()}
-    resampled = _resampled(confusion, seed)
+    resampled = _resample_scores(confusion, seed)
+    # Wilson's interval has the plain name: it holds near 0 and 1 too, where a bootstrap's does not.
     resampled["accuracy_bootstrap"] = resampled.pop("accuracy")
     areas = [_area(probabilities[:, k], true == k) for k in classes]
     curve = reliability(probabilities.max(1), right)
@@ -89,7 +100,7 @@ def judge(probabilities: Floats, true: Whole, seed: int = 0) -> Judgement:
         true, predicted, labels=classes, zero_division=0.0
     )
     rows = [(float(p), float(r), float(f), int(n)) for p, r, f, n in zip(*parts, strict=True)]
-    return Judgement(found, list(rows), curve, confusion)
+    return ClassificationScores(found, list(rows), curve, confusion)
 
 
 def _margins(confusion: Whole) -> tuple[Whole, Whole, Whole]:
@@ -111,14 +122,19 @@ def _mean_where(values: Floats, counted: NDArray[np.bool_]) -> Floats:
 
 
 # ----------------------------------------------------------------------------------- several labels
-def judge_several(probabilities: Floats, true: Whole, seed: int = 0) -> Judgement:
-    """Judge probabilities (N, K) of labels that each example has or has not; ``true`` (N, K) is 0
+def has_label(probabilities: Floats) -> NDArray[np.bool_]:
+    """Return which labels are predicted: those that are as likely as not, or likelier."""
+    return probabilities >= _THRESHOLD
+
+
+def evaluate_labels(probabilities: Floats, true: Whole, seed: int = 0) -> ClassificationScores:
+    """Score probabilities (N, K) of labels that each example has or has not; ``true`` (N, K) is 0
     or 1.
 
-    A label is predicted from one half on. ``subset_accuracy`` is the share of examples with every
-    label right, ``label_accuracy`` that of all N x K decisions. Average precision and area under
-    the ROC curve (``auroc``) as the mean over labels (``macro``, of those for which it is defined)
-    and over all decisions together (``micro``); F1 too.
+    A label is predicted as ``has_label`` says. ``subset_accuracy`` is the share of examples with
+    every label right, ``label_accuracy`` that of all N x K decisions. Average precision and area
+    under the ROC curve (``auroc``) as the mean over labels (``macro``, of those for which it is
+    defined) and over all decisions together (``micro``); F1 too.
 
     Args:
         probabilities: Of each label by itself.
@@ -128,11 +144,13 @@ def judge_several(probabilities: Floats, true: Whole, seed: int = 0) -> Judgemen
     Raises:
         MissingExtraError: If scikit-learn is not installed.
     """
-    measures = _scikit_learn()
-    predicted = (probabilities >= 0.5).astype(np.int64)
-    right, columns = predicted == true, range(true.shape[1])
+    measures = _import_scikit_learn()
+    predicted = has_label(probabilities).astype(np.int64)
+    right = predicted == true
+    columns = range(true.shape[1])
     parts = np.stack((true, predicted, true * predicted), 1)  # (N, 3, K)
     scores = _label_scores(parts.sum(0)[None])
+    # Labels of an example belong together, so examples are drawn here, not cells of a matrix.
     flat = parts.reshape(len(true), -1)
     resampled = [
         _label_scores((weights @ flat).reshape(-1, 3, true.shape[1]))
@@ -160,7 +178,7 @@ def judge_several(probabilities: Floats, true: Whole, seed: int = 0) -> Judgemen
     counts, guessed, hits = parts.sum(0)
     f1 = 2 * hits / np.maximum(counts + guessed, 1)
     rows = [(precisions[k], areas[k], float(f1[k]), int(counts[k])) for k in columns]
-    return Judgement(found, rows, curve, np.zeros((0, 0), np.int64))
+    return ClassificationScores(found, rows, curve, np.zeros((0, 0), np.int64))
 
 
 def _label_scores(counts: Whole) -> dict[str, Floats]:
@@ -173,8 +191,7 @@ def _label_scores(counts: Whole) -> dict[str, Floats]:
 
 # ---------------------------------------------------------------------------------------- intervals
 def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the interval in which a share lies that was seen as ``right`` of ``total``, at 95% for
-    z = 1.96.
+    """Return the interval of a share that was seen as ``right`` of ``total``, at 95% for z = 1.96.
 
     Source:
         Wilson, 1927, "Probable inference, the law of succession, and statistical inference".
@@ -191,11 +208,8 @@ def _wilson(name: str, right: NDArray[np.bool_]) -> dict[str, float]:
 
 
 def resamples(cells: Whole, seed: int) -> Iterator[Whole]:
-    """Yield (R, C), a hundred resamples at a time: what examples drawn anew with replacement give
-    each cell (C,).
-
-    What a resample holds of each cell of the confusion matrix is multinomial, so no example is
-    drawn by itself.
+    """Yield (R, C), a hundred resamples at a time: what examples drawn with replacement give each
+    cell (C,).
 
     Source:
         Efron, 1979, "Bootstrap methods: another look at the jackknife", The Annals of Statistics
@@ -203,28 +217,28 @@ def resamples(cells: Whole, seed: int) -> Iterator[Whole]:
     """
     generator = np.random.default_rng(seeding.key(seed, "bootstrap"))
     for _ in range(_CHUNKS):
+        # What a resample holds of each cell is multinomial: the cost is that of the cells, not of
+        # the examples, so a million examples are resampled as quickly as a thousand.
         yield generator.multinomial(cells.sum(), cells / cells.sum(), _AT_ONCE)
 
 
-def _resampled(confusion: Whole, seed: int) -> dict[str, Floats]:
+def _resample_scores(confusion: Whole, seed: int) -> dict[str, Floats]:
     """Return (R,) of each score over the resamples."""
     size = len(confusion)
     rows, columns = np.nonzero(confusion)
     found: list[dict[str, Floats]] = []
     for drawn in resamples(confusion[rows, columns], seed):
-        margins = (_grouped(drawn, rows, size), _grouped(drawn, columns, size))
-        found.append(_scores(*margins, _grouped(drawn * (rows == columns), rows, size)))
+        margins = (_sum_by_group(drawn, rows, size), _sum_by_group(drawn, columns, size))
+        found.append(_scores(*margins, _sum_by_group(drawn * (rows == columns), rows, size)))
     return {name: np.concatenate([chunk[name] for chunk in found]) for name in found[0]}
 
 
-def _grouped(drawn: Whole, groups: Whole, size: int) -> Whole:
+def _sum_by_group(drawn: Whole, groups: Whole, size: int) -> Whole:
     """Return (R, K): counts (R, C) summed over the cells of each group (C,)."""
+    # One bincount over all resamples: np.add.at is several times slower.
     places = np.arange(len(drawn))[:, None] * size + groups
-    return (
-        np.bincount(places.ravel(), drawn.ravel(), len(drawn) * size)
-        .reshape(-1, size)
-        .astype(np.int64)
-    )
+    sums = np.bincount(places.ravel(), drawn.ravel(), len(drawn) * size)
+    return sums.reshape(-1, size).astype(np.int64)
 
 
 def _weights(examples: int, seed: int) -> Iterator[Whole]:
@@ -242,7 +256,7 @@ def _bounds(resampled: dict[str, Floats]) -> dict[str, float]:
 
 
 # ------------------------------------------------------------------------------------------- pieces
-def _scikit_learn() -> Any:
+def _import_scikit_learn() -> Any:
     try:
         from sklearn import metrics
     except ImportError:
@@ -260,19 +274,22 @@ def _area(probabilities: Floats, true: NDArray[Any]) -> float | None:
         Hanley and McNeil, 1982, "The meaning and use of the area under a receiver operating
         characteristic curve".
     """
-    positive, members = true > 0, int((true > 0).sum())
+    positive = true > 0
+    members = int(positive.sum())
     if not 0 < members < len(true):
         return None
     _, place, ties = np.unique(probabilities, return_inverse=True, return_counts=True)
-    ranks = (ties.cumsum() - (ties - 1) / 2)[place]  # the middle one of equals
-    return float(
-        (ranks[positive].sum() - members * (members + 1) / 2) / (members * (len(true) - members))
-    )
+    # Equals share the middle rank: such a pair then counts half, as in the area by trapezoids.
+    ranks = (ties.cumsum() - (ties - 1) / 2)[place]
+    pairs = members * (len(true) - members)
+    return float((ranks[positive].sum() - members * (members + 1) / 2) / pairs)
 
 
 def _precision(measures: Any, probabilities: Floats, true: NDArray[Any]) -> float | None:
     """Return the average precision, None where no example has the label."""
-    return float(measures.average_precision_score(true, probabilities)) if true.any() else None
+    if not true.any():  # scikit-learn warns, and says 0
+        return None
+    return float(measures.average_precision_score(true, probabilities))
 
 
 def _mean_of(name: str, values: list[float | None]) -> dict[str, float]:

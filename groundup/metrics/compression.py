@@ -79,10 +79,12 @@ def xz_bits_per_byte(held_out: Sequence[str], given: Sequence[str] | None = None
             becomes when ``held_out`` is appended to them.
     """
     text = join_documents(held_out)
-    before = join_documents(given) if given is not None else b""
+    if given is None:
+        return 8 * _xz_size(text) / _text_bytes(held_out)
+    before = join_documents(given)
     with ThreadPoolExecutor(2) as pool:  # lzma lets other threads run
-        with_text, without = pool.map(_xz, (before + text, before))
-    return 8 * (with_text - (without if given is not None else 0)) / _text_bytes(held_out)
+        with_text, without = pool.map(_xz_size, (before + text, before))
+    return 8 * (with_text - without) / _text_bytes(held_out)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class ByteNGram:
         began with it."""
         order = len(self.levels)
         codes = _grams(text, order)
+        # From the uniform distribution up: each order takes what the one below leaves it.
         result = np.full(len(codes), 1 / 256)
         for length, level in enumerate(self.levels, start=1):
             grams = codes & _mask(length)
@@ -132,6 +135,8 @@ def fit_ngram(text: bytes, order: int = 5) -> ByteNGram:
     assert 1 <= order <= _LONGEST_ORDER
     codes, counts = np.unique(_grams(text, order), return_counts=True)
     levels = [_level(codes, counts)]
+    # np.unique of the codes cut short counts the different bytes before them, not occurrences:
+    # that is Kneser-Ney's idea. "Francisco" is frequent, but only ever after "San".
     for length in range(order - 1, 0, -1):
         codes, counts = np.unique(codes & _mask(length), return_counts=True)
         levels.append(_level(codes, counts))
@@ -150,18 +155,20 @@ def _level(codes: NDArray[np.uint64], counts: NDArray[np.int64]) -> _Level:
 def _discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (4,) what is taken from a count of 0, 1, 2, and 3 or more (equation 26 of the
     source)."""
-    once, twice, thrice, four = (float((counts == n).sum()) for n in (1, 2, 3, 4))
+    seen = [float((counts == n).sum()) for n in (1, 2, 3, 4)]  # n-grams that occur n times
+    once, twice, *_ = seen
     share = once / (once + 2 * twice) if once else 0.5
-    ratios = (
-        twice / once if once else 0.25,
-        thrice / twice if twice else 0.25,
-        four / thrice if thrice else 0.25,
-    )
-    found = [n - (n + 1) * share * ratio for n, ratio in enumerate(ratios, start=1)]
-    return np.array([0.0, *(min(max(d, 0.05), n - 0.05) for n, d in enumerate(found, start=1))])
+    found = [0.0]
+    for n in (1, 2, 3):
+        # Short texts lack n-grams that occur just n times; a quarter is about what long ones have.
+        ratio = seen[n] / seen[n - 1] if seen[n - 1] else 0.25
+        # Never all nor nothing of a count: either would give some byte the probability 0.
+        found.append(min(max(n - (n + 1) * share * ratio, 0.05), n - 0.05))
+    return np.array(found)
 
 
 def _grams(text: bytes, order: int) -> NDArray[np.uint64]:
+    """Return (len(text),) the n-gram that ends at each byte, as if zero bytes came before."""
     values = _values(b"\0" * (order - 1) + text).astype(np.uint64)
     codes = np.zeros(len(text), dtype=np.uint64)
     for offset in range(order):
@@ -176,6 +183,7 @@ def _mask(length: int) -> np.uint64:
 def _look_up(
     keys: NDArray[np.uint64], values: NDArray[np.float64], wanted: NDArray[np.uint64], absent: float
 ) -> NDArray[np.float64]:
+    # A key beyond the last is looked up at the last, where it is found to differ.
     places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[places] == wanted, values[places], absent)
 
@@ -188,5 +196,5 @@ def _text_bytes(documents: Sequence[str]) -> int:
     return max(sum(len(text.encode()) for text in documents), 1)
 
 
-def _xz(text: bytes) -> int:
+def _xz_size(text: bytes) -> int:
     return len(lzma.compress(text, preset=9))

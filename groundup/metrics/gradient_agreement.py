@@ -44,19 +44,22 @@ def gradient_agreement(batches: Iterable[Sequence[Tensor | None]], tasks: int) -
         Yu et al., PCGrad, 2020 (arXiv:2001.06782), definitions 1 and 2: gradients conflict where
         their cosine is negative.
     """
-    cosines, norms = np.zeros((0, tasks, tasks)), np.zeros((0, tasks))
+    cosines = np.zeros((0, tasks, tasks))
+    norms = np.zeros((0, tasks))
     for gradients in batches:
         size = next((len(g) for g in gradients if g is not None), 0)
-        stacked = torch.stack(
-            [torch.full((size,), torch.nan) if g is None else g.detach().cpu() for g in gradients]
-        )
+        # A task that is absent is NaN: every cosine with it is then NaN too, and not counted.
+        absent = torch.full((size,), torch.nan)
+        stacked = torch.stack([absent if g is None else g.detach().cpu() for g in gradients])
         length = stacked.double().norm(dim=1, keepdim=True)
         unit = stacked.double() / length.clamp(min=1e-30)
+        # Clamped: rounding takes the cosine of a gradient with itself a little beyond 1.
         cosines = np.concatenate((cosines, (unit @ unit.T).clamp(-1, 1).numpy()[None]))
         norms = np.concatenate((norms, length.T.numpy()))
     both = ~np.isnan(cosines)
     counts = both.sum(0)
     known = np.where(counts == 0, np.nan, counts)
-    cosine, conflict = np.where(both, cosines, 0).sum(0) / known, (cosines < 0).sum(0) / known
+    cosine = np.where(both, cosines, 0).sum(0) / known
+    conflict = (cosines < 0).sum(0) / known
     norm = np.nan_to_num(norms).sum(0) / known.diagonal()
     return Agreement(cosine, conflict, norm, counts.astype(np.int64))

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from groundup.metrics.classification import resamples
 
-__all__ = ["judge_order"]
+__all__ = ["evaluate_order"]
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 
-def judge_order(confusion: Whole, seed: int = 0) -> dict[str, float]:
+def evaluate_order(confusion: Whole, seed: int = 0) -> dict[str, float]:
     """Return how far predictions are off, each measure with a 95% interval by bootstrap.
 
     ``mean_absolute_error`` is by how many classes a prediction is off on average.
@@ -38,6 +38,7 @@ def judge_order(confusion: Whole, seed: int = 0) -> dict[str, float]:
     scores = _scores(cells[None], rows, columns, len(confusion))
     drawn = [_scores(chunk, rows, columns, len(confusion)) for chunk in resamples(cells, seed)]
     found: dict[str, float] = {}
+    # A resample of one class alone has no kappa; the interval is over those that have one.
     for name, value in scores.items():
         every = np.concatenate([chunk[name] for chunk in drawn])
         defined = every[np.isfinite(every)]
@@ -50,13 +51,14 @@ def judge_order(confusion: Whole, seed: int = 0) -> dict[str, float]:
 def _scores(drawn: Whole, rows: Whole, columns: Whole, size: int) -> dict[str, Floats]:
     """Return (R,) of each measure from counts (R, C) of the cells at ``rows`` and ``columns``; NaN
     where undefined."""
-    distance, places, total = np.abs(rows - columns), np.arange(size), drawn.sum(1)
-    true, predicted = (
-        drawn @ (rows[:, None] == places),
-        drawn @ (columns[:, None] == places),
-    )  # (R, K)
+    distance = np.abs(rows - columns)
+    places = np.arange(size)
+    total = drawn.sum(1)
+    true = drawn @ (rows[:, None] == places)  # (R, K)
+    predicted = drawn @ (columns[:, None] == places)  # (R, K)
     squares = (places[:, None] - places) ** 2
+    # What independent predictions with the same frequencies would be off by: the margins' product.
     chance = ((true @ squares) * predicted).sum(1) / total
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 where there is one class alone
         kappa = 1 - (drawn @ distance**2) / chance
     return {"mean_absolute_error": drawn @ distance / total, "quadratic_weighted_kappa": kappa}

@@ -13,8 +13,8 @@ _AT_ONCE = 1024
 
 
 def ranks(queries: Floats, candidates: Floats, right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return (N,) at which place, from 1, each query's right candidate stands; of equals it counts
-    as the last.
+    """Return (N,) the place, from 1, of each query's right candidate; of equals it counts as the
+    last.
 
     Args:
         queries: (N, C) of length 1.
@@ -25,13 +25,14 @@ def ranks(queries: Floats, candidates: Floats, right: NDArray[np.int64]) -> NDAr
     for start in range(0, len(queries), _AT_ONCE):
         scores = queries[start : start + _AT_ONCE] @ candidates.T
         own = scores[np.arange(len(scores)), right[start : start + _AT_ONCE]]
+        # The last of equals: a model that gives every text the same vector must not be first.
         found.append((scores >= own[:, None]).sum(1))
     return np.concatenate(found).astype(np.int64)
 
 
 def retrieval_measures(places: NDArray[np.int64], candidates: int) -> dict[str, float]:
-    """Return accuracy at 1, recall at 10 and mean reciprocal rank, beside the accuracy of drawing a
-    candidate.
+    """Return accuracy at 1, recall at 10 and mean reciprocal rank, next to the accuracy of drawing
+    a candidate.
 
     Source:
         Mean reciprocal rank: Voorhees, 1999, "The TREC-8 question answering track report", section

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 __all__ = ["rouge_l", "rouge_tokens"]
 
+# Words of these scripts have no blanks between them, and the package knows Latin letters alone.
 _CJK = (  # kana and ideographs: each is a token of its own
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 )

@@ -29,14 +29,16 @@ def spans_of(labels: Sequence[str]) -> list[Span]:
             2000, section 4).
     """
     found: list[Span] = []
-    kind, start = "", 0
-    for place, label in enumerate([*labels, "O"]):
+    kind = ""
+    start = 0
+    for place, label in enumerate([*labels, "O"]):  # the added O ends what is open at the end
         own = label[2:] if label != "O" else ""
         if kind and (label == "O" or label.startswith("B-") or own != kind):
             found.append((kind, start, place))
             kind = ""
         if own and not kind:
-            kind, start = own, place
+            kind = own
+            start = place
     return found
 
 
@@ -61,5 +63,5 @@ def span_measures(
 
 
 def _scores(right: int, given: int, wanted: int) -> tuple[float, float, float]:
-    precision, recall = right / max(given, 1), right / max(wanted, 1)
-    return precision, recall, 2 * right / max(given + wanted, 1)
+    # By counts, F1 needs no case for precision and recall of 0.
+    return right / max(given, 1), right / max(wanted, 1), 2 * right / max(given + wanted, 1)

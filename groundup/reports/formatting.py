@@ -6,7 +6,9 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
+
+from groundup.metrics.directions import lower_is_better
 
 __all__ = [
     "Change",
@@ -14,44 +16,16 @@ __all__ = [
     "beside_guessing",
     "changes",
     "compact",
-    "direction",
     "duration",
     "guess",
     "is_number",
     "label",
-    "lower_is_better",
     "memory",
     "number",
     "value",
 ]
 
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-_HIGHER = (  # how names end
-    *(
-        "accuracy",
-        "auroc",
-        "average_precision",
-        "f1",
-        "r2",
-        "kappa",
-        "rouge_l",
-        "per_s",
-        "mrr",
-        "accuracy_at_1",
-    ),
-    *("recall_at_10", "reward_margin", "exact_match", "exact_windows"),
-)
-_LOWER = {
-    "loss",
-    "losses",
-    "bits",
-    "perplexity",
-    "error",
-    "errors",
-    "mae",
-    "mse",
-    "rmse",
-}  # words of names
 _GUESSES = {"mean_absolute_error": "always guessing the middle class"}
 _BASELINES = {
     "unigram": "byte frequencies alone",
@@ -171,24 +145,6 @@ def value(name: str, amount: Any) -> str:
     if name.endswith("flops_per_s"):
         return compact(amount, "FLOP/s")
     return number(amount)
-
-
-def direction(name: str) -> Literal["lower", "higher"] | None:
-    """Return which values of a metric are the better ones, or None where its name does not say.
-
-    Of ``task/metric`` only the metric's own name counts, and its end before its words:
-    ``error_code_r2`` is an R2.
-    """
-    own = re.sub(r"(_low_95|_high_95|_bootstrap|_other_question)+$", "", name.rpartition("/")[2])
-    if any(own == end or own.endswith(f"_{end}") for end in _HIGHER):
-        return "higher"
-    return "lower" if _LOWER & set(own.split("_")) else None
-
-
-def lower_is_better(name: str) -> bool:
-    """Return whether a smaller value of this metric is the better one; where nothing is known, a
-    larger one is."""
-    return direction(name) == "lower"
 
 
 def baselines(metrics: dict[str, Any]) -> list[tuple[str, float, bool]]:

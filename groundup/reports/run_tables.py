@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from groundup.core.errors import RunError
-from groundup.reports.formatting import compact, direction, duration, label, number, value
+from groundup.metrics.directions import best_of
+from groundup.reports.formatting import compact, duration, label, number, value
 from groundup.reports.line_charts import Series, line_chart, smoothed
 from groundup.reports.page import render_page
 from groundup.reports.run_reader import RunRecord, is_run, read_run
@@ -303,8 +304,7 @@ def _best(name: str, amounts: Sequence[float | None]) -> float | None:
         or name.endswith("_other_question")
     ):
         return None
-    better = direction(name)
-    return None if better is None else min(known) if better == "lower" else max(known)
+    return best_of(name, known)
 
 
 def _leaf(leaf: Any) -> str:

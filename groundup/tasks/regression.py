@@ -22,7 +22,7 @@ from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.media.table_values import as_number
-from groundup.metrics.regression import deciles, judge_numbers
+from groundup.metrics.regression import deciles, evaluate_numbers
 from groundup.processors.labelled import check_pairs, with_targets
 from groundup.processors.targets import RegressionTargets
 from groundup.tasks.shared.forgetting import before_and_after
@@ -166,7 +166,7 @@ class Regression(Task):
         metrics, tables = {"held_out_examples": float(len(examples))}, []
         names = targets.labels or tuple(f"target_{n}" for n in range(1, targets.outputs + 1))
         for n, (name, mean) in enumerate(zip(names, targets.mean, strict=True)):
-            judged = judge_numbers(predicted[:, n], true[:, n], mean, context.seed)
+            judged = evaluate_numbers(predicted[:, n], true[:, n], mean, context.seed)
             single = targets.outputs == 1
             metrics |= (
                 judged

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from groundup.core.errors import RecipeError, did_you_mean
+from groundup.metrics.directions import lower_is_better
 from groundup.recipe.sections import Training
-from groundup.reports.formatting import lower_is_better
 
 __all__ = ["BestSoFar"]
 

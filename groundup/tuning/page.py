@@ -10,7 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from groundup.reports.formatting import label, lower_is_better, number
+from groundup.metrics.directions import lower_is_better
+from groundup.reports.formatting import label, number
 from groundup.reports.line_charts import Series, line_chart
 from groundup.reports.page import highlighted_yaml, render_page
 

@@ -30,9 +30,9 @@ from groundup.core.errors import (
     in_words,
 )
 from groundup.core.seeding import key
+from groundup.metrics.directions import lower_is_better
 from groundup.recipe.recipe import Recipe, dump_recipe, load_recipe
 from groundup.recipe.sections import Dimension, Tune
-from groundup.reports.formatting import lower_is_better
 from groundup.reports.run_reader import read_run
 from groundup.runs.run import Run
 from groundup.training import build

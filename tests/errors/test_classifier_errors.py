@@ -15,7 +15,7 @@ from groundup.core.settings import validate
 from groundup.core.values import Example
 from groundup.data.sources import arrays
 from groundup.data.sources.arrays import Arrays, read_idx
-from groundup.metrics.classification import judge, judge_several
+from groundup.metrics.classification import evaluate_classes, evaluate_labels
 from groundup.models.cnn import CNNConfig
 from groundup.models.mlp import MLPConfig
 from groundup.processors.image import ImageConfig, ImageProcessor
@@ -226,8 +226,8 @@ def test_an_order_where_it_has_no_effect(labels: str, section: dict[str, Any]) -
 def test_judging_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     for judging, true in (
-        (judge, np.zeros(2, np.int64)),
-        (judge_several, np.zeros((2, 2), np.int64)),
+        (evaluate_classes, np.zeros(2, np.int64)),
+        (evaluate_labels, np.zeros((2, 2), np.int64)),
     ):
         with pytest.raises(MissingExtraError, match=r"groundup\[classic\]"):
             judging(np.full((2, 2), 0.5), true)

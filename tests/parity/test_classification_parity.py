@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from groundup.metrics.calibration import fit_temperature, halves, probabilities_of, reliability
-from groundup.metrics.classification import judge, judge_several
+from groundup.metrics.classification import evaluate_classes, evaluate_labels
 
 pytestmark = [
     pytest.mark.usefixtures("library"),
@@ -35,7 +35,7 @@ def chances_of(examples: int, classes: int, skill: float = 1.5) -> tuple[Any, An
 @pytest.mark.parametrize("classes", [2, 3, 8])
 def test_the_measures_of_one_class_are_scikit_learns(classes: int) -> None:
     chances, true = chances_of(300, classes)
-    found, predicted = judge(chances, true), chances.argmax(1)
+    found, predicted = evaluate_classes(chances, true), chances.argmax(1)
     several: dict[str, Any] = {} if classes == 2 else {"multi_class": "ovr", "average": "macro"}
     expected = {
         "accuracy": metrics.accuracy_score(true, predicted),
@@ -58,13 +58,13 @@ def test_the_measures_of_one_class_are_scikit_learns(classes: int) -> None:
 def test_classes_that_do_not_occur_are_left_out() -> None:
     chances, _ = chances_of(60, 4)
     true = np.arange(60) % 2
-    found = judge(chances, true)
+    found = evaluate_classes(chances, true)
     predicted = chances.argmax(1)
     expected = metrics.f1_score(true, predicted, average="macro")
     assert found.metrics["macro_f1"] == pytest.approx(expected)
     areas = [metrics.roc_auc_score(true == k, chances[:, k]) for k in (0, 1)]
     assert found.metrics["auroc"] == pytest.approx(np.mean(areas))
-    alone = judge(chances, np.zeros(60, np.int64)).metrics
+    alone = evaluate_classes(chances, np.zeros(60, np.int64)).metrics
     assert "auroc" not in alone
     assert all(np.isfinite(value) for value in alone.values())
 
@@ -73,7 +73,7 @@ def test_the_measures_of_several_labels_are_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     true = rng.integers(2, size=(200, 4))
     chances = probabilities_of(rng.normal(size=true.shape) + true, several=True)
-    found, predicted = judge_several(chances, true), (chances >= 0.5).astype(int)
+    found, predicted = evaluate_labels(chances, true), (chances >= 0.5).astype(int)
     expected = {
         "subset_accuracy": metrics.accuracy_score(true, predicted),
         "label_accuracy": 1 - metrics.hamming_loss(true, predicted),
@@ -97,13 +97,13 @@ def test_the_measures_of_several_labels_are_scikit_learns() -> None:
         < found.metrics["macro_f1"]
         < found.metrics["macro_f1_high_95"]
     )
-    assert judge_several(chances, np.zeros_like(true)).per_class[0][:2] == (None, None)
+    assert evaluate_labels(chances, np.zeros_like(true)).per_class[0][:2] == (None, None)
 
 
 def test_the_bootstrap_is_that_of_examples_drawn_one_by_one() -> None:
     chances, true = chances_of(250, 3, skill=1.0)
     predicted, rng = chances.argmax(1), np.random.default_rng(1)
-    found = judge(chances, true, seed=3).metrics
+    found = evaluate_classes(chances, true, seed=3).metrics
     drawn = rng.integers(250, size=(4000, 250))
     right = (true == predicted)[drawn]
     recalls = [(right & (true[drawn] == k)).sum(1) / (true[drawn] == k).sum(1) for k in range(3)]
@@ -116,15 +116,15 @@ def test_the_bootstrap_is_that_of_examples_drawn_one_by_one() -> None:
                 np.percentile(values, percent), abs=0.012
             )
     assert found["macro_f1_low_95"] < found["macro_f1"] < found["macro_f1_high_95"]
-    assert judge(chances, true, seed=3).metrics == found
-    assert judge(chances, true, seed=4).metrics != found
+    assert evaluate_classes(chances, true, seed=3).metrics == found
+    assert evaluate_classes(chances, true, seed=4).metrics != found
 
 
 def test_equal_probabilities_share_their_rank() -> None:
     rng = np.random.default_rng(0)
     true, chances = np.arange(90) % 2, np.round(rng.random((90, 1)), 1)
     both = np.concatenate((1 - chances, chances), 1)
-    assert judge(both, true).metrics["auroc"] == pytest.approx(
+    assert evaluate_classes(both, true).metrics["auroc"] == pytest.approx(
         metrics.roc_auc_score(true, chances[:, 0])
     )
 
@@ -132,7 +132,7 @@ def test_equal_probabilities_share_their_rank() -> None:
 @pytest.mark.slow
 def test_a_thousand_classes_are_judged_in_seconds() -> None:
     chances, true = chances_of(2000, 1000, skill=5.0)
-    assert 0.5 < judge(chances, true).metrics["macro_f1"] < 1
+    assert 0.5 < evaluate_classes(chances, true).metrics["macro_f1"] < 1
 
 
 def test_reliability_by_hand() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from groundup.metrics.regression import deciles, judge_numbers, regression_metrics
+from groundup.metrics.regression import deciles, evaluate_numbers, regression_metrics
 
 pytestmark = [
     pytest.mark.usefixtures("library"),
@@ -46,14 +46,14 @@ def test_intervals_hold_the_true_value_about_as_often_as_they_say() -> None:
     draws, inside = np.random.default_rng(1), 0
     for trial in range(100):
         true = np.zeros(200) + draws.normal(size=200)
-        found = judge_numbers(np.zeros(200), true, 0.0, seed=trial)
+        found = evaluate_numbers(np.zeros(200), true, 0.0, seed=trial)
         inside += found["rmse_low_95"] <= 1.0 <= found["rmse_high_95"]
     assert 88 <= inside <= 100
 
 
 def test_the_baseline_and_the_seed() -> None:
     true = np.arange(50.0)
-    first, again, other = (judge_numbers(true + 1, true, 24.5, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (evaluate_numbers(true + 1, true, 24.5, seed=seed) for seed in (0, 0, 1))
     assert first == again
     assert first["r2_low_95"] != other["r2_low_95"]
     assert first["baseline_rmse"] == pytest.approx(true.std())

@@ -18,7 +18,7 @@ from groundup.core.contracts.data import DataContext
 from groundup.core.values import Example
 from groundup.data.sources.arrays import Arrays, read_idx
 from groundup.data.stream.in_memory import open_indexed_stream
-from groundup.metrics.classification import judge, wilson_interval
+from groundup.metrics.classification import evaluate_classes, wilson_interval
 from groundup.processors.image import ImageConfig
 from groundup.runs.processor import load_processor
 from groundup.tasks.classify.task import Classify
@@ -197,7 +197,7 @@ def test_the_loss_is_torchs_and_a_sum() -> None:
 
 def test_the_judgement() -> None:
     chances = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.9, 0.1]])
-    found = judge(chances, np.array([0, 1, 1, 0]))
+    found = evaluate_classes(chances, np.array([0, 1, 1, 0]))
     assert found.metrics["accuracy"] == 0.75
     assert found.metrics["balanced_accuracy"] == 0.75
     assert found.confusion.tolist() == [[2, 0], [1, 1]]

@@ -20,7 +20,7 @@ from groundup import api
 from groundup.core.contracts.processors import LabelProcessor
 from groundup.core.errors import DataError
 from groundup.core.values import Example
-from groundup.metrics.ordinal import judge_order
+from groundup.metrics.ordinal import evaluate_order
 from groundup.processors.image import ImageConfig
 from groundup.processors.labelled import Labelled, with_targets
 from groundup.processors.targets import SingleLabel
@@ -148,7 +148,7 @@ def test_the_measures_are_scikit_learns(classes: int) -> None:
     true = rng.integers(classes, size=200)
     predicted = np.clip(true + rng.integers(-2, 3, size=200), 0, classes - 1)
     confusion = metrics.confusion_matrix(true, predicted, labels=range(classes))
-    found = judge_order(confusion, seed=1)
+    found = evaluate_order(confusion, seed=1)
     kappa = metrics.cohen_kappa_score(true, predicted, weights="quadratic")
     assert found["quadratic_weighted_kappa"] == pytest.approx(kappa, abs=1e-12)
     assert found["mean_absolute_error"] == pytest.approx(
@@ -156,7 +156,7 @@ def test_the_measures_are_scikit_learns(classes: int) -> None:
     )
     for name in ("quadratic_weighted_kappa", "mean_absolute_error"):
         assert found[f"{name}_low_95"] < found[name] < found[f"{name}_high_95"]
-    assert judge_order(confusion, seed=1) == found != judge_order(confusion, seed=2)
+    assert evaluate_order(confusion, seed=1) == found != evaluate_order(confusion, seed=2)
 
 
 @pytest.mark.slow
@@ -165,7 +165,7 @@ def test_the_interval_of_kappa_is_that_of_examples_drawn_one_by_one() -> None:
     rng = np.random.default_rng(0)
     true = rng.integers(4, size=150)
     predicted = np.clip(true + rng.integers(-1, 2, size=150), 0, 3)
-    found = judge_order(metrics.confusion_matrix(true, predicted))
+    found = evaluate_order(metrics.confusion_matrix(true, predicted))
     drawn = rng.integers(150, size=(400, 150))
     kappas = [metrics.cohen_kappa_score(true[d], predicted[d], weights="quadratic") for d in drawn]
     for end, percent in (("low", 2.5), ("high", 97.5)):
@@ -175,9 +175,9 @@ def test_the_interval_of_kappa_is_that_of_examples_drawn_one_by_one() -> None:
 
 
 def test_kappa_is_left_out_where_there_is_one_class_only() -> None:
-    found = judge_order(np.array([[0, 0], [0, 7]]))
+    found = evaluate_order(np.array([[0, 0], [0, 7]]))
     assert found == {f"mean_absolute_error{end}": 0.0 for end in ("", "_low_95", "_high_95")}
-    assert judge_order(np.array([[0, 5], [0, 1]]))["quadratic_weighted_kappa"] == 0.0
+    assert evaluate_order(np.array([[0, 5], [0, 1]]))["quadratic_weighted_kappa"] == 0.0
 
 
 # --------------------------------------------------------------------------------------- whole runs

@@ -18,12 +18,8 @@ import groundup
 from groundup import api
 from groundup.cli.main import app
 from groundup.core.errors import Interrupted
-from groundup.core.registry import lookup, names
 from groundup.recipe.recipe import as_dict, load_recipe
-from groundup.reports.formatting import direction
 from groundup.runs.run import Run
-from groundup.tasks.classify.task import Classify
-from groundup.tasks.multitask.task import Multitask
 from groundup.tuning import search
 from groundup.tuning.lr_range_test import suggest
 
@@ -172,58 +168,6 @@ def test_two_trials_at_once_never_share_a_folder(digits: dict[str, Any], tmp_pat
     third = search._next_trial(study, recipe.tune)
     assert third.user_attrs["run"] == first.user_attrs["run"]
     assert len(search._begun(study)) == 1
-
-
-REWARDS = (
-    "chosen_reward",
-    "rejected_reward",
-    "chosen_log_prob",
-    "rejected_log_prob",
-)  # neither way is better
-
-
-def test_every_metric_of_every_task_has_a_direction() -> None:
-    """What trials, checkpoints and comparisons are judged by; a metric with a new name belongs into
-    the list."""
-    sums = dict.fromkeys(("next_token", "answer", "label", "target"), (1.0, 2.0))
-    sums |= dict.fromkeys(("right", "off", "examples", "squared", "absolute", "bytes"), (1.0, 1.0))
-    sums |= dict.fromkeys(
-        ("hidden_token", "word", "pair", "found", "window", "preference"), (1.0, 2.0)
-    )
-    sums |= dict.fromkeys(("accuracy", "ranking", "good", "divergence", *REWARDS), (1.0, 1.0))
-    made = {name: [lookup("task", name)()] for name in names("task") if name != "multitask"}
-    made["classify"] += [Classify(labels="ordinal"), Classify(labels="multi_label")]
-    several = Multitask(tasks={"loss_of_life": {"name": "classify"}, "b": {"name": "regression"}})
-    parts = {f"{task}/{key}": value for task in several.tasks for key, value in sums.items()}
-    found = {metric for tasks in made.values() for task in tasks for metric in task.summarise(sums)}
-    found |= set(several.summarise(parts | {"loss_of_life": (1.0, 1.0), "b": (1.0, 1.0)}))
-    higher = {
-        "accuracy",
-        "subset_accuracy",
-        "loss_of_life/accuracy",
-        "masked_accuracy",
-        "batch_accuracy",
-    }
-    higher |= {"exact_windows", "reward_accuracy", "ranking_accuracy", "reward_margin"}
-    assert {name for name in found if direction(name) == "higher"} == higher
-    assert {name for name in found if direction(name) == "lower"} == found - higher - set(REWARDS)
-    assert {"rmse", "mae", "perplexity", "bits_per_byte", "mean_absolute_error", "b/rmse"} < found
-    judged = {
-        "quadratic_weighted_kappa",
-        "r2",
-        "price_r2",
-        "error_code_r2",
-        "macro_f1_low_95",
-        "rouge_l",
-        "auroc",
-    }
-    assert {direction(name) for name in judged} == {"higher"}
-    assert {direction(name) for name in ("price_mae", "log_loss", "rmse_low_95", "mse")} == {
-        "lower"
-    }
-    assert {direction(name) for name in ("step", "held_out_examples", "temperature", "tokens")} == {
-        None
-    }
 
 
 @pytest.mark.slow

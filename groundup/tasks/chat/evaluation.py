@@ -26,7 +26,7 @@ from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.template import ChatTemplate
 from groundup.tasks.shared.text_generation import write
 
-__all__ = ["judge_answers", "last_run"]
+__all__ = ["evaluate_answers", "last_run"]
 
 _MOST_JUDGED = 1000
 _SHOWN = 10
@@ -87,7 +87,7 @@ def last_run(sequence: TokenSequence) -> TokenSequence:
     return dataclasses.replace(sequence, trained=trained)
 
 
-def judge_answers(context: EvaluationContext, template: ChatTemplate) -> Evaluation:
+def evaluate_answers(context: EvaluationContext, template: ChatTemplate) -> Evaluation:
     """Judge a fine-tuned model on the last answer of held-out conversations, and the model it came
     from.
 

@@ -38,7 +38,7 @@ from groundup.metrics.compression import perplexity
 from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.template import ChatTemplate, find_template
 from groundup.processors.text.add_special_tokens import documents
-from groundup.tasks.chat.evaluation import judge_answers, last_run
+from groundup.tasks.chat.evaluation import evaluate_answers, last_run
 from groundup.tasks.shared.next_token_loss import logit_inputs, next_token_losses, next_token_sum
 from groundup.tasks.shared.text_generation import decoding_options, write, write_stream
 
@@ -234,7 +234,7 @@ class Chat(Task):
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Judge answers to held-out questions, before and after fine-tuning; see
-        ``judge_answers``."""
+        ``evaluate_answers``."""
 
         def examples(split: Split) -> Iterator[Conversation]:
             return (
@@ -244,7 +244,7 @@ class Chat(Task):
             )
 
         template = self.chat_template(context.processor)
-        return judge_answers(dataclasses.replace(context, examples=examples), template)
+        return evaluate_answers(dataclasses.replace(context, examples=examples), template)
 
 
 @functools.lru_cache(maxsize=8)

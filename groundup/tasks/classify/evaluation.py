@@ -1,4 +1,4 @@
-"""Judging a classifier on held-out examples: measures, tables, and pictures of what it gets wrong.
+"""A classifier on held-out examples: measures, tables, and pictures of what it gets wrong.
 
 Legend: N examples, K classes or labels.
 """
@@ -25,17 +25,22 @@ from groundup.metrics.calibration import (
     probabilities_of,
     reliability,
 )
-from groundup.metrics.classification import Judgement, judge, judge_several
-from groundup.metrics.ordinal import judge_order
+from groundup.metrics.classification import (
+    ClassificationScores,
+    evaluate_classes,
+    evaluate_labels,
+    has_label,
+)
+from groundup.metrics.ordinal import evaluate_order
 
-__all__ = ["judge_classifier", "outputs_of"]
+__all__ = ["evaluate_classifier", "outputs_of"]
 
 Floats = NDArray[np.float64]
 _AT_ONCE = 1024
 _SHOWN = 10
 _PICTURES = 24
 _CLASSES_DRAWN = 30
-_TRAINING_SAMPLE = 2_000
+_TRAINING_SAMPLE = 2_000  # the 95% interval of an accuracy is then 2 percent points wide each way
 _ENOUGH = 40  # examples from which half of them can say something about calibration
 _PIXELS = 96
 
@@ -43,7 +48,8 @@ _PIXELS = 96
 @torch.no_grad()
 def outputs_of(model: nn.Module, inputs: Sequence[Any], processor: LabelProcessor) -> Floats:
     """Return the model's outputs (N, K), before softmax or sigmoid."""
-    training, device = model.training, next(model.parameters()).device
+    training = model.training
+    device = next(model.parameters()).device
     model.eval()
     parts = []
     for start in range(0, len(inputs), _AT_ONCE):
@@ -54,11 +60,11 @@ def outputs_of(model: nn.Module, inputs: Sequence[Any], processor: LabelProcesso
     return torch.cat(parts).numpy()
 
 
-def judge_classifier(
+def evaluate_classifier(
     context: EvaluationContext, labels: Literal["single", "ordinal", "multi_label"]
 ) -> Evaluation:
-    """Judge a model on the held-out examples, and for comparison on as many training examples, at
-    most 2,000.
+    """Evaluate a model on the held-out examples, and for comparison on as many training examples,
+    at most 2,000.
 
     ``temperature`` is fitted on one keyed half of the held-out examples; both calibration errors
     ``other_half_calibration_error`` and ``..._with_temperature`` are of the other half, which had
@@ -69,37 +75,39 @@ def judge_classifier(
     guessing the middle class of the training split reaches.
 
     Args:
-        context: What to judge.
+        context: What to evaluate.
         labels: Whether an example has one class, one of classes with an order, or several labels.
     """
     several = labels == "multi_label"
-    examples, processor = list(context.examples(context.held_out)), context.processor
+    examples = list(context.examples(context.held_out))
+    processor = context.processor
     context.progress(f"classifying {len(examples)} held-out examples")
     outputs = outputs_of(context.model, [example.inputs for example in examples], processor)
     chances = probabilities_of(outputs, several=several)
     true = processor.targets.encode([example.target for example in examples]).long().numpy()
-    found = (judge_several if several else judge)(chances, true, context.seed)
-    metrics = {
-        "held_out_examples": float(len(examples)),
-        **found.metrics,
-        **({} if several else {"baseline_accuracy": _commonest(processor, true)}),
-        **(_in_order(found, processor, true, context.seed) if labels == "ordinal" else {}),
-        **_training_score(context, len(examples), several=several),
-        **_temperature(outputs, true, context.seed, several=several),
-    }
+    metrics = {"held_out_examples": float(len(examples))}
     if several:
-        mistakes = _wrong_decisions(chances, true, processor.labels)
+        found = evaluate_labels(chances, true, context.seed)
+        metrics |= found.metrics
+        mistakes = _find_wrong_decisions(chances, true, processor.labels)
         tables = [_label_table(found, processor.labels)]
+        figures = []
     else:
-        mistakes = _wrong_classes(chances, true, processor.labels)
-        tables = [_confused(found, processor.labels), _class_table(found, processor.labels)]
-    figures = [] if several else [_matrix(found, processor.labels)]
+        found = evaluate_classes(chances, true, context.seed)
+        metrics |= {**found.metrics, "baseline_accuracy": _guess_commonest(processor, true)}
+        mistakes = _find_wrong_classes(chances, true, processor.labels)
+        tables = [_confusion_table(found, processor.labels), _class_table(found, processor.labels)]
+        figures = [_matrix(found, processor.labels)]
+    if labels == "ordinal":
+        metrics |= _score_order(found, processor, true, context.seed)
+    metrics |= _score_training_examples(context, len(examples), several=several)
+    metrics |= _calibrate(outputs, true, context.seed, several=several)
     figures += [_diagram(found.reliability, metrics), _gallery(examples, mistakes, processor)]
-    return Evaluation(metrics, [*tables, _worst(examples, mistakes)], figures)
+    return Evaluation(metrics, [*tables, _mistake_table(examples, mistakes)], figures)
 
 
 # ----------------------------------------------------------------------------------------- measures
-def _commonest(processor: LabelProcessor, true: NDArray[np.int64]) -> float:
+def _guess_commonest(processor: LabelProcessor, true: NDArray[np.int64]) -> float:
     """Return the accuracy of always guessing the commonest class of the training split."""
     return float((true == int(np.argmax(_counts(processor, true)))).mean())
 
@@ -111,42 +119,43 @@ def _counts(processor: LabelProcessor, true: NDArray[np.int64]) -> NDArray[np.in
     return np.asarray(known or np.bincount(true, minlength=processor.outputs), np.int64)
 
 
-def _in_order(
-    found: Judgement, processor: LabelProcessor, true: NDArray[np.int64], seed: int
+def _score_order(
+    found: ClassificationScores, processor: LabelProcessor, true: NDArray[np.int64], seed: int
 ) -> dict[str, float]:
-    """Return how far predictions are off in classes, beside always guessing the middle class of the
-    training split."""
+    """Return how far predictions are off in classes, next to always guessing the middle class of
+    the training split."""
+    # The median of the training split: no other constant is off by fewer classes there.
     share = _counts(processor, true).cumsum()
     middle = int(np.searchsorted(share, share[-1] / 2))
     baseline = float(np.abs(true - middle).mean())
-    return {**judge_order(found.confusion, seed), "baseline_mean_absolute_error": baseline}
+    return {**evaluate_order(found.confusion, seed), "baseline_mean_absolute_error": baseline}
 
 
-def _training_score(context: EvaluationContext, size: int, *, several: bool) -> dict[str, float]:
-    """Return the accuracy on a keyed sample of the training split, as the model judges it: nothing
-    dropped out."""
+def _score_training_examples(
+    context: EvaluationContext, size: int, *, several: bool
+) -> dict[str, float]:
+    """Return the accuracy on a keyed sample of the training split, without dropout.
+
+    Its distance from the held-out accuracy shows overfitting; the training loss, taken with
+    dropout and augmentation, does not.
+    """
     every = list(context.examples("train"))
     order = torch.randperm(len(every), generator=seeding.generator(context.seed, "training sample"))
     chosen = [every[number] for number in order[: min(size, _TRAINING_SAMPLE)].tolist()]
     context.progress(f"classifying {len(chosen)} training examples")
     outputs = outputs_of(context.model, [example.inputs for example in chosen], context.processor)
     true = context.processor.targets.encode([example.target for example in chosen]).numpy()
+    found = {"training_examples_evaluated": float(len(chosen))}
     if several:
-        right = ((outputs >= 0) == (true > 0)).all(1)
-        return {
-            "training_examples_judged": float(len(chosen)),
-            "training_subset_accuracy": float(right.mean()),
-        }
-    right = outputs.argmax(1) == true
-    return {
-        "training_examples_judged": float(len(chosen)),
-        "training_accuracy": float(right.mean()),
-    }
+        right = has_label(probabilities_of(outputs, several=True)) == (true > 0)
+        return {**found, "training_subset_accuracy": float(right.all(1).mean())}
+    return {**found, "training_accuracy": float((outputs.argmax(1) == true).mean())}
 
 
-def _temperature(
+def _calibrate(
     outputs: Floats, true: NDArray[np.int64], seed: int, *, several: bool
 ) -> dict[str, float]:
+    """Return the temperature that fits one half, and what it does to the error of the other."""
     if len(outputs) < _ENOUGH:
         return {}
     fitted = halves(len(outputs), seed)
@@ -163,7 +172,7 @@ def _temperature(
 
 
 # ------------------------------------------------------------------------------------------- tables
-def _class_table(found: Judgement, labels: Sequence[str]) -> Table:
+def _class_table(found: ClassificationScores, labels: Sequence[str]) -> Table:
     rows = [
         (label, *map(_rounded, row[:3]), row[3])
         for label, row in zip(labels, found.per_class, strict=True)
@@ -173,7 +182,7 @@ def _class_table(found: Judgement, labels: Sequence[str]) -> Table:
     )
 
 
-def _label_table(found: Judgement, labels: Sequence[str]) -> Table:
+def _label_table(found: ClassificationScores, labels: Sequence[str]) -> Table:
     rows = [
         (label, *map(_rounded, row[:3]), row[3])
         for label, row in zip(labels, found.per_class, strict=True)
@@ -185,7 +194,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _confused(found: Judgement, labels: Sequence[str]) -> Table:
+def _confusion_table(found: ClassificationScores, labels: Sequence[str]) -> Table:
     wrong = found.confusion * (1 - np.eye(len(labels), dtype=np.int64))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_SHOWN]
     cells = [divmod(int(place), len(labels)) for place in order]
@@ -205,20 +214,22 @@ def _confused(found: Judgement, labels: Sequence[str]) -> Table:
 Mistake = tuple[int, str, str, float]  # example, true, predicted, probability
 
 
-def _wrong_classes(
+def _find_wrong_classes(
     chances: Floats, true: NDArray[np.int64], labels: Sequence[str]
 ) -> list[Mistake]:
     """Return the mistakes that the model was surest of, the worst first."""
-    predicted, sure = chances.argmax(1), chances.max(1)
+    predicted = chances.argmax(1)
+    sure = chances.max(1)
     wrong = np.flatnonzero(predicted != true)
     order = wrong[np.argsort(-sure[wrong], kind="stable")][:_PICTURES]
     return [(int(i), labels[true[i]], labels[predicted[i]], float(sure[i])) for i in order]
 
 
-def _wrong_decisions(
+def _find_wrong_decisions(
     chances: Floats, true: NDArray[np.int64], labels: Sequence[str]
 ) -> list[Mistake]:
     """Return the examples with the label about which the model was most wrong."""
+    # A label with the probability of one half is predicted, but hardly a mistake to be shown.
     distance = np.abs(chances - true).max(1)
     order = [i for i in np.argsort(-distance, kind="stable")[:_PICTURES] if distance[i] > 0.5]
 
@@ -226,11 +237,12 @@ def _wrong_decisions(
         return "|".join(label for label, here in zip(labels, chosen, strict=True) if here) or "none"
 
     return [
-        (int(i), named(true[i] > 0), named(chances[i] >= 0.5), float(distance[i])) for i in order
+        (int(i), named(true[i] > 0), named(has_label(chances[i])), float(distance[i]))
+        for i in order
     ]
 
 
-def _worst(examples: Sequence[Example], mistakes: Sequence[Mistake]) -> Table:
+def _mistake_table(examples: Sequence[Example], mistakes: Sequence[Mistake]) -> Table:
     rows = [
         (examples[i].origin, true, predicted, round(sure, 4))
         for i, true, predicted, sure in mistakes[:_SHOWN]
@@ -240,7 +252,7 @@ def _worst(examples: Sequence[Example], mistakes: Sequence[Mistake]) -> Table:
 
 
 # ------------------------------------------------------------------------------------------ figures
-def _matrix(found: Judgement, labels: Sequence[str]) -> Figure:
+def _matrix(found: ClassificationScores, labels: Sequence[str]) -> Figure:
     """Return the confusion matrix, of the classes with the most mistakes where there are too many
     to draw."""
     wrong = found.confusion.sum(0) + found.confusion.sum(1) - 2 * found.confusion.diagonal()
@@ -264,9 +276,8 @@ def _diagram(curve: Reliability, metrics: dict[str, float]) -> Figure:
         " in a bin."
     )
     if "temperature" in metrics:
-        before, after = (
-            metrics[f"other_half_calibration_error{end}"] for end in ("", "_with_temperature")
-        )
+        before = metrics["other_half_calibration_error"]
+        after = metrics["other_half_calibration_error_with_temperature"]
         note += (
             f" Temperature {metrics['temperature']:.2f}, fitted on one half of the held-out"
             f" examples, takes the error of the other half from {before:.4f} to {after:.4f}."
@@ -284,8 +295,9 @@ def _gallery(
         item: dict[str, Any] = {
             "name": examples[number].origin or examples[number].name,
             "true": true,
+            "predicted": predicted,
+            "probability": round(sure, 4),
         }
-        item |= {"predicted": predicted, "probability": round(sure, 4)}
         pixels = _pixels(examples[number].inputs, processor)
         if pixels is not None:
             item["picture"] = data_uri(pixels)
@@ -303,9 +315,12 @@ def _pixels(inputs: Any, processor: LabelProcessor) -> NDArray[np.uint8] | None:
     values = processor.encode_inputs([inputs])["inputs"][0].double()
     if isinstance(processor.inputs, Pictures):
         values = processor.inputs.to_pixels(values[None])[0]
-    values = values[: 3 if len(values) == 4 else len(values)]
+    if len(values) == 4:  # without its opacity
+        values = values[:3]
     step = -(-max(values.shape[1:]) // _PIXELS)
-    low, high = values.min(), values.max()
+    # Stretched to the full range: the contrast that was seen counts, not how bright it was.
+    low = values.min()
+    high = values.max()
     shown = ((values - low) / (high - low).clamp(min=1e-12) * 255).round()[:, ::step, ::step]
     pixels = shown.to(torch.uint8).numpy()
     return np.asarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2))

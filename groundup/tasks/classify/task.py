@@ -27,7 +27,7 @@ from groundup.metrics.calibration import probabilities_of
 from groundup.processors.labelled import check_pairs, with_targets
 from groundup.processors.targets import MultiLabel, SingleLabel
 from groundup.tasks.classify.class_weights import ClassWeights, class_weights
-from groundup.tasks.classify.evaluation import judge_classifier, outputs_of
+from groundup.tasks.classify.evaluation import evaluate_classifier, outputs_of
 from groundup.tasks.shared.forgetting import before_and_after
 
 __all__ = ["Classify", "soft_labels"]
@@ -303,7 +303,7 @@ class Classify(Task):
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Judge a model on the held-out examples: measures with intervals, calibration, and what it
         gets wrong."""
-        found = judge_classifier(context, self.labels)
+        found = evaluate_classifier(context, self.labels)
         tables = (
             [] if self.labels == "multi_label" else before_and_after(context, "accuracy", _accuracy)
         )

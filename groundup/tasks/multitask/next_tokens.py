@@ -22,7 +22,7 @@ from groundup.metrics.compression import bits_per_byte, perplexity
 __all__ = [
     "check_token_model",
     "count_next_tokens",
-    "judge_next_tokens",
+    "evaluate_next_tokens",
     "next_token_logits",
     "next_token_loss",
 ]
@@ -101,7 +101,7 @@ def _trained(batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def judge_next_tokens(
+def evaluate_next_tokens(
     model: nn.Module,
     examples: Sequence[Example],
     encode: Callable[[Sequence[Any]], Batch],

@@ -41,7 +41,7 @@ from groundup.tasks.multitask.loss_weighting import (
 from groundup.tasks.multitask.next_tokens import (
     check_token_model,
     count_next_tokens,
-    judge_next_tokens,
+    evaluate_next_tokens,
     next_token_logits,
     next_token_loss,
 )
@@ -356,7 +356,7 @@ class Multitask(Task):
             if name not in self._labelled:
                 reads, texts = context.processor, list(context.examples(context.held_out))
                 found = Evaluation(
-                    judge_next_tokens(context.model, texts, reads.encode_inputs, reads.inputs)
+                    evaluate_next_tokens(context.model, texts, reads.encode_inputs, reads.inputs)
                 )
             elif next(iter(_of_task(context, name).examples(context.held_out)), None) is None:
                 found = Evaluation({"held_out_examples": 0.0})

@@ -11,7 +11,7 @@ from groundup.core.contracts.tasks import EvaluationContext
 from groundup.core.seeding import key
 from groundup.core.values import Evaluation, Message, Preference, Table
 
-__all__ = ["Measured", "judge_preferences"]
+__all__ = ["Measured", "evaluate_preferences"]
 
 Measured = tuple[dict[str, float], int]  # metrics, and over how many examples
 _SHOWN, _CHARACTERS = 5, 600
@@ -25,7 +25,7 @@ _TITLES = {
 }
 
 
-def judge_preferences(
+def evaluate_preferences(
     context: EvaluationContext,
     measure: Callable[[Sequence[Preference], nn.Module | None], Measured],
     answer: Callable[[nn.Module, Any, Sequence[Message]], str],

@@ -42,7 +42,7 @@ from groundup.core.values import (
 from groundup.generation.log_probs import token_log_probs
 from groundup.processors.chat.template import ChatTemplate
 from groundup.tasks.chat.task import Chat
-from groundup.tasks.preference.evaluation import Measured, judge_preferences
+from groundup.tasks.preference.evaluation import Measured, evaluate_preferences
 from groundup.tasks.preference.losses import (
     dpo_loss,
     ipo_loss,
@@ -394,13 +394,13 @@ class PreferenceTuning(Task):
         return self.chat.stream(model, prompt, processor, **options)
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
-        """Judge held-out preferences, before and after; see ``judge_preferences``."""
+        """Judge held-out preferences, before and after; see ``evaluate_preferences``."""
 
         def answer(model: nn.Module, processor: Any, prompt: Sequence[Message]) -> str:
             options = {"max_new_tokens": 112, "temperature": 0.0}
             return str(self.chat.predict(model, tuple(prompt), processor, **options))
 
-        return judge_preferences(context, functools.partial(self._measure, context), answer)
+        return evaluate_preferences(context, functools.partial(self._measure, context), answer)
 
     def _measure(
         self, context: EvaluationContext, examples: Sequence[Preference], model: Any
