@@ -42,7 +42,7 @@ from groundup.nn.part_names import TASK_WEIGHTS
 from groundup.runs.processor import load_processor
 from groundup.runs.run import Run
 from groundup.training.build import assemble
-from groundup.weights.adapter_runs import weights_of
+from groundup.weights.initial_weights import weights_of
 from groundup.weights.gguf import read_gguf_processor, rounded
 from groundup.weights.model_folder import model_card
 

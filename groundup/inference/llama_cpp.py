@@ -33,8 +33,8 @@ from groundup.inference.precision import check_weights
 from groundup.nn.lowbit.nf4 import quantised_shapes
 from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run
-from groundup.weights.adapter_runs import weights_of
 from groundup.weights.gguf import save_gguf
+from groundup.weights.initial_weights import weights_of
 
 __all__ = ["ENGINES", "LlamaCppEngine", "check_engine", "open_engine", "open_llama_cpp", "sampling"]
 

@@ -22,7 +22,8 @@ from groundup.machine import devices
 from groundup.runs.processor import cache_folder, load_processor
 from groundup.runs.run import Run
 from groundup.weights.adapter_runs import use_adapter
-from groundup.weights.initial_model import load_weights, prepared_source, trained_model
+from groundup.weights.initial_model import build_trained_model, complete_source
+from groundup.weights.initial_weights import load_weights
 from groundup.weights.load import pretrained_weights, weights_sha256
 
 __all__ = ["Predictor"]
@@ -81,7 +82,7 @@ class Predictor:
             machine = machine.model_copy(update={"device": "cpu"})
         device = devices.prepare(machine)
         task, processor = run.recipe.task, load_processor(folder / "processor")
-        model = trained_model(run, step, processor)
+        model = build_trained_model(run, step, processor)
         predictor = cls(run, model.to(device).eval(), processor, task, step)
         if adapter is not None:
             predictor.use(adapter)
@@ -149,7 +150,7 @@ class Predictor:
         pretrained = self._pretrained(progress)
         device, held_out = next(self.model.parameters()).device, _held_out(self.run)
         machine = recipe.machine.model_copy(update={"precision": "fp32"})  # as the model is judged
-        source = prepared_source(self.run, self.processor, device, machine, (held_out,))
+        source = complete_source(self.run, self.processor, device, machine, (held_out,))
         base = (
             Predictor.load(Path(recipe.init.run), recipe.init.checkpoint)
             if recipe.init.run

@@ -32,6 +32,7 @@ __all__ = [
     "memory_bytes",
     "prepare",
     "resolve",
+    "weight_dtype",
 ]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -161,6 +162,11 @@ def prepare(machine: Machine) -> torch.device:
             torch.set_deterministic_debug_mode("warn")
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid
     return torch.device(machine.device)
+
+
+def weight_dtype(machine: Machine) -> torch.dtype:
+    """Return the precision of a model's weights: fp32, unless everything is in fp64."""
+    return torch.float64 if machine.precision == "fp64" else torch.float32
 
 
 def autocast(machine: Machine) -> AbstractContextManager[Any]:

@@ -6,7 +6,6 @@ Plugins are reached through the registry.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from groundup.core.contracts.data import DataContext, DataSource, Stream
-from groundup.core.contracts.models import context_length_of
+from groundup.core.contracts.models import PredictsOutputs, context_length_of
 from groundup.core.contracts.processors import Processor, TextProcessor
 from groundup.core.contracts.tasks import Task
 from groundup.core.error_location import encode_located
@@ -31,12 +30,12 @@ from groundup.runs.processor import add_files, cache_folder, load_processor, mak
 from groundup.runs.run import Run
 from groundup.training.distillation import taught
 from groundup.training.layer_freezing import freeze_all_but
-from groundup.weights.adapter_runs import Frozen, adapt
-from groundup.weights.initial_model import placed, prepared_source, starting_model
+from groundup.weights.adapter_runs import BaseWeightsRef, attach_adapter
+from groundup.weights.initial_model import build_initial_model, complete_source, place
 from groundup.weights.quantised_base import announce
 
 __all__ = [
-    "Parts",
+    "Components",
     "assemble",
     "first_inputs",
     "freeze",
@@ -47,14 +46,20 @@ _COMPARED = 8  # examples that a teacher must read as the run does
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The live parts of a run."""
+class Components:
+    """The live parts of a run.
+
+    Attributes:
+        base: What a run with an adapter neither trains nor saves.
+        teacher: How checkpoints name the run that this one learns from, if any.
+    """
 
     model: nn.Module
     task: Task
     processor: Processor
     source: DataSource
-    frozen: Frozen = field(default_factory=Frozen)
+    base: BaseWeightsRef
+    teacher: dict[str, Any] = field(default_factory=dict)
 
 
 def freeze(run: Run) -> Run:
@@ -66,48 +71,45 @@ def freeze(run: Run) -> Run:
     recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
     model = recipe.model
-    if (recipe.init.run or recipe.init.pretrained) and "outputs" in type(model).model_fields:
-        model = model.model_copy(
-            update={"outputs": 0}
-        )  # this data may have other classes than the base's
+    starts_from_weights = recipe.init.run is not None or recipe.init.pretrained is not None
+    if starts_from_weights and isinstance(model, PredictsOutputs):
+        # This data may have other classes than the base's.
+        model = model.model_copy(update={"outputs": 0})
     model = model.complete_from(processor)
     context = context_length_of(model) or 1
     samples = recipe.training.samples or (recipe.training.steps or 0) * recipe.training.batch_size
     sample_flops = context * model.flops_per_token(context)
     machine = devices.resolve(recipe.machine, recipe.training.batch_size, sample_flops, samples)
-    frozen = recipe.model_copy(update={"model": model, "machine": machine})
-    if frozen != recipe:
-        run.write_recipe(frozen)
-    return Run(run.folder, frozen, run.storage)
+    settled = recipe.model_copy(update={"model": model, "machine": machine})
+    if settled != recipe:
+        run.write_recipe(settled)
+    return Run(run.folder, settled, run.storage)
 
 
-def assemble(run: Run, device: torch.device) -> Parts:
+def assemble(run: Run, device: torch.device) -> Components:
     """Return the parts of a run, the model with its starting weights: random, or those that
     ``init`` names, adapted."""
-    recipe = run.recipe
+    recipe, task = run.recipe, run.recipe.task
     processor = make_processor(recipe, run.folder / "processor")
-    source = prepared_source(run, processor, device)
-    model, new_head = starting_model(run, processor)
-    frozen = adapt(model, run, new_head=new_head)
-    if (
-        recipe.adapter is not None
-        and recipe.adapter.quantised
-        and run.checkpoints.newest_intact() is None
-    ):
+    source = complete_source(run, processor, device)
+    model, initial = build_initial_model(run, processor)
+    base = attach_adapter(model, run, initial)
+    quantised = recipe.adapter is not None and recipe.adapter.quantised
+    if quantised and run.checkpoints.newest_intact() is None:
         announce(run, model)
     if recipe.init.train_layers is not None:
         freeze_all_but(model, recipe.init.train_layers)
-    model, task = placed(model, recipe, device), recipe.task
+    model = place(model, recipe, device)
+    teacher: dict[str, Any] = {}
     if recipe.distill is not None:
         starts = recipe.init.run is not None or recipe.init.pretrained is not None
         some = list(islice(source.examples("train", cache_folder()), _COMPARED)) if starts else []
         teachers = load_processor(Path(recipe.distill.teacher) / "processor")
         task, teacher = taught(model, run, processor, teachers, some)
-        frozen = dataclasses.replace(frozen, teacher=teacher)
-    return Parts(model, task, processor, source, frozen)
+    return Components(model, task, processor, source, base, teacher)
 
 
-def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
+def open_stream(run: Run, parts: Components, split: Split) -> Stream:
     """Return the micro-batches of a split as the run's recipe orders them."""
     recipe, task, processor = run.recipe, parts.task, parts.processor
     digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
@@ -136,7 +138,7 @@ def open_stream(run: Run, parts: Parts, split: Split) -> Stream:
     return parts.source.open(context)
 
 
-def first_inputs(run: Run, parts: Parts) -> Iterator[dict[str, Any]]:
+def first_inputs(run: Run, parts: Components) -> Iterator[dict[str, Any]]:
     """Yield the model's inputs of the run's first training micro-batches, on its device: an epoch,
     at most 200."""
     device = next(parts.model.parameters()).device

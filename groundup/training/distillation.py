@@ -8,7 +8,7 @@ judged or predicts needs no teacher.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from groundup.core.contracts.models import context_length_of
 from groundup.core.contracts.tasks import Objective, Task
-from groundup.core.errors import RecipeError
+from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.values import Batch, Loss, Term
 from groundup.recipe.sections import Distill
 from groundup.runs.run import Run
-from groundup.weights.adapter_runs import weights_of
+from groundup.weights.initial_weights import weights_of
 from groundup.weights.load import weights_sha256
 
-__all__ = ["Taught", "divergence", "taught"]
+__all__ = ["Taught", "check_same_teacher", "divergence", "taught"]
 
 _KINDS = {"language_modeling": "next tokens", "chat": "next tokens", "classify": "classes"}
 
@@ -153,6 +153,20 @@ def taught(
     model.register_forward_hook(with_teacher, with_kwargs=True)
     reference = {"run": str(teacher.folder), "step": step, "sha256": weights_sha256(teacher, step)}
     return cast(Task, _TaughtTask(task, settings)), reference
+
+
+def check_same_teacher(
+    state: Mapping[str, Any], teacher: Mapping[str, Any], where: str
+) -> None:
+    """Make sure that a checkpoint was trained with the teacher that there is.
+
+    Raises:
+        CheckpointError: If it had another one.
+    """
+    if state.get("teacher", {}).get("sha256") != teacher["sha256"]:
+        problem = f"learned from other weights than {teacher['run']} holds at step {teacher['step']}"
+        remedy = "Restore that run as it was, or train this one under another name"
+        raise CheckpointError(where, problem, remedy)
 
 
 def _check(task: Task, config: Any, teacher: Run) -> None:

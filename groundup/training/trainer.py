@@ -24,13 +24,14 @@ from groundup.runs.checkpoint import Checkpoint
 from groundup.runs.run import Run
 from groundup.training.accumulation import Accumulation, Sums, non_finite
 from groundup.training.averaging import Averaging
-from groundup.training.build import Parts, assemble, first_inputs, open_stream
+from groundup.training.build import Components, assemble, first_inputs, open_stream
+from groundup.training.distillation import check_same_teacher
 from groundup.training.early_stopping import BestSoFar
 from groundup.training.layer_freezing import TrainedLayers
 from groundup.training.optimizers import build_optimizers
 from groundup.training.schedules import learning_rate_at
 from groundup.training.throughput import Meter, StopRequest
-from groundup.weights.initial_model import load_weights
+from groundup.weights.initial_weights import load_weights
 
 __all__ = ["Trainer"]
 
@@ -55,7 +56,7 @@ class Trainer:
     def __init__(self, run: Run) -> None:
         self.run, self.recipe = run, run.recipe
         self.device = devices.prepare(self.recipe.machine)
-        self.parts: Parts = assemble(run, self.device)
+        self.parts: Components = assemble(run, self.device)
         self.model, self.task = self.parts.model, self.parts.task
         self.objective = self.task.build_objective(self.model, self.parts.processor)
         self.stream: Stream = open_stream(run, self.parts, "train")
@@ -350,10 +351,11 @@ class Trainer:
             "total_steps": self.total_steps,
             "elapsed_s": self.elapsed_s,
             **self.best.state_dict(),
-            **self.parts.frozen.state(),
+            **self.parts.base.state(),
+            **({"teacher": self.parts.teacher} if self.parts.teacher else {}),
         }
         with self.averaging.applied():
-            trained = self.parts.frozen.left_out(self.model.state_dict())
+            trained = self.parts.base.leave_out(self.model.state_dict())
             weights = {name: value.detach().contiguous() for name, value in trained.items()}
         return Checkpoint(
             self.step, weights, self.optimizer.state_dict() | self.averaging.state_dict(), state
@@ -367,8 +369,10 @@ class Trainer:
             CheckpointError: If it is of an adapter, for another base than the run's.
         """
         where = str(self.run.checkpoints.path(checkpoint.step))
-        checkpoint = self.parts.frozen.completed(checkpoint, self.model, where)
+        checkpoint = self.parts.base.complete(checkpoint, self.model, where)
         state: dict[str, Any] = checkpoint.state
+        if self.parts.teacher:
+            check_same_teacher(state, self.parts.teacher, where)
         self.stream.load_state_dict(state["stream"])
         there, here = state["samples_per_epoch"], self.stream.samples_per_epoch
         if there != here:

@@ -21,7 +21,8 @@ from groundup.core.errors import CheckpointError
 from groundup.recipe.recipe import dump_recipe
 from groundup.runs.processor import load_processor
 from groundup.runs.run import Run
-from groundup.weights.adapter_runs import base_reference, weights_of
+from groundup.weights.adapter_runs import base_reference
+from groundup.weights.initial_weights import weights_of
 from groundup.weights.peft_folder import write_adapter_folder
 
 __all__ = ["WEIGHTS", "fill_model_folder", "model_card", "write_model_card", "write_model_folder"]

@@ -1,5 +1,4 @@
-"""Pretrained weights read part by part, and the base of an adapter in 4 or 8 bits, quantised as it
-is read.
+"""The base of an adapter in 4 or 8 bits.
 
 Of such a base the linear layers of the blocks are quantised; embeddings, norms, biases and what
 follows the blocks stay as they are.
@@ -7,7 +6,7 @@ follows the blocks stay as they are.
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,50 +17,19 @@ from groundup.nn.lowbit.nf4 import QuantizedLinear, QuantizedWeight
 from groundup.nn.part_names import BLOCK
 from groundup.recipe.sections import Adapter
 from groundup.runs.run import Run
-from groundup.weights.load import pretrained_parts
 
 __all__ = [
     "announce",
+    "build_without_content",
     "memory_of",
-    "pretrained_model",
+    "quantise_layer",
     "quantise_layers",
     "quantised_names",
     "weights_as_quantised",
 ]
 
 
-def pretrained_model(run: Run) -> nn.Module:
-    """Return a run's model with the pretrained weights it starts from in float32, quantised where
-    its adapter says so.
-
-    The model is built without content and filled a few of its layers after the other: the files are
-    never in memory as a whole beside the model, and of a quantised one never more than those layers
-    are in floats.
-
-    Raises:
-        RunError: If the folder holds other weights than when the run was begun.
-        CheckpointError: If the files are damaged, are not this model's, or hold what is not finite.
-        RecipeError: If the model has no linear layer in its blocks.
-    """
-    settings, name = run.recipe.adapter, str(run.recipe.init.pretrained)
-    model = _empty(run.recipe.model)
-    few = settings is not None and settings.quantised != ""
-    layers = {f"{layer}.weight": layer for layer in _layers(model)} if few else {}
-    for part in pretrained_parts(run):
-        others = {}
-        for key in list(part):
-            tensor = part.pop(key)
-            if settings is not None and key in layers:
-                _replace(model, layers[key], _quantised(tensor, settings, f"{name}, tensor {key}"))
-            else:  # a copy, so that the file's pages go and no change of the file reaches the model
-                others[key] = tensor.to(torch.float32, copy=True).contiguous()
-        model.load_state_dict(others, strict=False, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    return model
-
-
-def _empty(config: ModelConfig) -> nn.Module:
+def build_without_content(config: ModelConfig) -> nn.Module:
     """Return a model without content, to be filled with weights; one with content if that is more
     than its weights."""
     with torch.device("meta"):
@@ -82,9 +50,29 @@ def quantise_layers(model: nn.Module, settings: Adapter, where: str) -> None:
         RecipeError: If there are none.
         CheckpointError: If a weight is not finite.
     """
-    for name in _layers(model):
-        weight = model.get_parameter(f"{name}.weight")
-        _replace(model, name, _quantised(weight, settings, f"{where}, tensor {name}.weight"))
+    for key in quantised_names(model):
+        quantise_layer(model, key, model.get_parameter(key), settings, f"{where}, tensor {key}")
+
+
+def quantise_layer(
+    model: nn.Module, key: str, weight: Tensor, settings: Adapter, where: str
+) -> None:
+    """Put a quantised layer in the place of one of ``quantised_names``.
+
+    Args:
+        model: Changed in place.
+        key: The name of the layer's weight.
+        weight: What is quantised.
+        settings: The recipe's section.
+        where: What the weight is called in errors.
+
+    Raises:
+        CheckpointError: If the weight is not finite.
+    """
+    parent, _, child = key.removesuffix(".weight").rpartition(".")
+    before = cast(nn.Linear, model.get_submodule(key.removesuffix(".weight")))
+    layer = QuantizedLinear(_quantise(weight, settings, where), before.bias)
+    setattr(model.get_submodule(parent), child, layer.train(before.training))
 
 
 def weights_as_quantised(
@@ -97,7 +85,7 @@ def weights_as_quantised(
         names = quantised_names(config.build())
     for key in names:
         if key in found:
-            found[key] = _quantised(found[key], settings, f"tensor {key}").dequantised()
+            found[key] = _quantise(found[key], settings, f"tensor {key}").dequantised()
     return found
 
 
@@ -107,12 +95,8 @@ def quantised_names(model: nn.Module) -> list[str]:
     Raises:
         RecipeError: If there are none.
     """
-    return [f"{name}.weight" for name in _layers(model)]
-
-
-def _layers(model: nn.Module) -> list[str]:
     found = [
-        name
+        f"{name}.weight"
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and BLOCK.match(name)
     ]
@@ -125,23 +109,15 @@ def _layers(model: nn.Module) -> list[str]:
     return found
 
 
-def _quantised(weight: Tensor, settings: Adapter, where: str) -> QuantizedWeight:
+def _quantise(weight: Tensor, settings: Adapter, where: str) -> QuantizedWeight:
     if not weight.isfinite().all():
         problem = (
             "holds numbers that are not finite, and one of them spoils all that share its scale"
         )
         raise CheckpointError(where, problem, "Fetch the weights again, or set adapter.base: fp32")
-    kind = cast(Literal["int8", "nf4"], settings.base)
-    return QuantizedWeight(
-        weight, kind, double=settings.base == "nf4" and settings.double_quantization
-    )
-
-
-def _replace(model: nn.Module, name: str, stored: QuantizedWeight) -> None:
-    parent, _, child = name.rpartition(".")
-    before = model.get_submodule(name)
-    layer = QuantizedLinear(stored, cast("nn.Parameter | None", before.bias)).train(before.training)
-    setattr(model.get_submodule(parent), child, layer)
+    assert settings.base != "fp32"
+    double = settings.base == "nf4" and settings.double_quantization
+    return QuantizedWeight(weight, settings.base, double=double)
 
 
 # ------------------------------------------------------------------------------------------- memory
@@ -149,14 +125,15 @@ def memory_of(model: nn.Module) -> dict[str, Any]:
     """Return how many bytes a model takes with quantised layers, and would take with those in
     float32."""
     stored = [module for module in model.modules() if isinstance(module, QuantizedWeight)]
-    few, plain = (
-        sum(each.bytes for each in stored),
-        sum(4 * each.shape[0] * each.shape[1] for each in stored),
-    )
+    quantised = sum(each.bytes for each in stored)
+    plain = sum(4 * each.shape[0] * each.shape[1] for each in stored)
     others = sum(tensor.nbytes for tensor in model.state_dict().values())
     return {
-        **{"layers": len(stored), "layers_bytes": few, "layers_bytes_fp32": plain},
-        **{"model_bytes": few + others, "model_bytes_fp32": plain + others},
+        "layers": len(stored),
+        "layers_bytes": quantised,
+        "layers_bytes_fp32": plain,
+        "model_bytes": quantised + others,
+        "model_bytes_fp32": plain + others,
     }
 
 

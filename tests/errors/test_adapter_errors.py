@@ -18,7 +18,7 @@ from groundup.models.gpt import GPTConfig
 from groundup.nn.lora.adapters import attach
 from groundup.recipe.recipe import load_recipe
 from groundup.recipe.sections import Adapter
-from groundup.weights.adapter_runs import Frozen, base_reference
+from groundup.weights.adapter_runs import BaseWeightsRef, base_reference
 from groundup.weights.peft_folder import read_adapter_folder
 from groundup.weights.quantised_base import quantise_layers
 
@@ -142,13 +142,13 @@ def test_a_base_quantised_otherwise_than_in_training(
     ):
         run = trainer.run
         run = type(run)(run.folder, run.recipe.model_copy(update={"adapter": kept}), run.storage)
-        frozen = Frozen(frozenset(), base_reference(run))
+        frozen = BaseWeightsRef(frozenset(), base_reference(run))
         expected = (
-            r"was trained beside a base in nf4, doubly quantised, and the run's recipe.yaml says"
+            r"was trained next to a base in nf4, doubly quantised, but the run's recipe.yaml says"
             rf" {words}\. Restore"
         )
         with pytest.raises(CheckpointError, match=expected):
-            frozen.completed(checkpoint, trainer.model, "here")
+            frozen.complete(checkpoint, trainer.model, "here")
 
 
 @pytest.mark.slow

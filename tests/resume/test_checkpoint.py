@@ -18,7 +18,7 @@ from groundup.recipe.recipe import load_recipe
 from groundup.runs.checkpoint import Checkpoint, CheckpointFolder
 from groundup.training import build
 from groundup.training.trainer import Trainer
-from groundup.weights import initial_model
+from groundup.weights import initial_weights
 
 
 class FullDisk(Storage):
@@ -159,11 +159,11 @@ def test_a_checkpoint_of_another_model_is_refused(recipe: dict[str, Any], tmp_pa
     weights = run.checkpoints.load(6).model
     name = next(iter(weights))
     with pytest.raises(CheckpointError, match="has shape"):
-        initial_model.load_weights(model, {**weights, name: torch.zeros(1)}, "x")
+        initial_weights.load_weights(model, {**weights, name: torch.zeros(1)}, "x")
     with pytest.raises(CheckpointError, match=f"x: lacks tensor {name}"):
-        initial_model.load_weights(model, {k: v for k, v in weights.items() if k != name}, "x")
+        initial_weights.load_weights(model, {k: v for k, v in weights.items() if k != name}, "x")
     with pytest.raises(CheckpointError, match="has an unknown tensor extra"):
-        initial_model.load_weights(model, {**weights, "extra": torch.zeros(1)}, "x")
+        initial_weights.load_weights(model, {**weights, "extra": torch.zeros(1)}, "x")
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def test_from_the_base_to_the_merged_model(
         base = groundup.load(tmp_path / "small", "last")
         assert (base.model(tokens) - expected).abs().max() > 1e-3
         model = run.recipe.model.build().eval()
-        model.load_state_dict(groundup.weights.adapter_runs.weights_of(run, run.pick("last")))
+        model.load_state_dict(groundup.weights.initial_weights.weights_of(run, run.pick("last")))
         assert (model(tokens) - expected).abs().max() < 1e-5
 
         facts = run.read_json("environment.json")["quantised_base"]

@@ -1,24 +1,33 @@
-"""Jinja for chat templates of strangers: no attribute access, no endless loops, no giant values, no
-random ones."""
+"""Chat templates of strangers, in Jinja's sandbox with limits around it.
+
+``ImmutableSandboxedEnvironment`` refuses attributes of Python's own, and methods that change what a
+template is given. It has no limit on how long a template takes or how large its values grow: these
+are here. Jinja lets calls and operators be intercepted; loops, ``~`` and literals are put through a
+filter each when a template is compiled.
+"""
 
 from __future__ import annotations
 
 import datetime
 import functools
+import inspect
 import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any, cast
+from types import BuiltinMethodType
+from typing import Any
 
 import jinja2
 import jinja2.ext
 import jinja2.meta
 import jinja2.sandbox
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
 from jinja2.runtime import Context
+from jinja2.visitor import NodeTransformer
 
 from groundup.core.errors import DataError
 
@@ -27,17 +36,19 @@ __all__ = ["CLOSE_NAME", "OPEN_NAME", "compile_template", "render"]
 STEPS = 100_000  # loop turns, calls and filters a rendering may take
 SECONDS = 5.0  # of the processor's time a rendering may take
 SIZE = 4_000_000  # characters that one value may hold, those of the values inside it included
+ITEM = 20  # characters that an item of a list or dict counts as
 WIDTH = 100_000  # the largest whole number a function or filter is given
 LENGTH = 1_000_000  # characters of a template
 BITS = 4_096  # of a whole number
+EXPONENT = 64
 OPEN_NAME, CLOSE_NAME = "generation_opens", "generation_closes"
+# A width or precision of six digits, or one that comes with the values, in either kind of format.
 WIDE = re.compile(
     r"%(?:\([^)]*\))?[-#0 +]*(?:\*|\d{6}|\d*\.(?:\*|\d{6}))|\{[^{}]*(?:\d{6}|:[^{}]*\{)"
 )
-GROWING = frozenset(
-    {"expandtabs", "format", "format_map", "join", "replace"}
-)  # methods of text that are measured first
-REFUSED = frozenset({"translate"})
+# Methods and filters whose result may be far larger than what goes in: measured before they run.
+GROWING_METHODS = frozenset({"expandtabs", "format", "format_map", "join", "replace"})
+GROWING_FILTERS = frozenset({"format", "indent", "join", "replace", "wordwrap"})
 # Filters that no chat template needs: random ones, and those that make HTML.
 LEFT_OUT = ("pprint", "random", "striptags", "urlize", "xmlattr")
 
@@ -46,34 +57,74 @@ class _Budget:
     """What a rendering may still take: steps, and this thread's time on the processor."""
 
     def __init__(self) -> None:
-        self.steps, self.until = STEPS, time.thread_time() + SECONDS
+        self.steps = STEPS
+        self.until = time.thread_time() + SECONDS
+
+    def take_step(self) -> None:
+        self.steps -= 1
+        if self.steps < 0:
+            raise SecurityError(f"it takes more than {STEPS:,} steps")
+        # Reading the clock costs as much as a step, so it is not read at every one.
+        if self.steps % 16 == 0 and time.thread_time() > self.until:
+            raise SecurityError(f"it takes more than {SECONDS:g} s")
 
 
 _budget: ContextVar[_Budget] = ContextVar("budget")
 
 
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """The sandbox with budgets: each call and each turn of a loop is a step; values may not grow
-    without limit."""
+    """The sandbox, in which a call is a step and what calls and operators return is bounded."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
-        _take_step()
-        _check_numbers((*args, *kwargs.values()))
-        owner = getattr(getattr(obj, "__wrapped__", obj), "__self__", None)
-        name = getattr(obj, "__name__", "")
-        if isinstance(owner, str):
-            if name in REFUSED:
-                raise jinja2.exceptions.SecurityError(f"it calls {name}")
-            if name in GROWING:
-                _check_text(name, owner, (*args, *kwargs.values()))
-        return _bounded(super().call(context, obj, *args, **kwargs))
+        given = (*args, *kwargs.values())
+        _budget.get().take_step()
+        _refuse_wide(given)
+        method = inspect.unwrap(obj)  # Jinja wraps str.format and str.format_map
+        if isinstance(method, BuiltinMethodType) and isinstance(method.__self__, str):
+            if method.__name__ == "translate":  # its table may map a character to any text
+                raise SecurityError("it calls translate")
+            if method.__name__ in GROWING_METHODS:
+                _refuse_growth(method.__name__, method.__self__, given)
+        return _bound(super().call(context, obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator in {"*", "**", "%"}:
-            _check_growth(operator, left, right)
-        return _bounded(super().call_binop(context, operator, left, right))
+        if operator == "%" and isinstance(left, str):
+            _refuse_growth("format", left, (right,))
+        if operator == "**" and isinstance(right, int) and right > EXPONENT:
+            raise SecurityError(f"an exponent is above {EXPONENT}")
+        if operator == "*":
+            _refuse_repeats(left, right)
+            _refuse_repeats(right, left)
+        return _bound(super().call_binop(context, operator, left, right))
+
+
+class _Limits(NodeTransformer):
+    """Puts what the sandbox cannot intercept through filters of ``_environment``."""
+
+    def visit_For(self, node: nodes.For) -> nodes.For:
+        self.generic_visit(node)
+        node.iter = _through("groundup_turns", node.iter)
+        return node
+
+    def visit_Concat(self, node: nodes.Expr) -> nodes.Expr:
+        self.generic_visit(node)
+        return _through("groundup_bound", node)
+
+    visit_List = visit_Dict = visit_Concat
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:
+        # The names that a loop or a set assigns to are a tuple as well.
+        return self.visit_Concat(node) if node.ctx == "load" else node
+
+
+def _through(filter_: str, node: nodes.Node) -> nodes.Filter:
+    found = nodes.Filter(node, filter_, [], [], None, None)
+    found.set_lineno(node.lineno)
+    if node.environment is not None:
+        found.set_environment(node.environment)
+    return found
 
 
 class _Generation(jinja2.ext.Extension):
@@ -108,8 +159,7 @@ def compile_template(source: str) -> tuple[jinja2.Template, bool, bool]:
         tree = environment.parse(source)
         marked = any(_is_mark(call) for call in tree.find_all(nodes.CallBlock))
         tools = "tools" in jinja2.meta.find_undeclared_variables(environment.parse(source))
-        _limit(tree)
-        return environment.from_string(tree), marked, tools
+        return environment.from_string(_Limits().visit(tree)), marked, tools
     except jinja2.TemplateSyntaxError as error:
         problem = f"is not valid Jinja: {error.message}"
         raise DataError(
@@ -131,15 +181,17 @@ def render(template: jinja2.Template, variables: dict[str, Any]) -> str:
     """
     token = _budget.set(_Budget())
     try:
-        pieces, size = [], 0
+        pieces = []
+        size = 0
+        # A template may well write each message several times over, however long it is.
         limit = SIZE + 8 * len(str(variables))
         for piece in template.generate(**variables):
             size += len(piece)
             if size > limit:
-                raise jinja2.exceptions.SecurityError(f"it writes more than {limit:,} characters")
+                raise SecurityError(f"it writes more than {limit:,} characters")
             pieces.append(piece)
         return "".join(pieces)
-    except jinja2.exceptions.SecurityError as error:
+    except SecurityError as error:
         problem = f"does what a template may not: {str(error).rstrip('.')}"
         raise DataError(
             "chat template", problem, "Use a template from a source you trust"
@@ -156,45 +208,14 @@ def render(template: jinja2.Template, variables: dict[str, Any]) -> str:
 def _environment() -> _Environment:
     extensions = [_Generation, "jinja2.ext.loopcontrols"]
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    kept = {name: filter_ for name, filter_ in environment.filters.items() if name not in LEFT_OUT}
-    environment.filters = {name: _guarded(name, filter_) for name, filter_ in kept.items()}
-    environment.filters["tojson"] = _guarded("tojson", _to_json)
-    environment.filters |= {"groundup_turns": _turns, "groundup_bounded": _bounded_filter}
+    filters = {**environment.filters, "tojson": _to_json}
+    environment.filters = {
+        name: _limit(name, filter_) for name, filter_ in filters.items() if name not in LEFT_OUT
+    }
+    environment.filters |= {"groundup_turns": _count_turns, "groundup_bound": _bound}
     environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
     environment.globals.pop("lipsum", None)
     return environment
-
-
-def _limit(tree: nodes.Template) -> None:
-    """Count the turns of every loop, and check the size of every ``~`` and of every list, tuple and
-    dict."""
-    for loop in list(tree.find_all(nodes.For)):
-        loop.iter = _filtered(cast(nodes.Expr, loop.iter), "groundup_turns")
-    _bound_concatenations(tree)
-
-
-def _bound_concatenations(node: nodes.Node) -> None:
-    for field, value in list(node.iter_fields()):
-        children = value if isinstance(value, list) else [value]
-        for index, child in enumerate(children):
-            if not isinstance(child, nodes.Node):
-                continue
-            _bound_concatenations(child)
-            built = (
-                isinstance(child, nodes.List | nodes.Tuple | nodes.Dict)
-                and getattr(child, "ctx", "load") == "load"
-            )
-            if built or isinstance(child, nodes.Concat):
-                children[index] = _filtered(cast(nodes.Expr, child), "groundup_bounded")
-        setattr(node, field, children if isinstance(value, list) else children[0])
-
-
-def _filtered(node: nodes.Expr, name: str) -> nodes.Filter:
-    found = nodes.Filter(node, name, [], [], None, None)
-    found.set_lineno(node.lineno)
-    if node.environment is not None:
-        found.set_environment(node.environment)
-    return found
 
 
 def _is_mark(block: nodes.CallBlock) -> bool:
@@ -202,130 +223,106 @@ def _is_mark(block: nodes.CallBlock) -> bool:
     return isinstance(call, nodes.ExtensionAttribute) and call.name == "_mark"
 
 
-def _take_step() -> None:
-    budget = _budget.get()
-    budget.steps -= 1
-    if budget.steps < 0:
-        raise jinja2.exceptions.SecurityError(f"it takes more than {STEPS:,} steps")
-    if budget.steps % 16 == 0 and time.thread_time() > budget.until:
-        raise jinja2.exceptions.SecurityError(f"it takes more than {SECONDS:g} s")
-
-
-@jinja2.pass_context
-def _turns(context: Context, items: Any) -> Any:
-    """Return the items of a loop, counted as they are taken; what is undefined or no collection
-    stays as it is."""
+def _count_turns(items: Any) -> Any:
+    """Return the items of a loop, counted as they are taken; what is no collection stays as it is,
+    so that Jinja says what is wrong with it."""
     if isinstance(items, jinja2.Undefined) or not isinstance(items, Iterable):
         return items
     return _counted(items)
 
 
 def _counted(items: Iterable[Any]) -> Iterator[Any]:
+    budget = _budget.get()
     for item in items:
-        _take_step()
+        budget.take_step()
         yield item
 
 
-@jinja2.pass_context
-def _bounded_filter(context: Context, value: Any) -> Any:
-    return _bounded(value)
-
-
-def _guarded(name: str, filter_: Callable[..., Any]) -> Callable[..., Any]:
+def _limit(name: str, filter_: Callable[..., Any]) -> Callable[..., Any]:
     """Return a filter that counts as a step, and refuses what would be large beyond all reason."""
-    first = (
-        1 if hasattr(filter_, "jinja_pass_arg") else 0
-    )  # the value comes after what Jinja passes
+    # Jinja marks filters that it passes a context first; the value comes after it.
+    place = 1 if hasattr(filter_, "jinja_pass_arg") else 0
 
     @functools.wraps(filter_)
     def limited(*args: Any, **kwargs: Any) -> Any:
-        _take_step()
-        value, given = args[first], (*args[first + 1 :], *kwargs.values())
-        _check_numbers(given)
-        if name == "join":
+        passed, value, given = args[:place], args[place], args[place + 1 :]
+        _budget.get().take_step()
+        _refuse_wide((*given, *kwargs.values()))
+        if name == "join":  # it may be an iterator, which can be gone through only once
             value = list(value)
-            args = (*args[:first], value, *args[first + 1 :])
-            _check_text("join", str(given[0]) if given else "", (value,))
-        elif isinstance(value, str) and name in ("format", "indent", "replace", "wordwrap"):
-            _check_text(name, value, given)
-        return _bounded(filter_(*args, **kwargs))
+            _refuse_growth(name, str(given[0]) if given else "", (value,))
+        elif name in GROWING_FILTERS and isinstance(value, str):
+            _refuse_growth(name, value, (*given, *kwargs.values()))
+        return _bound(filter_(*passed, value, *given, **kwargs))
 
     return limited
 
 
-def _check_numbers(given: Iterable[Any]) -> None:
+def _refuse_wide(given: Iterable[Any]) -> None:
     if any(isinstance(value, int) and abs(value) > WIDTH for value in given):
-        raise jinja2.exceptions.SecurityError(
-            f"a number above {WIDTH:,} is given to a function or filter"
-        )
+        raise SecurityError(f"a number above {WIDTH:,} is given to a function or filter")
 
 
-def _check_text(name: str, text: str, given: tuple[Any, ...]) -> None:
+def _refuse_repeats(sequence: Any, count: Any) -> None:
+    repeats = isinstance(sequence, str | list | tuple) and isinstance(count, int)
+    if repeats and len(sequence) * count > SIZE:
+        raise SecurityError(f"it repeats a value to more than {SIZE:,} items")
+
+
+def _refuse_growth(name: str, text: str, given: tuple[Any, ...]) -> None:
     """Refuse a method or filter whose result would be a giant text, from the sizes of what goes
-    into it."""
-    sizes = [_weight(value) for value in given if not isinstance(value, int)]
-    largest = max([*sizes, 1])
+    into it: how many stretches it adds at most, and how long each is at most."""
+    numbers = [value for value in given if isinstance(value, int)]
+    largest = max([1, *(_weight(value) for value in given if not isinstance(value, int))])
     match name:
         case "join":
-            times, each = (
-                max((len(value) for value in given if isinstance(value, list | tuple)), default=0),
-                len(text),
-            )
+            times = max((len(each) for each in given if isinstance(each, list | tuple)), default=0)
+            largest = len(text)
         case "replace":
-            times, each = text.count(str(given[0])) if given else 0, largest
+            times = text.count(str(given[0])) if given else 0
         case "format" | "format_map":
-            _check_format(text)
-            times, each = text.count("%") + text.count("{"), largest
-        case _:  # indent, wordwrap and expandtabs
-            each = max([largest, *(value for value in given if isinstance(value, int))])
-            times = 1 + text.count("\n") + (text.count("\t") if name == "expandtabs" else 0)
-            times += len(text) if name == "wordwrap" and sizes else 0
-    if times * each > SIZE:
-        raise jinja2.exceptions.SecurityError(f"it makes a text of more than {SIZE:,} characters")
+            if WIDE.search(text):
+                raise SecurityError("a format asks for a giant width")
+            times = text.count("%") + text.count("{")
+        case "expandtabs":
+            times = 1 + text.count("\n") + text.count("\t")
+            largest = max(largest, *numbers, 8)
+        case "wordwrap":  # its string may come between any two characters
+            times = 1 + len(text)
+        case _:  # indent
+            times = 1 + text.count("\n")
+            largest = max(largest, *numbers, 4)
+    if times * largest > SIZE:
+        raise SecurityError(f"it makes a text of more than {SIZE:,} characters")
 
 
-def _check_growth(operator: str, left: Any, right: Any) -> None:
-    if operator == "%" and isinstance(left, str):
-        _check_text("format", left, (right,))
-    for sequence, count in ((left, right), (right, left)):
-        repeats = (
-            operator == "*" and isinstance(sequence, str | list | tuple) and isinstance(count, int)
-        )
-        if repeats and len(sequence) * count > SIZE:
-            raise jinja2.exceptions.SecurityError(f"it repeats a value to more than {SIZE:,} items")
-    if operator == "**" and isinstance(right, int) and right > 64:
-        raise jinja2.exceptions.SecurityError("an exponent is above 64")
-
-
-def _check_format(text: str) -> None:
-    if WIDE.search(text):
-        raise jinja2.exceptions.SecurityError("a format asks for a giant width")
-
-
-def _bounded(value: Any) -> Any:
+def _bound(value: Any) -> Any:
+    """Return a value, or refuse one that is too large."""
     if isinstance(value, str | list | tuple | dict) and _weight(value) > SIZE:
-        raise jinja2.exceptions.SecurityError(
-            f"a value holds more than {SIZE:,} characters, or {SIZE // 20:,} items"
-        )
+        problem = f"a value holds more than {SIZE:,} characters, or {SIZE // ITEM:,} items"
+        raise SecurityError(problem)
     if isinstance(value, int) and value.bit_length() > BITS:
-        raise jinja2.exceptions.SecurityError(f"a number has more than {BITS:,} bits")
+        raise SecurityError(f"a number has more than {BITS:,} bits")
     return value
 
 
 def _weight(value: Any) -> int:
-    """Return the characters in a value, and 20 for each item, as often as it is there; until there
-    are too many."""
+    """Return the characters in a value, and ``ITEM`` for each item, counted as often as it is
+    there: a list may hold itself many times over. Counting ends where there are too many."""
     if isinstance(value, str):
         return len(value)
-    total, waiting = 0, [value]
+    total = 0
+    waiting = [value]
     while waiting and total <= SIZE:
         each = waiting.pop()
         if isinstance(each, str):
             total += len(each)
         elif isinstance(each, list | tuple | dict):
-            total += 20 * len(each)
+            total += ITEM * len(each)
             if total <= SIZE:
-                waiting += [*each, *each.values()] if isinstance(each, dict) else each
+                waiting += each
+                if isinstance(each, dict):
+                    waiting += each.values()
     return total
 
 

@@ -1,0 +1,336 @@
+"""The weights that a run starts from, chosen once from its recipe: random numbers, another run's
+weights or pretrained ones.
+
+Whatever they are, a model is filled with them in the same way, part by part, and their base is
+quantised where the recipe's adapter says so.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.core.contracts.models import FromHuggingFace, ModelConfig, PredictsOutputs
+from groundup.core.contracts.processors import Processor
+from groundup.core.errors import CheckpointError
+from groundup.nn.lora.adapters import LOW_RANK, merged_tensors
+from groundup.nn.part_names import HEADS, TASK_WEIGHTS
+from groundup.recipe.sections import Adapter
+from groundup.runs.processor import load_processor
+from groundup.runs.run import Run
+from groundup.weights.load import (
+    pretrained_config,
+    pretrained_labels,
+    pretrained_parts,
+    pretrained_weights,
+    weights_sha256,
+)
+from groundup.weights.quantised_base import (
+    build_without_content,
+    quantise_layer,
+    quantise_layers,
+    quantised_names,
+    weights_as_quantised,
+)
+
+__all__ = [
+    "FromPretrained",
+    "FromRun",
+    "InitialWeights",
+    "RandomWeights",
+    "check_same_base",
+    "choose_initial_weights",
+    "load_weights",
+    "weights_of",
+]
+
+Announce = Callable[[str], None]
+
+
+def _say_nothing(message: str) -> None:
+    pass
+
+
+class InitialWeights(ABC):
+    """What a run starts from, before any adapter.
+
+    Args:
+        run: The run.
+        processor: Its processor, which knows the classes that are predicted; None where no model is
+            loaded.
+
+    Attributes:
+        new_head: The tensors that keep their random numbers, because the weights have none for what
+            is predicted; known once a model is loaded.
+    """
+
+    def __init__(self, run: Run, processor: Processor | None = None) -> None:
+        self._run, self._processor = run, processor
+        self.new_head: tuple[str, ...] = ()
+
+    def build(self) -> nn.Module:
+        """Return the model to load: with random numbers, or without content where every tensor is
+        read anyway."""
+        return self._run.recipe.model.build()
+
+    @abstractmethod
+    def load(self, model: nn.Module, announce: Announce = _say_nothing) -> None:
+        """Fill what ``build`` returned, in place.
+
+        Args:
+            model: Its new head, if it gets one, keeps its random numbers.
+            announce: Called with what a reader of the run should know.
+
+        Raises:
+            RunError: If the weights are others than when the run was begun.
+            CheckpointError: If they are damaged, or are not this model's.
+            RecipeError: If they are to be quantised, and the model has no linear layer in blocks.
+        """
+
+    @abstractmethod
+    def read(self) -> dict[str, Tensor]:
+        """Return all of them by name, before any quantisation."""
+
+    @abstractmethod
+    def reference(self) -> dict[str, Any]:
+        """Return how checkpoints name them: ``run`` (a folder or name), ``step`` and ``sha256``."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What changes whenever the weights do."""
+        return str(self.reference()["sha256"])
+
+    def _quantised_as(self) -> Adapter | None:
+        adapter = self._run.recipe.adapter
+        return adapter if adapter is not None and adapter.quantised else None
+
+
+class RandomWeights(InitialWeights):
+    """Those that a model is built with."""
+
+    def load(self, model: nn.Module, announce: Announce = _say_nothing) -> None:
+        """Leave the model as it was built."""
+
+    def read(self) -> dict[str, Tensor]:
+        """Return none: they are drawn when the model is built."""
+        return {}
+
+    def reference(self) -> dict[str, Any]:
+        """Return nothing: checkpoints name no base."""
+        return {}
+
+    @property
+    def fingerprint(self) -> str:
+        """The seed that they are drawn with."""
+        return f"seed {self._run.recipe.seed}"
+
+
+class FromRun(InitialWeights):
+    """Those of another run's checkpoint, without what its task added."""
+
+    def __init__(self, run: Run, processor: Processor | None = None) -> None:
+        super().__init__(run, processor)
+        init = run.recipe.init
+        assert init.run is not None
+        self.base = Run.open(Path(init.run))
+        self.step = self.base.pick(init.checkpoint)
+
+    def load(self, model: nn.Module, announce: Announce = _say_nothing) -> None:
+        """Copy them; a head keeps its random numbers where other classes or numbers are
+        predicted."""
+        weights = self.read()
+        if self._predicts_otherwise():
+            own = model.state_dict()
+            self.new_head = tuple(name for name in own if name.startswith(HEADS))
+            weights = {name: w for name, w in weights.items() if not name.startswith(HEADS)}
+            weights |= {name: own[name] for name in self.new_head}
+        load_weights(model, weights, str(self.base.folder))
+        quantised = self._quantised_as()
+        if quantised is not None:
+            quantise_layers(model, quantised, str(self._run.recipe.init.run))
+
+    def _predicts_otherwise(self) -> bool:
+        """Whether other classes, or numbers, are predicted than the base run predicts."""
+        own = None if self._processor is None else self._processor.targets
+        if own is None:
+            return False
+        before = load_processor(self.base.folder / "processor").targets
+        return before is None or (own.kind, own.labels) != (before.kind, before.labels)
+
+    def read(self) -> dict[str, Tensor]:
+        """Return them, an adapter that the run trained merged."""
+        found = weights_of(self.base, self.step)
+        return {name: w for name, w in found.items() if not name.startswith(TASK_WEIGHTS)}
+
+    def reference(self) -> dict[str, Any]:
+        """Return the run's folder, the step and the SHA-256 of its weights."""
+        sha256 = weights_sha256(self.base, self.step)
+        return {"run": str(self.base.folder), "step": self.step, "sha256": sha256}
+
+
+class FromPretrained(InitialWeights):
+    """Those in a folder in Hugging Face layout, or in a GGUF file.
+
+    The files are never in memory as a whole next to the model, and of a quantised one never more
+    than a few layers are in floats.
+    """
+
+    def build(self) -> nn.Module:
+        """Return a model without content, unless it may get a new head, which needs random
+        numbers."""
+        config = self._run.recipe.model
+        return config.build() if _may_get_a_head(config) else build_without_content(config)
+
+    def load(self, model: nn.Module, announce: Announce = _say_nothing) -> None:
+        """Read a few layers after the other, in float32, and quantise those that are kept so."""
+        run, settings = self._run, self._quantised_as()
+        config, name = run.recipe.model, str(run.recipe.init.pretrained)
+        announce(f"starts from the pretrained weights {name}")
+        if isinstance(config, FromHuggingFace):
+            note = config.note_on_pretrained(pretrained_config(run))
+            if note:
+                announce(note)
+        own = set(model.state_dict())
+        quantised = set() if settings is None else set(quantised_names(model))
+        other_head = ("head.",) if self._predicts_other_labels() else ()
+        filled: set[str] = set()
+        for part in pretrained_parts(run):
+            whole = {}
+            for key in list(part):
+                tensor = part.pop(key)
+                if key not in own:
+                    raise _misfit(name, f"has an unknown tensor {key}")
+                if other_head and key.startswith(other_head):
+                    continue
+                filled.add(key)
+                if settings is not None and key in quantised:
+                    quantise_layer(model, key, tensor, settings, f"{name}, tensor {key}")
+                else:
+                    # A copy, so that the file's pages go, and no change of the file reaches the
+                    # model.
+                    whole[key] = tensor.to(torch.float32, copy=True).contiguous()
+            model.load_state_dict(whole, strict=False, assign=not _may_get_a_head(config))
+        left = [key for key in model.state_dict() if key in own and key not in filled]
+        self.new_head = tuple(key for key in left if key.startswith(HEADS))
+        missing = next((key for key in left if not key.startswith(HEADS)), None)
+        if missing is not None or (left and not _may_get_a_head(config)):
+            raise _misfit(name, f"lacks tensor {missing or left[0]}")
+        if self.new_head:
+            announce(f"new head, from random numbers: {', '.join(self.new_head)}")
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+
+    def _predicts_other_labels(self) -> bool:
+        """Whether other classes, or numbers, are predicted than the weights were trained for."""
+        targets = None if self._processor is None else self._processor.targets
+        if targets is None or targets.kind == "fixed":
+            return False
+        return targets.labels != pretrained_labels(self._run)
+
+    def read(self) -> dict[str, Tensor]:
+        """Return them in their own dtype."""
+        return pretrained_weights(self._run)
+
+    def reference(self) -> dict[str, Any]:
+        """Return the name, and the SHA-256 that the run was begun with."""
+        recorded = self._run.read_json("environment.json") or {}
+        name, sha256 = self._run.recipe.init.pretrained, recorded.get("base_weights_sha256")
+        return {"run": name, "step": 0, "sha256": sha256}
+
+
+def _may_get_a_head(config: ModelConfig) -> bool:
+    return isinstance(config, PredictsOutputs)
+
+
+def choose_initial_weights(run: Run, processor: Processor | None = None) -> InitialWeights:
+    """Return what the recipe of a run says it starts from."""
+    if run.recipe.init.run is not None:
+        return FromRun(run, processor)
+    if run.recipe.init.pretrained is not None:
+        return FromPretrained(run, processor)
+    return RandomWeights(run, processor)
+
+
+# ------------------------------------------------------------------------------- a trained run's own
+def weights_of(run: Run, step: int) -> dict[str, Tensor]:
+    """Return all weights of a run's checkpoint; an adapter comes merged into the weights of its
+    base.
+
+    If it was trained next to a quantised base, these are what the few bits stand for, and the sum
+    is in float32: the same model as was trained.
+
+    Raises:
+        CheckpointError: If it is damaged, or an adapter for another base.
+    """
+    checkpoint = run.checkpoints.load(step, with_optimizer=False)
+    adapter = run.recipe.adapter
+    if adapter is None:
+        return checkpoint.model
+    initial = choose_initial_weights(run)
+    reference = initial.reference() | {"quantised": adapter.quantised}
+    check_same_base(checkpoint.state, reference, str(run.checkpoints.path(step)))
+    base = initial.read()
+    # A head that was trained as a whole replaces the base's.
+    if any(
+        name.startswith(HEADS) and name.rpartition(".")[2] not in LOW_RANK
+        for name in checkpoint.model
+    ):
+        base = {name: weight for name, weight in base.items() if not name.startswith(HEADS)}
+    if adapter.quantised:
+        base = weights_as_quantised(base, run.recipe.model, adapter)
+    return merged_tensors({**base, **checkpoint.model}, adapter)
+
+
+def check_same_base(state: Mapping[str, Any], reference: Mapping[str, Any], where: str) -> None:
+    """Make sure that a checkpoint is of an adapter for the base that there is.
+
+    Args:
+        state: The checkpoint's.
+        reference: Of the base, and how it is quantised now.
+        where: The checkpoint, for the error.
+
+    Raises:
+        CheckpointError: If it is for other weights, or they were quantised otherwise.
+    """
+    there = state.get("base", {})
+    if there.get("sha256") != reference["sha256"]:
+        was, now = str(there.get("sha256"))[:12], str(reference["sha256"])[:12]
+        problem = (
+            f"is an adapter for other weights than {reference['run']} holds at step"
+            f" {reference['step']}"
+        )
+        remedy = "Restore that run as it was, or train the adapter again under another name"
+        raise CheckpointError(where, f"{problem} (SHA-256 {was}... then, {now}... now)", remedy)
+    then, here = (each.get("quantised") or "fp32" for each in (there, reference))
+    if then != here:
+        problem = f"was trained next to a base in {then}, but the run's recipe.yaml says {here}"
+        raise CheckpointError(where, problem, "Restore adapter.base in it")
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Copy weights by name, every one of them.
+
+    Raises:
+        CheckpointError: If a name or a shape does not fit; the message names the first.
+    """
+    own = model.state_dict()
+    for name in [*own, *weights]:
+        if name not in weights:
+            raise _misfit(where, f"lacks tensor {name}")
+        if name not in own:
+            raise _misfit(where, f"has an unknown tensor {name}")
+        if own[name].shape != weights[name].shape:
+            there, here = list(weights[name].shape), list(own[name].shape)
+            raise _misfit(where, f"tensor {name} has shape {there}; the model needs {here}")
+    model.load_state_dict(dict(weights))
+
+
+def _misfit(where: str, problem: str) -> CheckpointError:
+    return CheckpointError(
+        where, problem, "Use the model section that these weights were trained with"
+    )
