@@ -42,8 +42,8 @@ from groundup.nn.part_names import TASK_WEIGHTS
 from groundup.runs.processor import load_processor
 from groundup.runs.run import Run
 from groundup.training.build import assemble
-from groundup.weights.initial_weights import weights_of
 from groundup.weights.gguf import read_gguf_processor, rounded
+from groundup.weights.initial_weights import weights_of
 from groundup.weights.model_folder import model_card
 
 __all__ = ["DTYPES", "RECORD", "export_run"]
@@ -254,7 +254,7 @@ def _unmerged(run: Run, step: int) -> nn.Module:
     """Return the model as the run holds it: the base's weights with the adapter beside them."""
     parts = assemble(run, torch.device("cpu"))
     checkpoint = run.checkpoints.load(step, with_optimizer=False)
-    complete = parts.frozen.completed(checkpoint, parts.model, str(run.checkpoints.path(step)))
+    complete = parts.base.complete(checkpoint, parts.model, str(run.checkpoints.path(step)))
     parts.model.load_state_dict(complete.model)
     return parts.model
 

@@ -155,16 +155,15 @@ def taught(
     return cast(Task, _TaughtTask(task, settings)), reference
 
 
-def check_same_teacher(
-    state: Mapping[str, Any], teacher: Mapping[str, Any], where: str
-) -> None:
+def check_same_teacher(state: Mapping[str, Any], teacher: Mapping[str, Any], where: str) -> None:
     """Make sure that a checkpoint was trained with the teacher that there is.
 
     Raises:
         CheckpointError: If it had another one.
     """
     if state.get("teacher", {}).get("sha256") != teacher["sha256"]:
-        problem = f"learned from other weights than {teacher['run']} holds at step {teacher['step']}"
+        run, step = teacher["run"], teacher["step"]
+        problem = f"learned from other weights than {run} holds at step {step}"
         remedy = "Restore that run as it was, or train this one under another name"
         raise CheckpointError(where, problem, remedy)
 

@@ -1,5 +1,5 @@
-"""Runs that train adapters: the base that stays as it is, checkpoints, which hold the adapter alone,
-and both put together."""
+"""Runs that train adapters: the base, which stays as it is, checkpoints, which hold the adapter
+alone, and both put together."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The model that a run starts from, and a trained one; and the data as the starting weights complete
-it."""
+"""The model that a run starts from, and a trained one; and the data as the starting weights
+complete it."""
 
 from __future__ import annotations
 

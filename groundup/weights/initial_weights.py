@@ -256,7 +256,7 @@ def choose_initial_weights(run: Run, processor: Processor | None = None) -> Init
     return RandomWeights(run, processor)
 
 
-# ------------------------------------------------------------------------------- a trained run's own
+# ------------------------------------------------------------------------ a trained run's own
 def weights_of(run: Run, step: int) -> dict[str, Tensor]:
     """Return all weights of a run's checkpoint; an adapter comes merged into the weights of its
     base.

@@ -194,7 +194,7 @@ def test_going_on_with_other_settings(recipe: dict[str, Any], tmp_path: Path) ->
     for adapter, expected in (
         (
             {"name": "dora", "rank": 2, "targets": ["query"]},
-            r"recipe.adapter.name: gives dora, and .* has lora",
+            r"recipe.adapter.name: gives dora, but .* has lora",
         ),
         (
             {"rank": 3, "targets": ["query"]},

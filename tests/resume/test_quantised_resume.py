@@ -91,7 +91,7 @@ def test_from_the_base_to_the_merged_model(
         caplog.set_level(logging.WARNING, "groundup")
         base.use(run.folder)
         assert (
-            "was trained beside a base in nf4, doubly quantised; beside one in fp32 it works a"
+            "was trained next to a base in nf4, doubly quantised; next to one in fp32 it works a"
             " little" in caplog.text
         )
         assert (base.model(tokens) - expected).abs().max() > 1e-4
