@@ -8,10 +8,10 @@ from itertools import chain
 
 from torch import Tensor
 
-from groundup.core.contracts.tasks import Task
 from groundup.core.errors import TrainingError
 from groundup.core.values import Batch, Loss
 from groundup.runs.run import Run
+from groundup.training.objective import Objective
 
 __all__ = ["Accumulation", "Sums", "non_finite"]
 
@@ -41,10 +41,11 @@ class Accumulation:
     back-propagated, and the trainer divides all gradients once by ``divisor``, the first term's
     count; a term whose count differs is scaled by the ratio of the two. Both are counts of the
     whole step. They must be known before the first backward pass, so the micro-batches are
-    collected first, where ``Task.counts`` tells what they count. A single term needs none of this.
+    collected first, where the objective's ``counts`` tells what they count. A single term needs
+    none of this.
 
     Args:
-        task: What gives the loss.
+        objective: What gives the loss.
         take: Returns the next micro-batch.
         number: How many micro-batches the step has.
 
@@ -52,16 +53,21 @@ class Accumulation:
         sums: What the losses so far add up to.
     """
 
-    def __init__(self, task: Task, take: Callable[[], Batch], number: int) -> None:
-        self._task, self._number, self.sums = task, number, Sums()
+    def __init__(self, objective: Objective, take: Callable[[], Batch], number: int) -> None:
+        self._name = objective.name
+        self._number = number
+        self.sums = Sums()
         first = take()
-        self._counts = task.counts(first) if number > 1 else None
-        self._collected = len(self._counts or ()) > 1
         rest: Iterator[Batch] = (take() for _ in range(number - 1))
+        self._counts: dict[str, float] | None = None
+        if number > 1:
+            self._counts = objective.counts(first)
+        # With a single term the count that divides is the one that the losses add up to.
+        self._collected = self._counts is not None and len(self._counts) > 1
         if self._counts is not None and self._collected:
             collected = list(rest)
             for batch in collected:
-                for name, count in (task.counts(batch) or {}).items():
+                for name, count in (objective.counts(batch) or {}).items():
                     self._counts[name] = self._counts.get(name, 0.0) + count
             rest = iter(collected)
         self.batches: Iterator[Batch] = chain([first], rest)
@@ -74,7 +80,9 @@ class Accumulation:
                 step.
         """
         counts = self._counts_of(loss)
-        first = 1.0 if self._number == 1 else next(iter(counts.values())) or 1.0
+        first = 1.0
+        if self._number > 1:
+            first = next(iter(counts.values())) or 1.0
         return [
             term.total * (term.weight * (first / (counts[name] or 1.0)))
             for name, term in loss.terms.items()
@@ -84,41 +92,46 @@ class Accumulation:
         own = {name: term.count.item() for name, term in loss.terms.items()}
         if self._counts is None:
             if self._number > 1 and len(set(own.values())) > 1:
-                raise TrainingError(
-                    f"task {self._task.registered_name}",
-                    f"its terms have different counts {own}, and it does not tell those of a whole"
-                    " step",
-                    "Set machine.micro_batch_size to training.batch_size, or define counts(batch)"
-                    " in the task",
+                problem = (
+                    f"its terms have different counts {own}, but it does not tell those of a whole"
+                    " step"
                 )
+                remedy = (
+                    "Set machine.micro_batch_size to training.batch_size, or define counts(batch)"
+                    " in the task"
+                )
+                raise TrainingError(self._name, problem, remedy)
             return own
-        if missing := sorted(own.keys() - self._counts.keys()):
-            raise TrainingError(
-                f"task {self._task.registered_name}",
-                f"counts(batch) does not tell the count of {', '.join(missing)}",
-                "Return one for every term of the loss",
-            )
-        return {name: self._counts[name] for name in own} if self._collected else own
+        missing = sorted(own.keys() - self._counts.keys())
+        if missing:
+            problem = f"counts(batch) does not tell the count of {', '.join(missing)}"
+            raise TrainingError(self._name, problem, "Return one for every term of the loss")
+        if not self._collected:
+            return own
+        return {name: self._counts[name] for name in own}
 
     @property
     def divisor(self) -> float:
         """What the gradients are still to be divided by, once every loss was given."""
-        return 1.0 if self._number == 1 else next(iter(self.sums.values.values()))[1] or 1.0
+        if self._number == 1:
+            return 1.0
+        _, count = next(iter(self.sums.values.values()))
+        return count or 1.0
 
     def means(self) -> dict[str, float]:
         """Return the mean of every term over the step.
 
         Raises:
-            TrainingError: If ``Task.counts`` and the loss counted differently.
+            TrainingError: If the objective's counts and the loss counted differently.
         """
-        for name, told in (self._counts or {}).items() if self._collected else ():
-            counted = self.sums.values.get(name, (0.0, told))[1]
-            if counted != told:
-                raise TrainingError(
-                    f"task {self._task.registered_name}",
-                    f"counts(batch) says {told:g} for {name}, and the loss counted {counted:g}",
-                    "Make both count the same",
-                )
+        if self._counts is not None and self._collected:
+            for name, said in self._counts.items():
+                _, counted = self.sums.values.get(name, (0.0, said))
+                if counted != said:
+                    problem = (
+                        f"counts(batch) says {said:g} for {name}, but the loss counted {counted:g}"
+                    )
+                    raise TrainingError(self._name, problem, "Make both count the same")
         return {name: total / (count or 1.0) for name, (total, count) in self.sums.values.items()}
 
 
@@ -126,11 +139,15 @@ def non_finite(
     run: Run, step: int, loss: float, norm: float, learning_rate: float, samples: int
 ) -> TrainingError:
     """Return the error that ends a run whose loss or gradient norm is not a number."""
-    last = run.checkpoints.newest_intact()
-    return TrainingError(
-        f"{run.folder} step {step}",
+    problem = (
         f"loss {loss} and gradient norm {norm} are not both finite (learning rate"
         f" {learning_rate:.3g}, samples up to {samples}); the weights were not updated"
-        + (f", and the checkpoint of step {last} is intact" if last is not None else ""),
+    )
+    last = run.checkpoints.newest_intact()
+    if last is not None:
+        problem += f", and the checkpoint of step {last} is intact"
+    return TrainingError(
+        f"{run.folder} step {step}",
+        problem,
         "Lower optim.lr, lengthen optim.warmup_steps, or set machine.non_finite: skip",
     )

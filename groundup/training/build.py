@@ -9,9 +9,8 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,13 @@ from groundup.core.contracts.tasks import Task
 from groundup.core.error_location import encode_located
 from groundup.core.values import Batch, Split
 from groundup.machine import devices
-from groundup.runs.processor import add_files, cache_folder, load_processor, make_processor
+from groundup.recipe.sections import Machine
+from groundup.runs.processor import add_files, cache_folder, make_processor
 from groundup.runs.run import Run
-from groundup.training.distillation import taught
+from groundup.training.distillation import Teacher, load_teacher
 from groundup.training.layer_freezing import freeze_all_but
 from groundup.weights.adapter_runs import BaseWeightsRef, attach_adapter
-from groundup.weights.initial_model import build_initial_model, complete_source, place
+from groundup.weights.initial_model import build_initial_model, complete_source
 from groundup.weights.quantised_base import announce
 
 __all__ = [
@@ -39,10 +39,9 @@ __all__ = [
     "assemble",
     "first_inputs",
     "freeze",
+    "move_batch",
     "open_stream",
 ]
-
-_COMPARED = 8  # examples that a teacher must read as the run does
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Components:
 
     Attributes:
         base: What a run with an adapter neither trains nor saves.
-        teacher: How checkpoints name the run that this one learns from, if any.
+        teacher: The model that this one learns from, if any.
     """
 
     model: nn.Module
@@ -59,7 +58,7 @@ class Components:
     processor: Processor
     source: DataSource
     base: BaseWeightsRef
-    teacher: dict[str, Any] = field(default_factory=dict)
+    teacher: Teacher | None = None
 
 
 def freeze(run: Run) -> Run:
@@ -89,7 +88,7 @@ def freeze(run: Run) -> Run:
 def assemble(run: Run, device: torch.device) -> Components:
     """Return the parts of a run, the model with its starting weights: random, or those that
     ``init`` names, adapted."""
-    recipe, task = run.recipe, run.recipe.task
+    recipe = run.recipe
     processor = make_processor(recipe, run.folder / "processor")
     source = complete_source(run, processor, device)
     model, initial = build_initial_model(run, processor)
@@ -99,14 +98,12 @@ def assemble(run: Run, device: torch.device) -> Components:
         announce(run, model)
     if recipe.init.train_layers is not None:
         freeze_all_but(model, recipe.init.train_layers)
-    model = place(model, recipe, device)
-    teacher: dict[str, Any] = {}
+    dtype = devices.weight_dtype(recipe.machine)
+    model = model.to(device, dtype)
+    teacher = None
     if recipe.distill is not None:
-        starts = recipe.init.run is not None or recipe.init.pretrained is not None
-        some = list(islice(source.examples("train", cache_folder()), _COMPARED)) if starts else []
-        teachers = load_processor(Path(recipe.distill.teacher) / "processor")
-        task, teacher = taught(model, run, processor, teachers, some)
-    return Components(model, task, processor, source, base, teacher)
+        teacher = load_teacher(run, processor, source, device, dtype)
+    return Components(model, recipe.task, processor, source, base, teacher)
 
 
 def open_stream(run: Run, parts: Components, split: Split) -> Stream:
@@ -138,6 +135,15 @@ def open_stream(run: Run, parts: Components, split: Split) -> Stream:
     return parts.source.open(context)
 
 
+def move_batch(batch: Batch, machine: Machine, device: torch.device) -> Batch:
+    """Return a batch on a device, its numbers in float64 where the weights are."""
+    if machine.precision == "fp64":
+        batch = {k: x.double() if x.is_floating_point() else x for k, x in batch.items()}
+    if device.type == "cpu":
+        return batch
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+
+
 def first_inputs(run: Run, parts: Components) -> Iterator[dict[str, Any]]:
     """Yield the model's inputs of the run's first training micro-batches, on its device: an epoch,
     at most 200."""
@@ -145,4 +151,4 @@ def first_inputs(run: Run, parts: Components) -> Iterator[dict[str, Any]]:
     with contextlib.closing(open_stream(run, parts, "train")) as stream:
         number = math.ceil(stream.samples_per_epoch / run.recipe.machine.settled_micro_batch_size)
         for batch in islice(stream, min(number, 200)):
-            yield parts.task.inputs({key: value.to(device) for key, value in batch.items()})
+            yield parts.task.inputs(move_batch(batch, run.recipe.machine, device))

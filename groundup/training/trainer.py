@@ -4,6 +4,7 @@ sample, save."""
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -24,10 +25,18 @@ from groundup.runs.checkpoint import Checkpoint
 from groundup.runs.run import Run
 from groundup.training.accumulation import Accumulation, Sums, non_finite
 from groundup.training.averaging import Averaging
-from groundup.training.build import Components, assemble, first_inputs, open_stream
-from groundup.training.distillation import check_same_teacher
+from groundup.training.build import (
+    Components,
+    assemble,
+    first_inputs,
+    move_batch,
+    open_stream,
+)
+from groundup.training.distillation import DistillationObjective
 from groundup.training.early_stopping import BestSoFar
+from groundup.training.first_batch import FirstBatchCheck
 from groundup.training.layer_freezing import TrainedLayers
+from groundup.training.objective import Objective, TaskObjective
 from groundup.training.optimizers import build_optimizers
 from groundup.training.schedules import learning_rate_at
 from groundup.training.throughput import Meter, StopRequest
@@ -57,8 +66,13 @@ class Trainer:
         self.run, self.recipe = run, run.recipe
         self.device = devices.prepare(self.recipe.machine)
         self.parts: Components = assemble(run, self.device)
-        self.model, self.task = self.parts.model, self.parts.task
-        self.objective = self.task.build_objective(self.model, self.parts.processor)
+        self.model = self.parts.model
+        self.task = self.parts.task
+        self.validation: Objective = TaskObjective(self.task, self.model, self.parts.processor)
+        self.objective: Objective = self.validation
+        if self.parts.teacher is not None:
+            self.objective = DistillationObjective(self.task, self.parts.teacher)
+        self.objective = FirstBatchCheck(self.objective, self.task)
         self.stream: Stream = open_stream(run, self.parts, "train")
         self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizers(self.recipe.optim, self.trained, self.recipe.adapter)
@@ -77,7 +91,9 @@ class Trainer:
             self.recipe.training.batch_size // self.recipe.machine.settled_micro_batch_size
         )
         self.layers = TrainedLayers(self.model, self.recipe.init, self.total_steps, run.event)
-        self.step, self.samples_seen, self.elapsed_s = 0, 0, 0.0
+        self.step = 0
+        self.samples_seen = 0
+        self.elapsed_s = 0.0
         loss_is_sum = self.task.loss_is_sum and self.recipe.model.loss_is_sum
         if self.accumulate > 1 and not loss_is_sum:
             raise TrainingError(
@@ -201,8 +217,11 @@ class Trainer:
         rows = []
         try:
             with devices.eager(self.recipe.machine), self.averaging.applied():
+                model = self.model
+                if self.recipe.machine.precision == "fp64":  # raw inputs become float32
+                    model = copy.deepcopy(model).float()
                 for prompt in prompts:
-                    text = self.task.predict(self.model, prompt, self.parts.processor, **options)
+                    text = self.task.predict(model, prompt, self.parts.processor, **options)
                     rows.append(
                         {"kind": "sample", "step": self.step, "prompt": prompt, "text": text}
                     )
@@ -233,13 +252,13 @@ class Trainer:
         machine = self.recipe.machine
         while not self.finished:
             self.layers.release(self.step)
-            accumulated = Accumulation(self.task, self._next_batch, self.accumulate)
+            accumulated = Accumulation(self.objective, self._next_batch, self.accumulate)
             for batch in accumulated.batches:
                 reseed(self.recipe.seed, "dropout", self.step, self.samples_seen)
                 self.samples_seen += machine.settled_micro_batch_size
                 with devices.autocast(machine):
-                    # 2. Forward: from inputs to outputs.
-                    outputs = self.task.forward(self.model, batch)
+                    # 2. Forward: from inputs to outputs, next to a teacher's where there is one.
+                    outputs = self.objective.forward(self.model, batch)
                     # 3. Loss: a SUM over tokens; the mean is taken once, below.
                     loss = self.objective(outputs, batch)
                 # 4. Backward: gradients of sums add up over the micro-batches; of a single one,
@@ -255,10 +274,7 @@ class Trainer:
             # 6. Repeat.
 
     def _next_batch(self) -> Batch:
-        batch = next(self.stream)
-        if self.device.type == "cpu":
-            return batch
-        return {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
+        return move_batch(next(self.stream), self.recipe.machine, self.device)
 
     def _update(self, accumulated: Accumulation) -> Report:
         losses = accumulated.means()
@@ -321,10 +337,10 @@ class Trainer:
             with devices.eager(self.recipe.machine), self.averaging.applied():
                 for batch in islice(self._from_the_start(split), batches):
                     byte_count += self.task.count_bytes(batch, self.parts.processor)
-                    on_device = {key: value.to(self.device) for key, value in batch.items()}
+                    on_device = move_batch(batch, self.recipe.machine, self.device)
                     with devices.autocast(self.recipe.machine):
-                        outputs = self.task.forward(self.model, on_device)
-                        sums.add(self.objective(outputs, on_device))
+                        outputs = self.validation.forward(self.model, on_device)
+                        sums.add(self.validation(outputs, on_device))
         finally:
             self.model.train()
         if byte_count:
@@ -352,8 +368,9 @@ class Trainer:
             "elapsed_s": self.elapsed_s,
             **self.best.state_dict(),
             **self.parts.base.state(),
-            **({"teacher": self.parts.teacher} if self.parts.teacher else {}),
         }
+        if self.parts.teacher is not None:
+            state["teacher"] = self.parts.teacher.reference
         with self.averaging.applied():
             trained = self.parts.base.leave_out(self.model.state_dict())
             weights = {name: value.detach().contiguous() for name, value in trained.items()}
@@ -371,8 +388,8 @@ class Trainer:
         where = str(self.run.checkpoints.path(checkpoint.step))
         checkpoint = self.parts.base.complete(checkpoint, self.model, where)
         state: dict[str, Any] = checkpoint.state
-        if self.parts.teacher:
-            check_same_teacher(state, self.parts.teacher, where)
+        if self.parts.teacher is not None:
+            self.parts.teacher.check_same(state, where)
         self.stream.load_state_dict(state["stream"])
         there, here = state["samples_per_epoch"], self.stream.samples_per_epoch
         if there != here:

@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from groundup.core.contracts.data import DataSource
 from groundup.core.contracts.models import context_length_of
@@ -28,7 +28,7 @@ from groundup.weights.initial_weights import (
     weights_of,
 )
 
-__all__ = ["build_initial_model", "build_trained_model", "complete_source", "place"]
+__all__ = ["build_initial_model", "build_trained_model", "complete_source"]
 
 
 def build_initial_model(
@@ -53,7 +53,9 @@ def build_initial_model(
         initial.load(model, lambda message: run.event(0, f"{run.folder}: {message}"))
     else:
         initial.load(model)
-    return recipe.task.wrap(model, processor), initial
+    recipe.task.check_model(model, processor)
+    recipe.task.add_parameters(model, processor)
+    return model, initial
 
 
 def build_trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
@@ -72,7 +74,8 @@ def build_trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
         checkpoint = run.checkpoints.load(step, with_optimizer=False)
         weights = base.complete(checkpoint, model, where).model
     else:
-        model = recipe.task.wrap(recipe.model.build(), processor)
+        model = recipe.model.build()
+        recipe.task.add_parameters(model, processor)
         weights = weights_of(run, step)
     load_weights(model, weights, where)
     return model
@@ -100,7 +103,7 @@ def complete_source(
 
     def initial_model() -> nn.Module:
         model, _ = build_initial_model(run, processor, to_train=False)
-        return place(model, recipe, device).eval()
+        return model.to(device, devices.weight_dtype(recipe.machine)).eval()
 
     start = Start(
         model=initial_model,
@@ -111,24 +114,7 @@ def complete_source(
         splits=splits or source.splits(),
     )
     with devices.autocast(recipe.machine):
-        return recipe.task.prepare(source, start)
-
-
-def place(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
-    """Return the model on a device, in the precision of the recipe's weights."""
-    dtype = devices.weight_dtype(recipe.machine)
-    if dtype == torch.float64:  # inputs are float32, whatever the weights are
-        model.register_forward_pre_hook(_widened, with_kwargs=True)
-    return model.to(device, dtype)
-
-
-def _widened(
-    model: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    def wide(value: Any) -> Any:
-        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-    return tuple(map(wide, args)), {name: wide(value) for name, value in named.items()}
+        return recipe.task.precompute(source, start)
 
 
 def _fingerprint(run: Run, recipe: Recipe) -> str:

@@ -198,11 +198,11 @@ def test_going_on_with_other_settings(recipe: dict[str, Any], tmp_path: Path) ->
         ),
         (
             {"rank": 3, "targets": ["query"]},
-            r"adapter.targets: gives blocks.\d.attention.query: 3, and .*query: 2",
+            r"adapter.targets: gives blocks.\d.attention.query: 3, but .*query: 2",
         ),
         (
             {"rank": 2, "targets": ["query", "key"]},
-            r"gives blocks.\d.attention.key: 2, and .*attention.key: None",
+            r"gives blocks.\d.attention.key: 2, but .*attention.key: None",
         ),
     ):
         with pytest.raises(RecipeError, match=expected):

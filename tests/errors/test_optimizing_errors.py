@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -50,9 +50,9 @@ def test_settings_without_effect(recipe: dict[str, Any]) -> None:
 
 
 class Counting:
-    """A task whose ``counts`` says what it is told to."""
+    """An objective whose ``counts`` says what it is told to."""
 
-    registered_name: ClassVar[str] = "counting"
+    name = "task counting"
 
     def __init__(self, told: dict[str, float] | None) -> None:
         self.told = told
@@ -67,14 +67,14 @@ class Counting:
         (
             None,
             (
-                r"task counting: its terms have different counts \{'a': 2\.0, 'b': 3\.0\}, and .*"
+                r"task counting: its terms have different counts \{'a': 2\.0, 'b': 3\.0\}, but .*"
                 r" define counts\(batch\)"
             ),
         ),
         ({"a": 2.0}, r"counts\(batch\) does not tell the count of b\. Return one for every term"),
         (
             {"a": 2.0, "b": 4.0},
-            r"counts\(batch\) says 8 for b, and the loss counted 6\. Make both count the same",
+            r"counts\(batch\) says 8 for b, but the loss counted 6\. Make both count the same",
         ),
     ],
 )

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -234,10 +234,10 @@ def test_what_is_kept_validated_and_predicted_with_is_the_average(
 
 # ------------------------------------------------------------------------------------------- counts
 class Ragged:
-    """A task of two terms: one counts rows, the other the marks in them, of which there are none to
-    many."""
+    """An objective of two terms: one counts rows, the other the marks in them, of which there are
+    none to many."""
 
-    registered_name: ClassVar[str] = "ragged"
+    name = "task ragged"
 
     def __init__(self, tells: bool = True) -> None:
         self.tells = tells
