@@ -29,9 +29,11 @@ class FirstBatchCheck:
     Args:
         objective: What is computed.
         task: The run's.
+        widened: Whether batches come in float64 where the task makes float32, as the run computes.
     """
 
-    def __init__(self, objective: Objective, task: Task) -> None:
+    def __init__(self, objective: Objective, task: Task, *, widened: bool) -> None:
+        self._widened = widened
         self.name = objective.name
         self._objective = objective
         self._task = task
@@ -46,7 +48,7 @@ class FirstBatchCheck:
         """
         if self._checked:
             return self._objective.forward(model, batch)
-        check_batch(self._task, batch)
+        check_batch(self._task, batch, widened=self._widened)
         check_names(self._task, model, batch)
         what = f"failed with {_describe(batch)}"
         remedy = "Fix its forward, or the task's; --debug shows where it failed"
@@ -72,7 +74,7 @@ class FirstBatchCheck:
     def counts(self, batch: Batch) -> dict[str, float] | None:
         """Return what the loss will count."""
         if not self._checked:
-            check_batch(self._task, batch)
+            check_batch(self._task, batch, widened=self._widened)
         return self._objective.counts(batch)
 
 
@@ -93,7 +95,7 @@ def explain(where: str, what: str, remedy: str) -> Iterator[None]:
         raise TrainingError(where, problem, remedy) from error
 
 
-def check_batch(task: Task, batch: Batch) -> None:
+def check_batch(task: Task, batch: Batch, *, widened: bool = False) -> None:
     """Make sure that a batch has the tensors that ``task.batch_spec`` names, of these dtypes and
     shapes.
 
@@ -118,7 +120,10 @@ def check_batch(task: Task, batch: Batch) -> None:
             raise TrainingError(f"{_name(task)}, batch_spec", problem, "Correct it")
         dims = [dim.strip() for dim in parsed[2].split(",") if dim.strip()]
         of_part = name.rpartition("/")[0]  # where a task consists of several
-        if parsed[1] != _dtype(found) or not _fits(found, dims, of_part, sizes):
+        dtype = _dtype(found)
+        if widened and dtype == "float64":
+            dtype = "float32"
+        if parsed[1] != dtype or not _fits(found, dims, of_part, sizes):
             known = ", ".join(f"{letter} = {size}" for (_, letter), size in sizes.items())
             problem = f"has {name} as {_describe(found)}, but batch_spec says {spec}"
             problem += f" with {known}" if known else ""

@@ -72,7 +72,9 @@ class Trainer:
         self.objective: Objective = self.validation
         if self.parts.teacher is not None:
             self.objective = DistillationObjective(self.task, self.parts.teacher)
-        self.objective = FirstBatchCheck(self.objective, self.task)
+        self.objective = FirstBatchCheck(
+            self.objective, self.task, widened=self.recipe.machine.precision == "fp64"
+        )
         self.stream: Stream = open_stream(run, self.parts, "train")
         self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizers(self.recipe.optim, self.trained, self.recipe.adapter)
