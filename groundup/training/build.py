@@ -30,7 +30,7 @@ from groundup.runs.processor import add_files, cache_folder, make_processor
 from groundup.runs.run import Run
 from groundup.training.distillation import Teacher, load_teacher
 from groundup.training.layer_freezing import freeze_all_but
-from groundup.weights.adapter_runs import BaseWeightsRef, attach_adapter
+from groundup.weights.adapter_runs import FrozenWeightsRef, attach_adapter
 from groundup.weights.initial_model import build_initial_model, complete_source
 from groundup.weights.quantised_base import announce
 
@@ -57,7 +57,7 @@ class Components:
     task: Task
     processor: Processor
     source: DataSource
-    base: BaseWeightsRef
+    base: FrozenWeightsRef
     teacher: Teacher | None = None
 
 

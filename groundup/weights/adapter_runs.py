@@ -29,13 +29,13 @@ from groundup.weights.initial_weights import (
 )
 from groundup.weights.peft_folder import AdapterTensors, read_adapter_folder
 
-__all__ = ["BaseWeightsRef", "attach_adapter", "base_reference", "use_adapter"]
+__all__ = ["FrozenWeightsRef", "attach_adapter", "base_reference", "use_adapter"]
 
 log = logging.getLogger("groundup")
 
 
 @dataclass(frozen=True)
-class BaseWeightsRef:
+class FrozenWeightsRef:
     """The tensors of the base that a run with an adapter neither trains nor saves, and where they
     are to be found.
 
@@ -84,7 +84,7 @@ def base_reference(run: Run, initial: InitialWeights | None = None) -> dict[str,
     return reference
 
 
-def attach_adapter(model: nn.Module, run: Run, initial: InitialWeights) -> BaseWeightsRef:
+def attach_adapter(model: nn.Module, run: Run, initial: InitialWeights) -> FrozenWeightsRef:
     """Put the recipe's adapters next to the layers of a model that has the base's weights, and
     freeze those.
 
@@ -96,7 +96,7 @@ def attach_adapter(model: nn.Module, run: Run, initial: InitialWeights) -> BaseW
     """
     recipe, settings = run.recipe, run.recipe.adapter
     if settings is None:
-        return BaseWeightsRef()
+        return FrozenWeightsRef()
     trained = (TASK_WEIGHTS, *HEADS) if initial.new_head else (TASK_WEIGHTS,)
     names = frozenset(name for name in model.state_dict() if not name.startswith(trained))
     reseed(recipe.seed, "adapter")
@@ -107,7 +107,7 @@ def attach_adapter(model: nn.Module, run: Run, initial: InitialWeights) -> BaseW
     reference = base_reference(run, initial)
     if settings.path is not None:
         _continue_from(model, recipe.model, settings, names, reference["sha256"])
-    return BaseWeightsRef(names, reference)
+    return FrozenWeightsRef(names, reference)
 
 
 def _continue_from(

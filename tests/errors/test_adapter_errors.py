@@ -18,7 +18,7 @@ from groundup.models.gpt import GPTConfig
 from groundup.nn.lora.adapters import attach
 from groundup.recipe.recipe import load_recipe
 from groundup.recipe.sections import Adapter
-from groundup.weights.adapter_runs import BaseWeightsRef, base_reference
+from groundup.weights.adapter_runs import FrozenWeightsRef, base_reference
 from groundup.weights.peft_folder import read_adapter_folder
 from groundup.weights.quantised_base import quantise_layers
 
@@ -142,7 +142,7 @@ def test_a_base_quantised_otherwise_than_in_training(
     ):
         run = trainer.run
         run = type(run)(run.folder, run.recipe.model_copy(update={"adapter": kept}), run.storage)
-        frozen = BaseWeightsRef(frozenset(), base_reference(run))
+        frozen = FrozenWeightsRef(frozenset(), base_reference(run))
         expected = (
             r"was trained next to a base in nf4, doubly quantised, but the run's recipe.yaml says"
             rf" {words}\. Restore"
