@@ -93,9 +93,9 @@ def runs_list(runs: RunsFolder = Path("runs")) -> None:
     """List runs with their key results."""
     from rich.console import Console
 
-    from groundup.reports.run_tables import list_runs, runs_table
+    from groundup.reports.run_tables import list_runs, make_runs_table
 
-    Console().print(runs_table(list_runs(runs)))
+    Console().print(make_runs_table(list_runs(runs)))
 
 
 @runs_app.command("compare")
@@ -103,9 +103,9 @@ def runs_compare(folders: list[Path]) -> None:
     """Show where the recipes of runs differ, and what came of it."""
     from rich.console import Console
 
-    from groundup.reports.run_tables import compare_runs, comparison_table
+    from groundup.reports.run_tables import compare_runs, make_comparison_table
 
-    Console().print(comparison_table(compare_runs(folders)))
+    Console().print(make_comparison_table(compare_runs(folders)))
 
 
 @tools.command()

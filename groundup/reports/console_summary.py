@@ -1,9 +1,9 @@
-"""The summary printed at the end: what the models reached beside the baselines, their answers, what
-to type next."""
+"""The summary printed at the end: what the models reached compared with the baselines, their
+answers, what to type next."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -12,35 +12,45 @@ from rich.table import Table
 from rich.text import Text
 
 from groundup.reports.formatting import (
-    baselines,
-    changes,
     duration,
-    guess,
+    interval_95,
     is_number,
     label,
+    list_baselines,
+    list_changes,
+    name_guess,
     number,
     value,
 )
 
 __all__ = ["print_summary"]
 
-BAR = 26
+BAR = 26  # characters of the longest bar
 ROWS = 10
 CELL = 300  # characters of a cell that are looked at; the column then cuts them to its width
 PROSE = 200  # characters of a text that has the width to itself
+LONG = 40  # characters from which a text does not fit next to others
+WIDE = 160  # columns of a terminal in which a table of short cells need not be stretched
+_HEADLINES = ("accuracy", "subset_accuracy")
+# Each measure with what guessing reaches right below it.
 _CLASSIFIER = (
-    *(
-        "accuracy",
-        "subset_accuracy",
-        "baseline_accuracy",
-        "training_accuracy",
-        "training_subset_accuracy",
-    ),
-    *("mean_absolute_error", "baseline_mean_absolute_error", "quadratic_weighted_kappa"),
-    *("top_5_accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "macro_average_precision"),
-    *("auroc", "macro_auroc", "log_loss", "expected_calibration_error"),
+    *_HEADLINES,
+    "baseline_accuracy",
+    "training_accuracy",
+    "training_subset_accuracy",
+    "mean_absolute_error",
+    "baseline_mean_absolute_error",
+    "quadratic_weighted_kappa",
+    "top_5_accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "micro_f1",
+    "macro_average_precision",
+    "auroc",
+    "macro_auroc",
+    "log_loss",
+    "expected_calibration_error",
 )
-LONG = 40  # characters from which a text does not fit beside others
 
 
 def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
@@ -57,38 +67,43 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
     for run in summary.get("runs") or []:
         _print_run(run, console)
     console.print(Rule(style="dim"))
-    for title, text in (("Report", summary.get("report")), ("Next", summary.get("next"))):
+    for title in ("Report", "Next"):
+        text = summary.get(title.lower())
         if text:
-            console.print(
-                Text.assemble((f"{title:<8}", "bold"), (str(text), "cyan")), soft_wrap=True
-            )
+            line = Text.assemble((f"{title:<8}", "bold"), (str(text), "cyan"))
+            # a path or a command that the console broke could not be copied
+            console.print(line, soft_wrap=True)
 
 
 def _print_run(run: Mapping[str, Any], console: Console) -> None:
     evaluation = run.get("evaluation") or {}
     metrics = evaluation.get("metrics") or {}
-    seconds = run.get("seconds")
-    spent = f"  {duration(seconds)}" if isinstance(seconds, int | float) else ""
-    heading = Text.assemble(
-        (str(run.get("name", "run")), "bold cyan"), (spent, "dim"), overflow="ellipsis"
-    )
+    heading = Text(str(run.get("name", "run")), "bold cyan", overflow="ellipsis")
+    if is_number(run.get("seconds")):
+        heading.append(f"  {duration(run['seconds'])}", "dim")
     console.print(Rule(heading, align="left", style="dim"))
     for part in (
-        _baseline_bars(metrics),
-        _before_after(metrics),
-        _classifier(metrics) or _other_metrics(metrics),
+        _draw_baselines(metrics),
+        _list_before_after(metrics),
+        _list_classifier(metrics) or _list_other_metrics(metrics),
     ):
         if part is not None:
             console.print(part)
             console.print()
     for table in evaluation.get("tables") or []:
-        if not table.get("printed", True) or not table.get("rows"):
-            continue
-        console.print(_stacked(table) if _is_prose(table) else _table(table, console.width))
-        if table.get("note"):
-            console.print(Text(str(table["note"]), style="dim"))
-        console.print()
+        if table.get("printed", True) and table.get("rows"):
+            _print_table(table, console)
     _print_diagnosis(evaluation.get("diagnosis"), console)
+
+
+def _print_table(table: Mapping[str, Any], console: Console) -> None:
+    if _is_prose(table):
+        console.print(_stack_rows(table))
+    else:
+        console.print(_lay_out(table, console.width))
+    if table.get("note"):
+        console.print(Text(str(table["note"]), style="dim"))
+    console.print()
 
 
 def _print_diagnosis(found: Any, console: Console) -> None:
@@ -101,24 +116,23 @@ def _print_diagnosis(found: Any, console: Console) -> None:
     console.print()
 
 
-def _baseline_bars(metrics: Mapping[str, Any]) -> RenderableType | None:
-    rows = baselines(dict(metrics))
+def _draw_baselines(metrics: Mapping[str, Any]) -> RenderableType | None:
+    """Draw a bar each for the model and what compressors and n-grams reach."""
+    rows = list_baselines(metrics)
     if not rows:
         return None
     longest = max(amount for _, amount, _ in rows)
     table = _titled("Bits per byte of held-out text (lower is better)")
     table.show_header = False
     for name, amount, own in rows:
-        style = "bold green" if own else ""
+        style, colour = ("bold green", "green") if own else ("", "dim")
         bar = "█" * max(1, round(BAR * amount / longest))
-        table.add_row(
-            Text(name, style), Text(bar, "green" if own else "dim"), Text(f"{amount:.3f}", style)
-        )
+        table.add_row(Text(name, style), Text(bar, colour), Text(f"{amount:.3f}", style))
     return table
 
 
-def _before_after(metrics: Mapping[str, Any]) -> RenderableType | None:
-    rows = changes(dict(metrics))
+def _list_before_after(metrics: Mapping[str, Any]) -> RenderableType | None:
+    rows = list_changes(metrics)
     if not rows:
         return None
     table = _titled("Before and after")
@@ -131,10 +145,10 @@ def _before_after(metrics: Mapping[str, Any]) -> RenderableType | None:
     return table
 
 
-def _classifier(metrics: Mapping[str, Any]) -> RenderableType | None:
-    """What a classifier reached, in a few lines: each measure with its interval, after what
-    guessing reaches."""
-    if "held_out_examples" not in metrics or not {"accuracy", "subset_accuracy"} & set(metrics):
+def _list_classifier(metrics: Mapping[str, Any]) -> RenderableType | None:
+    """List what a classifier reached: each measure with its interval, then what guessing
+    reaches."""
+    if "held_out_examples" not in metrics or not metrics.keys() & set(_HEADLINES):
         return None
     table = _titled(f"On {number(metrics['held_out_examples'])} held-out examples")
     table.show_header = False
@@ -142,35 +156,32 @@ def _classifier(metrics: Mapping[str, Any]) -> RenderableType | None:
     table.add_column("", justify="right")
     table.add_column("", style="dim")
     for name in _CLASSIFIER:
-        if is_number(metrics.get(name)):
-            low, high = (metrics.get(f"{name}_{end}_95") for end in ("low", "high"))
-            sure = (
-                f"95%: {number(low)} to {number(high)}"
-                if is_number(low) and is_number(high)
-                else ""
-            )
-            guessed = name.removeprefix("baseline_") if name.startswith("baseline_") else ""
-            words = guess(guessed) if guessed else label(name)
-            style = "bold green" if name in _CLASSIFIER[:2] else ""
-            table.add_row(Text(words, style), Text(value(name, metrics[name]), style), Text(sure))
+        if not is_number(metrics.get(name)):
+            continue
+        words = label(name)
+        if name.startswith("baseline_"):
+            words = name_guess(name.removeprefix("baseline_"))
+        interval = interval_95(name, metrics)
+        style = "bold green" if name in _HEADLINES else ""
+        table.add_row(
+            Text(words, style),
+            Text(value(name, metrics[name]), style),
+            Text(f"95%: {interval}" if interval else ""),
+        )
     return table
 
 
-def _other_metrics(metrics: Mapping[str, Any]) -> RenderableType | None:
-    """What neither the bars nor the pairs have shown."""
-    paired = {
-        name
-        for name in metrics
-        for twin in (f"base_{name}", f"{name}_other_question")
-        if twin in metrics
-    }
-    barred = {"bits_per_byte"} if baselines(dict(metrics)) else set()
+def _list_other_metrics(metrics: Mapping[str, Any]) -> RenderableType | None:
+    """List what neither the bars nor the pairs have shown."""
+    shown = set(_paired_names(metrics))
+    if list_baselines(metrics):
+        shown.add("bits_per_byte")
     left = {
         name: amount
         for name, amount in metrics.items()
-        if name not in paired | barred
+        if name not in shown
         and not name.startswith(("base_", "baseline_"))
-        and name.removesuffix("_other_question") not in paired
+        and name.removesuffix("_other_question") not in shown
     }
     if not left:
         return None
@@ -183,46 +194,48 @@ def _other_metrics(metrics: Mapping[str, Any]) -> RenderableType | None:
     return table
 
 
-def _table(found: Mapping[str, Any], width: int) -> RenderableType:
-    """At most ten rows, one line each: text columns share the width and end in an ellipsis."""
-    columns, rows = (
-        [str(column) for column in found.get("columns") or []],
-        list(found.get("rows") or []),
-    )
+def _paired_names(metrics: Mapping[str, Any]) -> Iterator[str]:
+    for name in metrics:
+        if f"base_{name}" in metrics or f"{name}_other_question" in metrics:
+            yield name
+
+
+def _lay_out(found: Mapping[str, Any], width: int) -> RenderableType:
+    """Return at most ten rows, one line each: text columns share the width and end in an
+    ellipsis."""
+    columns = _column_names(found)
+    rows = list(found.get("rows") or [])
     table = _titled(str(found.get("title", "")))
-    table.expand = width < 160 or any(
-        isinstance(cell, str) and len(cell) > LONG for row in rows for cell in row
-    )
+    table.expand = width < WIDE or any(_is_long(cell) for row in rows for cell in row)
     for index, column in enumerate(columns):
+        # rows may be shorter than the heading: the file may be a user's own
         texts = any(isinstance(row[index], str) for row in rows if len(row) > index)
-        table.add_column(
-            Text(column),
-            justify="left" if texts else "right",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if texts and table.expand else None,
-        )
+        options: dict[str, Any] = {"justify": "left" if texts else "right"}
+        if texts and table.expand:
+            options["ratio"] = 1
+        table.add_column(Text(column), no_wrap=True, overflow="ellipsis", **options)
     for row in rows[:ROWS]:
         table.add_row(*(Text(_one_line(cell)) for cell in row[: len(columns)]))
-    if len(rows) > ROWS:
-        table.caption = f"{len(rows) - ROWS} more in the report"
+    _count_the_rest(table, rows)
     return table
 
 
 def _is_prose(found: Mapping[str, Any]) -> bool:
-    """Whether several columns hold texts too long to read beside each other, such as a question and
-    its answers."""
-    cells = [(index, cell) for row in found.get("rows") or [] for index, cell in enumerate(row)]
-    return len({index for index, cell in cells if isinstance(cell, str) and len(cell) > LONG}) > 2
+    """Return whether several columns hold texts too long to read next to each other, such as a
+    question and its answers."""
+    rows = found.get("rows") or []
+    return len({index for row in rows for index, cell in enumerate(row) if _is_long(cell)}) > 2
 
 
-def _stacked(found: Mapping[str, Any]) -> RenderableType:
-    """At most ten rows, one below the other: the first column as a heading, the others with their
-    names."""
-    columns, rows = (
-        [str(column) for column in found.get("columns") or []],
-        list(found.get("rows") or []),
-    )
+def _is_long(cell: Any) -> bool:
+    return isinstance(cell, str) and len(cell) > LONG
+
+
+def _stack_rows(found: Mapping[str, Any]) -> RenderableType:
+    """Return at most ten rows, one below the other: the first column as a heading, the others with
+    their names."""
+    columns = _column_names(found)
+    rows = list(found.get("rows") or [])
     table = _titled(str(found.get("title", "")))
     table.show_header = False
     table.add_column("", style="dim", no_wrap=True)
@@ -233,12 +246,21 @@ def _stacked(found: Mapping[str, Any]) -> RenderableType:
             text.truncate(PROSE, overflow="ellipsis")
             table.add_row(Text(column), text)
         table.add_row("", "")
-    if len(rows) > ROWS:
-        table.caption = f"{len(rows) - ROWS} more in the report"
+    _count_the_rest(table, rows)
     return table
 
 
+def _column_names(found: Mapping[str, Any]) -> list[str]:
+    return [str(column) for column in found.get("columns") or []]
+
+
+def _count_the_rest(table: Table, rows: list[Any]) -> None:
+    if len(rows) > ROWS:
+        table.caption = f"{len(rows) - ROWS} more in the report"
+
+
 def _titled(title: str) -> Table:
+    # as Text: brackets in a user's title would be read as markup
     return Table(
         title=Text(title, style="bold"),
         title_justify="left",

@@ -11,15 +11,17 @@ from markupsafe import Markup
 
 from groundup.reports.formatting import number
 
-__all__ = ["draw"]
+__all__ = ["draw_figure"]
 
 _SIDE = 520.0
-_LEFT, _TOP = 58.0, 30.0
+_LEFT = 58.0
+_TOP = 30.0
 _NARROW = 12  # classes that a matrix shows legibly in half the page
+# What a browser would load from elsewhere, or run, never gets into a page.
 _PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 
 
-def draw(figure: Mapping[str, Any]) -> Markup:
+def draw_figure(figure: Mapping[str, Any]) -> Markup:
     """Return a ``<figure>``, or the empty string for a figure of an unknown kind or without its
     values.
 
@@ -27,25 +29,23 @@ def draw(figure: Mapping[str, Any]) -> Markup:
         figure: ``kind``, ``title``, ``content`` and ``note`` as in ``records.Figure``, from a file
             that anybody may have written: everything is escaped, and only PNG pictures are shown.
     """
-    drawing = {"matrix": _matrix, "reliability": _reliability, "pictures": _pictures}.get(
-        str(figure.get("kind"))
-    )
+    kinds = {"matrix": _draw_matrix, "reliability": _draw_reliability, "pictures": _show_pictures}
+    draw = kinds.get(str(figure.get("kind")))
+    if draw is None:
+        return Markup("")
     try:
-        inside = drawing(figure["content"], str(figure["title"])) if drawing else Markup("")
+        inside = draw(figure["content"], str(figure["title"]))
+    # a damaged file costs its figure, not the report
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return Markup("")
     if not inside:
         return Markup("")
-    note = (
-        Markup('<p class="quiet">{}</p>').format(figure["note"])
-        if figure.get("note")
-        else Markup("")
-    )
-    wide = (
-        " wide"
-        if figure["kind"] == "pictures" or len(figure["content"].get("labels", ())) > _NARROW
-        else ""
-    )
+    note = Markup("")
+    if figure.get("note"):
+        note = Markup('<p class="quiet">{}</p>').format(figure["note"])
+    wide = ""
+    if figure["kind"] == "pictures" or len(figure["content"].get("labels", ())) > _NARROW:
+        wide = " wide"
     return Markup('<figure class="chart{}"><figcaption><b>{}</b></figcaption>{}{}</figure>').format(
         wide, figure["title"], inside, note
     )
@@ -73,78 +73,88 @@ def _text(
 
 
 # --------------------------------------------------------------------------------- confusion matrix
-def _matrix(content: Mapping[str, Any], title: str) -> Markup:
+def _draw_matrix(content: Mapping[str, Any], title: str) -> Markup:
     """Draw counts in cells, shaded by their share of the row: right ones in one colour, mistakes in
     the other."""
-    labels, counts = [str(label) for label in content["labels"]], content["counts"]
+    labels = [str(label) for label in content["labels"]]
+    counts = content["counts"]
     if not labels:
         return Markup("")
+    # a letter of the page's font is about 0.62 times as wide as it is high
     longest = min(14, max(map(len, labels)))
     size = max(7.0, min(13.5, 300.0 / len(labels)))
     left = max(40.0, 22.0 + 0.62 * size * longest)
     cell = (_SIDE - left - 4) / len(labels)
-    top = 24.0 + (0.62 * size * longest if _tilted(labels, cell, size) else size)
+    tilted = 0.62 * size * max(map(len, labels)) > cell
+    top = 24.0 + size
+    if tilted:
+        top = 24.0 + 0.62 * size * longest
     parts = [_text(left + cell * len(labels) / 2, 13, "predicted", style="axis")]
     for column, label in enumerate(labels):
-        parts.append(
-            _column_label(
-                label, left + (column + 0.5) * cell, top - 5, size, _tilted(labels, cell, size)
-            )
-        )
+        middle = left + (column + 0.5) * cell
+        parts.append(_draw_column_label(label, middle, top - 5, size, tilted))
     for row, label in enumerate(labels):
         middle = top + (row + 0.5) * cell
-        parts.append(_text(left - 6, middle + size / 3, _short(label), anchor="end", size=size))
+        parts.append(_text(left - 6, middle + size / 3, _cut(label), anchor="end", size=size))
         total = sum(counts[row]) or 1
         for column, name in enumerate(labels):
             words = f"{label} as {name}: {number(counts[row][column])} of {number(total)}"
             corner = (left + column * cell, top + row * cell)
-            parts.append(
-                _cell(corner, cell, counts[row][column], total, words, right=row == column)
-            )
+            count = counts[row][column]
+            parts.append(_draw_cell(corner, cell, count, total, words, right=row == column))
     parts.append(Markup('<text class="axis" x="2" y="{:.1f}">true</text>').format(top - 5))
     return _svg(title, top + cell * len(labels) + 6, parts)
 
 
-def _tilted(labels: list[str], cell: float, size: float) -> bool:
-    return 0.62 * size * max(map(len, labels)) > cell
+def _cut(label: str) -> str:
+    if len(label) <= 14:
+        return label
+    return label[:13] + "…"
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= 14 else label[:13] + "…"
-
-
-def _column_label(label: str, x: float, y: float, size: float, tilted: bool) -> Markup:
+def _draw_column_label(label: str, x: float, y: float, size: float, tilted: bool) -> Markup:
     if not tilted:
-        return _text(x, y, _short(label), size=size)
+        return _text(x, y, _cut(label), size=size)
     return Markup(
         '<text class="tick" transform="translate({:.1f} {:.1f}) rotate(-90)"'
         ' style="font-size:{:.1f}px">{}</text>'
-    ).format(x + size / 3, y, size, _short(label))
+    ).format(x + size / 3, y, size, _cut(label))
 
 
-def _cell(
+def _draw_cell(
     corner: tuple[float, float], cell: float, count: int, total: int, words: str, *, right: bool
 ) -> Markup:
-    share = count / total
-    shade = 0.0 if not count else 0.12 + 0.78 * (share if right else min(1.0, 4 * share))
+    colour = "line-0"
+    strength = count / total
+    if not right:
+        # a quarter of a class mistaken for one other is as bad as it gets, and is to be seen
+        colour = "line-1"
+        strength = min(1.0, 4 * strength)
+    # even a single example has a shade, so that only an empty cell looks empty
+    shade = (0.12 + 0.78 * strength) * bool(count)
     square = Markup(
         '<rect class="cell {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"'
         ' fill-opacity="{:.2f}"/>'
-    ).format("line-0" if right else "line-1", *corner, cell - 1, cell - 1, shade)
-    written = Markup("")
+    ).format(colour, *corner, cell - 1, cell - 1, shade)
+    figure = Markup("")
     if count and cell > 12:
         size = min(14.0, cell / max(1.6, 0.62 * len(str(count)) + 0.5))
-        x, y = corner[0] + cell / 2, corner[1] + cell / 2 + size / 3
-        written = _text(x, y, str(count), size=size, style="over" if shade > 0.5 else "on")
-    return Markup("<g>{}{}<title>{}</title></g>").format(square, written, words)
+        left, top = corner
+        style = "over" if shade > 0.5 else "on"  # light letters on dark cells
+        figure = _text(
+            left + cell / 2, top + cell / 2 + size / 3, str(count), size=size, style=style
+        )
+    return Markup("<g>{}{}<title>{}</title></g>").format(square, figure, words)
 
 
 # -------------------------------------------------------------------------------------- reliability
-def _reliability(content: Mapping[str, Any], title: str) -> Markup:
+def _draw_reliability(content: Mapping[str, Any], title: str) -> Markup:
     """Draw how often it was right over how sure it was, the diagonal of an honest one, and the
     examples of each bin."""
     bins = content["bins"]
-    width, plot, below = _SIDE - _LEFT - 14, 260.0, 46.0
+    width = _SIDE - _LEFT - 14
+    plot = 260.0
+    below = 46.0  # for the bars of how many examples each bin has
     most = max(each["count"] for each in bins) or 1
 
     def x(share: float) -> float:
@@ -161,18 +171,13 @@ def _reliability(content: Mapping[str, Any], title: str) -> Markup:
             ).format(x(0), x(1), y(tick))
         )
         parts.append(_text(_LEFT - 7, y(tick) + 4, f"{100 * tick:.0f}%", anchor="end"))
-        parts.append(
-            _text(
-                x(tick),
-                y(0) + below + 18,
-                f"{100 * tick:.0f}%",
-                anchor="end" if tick == 1 else "middle",
-            )
-        )
+        anchor = "end" if tick == 1 else "middle"  # the last one would run out of the picture
+        parts.append(_text(x(tick), y(0) + below + 18, f"{100 * tick:.0f}%", anchor=anchor))
     for place, each in enumerate(bins):
         if not each["count"]:
             continue
-        start, step = x(place / len(bins)) + 1, width / len(bins) - 2
+        start = x(place / len(bins)) + 1
+        step = width / len(bins) - 2
         high = below * 0.8 * each["count"] / most
         words = (
             f"{number(each['count'])} examples, on average {100 * each['confidence']:.1f}% sure, "
@@ -201,32 +206,26 @@ def _reliability(content: Mapping[str, Any], title: str) -> Markup:
             x(0), x(1), y(0), y(1)
         )
     )
-    parts.append(
-        _text(
-            x(1),
-            y(0) + below + 36,
-            "confidence, with the examples of each bin",
-            anchor="end",
-            style="axis",
-        )
-    )
+    words = "confidence, with the examples of each bin"
+    parts.append(_text(x(1), y(0) + below + 36, words, anchor="end", style="axis"))
     return _svg(title, y(0) + below + 42, parts)
 
 
 # ----------------------------------------------------------------------------------------- pictures
-def _pictures(content: Mapping[str, Any], title: str) -> Markup:
+def _show_pictures(content: Mapping[str, Any], title: str) -> Markup:
     items = content["items"]
     if not items:
         return Markup('<p class="quiet">No mistakes.</p>')
-    drawn = any(item.get("picture") for item in items)
-    cells = [_item(item, drawn) for item in items]
-    return Markup('<div class="{}">{}</div>').format(
-        "mistakes" if drawn else "mistaken", Markup("").join(cells)
-    )
+    # pictures are tiles, texts are lines
+    style = "mistakes" if any(item.get("picture") for item in items) else "mistaken"
+    cells = [_show_mistake(item) for item in items]
+    return Markup('<div class="{}">{}</div>').format(style, Markup("").join(cells))
 
 
-def _item(item: Mapping[str, Any], drawn: bool) -> Markup:
-    true, predicted, name = (str(item[key]) for key in ("true", "predicted", "name"))
+def _show_mistake(item: Mapping[str, Any]) -> Markup:
+    true = str(item["true"])
+    predicted = str(item["predicted"])
+    name = str(item["name"])
     verdict = Markup(
         '<span><b class="bad">{}</b> {:.0f}%</span><span class="quiet">is {}</span>'
     ).format(predicted, 100 * float(item["probability"]), true)

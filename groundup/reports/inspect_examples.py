@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
@@ -26,14 +26,21 @@ from groundup.core.contracts.tasks import Task
 from groundup.core.error_location import encode_located
 from groundup.core.values import Batch, Example, Split, StoredFile
 from groundup.media.images import draw_sheet
-from groundup.reports.inspect_texts import card_rows
+from groundup.reports.inspect_texts import card_rows, make_table
 
-__all__ = ["ClassesSeen", "ExamplesLook", "inspect_examples", "look_at_examples", "write_sheet"]
+__all__ = [
+    "ClassesSeen",
+    "ExamplesSummary",
+    "inspect_examples",
+    "summarise_examples",
+    "write_sheet",
+]
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
-VERSIONS = 7  # columns of the sheet besides the originals
+VERSIONS = 7  # columns of the sheet next to the originals
 ENCODED = 256  # examples that shapes and values are taken from
-IMBALANCE = 10.0
+IMBALANCE = 10.0  # times as many examples of one class as of another
+_NAMED = 10  # classes that a warning names
 
 
 @dataclass
@@ -51,7 +58,7 @@ class ClassesSeen:
 
 
 @dataclass(frozen=True)
-class ExamplesLook:
+class ExamplesSummary:
     """Everything there is to show: the splits, what a model reads, the data card, and what deserves
     attention."""
 
@@ -83,14 +90,14 @@ def inspect_examples(
         examples: How many examples the sheet shows.
         seed: The run's.
     """
-    found = look_at_examples(source, task, processor, cache)
+    found = summarise_examples(source, task, processor, cache)
     names = sorted({label for seen in found.splits for label in seen.labels}, key=_number_or_word)
     counts = [(name, *(f"{seen.labels[name]:,}" for seen in found.splits)) for name in names]
     counts.append(("all", *(f"{seen.labels.total():,}" for seen in found.splits)))
     shown: list[RenderableType] = [
-        _table("Classes", ("class", *SPLITS), counts),
-        _table("What a model reads", ("tensor", "shape, type and values"), found.tensors),
-        _table("Data card", ("what", "value"), list(card_rows(found.card))),
+        make_table("Classes", ("class", *SPLITS), counts),
+        make_table("What a model reads", ("tensor", "shape, type and values"), found.tensors),
+        make_table("Data card", ("what", "value"), list(card_rows(found.card))),
     ]
     shown += [Text(f"Note: {warning}", style="yellow") for warning in found.warnings]
     if len(processor.input_shape) == 3 and examples:
@@ -99,9 +106,9 @@ def inspect_examples(
     return shown
 
 
-def look_at_examples(
+def summarise_examples(
     source: DataSource, task: Task, processor: LabelProcessor, cache: Path
-) -> ExamplesLook:
+) -> ExamplesSummary:
     """Return counts, shapes and warnings; every example is counted and read once."""
     splits: list[ClassesSeen] = []
     first: list[Any] = []
@@ -116,19 +123,16 @@ def look_at_examples(
             elif split != "train":
                 held_out.append(example)
         splits.append(seen)
-    for start in range(
-        0, len(held_out), ENCODED
-    ):  # what is wrong with one of them would stop the training
+    # What is wrong with one of them would stop the training at its first validation.
+    for start in range(0, len(held_out), ENCODED):
         encode_located(lambda some: task.encode(some, processor), held_out[start : start + ENCODED])
-    batch = encode_located(lambda some: task.encode(some, processor), first) if first else {}
-    tensors = (
-        [(name, _described(values)) for name, values in batch.items()]
-        if isinstance(batch, dict)
-        else []
-    )
-    return ExamplesLook(
-        splits, tensors, source.card(cache), _warnings(splits, bool(processor.labels))
-    )
+    tensors: list[tuple[str, str]] = []
+    if first:
+        batch = encode_located(lambda some: task.encode(some, processor), first)
+        if isinstance(batch, dict):
+            tensors = [(name, _describe(values)) for name, values in batch.items()]
+    warnings = _list_warnings(splits, bool(processor.labels))
+    return ExamplesSummary(splits, tensors, source.card(cache), warnings)
 
 
 def write_sheet(
@@ -140,7 +144,7 @@ def write_sheet(
     seed: int = 0,
 ) -> None:
     """Write a PNG: a row for each example, the original first, then as training will see it, each
-    time anew.
+    time another way.
 
     Args:
         examples: Of the training split; the first of each class is taken, then the second, ...
@@ -151,15 +155,16 @@ def write_sheet(
         seed: The run's.
     """
     chosen = _one_of_each_class(examples, count)
-    batch = task.encode(chosen, processor)
-    assert isinstance(batch, dict)
+    batch = _encode_batch(task, chosen, processor)
     columns = [("original", batch)]
     for version in range(VERSIONS if task.augments else 0):
         numbers = np.arange(len(chosen), dtype=np.int64) + version * len(examples)
+        # any others will do; 7919 is a prime, so that neighbours get partners far apart
         partners = [examples[int(place)] for place in (numbers * 7919 + 13) % len(examples)]
-        changed = task.augment(batch, numbers, _encoded(task, partners, processor), processor, seed)
+        encode = partial(_encode_batch, task, partners, processor)
+        changed = task.augment(batch, numbers, encode, processor, seed)
         columns.append((f"augmented {version + 1}", changed))
-    drawn = [(_pictures(each, processor), _captions(each, processor)) for _, each in columns]
+    drawn = [(_to_pictures(each, processor), _caption(each, processor)) for _, each in columns]
     rows = [
         [(pictures[row], captions[row]) for pictures, captions in drawn]
         for row in range(len(chosen))
@@ -167,13 +172,10 @@ def write_sheet(
     draw_sheet(rows, [title for title, _ in columns], path)
 
 
-def _encoded(task: Task, examples: Sequence[Example], processor: Any) -> Callable[[], Batch]:
-    def encode() -> Batch:
-        batch = task.encode(examples, processor)
-        assert isinstance(batch, dict)
-        return batch
-
-    return encode
+def _encode_batch(task: Task, examples: Sequence[Example], processor: Any) -> Batch:
+    batch = task.encode(examples, processor)
+    assert isinstance(batch, dict)
+    return batch
 
 
 def _one_of_each_class(examples: Sequence[Example], count: int) -> list[Example]:
@@ -186,25 +188,25 @@ def _one_of_each_class(examples: Sequence[Example], count: int) -> list[Example]
     return [examples[place] for _, place in sorted(ranked)[:count]]
 
 
-def _pictures(batch: Batch, processor: Any) -> NDArray[np.float32]:
+def _to_pictures(batch: Batch, processor: Any) -> NDArray[np.float32]:
     """Return (B, H, W, C), 0 to 1."""
     shown: Tensor = processor.inputs.to_pixels(batch["inputs"])
     return shown.clamp(0, 1).permute(0, 2, 3, 1).float().numpy()
 
 
-def _captions(batch: Batch, processor: Any) -> list[str]:
+def _caption(batch: Batch, processor: Any) -> list[str]:
     own = [processor.labels[int(label)] for label in batch["labels"]]
     if "mix" not in batch:
         return own
     other = [processor.labels[int(label)] for label in batch["labels_2"]]
-    mixed = zip(own, other, batch["mix"].tolist(), strict=True)
-    return [
-        one if share > 0.995 else f"{share:.0%} {one} {1 - share:.0%} {two}"
-        for one, two, share in mixed
-    ]
+    captions = []
+    for one, two, share in zip(own, other, batch["mix"].tolist(), strict=True):
+        # a share that would be shown as 100% was not mixed
+        captions.append(one if share > 0.995 else f"{share:.0%} {one} {1 - share:.0%} {two}")
+    return captions
 
 
-def _warnings(splits: Sequence[ClassesSeen], classes: bool) -> list[str]:
+def _list_warnings(splits: Sequence[ClassesSeen], classes: bool) -> list[str]:
     train, held_out = splits
     found = [f"The {seen.split} split is empty." for seen in splits if not seen.hashes]
     for seen in splits:
@@ -222,19 +224,23 @@ def _warnings(splits: Sequence[ClassesSeen], classes: bool) -> list[str]:
             found.append(f"All training examples have the class {most!r}.")
         if many > IMBALANCE * few:
             found.append(
-                f"Class {most!r} has {many:,} training examples and {least!r} {few:,}: judge each"
-                " by itself."
+                f"Class {most!r} has {many:,} training examples and {least!r} {few:,}: evaluate"
+                " each by itself."
             )
         missing = sorted(train.labels.keys() - held_out.labels.keys())
         if missing and held_out.hashes:
-            found.append(f"No held-out example has the class {', '.join(map(repr, missing[:10]))}.")
+            found.append(
+                f"No held-out example has the class {', '.join(map(repr, missing[:_NAMED]))}."
+            )
     return found
 
 
 def _labels(target: Any) -> list[str]:
     if target is None or isinstance(target, float):
         return []
-    return [str(each) for each in (target if isinstance(target, list | tuple) else [target])]
+    if isinstance(target, list | tuple):  # an example may have several labels
+        return [str(each) for each in target]
+    return [str(target)]
 
 
 def _digest(inputs: Any) -> bytes:
@@ -244,15 +250,12 @@ def _digest(inputs: Any) -> bytes:
             return hashlib.file_digest(file, "sha256").digest()
     if isinstance(inputs, StoredFile):
         return hashlib.sha256(inputs.read()).digest()
-    content = (
-        np.ascontiguousarray(inputs).tobytes()
-        if isinstance(inputs, np.ndarray)
-        else repr(inputs).encode()
-    )
-    return hashlib.sha256(content).digest()
+    if isinstance(inputs, np.ndarray):
+        return hashlib.sha256(np.ascontiguousarray(inputs).tobytes()).digest()
+    return hashlib.sha256(repr(inputs).encode()).digest()
 
 
-def _described(values: Tensor) -> str:
+def _describe(values: Tensor) -> str:
     shape = " x ".join(map(str, values.shape[1:])) or "one number"
     numbers = values.double()
     if not numbers.numel():
@@ -264,13 +267,8 @@ def _described(values: Tensor) -> str:
     return f"{shape}, {str(values.dtype).removeprefix('torch.')}, {spread}"
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
-
-
 def _number_or_word(label: str) -> tuple[bool, float, str]:
-    number = label.replace(".", "", 1).removeprefix("-")
-    return (not number.isdecimal(), float(label) if number.isdecimal() else 0.0, label)
+    """Return what sorts labels: numbers by their size, before words."""
+    if label.replace(".", "", 1).removeprefix("-").isdecimal():
+        return False, float(label), label
+    return True, 0.0, label

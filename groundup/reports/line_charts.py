@@ -10,17 +10,25 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 from markupsafe import Markup, escape
 
 from groundup.reports.formatting import number
 
-__all__ = ["Series", "line_chart", "nice_ticks", "smoothed", "thinned"]
+__all__ = ["Series", "draw_line_chart", "nice_ticks", "smooth", "thin"]
 
-WIDTH, HEIGHT = 520.0, 270.0
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 30.0, 42.0
-HOVER_BANDS = 60
+WIDTH = 520.0
+HEIGHT = 270.0
+# The margins hold the numbers and names of the axes.
+LEFT = 58.0
+RIGHT = 14.0
+TOP = 30.0
+BOTTOM = 42.0
+HOVER_BANDS = 60  # more, and a page of many charts takes megabytes
+DRAWN_POINTS = 600  # of a line 450 units wide
+DOTS = 40
 Point = tuple[float, float]
 Kept = TypeVar("Kept")
 
@@ -58,23 +66,26 @@ class _Frame:
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return about ``count`` round numbers (1, 2, 2.5 or 5 times a power of ten) that span ``low``
     to ``high``."""
-    if not low < high:
-        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    if not low < high:  # one value: it is drawn in the middle
+        low -= (abs(low) or 1) / 2
+        high += (abs(high) or 1) / 2
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    # a quotient may miss a whole number by its rounding
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
     return [index * step for index in range(first, last + 1)]
 
 
-def thinned(items: Sequence[Kept], limit: int) -> list[Kept]:
+def thin(items: Sequence[Kept], limit: int) -> list[Kept]:
     """Return at most ``limit`` items, evenly spread, always with the first and the last."""
     if len(items) <= limit:
         return list(items)
     return [items[round(index * (len(items) - 1) / (limit - 1))] for index in range(limit)]
 
 
-def smoothed(points: Sequence[Point], window: int = 0) -> list[Point]:
+def smooth(points: Sequence[Point], window: int = 0) -> list[Point]:
     """Return the running mean over ``window`` points (a twenty-fifth of them by default), centred,
     ends included."""
     half = (window or max(1, len(points) // 25)) // 2
@@ -88,7 +99,7 @@ def smoothed(points: Sequence[Point], window: int = 0) -> list[Point]:
     ]
 
 
-def line_chart(
+def draw_line_chart(
     title: str,
     series: Sequence[Series],
     *,
@@ -117,35 +128,43 @@ def line_chart(
     shown = [line for line in series if line.points]
     if not shown:
         return Markup("")
-    frame, outside = _frame(shown, from_zero, clip_spikes)
-    parts = [_axes(frame, unit, words, x_label), _marks(frame, marks)]
-    parts += [_line(frame, line) for line in shown]
-    parts += [_dots(frame, line) for line in shown if line.dots or len(line.points) == 1]
-    parts.append(_hover(frame, shown, words, x_label))
-    legend = _legend(shown) if len(shown) > 1 else Markup("")
-    note = (
-        Markup('<span class="chart-note">{} beyond the top</span>').format(outside)
-        if outside
-        else Markup("")
-    )
+    frame, outside = _choose_frame(shown, from_zero, clip_spikes)
+    parts = [_draw_axes(frame, unit, words, x_label), _draw_marks(frame, marks)]
+    parts += [_draw_line(frame, line) for line in shown]
+    # a line of one point would be invisible
+    parts += [_draw_dots(frame, line) for line in shown if line.dots or len(line.points) == 1]
+    parts.append(_draw_hover_bands(frame, shown, words, x_label))
+    legend = _draw_legend(shown)
+    note = Markup("")
+    if outside:
+        note = Markup('<span class="chart-note">{} beyond the top</span>').format(outside)
     return Markup(
         '<figure class="chart"><figcaption><b>{}</b>{}{}</figcaption>'
         '<svg viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg></figure>'
     ).format(title, legend, note, WIDTH, HEIGHT, f"{title}, {unit}", Markup("").join(parts))
 
 
-def _frame(series: Sequence[Series], from_zero: bool, clip_spikes: bool) -> tuple[_Frame, int]:
+def _choose_frame(
+    series: Sequence[Series], from_zero: bool, clip_spikes: bool
+) -> tuple[_Frame, int]:
+    """Return the visible ranges, and how many points are above them."""
     steps = [step for line in series for step, _ in line.points]
     amounts = sorted(amount for line in series for _, amount in line.points)
-    low, high, outside = amounts[0], amounts[-1], 0
+    low = amounts[0]
+    high = amounts[-1]
     if clip_spikes and len(amounts) > 20:
         usual = amounts[int(0.97 * (len(amounts) - 1))]
         high = min(high, usual + 0.5 * (usual - low))
-    ticks = nice_ticks(min(low, 0.0) if from_zero else low, high)
+    if from_zero:
+        low = min(low, 0.0)
+    ticks = nice_ticks(low, high)
     outside = sum(amount > ticks[-1] for amount in amounts)
-    x_low, x_high = min(steps), max(steps)
+    x_low = min(steps)
+    x_high = max(steps)
     if x_low == x_high:
-        x_low, x_high = x_low - 1, x_high + 1
+        x_low -= 1
+        x_high += 1
+    # curves that begin near the start begin at it; those of a late part of a run do not
     if 0 < x_low < 0.4 * x_high:
         x_low = 0.0
     x_ticks = [
@@ -156,7 +175,7 @@ def _frame(series: Sequence[Series], from_zero: bool, clip_spikes: bool) -> tupl
     return _Frame(x_ticks, ticks, (x_low, x_high), (ticks[0], ticks[-1])), outside
 
 
-def _axes(frame: _Frame, unit: str, words: Callable[[float], str], x_label: str) -> Markup:
+def _draw_axes(frame: _Frame, unit: str, words: Callable[[float], str], x_label: str) -> Markup:
     parts = []
     for tick in frame.y_ticks:
         parts.append(
@@ -170,6 +189,7 @@ def _axes(frame: _Frame, unit: str, words: Callable[[float], str], x_label: str)
             )
         )
     for tick in frame.x_ticks:
+        # the last number would run out of the picture
         anchor = "end" if frame.x(tick) > WIDTH - RIGHT - 12 else "middle"
         parts.append(
             Markup('<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
@@ -186,52 +206,54 @@ def _axes(frame: _Frame, unit: str, words: Callable[[float], str], x_label: str)
 
 
 def _axis_words(tick: float, words: Callable[[float], str]) -> str:
-    text = words(0.0 if abs(tick) < 1e-12 else tick)
-    return (
-        re.sub(r"(\.\d*?)0+(?=\D|$)", r"\1", text).replace(". ", " ").removesuffix(".")
-        if "e" not in text
-        else text
-    )
+    if abs(tick) < 1e-12:  # what is left of 0.3 - 3 * 0.1
+        tick = 0.0
+    text = words(tick)
+    if "e" in text:
+        return text
+    # of 0.500 the zeros go, of 2. GiB the point
+    return re.sub(r"(\.\d*?)0+(?=\D|$)", r"\1", text).replace(". ", " ").removesuffix(".")
 
 
-def _marks(frame: _Frame, marks: Sequence[tuple[float, str]]) -> Markup:
+def _draw_marks(frame: _Frame, marks: Sequence[tuple[float, str]]) -> Markup:
     low, high = frame.x_range
     inside = [(step, message) for step, message in marks if low <= step <= high]
     return Markup("").join(
         Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>').format(
             frame.x(step), TOP, HEIGHT - BOTTOM
         )
-        for step, _ in thinned(inside, 40)
+        for step, _ in thin(inside, DOTS)
     )
 
 
-def _line(frame: _Frame, line: Series) -> Markup:
+def _draw_line(frame: _Frame, line: Series) -> Markup:
     points = " ".join(
-        f"{frame.x(step):.1f},{frame.y(amount):.1f}" for step, amount in thinned(line.points, 600)
+        f"{frame.x(step):.1f},{frame.y(amount):.1f}"
+        for step, amount in thin(line.points, DRAWN_POINTS)
     )
     return Markup('<polyline class="line {}" points="{}"/>').format(line.style, points)
 
 
-def _dots(frame: _Frame, line: Series) -> Markup:
+def _draw_dots(frame: _Frame, line: Series) -> Markup:
     return Markup("").join(
         Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>').format(
             line.style, frame.x(step), frame.y(amount)
         )
-        for step, amount in thinned(line.points, 40)
+        for step, amount in thin(line.points, DOTS)
     )
 
 
-def _hover(
+def _draw_hover_bands(
     frame: _Frame, series: Sequence[Series], words: Callable[[float], str], x_label: str
 ) -> Markup:
-    """Invisible bands over the drawing; the one under the pointer shows a cross-hair and the values
-    there."""
-    anchors = thinned(max(series, key=lambda line: len(line.points)).points, HOVER_BANDS)
-    edges = [frame.x(step) for step, _ in anchors]
+    """Return invisible bands over the drawing; the one under the pointer shows a cross-hair and the
+    values there."""
+    anchors = thin(max(series, key=lambda line: len(line.points)).points, HOVER_BANDS)
+    centres = [frame.x(step) for step, _ in anchors]
+    between = [(one + two) / 2 for one, two in pairwise(centres)]
+    edges = [LEFT, *between, WIDTH - RIGHT]
     bands = []
-    for index, (step, _) in enumerate(anchors):
-        start = (edges[index - 1] + edges[index]) / 2 if index else LEFT
-        end = (edges[index] + edges[index + 1]) / 2 if index + 1 < len(edges) else WIDTH - RIGHT
+    for (step, _), (start, end) in zip(anchors, pairwise(edges), strict=True):
         near = [(line, min(line.points, key=lambda point: abs(point[0] - step))) for line in series]
         text = f"{x_label} {number(step)}   " + "   ".join(
             f"{line.label} {words(point[1])}" for line, point in near
@@ -249,23 +271,26 @@ def _hover(
                 ' class="readout" x="{:.1f}" y="14"'
                 ' text-anchor="end">{}</text></g><title>{}</title></g>'
             ).format(
-                *(start, TOP, max(end - start, 0.1), HEIGHT - TOP - BOTTOM),
-                *(
-                    frame.x(step),
-                    frame.x(step),
-                    TOP,
-                    HEIGHT - BOTTOM,
-                    dots,
-                    WIDTH - RIGHT,
-                    text,
-                    text,
-                ),
+                start,
+                TOP,
+                max(end - start, 0.1),
+                HEIGHT - TOP - BOTTOM,
+                frame.x(step),
+                frame.x(step),
+                TOP,
+                HEIGHT - BOTTOM,
+                dots,
+                WIDTH - RIGHT,
+                text,
+                text,
             )
         )
     return Markup("").join(bands)
 
 
-def _legend(series: Sequence[Series]) -> Markup:
+def _draw_legend(series: Sequence[Series]) -> Markup:
+    if len(series) < 2:  # the title says what it is
+        return Markup("")
     keys = (
         Markup('<span class="key {}"><i></i>{}</span>').format(line.style, escape(line.label))
         for line in series

@@ -16,13 +16,28 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from groundup.reports.formatting import compact, duration, is_number, label, memory, number
+from groundup.reports.formatting import (
+    compact,
+    duration,
+    is_number,
+    label,
+    memory,
+    number,
+    shorten,
+)
 
 __all__ = ["ProgressDisplay"]
 
-WINDOW = 64  # updates over which the time left is judged
+WINDOW = 64  # updates over which the time left is estimated
 SEPARATOR = " · "
 _SAMPLE = 240  # characters of a sample; metrics.jsonl and the report have all of it
+# The names by which values are shown, the most telling first.
+_FACTS = {
+    "loss": "loss",
+    "validation_loss": "validation",
+    "lr": "lr",
+    "learning_rate": "lr",
+}
 
 
 class ProgressDisplay:
@@ -58,9 +73,12 @@ class ProgressDisplay:
         every_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.total_steps, self.name, self.unit = total_steps, name, unit
+        self.total_steps = total_steps
+        self.name = name
+        self.unit = unit
         self.console = console or Console(stderr=True, highlight=False)
-        self.every_s, self._clock = every_s, clock
+        self.every_s = every_s
+        self._clock = clock
         self._values: dict[str, Any] = {}
         self._recent: deque[tuple[float, int]] = deque(maxlen=WINDOW)
         self._printed_at = float("-inf")
@@ -68,7 +86,7 @@ class ProgressDisplay:
         self._live: Live | None = None
 
     def __enter__(self) -> ProgressDisplay:
-        if _redraws(self.console):
+        if _can_redraw(self.console):
             self._live = Live(
                 get_renderable=self._render,
                 console=self.console,
@@ -107,12 +125,11 @@ class ProgressDisplay:
         pace."""
         if len(self._recent) < 2:
             return None
-        (then, first), (now, last) = self._recent[0], self._recent[-1]
-        return (
-            (now - then) / (last - first) * max(0, self.total_steps - last)
-            if last > first and now > then
-            else None
-        )
+        then, first = self._recent[0]
+        now, last = self._recent[-1]
+        if last <= first or now <= then:
+            return None
+        return (now - then) / (last - first) * max(0, self.total_steps - last)
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Take the newest numbers.
@@ -125,7 +142,7 @@ class ProgressDisplay:
         """
         now = self._clock()
         step = int(values.get("step", self.step + 1))
-        if self._recent and step < self._recent[-1][1]:
+        if self._recent and step < self._recent[-1][1]:  # a resume has gone back
             self._recent.clear()
         self._values = {**self._values, **values, "step": step}
         self._recent.append((now, step))
@@ -147,86 +164,72 @@ class ProgressDisplay:
         split = {"evaluate": "validation", "test": "test"}.get(str(row.get("kind")))
         if split is not None:
             facts = [
-                f"{label(name)} {_short(x)}"
-                for name, x in row.items()
-                if name != "step" and is_number(x)
+                f"{label(name)} {shorten(amount)}"
+                for name, amount in row.items()
+                if name != "step" and is_number(amount)
             ]
             self._values[f"{split}_loss"] = row.get("loss")
             self.message(
                 SEPARATOR.join([f"{self.name} {row['step']}/{self.total_steps} · {split}", *facts])
             )
         elif row.get("kind") == "sample":
-            written = " ".join(str(row["text"]).split())
-            self.message(
-                f"  {row['prompt']}▸{written[:_SAMPLE]}{'…' if len(written) > _SAMPLE else ''}"
-            )
+            text = " ".join(str(row["text"]).split())
+            if len(text) > _SAMPLE:
+                text = f"{text[:_SAMPLE]}…"
+            self.message(f"  {row['prompt']}▸{text}")
 
     # -------------------------------------------------------------------------------------- drawing
     def _render(self) -> RenderableType:
-        share = min(1.0, self.step / self.total_steps) if self.total_steps else 1.0
-        bar = Table.grid(padding=(0, 1), expand=False)
+        share = min(1.0, self.step / max(1, self.total_steps))
         left = self.time_left_s
-        bar.add_row(
+        row = Table.grid(padding=(0, 1), expand=False)
+        # the other four cells take about 46 characters
+        width = max(8, min(36, self.console.width - len(self.name) - 46))
+        row.add_row(
             Text(self.name, style="bold"),
-            ProgressBar(
-                total=1.0,
-                completed=share,
-                width=max(8, min(36, self.console.width - len(self.name) - 46)),
-            ),
+            ProgressBar(total=1.0, completed=share, width=width),
             Text(f"{number(self.step)}/{number(self.total_steps)}"),
             Text(f"{100 * share:.0f}%", style="dim"),
-            Text(f"{duration(left)} left" if left is not None else "", style="cyan"),
+            Text("" if left is None else f"{duration(left)} left", style="cyan"),
         )
-        return Group(bar, _wrapped(self._facts(), self.console.width))
+        return Group(row, _fit_to_width(self._facts(), self.console.width))
 
     def _facts(self) -> list[str]:
-        """The newest numbers in words, the most telling first."""
+        """Return the newest numbers in words, the most telling first."""
         values = {name: amount for name, amount in self._values.items() if is_number(amount)}
-        facts = []
-        for key, words in (
-            ("loss", "loss"),
-            ("validation_loss", "validation"),
-            ("lr", "lr"),
-            ("learning_rate", "lr"),
-        ):
-            if key in values:
-                facts.append(f"{words} {_short(values[key])}")
+        facts = [
+            f"{words} {shorten(values[key])}" for key, words in _FACTS.items() if key in values
+        ]
         loss = self._values.get("loss")
-        if isinstance(loss, float) and "loss" not in values:
+        if isinstance(loss, float) and "loss" not in values:  # nan or inf, which has to be seen
             facts.insert(0, f"loss {loss}")
         rate = values.get(f"{self.unit}_per_s", values.get("tokens_per_s"))
         if rate is not None:
             facts.append(compact(rate, f" {self.unit}/s").replace("  ", " "))
         if "flops_per_s" in values:
-            of = (
-                f" ({100 * values['matmul_share']:.0f}% of matmul)"
-                if "matmul_share" in values
-                else ""
-            )
+            of = ""
+            if "matmul_share" in values:
+                of = f" ({100 * values['matmul_share']:.0f}% of matmul)"
             facts.append(compact(values["flops_per_s"], "FLOP/s") + of)
         if "memory_bytes" in values:
             facts.append(memory(values["memory_bytes"]))
         return facts
 
     def _print_line(self) -> None:
-        left = self.time_left_s
-        ending = [f"{duration(left)} left"] if left else []
-        head = f"{self.name} {self.step}/{self.total_steps}"
-        self.console.print(Text(SEPARATOR.join([head, *self._facts(), *ending])), soft_wrap=True)
+        parts = [f"{self.name} {self.step}/{self.total_steps}", *self._facts()]
+        if left := self.time_left_s:
+            parts.append(f"{duration(left)} left")
+        self.console.print(Text(SEPARATOR.join(parts)), soft_wrap=True)
         self._printed_step = self.step
 
 
-def _redraws(console: Console) -> bool:
-    if console.is_jupyter:
+def _can_redraw(console: Console) -> bool:
+    if console.is_jupyter:  # without ipywidgets, rich prints every frame below the last
         return importlib.util.find_spec("ipywidgets") is not None
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def _short(amount: float) -> str:
-    return f"{amount:.3f}" if 0.01 <= abs(amount) < 1000 or amount == 0 else f"{amount:.2e}"
-
-
-def _wrapped(facts: list[str], width: int) -> Text:
+def _fit_to_width(facts: list[str], width: int) -> Text:
     """Leave out the last facts that a narrow terminal has no room for, so that the display keeps
     its height."""
     kept: list[str] = []

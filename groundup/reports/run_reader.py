@@ -44,21 +44,25 @@ class RunRecord:
     event: list[Row] = field(default_factory=list)
     unreadable_lines: int = 0
 
+    def section(self, name: str) -> Row:
+        """Return a section of the recipe, empty where it is missing or a single value."""
+        return _as_object(self.recipe.get(name))
+
     @property
     def metrics(self) -> dict[str, Any]:
         """The metrics of ``evaluation.json``."""
-        metrics = self.evaluation.get("metrics")
-        return metrics if isinstance(metrics, dict) else {}
+        return _as_object(self.evaluation.get("metrics"))
 
     @property
     def test_metrics(self) -> dict[str, float]:
         """What ``evaluation.test`` found at the run's end; the metric that checkpoints are chosen
         by first."""
-        checkpoints = self.recipe.get("checkpoints")
-        best = str(checkpoints.get("best_metric")) if isinstance(checkpoints, dict) else ""
-        row = self.test[-1] if self.test else {}
+        best = self.section("checkpoints").get("best_metric")
         found = {
-            name: float(value) for name, value in row.items() if name != "step" and is_number(value)
+            name: float(value)
+            for row in self.test[-1:]
+            for name, value in row.items()
+            if name != "step" and is_number(value)
         }
         return dict(sorted(found.items(), key=lambda pair: pair[0] != best))
 
@@ -66,12 +70,6 @@ class RunRecord:
     def tables(self) -> list[Row]:
         """The well-formed tables of ``evaluation.json``, each with title, columns, rows and
         note."""
-        tables = self.evaluation.get("tables")
-        found = (
-            [table for table in tables if isinstance(table, dict)]
-            if isinstance(tables, list)
-            else []
-        )
         return [
             {
                 "title": str(table.get("title") or "Table"),
@@ -79,43 +77,44 @@ class RunRecord:
                 "rows": [row for row in table["rows"] if isinstance(row, list)],
                 "note": str(table.get("note") or ""),
             }
-            for table in found
+            for table in _objects_in(self.evaluation.get("tables"))
             if isinstance(table.get("columns"), list) and isinstance(table.get("rows"), list)
         ]
 
     @property
     def figures(self) -> list[Row]:
         """The figures of ``evaluation.json``, each with kind, title, content and note."""
-        figures = self.evaluation.get("figures")
-        return (
-            [figure for figure in figures if isinstance(figure, dict)]
-            if isinstance(figures, list)
-            else []
-        )
+        return _objects_in(self.evaluation.get("figures"))
 
     @property
     def unit(self) -> str:
         """What the run's task counts, such as ``tokens``: the name of the column that has a rate
-        beside it."""
-        columns = self.train[-1] if self.train else {}
-        rates = [
-            name.removesuffix("_per_s")
-            for name in columns
-            if name.endswith("_per_s") and name != "flops_per_s"
-        ]
-        return rates[0] if rates else "tokens"
+        next to it."""
+        for row in self.train[-1:]:
+            for name in row:
+                if name.endswith("_per_s") and name != "flops_per_s":
+                    return name.removesuffix("_per_s")
+        return "tokens"
+
+    def rows(self, kind: str) -> list[Row]:
+        """Return the rows of ``metrics.jsonl`` of a kind."""
+        kinds = {"train": self.train, "evaluate": self.evaluate, "test": self.test}
+        return {**kinds, "sample": self.sample, "event": self.event}[kind]
 
     def points(self, kind: str, name: str) -> list[tuple[float, float]]:
         """Return (step, value) of one column of ``metrics.jsonl``, without missing or non-finite
         values."""
-        rows: list[Row] = getattr(self, kind)
-        key = _ALIASES.get(name, name) if not any(name in row for row in rows) else name
+        rows = self.rows(kind)
+        key = name
+        if not any(name in row for row in rows):
+            key = _ALIASES.get(name, name)
         return [(float(row["step"]), float(row[key])) for row in rows if is_number(row.get(key))]
 
     def last(self, kind: str, name: str) -> float | None:
         """Return the last finite value of a column, if there is one."""
-        points = self.points(kind, name)
-        return points[-1][1] if points else None
+        for _, amount in self.points(kind, name)[-1:]:
+            return amount
+        return None
 
 
 def is_run(folder: Path) -> bool:
@@ -136,54 +135,69 @@ def read_run(folder: Path) -> RunRecord:
     if not is_run(folder):
         raise RunError(
             str(folder),
-            "is not a run: it has no recipe.yaml beside a metrics.jsonl",
+            "is not a run: it has no recipe.yaml next to a metrics.jsonl",
             "Name a folder made by groundup train",
         )
-    text = _text(folder / "recipe.yaml")
-    recipe = _yaml(text)
-    rows, unreadable = _rows(_text(folder / "metrics.jsonl"))
+    text = _read_text(folder / "recipe.yaml")
+    recipe = _parse_recipe(text)
+    rows, unreadable = _parse_rows(_read_text(folder / "metrics.jsonl"))
     return RunRecord(
         folder=folder,
         name=str(recipe.get("name") or folder.name),
         recipe=recipe,
         recipe_text=text,
-        environment=_json(folder / "environment.json"),
-        data_card=_json(folder / "data_card.json"),
-        evaluation=_json(folder / "evaluation.json"),
+        environment=_read_object(folder / "environment.json"),
+        data_card=_read_object(folder / "data_card.json"),
+        evaluation=_read_object(folder / "evaluation.json"),
         unreadable_lines=unreadable,
         event=[row for row in rows if row.get("kind") == "event"],
         **{kind: _without_repeats(rows, kind) for kind in ("train", "evaluate", "test", "sample")},
     )
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _json(path: Path) -> Row:
-    try:
-        found = json.loads(_text(path) or "{}")
-    except ValueError:
-        return {}
+def _as_object(found: Any) -> Row:
+    """Return what JSON or YAML holds where an object belongs; an empty one where it is something
+    else."""
     return found if isinstance(found, dict) else {}
 
 
-def _yaml(text: str) -> Row:
+def _objects_in(found: Any) -> list[Row]:
+    if not isinstance(found, list):
+        return []
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    # a crash may have cut a letter of several bytes
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _read_object(path: Path) -> Row:
     try:
-        found = parse_yaml(text, "recipe.yaml")
+        return _as_object(json.loads(_read_text(path) or "{}"))
+    except ValueError:
+        return {}
+
+
+def _parse_recipe(text: str) -> Row:
+    try:
+        return upgrade(_as_object(parse_yaml(text, "recipe.yaml")))
     except RecipeError:
         return {}
-    return upgrade(found) if isinstance(found, dict) else {}
 
 
-def _rows(text: str) -> tuple[list[Row], int]:
-    rows, unreadable = [], 0
+def _parse_rows(text: str) -> tuple[list[Row], int]:
+    """Return the rows of ``metrics.jsonl``, and how many lines are none."""
+    rows: list[Row] = []
+    unreadable = 0
     for line in text.split("\n"):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except ValueError:  # the last line, where a crash cut it off
             row = None
         if isinstance(row, dict) and is_number(row.get("step")):
             rows.append(row)

@@ -12,7 +12,7 @@ from typing import Any
 from groundup.core.errors import TrainingError
 from groundup.recipe.recipe import Recipe, dump_recipe, load_recipe
 from groundup.reports.formatting import number
-from groundup.reports.line_charts import Series, line_chart
+from groundup.reports.line_charts import Series, draw_line_chart
 from groundup.runs.run import Run
 from groundup.training import build
 from groundup.training.trainer import Trainer
@@ -66,7 +66,7 @@ def tune_learning_rate(
     marks = [(math.log10(suggestion), "suggestion")]
     lines = [Series("loss, running mean", points)]
     words = "log10 of the learning rate"
-    chart = line_chart(
+    chart = draw_line_chart(
         "Loss by learning rate", lines, unit="loss", marks=marks, clip_spikes=True, x_label=words
     )
     output.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,13 @@ from typing import Any
 from markupsafe import Markup
 
 from groundup.metrics.directions import lower_is_better
-from groundup.reports.formatting import label, number
-from groundup.reports.line_charts import Series, line_chart
-from groundup.reports.page import highlighted_yaml, render_page
+from groundup.reports.formatting import is_number, label, number
+from groundup.reports.line_charts import Series, draw_line_chart
+from groundup.reports.page import highlight_yaml, render_page
 
 __all__ = ["Trial", "write_page", "write_tuning_report"]
+
+DRAWN_TRIALS = 6  # as many as there are colours of lines
 
 
 @dataclass(frozen=True)
@@ -40,30 +42,23 @@ def write_page(
 ) -> Path:
     """Write a page of cards, tables and charts over a recipe, in the style of run reports, and
     return its path."""
-    section: dict[str, Any] = {
-        "id": "run-1",
-        "diagnosis": None,
-        "figures": [],
-        "name": title,
-        "about": "",
-        "folder": str(output.parent),
-        "parts": [],
-        "cards": cards,
-    }
-    section |= dict.fromkeys(
-        ("baselines", "changes", "samples", "metrics", "answers", "events"), ()
+    # The page's template insists on every name, so that a misspelled one is an error.
+    empty: dict[str, Any] = dict.fromkeys(
+        ("baselines", "changes", "samples", "metrics", "answers", "events", "figures", "parts"), ()
     )
-    section |= dict.fromkeys(("samples_total", "events_total", "unreadable_lines"), 0)
-    section |= {
+    empty |= dict.fromkeys(("samples_total", "events_total", "unreadable_lines"), 0)
+    empty |= {"diagnosis": None, "about": "", "data_card": {}, "environment": {}}
+    section = {
+        **empty,
+        "id": "run-1",
+        "name": title,
+        "folder": str(output.parent),
+        "cards": cards,
         "tables": tables,
         "charts": [chart for chart in charts if chart],
-        "data_card": {},
-        "environment": {},
+        "recipe": highlight_yaml(recipe),
     }
-    output.write_text(
-        render_page(title, [{**section, "recipe": highlighted_yaml(recipe)}], None),
-        encoding="utf-8",
-    )
+    output.write_text(render_page(title, [section]), encoding="utf-8")
     return output
 
 
@@ -81,41 +76,43 @@ def write_tuning_report(
     Args:
         folder: Where to write it.
         name: What was tuned.
-        metric: What trials were judged by.
+        metric: What trials were compared by.
         trials: All of them, in order.
         importance: Share of the variation that each setting explains; empty where unknown.
         recipe: The best trial's, as YAML.
     """
     lower = lower_is_better(metric)
-    done = [
-        (trial, trial.value)
-        for trial in trials
-        if trial.value is not None and trial.state == "complete"
+    sign = 1.0 if lower else -1.0
+    done = [(t, t.value) for t in trials if t.value is not None and t.state == "complete"]
+    best, value = min(done, key=lambda pair: sign * pair[1])
+    history = [
+        Series("trial", [(float(trial.number), found) for trial, found in done], "faint", dots=True)
     ]
-    best, value = min(done, key=lambda pair: pair[1] if lower else -pair[1])
     records: list[tuple[float, float]] = []
     for trial, found in done:
-        before = records[-1][1] if records else found
-        records.append((trial.number, min(before, found) if lower else max(before, found)))
-    history = [
-        Series(
-            "trial", [(float(trial.number), found) for trial, found in done], "faint", dots=True
-        ),
-        Series("best so far", records, "line-0"),
-    ]
+        earlier = [record for _, record in records[-1:]]
+        records.append((trial.number, sign * min(sign * each for each in (*earlier, found))))
+    history.append(Series("best so far", records, "line-0"))
     curves = [
-        Series(f"trial {t.number}", _finite(t), f"line-{index % 6}")
+        Series(f"trial {t.number}", points, f"line-{index % DRAWN_TRIALS}")
         for index, t in enumerate(trials[-30:])
-        if _finite(t)
+        if (points := _finite_points(t))
     ]
     charts = [
-        line_chart("History", history, unit=label(metric), x_label="trial"),
-        line_chart("Validations of each trial", curves[-6:], unit=label(metric), clip_spikes=True),
+        draw_line_chart("History", history, unit=label(metric), x_label="trial"),
+        draw_line_chart(
+            "Validations of each trial",
+            curves[-DRAWN_TRIALS:],
+            unit=label(metric),
+            clip_spikes=True,
+        ),
     ]
     keys = list(best.settings)
-    order = sorted(trials, key=lambda t: (t.value is None, (t.value or 0.0) * (1 if lower else -1)))
+    # the best first; trials without a value, which failed or were ended early, last
+    order = sorted(trials, key=lambda t: (t.value is None, sign * (t.value or 0.0)))
     rows = [
-        [t.number, t.state, t.value, *(_cell(t.settings.get(key)) for key in keys)] for t in order
+        [t.number, t.state, t.value, *(_in_words(t.settings.get(key)) for key in keys)]
+        for t in order
     ]
     tables = [
         {
@@ -137,14 +134,14 @@ def write_tuning_report(
         )
     better = "less is better" if lower else "more is better"
     cards = [(f"best {label(metric)}", number(value), f"trial {best.number}; {better}")]
-    cards += [(key, _cell(chosen), "") for key, chosen in best.settings.items()]
+    cards += [(key, _in_words(chosen), "") for key, chosen in best.settings.items()]
     cards.append(
         ("trials", str(len(trials)), f"{sum(t.state == 'pruned' for t in trials)} ended early")
     )
     return write_page(folder / "report.html", f"{name}: tuning", cards, tables, charts, recipe)
 
 
-def _finite(trial: Trial) -> list[tuple[float, float]]:
+def _finite_points(trial: Trial) -> list[tuple[float, float]]:
     return [
         (float(step), found)
         for step, found in sorted(trial.validations.items())
@@ -152,9 +149,5 @@ def _finite(trial: Trial) -> list[tuple[float, float]]:
     ]
 
 
-def _cell(value: Any) -> str:
-    return (
-        number(value)
-        if isinstance(value, int | float) and not isinstance(value, bool)
-        else str(value)
-    )
+def _in_words(value: Any) -> str:
+    return number(value) if is_number(value) else str(value)

@@ -18,7 +18,7 @@ from groundup.models.gpt import GPTConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.tokenizer import TokenizerProcessor
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
-from groundup.reports.inspect_texts import look
+from groundup.reports.inspect_texts import TextInspector
 from groundup.tasks.chat.task import Chat
 from groundup.tasks.language_modeling import LanguageModeling
 
@@ -133,13 +133,15 @@ def test_gguf_files_say_it_too(said: bool | None, pre: str, tmp_path: Path) -> N
 
 
 def test_inspecting_shows_a_doubled_start(tmp_path: Path) -> None:
-    from test_inspect import Fixed
+    from fixed_source import Fixed
 
     processor = write(tmp_path, True, {})
     texts = Fixed.model_construct(
         train=(Document("a", "<s>Once"), Document("b", "Once")), validation=()
     )
-    notes = "\n".join(look(texts, LanguageModeling(), processor, tmp_path).warnings)
+    notes = "\n".join(
+        TextInspector(texts, LanguageModeling(), processor, tmp_path).inspect().warnings
+    )
     assert (
         "1 of 2 train examples spell the start token, which is put before them anyway: a doubled"
         " start" in notes
@@ -155,7 +157,9 @@ def test_inspecting_shows_a_doubled_start(tmp_path: Path) -> None:
     )
     chats = Fixed.model_construct(train=(talk,), validation=())
     notes = "\n".join(
-        look(chats, Chat(), processor.with_chat_template(template), tmp_path).warnings
+        TextInspector(chats, Chat(), processor.with_chat_template(template), tmp_path)
+        .inspect()
+        .warnings
     )
     assert (
         "1 of 1 train examples have a special token twice in a row (a doubled start or end)"

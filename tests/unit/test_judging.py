@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from html_pages import HOSTILE, parsed
 from PIL import Image
 from rich.console import Console
-from test_report import HOSTILE, parsed
 from torch import nn
 
 import groundup
@@ -26,7 +26,7 @@ from groundup.processors.image import ImageConfig
 from groundup.processors.labelled import with_targets
 from groundup.processors.targets import MultiLabel, SingleLabel, targets_from_json
 from groundup.reports.console_summary import print_summary
-from groundup.reports.figures import draw
+from groundup.reports.figures import draw_figure
 from groundup.tasks.classify.class_weights import class_weights
 from groundup.tasks.classify.task import Classify
 
@@ -195,7 +195,7 @@ def test_png_is_read_by_pillow(shape: tuple[int, ...]) -> None:
 @pytest.mark.slow
 def test_figures_are_drawn_and_escaped() -> None:
     found, _, _ = judged(Classify(), DIGITS)
-    drawn = [str(draw({**vars(figure)})) for figure in found.figures]
+    drawn = [str(draw_figure({**vars(figure)})) for figure in found.figures]
     for page in drawn:
         parsed(page.replace("<img", "<br"))
     assert "8 as 8: " in drawn[0]
@@ -205,7 +205,9 @@ def test_figures_are_drawn_and_escaped() -> None:
     text = {"true": HOSTILE, "predicted": "b", "probability": 0.9, "name": HOSTILE, "text": HOSTILE}
     remote = {**text, "picture": "https://example.com/a.png"}
     for kind, content in (("matrix", matrix), ("pictures", {"items": [text, remote]})):
-        page = str(draw({"kind": kind, "title": HOSTILE, "content": content, "note": HOSTILE}))
+        page = str(
+            draw_figure({"kind": kind, "title": HOSTILE, "content": content, "note": HOSTILE})
+        )
         parsed(page)
         assert "&lt;script" in page
         assert "example.com" not in page
@@ -216,7 +218,7 @@ def test_figures_are_drawn_and_escaped() -> None:
     [{}, {"kind": "matrix"}, {"kind": "reliability", "title": "a", "content": {"bins": 3}}],
 )
 def test_figures_that_cannot_be_drawn_are_left_out(figure: dict[str, Any]) -> None:
-    assert draw(figure) == ""
+    assert draw_figure(figure) == ""
 
 
 @pytest.mark.slow
@@ -227,7 +229,7 @@ def test_thirty_classes_can_be_drawn_and_of_more_the_worst() -> None:
     found, _, _ = judged(Classify(), examples)
     assert len(found.figures[0].content["labels"]) == 30
     assert "30 classes of 40" in found.figures[0].note
-    assert "rotate(-90)" in draw(vars(found.figures[0]))
+    assert "rotate(-90)" in draw_figure(vars(found.figures[0]))
     assert found.metrics["top_5_accuracy"] > found.metrics["accuracy"]
 
 

@@ -4,7 +4,6 @@ what."""
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +20,7 @@ from groundup.generation.log_probs import token_log_probs
 from groundup.models.gemma import Gemma3Config
 from groundup.nn import loss
 from groundup.processors.text.bytes import BytesConfig
-from groundup.reports.inspect_texts import inspection_html
+from groundup.reports.inspect_texts import TextInspector
 from groundup.runs.processor import load_processor
 from groundup.tasks.preference.losses import log_odds
 from groundup.tasks.preference.task import PreferenceTuning
@@ -120,16 +119,18 @@ def test_sides_labels_and_what_is_left_out(tmp_path: Path) -> None:
 
 def test_what_is_shown_of_pairs(tmp_path: Path) -> None:
     processor = BytesConfig().fit(lambda: iter(()))
-    shown = inspection_html(
+    inspector = TextInspector(
         source(tmp_path, validation_fraction=0.4),
         PreferenceTuning(),
         processor,
         tmp_path,
         examples=2,
     )
-    assert re.search('class="t( o)?">n<', shown)
-    assert not re.search('class="t( o)?">P<', shown), "of a prompt"
-    assert "pairs" in shown
+    for view in inspector.inspect_split("train").views:
+        prompt, _, answer = view.mark().rpartition("‹")
+        assert answer.startswith(("yes", "no"))
+        assert "P" not in answer, "of a prompt"
+        assert "P" in prompt
 
 
 @pytest.mark.slow
@@ -193,8 +194,9 @@ def test_the_oldest_turns_of_prompts_are_left_out(
     held_out = {"validation_path": str(tmp_path / "preferences.jsonl")}
     source = cast(PreferenceSource, trainer.recipe.data).model_copy(update=held_out)
     task = cast(PreferenceTuning, trainer.recipe.task)
-    shown = inspection_html(source, task, processor, tmp_path, sequence_length=72)
-    assert "longer than the context of 72 tokens; the oldest turns of prompts are cut" in shown
+    inspected = TextInspector(source, task, processor, tmp_path, sequence_length=72).inspect()
+    warnings = "\n".join(inspected.warnings)
+    assert "longer than the context of 72 tokens; the oldest turns of prompts are cut" in warnings
 
 
 # ---------------------------------------------------------------------------------- where it begins

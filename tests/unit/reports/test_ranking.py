@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.reports.run_tables import _best
+from groundup.reports.run_tables import _find_best
 from groundup.tuning.page import Trial, write_tuning_report
 
 
@@ -16,8 +16,8 @@ from groundup.tuning.page import Trial, write_tuning_report
     [("loss", 0.5), ("rmse", 0.5), ("accuracy", 2.0), ("macro_f1", 2.0), ("base_loss", None)],
 )
 def test_the_best_run_of_a_comparison(name: str, best: float | None) -> None:
-    assert _best(name, [1.0, None, 0.5, 2.0]) == best
-    assert _best(name, [1.0, 1.0]) is None
+    assert _find_best(name, [1.0, None, 0.5, 2.0]) == best
+    assert _find_best(name, [1.0, 1.0]) is None
 
 
 @pytest.mark.parametrize(("metric", "order"), [("loss", [1, 0, 2]), ("accuracy", [2, 0, 1])])

@@ -10,36 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fixed_source import Fixed
 from rich.console import Console
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
-from groundup.core.values import Conversation, Document, Message, Split, TokenSequence
+from groundup.core.values import Conversation, Document, Message, TokenSequence
 from groundup.data.sources.mixture import Mixture
 from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.template import ChatTemplate
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.characters import CharacterProcessor
-from groundup.reports.inspect_texts import inspect_source, inspection_html, look
+from groundup.reports.inspect_texts import TextInspector, inspect_source
 from groundup.tasks.chat.task import Chat
 
 PROCESSOR = BytesConfig().fit(lambda: iter(()))
 CACHE = Path("unused")
-
-
-class Fixed(DataSource):
-    """A source that holds what it is given."""
-
-    train: tuple[Any, ...] = ()
-    validation: tuple[Any, ...] = ()
-
-    def examples(self, split: Split, cache: Path) -> Iterable[Any]:
-        return self.train if split == "train" else self.validation
-
-    def open(self, context: DataContext) -> Stream:
-        raise NotImplementedError
-
-    def card(self, cache: Path) -> dict[str, Any]:
-        return {"documents": 1234, "removed": {"near duplicates": 7}, "licence": "PSF [bold]"}
 
 
 class Encoder:
@@ -89,7 +73,7 @@ def _printed(renderables: Iterable[Any], color: str | None = None) -> str:
 
 
 def test_counts_and_lengths_are_exact() -> None:
-    train, validation = look(TEXTS, Encoder(), PROCESSOR, CACHE).splits  # type: ignore[arg-type]
+    train, validation = TextInspector(TEXTS, Encoder(), PROCESSOR, CACHE).inspect().splits  # type: ignore[arg-type]
     assert (train.examples, validation.examples) == (3, 1)
     assert train.characters == [8, 10, 15]
     assert train.sizes == [12, 14, 15]
@@ -99,7 +83,7 @@ def test_counts_and_lengths_are_exact() -> None:
 
 
 def test_warnings_name_what_is_wrong() -> None:
-    found = look(TEXTS, Encoder(extra=1), PROCESSOR, CACHE, sequence_length=17)  # type: ignore[arg-type]
+    found = TextInspector(TEXTS, Encoder(extra=1), PROCESSOR, CACHE, sequence_length=17).inspect()  # type: ignore[arg-type]
     text = "\n".join(found.warnings)
     assert "3 of 3 train examples have a special token twice in a row" in text
     assert "1 of 3 train examples are longer than the context of 17 tokens" in text
@@ -110,17 +94,19 @@ def test_warnings_name_what_is_wrong() -> None:
 
 def test_an_empty_split_is_named() -> None:
     empty = Fixed.model_construct(train=(Document("a", "x"),))
-    assert look(empty, Encoder(), PROCESSOR, CACHE).warnings == ["The validation split is empty."]  # type: ignore[arg-type]
+    assert TextInspector(empty, Encoder(), PROCESSOR, CACHE).inspect().warnings == [
+        "The validation split is empty."
+    ]  # type: ignore[arg-type]
     assert "The validation split is empty" in _printed(
         inspect_source(empty, Encoder(), PROCESSOR, CACHE)
     )  # type: ignore[arg-type]
 
 
 def test_the_answers_and_their_stops_are_marked() -> None:
-    found = look(CHATS, Encoder(TEMPLATES["groundup"]), PROCESSOR, CACHE)  # type: ignore[arg-type]
+    found = TextInspector(CHATS, Encoder(TEMPLATES["groundup"]), PROCESSOR, CACHE).inspect()  # type: ignore[arg-type]
     train = found.splits[0]
     assert (
-        train.views[0].marked() == "<|endoftext|><|user|>\nHi<|end|>\n<|assistant|>\n‹Yo"
+        train.views[0].mark() == "<|endoftext|><|user|>\nHi<|end|>\n<|assistant|>\n‹Yo"
         " 🎉<|end|>›\n<|user|>\nBye<|end|>\n<|assistant|>\n‹So long<|end|>›"
     )
     assert ("🎉", True) in train.views[0].pieces
@@ -135,7 +121,7 @@ def test_a_stop_that_is_not_trained_on_is_a_warning() -> None:
         "message.content + '<|end|>' }}{% endg", "message.content }}{% endg", 1
     )
     assert source != TEMPLATES["groundup"]
-    found = look(CHATS, Encoder(source), PROCESSOR, CACHE)  # type: ignore[arg-type]
+    found = TextInspector(CHATS, Encoder(source), PROCESSOR, CACHE).inspect()  # type: ignore[arg-type]
     assert "2 of 2 train answers do not end with a trained stop token" in "\n".join(found.warnings)
 
 
@@ -165,21 +151,9 @@ def test_markup_in_the_data_stays_as_it_is() -> None:
 
 def test_only_so_many_examples_and_tokens_are_shown() -> None:
     long = Fixed.model_construct(train=tuple(Document(str(n), "x" * 1000) for n in range(9)))
-    views = look(long, Encoder(), PROCESSOR, CACHE, examples=2).splits[0].views  # type: ignore[arg-type]
+    views = TextInspector(long, Encoder(), PROCESSOR, CACHE, examples=2).inspect().splits[0].views  # type: ignore[arg-type]
     assert len(views) == 2
-    assert views[0].marked().endswith("› … 402 more tokens")
-
-
-@pytest.mark.parametrize("source", [TEXTS, CHATS])
-def test_the_html_is_one_safe_fragment(source: Fixed) -> None:
-    encoder = Encoder(TEMPLATES["groundup"] if source is CHATS else None)
-    page = inspection_html(source, encoder, PROCESSOR, CACHE)  # type: ignore[arg-type]
-    assert page.count("<div") == page.count("</div>")
-    assert page.count("<span") == page.count("</span>") > 10
-    assert "<script" not in page
-    assert "<b>" not in page
-    assert "http" not in page
-    assert 'class="t' in page
+    assert views[0].mark().endswith("› … 402 more tokens")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +174,9 @@ def test_what_becomes_of_chats_that_are_too_long(too_long: str, fate: str) -> No
     chats = Cut.model_construct(
         train=(Conversation("a", (*TALK[:2], *long)), Conversation("b", long))
     )
-    found = look(chats, Encoder(TEMPLATES["groundup"]), PROCESSOR, CACHE, sequence_length=40)  # type: ignore[arg-type]
+    found = TextInspector(
+        chats, Encoder(TEMPLATES["groundup"]), PROCESSOR, CACHE, sequence_length=40
+    ).inspect()  # type: ignore[arg-type]
     assert f"2 of 2 train examples are longer than the context of 40 tokens{fate}" in found.warnings
 
 
@@ -219,7 +195,7 @@ def test_a_mixtures_parts_are_named_with_their_format_and_how_often_they_are_see
         for name in ("a", "b")
     }
     mixture = Mixture.model_validate({"parts": parts, "weights": {"a": 1.0, "b": 1.0}})
-    found = look(mixture, Chat(), PROCESSOR, tmp_path)
+    found = TextInspector(mixture, Chat(), PROCESSOR, tmp_path).inspect()
     rows = [
         ("a", "pairs (8)", "128", "50.0%", "1.00 times"),
         ("b", "pairs (2)", "32", "50.0%", "4.00 times"),

@@ -72,6 +72,17 @@ def test_a_gap_of_accuracies_is_overfitting_though_no_loss_rises(tmp_path: Path)
     assert wide.verdict == "fine", "few held-out examples: it may be chance"
 
 
+@pytest.mark.parametrize(
+    ("held_out", "verdict"),
+    [(0.94, "fine"), (0.93, "overfitting"), (0.85, "overfitting")],
+)
+def test_a_gap_begins_at_five_points(tmp_path: Path, held_out: float, verdict: str) -> None:
+    scores = {"training_accuracy": 0.985, "accuracy": held_out, "accuracy_high_95": 0.96}
+    found = diagnosed(tmp_path, lambda t: 2 * math.exp(-9 * t), lambda t: 0.4, **scores)
+    assert found is not None
+    assert found.verdict == verdict
+
+
 def test_losses_that_still_fall_are_underfitting(tmp_path: Path) -> None:
     found = diagnosed(tmp_path, lambda t: 3 - 2 * t, lambda t: 3.1 - 2 * t)
     assert found is not None

@@ -4,45 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from html_pages import HOSTILE, parsed
 
 from groundup.core.errors import RunError
-from groundup.reports.line_charts import Series, line_chart, nice_ticks, smoothed, thinned
-from groundup.reports.page import answer_cards, highlighted_yaml, write_report
-
-HOSTILE = '<script>alert("x")</script>'
-VOID = {"meta", "line", "polyline", "circle", "rect", "br"}
-
-
-class Tags(HTMLParser):
-    """Collects tags and attributes, and checks that every tag is closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.words: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
+from groundup.reports.page import find_answer_cards, highlight_yaml, write_report
 
 
 def make_run(folder: Path, name: str = "tiny", **files: Any) -> Path:
@@ -106,13 +75,6 @@ def make_run(folder: Path, name: str = "tiny", **files: Any) -> Path:
     return folder
 
 
-def parsed(page: str) -> Tags:
-    tags = Tags()
-    tags.feed(page)
-    assert tags.open == []
-    return tags
-
-
 @pytest.mark.slow
 def test_a_report_is_well_formed_and_shows_every_part(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / "a", "pretrain"), make_run(tmp_path / "b", "finetune")]
@@ -173,44 +135,16 @@ def test_a_report_of_nothing_is_an_error(tmp_path: Path) -> None:
 
 def test_answer_cards_recognise_questions_and_sides() -> None:
     columns = ["Question", "Documentation", "Before", "After", "ROUGE-L"]
-    cards = answer_cards({"columns": columns, "rows": [["q", "d", "b", "a", 0.5], ["q2"]]})
+    cards = find_answer_cards({"columns": columns, "rows": [["q", "d", "b", "a", 0.5], ["q2"]]})
     assert cards[0]["question"] == "q"
     assert [role for _, _, role in cards[0]["answers"]] == ["reference", "before", "after"]
     assert cards[0]["rest"] == [("ROUGE-L", 0.5)]
     assert cards[1]["answers"][0][1] is None
-    assert answer_cards({"columns": ["module", "after"], "rows": [["m", "x"]]}) == []
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(0, 1), (3.2, 7.9), (-4, 4), (1e-5, 3e-4), (5, 5), (0, 0), (0, 1e12)]
-)
-def test_ticks_are_round_and_span_the_values(low: float, high: float) -> None:
-    ticks = nice_ticks(low, high)
-    assert ticks[0] <= low + 1e-12
-    assert ticks[-1] >= high - 1e-12
-    assert 2 <= len(ticks) <= 9
-
-
-def test_charts_mind_their_edges() -> None:
-    assert line_chart("empty", [Series("x", [])], unit="u") == ""
-    chart = str(line_chart(HOSTILE, [Series("one", [(1, 2.0)])], unit=HOSTILE, marks=[(1, "m")]))
-    parsed(chart)
-    assert "<title>step 1" in chart
-    assert "&lt;script" in chart
-    spiky = [(float(i), 1.0 + i % 3) for i in range(100)] + [(100.0, 1e6)]
-    assert "1 beyond the top" in line_chart(
-        "spikes", [Series("x", spiky)], unit="u", clip_spikes=True
-    )
-
-
-def test_smoothing_and_thinning() -> None:
-    assert smoothed([(0, 1.0), (1, 4.0), (2, 7.0)], window=3) == [(0, 2.5), (1, 4.0), (2, 5.5)]
-    assert thinned(list(range(100)), 3) == [0, 50, 99]
-    assert thinned([1, 2], 3) == [1, 2]
+    assert find_answer_cards({"columns": ["module", "after"], "rows": [["m", "x"]]}) == []
 
 
 def test_yaml_is_highlighted_and_escaped() -> None:
-    shown = highlighted_yaml("# <a>\nname: x # why\n  - item: <b>\nplain")
+    shown = highlight_yaml("# <a>\nname: x # why\n  - item: <b>\nplain")
     assert '<span class="c"># &lt;a&gt;</span>' in shown
     assert (
         '<span class="k">name</span>:<span class="v"> x</span><span class="c"> # why</span>'

@@ -132,7 +132,8 @@ def test_a_stop_in_the_middle_of_a_trial_changes_nothing(
     assert len({frozenset(path.name for path in folder.iterdir()) for folder in folders}) == 1
     resumed = "resumed from the checkpoint of step 8"
     texts = [path.read_text(encoding="utf-8") for path in folders[1].glob("*/metrics.jsonl")]
-    assert sum(resumed in text for text in texts) == (stop == "Ctrl-C")
+    # a step is logged once its checkpoint is safe, so that either stop costs nothing
+    assert sum(resumed in text for text in texts) == 1
 
 
 @pytest.mark.slow

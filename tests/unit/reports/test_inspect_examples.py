@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fixed_source import Fixed
 from pictures import digit_folders
 from PIL import Image
 from rich.console import Console
@@ -16,27 +16,13 @@ from typer.testing import CliRunner
 
 from groundup import api
 from groundup.cli.main import app
-from groundup.core.contracts.data import DataContext, DataSource, Stream
-from groundup.core.values import Example, Split
+from groundup.core.values import Example
 from groundup.data.sources.images import Images
 from groundup.media.augmentation import Augment
 from groundup.processors.image import ImageConfig
 from groundup.processors.text.bytes import BytesConfig
-from groundup.reports.inspect_examples import look_at_examples, write_sheet
+from groundup.reports.inspect_examples import summarise_examples, write_sheet
 from groundup.tasks.classify.task import Classify
-
-
-class Fixed(DataSource):
-    """A source that holds what it is given."""
-
-    train: tuple[Any, ...] = ()
-    validation: tuple[Any, ...] = ()
-
-    def examples(self, split: Split, cache: Path) -> Iterable[Any]:
-        return self.train if split == "train" else self.validation
-
-    def open(self, context: DataContext) -> Stream:
-        raise NotImplementedError
 
 
 def texts(*given: tuple[str, Any]) -> tuple[Example, ...]:
@@ -47,7 +33,7 @@ def warnings_of(train: tuple[Example, ...], validation: tuple[Example, ...]) -> 
     task, both = Classify(), texts(("a", "x"), ("b", "y"), ("c", "z"))
     processor = task.fit_processor(BytesConfig().fit(lambda: iter(())), lambda: iter(both))
     source = Fixed.model_construct(train=train, validation=validation)
-    return look_at_examples(source, task, processor, Path()).warnings
+    return summarise_examples(source, task, processor, Path()).warnings
 
 
 def test_what_deserves_attention() -> None:
@@ -61,7 +47,7 @@ def test_what_deserves_attention() -> None:
         (*balanced, *texts(("one", "y"))), balanced
     )
     many = texts(*((str(n), "x") for n in range(21)), ("b", "y"), ("c", "y"))
-    assert "Class 'x' has 21 training examples and 'y' 2: judge each by itself." in warnings_of(
+    assert "Class 'x' has 21 training examples and 'y' 2: evaluate each by itself." in warnings_of(
         many, balanced
     )
     assert "All training examples have the class 'x'." in warnings_of(
@@ -131,7 +117,7 @@ def test_the_command_prints_it(tmp_path: Path) -> None:
     root = digit_folders(tmp_path / "root", 60)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        "name: look\nmodel: cnn\ntask: classify\nprocessor: image\nbudget: {steps: 1}\n"
+        "name: look\nmodel: cnn\ntask: classify\nprocessor: image\ntraining: {steps: 1}\n"
         f"data: {{name: images, path: '{root}', validation_fraction: 0.2}}\n"
     )
     found = CliRunner().invoke(app, ["data", "inspect", str(recipe)])

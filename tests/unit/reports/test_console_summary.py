@@ -10,11 +10,11 @@ from rich.console import Console
 
 from groundup.reports.console_summary import print_summary
 from groundup.reports.formatting import (
-    baselines,
-    changes,
     compact,
     duration,
     label,
+    list_baselines,
+    list_changes,
     memory,
     number,
     value,
@@ -98,12 +98,12 @@ def test_a_summary_with_parts_missing_is_printed(summary: dict[str, Any]) -> Non
 
 
 def test_baselines_come_best_first_and_need_the_model() -> None:
-    assert [own for _, _, own in baselines(PRETRAIN)] == [False, True, False, False]
-    assert baselines({"baseline_xz_bits_per_byte": 1.0}) == []
+    assert [own for _, _, own in list_baselines(PRETRAIN)] == [False, True, False, False]
+    assert list_baselines({"baseline_xz_bits_per_byte": 1.0}) == []
 
 
 def test_changes_say_whether_they_helped() -> None:
-    found = {change.label: change for change in changes(FINETUNE)}
+    found = {change.label: change for change in list_changes(FINETUNE)}
     assert found["ROUGE-L"].better
     assert found["answer bits per byte"].percent == pytest.approx(-50)
     assert found["answer bits per byte"].better
