@@ -218,12 +218,15 @@ class TransformerClassifierConfig(ModelConfig):
         not causal. A run's rate is figured as if every sequence had ``context_length`` elements:
         shorter ones make it too high.
         """
-        seen = seen_on_average(context, self.sliding_window) if self.causal else context
+        context = max(context, 1)
+        places = context + (self.pooling == "class")
+        seen = seen_on_average(context, self.sliding_window) if self.causal else places
+        blocks = self.layers * self.block().flops_per_token(seen) * places / context
         inputs = self.frame_width * self.width
         if self.pooling == "attention":
             inputs += self.width * (self.width + 1)
-        once = self.outputs * self.head_width / max(context, 1)
-        return 6.0 * (inputs + once) + self.layers * self.block().flops_per_token(seen)
+        once = self.outputs * self.head_width / context
+        return 6.0 * (inputs + once) + blocks
 
 
 class TransformerClassifier(nn.Module):

@@ -18,9 +18,13 @@ def recipe_schema() -> dict[str, Any]:
     for kind in PLUGINS:
         choices = []
         for name in registry.names(kind):
-            section = registry.lookup(kind, name).model_json_schema(ref_template="#/$defs/{model}")
+            cls = registry.lookup(kind, name)
+            section = cls.model_json_schema(ref_template="#/$defs/{model}")
             definitions.update(section.pop("$defs", {}))
             section["properties"] = {"name": {"const": name}, **section.get("properties", {})}
+            if kind == "model" and cls.sizes():
+                about = "A published size; other settings count more"
+                section["properties"]["size"] = {"enum": list(cls.sizes()), "description": about}
             section["required"] = ["name", *section.get("required", [])]
             choices.append(section)
         about = schema["properties"][kind].get("description", "")

@@ -19,6 +19,7 @@ from groundup.core import registry
 from groundup.core.errors import RecipeError, did_you_mean
 from groundup.core.settings import Settings, setting, validate
 from groundup.recipe.fill_from_init import inherit
+from groundup.recipe.named_size import fill_in_size
 from groundup.recipe.renamed import refuse_old_names, upgrade
 from groundup.recipe.sections import (
     Adapter,
@@ -146,6 +147,7 @@ def load_recipe(
 
     With ``init.run``, the model and processor sections are that run's; a ``model:`` section without
     a name changes single keys. With ``init.pretrained`` they are those of the pretrained weights.
+    With ``model.size`` the model has the settings of that published size, and the section's others.
 
     Args:
         source: A YAML file, or the same content as a dictionary.
@@ -162,13 +164,14 @@ def load_recipe(
     if complete:
         upgrade(raw)
     _apply(raw, overrides or {})
-    inherit(
-        raw, {run: as_dict(recipe) for run, recipe in (planned or {}).items()}, complete=complete
-    )
-    if isinstance(raw.get("uses"), list):
+    if isinstance(raw.get("uses"), list):  # first: a user's model may read pretrained weights
         raw["uses"] = [str((folder / str(file)).resolve()) for file in raw["uses"]]
         for file in raw["uses"]:
             registry.load_file(Path(file))
+    fill_in_size(raw)
+    inherit(
+        raw, {run: as_dict(recipe) for run, recipe in (planned or {}).items()}, complete=complete
+    )
     refuse_old_names(raw)
     core = validate(
         Recipe, {key: value for key, value in raw.items() if key not in PLUGINS}, "recipe"

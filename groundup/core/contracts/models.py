@@ -56,7 +56,18 @@ ANY_MODEL_TYPE = "*"
 
 class ModelConfig(Settings, ABC):
     """The recipe's ``model`` section. One file holds the config, the layers, the forward pass and
-    named sizes."""
+    named sizes.
+
+    Attributes:
+        decided_by_data: Settings that ``complete_from`` fills in; a named size leaves them open.
+    """
+
+    decided_by_data: ClassVar[tuple[str, ...]] = (
+        "vocabulary_size",
+        "padding_id",
+        "input_shape",
+        "outputs",
+    )
 
     @abstractmethod
     def build(self) -> nn.Module:

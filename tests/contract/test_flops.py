@@ -1,0 +1,84 @@
+"""FLOPs of a step, forward and backward, as PyTorch counts them in the operations that run.
+
+The counts differ in what is stated here, and in nothing else:
+
+- PyTorch counts attention to all pairs of tokens, and groundup those that a causal mask, or a
+  window, leaves;
+- the first layer of a model that reads numbers passes no gradient to them: here it is asked for;
+- PyTorch counts the backward pass of a grouped convolution as if it were not grouped: for such a
+  model it is taken as twice the forward pass;
+- no gradient passes to the state of zeros that a recurrent layer begins with;
+- lookups, norms, activations and poolings are counted by neither.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from test_models_contract import INPUTS, TOKENS
+from test_sequence_models_contract import SEQUENCES
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from groundup.core.registry import lookup
+from groundup.core.settings import validate
+from groundup.nn.attention import seen_on_average
+
+ROWS, LENGTH = 2, 8
+EVERY = {**TOKENS, **INPUTS, **SEQUENCES}
+CASES = [(name, index) for name, versions in EVERY.items() for index in range(len(versions))]
+
+
+def counted(model: nn.Module, inputs: dict[str, Tensor]) -> float:
+    """Return the FLOPs of one step for one row."""
+    grouped = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in model.modules())
+    counter = FlopCounterMode(display=False)
+    # What is counted on a CPU: attention as plain products, and LSTMs without oneDNN.
+    with counter, sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+        loss = model(**inputs).sum()
+        if not grouped:
+            loss.backward()
+    return counter.get_total_flops() / ROWS * (3 if grouped else 1)
+
+
+def inputs_of(name: str, config: Any) -> dict[str, Tensor]:
+    if name in INPUTS:
+        return {"inputs": torch.randn(ROWS, 3, 4, 4, requires_grad=True)}
+    if name in SEQUENCES and getattr(config, "frame_width", 0):
+        return {"inputs": torch.randn(ROWS, LENGTH, config.frame_width, requires_grad=True)}
+    tokens = torch.randint(30, (ROWS, LENGTH))
+    return {"tokens": tokens, "targets": tokens} if name in TOKENS else {"tokens": tokens}
+
+
+def differing(name: str, config: Any) -> float:
+    """Return the FLOPs that PyTorch counts in a row and groundup does not."""
+    if name == "rnn":
+        gates = {"rnn": 1, "gru": 3, "lstm": 4}[config.cell]
+        return -2.0 * config.layers * (1 + config.bidirectional) * gates * config.width**2
+    if name == "hub":
+        width = config.config["hidden_size"]
+        return 12.0 * config.layers * width * LENGTH * (LENGTH - LENGTH / 2)
+    if name not in TOKENS and not getattr(config, "causal", False):
+        return 0.0
+    if name == "gemma3":
+        windows = [config.window(layer) for layer in range(config.layers)]
+        channels = config.heads * config.head_dim
+    else:
+        windows = [config.sliding_window] * config.layers
+        channels = config.heads * config.dim
+    removed = sum(LENGTH - seen_on_average(LENGTH, window) for window in windows)
+    return 12.0 * channels * LENGTH * removed
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_flops_are_those_that_pytorch_counts(name: str, index: int) -> None:
+    torch.manual_seed(0)
+    config: Any = validate(lookup("model", name), EVERY[name][index], "recipe.model")
+    inputs = inputs_of(name, config)
+    found = counted(config.build().train(), inputs)
+    elements = 1 if name in INPUTS else LENGTH
+    expected = config.flops_per_token(LENGTH) * elements + differing(name, config)
+    assert found == pytest.approx(expected, rel=1e-6)
