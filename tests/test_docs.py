@@ -7,6 +7,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import typer
 import yaml
 from own_parts import forget_own_parts
+from typer.testing import CliRunner
 
 import groundup
 from groundup.cli.main import app
@@ -28,6 +30,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 PAIRS = [("README.md", "README.zh.md"), ("docs/start.md", "docs/start.zh.md")]
 STEPS = ("Initialise", "Forward", "Loss", "Backward", "Update", "Repeat")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"^# (\w+\.(?:py|yaml))\n")  # the first line of a block that is a file
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#L(\d+))?\)")
 TINY: dict[str, Any] = {
     "name": "my_model",
@@ -44,6 +47,13 @@ def blocks(page: Path, language: str) -> list[str]:
     return [
         code for name, code in BLOCK.findall(page.read_text(encoding="utf-8")) if name == language
     ]
+
+
+def write_files(page: Path, folder: Path) -> None:
+    """Write the blocks of a page that are files."""
+    for _, code in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if named := FILE.match(code):
+            (folder / named[1]).write_text(code, encoding="utf-8")
 
 
 def links(page: Path) -> list[tuple[str, str]]:
@@ -97,7 +107,13 @@ def workplace(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 # --------------------------------------------------------------------------------------------- code
-CODE = [(page, code) for page in PAGES if ".zh" not in page.name for code in blocks(page, "python")]
+EXTENDING = ROOT / "docs" / "extending.md"  # run as a whole, below
+CODE = [
+    (page, code)
+    for page in PAGES
+    if ".zh" not in page.name and page != EXTENDING
+    for code in blocks(page, "python")
+]
 
 
 @pytest.mark.slow
@@ -108,9 +124,40 @@ def test_python_runs(page: Path, code: str, workplace: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_recipes_in_the_documentation_are_valid(page: Path, workplace: Path) -> None:
+    write_files(page, workplace)
     for block in blocks(page, "yaml"):
         (workplace / "block.yaml").write_text(block, encoding="utf-8")
         load_recipe("block.yaml")
+
+
+EXTENSIONS = re.split(r"^## ", EXTENDING.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "section", [each for each in EXTENSIONS if "```" in each], ids=lambda each: each.split("\n")[0]
+)
+def test_an_extension_works_by_the_page(
+    section: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Do what a section says, in its order: write the files, give the commands, run the rest."""
+    shutil.copytree(workplace / "my_texts", tmp_path / "my_texts")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    imported = set(sys.modules)
+    for language, code in BLOCK.findall(section):
+        if named := FILE.match(code):
+            (tmp_path / named[1]).write_text(code, encoding="utf-8")
+            if language == "python":
+                registry.load_file(tmp_path / named[1])
+        elif language == "python":
+            exec(compile(code, "extending.md", "exec"), {"__name__": "block"})
+        for line in code.splitlines() if language == "bash" else ():
+            done = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
+            assert done.exit_code == 0, done.output
+    for module in set(sys.modules) - imported:
+        if module.startswith("my_"):
+            del sys.modules[module]
 
 
 def test_the_first_models_are_the_recipes() -> None:

@@ -60,7 +60,10 @@ def new(
 @app.command()
 def train(
     arguments: Annotated[
-        list[str] | None, typer.Argument(help="Recipes, in order, and key=value overrides.")
+        list[str] | None,
+        typer.Argument(
+            help="Recipes, in order, a file or folder for data.path, and key=value overrides."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Validate and show what would run.")
@@ -73,10 +76,10 @@ def train(
     """Train recipes one after the other. A finished run is re-used, a stopped one goes on where it
     stood."""
     from groundup import api
-    from groundup.recipe.recipe import dump_recipe, parse_overrides
+    from groundup.cli.arguments import read_arguments
+    from groundup.recipe.recipe import dump_recipe
 
-    recipes = [a for a in arguments or [] if "=" not in a]
-    overrides = parse_overrides(a for a in arguments or [] if "=" in a)
+    recipes, overrides = read_arguments(arguments or [])
     if (resume is None) == (not recipes) or (resume is not None and overrides):
         raise GroundupError(
             "groundup train",

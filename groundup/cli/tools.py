@@ -20,7 +20,8 @@ tools.add_typer(runs_app, name="runs")
 
 RunsFolder = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="key=value overrides, such as optim.lr=3e-4.")
+    list[str] | None,
+    typer.Argument(help="A file or folder for data.path, and key=value overrides: optim.lr=3e-4."),
 ]
 Checkpoint = Annotated[str, typer.Option(help="best, last, or a step number.")]
 Engine = Annotated[
@@ -41,10 +42,11 @@ def tune(
 ) -> None:
     """Try the settings of the recipe's tune section; write the best recipe and a report."""
     from groundup import api
-    from groundup.recipe.recipe import parse_overrides
+    from groundup.cli.arguments import read_arguments
 
+    _, changes = read_arguments(overrides or [])
     run = api.tune_learning_rate if lr_range else partial(api.tune, workers=workers)
-    typer.echo(json.dumps(run(recipe, parse_overrides(overrides or []), runs=runs), indent=1))
+    typer.echo(json.dumps(run(recipe, changes, runs=runs), indent=1))
 
 
 @tools.command()
@@ -82,9 +84,10 @@ def data_inspect(
     from rich.console import Console
 
     from groundup import api
-    from groundup.recipe.recipe import parse_overrides
+    from groundup.cli.arguments import read_arguments
 
-    for renderable in api.inspect_data(recipe, parse_overrides(overrides or []), examples=examples):
+    _, changes = read_arguments(overrides or [])
+    for renderable in api.inspect_data(recipe, changes, examples=examples):
         Console().print(renderable)
 
 

@@ -34,6 +34,7 @@ from groundup.recipe.sections import (
     Training,
     Tune,
 )
+from groundup.recipe.task_defaults import add_task_defaults
 from groundup.recipe.yaml import dump_yaml, parse_yaml
 
 if TYPE_CHECKING:
@@ -107,6 +108,17 @@ class Recipe(Settings):
         return self
 
 
+# The sections of which a task may have defaults; those that choose what is trained are the user's.
+_SECTIONS: dict[str, type[Settings]] = {
+    "optim": Optim,
+    "training": Training,
+    "logging": Logging,
+    "evaluation": Evaluation,
+    "checkpoints": Checkpoints,
+    "samples": Samples,
+}
+
+
 # ------------------------------------------------------------------------------------------ reading
 def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """Turn ``["optim.lr=3e-4"]`` into ``{"optim.lr": 0.0003}``; values are read as YAML."""
@@ -173,6 +185,8 @@ def load_recipe(
         raw, {run: as_dict(recipe) for run, recipe in (planned or {}).items()}, complete=complete
     )
     refuse_old_names(raw)
+    if not complete:
+        add_task_defaults(raw, _SECTIONS)
     core = validate(
         Recipe, {key: value for key, value in raw.items() if key not in PLUGINS}, "recipe"
     )

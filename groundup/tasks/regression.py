@@ -26,6 +26,7 @@ from groundup.metrics.regression import deciles, evaluate_numbers
 from groundup.processors.labelled import check_pairs, with_targets
 from groundup.processors.targets import RegressionTargets
 from groundup.tasks.shared.forgetting import before_and_after
+from groundup.tasks.shared.small_data import SMALL_DATA_SETTINGS
 
 __all__ = ["Regression"]
 
@@ -42,6 +43,7 @@ class Regression(Task):
     """
 
     unit: ClassVar[str] = "examples"
+    default_settings: ClassVar[Mapping[str, Any]] = SMALL_DATA_SETTINGS
     objective: Literal["mse", "mae", "huber"] = setting(
         "mse", "Distance: squared, absolute, or Huber's (squared near, absolute far)"
     )

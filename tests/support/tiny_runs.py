@@ -136,6 +136,8 @@ AUGMENTATION: dict[str, dict[str, Any]] = {
     "texts": {"token_dropout": 0.2},
     "numbers": {"noise": 0.1, "mixup": 0.4},
 }
+# What language models have by default, said for the tasks whose own defaults are others.
+FALLING_AND_CLIPPED = {"weight_decay": 0.1, "clip_norm": 1.0, "schedule": "cosine"}
 MACHINE = {
     "device": "cpu",
     "precision": "fp32",
@@ -167,7 +169,7 @@ def tiny_run(
             **_data(reads, folder),
         },
         **{
-            "optim": {"lr": 3e-3, "warmup_steps": 2},
+            "optim": {"lr": 3e-3, "warmup_steps": 2, **FALLING_AND_CLIPPED},
             "training": {"batch_size": 16, "steps": 20},
             "machine": MACHINE,
         },

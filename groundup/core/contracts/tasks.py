@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -68,6 +68,9 @@ class Task(Settings, ABC):
     """
 
     unit: ClassVar[str] = "tokens"
+    default_settings: ClassVar[Mapping[str, Any]] = {}
+    """Values for dotted keys of the recipe that it leaves out, such as
+    ``{"optim.weight_decay": 0.0}``. They are written into the run's recipe."""
 
     @property
     def loss_is_sum(self) -> bool:

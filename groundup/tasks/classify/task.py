@@ -7,7 +7,7 @@ Legend: B examples of a batch, K classes or labels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from groundup.processors.targets import MultiLabel, SingleLabel
 from groundup.tasks.classify.class_weights import ClassWeights, class_weights
 from groundup.tasks.classify.evaluation import evaluate_classifier, outputs_of
 from groundup.tasks.shared.forgetting import before_and_after
+from groundup.tasks.shared.small_data import SMALL_DATA_SETTINGS
 
 __all__ = ["Classify", "soft_labels"]
 
@@ -45,6 +46,7 @@ class Classify(Task):
     """
 
     unit: ClassVar[str] = "examples"
+    default_settings: ClassVar[Mapping[str, Any]] = SMALL_DATA_SETTINGS
     labels: Literal["single", "ordinal", "multi_label"] = setting(
         "single",
         "Whether an example has one class, one of classes with an order (ratings), or any number of"
