@@ -94,10 +94,7 @@ def _decorator(kind: Kind) -> Callable[[str], Callable[[Class], Class]]:
     def named(name: str) -> Callable[[Class], Class]:
         def keep(cls: Class) -> Class:
             known = _registered[kind].get(name)
-            if known is not None and (known.__module__, known.__qualname__) != (
-                cls.__module__,
-                cls.__qualname__,
-            ):
+            if known is not None and _origin(known) != _origin(cls):
                 raise RecipeError(
                     f"{kind} {name!r}",
                     f"is registered twice, by {known.__module__} and {cls.__module__}",
@@ -110,6 +107,14 @@ def _decorator(kind: Kind) -> Callable[[str], Callable[[Class], Class]]:
         return keep
 
     return named
+
+
+def _origin(cls: type) -> tuple[str, str]:
+    """Return a class's file and name: a user's file may be imported twice, by a recipe that names
+    it and by a test that imports it."""
+    module = sys.modules.get(cls.__module__)
+    path = module.__file__ if module is not None and "__file__" in vars(module) else None
+    return path or cls.__module__, cls.__qualname__
 
 
 model = _decorator("model")
