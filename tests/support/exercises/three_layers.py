@@ -9,6 +9,7 @@ training: {batch_size: 32, steps: 20}
 """
 
 import math
+from itertools import pairwise
 
 from torch import nn
 
@@ -37,7 +38,7 @@ class ThreeLayersConfig(ModelConfig):
 
 def nn_of(*widths):
     layers = [nn.Flatten()]
-    for one, other in zip(widths[:-1], widths[1:], strict=True):
+    for one, other in pairwise(widths):
         layers += [nn.Linear(one, other), nn.ReLU()]
     return Stack(layers[:-1])
 
