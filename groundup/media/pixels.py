@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = [
-    "autocontrasted",
-    "brightened",
-    "contrasted",
-    "equalized",
-    "hue_turned",
-    "posterized",
-    "resampled",
-    "saturated",
-    "sharpened",
-    "solarized",
+    "brighten",
+    "change_contrast",
+    "equalize",
+    "posterize",
+    "resample",
+    "saturate",
+    "sharpen",
+    "solarize",
+    "stretch_contrast",
+    "turn_hue",
 ]
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -32,7 +32,7 @@ _TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -
 _LEVELS = 256
 
 
-def resampled(
+def resample(
     pictures: Tensor, matrices: NDArray[np.float64], shifts: NDArray[np.float64]
 ) -> Tensor:
     """Return (B, C, H, W) in which each pixel is taken, with linear interpolation, from where a map
@@ -55,24 +55,24 @@ def resampled(
     return F.grid_sample(pictures, grid, "bilinear", "zeros", align_corners=False)
 
 
-def brightened(pixels: Tensor, factors: Tensor) -> Tensor:
+def brighten(pixels: Tensor, factors: Tensor) -> Tensor:
     """Return pixels times factors (B,)."""
     return (pixels * _wide(factors)).clamp(0, 1)
 
 
-def contrasted(pixels: Tensor, factors: Tensor) -> Tensor:
+def change_contrast(pixels: Tensor, factors: Tensor) -> Tensor:
     """Return pixels further from (factor > 1) or nearer to the mean grey of each picture."""
     mean = _grey(pixels).double().mean((1, 2, 3), keepdim=True).float()
     return (mean + (pixels - mean) * _wide(factors)).clamp(0, 1)
 
 
-def saturated(pixels: Tensor, factors: Tensor) -> Tensor:
+def saturate(pixels: Tensor, factors: Tensor) -> Tensor:
     """Return pixels with more (factor > 1) or less colour."""
     grey = _grey(pixels)
     return (grey + (pixels - grey) * _wide(factors)).clamp(0, 1)
 
 
-def hue_turned(pixels: Tensor, turns: Tensor) -> Tensor:
+def turn_hue(pixels: Tensor, turns: Tensor) -> Tensor:
     """Return pixels of three channels, their hue turned by shares of the circle (B,), in the colour
     space YIQ."""
     to = torch.tensor(_TO_YIQ, dtype=torch.float64)
@@ -86,25 +86,25 @@ def hue_turned(pixels: Tensor, turns: Tensor) -> Tensor:
     return torch.stack(channels, 1).clamp(0, 1)  # type: ignore[arg-type]
 
 
-def sharpened(pixels: Tensor, factors: Tensor) -> Tensor:
+def sharpen(pixels: Tensor, factors: Tensor) -> Tensor:
     """Return pixels further from (factor > 1) or nearer to a smoothed picture."""
     around = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
     smooth = (9 * around + 4 * pixels) / 13
     return (smooth + (pixels - smooth) * _wide(factors)).clamp(0, 1)
 
 
-def solarized(pixels: Tensor, thresholds: Tensor) -> Tensor:
+def solarize(pixels: Tensor, thresholds: Tensor) -> Tensor:
     """Return pixels, those above the threshold inverted."""
     return torch.where(pixels > _wide(thresholds), 1 - pixels, pixels).clamp(0, 1)
 
 
-def posterized(pixels: Tensor, bits: Tensor) -> Tensor:
+def posterize(pixels: Tensor, bits: Tensor) -> Tensor:
     """Return pixels with so many bits (B,), 1 to 8, a channel."""
     steps = _wide(2.0 ** (8 - bits.round()))
     return ((pixels * 255).div(steps, rounding_mode="floor") * steps / 255).clamp(0, 1)
 
 
-def autocontrasted(pixels: Tensor) -> Tensor:
+def stretch_contrast(pixels: Tensor) -> Tensor:
     """Return pixels stretched so that each channel has black and white in it; a channel of one
     value stays."""
     low, high = pixels.amin((2, 3), keepdim=True), pixels.amax((2, 3), keepdim=True)
@@ -114,7 +114,7 @@ def autocontrasted(pixels: Tensor) -> Tensor:
     ).clamp(0, 1)
 
 
-def equalized(pixels: Tensor) -> Tensor:
+def equalize(pixels: Tensor) -> Tensor:
     """Return pixels in which all of 256 levels are about equally frequent, each channel by
     itself."""
     levels = (pixels.clamp(0, 1) * (_LEVELS - 1)).round().long().flatten(2)

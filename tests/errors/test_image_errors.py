@@ -17,7 +17,7 @@ from groundup.core.errors import DataError, MissingExtraError, RecipeError
 from groundup.core.settings import validate
 from groundup.core.values import Example
 from groundup.data.sources.images import Images
-from groundup.media.augmentation import Augment
+from groundup.media.augmentation.settings import Augment
 from groundup.media.images import LARGEST, examine, read_picture
 from groundup.processors.image import ImageConfig, ImageProcessor
 from groundup.processors.labelled import Labelled
@@ -209,9 +209,9 @@ def test_augmentation_that_means_nothing(section: dict[str, Any], problem: str) 
         (
             {"saturation": 0.1},
             (1, 8, 8),
-            "saturation: needs three channels, and the pictures have 1",
+            "saturation: needs three channels, but the pictures have 1",
         ),
-        ({"hue": 0.1}, (4, 8, 8), "hue: needs three channels, and the pictures have 4"),
+        ({"hue": 0.1}, (4, 8, 8), "hue: needs three channels, but the pictures have 4"),
     ],
 )
 def test_augmentation_that_does_nothing_for_the_data(

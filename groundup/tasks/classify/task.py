@@ -22,7 +22,9 @@ from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
-from groundup.media.augmentation import Augment, Draws, augmented
+from groundup.media.augmentation.batch import augment_batch
+from groundup.media.augmentation.draws import Draws
+from groundup.media.augmentation.settings import Augment
 from groundup.metrics.calibration import probabilities_of
 from groundup.processors.labelled import check_pairs, with_targets
 from groundup.processors.targets import MultiLabel, SingleLabel
@@ -164,8 +166,9 @@ class Classify(Task):
         processor: LabelProcessor,
         seed: int,
     ) -> Batch:
-        """Return a training micro-batch changed at random; see ``nn.augment.augmented``."""
-        return augmented(self.augmentation, batch, Draws(seed, samples), partners, processor.inputs)
+        """Return a training micro-batch changed at random; see ``augment_batch``."""
+        draws = Draws(seed, samples)
+        return augment_batch(self.augmentation, batch, draws, partners, processor.inputs)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the model reads: all but the labels and weights."""

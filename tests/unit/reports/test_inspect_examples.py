@@ -18,7 +18,7 @@ from groundup import api
 from groundup.cli.main import app
 from groundup.core.values import Example
 from groundup.data.sources.images import Images
-from groundup.media.augmentation import Augment
+from groundup.media.augmentation.settings import Augment
 from groundup.processors.image import ImageConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.reports.inspect_examples import summarise_examples, write_sheet

@@ -15,8 +15,11 @@ from groundup.core import seeding
 from groundup.core.values import Batch, Example
 from groundup.data.sources.arrays import Arrays
 from groundup.media import pixels as px
-from groundup.media.augmentation import Augment, Draws, augmented
+from groundup.media.augmentation.batch import augment_batch
+from groundup.media.augmentation.draws import Draws
+from groundup.media.augmentation.settings import Augment
 from groundup.processors.image import ImageConfig, ImageProcessor
+from groundup.processors.text.bytes import BytesConfig
 from groundup.tasks.classify.task import Classify
 
 B = 64
@@ -55,7 +58,9 @@ def change(batch: Batch, samples: Any = None, seed: int = 0, **settings: Any) ->
     samples = np.arange(size) if samples is None else samples
     processor = GREY if "inputs" in batch and batch["inputs"].shape[1] == 1 else COLOUR
     partners = {name: values.roll(1, 0) for name, values in batch.items()}
-    return augmented(Augment(**settings), batch, Draws(seed, samples), lambda: partners, processor)
+    return augment_batch(
+        Augment(**settings), batch, Draws(seed, samples), lambda: partners, processor
+    )
 
 
 def test_every_setting_is_tried() -> None:
@@ -91,7 +96,7 @@ def test_the_micro_batch_changes_not_one_bit(channels: int, micro_batch_size: in
     partners = {name: values.roll(1, 0) for name, values in whole.items()}
     for start in range(0, B, micro_batch_size):
         part = slice(start, start + micro_batch_size)
-        alone = augmented(
+        alone = augment_batch(
             Augment(**settings),
             {name: values[part] for name, values in whole.items()},
             Draws(0, np.arange(B)[part]),
@@ -129,15 +134,15 @@ def test_turning_and_enlarging_are_as_pillow_does_them() -> None:
     for degrees in (30.0, -75.0, 90.0):
         angle = np.deg2rad(degrees)
         matrix = np.array([[[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]])
-        found = px.resampled(old, matrix, np.zeros((1, 2)))[0, 0].numpy()
+        found = px.resample(old, matrix, np.zeros((1, 2)))[0, 0].numpy()
         expected = np.asarray(Image.fromarray(picture).rotate(degrees, Image.Resampling.BILINEAR))
         assert np.abs(found - expected)[1:-1, 1:-1].max() < 0.1
-    larger = px.resampled(old, np.eye(2)[None] / 2, np.zeros((1, 2)))[0, 0]
+    larger = px.resample(old, np.eye(2)[None] / 2, np.zeros((1, 2)))[0, 0]
     expected = F.interpolate(old, scale_factor=2, mode="bilinear")[0, 0, 4:12, 4:12]
     torch.testing.assert_close(larger, expected)
     wide = torch.zeros(1, 1, 5, 9)
     wide[..., 2, 6] = 1.0
-    found = px.resampled(wide, np.eye(2)[None], np.array([[2.0, 1.0]]))
+    found = px.resample(wide, np.eye(2)[None], np.array([[2.0, 1.0]]))
     assert found[0, 0, 1, 4] == pytest.approx(1.0, abs=1e-5)  # x in columns, y in rows
 
 
@@ -165,23 +170,23 @@ def by_pillow(pixels: torch.Tensor, function: Any) -> torch.Tensor:
     ("ours", "pillows", "tolerance"),
     [
         (
-            lambda p: px.brightened(p, torch.tensor([0.6])),
+            lambda p: px.brighten(p, torch.tensor([0.6])),
             lambda i: ImageEnhance.Brightness(i).enhance(0.6),
             0.01,
         ),
         (
-            lambda p: px.contrasted(p, torch.tensor([1.5])),
+            lambda p: px.change_contrast(p, torch.tensor([1.5])),
             lambda i: ImageEnhance.Contrast(i).enhance(1.5),
             0.01,
         ),
         (
-            lambda p: px.saturated(p, torch.tensor([0.3])),
+            lambda p: px.saturate(p, torch.tensor([0.3])),
             lambda i: ImageEnhance.Color(i).enhance(0.3),
             0.01,
         ),
-        (lambda p: px.posterized(p, torch.tensor([4.0])), lambda i: ImageOps.posterize(i, 4), 1e-6),
-        (lambda p: px.solarized(p, torch.tensor([0.5])), lambda i: ImageOps.solarize(i, 128), 1e-6),
-        (lambda p: px.autocontrasted(p), ImageOps.autocontrast, 0.01),
+        (lambda p: px.posterize(p, torch.tensor([4.0])), lambda i: ImageOps.posterize(i, 4), 1e-6),
+        (lambda p: px.solarize(p, torch.tensor([0.5])), lambda i: ImageOps.solarize(i, 128), 1e-6),
+        (lambda p: px.stretch_contrast(p), ImageOps.autocontrast, 0.01),
     ],
 )
 def test_colours_change_as_in_pillow(ours: Any, pillows: Any, tolerance: float) -> None:
@@ -193,23 +198,23 @@ def test_colours_change_as_in_pillow(ours: Any, pillows: Any, tolerance: float) 
 
 def test_sharpening_equalising_and_hue() -> None:
     pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(4)) * 0.5 + 0.2
-    torch.testing.assert_close(px.sharpened(pixels, torch.ones(2)), pixels)
+    torch.testing.assert_close(px.sharpen(pixels, torch.ones(2)), pixels)
     assert (
-        px.sharpened(pixels, torch.zeros(2)).std()
+        px.sharpen(pixels, torch.zeros(2)).std()
         < pixels.std()
-        < px.sharpened(pixels, 2 * torch.ones(2)).std()
+        < px.sharpen(pixels, 2 * torch.ones(2)).std()
     )
-    equal = px.equalized(pixels)
+    equal = px.equalize(pixels)
     assert (equal.amin((2, 3)) == 0).all()
     assert (equal.flatten(2).sort().values - torch.linspace(0, 1, 256)).abs().max() < 0.03
     flat = torch.full((1, 1, 4, 4), 0.3)
-    for same in (px.equalized(flat), px.autocontrasted(flat)):
+    for same in (px.equalize(flat), px.stretch_contrast(flat)):
         torch.testing.assert_close(same, flat)
-    torch.testing.assert_close(px.hue_turned(pixels, torch.zeros(2)), pixels)
-    there = px.hue_turned(pixels * 0.5 + 0.25, torch.full((2,), 0.1))
-    torch.testing.assert_close(px.hue_turned(there, torch.full((2,), -0.1)), pixels * 0.5 + 0.25)
+    torch.testing.assert_close(px.turn_hue(pixels, torch.zeros(2)), pixels)
+    there = px.turn_hue(pixels * 0.5 + 0.25, torch.full((2,), 0.1))
+    torch.testing.assert_close(px.turn_hue(there, torch.full((2,), -0.1)), pixels * 0.5 + 0.25)
     grey = pixels[:, :1].expand(-1, 3, -1, -1)
-    torch.testing.assert_close(px.hue_turned(grey, torch.full((2,), 0.4)), grey)
+    torch.testing.assert_close(px.turn_hue(grey, torch.full((2,), 0.4)), grey)
 
 
 def test_randaugment_draws_every_operation_and_a_stronger_one_changes_more() -> None:
@@ -267,7 +272,7 @@ def test_cutmix_puts_a_box_of_another_picture_and_says_how_much_is_left() -> Non
 def test_partners_are_augmented_too() -> None:
     batch = {"inputs": torch.zeros(B, 1, 12, 10), "labels": torch.zeros(B, dtype=torch.int64)}
     other = {"inputs": torch.ones(B, 1, 12, 10), "labels": torch.ones(B, dtype=torch.int64)}
-    found = augmented(
+    found = augment_batch(
         Augment(mixup=1.0, shift=0.5), batch, Draws(0, np.arange(B)), lambda: other, GREY
     )
     edges = (found["inputs"] == 0).flatten(1).any(1)
@@ -312,11 +317,14 @@ def test_masks_of_frames_lie_within_the_lengths() -> None:
 
 def test_tokens_are_removed_and_one_stays() -> None:
     lengths = torch.arange(B) % 20 + 1
-    tokens = torch.arange(1, 25).repeat(B, 1).masked_fill(torch.arange(24) >= lengths[:, None], 99)
-    processor = type("Tokens", (), {"end_id": 99})
+    processor = BytesConfig().fit(lambda: iter(()))
+    beyond = torch.arange(24) >= lengths[:, None]
+    tokens = torch.arange(1, 25).repeat(B, 1).masked_fill(beyond, processor.end_id)
     batch = {"tokens": tokens, "lengths": lengths, "labels": torch.arange(B)}
-    found = augmented(Augment(token_dropout=0.5), batch, Draws(0, np.arange(B)), dict, processor)
-    shorter = augmented(
+    found = augment_batch(
+        Augment(token_dropout=0.5), batch, Draws(0, np.arange(B)), dict, processor
+    )
+    shorter = augment_batch(
         Augment(token_dropout=0.5),
         {**batch, "tokens": tokens[:, :20]},
         Draws(0, np.arange(B)),
@@ -329,7 +337,7 @@ def test_tokens_are_removed_and_one_stays() -> None:
     assert 0.4 < float(found["lengths"].sum() / lengths.sum()) < 0.65
     for row, length in zip(found["tokens"].tolist(), found["lengths"].tolist(), strict=True):
         assert row[:length] == sorted(set(row[:length]))
-        assert set(row[length:]) <= {99}
+        assert set(row[length:]) <= {processor.end_id}
 
 
 def test_validation_is_never_augmented_and_training_is() -> None:
