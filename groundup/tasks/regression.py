@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,12 +25,12 @@ from groundup.media.table_values import as_number
 from groundup.metrics.regression import deciles, evaluate_numbers
 from groundup.processors.labelled import check_pairs, with_targets
 from groundup.processors.targets import RegressionTargets
-from groundup.tasks.shared.forgetting import before_and_after
+from groundup.tasks.shared.forgetting import compare_before_and_after
+from groundup.tasks.shared.model_outputs import model_outputs
 from groundup.tasks.shared.small_data import SMALL_DATA_SETTINGS
 
 __all__ = ["Regression"]
 
-_AT_ONCE = 1024
 _SHOWN = 10
 
 
@@ -53,7 +53,7 @@ class Regression(Task):
         gt=0,
         applies_when={"objective": ("huber",)},
     )
-    max_tokens: int = setting(256, "Longer texts are cut to so many tokens", ge=1)
+    max_tokens: int = setting(256, "Longer texts are cut to this number of tokens", ge=1)
 
     @property
     def batch_spec(self) -> dict[str, str]:
@@ -73,6 +73,7 @@ class Regression(Task):
         Raises:
             DataError: If a target is no number, or does not vary.
         """
+        # A list, because it is gone through twice: numbers are checked before any is fitted.
         read = list(examples())
         first = read[0].target if read else None
         labels = tuple(map(str, first)) if isinstance(first, Mapping) else ()
@@ -90,7 +91,7 @@ class Regression(Task):
         Raises:
             DataError: If an input does not fit, or a target is no number.
         """
-        targets = cast(RegressionTargets, processor.targets)
+        targets = _targets_of(processor)
         wanted = targets.encode(_numbers(examples, targets.outputs))
         scale = torch.tensor(targets.scale).expand(len(wanted), -1)
         encoded = processor.encode_inputs([example.inputs for example in examples])
@@ -111,6 +112,7 @@ class Regression(Task):
             Huber, 1964, "Robust estimation of a location parameter", equation 1.1.
         """
         losses = self.example_losses(outputs, batch)
+        # Errors in the data's own units: targets and outputs have mean 0 and variance 1 here.
         error = (outputs.detach().float() - batch["targets"]) * batch["scale"]
         watched = {"squared": (error**2).mean(1).sum(), "absolute": error.abs().mean(1).sum()}
         return Loss({"target": Term(losses.sum(), torch.tensor(float(len(losses))))}, watched)
@@ -148,11 +150,11 @@ class Regression(Task):
         Several numbers are a dictionary by name where they have names, a list elsewhere.
         """
         rows, several = processor.as_list(inputs)
-        found = [_named(row, processor.labels) for row in _predicted(model, rows, processor)]
+        found = [_named(row, processor.labels) for row in _predict_numbers(model, rows, processor)]
         return found if several else found[0]
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
-        """Judge a model on the held-out examples: errors with intervals, by tenths of the
+        """Evaluate a model on the held-out examples: errors with intervals, by tenths of the
         predictions, and the worst.
 
         The baseline always predicts the mean of the training split. Where the run was fine-tuned,
@@ -160,58 +162,59 @@ class Regression(Task):
         """
         examples = list(context.examples(context.held_out))
         context.progress(f"predicting {len(examples)} held-out examples")
-        targets = cast(RegressionTargets, context.processor.targets)
-        predicted = _predicted(
+        targets = _targets_of(context.processor)
+        predicted = _predict_numbers(
             context.model, [example.inputs for example in examples], context.processor
         )
         true = np.array(_numbers(examples, targets.outputs), dtype=np.float64)
-        metrics, tables = {"held_out_examples": float(len(examples))}, []
+        metrics = {"held_out_examples": float(len(examples))}
+        tables: list[Table] = []
         names = targets.labels or tuple(f"target_{n}" for n in range(1, targets.outputs + 1))
         for n, (name, mean) in enumerate(zip(names, targets.mean, strict=True)):
-            judged = evaluate_numbers(predicted[:, n], true[:, n], mean, context.seed)
-            single = targets.outputs == 1
-            metrics |= (
-                judged
-                if single
-                else {f"{name}_{metric}": value for metric, value in judged.items()}
-            )
-            of = "" if single else f" of {name}"
-            tables.append(
-                _by_decile(
-                    f"Residuals{of} by tenths of the predictions", predicted[:, n], true[:, n]
-                )
-            )
-            tables.append(_worst(f"Furthest off{of}", examples, predicted[:, n], true[:, n]))
-        several = "mean over the targets of RMSE in standard deviations"
-        tables += before_and_after(context, "RMSE" if targets.outputs == 1 else several, _error)
+            own, right = predicted[:, n], true[:, n]
+            scores = evaluate_numbers(own, right, mean, context.seed)
+            of = ""
+            if targets.outputs > 1:  # a single target's metrics have plain names
+                scores = {f"{name}_{metric}": value for metric, value in scores.items()}
+                of = f" of {name}"
+            metrics |= scores
+            tables.append(_decile_table(f"Residuals{of} by tenths of the predictions", own, right))
+            tables.append(_worst_table(f"Furthest off{of}", examples, own, right))
+        measure = "RMSE"
+        if targets.outputs > 1:
+            measure = "mean over the targets of RMSE in standard deviations"
+        tables += compare_before_and_after(context, measure, _rmse)
         return Evaluation(metrics, tables)
 
 
-def _error(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:
+def _rmse(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:
     """Return the RMSE in the data's own units; of several targets the mean of each one's over its
     standard deviation.
 
-    A model that predicts more than the examples have targets is judged on those.
+    A model that predicts more than the examples have targets is evaluated on those.
     """
-    predicted = _predicted(model, [example.inputs for example in examples], processor)
+    predicted = _predict_numbers(model, [example.inputs for example in examples], processor)
     true = np.array(_numbers(examples), dtype=np.float64)
     named = examples[0].target
     if processor.labels and isinstance(named, Mapping):
         predicted = predicted[:, [processor.labels.index(str(name)) for name in named]]
-    rmse, spread = np.sqrt(((predicted - true) ** 2).mean(0)), true.std(0)
-    return float(rmse[0] if len(rmse) == 1 else (rmse / np.where(spread > 0, spread, 1.0)).mean())
+    rmse = np.sqrt(((predicted - true) ** 2).mean(0))
+    if len(rmse) == 1:
+        return float(rmse[0])
+    spread = true.std(0)
+    # A target that does not vary here, in a small held-out split, has its error as it is.
+    return float((rmse / np.where(spread > 0, spread, 1.0)).mean())
 
 
 def _numbers(examples: Sequence[Example], count: int | None = None) -> list[list[float]]:
     """Return the targets of each example as numbers, ``count`` of them, or as many as the first
     example has."""
     found = [_numbers_of(example) for example in examples]
-    expected = count if count is not None else len(found[0]) if found else 0
+    if count is None:
+        count = len(found[0]) if found else 0
     for example, numbers in zip(examples, found, strict=True):
-        if len(numbers) != expected:
-            problem = (
-                f"has {len(numbers)} targets; allowed: {expected}, as the training examples have"
-            )
+        if len(numbers) != count:
+            problem = f"has {len(numbers)} targets; allowed: {count}, as the training examples have"
             raise DataError(_place(example), problem, "Correct it, or remove the row")
     return found
 
@@ -223,13 +226,10 @@ def _place(example: Example) -> str:
 def _numbers_of(example: Example) -> list[float]:
     """Return the targets of an example as numbers; text such as ``"3.5"`` counts as one."""
     target = example.target
-    values = (
-        target.items()
-        if isinstance(target, Mapping)
-        else enumerate(target if _is_list(target) else [target], 1)
-    )
+    if not isinstance(target, Mapping):
+        target = dict(enumerate(target if _is_list(target) else [target], 1))
     found = []
-    for name, value in values:
+    for name, value in target.items():
         number = as_number(value)
         if number is None or math.isnan(number):
             what = f"target {name!r}" if isinstance(name, str) else "the target"
@@ -256,28 +256,22 @@ def _refuse_constant(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> 
 
 
 def _named(row: NDArray[np.float64], labels: Sequence[str]) -> Any:
-    if len(row) == 1 and not labels:
-        return float(row[0])
-    return dict(zip(labels, row.tolist(), strict=True)) if labels else row.tolist()
+    if labels:
+        return dict(zip(labels, row.tolist(), strict=True))
+    return float(row[0]) if len(row) == 1 else row.tolist()
 
 
-def _by_decile(title: str, predicted: NDArray[np.float64], true: NDArray[np.float64]) -> Table:
-    rows = [
-        (
-            _short(d.lowest),
-            _short(d.highest),
-            d.examples,
-            _short(d.mean_residual),
-            _short(d.mae),
-            _short(d.rmse),
-        )
-        for d in deciles(predicted, true)
-    ]
+def _decile_table(title: str, predicted: NDArray[np.float64], true: NDArray[np.float64]) -> Table:
+    rows: list[Any] = []
+    for tenth in deciles(predicted, true):
+        ends = (_short(tenth.lowest), _short(tenth.highest))
+        errors = (_short(tenth.mean_residual), _short(tenth.mae), _short(tenth.rmse))
+        rows.append((*ends, tenth.examples, *errors))
     columns = ("predicted from", "to", "examples", "mean residual", "MAE", "RMSE")
     return Table(title, columns, list(rows), "A residual is the true value less the predicted one")
 
 
-def _worst(
+def _worst_table(
     title: str,
     examples: Sequence[Example],
     predicted: NDArray[np.float64],
@@ -296,17 +290,16 @@ def _short(value: Any) -> float:
     return float(f"{float(value):.5g}")
 
 
-@torch.no_grad()
-def _predicted(
+def _predict_numbers(
     model: nn.Module, inputs: Sequence[Any], processor: LabelProcessor
 ) -> NDArray[np.float64]:
     """Return (N, R) in the data's own units."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    parts = [torch.zeros(0, processor.outputs, dtype=torch.float64)]
-    for start in range(0, len(inputs), _AT_ONCE):
-        encoded = processor.encode_inputs(inputs[start : start + _AT_ONCE])
-        outputs = model(**{name: values.to(device) for name, values in encoded.items()})
-        parts.append(cast(RegressionTargets, processor.targets).decode(outputs))
-    model.train(training)
-    return torch.cat(parts).numpy()
+    targets = _targets_of(processor)
+    parts = [targets.decode(part) for part in model_outputs(model, inputs, processor)]
+    return torch.cat([torch.zeros(0, processor.outputs, dtype=torch.float64), *parts]).numpy()
+
+
+def _targets_of(processor: LabelProcessor) -> RegressionTargets:
+    if not isinstance(processor.targets, RegressionTargets):
+        raise TypeError("regression needs the processor that its fit_processor returned")
+    return processor.targets

@@ -19,7 +19,7 @@ from groundup.models.mlp import MLPConfig
 from groundup.processors.labelled import Labelled
 from groundup.processors.table import TableConfig, TableProcessor
 from groundup.processors.targets import RegressionTargets
-from groundup.tasks.regression import Regression, _error
+from groundup.tasks.regression import Regression, _rmse
 
 pytestmark = pytest.mark.xdist_group("sklearn")  # imported by one worker
 
@@ -275,11 +275,11 @@ def test_a_model_of_several_numbers_is_judged_on_those_that_there_are() -> None:
         Example(str(n), row, {"b": 10 * x + 2})
         for n, (row, x) in enumerate(zip(rows, scaled, strict=True))
     ]
-    assert _error(Known(), processor, only_b) == pytest.approx(2.0, rel=1e-5)
+    assert _rmse(Known(), processor, only_b) == pytest.approx(2.0, rel=1e-5)
     unnamed = [Example(e.name, e.inputs, [x, 10 * x]) for e, x in zip(only_b, scaled, strict=True)]
-    assert _error(Known(), processor, unnamed) == pytest.approx(0.0, abs=1e-5)
+    assert _rmse(Known(), processor, unnamed) == pytest.approx(0.0, abs=1e-5)
     swapped = [
         Example(e.name, e.inputs, {"b": 10 * x, "a": x})
         for e, x in zip(only_b, scaled, strict=True)
     ]
-    assert _error(Known(), processor, swapped) == pytest.approx(0.0, abs=1e-5)
+    assert _rmse(Known(), processor, swapped) == pytest.approx(0.0, abs=1e-5)

@@ -20,7 +20,7 @@ def class_weights(counts: Sequence[int], how: ClassWeights, beta: float) -> Tens
     """Return the weight of each class (K,) float32; the mean over the training examples is 1.
 
     ``balanced`` goes with one over the class's number n of training examples; ``effective`` with
-    one over its effective number (1 - beta^n) / (1 - beta), which lies between 1 and n: near n for
+    one over its effective number (1 - beta^n) / (1 - beta), which is between 1 and n: near n for
     rare classes, at most 1 / (1 - beta) for common ones. A class without training examples has the
     weight 0.
 
@@ -36,5 +36,6 @@ def class_weights(counts: Sequence[int], how: ClassWeights, beta: float) -> Tens
     if how == "none":
         return torch.ones(len(counts))
     size = found if how == "balanced" else (1 - beta**found) / (1 - beta)
+    # Both branches are computed: 1 / 0 is infinite, but where it is not chosen it does no harm.
     weights = torch.where(found > 0, 1 / size, 0.0)
     return (weights * found.sum() / (weights * found).sum()).float()

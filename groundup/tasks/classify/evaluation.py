@@ -32,11 +32,11 @@ from groundup.metrics.classification import (
     has_label,
 )
 from groundup.metrics.ordinal import evaluate_order
+from groundup.tasks.shared.model_outputs import model_outputs
 
 __all__ = ["evaluate_classifier", "outputs_of"]
 
 Floats = NDArray[np.float64]
-_AT_ONCE = 1024
 _SHOWN = 10
 _PICTURES = 24
 _CLASSES_DRAWN = 30
@@ -45,19 +45,10 @@ _ENOUGH = 40  # examples from which half of them can say something about calibra
 _PIXELS = 96
 
 
-@torch.no_grad()
 def outputs_of(model: nn.Module, inputs: Sequence[Any], processor: LabelProcessor) -> Floats:
     """Return the model's outputs (N, K), before softmax or sigmoid."""
-    training = model.training
-    device = next(model.parameters()).device
-    model.eval()
-    parts = []
-    for start in range(0, len(inputs), _AT_ONCE):
-        encoded = processor.encode_inputs(inputs[start : start + _AT_ONCE])
-        outputs = model(**{name: values.to(device) for name, values in encoded.items()})
-        parts.append(outputs.double().cpu())
-    model.train(training)
-    return torch.cat(parts).numpy()
+    parts = model_outputs(model, inputs, processor)
+    return torch.cat([part.double().cpu() for part in parts]).numpy()
 
 
 def evaluate_classifier(

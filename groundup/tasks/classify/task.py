@@ -6,7 +6,6 @@ Legend: B examples of a batch, K classes or labels.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -26,15 +25,17 @@ from groundup.media.augmentation.batch import augment_batch
 from groundup.media.augmentation.draws import Draws
 from groundup.media.augmentation.settings import Augment
 from groundup.metrics.calibration import probabilities_of
+from groundup.metrics.classification import has_label
 from groundup.processors.labelled import check_pairs, with_targets
 from groundup.processors.targets import MultiLabel, SingleLabel
 from groundup.tasks.classify.class_weights import ClassWeights, class_weights
 from groundup.tasks.classify.evaluation import evaluate_classifier, outputs_of
-from groundup.tasks.shared.forgetting import before_and_after
+from groundup.tasks.shared.forgetting import compare_before_and_after
 from groundup.tasks.shared.small_data import SMALL_DATA_SETTINGS
 
 __all__ = ["Classify", "soft_labels"]
 
+# What encoding and mixing put into a batch for the loss alone.
 _NOT_INPUTS = ("labels", "labels_2", "mix", "weights", "weights_2")
 
 
@@ -83,7 +84,7 @@ class Classify(Task):
         lt=1,
         applies_when={"class_weights": ("effective",)},
     )
-    max_tokens: int = setting(256, "Longer texts are cut to so many tokens", ge=1)
+    max_tokens: int = setting(256, "Longer texts are cut to this number of tokens", ge=1)
     augmentation: Augment = setting(Augment(), "How training examples are changed at random")
 
     @field_validator("order")
@@ -123,13 +124,15 @@ class Classify(Task):
         order = None if self.order is None else [str(label) for label in self.order]
 
         def fit(targets: Iterable[Any]) -> Targets:
-            if self.labels == "ordinal":
+            if self.orders_classes:
                 return SingleLabel.fit_ordered(targets, order)
             return (SingleLabel if self.labels == "single" else MultiLabel).fit(targets)
 
         found = with_targets(
-            processor, examples, fit, self.max_tokens, in_order=self.labels == "ordinal"
+            processor, examples, fit, self.max_tokens, in_order=self.orders_classes
         )
+        # Here, because what an augmentation does depends on the kind of inputs, which only the
+        # processor knows.
         self.augmentation.check(found.input_shape, categories=bool(found.category_sizes))
         return found
 
@@ -144,9 +147,8 @@ class Classify(Task):
         encoded["labels"] = processor.targets.encode([example.target for example in examples])
         if self.class_weights != "none":
             counts = processor.targets.counts
-            encoded["weights"] = class_weights(counts, self.class_weights, self.effective_beta)[
-                encoded["labels"]
-            ]
+            weights = class_weights(counts, self.class_weights, self.effective_beta)
+            encoded["weights"] = weights[encoded["labels"]]
         return encoded
 
     def check_model(self, model: nn.Module, processor: Any) -> None:
@@ -185,21 +187,20 @@ class Classify(Task):
 
         Source:
             Label smoothing: Szegedy et al., 2015 (arXiv:1512.00567), section 7. Mixtures: Zhang et
-                al., 2017
-            (arXiv:1710.09412), section 2.
+            al., 2017 (arXiv:1710.09412), section 2.
         """
         examples = torch.tensor(float(len(outputs)))
-        if (
-            self.labels == "single" and not {"mix", "weights"} & batch.keys()
-        ):  # the usual case, quicker
-            labels, smoothing = batch["labels"], self.label_smoothing
+        # The usual case in one fused operation: on small models the loss is a good part of a step.
+        if self.labels == "single" and not {"mix", "weights"} & batch.keys():
+            labels = batch["labels"]
             total = F.cross_entropy(
-                outputs.float(), labels, reduction="sum", label_smoothing=smoothing
+                outputs.float(), labels, reduction="sum", label_smoothing=self.label_smoothing
             )
-            if torch.is_grad_enabled():  # a step of training, which is told by its loss
-                return Loss({"label": Term(total, examples)})
+            terms = {"label": Term(total, examples)}
+            if torch.is_grad_enabled():  # of a training step only the loss is logged
+                return Loss(terms)
             right = (outputs.argmax(1) == labels).sum()
-            return Loss({"label": Term(total, examples)}, {"right": right, "examples": examples})
+            return Loss(terms, {"right": right, "examples": examples})
         losses, watched = self._losses(outputs.float(), batch)
         own, others = _shares(batch)
         sums = {name: value.sum() for name, value in watched.items()}
@@ -250,18 +251,22 @@ class Classify(Task):
         """Return (B,) the loss of each example; whether it is right, and in an order by how many
         classes it is off."""
         if self.labels == "multi_label":
+            # Each label is a choice of two, so smoothing moves it towards one half.
             wanted = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
             each = F.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
+            # An output of 0 is a probability of one half, from which on a label is predicted.
             return each, {"right": ((outputs >= 0) == (labels > 0)).all(1).float()}
-        ordered = self.labels == "ordinal"
         target = labels
-        if ordered:
+        if self.orders_classes:
             target = soft_labels(labels, outputs.shape[1], self.ordinal_smoothing)
         each = F.cross_entropy(
             outputs, target, reduction="none", label_smoothing=self.label_smoothing
         )
         off = (outputs.argmax(1) - labels).abs().float()
-        return each, {"right": (off == 0).float(), **({"off": off} if ordered else {})}
+        watched = {"right": (off == 0).float()}
+        if self.orders_classes:
+            watched["off"] = off
+        return each, watched
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return loss in nats an example, and accuracy (of several labels: all of them right), 0 to
@@ -269,12 +274,14 @@ class Classify(Task):
 
         Of classes with an order also by how many classes the prediction is off, on average.
         """
-        (total, count), examples = sums["label"], max(sums["examples"][0], 1.0)
+        total, count = sums["label"]
+        examples = max(sums["examples"][0], 1.0)
         name = "subset_accuracy" if self.labels == "multi_label" else "accuracy"
+        # With class weights the count is no whole number, and may be below 1.
         found = {"loss": total / max(count, 1e-12), name: sums["right"][0] / examples}
-        return found | (
-            {"mean_absolute_error": sums["off"][0] / examples} if self.labels == "ordinal" else {}
-        )
+        if self.orders_classes:
+            found["mean_absolute_error"] = sums["off"][0] / examples
+        return found
 
     def predict(
         self, model: nn.Module, inputs: Any, processor: LabelProcessor, **options: Any
@@ -293,26 +300,28 @@ class Classify(Task):
         """
         rows, each = processor.as_list(inputs)
         outputs = outputs_of(model, rows, processor)
-        temperature = float(
-            options.get("temperature") or 1.0
-        )  # 0 is greedy where texts are generated
+        # 0 is what a caller of all tasks sends for greedy texts: here it changes nothing.
+        temperature = float(options.get("temperature") or 1.0)
         several = self.labels == "multi_label"
-        top, found = int(options.get("top", 0)), []
+        top = int(options.get("top", 0))
+        found: list[Any] = []
         for row in probabilities_of(outputs, several=several, temperature=temperature):
-            best: Any = [(processor.labels[k], float(row[k])) for k in row.argsort()[::-1]]
-            if not top:
-                best = [label for label, chance in best if chance >= 0.5] if several else best[0][0]
-            found.append(best[:top] if top else best)
+            order = row.argsort()[::-1]
+            if top:
+                found.append([(processor.labels[k], float(row[k])) for k in order[:top]])
+            elif several:
+                found.append([processor.labels[k] for k in order if has_label(row[k])])
+            else:
+                found.append(processor.labels[order[0]])
         return found if each else found[0]
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
-        """Judge a model on the held-out examples: measures with intervals, calibration, and what it
-        gets wrong."""
+        """Evaluate a model on the held-out examples: measures with intervals, calibration, and what
+        it gets wrong."""
         found = evaluate_classifier(context, self.labels)
-        tables = (
-            [] if self.labels == "multi_label" else before_and_after(context, "accuracy", _accuracy)
-        )
-        return dataclasses.replace(found, tables=[*found.tables, *tables])
+        if self.labels != "multi_label":
+            found.tables.extend(compare_before_and_after(context, "accuracy", _accuracy))
+        return found
 
 
 def soft_labels(labels: Tensor, classes: int, smoothing: float) -> Tensor:

@@ -1,0 +1,42 @@
+"""What a trained model says of raw inputs.
+
+Legend: N inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from groundup.core.contracts.processors import LabelProcessor
+from groundup.generation.scoring import device_of, evaluating
+
+__all__ = ["model_outputs"]
+
+_AT_ONCE = 1024
+
+
+def model_outputs(
+    model: nn.Module,
+    inputs: Sequence[Any],
+    processor: LabelProcessor,
+    call: Callable[..., Tensor] | None = None,
+) -> list[Tensor]:
+    """Return the outputs for N raw inputs, in parts of a thousand rows, on the model's device.
+
+    Args:
+        model: It is asked in evaluation mode, without gradients.
+        inputs: N of them.
+        processor: Encodes them.
+        call: What is asked, such as ``model.features``; by default the model.
+    """
+    call = call or model
+    device = device_of(model)
+    found = []
+    with evaluating(model):
+        for start in range(0, len(inputs), _AT_ONCE):
+            encoded = processor.encode_inputs(inputs[start : start + _AT_ONCE])
+            found.append(call(**{name: values.to(device) for name, values in encoded.items()}))
+    return found
