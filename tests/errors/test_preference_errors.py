@@ -120,11 +120,11 @@ def test_bad_rows_name_file_line_and_what_is_allowed(
     [
         (
             {"task.objective": "kto", "data.unpaired": False},
-            "line 1: the data has pairs, and objective kto needs answers wi",
+            "line 1: the data has pairs, but objective kto needs answers wi",
         ),
         (
             {"data.unpaired": True},
-            "line 1: the data has a label, and objective dpo needs pairs. Set objective: kto",
+            "line 1: the data has a label, but objective dpo needs pairs. Set objective: kto",
         ),
         ({"model.context_length": 40}, "a prompt with its answer has"),
         (

@@ -1,4 +1,4 @@
-"""Judging a model on held-out preferences, next to the weights that it started from."""
+"""A model on held-out preferences, next to the weights that it started from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from groundup.core.values import Evaluation, Message, Preference, Table
 __all__ = ["Measured", "evaluate_preferences"]
 
 Measured = tuple[dict[str, float], int]  # metrics, and over how many examples
-_SHOWN, _CHARACTERS = 5, 600
+_SHOWN = 5
+_CHARACTERS = 600
 _TITLES = {
     "reward_margin": "reward margin",
     "reward_accuracy": "reward accuracy",
@@ -37,7 +38,7 @@ def evaluate_preferences(
     started from.
 
     Args:
-        context: What to judge.
+        context: What to evaluate.
         measure: Gives the metrics of a model on examples, or those of the reference itself for
             None.
         answer: Gives a model's greedy answer to a prompt.
@@ -46,16 +47,14 @@ def evaluate_preferences(
     context.progress(f"scoring the answers to {len(held_out)} held-out prompts")
     after, number = measure(held_out, context.model)
     before: dict[str, float] = {}
+    # What the reference says is known without its weights, which no longer need to be there.
     if any(each.reference is not None for each in held_out):
         before = measure(held_out, None)[0]
     elif context.base is not None:
         context.progress("scoring them with the weights before")
         before = measure(held_out, context.base[0])[0]
-    metrics = {
-        "held_out_pairs": float(number),
-        **after,
-        **{f"base_{name}": value for name, value in before.items()},
-    }
+    metrics = {"held_out_pairs": float(number), **after}
+    metrics |= {f"base_{name}": value for name, value in before.items()}
     rows: Any = [
         (title, before.get(name), after[name]) for name, title in _TITLES.items() if name in after
     ]
@@ -64,28 +63,29 @@ def evaluate_preferences(
         f" {context.sequence_length} tokens."
     )
     compared = Table("Held-out preferences", ("measure", "before", "after"), rows, note)
-    return Evaluation(metrics, [compared, _answers(context, held_out, answer)])
+    return Evaluation(metrics, [compared, _answer_table(context, held_out, answer)])
 
 
-def _answers(
+def _answer_table(
     context: EvaluationContext,
     examples: list[Preference],
     answer: Callable[[nn.Module, Any, Sequence[Message]], str],
 ) -> Table:
-    """Return what the model answers to a few held-out prompts, before and after, beside the answers
-    in the data."""
-    chosen = sorted(examples, key=lambda each: key(context.seed, f"sample {each.name}"))[
-        : min(_SHOWN, context.limit)
-    ]
+    """Return what the model answers to a few held-out prompts, before and after, next to the
+    answers in the data."""
+    order = sorted(examples, key=lambda each: key(context.seed, f"sample {each.name}"))
+    chosen = order[: min(_SHOWN, context.limit)]
     context.progress(f"answering {len(chosen)} held-out prompts")
     rows: list[tuple[str | float | int | None, ...]] = []
     for example in chosen:
-        was = answer(*context.base, example.prompt) if context.base is not None else None
+        was = None
+        if context.base is not None:
+            was = answer(*context.base, example.prompt)
         now = answer(context.model, context.processor, example.prompt)
         texts = [turns[-1].content[:_CHARACTERS] for turns in example.answers]
-        good = None if example.good is None else "good" if example.good else "bad"
-        rows.append(
-            (example.prompt[-1].content[-_CHARACTERS:], was, now, texts[0], good or texts[1])
-        )
-    columns = ("prompt", "before", "after", "chosen, or judged", "rejected, or the verdict")
+        other = texts[1]
+        if example.good is not None:
+            other = "good" if example.good else "bad"
+        rows.append((example.prompt[-1].content[-_CHARACTERS:], was, now, texts[0], other))
+    columns = ("prompt", "before", "after", "chosen, or labelled", "rejected, or the label")
     return Table("Answers to held-out prompts", columns, rows, printed=False)

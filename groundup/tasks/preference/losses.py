@@ -1,9 +1,9 @@
 """Losses of preference tuning: functions of log-probabilities alone, one value for each pair or
-judged answer.
+labelled answer.
 
-Shape legend: B pairs, or judged answers; of a pair, column 0 is the chosen answer and column 1 the
-    rejected one.
-"Log-ratio" is log p of an answer under the model less that under the reference, in nats.
+Shape legend: B pairs, or labelled answers; of a pair, column 0 is the chosen answer and column 1
+the rejected one. "Log-ratio" is log p of an answer under the model less
+that under the reference, in nats.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def dpo_loss(ratios: Tensor, beta: float, label_smoothing: float = 0.0) -> Tenso
 
     Args:
         ratios: (B, 2) log-ratios of whole answers.
-        beta: How dear it is to leave the reference.
+        beta: How expensive it is to leave the reference.
         label_smoothing: The share of pairs that are thought to be the wrong way round.
 
     Source:
@@ -75,10 +75,10 @@ def orpo_loss(averages: Tensor, weight: float) -> Tensor:
 def log_odds(log_probs: Tensor) -> Tensor:
     """Return log p - log(1 - p), exactly where p is near 0 or near 1."""
     below = log_probs.clamp(max=-torch.finfo(log_probs.dtype).tiny)  # p = 1 has no odds
+    # log(1 - p) by two formulas, each exact where the other cancels; -0.693 is about -ln 2.
     near_one = torch.log(-torch.expm1(below))
-    near_none = torch.log1p(
-        -torch.exp(below.clamp(max=-0.5))
-    )  # clamped, or its gradient is no number near 0
+    # Clamped, although it is not chosen there: near 0 its gradient is NaN, and NaN times 0 is NaN.
+    near_none = torch.log1p(-torch.exp(below.clamp(max=-0.5)))
     return log_probs - torch.where(below > -0.693, near_one, near_none)
 
 

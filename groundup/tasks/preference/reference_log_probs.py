@@ -14,9 +14,9 @@ import hashlib
 import io
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,66 +24,30 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PrivateAttr
 from torch import nn
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.data import DataSource
 from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError
 from groundup.core.storage import Storage
 from groundup.core.values import Batch, Preference, Split, Start
 from groundup.generation.log_probs import token_log_probs
 from groundup.generation.scoring import device_of, evaluating
+from groundup.tasks.preference.changed_source import ChangedSource
 
-__all__ = ["answer_log_probs", "sums_by_answer", "with_reference"]
+__all__ = ["add_reference", "answer_log_probs", "sums_by_answer"]
 
 _log = logging.getLogger("groundup")
 _AT_ONCE = 512  # examples that are tokenized together
 _ROWS = 4  # examples that are scored together
-_EVERY_S = 20.0
+_EVERY_S = 20.0  # between two messages of progress
 Floats = NDArray[np.float64]
 Score = Callable[[nn.Module, Sequence[Preference]], Floats]
 
 
-class _Referenced(DataSource):
-    """Another source, its examples completed with their reference log-probabilities."""
-
-    _source: DataSource = PrivateAttr()
-    _known: dict[bytes, tuple[float, float]] = PrivateAttr()
-
-    @classmethod
-    def of(cls, source: DataSource, known: dict[bytes, tuple[float, float]]) -> _Referenced:
-        made = cls()
-        made._source, made._known = source, known
-        return made
-
-    def splits(self) -> tuple[Split, ...]:
-        return self._source.splits()
-
-    def examples(self, split: Split, cache: Path) -> Iterable[Preference]:
-        return map(self._completed, self._source.examples(split, cache))
-
-    def open(self, context: DataContext) -> Stream:
-        encode = context.encode
-        return self._source.open(
-            replace(context, encode=lambda given: encode([self._completed(each) for each in given]))
-        )
-
-    def card(self, cache: Path) -> dict[str, Any]:
-        return self._source.card(cache)
-
-    def _completed(self, example: Preference) -> Preference:
-        values = self._known.get(_digest(example))
-        return (
-            example
-            if values is None or np.isnan(values).any()
-            else replace(example, reference=values)
-        )
-
-
-def with_reference(source: DataSource, start: Start, score: Score) -> DataSource:
+def add_reference(source: DataSource, start: Start, score: Score) -> DataSource:
     """Return the source, its examples completed with their log-probabilities under the starting
-    weights.
+    weights; those that are too long stay without.
 
     Args:
         source: Gives preferences.
@@ -93,26 +57,43 @@ def with_reference(source: DataSource, start: Start, score: Score) -> DataSource
     known: dict[bytes, tuple[float, float]] = {}
     model = functools.cache(start.model)
     for split in start.splits:
-        examples: dict[bytes, Preference] = {}
-        with suppress(
-            *(() if split == "train" else (DataError,))
-        ):  # an empty split is an error where it is needed
-            for example in source.examples(split, start.cache):
-                if isinstance(example, Preference):
-                    examples.setdefault(_digest(example), example)
+        examples = _examples_by_digest(source, split, start.cache)
+        if not examples:
+            continue
         key = hashlib.sha256(
             f"{start.key()} {start.sequence_length} ".encode() + b"".join(examples)
         )
         path = start.cache / "references" / f"{key.hexdigest()[:24]}.npy"
-        values = _read(path, len(examples))
-        if values is None and examples:
+        values = _read_values(path, len(examples))
+        if values is None:
             values = score(model(), list(examples.values()))
-            _write(path, values)
-        rows = [] if values is None else values.tolist()
-        known |= {
-            digest: (first, second) for digest, (first, second) in zip(examples, rows, strict=True)
-        }
-    return _Referenced.of(source, known)
+            _write_values(path, values)
+        for digest, (first, second) in zip(examples, values.tolist(), strict=True):
+            if not math.isnan(first + second):
+                known[digest] = (first, second)
+
+    def complete(examples: Sequence[Any], split: Split | None) -> list[Any]:
+        return [
+            replace(each, reference=known.get(_digest(each), each.reference))
+            if isinstance(each, Preference)
+            else each
+            for each in examples
+        ]
+
+    return ChangedSource.of(source, complete)
+
+
+def _examples_by_digest(source: DataSource, split: Split, cache: Path) -> dict[bytes, Preference]:
+    try:
+        examples = [e for e in source.examples(split, cache) if isinstance(e, Preference)]
+    except DataError:
+        if split == "train":
+            raise
+        return {}  # a held-out split that is empty is an error only where it is needed
+    found: dict[bytes, Preference] = {}
+    for example in examples:
+        found.setdefault(_digest(example), example)
+    return found
 
 
 def answer_log_probs(
@@ -134,15 +115,17 @@ def answer_log_probs(
         longest: The context.
         progress: Called from time to time.
     """
-    found, device = np.full((len(examples), 2), np.nan), device_of(model)
+    found = np.full((len(examples), 2), np.nan)
+    device = device_of(model)
     begin = said = time.perf_counter()
     with evaluating(model):
         for first in range(0, len(examples), _AT_ONCE):
             rows = encode_located(encode, examples[first : first + _AT_ONCE])
-            lengths = rows["sequence_lengths"].amax(1)
+            # Sorted, so that rows of one batch are alike in length and little is padded.
             order = torch.argsort(rows["lengths"], stable=True)
-            order = order[lengths[order] <= longest]
-            for chosen in torch.split(order, _ROWS) if len(order) else ():
+            order = order[rows["sequence_lengths"].amax(1)[order] <= longest]
+            for at in range(0, len(order), _ROWS):
+                chosen = order[at : at + _ROWS]
                 most = int(rows["lengths"][chosen].max())
                 batch = {name: values[chosen].to(device) for name, values in rows.items()}
                 batch |= {name: batch[name][:, :most] for name in ("tokens", "next_tokens")}
@@ -172,13 +155,13 @@ def _digest(example: Preference) -> bytes:
     return hashlib.blake2b(json.dumps(turns).encode(), digest_size=16).digest()
 
 
-def _read(path: Path, number: int) -> Floats | None:
+def _read_values(path: Path, number: int) -> Floats | None:
     if not path.is_file():
         return None
     try:
         values: Floats = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
-        values = np.empty(0)
+        values = np.empty(0)  # of a shape that no answers have
     if values.shape != (number, 2):
         _log.warning("%s is damaged; the reference log-probabilities are computed again", path)
         return None
@@ -188,7 +171,7 @@ def _read(path: Path, number: int) -> Floats | None:
     return values
 
 
-def _write(path: Path, values: Floats) -> None:
+def _write_values(path: Path, values: Floats) -> None:
     content = io.BytesIO()
     np.save(content, values, allow_pickle=False)
     path.parent.mkdir(parents=True, exist_ok=True)

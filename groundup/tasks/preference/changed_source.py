@@ -1,0 +1,54 @@
+"""A data source whose examples are changed on their way, wherever they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.values import Split
+
+__all__ = ["Change", "ChangedSource"]
+
+Change = Callable[[Sequence[Any], Split | None], list[Any]]
+"""Examples as they are to be, of some that are read; the split where a stream of it is opened."""
+
+
+class ChangedSource(DataSource):
+    """Another source, with changed examples. It is made by a task and named in no recipe."""
+
+    _source: DataSource = PrivateAttr()
+    _change: Change = PrivateAttr()
+
+    @classmethod
+    def of(cls, source: DataSource, change: Change) -> ChangedSource:
+        """Return the source with changed examples."""
+        made = cls()
+        made._source = source
+        made._change = change
+        return made
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the source's splits."""
+        return self._source.splits()
+
+    def examples(self, split: Split, cache: Path) -> Iterable[Any]:
+        """Return the changed examples of a split."""
+        return self._change(list(self._source.examples(split, cache)), None)
+
+    def open(self, context: DataContext) -> Stream:
+        """Open the source, its examples changed just before they are encoded."""
+        encode = context.encode
+
+        def encode_changed(examples: Sequence[Any]) -> Any:
+            return encode(self._change(examples, context.split))
+
+        return self._source.open(replace(context, encode=encode_changed))
+
+    def card(self, cache: Path) -> dict[str, Any]:
+        """Return the source's data card."""
+        return self._source.card(cache)
