@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
 
-.PHONY: help quickstart setup test fast lint learn bench docs clean
+.PHONY: help quickstart setup test fast lint learn bench gpu-check docs clean
 help:
-	@echo "quickstart  set up, train a GPT from nothing, fine-tune it, judge it (four to seven minutes after the set-up)"
+	@echo "quickstart  set up, train a GPT from nothing, fine-tune it, evaluate it (four to seven minutes after the set-up)"
 	@echo "setup       make the environment"
 	@echo "test        set up and run every test;  fast: those that take seconds;  learn: those that train on real data"
 	@echo "lint        format check, lint, strict types;  bench: speed, side by side;  docs: run every snippet"
+	@echo "gpu-check   try everything on a GPU in at most eight minutes; sets nothing up and needs no network"
 
 setup: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -49,6 +50,10 @@ bench: setup
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/tokenize_rate.py
 	$(BIN)/python benchmarks/startup.py
+
+# With the python that has PyTorch for CUDA: make gpu-check PYTHON=python
+gpu-check:
+	$(PYTHON) scripts/gpu_check.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

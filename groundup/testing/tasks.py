@@ -19,19 +19,18 @@ from groundup import api
 from groundup.api import RecipeLike
 from groundup.core.settings import validate
 from groundup.core.values import Batch, Document, Example, TokenSequence
-from groundup.recipe.recipe import load_recipe
 from groundup.testing.failure import ContractError, require, require_close
 from groundup.training.trainer import Trainer
 
 __all__ = ["check_task", "open_trainer"]
 
 _ROUNDING = 1e-5
-_MACHINE = {"device": "cpu", "precision": "fp32", "compile": False}
+_MACHINE = {"device": "cpu", "precision": "fp32", "compile": False, "micro_batch_size": "auto"}
 _HELD_OUT = 7  # examples that are looked at one by one
 
 
 def check_task(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None) -> None:
-    """Check that the task of a recipe keeps what training relies on, in two steps on a CPU.
+    """Check that the task of a recipe keeps what training relies on, in two steps.
 
     Batches are as ``batch_spec`` says, the model takes what ``inputs`` gives, losses are sums that
     do not depend on how a batch is split, each example is encoded by itself, everything that is
@@ -40,14 +39,15 @@ def check_task(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None) -
     Args:
         recipe: A recipe's file or its sections, with data to try the task on. A small model makes
             it quick. Nothing is written to its runs.
-        overrides: Changes of it, such as ``{"model.width": 16}``.
+        overrides: Changes of it, such as ``{"model.width": 16}``. It runs on a CPU in fp32 unless
+            they say otherwise.
 
     Raises:
         ContractError: With the contract, what was found, and what to do.
         GroundupError: If the recipe itself cannot be run.
     """
     with open_trainer(recipe, overrides) as trainer:
-        batch = next(trainer.stream)
+        batch = {key: values.to(trainer.device) for key, values in next(trainer.stream).items()}
         _check_batch(trainer, batch)
         _check_settings(trainer)
         _check_loss(trainer, batch)
@@ -73,8 +73,6 @@ def open_trainer(
     Micro-batches are whole batches unless ``overrides`` say otherwise.
     """
     changes = {f"machine.{name}": value for name, value in _MACHINE.items()} | dict(overrides or {})
-    loaded = load_recipe(recipe, changes)
-    changes.setdefault("machine.micro_batch_size", loaded.training.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         trainer = api.trainer(recipe, changes, runs=folder)
         try:
