@@ -7,7 +7,7 @@ PyTorch for CUDA and without a network. Missing wheels are named first. It tries
 - contracts: checks of ``groundup.testing`` on the device;
 - resume: a run that is stopped goes on to the last bit;
 - qlora: an adapter next to 4-bit weights learns, is saved and writes;
-- training: tokens/s of the GPT-2 of 124 million parameters in bf16, and the share of the device's peak;
+- training: tokens/s of the GPT-2 of 124 million parameters in bf16, and its share of the peak;
 - decoding: tokens/s of the same model, for one row and for many.
 
 What was found is written to ``benchmarks/results/<date>-gpu-check-<device>.json``.
