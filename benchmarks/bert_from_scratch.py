@@ -254,7 +254,7 @@ def _pretrain(folder: Path, machine: dict[str, Any]) -> None:
     if not (folder / name).is_dir():
         parts = ("films", "snippets", "definitions")
         paths = {f"data.parts.{part}.path": str(folder / "texts" / f"{part}.txt") for part in parts}
-        paths["data.parts.films.validation_path"] = str(folder / "texts" / "held_out.txt")
+        paths["data.parts.films.validation"] = str(folder / "texts" / "held_out.txt")
         groundup.train(RECIPES / "bert_small_pretrain.yaml", {**paths, **machine}, runs=folder)
         metrics = groundup.evaluate(folder / name)["runs"][0]["evaluation"]["metrics"]
         print({key: round(value, 4) for key, value in metrics.items()}, flush=True)
@@ -319,7 +319,7 @@ def _fine_tuned(
             "data.path": str(labels),
             **machine,
         }
-        changes |= {"data.validation_path": str(folder / "texts" / f"{task}-validation.{kind}")}
+        changes |= {"data.validation": str(folder / "texts" / f"{task}-validation.{kind}")}
         changes |= {"init.run": str(base)} if way == "pretrained" else _anew(base)
         groundup.train(RECIPES / f"{FINE_TUNING[task]}.yaml", changes, runs=folder)
     return run, _reached(run, task) or 0.0

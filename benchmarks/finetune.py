@@ -105,7 +105,7 @@ def train_ours(task: dict[str, Any]) -> dict[str, Any]:
         "model": {"context_length": task["length"]},
         "adapter": {"rank": RANK, "alpha": ALPHA},
         "task": "chat",
-        "data": {"name": "conversations", "path": task["data"], "validation_fraction": 0.02},
+        "data": {"name": "conversations", "path": task["data"], "fraction": 0.02},
         "optim": {"lr": LR, "weight_decay": 0.0, "schedule": "linear", "warmup_steps": 0},
         "training": {"batch_size": task["rows"], "steps": WARM_UP + task["steps"]},
         "machine": {

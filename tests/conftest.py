@@ -132,7 +132,7 @@ def recipe(corpus: Path) -> dict[str, Any]:
         },
         "task": "language_modeling",
         "processor": "bytes",
-        "data": {"name": "text", "path": str(corpus), "validation_fraction": 0.2},
+        "data": {"name": "text", "path": str(corpus), "fraction": 0.2},
         "optim": {"lr": 3e-3, "warmup_steps": 2},
         "training": {"batch_size": 4, "steps": 6},
         "logging": {"every": 1},

@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
     "model": {"name": "gpt", "layers": 1, "width": 16, "heads": 2, "context_length": 32},
     "task": "language_modeling",
     "processor": "bytes",
-    "data": {"name": "text", "path": "my_texts", "split_on": "line", "validation_fraction": 0.3},
+    "data": {"name": "text", "path": "my_texts", "split_on": "line", "fraction": 0.3},
     "training": {"batch_size": 4, "epochs": 3},
     "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
 }
@@ -258,7 +258,7 @@ def test_one_file_extensions(workplace: Path) -> None:
     (workplace / "docs").mkdir()
     pages = [f"A paragraph about number {i}, caf\u00e9 {i * i} and \u732b.\n" for i in range(40)]
     (workplace / "docs" / "page.md").write_text("\n".join(pages), encoding="utf-8")
-    changes = {"training.steps": 4, "data.validation_fraction": 0.3, "machine.threads": 1}
+    changes = {"training.steps": 4, "data.fraction": 0.3, "machine.threads": 1}
     run = groundup.train(EXAMPLES / "custom.yaml", changes)
     assert run.recipe.task.registered_name == "smoothed"
     assert run.recipe.processor.registered_name == "ascii"

@@ -61,7 +61,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
     "data": {
         "arrays": "groundup.data.sources.arrays",
         "audio": "groundup.data.sources.audio",
-        "frames": "groundup.data.sources.sequences",
+        "sequences": "groundup.data.sources.sequences",
         "labelled_text": "groundup.data.sources.labelled_text",
         "text": "groundup.data.sources.text",
         "conversations": "groundup.data.sources.conversations",
@@ -72,7 +72,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "python_questions": "groundup.data.sources.python_questions",
         "table": "groundup.data.sources.table",
         "text_pairs": "groundup.data.sources.text_pairs",
-        "word_labels": "groundup.data.sources.token_labels",
+        "token_labels": "groundup.data.sources.token_labels",
         "question_answers": "groundup.data.sources.question_answers",
     },
     "processor": {

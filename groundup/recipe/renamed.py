@@ -37,6 +37,21 @@ RENAMED: dict[str, str] = {
     "task.order_sharpness": "task.ordinal_smoothing",
     "adapter.double_quantisation": "adapter.double_quantization",
     "adapter.rank_stabilised": "adapter.rank_stabilized",
+    "data.name=frames": "sequences",
+    "data.name=word_labels": "token_labels",
+    "data.validation_fraction": "data.fraction",
+    "data.split_seed": "data.seed",
+    "data.dataset_split": "data.split",
+    "data.validation_split": "data.validation",
+    "data.validation_path": "data.validation",
+    "data.test_split": "data.test",
+    "data.test_path": "data.test",
+    "data.limit_documents": "data.limit",
+    "data.limit_conversations": "data.limit",
+    "data.limit_rows": "data.limit",
+    "data.unreadable=set_aside": "skip",
+    "data.unreadable": "data.on_unreadable",
+    "data.packing.nothing_trained": "data.packing.on_fully_masked",
 }
 # Settings whose number means something else now: how the new one follows, in words and as code.
 _CONVERTED: dict[str, tuple[str, Callable[[float], float]]] = {
@@ -85,6 +100,10 @@ def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
                 section = key.partition(".")[0]
                 if root.get(section) == {}:  # every setting of an old section has moved
                     del root[section]
+        data = _section(root, "data")
+        if data.get("validation") is not None and _is_built_in(root, "data"):
+            # a share that nothing was drawn by was saved with what was its default
+            data.pop("fraction", None)
     return raw
 
 
@@ -148,4 +167,6 @@ def _put(root: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     for part in path:
         root = root.setdefault(part, {})
-    root[last] = value
+    # two old settings may have become one, of which only one was given
+    if value is not None or last not in root:
+        root[last] = value

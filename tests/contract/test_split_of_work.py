@@ -88,7 +88,7 @@ def test_documents_of_different_lengths(
     recipe["data"] = {
         "name": "text",
         "path": str(documents),
-        "validation_fraction": 0.2,
+        "fraction": 0.2,
         "packing": {"pack": pack},
     }
     assert_equal_for_every_split(recipe, tmp_path / "runs", precision)

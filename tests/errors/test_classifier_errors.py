@@ -85,10 +85,10 @@ def test_inputs_and_labels_that_do_not_fit(tmp_path: Path) -> None:
     ("section", "problem"),
     [
         ({"labels_path": "a"}, "labels_path has no effect without path"),
-        ({"test_path": "a"}, "test_path has no effect without path"),
+        ({"test": "a"}, "test has no effect without path"),
         (
             {"path": "a", "test_labels_path": "b"},
-            "test_labels_path has no effect without test_path",
+            "test_labels_path has no effect without test",
         ),
     ],
 )
@@ -99,8 +99,8 @@ def test_settings_without_effect(section: dict[str, Any], problem: str) -> None:
 
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(arrays.importlib.util, "find_spec", lambda name: None)
-    arrays._digits.cache_clear()
-    arrays._sides_of.cache_clear()
+    arrays._read_digits.cache_clear()
+    arrays._splits_of.cache_clear()
     with pytest.raises(MissingExtraError, match=r"groundup\[classic\]"):
         Arrays().examples("train", tmp_path)
 

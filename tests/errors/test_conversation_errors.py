@@ -76,14 +76,12 @@ def test_bad_rows_name_file_line_and_what_is_allowed(
     (tmp_path / "a.jsonl").write_text(json.dumps(fine) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(DataError) as caught:
         list(
-            ConversationSource(path=str(tmp_path / "a.jsonl"), validation_fraction=0.0).examples(
+            ConversationSource(path=str(tmp_path / "a.jsonl"), fraction=0.0).examples(
                 "train", tmp_path
             )
         )
     assert f"a.jsonl line 2: {problem}" in str(caught.value)
-    skipping = ConversationSource(
-        path=str(tmp_path / "a.jsonl"), validation_fraction=0.0, invalid_rows="skip"
-    )
+    skipping = ConversationSource(path=str(tmp_path / "a.jsonl"), fraction=0.0, invalid_rows="skip")
     assert len(list(skipping.examples("train", tmp_path))) == 1
 
 
@@ -106,7 +104,7 @@ def test_plain_text_is_not_conversations(tmp_path: Path) -> None:
 
 def test_a_side_without_conversations(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
-    source = ConversationSource(path=str(tmp_path), validation_fraction=0.0)
+    source = ConversationSource(path=str(tmp_path), fraction=0.0)
     with pytest.raises(DataError, match="nothing is left for validation"):
         list(source.examples("validation", tmp_path))
 
@@ -119,8 +117,8 @@ def test_a_side_without_conversations(tmp_path: Path) -> None:
         ({"path": "a", "subset": "b"}, "subset has no effect with path"),
         ({"path": "a", "format": "openai"}, 'got "openai"; allowed: '),
         (
-            {"path": "a", "validation_path": "b", "split_seed": 3},
-            "split_seed has no effect with validation_path",
+            {"path": "a", "validation": "b", "seed": 3},
+            "seed has no effect with validation",
         ),
     ],
 )

@@ -92,8 +92,8 @@ def test_a_bad_row_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, bad: str, problem: str, seed: int
 ) -> None:
     data = rows(tmp_path, bad) | {
-        "split_seed": seed,
-        "validation_fraction": 0.5,
+        "seed": seed,
+        "fraction": 0.5,
     }  # on one side, then on the other
     code, said = command(monkeypatch, capsys, "data", "inspect", recipe(tmp_path, data, **TABLE))
     assert code == 3
@@ -106,7 +106,7 @@ def test_a_class_of_held_out_rows_only(
 ) -> None:
     data = rows(tmp_path, "7,a")
     (tmp_path / "v.csv").write_text("x,y\n1,a\n2,c\n")
-    data |= {"validation_path": str(tmp_path / "v.csv")}
+    data |= {"validation": str(tmp_path / "v.csv")}
     for verb in (["data", "inspect"], ["train"]):
         code, said = command(monkeypatch, capsys, *verb, recipe(tmp_path, data, **TABLE))
         assert (
@@ -141,7 +141,7 @@ def test_columns_without_values(
         "name": "table",
         "path": str(tmp_path / "t.csv"),
         "target": "y",
-        "validation_fraction": 0.3,
+        "fraction": 0.3,
     }
     monkeypatch.setattr(
         sys, "argv", ["groundup", "data", "inspect", recipe(tmp_path, source, **TABLE)]
@@ -154,7 +154,7 @@ def test_columns_without_values(
     (tmp_path / "u.csv").write_text(
         "\n".join(["x,y", *(f"{'inf' if n < 4 else n},a" for n in range(40))])
     )
-    card = TableSource(path=str(tmp_path / "u.csv"), target="y", validation_fraction=0.3)
+    card = TableSource(path=str(tmp_path / "u.csv"), target="y", fraction=0.3)
     assert card.card(tmp_path)["columns"]["x"]["missing"] > 0
 
 
@@ -282,7 +282,7 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
         ):
             Images(path=str(root)).examples("train", tmp_path)
     Image.fromarray(np.zeros((4, 4), np.float32)).save(root / "猫" / "图0.tif")
-    kept = Images(path=str(root), unreadable="set_aside", validation_fraction=0.4)
+    kept = Images(path=str(root), on_unreadable="skip", fraction=0.4)
     assert (
         kept.card(tmp_path)["set_aside"]["pictures"] == 2
     )  # floating-point pixels are found before training
@@ -290,7 +290,7 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
         path.write_bytes(b"")
     with pytest.raises(
         DataError,
-        match="every file of class '猫' is unreadable, so that setting them aside leaves none",
+        match="every file of class '猫' is unreadable, so that leaving them out leaves none",
     ):
         kept.examples("train", tmp_path)
 
@@ -315,7 +315,7 @@ def test_a_sound_that_is_cut_off(tmp_path: Path) -> None:
         read_sound(path)
     with pytest.raises(DataError, match="is a folder; allowed: a file"):
         read_sound(root)
-    source = Audio(path=str(root), unreadable="set_aside", validation_fraction=0.4)
+    source = Audio(path=str(root), on_unreadable="skip", fraction=0.4)
     assert source.card(tmp_path)["set_aside"] == 1
     for inner in (root / "猫").iterdir():
         inner.write_bytes(b"")
@@ -334,7 +334,7 @@ def test_a_picture_that_goes_bad_while_training(
 ) -> None:
     root = picture_folders(tmp_path / "图片")
 
-    data = {"name": "images", "path": str(root), "validation_fraction": 0.4, "in_memory": False}
+    data = {"name": "images", "path": str(root), "fraction": 0.4, "in_memory": False}
     monkeypatch.chdir(tmp_path)
     path = recipe(tmp_path, data, machine={"workers": workers}, **PICTURES)
     from groundup.training import build

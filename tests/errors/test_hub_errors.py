@@ -53,16 +53,14 @@ def test_a_name_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path
 @pytest.mark.slow
 def test_splits_and_subsets_that_do_not_exist(tmp_path: Path) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 40, "validation": 20})
-    assert "split nope" in (text := problem_of(Images(dataset=folder, dataset_split="nope")))
+    assert "split nope" in (text := problem_of(Images(dataset=folder, split="nope")))
     assert 'cannot be loaded: Unknown split "nope"' in text
     assert "cannot be loaded: BuilderConfig 'small' not found" in problem_of(
         Images(dataset=folder, subset="small")
     )
-    for name, value in (("validation_fraction", 0.3), ("split_seed", 1)):
+    for name, value in (("fraction", 0.3), ("seed", 1)):
         found = problem_of(Images(dataset=folder, **{name: value}))
-        assert found.startswith(
-            f"recipe.data.{name}: has no effect: the data set's split validation is held out"
-        )
+        assert found.startswith(f"recipe.data.{name}: has no effect: {folder} has a split of its")
     assert "class '4' is only in the test split" in problem_of(
         Images(
             dataset=write_dataset(
@@ -129,9 +127,7 @@ def test_columns_that_cannot_be_told(tmp_path: Path) -> None:
     )
     assert "column 'a' holds dict" in problem_of(TableSource(dataset=folder, target="x"))
     lacking = problem_of(TableSource(dataset=folder, target="xx"))
-    assert lacking.startswith(
-        f"data set {folder} (train): there is no column 'xx'; did you mean 'x'"
-    )
+    assert lacking.startswith(f"{folder}: there is no column 'xx'; did you mean 'x'")
     features = {
         "one": datasets.Value("string"),
         "two": datasets.Value("string"),
@@ -155,10 +151,10 @@ def test_rows_that_cannot_be_used(tmp_path: Path) -> None:
     assert text.startswith(
         f"data set {folder} (subset none, split train, revision newest) row 3: is no readable"
     )
-    assert "unreadable: set_aside" in text
+    assert "on_unreadable: skip" in text
     columns["label"][4] = -1
     folder = write_dataset(tmp_path / "e", {"train": columns}, features)
-    unlabelled = problem_of(Images(dataset=folder, unreadable="set_aside"))
+    unlabelled = problem_of(Images(dataset=folder, on_unreadable="skip"))
     assert (
         "revision newest) row 5: column 'label' holds no label. Name another data.label_column"
         in unlabelled
@@ -217,22 +213,22 @@ def test_a_picture_of_very_many_pixels(tmp_path: Path, monkeypatch: pytest.Monke
         ),
         (
             TableSource,
-            {"dataset": "a", "target": "y", "validation_path": "b"},
-            "validation_path has no effect with data",
+            {"dataset": "a", "target": "y", "streaming": True},
+            "streaming has no effect: data table reads rows in any order, from the disk",
         ),
         (
             LabelledText,
-            {"path": "a", "test_split": "b"},
-            "test_split has no effect with path; it applies to dataset",
+            {"path": "a", "split": "b"},
+            "split has no effect with path; it applies to dataset",
         ),
         (
             Images,
-            {"dataset": "a", "test_split": "train"},
-            "the split 'train' is named twice, to learn from and to judge",
+            {"dataset": "a", "test": "train"},
+            "the split 'train' is named twice",
         ),
         (
             LabelledText,
-            {"dataset": "a", "validation_split": "t", "test_split": "t"},
+            {"dataset": "a", "validation": "t", "test": "t"},
             "the split 't' is named twice",
         ),
     ],

@@ -31,19 +31,19 @@ def read(root: Path, cache: Path, **settings: Any) -> list[Example]:
 
 
 def test_folders_that_hold_nothing_to_learn_from(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="there is no such folder"):
         read(tmp_path / "nowhere", tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="is a file, not a folder"):
+    with pytest.raises(DataError, match="is a file; allowed: a folder"):
         read(tmp_path / "file", tmp_path)
     root = tmp_path / "root"
     root.mkdir()
     with pytest.raises(
-        DataError, match=r"holds no folders\. Put the pictures of each class into a folder"
+        DataError, match=r"there are no class folders, and 0 files without one; allowed: CLASS"
     ):
         read(root, tmp_path)
     save(root / "a.png", np.zeros((2, 2)))
-    with pytest.raises(DataError, match="holds no folders, and 1 pictures outside of any"):
+    with pytest.raises(DataError, match="there are no class folders, and 1 files without one"):
         read(root, tmp_path)
     for number in range(9):
         save(root / "cat" / f"{number}.png", np.zeros((2, 2)))
@@ -54,7 +54,7 @@ def test_folders_that_hold_nothing_to_learn_from(tmp_path: Path) -> None:
         read(root, tmp_path)
     (root / "狗").mkdir()
     with pytest.raises(
-        DataError, match=r"the folder of class '狗' holds no pictures \(\.bmp, .*remove the folder"
+        DataError, match=r"the class folder '狗' holds no file of the kinds \.bmp, .*or remove it"
     ):
         read(root, tmp_path)
 
@@ -62,16 +62,18 @@ def test_folders_that_hold_nothing_to_learn_from(tmp_path: Path) -> None:
 def test_splits_that_cannot_be_used(tmp_path: Path) -> None:
     for path in ("train/cat/1", "train/dog/2", "val/cat/3", "val/wolf/4"):
         save(tmp_path / f"{path}.png", np.zeros((2, 2)))
-    with pytest.raises(DataError, match="class 'wolf' is only in the held-out split"):
+    with pytest.raises(DataError, match="class 'wolf' is only in the validation split"):
         read(tmp_path, tmp_path)
-    for name in ({"validation_fraction": 0.5}, {"split_seed": 1}):
-        with pytest.raises(RecipeError, match=r"has no effect: .*val is held out as it is"):
+    for name in ({"fraction": 0.5}, {"seed": 1}):
+        with pytest.raises(
+            RecipeError, match=r"has no effect: .* has a folder of its own for validation"
+        ):
             read(tmp_path, tmp_path, **name)
     few = tmp_path / "few"
     for path in ("cat/1", "dog/2"):
         save(few / f"{path}.png", np.zeros((2, 2)))
-    with pytest.raises(DataError, match="of 2 pictures none is held out"):
-        read(few, tmp_path, validation_fraction=1e-6)
+    with pytest.raises(DataError, match="of 2 pictures none is in the validation split"):
+        read(few, tmp_path, fraction=1e-6)
 
 
 def test_unreadable_pictures_stop(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_unreadable_pictures_stop(tmp_path: Path) -> None:
     photograph = (PHOTOGRAPHS / "flower.jpg").read_bytes()
     (root / "1" / "cut.jpg").write_bytes(photograph[: len(photograph) // 2])
     with pytest.raises(
-        DataError, match=r"1/cut.jpg: is no readable picture: .*truncated.*unreadable: set_aside"
+        DataError, match=r"1/cut.jpg: is no readable picture: .*truncated.*on_unreadable: skip"
     ):
         read(root, tmp_path)
     (root / "1" / "text.png").write_text("no picture")
@@ -90,7 +92,7 @@ def test_unreadable_pictures_stop(tmp_path: Path) -> None:
     for path in root.rglob("*.*"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="no picture can be read; a classifier needs two classes"):
-        read(root, tmp_path, unreadable="set_aside")
+        read(root, tmp_path, on_unreadable="skip")
 
 
 def test_a_wrong_checksum_is_found(tmp_path: Path) -> None:

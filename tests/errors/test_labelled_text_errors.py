@@ -57,7 +57,7 @@ def read(path: Path, **settings: Any) -> None:
             r"the suffix '.txt' is not a kind of file that is read here; allowed: .jsonl",
         ),
         ("a.csv", "text,label\n", "nothing to read: no rows"),
-        ("a.csv", "text,label\nx,y\n", r"nothing is left for \w+ \(validation_fraction 0.1\)"),
+        ("a.csv", "text,label\nx,y\n", r"nothing is left for \w+ \(fraction 0.1\)"),
     ],
 )
 def test_rows_that_cannot_be_read(
@@ -88,14 +88,14 @@ def test_folders(tmp_path: Path) -> None:
         read(root, label_column="class")
     with pytest.raises(
         DataError,
-        match="validation has a list of folders; allowed with a folder for each class: one",
+        match="validation is a list; allowed with a folder for each class: one",
     ):
-        read(root, validation_path=["a"])
+        read(root, validation=["a"])
     write(tmp_path / "held" / "other" / "1.txt", "z")
     with pytest.raises(
-        DataError, match="held: the class 'other' has held-out examples only; training has neg, pos"
+        DataError, match="类: the class 'other' has held-out examples only; training has neg, pos"
     ):
-        read(root, validation_path=str(tmp_path / "held"))
+        read(root, validation=str(tmp_path / "held"))
     (root / "empty").mkdir()
     with pytest.raises(
         DataError,
@@ -109,29 +109,30 @@ def test_folders(tmp_path: Path) -> None:
 def test_nothing_to_train_on(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label\nx,y\n")
     with pytest.raises(DataError, match="nothing is left for train, without what cannot be used"):
-        read(path, validation_path=str(path))
+        read(path, validation=str(path))
 
 
 def test_folders_that_are_splits(tmp_path: Path) -> None:
     write(tmp_path / "root" / "train" / "a" / "1.txt", "x")
-    write(tmp_path / "root" / "test" / "a" / "1.txt", "y")
+    write(tmp_path / "root" / "val" / "a" / "1.txt", "y")
     with pytest.raises(
-        DataError, match="folds: has no effect: the folders train and test are the splits"
+        RecipeError, match=r"folds: has no effect: .*root has a folder of its own for validation"
     ):
         read(tmp_path / "root", folds=2)
+    write(tmp_path / "root" / "test" / "a" / "1.txt", "z")
     with pytest.raises(
-        DataError, match="validation_path: has no effect: the folders train and test are the splits"
+        RecipeError, match=r"test: has no effect: .*root has a folder of its own for test"
     ):
-        read(tmp_path / "root", validation_path=str(tmp_path / "root" / "test"))
+        read(tmp_path / "root", test=0.5)
 
 
 def test_a_class_that_only_the_drawn_texts_have(tmp_path: Path) -> None:
     for number in range(20):
         write(tmp_path / "root" / f"c{number}" / "1.txt", f"text {number}")
     with pytest.raises(
-        DataError, match=r"has held-out examples only; .*draw with another data.split_seed"
+        DataError, match=r"has held-out examples only; .*draw with another data.seed"
     ):
-        read(tmp_path / "root", validation_fraction=0.5)
+        read(tmp_path / "root", fraction=0.5)
 
 
 @pytest.mark.parametrize(
@@ -142,26 +143,26 @@ def test_a_class_that_only_the_drawn_texts_have(tmp_path: Path) -> None:
         ({"dataset": "b", "separator": ";"}, "separator has no effect with dataset"),
         (
             {"path": "a", "header": False},
-            "text_column is 'text', and header is false; allowed: a number, from 1",
+            "text_column is 'text', but header is false; allowed: a number, from 1",
         ),
         (
             {"path": "a", "label_column": 2},
-            "label_column is 2, and header is true; allowed: a name",
+            "label_column is 2, but header is true; allowed: a name",
         ),
         ({"path": "a", "label_column": "text"}, "text_column and label_column are both 'text'"),
         ({"path": "a", "fold": 2}, "fold has no effect without folds"),
         ({"path": "a", "folds": 5, "fold": 5}, "fold 5 of 5; allowed: 0 to 4"),
         (
-            {"path": "a", "folds": 5, "validation_fraction": 0.2},
-            "validation_fraction has no effect with folds",
+            {"path": "a", "folds": 5, "fraction": 0.2},
+            "fraction has no effect with folds",
         ),
         (
-            {"path": "a", "validation_path": "b", "folds": 5},
-            "folds has no effect with validation_path",
+            {"path": "a", "validation": "b", "folds": 5},
+            "folds has no effect with validation",
         ),
         (
-            {"dataset": "a", "validation_split": "b", "split_seed": 1},
-            "split_seed has no effect with validation_split",
+            {"dataset": "a", "validation": "b", "seed": 1},
+            "seed has no effect with validation",
         ),
         ({"path": "a", "separator": "||"}, "recipe.data.separator"),
     ],

@@ -103,14 +103,10 @@ def test_bad_rows_name_file_line_and_what_is_allowed(
     fine = {"prompt": "a", "chosen": "b", "rejected": "c"}
     (tmp_path / "a.jsonl").write_text(json.dumps(fine) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(DataError) as caught:
-        PreferenceSource(path=str(tmp_path / "a.jsonl"), validation_fraction=0.0).examples(
-            "train", tmp_path
-        )
+        PreferenceSource(path=str(tmp_path / "a.jsonl"), fraction=0.0).examples("train", tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'a.jsonl'} line 2")
     assert problem in str(caught.value)
-    skipping = PreferenceSource(
-        path=str(tmp_path / "a.jsonl"), validation_fraction=0.0, invalid_rows="skip"
-    )
+    skipping = PreferenceSource(path=str(tmp_path / "a.jsonl"), fraction=0.0, invalid_rows="skip")
     assert len(skipping.examples("train", tmp_path)) == 1
     assert skipping.card(tmp_path)["left_out"]["invalid"] == 1
 
@@ -128,8 +124,8 @@ def test_bad_rows_name_file_line_and_what_is_allowed(
         ),
         ({"model.context_length": 40}, "a prompt with its answer has"),
         (
-            {"data.validation_fraction": 0.999},
-            "nothing is left for train (validation_fraction 0.999)",
+            {"data.fraction": 0.999},
+            "nothing is left for train (fraction 0.999)",
         ),
         ({"model.context_length": 8, "data.too_long": "drop"}, "the context of 8 allows 9"),
         (

@@ -42,7 +42,7 @@ RECIPE: dict[str, Any] = {
     "adapter": {"name": "lora", "rank": 2},
     "model": {"context_length": 48},
     "task": "chat",
-    "data": {"name": "conversations", "path": "talks.jsonl", "validation_path": "held_out.jsonl"},
+    "data": {"name": "conversations", "path": "talks.jsonl", "validation": "held_out.jsonl"},
     "training": {"batch_size": 2, "steps": 1},
     "machine": {"device": "cpu", "micro_batch_size": 2},
     "logging": {"every": 1},

@@ -79,8 +79,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             r"rows.csv row 1: time_column 'city' holds 'a'; allowed: a number, or a date",
         ),
         (
-            {"validation_fraction": 1e-9},
-            r"nothing is left for validation \(validation_fraction 1e-09\)",
+            {"fraction": 1e-9},
+            r"nothing is left for validation \(fraction 1e-09\)",
         ),
     ],
 )
@@ -93,9 +93,9 @@ def test_columns_that_are_not_there(tmp_path: Path, settings: dict[str, Any], pr
 def test_a_column_missing_among_held_out_files(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("x,z\n1,2\n")
     found = source(
-        tmp_path / "rows.csv", "x,city,y\n" + ROWS, validation_path=str(tmp_path / "other.csv")
+        tmp_path / "rows.csv", "x,city,y\n" + ROWS, validation=str(tmp_path / "other.csv")
     )
-    with pytest.raises(DataError, match=r"other.csv: there is no column 'y'"):
+    with pytest.raises(DataError, match=r"there is no column 'y'; .*columns: x, z"):
         found.examples("validation", tmp_path)
 
 
@@ -136,15 +136,15 @@ def test_nested_values(tmp_path: Path) -> None:
         ({"columns": ["x", "y"]}, "columns names the target 'y', which would give it away"),
         ({"columns": ["x"], "ignore": ["z"]}, "ignore has no effect with columns"),
         (
-            {"validation_path": "b", "validation_fraction": 0.3},
-            "validation_fraction has no effect with validation_path",
+            {"validation": "b", "fraction": 0.3},
+            "fraction has no effect with validation",
         ),
         (
-            {"validation_path": "b", "time_column": "t"},
-            "time_column has no effect with validation_path",
+            {"validation": "b", "time_column": "t"},
+            "time_column has no effect with validation",
         ),
         ({"time_column": "t", "group_column": "g"}, "group_column has no effect with time_column"),
-        ({"time_column": "t", "split_seed": 3}, "split_seed has no effect with time_column"),
+        ({"time_column": "t", "seed": 3}, "seed has no effect with time_column"),
     ],
 )
 def test_settings_without_effect(section: dict[str, Any], problem: str) -> None:

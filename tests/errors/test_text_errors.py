@@ -212,11 +212,20 @@ def test_hub_split_and_column_that_do_not_exist() -> None:
             "revision has no effect with path; it applies to dataset",
         ),
         ({"path": "a", "streaming": True}, "streaming has no effect with path"),
-        ({"dataset": "a", "validation_path": "b"}, "validation_path has no effect with dataset"),
+        (
+            {"dataset": "a", "validation": ["b"]},
+            "validation is a list; of a dataset it is one split",
+        ),
+        (
+            {"path": "a", "test": 0.95},
+            "test is 0.95; allowed as a share: more than 0 and less than",
+        ),
+        ({"dataset": "a", "test": "train"}, "the split 'train' is named twice"),
+        ({"path": "a", "validation": "b", "fraction": 0.2}, "fraction has no effect with validat"),
         ({"path": "a", "split_on": ""}, "split_on is empty"),
         (
-            {"path": "a", "validation_path": "b", "validation_fraction": 0.2},
-            "validation_fraction has no effect",
+            {"path": "a", "validation": "b", "fraction": 0.2},
+            "fraction has no effect",
         ),
         ({"dataset": "a", "split_on": "line"}, "split_on has no effect with dataset"),
         (
@@ -253,7 +262,7 @@ def test_half_a_surrogate_pair(tmp_path: Path) -> None:
 
 def test_a_split_that_nothing_fell_into(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("one document\n")
-    source = TextSource(path=str(tmp_path / "book.txt"), validation_fraction=0.0)
+    source = TextSource(path=str(tmp_path / "book.txt"), fraction=0.0)
     assert len(list(source.examples("train", tmp_path))) == 1
     with pytest.raises(DataError, match=r"nothing is left for validation .*set split_on"):
         list(source.examples("validation", tmp_path))

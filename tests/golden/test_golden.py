@@ -97,7 +97,7 @@ def test_fine_tuning_on_conversations(recipe: dict[str, Any], tmp_path: Path) ->
         "name": "chat",
         "init": {"run": str(base.folder)},
         "task": "chat",
-        "data": {"name": "conversations", "path": str(chats), "validation_fraction": 0.1},
+        "data": {"name": "conversations", "path": str(chats), "fraction": 0.1},
         "optim": {"lr": 3e-3, "schedule": "linear"},
         "training": {"batch_size": 4},
         "machine": recipe["machine"],

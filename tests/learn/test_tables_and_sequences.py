@@ -64,7 +64,7 @@ def test_a_table_of_tumours_is_classified_better_than_by_naive_bayes(tmp_path: P
         },
         **{"training": {"batch_size": 32, "epochs": 30}, **TRAINING},
     }
-    recipe["data"]["validation_fraction"] = 0.3
+    recipe["data"]["fraction"] = 0.3
     source, found = trained(recipe, tmp_path)
     train, held_out = sides(source)
     assert found["accuracy"] > GaussianNB().fit(*train).score(*held_out)
@@ -83,7 +83,7 @@ def test_diabetes_is_predicted_better_than_by_a_tree(tmp_path: Path) -> None:
         **{"data": {"name": "table", "path": str(tmp_path / "diabetes.csv"), "target": "answer"}},
         **{"processor": "table", "training": {"batch_size": 32, "epochs": 40}, **TRAINING},
     }
-    recipe["data"]["validation_fraction"] = 0.3
+    recipe["data"]["fraction"] = 0.3
     source, found = trained(recipe, tmp_path)
     train, held_out = sides(source)
     tree = DecisionTreeRegressor(max_depth=3, random_state=0).fit(*train)
@@ -105,7 +105,7 @@ def test_a_gru_reads_digits_row_by_row_better_than_their_mean_and_spread(tmp_pat
             "task": "classify",
         },
         **{
-            "data": {"name": "frames", "path": str(path), "validation_fraction": 0.3},
+            "data": {"name": "sequences", "path": str(path), "fraction": 0.3},
             "processor": "frames",
         },
         **{"training": {"batch_size": 32, "epochs": 12}, **TRAINING},

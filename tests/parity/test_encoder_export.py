@@ -59,7 +59,7 @@ def questions(folder: Path) -> str:
 @pytest.mark.slow
 def test_answers_are_exported_as_such_and_read_again(tmp_path: Path) -> None:
     write_encoder(tmp_path / "base")
-    data = {"name": "question_answers", "path": questions(tmp_path), "validation_fraction": 0.3}
+    data = {"name": "question_answers", "path": questions(tmp_path), "fraction": 0.3}
     recipe = {"name": "qa", "task": {"name": "extractive_qa", **SMALL}, "data": data, **START}
     recipe |= {
         "init": {"pretrained": str(tmp_path / "base")},

@@ -78,7 +78,7 @@ def trained(
         data = {
             "name": "conversations",
             "path": str(Path("talks.jsonl").absolute()),
-            "validation_fraction": 0.3,
+            "fraction": 0.3,
         }
         recipe |= {"task": {"name": "chat", "template": template}, "data": data}
     folder = export(groundup.train(recipe, runs="runs").folder, "gguf", dtype=dtype)

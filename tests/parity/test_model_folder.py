@@ -88,7 +88,7 @@ def test_a_chat_template_travels_with_the_run_and_renders_the_same_prompt(
         "init": {"run": str(tmp_path / "small")},
         "task": {"name": "chat", "template": str(template)},
     }
-    tuning["data"] = {"name": "conversations", "path": str(data), "validation_fraction": 0.2}
+    tuning["data"] = {"name": "conversations", "path": str(data), "fraction": 0.2}
     run = groundup.train(tuning, runs=tmp_path)
     source = template.read_text()
     template.write_text("changed after training")

@@ -371,7 +371,7 @@ def test_conversations_with_tools_come_back(
     path.write_text(
         Path(GLAIVE).read_text(encoding="utf-8") if GLAIVE else json.dumps([ROW]), encoding="utf-8"
     )
-    read = ConversationSource(path=str(path), validation_fraction=0.0)
+    read = ConversationSource(path=str(path), fraction=0.0)
     talks = [
         talk for talk in read.examples("train", Path("unused")) if isinstance(talk, Conversation)
     ][:40]

@@ -57,7 +57,7 @@ def recipe(tmp_path: Path) -> dict[str, Any]:
         "data": {
             "name": "images",
             "path": str(root),
-            "validation_fraction": 0.2,
+            "fraction": 0.2,
             "in_memory": False,
         },
         **{"optim": {"lr": 1e-2}, "training": {"batch_size": 16, "steps": STEPS}},

@@ -135,7 +135,7 @@ def test_every_epoch_trains_on_every_token_once(
         micro_batch_size=1,
     )
     stream = open_stream(
-        context, Packing(too_long="split", nothing_trained="drop", random_offset=random_offset)
+        context, Packing(too_long="split", on_fully_masked="drop", random_offset=random_offset)
     )
     expected = [
         int(t)

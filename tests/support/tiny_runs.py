@@ -104,7 +104,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 # Tasks that only an encoder learns, with the data and settings of their tiny runs.
 ENCODER_TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "sentence_embedding": ("text_pairs", {"max_tokens": 80}),
-    "token_classification": ("word_labels", {"max_tokens": 80}),
+    "token_classification": ("token_labels", {"max_tokens": 80}),
     "extractive_qa": (
         "question_answers",
         {"max_tokens": 24, "max_question_tokens": 8, "stride": 6},
@@ -207,7 +207,7 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
         np.savez(folder / "frames.npz", X=np.concatenate(rows), lengths=lengths, y=labels)
         return {
             "task": classify,
-            "data": {"name": "frames", "path": str(folder / "frames.npz")},
+            "data": {"name": "sequences", "path": str(folder / "frames.npz")},
             "processor": "frames",
         }
     texts = [drawn(example.inputs[: 6 + int(example.name) % 3]) for example in digits]
@@ -217,7 +217,7 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
         return {"task": classify | {"max_tokens": 80}, "data": data, "processor": "bytes"}
     path = folder / "documents.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    data = {"name": "text", "path": str(path), "validation_fraction": 0.2}
+    data = {"name": "text", "path": str(path), "fraction": 0.2}
     return {"task": {"name": "language_modeling"}, "data": data, "processor": "bytes"}
 
 
@@ -275,7 +275,7 @@ def encoder_run(task: str, folder: Path, **settings: Any) -> dict[str, Any]:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return tiny_run("bert", folder, reads="texts") | {
         "task": {"name": task, **own, **settings},
-        "data": {"name": data, "path": str(path), "validation_fraction": 0.3},
+        "data": {"name": data, "path": str(path), "fraction": 0.3},
         "processor": {"name": "bpe", "vocab_size": 300, "encoder": True},
     }
 
@@ -317,7 +317,7 @@ def preference_run(folder: Path, **task: Any) -> dict[str, Any]:
     data = {
         "name": "preferences",
         "path": str(path),
-        "validation_fraction": 0.2,
+        "fraction": 0.2,
         "unpaired": unpaired,
     }
     model = {**MODELS["gpt"][1], "context_length": 96}

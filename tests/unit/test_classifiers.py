@@ -69,7 +69,7 @@ def test_idx_files_are_read(tmp_path: Path, name: str) -> None:
 def test_an_npz_is_split_by_example(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, x=np.random.default_rng(0).random((300, 5, 5)), y=np.arange(300) % 3)
-    source = Arrays(path=str(path), validation_fraction=0.2)
+    source = Arrays(path=str(path), fraction=0.2)
     sides = {
         split: {e.name for e in source.examples(split, tmp_path)}
         for split in ("train", "validation")
@@ -106,7 +106,7 @@ def test_a_test_split_of_its_own(tmp_path: Path) -> None:
     for source in (
         Arrays(path=str(folder)),
         Arrays(path=str(tmp_path / "all.npz")),
-        Arrays(path=images, labels_path=names, test_path=test_images, test_labels_path=test_names),
+        Arrays(path=images, labels_path=names, test=test_images, test_labels_path=test_names),
     ):
         assert source.splits() == ("train", "validation", "test")
         sizes = [len(source.examples(split, tmp_path)) for split in ("train", "validation")]

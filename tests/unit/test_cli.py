@@ -175,9 +175,7 @@ def test_env_describes_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_data_inspect_shows_examples(small: Path) -> None:
-    said = groundup(
-        "data", "inspect", str(small), "data.validation_fraction=0.25", "--examples", "1"
-    )
+    said = groundup("data", "inspect", str(small), "data.fraction=0.25", "--examples", "1")
     assert "train" in said
     assert "validation" in said
     assert not Path("runs").exists()

@@ -46,7 +46,7 @@ def recipe(folder: Path, **task: Any) -> dict[str, Any]:
             "init": {"pretrained": str(folder / "bert")},
             "task": {"name": "sentence_embedding", "max_tokens": 16, **task},
         },
-        **{"data": {"name": "text_pairs", **written(folder), "validation_fraction": 0.2}},
+        **{"data": {"name": "text_pairs", **written(folder), "fraction": 0.2}},
         **{"training": {"batch_size": 6, "steps": 2}, "optim": {"lr": 1e-3}},
         "machine": {
             "device": "cpu",
@@ -162,7 +162,7 @@ def test_minilm_gives_the_vectors_that_transformers_gives(tmp_path: Path) -> Non
 # ------------------------------------------------------------------------------------------- errors
 def test_pairs_that_share_a_text_are_on_one_side(tmp_path: Path) -> None:
     rows = [(f"question {n // 3}", f"answer {n}", "no answer") for n in range(60)]
-    source = TextPairs(**written(tmp_path, rows), validation_fraction=0.3)
+    source = TextPairs(**written(tmp_path, rows), fraction=0.3)
     sides = [
         {e.inputs[0] for e in source.examples(split, tmp_path)} for split in ("train", "validation")
     ]
@@ -176,7 +176,7 @@ def test_pairs_that_share_a_text_are_on_one_side(tmp_path: Path) -> None:
         )
         == 3
     )
-    named = TextPairs(**written(tmp_path, rows), validation_path=written(tmp_path, rows)["path"])
+    named = TextPairs(**written(tmp_path, rows), validation=written(tmp_path, rows)["path"])
     with pytest.raises(DataError, match="nothing is left for train"):
         named.examples("train", tmp_path)
 
@@ -206,8 +206,8 @@ def test_rows_that_are_no_pairs(row: tuple[Any, ...], problem: str, tmp_path: Pa
     [
         ({"positive_column": "anchor"}, "the column 'anchor' is named twice. Name another"),
         (
-            {"validation_path": "b", "split_seed": 1},
-            "split_seed has no effect with validation_path. Remove one",
+            {"validation": "b", "seed": 1},
+            "seed has no effect with validation. Remove one",
         ),
         ({"dataset": "b"}, "both path and dataset are given"),
     ],

@@ -52,14 +52,14 @@ def everything(source: QuestionAnswers, folder: Path) -> list[Example]:
 
 
 def test_squad_and_rows_are_the_same(tmp_path: Path) -> None:
-    found = everything(QuestionAnswers(path=squad(tmp_path), validation_fraction=0.3), tmp_path)
+    found = everything(QuestionAnswers(path=squad(tmp_path), fraction=0.3), tmp_path)
     assert len(found) == 24
     assert {len(example.target) for example in found} == {0, 1}
     assert "article 1 paragraph " in found[0].origin
     for own in ([{"text": "good", "answer_start": 2}], {"text": ["good"], "answer_start": [2]}):
         rows = [{"question": "?", "context": CONTEXT + "!" * n, "answers": own} for n in range(12)]
         (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        source = QuestionAnswers(path=str(tmp_path / "a.jsonl"), validation_fraction=0.3)
+        source = QuestionAnswers(path=str(tmp_path / "a.jsonl"), fraction=0.3)
         assert all(example.target == [("good", 2)] for example in everything(source, tmp_path))
         assert source.card(tmp_path)["train"]["without_answer"] == 0
 
@@ -78,7 +78,7 @@ def test_parquet_and_data_sets(key: str, tmp_path: Path, monkeypatch: pytest.Mon
     }
     (tmp_path / "rows").mkdir()
     parquet.write_table(pyarrow.table(rows), tmp_path / "rows" / "train.parquet")
-    source = QuestionAnswers(**{key: str(tmp_path / "rows")}, validation_fraction=0.3)
+    source = QuestionAnswers(**{key: str(tmp_path / "rows")}, fraction=0.3)
     assert all(example.target == [("good", 2)] for example in everything(source, tmp_path))
 
 
@@ -163,7 +163,7 @@ def test_a_run_and_its_answers(tmp_path: Path) -> None:
             "data": {
                 "name": "question_answers",
                 "path": squad(tmp_path),
-                "validation_fraction": 0.3,
+                "fraction": 0.3,
             }
         },
         **{"training": {"batch_size": 6, "steps": 40}, "optim": {"lr": 1e-2}},
@@ -194,7 +194,7 @@ def test_a_run_and_its_answers(tmp_path: Path) -> None:
     [
         (
             {"answers": [{"text": "bad", "answer_start": 0}]},
-            r"line 1: the answer 'bad' is not at character 0, where 'A g",
+            r"line 1: the answer 'bad' is not at character 0, which has 'A g",
         ),
         (
             {"answers": [{"text": "worse", "answer_start": 0}]},
@@ -207,7 +207,7 @@ def test_a_run_and_its_answers(tmp_path: Path) -> None:
         ({"answers": "bad"}, r"line 1: the answers are 'bad'; allowed: a list"),
         (
             {"answers": {"text": ["bad"], "answer_start": []}},
-            r"line 1: there are 1 answers, and answer_start is \[\]",
+            r"line 1: there are 1 answers, but answer_start is \[\]",
         ),
         ({"question": " "}, r"line 1: the question is empty\. Write it, or remove the question"),
         ({"context": 5}, r"line 1: column 'context' is a number \(5\); allowed: text"),
@@ -261,7 +261,5 @@ def test_settings_and_tokenizers_that_do_not_fit() -> None:
         match=r"recipe\.processor: has no tokens that an encoder expects around a question",
     ):
         ExtractiveQA().fit_processor(BytesConfig().fit(lambda: iter(())), lambda: iter(()))
-    with pytest.raises(RecipeError, match="split_seed has no effect with validation_path"):
-        validate(
-            QuestionAnswers, {"path": "a", "validation_path": "b", "split_seed": 1}, "recipe.data"
-        )
+    with pytest.raises(RecipeError, match="seed has no effect with validation"):
+        validate(QuestionAnswers, {"path": "a", "validation": "b", "seed": 1}, "recipe.data")

@@ -399,7 +399,7 @@ def recipe(folder: Path, **task: Any) -> dict[str, Any]:
                 "name": "arrays",
                 "path": write_digits(folder),
                 "labels_keys": keys,
-                "validation_fraction": 0.2,
+                "fraction": 0.2,
             }
         },
         **{"optim": {"lr": 1e-2}, "training": {"batch_size": 32, "steps": 80}},

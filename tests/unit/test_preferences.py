@@ -92,14 +92,14 @@ def source(folder: Path, **settings: Any) -> PreferenceSource:
 
 
 def test_sides_labels_and_what_is_left_out(tmp_path: Path) -> None:
-    plain = source(tmp_path, validation_fraction=0.4)
+    plain = source(tmp_path, fraction=0.4)
     sides = [
         {row.group for row in plain.examples(split, tmp_path)} for split in ("train", "validation")
     ]
     assert sides[0]
     assert sides[1]
     assert not sides[0] & sides[1]
-    judged = source(tmp_path, validation_fraction=0.0, unpaired=True).examples("train", tmp_path)
+    judged = source(tmp_path, fraction=0.0, unpaired=True).examples("train", tmp_path)
     assert [row.good for row in judged[:4]] == [True, False, True, False]
     by_answer: dict[str, set[str]] = {}
     for row in judged:
@@ -107,11 +107,11 @@ def test_sides_labels_and_what_is_left_out(tmp_path: Path) -> None:
     assert all(by_answer[row.answers[1][0].content] != {row.group} for row in judged), (
         "of another prompt"
     )
-    card = source(tmp_path, validation_fraction=0.4, longest_characters=30).card(tmp_path)
+    card = source(tmp_path, fraction=0.4, longest_characters=30).card(tmp_path)
     assert card["formats"] == {"pairs": 10}
     assert card["left_out"]["longest_characters"] == 20
     assert card["train"]["pairs"] + card["validation"]["pairs"] == 10
-    named = source(tmp_path, validation_path=str(tmp_path / "held_out.json"))
+    named = source(tmp_path, validation=str(tmp_path / "held_out.json"))
     (tmp_path / "held_out.json").write_text(json.dumps([{"prompt": "PROMPT  3", **ANSWERS}]))
     assert len(named.examples("train", tmp_path)) == 28
     assert named.card(tmp_path)["left_out"]["question_in_validation"] == 2
@@ -120,7 +120,7 @@ def test_sides_labels_and_what_is_left_out(tmp_path: Path) -> None:
 def test_what_is_shown_of_pairs(tmp_path: Path) -> None:
     processor = BytesConfig().fit(lambda: iter(()))
     inspector = TextInspector(
-        source(tmp_path, validation_fraction=0.4),
+        source(tmp_path, fraction=0.4),
         PreferenceTuning(),
         processor,
         tmp_path,
@@ -161,7 +161,7 @@ def test_the_oldest_turns_of_prompts_are_left_out(
     (tmp_path / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe["data"] |= {
         "path": str(tmp_path / "talks.jsonl"),
-        "validation_fraction": 0.0,
+        "fraction": 0.0,
         "too_long": "truncate",
     }
     recipe |= {"training": {"batch_size": 4, "steps": 1}, "logging": {"every": 1}}
@@ -191,7 +191,7 @@ def test_the_oldest_turns_of_prompts_are_left_out(
     }
     assert ends == {processor.special_id("<|end|>")}
     trainer.close()
-    held_out = {"validation_path": str(tmp_path / "preferences.jsonl")}
+    held_out = {"validation": str(tmp_path / "preferences.jsonl"), "fraction": 0.1}
     source = cast(PreferenceSource, trainer.recipe.data).model_copy(update=held_out)
     task = cast(PreferenceTuning, trainer.recipe.task)
     inspected = TextInspector(source, task, processor, tmp_path, sequence_length=72).inspect()

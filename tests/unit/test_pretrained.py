@@ -69,7 +69,7 @@ def chatting(tuning: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
         for n in range(30)
     ]
     path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
-    data = {"name": "conversations", "path": str(path), "validation_fraction": 0.2}
+    data = {"name": "conversations", "path": str(path), "fraction": 0.2}
     return tuning | {"task": "chat", "data": data, "model": {"context_length": 48}}
 
 

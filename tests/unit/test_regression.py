@@ -132,7 +132,7 @@ def recipe_for(path: str, target: Any, **changes: Any) -> dict[str, Any]:
             "task": "regression",
             "processor": "table",
         },
-        **{"data": {"name": "table", "path": path, "target": target, "validation_fraction": 0.2}},
+        **{"data": {"name": "table", "path": path, "target": target, "fraction": 0.2}},
         **{"optim": {"lr": 1e-2}, "training": {"batch_size": 32, "steps": 60}},
         **{
             "evaluation": {"every": 30},

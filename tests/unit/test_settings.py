@@ -133,7 +133,7 @@ def final_weights(recipe: dict[str, Any], runs: Path, name: str) -> list[float]:
 def test_every_field_of_optim_has_an_effect_or_is_an_error(
     recipe: dict[str, Any], texts: Path, tmp_path: Path, field: str
 ) -> None:
-    recipe["data"] = {"name": "text", "path": str(texts), "validation_fraction": 0.2}
+    recipe["data"] = {"name": "text", "path": str(texts), "fraction": 0.2}
     recipe["model"] |= {"layers": 1, "width": 8, "context_length": 8, "dropout": 0.0}
     seen = 0
     for number, choice in enumerate(CHOICES):

@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from groundup.core.errors import DataError
+from groundup.core.values import Split
+from groundup.data.reading.source import Source, refuse_idle
+from groundup.data.splitting.split_names import SPELLINGS, find_spelling
 
-__all__ = ["HELD_OUT_FOLDERS", "Filed", "Folders", "class_files", "split_folders"]
-
-HELD_OUT_FOLDERS = (
-    "validation",
-    "valid",
-    "val",
-    "dev",
-    "test",
-)  # the first that is there is held out
+__all__ = ["ClassFile", "SplitFolders", "class_files", "named_folders", "split_folders"]
 
 
-class Filed(NamedTuple):
+class ClassFile(NamedTuple):
     """A file and its class; ``name`` is its path below the root, with slashes, or a data set's
     split and row."""
 
@@ -29,46 +24,64 @@ class Filed(NamedTuple):
     label: Any
 
 
-class Folders(NamedTuple):
-    """Where the splits lie; ``validation`` is None where nothing is named, and ``unused`` would be
-    held out too."""
+class SplitFolders(NamedTuple):
+    """The folder of each split that there is; ``unused`` are called like one of them too."""
 
-    train: Path
-    validation: Path | None
+    folders: dict[Split, Path]
     unused: tuple[str, ...]
 
 
-def split_folders(root: Path, kinds: Sequence[str], tables: Sequence[str] = ()) -> Folders:
-    """Return the folders of the splits: ``train`` and one of ``HELD_OUT_FOLDERS``, or the root for
-    all.
+def split_folders(root: Path, tables: Sequence[str] = ()) -> SplitFolders:
+    """Return the folders of the splits next to ``train``, or the root for all where there is none.
 
     A folder is a split only if it holds folders or a table; a class may be called train.
 
     Raises:
-        DataError: If the root is no folder, or there is a folder ``train`` of classes and nothing
-            to hold out.
+        DataError: If the root is no folder.
     """
     if not root.is_dir():
         problem = "is a file" if root.exists() else "there is no such folder"
         raise DataError(
             str(root), f"{problem}; allowed: a folder", "Correct the path, from the current folder"
         )
-    splits = [
-        name for name in ("train", *HELD_OUT_FOLDERS) if _is_split(root / name, kinds, tables)
-    ]
-    if "train" not in splits:
-        return Folders(root, None, ())
-    if len(splits) == 1:
-        names = ", ".join(HELD_OUT_FOLDERS)
-        raise DataError(
-            str(root),
-            f"there is a folder train of classes, and none to hold out: {names}",
-            "Name root/train instead",
-        )
-    return Folders(root / "train", root / splits[1], tuple(splits[2:]))
+    there = {path.name.lower(): path for path in root.iterdir() if _is_split(path, tables)}
+    found: dict[Split, Path] = {}
+    for split in SPELLINGS:
+        if name := find_spelling(split, there):
+            found[split] = there[name]
+    if "train" not in found:  # classes may be called test
+        return SplitFolders({"train": root}, ())
+    words = {word for spelled in SPELLINGS.values() for word in spelled}
+    unused = [p.name for name, p in there.items() if name in words and p not in found.values()]
+    return SplitFolders(found, tuple(sorted(unused)))
 
 
-def class_files(folder: Path, kinds: Sequence[str], root: Path) -> tuple[list[Filed], int]:
+def named_folders(source: Source, tables: Sequence[str] = ()) -> SplitFolders:
+    """Return the folder of each split that a source names, or that is called like it.
+
+    Raises:
+        DataError: If the path is no folder.
+        RecipeError: If settings say how examples are drawn, but those held out have a folder.
+    """
+    folders, unused = split_folders(Path(str(source.path)).expanduser(), tables)
+    named = {"validation": source.validation, "test": source.test}
+    for split in ("validation", "test"):
+        path = named[split]
+        if isinstance(path, list):
+            problem = f"data.{split} is a list; allowed with a folder for each class: one folder"
+            raise DataError(source.place, problem, "Name one folder")
+        if isinstance(path, str):
+            named_folder = Path(path).expanduser()
+            if split in folders and folders[split].resolve() != named_folder.resolve():
+                unused = (*unused, folders[split].name)
+            # a folder called test may be named for validation: then it is no test
+            others = {s: f for s, f in folders.items() if f.resolve() != named_folder.resolve()}
+            folders = others | {split: named_folder}
+    refuse_idle(source, tuple(folders), "a folder")
+    return SplitFolders(folders, unused)
+
+
+def class_files(folder: Path, kinds: Sequence[str], root: Path) -> tuple[list[ClassFile], int]:
     """Return the files of every class, sorted by name, and how many lie in the folder itself,
     without a class.
 
@@ -92,10 +105,10 @@ def class_files(folder: Path, kinds: Sequence[str], root: Path) -> tuple[list[Fi
         raise DataError(
             str(folder), problem, "Put the files of each class into a folder of its name"
         )
-    found: list[Filed] = []
+    found: list[ClassFile] = []
     for inner in classes:
         own = [
-            Filed(path, path.relative_to(root).as_posix(), inner.name)
+            ClassFile(path, path.relative_to(root).as_posix(), inner.name)
             for path in inner.rglob("*")
             if path.suffix.lower() in kinds and path.is_file() and not _is_hidden_below(path, inner)
         ]
@@ -113,14 +126,11 @@ def class_files(folder: Path, kinds: Sequence[str], root: Path) -> tuple[list[Fi
     return sorted(found, key=lambda file: file.name), loose
 
 
-def _is_split(folder: Path, kinds: Sequence[str], tables: Sequence[str]) -> bool:
+def _is_split(folder: Path, tables: Sequence[str]) -> bool:
     if not folder.is_dir():
         return False
     inside = list(folder.iterdir())
-    return any(path.name in tables for path in inside) or (
-        any(path.is_dir() for path in inside)
-        and not any(path.suffix.lower() in kinds for path in inside)
-    )
+    return any(path.is_dir() or path.name in tables for path in inside)
 
 
 def _is_hidden(name: str) -> bool:

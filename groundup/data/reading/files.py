@@ -27,6 +27,7 @@ __all__ = [
     "checked_text",
     "fingerprint",
     "list_files",
+    "read_file",
     "read_records",
 ]
 
@@ -73,7 +74,7 @@ def list_files(path: str | Path, kinds: Sequence[str] = KINDS) -> list[DataFile]
         DataError: If the path is missing, empty, of another kind, or a folder without a readable
             file.
     """
-    root = Path(path)
+    root = Path(path).expanduser()
     if not root.exists():
         raise _missing(root)
     if root.is_file():
@@ -172,21 +173,28 @@ def read_records(
         DataError: Naming the file and line, row or byte that cannot be read.
     """
     for file in list_files(path, kinds):
-        empty = True
-        for number, origin, fields in _rows_of(file, columns, split_on, cells):
-            empty = False
-            absent = [column for column in columns if column not in fields]
-            if absent:
-                raise _missing_column(origin, absent[0], list(fields))
-            yield Record(
-                fields, file.relative if number == 0 else f"{file.relative}:{number}", origin
-            )
-        if empty:
-            raise DataError(
-                str(file.path),
-                "nothing to read: no rows, or only white space",
-                "Give a file with content",
-            )
+        yield from read_file(file, columns=columns, split_on=split_on, cells=cells)
+
+
+def read_file(
+    file: DataFile,
+    *,
+    columns: Sequence[str] = (),
+    split_on: str | None = None,
+    cells: Cells = Cells(),
+) -> Iterator[Record]:
+    """Yield the rows of one file, in order; arguments and errors as ``read_records``."""
+    empty = True
+    for number, origin, fields in _rows_of(file, columns, split_on, cells):
+        empty = False
+        absent = [column for column in columns if column not in fields]
+        if absent:
+            raise _missing_column(origin, absent[0], list(fields))
+        name = f"{file.relative}:{number}" if number else file.relative
+        yield Record(fields, name, origin)
+    if empty:
+        problem = "nothing to read: no rows, or only white space"
+        raise DataError(str(file.path), problem, "Give a file with content")
 
 
 def checked_text(value: Any, where: str, what: str) -> str:

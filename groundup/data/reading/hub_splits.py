@@ -4,41 +4,46 @@ by their names."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
-from groundup.core.errors import DataError, RecipeError, did_you_mean
-from groundup.core.settings import Settings
+from groundup.core.errors import DataError, did_you_mean
 from groundup.core.values import Split, StoredFile
-from groundup.data.reading.hub import HubTable, hub_split_names, hub_table
+from groundup.data.reading.files import Record
+from groundup.data.reading.hub import (
+    HubTable,
+    hub_fingerprint,
+    hub_records,
+    hub_split_names,
+    hub_table,
+)
+from groundup.data.reading.source import Source
+from groundup.data.splitting.split_names import find_spelling
 
 __all__ = [
     "HubFile",
     "HubOrigin",
     "label_column",
     "labels_of",
-    "problem_with_dataset",
-    "refuse_idle",
     "text_column",
 ]
 
-_VALIDATION = ("validation", "valid", "val", "dev")
 _LABELS = ("label", "labels", "target", "class")
-_HUB_ONLY = ("subset", "revision", "dataset_split", "validation_split", "test_split")
 
 
 class HubFile(NamedTuple):
-    """A picture or a sound in a row; ``split`` is None where it is still to be drawn."""
+    """A picture or a sound in a row of a split."""
 
     file: StoredFile
     name: str  # of the split and the row, such as train:17
     label: Any
-    split: Split | None
+    split: Split
 
 
 class HubOrigin(NamedTuple):
-    """A data set, as the fields of a recipe say; ``validation`` and ``test`` are None where they
-    are to be found."""
+    """A data set, as a source's settings say; ``validation`` and ``test`` are None where they are
+    to be found."""
 
     dataset: str
     subset: str | None
@@ -46,20 +51,26 @@ class HubOrigin(NamedTuple):
     train: str
     validation: str | None
     test: str | None
-    streaming: bool = False
+    streaming: bool
+    licence: str
 
     @classmethod
-    def of(cls, source: Any) -> HubOrigin | None:
+    def of(cls, source: Source) -> HubOrigin | None:
         """Return what a data source says, or None where it names no data set."""
         if source.dataset is None:
             return None
-        splits = (source.dataset_split, source.validation_split, source.test_split)
+        # lists are refused with a dataset, and a test that is a number is a share to draw
+        validation = source.validation if isinstance(source.validation, str) else None
+        test = source.test if isinstance(source.test, str) else None
         return cls(
             source.dataset,
             source.subset,
             source.revision,
-            *splits,
-            getattr(source, "streaming", False),
+            source.split,
+            validation,
+            test,
+            source.streaming,
+            source.licence,
         )
 
     def names(self) -> dict[Split, str]:
@@ -69,21 +80,45 @@ class HubOrigin(NamedTuple):
         Raises:
             DataError: If the data set cannot be reached.
         """
-        known = hub_split_names(
-            self.dataset, subset=self.subset, revision=self.revision, streaming=self.streaming
-        )
-        taken = {
-            re.split(r"\W", name)[0] for name in (self.train, self.validation, self.test) if name
-        }
-        free = [name for name in known if name not in taken]
-        validation = self.validation or next((name for name in _VALIDATION if name in free), None)
-        test = self.test or ("test" if "test" in free else None)
         found: dict[Split, str] = {"train": self.train}
-        return (
-            found
-            | ({"validation": validation} if validation else {})
-            | ({"test": test} if test else {})
+        named: dict[Split, str | None] = {"validation": self.validation, "test": self.test}
+        if None in named.values():
+            known = hub_split_names(
+                self.dataset, subset=self.subset, revision=self.revision, streaming=self.streaming
+            )
+            # of train[:80%] the split train is taken
+            taken = {re.split(r"\W", name)[0] for name in (self.train, *named.values()) if name}
+            free = [name for name in known if name not in taken]
+            named = {split: name or find_spelling(split, free) for split, name in named.items()}
+        return found | {split: name for split, name in named.items() if name}
+
+    def records(
+        self, name: str, columns: Sequence[str], limit: int | None = None
+    ) -> Iterator[Record]:
+        """Yield the rows of one split by its own name, the first ``limit`` of them."""
+        rows = hub_records(
+            self.dataset,
+            subset=self.subset,
+            split=name,
+            revision=self.revision,
+            streaming=self.streaming,
+            columns=columns,
         )
+        return islice(rows, limit)
+
+    def fingerprint(self, name: str) -> str:
+        """Return a key that changes when the rows of a split do."""
+        return hub_fingerprint(
+            self.dataset,
+            subset=self.subset,
+            split=name,
+            revision=self.revision,
+            streaming=self.streaming,
+        )
+
+    def version(self) -> dict[str, str]:
+        """Return what a data card says of which version is read."""
+        return {"subset": self.subset or "none", "revision": self.revision or "newest"}
 
     def table(self, name: str) -> HubTable:
         """Return one split by its own name, or by that of a part of it."""
@@ -127,79 +162,26 @@ class HubOrigin(NamedTuple):
                 _require(
                     table, name, f"data.{kind}_column" if name == column else "data.label_column"
                 )
-            side = None if split == "train" and "validation" not in tables else split
-            labels = labels_of(table, label)
             found += [
-                HubFile(table.file(column, number), f"{table.split}:{number + 1}", each, side)
-                for number, each in enumerate(labels)
+                HubFile(table.file(column, number), f"{table.split}:{number + 1}", each, split)
+                for number, each in enumerate(labels_of(table, label))
             ]
         return found
 
-    def about(self, tables: dict[Split, HubTable], licence: str) -> dict[str, Any]:
+    def about(self, tables: dict[Split, HubTable]) -> dict[str, Any]:
         """Return what the data card says of a data set: its name, licence, revision and splits."""
-        names, train = self.names(), tables["train"]
+        names = self.names()
+        train = tables["train"]
         about: dict[str, Any] = {
             "source": self.dataset,
-            "licence": licence or train.licence or "not stated",
+            "licence": self.licence or train.licence or "not stated",
         }
-        about |= {
-            "subset": self.subset or "none",
-            "revision": self.revision or "newest",
-            "version": train.version,
-        }
+        about |= self.version() | {"version": train.version}
         about["splits"] = {split: names[split] for split in tables}
         unlabelled = [name for split, name in names.items() if split not in tables]
-        return about | ({"without_labels": unlabelled} if unlabelled else {})
-
-
-def problem_with_dataset(
-    source: Settings, hub_only: Sequence[str], files_only: Sequence[str]
-) -> str | None:
-    """Return what contradicts itself in a source of files or of a data set, as
-    ``"problem. remedy"``, or None.
-
-    Args:
-        source: It has the fields path, dataset and those that say which splits are read.
-        hub_only: Further settings that matter for a data set only.
-        files_only: Settings that matter for files only.
-    """
-    path, dataset = (getattr(source, name) for name in ("path", "dataset"))
-    if (path is None) == (dataset is None):
-        found = (
-            "both path and dataset are given"
-            if path is not None
-            else "neither path nor dataset is given"
-        )
-        return (
-            f"{found}; allowed: exactly one. Write path: for files, or dataset: for a Hugging Face"
-            " name"
-        )
-    idle = _changed(source, (*_HUB_ONLY, *hub_only) if dataset is None else files_only)
-    given, other = ("path", "dataset") if dataset is None else ("dataset", "path")
-    if idle:
-        return f"{idle[0]} has no effect with {given}; it applies to {other}. Remove {idle[0]}"
-    if dataset is not None:
-        splits = [
-            getattr(source, name) for name in ("dataset_split", "validation_split", "test_split")
-        ]
-        twice = next(
-            (name for n, name in enumerate(splits) if name is not None and name in splits[:n]), None
-        )
-        if twice is not None:
-            return f"the split {twice!r} is named twice, to learn from and to judge. Name others"
-    return None
-
-
-def refuse_idle(source: Settings, names: Sequence[str], origin: HubOrigin) -> None:
-    """Raise an error for settings that say how examples are drawn where the data set names them.
-
-    Raises:
-        RecipeError: Naming the first setting.
-    """
-    validation = origin.names().get("validation")
-    if validation and (idle := _changed(source, names)):
-        problem = f"has no effect: the data set's split {validation} is held out as it is"
-        raise RecipeError(f"recipe.data.{idle[0]}", problem, f"Remove {idle[0]}")
+        if unlabelled:
+            about["without_labels"] = unlabelled
+        return about
 
 
 def label_column(table: HubTable, named: str | None, inputs: str = "") -> str:
@@ -303,9 +285,3 @@ def _untold(table: HubTable, what: str, found: Sequence[str]) -> DataError:
 
 def _described(table: HubTable) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in table.columns.items())
-
-
-def _changed(source: Settings, names: Sequence[str]) -> list[str]:
-    return [
-        name for name in names if getattr(source, name) != type(source).model_fields[name].default
-    ]

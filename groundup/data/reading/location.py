@@ -5,167 +5,162 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from groundup.core.errors import DataError
-from groundup.core.settings import Settings
 from groundup.core.values import Split
-from groundup.data.reading.files import KINDS, Cells, Record, fingerprint, read_records
-from groundup.data.reading.hub import hub_fingerprint, hub_records
+from groundup.data.reading.compressed import DataFile
+from groundup.data.reading.files import KINDS, Cells, Record, fingerprint, list_files, read_file
+from groundup.data.reading.hub_splits import HubOrigin
+from groundup.data.reading.source import Source, as_list, refuse_idle
+from groundup.data.splitting.split_names import divide_files
 
-__all__ = ["Origin", "changed", "no_examples", "problem_with_origin"]
+__all__ = ["Origin", "no_examples"]
+
+PlacedFile = tuple[str, DataFile]  # the path of the recipe, and a file at or below it
 
 
-@dataclass(frozen=True)
 class Origin:
-    """Files or a data set, as the fields of a recipe say. ``validation_*`` name rows that are held
-    out as they are."""
+    """The rows of each split, as a source's settings and the names of its files or splits say.
 
-    path: str | list[str] | None
-    validation_path: str | list[str] | None
-    dataset: str | None
-    subset: str | None
-    dataset_split: str
-    validation_split: str | None
-    revision: str | None
-    streaming: bool
+    Attributes:
+        source: The settings.
+        name: What to call the source in messages and cards.
+        held_out: The splits besides training that have rows of their own, and need not be drawn.
+        not_used: Files that are called like a split for which others are named.
+    """
 
-    @classmethod
-    def of(cls, settings: Settings) -> Origin:
-        """Return the origin that a recipe section says, by its fields of the same names."""
-        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether the validation rows are named, and not drawn."""
-        return self.validation_path is not None or self.validation_split is not None
-
-    @property
-    def dataset_settings(self) -> list[str]:
-        """The names of the settings given that matter for a data set only."""
-        given = {
-            "subset": self.subset is not None,
-            "validation_split": self.validation_split is not None,
-            "revision": self.revision is not None,
-            "streaming": self.streaming,
-            "dataset_split": self.dataset_split != "train",
-        }
-        return [name for name, is_given in given.items() if is_given]
+    def __init__(self, source: Source, kinds: Sequence[str] = KINDS) -> None:
+        self.source = source
+        self.name = source.place
+        self.not_used: list[str] = []
+        self._kinds = tuple(kinds)
+        self._hub = HubOrigin.of(source)
+        self._names: dict[Split, str] = {}
+        self._files: dict[Split, list[PlacedFile]] = {}
+        if self._hub is not None:
+            self._names = self._hub.names()
+            found = set(self._names)
+        else:
+            self._find_files()
+            found = {split for split, files in self._files.items() if files}
+        self.held_out: tuple[Split, ...] = tuple(
+            split for split in ("validation", "test") if split in found
+        )
+        refuse_idle(source, self.held_out)
 
     @property
-    def name(self) -> str:
-        """What to call the source in messages and cards."""
-        return self.dataset or ", ".join(_as_list(self.path))
+    def splits(self) -> tuple[Split, ...]:
+        """The splits there are, named or drawn."""
+        return self.source.rule.splits(self.held_out)
+
+    def files(self, split: Split) -> list[PlacedFile]:
+        """Return the files named for a split; none of a data set."""
+        return self._files.get(split, [])
 
     def records(
         self,
         split: Split,
         columns: Sequence[str] = (),
         split_on: str | None = None,
-        kinds: Sequence[str] = KINDS,
         cells: Cells | None = None,
     ) -> Iterator[Record]:
-        """Yield the rows named for training, or those named for validation."""
-        if self.dataset is not None:
-            named = self.validation_split if split == "validation" else self.dataset_split
-            yield from hub_records(
-                self.dataset,
-                subset=self.subset,
-                split=named or self.dataset_split,
-                revision=self.revision,
-                streaming=self.streaming,
-                columns=columns,
-            )
-            return
-        paths = _as_list(self.validation_path if split == "validation" else self.path)
-        for path in paths:
-            for record in read_records(
-                path, columns=columns, split_on=split_on, kinds=kinds, cells=cells or Cells()
-            ):
-                yield replace(record, name=f"{path}/{record.name}") if len(paths) > 1 else record
+        """Yield the rows named for a split, up to the source's ``limit``.
 
-    def key(self, kinds: Sequence[str] = KINDS) -> str:
-        """Return a key that changes when the rows change."""
-        if self.dataset is None:
-            return fingerprint([*_as_list(self.path), *_as_list(self.validation_path)], kinds)
-        splits = [self.dataset_split, *([self.validation_split] if self.validation_split else [])]
-        parts = [
-            hub_fingerprint(
-                self.dataset,
-                subset=self.subset,
-                split=split,
-                revision=self.revision,
-                streaming=self.streaming,
-            )
-            for split in splits
-        ]
+        Args:
+            split: One that has rows of its own.
+            columns: Columns that every row must have; see ``read_records``.
+            split_on: How plain text is cut into rows; see ``read_records``.
+            cells: How lines become cells.
+        """
+        if self._hub is not None:
+            return self._hub.records(self._names[split], columns, self.source.limit)
+        rows = self._file_rows(split, columns, split_on, cells or Cells())
+        return islice(rows, self.source.limit)
+
+    def _file_rows(
+        self, split: Split, columns: Sequence[str], split_on: str | None, cells: Cells
+    ) -> Iterator[Record]:
+        files = self.files(split)
+        several = len({path for path, _ in files}) > 1
+        for path, file in files:
+            for record in read_file(file, columns=columns, split_on=split_on, cells=cells):
+                yield replace(record, name=f"{path}/{record.name}") if several else record
+
+    def key(self) -> str:
+        """Return a key that changes when the rows of any split change."""
+        if self._hub is None:
+            roots = [self.source.path, self.source.validation]
+            if not isinstance(self.source.test, float):
+                roots.append(self.source.test)
+            return fingerprint([path for root in roots for path in as_list(root)], self._kinds)
+        parts = [self._hub.fingerprint(name) for name in self._names.values()]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
+    def about(self) -> dict[str, Any]:
+        """Return what a data card says of where the rows come from."""
+        card: dict[str, Any] = {
+            "source": self.name,
+            "licence": self.source.licence or "not stated",
+        }
+        if self._hub is not None:
+            return card | self._hub.version() | {"splits": dict(self._names)}
+        if self.held_out:
+            card["splits"] = {split: _listed(self.files(split)) for split in self.splits}
+        if self.not_used:
+            card["files_not_used"] = self.not_used
+        return card
 
-def changed(settings: Settings, *names: str) -> list[str]:
-    """Return those of the named settings whose value is not the default."""
-    return [
-        name
-        for name in names
-        if getattr(settings, name) != type(settings).model_fields[name].default
-    ]
-
-
-def problem_with_origin(
-    origin: Origin, idle_with_dataset: Sequence[str], idle_with_validation: Sequence[str]
-) -> str | None:
-    """Return what contradicts itself in an origin, as ``"problem. remedy"``, or None.
-
-    Args:
-        origin: What the recipe says.
-        idle_with_dataset: Settings given that matter for files only.
-        idle_with_validation: Settings given that matter only where validation rows are drawn, not
-            named.
-    """
-    if (origin.path is None) == (origin.dataset is None):
-        found = (
-            "both path and dataset are given"
-            if origin.path is not None
-            else "neither path nor dataset is given"
-        )
-        return (
-            f"{found}; allowed: exactly one. Write path: for files, or dataset: for a Hugging Face"
-            " name"
-        )
-    if origin.path is not None and not _as_list(origin.path):
-        return "path is an empty list. Name at least one file or folder"
-    if origin.validation_path == []:
-        return "validation_path is an empty list. Name at least one file or folder, or remove it"
-    if origin.dataset is None and origin.dataset_settings:
-        idle = origin.dataset_settings[0]
-        return (
-            f"{idle} has no effect with path; it applies to dataset. Remove {idle} or name a"
-            " dataset"
-        )
-    if origin.dataset is not None and origin.validation_path is not None:
-        return (
-            "validation_path has no effect with dataset; it applies to path. Use validation_split"
-        )
-    if origin.dataset is not None and idle_with_dataset:
-        return (
-            f"{idle_with_dataset[0]} has no effect with dataset; it applies to path. Remove"
-            f" {idle_with_dataset[0]}"
-        )
-    if origin.has_validation and idle_with_validation:
-        named = "validation_path" if origin.validation_path is not None else "validation_split"
-        return f"{idle_with_validation[0]} has no effect with {named}. Remove one of them"
-    return None
+    def _find_files(self) -> None:
+        found: dict[Split, list[PlacedFile]] = {"train": [], "validation": [], "test": []}
+        for path in as_list(self.source.path):
+            files = list_files(path, self._kinds)
+            divided: dict[Split, list[DataFile]] = {"train": files}
+            if not _is_file(path):  # a file is what its path says, whatever its name
+                divided = divide_files(files)
+            for split, own in divided.items():
+                found[split] += [(path, file) for file in own]
+        held_out: dict[Split, str | list[str] | float | None] = {
+            "validation": self.source.validation,
+            "test": self.source.test,
+        }
+        for split, paths in held_out.items():
+            if isinstance(paths, str | list):
+                named = [(p, file) for p in as_list(paths) for file in list_files(p, self._kinds)]
+                there = {file.path.resolve() for _, file in named}
+                others = found.pop(split)
+                # named files may be in a folder that is read, where they are no training rows
+                found = {
+                    each: [(p, f) for p, f in own if f.path.resolve() not in there or _is_file(p)]
+                    for each, own in found.items()
+                }
+                found[split] = named
+                self.not_used += [str(f.path) for _, f in others if f.path.resolve() not in there]
+        if not found["train"]:
+            problem = "every file of it is held out by data.validation or data.test"
+            raise DataError(self.name, problem, "Name other files to train on than to hold out")
+        self._files = found
 
 
-def no_examples(split: Split, where: str, fraction: float) -> DataError:
+def _is_file(path: str) -> bool:
+    return Path(path).expanduser().is_file()
+
+
+def no_examples(split: Split, origin: Origin) -> DataError:
     """Return the error for a split that nothing fell into."""
     return DataError(
-        where,
-        f"nothing is left for {split} (validation_fraction {fraction})",
-        "Give more examples, change validation_fraction, name validation rows, or, for plain text,"
-        " set split_on",
+        origin.name,
+        f"nothing is left for {split} ({origin.source.rule})",
+        "Give more examples, change data.fraction, name rows as data.validation, or, for plain"
+        " text, set split_on",
     )
 
 
-def _as_list(path: str | list[str] | None) -> list[str]:
-    return [] if path is None else [path] if isinstance(path, str) else list(path)
+def _listed(files: Sequence[PlacedFile]) -> str:
+    if not files:
+        return "drawn from train"
+    names = [file.relative for _, file in files[:3]]
+    return ", ".join(names) + (f" and {len(files) - 3} more" if len(files) > 3 else "")

@@ -15,98 +15,95 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError, MissingExtraError, did_you_mean
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
+from groundup.data.reading.files import list_files
 from groundup.data.reading.npz import array_names, read_arrays
+from groundup.data.reading.source import Source, refuse_idle
 from groundup.data.splitting.hash_split import split_of
+from groundup.data.splitting.held_out import SplitRule, draw_missing, keep_some
+from groundup.data.splitting.split_names import SPELLINGS, divide_files
 from groundup.data.stream.in_memory import open_indexed_stream
 
 __all__ = ["Arrays", "read_idx"]
 
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-_TEST = (
-    1 / 6,
-    1 << 40,
-)  # share and key of scikit-learn's digits that are the test, whatever the validation split
-Table = tuple[
-    NDArray[Any], dict[str, NDArray[Any]]
-]  # inputs; labels by target, "" where there is one target
+# Share and key of scikit-learn's digits that are the test, whatever the validation split, so that
+# figures of two recipes compare.
+_TEST = (1 / 6, 1 << 40)
 _MOST_CLASSES = 100
+# inputs; labels by target, "" where there is one target
+Table = tuple[NDArray[Any], dict[str, NDArray[Any]]]
 _Keys = tuple[tuple[str, str], ...]
-_Files = tuple[
-    str, str | None, str, _Keys
-]  # inputs, labels; in an .npz the names of the inputs and of each target's
+# inputs, labels; in an .npz the names of the inputs and of each target's
+_Files = tuple[str, str | None, str, _Keys]
+# how file names of MNIST's layout begin
+_PREFIXES: dict[Split, tuple[str, ...]] = SPELLINGS | {"test": ("t10k", *SPELLINGS["test"])}
 
 
 @data("arrays")
-class Arrays(DataSource):
-    """Inputs of one shape with a label each: files, or scikit-learn's digits where no path is
-    given."""
+class Arrays(Source):
+    """Inputs of one shape with a label each: an .npz, idx files, or a folder of these, as MNIST
+    comes.
 
-    path: str | None = setting(
-        None,
-        "An .npz, an idx file of the inputs, or a folder as MNIST comes; silent: scikit-learn's"
-        " 1,797 real digits",
-    )
-    labels_path: str | None = setting(None, "The idx file of the labels")
-    test_path: str | None = setting(
-        None, "File of examples that are only judged; MNIST's layout names its own"
-    )
-    test_labels_path: str | None = setting(None, "The idx file of their labels")
+    Without a path: the 1,797 real digits that scikit-learn carries. Arrays of an .npz that end in
+    ``_train``, ``_val`` and ``_test`` are the splits.
+    """
+
+    reads_datasets = False
+    reads_many_paths = False
+    has_built_in = True
+
+    labels_path: str | None = setting(None, "the idx file of the labels")
+    validation_labels_path: str | None = setting(None, "the idx file of those of validation")
+    test_labels_path: str | None = setting(None, "the idx file of those of the test")
     inputs_key: str = setting(
-        "x", "Name of the inputs in an .npz; x_train and x_test are found by it too"
+        "x", "name of the inputs in an .npz; x_train and x_test are found by it too"
     )
-    labels_key: str = setting("y", "Name of the labels in an .npz")
+    labels_key: str = setting("y", "name of the labels in an .npz")
     labels_keys: dict[str, str] = setting(
-        {}, "For several targets, the .npz's array of each; NaN where one is missing"
+        {}, "for several targets, the .npz's array of each; NaN where one is missing"
     )
-    validation_fraction: float = setting(
-        0.1, "Share of the examples held out while training", gt=0, lt=1
-    )
-    split_seed: int = setting(0, "Another seed holds out other examples", ge=0)
-    labels: tuple[str | int, ...] = setting((), "Keep only examples with these labels; silent: all")
+    labels: tuple[str | int, ...] = setting((), "keep only examples with these labels; silent: all")
     only_held_out: bool = setting(
-        False, "Take only what a run with the settings above holds out, to fine-tune on it"
+        False, "take only what a run with the settings above holds out, to fine-tune on it"
     )
     final_fraction: float = setting(
         0.5,
-        "Share of them held out once more, unseen by both",
+        "share of them held out once more, unseen by both",
         gt=0,
         lt=1,
         applies_when={"only_held_out": (True,)},
     )
-    licence: str = setting("", "Licence of the data, for the data card")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Arrays:
+    def problem(self) -> str | None:
+        """Return what contradicts itself, or None."""
         needs = {
             "labels_path": "path",
             "labels_keys": "path",
-            "test_path": "path",
-            "test_labels_path": "test_path",
+            "validation": "path",
+            "test": "path",
+            "validation_labels_path": "validation",
+            "test_labels_path": "test",
         }
+        given = self.given("path", *needs)
         for name, other in needs.items():
-            if getattr(self, name) and not getattr(self, other):
-                raise ValueError(
-                    f"{name} has no effect without {other}. Give {other}, or remove it"
-                )
+            if name in given and other not in given:
+                return f"{name} has no effect without {other}. Give {other}, or remove it"
         if self.labels_keys and (self.labels_path or self.labels_key != "y"):
             other = "labels_path" if self.labels_path else "labels_key"
-            raise ValueError(f"{other} has no effect with labels_keys. Remove one of them")
-        return self
+            return f"{other} has no effect with labels_keys. Remove one of them"
+        return None
 
     def splits(self) -> tuple[Split, ...]:
-        """Return the splits there are: a test split where the data has one of its own."""
-        return (
-            ("train", "validation", "test")
-            if self.path is None or self._test()
-            else ("train", "validation")
-        )
+        """Return the splits there are, named or drawn."""
+        if self.path is None:
+            return self.rule.splits(["test"])
+        return self.rule.splits(self._files())
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the examples of a split in the order of the file.
@@ -115,32 +112,36 @@ class Arrays(DataSource):
             DataError: If a file cannot be read, inputs and labels do not fit, or one of ``labels``
                 does not occur.
         """
-        files = (self.path, self.labels_path, self.test_path, self.test_labels_path)
-        stamps = tuple(
-            Path(f).expanduser().stat().st_mtime_ns
-            for f in files
-            if f and Path(f).expanduser().exists()
-        )
-        return _sides_of(self.model_dump_json(), stamps, split == "test")[split]
+        files = {str(path) for own in self._files().values() for path in own[:2] if path}
+        paths = [Path(name).expanduser() for name in sorted(files)]
+        stamps = tuple(path.stat().st_mtime_ns for path in paths if path.exists())
+        return _splits_of(self.model_dump_json(), stamps)[split]
 
-    def _sides(self, *, test: bool) -> dict[Split, list[Example]]:
-        """Return the test split, or both others."""
+    def _read(self) -> dict[Split, list[Example]]:
+        found: dict[Split, list[Example]] = {}
         if self.path is None:
-            digits = _examples(_digits(), "digits")
-            every = [e for e in digits if (split_of(e.name, *_TEST) == "validation") == test]
-        else:
-            files = self._test() if test else self._train(self.path)
-            every = _examples(self._read(files), files[0]) if files else []
-        if every:
-            _check_labels(self.labels, every)
+            for example in _examples(_read_digits(), "digits"):
+                is_test = split_of(example.name, *_TEST) == "validation"
+                found.setdefault("test" if is_test else "train", []).append(example)
+        for split, files in self._files().items():
+            found[split] = _examples(self._read_table(files), files[0])
+        named = tuple(split for split in found if split != "train")
+        refuse_idle(self, named, "a file")
+        _check_labels(self.labels, found["train"])
         kept = {str(label) for label in self.labels}
-        wanted = [e for e in every if str(e.target) in kept] if kept else every
-        if test:
-            return {"test": wanted}
-        sides = _parted(wanted, "", self.validation_fraction, self.split_seed)
+        for split, every in found.items():
+            wanted = [example for example in every if not kept or str(example.target) in kept]
+            found[split] = keep_some(wanted, self.limit, self.seed)
+        sides = _draw(found, named, "", self.rule)
         if not self.only_held_out:
             return sides
-        return _parted(sides["validation"], "again ", self.final_fraction, self.split_seed)
+        rule = SplitRule(self.final_fraction, self.seed)
+        # "again", so that the second draw is not the first one over
+        held_out: dict[Split, list[Example]] = {
+            "train": sides["validation"],
+            "test": sides["test"],
+        }
+        return _draw(held_out, ["test"], "again ", rule)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -150,42 +151,72 @@ class Arrays(DataSource):
         """Return how many examples there are of each class in each split, their shape, and the
         licence."""
         sides = {split: self.examples(split, cache) for split in self.splits()}
-        licence = self.licence or ("BSD-3-Clause" if self.path is None else "not stated")
-        shape = next((list(np.shape(found[0].inputs)) for found in sides.values() if found), [])
-        return {
-            **{"source": self.path or "scikit-learn digits", "licence": licence, "shape": shape},
-            **{
-                split: {"examples": len(found), "labels": _label_counts([e.target for e in found])}
-                for split, found in sides.items()
-            },
+        card: dict[str, Any] = {
+            "source": self.path or "scikit-learn digits",
+            "licence": self.licence or "not stated",
         }
+        if self.path is None and not self.licence:
+            card["licence"] = "BSD-3-Clause"
+        card["shape"] = next((list(np.shape(own[0].inputs)) for own in sides.values() if own), [])
+        for split, found in sides.items():
+            labels = _label_counts([example.target for example in found])
+            card[split] = {"examples": len(found), "labels": labels}
+        return card
 
     @property
     def _keys(self) -> _Keys:
         return tuple(self.labels_keys.items()) or (("", self.labels_key),)
 
-    def _train(self, path: str) -> _Files:
-        folder = Path(path).expanduser()
-        if folder.is_dir():
-            return _of_folder(folder, "train")
-        return path, self.labels_path, self.inputs_key, self._keys
+    def _files(self) -> dict[Split, _Files]:
+        """Return the files of each split that has some; none of scikit-learn's digits."""
+        if self.path is None:
+            return {}
+        place = Path(self.place).expanduser()
+        found: dict[Split, _Files] = {"train": self._named(self.place, self.labels_path)}
+        if place.is_dir():
+            found = self._files_of_folder(place)
+        elif place.suffix == ".npz" and place.is_file():
+            found |= self._held_out_arrays(place)
+        if isinstance(self.validation, str):
+            found["validation"] = self._named(self.validation, self.validation_labels_path)
+        if isinstance(self.test, str):
+            found["test"] = self._named(self.test, self.test_labels_path)
+        return found
 
-    def _test(self) -> _Files | None:
-        if self.test_path:
-            return self.test_path, self.test_labels_path, self.inputs_key, self._keys
-        file = Path(self.path or "").expanduser()
-        if self.path and file.is_dir():
-            return _of_folder(file, "t10k", "test")
-        if file.suffix != ".npz" or not file.is_file():
-            return None
-        inputs_key, keys = (
-            f"{self.inputs_key}_test",
-            tuple((name, f"{key}_test") for name, key in self._keys),
-        )
-        found = {inputs_key, *dict(keys).values()} <= set(array_names(file))
-        return (str(file), None, inputs_key, keys) if found else None
+    def _named(self, path: str, labels: str | None) -> _Files:
+        return path, labels, self.inputs_key, self._keys
 
-    def _read(self, files: _Files) -> Table:
+    def _files_of_folder(self, folder: Path) -> dict[Split, _Files]:
+        found: dict[Split, _Files] = {}
+        if not any(folder.glob("*.npz")):
+            # MNIST's layout has no validation files of its own, but people add some
+            found = {"train": _mnist_files(folder, *_PREFIXES["train"])}
+            own = any(any(folder.glob(f"{word}*images*")) for word in _PREFIXES["validation"])
+            if own:
+                found["validation"] = _mnist_files(folder, *_PREFIXES["validation"])
+            return found | {"test": _mnist_files(folder, *_PREFIXES["test"])}
+        for split, files in divide_files(list_files(folder, (".npz",))).items():
+            if len(files) > 1:
+                names = ", ".join(file.relative for file in files[:6])
+                problem = f"holds several .npz for {split}: {names}; allowed: one a split"
+                raise DataError(str(folder), problem, "Name one as data.path")
+            for file in files:
+                found[split] = self._named(str(file.path), None)
+        return found
+
+    def _held_out_arrays(self, file: Path) -> dict[Split, _Files]:
+        """Return the arrays of an .npz whose names end like a split."""
+        there = set(array_names(file))
+        found: dict[Split, _Files] = {}
+        for split in ("validation", "test"):
+            for word in SPELLINGS[split]:
+                inputs_key = f"{self.inputs_key}_{word}"
+                keys = tuple((name, f"{key}_{word}") for name, key in self._keys)
+                if split not in found and {inputs_key, *dict(keys).values()} <= there:
+                    found[split] = str(file), None, inputs_key, keys
+        return found
+
+    def _read_table(self, files: _Files) -> Table:
         path, labels_path, inputs_key, keys = files
         file = Path(path).expanduser()
         if not file.is_file():
@@ -217,22 +248,25 @@ class Arrays(DataSource):
 
 
 @lru_cache(maxsize=4)
-def _sides_of(settings: str, stamps: tuple[int, ...], test: bool) -> dict[Split, list[Example]]:
+def _splits_of(settings: str, stamps: tuple[int, ...]) -> dict[Split, list[Example]]:
     """Return the splits' examples, made once for the same settings and files: a start asks for them
     several times."""
-    return Arrays.model_validate_json(settings)._sides(test=test)
+    return Arrays.model_validate_json(settings)._read()
 
 
-def _parted(
-    examples: Sequence[Example], salt: str, fraction: float, seed: int
+def _draw(
+    found: dict[Split, list[Example]], named: Sequence[Split], salt: str, rule: SplitRule
 ) -> dict[Split, list[Example]]:
-    sides: dict[Split, list[Example]] = {"train": [], "validation": []}
-    for example in examples:
-        sides[split_of(f"{salt}{example.name}", fraction, seed)].append(example)
-    return sides
+    return draw_missing(
+        found,
+        named,
+        lambda example: [f"{salt}{example.name}"],
+        lambda example: example.target,
+        rule,
+    )
 
 
-def _of_folder(folder: Path, *prefixes: str) -> _Files:
+def _mnist_files(folder: Path, *prefixes: str) -> _Files:
     """Return the files of inputs and labels in a folder as MNIST comes: train-images-idx3-ubyte.gz
     and so on."""
     found = []
@@ -244,7 +278,7 @@ def _of_folder(folder: Path, *prefixes: str) -> _Files:
             raise DataError(
                 str(folder),
                 problem,
-                "Name the files with path, labels_path, test_path, test_labels_path",
+                "Name the files with path, labels_path, test, test_labels_path",
             )
         found.append(str(names[0]))
     return found[0], found[1], "", ()
@@ -308,7 +342,7 @@ def _read_npz(path: Path, inputs_key: str, keys: _Keys, stamp: int) -> Table:
 
 
 @lru_cache(maxsize=1)
-def _digits() -> Table:
+def _read_digits() -> Table:
     """Return the 1,797 handwritten digits of 8 x 8 pixels, 0 to 16, from scikit-learn's own
     file."""
     package = importlib.util.find_spec("sklearn")

@@ -8,36 +8,35 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import model_validator
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Conversation, Document, Message, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.files import ROW_KINDS, checked_text
-from groundup.data.reading.location import Origin, changed, no_examples, problem_with_origin
+from groundup.data.reading.location import Origin, no_examples
+from groundup.data.reading.source import Source
 from groundup.data.schemas.chat_formats import ChatFormat, recognise, to_messages
 from groundup.data.schemas.tool_calls import tools_of
-from groundup.data.splitting.hash_split import split_of
+from groundup.data.splitting.row_split import stream_split
 from groundup.data.stream.packing import Packing
 from groundup.data.stream.token_stream import open_token_stream
 
 __all__ = ["ConversationSource", "first_question"]
 
-_FORMAT = 2  # raise it when the same files would give other conversations
+_FORMAT = 3  # raise it when the same files would give other conversations
 _PERCENTILES = (1, 10, 50, 90, 99)
 _Grouped = tuple[Conversation | Document, str]  # an example, and what it is split by
 
 
 @data("conversations")
-class ConversationSource(DataSource):
+class ConversationSource(Source):
     """Conversations from .jsonl .json .csv .tsv .parquet files, a folder of them, or a hub name.
 
     Conversations with the same first question lie on the same side of the split. Rows that hold
@@ -45,16 +44,7 @@ class ConversationSource(DataSource):
     """
 
     packs_rows = True
-    path: str | list[str] | None = setting(
-        None, "file or folder, or a list of them, relative to the current folder"
-    )
-    dataset: str | None = setting(
-        None, "Hugging Face data set, such as HuggingFaceTB/smoltalk, instead of path"
-    )
-    subset: str | None = setting(None, "configuration of the data set")
-    dataset_split: str = setting("train", "split of the data set that is read")
-    revision: str | None = setting(None, "branch, tag or commit of the data set")
-    streaming: bool = setting(False, "read the data set over the network without keeping it")
+
     format: Literal["auto", "messages", "sharegpt", "alpaca", "pairs", "text"] = setting(
         "auto", "shape of the rows; auto recognises it by the columns"
     )
@@ -63,26 +53,11 @@ class ConversationSource(DataSource):
         "what to do with a conversation that cannot be learned from; skipped ones are counted in"
         " the data card",
     )
-    validation_fraction: float = setting(
-        0.05, "share of conversations held out for validation", ge=0.0, lt=1.0
-    )
-    validation_path: str | list[str] | None = setting(
-        None, "files held out as they are, instead of a fraction"
-    )
-    validation_split: str | None = setting(
-        None, "split of the data set held out as it is, instead of a fraction"
-    )
-    split_seed: int = setting(0, "another seed holds out other conversations", ge=0)
-    limit_conversations: int | None = setting(None, "read at most so many rows", ge=1)
-    licence: str = setting("", "licence of the conversations, for the data card")
     packing: Packing = setting(Packing(), "how conversations become rows of tokens")
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> ConversationSource:
-        drawing = changed(self, "validation_fraction", "split_seed")
-        if problem := problem_with_origin(Origin.of(self), (), drawing):
-            raise ValueError(problem)
-        return self
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are, named or drawn."""
+        return Origin(self, ROW_KINDS).splits
 
     def examples(self, split: Split, cache: Path) -> Iterator[Conversation | Document]:
         """Yield the conversations of a split in the order of the files; see
@@ -91,12 +66,13 @@ class ConversationSource(DataSource):
         Raises:
             DataError: If a row cannot be learned from, or nothing is left for the split.
         """
+        origin = Origin(self, ROW_KINDS)
         empty = True
-        for example, _ in self._side(split, Counter()):
+        for example, _ in self._of_split(split, origin, Counter()):
             empty = False
             yield example
         if empty:
-            raise no_examples(split, Origin.of(self).name, self.validation_fraction)
+            raise no_examples(split, origin)
 
     def too_long_policy(self) -> str:
         """Return that of the packing."""
@@ -106,7 +82,7 @@ class ConversationSource(DataSource):
         """Return the packed micro-batches of a split; see ``DataSource.open``."""
         settings = self.model_dump_json(exclude={"packing", "licence"})
         key = hashlib.sha256(
-            f"{_FORMAT}\0{settings}\0{Origin.of(self).key(ROW_KINDS)}".encode()
+            f"{_FORMAT}\0{settings}\0{Origin(self, ROW_KINDS).key()}".encode()
         ).hexdigest()[:24]
         examples = partial(self.examples, context.split, context.cache)
         return open_token_stream(
@@ -116,17 +92,20 @@ class ConversationSource(DataSource):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return counts of conversations, turns, roles and characters of each split, formats, and
         what was left out."""
+        origin = Origin(self, ROW_KINDS)
         notes: Counter[str] = Counter()
-        splits: tuple[Split, ...] = ("train", "validation")
-        counts: dict[str, Any] = {
-            str(split): _counts(self._side(split, notes if split == "train" else Counter()))
-            for split in splits
-        }
+        counts: dict[str, Any] = {}
+        for split in origin.splits:
+            # rows that are left out, and formats, are counted once: on the way to the training rows
+            seen = notes if split == "train" else Counter()
+            counts[split] = _counts(self._of_split(split, origin, seen))
+        reasons = ["invalid", "question_in_validation"]
+        if "test" in origin.held_out:
+            reasons.append("question_in_test")
         return {
-            "source": Origin.of(self).name,
-            "licence": self.licence or "not stated",
+            **origin.about(),
             **counts,
-            "left_out": {reason: notes[reason] for reason in ("invalid", "question_in_validation")},
+            "left_out": {reason: notes[reason] for reason in reasons},
             "formats": {
                 key.removeprefix("format "): n
                 for key, n in sorted(notes.items())
@@ -134,28 +113,22 @@ class ConversationSource(DataSource):
             },
         }
 
-    def _side(self, split: Split, notes: Counter[str]) -> Iterator[_Grouped]:
-        """Yield one side; ``notes`` counts what was met on the way."""
-        if not Origin.of(self).has_validation:
-            for example, group in self._read("train", notes):
-                if split_of(group, self.validation_fraction, self.split_seed) == split:
-                    yield example, group
-            return
-        if split == "validation":
-            yield from self._read("validation", notes)
-            return
-        held_out = {group for _, group in self._read("validation", Counter())}
-        for example, group in self._read("train", notes):
-            if group in held_out:
-                notes["question_in_validation"] += 1
-            else:
-                yield example, group
+    def _of_split(self, split: Split, origin: Origin, notes: Counter[str]) -> Iterator[_Grouped]:
+        """Yield one split; ``notes`` counts what was met on the way."""
 
-    def _read(self, split: Split, notes: Counter[str]) -> Iterator[_Grouped]:
-        records = Origin.of(self).records(split, kinds=ROW_KINDS)
-        for record in islice(records, self.limit_conversations):
+        def read(named: Split) -> Iterator[_Grouped]:
+            # what the rows of another split hold is not counted for this one
+            return self._rows_of(named, origin, Counter() if named != split == "train" else notes)
+
+        def note(owner: Split) -> None:
+            notes[f"question_in_{owner}"] += 1
+
+        return stream_split(split, origin, read, self.rule, note)
+
+    def _rows_of(self, split: Split, origin: Origin, notes: Counter[str]) -> Iterator[_Grouped]:
+        for record in origin.records(split):
             row = {name: value for name, value in record.fields.items() if value is not None}
-            form: ChatFormat | None = recognise(list(row)) if self.format == "auto" else self.format
+            form = recognise(list(row)) if self.format == "auto" else self.format
             try:
                 example = _example(row, form, record.name, record.origin)
             except DataError:
@@ -164,10 +137,10 @@ class ConversationSource(DataSource):
                 notes["invalid"] += 1
                 continue
             notes[f"format {form}"] += 1
-            yield (
-                example,
-                example.group if isinstance(example, Conversation) else text_digest(example.text),
-            )
+            if isinstance(example, Conversation):
+                yield example, example.group
+            else:
+                yield example, text_digest(example.text)
 
 
 def _example(
@@ -205,7 +178,9 @@ def _counts(examples: Iterator[_Grouped]) -> dict[str, Any]:
         characters.append(len(example.text) - len(messages) + 1)
         groups.add(group)
         seen.add(text_digest("\0".join(f"{turn.role}\0{turn.text}" for turn in messages)))
-    lengths = np.percentile(characters, _PERCENTILES) if characters else np.zeros(len(_PERCENTILES))
+    lengths = np.zeros(len(_PERCENTILES))
+    if characters:
+        lengths = np.percentile(characters, _PERCENTILES)
     return {
         "conversations": len(characters),
         "turns": dict(roles),

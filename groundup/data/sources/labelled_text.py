@@ -4,35 +4,29 @@ for every class."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
-
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.class_folders import class_files, split_folders
+from groundup.data.reading.class_folders import SplitFolders, class_files, named_folders
 from groundup.data.reading.compressed import DataFile, decoded_lines, opened
-from groundup.data.reading.files import ROW_KINDS, Cells, checked_text, list_files
-from groundup.data.reading.hub_splits import (
-    HubOrigin,
-    label_column,
-    problem_with_dataset,
-    refuse_idle,
-    text_column,
-)
-from groundup.data.reading.location import Origin, changed, problem_with_origin
+from groundup.data.reading.files import ROW_KINDS, Cells, Record, checked_text, list_files
+from groundup.data.reading.hub_splits import HubOrigin, label_column, text_column
+from groundup.data.reading.location import Origin
+from groundup.data.reading.source import Source, refuse_idle
 from groundup.data.splitting.held_out import (
-    Drawing,
-    draw,
+    SplitRule,
+    draw_missing,
+    keep_some,
     label_counts,
+    leave_out_repeated,
     lengths_of,
-    problem_with_drawing,
     refuse_empty,
     refuse_unknown,
 )
@@ -45,152 +39,97 @@ _SHOWN = 20
 
 
 @dataclass
-class _Placed:
+class _Texts:
     """The examples of each split, and what was left out."""
 
-    train: list[Example] = field(default_factory=list)
-    validation: list[Example] = field(default_factory=list)
-    test: list[Example] = field(default_factory=list)
+    splits: dict[Split, list[Example]] = field(default_factory=dict)
+    named: tuple[Split, ...] = ()  # the splits that have texts of their own
+    about: dict[str, Any] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
-    same_as_validation: int = 0  # or as a text of the test split
+    same_as_held_out: int = 0
     without_class: int = 0
     folders_not_used: tuple[str, ...] = ()
-    named: bool = False  # the held-out texts are, by a path, a split or a folder
 
 
 @data("labelled_text")
-class LabelledText(DataSource):
+class LabelledText(Source):
     """Texts to classify: .csv .tsv .jsonl .json .parquet, .txt with a separator, folders of texts,
     or a hub name.
 
-    A folder that holds only .txt and .md files has a folder for each class; folders ``train`` and
-    ``validation`` (or valid, val, dev, test) below it are the splits; of a data set those called
-    validation and test are what they are called. Texts that are the same are always on one side;
-    with ``pair_column`` pairs whose first is.
+    A folder that holds only .txt and .md files has a folder for each class, or folders of these
+    for the splits. Texts that are the same are always on one side; with ``pair_column`` pairs whose
+    first is.
     """
 
-    path: str | list[str] | None = setting(
-        None, "File or folder, or a list of them, relative to the current folder"
-    )
-    dataset: str | None = setting(
-        None, "Hugging Face data set, such as stanfordnlp/imdb, instead of path"
-    )
-    subset: str | None = setting(None, "Configuration of the data set")
-    dataset_split: str = setting("train", "Split of the data set that is read")
-    revision: str | None = setting(None, "Branch, tag or commit of the data set")
-    streaming: bool = setting(False, "Read the data set over the network without keeping it")
+    for_files = ("header", "separator", "quotes")
+    for_drawing = ("folds", "fold")
+
     text_column: str | int = setting(
         "text",
-        "Column of the text; its number from 1 without a header; of a data set found where none is"
+        "column of the text; its number from 1 without a header; of a data set found where none is"
         " so called",
     )
     pair_column: str | int | None = setting(
-        None, "Column of a second text, where the label is of two; null: there is one"
+        None, "column of a second text, where the label is of two; null: there is one"
     )
     label_column: str | int = setting(
         "label",
-        "Column of the label; its number from 1 without a header; of a data set found where none is"
+        "column of the label; its number from 1 without a header; of a data set found where none is"
         " so called",
     )
     header: bool = setting(
-        True, "The first row of .csv, .tsv and separated .txt files names the columns"
+        True, "the first row of .csv, .tsv and separated .txt files names the columns"
     )
     separator: str | None = setting(
         None,
-        "Character between cells; silent: a comma in .csv, a tab in .tsv",
+        "character between cells; silent: a comma in .csv, a tab in .tsv",
         min_length=1,
         max_length=1,
     )
     quotes: bool = setting(
-        True, "Cells of .csv and .tsv may be quoted; false: a quote is a character like others"
+        True, "cells of .csv and .tsv may be quoted; false: a quote is a character like others"
     )
-    validation_path: str | list[str] | None = setting(
-        None, "Files held out as they are, instead of a fraction"
-    )
-    validation_split: str | None = setting(
-        None, "Split of the data set held out; silent: its own, or a share"
-    )
-    test_split: str | None = setting(
-        None, "Split that is only judged; silent: the one called test, if it has labels"
-    )
-    validation_fraction: float = setting(0.1, "Share of the texts held out", gt=0, lt=1)
     folds: int | None = setting(
-        None, "Cut the texts into so many folds, even in each label; one is held out", ge=2
+        None, "cut the texts into N folds, even in each label; one is held out", ge=2
     )
-    fold: int = setting(0, "The fold that is held out, from 0", ge=0)
-    split_seed: int = setting(0, "Another seed holds out other texts", ge=0)
-    licence: str = setting("", "Licence of the texts, for the data card")
+    fold: int = setting(0, "the fold that is held out, from 0", ge=0)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> LabelledText:
-        cells = changed(self, "header", "separator", "quotes")
-        problem = problem_with_origin(Origin.of(self), cells, [])
-        if problem is None and self.dataset is None and self.test_split is not None:
-            problem = "test_split has no effect with path; it applies to dataset. Remove test_split"
-        if problem is None and self.dataset is not None:
-            problem = problem_with_dataset(self, (), ())
-        named = next(
-            (name for name in ("validation_path", "validation_split") if getattr(self, name)), None
-        )
-        problem = problem or problem_with_drawing(self._drawing(), self._drawn(), named)
-        for name in ("text_column", "pair_column", "label_column"):
-            column = getattr(self, name)
-            if problem is None and column is not None and isinstance(column, str) != self.header:
+    def problem(self) -> str | None:
+        """Return what contradicts itself, or None."""
+        columns: dict[str, str | int | None] = {
+            "text_column": self.text_column,
+            "pair_column": self.pair_column,
+            "label_column": self.label_column,
+        }
+        names: dict[str | int, str] = {}
+        for name, column in columns.items():
+            if column is None:
+                continue
+            if isinstance(column, str) != self.header:
                 allowed = "a name" if self.header else "a number, from 1"
-                problem = (
-                    f"{name} is {column!r}, and header is {str(self.header).lower()}; allowed:"
-                    f" {allowed}. Correct"
+                return (
+                    f"{name} is {column!r}, but header is {str(self.header).lower()}; allowed:"
+                    f" {allowed}. Correct one of them"
                 )
-                problem += " one of them"
-        for one, other in (("text", "label"), ("text", "pair"), ("pair", "label")):
-            column = getattr(self, f"{one}_column")
-            if (
-                problem is None
-                and column is not None
-                and column == getattr(self, f"{other}_column")
-            ):
-                problem = f"{one}_column and {other}_column are both {column!r}. Name two columns"
-        if problem:
-            raise ValueError(problem)
-        return self
+            if column in names:
+                return f"{names[column]} and {name} are both {column!r}. Name two columns"
+            names[column] = name
+        return self.rule.problem(self.given("fraction", "fold"))
 
-    def _drawn(self) -> list[str]:
-        return changed(self, "validation_fraction", "folds", "fold", "split_seed")
-
-    def _drawing(self) -> Drawing:
-        return Drawing(self.validation_fraction, self.split_seed, self.folds, self.fold)
+    @property
+    def rule(self) -> SplitRule:
+        """How texts are held out where none are named."""
+        return super().rule._replace(folds=self.folds, fold=self.fold)
 
     def splits(self) -> tuple[Split, ...]:
-        """Return the splits there are: a test split where the data set has one of its own."""
-        return (
-            ("train", "validation", "test") if "test" in self._named() else ("train", "validation")
-        )
-
-    def _named(self) -> dict[Split, str]:
-        """Return which splits of the data set are read for which; none where files are."""
-        origin = HubOrigin.of(self)
-        if origin is None:
-            return {}
-        refuse_idle(self, ("validation_fraction", "folds", "fold", "split_seed"), origin)
-        names = origin.names()
-        # the labels of a test split that nobody named would have to be read to see if there are any
-        if self.streaming:
-            return {
-                split: name
-                for split, name in names.items()
-                if split != "test" or self.test_split is not None
-            }
-        return {split: names[split] for split in origin.tables(self._columns(origin)[1])}
-
-    def _columns(self, origin: HubOrigin | None) -> tuple[str, str]:
-        """Return the columns of the text and of the label: those named, and of a data set those
-        that are found."""
-        text, label = str(self.text_column), str(self.label_column)
-        if origin is None or origin.streaming:
-            return text, label
-        train = origin.table(self.dataset_split)
-        text = text_column(train, text if changed(self, "text_column") else None)
-        return text, label_column(train, label if changed(self, "label_column") else None, text)
+        """Return the splits there are, named or drawn."""
+        hub = HubOrigin.of(self)
+        named = self._named_folders()
+        if hub is not None:
+            named = tuple(self._named_splits(hub))
+        elif named is None:
+            return Origin(self, self._kinds).splits
+        return self.rule.splits(named)
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the texts of a split in the order of the files.
@@ -198,15 +137,10 @@ class LabelledText(DataSource):
         Raises:
             DataError: If a file cannot be read, a column is missing, or a row has no text or label.
         """
-        placed = self._placed()
-        chosen = {"train": placed.train, "validation": placed.validation, "test": placed.test}[
-            split
-        ]
-        if not chosen:
-            raise refuse_empty(
-                split, Origin.of(self).name, None if placed.named else self._drawing()
-            )
-        return chosen
+        found = self._read()
+        if not found.splits[split]:
+            raise refuse_empty(split, self.place, self.rule, found.named)
+        return found.splits[split]
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -215,170 +149,177 @@ class LabelledText(DataSource):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return texts of each label in each split, their lengths, duplicates, what was left out,
         and the licence."""
-        placed = self._placed()
-        every = [*placed.train, *placed.validation, *placed.test]
+        found = self._read()
+        every = [example for split in found.splits.values() for example in split]
         labels_of: dict[str, set[str]] = {}
         for example in every:
             labels_of.setdefault(_key(example), set()).add(str(example.target))
-        card: dict[str, Any] = {
-            "source": Origin.of(self).name,
-            "licence": self.licence or "not stated",
-        }
-        if (origin := HubOrigin.of(self)) is not None and not self.streaming:
-            card = origin.about(origin.tables(self._columns(origin)[1]), self.licence)
-        elif origin is not None:
-            card |= {
-                "subset": self.subset or "none",
-                "revision": self.revision or "newest",
-                "splits": self._named(),
-            }
-        for split in self.splits():
-            found = {"train": placed.train, "validation": placed.validation, "test": placed.test}[
-                split
-            ]
-            card[split] = label_counts(found) | lengths_of(map(_characters, found), "characters")
+        card = dict(found.about)
+        labels: dict[Split, set[str]] = {"train": set(), "validation": set(), "test": set()}
+        for split in self.rule.splits(found.named):
+            examples = found.splits[split]
+            card[split] = label_counts(examples) | lengths_of(
+                map(_characters, examples), "characters"
+            )
+            labels[split] = set(card[split]["labels"])
         return card | {
             "same_text": len(every) - len(labels_of),
             "same_text_with_other_labels": sum(len(labels) > 1 for labels in labels_of.values()),
-            "labels_only_in_validation": sorted(
-                set(card["validation"]["labels"]) - set(card["train"]["labels"])
-            ),
-            "same_as_validation": placed.same_as_validation,
-            "without_class": placed.without_class,
-            "folders_not_used": list(placed.folders_not_used),
-            "set_aside": len(placed.empty),
-            "set_aside_empty": placed.empty[:_SHOWN],
+            "labels_only_in_validation": sorted(labels["validation"] - labels["train"]),
+            "same_as_held_out": found.same_as_held_out,
+            "without_class": found.without_class,
+            "folders_not_used": list(found.folders_not_used),
+            "set_aside": len(found.empty),
+            "set_aside_empty": found.empty[:_SHOWN],
         }
 
-    def _placed(self) -> _Placed:
+    def _read(self) -> _Texts:
         """Read everything, and put each text on its side."""
-        placed = _Placed()
-        if folders := self._has_class_folders():
-            self._read_folders(placed)
-        else:
-            named = self._named()
-            placed.named = "validation" in named or Origin.of(self).has_validation
-            placed.test = list(self._rows("test", placed)) if "test" in named else []
-            placed.validation = list(self._rows("validation", placed)) if placed.named else []
-            placed.train = list(self._rows("train", placed))
-        judged = {_key(example) for example in placed.test}
-        held_out = judged | {_key(example) for example in placed.validation}
-        read = len(placed.train) + len(placed.validation)
-        placed.validation = [
-            example for example in placed.validation if _key(example) not in judged
-        ]
-        placed.train = [example for example in placed.train if _key(example) not in held_out]
-        placed.same_as_validation = read - len(placed.train) - len(placed.validation)
-        if placed.named:
-            return placed
-        every = placed.train
-        sides = draw([(_group(e),) for e in every], [e.target for e in every], self._drawing())
-        placed.train, placed.validation = (
-            [example for example, side in zip(every, sides, strict=True) if side == split]
-            for split in ("train", "validation")
-        )
+        found = _Texts()
+        hub = HubOrigin.of(self)
+        folders = self._has_class_folders()
         if folders:
+            self._read_folders(found)
+        elif hub is not None:
+            self._read_hub(hub, found)
+        else:
+            self._read_files(found)
+        found.same_as_held_out = leave_out_repeated(found.splits, lambda example: [_key(example)])
+        found.splits = draw_missing(
+            found.splits,
+            found.named,
+            lambda example: [_group(example)],
+            lambda example: example.target,
+            self.rule,
+        )
+        # the classes of rows may be ratings to predict, of which a rare one is no mistake
+        for split in ("validation", "test") if folders else ():
             refuse_unknown(
-                [e.target for e in placed.train],
-                [e.target for e in placed.validation],
-                str(self.path),
+                [example.target for example in found.splits["train"]],
+                [example.target for example in found.splits[split]],
+                self.place,
             )
-        return placed
+        return found
 
     # ----------------------------------------------------------------------------------------- rows
-    def _rows(self, split: Split, placed: _Placed) -> Iterator[Example]:
-        origin, hub = Origin.of(self), HubOrigin.of(self)
-        text_name, label_name = self._columns(hub)
-        if hub is not None:
-            origin = replace(origin, dataset_split=self._named()[split])
-        kinds = ROW_KINDS if self.separator is None else (*ROW_KINDS, *_TEXT_KINDS)
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return ROW_KINDS if self.separator is None else (*ROW_KINDS, *_TEXT_KINDS)
+
+    def _read_files(self, found: _Texts) -> None:
+        origin = Origin(self, self._kinds)
+        found.named = origin.held_out
+        found.about = origin.about()
+        text, label = str(self.text_column), str(self.label_column)
         cells = Cells(self.separator, self.header, self.quotes)
-        side: Split = "train" if hub is not None else split
-        texts = (text_name, *([] if self.pair_column is None else [str(self.pair_column)]))
-        for record in origin.records(side, (*texts, label_name), kinds=kinds, cells=cells):
-            found = [
+        for split in ("train", *found.named):
+            records = origin.records(split, self._columns(text, label), cells=cells)
+            found.splits[split] = list(self._labelled(records, split, text, label, found))
+
+    def _read_hub(self, hub: HubOrigin, found: _Texts) -> None:
+        names = self._named_splits(hub)
+        found.named = tuple(split for split in names if split != "train")
+        text, label = self._hub_columns(hub)
+        found.about = {"source": self.place, "licence": self.licence or "not stated"}
+        found.about |= hub.version() | {"splits": names}
+        if not self.streaming:
+            found.about = hub.about(hub.tables(label))
+        for split, name in names.items():
+            records = hub.records(name, self._columns(text, label), self.limit)
+            found.splits[split] = list(self._labelled(records, split, text, label, found))
+
+    def _named_splits(self, hub: HubOrigin) -> dict[Split, str]:
+        """Return which splits of the data set are read for which."""
+        names = hub.names()
+        if not self.streaming:
+            names = {split: names[split] for split in hub.tables(self._hub_columns(hub)[1])}
+        elif not self.names_test:
+            # whether a test split that nobody named has labels would take reading all of it
+            names.pop("test", None)
+        refuse_idle(self, tuple(names), f"the split {names.get('validation')}")
+        return names
+
+    def _hub_columns(self, hub: HubOrigin) -> tuple[str, str]:
+        """Return the columns of the text and of the label: those named, or those that are found."""
+        text, label = str(self.text_column), str(self.label_column)
+        if self.streaming:
+            return text, label
+        train = hub.table(hub.train)
+        text = text_column(train, text if self.given("text_column") else None)
+        return text, label_column(train, label if self.given("label_column") else None, text)
+
+    def _columns(self, text: str, label: str) -> tuple[str, ...]:
+        if self.pair_column is None:
+            return (text, label)
+        return (text, str(self.pair_column), label)
+
+    def _labelled(
+        self, records: Iterator[Record], split: Split, text: str, label: str, found: _Texts
+    ) -> Iterator[Example]:
+        """Yield the rows as examples; those without a text are noted."""
+        *columns, _ = self._columns(text, label)
+        for record in records:
+            texts = tuple(
                 checked_text(record.fields[name], record.origin, f"column {name!r}")
-                for name in texts
-            ]
-            label = _checked_label(record.fields[label_name], record.origin, label_name)
-            if all(text.strip() for text in found):
-                yield Example(
-                    f"{split}/{record.name}",
-                    found[0] if len(found) == 1 else tuple(found),
-                    label,
-                    record.origin,
-                )
-            else:
-                placed.empty.append(record.origin)
+                for name in columns
+            )
+            target = _checked_label(record.fields[label], record.origin, label)
+            if not all(each.strip() for each in texts):
+                found.empty.append(record.origin)
+                continue
+            inputs = texts if len(texts) > 1 else texts[0]
+            yield Example(f"{split}/{record.name}", inputs, target, record.origin)
 
     # -------------------------------------------------------------------------------------- folders
     def _has_class_folders(self) -> bool:
         """Whether the path is a folder of .txt and .md files alone, and no separator makes rows of
         these."""
-        if (
-            not isinstance(self.path, str)
-            or self.separator is not None
-            or not Path(self.path).expanduser().is_dir()
-        ):
+        if not isinstance(self.path, str) or self.separator is not None:
             return False
-        kinds = {
-            file.kind
-            for file in list_files(Path(self.path).expanduser(), (*ROW_KINDS, *_TEXT_KINDS))
-        }
-        return kinds <= set(_TEXT_KINDS)
-
-    def _read_folders(self, placed: _Placed) -> None:
-        idle = next(
-            iter(changed(self, "text_column", "pair_column", "label_column", "quotes")), None
+        root = Path(self.path).expanduser()
+        if not root.is_dir():
+            return False
+        return all(
+            file.kind in _TEXT_KINDS for file in list_files(root, (*ROW_KINDS, *_TEXT_KINDS))
         )
-        if idle is not None:
+
+    def _named_folders(self) -> tuple[Split, ...] | None:
+        """Return the splits that have a folder, or None where there are no folders of classes."""
+        if not self._has_class_folders():
+            return None
+        return tuple(self._folders().folders)
+
+    def _folders(self) -> SplitFolders:
+        """Return the folder of each split."""
+        idle = self.given("text_column", "pair_column", "label_column", "quotes")
+        if idle:
             problem = f"has no effect: {self.path} has a folder of texts for each class"
-            raise DataError(
-                f"recipe.data.{idle}", problem, "Remove it, or name a file with columns"
-            )
-        for split, path in (("train", self.path), ("validation", self.validation_path)):
-            if isinstance(path, list):
-                problem = (
-                    f"{split} has a list of folders; allowed with a folder for each class: one"
-                )
-                raise DataError("recipe.data", problem, "Name one folder")
-        root = Path(str(self.path)).expanduser()
-        named = (
-            None if self.validation_path is None else Path(str(self.validation_path)).expanduser()
-        )
-        folders = split_folders(root, _TEXT_KINDS)
-        if folders.validation is not None and (named is not None or self._drawn()):
-            setting_name = "validation_path" if named is not None else self._drawn()[0]
-            problem = (
-                f"has no effect: the folders train and {folders.validation.name} are the splits"
-            )
-            raise DataError(
-                f"recipe.data.{setting_name}", problem, "Remove it, or name the folder train"
-            )
-        held_out = named or folders.validation
-        placed.folders_not_used = folders.unused
-        placed.train = self._texts(folders.train, root, placed)
-        if held_out is not None:
-            placed.named = True
-            placed.validation = self._texts(held_out, root if named is None else held_out, placed)
-            refuse_unknown(
-                (e.target for e in placed.train),
-                (e.target for e in placed.validation),
-                str(held_out),
-            )
+            remedy = "Remove it, or name a file with columns"
+            raise DataError(f"recipe.data.{idle[0]}", problem, remedy)
+        return named_folders(self)
 
-    def _texts(self, folder: Path, root: Path, placed: _Placed) -> list[Example]:
+    def _read_folders(self, found: _Texts) -> None:
+        root = Path(str(self.path)).expanduser()
+        folders, found.folders_not_used = self._folders()
+        found.named = tuple(split for split in folders if split != "train")
+        found.about = {"source": self.place, "licence": self.licence or "not stated"}
+        for split, folder in folders.items():
+            inside = folder.is_relative_to(root)
+            found.splits[split] = self._texts(folder, root if inside else folder, found)
+
+    def _texts(self, folder: Path, root: Path, found: _Texts) -> list[Example]:
         files, loose = class_files(folder, _TEXT_KINDS, root)
-        placed.without_class += loose
-        found = []
-        for path, name, label in files:
-            with opened(DataFile(path, name, path.suffix.lower(), "")) as handle:
-                text = "".join(decoded_lines(DataFile(path, name, "", ""), handle))
+        found.without_class += loose
+        examples = []
+        for path, name, label in keep_some(files, self.limit, self.seed):
+            file = DataFile(path, name, path.suffix.lower(), "")
+            with opened(file) as handle:
+                text = "".join(decoded_lines(file, handle))
             if text.strip():
-                found.append(Example(name, text, label, str(path)))
+                examples.append(Example(name, text, label, str(path)))
             else:
-                placed.empty.append(str(path))
-        return found
+                found.empty.append(str(path))
+        return examples
 
 
 def _key(example: Example) -> str:

@@ -89,10 +89,15 @@ class Mixture(DataSource):
         return self
 
     # ----------------------------------------------------------------------------------------- data
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits that some part has."""
+        found = {split for part in self.parts.values() for split in part.splits()}
+        return ("train", *(split for split in ("validation", "test") if split in found))
+
     def examples(self, split: Split, cache: Path) -> Iterator[Conversation | Document]:
         """Yield the examples of all parts, one part after the other; names begin with the
         part's."""
-        for name, part in self._held(split).items():
+        for name, part in self._parts_with(split).items():
             for example in part.examples(split, cache):
                 yield dataclasses.replace(example, name=f"{name}/{example.name}")
 
@@ -106,7 +111,7 @@ class Mixture(DataSource):
         layout = Layout.of(context)
         opened = {
             name: _batches(name, part, context, n)
-            for n, (name, part) in enumerate(self._held(context.split).items())
+            for n, (name, part) in enumerate(self._parts_with(context.split).items())
         }
         sizes = [part.samples_per_epoch(0) for part in opened.values()]
         if context.split == "train":
@@ -152,17 +157,12 @@ class Mixture(DataSource):
             rows.append((name, form, f"{own:,}", f"{weight / total:.1%}", seen))
         return [Table("Parts", _COLUMNS, rows)]
 
-    def _held(self, split: Split) -> dict[str, DataSource]:
-        """Return the parts that have such a split: one with validation_fraction 0 holds nothing
-        out."""
-        if split == "train":
-            return dict(self.parts)
-        named = ("validation_path", "validation_split")
+    def _parts_with(self, split: Split) -> dict[str, DataSource]:
+        """Return the parts that have such a split: one with fraction 0 may hold nothing out."""
         return {
             name: part
             for name, part in self.parts.items()
-            if getattr(part, "validation_fraction", 1.0) > 0
-            or any(getattr(part, key, None) for key in named)
+            if split == "train" or split in part.splits()
         }
 
 

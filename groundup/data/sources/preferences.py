@@ -7,24 +7,23 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import model_validator
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Preference, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.files import ROW_KINDS
-from groundup.data.reading.location import Origin, changed, no_examples, problem_with_origin
+from groundup.data.reading.location import Origin, no_examples
+from groundup.data.reading.source import Source
 from groundup.data.schemas.preference_formats import Judgement, recognise_preference, to_judgement
 from groundup.data.sources.conversations import first_question
-from groundup.data.splitting.hash_split import split_of
+from groundup.data.splitting.row_split import stream_split
 from groundup.data.stream.in_memory import open_indexed_stream
 
 __all__ = ["PreferenceSource"]
@@ -35,7 +34,7 @@ _FAR = 1000  # rows that are looked back through for another prompt
 
 
 @data("preferences")
-class PreferenceSource(DataSource):
+class PreferenceSource(Source):
     """Pairs of answers, or answers with labels, from .jsonl .json .csv .tsv .parquet files, a
     folder, or a hub name.
 
@@ -43,16 +42,6 @@ class PreferenceSource(DataSource):
     both answers to a prompt are always in one micro-batch.
     """
 
-    path: str | list[str] | None = setting(
-        None, "file or folder, or a list of them, relative to the current folder"
-    )
-    dataset: str | None = setting(
-        None, "Hugging Face data set, such as trl-lib/ultrafeedback_binarized"
-    )
-    subset: str | None = setting(None, "configuration of the data set")
-    dataset_split: str = setting("train", "split of the data set that is read")
-    revision: str | None = setting(None, "branch, tag or commit of the data set")
-    streaming: bool = setting(False, "read the data set over the network without keeping it")
     invalid_rows: Literal["error", "skip"] = setting(
         "error",
         "what to do with a row that cannot be learned from; skipped ones are counted in the data"
@@ -73,25 +62,10 @@ class PreferenceSource(DataSource):
     unpaired: bool = setting(
         False, "learn from a pair as from two answers with labels, as loss kto needs"
     )
-    validation_fraction: float = setting(
-        0.05, "share of prompts held out for validation", ge=0.0, lt=1.0
-    )
-    validation_path: str | list[str] | None = setting(
-        None, "files held out as they are, instead of a fraction"
-    )
-    validation_split: str | None = setting(
-        None, "split of the data set held out as it is, instead of a fraction"
-    )
-    split_seed: int = setting(0, "another seed holds out other prompts", ge=0)
-    limit_rows: int | None = setting(None, "read at most so many rows", ge=1)
-    licence: str = setting("", "licence of the data, for the data card")
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> PreferenceSource:
-        drawing = changed(self, "validation_fraction", "split_seed")
-        if problem := problem_with_origin(Origin.of(self), (), drawing):
-            raise ValueError(problem)
-        return self
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are, named or drawn."""
+        return Origin(self, ROW_KINDS).splits
 
     def too_long_policy(self) -> str:
         """Return ``too_long``."""
@@ -103,9 +77,10 @@ class PreferenceSource(DataSource):
         Raises:
             DataError: If a row cannot be learned from, or nothing is left for the split.
         """
-        found = self._side(split, Counter())
+        origin = Origin(self, ROW_KINDS)
+        found = self._of_split(split, origin, Counter())
         if not found:
-            raise no_examples(split, Origin.of(self).name, self.validation_fraction)
+            raise no_examples(split, origin)
         return found
 
     def open(self, context: DataContext) -> Stream:
@@ -147,45 +122,47 @@ class PreferenceSource(DataSource):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return counts of pairs, labels, prompts and characters of each split, formats, and what
         was left out."""
+        origin = Origin(self, ROW_KINDS)
         notes: Counter[str] = Counter()
-        splits: tuple[Split, ...] = ("train", "validation")
-        counts = {
-            str(split): _counts(self._side(split, notes if split == "train" else Counter()))
-            for split in splits
+        counts: dict[str, Any] = {}
+        for split in origin.splits:
+            # rows that are left out, and formats, are counted once: on the way to the training rows
+            seen = notes if split == "train" else Counter()
+            counts[split] = _counts(self._of_split(split, origin, seen))
+        reasons = ["invalid", "longest_characters", "question_in_validation"]
+        if "test" in origin.held_out:
+            reasons.append("question_in_test")
+        return {
+            **origin.about(),
+            **counts,
+            "left_out": {reason: notes[reason] for reason in reasons},
+            "formats": {
+                key.removeprefix("format "): n
+                for key, n in sorted(notes.items())
+                if key.startswith("format ")
+            },
         }
-        left_out = {
-            reason: notes[reason]
-            for reason in ("invalid", "longest_characters", "question_in_validation")
-        }
-        forms = {
-            key.removeprefix("format "): n
-            for key, n in sorted(notes.items())
-            if key.startswith("format ")
-        }
-        about = {"source": Origin.of(self).name, "licence": self.licence or "not stated"}
-        return {**about, **counts, "left_out": left_out, "formats": forms}
 
-    def _side(self, split: Split, notes: Counter[str]) -> list[Preference]:
-        """Return one side; ``notes`` counts what was met on the way."""
-        if not Origin.of(self).has_validation:
-            found = [
-                row
-                for row in self._read("train", notes)
-                if split_of(row.group, self.validation_fraction, self.split_seed) == split
-            ]
-        elif split == "validation":
-            found = list(self._read("validation", notes))
-        else:
-            held_out = {row.group for row in self._read("validation", Counter())}
-            rows = list(self._read("train", notes))
-            found = [row for row in rows if row.group not in held_out]
-            notes["question_in_validation"] += len(rows) - len(found)
-        return _with_mismatched(found)
+    def _of_split(self, split: Split, origin: Origin, notes: Counter[str]) -> list[Preference]:
+        """Return one split; ``notes`` counts what was met on the way."""
 
-    def _read(self, split: Split, notes: Counter[str]) -> Iterator[Preference]:
-        """Yield what the rows say; of an answer with a label, the second answer is yet to be
-        found."""
-        for record in islice(Origin.of(self).records(split, kinds=ROW_KINDS), self.limit_rows):
+        def read(named: Split) -> Iterator[tuple[Preference, str]]:
+            # what the rows of another split hold is not counted for this one
+            return self._rows_of(named, origin, Counter() if named != split == "train" else notes)
+
+        def note(owner: Split) -> None:
+            notes[f"question_in_{owner}"] += 1
+
+        return _with_mismatched(
+            [row for row, _ in stream_split(split, origin, read, self.rule, note)]
+        )
+
+    def _rows_of(
+        self, split: Split, origin: Origin, notes: Counter[str]
+    ) -> Iterator[tuple[Preference, str]]:
+        """Yield what the rows say, and what they are split by; of an answer with a label, the
+        second answer is yet to be found."""
+        for record in origin.records(split):
             row = {name: value for name, value in record.fields.items() if value is not None}
             try:
                 judged = to_judgement(row, record.origin)
@@ -202,11 +179,14 @@ class PreferenceSource(DataSource):
                 continue
             notes[f"format {recognise_preference(row)}"] += 1
             group = text_digest(first_question(judged.prompt))
-            for name, each in (
-                _unpaired(record.name, judged) if self.unpaired else [(record.name, judged)]
-            ):
-                answers = cast(Any, each.answers if each.good is None else (each.answers[0], ()))
-                yield Preference(name, each.prompt, answers, each.good, record.origin, group)
+            found = _unpaired(record.name, judged) if self.unpaired else [(record.name, judged)]
+            for name, each in found:
+                # an answer with a label has one of its own: the other is found once all are read
+                first, second = (*each.answers, ())[:2]
+                yield (
+                    Preference(name, each.prompt, (first, second), each.good, record.origin, group),
+                    group,
+                )
 
 
 def _unpaired(name: str, judged: Judgement) -> list[tuple[str, Judgement]]:

@@ -24,7 +24,8 @@ from groundup.data.sources.python_source import (
     python_documents,
     python_version,
 )
-from groundup.data.splitting.hash_split import UnionFind, split_of
+from groundup.data.splitting.hash_split import UnionFind
+from groundup.data.splitting.held_out import SplitRule
 from groundup.data.stream.packing import Packing
 from groundup.data.stream.token_stream import open_token_stream
 
@@ -46,10 +47,21 @@ class PythonDocs(DataSource):
 
     packs_rows = True
 
-    validation_fraction: float = setting(0.05, "Share of the documents held out", gt=0, lt=1)
-    seed: int = setting(0, "Key of the split", ge=0)
-    min_characters: int = setting(200, "Shorter documents are dropped", ge=1)
-    packing: Packing = setting(Packing(), "How documents are laid into rows")
+    # Smaller than other sources' fraction, as the pair of python_docs and python_questions that the
+    # first recipes train on has always been split.
+    fraction: float = setting(0.05, "share of the documents held out for validation", gt=0, lt=1)
+    test: float = setting(0.0, "share of the documents held out for the test", ge=0, lt=1)
+    seed: int = setting(0, "another seed holds out others", ge=0)
+    min_characters: int = setting(200, "shorter documents are dropped", ge=1)
+    packing: Packing = setting(Packing(), "how documents become rows of tokens")
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are."""
+        return self._rule.splits(())
+
+    @property
+    def _rule(self) -> SplitRule:
+        return SplitRule(self.fraction, self.seed, self.test)
 
     def examples(self, split: Split, cache: Path) -> Iterator[Document]:
         """Yield the documents of a split in the order of their names."""
@@ -57,12 +69,12 @@ class PythonDocs(DataSource):
             yield Document(document.name, document.text, document.origin)
 
     def source_documents(self, cache: Path) -> dict[Split, list[SourceDocument]]:
-        """Return the documents of both splits with the objects that they describe, which questions
+        """Return the documents of each split with the objects that they describe, which questions
         are made from."""
-        sides: dict[Split, list[SourceDocument]] = {"train": [], "validation": []}
+        found: dict[Split, list[SourceDocument]] = {split: [] for split in self.splits()}
         for document, group in zip(*self._grouped(cache), strict=True):
-            sides[split_of(group, self.validation_fraction, self.seed)].append(document)
-        return sides
+            found[self._rule.side_of(group)].append(document)
+        return found
 
     def too_long_policy(self) -> str:
         """Return that of the packing."""

@@ -48,7 +48,7 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 @dataclass(frozen=True)
 class QuestionAnswer:
     """A documented object and the answer made from its docstring; ``document`` is the module it
-    stands in."""
+    is in."""
 
     item: DocumentedObject
     document: str
@@ -61,28 +61,32 @@ class PythonQuestions(DataSource):
     """Question-answer pairs from the docstrings of public classes, functions and methods.
 
     The validation pairs come only from documents that ``python_docs`` holds out of pretraining with
-    the same ``seed``, ``validation_fraction`` and near-duplicate grouping, and no answer stands on
-    both sides. Each validation object is asked about once; each training object ``phrasings``
-    times.
+    the same ``seed``, ``fraction`` and near-duplicate grouping, and no answer is on both sides.
+    Each validation object is asked about once; each training object ``phrasings`` times.
     """
 
     packs_rows = True
 
-    validation_fraction: float = setting(
-        0.05, "Share of the documents held out, as in python_docs", gt=0, lt=1
+    fraction: float = setting(
+        0.05, "share of the documents held out for validation, as in python_docs", gt=0, lt=1
     )
-    seed: int = setting(0, "Key of the split; the same as in python_docs, or answers leak", ge=0)
+    test: float = setting(
+        0.0, "share of the documents held out for the test, as in python_docs", ge=0, lt=1
+    )
+    seed: int = setting(
+        0, "another seed holds out others; the same as in python_docs, or answers leak", ge=0
+    )
     full_sentence: bool = setting(
-        True, "Begin an answer by saying what is asked about; false: the docstring alone"
+        True, "begin an answer by saying what is asked about; false: the docstring alone"
     )
     phrasings: int = setting(
-        1, "How many ways each training object is asked about", ge=1, le=len(_PHRASINGS)
+        1, "how many ways each training object is asked about", ge=1, le=len(_PHRASINGS)
     )
-    min_answer_characters: int = setting(20, "Shorter answers teach nothing and are dropped", ge=1)
+    min_answer_characters: int = setting(20, "shorter answers teach nothing and are dropped", ge=1)
     max_answer_characters: int = setting(
-        300, "Longer answers end at the last sentence or word before this", ge=40
+        300, "longer answers end at the last sentence or word before this", ge=40
     )
-    packing: Packing = setting(Packing(), "How sequences are laid into rows")
+    packing: Packing = setting(Packing(), "how sequences become rows of tokens")
 
     def examples(self, split: Split, cache: Path) -> Iterator[Conversation]:
         """Yield the conversations of a split, one question and one answer each, in the order of the
@@ -96,6 +100,10 @@ class PythonQuestions(DataSource):
                 messages = (Message("user", question), Message("assistant", answer))
                 suffix = f"#{turn + 1}" if turn else ""
                 yield Conversation(pair.item.name + suffix, messages, pair.origin, pair.document)
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are."""
+        return PythonDocs(fraction=self.fraction, test=self.test, seed=self.seed).splits()
 
     def too_long_policy(self) -> str:
         """Return that of the packing."""
@@ -122,9 +130,9 @@ class PythonQuestions(DataSource):
         }
 
     def _pairs(self, cache: Path) -> tuple[dict[Split, list[QuestionAnswer]], Counter[str]]:
-        documents = PythonDocs(validation_fraction=self.validation_fraction, seed=self.seed)
+        documents = PythonDocs(fraction=self.fraction, test=self.test, seed=self.seed)
         sides = documents.source_documents(cache)
-        pairs: dict[Split, list[QuestionAnswer]] = {"train": [], "validation": []}
+        pairs: dict[Split, list[QuestionAnswer]] = {split: [] for split in sides}
         dropped: Counter[str] = Counter()
         answered: set[str] = set()
         # training first: a held-out object whose answer was seen in pretraining would be no test

@@ -4,23 +4,22 @@ and answers."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
-
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
-from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.compressed import DataFile, opened
-from groundup.data.reading.files import ROW_KINDS, Record, checked_text, list_files
-from groundup.data.reading.location import Origin, changed, problem_with_origin
+from groundup.data.reading.files import Record, checked_text, read_file
+from groundup.data.reading.location import Origin
+from groundup.data.reading.source import Source
 from groundup.data.schemas.squad import squad_records
 from groundup.data.splitting.held_out import lengths_of
-from groundup.data.splitting.row_split import Sides, problem_with_rows, split_examples
+from groundup.data.splitting.row_split import SplitExamples, read_splits
 from groundup.data.stream.in_memory import open_indexed_stream
 
 __all__ = ["QuestionAnswers"]
@@ -30,7 +29,7 @@ _COLUMNS = ("question", "context", "answers")
 
 
 @data("question_answers")
-class QuestionAnswers(DataSource):
+class QuestionAnswers(Source):
     """Questions about a text that holds the answer, or does not: SQuAD's .json, .jsonl, .json,
     .parquet, or a hub name.
 
@@ -40,42 +39,18 @@ class QuestionAnswers(DataSource):
     Questions about the same text are always on one side of the split.
     """
 
-    path: str | list[str] | None = setting(
-        None, "File or folder, or a list of them, relative to the current folder"
-    )
-    dataset: str | None = setting(
-        None, "Hugging Face data set, such as rajpurkar/squad, instead of path"
-    )
-    subset: str | None = setting(None, "Configuration of the data set")
-    dataset_split: str = setting("train", "Split of the data set that is read")
-    revision: str | None = setting(None, "Branch, tag or commit of the data set")
-    streaming: bool = setting(False, "Read the data set over the network without keeping it")
-    validation_path: str | list[str] | None = setting(
-        None, "Files held out as they are, instead of a fraction"
-    )
-    validation_split: str | None = setting(
-        None, "Split of the data set held out as it is, instead of a fraction"
-    )
-    validation_fraction: float = setting(0.1, "Share of the texts held out", gt=0, lt=1)
-    split_seed: int = setting(0, "Another seed holds out other texts", ge=0)
-    licence: str = setting("", "Licence of the texts, for the data card")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> QuestionAnswers:
-        origin, drawn = Origin.of(self), changed(self, "validation_fraction", "split_seed")
-        problem = problem_with_origin(origin, [], []) or problem_with_rows(origin, _COLUMNS, drawn)
-        if problem:
-            raise ValueError(problem)
-        return self
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are, named or drawn."""
+        return Origin(self, _KINDS).splits
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the questions of a split: (question, context) as inputs, a list of (answer, start)
         as target.
 
         Raises:
-            DataError: If a file cannot be read, or an answer does not stand where it is said to.
+            DataError: If a file cannot be read, or an answer is not where it is said to be.
         """
-        return self._sides()[split]
+        return self._splits()[split]
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, encoded when their turn comes."""
@@ -86,11 +61,8 @@ class QuestionAnswers(DataSource):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return questions, those without an answer, texts and their lengths in each split, and the
         licence."""
-        card: dict[str, Any] = {
-            "source": Origin.of(self).name,
-            "licence": self.licence or "not stated",
-        }
-        for split, found in self._sides().items():
+        card = Origin(self, _KINDS).about()
+        for split, found in self._splits().items():
             texts = {example.inputs[1] for example in found}
             unanswered = sum(not example.target for example in found)
             sizes = lengths_of(map(len, texts), "characters")
@@ -102,13 +74,12 @@ class QuestionAnswers(DataSource):
             }
         return card
 
-    def _sides(self) -> Sides:
-        return split_examples(
-            Origin.of(self), self._read, _keys, self.validation_fraction, self.split_seed
-        )
+    def _splits(self) -> SplitExamples:
+        origin = Origin(self, _KINDS)
+        return read_splits(origin, lambda split: self._questions(split, origin), _keys, self.rule)
 
-    def _read(self, split: Split) -> Iterator[Example]:
-        for record in self._records(split):
+    def _questions(self, split: Split, origin: Origin) -> Iterator[Example]:
+        for record in islice(_records(split, origin), self.limit):
             question, context = (
                 checked_text(record.fields[name], record.origin, f"column {name!r}")
                 for name in _COLUMNS[:2]
@@ -121,21 +92,15 @@ class QuestionAnswers(DataSource):
             answers = _answers(record.fields["answers"], context, record.origin)
             yield Example(f"{split}/{record.name}", (question, context), answers, record.origin)
 
-    def _records(self, split: Split) -> Iterator[Record]:
-        origin = Origin.of(self)
-        if self.dataset is not None:
-            yield from origin.records(split, _COLUMNS)
-            return
-        found = self.validation_path if split == "validation" else self.path
-        for path in [found] if isinstance(found, str) else list(found or []):
-            for file in list_files(Path(path).expanduser(), _KINDS):
-                if file.kind == ".json" and _is_squad(file):
-                    yield from squad_records(file)
-                else:
-                    source = self.model_copy(
-                        update={"path": str(file.path), "validation_path": None}
-                    )
-                    yield from Origin.of(source).records("train", _COLUMNS, kinds=ROW_KINDS)
+
+def _records(split: Split, origin: Origin) -> Iterator[Record]:
+    if not origin.files(split):
+        yield from origin.records(split, _COLUMNS)
+    for _, file in origin.files(split):
+        if file.kind == ".json" and _is_squad(file):
+            yield from squad_records(file)
+        else:
+            yield from read_file(file, columns=_COLUMNS)
 
 
 def _is_squad(file: DataFile) -> bool:
@@ -148,7 +113,7 @@ def _answers(value: Any, context: str, where: str) -> list[tuple[str, int]]:
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         starts = value.get("answer_start")
         if not isinstance(starts, list) or len(starts) != len(value["text"]):
-            problem = f"there are {len(value['text'])} answers, and answer_start is {starts!r:.40}"
+            problem = f"there are {len(value['text'])} answers, but answer_start is {starts!r:.40}"
             raise DataError(where, problem, "Give every answer its start")
         value = [
             {"text": text, "answer_start": start}
@@ -180,7 +145,7 @@ def _answers(value: Any, context: str, where: str) -> list[tuple[str, int]]:
         if start < 0 or context[start : start + len(text)] != text:
             there = context[max(start, 0) : max(start, 0) + len(text)]
             problem = (
-                f"the answer {text!r:.40} is not at character {start}, where {there!r:.40} stands"
+                f"the answer {text!r:.40} is not at character {start}, which has {there!r:.40}"
             )
             place = context.find(text)
             remedy = f"It is at {place}" if place >= 0 else "The context does not hold it"

@@ -11,79 +11,80 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
-from groundup.data.reading.location import changed
+from groundup.data.reading.location import Origin
 from groundup.data.reading.npz import read_arrays
+from groundup.data.reading.source import Source
 from groundup.data.splitting.held_out import (
-    Drawing,
-    draw,
+    SplitRule,
+    draw_missing,
     label_counts,
     lengths_of,
-    problem_with_drawing,
     refuse_empty,
 )
 from groundup.data.stream.in_memory import open_indexed_stream
 
-__all__ = ["Frames"]
+__all__ = ["Sequences"]
+
+_KINDS = (".npz",)
 
 
-@data("frames")
-class Frames(DataSource):
-    """Sequences of feature vectors with a label each, such as sounds or gestures."""
+@data("sequences")
+class Sequences(Source):
+    """Sequences of feature vectors with a label each, such as sounds or gestures, in .npz files."""
 
-    path: str = setting(..., "The .npz, relative to the current folder")
-    values_key: str = setting("X", "Name of the frames, (frames of all, features)")
-    lengths_key: str = setting("lengths", "Name of the numbers of frames, one a sequence")
-    labels_key: str = setting("y", "Name of the labels, one a sequence")
+    reads_datasets = False
+    for_drawing = ("folds", "fold", "groups_key")
+
+    values_key: str = setting("X", "name of the frames, (frames of all, features)")
+    lengths_key: str = setting("lengths", "name of the numbers of frames, one a sequence")
+    labels_key: str = setting("y", "name of the labels, one a sequence")
     groups_key: str | None = setting(
         None,
-        "Name of what sequences belong to, such as speakers, one a sequence: each group is on one"
+        "name of what sequences belong to, such as speakers, one a sequence: each group is on one"
         " side",
     )
-    validation_path: str | None = setting(
-        None, "Another .npz that is held out as it is, instead of a fraction"
-    )
-    validation_fraction: float = setting(
-        0.1, "Share of the sequences, or of the groups, held out", gt=0, lt=1
-    )
     folds: int | None = setting(
-        None, "Cut the sequences, or groups, into so many folds, one of them held out", ge=2
+        None, "cut the sequences, or groups, into N folds, one of them held out", ge=2
     )
-    fold: int = setting(0, "The fold that is held out, from 0", ge=0)
-    split_seed: int = setting(0, "Another seed holds out other sequences", ge=0)
-    licence: str = setting("", "Licence of the data, for the data card")
+    fold: int = setting(0, "the fold that is held out, from 0", ge=0)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Frames:
-        drawing = changed(self, "validation_fraction", "folds", "fold", "split_seed", "groups_key")
-        named = "validation_path" if self.validation_path is not None else None
-        problem = problem_with_drawing(self._drawing(), drawing, named)
-        if problem:
-            raise ValueError(problem)
-        return self
+    def problem(self) -> str | None:
+        """Return what contradicts itself, or None."""
+        return self.rule.problem(self.given("fraction", "fold"))
 
-    def _drawing(self) -> Drawing:
-        return Drawing(self.validation_fraction, self.split_seed, self.folds, self.fold)
+    @property
+    def rule(self) -> SplitRule:
+        """How sequences are held out where none are named."""
+        return super().rule._replace(folds=self.folds, fold=self.fold)
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are, named or drawn."""
+        return self.rule.splits(Origin(self, _KINDS).held_out)
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
-        """Return the sequences of a split in the order of the file; inputs are (T, F).
+        """Return the sequences of a split in the order of the files; inputs are (T, F).
 
         Raises:
-            DataError: If the file cannot be read, or its arrays do not fit each other.
+            DataError: If a file cannot be read, or its arrays do not fit each other.
         """
-        if self.validation_path is not None:
-            return self._read(self.validation_path if split == "validation" else self.path)[0]
-        every, groups = self._read(self.path)
-        sides = draw([(group,) for group in groups], [e.target for e in every], self._drawing())
-        chosen = [example for example, side in zip(every, sides, strict=True) if side == split]
+        origin = Origin(self, _KINDS)
+        named = {each: self._sequences(each, origin) for each in ("train", *origin.held_out)}
+        group_of = {id(example): group for own in named.values() for example, group in own}
+        chosen = draw_missing(
+            {each: [example for example, _ in own] for each, own in named.items()},
+            origin.held_out,
+            lambda example: [group_of[id(example)]],
+            lambda example: example.target,
+            self.rule,
+        )[split]
         if not chosen:
-            raise refuse_empty(split, self.path, self._drawing())
+            raise refuse_empty(split, self.place, self.rule, origin.held_out)
         return chosen
 
     def open(self, context: DataContext) -> Stream:
@@ -93,9 +94,8 @@ class Frames(DataSource):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return the sequences of each label in each split, their lengths, how they were split, and
         the licence."""
-        card: dict[str, Any] = {"source": self.path, "licence": self.licence or "not stated"}
-        splits: tuple[Split, ...] = ("train", "validation")
-        for split in splits:
+        card = Origin(self, _KINDS).about()
+        for split in self.splits():
             found = self.examples(split, cache)
             frames = [len(example.inputs) for example in found]
             card |= {"features": np.shape(found[0].inputs)[1]}
@@ -104,30 +104,28 @@ class Frames(DataSource):
             )
         return card | {"kept_together": self.groups_key or "nothing"}
 
-    def _read(self, path: str) -> tuple[list[Example], list[str]]:
-        """Return every sequence of a file, and the name of the group that each belongs to."""
-        keys = [
-            self.values_key,
-            self.lengths_key,
-            self.labels_key,
-            *([self.groups_key] if self.groups_key else []),
-        ]
-        values, lengths, labels, *groups = read_arrays(
-            Path(path).expanduser(),
-            keys,
-            "Set data.values_key, lengths_key, labels_key or groups_key",
-        )
-        _refuse_misfits(path, values, lengths, dict(zip(keys[2:], (labels, *groups), strict=True)))
-        ends = np.cumsum(lengths)
-        examples = [
-            Example(f"{number}", values[end - length : end], label, f"{path} sequence {number}")
-            for number, (end, length, label) in enumerate(
-                zip(ends.tolist(), lengths.tolist(), labels.tolist(), strict=True), 1
-            )
-        ]
-        return examples, (
-            [str(group) for group in groups[0].tolist()] if groups else [e.name for e in examples]
-        )
+    def _sequences(self, split: Split, origin: Origin) -> list[tuple[Example, str]]:
+        """Return every sequence of the files of a split, with the group that it belongs to."""
+        keys = [self.values_key, self.lengths_key, self.labels_key]
+        if self.groups_key:
+            keys.append(self.groups_key)
+        remedy = "Set data.values_key, lengths_key, labels_key or groups_key"
+        found: list[tuple[Example, str]] = []
+        for _, file in origin.files(split):
+            values, lengths, labels, *groups = read_arrays(file.path, keys, remedy)
+            columns = dict(zip(keys[2:], (labels, *groups), strict=True))
+            _refuse_misfits(str(file.path), values, lengths, columns)
+            # a sequence alone is its own group, by its number: so the same file splits the same way
+            first = len(found) + 1
+            names = [str(number) for number in range(first, first + len(lengths))]
+            belongs = [str(group) for group in groups[0].tolist()] if groups else names
+            ends = np.cumsum(lengths).tolist()
+            begins = [0, *ends[:-1]]
+            rows = zip(names, begins, ends, labels.tolist(), belongs, strict=True)
+            for number, (name, begin, end, label, group) in enumerate(rows, 1):
+                place = f"{file.path} sequence {number}"
+                found.append((Example(name, values[begin:end], label, place), group))
+        return found[: self.limit]
 
 
 def _refuse_misfits(
@@ -155,11 +153,11 @@ def _refuse_misfits(
             " more"
         )
     elif int(lengths.sum()) != len(values):
-        problem = f"the lengths sum to {int(lengths.sum())}, and there are {len(values)} frames"
+        problem = f"the lengths sum to {int(lengths.sum())}, but there are {len(values)} frames"
     for key, column in columns.items():
         if not problem and column.shape != lengths.shape:
             problem = (
-                f"{key} has shape {column.shape}, and there are {len(lengths)} sequences; allowed:"
+                f"{key} has shape {column.shape}, but there are {len(lengths)} sequences; allowed:"
                 " one a sequence"
             )
     if problem:

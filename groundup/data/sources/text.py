@@ -14,14 +14,12 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import model_validator
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.data import DataContext, Stream
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Document, Split
@@ -34,35 +32,29 @@ from groundup.data.cleaning.cleaning import (
     text_digest,
 )
 from groundup.data.reading.files import checked_text
-from groundup.data.reading.location import Origin, changed, no_examples, problem_with_origin
-from groundup.data.splitting.hash_split import split_of
+from groundup.data.reading.location import Origin, no_examples
+from groundup.data.reading.source import Source
+from groundup.data.splitting.held_out import HELD_OUT_FIRST, SplitRule
 from groundup.data.stream.packing import Packing
 from groundup.data.stream.token_stream import open_token_stream
 
 __all__ = ["TextSource"]
 
-_FORMAT = 1  # raise it when the same files would give other documents
-_REMOVED, _TRAIN, _VALIDATION = 0, 1, 2
+_FORMAT = 2  # raise it when the same files would give other documents
+_REMOVED = 0
+_SIDES: dict[Split, int] = {"train": 1, "validation": 2, "test": 3}  # as bytes in the cache
 _DIGEST_BYTES = 16
 _PERCENTILES = (1, 10, 50, 90, 99)
 
 
 @data("text")
-class TextSource(DataSource):
+class TextSource(Source):
     """Documents to learn from: files or folders of .txt .md .jsonl .json .csv .tsv .parquet, or a
     hub name."""
 
     packs_rows = True
-    path: str | list[str] | None = setting(
-        None, "file or folder, or a list of them, relative to the current folder"
-    )
-    dataset: str | None = setting(
-        None, "Hugging Face data set, such as roneneldan/TinyStories, instead of path"
-    )
-    subset: str | None = setting(None, "configuration of the data set")
-    dataset_split: str = setting("train", "split of the data set that is read")
-    revision: str | None = setting(None, "branch, tag or commit of the data set")
-    streaming: bool = setting(False, "read the data set over the network without keeping it")
+    for_files = ("split_on",)
+
     column: str = setting("text", "column that holds the text, or a list of lines that are joined")
     split_on: str | None = setting(
         None,
@@ -70,30 +62,17 @@ class TextSource(DataSource):
         " one document",
     )
     cleaning: Cleaning = setting(Cleaning(), "what is changed and removed")
-    validation_fraction: float = setting(
-        0.05, "share of documents held out for validation", ge=0.0, lt=1.0
-    )
-    validation_path: str | list[str] | None = setting(
-        None, "files held out as they are, instead of a fraction"
-    )
-    validation_split: str | None = setting(
-        None, "split of the data set held out as it is, instead of a fraction"
-    )
-    split_seed: int = setting(0, "another seed holds out other documents", ge=0)
-    limit_documents: int | None = setting(None, "read at most so many documents", ge=1)
-    licence: str = setting("", "licence of the text, for the data card")
     packing: Packing = setting(Packing(), "how documents become rows of tokens")
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> TextSource:
-        drawing = changed(self, "validation_fraction", "split_seed")
-        cutting = ["split_on"] if self.split_on is not None else []
-        problem = problem_with_origin(Origin.of(self), cutting, drawing)
-        if problem is None and self.split_on == "":
-            problem = "split_on is empty. Write line, blank_line or a separator, or remove it"
-        if problem:
-            raise ValueError(problem)
-        return self
+    def problem(self) -> str | None:
+        """Return what contradicts itself, or None."""
+        if self.split_on == "":
+            return "split_on is empty. Write line, blank_line or a separator, or remove it"
+        return None
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are, named or drawn."""
+        return Origin(self).splits
 
     def examples(self, split: Split, cache: Path) -> Iterator[Document]:
         """Yield the documents of a split in the order of the files; see ``DataSource.examples``.
@@ -101,15 +80,15 @@ class TextSource(DataSource):
         Raises:
             DataError: If the text cannot be read, or nothing is left for the split.
         """
+        origin = Origin(self)
         sides = self._prepared(cache)[0]
-        wanted = _TRAIN if split == "train" else _VALIDATION
+        wanted = _SIDES[split]
         if not np.any(sides == wanted):
-            raise no_examples(split, Origin.of(self).name, self.validation_fraction)
-        for side, (_, document) in zip(sides, self._documents(), strict=True):
+            raise no_examples(split, origin)
+        for side, (_, document) in zip(sides, self._documents(origin), strict=True):
             if side == wanted:
-                yield Document(
-                    document.name, normalised(document.text, self.cleaning), document.origin
-                )
+                text = normalised(document.text, self.cleaning)
+                yield Document(document.name, text, document.origin)
 
     def too_long_policy(self) -> str:
         """Return that of the packing."""
@@ -129,22 +108,20 @@ class TextSource(DataSource):
 
     def _key(self) -> str:
         settings = self.model_dump_json(exclude={"packing", "licence"})
-        return hashlib.sha256(
-            f"{_FORMAT}\0{settings}\0{Origin.of(self).key()}".encode()
-        ).hexdigest()[:24]
+        return hashlib.sha256(f"{_FORMAT}\0{settings}\0{Origin(self).key()}".encode()).hexdigest()[
+            :24
+        ]
 
-    def _documents(self) -> Iterator[tuple[Split, Document]]:
-        """Yield every document as it was read: first those named for validation, if any, then the
+    def _documents(self, origin: Origin) -> Iterator[tuple[Split, Document]]:
+        """Yield every document as it was read: first those named as held out, if any, then the
         others."""
-        origin = Origin.of(self)
-        splits: tuple[Split, ...] = ("validation", "train") if origin.has_validation else ("train",)
-        for split in splits:
-            records = origin.records(split, (self.column,), self.split_on)
-            for record in islice(records, self.limit_documents):
-                text = checked_text(
-                    _joined(record.fields[self.column]), record.origin, f"column {self.column!r}"
-                )
-                name = f"validation/{record.name}" if split == "validation" else record.name
+        for split in HELD_OUT_FIRST:
+            if split != "train" and split not in origin.held_out:
+                continue
+            for record in origin.records(split, (self.column,), self.split_on):
+                value = _join_lines(record.fields[self.column])
+                text = checked_text(value, record.origin, f"column {self.column!r}")
+                name = record.name if split == "train" else f"{split}/{record.name}"
                 yield split, Document(name, text, record.origin)
 
     def _prepared(self, cache: Path) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
@@ -152,38 +129,39 @@ class TextSource(DataSource):
         it is there."""
         folder = cache / f"text-{self._key()}"
         if not (folder / "card.json").is_file():
-            survey = self._survey()
+            origin = Origin(self)
+            survey = self._survey(origin)
             folder.mkdir(parents=True, exist_ok=True)
             _replace(folder / "sides.bin", bytes(survey.sides))
-            card = json.dumps(
-                {"source": Origin.of(self).name} | survey.card(), ensure_ascii=False, indent=1
-            )
-            _replace(folder / "card.json", card.encode("utf-8", "replace"))
+            found = origin.about() | survey.card(origin.splits)
+            text = json.dumps(found, ensure_ascii=False, indent=1)
+            # the card comes last: where it is, the sides are there too
+            _replace(folder / "card.json", text.encode("utf-8", "replace"))
         card = json.loads((folder / "card.json").read_bytes())
         sides = np.frombuffer((folder / "sides.bin").read_bytes(), np.uint8)
         return sides, card | {"licence": self.licence or "not stated"}
 
-    def _survey(self) -> _Survey:
+    def _survey(self, origin: Origin) -> _Survey:
         """Read everything once, and decide."""
         survey = _Survey()
         cleaned = clean(
-            survey.watch(self._documents()),
+            survey.watch(self._documents(origin)),
             self.cleaning,
             key=lambda document: text_digest(document.text),
         )
-        held_out: set[str] = set()
+        held_out: dict[str, Split] = {}
         for document in cleaned:
             key = text_digest(document.text)
-            if survey.named == "train" and key in held_out:
-                cleaned.report.remove("same_as_validation", document, kept_before=True)
+            owner = held_out.get(key, survey.named)
+            if owner != survey.named:
+                cleaned.report.remove(f"same_as_{owner}", document, kept_before=True)
                 continue
-            if survey.named == "validation":
-                held_out.add(key)
+            if survey.named != "train":
+                held_out[key] = survey.named
             survey.keep(document, key)
-        if Origin.of(self).has_validation:
-            survey.leave_out_groups_of_validation(cleaned)
-        else:
-            survey.draw(cleaned, self.validation_fraction, self.split_seed)
+        if origin.held_out:
+            survey.leave_out_groups_of_held_out(cleaned)
+        survey.draw(cleaned, self.rule.without(origin.held_out))
         survey.report = cleaned.report
         return survey
 
@@ -208,44 +186,42 @@ class _Survey:
 
     def keep(self, document: Document, key: str) -> None:
         """Note the document that was passed on last as kept."""
-        self.sides[-1] = _VALIDATION if self.named == "validation" else _TRAIN
+        self.sides[-1] = _SIDES[self.named]
         self._places.append(len(self.sides) - 1)
         self._digests += bytes.fromhex(key)
         self._characters.append(len(document.text))
         self._bytes.append(len(document.text.encode()))
 
-    def draw(self, cleaned: Cleaned, fraction: float, seed: int) -> None:
-        """Put every group on the side that its keyed hash says."""
+    def draw(self, cleaned: Cleaned, rule: SplitRule) -> None:
+        """Put every group of the documents named for training on the side that its hash says."""
         for place, group in zip(self._places, self._groups(cleaned), strict=True):
-            self.sides[place] = (
-                _VALIDATION if split_of(group, fraction, seed) == "validation" else _TRAIN
-            )
+            if self.sides[place] == _SIDES["train"]:
+                self.sides[place] = _SIDES[rule.side_of(group)]
 
-    def leave_out_groups_of_validation(self, cleaned: Cleaned) -> None:
-        """Remove the training documents that are near-duplicates of named validation documents."""
+    def leave_out_groups_of_held_out(self, cleaned: Cleaned) -> None:
+        """Remove the documents that are near-duplicates of named test or validation documents."""
         groups = self._groups(cleaned)
         placed = list(zip(self._places, groups, self._characters, strict=True))
-        held_out = {group for place, group, _ in placed if self.sides[place] == _VALIDATION}
-        for place, group, characters in placed:
-            if self.sides[place] == _TRAIN and group in held_out:
-                self.sides[place] = _REMOVED
-                cleaned.report.forget("near_duplicate_of_validation", characters)
+        taken: dict[str, Split] = {}
+        for split in HELD_OUT_FIRST:
+            own = [item for item in placed if self.sides[item[0]] == _SIDES[split]]
+            for place, group, characters in own:
+                if group in taken:
+                    self.sides[place] = _REMOVED
+                    cleaned.report.forget(f"near_duplicate_of_{taken[group]}", characters)
+            taken |= {group: split for _, group, _ in own if group not in taken}
 
-    def card(self) -> dict[str, Any]:
+    def card(self, splits: Iterable[Split]) -> dict[str, Any]:
         """Return counts by split and the cleaning report as plain values."""
         sides = np.frombuffer(bytes(self.sides), np.uint8)[np.asarray(self._places, np.int64)]
-        splits: tuple[tuple[Split, int], ...] = (("train", _TRAIN), ("validation", _VALIDATION))
-        return {split: self._counts(sides == side) for split, side in splits} | {
-            "cleaning": self.report.as_dict()
-        }
+        counts: dict[str, Any] = {split: self._counts(sides == _SIDES[split]) for split in splits}
+        return counts | {"cleaning": self.report.as_dict()}
 
     def _counts(self, chosen: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
         characters = np.asarray(self._characters, np.int64)[chosen]
-        lengths = (
-            np.percentile(characters, _PERCENTILES)
-            if len(characters)
-            else np.zeros(len(_PERCENTILES))
-        )
+        lengths = np.zeros(len(_PERCENTILES))
+        if len(characters):
+            lengths = np.percentile(characters, _PERCENTILES)
         return {
             "documents": int(chosen.sum()),
             "characters": int(characters.sum()),
@@ -263,13 +239,11 @@ class _Survey:
         ]
 
 
-def _joined(value: Any) -> Any:
+def _join_lines(value: Any) -> Any:
     """Return a list of lines, such as a poem's, as one text; anything else as it is."""
-    return (
-        "\n".join(value)
-        if isinstance(value, list) and all(isinstance(line, str) for line in value)
-        else value
-    )
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    return value
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -7,39 +7,30 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
-
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.files import ROW_KINDS, checked_text
-from groundup.data.reading.location import Origin, changed, problem_with_origin
+from groundup.data.reading.location import Origin
+from groundup.data.reading.source import Source
 from groundup.data.splitting.held_out import lengths_of
-from groundup.data.splitting.row_split import Sides, problem_with_rows, split_examples
+from groundup.data.splitting.row_split import SplitExamples, read_splits
 from groundup.data.stream.in_memory import open_indexed_stream
 
 __all__ = ["TextPairs"]
 
 
 @data("text_pairs")
-class TextPairs(DataSource):
+class TextPairs(Source):
     """Texts that are to lie near each other, and perhaps a third that is not: .csv .tsv .jsonl
     .json .parquet, or a hub name.
 
     Pairs that share one of their two texts are always on one side of the split.
     """
 
-    path: str | list[str] | None = setting(
-        None, "File or folder, or a list of them, relative to the current folder"
-    )
-    dataset: str | None = setting(None, "Hugging Face data set instead of path")
-    subset: str | None = setting(None, "Configuration of the data set")
-    dataset_split: str = setting("train", "Split of the data set that is read")
-    revision: str | None = setting(None, "Branch, tag or commit of the data set")
-    streaming: bool = setting(False, "Read the data set over the network without keeping it")
     anchor_column: str = setting(
         "anchor", "Column of the text that is looked for with, such as a question"
     )
@@ -49,25 +40,16 @@ class TextPairs(DataSource):
     negative_column: str | None = setting(
         None, "Column of a text that is not to be found; null: there is none"
     )
-    validation_path: str | list[str] | None = setting(
-        None, "Files held out as they are, instead of a fraction"
-    )
-    validation_split: str | None = setting(
-        None, "Split of the data set held out as it is, instead of a fraction"
-    )
-    validation_fraction: float = setting(0.1, "Share of the pairs held out", gt=0, lt=1)
-    split_seed: int = setting(0, "Another seed holds out other pairs", ge=0)
-    licence: str = setting("", "Licence of the texts, for the data card")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> TextPairs:
-        origin, drawn = Origin.of(self), changed(self, "validation_fraction", "split_seed")
-        problem = problem_with_origin(origin, [], []) or problem_with_rows(
-            origin, self._columns(), drawn
-        )
-        if problem:
-            raise ValueError(problem)
-        return self
+    def problem(self) -> str | None:
+        """Return what contradicts itself, or None."""
+        columns = self._columns()
+        twice = next((name for n, name in enumerate(columns) if name in columns[:n]), None)
+        return twice and f"the column {twice!r} is named twice. Name another"
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are, named or drawn."""
+        return Origin(self, ROW_KINDS).splits
 
     def _columns(self) -> list[str]:
         negative = [] if self.negative_column is None else [self.negative_column]
@@ -80,7 +62,7 @@ class TextPairs(DataSource):
         Raises:
             DataError: If a file cannot be read, a column is missing, or a text is empty.
         """
-        return self._sides()[split]
+        return self._splits()[split]
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -89,11 +71,8 @@ class TextPairs(DataSource):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many pairs each split has, how long their texts are, how many are the same,
         and the licence."""
-        card: dict[str, Any] = {
-            "source": Origin.of(self).name,
-            "licence": self.licence or "not stated",
-        }
-        for split, found in self._sides().items():
+        card = Origin(self, ROW_KINDS).about()
+        for split, found in self._splits().items():
             sizes = {
                 name: lengths_of((len(example.inputs[n]) for example in found), "characters")
                 for n, name in enumerate(self._columns())
@@ -105,14 +84,13 @@ class TextPairs(DataSource):
             }
         return card
 
-    def _sides(self) -> Sides:
-        return split_examples(
-            Origin.of(self), self._read, _texts, self.validation_fraction, self.split_seed
-        )
+    def _splits(self) -> SplitExamples:
+        origin = Origin(self, ROW_KINDS)
+        return read_splits(origin, lambda split: self._pairs(split, origin), _texts, self.rule)
 
-    def _read(self, split: Split) -> Iterator[Example]:
+    def _pairs(self, split: Split, origin: Origin) -> Iterator[Example]:
         columns = self._columns()
-        for record in Origin.of(self).records(split, columns, kinds=ROW_KINDS):
+        for record in origin.records(split, columns):
             texts = tuple(
                 checked_text(record.fields[name], record.origin, f"column {name!r}")
                 for name in columns

@@ -5,33 +5,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
-
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.compressed import DataFile, decoded_lines, opened
-from groundup.data.reading.files import ROW_KINDS, list_files
-from groundup.data.reading.location import Origin, changed, problem_with_origin
+from groundup.data.reading.files import ROW_KINDS
+from groundup.data.reading.location import Origin
+from groundup.data.reading.source import Source
 from groundup.data.splitting.held_out import lengths_of
-from groundup.data.splitting.row_split import Sides, problem_with_rows, split_examples
+from groundup.data.splitting.row_split import SplitExamples, read_splits
 from groundup.data.stream.in_memory import open_indexed_stream
 
-__all__ = ["WordLabels"]
+__all__ = ["TokenLabels"]
 
 _ROWS = tuple(kind for kind in ROW_KINDS if kind not in (".csv", ".tsv"))
 _LINES = (".conll", ".bio", ".iob", ".iob2", ".txt", ".tsv")
+_KINDS = (*_ROWS, *_LINES)
 _DOCUMENT = "-DOCSTART-"
 
 
-@data("word_labels")
-class WordLabels(DataSource):
+@data("token_labels")
+class TokenLabels(Source):
     """Words with labels, such as names of persons and places: .jsonl, .json, .parquet, a hub name,
     or CoNLL files.
 
@@ -40,34 +41,18 @@ class WordLabels(DataSource):
     passed over. The same sentence is always on one side of the split.
     """
 
-    path: str | list[str] | None = setting(
-        None, "File or folder, or a list of them, relative to the current folder"
-    )
-    dataset: str | None = setting(None, "Hugging Face data set instead of path")
-    subset: str | None = setting(None, "Configuration of the data set")
-    dataset_split: str = setting("train", "Split of the data set that is read")
-    revision: str | None = setting(None, "Branch, tag or commit of the data set")
-    streaming: bool = setting(False, "Read the data set over the network without keeping it")
     words_column: str = setting("tokens", "Column of the list of words, in rows")
     labels_column: str = setting("labels", "Column of the list of labels, in rows")
-    validation_path: str | list[str] | None = setting(
-        None, "Files held out as they are, instead of a fraction"
-    )
-    validation_split: str | None = setting(
-        None, "Split of the data set held out as it is, instead of a fraction"
-    )
-    validation_fraction: float = setting(0.1, "Share of the sentences held out", gt=0, lt=1)
-    split_seed: int = setting(0, "Another seed holds out other sentences", ge=0)
-    licence: str = setting("", "Licence of the texts, for the data card")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> WordLabels:
-        origin, drawn = Origin.of(self), changed(self, "validation_fraction", "split_seed")
-        columns = [self.words_column, self.labels_column]
-        problem = problem_with_origin(origin, [], []) or problem_with_rows(origin, columns, drawn)
-        if problem:
-            raise ValueError(problem)
-        return self
+    def problem(self) -> str | None:
+        """Return what contradicts itself, or None."""
+        if self.words_column == self.labels_column:
+            return f"the column {self.words_column!r} is named twice. Name another"
+        return None
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the splits there are, named or drawn."""
+        return Origin(self, _KINDS).splits
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the sentences of a split: a tuple of words as inputs, a list of labels as target.
@@ -75,7 +60,7 @@ class WordLabels(DataSource):
         Raises:
             DataError: If a file cannot be read, or words and labels do not fit each other.
         """
-        return self._sides()[split]
+        return self._splits()[split]
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -83,52 +68,44 @@ class WordLabels(DataSource):
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return sentences, words, and words of each label in each split, and the licence."""
-        card: dict[str, Any] = {
-            "source": Origin.of(self).name,
-            "licence": self.licence or "not stated",
-        }
-        for split, found in self._sides().items():
+        card = Origin(self, _KINDS).about()
+        for split, found in self._splits().items():
             labels = Counter(label for example in found for label in example.target)
             sizes = lengths_of((len(example.target) for example in found), "words")
             card[split] = {"sentences": len(found), "labels": dict(sorted(labels.items())), **sizes}
         return card
 
-    def _sides(self) -> Sides:
-        return split_examples(
-            Origin.of(self), self._read, _keys, self.validation_fraction, self.split_seed
-        )
+    def _splits(self) -> SplitExamples:
+        origin = Origin(self, _KINDS)
+        return read_splits(origin, lambda split: self._sentences(split, origin), _keys, self.rule)
 
-    def _read(self, split: Split) -> Iterator[Example]:
-        origin = Origin.of(self)
-        found = self.validation_path if split == "validation" else self.path
-        paths = [found] if isinstance(found, str) else list(found or [])
-        files = [
-            (path, file)
-            for path in paths
-            for file in list_files(Path(path).expanduser(), (*_ROWS, *_LINES))
-        ]
-        if not files or all(file.kind in _ROWS for _, file in files):
-            for record in origin.records(
-                split, (self.words_column, self.labels_column), kinds=_ROWS
-            ):
-                words, labels = record.fields[self.words_column], record.fields[self.labels_column]
-                yield _example(f"{split}/{record.name}", words, labels, record.origin)
-            return
-        if idle := changed(self, "words_column", "labels_column"):
+    def _sentences(self, split: Split, origin: Origin) -> Iterator[Example]:
+        if any(file.kind in _LINES for _, file in origin.files(split)):
+            return islice(self._read_lines(split, origin), self.limit)
+        return self._read_rows(split, origin)
+
+    def _read_rows(self, split: Split, origin: Origin) -> Iterator[Example]:
+        columns = (self.words_column, self.labels_column)
+        for record in origin.records(split, columns):
+            words, labels = (record.fields[name] for name in columns)
+            yield _example(f"{split}/{record.name}", words, labels, record.origin)
+
+    def _read_lines(self, split: Split, origin: Origin) -> Iterator[Example]:
+        changed = self.given("words_column", "labels_column")
+        if changed:
             problem = (
                 f"has no effect: {origin.name} has a word and its label a line, the label last"
             )
-            raise DataError(
-                f"recipe.data.{idle[0]}", problem, "Remove it, or name a file with rows"
-            )
-        for path, file in files:
+            remedy = "Remove it, or name a file with rows"
+            raise DataError(f"recipe.data.{changed[0]}", problem, remedy)
+        for path, file in origin.files(split):
             if file.kind in _ROWS:
-                problem = f"is {file.kind}, beside files with a word a line"
+                problem = f"is {file.kind}, next to files with a word a line"
                 raise DataError(str(file.path), problem, "Name files of one kind")
-            yield from _sentences(file, f"{split}/{path}/{file.relative}")
+            yield from _sentences_of(file, f"{split}/{path}/{file.relative}")
 
 
-def _sentences(file: DataFile, name: str) -> Iterator[Example]:
+def _sentences_of(file: DataFile, name: str) -> Iterator[Example]:
     """Yield the sentences of a CoNLL file."""
     words: list[str] = []
     labels: list[str] = []

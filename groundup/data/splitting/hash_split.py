@@ -7,19 +7,35 @@ from hashlib import blake2b
 
 from groundup.core.values import Split
 
-__all__ = ["UnionFind", "split_of"]
+__all__ = ["UnionFind", "position_of", "split_of"]
 
 
-def split_of(group: str, fraction: float, seed: int = 0) -> Split:
+def position_of(group: str, seed: int = 0) -> float:
+    """Return where a group lies between 0 and 1; the lowest positions are held out.
+
+    Args:
+        group: The document's name, or the name that near-duplicates share.
+        seed: Another seed gives another, independent order.
+    """
+    digest = blake2b(group.encode(), digest_size=8, key=f"split {seed}".encode()).digest()
+    return int.from_bytes(digest, "big") / 2.0**64
+
+
+def split_of(group: str, fraction: float, seed: int = 0, test: float = 0.0) -> Split:
     """Return the side of a group of documents that must stay together.
 
     Args:
         group: The document's name, or the name that near-duplicates share.
         fraction: The share that is held out for validation, 0 to 1.
         seed: Another seed gives another, independent split.
+        test: The share that is held out for the test, 0 to 1.
     """
-    digest = blake2b(group.encode(), digest_size=8, key=f"split {seed}".encode()).digest()
-    return "validation" if int.from_bytes(digest, "big") < fraction * 2.0**64 else "train"
+    position = position_of(group, seed)
+    # Validation takes the lowest positions and the test those above, so that asking for a test
+    # split moves nothing between training and validation.
+    if position < fraction:
+        return "validation"
+    return "test" if position < fraction + test else "train"
 
 
 class UnionFind:
@@ -35,6 +51,7 @@ class UnionFind:
         """Return the smallest member of the item's set."""
         parent = self._parent
         while (above := parent.get(item, item)) != item:
+            # halving the path on the way up keeps later searches short, without a second pass
             parent[item] = parent.get(above, above)
             item = above
         return item

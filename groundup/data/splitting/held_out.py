@@ -7,53 +7,107 @@ Legend: N examples.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from groundup.core import seeding
 from groundup.core.errors import DataError
+from groundup.core.seeding import scramble
 from groundup.core.values import Example, Split
-from groundup.data.splitting.hash_split import UnionFind, split_of
+from groundup.data.splitting.hash_split import UnionFind, position_of, split_of
 
 __all__ = [
-    "Drawing",
-    "draw",
+    "HELD_OUT_FIRST",
+    "SplitRule",
+    "draw_missing",
+    "keep_some",
     "label_counts",
+    "leave_out_repeated",
     "lengths_of",
-    "problem_with_drawing",
     "refuse_empty",
     "refuse_lost",
     "refuse_unknown",
+    "split_examples",
 ]
 
+HELD_OUT_FIRST: tuple[Split, ...] = ("test", "validation", "train")
+# held-out groups of a class by chance, from which on none at all is an accident to correct
+_EXPECTED_OF_CLASS = 3
+Item = TypeVar("Item")
 
-class Drawing(NamedTuple):
-    """How examples are held out: a share of the groups, or with ``folds`` those of fold number
+
+class SplitRule(NamedTuple):
+    """How examples are held out: shares of the groups, or with ``folds`` those of fold number
     ``fold``, from 0."""
 
     fraction: float
     seed: int
+    test: float = 0.0
     folds: int | None = None
     fold: int = 0
 
+    def side_of(self, group: str) -> Split:
+        """Return the side of one group by its keyed hash."""
+        return split_of(group, self.fraction, self.seed, self.test)
 
-def draw(keys: Sequence[tuple[str, ...]], labels: Sequence[Any], how: Drawing) -> list[Split]:
+    def splits(self, named: Iterable[Split]) -> tuple[Split, ...]:
+        """Return the splits there are where some have examples of their own."""
+        there = set(named)
+        if self.fraction or self.folds:
+            there.add("validation")
+        if self.test:
+            there.add("test")
+        return ("train", *(split for split in ("validation", "test") if split in there))
+
+    def without(self, named: Iterable[Split]) -> SplitRule:
+        """Return the rule without the shares of splits that have examples of their own."""
+        there = set(named)
+        rule = self
+        if "validation" in there:
+            rule = rule._replace(fraction=0.0, folds=None)
+        return rule._replace(test=0.0) if "test" in there else rule
+
+    def problem(self, changed: Sequence[str]) -> str | None:
+        """Return what contradicts itself, as ``"problem. remedy"``, or None.
+
+        Args:
+            changed: Those of fraction and fold that were given.
+        """
+        if self.folds is None:
+            idle = "fold has no effect without folds. Give folds, or remove it"
+            return idle if "fold" in changed else None
+        if "fraction" in changed:
+            return "fraction has no effect with folds. Remove one of them"
+        if self.fold >= self.folds:
+            return f"fold {self.fold} of {self.folds}; allowed: 0 to {self.folds - 1}. Correct it"
+        return None
+
+    def __str__(self) -> str:
+        if self.folds:
+            return f"fold {self.fold} of {self.folds}"
+        return f"fraction {self.fraction}" + (f", test {self.test}" if self.test else "")
+
+
+def split_examples(
+    keys: Sequence[tuple[str, ...]], labels: Sequence[Any], rule: SplitRule
+) -> list[Split]:
     """Return the side of each example; examples that share a key, such as a speaker or a text, are
     on one side.
 
     A share is drawn by a keyed hash of each group's name, so that more data moves none to the other
-    side. Folds are as
-    even as can be, of each label too: groups are dealt out in turn, label by label, in the order of
-        their hashes.
+    side. A class that would be on one side only has its nearest group moved. Folds are as even as
+    can be, of each label too: groups are dealt out in turn, label by label, in the order of their
+    hashes.
 
     Args:
         keys: (N,) what each example belongs to, one name at least.
-        labels: (N,) what is predicted; folds are even in it.
-        how: What is held out.
+        labels: (N,) what is predicted, or None; folds are even in it.
+        rule: What is held out.
     """
-    sets, first_with = UnionFind(), dict[str, int]()
+    sets = UnionFind()
+    first_with: dict[str, int] = {}
     for number, own in enumerate(keys):
         for key in own:
             sets.join(first_with.setdefault(key, number), number)
@@ -64,76 +118,141 @@ def draw(keys: Sequence[tuple[str, ...]], labels: Sequence[Any], how: Drawing) -
         first: min(key for number in group for key in keys[number])
         for first, group in members.items()
     }
-    if how.folds is None:
-        held_out = {
-            first
-            for first, name in names.items()
-            if split_of(name, how.fraction, how.seed) == "validation"
-        }
+    sides: dict[int, Split]
+    if rule.folds is None:
+        sides = {first: rule.side_of(name) for first, name in names.items()}
+        if rule.fraction:
+            _put_classes_on_both_sides(sides, names, members, labels, rule)
     else:
         order = sorted(
             names,
-            key=lambda first: (str(labels[first]), seeding.key(how.seed, f"fold {names[first]}")),
+            key=lambda first: (str(labels[first]), seeding.key(rule.seed, f"fold {names[first]}")),
         )
-        held_out = {first for place, first in enumerate(order) if place % how.folds == how.fold}
-    return [
-        "validation" if sets.find(number) in held_out else "train" for number in range(len(keys))
-    ]
+        held_out = {first for place, first in enumerate(order) if place % rule.folds == rule.fold}
+        sides = {first: "validation" if first in held_out else "train" for first in order}
+        # a test share comes out of what the fold leaves, and is the same in every fold's run
+        for first in set(order) - held_out if rule.test else ():
+            sides[first] = split_of(f"test {names[first]}", 0.0, rule.seed, rule.test)
+    return [sides[sets.find(number)] for number in range(len(keys))]
 
 
-def problem_with_drawing(how: Drawing, changed: Sequence[str], named: str | None) -> str | None:
-    """Return what contradicts itself in how examples are held out, as ``"problem. remedy"``, or
-    None.
+def _put_classes_on_both_sides(
+    sides: dict[int, Split],
+    names: dict[int, str],
+    members: dict[int, list[int]],
+    labels: Sequence[Any],
+    rule: SplitRule,
+) -> None:
+    """Move single groups so that each class is trained on and, where the share is large enough,
+    held out."""
+    groups_of: dict[Any, list[int]] = defaultdict(list)
+    for first, group in members.items():
+        for label in {labels[number] for number in group if isinstance(labels[number], str | int)}:
+            groups_of[label].append(first)
+    # Only where each class would have some by chance: the split of a class alone must not depend on
+    # the others, and numbers to predict have nearly as many values as there are examples.
+    if rule.fraction * len(members) < _EXPECTED_OF_CLASS * len(groups_of):
+        return
+    position = {first: position_of(names[first], rule.seed) for first in names}
+    for label in sorted(groups_of, key=str):
+        groups = sorted(groups_of[label], key=position.__getitem__)
+        there = {sides[first] for first in groups}
+        if len(groups) > 1 and "validation" not in there:
+            sides[next(first for first in groups if sides[first] == "train")] = "validation"
+        elif len(groups) > 1 and "train" not in there:
+            sides[groups[-1]] = "train"
+
+
+def keep_some(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
+    """Return at most ``limit`` of the items, spread over all of them, in their order.
+
+    Files in folders come sorted by class: the first of them would all be of one.
+    """
+    if limit is None or len(items) <= limit:
+        return list(items)
+    order = scramble(np.arange(len(items)), seeding.key(seed, "limit"))
+    return [items[number] for number in sorted(np.argsort(order)[:limit].tolist())]
+
+
+def leave_out_repeated(
+    found: dict[Split, list[Item]], keys: Callable[[Item], Iterable[str]]
+) -> int:
+    """Take out of training, in place, what shares a key with something named as held out, and out
+    of validation what does with the test.
+
+    Returns:
+        How many were left out.
+    """
+    left_out = 0
+    taken: set[str] = set()
+    for split in HELD_OUT_FIRST:
+        every = found.get(split, [])
+        found[split] = [item for item in every if taken.isdisjoint(keys(item))]
+        left_out += len(every) - len(found[split])
+        taken.update(key for item in every for key in keys(item))
+    return left_out
+
+
+def draw_missing(
+    found: dict[Split, list[Item]],
+    named: Iterable[Split],
+    keys: Callable[[Item], Iterable[str]],
+    label: Callable[[Item], Any],
+    rule: SplitRule,
+) -> dict[Split, list[Item]]:
+    """Return the splits; those that are not named are drawn from what is named for training.
 
     Args:
-        how: What the recipe says.
-        changed: Those of validation_fraction, split_seed, folds and fold that were given.
-        named: The setting that names held-out examples, if one does; then nothing is drawn.
+        found: The items named for each split.
+        named: The splits that have items of their own.
+        keys: What an item shares with others that must be on its side, one key at least.
+        label: What is predicted of an item, or None.
+        rule: How splits are drawn.
     """
-    if named and changed:
-        return f"{changed[0]} has no effect with {named}. Remove one of them"
-    if how.folds is None and "fold" in changed:
-        return "fold has no effect without folds. Give folds, or remove it"
-    if how.folds is not None and "validation_fraction" in changed:
-        return "validation_fraction has no effect with folds. Remove one of them"
-    if how.folds is not None and how.fold >= how.folds:
-        return f"fold {how.fold} of {how.folds}; allowed: 0 to {how.folds - 1}. Correct it"
-    return None
+    every = found["train"]
+    drawn = split_examples(
+        [tuple(keys(item)) for item in every], [label(item) for item in every], rule.without(named)
+    )
+    sides: dict[Split, list[Item]] = {"train": [], "validation": [], "test": []}
+    for item, side in zip(every, drawn, strict=True):
+        sides[side].append(item)
+    for split in ("validation", "test"):
+        sides[split] += found.get(split, [])
+    return sides
 
 
-def refuse_empty(split: Split, where: str, how: Drawing | None) -> DataError:
-    """Return the error for a split that nothing fell into; ``how`` is None where held-out examples
-    are named."""
-    if how is None:
+def refuse_empty(
+    split: Split, where: str, rule: SplitRule, named: Iterable[Split] = ()
+) -> DataError:
+    """Return the error for a split that nothing fell into; ``named`` are those that have examples
+    of their own, and are not drawn."""
+    if split in named or (split == "train" and "validation" in named):
         problem = (
             f"nothing is left for {split}, without what cannot be used and what is held out as well"
         )
         return DataError(where, problem, "Give other examples to train on than to hold out")
-    drawn = (
-        f"fold {how.fold} of {how.folds}" if how.folds else f"validation_fraction {how.fraction}"
-    )
     remedy = (
-        "Give more examples or more groups, change the share that is held out, or name held-out"
-        " examples"
+        "Give more examples or more groups, change data.fraction, or name held-out examples as"
+        " data.validation"
     )
-    return DataError(where, f"nothing is left for {split} ({drawn})", remedy)
+    return DataError(where, f"nothing is left for {split} ({rule})", remedy)
 
 
 def refuse_lost(labels: Iterable[Any], kept: Iterable[Any], where: str) -> None:
-    """Raise an error where nothing is left of a class once what cannot be read was set aside.
+    """Raise an error where nothing is left of a class once what cannot be read was left out.
 
     Raises:
         DataError: Naming the class.
     """
     if lost := sorted({str(label) for label in labels} - {str(label) for label in kept}):
         problem = (
-            f"every file of class {lost[0]!r} is unreadable, so that setting them aside leaves none"
+            f"every file of class {lost[0]!r} is unreadable, so that leaving them out leaves none"
             " of it"
         )
-        raise DataError(where, problem, "Mend or replace the files, or remove the class")
+        raise DataError(where, problem, "Fix or replace the files, or remove the class")
 
 
-def refuse_unknown(train: Iterable[str], validation: Iterable[str], where: str) -> None:
+def refuse_unknown(train: Iterable[str], held_out: Iterable[str], where: str) -> None:
     """Raise an error where a class occurs only among held-out examples, which no model can have
     learned.
 
@@ -141,12 +260,12 @@ def refuse_unknown(train: Iterable[str], validation: Iterable[str], where: str) 
         DataError: Naming the class and those that can be learned.
     """
     known = set(train)
-    if unknown := sorted(set(validation) - known):
+    if unknown := sorted(set(held_out) - known):
         problem = (
             f"the class {unknown[0]!r} has held-out examples only; training has"
             f" {', '.join(sorted(known)[:12])}"
         )
-        remedy = "Give it training examples, remove it, or draw with another data.split_seed"
+        remedy = "Give it training examples, remove it, or draw with another data.seed"
         raise DataError(where, problem, remedy)
 
 

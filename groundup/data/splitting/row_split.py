@@ -1,73 +1,91 @@
-"""Examples read from rows and put on the two sides of a split, for data sources of texts."""
+"""Examples read from rows and put on the sides of a split, for data sources of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
+from groundup.core.errors import DataError
 from groundup.core.values import Example, Split
 from groundup.data.reading.location import Origin
-from groundup.data.splitting.held_out import Drawing, draw, refuse_empty
+from groundup.data.splitting.held_out import (
+    HELD_OUT_FIRST,
+    SplitRule,
+    draw_missing,
+    leave_out_repeated,
+    refuse_empty,
+)
 
-__all__ = ["Sides", "problem_with_rows", "split_examples"]
+__all__ = ["SplitExamples", "read_splits", "stream_split"]
 
-Sides = dict[Split, list[Example]]
-
-
-def problem_with_rows(origin: Origin, columns: Sequence[str], drawn: Sequence[str]) -> str | None:
-    """Return what contradicts itself in a source of rows, as ``"problem. remedy"``, or None.
-
-    Args:
-        origin: Where the rows come from.
-        columns: The columns that are read, each of which must be another.
-        drawn: Those settings given that say how held-out rows are drawn.
-    """
-    twice = next((name for n, name in enumerate(columns) if name in columns[:n]), None)
-    if twice is not None:
-        return f"the column {twice!r} is named twice. Name another"
-    if origin.has_validation and drawn:
-        named = "validation_path" if origin.validation_path is not None else "validation_split"
-        return f"{drawn[0]} has no effect with {named}. Remove one of them"
-    return None
+SplitExamples = dict[Split, list[Example]]
+Item = TypeVar("Item")
+_log = logging.getLogger("groundup")
 
 
-def split_examples(
+def read_splits(
     origin: Origin,
     read: Callable[[Split], Iterable[Example]],
     keys: Callable[[Example], Iterable[str]],
-    fraction: float,
-    seed: int,
-) -> Sides:
-    """Return the examples of both sides; those that share a key are on one side.
+    rule: SplitRule,
+) -> SplitExamples:
+    """Return the examples of every split there is; those that share a key are on one side.
 
     Where held-out rows are named, training rows that share a key with one of them are left out.
 
     Args:
         origin: Where the rows come from.
-        read: Reads the rows named for a side.
+        read: Reads the rows named for a split.
         keys: What an example shares with others, one key at least.
-        fraction: Share that is held out.
-        seed: Another seed holds out others.
+        rule: How rows are held out where none are named.
 
     Raises:
-        DataError: If a side is empty.
+        DataError: If a split is empty.
     """
-    found: Sides = {"train": list(read("train")), "validation": []}
-    how = None if origin.has_validation else Drawing(fraction, seed)
-    if how is None:
-        found["validation"] = list(read("validation"))
-        held_out = {key for example in found["validation"] for key in keys(example)}
-        found["train"] = [
-            example for example in found["train"] if held_out.isdisjoint(keys(example))
-        ]
-    else:
-        every = found["train"]
-        sides = draw([tuple(keys(example)) for example in every], [None] * len(every), how)
-        found = {side: _chosen(every, sides, side) for side in ("train", "validation")}
-    for side, examples in found.items():
-        if not examples:
-            raise refuse_empty(side, origin.name, how)
-    return found
+    found: SplitExamples = {"train": list(read("train"))}
+    for split in origin.held_out:
+        try:
+            found[split] = list(read(split))
+        except DataError as error:
+            # competitions publish test rows without labels; who names them wants to hear of it
+            if split != "test" or origin.source.names_test:
+                raise
+            _log.warning("%s: the test rows are left out: %s", origin.name, error)
+    named = tuple(found)
+    leave_out_repeated(found, keys)
+    sides = draw_missing(found, named, keys, lambda example: None, rule)
+    for split, examples in sides.items():
+        if not examples and (split != "test" or rule.test):
+            raise refuse_empty(split, origin.name, rule, origin.held_out)
+    return {split: examples for split, examples in sides.items() if examples}
 
 
-def _chosen(examples: Sequence[Example], sides: Sequence[Split], side: Split) -> list[Example]:
-    return [example for example, own in zip(examples, sides, strict=True) if own == side]
+def stream_split(
+    split: Split,
+    origin: Origin,
+    read: Callable[[Split], Iterator[tuple[Item, str]]],
+    rule: SplitRule,
+    repeated: Callable[[Split], Any] = lambda other: None,
+) -> Iterator[tuple[Item, str]]:
+    """Yield one split of (example, group) pairs without holding them in memory.
+
+    Args:
+        split: The split.
+        origin: Where the rows come from.
+        read: Reads the rows named for a split.
+        rule: How rows are held out where none are named.
+        repeated: Called for each example that is left out because its group is in that split.
+    """
+    drawn = split not in ("train", *origin.held_out)
+    own: Split = "train" if drawn else split
+    owner: dict[str, Split] = {}
+    for other in HELD_OUT_FIRST[: HELD_OUT_FIRST.index(own)]:
+        if other in origin.held_out:
+            owner |= {group: other for _, group in read(other) if group not in owner}
+    shares = rule.without(origin.held_out)
+    for item, group in read(own):
+        if group in owner:
+            repeated(owner[group])
+        elif own != "train" or shares.side_of(group) == split:
+            yield item, group

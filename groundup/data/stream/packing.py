@@ -33,7 +33,7 @@ class Packing(Settings):
         " answer depends on; truncate cuts a chat after the last answer that is whole, and leaves"
         " out one that has none",
     )
-    nothing_trained: Literal["error", "drop"] = setting(
+    on_fully_masked: Literal["error", "drop"] = setting(
         "error",
         "what to do with an example that has no token to train on; a warning counts those left out",
     )

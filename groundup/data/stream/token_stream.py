@@ -73,7 +73,7 @@ class _Epochs:
         if first is not None:
             self.starts.append(first.rows)
             self.varies = first.varies
-        if self.layout.split == "validation":
+        if self.layout.split != "train":
             return 0, sample
         if not self.varies:
             return divmod(sample, self.starts[1])
@@ -145,9 +145,8 @@ class _MicroBatches(MicroBatches):
     def samples_per_epoch(self, sample: int) -> int:
         """Return the rows in one pass over the data: of the epoch that a sample is in, where epochs
         differ."""
-        return self.epochs.plan(
-            0 if self.layout.split == "validation" else self.epochs.locate(sample)[0]
-        ).rows
+        epoch = self.epochs.locate(sample)[0] if self.layout.split == "train" else 0
+        return self.epochs.plan(epoch).rows
 
     def _fill(
         self, plan: Plan, pieces: range, tokens: NDArray[np.int64], targets: NDArray[np.int64]
@@ -238,7 +237,7 @@ def _kept(
     """
     lengths = shards.lengths
     if shards.untrained and shards.trained_tokens:
-        if packing.nothing_trained == "error":
+        if packing.on_fully_masked == "error":
             more = (
                 f" ({len(shards.untrained) - 1} more examples likewise)"
                 if len(shards.untrained) > 1
@@ -247,8 +246,8 @@ def _kept(
             raise DataError(
                 name(shards.untrained[0]),
                 f"none of its {lengths[shards.untrained[0]]} tokens is trained on{more}",
-                "Mend or remove the example, or leave such ones out:"
-                " data.packing.nothing_trained=drop",
+                "Fix or remove the example, or leave such ones out:"
+                " data.packing.on_fully_masked=drop",
             )
         lengths[shards.untrained] = 0
         _log.warning(

@@ -207,7 +207,7 @@ def test_a_run_from_a_masked_folder_goes_on_with_its_head(tmp_path: Path) -> Non
         "name": "text",
         "path": str(tmp_path / "films.txt"),
         "split_on": "line",
-        "validation_fraction": 0.4,
+        "fraction": 0.4,
     }
     recipe = {
         key: value for key, value in write_films(tmp_path).items() if key not in ("task", "data")

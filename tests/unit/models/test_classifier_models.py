@@ -99,7 +99,7 @@ def test_pictures_from_recipe_to_prediction(model: dict[str, Any], tmp_path: Pat
 def test_texts_from_recipe_to_prediction(
     model: dict[str, Any], texts: Path, tmp_path: Path
 ) -> None:
-    data = {"name": "arrays", "path": str(texts), "validation_fraction": 0.2}
+    data = {"name": "arrays", "path": str(texts), "fraction": 0.2}
     run = groundup.train(classify(model, data, processor="bytes"), runs=tmp_path)
     assert accuracy(run) > 0.8
     assert groundup.predict(run.folder, ["7 and 12!!!", "18 and 3"]) in (

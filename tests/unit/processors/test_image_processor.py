@@ -69,7 +69,7 @@ def test_the_scale_of_many_files_is_learned_from_a_sample_that_any_order_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groundup.processors.image._SAMPLE", 10)
-    source = Images(path=str(digit_folders(tmp_path / "root", 40)), validation_fraction=0.2)
+    source = Images(path=str(digit_folders(tmp_path / "root", 40)), fraction=0.2)
     examples = source.examples("train", tmp_path)
     config = ImageConfig(normalise="standard")
     one, other = config.fit(lambda: iter(examples)), config.fit(lambda: reversed(examples))

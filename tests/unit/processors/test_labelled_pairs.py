@@ -100,7 +100,7 @@ def written(folder: Path, rows: list[tuple[str, str, str]], kind: str = "csv") -
         lines = [json.dumps(dict(zip(names, row, strict=True))) for row in rows]
     path.write_text("\n".join(lines), encoding="utf-8")
     columns = {"text_column": "first", "pair_column": "second", "label_column": "same"}
-    return {"name": "labelled_text", "path": str(path), **columns, "validation_fraction": 0.3}
+    return {"name": "labelled_text", "path": str(path), **columns, "fraction": 0.3}
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -124,9 +124,7 @@ def test_parquet_and_data_sets(key: str, tmp_path: Path, monkeypatch: pytest.Mon
         zip(("text", "second", "label"), map(list, zip(*rows(), strict=True)), strict=True)
     )
     parquet.write_table(pyarrow.table(columns), tmp_path / "rows" / "train.parquet")
-    source = LabelledText(
-        **{key: str(tmp_path / "rows")}, pair_column="second", validation_fraction=0.3
-    )
+    source = LabelledText(**{key: str(tmp_path / "rows")}, pair_column="second", fraction=0.3)
     assert {e.inputs for e in source.examples("train", tmp_path)} < {
         (first, second) for first, second, _ in rows()
     }
@@ -193,7 +191,7 @@ def test_what_cannot_be_pairs(tmp_path: Path) -> None:
             {"pair_column": "first"},
             "text_column and pair_column are both 'first'. Name two columns",
         ),
-        ({"pair_column": 2}, "pair_column is 2, and header is true; allowed: a name"),
+        ({"pair_column": 2}, "pair_column is 2, but header is true; allowed: a name"),
     ):
         with pytest.raises(RecipeError) as caught:
             validate(LabelledText, data | changes, "recipe.data")
@@ -202,9 +200,9 @@ def test_what_cannot_be_pairs(tmp_path: Path) -> None:
         LabelledText(**data | {"pair_column": "third"}).examples("train", tmp_path)
     (tmp_path / "pairs.csv").write_text("first,second,same\na,,yes\nb,c,no\n", encoding="utf-8")
     assert (
-        LabelledText(
-            **data | {"validation_path": data["path"]} | {"validation_fraction": 0.1}
-        ).card(tmp_path)["set_aside"]
+        LabelledText(**data | {"validation": data["path"]} | {"fraction": 0.1}).card(tmp_path)[
+            "set_aside"
+        ]
         == 2
     )
     recipe = {

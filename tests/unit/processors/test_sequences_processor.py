@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.data.sources.sequences import Frames
+from groundup.data.sources.sequences import Sequences
 from groundup.processors.sequences import FramesConfig, mean_and_spread
 from groundup.runs.processor import load_processor
 
@@ -26,7 +26,7 @@ def write(path: Path, sequences: int = 60, **more: Any) -> Path:
 
 
 def test_frames_are_normalised_by_the_training_split_cut_and_padded(tmp_path: Path) -> None:
-    examples = Frames(path=str(write(tmp_path / "a.npz"))).examples("train", tmp_path)
+    examples = Sequences(path=str(write(tmp_path / "a.npz"))).examples("train", tmp_path)
     fitted = FramesConfig().fit(lambda: iter(examples))
     assert fitted.input_shape == (0, 4)
     batch = fitted.encode_inputs([e.inputs for e in examples])

@@ -65,7 +65,7 @@ def recipe_for(root: Path, **task: Any) -> dict[str, Any]:
             "processor": "image",
         },
         **{
-            "data": {"name": "images", "path": str(root), "validation_fraction": 0.2},
+            "data": {"name": "images", "path": str(root), "fraction": 0.2},
             "training": {"steps": 1},
         },
     }
@@ -101,7 +101,7 @@ def test_pictures_are_counted_and_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_without_augmentation_only_the_originals_are_drawn(tmp_path: Path) -> None:
-    source = Images(path=str(digit_folders(tmp_path / "root", 60)), validation_fraction=0.2)
+    source = Images(path=str(digit_folders(tmp_path / "root", 60)), fraction=0.2)
     examples = source.examples("train", tmp_path)
     for task, columns in ((Classify(), 1), (Classify(augmentation=Augment(flip=True)), 8)):
         processor = task.fit_processor(
@@ -118,7 +118,7 @@ def test_the_command_prints_it(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         "name: look\nmodel: cnn\ntask: classify\nprocessor: image\ntraining: {steps: 1}\n"
-        f"data: {{name: images, path: '{root}', validation_fraction: 0.2}}\n"
+        f"data: {{name: images, path: '{root}', fraction: 0.2}}\n"
     )
     found = CliRunner().invoke(app, ["data", "inspect", str(recipe)])
     assert found.exit_code == 0, found.output

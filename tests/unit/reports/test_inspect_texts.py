@@ -190,7 +190,7 @@ def test_a_mixtures_parts_are_named_with_their_format_and_how_often_they_are_see
         name: {
             "name": "conversations",
             "path": str(tmp_path / f"{name}.json"),
-            "validation_fraction": 0.0,
+            "fraction": 0.0,
         }
         for name in ("a", "b")
     }

@@ -223,7 +223,7 @@ def test_chat_with_the_template_of_the_folder(tuning: dict[str, Any], tmp_path: 
     ]
     path = tmp_path / "talk.jsonl"
     path.write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
-    data = {"name": "conversations", "path": str(path), "validation_fraction": 0.3}
+    data = {"name": "conversations", "path": str(path), "fraction": 0.3}
     changed = {"task": "chat", "data": data, "model": {"context_length": 48}}
     trainer = groundup.trainer(tuning | changed, runs=tmp_path / "runs")
     first = [report.loss for report in trainer.steps()]
@@ -247,7 +247,7 @@ def test_classifying_texts_with_a_new_head(
         {"text": f"number {n} is " + "good " * (n % 3 + 1), "label": "ab"[n % 2]} for n in range(24)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = {"name": "labelled_text", "path": str(path), "validation_fraction": 0.25}
+    data = {"name": "labelled_text", "path": str(path), "fraction": 0.25}
     parts = {
         key: recipe[key] for key in ("name", "logging", "evaluation", "checkpoints", "machine")
     } | {

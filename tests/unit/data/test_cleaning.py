@@ -112,9 +112,7 @@ def corpus(folder: Path, texts: list[str]) -> str:
 @pytest.mark.slow
 def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
     path = corpus(tmp_path, [*TOPICS, *map(nearly, TOPICS)])
-    source = validate(
-        TextSource, {"path": path, "validation_fraction": 0.4, "licence": "PSF"}, "recipe.data"
-    )
+    source = validate(TextSource, {"path": path, "fraction": 0.4, "licence": "PSF"}, "recipe.data")
     train = [document.text for document in source.examples("train", tmp_path)]
     validation = {document.text for document in source.examples("validation", tmp_path)}
     assert len(train) + len(validation) == 2 * len(TOPICS)
@@ -131,7 +129,7 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
 def test_sides_do_not_depend_on_other_documents(tmp_path: Path) -> None:
     def held_out(texts: list[str], name: str) -> set[str]:
         (tmp_path / name).mkdir()
-        source = TextSource(path=corpus(tmp_path / name, texts), validation_fraction=0.5)
+        source = TextSource(path=corpus(tmp_path / name, texts), fraction=0.5)
         return {document.text for document in source.examples("validation", tmp_path)}
 
     whole = held_out(TOPICS, "whole")
@@ -143,7 +141,7 @@ def test_named_validation_files_are_kept_out_of_training(tmp_path: Path) -> None
     (tmp_path / "train").mkdir()
     (tmp_path / "held_out.txt").write_text(TOPICS[0], encoding="utf-8")
     path = corpus(tmp_path / "train", [TOPICS[1], TOPICS[0], nearly(TOPICS[0])])
-    source = TextSource(path=path, validation_path=str(tmp_path / "held_out.txt"))
+    source = TextSource(path=path, validation=str(tmp_path / "held_out.txt"))
     assert [document.text for document in source.examples("train", tmp_path)] == [TOPICS[1]]
     assert [document.text for document in source.examples("validation", tmp_path)] == [TOPICS[0]]
     cleaning = source.card(tmp_path)["cleaning"]
@@ -155,16 +153,14 @@ def test_copies_of_validation_never_train_even_where_duplicates_are_kept(tmp_pat
     (tmp_path / "held_out.txt").write_text(TOPICS[0], encoding="utf-8")
     cleaning = Cleaning(drop_exact_duplicates=False, near_duplicates="keep")
     path = corpus(tmp_path, [TOPICS[1], TOPICS[0], TOPICS[1]])
-    source = TextSource(
-        path=path, validation_path=str(tmp_path / "held_out.txt"), cleaning=cleaning
-    )
+    source = TextSource(path=path, validation=str(tmp_path / "held_out.txt"), cleaning=cleaning)
     assert [document.text for document in source.examples("train", tmp_path)] == [TOPICS[1]] * 2
     assert source.card(tmp_path)["cleaning"]["removed"] == {"same_as_validation": 1}
 
 
 def test_what_was_decided_is_kept_until_the_files_change(tmp_path: Path) -> None:
     path = corpus(tmp_path, TOPICS)
-    source = TextSource(path=path, limit_documents=20)
+    source = TextSource(path=path, limit=20)
     assert source.card(tmp_path)["cleaning"]["documents"] == 20
     assert len(list(tmp_path.glob("text-*"))) == 1
     corpus(tmp_path, TOPICS[:5])
@@ -179,7 +175,7 @@ def test_a_list_of_lines_is_one_document(tmp_path: Path) -> None:
         {"text": "plain text of one line"},
     ]
     (tmp_path / "poems.json").write_text(json.dumps(rows))
-    source = TextSource(path=str(tmp_path / "poems.json"), validation_fraction=0.0)
+    source = TextSource(path=str(tmp_path / "poems.json"), fraction=0.0)
     assert [d.text for d in source.examples("train", tmp_path)] == [
         "秦川雄帝宅\n函谷壯皇居",
         "plain text of one line",

@@ -51,7 +51,7 @@ def sides(source: Audio, cache: Path) -> dict[str, set[str]]:
 
 # --------------------------------------------------------------------------------------- the source
 def test_a_folder_for_each_class(tmp_path: Path) -> None:
-    source = Audio(path=str(library(tmp_path / "库")), validation_fraction=0.3)
+    source = Audio(path=str(library(tmp_path / "库")), fraction=0.3)
     write(tmp_path / "库" / "loose.wav", tone(100))
     found = sides(source, tmp_path)
     assert len(found["train"] | found["validation"]) == 24
@@ -63,12 +63,12 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     assert card["train"]["max_seconds"] <= 0.31
     assert (card["without_class"], card["set_aside"], card["channels"]) == (1, 0, {"1": 24})
     assert card["several_channels"] == "averaged"
-    assert found != sides(source.model_copy(update={"split_seed": 1}), tmp_path)
+    assert found != sides(source.model_copy(update={"seed": 1}), tmp_path)
 
 
 def test_speakers_and_same_samples_stay_on_one_side(tmp_path: Path) -> None:
     root = library(tmp_path / "root")
-    source = Audio(path=str(root), group=r"/(s\d)_", validation_fraction=0.4, split_seed=2)
+    source = Audio(path=str(root), group=r"/(s\d)_", fraction=0.4, seed=2)
     speakers = {
         split: {name.split("/")[1].split("_")[0] for name in names}
         for split, names in sides(source, tmp_path).items()
@@ -77,9 +77,9 @@ def test_speakers_and_same_samples_stay_on_one_side(tmp_path: Path) -> None:
     assert not speakers["train"] & speakers["validation"]
     for number in range(20):
         write(root / "high" / f"copy{number}.wav", tone(999))
-    found = sides(Audio(path=str(root), validation_fraction=0.3), tmp_path)
+    found = sides(Audio(path=str(root), fraction=0.3), tmp_path)
     assert len({split for split, names in found.items() for name in names if "copy" in name}) == 1
-    assert Audio(path=str(root), validation_fraction=0.3).card(tmp_path)["same_samples"] == 19
+    assert Audio(path=str(root), fraction=0.3).card(tmp_path)["same_samples"] == 19
 
 
 def test_folds_are_even_and_cover_everything(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_folds_are_even_and_cover_everything(tmp_path: Path) -> None:
     assert [sorted(e.target for e in fold) for fold in folds] == [["high"] * 2 + ["低音"] * 2] * 5
 
 
-@pytest.mark.parametrize("held_out", ["validation", "test"])
+@pytest.mark.parametrize("held_out", ["validation", "eval"])
 def test_folders_that_are_splits(tmp_path: Path, held_out: str) -> None:
     library(tmp_path / "train", 3)
     for label in ("低音", "high"):
@@ -108,7 +108,7 @@ def test_folders_that_are_splits(tmp_path: Path, held_out: str) -> None:
         f"{held_out}/{name}.wav" for name in ("低音/x", "high/x", "high/y")
     }
     assert len(found["train"]) == 5  # the one that is held out as well is left out
-    assert source.card(tmp_path / "cache")["same_as_validation"] == 1
+    assert source.card(tmp_path / "cache")["same_as_held_out"] == 1
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_unreadable_files_are_set_aside_and_named(tmp_path: Path) -> None:
     root = library(tmp_path / "root")
     (root / "high" / "bad.wav").write_bytes(b"RIFF nothing")
     write(root / "high" / "empty.wav", np.zeros(0))
-    source = Audio(path=str(root), unreadable="set_aside", validation_fraction=0.3)
+    source = Audio(path=str(root), on_unreadable="skip", fraction=0.3)
     assert sum(len(names) for names in sides(source, tmp_path).values()) == 24
     card = source.card(tmp_path)
     assert card["set_aside"] == 2
@@ -152,7 +152,7 @@ def test_unreadable_files_are_set_aside_and_named(tmp_path: Path) -> None:
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     root = library(tmp_path / "root")
-    source = Audio(path=str(root), validation_fraction=0.3)
+    source = Audio(path=str(root), fraction=0.3)
     before = source.card(tmp_path)["train"]["max_seconds"]
     write(root / "high" / "longer.wav", tone(100, seconds=3))
     write(root / "high" / "longest.wav", tone(105, seconds=4))
@@ -165,9 +165,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_micro_batches(tmp_path: Path, in_memory: bool) -> None:
-    source = Audio(
-        path=str(library(tmp_path / "root")), in_memory=in_memory, validation_fraction=0.3
-    )
+    source = Audio(path=str(library(tmp_path / "root")), in_memory=in_memory, fraction=0.3)
 
     def train() -> Iterator[Example]:
         return iter(source.examples("train", tmp_path))

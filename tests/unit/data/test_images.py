@@ -30,7 +30,7 @@ def test_a_folder_of_classes_is_split_by_file(tmp_path: Path) -> None:
     (root / "0" / "._0001.png").write_bytes(b"left by a file manager")
     inner = root / "0" / "more" / "文字.JPG"
     save(inner, np.zeros((8, 8)))
-    source = Images(path=str(root), validation_fraction=0.3)
+    source = Images(path=str(root), fraction=0.3)
     train, held_out = (source.examples(split, tmp_path) for split in ("train", "validation"))
     names = [e.name for e in train + held_out]
     assert len(names) == len(set(names)) == 61
@@ -43,7 +43,7 @@ def test_a_folder_of_classes_is_split_by_file(tmp_path: Path) -> None:
     assert source.card(tmp_path)["sizes"] == {"8 x 8 L": 60}
 
 
-@pytest.mark.parametrize("held_out", ["validation", "val", "test"])
+@pytest.mark.parametrize("held_out", ["validation", "val", "dev", "eval"])
 def test_folders_held_out_by_name(tmp_path: Path, held_out: str) -> None:
     digit_folders(tmp_path / "train", 30)
     digit_folders(tmp_path / held_out, 20)
@@ -88,7 +88,7 @@ def test_larger_data_is_read_picture_by_picture(
         opened, encode=lambda given: (encoded.append(len(given)), opened.encode(given))[1]
     )
     monkeypatch.setattr(images, "_FITS", 1000)  # bytes; one picture has 256
-    stream = Images(path=str(root), validation_fraction=0.2).open(counting)
+    stream = Images(path=str(root), fraction=0.2).open(counting)
     next(stream)
     next(stream)
     assert encoded == [1, 8, 8]
@@ -96,7 +96,7 @@ def test_larger_data_is_read_picture_by_picture(
 
 def test_only_a_train_folder_is_split_by_file(tmp_path: Path) -> None:
     digit_folders(tmp_path / "train", 60)
-    source = Images(path=str(tmp_path), validation_fraction=0.3)
+    source = Images(path=str(tmp_path), fraction=0.3)
     sizes = [len(source.examples(split, tmp_path)) for split in ("train", "validation")]
     assert sum(sizes) == 60
     assert 5 < sizes[1] < 30
@@ -107,7 +107,7 @@ def test_unreadable_pictures_are_set_aside_counted_and_named(
 ) -> None:
     root = digit_folders(tmp_path / "root", 60)
     (root / "1" / "bad.png").write_bytes(b"nothing")
-    source = Images(path=str(root), validation_fraction=0.3, unreadable="set_aside")
+    source = Images(path=str(root), fraction=0.3, on_unreadable="skip")
     names = [e.name for split in ("train", "validation") for e in source.examples(split, tmp_path)]  # type: ignore[arg-type]
     assert len(names) == 60
     assert "1/bad.png" not in names
@@ -115,7 +115,7 @@ def test_unreadable_pictures_are_set_aside_counted_and_named(
     assert aside["pictures"] == 1
     assert aside["1/bad.png"].startswith("is no readable picture: ")
     source.open(context("train", tmp_path))
-    assert "1 unreadable pictures are set aside: 1/bad.png" in caplog.text
+    assert "1 unreadable pictures are left out: 1/bad.png" in caplog.text
     calls: list[Path] = []
     monkeypatch.setattr(images, "examine", lambda path: (calls.append(path), "8 x 8 L"))
     source.examples("train", tmp_path)
@@ -158,7 +158,7 @@ def test_memory_disk_and_workers_give_the_same_batches(
     root = digit_folders(tmp_path / "root", 40)
     found = []
     for in_memory, workers in ((True, 0), (False, 0), (False, 2), ("auto", 0)):
-        source = Images(path=str(root), validation_fraction=0.2, in_memory=in_memory)  # type: ignore[arg-type]
+        source = Images(path=str(root), fraction=0.2, in_memory=in_memory)  # type: ignore[arg-type]
         stream = source.open(context("train", tmp_path, workers=workers))
         found.append(torch.cat([next(stream)["inputs"] for _ in range(10)]))
         stream.close()
@@ -169,7 +169,7 @@ def test_memory_disk_and_workers_give_the_same_batches(
     )
     for limit in (1 << 30, 100):
         monkeypatch.setattr(images, "_FITS", limit)
-        Images(path=str(root), validation_fraction=0.2).open(context("train", tmp_path))
+        Images(path=str(root), fraction=0.2).open(context("train", tmp_path))
     assert kept == [True, False]
 
 

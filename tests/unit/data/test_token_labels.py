@@ -16,7 +16,7 @@ import groundup
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.core.values import Example
-from groundup.data.sources.token_labels import WordLabels
+from groundup.data.sources.token_labels import TokenLabels
 from groundup.metrics.spans import are_spans, span_measures, spans_of
 from groundup.models.bert import BERTConfig
 from groundup.processors.labelled import Labelled
@@ -45,7 +45,7 @@ def written(folder: Path, sentences: int = 30) -> str:
 def test_a_word_and_its_label_a_line(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(CONLL.replace(" ", "\t") if name == "a.tsv" else CONLL, encoding="utf-8")
-    source = WordLabels(path=str(path), validation_fraction=0.5)
+    source = TokenLabels(path=str(path), fraction=0.5)
     found = [e for split in ("train", "validation") for e in source.examples(split, tmp_path)]  # type: ignore[arg-type]
     by_size = sorted(found, key=lambda example: -len(example.inputs))
     assert (list(by_size[0].inputs), by_size[0].target) == (WORDS, LABELS)
@@ -117,7 +117,7 @@ def test_a_run_and_every_word_of_a_long_sentence(tmp_path: Path) -> None:
             "training": {"batch_size": 8, "steps": 2},
         },
         **{"task": {"name": "token_classification", "max_tokens": 12}},
-        **{"data": {"name": "word_labels", "path": written(tmp_path), "validation_fraction": 0.3}},
+        **{"data": {"name": "token_labels", "path": written(tmp_path), "fraction": 0.3}},
         "machine": {"device": "cpu", "precision": "fp32", "compile": False, "threads": 1},
     }
     run = groundup.train(recipe, runs=tmp_path / "runs")
@@ -135,13 +135,13 @@ def test_a_run_and_every_word_of_a_long_sentence(tmp_path: Path) -> None:
         DataError, match=r"inputs: ' ' has no words, or an empty one\. Give a text, or a tuple of"
     ):
         predictor(" ")
-    named = recipe | {"data": {"name": "word_labels", "path": written(tmp_path)}, "name": "other"}
+    named = recipe | {"data": {"name": "token_labels", "path": written(tmp_path)}, "name": "other"}
     other = tmp_path / "b.jsonl"
     other.write_text('{"tokens": ["x"], "labels": ["B-y"]}\n', encoding="utf-8")
     with pytest.raises(
         DataError, match=r"b\.jsonl line 1: label 'B-y' is none of the training split's"
     ):
-        groundup.trainer(named, {"data.validation_path": str(other)}, runs=tmp_path / "runs")
+        groundup.trainer(named, {"data.validation": str(other)}, runs=tmp_path / "runs")
 
 
 def test_words_of_other_tokenizers_and_without_any_piece(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_words_of_other_tokenizers_and_without_any_piece(tmp_path: Path) -> None
 def test_files_that_cannot_be_read(name: str, content: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=problem):
-        WordLabels(path=str(tmp_path / name)).examples("train", tmp_path)
+        TokenLabels(path=str(tmp_path / name)).examples("train", tmp_path)
 
 
 def test_settings_without_effect(tmp_path: Path) -> None:
@@ -207,12 +207,12 @@ def test_settings_without_effect(tmp_path: Path) -> None:
         DataError,
         match=r"recipe\.data\.words_column: has no effect: .* has a word and its label a li",
     ):
-        WordLabels(path=str(tmp_path / "a.conll"), words_column="w").examples("train", tmp_path)
+        TokenLabels(path=str(tmp_path / "a.conll"), words_column="w").examples("train", tmp_path)
     written(tmp_path)
     with pytest.raises(
         DataError,
-        match=r"a\.jsonl: is \.jsonl, beside files with a word a line\. Name files of one",
+        match=r"a\.jsonl: is \.jsonl, next to files with a word a line\. Name files of one",
     ):
-        WordLabels(path=str(tmp_path)).examples("train", tmp_path)
+        TokenLabels(path=str(tmp_path)).examples("train", tmp_path)
     with pytest.raises(RecipeError, match="the column 'tokens' is named twice"):
-        validate(WordLabels, {"path": "a", "labels_column": "tokens"}, "recipe.data")
+        validate(TokenLabels, {"path": "a", "labels_column": "tokens"}, "recipe.data")

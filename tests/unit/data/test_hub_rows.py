@@ -49,9 +49,7 @@ def test_sounds_are_decoded_from_their_rows(tmp_path: Path) -> None:
     splits = {"train": sounds(0, 30), "test": sounds(30, 40)}
     splits["train"]["audio"][4] = splits["test"]["audio"][0]  # heard in training and in the test
     features = {"audio": datasets.Audio(), "label": classes()}
-    source = Audio(
-        dataset=write_dataset(tmp_path / "sounds", splits, features), validation_fraction=0.3
-    )
+    source = Audio(dataset=write_dataset(tmp_path / "sounds", splits, features), fraction=0.3)
     found = sizes(source, tmp_path)
     assert (found["train"] + found["validation"], found["test"]) == (29, 10)
     example = source.examples("test", tmp_path)[1]
@@ -61,7 +59,7 @@ def test_sounds_are_decoded_from_their_rows(tmp_path: Path) -> None:
     fitted = config.fit(lambda: iter(source.examples("train", tmp_path)))
     assert fitted.encode_inputs([example.inputs])["inputs"].shape[2] == 13
     card = source.card(tmp_path)
-    assert (card["sample_rates"], card["same_as_validation"], card["test"]["seconds"]) == (
+    assert (card["sample_rates"], card["same_as_held_out"], card["test"]["seconds"]) == (
         {"8000": 40},
         1,
         1.0,
@@ -78,7 +76,7 @@ def test_sounds_with_a_validation_split(tmp_path: Path) -> None:
     folder = write_dataset(
         tmp_path / "sounds", splits, {"audio": datasets.Audio(), "label": classes()}
     )
-    source = Audio(dataset=folder, unreadable="set_aside", in_memory=False)
+    source = Audio(dataset=folder, on_unreadable="skip", in_memory=False)
     assert sizes(source, tmp_path) == {"train": 6, "validation": 5}
     assert source.card(tmp_path)["set_aside_files"].keys() == {"train:1"}
 
@@ -115,11 +113,11 @@ def test_a_table_of_the_hub(tmp_path: Path) -> None:
         target="rich",
         ignore=("photo",),
         time_column="age",
-        validation_fraction=0.25,
+        fraction=0.25,
     )
     assert [e.inputs["age"] for e in late.examples("validation", tmp_path)] == list(range(50, 60))
     named = TableSource(
-        dataset=folder, target=("rich", "age"), columns=("town",), validation_split="test"
+        dataset=folder, target=("rich", "age"), columns=("town",), validation="test"
     )
     assert sizes(named, tmp_path) == {"train": 40, "validation": 10}
 
@@ -150,10 +148,10 @@ def test_labelled_texts_of_the_hub(tmp_path: Path) -> None:
     example = source.examples("train", tmp_path)[1]
     assert (example.inputs, example.target) == (TEXTS[1], "high")
     card = source.card(tmp_path)
-    assert (card["source"], card["licence"], card["same_as_validation"]) == (folder, "MIT", 3)
+    assert (card["source"], card["licence"], card["same_as_held_out"]) == (folder, "MIT", 3)
     assert card["splits"] == {split: split for split in splits}
     named = LabelledText(
-        dataset=folder, text_column="review", label_column="mood", validation_split="test"
+        dataset=folder, text_column="review", label_column="mood", validation="test"
     )
     assert sizes(named, tmp_path) == {"train": 30, "validation": 7}
 
@@ -165,7 +163,7 @@ def test_labelled_texts_streamed_from_the_hub(tmp_path: Path) -> None:
     source = LabelledText(dataset=folder, **columns)
     assert source.splits() == ("train", "validation")
     assert sum(sizes(source, tmp_path).values()) == 30
-    judged = LabelledText(dataset=folder, test_split="test", **columns)
+    judged = LabelledText(dataset=folder, test="test", **columns)
     assert sizes(judged, tmp_path)["test"] == 10
     assert judged.examples("test", tmp_path)[0].target == "low"
     assert judged.card(tmp_path)["splits"] == {"train": "train", "test": "test"}

@@ -135,9 +135,7 @@ def test_tools_that_cannot_be_read_name_file_and_row(
         json.dumps([openai(content="I see.") | row if "tools" in row else row]), encoding="utf-8"
     )
     with pytest.raises(DataError) as caught:
-        list(
-            ConversationSource(path=str(path), validation_fraction=0.0).examples("train", tmp_path)
-        )
+        list(ConversationSource(path=str(path), fraction=0.0).examples("train", tmp_path))
     assert f"a.json row 1: {problem}" in str(caught.value).replace(
         "no known kind of conversation ", ""
     )
@@ -225,7 +223,7 @@ def stream(
     path.write_text(json.dumps(rows), encoding="utf-8")
     source = validate(
         ConversationSource,
-        {"path": str(path), "validation_fraction": 0.0, "packing": packing},
+        {"path": str(path), "fraction": 0.0, "packing": packing},
         "data",
     )
     encode = lambda examples: Chat(**(task or {})).encode(examples, PROCESSOR)  # noqa: E731
@@ -264,13 +262,13 @@ def test_examples_with_nothing_to_train_on(
         r"chats.json row 2 \(example 1\): none of its \d+ tokens is trained on \(1 more examples"
         r" likewise\)"
     )
-    with pytest.raises(DataError, match=problem + r".*data.packing.nothing_trained=drop"):
+    with pytest.raises(DataError, match=problem + r".*data.packing.on_fully_masked=drop"):
         stream(tmp_path, rows)
     with caplog.at_level(logging.WARNING, "groundup"):
-        assert stream(tmp_path, rows, nothing_trained="drop").samples_per_epoch == 1
+        assert stream(tmp_path, rows, on_fully_masked="drop").samples_per_epoch == 1
     assert "2 of 3 examples have nothing to train on: left out" in caplog.text
     with pytest.raises(DataError, match="there is nothing to train on: 2 examples"):
-        stream(tmp_path, rows[1:], nothing_trained="drop")
+        stream(tmp_path, rows[1:], on_fully_masked="drop")
 
 
 def test_nothing_in_a_tokenizers_folder_is_run(tmp_path: Path) -> None:

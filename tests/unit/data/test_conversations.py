@@ -113,9 +113,7 @@ def questions(count: int) -> list[dict[str, Any]]:
 
 
 def test_a_question_is_on_one_side_only(tmp_path: Path) -> None:
-    source = ConversationSource(
-        path=write(tmp_path / "a.jsonl", questions(400)), validation_fraction=0.2
-    )
+    source = ConversationSource(path=write(tmp_path / "a.jsonl", questions(400)), fraction=0.2)
     train, validation = (
         [first_question(conversation.messages) for conversation in source.examples(split, tmp_path)]
         for split in ("train", "validation")
@@ -129,7 +127,7 @@ def test_named_validation_questions_are_kept_out_of_training(tmp_path: Path) -> 
     (tmp_path / "train").mkdir()
     write(tmp_path / "train" / "a.jsonl", questions(10))
     held_out = write(tmp_path / "held_out.jsonl", questions(2))
-    source = ConversationSource(path=str(tmp_path / "train"), validation_path=held_out)
+    source = ConversationSource(path=str(tmp_path / "train"), validation=held_out)
     assert len(list(source.examples("train", tmp_path))) == 8
     assert source.card(tmp_path)["left_out"] == {"invalid": 0, "question_in_validation": 2}
 
@@ -137,7 +135,7 @@ def test_named_validation_questions_are_kept_out_of_training(tmp_path: Path) -> 
 def test_the_card_counts_turns_formats_and_skipped_rows(tmp_path: Path) -> None:
     rows = [row for _, row in SAME[:4]] + [{"messages": []}, {"prompt": "hi", "completion": "  "}]
     source = ConversationSource(
-        path=write(tmp_path / "a.jsonl", rows), validation_fraction=0.0, invalid_rows="skip"
+        path=write(tmp_path / "a.jsonl", rows), fraction=0.0, invalid_rows="skip"
     )
     card = source.card(tmp_path)
     assert card["formats"] == {"alpaca": 1, "messages": 1, "pairs": 1, "sharegpt": 1}
@@ -145,7 +143,7 @@ def test_the_card_counts_turns_formats_and_skipped_rows(tmp_path: Path) -> None:
     assert card["train"]["conversations"] == 4
     assert card["train"]["turns"] == {"user": 4, "assistant": 4}
     assert (card["train"]["exact_duplicates"], card["train"]["questions"]) == (3, 1)
-    assert card["validation"]["conversations"] == 0
+    assert "validation" not in card
 
 
 def test_csv_and_json_lists(tmp_path: Path) -> None:
@@ -153,7 +151,7 @@ def test_csv_and_json_lists(tmp_path: Path) -> None:
         'instruction,input,output\n"What is len?",,A built-in.\n', encoding="utf-8"
     )
     (tmp_path / "b.json").write_text(json.dumps([SAME[0][1]]), encoding="utf-8")
-    source = ConversationSource(path=str(tmp_path), validation_fraction=0.0)
+    source = ConversationSource(path=str(tmp_path), fraction=0.0)
     found = list(source.examples("train", tmp_path))
     assert [conversation.messages for conversation in found] == [ASKED, ASKED]
     assert [conversation.name for conversation in found] == ["a.csv:1", "b.json:1"]

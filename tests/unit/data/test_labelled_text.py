@@ -99,16 +99,16 @@ def test_a_folder_of_texts_for_each_class(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_splits_and_a_folder_held_out(tmp_path: Path) -> None:
-    for split, rows in (("train", ROWS[:30]), ("test", ROWS[28:])):
+    for split, rows in (("train", ROWS[:30]), ("dev", ROWS[28:])):
         for number, (text, label) in enumerate(rows):
             write(tmp_path / split / label / f"{number}.txt", text)
     for source in (
         LabelledText(path=str(tmp_path)),
-        LabelledText(path=str(tmp_path / "train"), validation_path=str(tmp_path / "test")),
+        LabelledText(path=str(tmp_path / "train"), validation=str(tmp_path / "dev")),
     ):
         assert sorted(texts(source, "validation")) == sorted(text for text, _ in ROWS[28:])
         assert sorted(texts(source, "train")) == sorted(text for text, _ in ROWS[:28])
-        assert source.card(tmp_path)["same_as_validation"] == 2
+        assert source.card(tmp_path)["same_as_held_out"] == 2
 
 
 def test_several_labels_are_counted_each(tmp_path: Path) -> None:
@@ -128,15 +128,13 @@ def test_the_same_text_is_on_one_side(tmp_path: Path) -> None:
     card = source.card(tmp_path)
     assert (card["same_text"], card["same_text_with_other_labels"]) == (40, 20)
     assert card["train"]["min_characters"] >= 17
-    other = LabelledText(path=source.path, split_seed=3, validation_fraction=0.3)
+    other = LabelledText(path=source.path, seed=3, fraction=0.3)
     assert set(texts(other, "validation")) != set(texts(source, "validation"))
 
 
 def test_the_side_of_a_text_does_not_depend_on_the_others(tmp_path: Path) -> None:
-    few = LabelledText(path=jsonl(tmp_path / "a.jsonl", ROWS), validation_fraction=0.3)
-    more = LabelledText(
-        path=jsonl(tmp_path / "b.jsonl", [*ROWS[::-1], ("new", "a")]), validation_fraction=0.3
-    )
+    few = LabelledText(path=jsonl(tmp_path / "a.jsonl", ROWS), fraction=0.3)
+    more = LabelledText(path=jsonl(tmp_path / "b.jsonl", [*ROWS[::-1], ("new", "a")]), fraction=0.3)
     assert set(texts(few, "validation")) <= set(texts(more, "validation"))
 
 
@@ -155,11 +153,11 @@ def test_folds_are_even_and_every_text_is_held_out_once(tmp_path: Path) -> None:
 def test_files_held_out_by_name_and_empty_texts(tmp_path: Path) -> None:
     train = jsonl(tmp_path / "train.jsonl", [*ROWS, ("  ", "a")])
     source = LabelledText(
-        path=train, validation_path=jsonl(tmp_path / "held.jsonl", [*ROWS[:2], ("new", "c")])
+        path=train, validation=jsonl(tmp_path / "held.jsonl", [*ROWS[:2], ("new", "c")])
     )
     assert texts(source, "validation") == [ROWS[0][0], ROWS[1][0], "new"]
     card = source.card(tmp_path)
-    assert (card["same_as_validation"], card["set_aside"], card["labels_only_in_validation"]) == (
+    assert (card["same_as_held_out"], card["set_aside"], card["labels_only_in_validation"]) == (
         2,
         1,
         ["c"],

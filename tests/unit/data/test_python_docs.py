@@ -108,13 +108,13 @@ def test_documents_inside_others_stay_together() -> None:
 
 
 def test_the_split_is_a_function_of_the_seed_and_covers_everything(cache: Path) -> None:
-    source = PythonDocs(validation_fraction=0.3, min_characters=100)
+    source = PythonDocs(fraction=0.3, min_characters=100)
     train = [document.name for document in source.examples("train", cache)]
     held_out = [document.name for document in source.examples("validation", cache)]
     assert not set(train) & set(held_out)
     assert len(train) + len(held_out) == 61
     assert 5 < len(held_out) < 35
-    other = PythonDocs(validation_fraction=0.3, min_characters=100, seed=1)
+    other = PythonDocs(fraction=0.3, min_characters=100, seed=1)
     assert [document.name for document in other.examples("validation", cache)] != held_out
     card = source.card(cache)
     assert card["documents"] == {"train": len(train), "validation": len(held_out)}
@@ -122,8 +122,8 @@ def test_the_split_is_a_function_of_the_seed_and_covers_everything(cache: Path) 
 
 
 def test_held_out_questions_come_from_held_out_documents_and_share_no_answer(cache: Path) -> None:
-    documents = PythonDocs(validation_fraction=0.3)
-    questions = PythonQuestions(validation_fraction=0.3, phrasings=2, full_sentence=False)
+    documents = PythonDocs(fraction=0.3)
+    questions = PythonQuestions(fraction=0.3, phrasings=2, full_sentence=False)
     sides = {split: list(questions.examples(split, cache)) for split in ("train", "validation")}
     for split, conversations in sides.items():
         names = {document.name for document in documents.examples(split, cache)}
@@ -142,10 +142,8 @@ def test_held_out_questions_come_from_held_out_documents_and_share_no_answer(cac
 
 
 def test_an_answer_begins_by_saying_what_is_asked_about(cache: Path) -> None:
-    plain = list(
-        PythonQuestions(validation_fraction=0.3, full_sentence=False).examples("validation", cache)
-    )
-    full = list(PythonQuestions(validation_fraction=0.3).examples("validation", cache))
+    plain = list(PythonQuestions(fraction=0.3, full_sentence=False).examples("validation", cache))
+    full = list(PythonQuestions(fraction=0.3).examples("validation", cache))
     assert [c.messages[0] for c in plain] == [c.messages[0] for c in full]
     for short, long in zip(plain, full, strict=True):
         subject, _, rest = long.messages[1].content.partition(". ")

@@ -65,7 +65,7 @@ def sections(folder: Path, **changes: Any) -> dict[str, Any]:
             {
                 "name": "conversations",
                 "path": str(folder / "chats.json"),
-                "validation_fraction": 0.2,
+                "fraction": 0.2,
             }
             | packing
         ),
@@ -73,14 +73,11 @@ def sections(folder: Path, **changes: Any) -> dict[str, Any]:
             {
                 "name": "conversations",
                 "path": str(folder / "few.json"),
-                "validation_fraction": 0.0,
+                "fraction": 0.0,
             }
             | packing
         ),
-        "texts": (
-            {"name": "text", "path": str(folder / "texts.json"), "validation_fraction": 0.3}
-            | packing
-        ),
+        "texts": ({"name": "text", "path": str(folder / "texts.json"), "fraction": 0.3} | packing),
     }
     return {"parts": parts, "weights": {"chats": 2, "few": 1, "texts": 1}} | changes
 

@@ -54,25 +54,22 @@ def test_without_a_validation_split_a_share_is_drawn_and_the_test_split_stays(
     tmp_path: Path,
 ) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 60, "test": 30})
-    found = sizes(Images(dataset=folder, validation_fraction=0.3), tmp_path)
+    found = sizes(Images(dataset=folder, fraction=0.3), tmp_path)
     assert found["train"] + found["validation"] == 60
     assert 5 < found["validation"] < 30
     assert found["test"] == 30
-    other = Images(dataset=folder, validation_fraction=0.3, split_seed=1).examples(
-        "validation", tmp_path
-    )
+    other = Images(dataset=folder, fraction=0.3, seed=1).examples("validation", tmp_path)
     assert {e.name for e in other} != {
-        e.name
-        for e in Images(dataset=folder, validation_fraction=0.3).examples("validation", tmp_path)
+        e.name for e in Images(dataset=folder, fraction=0.3).examples("validation", tmp_path)
     }
 
 
 @pytest.mark.slow
 def test_named_splits_and_parts_of_splits(tmp_path: Path) -> None:
     folder = digits_dataset(tmp_path / "digits", {"train": 60, "test": 30})
-    named = Images(dataset=folder, validation_split="test")
+    named = Images(dataset=folder, validation="test")
     assert sizes(named, tmp_path) == {"train": 60, "validation": 30}
-    parts = Images(dataset=folder, dataset_split="train[:40]", validation_split="train[40:]")
+    parts = Images(dataset=folder, split="train[:40]", validation="train[40:]")
     assert sizes(parts, tmp_path) == {"train": 40, "validation": 20, "test": 30}
 
 
@@ -215,7 +212,7 @@ def test_pictures_that_cannot_be_decoded_are_set_aside(tmp_path: Path) -> None:
     columns["image"][4] = {"bytes": None, "path": str(tmp_path / "gone.png")}
     features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=DIGITS)}
     source = Images(
-        dataset=write_dataset(tmp_path / "d", {"train": columns}, features), unreadable="set_aside"
+        dataset=write_dataset(tmp_path / "d", {"train": columns}, features), on_unreadable="skip"
     )
     aside = source.card(tmp_path)["set_aside"]
     assert aside["pictures"] == 3

@@ -40,7 +40,7 @@ def test_rows_are_read(tmp_path: Path, suffix: str) -> None:
         )
     else:
         write(path, rows)
-    source = TableSource(path=str(path), target="y", ignore=("day",), validation_fraction=0.3)
+    source = TableSource(path=str(path), target="y", ignore=("day",), fraction=0.3)
     found = [e for split in ("train", "validation") for e in source.examples(split, tmp_path)]  # type: ignore[arg-type]
     assert len(found) == 40
     example = next(e for e in found if e.origin == f"{path} row 12")
@@ -72,7 +72,7 @@ def test_files_of_a_folder_and_of_a_list_are_one_table(tmp_path: Path) -> None:
 
 def test_a_group_stays_on_one_side(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.csv", numbered())
-    source = TableSource(path=path, target="y", group_column="user", validation_fraction=0.4)
+    source = TableSource(path=path, target="y", group_column="user", fraction=0.4)
     users = {
         s: {e.inputs["user"] for e in source.examples(s, tmp_path)} for s in ("train", "validation")
     }  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def test_a_group_stays_on_one_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", ["n", "day"])
 def test_the_latest_rows_are_held_out(tmp_path: Path, column: str) -> None:
     path = write(tmp_path / "rows.csv", numbered())
-    source = TableSource(path=path, target="y", time_column=column, validation_fraction=0.25)
+    source = TableSource(path=path, target="y", time_column=column, fraction=0.25)
     sides = [
         [e.inputs[column] for e in source.examples(s, tmp_path)] for s in ("train", "validation")
     ]  # type: ignore[arg-type]
@@ -97,20 +97,18 @@ def test_another_seed_holds_out_others_and_files_can_be_held_out(tmp_path: Path)
     held_out = [
         {
             e.name
-            for e in TableSource(path=path, target="y", split_seed=seed).examples(
-                "validation", tmp_path
-            )
+            for e in TableSource(path=path, target="y", seed=seed).examples("validation", tmp_path)
         }
         for seed in (0, 0, 1)
     ]
     assert held_out[0] == held_out[1] != held_out[2]
-    source = TableSource(path=path, target="y", validation_path=other)
+    source = TableSource(path=path, target="y", validation=other)
     assert [len(source.examples(split, tmp_path)) for split in ("train", "validation")] == [200, 7]  # type: ignore[arg-type]
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     source = TableSource(
-        path=write(tmp_path / "a.csv", numbered(50)), target="y", validation_path=str(tmp_path)
+        path=write(tmp_path / "a.csv", numbered(50)), target="y", validation=str(tmp_path)
     )
     assert len(source.examples("train", tmp_path)) == 50
     write(tmp_path / "a.csv", numbered(51))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.data.sources.sequences import Frames
+from groundup.data.sources.sequences import Sequences
 
 
 def write(path: Path, sequences: int = 60, **more: Any) -> Path:
@@ -21,13 +21,13 @@ def write(path: Path, sequences: int = 60, **more: Any) -> Path:
     return path
 
 
-def names(source: Frames, split: Any) -> set[str]:
+def names(source: Sequences, split: Any) -> set[str]:
     return {example.name for example in source.examples(split, Path())}
 
 
 def test_sequences_are_cut_from_all_frames(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npz")
-    source = Frames(path=str(path), validation_fraction=0.3)
+    source = Sequences(path=str(path), fraction=0.3)
     every = sorted(
         source.examples("train", tmp_path) + source.examples("validation", tmp_path),
         key=lambda e: int(e.name),
@@ -43,28 +43,30 @@ def test_sequences_are_cut_from_all_frames(tmp_path: Path) -> None:
     assert card["features"] == 4
     assert (card["train"]["min_frames"], card["train"]["max_frames"]) == (1, 8)
     assert not names(source, "train") & names(source, "validation")
-    assert names(source, "train") != names(source.model_copy(update={"split_seed": 1}), "train")
+    assert names(source, "train") != names(source.model_copy(update={"seed": 1}), "train")
 
 
 def test_other_names_groups_and_folds(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npz", speaker=np.array([f"s{n % 6}" for n in range(60)]))
-    source = Frames(path=str(path), groups_key="speaker", folds=3, fold=1)
+    source = Sequences(path=str(path), groups_key="speaker", folds=3, fold=1)
     sides = [
         {(int(name) - 1) % 6 for name in names(source, split)} for split in ("train", "validation")
     ]
     assert not sides[0] & sides[1]
     assert len(sides[1]) == 2
-    folds = [names(Frames(path=str(path), folds=4, fold=fold), "validation") for fold in range(4)]
+    folds = [
+        names(Sequences(path=str(path), folds=4, fold=fold), "validation") for fold in range(4)
+    ]
     assert [len(fold) for fold in folds] == [15] * 4
     assert len(set.union(*folds)) == 60
     np.savez(tmp_path / "b.npz", values=np.ones((3, 2)), n=[1, 2], label=["a", "b"])
-    renamed = Frames(
+    renamed = Sequences(
         **{
             "path": str(tmp_path / "b.npz"),
             "values_key": "values",
             "lengths_key": "n",
             "labels_key": "label",
         },
-        validation_path=str(tmp_path / "b.npz"),
+        validation=str(tmp_path / "b.npz"),
     )
     assert [e.target for e in renamed.examples("validation", tmp_path)] == ["a", "b"]
