@@ -20,9 +20,10 @@ from groundup.recipe.recipe import Recipe, as_dict, load_recipe
 from groundup.reports.inspect_examples import inspect_examples
 from groundup.reports.inspect_texts import inspect_source
 from groundup.reports.page import write_report
-from groundup.runs.processor import cache_folder, make_processor
+from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run
 from groundup.training import build
+from groundup.training.fit_processor import make_processor
 from groundup.training.trainer import Trainer
 from groundup.tuning import lr_range_test, search
 from groundup.weights.load import base_facts

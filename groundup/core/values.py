@@ -57,6 +57,11 @@ class Document:
     text: str
     origin: str = ""
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What a tokenizer is fitted to, as of all kinds of examples."""
+        return (self.text,)
+
 
 @dataclass(frozen=True)
 class ToolCall:
@@ -112,6 +117,11 @@ class Conversation:
         """All turns, to count and to compare by."""
         return "\n".join(message.text for message in self.messages)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is said in each turn."""
+        return tuple(message.content for message in self.messages)
+
 
 @dataclass(frozen=True)
 class Preference:
@@ -142,6 +152,11 @@ class Preference:
         read = [turn for answer in self.answers for turn in (*self.prompt, *answer)]
         return "\n".join(turn.content for turn in read)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is said in each turn, of the prompt once."""
+        return tuple(turn.content for turns in (self.prompt, *self.answers) for turn in turns)
+
 
 @dataclass(frozen=True)
 class Example:
@@ -152,6 +167,11 @@ class Example:
     inputs: Any
     target: Any = None
     origin: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The input, or both of a pair."""
+        return tuple(map(str, self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)))
 
 
 class StoredFile(ABC):

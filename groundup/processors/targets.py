@@ -287,6 +287,7 @@ class FixedTargets(Targets):
     """
 
     kind = "fixed"
+    learned = False
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)

@@ -26,9 +26,10 @@ from groundup.core.error_location import encode_located
 from groundup.core.values import Batch, Split
 from groundup.machine import devices
 from groundup.recipe.sections import Machine
-from groundup.runs.processor import add_files, cache_folder, make_processor
+from groundup.runs.processor import add_files, cache_folder
 from groundup.runs.run import Run
 from groundup.training.distillation import Teacher, load_teacher
+from groundup.training.fit_processor import make_processor
 from groundup.training.layer_freezing import freeze_all_but
 from groundup.weights.adapter_runs import FrozenWeightsRef, attach_adapter
 from groundup.weights.initial_model import build_initial_model, complete_source

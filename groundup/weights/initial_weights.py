@@ -228,7 +228,7 @@ class FromPretrained(InitialWeights):
     def _predicts_other_labels(self) -> bool:
         """Whether other classes, or numbers, are predicted than the weights were trained for."""
         targets = None if self._processor is None else self._processor.targets
-        if targets is None or targets.kind == "fixed":
+        if targets is None or not targets.learned:
             return False
         return targets.labels != pretrained_labels(self._run)
 

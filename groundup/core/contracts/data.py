@@ -17,7 +17,7 @@ from groundup.core.values import Batch, Split, Table
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Augment", "DataContext", "DataSource", "Refillable", "Stream"]
+__all__ = ["Augment", "DataContext", "DataSource", "HasTexts", "Refillable", "Stream"]
 
 Augment = Callable[[Batch, "NDArray[np.int64]", Callable[[], Batch]], Batch]
 
@@ -82,6 +82,15 @@ class Stream(ABC):
     @abstractmethod
     def close(self) -> None:
         """Stop the workers."""
+
+
+@runtime_checkable
+class HasTexts(Protocol):
+    """A raw example that a tokenizer can be fitted to."""
+
+    @property
+    def texts(self) -> Iterable[str]:
+        """Its texts, one after the other."""
 
 
 @runtime_checkable

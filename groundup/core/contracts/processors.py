@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "ClassTargets",
     "EncodesSpans",
     "InputProcessor",
     "LabelProcessor",
     "Pictures",
     "Processor",
     "ProcessorConfig",
+    "ReadFromFiles",
     "ReadsGGUF",
     "Targets",
     "TextProcessor",
@@ -48,6 +50,8 @@ class Targets(ABC):
         labels: The names of the classes or numbers, where they have any.
         counts: How many training examples each class has; empty where nobody counted.
         parts: The targets of each task, where there are several.
+        learned: Whether the data decide what is predicted, so that weights for other data get a new
+            head.
     """
 
     kind: str
@@ -55,6 +59,7 @@ class Targets(ABC):
     labels: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
     parts: Mapping[str, Targets] = MappingProxyType({})
+    learned: bool = True
 
     @abstractmethod
     def encode(self, targets: Sequence[Any]) -> Tensor:
@@ -289,6 +294,27 @@ class ProcessorConfig(Settings, ABC):
 
 
 # ------------------------------------------------------------------- what some of them can do too
+@runtime_checkable
+class ClassTargets(Protocol):
+    """Targets that are classes, every one of which the training split must have."""
+
+    labels: tuple[str, ...]
+
+    def in_order(self, labels: Sequence[str]) -> Targets:
+        """Return the same classes, numbered in the order of ``labels``."""
+
+    def encode(self, targets: Sequence[Any]) -> Tensor:
+        """Return one row for each target."""
+
+
+@runtime_checkable
+class ReadFromFiles(Protocol):
+    """Settings of a tokenizer that comes in files, such as those next to pretrained weights."""
+
+    path: str
+    end_token: str | None
+
+
 @runtime_checkable
 class EncodesSpans(Protocol):
     """A tokenizer that tells from which characters each token was made."""
