@@ -139,7 +139,7 @@ def _finish(run: Run) -> Run:
             write_model_folder(run)
             write_report([run.folder], run.folder / "report.html")
         return run
-    trainer = Trainer(build.freeze(run))
+    trainer = build.build_trainer(build.freeze(run))
     try:
         trainer.resume()
         run.write_json("data_card.json", trainer.recipe.data.card(cache_folder()))
@@ -160,7 +160,9 @@ def trainer(
         >>> for report in groundup.trainer("recipe.yaml").steps():  # doctest: +SKIP
         ...     print(report.step, report.loss)
     """
-    made = Trainer(build.freeze(start(load_recipe(recipe, dict(overrides or {})), runs)))
+    made = build.build_trainer(
+        build.freeze(start(load_recipe(recipe, dict(overrides or {})), runs))
+    )
     made.resume()
     return made
 

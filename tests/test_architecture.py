@@ -145,7 +145,7 @@ def closure_of(module: str) -> set[str]:
 
 def test_the_trainer_imports_few_files() -> None:
     found = closure_of("training.trainer")
-    assert len(found) <= 57, sorted(found)
+    assert len(found) <= 45, sorted(found)
 
 
 # Each looks at a finished model from outside, for a check, and removes its hooks.

@@ -18,9 +18,9 @@ from groundup.formats.huggingface_folder import find_pretrained, read_config
 from groundup.formats.transformers_library import require_transformers
 from groundup.nn.pooling import within
 from groundup.runs.run import Run
-from groundup.weights.initial_weights import load_weights
 from groundup.weights.load import read_pretrained
 from groundup.weights.model_folder import fill_model_folder
+from groundup.weights.restore import load_weights
 
 __all__ = ["DTYPES", "Transformers", "reload_folder", "rounded_to", "write_folder"]
 

@@ -23,8 +23,8 @@ from groundup.runs.processor import cache_folder, load_processor
 from groundup.runs.run import Run
 from groundup.weights.adapter_runs import use_adapter
 from groundup.weights.initial_model import build_trained_model, complete_source
-from groundup.weights.initial_weights import load_weights
 from groundup.weights.load import pretrained_weights, weights_sha256
+from groundup.weights.restore import load_weights
 
 __all__ = ["Predictor"]
 

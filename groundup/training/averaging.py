@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from groundup.machine import devices
-from groundup.nn.lora.adapters import adapted
 from groundup.recipe.recipe import Recipe
 from groundup.runs.checkpoint import Checkpoint
 
@@ -69,10 +68,10 @@ class Averaging:
         tensors = dict([*trained, *model.named_buffers()])
         self._raw: list[Tensor] = [tensors[name] for name in self._names]
         self._mean: list[Tensor] = []
-        norms = (
-            [] if adapted(model) else model.modules()
-        )  # an adapter leaves its base's statistics as they are
-        self._norms = [m for m in norms if isinstance(m, _BatchNorm) and m.track_running_stats]
+        self._norms: list[_BatchNorm] = []
+        if recipe.adapter is None:  # which leaves its base's statistics as they are
+            norms = (m for m in model.modules() if isinstance(m, _BatchNorm))
+            self._norms = [norm for norm in norms if norm.track_running_stats]
 
     @torch.no_grad()
     def update(self, step: int) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from torch import nn
 
 from groundup.core.errors import RecipeError
-from groundup.nn.lora.adapters import adapted
 from groundup.nn.part_names import BLOCK
 from groundup.recipe.sections import Init
 from groundup.training.optimizers import depths
@@ -60,6 +59,7 @@ class TrainedLayers:
         init: The recipe's section.
         total_steps: Updates in the whole run.
         announce: Called with the step and a line whenever another layer joins.
+        adapted: Whether adapters are trained and nothing else.
 
     Raises:
         RecipeError: If the model has no blocks to release, or the run is over before the first is.
@@ -71,14 +71,20 @@ class TrainedLayers:
     """
 
     def __init__(
-        self, model: nn.Module, init: Init, total_steps: int, announce: Callable[[int, str], None]
+        self,
+        model: nn.Module,
+        init: Init,
+        total_steps: int,
+        announce: Callable[[int, str], None],
+        *,
+        adapted: bool = False,
     ) -> None:
         self._announce, self._depth = announce, -1
         self._every: int | None = None
         self._first = self._last = 0
         self._parameters: list[tuple[int, nn.Parameter]] = []
         self._norms: list[tuple[int, nn.Module]] = []
-        if adapted(model):  # whose base stays as it is, batch norms' statistics included
+        if adapted:  # the base stays as it is, batch norms' statistics included
             self._norms = [
                 (1, module) for module in model.modules() if hasattr(module, "running_mean")
             ]

@@ -8,6 +8,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, islice
 from typing import Any
@@ -19,15 +20,12 @@ from groundup.core.errors import Interrupted, RecipeError, RunError, TrainingErr
 from groundup.core.seeding import reseed
 from groundup.core.values import Batch, Report, Split
 from groundup.machine import devices
-from groundup.reports.live_progress import ProgressDisplay
-from groundup.reports.tensorboard import EventWriter
 from groundup.runs.checkpoint import Checkpoint
 from groundup.runs.run import Run
 from groundup.training.accumulation import Accumulation, Sums, non_finite
 from groundup.training.averaging import Averaging
-from groundup.training.build import (
+from groundup.training.components import (
     Components,
-    assemble,
     first_inputs,
     move_batch,
     open_stream,
@@ -40,18 +38,34 @@ from groundup.training.objective import Objective, TaskObjective
 from groundup.training.optimizers import build_optimizers
 from groundup.training.schedules import learning_rate_at
 from groundup.training.throughput import Meter, StopRequest
-from groundup.weights.initial_weights import load_weights
+from groundup.weights.restore import load_weights
 
-__all__ = ["Trainer"]
+__all__ = ["Observer", "Trainer"]
 
 log = logging.getLogger("groundup")
 
 
+class Observer:
+    """Sees a run while it is trained; this one does nothing with it."""
+
+    @property
+    def due(self) -> bool:
+        """Whether ``update`` is to be called with the values of the next step."""
+        return False
+
+    def update(self, values: dict[str, Any]) -> None:
+        """Take the values of a step."""
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Take a row of metrics.jsonl, once it is there."""
+
+
 class Trainer:
-    """Trains one run from where it stands.
+    """Trains one run from where it is.
 
     Args:
         run: The run's folder, its recipe complete.
+        parts: Its live parts, as ``build.assemble`` makes them.
 
     Attributes:
         step: Updates done.
@@ -59,15 +73,17 @@ class Trainer:
         model: The model; train or inspect it as you like between steps.
         learning_rate: The learning rate of an update, from its number.
         watch: Called by ``fit`` with every row that is logged; what it raises ends the run where it
-            stands.
+            is.
+        observe: Opens what shows a run while ``fit`` trains it.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.recipe = run, run.recipe
-        self.device = devices.prepare(self.recipe.machine)
-        self.parts: Components = assemble(run, self.device)
-        self.model = self.parts.model
-        self.task = self.parts.task
+    def __init__(self, run: Run, parts: Components) -> None:
+        self.run = run
+        self.recipe = run.recipe
+        self.device = torch.device(self.recipe.machine.device)
+        self.parts = parts
+        self.model = parts.model
+        self.task = parts.task
         self.validation: Objective = TaskObjective(self.task, self.model, self.parts.processor)
         self.objective: Objective = self.validation
         if self.parts.teacher is not None:
@@ -84,6 +100,9 @@ class Trainer:
             self.recipe.optim, step, self.total_steps
         )
         self.watch: Callable[[dict[str, Any]], None] = lambda row: None
+        self.observe: Callable[[], AbstractContextManager[Observer]] = lambda: nullcontext(
+            Observer()
+        )
         self.averaging = Averaging(
             self.model, self.recipe, self.total_steps, partial(first_inputs, run, self.parts)
         )
@@ -92,7 +111,13 @@ class Trainer:
         self.accumulate = (
             self.recipe.training.batch_size // self.recipe.machine.settled_micro_batch_size
         )
-        self.layers = TrainedLayers(self.model, self.recipe.init, self.total_steps, run.event)
+        self.layers = TrainedLayers(
+            self.model,
+            self.recipe.init,
+            self.total_steps,
+            run.event,
+            adapted=self.recipe.adapter is not None,
+        )
         self.step = 0
         self.samples_seen = 0
         self.elapsed_s = 0.0
@@ -132,16 +157,12 @@ class Trainer:
             )
         checkpoints = self.recipe.checkpoints
         meter = Meter(self.recipe, self.device, self.elapsed_s)
-        with (
-            StopRequest() as stop,
-            EventWriter(self.run.folder / "tensorboard", self.step) as events,
-            ProgressDisplay(self.total_steps, self.recipe.name, self.task.unit) as display,
-        ):
+        with StopRequest() as stop, self.observe() as observer:
             for report in self.steps():
                 meter.add(report)
                 self.elapsed_s = meter.elapsed_s
                 try:
-                    rows = self._measure(report, meter, display)
+                    rows = self._measure(report, meter, observer)
                 except Exception:  # a metric that fails must not cost the steps behind it
                     if self._due(checkpoints.every):
                         self.save()
@@ -150,8 +171,7 @@ class Trainer:
                     self.save()
                 for row in chain(rows, self._look_closer()):
                     self.run.log(row)
-                    events.write(row)
-                    display.show(row)
+                    observer.show(row)
                     self.watch(row)
                 if stop.requested and not self.finished:
                     raise Interrupted(
@@ -162,18 +182,16 @@ class Trainer:
                     )
                 meter.restart_step()
 
-    def _measure(
-        self, report: Report, meter: Meter, display: ProgressDisplay
-    ) -> list[dict[str, Any]]:
+    def _measure(self, report: Report, meter: Meter, observer: Observer) -> list[dict[str, Any]]:
         """Return the rows of a step that its checkpoint depends on: what a validation found decides
         which is the best, and whether to stop."""
         rows = []
         if self._due(self.recipe.evaluation.every):
             rows.append(self._validate(self.recipe.evaluation.batches))
         line = self._due(self.recipe.logging.every) or report.skipped
-        if line or display.due:
+        if line or observer.due:
             values = meter.measure(report, self.step, line=line)
-            display.update(values)
+            observer.update(values)
             if line:
                 rows.insert(0, {"kind": "train", **values})
         return rows

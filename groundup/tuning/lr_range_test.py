@@ -15,7 +15,6 @@ from groundup.reports.formatting import number
 from groundup.reports.line_charts import Series, draw_line_chart
 from groundup.runs.run import Run
 from groundup.training import build
-from groundup.training.trainer import Trainer
 from groundup.tuning.page import write_page
 
 __all__ = ["suggest", "tune_learning_rate"]
@@ -91,7 +90,7 @@ def _losses(recipe: Recipe, steps: int, low: float, high: float) -> tuple[list[f
     means: list[float] = []
     mean = 0.0
     with tempfile.TemporaryDirectory(prefix="groundup-lr-range-") as folder:
-        trainer = Trainer(build.freeze(Run.create(copy, Path(folder))))
+        trainer = build.build_trainer(build.freeze(Run.create(copy, Path(folder))))
         trainer.learning_rate = lambda step: low * (high / low) ** (step / max(1, steps - 1))
         try:
             for report in trainer.steps():

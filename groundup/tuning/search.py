@@ -37,7 +37,6 @@ from groundup.reports.run_reader import read_run
 from groundup.runs.run import Run
 from groundup.training import build
 from groundup.training.throughput import StopRequest
-from groundup.training.trainer import Trainer
 from groundup.tuning.page import Trial, write_tuning_report
 
 __all__ = ["tune"]
@@ -343,7 +342,7 @@ def _train(source: Source, chosen: dict[str, Any], folder: Path, trial: Any) -> 
         if (place / "recipe.yaml").is_file()
         else Run.create(recipe, folder / "trials")
     )
-    trainer = Trainer(build.freeze(run))
+    trainer = build.build_trainer(build.freeze(run))
 
     def report(row: dict[str, Any]) -> None:
         if row["kind"] == "evaluate":

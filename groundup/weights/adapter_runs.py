@@ -3,15 +3,12 @@ alone, and both put together."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from groundup.core.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError, RecipeError
@@ -20,56 +17,14 @@ from groundup.nn.lora.adapters import adapted, attach, dequantise_layers, detach
 from groundup.nn.lowbit.nf4 import quantised_shapes
 from groundup.nn.part_names import HEADS, TASK_WEIGHTS
 from groundup.recipe.sections import Adapter
-from groundup.runs.checkpoint import Checkpoint
 from groundup.runs.run import Run
-from groundup.weights.initial_weights import (
-    InitialWeights,
-    check_same_base,
-    choose_initial_weights,
-)
+from groundup.weights.initial_weights import InitialWeights, choose_initial_weights
 from groundup.weights.peft_folder import AdapterTensors, read_adapter_folder
+from groundup.weights.restore import FrozenWeightsRef
 
-__all__ = ["FrozenWeightsRef", "attach_adapter", "base_reference", "use_adapter"]
+__all__ = ["attach_adapter", "base_reference", "use_adapter"]
 
 log = logging.getLogger("groundup")
-
-
-@dataclass(frozen=True)
-class FrozenWeightsRef:
-    """The tensors of the base that a run with an adapter neither trains nor saves, and where they
-    are to be found.
-
-    Without an adapter there are none, and nothing here changes anything.
-
-    Attributes:
-        names: Their names.
-        reference: The base run's folder, or the name of the pretrained weights; the step; the
-            SHA-256 of its weights; how they were quantised, if they were.
-    """
-
-    names: frozenset[str] = frozenset()
-    reference: dict[str, Any] = field(default_factory=dict)
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint says of the base."""
-        return {"base": self.reference} if self.reference else {}
-
-    def leave_out(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the other tensors."""
-        return {name: value for name, value in tensors.items() if name not in self.names}
-
-    def complete(self, checkpoint: Checkpoint, model: nn.Module, where: str) -> Checkpoint:
-        """Return a checkpoint with the base's tensors in it again, as the model has them.
-
-        Raises:
-            CheckpointError: If the checkpoint is of an adapter for another base.
-        """
-        if not self.reference:
-            return checkpoint
-        check_same_base(checkpoint.state, self.reference, where)
-        own = model.state_dict()
-        base = {name: value.detach() for name, value in own.items() if name in self.names}
-        return dataclasses.replace(checkpoint, model={**base, **checkpoint.model})
 
 
 def base_reference(run: Run, initial: InitialWeights | None = None) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from groundup.weights.initial_weights import (
     InitialWeights,
     RandomWeights,
     choose_initial_weights,
-    load_weights,
     weights_of,
 )
+from groundup.weights.restore import load_weights
 
 __all__ = ["build_initial_model", "build_trained_model", "complete_source"]
 

@@ -8,7 +8,7 @@ quantised where the recipe's adapter says so.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from groundup.core.contracts.models import FromHuggingFace, ModelConfig, PredictsOutputs
 from groundup.core.contracts.processors import Processor
-from groundup.core.errors import CheckpointError
 from groundup.nn.lora.adapters import LOW_RANK, merged_tensors
 from groundup.nn.part_names import HEADS, TASK_WEIGHTS
 from groundup.recipe.sections import Adapter
@@ -37,15 +36,14 @@ from groundup.weights.quantised_base import (
     quantised_names,
     weights_as_quantised,
 )
+from groundup.weights.restore import check_same_base, load_weights, misfit
 
 __all__ = [
     "FromPretrained",
     "FromRun",
     "InitialWeights",
     "RandomWeights",
-    "check_same_base",
     "choose_initial_weights",
-    "load_weights",
     "weights_of",
 ]
 
@@ -204,7 +202,7 @@ class FromPretrained(InitialWeights):
             for key in list(part):
                 tensor = part.pop(key)
                 if key not in own:
-                    raise _misfit(name, f"has an unknown tensor {key}")
+                    raise misfit(name, f"has an unknown tensor {key}")
                 if other_head and key.startswith(other_head):
                     continue
                 filled.add(key)
@@ -219,7 +217,7 @@ class FromPretrained(InitialWeights):
         self.new_head = tuple(key for key in left if key.startswith(HEADS))
         missing = next((key for key in left if not key.startswith(HEADS)), None)
         if missing is not None or (left and not _may_get_a_head(config)):
-            raise _misfit(name, f"lacks tensor {missing or left[0]}")
+            raise misfit(name, f"lacks tensor {missing or left[0]}")
         if self.new_head:
             announce(f"new head, from random numbers: {', '.join(self.new_head)}")
         for parameter in model.parameters():
@@ -284,53 +282,3 @@ def weights_of(run: Run, step: int) -> dict[str, Tensor]:
     if adapter.quantised:
         base = weights_as_quantised(base, run.recipe.model, adapter)
     return merged_tensors({**base, **checkpoint.model}, adapter)
-
-
-def check_same_base(state: Mapping[str, Any], reference: Mapping[str, Any], where: str) -> None:
-    """Make sure that a checkpoint is of an adapter for the base that there is.
-
-    Args:
-        state: The checkpoint's.
-        reference: Of the base, and how it is quantised now.
-        where: The checkpoint, for the error.
-
-    Raises:
-        CheckpointError: If it is for other weights, or they were quantised otherwise.
-    """
-    there = state.get("base", {})
-    if there.get("sha256") != reference["sha256"]:
-        was, now = str(there.get("sha256"))[:12], str(reference["sha256"])[:12]
-        problem = (
-            f"is an adapter for other weights than {reference['run']} holds at step"
-            f" {reference['step']}"
-        )
-        remedy = "Restore that run as it was, or train the adapter again under another name"
-        raise CheckpointError(where, f"{problem} (SHA-256 {was}... then, {now}... now)", remedy)
-    then, here = (each.get("quantised") or "fp32" for each in (there, reference))
-    if then != here:
-        problem = f"was trained next to a base in {then}, but the run's recipe.yaml says {here}"
-        raise CheckpointError(where, problem, "Restore adapter.base in it")
-
-
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Copy weights by name, every one of them.
-
-    Raises:
-        CheckpointError: If a name or a shape does not fit; the message names the first.
-    """
-    own = model.state_dict()
-    for name in [*own, *weights]:
-        if name not in weights:
-            raise _misfit(where, f"lacks tensor {name}")
-        if name not in own:
-            raise _misfit(where, f"has an unknown tensor {name}")
-        if own[name].shape != weights[name].shape:
-            there, here = list(weights[name].shape), list(own[name].shape)
-            raise _misfit(where, f"tensor {name} has shape {there}; the model needs {here}")
-    model.load_state_dict(dict(weights))
-
-
-def _misfit(where: str, problem: str) -> CheckpointError:
-    return CheckpointError(
-        where, problem, "Use the model section that these weights were trained with"
-    )

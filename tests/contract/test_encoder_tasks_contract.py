@@ -14,7 +14,7 @@ from groundup import api
 from groundup.core.settings import validate
 from groundup.core.values import Batch
 from groundup.runs.processor import load_processor
-from groundup.training.build import open_stream
+from groundup.training.components import open_stream
 
 
 def rows_of(batch: Batch, chosen: slice) -> Batch:

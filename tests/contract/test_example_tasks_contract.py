@@ -18,7 +18,7 @@ from groundup.core.registry import names
 from groundup.core.settings import validate
 from groundup.core.values import Batch
 from groundup.runs.processor import load_processor
-from groundup.training.build import open_stream
+from groundup.training.components import open_stream
 from groundup.training.trainer import Trainer
 
 # In test_tasks_contract.py, test_preference_contract.py and unit/models/test_bert.py.

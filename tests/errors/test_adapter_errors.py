@@ -166,7 +166,7 @@ def test_an_adapter_for_another_base(recipe: dict[str, Any], tmp_path: Path) -> 
     with pytest.raises(RunError, match="was fine-tuned from other weights"):
         groundup.train(tuned, runs=tmp_path)
     newest = groundup.runs.run.Run.open(folder).checkpoints
-    trainer = groundup.training.trainer.Trainer(groundup.runs.run.Run.open(folder))
+    trainer = groundup.training.build.build_trainer(groundup.runs.run.Run.open(folder))
     with pytest.raises(
         CheckpointError, match=r"is an adapter for other weights .*Restore that run as it was"
     ):

@@ -337,9 +337,10 @@ def test_a_picture_that_goes_bad_while_training(
     data = {"name": "images", "path": str(root), "fraction": 0.4, "in_memory": False}
     monkeypatch.chdir(tmp_path)
     path = recipe(tmp_path, data, machine={"workers": workers}, **PICTURES)
-    from groundup.training import build
 
-    opened = build.open_stream
+    from groundup.training import components
+
+    opened = components.open_stream
 
     def damaged(*given: Any) -> Any:
         stream = opened(*given)

@@ -31,6 +31,7 @@ from groundup.core.storage import Storage
 from groundup.recipe.recipe import dump_recipe, load_recipe
 from groundup.runs.checkpoint import CheckpointFolder
 from groundup.tasks.language_modeling import LanguageModeling
+from groundup.training import build
 from groundup.training.trainer import Trainer
 
 
@@ -177,10 +178,10 @@ def test_a_loss_that_is_no_sum_cannot_be_accumulated(
     with pytest.raises(
         TrainingError, match="of task 'contrastive' with this model is no sum over examples"
     ):
-        Trainer(api.build.freeze(run))
+        build.build_trainer(api.build.freeze(run))
     whole = api.start(load_recipe(recipe, {"name": "whole"}), tmp_path)
     whole.recipe = whole.recipe.model_copy(update={"task": Contrastive()})
-    trainer = Trainer(api.build.freeze(whole))
+    trainer = build.build_trainer(api.build.freeze(whole))
     assert trainer.accumulate == 1
     trainer.close()
 

@@ -18,7 +18,7 @@ from groundup.recipe.recipe import load_recipe
 from groundup.runs.checkpoint import Checkpoint, CheckpointFolder
 from groundup.training import build
 from groundup.training.trainer import Trainer
-from groundup.weights import initial_weights
+from groundup.weights import restore
 
 
 class FullDisk(Storage):
@@ -136,7 +136,9 @@ def test_a_state_taken_at_any_yield_restores_everything(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     def trainer(name: str) -> Trainer:
-        return Trainer(build.freeze(api.start(load_recipe(recipe, {"name": name}), tmp_path)))
+        return build.build_trainer(
+            build.freeze(api.start(load_recipe(recipe, {"name": name}), tmp_path))
+        )
 
     one, other = trainer("one"), trainer("other")
     steps = one.steps()
@@ -159,11 +161,11 @@ def test_a_checkpoint_of_another_model_is_refused(recipe: dict[str, Any], tmp_pa
     weights = run.checkpoints.load(6).model
     name = next(iter(weights))
     with pytest.raises(CheckpointError, match="has shape"):
-        initial_weights.load_weights(model, {**weights, name: torch.zeros(1)}, "x")
+        restore.load_weights(model, {**weights, name: torch.zeros(1)}, "x")
     with pytest.raises(CheckpointError, match=f"x: lacks tensor {name}"):
-        initial_weights.load_weights(model, {k: v for k, v in weights.items() if k != name}, "x")
+        restore.load_weights(model, {k: v for k, v in weights.items() if k != name}, "x")
     with pytest.raises(CheckpointError, match="has an unknown tensor extra"):
-        initial_weights.load_weights(model, {**weights, "extra": torch.zeros(1)}, "x")
+        restore.load_weights(model, {**weights, "extra": torch.zeros(1)}, "x")
 
 
 @pytest.mark.slow
@@ -173,4 +175,4 @@ def test_changed_data_is_noticed(recipe: dict[str, Any], corpus: Path, tmp_path:
         "".join(corpus.read_text(encoding="utf-8").splitlines(keepends=True)[:20]), encoding="utf-8"
     )
     with pytest.raises(RunError, match="the data has changed: an epoch had"):
-        Trainer(run).resume()
+        build.build_trainer(run).resume()

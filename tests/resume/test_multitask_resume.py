@@ -52,7 +52,7 @@ def recipe(folder: Path, weighting: str) -> dict[str, Any]:
 def test_learned_weights_resume_exactly(tmp_path: Path, weighting: str) -> None:
     def trainer(name: str) -> Trainer:
         loaded = load_recipe(recipe(tmp_path, weighting), {"name": name})
-        return Trainer(build.freeze(api.start(loaded, tmp_path / "runs")))
+        return build.build_trainer(build.freeze(api.start(loaded, tmp_path / "runs")))
 
     one, other = trainer("one"), trainer("other")
     steps = one.steps()

@@ -41,7 +41,9 @@ def test_interrupted_equals_uninterrupted(average: dict[str, Any], at: int, tmp_
     }
 
     def start(name: str) -> Trainer:
-        return Trainer(build.freeze(api.start(load_recipe({**recipe, "name": name}), tmp_path)))
+        return build.build_trainer(
+            build.freeze(api.start(load_recipe({**recipe, "name": name}), tmp_path))
+        )
 
     whole, first = start("whole"), start("parts")
     whole.fit()
@@ -53,7 +55,7 @@ def test_interrupted_equals_uninterrupted(average: dict[str, Any], at: int, tmp_
     first.watch = stop
     with pytest.raises(_StopError):
         first.fit()
-    second = Trainer(Run.open(first.run.folder))
+    second = build.build_trainer(Run.open(first.run.folder))
     assert second.resume()
     assert second.step == at
     second.fit()

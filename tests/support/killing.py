@@ -43,13 +43,12 @@ def _child(
     from groundup import api
     from groundup.recipe.recipe import load_recipe
     from groundup.training import build
-    from groundup.training.trainer import Trainer
 
     run = build.freeze(api.start(load_recipe(recipe), runs))
     if fatal_write is not None:
         run.storage = _DeadlyStorage(fatal_write)
         run.checkpoints._storage = run.storage
-    trainer = Trainer(run)
+    trainer = build.build_trainer(run)
     trainer.resume()
     due = trainer._due
 

@@ -20,10 +20,10 @@ from groundup.core.values import Batch, Loss, Term
 from groundup.recipe.recipe import load_recipe
 from groundup.recipe.sections import Training
 from groundup.reports.run_tables import compare_runs, list_runs, runs_table
+from groundup.training import build
 from groundup.training.accumulation import Accumulation
 from groundup.training.averaging import Averaging
 from groundup.training.early_stopping import BestSoFar
-from groundup.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_best_weights_are_kept_whatever_save_and_keep_say(
     best = max(judged, key=lambda step: (judged[step], -step))
     assert run.pick("best") == best
     assert set(run.checkpoints.steps()) == {best, 20}
-    trainer = Trainer(run)
+    trainer = build.build_trainer(run)
     trainer.load_state_dict(run.checkpoints.load(best))
     assert trainer.evaluate(20)["accuracy"] == judged[best]
     trainer.close()
@@ -224,7 +224,7 @@ def test_what_is_kept_validated_and_predicted_with_is_the_average(
     )
     losses = [rows_of(each.folder, "evaluate")[-1]["loss"] for each in (run, raw)]
     assert losses[0] != losses[1]
-    trainer = Trainer(run)
+    trainer = build.build_trainer(run)
     trainer.load_state_dict(kept)
     assert trainer.evaluate()["accuracy"] == pytest.approx(
         rows_of(run.folder, "evaluate")[-1]["accuracy"]

@@ -21,7 +21,7 @@ from groundup.core.settings import validate
 from groundup.core.values import IGNORED, Batch
 from groundup.models.gpt import GPTConfig
 from groundup.tasks.classify.task import Classify
-from groundup.training.build import open_stream
+from groundup.training.components import open_stream
 
 TOKENS = torch.randint(0, 50, (3, 8), generator=torch.Generator().manual_seed(0))
 

@@ -1,0 +1,97 @@
+"""The live parts of a run, and its batches."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.core.contracts.models import context_length_of
+from groundup.core.contracts.processors import Processor, TextProcessor
+from groundup.core.contracts.tasks import Task
+from groundup.core.error_location import encode_located
+from groundup.core.values import Batch, Split
+from groundup.recipe.sections import Machine
+from groundup.runs.processor import add_files, cache_folder
+from groundup.runs.run import Run
+from groundup.training.distillation import Teacher
+from groundup.weights.restore import FrozenWeightsRef
+
+__all__ = ["Components", "first_inputs", "move_batch", "open_stream"]
+
+
+@dataclass(frozen=True)
+class Components:
+    """The live parts of a run.
+
+    Attributes:
+        model: On the run's device.
+        source: The data, completed by the task.
+        base: What a run with an adapter neither trains nor saves.
+        teacher: The model that this one learns from, if any.
+    """
+
+    model: nn.Module
+    task: Task
+    processor: Processor
+    source: DataSource
+    base: FrozenWeightsRef
+    teacher: Teacher | None = None
+
+
+def open_stream(run: Run, parts: Components, split: Split) -> Stream:
+    """Return the micro-batches of a split as the run's recipe orders them."""
+    recipe, task, processor = run.recipe, parts.task, parts.processor
+    digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
+    add_files(digest, run.folder / "processor")
+
+    def augment(batch: Batch, samples: NDArray[np.int64], partners: Callable[[], Batch]) -> Batch:
+        return task.augment(
+            batch, samples, partners, processor, recipe.seed if split == "train" else -1
+        )
+
+    changed = task.augments and (split == "train" or task.augments_held_out)
+
+    context = DataContext(
+        split=split,
+        encode=lambda examples: encode_located(lambda some: task.encode(some, processor), examples),
+        encode_key=digest.hexdigest()[:16],
+        end_id=processor.end_id if isinstance(processor, TextProcessor) else 0,
+        sequence_length=context_length_of(recipe.model),
+        batch_size=recipe.training.batch_size,
+        micro_batch_size=recipe.machine.settled_micro_batch_size,
+        seed=recipe.seed,
+        cache=cache_folder(),
+        workers=recipe.machine.workers if split == "train" else 0,
+        augment=augment if changed else None,
+    )
+    return parts.source.open(context)
+
+
+def move_batch(batch: Batch, machine: Machine, device: torch.device) -> Batch:
+    """Return a batch on a device, its numbers in float64 where the weights are."""
+    if machine.precision == "fp64":
+        batch = {k: x.double() if x.is_floating_point() else x for k, x in batch.items()}
+    if device.type == "cpu":
+        return batch
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+
+
+def first_inputs(run: Run, parts: Components) -> Iterator[dict[str, Any]]:
+    """Yield the model's inputs of the run's first training micro-batches, on its device: an epoch,
+    at most 200."""
+    device = next(parts.model.parameters()).device
+    with contextlib.closing(open_stream(run, parts, "train")) as stream:
+        number = math.ceil(stream.samples_per_epoch / run.recipe.machine.settled_micro_batch_size)
+        for batch in islice(stream, min(number, 200)):
+            yield parts.task.inputs(move_batch(batch, run.recipe.machine, device))
