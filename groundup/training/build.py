@@ -93,7 +93,7 @@ def _observe(trainer: Trainer) -> Iterator[Observer]:
         yield _Observers(events, display)
 
 
-class _Observers(Observer):
+class _Observers:
     """TensorBoard's files and the terminal."""
 
     def __init__(self, events: EventWriter, display: ProgressDisplay) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -40,24 +40,35 @@ from groundup.training.schedules import learning_rate_at
 from groundup.training.throughput import Meter, StopRequest
 from groundup.weights.restore import load_weights
 
-__all__ = ["Observer", "Trainer"]
+__all__ = ["Observer", "Trainer", "Unobserved"]
 
 log = logging.getLogger("groundup")
 
 
-class Observer:
-    """Sees a run while it is trained; this one does nothing with it."""
+class Observer(Protocol):
+    """Sees a run while it is trained."""
 
     @property
     def due(self) -> bool:
         """Whether ``update`` is to be called with the values of the next step."""
-        return False
 
     def update(self, values: dict[str, Any]) -> None:
         """Take the values of a step."""
 
     def show(self, row: dict[str, Any]) -> None:
         """Take a row of metrics.jsonl, once it is there."""
+
+
+class Unobserved:
+    """An observer that looks at nothing."""
+
+    due = False
+
+    def update(self, values: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Do nothing."""
 
 
 class Trainer:
@@ -101,7 +112,7 @@ class Trainer:
         )
         self.watch: Callable[[dict[str, Any]], None] = lambda row: None
         self.observe: Callable[[], AbstractContextManager[Observer]] = lambda: nullcontext(
-            Observer()
+            Unobserved()
         )
         self.averaging = Averaging(
             self.model, self.recipe, self.total_steps, partial(first_inputs, run, self.parts)

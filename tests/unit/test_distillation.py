@@ -21,7 +21,8 @@ from groundup.recipe.sections import Distill
 from groundup.runs.run import Run
 from groundup.tasks.classify.task import Classify
 from groundup.tasks.regression import Regression
-from groundup.training.distillation import _check_predictions, divergence
+from groundup.training.distillation import divergence
+from groundup.training.load_teacher import _check_predictions
 
 
 @pytest.mark.parametrize("kind", ["forward", "reverse"])

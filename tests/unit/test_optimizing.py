@@ -19,7 +19,7 @@ import groundup
 from groundup.core.values import Batch, Loss, Term
 from groundup.recipe.recipe import load_recipe
 from groundup.recipe.sections import Training
-from groundup.reports.run_tables import compare_runs, list_runs, runs_table
+from groundup.reports.run_tables import compare_runs, list_runs, make_runs_table
 from groundup.training import build
 from groundup.training.accumulation import Accumulation
 from groundup.training.averaging import Averaging
@@ -318,5 +318,5 @@ def test_the_test_split_is_judged_once_after_the_last_step(
         None,
     ]
     out = io.StringIO()
-    Console(file=out, width=160).print(runs_table(list_runs(tmp_path)))
+    Console(file=out, width=160).print(make_runs_table(list_runs(tmp_path)))
     assert out.getvalue().split()[5:9] == ["loss", "validation", "test", "bits/byte"]
