@@ -1,20 +1,19 @@
 """GGUF, the file format of llama.cpp: metadata and tensors in one file, read through a memory map.
 
 A file is: the letters GGUF, a version, how many tensors and how many metadata there are, the
-    metadata (name, type,
-value), the table of tensors (name, dimensions, kind, offset), and from the next multiple of the
-alignment on the tensors themselves. Everything is little-endian. What a file says is never run, and
-no count in it is believed before it is known that the file is long enough for it.
+metadata (name, type, value), the table of tensors (name, dimensions, kind, offset), and from the
+next multiple of the alignment on the tensors themselves. Everything is little-endian. What a file
+says is never run, and no count in it is believed before it is known that the file is long enough
+for it: the reader of the library ``gguf`` believes them, which is why this one is groundup's own.
 
-Source: docs/gguf.md of github.com/ggml-org/ggml (versions 2 and 3), read for the layout; this code
-    is ours.
+Source: docs/gguf.md of github.com/ggml-org/ggml (versions 2 and 3), read for the layout.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,32 +31,36 @@ __all__ = [
     "DTYPES",
     "MAGIC",
     "STRING",
-    "VERSION",
     "GGUFFile",
     "GGUFTensor",
     "open_gguf",
 ]
 
-MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
-BOOL, STRING, ARRAY = 7, 8, 9
+MAGIC = b"GGUF"
+ALIGNMENT = 32  # where a file says nothing else
+# Types of metadata that are not numbers, by their number.
+BOOL = 7
+STRING = 8
+ARRAY = 9
 DTYPES: dict[int, str] = {  # numbers in metadata, by the number of their type
-    **{
-        0: "<u1",
-        1: "<i1",
-        2: "<u2",
-        3: "<i2",
-        4: "<u4",
-        5: "<i4",
-        6: "<f4",
-        10: "<u8",
-        11: "<i8",
-        12: "<f8",
-    },
+    0: "<u1",
+    1: "<i1",
+    2: "<u2",
+    3: "<i2",
+    4: "<u4",
+    5: "<i4",
+    6: "<f4",
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
 }
 _VERSIONS = (2, 3)
-_NESTING = 4  # arrays of arrays deeper than this are no metadata
+_NESTING = 4  # deeper, and a small file could exhaust the stack
 _DIMENSIONS = 4
 _BY_NUMBER = {kind.number: kind for kind in KINDS.values()}
+# The least bytes that an entry takes: its length, an empty name and the rest.
+_LEAST_PAIR = 13
+_LEAST_ROW = 32
 _AGAIN = "Download or convert it again"
 
 
@@ -101,9 +104,8 @@ class GGUFFile:
                 str(self.path), f"has no tensor {name!r}; {near}it has {len(self.tensors)}", _AGAIN
             )
         row = self.tensors[name]
-        return dequantise(self.content[row.start : row.start + row.size], row.kind).reshape(
-            row.shape
-        )
+        stored = self.content[row.start : row.start + row.size]
+        return dequantise(stored, row.kind).reshape(row.shape)
 
 
 def open_gguf(path: Path) -> GGUFFile:
@@ -114,31 +116,34 @@ def open_gguf(path: Path) -> GGUFFile:
             holds a kind of tensor that is not read here.
     """
     try:
-        empty = path.stat().st_size == 0
-        content: NDArray[np.uint8] = (
-            np.zeros(0, np.uint8) if empty else np.memmap(path, dtype=np.uint8, mode="r")
-        )
+        content: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        if path.stat().st_size:  # nothing cannot be mapped
+            content = np.memmap(path, dtype=np.uint8, mode="r")
     except OSError as error:
         raise CheckpointError(
             str(path), f"cannot be read: {error.strerror or error}", "Give a .gguf file"
         ) from None
     cursor = _Cursor(content.data, str(path))
-    tensors, pairs = _head(cursor)
-    metadata = dict(_metadata(cursor, pairs))
+    tensors, pairs = _read_head(cursor)
+    metadata = dict(_read_metadata(cursor, pairs))
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 8 or alignment & (alignment - 1):
-        cursor.refuse(f"general.alignment is {alignment!r}; it must be a power of two from 8 on")
-    table = list(_table(cursor, tensors))
+        cursor.refuse(
+            f"general.alignment is {alignment!r}, but it must be a power of two from 8 on"
+        )
+    table = list(_read_table(cursor, tensors))
     start = -(-cursor.at // alignment) * alignment
-    placed = [_placed(cursor, row, offset, start, alignment) for row, offset in table]
-    return GGUFFile(path, metadata, {row.name: row for row in placed}, content)
+    rows = [_place(cursor, row, offset, start, alignment) for row, offset in table]
+    return GGUFFile(path, metadata, {row.name: row for row in rows}, content)
 
 
 class _Cursor:
     """A place in the file. It never takes more than there is."""
 
     def __init__(self, content: memoryview, where: str) -> None:
-        self.content, self.where, self.at = content, where, 0
+        self.content = content
+        self.where = where
+        self.at = 0
 
     @property
     def left(self) -> int:
@@ -151,8 +156,8 @@ class _Cursor:
         """Raise an error unless the file has ``size`` more bytes."""
         if size > self.left:
             self.refuse(
-                f"ends within {what}: it needs {size} bytes from byte {self.at} on, and {self.left}"
-                " are left"
+                f"ends within {what}: it needs {size} bytes from byte {self.at} on, but"
+                f" {self.left} are left"
             )
 
     def take(self, size: int, what: str) -> memoryview:
@@ -160,47 +165,49 @@ class _Cursor:
         self.at += size
         return self.content[self.at - size : self.at]
 
-    def whole(self, code: str, what: str) -> int:
+    def integer(self, code: str, what: str) -> int:
         """Return an integer by its ``struct`` code."""
         (value,) = struct.unpack(code, self.take(struct.calcsize(code), what))
         return int(value)
 
     def text(self, what: str) -> str:
         """Return a text: its length in bytes, then UTF-8."""
-        raw = bytes(self.take(self.whole("<Q", what), what))
+        raw = bytes(self.take(self.integer("<Q", what), what))
         try:
             return raw.decode()
         except UnicodeDecodeError:
             self.refuse(f"{what} is not UTF-8")
 
 
-def _head(cursor: _Cursor) -> tuple[int, int]:
+def _read_head(cursor: _Cursor) -> tuple[int, int]:
     """Return how many tensors and how many metadata follow."""
-    if bytes(cursor.content[:4]) != MAGIC:
-        first = bytes(cursor.content[:4])
+    first = bytes(cursor.content[:4])
+    if first != MAGIC:
         cursor.refuse(
             f"is no GGUF file: it begins with {first!r}, not {MAGIC!r}", "Give a .gguf file"
         )
     cursor.at = 4
-    version = cursor.whole("<I", "the header")
+    version = cursor.integer("<I", "the header")
     if version not in _VERSIONS:
-        big = int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS
-        found = "is big-endian" if big else f"has GGUF version {version}"
+        found = f"has GGUF version {version}"
+        if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
+            found = "is big-endian"
         cursor.refuse(
-            f"{found}; read are versions 2 and 3, little-endian",
+            f"{found}, but only versions 2 and 3, little-endian, are read",
             "Convert it with a newer llama.cpp",
         )
-    tensors, pairs = cursor.whole("<Q", "the header"), cursor.whole("<Q", "the header")
+    tensors = cursor.integer("<Q", "the header")
+    pairs = cursor.integer("<Q", "the header")
     for count, least, what in (
-        (pairs, 13, "metadata"),
-        (tensors, 32, "tensors"),
-    ):  # bytes that each takes at least
+        (pairs, _LEAST_PAIR, "metadata"),
+        (tensors, _LEAST_ROW, "tensors"),
+    ):
         if count * least > cursor.left:
-            cursor.refuse(f"says it has {count} {what}, and only {cursor.left} bytes follow")
+            cursor.refuse(f"says it has {count} {what}, but only {cursor.left} bytes follow")
     return tensors, pairs
 
 
-def _metadata(cursor: _Cursor, count: int) -> Iterator[tuple[str, Any]]:
+def _read_metadata(cursor: _Cursor, count: int) -> Iterator[tuple[str, Any]]:
     seen: set[str] = set()
     for number in range(count):
         name = cursor.text(f"the name of metadata {number}")
@@ -208,28 +215,30 @@ def _metadata(cursor: _Cursor, count: int) -> Iterator[tuple[str, Any]]:
             cursor.refuse(f"has metadata {name!r} twice")
         seen.add(name)
         what = f"metadata {name!r}"
-        yield name, _value(cursor, cursor.whole("<I", what), what, 0)
+        yield name, _read_value(cursor, cursor.integer("<I", what), what, 0)
 
 
-def _value(cursor: _Cursor, kind: int, what: str, depth: int) -> Any:
+def _read_value(cursor: _Cursor, kind: int, what: str, depth: int) -> Any:
     if kind == STRING:
         return cursor.text(what)
     if kind == ARRAY:
-        return _array(cursor, what, depth + 1)
-    return _numbers(cursor, kind, 1, what)[0]
+        return _read_array(cursor, what, depth + 1)
+    return _read_numbers(cursor, kind, 1, what)[0]
 
 
-def _array(cursor: _Cursor, what: str, depth: int) -> list[Any]:
+def _read_array(cursor: _Cursor, what: str, depth: int) -> list[Any]:
     if depth > _NESTING:
         cursor.refuse(f"{what} has arrays within arrays, more than {_NESTING} deep")
-    kind, count = cursor.whole("<I", what), cursor.whole("<Q", what)
-    if kind in (STRING, ARRAY):
-        cursor.need(count * (8 if kind == STRING else 12), f"{what}, a list of {count}")
-        return [_value(cursor, kind, what, depth) for _ in range(count)]
-    return _numbers(cursor, kind, count, what)
+    kind = cursor.integer("<I", what)
+    count = cursor.integer("<Q", what)
+    least = {STRING: 8, ARRAY: 12}.get(kind)  # the length of a text; type and length of a list
+    if least is None:
+        return _read_numbers(cursor, kind, count, what)
+    cursor.need(count * least, f"{what}, a list of {count}")
+    return [_read_value(cursor, kind, what, depth) for _ in range(count)]
 
 
-def _numbers(cursor: _Cursor, kind: int, count: int, what: str) -> list[Any]:
+def _read_numbers(cursor: _Cursor, kind: int, count: int, what: str) -> list[Any]:
     if kind != BOOL and kind not in DTYPES:
         cursor.refuse(f"{what} has the unknown type {kind}")
     dtype = np.dtype(DTYPES.get(kind, "<u1"))
@@ -241,7 +250,7 @@ def _numbers(cursor: _Cursor, kind: int, count: int, what: str) -> list[Any]:
     return list(values.tolist())
 
 
-def _table(cursor: _Cursor, count: int) -> Iterator[tuple[GGUFTensor, int]]:
+def _read_table(cursor: _Cursor, count: int) -> Iterator[tuple[GGUFTensor, int]]:
     """Yield each tensor, its place still open, with its offset from where the tensors begin."""
     seen: set[str] = set()
     for number in range(count):
@@ -250,21 +259,22 @@ def _table(cursor: _Cursor, count: int) -> Iterator[tuple[GGUFTensor, int]]:
         if name in seen:
             cursor.refuse(f"has {what} twice")
         seen.add(name)
-        dimensions = cursor.whole("<I", what)
+        dimensions = cursor.integer("<I", what)
         if not 1 <= dimensions <= _DIMENSIONS:
             cursor.refuse(f"{what} has {dimensions} dimensions; allowed: 1 to {_DIMENSIONS}")
-        shape = tuple(cursor.whole("<Q", what) for _ in range(dimensions))[::-1]
-        kind = _kind(cursor, cursor.whole("<I", what), what)
+        # a file has the fastest dimension first
+        shape = tuple(cursor.integer("<Q", what) for _ in range(dimensions))[::-1]
+        kind = _find_kind(cursor, cursor.integer("<I", what), what)
         if prod(shape) == 0 or shape[-1] % kind.values:
             cursor.refuse(
-                f"{what} has shape {list(shape)}; {kind.name} comes in blocks of {kind.values} of"
-                " a row"
+                f"{what} has shape {list(shape)}, but {kind.name} comes in blocks of"
+                f" {kind.values} of a row"
             )
         size = prod(shape) // kind.values * kind.size
-        yield GGUFTensor(name, shape, kind, 0, size), cursor.whole("<Q", what)
+        yield GGUFTensor(name, shape, kind, 0, size), cursor.integer("<Q", what)
 
 
-def _kind(cursor: _Cursor, number: int, what: str) -> Kind:
+def _find_kind(cursor: _Cursor, number: int, what: str) -> Kind:
     if number not in _BY_NUMBER:
         found = OTHER_KINDS.get(number, f"number {number}, which is unknown")
         remedy = f"Convert it to one of these, for example with llama-quantize: {', '.join(KINDS)}"
@@ -272,18 +282,17 @@ def _kind(cursor: _Cursor, number: int, what: str) -> Kind:
     return _BY_NUMBER[number]
 
 
-def _placed(
-    cursor: _Cursor, row: GGUFTensor, offset: int, start: int, alignment: int
-) -> GGUFTensor:
-    first, end = start + offset, len(cursor.content)
+def _place(cursor: _Cursor, row: GGUFTensor, offset: int, start: int, alignment: int) -> GGUFTensor:
+    """Return a tensor with its place in the file."""
     if offset % alignment:
         cursor.refuse(
-            f"tensor {row.name!r} begins at offset {offset}, no multiple of the alignment"
-            f" {alignment}"
+            f"tensor {row.name!r} begins at offset {offset}, which is not a multiple of the"
+            f" alignment {alignment}"
         )
-    if first + row.size > end:
+    first = start + offset
+    if first + row.size > len(cursor.content):
         cursor.refuse(
-            f"tensor {row.name!r} lies outside of the file: its {row.size} bytes begin at byte"
-            f" {first}, and the file has {end}"
+            f"tensor {row.name!r} is outside of the file: its {row.size} bytes begin at byte"
+            f" {first}, but the file has {len(cursor.content)}"
         )
-    return GGUFTensor(row.name, row.shape, row.kind, first, row.size)
+    return replace(row, start=first)

@@ -1,13 +1,12 @@
 """How GGUF stores numbers: plain floats, and blocks of small integers that share a scale.
 
 A row of a tensor is cut into blocks. Each block holds its values' small integers q and what turns
-them back into
-numbers: a scale d, in some kinds a lowest value m. All numbers are little-endian; d and m are
-    float16. ``quantise``
-turns float32 into a kind, ``dequantise`` turns it back.
+them back into numbers: a scale d, in some kinds a lowest value m. All numbers are little-endian; d
+and m are float16. ``dequantise`` turns them into float32; ``gguf_writer.quantise`` turns it back.
 
 Source: the structures and the reference conversions of ggml (ggml-common.h and ggml-quants.c of
-github.com/ggml-org/ggml, MIT), read for their layout and rounding; this code is ours.
+github.com/ggml-org/ggml, MIT), read for their layout; this code is groundup's own, so that reading
+a file needs no further library and takes memory for a chunk only.
 
 Shape legend: N blocks.
 """
@@ -20,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KINDS", "OTHER_KINDS", "WRITABLE", "Kind", "dequantise", "quantise"]
+__all__ = ["CHUNK", "KINDS", "OTHER_KINDS", "Kind", "dequantise"]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
-_CHUNK = 1 << 20  # values turned at a time, so that what is held between is small
+CHUNK = 1 << 20  # values turned at a time, so that what is held between is small
 
 
 @dataclass(frozen=True)
@@ -53,27 +52,28 @@ _KINDS = (
 )
 KINDS = {kind.name: kind for kind in _KINDS}
 OTHER_KINDS = {  # known by name only, so that errors can say it
-    **{9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS"},
-    **{
-        18: "IQ3_XXS",
-        19: "IQ1_S",
-        20: "IQ4_NL",
-        21: "IQ3_S",
-        22: "IQ2_S",
-        23: "IQ4_XS",
-        24: "I8",
-        25: "I16",
-    },
-    **{
-        26: "I32",
-        27: "I64",
-        28: "F64",
-        29: "IQ1_M",
-        34: "TQ1_0",
-        35: "TQ2_0",
-        39: "MXFP4",
-        40: "NVFP4",
-    },
+    9: "Q8_1",
+    10: "Q2_K",
+    11: "Q3_K",
+    15: "Q8_K",
+    16: "IQ2_XXS",
+    17: "IQ2_XS",
+    18: "IQ3_XXS",
+    19: "IQ1_S",
+    20: "IQ4_NL",
+    21: "IQ3_S",
+    22: "IQ2_S",
+    23: "IQ4_XS",
+    24: "I8",
+    25: "I16",
+    26: "I32",
+    27: "I64",
+    28: "F64",
+    29: "IQ1_M",
+    34: "TQ1_0",
+    35: "TQ2_0",
+    39: "MXFP4",
+    40: "NVFP4",
 }
 
 
@@ -86,34 +86,12 @@ def dequantise(raw: Bytes, kind: Kind) -> Floats:
     """
     blocks = raw.reshape(-1, kind.size)
     numbers = np.empty((len(blocks), kind.values), dtype=np.float32)
-    step = _CHUNK // kind.values
-    with np.errstate(
-        all="ignore"
-    ):  # a damaged scale may be infinite; whoever reads weights looks for that
+    step = CHUNK // kind.values
+    # A damaged scale may be infinite; whoever reads weights looks for that.
+    with np.errstate(all="ignore"):
         for start in range(0, len(blocks), step):
             numbers[start : start + step] = _DECODERS[kind.name](blocks[start : start + step])
     return numbers.reshape(-1)
-
-
-def quantise(numbers: Floats, kind: Kind) -> Bytes:
-    """Return numbers as bytes of a kind, rounded as llama.cpp rounds them.
-
-    Args:
-        numbers: Any shape; the last dimension is a multiple of ``kind.values``.
-        kind: One of ``WRITABLE``.
-
-    Raises:
-        ValueError: If a number is not finite, or too large for this kind.
-    """
-    if not np.isfinite(numbers).all():
-        raise ValueError("holds numbers that are not finite")
-    blocks = np.ascontiguousarray(numbers, dtype=np.float32).reshape(-1, kind.values)
-    stored = np.empty((len(blocks), kind.size), dtype=np.uint8)
-    step = _CHUNK // kind.values
-    with np.errstate(all="ignore"):
-        for start in range(0, len(blocks), step):
-            stored[start : start + step] = _ENCODERS[kind.name](blocks[start : start + step])
-    return stored.reshape(-1)
 
 
 # --------------------------------------------------------------------------------- bytes to numbers
@@ -175,7 +153,7 @@ def _q4_k(blocks: Bytes) -> Floats:
     each with s and t.
 
     Parts go in pairs: 32 bytes hold the first of a pair in their lower halves, the second in their
-        upper halves.
+    upper halves.
     """
     return _eight_parts(blocks, _paired_nibbles(blocks[:, 16:]))
 
@@ -197,10 +175,9 @@ def _paired_nibbles(packed: Bytes) -> Bytes:
 def _eight_parts(blocks: Bytes, whole: Bytes) -> Floats:
     scales, lowest = _six_bit_pairs(blocks[:, 4:16])
     q = whole.astype(np.float32)
-    parts = (_f16(blocks[:, :2]) * scales)[..., None] * q - (_f16(blocks[:, 2:4]) * lowest)[
-        ..., None
-    ]
-    return parts.reshape(-1, 256)
+    factors = _f16(blocks[:, :2]) * scales
+    offsets = _f16(blocks[:, 2:4]) * lowest
+    return (factors[..., None] * q - offsets[..., None]).reshape(-1, 256)
 
 
 def _six_bit_pairs(packed: Bytes) -> tuple[Floats, Floats]:
@@ -210,7 +187,9 @@ def _six_bit_pairs(packed: Bytes) -> tuple[Floats, Floats]:
     The last four have their lower four bits in bytes 8 to 11 (scale in the lower half) and their
     upper two bits on top of the first.
     """
-    a, b, c = packed[:, :4], packed[:, 4:8], packed[:, 8:]
+    a = packed[:, :4]
+    b = packed[:, 4:8]
+    c = packed[:, 8:]
     scales = np.concatenate((a & 63, (c & 15) | (a >> 6 << 4)), axis=1)
     lowest = np.concatenate((b & 63, (c >> 4) | (b >> 6 << 4)), axis=1)
     return scales.astype(np.float32), lowest.astype(np.float32)
@@ -233,69 +212,16 @@ def _q6_k(blocks: Bytes) -> Floats:
     return (scales[..., None] * q).reshape(-1, 256)
 
 
-# --------------------------------------------------------------------------------- numbers to bytes
-def _to_f32(numbers: Floats) -> Bytes:
-    return numbers.astype("<f4").view(np.uint8)
-
-
-def _to_f16(numbers: Floats) -> Bytes:
-    halves = numbers.astype("<f2")
-    if not np.isfinite(halves).all():
-        raise ValueError("holds numbers beyond 65504, the largest in 16 bits")
-    return halves.view(np.uint8)
-
-
-def _to_bf16(numbers: Floats) -> Bytes:
-    """Round to the nearest, ties to even."""
-    bits = numbers.view(np.uint32).astype(np.uint64)
-    upper = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
-    if (upper & 0x7F80 == 0x7F80).any():
-        raise ValueError("holds numbers beyond what BF16 can hold")
-    return upper.astype("<u2").view(np.uint8)
-
-
-def _inverse(scales: Floats) -> Floats:
-    """Return 1 / scales, 0 where a scale is 0 or so small that its inverse is infinite."""
-    inverse = np.float32(1) / scales
-    return np.where(np.isfinite(inverse), inverse, np.float32(0))
-
-
-def _to_q8_0(numbers: Floats) -> Bytes:
-    """The number furthest from 0 becomes 127; halves are rounded away from 0."""
-    scales = np.abs(numbers).max(axis=1, keepdims=True) / np.float32(127)
-    scaled = numbers * _inverse(scales)
-    whole = np.trunc(scaled)
-    rounded = whole + np.trunc((scaled - whole) * np.float32(2))  # exact, unlike adding a half
-    return np.concatenate((_to_f16(scales), rounded.astype(np.int8).view(np.uint8)), axis=1)
-
-
-def _to_q4_0(numbers: Floats) -> Bytes:
-    """The number furthest from 0, the first of equals, becomes -8, so that d has the opposite sign.
-
-    The sum before cutting off is rounded once, as a fused multiplication and addition does.
-    """
-    furthest = np.take_along_axis(numbers, np.abs(numbers).argmax(axis=1, keepdims=True), axis=1)
-    scales = furthest / np.float32(-8)
-    shifted = (numbers.astype(np.float64) * _inverse(scales).astype(np.float64) + 8.5).astype(
-        np.float32
-    )
-    q = np.clip(np.trunc(shifted), 0, 15).astype(np.uint8)
-    return np.concatenate((_to_f16(scales), q[:, :16] | q[:, 16:] << 4), axis=1)
-
-
 _DECODERS: dict[str, Callable[[Bytes], Floats]] = {
-    **{"F32": _f32, "F16": _f16, "BF16": _bf16, "Q8_0": _q8_0},
-    **{
-        "Q4_0": _q4_0,
-        "Q4_1": _q4_1,
-        "Q5_0": _q5_0,
-        "Q5_1": _q5_1,
-        "Q4_K": _q4_k,
-        "Q5_K": _q5_k,
-        "Q6_K": _q6_k,
-    },
+    "F32": _f32,
+    "F16": _f16,
+    "BF16": _bf16,
+    "Q8_0": _q8_0,
+    "Q4_0": _q4_0,
+    "Q4_1": _q4_1,
+    "Q5_0": _q5_0,
+    "Q5_1": _q5_1,
+    "Q4_K": _q4_k,
+    "Q5_K": _q5_k,
+    "Q6_K": _q6_k,
 }
-_ENCODERS: dict[str, Callable[[Floats], Bytes]] = {
-    **{"F32": _to_f32, "F16": _to_f16, "BF16": _to_bf16, "Q8_0": _to_q8_0, "Q4_0": _to_q4_0},
-}
-WRITABLE = tuple(_ENCODERS)

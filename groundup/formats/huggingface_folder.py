@@ -2,7 +2,7 @@
 files.
 
 Nothing in such a folder is ever run: no pickle is opened, and code that its config names is
-    ignored.
+ignored.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 GGUF = ".gguf"
 FETCHED = (  # and nothing else: no pickle, no code, no copies of the weights in other formats
-    *(
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "chat_template.jinja",
-    ),
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
     "preprocessor_config.json",
-    *(SINGLE, INDEX, "model-*-of-*.safetensors"),
+    SINGLE,
+    INDEX,
+    "model-*-of-*.safetensors",
 )
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
@@ -101,11 +101,11 @@ def find_pretrained(name: str, revision: str | None = None, *, weights: bool = T
     if folder.is_dir() or folder.suffix == GGUF:
         if revision is not None:
             kind = "folder" if folder.is_dir() else "file"
-            problem = f"has no effect: {name} is a {kind}, and only the hub has revisions"
+            problem = f"has no effect: {name} is a {kind}, but only the hub has revisions"
             raise RecipeError("recipe.init.revision", problem, "Remove it")
         return Pretrained(name, folder)
     if not _NAME.fullmatch(name):
-        nearby = [str(path) for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        nearby = [str(path) for path in folder.parent.glob("*")]
         problem = (
             f"there is no folder {name}; {did_you_mean(str(folder), nearby)}and it is no name of"
             " the hub either"
@@ -113,15 +113,16 @@ def find_pretrained(name: str, revision: str | None = None, *, weights: bool = T
         raise RecipeError(
             "recipe.init.pretrained", problem, "Give a folder, or a name such as owner/model"
         )
-    first = _snapshot(name, revision, ("config.json", "preprocessor_config.json"))
-    commit = first.name if _COMMIT.fullmatch(first.name) else None
-    return Pretrained(
-        name, _snapshot(name, commit or revision, FETCHED) if weights else first, commit
-    )
+    fetched = _fetch_snapshot(name, revision, ("config.json", "preprocessor_config.json"))
+    # the library's cache names folders by commit; a mirror of one's own may not
+    commit = fetched.name if _COMMIT.fullmatch(fetched.name) else None
+    if weights:  # of that very commit, though the branch may have moved since
+        fetched = _fetch_snapshot(name, commit or revision, FETCHED)
+    return Pretrained(name, fetched, commit)
 
 
 @lru_cache(maxsize=32)
-def _snapshot(name: str, revision: str | None, files: tuple[str, ...]) -> Path:
+def _fetch_snapshot(name: str, revision: str | None, files: tuple[str, ...]) -> Path:
     """Return where the hub's library keeps these files; once a process, so that all of a run is of
     one commit."""
     try:
@@ -133,16 +134,13 @@ def _snapshot(name: str, revision: str | None, files: tuple[str, ...]) -> Path:
             huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(files))
         )
     except Exception as error:  # the library lets errors of its HTTP client through
-        lines = str(error).strip().splitlines()
-        reason = lines[0].rstrip(".") if lines else type(error).__name__
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        first = (
-            "HF_HUB_OFFLINE is set: only what was fetched before is there; unset it"
-            if offline
-            else _REACH
-        )
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0].rstrip(".")
+        first = _REACH
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+            first = "HF_HUB_OFFLINE is set: only what was fetched before is there; unset it"
         remedy = f"{first}. Or fetch the model elsewhere and give its folder: pretrained: ./folder"
-        problem = f"no such folder, and the hub does not give it: {reason}"
+        problem = f"no such folder, and the hub does not have it: {reason}"
         raise CheckpointError(
             f"{name} (revision {revision or 'newest'})", problem, remedy
         ) from error
@@ -193,11 +191,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_object(path)
     quantization = config.get("quantization_config")
     if quantization:
-        method = (
-            quantization.get("quant_method", "?")
-            if isinstance(quantization, dict)
-            else quantization
-        )
+        method = quantization
+        if isinstance(quantization, dict):
+            method = quantization.get("quant_method", "?")
         problem = f"the weights are quantized ({method}); allowed: fp64, fp32, fp16 and bf16"
         raise CheckpointError(str(path), problem, "Use the model that was quantized")
     return config
@@ -225,18 +221,19 @@ def weight_files(folder: Path) -> dict[str, list[str] | None]:
         return {SINGLE: None}
     if not (folder / INDEX).is_file():
         raise _no_weights(folder)
-    path, files = folder / INDEX, dict[str, list[str] | None]()
+    path = folder / INDEX
+    files: dict[str, list[str]] = {}
     places = read_object(path).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(str(path), "has no weight_map", "Fetch the model again")
     for tensor, file in places.items():
+        # a path would lead out of the folder
         if not isinstance(file, str) or not re.fullmatch(r"[\w\-][\w.\-]*\.safetensors", file):
             problem = (
                 f"places {tensor} in {file!r}; allowed: a .safetensors file of the same folder"
             )
             raise CheckpointError(str(path), problem, "Fetch the model again")
-        names = files[file] = files.get(file) or []
-        names.append(tensor)
+        files.setdefault(file, []).append(tensor)
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         problem = (
@@ -244,25 +241,27 @@ def weight_files(folder: Path) -> dict[str, list[str] | None]:
             f" {', '.join(missing[:3])}"
         )
         raise CheckpointError(str(folder), problem, "Fetch them too")
-    return files
+    return {**files}
 
 
 def fetched_sha256(path: Path) -> str | None:
     """Return a file's SHA-256 as the hub gave it when the file was fetched, or None where that is
     not known.
 
-    The library's cache names files by it; beside files fetched to a folder it keeps notes, which
+    The library's cache names files by it; next to files fetched to a folder it keeps notes, which
     count as long as the file is not newer.
     """
-    names = [path.resolve().name] if path.is_symlink() else []
+    names = []
+    if path.is_symlink():
+        names.append(path.resolve().name)
     notes = path.parent / ".cache" / "huggingface" / "download" / f"{path.name}.metadata"
-    lines = notes.read_text(encoding="utf-8", errors="replace").split() if notes.is_file() else []
-    if (
-        len(lines) == 3
-        and re.fullmatch(r"\d+(\.\d+)?", lines[2])
-        and path.stat().st_mtime <= float(lines[2]) + 1
-    ):
-        names.append(lines[1])
+    if notes.is_file():
+        # commit, digest and time of the download; small files have a Git digest of 40 letters
+        lines = notes.read_text(encoding="utf-8", errors="replace").split()
+        if len(lines) == 3 and re.fullmatch(r"\d+(\.\d+)?", lines[2]):
+            # file systems keep times with different precision
+            unchanged = path.stat().st_mtime <= float(lines[2]) + 1
+            names += lines[1:2] * unchanged
     return next((name for name in names if re.fullmatch(r"[0-9a-f]{64}", name)), None)
 
 
@@ -272,7 +271,7 @@ def _no_weights(folder: Path) -> CheckpointError:
     other = [name for name in names if name.endswith(".safetensors")]
     if other:
         problem = (
-            f"holds {', '.join(other[:3])}, and neither {SINGLE} nor {INDEX}, which says what is in"
+            f"holds {', '.join(other[:3])}, but neither {SINGLE} nor {INDEX}, which says what is in"
             " which file"
         )
         return CheckpointError(str(folder), problem, "Fetch the model again, with its index")

@@ -2,9 +2,8 @@
 
 It shares its threads' library with PyTorch, and where both have threads in one process each takes
 them from the other: llama.cpp then writes at two thirds of its speed, and PyTorch computes at half
-    of its own. Nor does a fault in it end
-the program. The process reads a line of JSON for each request and writes one for each answer; it
-ends with its input.
+of its own. Nor does a fault in it end the program. The process reads a line of JSON for each
+request and writes one for each answer; it ends with its input.
 """
 
 from __future__ import annotations
@@ -57,12 +56,10 @@ class LlamaServer:
         self, path: Path, context: int, threads: int, remedy: str, *, exact: bool = True
     ) -> None:
         library = require_llama_cpp()
-        self.name, self.context, self.remedy = (
-            f"llama.cpp (xllamacpp {library.__version__})",
-            context,
-            remedy,
-        )
-        self._number = 0
+        self.name = f"llama.cpp (xllamacpp {library.__version__})"
+        self.context = context
+        self.remedy = remedy
+        self._number = 0  # of the last request
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", __name__],  # -P: no code from the working folder
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -72,7 +69,7 @@ class LlamaServer:
             encoding="utf-8",
             start_new_session=True,  # an interruption of the program is not its business
         )
-        weakref.finalize(self, _end, self._process)
+        weakref.finalize(self, _end_process, self._process)
         opened = self._ask(
             {"path": str(path), "context": context, "threads": threads, "exact": exact}
         )
@@ -93,12 +90,14 @@ class LlamaServer:
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to this request, and not to one before it that was interrupted."""
         self._number += 1
-        to, answers = self._process.stdin, self._process.stdout
+        to = self._process.stdin
+        answers = self._process.stdout
         assert to is not None
         assert answers is not None
         try:
             to.write(json.dumps([self._number, request]) + "\n")
             to.flush()
+            # what answers a request that Ctrl-C interrupted comes first
             for line in answers:
                 number, answer = json.loads(line)
                 if number == self._number:
@@ -110,7 +109,7 @@ class LlamaServer:
         )
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end_process(process: subprocess.Popen[str]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with suppress(BrokenPipeError):
@@ -124,10 +123,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 # ------------------------------------------------------------------------------------------------
 # in the process itself
-def _settings(library: Any, path: str, context: int, threads: int, exact: bool) -> Any:
+def _make_settings(library: Any, path: str, context: int, threads: int, exact: bool) -> Any:
     settings = library.CommonParams()
-    settings.model.path, settings.n_ctx = path, context
-    settings.n_parallel, settings.n_gpu_layers, settings.verbosity = 1, 0, -1
+    settings.model.path = path
+    settings.n_ctx = context
+    settings.n_parallel = 1
+    settings.n_gpu_layers = 0
+    settings.verbosity = -1
     settings.warmup = settings.fit_params = settings.enable_chat_template = False
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
     if exact:
@@ -138,7 +140,8 @@ def _settings(library: Any, path: str, context: int, threads: int, exact: bool) 
 
 def _serve() -> None:
     """Answer every request of standard input; the first one says what to open."""
-    library, server = require_llama_cpp(), None
+    library = require_llama_cpp()
+    server = None
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the library prints is no answer
     for line in sys.stdin:
@@ -146,13 +149,15 @@ def _serve() -> None:
         found: list[Any] = []
         if server is None:
             try:
-                server = library.Server(_settings(library, **request))
+                server = library.Server(_make_settings(library, **request))
                 found.append({})
             except RuntimeError as error:
                 found.append({"error": str(error)})
         else:
             server.handle_completions(json.dumps(request), found.append)
-        answer = json.loads(found[0]) if isinstance(found[0], str | bytes) else found[0]
+        answer = found[0]
+        if isinstance(answer, str | bytes):  # some versions of the library give JSON
+            answer = json.loads(answer)
         answers.write(json.dumps([number, answer]) + "\n")
         answers.flush()
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import CheckpointError
-from groundup.formats.gguf_blocks import KINDS, dequantise, quantise
+from groundup.formats.gguf_blocks import KINDS, dequantise
+from groundup.formats.gguf_writer import quantise
 from groundup.generation.decoding import DecodingOptions, Engine
 from groundup.weights.gguf import model_in
 

@@ -21,8 +21,8 @@ from groundup.core.registry import names as registered_names
 from groundup.core.settings import validate
 from groundup.core.storage import Storage
 from groundup.formats.gguf import GGUFFile, open_gguf
-from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
-from groundup.formats.gguf_writer import write_gguf
+from groundup.formats.gguf_blocks import KINDS, dequantise
+from groundup.formats.gguf_writer import WRITABLE, quantise, write_gguf
 from groundup.formats.model_types import as_gguf, gguf_model_of
 
 __all__ = [

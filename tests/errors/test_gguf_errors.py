@@ -39,20 +39,20 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "other": (b"PK\3\4" + bytes(60), r"is no GGUF file: it begins with b'PK"),
     "old": (
         header(0, 0, version=1),
-        "has GGUF version 1; read are versions 2 and 3, little-endian",
+        "has GGUF version 1, but only versions 2 and 3, little-endian, are read",
     ),
-    "big": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "is big-endian; read are versions 2 and 3"),
+    "big": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "is big-endian, but only versions 2 and 3"),
     "short": (
         header(0, 0)[:12],
-        "ends within the header: it needs 8 bytes from byte 8 on, and 4 are left",
+        "ends within the header: it needs 8 bytes from byte 8 on, but 4 are left",
     ),
     "tensors": (
         header(2**60, 0),
-        r"says it has 1152921504606846976 tensors, and only 0 bytes follow",
+        r"says it has 1152921504606846976 tensors, but only 0 bytes follow",
     ),
     "pairs": (
         header(0, 2**63),
-        r"says it has 9223372036854775808 metadata, and only 0 bytes follow",
+        r"says it has 9223372036854775808 metadata, but only 0 bytes follow",
     ),
     "name": (
         header(0, 1) + struct.pack("<Q", 2**40) + bytes(20),
@@ -82,7 +82,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "twice": (header(0, 2) + pair("n", 4, ONE) * 2, "has metadata 'n' twice"),
     "alignment": (
         header(0, 1) + pair("general.alignment", 4, struct.pack("<I", 24)),
-        r"general\.alignment is 24; it must be a power of two from 8 on",
+        r"general\.alignment is 24, but it must be a power of two from 8 on",
     ),
     "tensor twice": (header(2, 0) + row("t", (1,)) * 2 + bytes(99), "has tensor 't' twice"),
     "dimensions": (
@@ -91,11 +91,11 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     ),
     "no rows": (
         header(1, 0) + row("t", (4, 0)),
-        r"tensor 't' has shape \[0, 4\]; F32 comes in blocks of 1 of a row",
+        r"tensor 't' has shape \[0, 4\], but F32 comes in blocks of 1 of a row",
     ),
     "blocks": (
         header(1, 0) + row("t", (33, 2), 8),
-        r"has shape \[2, 33\]; Q8_0 comes in blocks of 32 of a row",
+        r"has shape \[2, 33\], but Q8_0 comes in blocks of 32 of a row",
     ),
     "kind": (
         header(1, 0) + row("t", (256,), 10),
@@ -111,13 +111,13 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "outside": (
         header(1, 0) + row("t", (2**40, 2**10)),
         (
-            "tensor 't' lies outside of the file: its 4503599627370496 bytes begin at byte 96, and"
+            "tensor 't' is outside of the file: its 4503599627370496 bytes begin at byte 96, but"
             " the file has 65"
         ),
     ),
     "offset": (
         header(1, 0) + row("t", (1,), 0, 4) + bytes(99),
-        "begins at offset 4, no multiple of the alignment 32",
+        "begins at offset 4, which is not a multiple of the alignment 32",
     ),
 }
 
@@ -179,7 +179,7 @@ def test_a_missing_file_and_a_missing_tensor(tmp_path: Path) -> None:
         ),
         (
             {"general.alignment": 12},
-            r"general\.alignment is 12; it must be a power of two from 8 on\. Leave it out",
+            r"general\.alignment is 12, but it must be a power of two from 8 on\. Leave it out",
         ),
     ],
 )
@@ -197,12 +197,12 @@ def test_metadata_that_cannot_be_written(
         (
             torch.ones(2, 33),
             "Q8_0",
-            r"'t' has shape \[2, 33\]; Q8_0 needs 1 to 4 dimensions, the last a mul",
+            r"'t' has shape \[2, 33\], but Q8_0 needs 1 to 4 dimensions, the last a mul",
         ),
         (
             torch.tensor(1.0),
             "F32",
-            r"'t' has shape \[\]; F32 needs 1 to 4 dimensions.*\. Give it another shape",
+            r"'t' has shape \[\], but F32 needs 1 to 4 dimensions.*\. Give it another shape",
         ),
         (
             torch.ones(256),

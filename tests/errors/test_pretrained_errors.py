@@ -95,7 +95,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Non
         (
             {"pretrained": "BASE", "revision": "main"},
             (
-                "recipe.init.revision: has no effect: BASE is a folder, and only the hub has"
+                "recipe.init.revision: has no effect: BASE is a folder, but only the hub has"
                 " revisions. Remove it."
             ),
         ),
@@ -385,7 +385,7 @@ def test_no_weights_and_weights_of_another_name(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
     with pytest.raises(
         CheckpointError,
-        match=r"holds model-00001-of-00002.safetensors, and neither .* with its index",
+        match=r"holds model-00001-of-00002.safetensors, but neither .* with its index",
     ):
         read(folder)
     (folder / "model-00001-of-00002.safetensors").unlink()

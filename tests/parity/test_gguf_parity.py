@@ -13,7 +13,8 @@ from ggufs import FAMILIES, small_model, tokenizer, write_small
 from later import Library
 
 from groundup.formats.gguf import open_gguf
-from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
+from groundup.formats.gguf_blocks import KINDS, dequantise
+from groundup.formats.gguf_writer import WRITABLE, quantise
 from groundup.models.gpt import GPTConfig
 from groundup.weights.gguf import read_gguf, save_gguf
 

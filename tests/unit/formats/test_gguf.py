@@ -3,7 +3,9 @@ models."""
 
 from __future__ import annotations
 
+import hashlib
 import struct
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,11 @@ import pytest
 import torch
 from ggufs import FAMILIES, header, pair, small_model, text, tokenizer, write_small
 
-from groundup.core.errors import CheckpointError
+from groundup.core.errors import CheckpointError, MissingExtraError
 from groundup.core.storage import Storage
 from groundup.formats.gguf import open_gguf
-from groundup.formats.gguf_blocks import KINDS, WRITABLE, dequantise, quantise
-from groundup.formats.gguf_writer import write_gguf
+from groundup.formats.gguf_blocks import KINDS, OTHER_KINDS, dequantise
+from groundup.formats.gguf_writer import WRITABLE, quantise, write_gguf
 from groundup.models.gpt import GPTConfig
 from groundup.models.names.gguf import gpt as names
 from groundup.weights.gguf import read_gguf, save_gguf
@@ -40,7 +42,6 @@ def test_metadata_reads_back_as_written(tmp_path: Path) -> None:
         "flags": [True, False],
         "whole": [-1, 2],
         "parts": [0.5, 2.0],
-        "none": [],
     }
     numbers = {
         dtype: np.dtype(dtype).type(3)
@@ -48,7 +49,7 @@ def test_metadata_reads_back_as_written(tmp_path: Path) -> None:
     }
     lists = {f"{dtype}s": np.array([1, 2], dtype) for dtype in numbers}
     path = tmp_path / "a.gguf"
-    write_gguf(path, {**plain, **numbers, **lists}, {}, {})
+    write_gguf(path, {**plain, **numbers, **lists, "none": []}, {}, {})  # which the format lacks
     found = open_gguf(path).metadata
     expected = plain | dict.fromkeys(numbers, 3) | {name: [1, 2] for name in lists}
     assert found == expected
@@ -88,7 +89,8 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = np.random.default_rng(0).standard_normal((40, 256)).astype(np.float32)
     whole = {kind: quantise(numbers, KINDS[kind]) for kind in WRITABLE}
     back = {kind: dequantise(raw, KINDS[kind]) for kind, raw in whole.items()}
-    monkeypatch.setattr("groundup.formats.gguf_blocks._CHUNK", 512)
+    monkeypatch.setattr("groundup.formats.gguf_blocks.CHUNK", 512)
+    monkeypatch.setattr("groundup.formats.gguf_writer.CHUNK", 512)
     assert all(np.array_equal(quantise(numbers, KINDS[kind]), whole[kind]) for kind in WRITABLE)
     assert all(
         np.array_equal(dequantise(whole[kind], KINDS[kind]), back[kind]) for kind in WRITABLE
@@ -276,3 +278,63 @@ def test_the_bytes_of_a_small_file(tmp_path: Path) -> None:
     head += text("t") + struct.pack("<I2Q", 2, 1, 2) + struct.pack("<IQ", 0, 0)
     filled = head + bytes(-len(head) % 32)
     assert (tmp_path / "a.gguf").read_bytes() == filled + struct.pack("<2f", 1, 1) + bytes(24)
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest"),
+    [
+        ("F32", "cb50963809e880ba"),
+        ("F16", "4319cc1dadb22002"),
+        ("BF16", "2aa48ef8b0f474d4"),
+        ("Q8_0", "75495478c2143006"),
+        ("Q4_0", "d2c4a3388c656ab5"),
+    ],
+)
+def test_files_are_what_they_were_before_a_library_wrote_them(
+    tmp_path: Path, kind: str, digest: str
+) -> None:
+    """The digests are of files by the writer of version 0.1.0, which was all our own."""
+    random = np.random.default_rng(0)
+    tensors = {
+        "a": torch.from_numpy(random.standard_normal((3, 2, 64)).astype(np.float32)),
+        "b": torch.from_numpy((random.standard_normal((40, 256)) * 300).astype(np.float32)),
+        "zeros": torch.zeros(32),
+    }
+    metadata: dict[str, Any] = {
+        "general.architecture": "llama",
+        "yes": True,
+        "small": 7,
+        "negative": -7,
+        "large": 2**40,
+        "huge": 2**63 + 1,
+        "half": 0.5,
+        "words": "naïve 床\n",
+        "empty": "",
+        "texts": ["a", "", "é"],
+        "flags": [True, False],
+        "whole": [-1, 2],
+        "parts": [0.5, 2.0],
+        "u2": np.uint16(3),
+        "f8s": np.array([1, 2], "f8"),
+    }
+    write_gguf(tmp_path / "a.gguf", metadata, tensors, dict.fromkeys(tensors, kind))
+    content = (tmp_path / "a.gguf").read_bytes()
+    assert hashlib.sha256(content).hexdigest()[:16] == digest
+
+
+def test_without_the_library_an_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingExtraError, match=r"groundup\[gguf\]"):
+        write_gguf(tmp_path / "a.gguf", {"n": 1}, {}, {})
+
+
+def test_kinds_are_laid_out_as_the_library_says() -> None:
+    import gguf
+
+    for kind in KINDS.values():
+        number = gguf.GGMLQuantizationType[kind.name]
+        assert (number, gguf.GGML_QUANT_SIZES[number]) == (kind.number, (kind.values, kind.size))
+    for number, name in OTHER_KINDS.items():
+        assert gguf.GGMLQuantizationType(number).name == name
