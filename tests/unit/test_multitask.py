@@ -275,7 +275,7 @@ def test_uncertainty_settles_where_the_gradient_is_zero() -> None:
     for _ in range(300):
         optimizer.zero_grad()
         torch.stack(
-            weights([torch.tensor(4.0), torch.tensor(0.1)], [1.0, 1.0], nn.Identity())
+            weights([torch.tensor(4.0), torch.tensor(0.1)], [1.0, 1.0], [])
         ).sum().backward()
         optimizer.step()
     torch.testing.assert_close(
@@ -298,7 +298,7 @@ def test_gradnorm_takes_weight_from_the_task_that_pulls_too_hard() -> None:
     shared: Any = model.blocks[0]
     for _ in range(400):
         y = shared(torch.ones(1, 1)).squeeze()
-        found = weights([10.0 * y, 2.0 * y], [1.0, 1.0], model)
+        found = weights([10.0 * y, 2.0 * y], [1.0, 1.0], last_shared(model))
     values = weights.values()
     assert sum(values) == pytest.approx(2.0, abs=1e-5)
     assert values[1] / values[0] == pytest.approx(5.0, rel=0.2)  # pulls 10 w0 and 2 w1 are alike
@@ -318,13 +318,15 @@ def test_gradnorm_favours_the_task_that_learns_slowly() -> None:
 def test_gradnorm_leaves_alone_what_it_cannot_judge() -> None:
     weights = GradNormWeights(3, alpha=1.0, lr=0.1)
     weights.move([0, 1], torch.tensor([torch.nan, 1.0]), torch.ones(2))
-    weights([torch.ones(()), torch.zeros(()), torch.zeros(())], [1.0, 0.0, 0.0], Toy())
+    weights([torch.ones(()), torch.zeros(()), torch.zeros(())], [1.0, 0.0, 0.0], last_shared(Toy()))
     assert weights.values() == [1.0, 1.0, 1.0]
     weights.move([0, 2], torch.tensor([1.0, 1.0]), torch.tensor([3.0, 1.0]))
     assert weights.values()[1] == 1.0
     assert weights.values()[0] < 1.0 < weights.values()[2]
     before = weights.values()
-    weights.eval()([torch.ones(()), torch.ones(()), torch.ones(())], [1.0, 1.0, 1.0], Toy())
+    weights.eval()(
+        [torch.ones(()), torch.ones(()), torch.ones(())], [1.0, 1.0, 1.0], last_shared(Toy())
+    )
     assert weights.values() == before
 
 

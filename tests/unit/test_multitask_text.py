@@ -139,7 +139,7 @@ def test_what_predicts_no_tokens_is_refused() -> None:
     plain = MLPConfig(inputs=4, outputs=3, hidden=(2,)).build()
     with pytest.raises(
         RecipeError,
-        match=r"recipe.task.tasks.text: is language_modeling, and the model predicts no tok",
+        match=r"recipe.task.tasks.text: is language_modeling, but the model predicts no tok",
     ):
         made.check_model(plain, processor)
     pictures = Labelled(ImageProcessor((1, 2, 2), None, [0.0], [1.0]), processor.targets, 0)

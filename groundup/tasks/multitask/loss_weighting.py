@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from groundup.nn.part_names import TASK_WEIGHTS
 
 __all__ = [
     "GradNormWeights",
+    "Outputs",
     "TaskWeights",
     "UncertaintyWeights",
     "last_shared",
@@ -44,6 +46,21 @@ class TaskWeights(nn.Module, ABC):
     @abstractmethod
     def values(self) -> list[float]:
         """Return what each task's mean loss is multiplied with now."""
+
+
+class Outputs(NamedTuple):
+    """What a model of several tasks predicts, and what weighs their losses.
+
+    Attributes:
+        by_task: (B, outputs of the task); of language modelling the logits (M, V) of the tokens
+            that are predicted.
+        weights: In training, the weights that are learned.
+        shared: Trained parameters of the last block that the tasks share, for these weights.
+    """
+
+    by_task: dict[str, Tensor]
+    weights: TaskWeights | None
+    shared: list[nn.Parameter]
 
 
 def task_weights_of(model: nn.Module) -> TaskWeights | None:
@@ -104,9 +121,8 @@ class GradNormWeights(TaskWeights):
     Source:
         Chen et al., 2018 (arXiv:1711.02257), section 3.1 and algorithm 1.
         Departs from it: the weights' objective is divided by the mean pull, so that ``lr`` means
-            the same whatever the
-        losses' scale; its gradient descent is plain; and a weight stays at 0.001 or more before
-        they are scaled.
+        the same whatever the losses' scale; its gradient descent is plain; and a weight stays at
+        0.001 or more before they are scaled.
     """
 
     weight: Tensor
@@ -114,7 +130,8 @@ class GradNormWeights(TaskWeights):
 
     def __init__(self, tasks: int, alpha: float, lr: float) -> None:
         super().__init__()
-        self.alpha, self.lr = alpha, lr
+        self.alpha = alpha
+        self.lr = lr
         self.register_buffer("weight", torch.ones(tasks))
         self.register_buffer("first_loss", torch.zeros(tasks))
 
@@ -126,6 +143,7 @@ class GradNormWeights(TaskWeights):
 
         Arguments as of ``TaskWeights``. Weights of tasks with a count of 0 stay.
         """
+        # The weights are numbers here: the model's gradient must not reach them.
         weighted = [
             weight * total for weight, total in zip(self.weight.tolist(), totals, strict=True)
         ]
@@ -148,15 +166,18 @@ class GradNormWeights(TaskWeights):
         if not bool(torch.isfinite(losses).all() and torch.isfinite(norms).all()):
             return
         index = torch.tensor(list(present), device=self.weight.device)
-        losses, norms = losses.to(self.weight), norms.to(self.weight)
+        losses = losses.to(self.weight)
+        norms = norms.to(self.weight)
         first = torch.where(self.first_loss[index] == 0, losses, self.first_loss[index])
         self.first_loss[index] = first
-        before, left = self.weight[index], losses / first.clamp(min=1e-12)
+        before = self.weight[index]
+        left = losses / first.clamp(min=1e-12)
         mean = (before * norms).mean().clamp(min=1e-12)
         goals = mean * (left / left.mean().clamp(min=1e-12)) ** self.alpha
-        moved = (before - self.lr * norms / mean * torch.sign(before * norms - goals)).clamp(
-            min=1e-3
-        )
+        # The objective is the sum of |w norm - goal|, whose slope in w is the norm with a sign.
+        step = self.lr * norms / mean * torch.sign(before * norms - goals)
+        moved = (before - step).clamp(min=1e-3)
+        # Scaled back to the same sum, or all weights could shrink together, as a learning rate.
         self.weight[index] = moved * (before.sum() / moved.sum())
 
     def values(self) -> list[float]:
@@ -169,7 +190,9 @@ def last_shared(model: nn.Module) -> list[nn.Parameter]:
     """Return the trained parameters of the last block before the heads; none where there is no
     block."""
     blocks = blocks_of(model)
-    return [p for p in blocks[-1].parameters() if p.requires_grad] if blocks else []
+    if not blocks:
+        return []
+    return [p for p in blocks[-1].parameters() if p.requires_grad]
 
 
 def trunk(model: nn.Module) -> list[nn.Parameter]:

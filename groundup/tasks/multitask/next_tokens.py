@@ -1,4 +1,4 @@
-"""Next-token prediction beside other tasks: on the padded texts that a classifier reads, with the
+"""Next-token prediction next to other tasks: on the padded texts that a classifier reads, with the
 same layers.
 
 Legend: B texts, T positions, V vocabulary.
@@ -17,6 +17,7 @@ from groundup.core.contracts.models import TokenLogits
 from groundup.core.contracts.processors import TextProcessor
 from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, Example, Loss, Term
+from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.compression import bits_per_byte, perplexity
 
 __all__ = [
@@ -41,28 +42,21 @@ def check_token_model(model: nn.Module, processor: Any, where: str) -> None:
     """
     if not isinstance(processor, TextProcessor):
         problem = "makes no tokens, which language_modeling predicts"
-        raise RecipeError(
-            "recipe.processor",
-            problem,
-            f"Choose a tokenizer, or remove {where.removeprefix('recipe.')}",
-        )
+        remedy = f"Choose a tokenizer, or remove {where.removeprefix('recipe.')}"
+        raise RecipeError("recipe.processor", problem, remedy)
     if not isinstance(model, TokenLogits):
         problem = (
-            "is language_modeling, and the model predicts no tokens: it has no method token_logits"
+            "is language_modeling, but the model predicts no tokens: it has no method token_logits"
         )
         remedy = (
             "Choose a causal model of tokens that has one, such as transformer_classifier, or"
             " remove the task"
         )
         raise RecipeError(where, problem, remedy)
-    training = model.training
-    device = next(model.parameters()).device
-    token = torch.zeros(1, 1, dtype=torch.int64)
-    length = torch.ones(1, dtype=torch.int64)
-    with torch.no_grad():
-        model.eval()
-        model.token_logits(tokens=token.to(device), lengths=length.to(device))
-    model.train(training)
+    # Asked once, because whether a model can depends on its settings: it must not look ahead.
+    token = torch.zeros(1, 1, dtype=torch.int64, device=device_of(model))
+    with evaluating(model):
+        model.token_logits(tokens=token, lengths=torch.ones_like(token[0]))
 
 
 def next_token_logits(model: nn.Module, batch: Batch) -> Tensor:
@@ -81,7 +75,7 @@ def next_token_loss(logits: Tensor, batch: Batch) -> Loss:
     there are, by their logits (M, V).
 
     Source:
-        A language model's loss beside a classifier's: Radford et al., GPT, 2018, section 3.2,
+        A language model's loss next to a classifier's: Radford et al., GPT, 2018, section 3.2,
         equation 5.
     """
     trained = _trained(batch)
@@ -100,7 +94,6 @@ def _trained(batch: Batch) -> Tensor:
     return places[None] < batch["lengths"][:, None]
 
 
-@torch.no_grad()
 def evaluate_next_tokens(
     model: nn.Module,
     examples: Sequence[Example],
@@ -109,16 +102,19 @@ def evaluate_next_tokens(
 ) -> dict[str, float]:
     """Return loss in nats a token, perplexity and bits per byte over held-out texts, as far as the
     task reads them."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    sizes, total, count, size = torch.from_numpy(processor.token_bytes()), 0.0, 0.0, 0
-    for start in range(0, len(examples), _AT_ONCE):
-        batch = encode([example.inputs for example in examples[start : start + _AT_ONCE]])
-        size += int(sizes[batch["tokens"][:, 1:][_trained(batch)]].sum())
-        batch = {key: value.to(device) for key, value in batch.items()}
-        term = next_token_loss(next_token_logits(model, batch), batch).terms["next_token"]
-        total, count = total + float(term.total), count + float(term.count)
-    model.train(training)
+    sizes = torch.from_numpy(processor.token_bytes())
+    total = count = 0.0
+    size = 0
+    with evaluating(model):
+        for start in range(0, len(examples), _AT_ONCE):
+            batch = encode([example.inputs for example in examples[start : start + _AT_ONCE]])
+            size += int(sizes[batch["tokens"][:, 1:][_trained(batch)]].sum())
+            batch = {key: value.to(device_of(model)) for key, value in batch.items()}
+            term = next_token_loss(next_token_logits(model, batch), batch).terms["next_token"]
+            total += float(term.total)
+            count += float(term.count)
     mean = total / max(count, 1.0)
     found = {"loss": mean, "perplexity": perplexity(mean), "held_out_tokens": count}
-    return found | ({"bits_per_byte": bits_per_byte(total, size)} if size else {})
+    if size:  # all special tokens, or no texts: there are no bytes to divide by
+        found["bits_per_byte"] = bits_per_byte(total, size)
+    return found

@@ -1,0 +1,158 @@
+"""One task's share of what several tasks have in common: examples, batch, processor, model.
+
+Legend: B examples of a batch, O outputs of all tasks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.core.contracts.processors import InputProcessor
+from groundup.core.contracts.tasks import EvaluationContext
+from groundup.core.errors import DataError
+from groundup.core.values import Batch, Example, Loss, Split
+from groundup.processors.labelled import Labelled
+from groundup.processors.targets import MultiTaskTargets, is_missing, target_of
+
+__all__ = [
+    "COUNT",
+    "Head",
+    "NoInputs",
+    "batch_of",
+    "context_of",
+    "examples_of",
+    "head_of",
+    "name_in_errors",
+    "processor_of",
+    "sums_of",
+    "targets_of",
+    "total_of",
+]
+
+COUNT = " count"  # the end of the name under which a term's count is summed
+
+
+class NoInputs(InputProcessor):
+    """Stands for a processor of inputs where only targets are encoded."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """No shape: it encodes nothing."""
+        return ()
+
+    def save(self, folder: Path) -> None:
+        """Write nothing: it is never part of a run."""
+
+    def encode_inputs(self, inputs: Sequence[Any]) -> Batch:
+        """Return nothing."""
+        return {}
+
+
+class Head(nn.Module):
+    """A model of several tasks as one of them sees it: (B, outputs of the task)."""
+
+    def __init__(self, model: nn.Module, columns: slice) -> None:
+        super().__init__()
+        self.model = model
+        self.columns = columns
+        self.train(model.training)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Return the task's columns of what the model returns, (B, O)."""
+        outputs: Tensor = self.model(**inputs)
+        return outputs[:, self.columns]
+
+
+def head_of(model: nn.Module, processor: Labelled, name: str) -> Head:
+    """Return a model of several tasks as one of them sees it."""
+    return Head(model, targets_of(processor).columns(name))
+
+
+def targets_of(processor: Labelled) -> MultiTaskTargets:
+    """Return the targets of all tasks."""
+    if not isinstance(processor.targets, MultiTaskTargets):
+        raise TypeError("multitask needs the processor that its fit_processor returned")
+    return processor.targets
+
+
+def processor_of(processor: Labelled, name: str) -> Labelled:
+    """Return the processor with the targets of one task."""
+    return Labelled(processor.inputs, targets_of(processor).parts[name], processor.max_length)
+
+
+def examples_of(name: str, examples: Iterable[Example]) -> Iterator[Example]:
+    """Yield the examples that have a task's target, with that one alone."""
+    for example in examples:
+        target = target_of(example.target, name)
+        if not is_missing(target):
+            yield dataclasses.replace(example, target=target)
+
+
+def batch_of(name: str, batch: Batch) -> Batch:
+    """Return a task's tensors by its own names for them, the rows without its target left out."""
+    start = f"{name}/"
+    own = {key.removeprefix(start): v for key, v in batch.items() if key.startswith(start)}
+    present = own.pop("present")
+    return {key: value[present] for key, value in own.items()}
+
+
+def sums_of(name: str, sums: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Return a task's sums by its own names: totals with counts, as ``summarise`` takes them."""
+    start = f"{name}/"
+    own = {key.removeprefix(start): value for key, value in sums.items() if key.startswith(start)}
+    # Its terms came as two watched sums each; its own watched sums count 1, as always.
+    return {
+        key: (total, own.get(key + COUNT, (count, 0.0))[0])
+        for key, (total, count) in own.items()
+        if not key.endswith(COUNT)
+    }
+
+
+def context_of(context: EvaluationContext, name: str) -> EvaluationContext:
+    """Return what one task is evaluated with."""
+
+    def own(examples: Callable[[Split], Iterable[Any]]) -> Callable[[Split], Iterable[Any]]:
+        return lambda split: examples_of(name, examples(split))
+
+    base = None
+    base_examples = None
+    if context.base is not None:
+        model, processor = context.base
+        # The base may have had other tasks, or a single one: then there is nothing to compare.
+        if isinstance(processor.targets, MultiTaskTargets) and name in processor.targets.parts:
+            base = (head_of(model, processor, name), processor_of(processor, name))
+            base_examples = context.base_examples and own(context.base_examples)
+    return dataclasses.replace(
+        context,
+        model=head_of(context.model, context.processor, name),
+        processor=processor_of(context.processor, name),
+        examples=own(context.examples),
+        base=base,
+        base_examples=base_examples,
+    )
+
+
+def total_of(own: Loss, count: float) -> Tensor:
+    """Return a task's whole loss as a sum over ``count``, what its first term counts, whatever the
+    others count."""
+    parts = [
+        term.weight * term.total * (count / (float(term.count) or 1.0))
+        for term in own.terms.values()
+    ]
+    return torch.stack(parts).sum()
+
+
+@contextmanager
+def name_in_errors(name: str) -> Iterator[None]:
+    """Say which task an error of its data is about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"task {name}: {error.where}", error.problem, error.remedy) from None
