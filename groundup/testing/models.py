@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ __all__ = ["check_model"]
 
 _ROUNDING = 1e-5  # of the largest number: what other sizes of matrix products may change in fp32
 _TOKENS = 16  # the most of a row
-_FLOPS_APART = 1.5  # a factor: attention, norms and activations are counted in more ways than one
+_FLOPS_APART = 2.0  # a factor: padding and the pairs that a mask leaves out are computed by some
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def check_model(
     config: ModelConfig | type[ModelConfig],
     inputs: Mapping[str, Tensor] | None = None,
     *,
+    language: bool | None = None,
     untrained: Collection[str] = (),
 ) -> None:
     """Check that a model keeps what training, resuming and fine-tuning rely on.
@@ -66,6 +68,8 @@ def check_model(
             defaults.
         inputs: What forward is called with, by name, with three rows or more. Silent: tokens are
             drawn, for a language model.
+        language: Whether it is a language model, which reads ``tokens`` and predicts the next ones;
+            None: where tokens are drawn.
         untrained: Ends of names of parameters that get no gradient by design.
 
     Raises:
@@ -76,7 +80,7 @@ def check_model(
         ... # doctest: +SKIP
     """
     settings = config() if isinstance(config, type) else config
-    language = inputs is None
+    language = inputs is None if language is None else language
     tested = _Model(
         settings,
         _draw_tokens(settings) if inputs is None else dict(inputs),
@@ -174,7 +178,9 @@ def _check_rows(tested: _Model) -> None:
     model.train(tested.config.loss_is_sum)
     changed = {name: values.clone() for name, values in tested.inputs.items()}
     for values in changed.values():
-        values[1] = values[0]
+        # Lengths stay: dropout over rows without their padding draws as many numbers as before.
+        if values.dim() > 1 or values.is_floating_point():
+            values[1] = values[0]
     with torch.no_grad():
         state = torch.random.get_rng_state()
         before = _forward(model, tested.inputs)
@@ -239,14 +245,17 @@ def _shared(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _check_flops(tested: _Model) -> None:
-    length = tested.inputs["tokens"].shape[1] if tested.language else 1
+    sequences = tested.language or "lengths" in tested.inputs
+    length = next(iter(tested.inputs.values())).shape[1] if sequences else 1
     stated = tested.config.flops_per_token(length)
     if not stated:  # not known: the use of the machine is then not shown
         return
     counter = FlopCounterMode(display=False)
-    # The math backend is the only one whose attention is counted on a CPU.
-    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        _forward(tested.build().eval(), tested.inputs)
+    # What is counted on a CPU: attention as plain products, and LSTMs without oneDNN.
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        warnings.simplefilter("ignore")  # PyTorch speaks of Intel's GPUs when oneDNN is turned off
+        with counter, torch.backends.mkldnn.flags(enabled=False):
+            _forward(tested.build().eval(), tested.inputs)
     counted = 3 * counter.get_total_flops() / (tested.rows * length)  # backward takes two forwards
     apart = math.inf if not counted else max(stated / counted, counted / stated)
     require(
@@ -294,7 +303,6 @@ def _check_loss(tested: _Model) -> None:
             _forward(model, {"tokens": tokens, "targets": each}) for each in (targets, even, odd)
         )
         nothing = _forward(model, {"tokens": tokens, "targets": torch.full_like(tokens, -100)})
-        logits = _forward(model, {"tokens": tokens}).flatten(0, 1).float()
     require(
         total.shape == () and total.dtype == torch.float32,
         contract,
@@ -302,8 +310,6 @@ def _check_loss(tested: _Model) -> None:
         remedy,
     )
     require_close(parts[0] + parts[1], total, _ROUNDING, contract, "two halves' sums", remedy)
-    wanted = nn.functional.cross_entropy(logits, targets.flatten(), reduction="sum")
-    require_close(total, wanted, _ROUNDING, contract, "the loss and that of the logits", remedy)
     require(float(nothing) == 0.0, contract, f"without any target it is {float(nothing)}", remedy)
 
 

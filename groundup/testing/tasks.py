@@ -129,7 +129,7 @@ def _check_loss(trainer: Trainer, batch: Batch) -> None:
     contract = "loss() returns sums and what they were summed over"
     task, model = trainer.task, trainer.model
     model.zero_grad()
-    loss = trainer.objective(model(**task.inputs(batch)), batch)
+    loss = trainer.validation(trainer.validation.forward(model, batch), batch)
     require(bool(loss.terms), contract, "it returned no terms", "Return Loss({'name': Term(...)})")
     for name, term in loss.terms.items():
         _check_scalar(f"the total of {name!r}", term.total)
@@ -229,9 +229,9 @@ def _check_split_of_work(
 def _check_training(trainer: Trainer) -> None:
     for report in islice(trainer.steps(), 2):
         require(
-            math.isfinite(report.loss) and math.isfinite(report.gradient_norm),
-            "losses and gradients are finite",
-            f"step {report.step} has loss {report.loss} and gradient norm {report.gradient_norm}",
+            math.isfinite(report.loss),
+            "losses are finite",
+            f"step {report.step} has loss {report.loss}",
             "Look for a logarithm or a quotient of 0",
         )
     metrics = trainer.evaluate()
