@@ -1,0 +1,87 @@
+"""What pictures are scaled by, learned from the training split.
+
+Shape legend: C channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.core.values import Example
+from groundup.processors.picture_pixels import Shape
+
+__all__ = ["FileSample", "PictureSums"]
+
+_SAMPLE = 2000  # picture files that the scale is learned from
+
+
+@dataclass
+class PictureSums:
+    """Sums over all pixels of each channel (C,), in fp64."""
+
+    shape: Shape
+    totals: NDArray[np.float64] = field(init=False)
+    squares: NDArray[np.float64] = field(init=False)
+    pixels: int = 0
+    largest: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.totals = np.zeros(self.shape[0])
+        self.squares = np.zeros(self.shape[0])
+
+    def add(self, picture: NDArray[Any], *, moments: bool) -> None:
+        """Take in a picture (C, ...); without ``moments`` only its largest value and its number of
+        pixels."""
+        flat = picture.reshape(len(picture), -1)
+        if moments:
+            totals, squares = _sum_moments(flat)
+            self.totals += totals
+            self.squares += squares
+        self.pixels += flat.shape[1]
+        self.largest = max(self.largest, float(flat.max()))
+
+    def scaling(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of each channel; a constant one is only shifted."""
+        mean = self.totals / self.pixels
+        # Rounding can leave a constant channel with a variance just below 0.
+        spread = np.sqrt(np.maximum(self.squares / self.pixels - mean**2, 0.0))
+        return mean.tolist(), np.where(spread > 0, spread, 1.0).tolist()
+
+
+def _sum_moments(flat: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sums over (C, pixels) of the values and of their squares, (C,) each."""
+    if flat.dtype != np.uint8:
+        values = flat.astype(np.float64)
+        return values.sum(1), np.square(values).sum(1)
+    # Counting the 256 values there can be is much quicker than converting every pixel.
+    grey = np.arange(256.0)
+    counts = np.stack([np.bincount(channel, minlength=256) for channel in flat])
+    return counts @ grey, counts @ np.square(grey)
+
+
+class FileSample:
+    """The examples whose names have the largest hashes: a sample that does not depend on their
+    order."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[bytes, int, Example]] = []
+
+    def add(self, number: int, example: Example) -> None:
+        """Take in an example; ``number`` is its place in the data."""
+        entry = (hashlib.blake2b(example.name.encode(), digest_size=8).digest(), number, example)
+        if len(self._heap) < _SAMPLE:
+            heapq.heappush(self._heap, entry)
+        else:
+            heapq.heappushpop(self._heap, entry)
+
+    def __iter__(self) -> Iterator[tuple[int, Example]]:
+        """Yield the sample in the order of the data."""
+        for _, number, example in sorted(self._heap, key=lambda entry: entry[1]):
+            yield number, example
