@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,9 @@ _FONTS = (
     "DejaVuSans.ttf",
 )
 _FLOATS = "its pixels are floating-point numbers; allowed: 8 or 16 bits"
-_MARGIN, _LINE = 6, 16
+# In pixels.
+_MARGIN = 6
+_LINE = 16
 
 
 def _pillow() -> Any:
@@ -47,12 +49,19 @@ def _pillow() -> Any:
     return PIL
 
 
+@runtime_checkable
+class _PillowImage(Protocol):
+    """What tells a Pillow image from an array, without importing Pillow."""
+
+    mode: str
+
+    def getbands(self) -> tuple[str, ...]: ...
+
+
 def is_picture(value: Any) -> bool:
     """Whether a value is a picture still to be decoded: a path, a file's bytes or where they lie,
     or a Pillow image."""
-    return isinstance(value, str | bytes | Path | StoredFile) or (
-        hasattr(value, "mode") and hasattr(value, "getbands")
-    )
+    return isinstance(value, str | bytes | Path | StoredFile | _PillowImage)
 
 
 def read_picture(source: Any, where: str, channels: int | None = None) -> NDArray[np.uint8]:
@@ -79,11 +88,10 @@ def read_picture(source: Any, where: str, channels: int | None = None) -> NDArra
         raise
     except _TooLarge as error:
         raise DataError(where, str(error), "Make it smaller, or remove it") from None
-    except (
-        Exception
-    ) as error:  # damaged files raise OSError, SyntaxError, ValueError, struct.error, EOFError, ...
+    except Exception as error:
+        # Damaged files raise OSError, SyntaxError, ValueError, struct.error, EOFError and others.
         raise DataError(
-            where, f"is no readable picture: {_words(error)}", "Replace or remove it"
+            where, f"is no readable picture: {_describe(error)}", "Replace or remove it"
         ) from None
     if channels is not None:
         image = image.convert("L" if channels == 1 else "RGB")
@@ -97,10 +105,11 @@ def examine(path: Path | StoredFile) -> tuple[str | None, str]:
         source = path.read() if isinstance(path, StoredFile) else path
         with _opened(source) as image:
             size = f"{image.height} x {image.width} {image.mode}"
-            # the checksums, which decoding may pass over; it leaves the image unusable
+            # The checksums, which decoding may pass over; it leaves the image unusable.
             image.verify()
         with _opened(source) as image:
-            image.draft(image.mode, (1, 1))  # of a JPEG all bytes are read, and few pixels made
+            # Of a JPEG all bytes are still read, but few pixels made: ten times as quick.
+            image.draft(image.mode, (1, 1))
             image.load()
             if image.mode == "F":
                 raise ValueError(_FLOATS)
@@ -111,19 +120,20 @@ def examine(path: Path | StoredFile) -> tuple[str | None, str]:
     except _TooLarge as error:
         return str(error), ""
     except Exception as error:  # as above
-        return f"is no readable picture: {_words(error)}", ""
+        return f"is no readable picture: {_describe(error)}", ""
     return None, size
 
 
 class _TooLarge(Exception):
-    pass
+    def __init__(self, pixels: int) -> None:
+        super().__init__(f"has {pixels:,} pixels; allowed: at most {LARGEST:,}")
 
 
 @contextmanager
 def _opened(source: Any) -> Iterator[Any]:
     """Give a Pillow image, its pixels not yet decoded; a file is closed afterwards."""
     library = _pillow().Image
-    if hasattr(source, "getbands"):
+    if isinstance(source, _PillowImage):
         yield source
         return
     if isinstance(source, StoredFile):
@@ -132,42 +142,41 @@ def _opened(source: Any) -> Iterator[Any]:
         try:
             image = library.open(file)
         except (library.DecompressionBombError, library.DecompressionBombWarning) as error:
+            # Pillow says how many pixels there are in the text of its error alone.
             found = re.search(r"\d{8,}", str(error))
-            raise _TooLarge(_too_many(int(found[0]) if found else 0)) from None
+            raise _TooLarge(int(found[0]) if found else 0) from None
         if image.width * image.height > LARGEST:
-            raise _TooLarge(_too_many(image.width * image.height))
+            raise _TooLarge(image.width * image.height)
         yield image
-
-
-def _too_many(pixels: int) -> str:
-    return f"has {pixels:,} pixels; allowed: at most {LARGEST:,}"
 
 
 def _eight_bits(image: Any) -> Any:
     """Return the image as grey or as red, green and blue, 8 bits each."""
     if image.mode.startswith("I"):
+        # Pillow would clip 16 bits to 255 instead of scaling them.
         wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return _pillow().Image.fromarray((wide >> 8).astype(np.uint8))
     if image.mode == "F":
         raise ValueError(_FLOATS)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        grey = image.mode in ("LA", "La", "L")
-        image = image.convert("RGBA")
+        clear = image.convert("RGBA")
         ground = _pillow().Image.new("RGBA", image.size, "white")
-        return _pillow().Image.alpha_composite(ground, image).convert("L" if grey else "RGB")
+        opaque = _pillow().Image.alpha_composite(ground, clear)
+        return opaque.convert("L" if image.mode in ("LA", "La", "L") else "RGB")
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """Return one line that says what is wrong with a file."""
-    if isinstance(error, FileNotFoundError | IsADirectoryError):
-        found = "no such file" if isinstance(error, FileNotFoundError) else "it is a folder"
-        return f"{found}; allowed: a picture file"
-    if type(error).__name__ == "UnidentifiedImageError":
+    if isinstance(error, FileNotFoundError):
+        return "no such file; allowed: a picture file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder; allowed: a picture file"
+    if isinstance(error, _pillow().UnidentifiedImageError):
         return f"it is empty, or of no known kind; allowed: {', '.join(sorted(SUFFIXES))}"
-    lines = str(error).strip().splitlines()
-    text = re.sub(r" at 0x[0-9a-f]+", "", lines[0]).rstrip(".") if lines else ""
-    return text or type(error).__name__
+    first = str(error).strip().partition("\n")[0]
+    # An address in memory, which Pillow names, differs from run to run.
+    return re.sub(r" at 0x[0-9a-f]+", "", first).rstrip(".") or type(error).__name__
 
 
 # ------------------------------------------------------------------------------------------ a sheet
@@ -187,30 +196,31 @@ def draw_sheet(
     """
     library = _pillow().Image
     side = max([side, *(max(picture.shape[:2]) for row in rows for picture, _ in row)])
-    wide, high = side + 2 * _MARGIN, side + _LINE + 2 * _MARGIN
-    sheet = library.new(
-        "RGB", (wide * len(columns), _LINE + 2 * _MARGIN + high * len(rows)), "white"
-    )
-    pen, font = _pillow().ImageDraw.Draw(sheet), _font()
+    wide = side + 2 * _MARGIN
+    high = side + _LINE + 2 * _MARGIN
+    head = _LINE + 2 * _MARGIN
+    sheet = library.new("RGB", (wide * len(columns), head + high * len(rows)), "white")
+    pen = _pillow().ImageDraw.Draw(sheet)
+    font = _find_font()
     for number, title in enumerate(columns):
         pen.text((number * wide + _MARGIN, _MARGIN), title, fill="black", font=font)
     for down, row in enumerate(rows):
-        top = _LINE + 2 * _MARGIN + down * high
+        top = head + down * high
         for across, (picture, text) in enumerate(row):
             values = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
-            image = library.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+            # A single channel is grey to Pillow only without the axis of channels.
+            image = library.fromarray(values.squeeze(2) if values.shape[2] == 1 else values)
             factor = side / max(image.size)
             shown = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
             left = across * wide + _MARGIN
             sheet.paste(image.resize(shown, library.Resampling.NEAREST), (left, top))
-            pen.text(
-                (left, top + side + 1), _cut(text, font, side + _MARGIN), fill="black", font=font
-            )
+            line = _shorten(text, font, side + _MARGIN)
+            pen.text((left, top + side + 1), line, fill="black", font=font)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
 
 
-def _font() -> Any:
+def _find_font() -> Any:
     """Return a font that knows Chinese if the system has one, else Pillow's own."""
     fonts = _pillow().ImageFont
     for name in _FONTS:
@@ -221,7 +231,10 @@ def _font() -> Any:
     return fonts.load_default(11)
 
 
-def _cut(text: str, font: Any, width: int) -> str:
-    while len(text) > 1 and font.getlength(text) > width:
-        text = text[:-2] + "…" if text.endswith("…") else text[:-1] + "…"
-    return text
+def _shorten(text: str, font: Any, width: int) -> str:
+    """Return a text cut to ``width`` pixels, with an ellipsis where it is longer."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

@@ -155,12 +155,13 @@ def test_pictures_of_other_sizes(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{n}.png", np.zeros((4 + n, 4))) for n in range(2)]
     examples = [Example(str(n), path, n) for n, path in enumerate(paths)]
     with pytest.raises(
-        DataError, match=r"1.png: has 5 x 4 pixels and 1 channels; the others 4 x 4 and 1. Set proc"
+        DataError,
+        match=r"1.png: has 5 x 4 pixels and 1 channels, but the others 4 x 4 and 1. Set proc",
     ):
         ImageConfig().fit(lambda: iter(examples))
     fitted = ImageConfig().fit(lambda: iter(examples[:1]))
     with pytest.raises(
-        DataError, match=r"1.png: has 5 x 4 pixels and 1 channels; the others 4 x 4 and 1"
+        DataError, match=r"1.png: has 5 x 4 pixels and 1 channels, but the others 4 x 4 and 1"
     ):
         fitted.encode_inputs(paths)
     with pytest.raises(RecipeError, match="resize has no effect without size"):
@@ -262,7 +263,7 @@ def test_impossible_scaling(section: dict[str, Any], message: str) -> None:
 def test_a_mean_for_other_channels_than_the_pictures_have() -> None:
     config = ImageConfig(normalise="given", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     message = (
-        r"processor.mean: has 3 numbers, and the pictures 1 channels. Give one for each channel, or"
+        r"processor.mean: has 3 numbers, but the pictures 1 channels. Give one for each channel, or"
         r" set channels"
     )
     with pytest.raises(DataError, match=message):

@@ -68,7 +68,7 @@ def test_every_kind_of_input_gives_the_same_tensor(tmp_path: Path) -> None:
 def test_the_scale_of_many_files_is_learned_from_a_sample_that_any_order_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("groundup.processors.image._SAMPLE", 10)
+    monkeypatch.setattr("groundup.processors.picture_scale._SAMPLE", 10)
     source = Images(path=str(digit_folders(tmp_path / "root", 40)), fraction=0.2)
     examples = source.examples("train", tmp_path)
     config = ImageConfig(normalise="standard")
