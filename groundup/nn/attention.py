@@ -88,14 +88,18 @@ class Attention(nn.Module):
     def __init__(self, shape: AttentionShape) -> None:
         super().__init__()
         self.shape = shape
-        queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        queries = shape.heads * shape.head_dim
+        keys = shape.kv_heads * shape.head_dim
         self.query = nn.Linear(shape.width, queries, bias=shape.input_bias)
         self.key = nn.Linear(shape.width, keys, bias=shape.input_bias)
         self.value = nn.Linear(shape.width, keys, bias=shape.input_bias)
         self.output = nn.Linear(queries, shape.width, bias=shape.output_bias)
         eps = shape.qk_norm_eps
-        self.query_norm = None if eps is None else shape.qk_norm(shape.head_dim, eps)
-        self.key_norm = None if eps is None else shape.qk_norm(shape.head_dim, eps)
+        self.query_norm: nn.Module | None = None
+        self.key_norm: nn.Module | None = None
+        if eps is not None:
+            self.query_norm = shape.qk_norm(shape.head_dim, eps)
+            self.key_norm = shape.qk_norm(shape.head_dim, eps)
 
     def forward(
         self, x: Tensor, context: AttentionContext, cache: LayerCache | None = None
@@ -106,17 +110,15 @@ class Attention(nn.Module):
             project(x).unflatten(-1, (-1, dim)) for project in (self.query, self.key, self.value)
         )
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = _normed(self.query_norm, query), _normed(self.key_norm, key)
+            query = _normalise(self.query_norm, query)
+            key = _normalise(self.key_norm, key)
         if context.rotary is not None:
-            query, key = (
-                rotate(query, *context.rotary),
-                rotate(key, *context.rotary),
-            )  # (B, T, H or G, D)
+            query, key = (rotate(x, *context.rotary) for x in (query, key))  # (B, T, H or G, D)
         if self.shape.scale is not None:
-            query = query * (
-                self.shape.scale * math.sqrt(dim)
-            )  # what follows divides by the root again
-        query, key = query.to(value.dtype), key.to(value.dtype)
+            # What follows divides by the root again.
+            query = query * (self.shape.scale * math.sqrt(dim))
+        # Norms and rotation compute in float32 under autocast; the products shall not.
+        query, key = (x.to(value.dtype) for x in (query, key))
         if cache is not None:
             out = self._cached(query, key, value, context, cache)
         elif context.boundaries is not None:
@@ -129,12 +131,13 @@ class Attention(nn.Module):
         return self.output(out.reshape(*x.shape[:2], -1))  # type: ignore[no-any-return]
 
     def _causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        window, length = self.shape.window, query.shape[1]
+        length = query.shape[1]
+        window = self.shape.window or length
         mask = None
-        if window is not None and window < length:
-            distance = torch.arange(length, device=query.device)[:, None] - torch.arange(
-                length, device=query.device
-            )
+        # Without a mask the kernel may skip what causality hides; a window needs one.
+        if window < length:
+            places = torch.arange(length, device=query.device)
+            distance = places[:, None] - places
             mask = (distance >= 0) & (distance < window)
         return self._attend(query, key.transpose(1, 2), value.transpose(1, 2), mask)
 
@@ -162,7 +165,7 @@ class Attention(nn.Module):
         return out.transpose(1, 2)
 
 
-def _normed(norm: nn.Module, x: Tensor) -> Tensor:
+def _normalise(norm: nn.Module, x: Tensor) -> Tensor:
     """Normalise in the dtype of the weight, which autocast keeps finer than x."""
     return norm(x.to(norm.weight.dtype))  # type: ignore[no-any-return, arg-type]
 
@@ -176,11 +179,12 @@ def token_positions(
     The cache takes note of them.
 
     Raises:
-        ValueError: If packed documents are to be decoded, or a position lies beyond the cache.
+        ValueError: If packed documents are to be decoded, or a position is beyond the cache.
     """
     if positions is None:
-        start = 0 if cache is None else cache.used
-        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)[None]
+        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        if cache is not None:
+            positions = positions + cache.used
     if cache is None:
         return positions
     if boundaries is not None:
@@ -219,5 +223,7 @@ class Passage:
 def seen_on_average(context: int, window: int | None) -> float:
     """Return how many tokens a token of a document of ``context`` tokens sees on average, itself
     half counted."""
+    if not context:
+        return 0.0
     window = min(window or context, context)
-    return window - window**2 / (2 * context) if context else 0.0
+    return window - window**2 / (2 * context)

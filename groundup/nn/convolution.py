@@ -1,6 +1,6 @@
-"""Convolution over pictures that is quick on small maps, too.
+"""Convolution over images that is quick on small maps, too.
 
-Shape legend: B pictures, C channels, H rows, W columns, K the kernel's height and width, P = H out
+Shape legend: B images, C channels, H rows, W columns, K the kernel's height and width, P = H out
     x W out places.
 """
 
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 __all__ = ["Convolution"]
 
-_SMALL = (
-    16  # places of the output up to which products were the quicker; at 49 both take the same time
-)
+# Places of the output up to which products were quicker; at 49 both take the same time.
+_SMALL = 16
 
 
 class Convolution(nn.Conv2d):
@@ -24,10 +23,9 @@ class Convolution(nn.Conv2d):
     product.
 
     oneDNN's convolutions take most of a training step where a map has a few places and hundreds of
-    channels: with 512 channels of 2 x 2 and 128 pictures, forward and backward take 390 ms of a
-        core, and gathering every place's window
-    and multiplying takes 30 ms. Results differ only in rounding, as those of two convolution
-    algorithms do.
+    channels: with 512 channels of 2 x 2 and 128 images, forward and backward take 390 ms of a core,
+    and gathering every place's window and multiplying takes 30 ms. Results differ only in rounding,
+    as those of two convolution algorithms do.
 
     Source:
         Chellapilla, Puri and Simard, 2006, "High performance convolutional neural networks for
@@ -71,7 +69,9 @@ class Convolution(nn.Conv2d):
         """Return the same as ``forward``, as the product of all windows and the weights."""
         if torch.is_autocast_enabled("cpu"):
             maps = maps.to(torch.get_autocast_dtype("cpu"))
-        kernel, stride, outputs = self.kernel_size[0], self.stride[0], self.out_channels
+        kernel = self.kernel_size[0]
+        stride = self.stride[0]
+        outputs = self.out_channels
         windows: Tensor = _Windows.apply(maps.permute(0, 2, 3, 1), kernel, stride)  # type: ignore[no-untyped-call]
         found = F.linear(windows, self.weight.permute(0, 2, 3, 1).reshape(outputs, -1))
         height, width = (-(-side // stride) for side in maps.shape[2:])
@@ -92,16 +92,18 @@ class _Windows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (count, height, width, channels), kernel, stride = ctx.sizes
-        padding, rows, columns = kernel // 2, -(-height // stride), -(-width // stride)
+        padding = kernel // 2
+        rows = -(-height // stride)
+        columns = -(-width // stride)
         each = gradients[0].view(count, rows, columns, kernel, kernel, channels)
-        sums = torch.zeros(
-            count, height + 2 * padding, width + 2 * padding, channels
-        )  # fp32: a place has K K windows
-        sums = sums.to(torch.promote_types(torch.float32, each.dtype))
+        # In float32, because K K windows overlap at a place.
+        wide = torch.promote_types(torch.float32, each.dtype)
+        shape = (count, height + 2 * padding, width + 2 * padding, channels)
+        sums = torch.zeros(shape, dtype=wide)
         for i in range(kernel):
             for j in range(kernel):
-                sums[:, i : i + stride * rows : stride, j : j + stride * columns : stride] += each[
-                    :, :, :, i, j
-                ]
+                down = slice(i, i + stride * rows, stride)
+                across = slice(j, j + stride * columns, stride)
+                sums[:, down, across] += each[:, :, :, i, j]
         inside = sums[:, padding : padding + height, padding : padding + width]
         return inside.to(each.dtype), None, None

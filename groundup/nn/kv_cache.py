@@ -35,7 +35,7 @@ class LayerCache:
 class KeyValueCache:
     """A preallocated cache for a batch whose rows may be at different positions.
 
-    A row's position p always lies in slot p, so that rows of unequal length need no bookkeeping: a
+    A row's position p is always in slot p, so that rows of unequal length need no bookkeeping: a
     query at position p sees the slots up to p. Position -1 marks padding on the left.
 
     Args:
@@ -58,6 +58,7 @@ class KeyValueCache:
         self.length = length
         self.used = 0
         self.encoded: dict[str, Tensor] = {}
+        # One slot more, where padding is written: no branch is needed for it.
         size = (rows, heads, length + 1, dim)
         self.layers = [
             LayerCache(*(torch.zeros(size, dtype=dtype, device=device) for _ in range(2)))
@@ -67,13 +68,13 @@ class KeyValueCache:
     @property
     def rows(self) -> int:
         """How many rows the cache holds."""
-        return len(self.layers[0].keys) if self.layers else 0
+        return max((len(layer.keys) for layer in self.layers), default=0)
 
     def reserve(self, positions: Tensor) -> None:
         """Take note of the positions (B, T) of the next forward pass.
 
         Raises:
-            ValueError: If a position lies beyond the cache.
+            ValueError: If a position is beyond the cache.
         """
         self.used = max(self.used, int(positions.max()) + 1)
         if self.used > self.length:
@@ -82,11 +83,12 @@ class KeyValueCache:
     def mask(self, positions: Tensor, window: int | None) -> Tensor:
         """Return (B, 1, T, S) booleans: which slots each query sees. Padding sees slot 0, to stay a
         number."""
-        distance = positions.clamp(min=0)[:, None, :, None] - torch.arange(
-            self.used, device=positions.device
-        )
+        slots = torch.arange(self.used, device=positions.device)
+        distance = positions.clamp(min=0)[:, None, :, None] - slots
         seen = distance >= 0
-        return seen & (distance < window) if window else seen
+        if window:
+            seen &= distance < window
+        return seen
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows, in this order; one may be there more than once."""

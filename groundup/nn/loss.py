@@ -23,8 +23,10 @@ __all__ = [
     "widen",
 ]
 
-_CHUNK_BYTES = 32 * 2**20  # of float32 logits held at a time
-_MULTIPLE = 256  # tokens
+# Of float32 logits held at a time, whatever the vocabulary.
+_CHUNK_BYTES = 32 * 2**20
+# Tokens. Numbers of trained tokens are rounded up to it, so that few shapes occur.
+_MULTIPLE = 256
 
 
 def linear_cross_entropy_sum(
@@ -51,8 +53,9 @@ def linear_cross_entropy_sum(
         (arXiv:2411.09009), the idea of never holding the logits; the chunks with gradients in the
         forward pass are those of Hsu et al., Liger Kernel, 2024 (arXiv:2410.10989), section 3.
     """
-    hidden, weight = _cast(hidden), _cast(weight)
-    hidden, targets = _only_trained(hidden, targets)
+    hidden, targets = _only_trained(_cast(hidden), targets)
+    weight = _cast(weight)
+    # Less than a chunk: there is nothing to save.
     if hidden.shape[0] * weight.shape[0] * 4 <= _CHUNK_BYTES:
         logits = softcapped(widen(F.linear(hidden, weight)), softcap)
         return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
@@ -67,10 +70,9 @@ def linear_cross_entropy(
     """Return the cross-entropy of each token in nats, (M,), 0 where the target is -100. For
     evaluation: no gradient."""
     with torch.no_grad():
-        hidden, weight = _cast(hidden), _cast(weight)
-        losses = hidden.new_zeros(
-            len(hidden), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        )
+        hidden = _cast(hidden)
+        weight = _cast(weight)
+        losses = hidden.new_zeros(len(hidden), dtype=_wide(hidden))
         for part in torch.split((targets != IGNORED).nonzero()[:, 0], _chunk_size(weight)):
             logits = softcapped(widen(F.linear(hidden.index_select(0, part), weight)), softcap)
             losses[part] = F.cross_entropy(logits, targets[part], reduction="none")
@@ -83,7 +85,9 @@ def softcapped(logits: Tensor, cap: float | None) -> Tensor:
     Source:
         Gemma Team, Gemma 2, 2024 (arXiv:2408.00118), section 2.
     """
-    return logits if cap is None else cap * torch.tanh(logits / cap)
+    if cap is None:
+        return logits
+    return cap * torch.tanh(logits / cap)
 
 
 def linear_log_probs(
@@ -103,8 +107,10 @@ def linear_log_probs(
         softcap: Logits are bent to stay between minus and plus this, as ``softcapped`` does it;
             None: they are not.
     """
-    hidden, weight = _cast(hidden), _cast(weight)
+    hidden = _cast(hidden)
+    weight = _cast(weight)
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    # Of a frozen weight only d log p / d hidden is wanted: it can be kept in place of the logits.
     keeps = needed and not weight.requires_grad
     return cast(Tensor, _LogProbs.apply(hidden, weight, targets, keeps, softcap))  # type: ignore[no-untyped-call]
 
@@ -120,43 +126,35 @@ class _LogProbs(torch.autograd.Function):
         softcap: float | None,
     ) -> Tensor:
         ctx.softcap = softcap
-        found = hidden.new_empty(
-            len(hidden), dtype=torch.promote_types(hidden.dtype, torch.float32)
-        )
+        found = hidden.new_empty(len(hidden), dtype=_wide(hidden))
         slopes = torch.empty_like(hidden) if keeps_slopes else None
         for rows in _chunks(len(hidden), weight):
-            logits, index = (
-                softcapped(widen(hidden[rows] @ weight.T), softcap),
-                targets[rows, None],
-            )
+            logits = softcapped(widen(hidden[rows] @ weight.T), softcap)
+            index = targets[rows, None]
             norm = logits.logsumexp(1, keepdim=True)
             found[rows] = (logits.gather(1, index) - norm)[:, 0]
             if slopes is not None:
                 slopes[rows] = _slopes(logits, norm, index, softcap).to(hidden.dtype) @ weight
-        ctx.save_for_backward(*((hidden, weight, targets) if slopes is None else (slopes,)))
+        if slopes is None:
+            ctx.save_for_backward(hidden, weight, targets)
+        else:
+            ctx.save_for_backward(slopes)
         return found
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad = grads[0][:, None]
         if len(ctx.saved_tensors) == 1:
-            return (
-                (ctx.saved_tensors[0] * grad).to(ctx.saved_tensors[0].dtype),
-                None,
-                None,
-                None,
-                None,
-            )
+            (kept,) = ctx.saved_tensors
+            return (kept * grad).to(kept.dtype), None, None, None, None
         hidden, weight, targets = ctx.saved_tensors
-        grad_hidden, grad_weight = (
-            torch.empty_like(hidden),
-            torch.zeros_like(weight, dtype=grad.dtype),
-        )
+        grad_hidden = torch.empty_like(hidden)
+        # Chunks are added up in the gradient's finer dtype: in bf16 late ones would be lost.
+        grad_weight = torch.zeros_like(weight, dtype=grad.dtype)
         for rows in _chunks(len(hidden), weight):
             logits = softcapped(widen(hidden[rows] @ weight.T), ctx.softcap)
-            slopes = _slopes(
-                logits, logits.logsumexp(1, keepdim=True), targets[rows, None], ctx.softcap
-            )
+            norm = logits.logsumexp(1, keepdim=True)
+            slopes = _slopes(logits, norm, targets[rows, None], ctx.softcap)
             slopes = slopes.mul_(grad[rows]).to(hidden.dtype)
             torch.mm(slopes, weight, out=grad_hidden[rows])
             grad_weight += slopes.T @ hidden[rows]
@@ -171,9 +169,12 @@ def _chunks(tokens: int, weight: Tensor) -> Iterator[slice]:
 def _slopes(logits: Tensor, norm: Tensor, index: Tensor, softcap: float | None) -> Tensor:
     """Return d log p / d logits, in place of the logits: 1 at the target, less the probabilities;
     before the cap."""
-    bend = None if softcap is None else 1 - (logits / softcap).square_()
+    # The cap's own slope, 1 - tanh^2, before the logits are overwritten.
+    bend = 1 - (logits / softcap).square_() if softcap else None
     slopes = logits.sub_(norm).exp_().neg_().scatter_add_(1, index, torch.ones_like(norm))
-    return slopes if bend is None else slopes.mul_(bend)
+    if bend is not None:
+        slopes.mul_(bend)
+    return slopes
 
 
 def _only_trained(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,12 +196,19 @@ def _only_trained(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def _cast(x: Tensor) -> Tensor:
     """Apply autocast, which does not reach into operators of our own."""
     kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    if not torch.is_autocast_enabled(kind):
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Return float32, or float64 where x is that: what sums and softmaxes are computed in."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def widen(logits: Tensor) -> Tensor:
     """Return logits in float32, or in float64 where they are: a softmax in bf16 loses digits."""
-    return logits if logits.dtype == torch.float64 else logits.float()
+    return logits.to(_wide(logits))
 
 
 def _chunk_size(weight: Tensor) -> int:
@@ -222,16 +230,14 @@ def _chunked(
 
     A ``softcap`` of 0 leaves the logits as they are.
     """
-    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    total = hidden.new_zeros((), dtype=wide)
-    grad_hidden = torch.empty_like(hidden) if with_grad else hidden.new_empty(0)
-    grad_weight = (
-        torch.zeros_like(weight, dtype=wide) if trained_weight else weight.new_empty(0, dtype=wide)
-    )
-    size = _chunk_size(weight)
-    for start in range(0, len(hidden), size):
-        part, target = hidden[start : start + size], targets[start : start + size]
+    total, grad_hidden, grad_weight = _outputs(hidden, weight, with_grad, trained_weight)
+    total.zero_()
+    grad_weight.zero_()
+    for rows in _chunks(len(hidden), weight):
+        part = hidden[rows]
+        target = targets[rows]
         trained = target != IGNORED
+        # An ignored target points somewhere, and its row is multiplied by 0.
         index = target.clamp(min=0)[:, None]
         logits = softcapped(widen(part @ weight.T), softcap or None)
         slope = 1 - (logits / softcap).square_() if softcap and with_grad else None
@@ -240,11 +246,14 @@ def _chunked(
         if with_grad:
             residue = logits.sub_(norm).exp_().scatter_add_(1, index, -torch.ones_like(norm))
             residue = residue.mul_(trained[:, None])
-            residue = (residue if slope is None else residue.mul_(slope)).to(hidden.dtype)
-            torch.mm(residue, weight, out=grad_hidden[start : start + size])
+            if slope is not None:
+                residue = residue.mul_(slope)
+            residue = residue.to(hidden.dtype)
+            torch.mm(residue, weight, out=grad_hidden[rows])
             if not trained_weight:
                 continue
-            if wide == hidden.dtype:
+            # In one dtype the product is added in place; a narrower one must be widened first.
+            if grad_weight.dtype == hidden.dtype:
                 grad_weight.addmm_(residue.T, part)
             else:
                 grad_weight += residue.T @ part
@@ -260,17 +269,25 @@ def _chunked_shapes(
     trained_weight: bool,
     softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    return _outputs(hidden, weight, with_grad, trained_weight)
+
+
+def _outputs(
+    hidden: Tensor, weight: Tensor, with_grad: bool, trained_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tensors without content for what ``_chunked`` returns."""
+    wide = _wide(hidden)
+    # Outputs of an operator may not be None: what is not asked for is empty.
     grad_hidden = torch.empty_like(hidden) if with_grad else hidden.new_empty(0)
-    grad_weight = (
-        torch.empty_like(weight, dtype=wide) if trained_weight else weight.new_empty(0, dtype=wide)
-    )
+    grad_weight = weight.new_empty(weight.shape if trained_weight else 0, dtype=wide)
     return hidden.new_empty((), dtype=wide), grad_hidden, grad_weight
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(*output[1:])
-    ctx.dtype, ctx.trained_weight = inputs[1].dtype, inputs[4]
+    ctx.dtype = inputs[1].dtype
+    ctx.trained_weight = inputs[4]
+    # The gradients leave the operator as outputs; nobody differentiates these.
     ctx.mark_non_differentiable(*output[1:])
 
 

@@ -54,9 +54,9 @@ class MLP(nn.Module):
         self, width: int, hidden: int, activation: Activation | GatedActivation, bias: bool
     ) -> None:
         super().__init__()
-        self.gate = (
-            nn.Linear(width, hidden, bias=bias) if activation in ("swiglu", "geglu_tanh") else None
-        )
+        self.gate: nn.Linear | None = None
+        if activation in ("swiglu", "geglu_tanh"):
+            self.gate = nn.Linear(width, hidden, bias=bias)
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
         self.activation = activation
@@ -67,11 +67,8 @@ class MLP(nn.Module):
         if self.gate is None:
             return self.down(F.gelu(self.up(x), approximate=self.approximate))  # type: ignore[no-any-return]
         gate = self.gate(x)
-        if self.activation == "swiglu" and isinstance(self.down, GatedProduct):
+        if self.activation != "swiglu":
+            return self.down(F.gelu(gate, approximate=self.approximate) * self.up(x))  # type: ignore[no-any-return]
+        if isinstance(self.down, GatedProduct):
             return self.down.gated(gate, self.up(x))
-        opened = (
-            F.silu(gate)
-            if self.activation == "swiglu"
-            else F.gelu(gate, approximate=self.approximate)
-        )
-        return self.down(opened * self.up(x))  # type: ignore[no-any-return]
+        return self.down(F.silu(gate) * self.up(x))  # type: ignore[no-any-return]

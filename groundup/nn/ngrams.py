@@ -12,7 +12,9 @@ from groundup.nn.pooling import within
 
 __all__ = ["NGramBag", "ngram_buckets"]
 
-_PRIME, _FACTOR = 2**31 - 1, 1_000_003  # below 2**63 when multiplied
+# Their product is below 2**63: nothing overflows in int64.
+_PRIME = 2**31 - 1
+_FACTOR = 1_000_003
 
 
 def ngram_buckets(tokens: Tensor, length: int, buckets: int) -> Tensor:
@@ -48,7 +50,8 @@ class NGramBag(nn.Module):
 
     def __init__(self, vocabulary_size: int, width: int, longest: int, buckets: int) -> None:
         super().__init__()
-        self.longest, self.buckets = longest, buckets
+        self.longest = longest
+        self.buckets = buckets
         self.embed = nn.Embedding(vocabulary_size, width)
         self.embed_ngrams = nn.Embedding(buckets, width) if longest > 1 else None
         nn.init.uniform_(self.embed.weight, -1 / width, 1 / width)
@@ -63,13 +66,14 @@ class NGramBag(nn.Module):
             lengths: (B,) int64, what of each row is no padding, at least 1; default: all.
         """
         inside = within(lengths, tokens)
-        total, count = _sum(self.embed(tokens), inside), inside.sum(1)
+        total = _sum(self.embed(tokens), inside)
+        count = inside.sum(1)
         for length in range(2, min(self.longest, tokens.shape[1]) + 1):
             assert self.embed_ngrams is not None
-            there = inside[:, length - 1 :]  # an n-gram is there if its last token is
-            total = total + _sum(
-                self.embed_ngrams(ngram_buckets(tokens, length, self.buckets)), there
-            )
+            # An n-gram is there if its last token is: padding is at the end.
+            there = inside[:, length - 1 :]
+            found = ngram_buckets(tokens, length, self.buckets)
+            total = total + _sum(self.embed_ngrams(found), there)
             count = count + there.sum(1)
         return total / count[:, None].to(total.dtype).sqrt()
 

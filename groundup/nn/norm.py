@@ -12,7 +12,8 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["RMSNorm", "ShiftedRMSNorm"]
 
-_DIVISIBLE = 1e-4  # a weight above it can be divided out of the output again without loss
+# A weight above it can be divided out of the output again without loss.
+_DIVISIBLE = 1e-4
 
 
 class RMSNorm(nn.RMSNorm):
@@ -26,7 +27,9 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., C) from x (..., C)."""
-        return super().forward(x) if self.eps is None else _rms_norm(x, self.weight, self.eps)
+        if self.eps is None:
+            return super().forward(x)
+        return _rms_norm(x, self.weight, self.eps)
 
 
 class ShiftedRMSNorm(nn.Module):
@@ -76,10 +79,14 @@ class _RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         kept, scale, weight = ctx.saved_tensors
+        # d rms / d x is along x itself: that part of the gradient is taken away.
         if ctx.from_output:
             along = torch.linalg.vecdot(grad, kept)[..., None].mul_(-1 / kept.shape[-1])
             return (grad * weight).addcmul_(kept / weight, along).mul_(scale), None, None
         product = grad * kept
         along = (product @ weight)[..., None].mul_(-1 / kept.shape[-1])
         grad_x = (grad * weight).addcmul_(kept, along).mul_(scale)
-        return grad_x, product.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None, None
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = product.flatten(0, -2).sum(0)
+        return grad_x, grad_weight, None

@@ -1,6 +1,6 @@
 """Causal attention over packed documents: every document attends only to itself.
 
-The tokens of all documents lie end to end in one flat sequence (N tokens). The CPU operator runs
+The tokens of all documents follow each other in one flat sequence (N tokens). The CPU operator runs
 the flash kernel once for each run of equally long documents, so nothing is spent on pairs of tokens
 in different documents. CUDA in half precision uses ``torch.nn.attention.varlen``; everything else a
 boolean mask. Results are bit-identical from run to run for a given number of threads, and
@@ -28,11 +28,13 @@ __all__ = ["packed_attention"]
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-_SHORT = 512  # tokens; longer documents are the flash kernel's
-# in bfloat16, lengths are rounded up to a multiple: kernels are made for each length and never
-# given back
+# Tokens; longer documents are the flash kernel's also backward.
+_SHORT = 512
+# In bfloat16, lengths are rounded up to a multiple of this: kernels are made for each length and
+# never given back.
 _STEP = 64
-_UNSEEN = 1e4  # the logarithm of a norm that makes every probability 0
+# The logarithm of a norm that makes every probability 0.
+_UNSEEN = 1e4
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,15 @@ class _Run:
     def window(self, x: Tensor) -> Tensor:
         """View the tokens of x (N, heads, ...), and what follows to the rounded length: (count,
         heads, padded, ...)."""
-        count, padded = self.count, self.padded
-        return (
-            x[self.start : self.start + count * padded]
-            .view(count, padded, *x.shape[1:])
-            .transpose(1, 2)
-        )
+        shape = (self.count, self.padded, *x.shape[1:])
+        tokens = x[self.start : self.start + self.count * self.padded]
+        return tokens.view(shape).transpose(1, 2)
 
     def write(self, part: Tensor, x: Tensor) -> None:
         """Copy a part (count, heads, padded, ...) to its tokens in x (N, heads, ...)."""
-        count, length = self.count, self.length
-        own = x[self.start : self.start + count * length].view(count, length, *x.shape[1:])
-        own.copy_(part[:, :, :length].transpose(1, 2))
+        shape = (self.count, self.length, *x.shape[1:])
+        own = x[self.start : self.start + self.count * self.length].view(shape)
+        own.copy_(part[:, :, : self.length].transpose(1, 2))
 
 
 def packed_attention(
@@ -90,25 +89,22 @@ def packed_attention(
     if query.device.type == "cpu":
         return cast(Tensor, _packed(query, key, value, boundaries, scale, window or 0)[0])
     boundaries = boundaries.to(query.device, torch.int32)
-    tokens, grouped = query.shape[0], query.shape[1] != key.shape[1]
-    varlen = _varlen() if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) else None
+    tokens = query.shape[0]
+    groups = query.shape[1] // key.shape[1]
+    varlen = None
+    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+        varlen = _varlen()
     if varlen is not None:
-        seen = (window - 1 if window else -1, 0)  # to the left and to the right of a token
+        # To the left of a token, -1 for without limit, and to its right.
+        seen = ((window or 0) - 1, 0)
         options: dict[str, Any] = {"scale": scale, "window_size": seen}
-        if grouped:
-            groups = query.shape[1] // key.shape[1]
-            key, value = _repeat(key, groups), _repeat(value, groups)
-        return cast(
-            Tensor,
-            varlen.varlen_attn(
-                query, key, value, boundaries, boundaries, tokens, tokens, **options
-            ),
-        )
+        key, value = (_repeat(x, groups) for x in (key, value))
+        starts = (boundaries, boundaries, tokens, tokens)
+        return cast(Tensor, varlen.varlen_attn(query, key, value, *starts, **options))
     mask = _document_mask(boundaries, tokens, window)
     q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
-    return F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=grouped)[
-        0
-    ].transpose(0, 1)
+    out = F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=groups > 1)
+    return out[0].transpose(0, 1)
 
 
 def _varlen() -> ModuleType | None:
@@ -122,11 +118,13 @@ def _varlen() -> ModuleType | None:
 
 def _document_mask(boundaries: Tensor, tokens: int, window: int | None) -> Tensor:
     """Return (N, N) booleans: whether a token (row) sees another (column)."""
-    where = torch.arange(tokens, device=boundaries.device, dtype=torch.int32)
-    document = torch.searchsorted(boundaries, where, right=True)
-    distance = where[:, None] - where
+    place = torch.arange(tokens, device=boundaries.device, dtype=torch.int32)
+    document = torch.searchsorted(boundaries, place, right=True)
+    distance = place[:, None] - place
     mask = (document[:, None] == document) & (distance >= 0)
-    return mask & (distance < window) if window else mask
+    if window:
+        mask &= distance < window
+    return mask
 
 
 def _runs(boundaries: Tensor, tokens: int, step: int) -> Iterator[_Run]:
@@ -141,10 +139,12 @@ def _runs(boundaries: Tensor, tokens: int, step: int) -> Iterator[_Run]:
         )
     start = 0
     for length, group in groupby(n for n in lengths if n):
-        count, padded = len(list(group)), -(-length // step) * step
+        count = len(list(group))
+        padded = -(-length // step) * step
         if padded == length:
             yield _Run(start, count, length, length)
         else:
+            # What rounds a document up is the next one's tokens, so each needs a view of its own.
             yield from (_Run(start + n * length, 1, length, padded) for n in range(count))
         start += count * length
 
@@ -153,13 +153,18 @@ def _step(query: Tensor) -> int:
     return _STEP if query.dtype == torch.bfloat16 else 1
 
 
-def _extended(x: Tensor, step: int) -> Tensor:
+def _extend(x: Tensor, step: int) -> Tensor:
     """Return x (N, heads, D) with room behind it for the last document's length rounded up."""
-    return F.pad(x, (0, 0, 0, 0, 0, step - 1)) if step > 1 else x
+    if step == 1:
+        return x
+    return F.pad(x, (0, 0, 0, 0, 0, step - 1))
 
 
 def _repeat(x: Tensor, groups: int) -> Tensor:
-    return x if groups == 1 else x.repeat_interleave(groups, dim=1)
+    """Return keys or values once for each query head that shares them; the kernel has no groups."""
+    if groups == 1:
+        return x
+    return x.repeat_interleave(groups, dim=1)
 
 
 def _band(length: int, window: int, like: Tensor) -> Tensor | None:
@@ -169,13 +174,13 @@ def _band(length: int, window: int, like: Tensor) -> Tensor | None:
         return None
     unseen = torch.ones(length, length, dtype=torch.bool, device=like.device).triu(1)
     unseen |= torch.ones_like(unseen).tril(-window)
-    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill(
-        unseen, -torch.inf
-    )[None, None]
+    mask = torch.zeros(length, length, dtype=like.dtype, device=like.device)
+    return mask.masked_fill(unseen, -torch.inf)[None, None]
 
 
 def _lse_dtype(query: Tensor) -> torch.dtype:
-    return torch.float64 if query.dtype == torch.float64 else torch.float32
+    """Return the dtype in which the kernel gives the logarithms of the norms (log-sum-exp)."""
+    return torch.promote_types(query.dtype, torch.float32)
 
 
 @torch.library.custom_op("groundup::packed_attention", mutates_args=(), device_types="cpu")
@@ -183,16 +188,14 @@ def _packed(
     query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, scale: float, window: int
 ) -> tuple[Tensor, Tensor]:
     tokens, heads, _ = query.shape
-    groups, step = heads // key.shape[1], _step(query)
+    groups = heads // key.shape[1]
+    step = _step(query)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     lse = query.new_empty((tokens, heads), dtype=_lse_dtype(query))
-    query, key, value = (_extended(x, step) for x in (query, key, value))
+    query, key, value = (_extend(x, step) for x in (query, key, value))
     for run in _runs(boundaries, tokens, step):
-        q, k, v = (
-            run.window(query),
-            _repeat(run.window(key), groups),
-            _repeat(run.window(value), groups),
-        )
+        q = run.window(query)
+        k, v = (_repeat(run.window(x), groups) for x in (key, value))
         band = _band(run.padded, window, query)
         o, s = _flash(q, k, v, 0.0, band is None, attn_mask=band, scale=scale)
         run.write(o, out)
@@ -212,14 +215,18 @@ def _packed_backward(
     scale: float,
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    tokens, groups, step = len(query), query.shape[1] // key.shape[1], _step(query)
+    tokens = len(query)
+    groups = query.shape[1] // key.shape[1]
+    step = _step(query)
     everything = (grad, query, _repeat(key, groups), _repeat(value, groups), out)
-    grad, query, key, value, out = (_extended(x, step) for x in everything)
+    grad, query, key, value, out = (_extend(x, step) for x in everything)
     lse = F.pad(lse, (0, 0, 0, step - 1), value=_UNSEEN)
     grads = [
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
     ]
-    products = _Products(grad, query, key, value, out, lse, scale) if step > 1 else None
+    products = None
+    if step > 1:
+        products = _Products(grad, query, key, value, out, lse, scale)
     for run in _runs(boundaries, tokens, step):
         band = _band(run.padded, window, query)
         if products is not None and band is None and run.padded <= _SHORT:
@@ -227,17 +234,20 @@ def _packed_backward(
                 products.write(slice(first, first + run.padded), run.length, grads)
             continue
         q, k, v, g, o, s = (run.window(x) for x in (query, key, value, grad, out, lse))
-        if run.padded > run.length:  # what follows the document has no part in it
-            g, s = g.clone(), s.clone()
-            g[:, :, run.length :], s[:, :, run.length :] = 0, _UNSEEN
+        if run.padded > run.length:
+            # What follows the document, the next one's tokens, must have no part in it.
+            g = g.clone()
+            g[:, :, run.length :] = 0
+            s = s.clone()
+            s[:, :, run.length :] = _UNSEEN
         parts = _flash_backward(g, q, k, v, o, s, 0.0, band is None, attn_mask=band, scale=scale)
         for whole, part in zip(grads, parts, strict=True):
             run.write(part, whole)
     grad_query, grad_key, grad_value = (x[:tokens] for x in grads)
     if groups > 1:
-        grad_key, grad_value = (
-            x.view(tokens, -1, groups, x.shape[2]).sum(2) for x in (grad_key, grad_value)
-        )
+        # Heads that share a key add up their gradients.
+        shape = (tokens, -1, groups, key.shape[2])
+        grad_key, grad_value = (x.view(shape).sum(2) for x in (grad_key, grad_value))
     return grad_query.contiguous(), grad_key.contiguous(), grad_value.contiguous()
 
 
@@ -258,16 +268,21 @@ class _Products:
         lse: Tensor,
         scale: float,
     ) -> None:
-        self.scale, heads = scale, query.shape[1]
+        self.scale = scale
         self.grad, self.query, self.key, self.value = (
             x.transpose(0, 1) for x in (grad, query, key, value)
         )
-        self.wide_query, self.wide_key = self.query.float(), self.key.float()
+        self.wide_query = self.query.float()
+        self.wide_key = self.key.float()
         self.norm = lse.T[..., None]  # (H, N, 1)
+        # The softmax's gradient takes from each slope their mean, weighted by the probabilities,
+        # which is the gradient times the output (Dao et al., FlashAttention, 2022, appendix B).
         self.drift = (grad.float() * out).sum(-1).to(query.dtype).T[..., None]
-        size = heads * _SHORT**2
+        # One buffer for each matrix, which all documents use in turn.
+        size = query.shape[1] * _SHORT**2
         self.scores = query.new_empty(size, dtype=torch.float32)
-        self.chances, self.slopes = query.new_empty(size), query.new_empty(size)
+        self.chances = query.new_empty(size)
+        self.slopes = query.new_empty(size)
 
     def write(self, here: slice, own: int, grads: list[Tensor]) -> None:
         """Write the gradients of a document to grads, each (N, H, D).
@@ -275,23 +290,23 @@ class _Products:
         Only the first ``own`` tokens of ``here`` are the document's; the others get zeros, which
         the next documents, written after this one, replace.
         """
-        scale, query, key, grad = (
-            self.scale,
-            self.query[:, here],
-            self.key[:, here],
-            self.grad[:, here],
+        query, key, value, grad, wide_query, wide_key = (
+            x[:, here]
+            for x in (self.query, self.key, self.value, self.grad, self.wide_query, self.wide_key)
         )
         heads, length, _ = query.shape
         scores, chances, slopes = (
             x[: heads * length**2].view(heads, length, length)
             for x in (self.scores, self.chances, self.slopes)
         )
-        wide_query, wide_key = self.wide_query[:, here], self.wide_key[:, here]
-        torch.baddbmm(self.norm[:, here], wide_query, wide_key.mT, beta=-1, alpha=scale, out=scores)
+        # The probabilities, from the scores less the logarithm of their norm.
+        torch.baddbmm(
+            self.norm[:, here], wide_query, wide_key.mT, beta=-1, alpha=self.scale, out=scores
+        )
         chances.copy_(scores.exp_().tril_())
         chances[:, own:] = 0
-        torch.baddbmm(self.drift[:, here], grad, self.value[:, here].mT, beta=-1, out=slopes)
-        slopes.mul_(chances).mul_(scale)
+        torch.baddbmm(self.drift[:, here], grad, value.mT, beta=-1, out=slopes)
+        slopes.mul_(chances).mul_(self.scale)
         grad_query, grad_key, grad_value = (x[here].transpose(0, 1) for x in grads)
         torch.bmm(slopes, key, out=grad_query)
         torch.bmm(slopes.mT, query, out=grad_key)

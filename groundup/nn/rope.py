@@ -86,44 +86,40 @@ class RopeScaling(Settings):
         """By how much queries and keys are scaled."""
         if self.kind != "yarn":
             return 1.0
-        return (
-            1.0 + 0.1 * math.log(self.factor)
-            if self.attention_factor is None
-            else self.attention_factor
-        )
+        return self.attention_factor or 1.0 + 0.1 * math.log(self.factor)
 
     def slowed(self, frequencies: Tensor, head_dim: int, theta: float) -> Tensor:
         """Return the frequencies (D/2,) in radians a position, those that are too slow divided by
         ``factor``."""
         if self.kind == "linear":
             return frequencies / self.factor
-        kept = (
-            self._kept_llama3(frequencies)
-            if self.kind == "llama3"
-            else self._kept_yarn(frequencies, head_dim, theta)
-        )
+        if self.kind == "llama3":
+            kept = self._kept_llama3(frequencies)
+        else:
+            kept = self._kept_yarn(frequencies, head_dim, theta)
         return frequencies / self.factor * (1 - kept) + frequencies * kept
 
     def _kept_llama3(self, frequencies: Tensor) -> Tensor:
         turns = self.original_context * frequencies / (2 * math.pi)
-        return ((turns - self.low_frequency) / (self.high_frequency - self.low_frequency)).clamp(
-            0, 1
-        )
+        kept = (turns - self.low_frequency) / (self.high_frequency - self.low_frequency)
+        return kept.clamp(0, 1)
 
     def _kept_yarn(self, frequencies: Tensor, head_dim: int, theta: float) -> Tensor:
         def channel(turns: float) -> float:
-            """Return which pair of channels makes so many turns in the original context."""
-            return (
-                head_dim
-                * math.log(self.original_context / (turns * 2 * math.pi))
-                / (2 * math.log(theta))
-            )
+            """Return which pair of channels makes this many turns in the original context."""
+            wavelengths = math.log(self.original_context / (turns * 2 * math.pi))
+            return head_dim * wavelengths / (2 * math.log(theta))
 
-        low, high = channel(self.beta_fast), channel(self.beta_slow)
+        low = channel(self.beta_fast)
+        high = channel(self.beta_slow)
         if self.whole_channels:
-            low, high = math.floor(low), math.ceil(high)
-        low, high = max(low, 0), min(high, head_dim - 1)
-        high = high + 0.001 if low == high else high
+            low = math.floor(low)
+            high = math.ceil(high)
+        low = max(low, 0)
+        # As in the authors' code: head_dim where half of it is meant, and no division by 0.
+        high = min(high, head_dim - 1)
+        if low == high:
+            high += 0.001
         number = torch.arange(len(frequencies), device=frequencies.device).float()
         return 1 - ((number - low) / (high - low)).clamp(0, 1)
 
@@ -165,15 +161,16 @@ def rotary_angles(
 
     Returns:
         Two float32 tensors (..., T, 1, D): the cosines twice, and the sines, negative in the first
-        half. They are computed afresh in float32 so that no cast of the model blurs them.
+        half. They are computed each time, in float32, so that no cast of the model blurs them.
 
     Source:
         Su et al., RoFormer, 2021 (arXiv:2104.09864), equation 15.
     """
     frequencies = 1.0 / theta ** _exponents(positions, head_dim)
-    if scaling is not None:
-        frequencies = scaling.slowed(frequencies, head_dim, theta)
-    return _turned(positions, frequencies, 1.0 if scaling is None else scaling.amplitude, wide=wide)
+    if scaling is None:
+        return _turn_by(positions, frequencies, 1.0, wide=wide)
+    frequencies = scaling.slowed(frequencies, head_dim, theta)
+    return _turn_by(positions, frequencies, scaling.amplitude, wide=wide)
 
 
 def long_rotary_angles(
@@ -185,44 +182,44 @@ def long_rotary_angles(
     *,
     wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return what ``rotary_angles`` returns, of ``channels`` channels, for tokens of texts of so
-    many tokens.
+    """Return what ``rotary_angles`` returns, of ``channels`` channels, for tokens of texts whose
+    lengths are known.
 
     Args:
         positions: (..., T) integers.
-        lengths: (..., T or 1) how long the text is that each token stands in, or one number.
+        lengths: (..., T or 1) how long the text of each token is, or one number.
         channels: How many channels of a head turn, even.
         theta: The longest wavelength is ``2 pi theta`` positions before it is stretched.
         scaling: The factors, ``channels / 2`` of each kind.
         wide: Return float64, for a model in float64.
     """
     powers = theta ** _exponents(positions, channels)
-    short, long = (
-        powers.new_tensor(each) for each in (scaling.short_factors, scaling.long_factors)
-    )
-    beyond = (
-        torch.as_tensor(lengths, device=positions.device)[..., None, None]
-        > scaling.original_context
-    )
-    frequencies = 1.0 / (torch.where(beyond, long, short) * powers)
-    return _turned(positions, frequencies, scaling.amplitude, wide=wide)
+    short = powers.new_tensor(scaling.short_factors)
+    long = powers.new_tensor(scaling.long_factors)
+    each = torch.as_tensor(lengths, device=positions.device)[..., None, None]
+    frequencies = 1.0 / (torch.where(each > scaling.original_context, long, short) * powers)
+    return _turn_by(positions, frequencies, scaling.amplitude, wide=wide)
 
 
 def _exponents(positions: Tensor, channels: int) -> Tensor:
     return torch.arange(0, channels, 2, device=positions.device).float() / channels
 
 
-def _turned(
+def _turn_by(
     positions: Tensor, frequencies: Tensor, amplitude: float, *, wide: bool
 ) -> tuple[Tensor, Tensor]:
     """Return cosines and sines as ``rotate`` takes them, of frequencies (D/2,) or (..., T, 1,
     D/2)."""
     angles = positions[..., None, None].float() * frequencies
-    cosines, sines = angles.cos(), angles.sin()
+    cosines = torch.cat([angles.cos()] * 2, -1)
+    sines = angles.sin()
+    sines = torch.cat((-sines, sines), -1)
     if amplitude != 1.0:
-        cosines, sines = cosines * amplitude, sines * amplitude
-    cosines, sines = torch.cat((cosines, cosines), -1), torch.cat((-sines, sines), -1)
-    return (cosines.double(), sines.double()) if wide else (cosines, sines)
+        cosines = cosines * amplitude
+        sines = sines * amplitude
+    if wide:
+        return cosines.double(), sines.double()
+    return cosines, sines
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -230,13 +227,13 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     that is finer.
 
     The cosines and sines have R channels; where that is fewer than D, the others stay.
+
     Departs from the paper: pairs (i, i + D/2) as Llama's published weights have it, not (2i, 2i +
         1).
     """
     if cosines.shape[-1] < x.shape[-1]:
         turned = rotate(x[..., : cosines.shape[-1]], cosines, sines)
         return torch.cat((turned, x[..., cosines.shape[-1] :]), -1)
-    wide = x.to(
-        torch.promote_types(x.dtype, cosines.dtype)
-    )  # one cast: mixed dtypes are slow in every product
+    # One cast: mixed dtypes are slow in every product.
+    wide = x.to(torch.promote_types(x.dtype, cosines.dtype))
     return (wide * cosines + wide.roll(x.shape[-1] // 2, -1) * sines).to(x.dtype)

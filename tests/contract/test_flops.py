@@ -73,6 +73,8 @@ def differing(name: str, config: Any) -> float:
     return 12.0 * channels * LENGTH * removed
 
 
+# What PyTorch says when oneDNN is switched off.
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize(("name", "index"), CASES)
 def test_flops_are_those_that_pytorch_counts(name: str, index: int) -> None:
     torch.manual_seed(0)

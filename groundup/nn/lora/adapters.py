@@ -1,4 +1,4 @@
-"""Adapters: a frozen linear layer with a small trained change of low rank beside it.
+"""Adapters: a frozen linear layer with a small trained change of low rank next to it.
 
 Shape legend: I inputs of the layer, O its outputs, R the adapter's rank.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from groundup.core.errors import RecipeError
 from groundup.nn.lora.fused import Change, changed_row_norms, low_rank_linear
-from groundup.nn.lowbit.nf4 import QuantizedLinear, QuantizedWeight
+from groundup.nn.lowbit.nf4 import QuantizedLinear, QuantizedWeight, add_bias
 from groundup.recipe.sections import Adapter
 
 __all__ = [
@@ -51,9 +51,8 @@ class AdaptedLinear(nn.Module):
     that reads a layer's weight rather than calling it sees the adapter as well (without its
     dropout).
 
-    Beside a layer whose weight is quantised, W is what the few bits stand for. Merging turns it
-    into float32 and adds
-    the change there: the sum is not quantised again, which would lose much of it.
+    Next to a layer whose weight is quantised, W is what the few bits mean. Merging turns it into
+    float32 and adds the change there: the sum is not quantised again, which would lose much of it.
 
     Args:
         linear: The layer; its parameters are shared, not copied. Freezing them is up to the caller.
@@ -75,18 +74,27 @@ class AdaptedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear | QuantizedLinear, rank: int, settings: Adapter) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
         weight = linear.weight
-        self.stored = linear.stored if isinstance(linear, QuantizedLinear) else None
-        # Past ``weight`` below, which is the weight as changed.
-        self._parameters["weight"] = None if self.stored is not None else cast(nn.Parameter, weight)
+        # Both go past ``weight`` below, which is the weight as changed.
+        if isinstance(linear, QuantizedLinear):
+            self.stored = linear.stored
+            self._parameters["weight"] = None
+        else:
+            self.stored = None
+            self._parameters["weight"] = cast(nn.Parameter, weight)
         self.register_parameter("bias", linear.bias)
-        self.scale, self.dropout = settings.scale(rank), settings.dropout
+        self.scale = settings.scale(rank)
+        self.dropout = settings.dropout
         self.lora_A = nn.Parameter(weight.new_empty(rank, linear.in_features))
         self.lora_B = nn.Parameter(weight.new_zeros(linear.out_features, rank))
+        # As torch draws a linear layer, which is how the authors' code draws A.
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
-        lengths = nn.Parameter(row_norms(weight).detach()) if settings.name == "dora" else None
-        self.register_parameter("magnitude", lengths)
+        self.register_parameter("magnitude", None)
+        if settings.name == "dora":
+            lengths = row_norms(weight).detach()
+            self.register_parameter("magnitude", nn.Parameter(lengths))
         self._unmerged: Tensor | None = None
 
     @property
@@ -102,9 +110,8 @@ class AdaptedLinear(nn.Module):
     @property
     def merged(self) -> bool:
         """Whether the adapter is in the linear layer's weight now."""
-        return self._unmerged is not None or (
-            self.stored is not None and self._parameters["weight"] is not None
-        )
+        in_floats = self.stored is not None and self._parameters["weight"] is not None
+        return in_floats or self._unmerged is not None
 
     @property
     def weight(self) -> Tensor:
@@ -121,17 +128,14 @@ class AdaptedLinear(nn.Module):
             return F.linear(x, self.linear_weight, self.bias)
         if self._frozen(x):
             return self._low_rank(x, None)
-        low = (
-            F.linear(F.linear(F.dropout(x, self.dropout, self.training), self.lora_A), self.lora_B)
-            * self.scale
-        )
+        dropped = F.dropout(x, self.dropout, self.training)
+        low = F.linear(F.linear(dropped, self.lora_A), self.lora_B) * self.scale
         if self.magnitude is None:
             return self._linear(x, self.bias) + low
         with torch.autocast(x.device.type, enabled=False), torch.no_grad():
             lengths = changed_row_norms(self.linear_weight, self.lora_A, self.lora_B, self.scale)
         gain = (self.magnitude / lengths).to(low.dtype)
-        out = (self._linear(x, None) + low) * gain
-        return out if self.bias is None else out + self.bias.to(out.dtype)
+        return add_bias((self._linear(x, None) + low) * gain, self.bias)
 
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         """Return (..., O) from silu(gate) * up, each (..., I), without keeping that product for the
@@ -143,35 +147,31 @@ class AdaptedLinear(nn.Module):
 
     def _frozen(self, x: Tensor) -> bool:
         """Whether all but the adapter is frozen, in the dtype of x, and trained eagerly."""
-        own, kind = self._parameters["weight"], x.device.type
-        if (
-            torch.compiler.is_compiling()
-            or not torch.is_grad_enabled()
-            or torch.is_autocast_enabled(kind)
-        ):
+        eager = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if not eager or torch.is_autocast_enabled(x.device.type):
             return False
-        frozen = not any(each is not None and each.requires_grad for each in (own, self.bias))
-        return frozen and all(
-            each.dtype == x.dtype for each in (own, self.bias, self.lora_A) if each is not None
-        )
+        own = [each for each in (self._parameters["weight"], self.bias) if each is not None]
+        frozen = not any(each.requires_grad for each in own)
+        return frozen and all(each.dtype == x.dtype for each in (*own, self.lora_A))
 
     def _low_rank(self, x: Tensor, up: Tensor | None) -> Tensor:
-        own, stored = self._parameters["weight"], self.stored
-        weight = (own,) if own is not None else () if stored is None else stored.stored
         dropped = self.dropout if self.training else 0.0
-        change = Change(
-            self.scale, dropped, None if own is not None or stored is None else stored.shape
-        )
-        return low_rank_linear(
-            x, up, weight, self.bias, (self.lora_A, self.lora_B, self.magnitude), change
-        )
+        own = self._parameters["weight"]
+        if own is not None:
+            weight: tuple[Tensor, ...] = (own,)
+            change = Change(self.scale, dropped)
+        else:
+            assert self.stored is not None
+            weight = self.stored.stored
+            change = Change(self.scale, dropped, self.stored.shape)
+        adapter = (self.lora_A, self.lora_B, self.magnitude)
+        return low_rank_linear(x, up, weight, self.bias, adapter, change)
 
     def _linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return what the layer computes without the adapter, with the given bias."""
         if self.stored is None:
             return F.linear(x, self.linear_weight, bias)
-        out: Tensor = self.stored(x)
-        return out if bias is None else out + bias.to(out.dtype)
+        return add_bias(self.stored(x), bias)
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -205,9 +205,9 @@ class AdaptedLinear(nn.Module):
 
 def _linear(weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    linear.weight = (
-        weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight, requires_grad=False)
-    )
+    if not isinstance(weight, nn.Parameter):
+        weight = nn.Parameter(weight, requires_grad=False)
+    linear.weight = weight
     linear.register_parameter("bias", bias)
     return linear
 
@@ -225,11 +225,10 @@ def merged_weight(
     together."""
     with torch.autocast(weight.device.type, enabled=False):
         changed = weight + scale * (b @ a)
-        return (
-            changed
-            if magnitude is None
-            else changed * (magnitude / row_norms(changed.detach()))[:, None]
-        )
+        if magnitude is None:
+            return changed
+        # No gradient goes through the norm: section 4.3 of DoRA's paper.
+        return changed * (magnitude / row_norms(changed.detach()))[:, None]
 
 
 # ------------------------------------------------------------------------------------ a whole model
@@ -243,7 +242,7 @@ def adapted(model: nn.Module) -> dict[str, AdaptedLinear]:
 def attach(
     model: nn.Module, settings: Adapter, spared: Callable[[str], bool] = lambda name: False
 ) -> None:
-    """Put an adapter beside each linear layer that ``settings.targets`` names, drawn from torch's
+    """Put an adapter next to each linear layer that ``settings.targets`` names, drawn from torch's
     default generator.
 
     Args:
@@ -261,7 +260,7 @@ def attach(
         most = min(linear.in_features, linear.out_features)
         if rank > most:
             problem = (
-                f"is {rank}, and layer {name} turns {linear.in_features} numbers into"
+                f"is {rank}, but layer {name} turns {linear.in_features} numbers into"
                 f" {linear.out_features}"
             )
             remedy = "Lower it, or name other layers in adapter.targets"
@@ -278,9 +277,9 @@ def _ranks(linears: Mapping[str, nn.Module], settings: Adapter) -> dict[str, int
         found = [name for name in linears if name not in ranks and _fits(name, pattern)]
         if not found:
             known = ", ".join(_kinds(linears)) or "none"
-            problem = f"no linear layer is called {pattern!r}" + (
-                " that no pattern before it names" if ranks else ""
-            )
+            problem = f"no linear layer is called {pattern!r}"
+            if ranks:
+                problem += " that no pattern before it names"
             remedy = "Name some of them in adapter.targets, such as [attention.query, mlp.*]"
             raise RecipeError("recipe.adapter.targets", f"{problem}; this model's: {known}", remedy)
         ranks |= dict.fromkeys(found, rank)
@@ -327,9 +326,8 @@ def dequantise_layers(model: nn.Module) -> None:
     """Make every layer whose weight is quantised a plain one in float32, with its adapter merged
     for good."""
     for name, module in list(model.named_modules()):
-        if isinstance(module, QuantizedLinear) or (
-            isinstance(module, AdaptedLinear) and module.stored is not None
-        ):
+        adapted_bits = isinstance(module, AdaptedLinear) and module.stored is not None
+        if adapted_bits or isinstance(module, QuantizedLinear):
             _replace(model, name, _linear(module.weight, module.bias).train(module.training))
 
 
@@ -345,8 +343,10 @@ def merged_tensors(tensors: Mapping[str, Tensor], settings: Adapter) -> dict[str
         name: value for name, value in tensors.items() if name.rpartition(".")[2] not in LOW_RANK
     }
     for name in adapted_names(tensors):
-        a, b = tensors[f"{name}.lora_A"], tensors[f"{name}.lora_B"]
+        a = tensors[f"{name}.lora_A"]
+        b = tensors[f"{name}.lora_B"]
+        # A base may be stored in half precision; the adapter is finer, and the sum as fine as it.
         weight = plain[f"{name}.weight"].to(a.dtype)
         magnitude = tensors.get(f"{name}.magnitude")
-        plain[f"{name}.weight"] = merged_weight(weight, a, b, settings.scale(a.shape[0]), magnitude)
+        plain[f"{name}.weight"] = merged_weight(weight, a, b, settings.scale(len(a)), magnitude)
     return plain

@@ -18,7 +18,8 @@ from groundup.nn.lowbit.nf4 import dequantise
 
 __all__ = ["Change", "changed_row_norms", "low_rank_linear"]
 
-_DIVISIBLE = 1e-4  # a gain above it can be divided out of the output again without loss
+# A gain above it can be divided out of the output again without loss.
+_DIVISIBLE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -94,20 +95,23 @@ class _LowRank(torch.autograd.Function):
         *kept: Tensor,
     ) -> Tensor:
         weight = _weight(kept, change, x)
-        inputs = x if up is None else F.silu(x).mul_(up)
-        dropped, mask = inputs, None
-        if change.dropout:  # the same numbers as F.dropout draws
+        inputs = _gate(x, up)
+        dropped = inputs
+        mask = None
+        if change.dropout:
+            # The same numbers as F.dropout draws.
             dropped, mask = torch.native_dropout(inputs, change.dropout, True)
         low = dropped.flatten(0, -2) @ a.T
+        # DoRA's gain is applied before the bias is added.
         out = F.linear(inputs.flatten(0, -2), weight, bias if magnitude is None else None)
         out.addmm_(low, b.T, alpha=change.scale)
         # No view: what follows may change it in place.
         out = cast(Tensor, torch.ops.aten._unsafe_view(out, (*x.shape[:-1], -1)))
-        ctx.lengths = None if magnitude is None else changed_row_norms(weight, a, b, change.scale)
         ctx.save_for_backward(x, up, a, b, magnitude, low, mask, *kept)
         ctx.change = change
         if magnitude is None:
             return out
+        ctx.lengths = changed_row_norms(weight, a, b, change.scale)
         return _gained(ctx, out, magnitude, bias)
 
     @staticmethod
@@ -115,17 +119,17 @@ class _LowRank(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, up, a, b, magnitude, low, mask, *kept = ctx.saved_tensors
         change: Change = ctx.change
-        weight, grad, grad_magnitude = _weight(tuple(kept), change, x), grad.flatten(0, -2), None
-        inputs = None
+        weight = _weight(tuple(kept), change, x)
+        grad = grad.flatten(0, -2)
+        grad_magnitude = None
         if magnitude is not None:
-            product = _product(ctx)
+            product = _recall_product(ctx)
             if product is None:
-                inputs = x if up is None else F.silu(x).mul_(up)
-                product = F.linear(inputs.flatten(0, -2), weight).addmm_(
-                    low, b.T, alpha=change.scale
-                )
+                product = F.linear(_gate(x, up).flatten(0, -2), weight)
+                product.addmm_(low, b.T, alpha=change.scale)
                 ctx.divisor = ctx.lengths
             grad_magnitude = (grad * product).sum(0).div_(ctx.divisor)
+            # Memory at its peak decides how long a text fits: what is used up goes at once.
             del product
             grad = grad * (magnitude / ctx.lengths)
         grad_low = (grad @ b).mul_(change.scale)
@@ -136,29 +140,36 @@ class _LowRank(torch.autograd.Function):
             if mask is None:
                 grad_x.flatten(0, -2).addmm_(grad_low, a)
             else:
-                grad_x += _dropped((grad_low @ a).view_as(x), mask, change.dropout)
-        del weight, grad, inputs
+                grad_x += _drop((grad_low @ a).view_as(x), mask, change.dropout)
+        del weight, grad
         inputs = x
         if up is not None:
             inputs = F.silu(x)
-            grad_up, gated = (
-                (grad_x * inputs, grad_x.mul_(up)) if grad_x is not None else (None, None)
-            )
-            grad_x = None if gated is None else torch.ops.aten.silu_backward(gated, x)
+            if grad_x is not None:
+                grad_up = grad_x * inputs
+                grad_x = torch.ops.aten.silu_backward(grad_x.mul_(up), x)
             inputs = inputs.mul_(up)
         if mask is not None:
-            inputs = _dropped(inputs, mask, change.dropout)
+            inputs = _drop(inputs, mask, change.dropout)
         grad_a = grad_low.T @ inputs.flatten(0, -2)
         return grad_x, grad_up, None, grad_a, grad_b, grad_magnitude, None, *[None] * len(kept)
 
 
 def _weight(kept: tuple[Tensor, ...], change: Change, like: Tensor) -> Tensor:
-    return (
-        kept[0] if change.quantised is None else dequantise(kept, change.quantised).to(like.dtype)
-    )
+    """Return W (O, I) as floats."""
+    if change.quantised is None:
+        return kept[0]
+    return dequantise(kept, change.quantised).to(like.dtype)
 
 
-def _dropped(x: Tensor, mask: Tensor, share: float) -> Tensor:
+def _gate(x: Tensor, up: Tensor | None) -> Tensor:
+    """Return what the layer reads: x, or silu(x) * up, made again each time."""
+    if up is None:
+        return x
+    return F.silu(x).mul_(up)
+
+
+def _drop(x: Tensor, mask: Tensor, share: float) -> Tensor:
     return (x * mask).mul_(1 / (1 - share))
 
 
@@ -167,18 +178,26 @@ def _gained(ctx: Any, out: Tensor, magnitude: Tensor, bias: Tensor | None) -> Te
     gain is tiny."""
     gain = magnitude / ctx.lengths
     if float(gain.abs().min()) > _DIVISIBLE:
-        out, ctx.divisor = out.mul_(gain), magnitude.detach()
-        before = out
+        out = out.mul_(gain)
+        ctx.divisor = magnitude.detach()
+        kept = out
     else:
-        before, ctx.divisor = out, ctx.lengths
+        kept = out
+        ctx.divisor = ctx.lengths
         out = out * gain
-    ctx.product, ctx.version = before.detach(), before._version
-    return out if bias is None else out + bias
+    # What follows may change the output in place: its version tells whether it did.
+    ctx.product = kept.detach()
+    ctx.version = kept._version
+    if bias is None:
+        return out
+    return out + bias
 
 
-def _product(ctx: Any) -> Tensor | None:
+def _recall_product(ctx: Any) -> Tensor | None:
     """Return what ``_gained`` remembered, (N, O), and forget it; None where it was changed, or
     forgotten before."""
     product: Tensor | None = ctx.product
     ctx.product = None
-    return None if product is None or product._version != ctx.version else product.flatten(0, -2)
+    if product is None or product._version != ctx.version:
+        return None
+    return product.flatten(0, -2)

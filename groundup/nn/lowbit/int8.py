@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.nn.lora.adapters import AdaptedLinear
-from groundup.nn.lowbit.nf4 import QuantizedLinear, dequantise, quantise
+from groundup.nn.lowbit.nf4 import QuantizedLinear, add_bias, dequantise, quantise
 
 __all__ = [
     "Int8Embedding",
@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 Operator = Literal["int8pack", "dequantise"]
-_FEW = 16  # rows up to which reading 8-bit weights beats turning them into floats first
+# Rows up to which reading 8-bit weights is quicker than turning them into floats first.
+_FEW = 16
 
 
 class Int8Weight(nn.Module):
@@ -63,15 +64,15 @@ class Int8Weight(nn.Module):
     @classmethod
     def joined(cls, weights: list[Int8Weight]) -> Int8Weight:
         """Return one weight with the rows of several, which from now on share its memory."""
-        made = cls(
-            weights[0].scales.new_zeros(0, weights[0].integers.shape[1]), weights[0].operator
-        )
+        first = weights[0]
+        made = cls(first.scales.new_zeros(0, first.integers.shape[1]), first.operator)
         made._keep(torch.cat([w.integers for w in weights]), torch.cat([w.scales for w in weights]))
         rows = [len(w.scales) for w in weights]
-        for weight, integers, scales in zip(
-            weights, torch.split(made.integers, rows), torch.split(made.scales, rows), strict=True
-        ):
-            weight._keep(integers, scales)
+        integers = torch.split(made.integers, rows)
+        scales = torch.split(made.scales, rows)
+        # Each takes its part of the whole in place of its own: the memory stays what it was.
+        for weight, own_integers, own_scales in zip(weights, integers, scales, strict=True):
+            weight._keep(own_integers, own_scales)
         return made
 
     def rows(self, numbers: Tensor) -> Tensor:
@@ -80,17 +81,16 @@ class Int8Weight(nn.Module):
 
     def dequantised(self) -> Tensor:
         """Return the weight as floats, (O, I): a new tensor each time."""
-        return dequantise(
-            (self.integers, self.scales), (self.integers.shape[0], self.integers.shape[1])
-        )
+        rows, columns = self.integers.shape
+        return dequantise((self.integers, self.scales), (rows, columns))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x W^T, (..., O) from x (..., I)."""
         if self.operator == "dequantise" or x.numel() > _FEW * x.shape[-1]:
             return F.linear(x, self.dequantised().to(x.dtype))
-        sums = torch._weight_int8pack_mm(
-            x.reshape(-1, x.shape[-1]).bfloat16(), self.integers, self.ones
-        )
+        # With scales of 1: PyTorch's operator would round the real ones to bfloat16.
+        rows = x.reshape(-1, x.shape[-1]).bfloat16()
+        sums = torch._weight_int8pack_mm(rows, self.integers, self.ones)
         return (sums * self.scales).view(*x.shape[:-1], -1)
 
 
@@ -99,7 +99,8 @@ class Int8Linear(nn.Module):
 
     def __init__(self, stored: Int8Weight, bias: Tensor | None) -> None:
         super().__init__()
-        self.stored, self.bias = stored, bias
+        self.stored = stored
+        self.bias = bias
 
     @property
     def weight(self) -> Tensor:
@@ -108,8 +109,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., O) from x (..., I)."""
-        out: Tensor = self.stored(x)
-        return out if self.bias is None else out + self.bias
+        return add_bias(self.stored(x), self.bias)
 
 
 class Int8Embedding(nn.Module):
@@ -146,11 +146,14 @@ def quantise_layers(model: nn.Module, operator: Operator, table: str = "") -> No
     """
     kinds = (nn.Linear, AdaptedLinear, QuantizedLinear)
     names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
-    for name in [*names, table] if table else names:
+    if table:
+        names.append(table)
+    for name in names:
         parent, _, last = name.rpartition(".")
         try:
             layer: Any = model.get_submodule(name)
-        except AttributeError:  # the linear layer inside one with an adapter, which was replaced
+        except AttributeError:
+            # The linear layer inside one with an adapter, which was replaced.
             continue
         stored = Int8Weight(layer.weight.detach(), operator)
         made = Int8Embedding(stored) if name == table else Int8Linear(stored, layer.bias)
@@ -169,12 +172,14 @@ def quickest_operator(
     if device.type != "cpu":
         return "dequantise", {}
     found: dict[Operator, float] = {}
-    x, weight = torch.ones(1, width), torch.ones(width, width)
+    x = torch.ones(1, width)
+    weight = torch.ones(width, width)
     for operator in ("int8pack", "dequantise"):
         stored = Int8Weight(weight, operator)
         try:
             found[operator] = min(_milliseconds(stored, x) for _ in range(repeats))
-        except (RuntimeError, NotImplementedError, AttributeError):  # not in this build of PyTorch
+        except (RuntimeError, NotImplementedError, AttributeError):
+            # Not in this build of PyTorch.
             continue
     return min(found, key=lambda name: found[name]), found
 

@@ -18,6 +18,7 @@ __all__ = [
     "NF4",
     "QuantizedLinear",
     "QuantizedWeight",
+    "add_bias",
     "dequantise",
     "quantise",
     "quantised_shapes",
@@ -27,23 +28,30 @@ Kind = Literal["int8", "nf4"]
 
 # The 16 values of NF4: quantiles of the normal distribution, scaled to [-1, 1], with 0 among them.
 NF4 = (
-    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
-    *(
-        -0.18477343022823334,
-        -0.09105003625154495,
-        0.0,
-        0.07958029955625534,
-        0.16093020141124725,
-        0.24611230194568634,
-    ),
-    *(0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
 )
-_BLOCK, _OUTER = (
-    64,
-    256,
-)  # weights that share a constant; constants that share a scale and an offset
-_CHUNK = 1 << 15  # blocks quantised at a time, so that what is held between is small
-_TINY = 1e-38  # a block of zeros is divided by it
+# Weights that share a constant, and constants that share a scale and an offset.
+_BLOCK = 64
+_OUTER = 256
+# Blocks quantised at a time, so that what is held between is small.
+_CHUNK = 1 << 15
+# A block of zeros is divided by it.
+_TINY = 1e-38
 
 
 def quantise(weight: Tensor, kind: Kind, *, double: bool = False) -> tuple[Tensor, ...]:
@@ -63,9 +71,8 @@ def quantise(weight: Tensor, kind: Kind, *, double: bool = False) -> tuple[Tenso
 
     Returns:
         What ``dequantise`` takes. For int8: (O, I) int8, scales (O,). For nf4: (N, 32) uint8;
-            (256,) int64, the two
-        float32 that each byte stands for side by side; then constants (N,) or, doubly quantised,
-        their codes (M, 256) uint8, scales (M, 1) and offsets (M, 1).
+        (256,) int64, the two float32 that each byte means side by side; then constants (N,) or,
+        doubly quantised, their codes (M, 256) uint8, scales (M, 1) and offsets (M, 1).
 
     Source:
         Dettmers et al., QLoRA, 2023 (arXiv:2305.14314), section 3 and appendix E for the values.
@@ -79,29 +86,29 @@ def quantise(weight: Tensor, kind: Kind, *, double: bool = False) -> tuple[Tenso
     flat = weight.reshape(-1)
     blocks = F.pad(flat, (0, -len(flat) % _BLOCK)).view(-1, _BLOCK)
     values = torch.tensor(NF4, device=weight.device)
-    codes, constants = zip(
-        *(_nearest(part, values) for part in torch.split(blocks, _CHUNK)), strict=True
-    )
-    table, found = (
-        torch.cartesian_prod(values, values).view(torch.int64).view(-1),
-        torch.cat(constants),
-    )
-    return (torch.cat(codes), table, *(_in_bytes(found) if double else (found,)))
+    parts = [_nearest(part, values) for part in torch.split(blocks, _CHUNK)]
+    codes = torch.cat([part for part, _ in parts])
+    constants = torch.cat([each for _, each in parts])
+    # Two float32 as one integer: one look-up for each byte instead of two and a shift.
+    table = torch.cartesian_prod(values, values).view(torch.int64).view(-1)
+    if double:
+        return codes, table, *_in_bytes(constants)
+    return codes, table, constants
 
 
 def _nearest(blocks: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the codes (N, 32) and constants (N,) of blocks (N, 64)."""
     constants = blocks.abs().amax(1)
     bounds = (values[1:] + values[:-1]) / 2
-    codes = torch.bucketize(
-        blocks * (1 / constants.clamp(min=_TINY))[:, None], bounds, out_int32=True
-    ).to(torch.uint8)
+    scaled = blocks * (1 / constants.clamp(min=_TINY))[:, None]
+    codes = torch.bucketize(scaled, bounds, out_int32=True).to(torch.uint8)
     return codes[:, ::2] << 4 | codes[:, 1::2], constants
 
 
 def _in_bytes(constants: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return constants (N,) as codes (M, 256), scales (M, 1) and offsets (M, 1)."""
-    padding = constants[-1:].expand(-len(constants) % _OUTER)  # zeros would widen the range
+    # Filled up with the last one: zeros would widen the range.
+    padding = constants[-1:].expand(-len(constants) % _OUTER)
     outer = torch.cat([constants, padding]).view(-1, _OUTER)
     offsets, highest = outer.aminmax(dim=1, keepdim=True)
     scales = (highest - offsets) / 255
@@ -134,7 +141,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, shape: tuple[int, int], *stored: Tensor) -> Tensor:
         ctx.save_for_backward(*stored)
-        ctx.shape, ctx.dtype = shape, x.dtype
+        ctx.shape = shape
+        ctx.dtype = x.dtype
         return F.linear(x, dequantise(stored, shape).to(x.dtype))
 
     @staticmethod
@@ -145,8 +153,8 @@ class _Product(torch.autograd.Function):
 
 
 class QuantizedWeight(nn.Module):
-    """A weight in 4 or 8 bits. It is never trained, and no part of ``state_dict``: it is made from
-    the base's again.
+    """A weight in 4 or 8 bits. It is never trained, and no part of ``state_dict``: it is made again
+    from the base's.
 
     Args:
         weight: (O, I), finite.
@@ -207,15 +215,20 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., O) from x (..., I)."""
-        out: Tensor = self.stored(x)
-        return out if self.bias is None else out + self.bias.to(out.dtype)
+        return add_bias(self.stored(x), self.bias)
+
+
+def add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x plus a bias in its dtype, if there is one."""
+    if bias is None:
+        return x
+    return x + bias.to(x.dtype)
 
 
 def quantised_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Return O and I of each layer of a model whose weight is quantised, by the layer's name."""
-    found = (
-        (name, module)
+    return {
+        name.rpartition(".")[0]: module.shape
         for name, module in model.named_modules()
         if isinstance(module, QuantizedWeight)
-    )
-    return {name.rpartition(".")[0]: module.shape for name, module in found}
+    }
