@@ -56,7 +56,8 @@ def check_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None) -
 
 
 def _context_of(trainer: Trainer, split: Split, cache: Path) -> DataContext:
-    task, processor = trainer.task, trainer.parts.processor
+    task = trainer.task
+    processor = trainer.parts.processor
     size = trainer.recipe.training.batch_size
     return DataContext(
         split=split,
@@ -79,6 +80,8 @@ def _check_examples(source: DataSource, cache: Path) -> None:
         f"splits() gives {', '.join(splits)}",
         "Hold some examples out; see groundup.data.splitting",
     )
+    # Examples have no order and some hold arrays, so they are compared as they are written. A name
+    # is part of that: two rows that say the same are no leak by themselves.
     seen: dict[str, Split] = {}
     for split in splits:
         found = [repr(example) for example in source.examples(split, cache)]
@@ -134,10 +137,14 @@ def _check_repeats(source: DataSource, context: DataContext) -> None:
 
 
 def _check_resume(source: DataSource, context: DataContext) -> None:
+    # A state is read after the first batch: one of a stream that has given nothing yet is right
+    # even where state_dict counts wrongly.
     with closing(source.open(context)) as stream:
         next(stream)
+        # A copy: a stream may return the dictionary that it goes on counting in.
         state = dict(stream.state_dict())
         wanted = list(islice(stream, 2))
+    # A new stream, as after a restart: workers of the old one may have prepared batches ahead.
     with closing(source.open(context)) as other:
         other.load_state_dict(state)
         _require_same(
@@ -162,6 +169,8 @@ def _check_shares(source: DataSource, context: DataContext) -> None:
     """Compare one process with whole batches to two processes with micro-batches of one sample."""
     contract = "samples do not depend on micro-batches and processes"
     remedy = "Take them in the order of DataContext, as the streams of groundup.data.stream do"
+    # This is what lets a run go on with other micro-batches or another number of processes, as when
+    # a machine has less memory than the one before.
     size = context.batch_size
     with closing(source.open(context)) as stream:
         wanted = _samples(stream, 1)
@@ -173,6 +182,7 @@ def _check_shares(source: DataSource, context: DataContext) -> None:
             part = replace(context, micro_batch_size=1, rank=rank, world=world)
             with closing(source.open(part)) as stream:
                 shares.append(_samples(stream, size // world))
+        # Micro-batch k of rank r holds sample k * world + r, so the ranks' rows alternate.
         found = [row for rows in zip(*shares, strict=True) for row in rows]
         # Rows of texts are padded to the longest of their micro-batch.
         same = all(_same_row(one, other) for one, other in zip(found, wanted, strict=True))
@@ -189,6 +199,7 @@ def _same_row(one: Any, other: Any) -> bool:
 
 def _check_ends(source: DataSource, training: DataContext, held_out: DataContext) -> None:
     with closing(source.open(training)) as stream:
+        # One batch more than an epoch: a stream that ends with it would stop a run of many epochs.
         epoch = stream.samples_per_epoch
         steps = epoch // training.batch_size + 1
         require(
@@ -198,6 +209,7 @@ def _check_ends(source: DataSource, training: DataContext, held_out: DataContext
             "Begin the next epoch, in another order",
         )
     with closing(source.open(held_out)) as stream:
+        # Held-out data are measured whole: a stream that never ends would make evaluation endless.
         most = stream.samples_per_epoch // held_out.batch_size + 2
         require(
             len(list(islice(stream, most))) < most,

@@ -45,6 +45,7 @@ def require_close(
         what: What differs, as the beginning of a sentence: "outputs of other rows".
         remedy: As of ContractError.
     """
+    # Arrays of numpy are compared, too: tokens come as such.
     one = torch.as_tensor(found).detach()
     other = torch.as_tensor(wanted).detach()
     require(
@@ -56,6 +57,7 @@ def require_close(
     if tolerance == 0 or not one.is_floating_point():
         require(torch.equal(one, other), contract, f"{what} differ", remedy)
         return
+    # Relative to the largest number of all: a small one next to large ones carries their rounding.
     largest = float(other.abs().max()) if other.numel() else 0.0
     apart = float((one - other).abs().max()) if one.numel() else 0.0
     # "not <=" and not ">": a difference that is not a number is a difference, too.

@@ -93,6 +93,7 @@ def check_model(
         f"inputs have {tested.rows} rows, but rows are compared",
         "Give three or more",
     )
+    # What a test draws after a check is what it would have drawn without it.
     with torch.random.fork_rng(devices=[]):
         for check in (_check_build, _check_gradients, _check_rows, _check_files, _check_flops):
             check(tested)
@@ -153,6 +154,7 @@ def _check_gradients(tested: _Model) -> None:
         tokens = tested.inputs["tokens"]
         _forward(model, {"tokens": tokens, "targets": tokens.roll(-1, 1)}).backward()  # type: ignore[no-untyped-call]
     else:
+        # A random direction: summed outputs have no gradient behind a softmax or a layer norm.
         outputs = _forward(model, tested.inputs).float()
         (outputs * torch.randn_like(outputs)).sum().backward()  # type: ignore[no-untyped-call]
     without = [
@@ -175,6 +177,7 @@ def _check_rows(tested: _Model) -> None:
     contract = "a row's outputs depend on that row alone"
     remedy = "Use no statistics of the batch; with batch norm, let loss_is_sum return False"
     model = tested.build()
+    # Batch norm ties rows together in training only, and its config says so.
     model.train(tested.config.loss_is_sum)
     changed = {name: values.clone() for name, values in tested.inputs.items()}
     for values in changed.values():
@@ -182,6 +185,7 @@ def _check_rows(tested: _Model) -> None:
         if values.dim() > 1 or values.is_floating_point():
             values[1] = values[0]
     with torch.no_grad():
+        # Dropout draws the same for both: what differs is then the row.
         state = torch.random.get_rng_state()
         before = _forward(model, tested.inputs)
         torch.random.set_rng_state(state)
@@ -225,6 +229,7 @@ def _check_files(tested: _Model) -> None:
             "Give it one name: use it in forward from where it is",
         )
         save_file(tensors, path)
+        # Other random weights: what the file does not bring back shows.
         torch.manual_seed(1)
         other: Any = again.build()
         other.load_state_dict(load_file(path), strict=True)
@@ -239,7 +244,7 @@ def _shared(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of a tensor that has several."""
     names: dict[int, list[str]] = {}
     for name, values in tensors.items():
-        if values.numel():
+        if values.numel():  # empty tensors all begin at address 0
             names.setdefault(values.data_ptr(), []).append(name)
     return next((found for found in names.values() if len(found) > 1), [])
 
@@ -272,6 +277,7 @@ def _check_order_of_time(tested: _Model) -> None:
     tokens = tested.inputs["tokens"]
     changed = tokens.clone()
     place = tokens.shape[1] // 2
+    # The largest token that was drawn: the size of the vocabulary may be anyone's setting.
     size = int(tokens.max()) + 1
     changed[:, place] = (changed[:, place] + 1) % size
     with torch.no_grad():
@@ -294,6 +300,7 @@ def _check_loss(tested: _Model) -> None:
     model = tested.build().eval()
     tokens = tested.inputs["tokens"]
     targets = tokens.roll(-1, 1)
+    # Two halves of the targets: their sums add up only where sums are returned, and -100 left out.
     even = targets.clone()
     even[:, 1::2] = -100
     odd = targets.clone()

@@ -22,6 +22,8 @@ from groundup.testing.failure import ContractError, require, require_close
 
 __all__ = ["TEXTS", "check_processor"]
 
+# What tokenizers trip over: nothing, blanks at the ends, other scripts, signs made of several code
+# points, control characters, digits, and texts that spell the tokenizer's own signs.
 TEXTS = (
     "A text, and another one.",
     "",
@@ -78,6 +80,7 @@ def check_processor(
 
 def _save_and_load(settings: ProcessorConfig, fitted: Processor) -> Processor:
     contract = "a processor that was saved is read again by its name"
+    # By its name, as every command after training does: that finds a wrong name, too.
     with tempfile.TemporaryDirectory() as folder:
         fitted.save(Path(folder))
         found = sorted(path.name for path in Path(folder).rglob("*"))
@@ -121,6 +124,7 @@ def _check_tokens(processor: TextProcessor, texts: list[str], *, exact: bool) ->
         "Return an array of vocabulary_size numbers, 0 for special tokens",
     )
     for text, tokens in zip(texts, together, strict=True):
+        # An embedding would be read past its end, which CUDA reports steps later.
         outside = [token for token in tokens if not 0 <= token < size]
         require(
             not outside,
@@ -134,7 +138,7 @@ def _check_tokens(processor: TextProcessor, texts: list[str], *, exact: bool) ->
             f"{text[:40]!r} has other tokens alone than among others",
             "Keep no state between texts",
         )
-        if not exact:
+        if not exact:  # bytes are then those of the text as it was folded
             continue
         decoded = processor.decode(tokens)
         require(
@@ -178,6 +182,7 @@ def _check_special_tokens(processor: TextProcessor) -> None:
             f" {processor.decode([number])!r}",
             "Leave it out in decode unless keep_special is true, and count 0 bytes",
         )
+        # Data may hold such texts: as tokens they would end a turn, or begin another's.
         spelled = _encode(processor, [f"a {name} b"])[0]
         require(
             number not in spelled,
@@ -213,6 +218,7 @@ def _check_inputs(one: InputProcessor, other: InputProcessor, inputs: list[Any])
             f"{name!r} has {len(values)} rows for {len(inputs)} inputs",
             "Stack one row an input",
         )
+        # To the last bit: predictions of a saved run are compared with those of training.
         again = other.encode_inputs(inputs)
         remedy = "Let save write all that load needs"
         require_close(

@@ -52,11 +52,13 @@ def check_task(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None) -
         _check_settings(trainer)
         _check_loss(trainer, batch)
         _check_encoding(trainer)
+        # Before any step: other micro-batches are tried with the same weights below.
         wanted = trainer.evaluate()
         size = trainer.recipe.training.batch_size
         is_sum = trainer.task.loss_is_sum and trainer.recipe.model.loss_is_sum
         _check_training(trainer)
         _check_predictions(trainer)
+    # One example each finds a mean of means, and halves find counts that differ between the parts.
     for part in (1, size // 2):
         if is_sum and part and size % part == 0:
             changes = {**(overrides or {}), "machine.micro_batch_size": part}
@@ -73,6 +75,7 @@ def open_trainer(
     Micro-batches are whole batches unless ``overrides`` say otherwise.
     """
     changes = {f"machine.{name}": value for name, value in _MACHINE.items()} | dict(overrides or {})
+    # A folder of its own: a run of that name in the user's would be gone on with.
     with tempfile.TemporaryDirectory() as folder:
         trainer = api.trainer(recipe, changes, runs=folder)
         try:
@@ -116,6 +119,7 @@ def _check_batch(trainer: Trainer, batch: Batch) -> None:
 
 def _check_settings(trainer: Trainer) -> None:
     task = trainer.recipe.task
+    # A run's folder keeps the recipe, and every later command reads the task from there.
     again = validate(type(task), task.model_dump(mode="json"), "recipe.task")
     require(
         again == task,
@@ -127,8 +131,11 @@ def _check_settings(trainer: Trainer) -> None:
 
 def _check_loss(trainer: Trainer, batch: Batch) -> None:
     contract = "loss() returns sums and what they were summed over"
-    task, model = trainer.task, trainer.model
+    task = trainer.task
+    model = trainer.model
     model.zero_grad()
+    # The objective without its check of the first batch, whose errors are a run's, not a
+    # contract's.
     loss = trainer.validation(trainer.validation.forward(model, batch), batch)
     require(bool(loss.terms), contract, "it returned no terms", "Return Loss({'name': Term(...)})")
     for name, term in loss.terms.items():
@@ -143,6 +150,7 @@ def _check_loss(trainer: Trainer, batch: Batch) -> None:
         )
     for name, value in loss.metrics.items():
         _check_scalar(f"the metric {name!r}", value)
+    # Gradients of several terms are scaled by these before the loss is known.
     stated = task.counts(batch)
     counted = {name: float(term.count) for name, term in loss.terms.items()}
     require(
@@ -182,12 +190,14 @@ def _check_scalar(what: str, value: Any) -> None:
 def _check_encoding(trainer: Trainer) -> None:
     contract = "an example is encoded the same alone and among others"
     remedy = "Use what fit_processor learned, and nothing of the other examples"
-    task, processor = trainer.task, trainer.parts.processor
+    task = trainer.task
+    processor = trainer.parts.processor
     with tempfile.TemporaryDirectory() as folder:
         source = trainer.parts.source
         examples = list(islice(source.examples("validation", Path(folder)), _HELD_OUT))
     together = task.encode(examples, processor)
     alone = [task.encode([example], processor) for example in examples]
+    # Token sequences are kept apart until they are packed, so they are compared one by one.
     if isinstance(together, list):
         rows = [row for each in alone for row in each if isinstance(row, TokenSequence)]
         for one, other in zip(together, rows, strict=True):
@@ -217,6 +227,7 @@ def _check_split_of_work(
     found: Mapping[str, float], wanted: Mapping[str, float], part: int, size: int
 ) -> None:
     for name, value in wanted.items():
+        # Ten times the rounding of fp32 sums: what differs by a factor of counts is far beyond it.
         require(
             math.isclose(found[name], value, rel_tol=1e-4, abs_tol=1e-6),
             "a loss is a sum with its count, so metrics do not depend on the micro-batch",
@@ -249,15 +260,20 @@ def _check_predictions(trainer: Trainer) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = trainer.parts.source.examples("validation", Path(folder))
         examples = list(islice(found, 3))
+    # What a conversation or a pair of answers is asked for is the task's own affair: it is not
+    # tried.
     if all(isinstance(each, Example) for each in examples):
         inputs = [each.inputs for each in examples]
         options: dict[str, Any] = {}
     elif all(isinstance(each, Document) for each in examples):
+        # The beginning of a text is a prompt of any length, and greedy decoding draws nothing.
         inputs = [each.text[:20] for each in examples]
         options = {"max_new_tokens": 3, "temperature": 0.0}
     else:
         return
-    task, model, processor = trainer.task, trainer.model, trainer.parts.processor
+    task = trainer.task
+    model = trainer.model
+    processor = trainer.parts.processor
     together = task.predict(model, inputs, processor, **options)
     require(
         isinstance(together, list) and len(together) == len(inputs),
@@ -265,6 +281,7 @@ def _check_predictions(trainer: Trainer) -> None:
         f"it returned {type(together).__name__} for {len(inputs)} inputs",
         "Return a list of as many",
     )
+    # The last one, and not the first: that of a list which is cut to one would be right.
     alone = task.predict(model, inputs[-1], processor, **options)
     if type(alone) is not type(together[-1]):
         raise ContractError(
