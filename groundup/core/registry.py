@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from groundup.core.errors import RecipeError, did_you_mean
+from groundup.core.errors import GroundupError, RecipeError, did_you_mean
 
 __all__ = [
     "BUILTINS",
@@ -166,6 +166,9 @@ def load_file(path: Path) -> None:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
+    except GroundupError:
+        del sys.modules[module_name]
+        raise
     except Exception as error:
         del sys.modules[module_name]
         raise RecipeError(

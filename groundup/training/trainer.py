@@ -7,7 +7,7 @@ import contextlib
 import copy
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, islice
@@ -32,7 +32,7 @@ from groundup.training.components import (
 )
 from groundup.training.distillation import DistillationObjective
 from groundup.training.early_stopping import BestSoFar
-from groundup.training.first_batch import FirstBatchCheck
+from groundup.training.first_batch import FirstBatchCheck, explain
 from groundup.training.layer_freezing import TrainedLayers
 from groundup.training.objective import Objective, TaskObjective
 from groundup.training.optimizers import build_optimizers
@@ -95,13 +95,12 @@ class Trainer:
         self.parts = parts
         self.model = parts.model
         self.task = parts.task
-        self.validation: Objective = TaskObjective(self.task, self.model, self.parts.processor)
-        self.objective: Objective = self.validation
-        if self.parts.teacher is not None:
-            self.objective = DistillationObjective(self.task, self.parts.teacher)
-        self.objective = FirstBatchCheck(
-            self.objective, self.task, widened=self.recipe.machine.precision == "fp64"
-        )
+        objective: Objective = TaskObjective(self.task, self.model, parts.processor)
+        widened = self.recipe.machine.precision == "fp64"
+        self.validation = FirstBatchCheck(objective, self.task, widened=widened)
+        if parts.teacher is not None:
+            objective = DistillationObjective(self.task, parts.teacher)
+        self.objective = FirstBatchCheck(objective, self.task, widened=widened)
         self.stream: Stream = open_stream(run, self.parts, "train")
         self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizers(self.recipe.optim, self.trained, self.recipe.adapter)
@@ -160,6 +159,8 @@ class Trainer:
             RecipeError: If ``checkpoints.best_metric`` is no metric of the task's, or
                 ``evaluation.test`` finds no test split.
         """
+        if self.recipe.uses:
+            self._rehearse()
         if self.recipe.checkpoints.best_metric != "loss":
             self.best.check(self.evaluate(1))
         if self.recipe.evaluation.test and "test" not in self.parts.source.splits():
@@ -192,6 +193,22 @@ class Trainer:
                         f"Go on with: groundup train --resume {self.run.folder}",
                     )
                 meter.restart_step()
+
+    def _rehearse(self) -> None:
+        """Validate and sample once before the first step, as parts of the user's own may fail at
+        it: then this is said now, and not in mid-run.
+
+        Raises:
+            TrainingError: Naming the task and the model.
+        """
+        names = f"task {self.task.registered_name} with model {type(self.model).__name__}"
+        remedy = "Fix the one that is your own; --debug shows where it failed"
+        with explain(names, "cannot be validated", remedy):
+            self.evaluate(1)
+        prompts = self.recipe.samples.prompts[:1]
+        if self.recipe.samples.every is not None and prompts:
+            with explain(names, f"cannot predict from the prompt {prompts[0]!r}", remedy):
+                self._predict(prompts, max_new_tokens=1)
 
     def _measure(self, report: Report, meter: Meter, observer: Observer) -> list[dict[str, Any]]:
         """Return the rows of a step that its checkpoint depends on: what a validation found decides
@@ -244,18 +261,8 @@ class Trainer:
 
     def _sample(self, prompts: tuple[str, ...]) -> list[dict[str, Any]]:
         """Return a row for each prompt; none where the task fails, which ends no training."""
-        options = {"max_new_tokens": 64, "temperature": 0.8, "seed": self.recipe.seed}
-        rows = []
         try:
-            with devices.eager(self.recipe.machine), self.averaging.applied():
-                model = self.model
-                if self.recipe.machine.precision == "fp64":  # raw inputs become float32
-                    model = copy.deepcopy(model).float()
-                for prompt in prompts:
-                    text = self.task.predict(model, prompt, self.parts.processor, **options)
-                    rows.append(
-                        {"kind": "sample", "step": self.step, "prompt": prompt, "text": text}
-                    )
+            texts = self._predict(prompts, max_new_tokens=64)
         except Exception as error:
             # It may be a user's own task that fails, after hours: everything else goes on.
             where = f"{self.run.folder}: no samples at step {self.step}, training goes on"
@@ -265,9 +272,26 @@ class Trainer:
                 f" {type(error).__name__}: {error}",
             )
             log.debug("predict of task %s failed", self.task.registered_name, exc_info=error)
+            return []
+        rows = zip(prompts, texts, strict=True)
+        return [
+            {"kind": "sample", "step": self.step, "prompt": prompt, "text": text}
+            for prompt, text in rows
+        ]
+
+    def _predict(self, prompts: Sequence[str], max_new_tokens: int) -> list[Any]:
+        options = {"temperature": 0.8, "seed": self.recipe.seed, "max_new_tokens": max_new_tokens}
+        try:
+            with devices.eager(self.recipe.machine), self.averaging.applied():
+                model = self.model
+                if self.recipe.machine.precision == "fp64":  # raw inputs become float32
+                    model = copy.deepcopy(model).float()
+                return [
+                    self.task.predict(model, prompt, self.parts.processor, **options)
+                    for prompt in prompts
+                ]
         finally:
             self.model.train()
-        return rows
 
     # ------------------------------------------------------------------------------------- the loop
     def steps(self) -> Iterator[Report]:
