@@ -12,7 +12,8 @@ from groundup.core.errors import DataError, RecipeError, RunError
 from groundup.core.settings import validate
 from groundup.core.values import Message
 from groundup.processors.chat.builtin_templates import TEMPLATES
-from groundup.processors.chat.template import NONCHARACTERS, ChatTemplate
+from groundup.processors.chat.protection import NONCHARACTERS
+from groundup.processors.chat.template import ChatTemplate
 from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.characters import CharacterProcessor, CharactersConfig

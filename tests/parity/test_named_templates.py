@@ -26,7 +26,8 @@ from groundup.core.values import Conversation, Message, ToolCall
 from groundup.data.schemas.tool_calls import calls_of
 from groundup.data.sources.conversations import ConversationSource
 from groundup.processors.chat.builtin_templates import TEMPLATES
-from groundup.processors.chat.template import PLAIN_WORDS, ChatTemplate, find_template
+from groundup.processors.chat.protection import PLAIN_WORDS
+from groundup.processors.chat.template import ChatTemplate, find_template
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.tokenizer import TokenizerProcessor
 
