@@ -28,7 +28,7 @@ __all__ = [
     "Cleaning",
     "CleaningReport",
     "clean",
-    "normalised",
+    "normalise_text",
     "repetition",
     "text_digest",
 ]
@@ -153,7 +153,7 @@ class Cleaned:
         for document in self._documents:
             self.report.documents += 1
             self.report.characters += len(document.text)
-            text = normalised(document.text, self._settings)
+            text = normalise_text(document.text, self._settings)
             changed = text != document.text
             document = Document(document.name, text, document.origin) if changed else document
             reason = self._reason_to_remove(document)
@@ -238,7 +238,7 @@ def clean(
     return Cleaned(documents, settings, key)
 
 
-def normalised(text: str, settings: Cleaning) -> str:
+def normalise_text(text: str, settings: Cleaning) -> str:
     """Return the text as the settings change it; it depends on nothing else."""
     if settings.strip_control:
         text = _CONTROL.sub("", text)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from groundup.core.errors import DataError
-from groundup.data.reading.compressed import DataFile, decoded_lines, opened
+from groundup.data.reading.compressed import DataFile, decode_lines, open_file
 from groundup.data.reading.files import read_file
 from groundup.data.reading.hub import HubTable
 
@@ -92,9 +92,9 @@ def _append(table: Columns, file: DataFile, found: dict[str, list[Any]]) -> None
 
 def _read_delimited(file: DataFile) -> dict[str, list[Any]] | None:
     """Return the columns of a .csv or .tsv file, or None where a row is amiss."""
-    with opened(file) as handle:
+    with open_file(file) as handle:
         reader = csv.reader(
-            decoded_lines(file, handle), delimiter="\t" if file.kind == ".tsv" else ",", strict=True
+            decode_lines(file, handle), delimiter="\t" if file.kind == ".tsv" else ",", strict=True
         )
         try:
             rows = [cells for cells in reader if cells]

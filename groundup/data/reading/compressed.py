@@ -16,7 +16,7 @@ from typing import Any
 
 from groundup.core.errors import DataError, MissingExtraError
 
-__all__ = ["DataFile", "decoded_lines", "opened"]
+__all__ = ["DataFile", "decode_lines", "open_file"]
 
 _MAGIC = {
     b"\x89PNG": "a PNG image",
@@ -47,12 +47,12 @@ class DataFile:
 
 
 @contextmanager
-def opened(file: DataFile) -> Iterator[io.BufferedReader]:
+def open_file(file: DataFile) -> Iterator[io.BufferedReader]:
     """Open a file through its decompressor, refuse what is binary, and put failures of either into
     words."""
     damage: tuple[type[Exception], ...] = (EOFError, zlib.error, lzma.LZMAError, OSError)
     if file.compression == ".zst":
-        damage = (*damage, _zstandard().ZstdError)
+        damage = (*damage, _import_zstandard().ZstdError)
     try:
         with _open_bytes(file) as handle:
             _refuse_binary(file, handle)
@@ -65,26 +65,26 @@ def opened(file: DataFile) -> Iterator[io.BufferedReader]:
 
 
 def _open_bytes(file: DataFile) -> io.BufferedReader:
-    opened: Any
+    raw: Any
     match file.compression:
         case ".gz":
-            opened = gzip.GzipFile(file.path)
+            raw = gzip.GzipFile(file.path)
         case ".bz2":
-            opened = bz2.BZ2File(file.path)
+            raw = bz2.BZ2File(file.path)
         case ".xz":
-            opened = lzma.LZMAFile(file.path)  # noqa: SIM115  (closed by BufferedReader)
+            raw = lzma.LZMAFile(file.path)  # noqa: SIM115  (closed by BufferedReader)
         case ".zst":
-            opened = (
-                _zstandard()
+            raw = (
+                _import_zstandard()
                 .ZstdDecompressor()
                 .stream_reader(file.path.open("rb"), read_across_frames=True, closefd=True)
             )
         case _:
-            opened = file.path.open("rb", buffering=0)
-    return io.BufferedReader(opened, 1 << 17)
+            raw = file.path.open("rb", buffering=0)
+    return io.BufferedReader(raw, 1 << 17)
 
 
-def _zstandard() -> Any:
+def _import_zstandard() -> Any:
     try:
         import zstandard
     except ImportError:
@@ -110,7 +110,7 @@ def _refuse_binary(file: DataFile, handle: io.BufferedReader) -> None:
         )
 
 
-def decoded_lines(file: DataFile, handle: io.BufferedReader) -> Iterator[str]:
+def decode_lines(file: DataFile, handle: io.BufferedReader) -> Iterator[str]:
     """Yield decoded lines with their ends; a byte-order mark at the start is dropped."""
     offset = 0
     for raw in handle:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundup.core.errors import DataError, did_you_mean
-from groundup.data.reading.compressed import DataFile, decoded_lines, opened
+from groundup.data.reading.compressed import DataFile, decode_lines, open_file
 from groundup.data.reading.parquet import parquet_rows
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "ROW_KINDS",
     "Cells",
     "Record",
-    "checked_text",
+    "check_text",
     "fingerprint",
     "list_files",
     "read_file",
@@ -76,18 +76,18 @@ def list_files(path: str | Path, kinds: Sequence[str] = KINDS) -> list[DataFile]
     """
     root = Path(path).expanduser()
     if not root.exists():
-        raise _missing(root)
+        raise _missing_path(root)
     if root.is_file():
         return [_bare_file(root, kinds)]
     files = []
     for inner in sorted(root.rglob("*"), key=lambda p: p.relative_to(root).as_posix()):
         relative = inner.relative_to(root)
-        kind, compression = _kind(inner)
+        kind, compression = _kind_of(inner)
         hidden = any(part.startswith(".") for part in relative.parts)
         if kind in kinds and not hidden and inner.is_file() and inner.stat().st_size > 0:
             files.append(DataFile(inner, relative.as_posix(), kind, compression))
     if not files:
-        found = sorted({_kind(p)[0] or p.name for p in root.rglob("*") if p.is_file()})
+        found = sorted({_kind_of(p)[0] or p.name for p in root.rglob("*") if p.is_file()})
         have = f"it has files of the kinds {', '.join(found[:8])}" if found else "it has no files"
         raise DataError(
             str(root),
@@ -111,7 +111,7 @@ def fingerprint(paths: Sequence[str | Path], kinds: Sequence[str] = KINDS) -> st
 
 
 def _bare_file(path: Path, kinds: Sequence[str]) -> DataFile:
-    kind, compression = _kind(path)
+    kind, compression = _kind_of(path)
     if kind not in kinds:
         raise DataError(
             str(path),
@@ -126,14 +126,14 @@ def _bare_file(path: Path, kinds: Sequence[str]) -> DataFile:
     return DataFile(path, path.name, kind, compression)
 
 
-def _kind(path: Path) -> tuple[str, str]:
+def _kind_of(path: Path) -> tuple[str, str]:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         return (suffixes[-2] if len(suffixes) > 1 else "", suffixes[-1])
     return (suffixes[-1] if suffixes else "", "")
 
 
-def _missing(path: Path) -> DataError:
+def _missing_path(path: Path) -> DataError:
     parent, name = path.parent, path.name
     while not parent.is_dir() and parent != parent.parent:
         parent, name = parent.parent, parent.name
@@ -197,7 +197,7 @@ def read_file(
         raise DataError(str(file.path), problem, "Give a file with content")
 
 
-def checked_text(value: Any, where: str, what: str) -> str:
+def check_text(value: Any, where: str, what: str) -> str:
     """Return ``value`` if it is text that UTF-8 can hold.
 
     Raises:
@@ -235,24 +235,24 @@ def _rows_of(
         for number, row in enumerate(parquet_rows(file.path, columns), 1):
             yield number, f"{file.path} row {number}", row
         return
-    with opened(file) as handle:
+    with open_file(file) as handle:
         if file.kind in (".txt", ".md") and cells.separator is None:
             column = columns[0] if columns else "text"
-            for number, where, text in _pieces(file, handle, split_on):
+            for number, where, text in _read_pieces(file, handle, split_on):
                 yield number, where, {column: text}
         elif file.kind == ".jsonl":
-            yield from _json_lines(file, handle)
+            yield from _read_json_lines(file, handle)
         elif file.kind == ".json":
-            yield from _json_list(file, handle)
+            yield from _read_json_list(file, handle)
         else:
-            yield from _delimited(file, handle, cells)
+            yield from _read_delimited(file, handle, cells)
 
 
 # --------------------------------------------------------------------------------------- plain text
-def _pieces(
+def _read_pieces(
     file: DataFile, handle: io.BufferedReader, split_on: str | None
 ) -> Iterator[tuple[int, str, str]]:
-    lines = (line.replace("\r\n", "\n") for line in decoded_lines(file, handle))
+    lines = (line.replace("\r\n", "\n") for line in decode_lines(file, handle))
     if split_on is None:
         text = "".join(lines)
         if text.strip():
@@ -262,14 +262,14 @@ def _pieces(
     if split_on == "line":
         pieces = (line.rstrip("\n") for line in lines)
     elif split_on == "blank_line":
-        pieces = _paragraphs(lines)
+        pieces = _read_paragraphs(lines)
     else:
-        pieces = _separated(lines, split_on)
+        pieces = _split_at(lines, split_on)
     for number, piece in enumerate((piece for piece in pieces if piece.strip()), 1):
         yield number, f"{file.path} piece {number}", piece
 
 
-def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
+def _read_paragraphs(lines: Iterator[str]) -> Iterator[str]:
     paragraph: list[str] = []
     for line in lines:
         if line.strip():
@@ -280,7 +280,7 @@ def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
     yield "".join(paragraph).rstrip("\n")
 
 
-def _separated(lines: Iterator[str], separator: str) -> Iterator[str]:
+def _split_at(lines: Iterator[str], separator: str) -> Iterator[str]:
     rest = ""
     while chunk := "".join(islice(lines, _LINES_A_CHUNK)):
         *whole, rest = (rest + chunk).split(separator)
@@ -289,19 +289,19 @@ def _separated(lines: Iterator[str], separator: str) -> Iterator[str]:
 
 
 # --------------------------------------------------------------------------------------------- rows
-def _json_lines(
+def _read_json_lines(
     file: DataFile, handle: io.BufferedReader
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    for number, line in enumerate(decoded_lines(file, handle), 1):
+    for number, line in enumerate(decode_lines(file, handle), 1):
         if line.strip():
             where = f"{file.path} line {number}"
-            yield number, where, _object(_parsed(line.rstrip("\r\n"), where), where)
+            yield number, where, _require_object(_parse_json(line.rstrip("\r\n"), where), where)
 
 
-def _json_list(
+def _read_json_list(
     file: DataFile, handle: io.BufferedReader
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    text = "".join(decoded_lines(file, handle))
+    text = "".join(decode_lines(file, handle))
     first, _, following = text.strip().partition("\n")
     if first.startswith("{") and (first.rstrip().endswith("}") or not following):
         lines: list[Any] = [
@@ -309,9 +309,9 @@ def _json_list(
         ]
         for number, line in lines:
             where = f"{file.path} line {number}"
-            yield number, where, _object(_parsed(line, where), where)
+            yield number, where, _require_object(_parse_json(line, where), where)
         return
-    rows = _parsed(text, str(file.path))
+    rows = _parse_json(text, str(file.path))
     if not isinstance(rows, list):
         raise DataError(
             str(file.path),
@@ -320,10 +320,10 @@ def _json_list(
         )
     for number, row in enumerate(rows, 1):
         where = f"{file.path} row {number}"
-        yield number, where, _object(row, where)
+        yield number, where, _require_object(row, where)
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -337,7 +337,7 @@ def _parsed(text: str, where: str) -> Any:
         raise DataError(where, "JSON nested too deeply to read", "Correct or remove it") from None
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
+def _require_object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(
             where,
@@ -347,7 +347,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _delimited(
+def _read_delimited(
     file: DataFile, handle: io.BufferedReader, how: Cells
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
@@ -356,7 +356,7 @@ def _delimited(
         csv.QUOTE_MINIMAL if how.quotes and file.kind in (".csv", ".tsv") else csv.QUOTE_NONE
     )
     reader = csv.reader(
-        decoded_lines(file, handle), delimiter=separator, quoting=quoting, strict=True
+        decode_lines(file, handle), delimiter=separator, quoting=quoting, strict=True
     )
     header: list[str] = []
     number = ended = 0

@@ -58,7 +58,7 @@ def hub_records(
         f" {revision or 'newest'})"
     )
     with _put_into_words(where):
-        loaded = _load(dataset, subset, split, revision, streaming)
+        loaded = _load_dataset(dataset, subset, split, revision, streaming)
         features = getattr(loaded, "features", None) or {}
         if columns and set(columns) <= set(features):
             loaded = loaded.select_columns(list(columns))
@@ -76,7 +76,9 @@ def hub_records(
         for column in columns:
             if column not in row:
                 raise _missing_column(where, column, list(row))
-        named = {column: _named(row[column], names[column]) for column in names if column in row}
+        named = {
+            column: _name_classes(row[column], names[column]) for column in names if column in row
+        }
         yield Record({**row, **named}, f"{split}:{number}", f"{where} row {number}")
 
 
@@ -88,11 +90,11 @@ def hub_fingerprint(
     key = hashlib.sha256(repr((dataset, subset, split, revision, streaming)).encode())
     if not streaming:
         with _put_into_words(f"data set {dataset} (subset {subset or 'none'}, split {split})"):
-            key.update(_state(_load(dataset, subset, split, revision, streaming)))
+            key.update(_state_of_files(_load_dataset(dataset, subset, split, revision, streaming)))
     return key.hexdigest()
 
 
-def _state(loaded: Any) -> bytes:
+def _state_of_files(loaded: Any) -> bytes:
     """Return what changes when the files change that a split was copied to."""
     checksums = sorted((loaded.info.download_checksums or {}).items())
     files = sorted(
@@ -133,7 +135,7 @@ class HubTable:
         }
         self.version = Path(rows.cache_files[0]["filename"]).parent.name if rows.cache_files else ""
         self.licence = str(rows.info.license or "")
-        self.key = hashlib.sha256(_state(rows)).hexdigest()
+        self.key = hashlib.sha256(_state_of_files(rows)).hexdigest()
         self._single: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -147,9 +149,9 @@ class HubTable:
     def values(self, column: str) -> list[Any]:
         """Return a column's values; of classes their names, and None where a row has none."""
         with _put_into_words(self.where):
-            found: list[Any] = self._column(column).to_dict()[column]
+            found: list[Any] = self._select_column(column).to_dict()[column]
         names = _class_names(self._rows.features[column])
-        return found if names is None else [_named(value, names) for value in found]
+        return found if names is None else [_name_classes(value, names) for value in found]
 
     def file(self, column: str, number: int) -> StoredFile:
         """Return the file in a row, not yet read."""
@@ -158,9 +160,9 @@ class HubTable:
     def value(self, column: str, number: int) -> Any:
         """Return what is in one cell."""
         with _put_into_words(self.origin(number)):
-            return self._column(column)[number][column]
+            return self._select_column(column)[number][column]
 
-    def _column(self, column: str) -> Any:
+    def _select_column(self, column: str) -> Any:
         if column not in self._single:
             self._single[column] = self._rows.select_columns([column])
         return self._single[column]
@@ -169,27 +171,29 @@ class HubTable:
 class _Cell(StoredFile):
     """The file in one row."""
 
-    __slots__ = ("_column", "_number", "_table")
+    __slots__ = ("_cell_column", "_number", "_table")
 
     def __init__(self, table: HubTable, column: str, number: int) -> None:
-        self._table, self._column, self._number = table, column, number
+        self._table, self._cell_column, self._number = table, column, number
 
     def __str__(self) -> str:
         return self._table.origin(self._number)
 
     def __repr__(self) -> str:
-        return f"<{self} column {self._column}>"
+        return f"<{self} column {self._cell_column}>"
 
     def read(self) -> bytes:
         """Return the file's bytes: those in the row, or of the path that it names."""
-        value = self._table.value(self._column, self._number)
+        value = self._table.value(self._cell_column, self._number)
         content, path = (
             (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
         )
         if content:
             return bytes(content)
         if not path:
-            raise DataError(str(self), f"column {self._column!r} holds no file", "Remove the row")
+            raise DataError(
+                str(self), f"column {self._cell_column!r} holds no file", "Remove the row"
+            )
         try:
             return Path(path).read_bytes()
         except OSError as error:
@@ -211,7 +215,7 @@ def hub_table(dataset: str, *, subset: str | None, split: str, revision: str | N
         MissingExtraError: If `datasets` is not installed.
         DataError: If the data set, subset or split does not exist or cannot be reached.
     """
-    return _hub_table(dataset, subset, split, revision, _stamp(dataset))
+    return _hub_table(dataset, subset, split, revision, _stamp_of_folder(dataset))
 
 
 @lru_cache(maxsize=8)
@@ -223,7 +227,7 @@ def _hub_table(
         f" {revision or 'newest'})"
     )
     with _put_into_words(where):
-        return HubTable(_load(dataset, subset, split, revision, False), where, split)
+        return HubTable(_load_dataset(dataset, subset, split, revision, False), where, split)
 
 
 def hub_split_names(
@@ -235,7 +239,7 @@ def hub_split_names(
         MissingExtraError: If `datasets` is not installed.
         DataError: If the data set or subset does not exist or cannot be reached.
     """
-    return _split_names(dataset, subset, revision, streaming, _stamp(dataset))
+    return _split_names(dataset, subset, revision, streaming, _stamp_of_folder(dataset))
 
 
 @lru_cache(maxsize=8)
@@ -245,10 +249,10 @@ def _split_names(
     with _put_into_words(
         f"data set {dataset} (subset {subset or 'none'}, revision {revision or 'newest'})"
     ):
-        return tuple(_load(dataset, subset, None, revision, streaming))
+        return tuple(_load_dataset(dataset, subset, None, revision, streaming))
 
 
-def _stamp(dataset: str) -> str:
+def _stamp_of_folder(dataset: str) -> str:
     """Return what changes when a file of a folder does; nothing for a name of the hub."""
     root = Path(dataset).expanduser()
     if not root.is_dir():
@@ -274,7 +278,7 @@ def _class_names(feature: Any) -> Sequence[str] | None:
     return list(inner.names) if type(inner).__name__ == "ClassLabel" and inner.names else None
 
 
-def _named(value: Any, names: Sequence[str]) -> Any:
+def _name_classes(value: Any, names: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [names[number] for number in value]
     return (
@@ -306,7 +310,7 @@ def _missing_column(where: str, column: str, existing: list[str]) -> DataError:
 
 
 # ------------------------------------------------------------------------------------------ loading
-def _load(
+def _load_dataset(
     dataset: str, subset: str | None, split: str | None, revision: str | None, streaming: bool
 ) -> Any:
     try:

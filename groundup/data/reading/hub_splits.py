@@ -159,7 +159,7 @@ class HubOrigin(NamedTuple):
         found = []
         for split, table in tables.items():
             for name in (column, label):
-                _require(
+                _require_column(
                     table, name, f"data.{kind}_column" if name == column else "data.label_column"
                 )
             found += [
@@ -192,7 +192,7 @@ def label_column(table: HubTable, named: str | None, inputs: str = "") -> str:
         DataError: If it does not exist, or cannot be told.
     """
     if named is not None:
-        _require(table, named, "data.label_column")
+        _require_column(table, named, "data.label_column")
         return named
     others = [
         name
@@ -204,7 +204,7 @@ def label_column(table: HubTable, named: str | None, inputs: str = "") -> str:
     for among in (common[:1] if "label" in common else [], classes, common, others):
         if len(among) == 1:
             return among[0]
-    raise _untold(table, "label", others)
+    raise _cannot_tell(table, "label", others)
 
 
 def text_column(table: HubTable, named: str | None) -> str:
@@ -215,11 +215,11 @@ def text_column(table: HubTable, named: str | None) -> str:
         DataError: If it does not exist, or cannot be told.
     """
     if named is not None or "text" in table.columns:
-        _require(table, named or "text", "data.text_column")
+        _require_column(table, named or "text", "data.text_column")
         return named or "text"
     found = [name for name, kind in table.columns.items() if kind == "text" and name not in _LABELS]
     if len(found) != 1:
-        raise _untold(table, "text", found)
+        raise _cannot_tell(table, "text", found)
     return found[0]
 
 
@@ -245,7 +245,7 @@ def labels_of(table: HubTable, column: str) -> list[Any]:
 
 def _file_column(table: HubTable, kind: Literal["image", "audio"], named: str | None) -> str:
     if named is not None:
-        _require(table, named, f"data.{kind}_column")
+        _require_column(table, named, f"data.{kind}_column")
         if table.columns[named] not in (kind, "file"):
             problem = (
                 f"column {named!r} holds {table.columns[named]} values; allowed: {kind}, or bytes"
@@ -258,14 +258,14 @@ def _file_column(table: HubTable, kind: Literal["image", "audio"], named: str | 
         if len(found) == 1:
             return found[0]
         if found:
-            raise _untold(table, kind, found)
-    problem = f"no column holds {kind} files; columns: {_described(table)}"
+            raise _cannot_tell(table, kind, found)
+    problem = f"no column holds {kind} files; columns: {_describe_columns(table)}"
     raise DataError(
         table.where, problem, "Give another data set, or its folder of files as data.path"
     )
 
 
-def _require(table: HubTable, name: str, setting_name: str) -> None:
+def _require_column(table: HubTable, name: str, setting_name: str) -> None:
     if name not in table.columns:
         problem = (
             f"there is no column {name!r}; {did_you_mean(name, table.columns)}columns:"
@@ -274,14 +274,16 @@ def _require(table: HubTable, name: str, setting_name: str) -> None:
         raise DataError(table.where, problem, f"Correct {setting_name}")
 
 
-def _untold(table: HubTable, what: str, found: Sequence[str]) -> DataError:
+def _cannot_tell(table: HubTable, what: str, found: Sequence[str]) -> DataError:
     problem = (
         f"which column holds the {what} cannot be told; it may be {', '.join(found) or 'none'}"
     )
     return DataError(
-        table.where, f"{problem}; columns: {_described(table)}", f"Name it as data.{what}_column"
+        table.where,
+        f"{problem}; columns: {_describe_columns(table)}",
+        f"Name it as data.{what}_column",
     )
 
 
-def _described(table: HubTable) -> str:
+def _describe_columns(table: HubTable) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in table.columns.items())

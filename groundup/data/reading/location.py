@@ -109,7 +109,7 @@ class Origin:
         if self._hub is not None:
             return card | self._hub.version() | {"splits": dict(self._names)}
         if self.held_out:
-            card["splits"] = {split: _listed(self.files(split)) for split in self.splits}
+            card["splits"] = {split: _list_names(self.files(split)) for split in self.splits}
         if self.not_used:
             card["files_not_used"] = self.not_used
         return card
@@ -159,7 +159,7 @@ def no_examples(split: Split, origin: Origin) -> DataError:
     )
 
 
-def _listed(files: Sequence[PlacedFile]) -> str:
+def _list_names(files: Sequence[PlacedFile]) -> str:
     if not files:
         return "drawn from train"
     names = [file.relative for _, file in files[:3]]

@@ -36,7 +36,7 @@ def array_names(path: Path) -> list[str]:
     Raises:
         DataError: If it is missing or no .npz.
     """
-    with _opened(path) as arrays:
+    with _open_npz(path) as arrays:
         return list(arrays.files)
 
 
@@ -52,7 +52,7 @@ def read_arrays(path: Path, keys: Sequence[str], remedy: str) -> list[NDArray[An
         DataError: If the file is missing or damaged, lacks an array, or one of them holds Python
             objects.
     """
-    with _opened(path) as arrays:
+    with _open_npz(path) as arrays:
         for key in keys:
             if key not in arrays.files:
                 names = ", ".join(arrays.files) or "none"
@@ -60,11 +60,11 @@ def read_arrays(path: Path, keys: Sequence[str], remedy: str) -> list[NDArray[An
                     f"there is no array {key!r}; {did_you_mean(key, arrays.files)}arrays: {names}"
                 )
                 raise DataError(str(path), problem, remedy)
-        return [_plain(arrays, key, path) for key in keys]
+        return [_read_array(arrays, key, path) for key in keys]
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open_npz(path: Path) -> Iterator[Any]:
     where = str(path)
     if not path.is_file():
         raise DataError(
@@ -92,7 +92,7 @@ def _opened(path: Path) -> Iterator[Any]:
             raise DataError(where, problem, "Check the file, or save it again") from None
 
 
-def _plain(arrays: Any, key: str, path: Path) -> NDArray[Any]:
+def _read_array(arrays: Any, key: str, path: Path) -> NDArray[Any]:
     try:
         found = arrays[key]
     except ValueError as error:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.values import Message
-from groundup.data.reading.files import checked_text
+from groundup.data.reading.files import check_text
 from groundup.data.schemas.tool_calls import calls_of
 
 __all__ = ["FORMATS", "ChatFormat", "check_turns", "recognise", "to_messages"]
@@ -87,22 +87,22 @@ def to_messages(
         raise DataError(
             where,
             f"no known kind of conversation has the columns {', '.join(row) or '(none)'}; known:"
-            f" {_formats()}",
+            f" {_list_formats()}",
             "Rename the columns",
         )
     match known:
         case "messages":
-            turns = _turns(_column(row, "messages", known, where), where)
+            turns = _to_messages(_require_column(row, "messages", known, where), where)
         case "sharegpt":
-            turns = _turns(_column(row, "conversations", known, where), where)
+            turns = _to_messages(_require_column(row, "conversations", known, where), where)
             if row.get("system"):
                 turns.insert(
-                    0, Message("system", checked_text(row["system"], where, "column 'system'"))
+                    0, Message("system", check_text(row["system"], where, "column 'system'"))
                 )
         case "alpaca":
-            turns = _alpaca(row, where)
+            turns = _alpaca_messages(row, where)
         case "pairs":
-            turns = _pair(row, where)
+            turns = _pair_messages(row, where)
         case "text":
             return ()
     check_turns(turns, where)
@@ -154,7 +154,7 @@ def check_turns(turns: Sequence[Message], where: str) -> None:
         )
 
 
-def _turns(value: Any, where: str) -> list[Message]:
+def _to_messages(value: Any, where: str) -> list[Message]:
     if not isinstance(value, list):
         raise DataError(
             where,
@@ -163,7 +163,7 @@ def _turns(value: Any, where: str) -> list[Message]:
         )
     turns: list[Message] = []
     for number, given in enumerate(value, 1):
-        turn = _turn(given, f"turn {number}", where)
+        turn = _to_message(given, f"turn {number}", where)
         before = turns[-1] if turns else None
         if (
             before
@@ -180,7 +180,7 @@ def _turns(value: Any, where: str) -> list[Message]:
     return turns
 
 
-def _turn(turn: Any, which: str, where: str) -> Message:
+def _to_message(turn: Any, which: str, where: str) -> Message:
     if not isinstance(turn, Mapping):
         raise DataError(
             where,
@@ -222,7 +222,9 @@ def _turn(turn: Any, which: str, where: str) -> Message:
         )
     if _ROLES[role] == "tool" and not isinstance(content, str | list):
         content = json.dumps(content, ensure_ascii=False)
-    text = _content(content, f"the content of {which}", where) if content is not None else ""
+    text = (
+        _text_of_content(content, f"the content of {which}", where) if content is not None else ""
+    )
     name, call = (str(turn.get(key) or "") for key in ("name", "tool_call_id"))
     return Message(_ROLES[role], text, calls, name, call, _is_trained(turn, which, where))
 
@@ -242,16 +244,16 @@ def _is_trained(turn: Mapping[str, Any], which: str, where: str) -> bool:
     return True
 
 
-def _content(content: Any, what: str, where: str) -> str:
+def _text_of_content(content: Any, what: str, where: str) -> str:
     """Return text, also from a list of parts where all of them are text, reasoning or calls."""
     if not isinstance(content, list) or not all(
-        isinstance(part, Mapping) and _known(part) for part in content
+        isinstance(part, Mapping) and _is_known_part(part) for part in content
     ):
-        return checked_text(content, where, what)
+        return check_text(content, where, what)
     text = ""
     for part in content:
         if part.get("type") != "tool_call":
-            said = checked_text(part.get("text", part.get("value")), where, what)
+            said = check_text(part.get("text", part.get("value")), where, what)
             text += (
                 f"<think>\n{said.strip()}\n</think>\n\n"
                 if part.get("type") == "reasoning"
@@ -260,50 +262,63 @@ def _content(content: Any, what: str, where: str) -> str:
     return text
 
 
-def _known(part: Mapping[str, Any]) -> bool:
+def _is_known_part(part: Mapping[str, Any]) -> bool:
     return part.get("type", "text") in ("text", "reasoning", "tool_call") and bool(
         {"text", "value"} & part.keys()
     )
 
 
-def _alpaca(row: Mapping[str, Any], where: str) -> list[Message]:
-    turns = [Message("system", _text(row, "system", "alpaca", where))] if row.get("system") else []
+def _alpaca_messages(row: Mapping[str, Any], where: str) -> list[Message]:
+    turns = (
+        [Message("system", _text_of_column(row, "system", "alpaca", where))]
+        if row.get("system")
+        else []
+    )
     for number, pair in enumerate(row.get("history") or [], 1):
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError(
                 where, f"history {number} is not a pair [question, answer]", "Correct the row"
             )
-        turns.append(Message("user", checked_text(pair[0], where, f"history {number}")))
-        turns.append(Message("assistant", checked_text(pair[1], where, f"history {number}")))
-    question = _text(row, "instruction", "alpaca", where)
+        turns.append(Message("user", check_text(pair[0], where, f"history {number}")))
+        turns.append(Message("assistant", check_text(pair[1], where, f"history {number}")))
+    question = _text_of_column(row, "instruction", "alpaca", where)
     if row.get("input"):
-        question = f"{question}\n{_text(row, 'input', 'alpaca', where)}"
+        question = f"{question}\n{_text_of_column(row, 'input', 'alpaca', where)}"
     return [
         *turns,
         Message("user", question),
-        Message("assistant", _text(row, "output", "alpaca", where)),
+        Message("assistant", _text_of_column(row, "output", "alpaca", where)),
     ]
 
 
-def _pair(row: Mapping[str, Any], where: str) -> list[Message]:
+def _pair_messages(row: Mapping[str, Any], where: str) -> list[Message]:
     asked, answered = next((pair for pair in _PAIRS if set(pair) <= set(row)), _PAIRS[0])
-    prompt, completion = _column(row, asked, "pairs", where), _column(row, answered, "pairs", where)
+    prompt, completion = (
+        _require_column(row, asked, "pairs", where),
+        _require_column(row, answered, "pairs", where),
+    )
     if isinstance(prompt, list) and isinstance(completion, list):  # both as lists of messages
-        read = [replace(turn, trained=turn.role != "assistant") for turn in _turns(prompt, where)]
-        return [*read, *_turns(completion, where)]
-    turns = [Message("system", _text(row, "system", "pairs", where))] if row.get("system") else []
+        read = [
+            replace(turn, trained=turn.role != "assistant") for turn in _to_messages(prompt, where)
+        ]
+        return [*read, *_to_messages(completion, where)]
+    turns = (
+        [Message("system", _text_of_column(row, "system", "pairs", where))]
+        if row.get("system")
+        else []
+    )
     return [
         *turns,
-        Message("user", checked_text(prompt, where, f"column {asked!r}")),
-        Message("assistant", checked_text(completion, where, f"column {answered!r}")),
+        Message("user", check_text(prompt, where, f"column {asked!r}")),
+        Message("assistant", check_text(completion, where, f"column {answered!r}")),
     ]
 
 
-def _text(row: Mapping[str, Any], column: str, form: ChatFormat, where: str) -> str:
-    return checked_text(_column(row, column, form, where), where, f"column {column!r}")
+def _text_of_column(row: Mapping[str, Any], column: str, form: ChatFormat, where: str) -> str:
+    return check_text(_require_column(row, column, form, where), where, f"column {column!r}")
 
 
-def _column(row: Mapping[str, Any], column: str, form: ChatFormat, where: str) -> Any:
+def _require_column(row: Mapping[str, Any], column: str, form: ChatFormat, where: str) -> Any:
     if column not in row:
         raise DataError(
             where,
@@ -314,5 +329,5 @@ def _column(row: Mapping[str, Any], column: str, form: ChatFormat, where: str) -
     return row[column]
 
 
-def _formats() -> str:
+def _list_formats() -> str:
     return "; ".join(f"{name} ({shape})" for name, shape in FORMATS.items())

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.values import Message
-from groundup.data.reading.files import checked_text
+from groundup.data.reading.files import check_text
 from groundup.data.schemas.chat_formats import recognise as recognise_chat
 from groundup.data.schemas.chat_formats import to_messages
 
@@ -69,15 +69,15 @@ def to_judgement(row: Mapping[str, Any], where: str) -> Judgement:
     """
     form = recognise_preference(row)
     if form is None:
-        raise DataError(where, _unknown(row), "Rename or fill in the columns")
+        raise DataError(where, _describe_unknown(row), "Rename or fill in the columns")
     if form == "labels":
         messages = to_messages({k: v for k, v in row.items() if k not in _LABELS}, "auto", where)
-        return Judgement(messages[:-1], (messages[-1:],), _label(row, where))
-    both = [_conversation(row, column, f"{where}, {column}") for column in ("chosen", "rejected")]
-    return _pair(both[0], both[1], where)
+        return Judgement(messages[:-1], (messages[-1:],), _read_label(row, where))
+    both = [_read_answer(row, column, f"{where}, {column}") for column in ("chosen", "rejected")]
+    return _cut_pair(both[0], both[1], where)
 
 
-def _pair(chosen: tuple[Message, ...], rejected: tuple[Message, ...], where: str) -> Judgement:
+def _cut_pair(chosen: tuple[Message, ...], rejected: tuple[Message, ...], where: str) -> Judgement:
     """Cut two conversations where they part."""
     if chosen == rejected:
         problem = "the chosen answer and the rejected one are equal; a pair must differ"
@@ -95,27 +95,27 @@ def _pair(chosen: tuple[Message, ...], rejected: tuple[Message, ...], where: str
     return Judgement(chosen[:same], (chosen[same:], rejected[same:]), None)
 
 
-def _conversation(row: Mapping[str, Any], column: str, where: str) -> tuple[Message, ...]:
+def _read_answer(row: Mapping[str, Any], column: str, where: str) -> tuple[Message, ...]:
     """Return the prompt and one of the answers as turns."""
     answer = row[column]
     turns = [answer] if isinstance(answer, Mapping) else answer
     if isinstance(turns, str):
         if recognise_preference(row) == "dialogue_pairs":
-            return to_messages({"messages": _transcript(turns, where)}, "messages", where)
+            return to_messages({"messages": _read_transcript(turns, where)}, "messages", where)
         turns = [{"role": "assistant", "content": turns}]
     if not isinstance(turns, list):
-        checked_text(answer, where, "the answer")
+        check_text(answer, where, "the answer")
     whole = (
         bool(turns)
         and isinstance(turns[0], Mapping)
-        and _role(turns[0]) in ("system", "user", "human")
+        and _role_of(turns[0]) in ("system", "user", "human")
     )
     return to_messages(
-        {"messages": turns if whole else [*_prompt(row, where), *turns]}, "messages", where
+        {"messages": turns if whole else [*_read_prompt(row, where), *turns]}, "messages", where
     )
 
 
-def _prompt(row: Mapping[str, Any], where: str) -> list[Any]:
+def _read_prompt(row: Mapping[str, Any], where: str) -> list[Any]:
     """Return the turns before the answer."""
     system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
     if "instruction" in row and not any(column in row for column in _TURNS):
@@ -132,11 +132,11 @@ def _prompt(row: Mapping[str, Any], where: str) -> list[Any]:
     return system
 
 
-def _role(turn: Mapping[str, Any]) -> Any:
+def _role_of(turn: Mapping[str, Any]) -> Any:
     return turn.get("role", turn.get("from"))
 
 
-def _transcript(text: str, where: str) -> list[dict[str, str]]:
+def _read_transcript(text: str, where: str) -> list[dict[str, str]]:
     """Return the turns of ``\\n\\nHuman: ... \\n\\nAssistant: ...``."""
     before, *parts = _SPEAKER.split(text)
     if before.strip() or len(parts) < 4:
@@ -150,7 +150,7 @@ def _transcript(text: str, where: str) -> list[dict[str, str]]:
     return [{"role": roles[name], "content": said.strip()} for name, said in pairs]
 
 
-def _label(row: Mapping[str, Any], where: str) -> bool:
+def _read_label(row: Mapping[str, Any], where: str) -> bool:
     column = next(name for name in _LABELS if name in row)
     value = row[column]
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):  # as .csv has it
@@ -162,7 +162,7 @@ def _label(row: Mapping[str, Any], where: str) -> bool:
     return value
 
 
-def _unknown(row: Mapping[str, Any]) -> str:
+def _describe_unknown(row: Mapping[str, Any]) -> str:
     missing = {"chosen", "rejected"} - set(row)
     if len(missing) == 1:
         (name,) = missing

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from groundup.core.errors import DataError
-from groundup.data.reading.compressed import DataFile, decoded_lines, opened
+from groundup.data.reading.compressed import DataFile, decode_lines, open_file
 from groundup.data.reading.files import Record
 
 __all__ = ["squad_records"]
@@ -24,15 +24,15 @@ def squad_records(file: DataFile) -> Iterator[Record]:
         DataError: If the file is no JSON, or lacks a part; the message says which article,
             paragraph and question.
     """
-    with opened(file) as handle:
-        text = "".join(decoded_lines(file, handle))
+    with open_file(file) as handle:
+        text = "".join(decode_lines(file, handle))
     try:
         whole = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(str(file.path), f"not JSON: {error}", "Correct or remove it") from None
-    for article, where in _listed(whole, "data", str(file.path), "article"):
-        for paragraph, place in _listed(article, "paragraphs", where, "paragraph"):
-            for question, origin in _listed(paragraph, "qas", place, "question"):
+    for article, where in _list_objects(whole, "data", str(file.path), "article"):
+        for paragraph, place in _list_objects(article, "paragraphs", where, "paragraph"):
+            for question, origin in _list_objects(paragraph, "qas", place, "question"):
                 if "question" not in question or "context" not in paragraph:
                     missing = "question" if "question" not in question else "context"
                     raise DataError(
@@ -53,7 +53,9 @@ def squad_records(file: DataFile) -> Iterator[Record]:
                 yield Record(fields, origin.removeprefix(f"{file.path} "), origin)
 
 
-def _listed(value: Any, key: str, where: str, what: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _list_objects(
+    value: Any, key: str, where: str, what: str
+) -> Iterator[tuple[dict[str, Any], str]]:
     found = value.get(key) if isinstance(value, dict) else None
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise DataError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.core.errors import DataError
 from groundup.core.values import ToolCall
-from groundup.data.reading.files import checked_text
+from groundup.data.reading.files import check_text
 
 __all__ = ["calls_of", "tools_of"]
 
@@ -34,14 +34,14 @@ def tools_of(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], ...]:
     column = "tools" if row.get("tools") else "functions"
     value = row.get(column)
     if isinstance(value, str):
-        value = _parsed(value, f"column {column!r}", where) if value.strip() else None
+        value = _parse_json(value, f"column {column!r}", where) if value.strip() else None
     if not value:
         return ()
     if not isinstance(value, list):
         raise DataError(
-            where, f"column {column!r} is not a list but {_shown(value)}", _TOOL.capitalize()
+            where, f"column {column!r} is not a list but {_show(value)}", _TOOL.capitalize()
         )
-    return tuple(_tool(tool, f"tool {number}", where) for number, tool in enumerate(value, 1))
+    return tuple(_check_tool(tool, f"tool {number}", where) for number, tool in enumerate(value, 1))
 
 
 def calls_of(value: Any, what: str, where: str) -> tuple[ToolCall, ...]:
@@ -57,45 +57,45 @@ def calls_of(value: Any, what: str, where: str) -> tuple[ToolCall, ...]:
         DataError: If that is no call.
     """
     if isinstance(value, str):
-        value = _parsed(value, what, where)
+        value = _parse_json(value, what, where)
     calls = value if isinstance(value, list) else [value]
-    return tuple(_call(call, what, where) for call in calls)
+    return tuple(_to_call(call, what, where) for call in calls)
 
 
-def _tool(tool: Any, what: str, where: str) -> dict[str, Any]:
+def _check_tool(tool: Any, what: str, where: str) -> dict[str, Any]:
     described = tool.get("function", tool) if isinstance(tool, Mapping) else None
     if not isinstance(described, Mapping) or not isinstance(described.get("name"), str):
-        raise DataError(where, f"{what} has no name: {_shown(tool)}", _TOOL.capitalize())
+        raise DataError(where, f"{what} has no name: {_show(tool)}", _TOOL.capitalize())
     return dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)}
 
 
-def _call(call: Any, what: str, where: str) -> ToolCall:
+def _to_call(call: Any, what: str, where: str) -> ToolCall:
     described = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(described, Mapping) or not isinstance(described.get("name"), str):
-        raise DataError(where, f"{what} calls no tool by name: {_shown(call)}", _CALL.capitalize())
+        raise DataError(where, f"{what} calls no tool by name: {_show(call)}", _CALL.capitalize())
     arguments = described.get("arguments", described.get("parameters"))
     if isinstance(arguments, str):
         arguments = (
-            _parsed(arguments, f"the arguments of {what}", where) if arguments.strip() else {}
+            _parse_json(arguments, f"the arguments of {what}", where) if arguments.strip() else {}
         )
     if not isinstance(arguments, Mapping):
         raise DataError(
             where,
-            f"the arguments of {what} are no object but {_shown(arguments)}",
+            f"the arguments of {what} are no object but {_show(arguments)}",
             _CALL.capitalize(),
         )
     identity = call.get("id") or ""
-    return ToolCall(checked_text(described["name"], where, what), dict(arguments), str(identity))
+    return ToolCall(check_text(described["name"], where, what), dict(arguments), str(identity))
 
 
-def _parsed(text: str, what: str, where: str) -> Any:
+def _parse_json(text: str, what: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise DataError(
-            where, f"{what} cannot be read as JSON: {_shown(text)}", "Correct the row"
+            where, f"{what} cannot be read as JSON: {_show(text)}", "Correct the row"
         ) from None
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)[:60]

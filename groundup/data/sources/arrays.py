@@ -117,14 +117,14 @@ class Arrays(Source):
         stamps = tuple(path.stat().st_mtime_ns for path in paths if path.exists())
         return _splits_of(self.model_dump_json(), stamps)[split]
 
-    def _read(self) -> dict[Split, list[Example]]:
+    def _read_splits(self) -> dict[Split, list[Example]]:
         found: dict[Split, list[Example]] = {}
         if self.path is None:
-            for example in _examples(_read_digits(), "digits"):
+            for example in _to_examples(_read_digits(), "digits"):
                 is_test = split_of(example.name, *_TEST) == "validation"
                 found.setdefault("test" if is_test else "train", []).append(example)
         for split, files in self._files().items():
-            found[split] = _examples(self._read_table(files), files[0])
+            found[split] = _to_examples(self._read_table(files), files[0])
         named = tuple(split for split in found if split != "train")
         refuse_idle(self, named, "a file")
         _check_labels(self.labels, found["train"])
@@ -132,7 +132,7 @@ class Arrays(Source):
         for split, every in found.items():
             wanted = [example for example in every if not kept or str(example.target) in kept]
             found[split] = keep_some(wanted, self.limit, self.seed)
-        sides = _draw(found, named, "", self.rule)
+        sides = _draw_splits(found, named, "", self.rule)
         if not self.only_held_out:
             return sides
         rule = SplitRule(self.final_fraction, self.seed)
@@ -141,7 +141,7 @@ class Arrays(Source):
             "train": sides["validation"],
             "test": sides["test"],
         }
-        return _draw(held_out, ["test"], "again ", rule)
+        return _draw_splits(held_out, ["test"], "again ", rule)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -159,7 +159,7 @@ class Arrays(Source):
             card["licence"] = "BSD-3-Clause"
         card["shape"] = next((list(np.shape(own[0].inputs)) for own in sides.values() if own), [])
         for split, found in sides.items():
-            labels = _label_counts([example.target for example in found])
+            labels = _count_labels([example.target for example in found])
             card[split] = {"examples": len(found), "labels": labels}
         return card
 
@@ -172,18 +172,18 @@ class Arrays(Source):
         if self.path is None:
             return {}
         place = Path(self.place).expanduser()
-        found: dict[Split, _Files] = {"train": self._named(self.place, self.labels_path)}
+        found: dict[Split, _Files] = {"train": self._files_named(self.place, self.labels_path)}
         if place.is_dir():
             found = self._files_of_folder(place)
         elif place.suffix == ".npz" and place.is_file():
             found |= self._held_out_arrays(place)
         if isinstance(self.validation, str):
-            found["validation"] = self._named(self.validation, self.validation_labels_path)
+            found["validation"] = self._files_named(self.validation, self.validation_labels_path)
         if isinstance(self.test, str):
-            found["test"] = self._named(self.test, self.test_labels_path)
+            found["test"] = self._files_named(self.test, self.test_labels_path)
         return found
 
-    def _named(self, path: str, labels: str | None) -> _Files:
+    def _files_named(self, path: str, labels: str | None) -> _Files:
         return path, labels, self.inputs_key, self._keys
 
     def _files_of_folder(self, folder: Path) -> dict[Split, _Files]:
@@ -201,7 +201,7 @@ class Arrays(Source):
                 problem = f"holds several .npz for {split}: {names}; allowed: one a split"
                 raise DataError(str(folder), problem, "Name one as data.path")
             for file in files:
-                found[split] = self._named(str(file.path), None)
+                found[split] = self._files_named(str(file.path), None)
         return found
 
     def _held_out_arrays(self, file: Path) -> dict[Split, _Files]:
@@ -251,10 +251,10 @@ class Arrays(Source):
 def _splits_of(settings: str, stamps: tuple[int, ...]) -> dict[Split, list[Example]]:
     """Return the splits' examples, made once for the same settings and files: a start asks for them
     several times."""
-    return Arrays.model_validate_json(settings)._read()
+    return Arrays.model_validate_json(settings)._read_splits()
 
 
-def _draw(
+def _draw_splits(
     found: dict[Split, list[Example]], named: Sequence[Split], salt: str, rule: SplitRule
 ) -> dict[Split, list[Example]]:
     return draw_missing(
@@ -364,7 +364,7 @@ def _check_labels(wanted: tuple[str | int, ...], examples: list[Example]) -> Non
             raise DataError("recipe.data.labels", problem, "Correct it")
 
 
-def _examples(table: Table, where: str) -> list[Example]:
+def _to_examples(table: Table, where: str) -> list[Example]:
     inputs, labels = table
     _refuse_inputs(inputs, where)
     for each in labels.values():
@@ -407,11 +407,11 @@ def _refuse_inputs(inputs: NDArray[Any], where: str) -> None:
             raise DataError(f"{where} row {number}", problem, "Correct the example, or remove it")
 
 
-def _label_counts(targets: Sequence[Any]) -> dict[str, Any]:
+def _count_labels(targets: Sequence[Any]) -> dict[str, Any]:
     """Return how often each label occurs, or how many different ones there are; by target where
     there are several."""
     if targets and isinstance(targets[0], dict):
-        return {name: _label_counts([target[name] for target in targets]) for name in targets[0]}
+        return {name: _count_labels([target[name] for target in targets]) for name in targets[0]}
     found = Counter(str(target) for target in targets)
     if targets and isinstance(targets[0], float) and len(found) > _MOST_CLASSES:
         return {"different numbers": len(found)}

@@ -165,7 +165,7 @@ class Audio(Source):
         """Return the micro-batches of a split."""
         examples = self.examples(context.split, context.cache)
         if context.split == "train":
-            self._warn(context.cache)
+            self._warn_of_unreadable(context.cache)
         return open_indexed_stream(examples, context, in_memory=self.in_memory)
 
     def card(self, cache: Path) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class Audio(Source):
             "set_aside_files": dict(list(bad.items())[:_SHOWN]),
         }
 
-    def _warn(self, cache: Path) -> None:
+    def _warn_of_unreadable(self, cache: Path) -> None:
         facts = self._read_facts(self._find_files(), cache)
         if bad := sorted(name for name, each in facts.items() if each.problem):
             named = ", ".join(bad[:_SHOWN])
@@ -229,12 +229,12 @@ class Audio(Source):
         return draw_missing(
             readable,
             found.named,
-            lambda file: self._keys(file, facts[file.name]),
+            lambda file: self._keys_of(file, facts[file.name]),
             lambda file: file.label,
             self.rule,
         )
 
-    def _keys(self, file: ClassFile, facts: _SoundFacts) -> tuple[str, ...]:
+    def _keys_of(self, file: ClassFile, facts: _SoundFacts) -> tuple[str, ...]:
         if self.group is None:
             return (f"samples {facts.digest}",)
         found = re.search(self.group, file.name)
@@ -260,7 +260,7 @@ class Audio(Source):
         without_class = 0
         for split, folder in folders.items():
             base = root if folder.is_relative_to(root) else folder.parent
-            own, loose = self._labelled(folder, base)
+            own, loose = self._label_files(folder, base)
             files[split] = keep_some(own, self.limit, self.seed)
             without_class += loose
         return _SoundFiles(
@@ -285,7 +285,7 @@ class Audio(Source):
         digest = hashlib.sha256(f"{key}{self.limit or ''}".encode()).hexdigest()
         return _SoundFiles(files, digest, hub.about(tables))
 
-    def _labelled(self, folder: Path, root: Path) -> tuple[list[ClassFile], int]:
+    def _label_files(self, folder: Path, root: Path) -> tuple[list[ClassFile], int]:
         table = _table_of(folder)
         if table is None:
             return class_files(folder, SOUND_KINDS, root)

@@ -19,7 +19,7 @@ from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Conversation, Document, Message, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.files import ROW_KINDS, checked_text
+from groundup.data.reading.files import ROW_KINDS, check_text
 from groundup.data.reading.location import Origin, no_examples
 from groundup.data.reading.source import Source
 from groundup.data.schemas.chat_formats import ChatFormat, recognise, to_messages
@@ -68,7 +68,7 @@ class ConversationSource(Source):
         """
         origin = Origin(self, ROW_KINDS)
         empty = True
-        for example, _ in self._of_split(split, origin, Counter()):
+        for example, _ in self._conversations_of(split, origin, Counter()):
             empty = False
             yield example
         if empty:
@@ -98,7 +98,7 @@ class ConversationSource(Source):
         for split in origin.splits:
             # rows that are left out, and formats, are counted once: on the way to the training rows
             seen = notes if split == "train" else Counter()
-            counts[split] = _counts(self._of_split(split, origin, seen))
+            counts[split] = _count_conversations(self._conversations_of(split, origin, seen))
         reasons = ["invalid", "question_in_validation"]
         if "test" in origin.held_out:
             reasons.append("question_in_test")
@@ -113,24 +113,30 @@ class ConversationSource(Source):
             },
         }
 
-    def _of_split(self, split: Split, origin: Origin, notes: Counter[str]) -> Iterator[_Grouped]:
+    def _conversations_of(
+        self, split: Split, origin: Origin, notes: Counter[str]
+    ) -> Iterator[_Grouped]:
         """Yield one split; ``notes`` counts what was met on the way."""
 
         def read(named: Split) -> Iterator[_Grouped]:
             # what the rows of another split hold is not counted for this one
-            return self._rows_of(named, origin, Counter() if named != split == "train" else notes)
+            return self._read_conversations(
+                named, origin, Counter() if named != split == "train" else notes
+            )
 
         def note(owner: Split) -> None:
             notes[f"question_in_{owner}"] += 1
 
         return stream_split(split, origin, read, self.rule, note)
 
-    def _rows_of(self, split: Split, origin: Origin, notes: Counter[str]) -> Iterator[_Grouped]:
+    def _read_conversations(
+        self, split: Split, origin: Origin, notes: Counter[str]
+    ) -> Iterator[_Grouped]:
         for record in origin.records(split):
             row = {name: value for name, value in record.fields.items() if value is not None}
             form = recognise(list(row)) if self.format == "auto" else self.format
             try:
-                example = _example(row, form, record.name, record.origin)
+                example = _to_example(row, form, record.name, record.origin)
             except DataError:
                 if self.invalid_rows == "error":
                     raise
@@ -143,13 +149,13 @@ class ConversationSource(Source):
                 yield example, text_digest(example.text)
 
 
-def _example(
+def _to_example(
     row: dict[str, Any], form: ChatFormat | None, name: str, where: str
 ) -> Conversation | Document:
     """Return what a row holds: a conversation, or a text where the format says so."""
     messages = to_messages(row, form or "auto", where)
     if form == "text":
-        text = checked_text(row.get("text"), where, "column 'text'")
+        text = check_text(row.get("text"), where, "column 'text'")
         if not text.strip():
             raise DataError(where, "the text is empty", "Remove the row or fill it in")
         return Document(name, text, where)
@@ -165,7 +171,7 @@ def first_question(messages: tuple[Message, ...]) -> str:
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
 
 
-def _counts(examples: Iterator[_Grouped]) -> dict[str, Any]:
+def _count_conversations(examples: Iterator[_Grouped]) -> dict[str, Any]:
     roles: Counter[str] = Counter()
     characters: list[int] = []
     seen: set[str] = set()

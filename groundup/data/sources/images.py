@@ -92,11 +92,11 @@ class Images(Source):
                 ``on_unreadable: stop``.
             RecipeError: If a setting of the split is given and a folder or a split is held out.
         """
-        return self._read(cache)[0][split]
+        return self._read_splits(cache)[0][split]
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split."""
-        splits, facts, _ = self._read(context.cache)
+        splits, facts, _ = self._read_splits(context.cache)
         if facts.problems and context.split == "train":
             named = ", ".join(sorted(facts.problems)[:_NAMED])
             _log.warning(
@@ -112,7 +112,7 @@ class Images(Source):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many pictures there are of each class in each split, their sizes, and which
         were left out."""
-        splits, facts, about = self._read(cache)
+        splits, facts, about = self._read_splits(cache)
         sizes = sorted(facts.sizes.items(), key=lambda item: (-item[1], item[0]))
         card = dict(about)
         card["sizes"] = dict(sizes[:5])
@@ -123,7 +123,9 @@ class Images(Source):
         named = dict(sorted(facts.problems.items())[:_NAMED])
         return card | {"set_aside": {"pictures": len(facts.problems), **named}}
 
-    def _read(self, cache: Path) -> tuple[dict[Split, list[Example]], _ImageFacts, dict[str, Any]]:
+    def _read_splits(
+        self, cache: Path
+    ) -> tuple[dict[Split, list[Example]], _ImageFacts, dict[str, Any]]:
         """Return the splits, what looking at the pictures found, and what the card says of them."""
         found = self._find_files()
         every = [file for files in found.files.values() for file in files]

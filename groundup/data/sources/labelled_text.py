@@ -15,8 +15,8 @@ from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.reading.class_folders import SplitFolders, class_files, named_folders
-from groundup.data.reading.compressed import DataFile, decoded_lines, opened
-from groundup.data.reading.files import ROW_KINDS, Cells, Record, checked_text, list_files
+from groundup.data.reading.compressed import DataFile, decode_lines, open_file
+from groundup.data.reading.files import ROW_KINDS, Cells, Record, check_text, list_files
 from groundup.data.reading.hub_splits import HubOrigin, label_column, text_column
 from groundup.data.reading.location import Origin
 from groundup.data.reading.source import Source, refuse_idle
@@ -137,7 +137,7 @@ class LabelledText(Source):
         Raises:
             DataError: If a file cannot be read, a column is missing, or a row has no text or label.
         """
-        found = self._read()
+        found = self._read_splits()
         if not found.splits[split]:
             raise refuse_empty(split, self.place, self.rule, found.named)
         return found.splits[split]
@@ -149,17 +149,17 @@ class LabelledText(Source):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return texts of each label in each split, their lengths, duplicates, what was left out,
         and the licence."""
-        found = self._read()
+        found = self._read_splits()
         every = [example for split in found.splits.values() for example in split]
         labels_of: dict[str, set[str]] = {}
         for example in every:
-            labels_of.setdefault(_key(example), set()).add(str(example.target))
+            labels_of.setdefault(_key_of(example), set()).add(str(example.target))
         card = dict(found.about)
         labels: dict[Split, set[str]] = {"train": set(), "validation": set(), "test": set()}
         for split in self.rule.splits(found.named):
             examples = found.splits[split]
             card[split] = label_counts(examples) | lengths_of(
-                map(_characters, examples), "characters"
+                map(_length_of, examples), "characters"
             )
             labels[split] = set(card[split]["labels"])
         return card | {
@@ -173,7 +173,7 @@ class LabelledText(Source):
             "set_aside_empty": found.empty[:_SHOWN],
         }
 
-    def _read(self) -> _Texts:
+    def _read_splits(self) -> _Texts:
         """Read everything, and put each text on its side."""
         found = _Texts()
         hub = HubOrigin.of(self)
@@ -184,11 +184,13 @@ class LabelledText(Source):
             self._read_hub(hub, found)
         else:
             self._read_files(found)
-        found.same_as_held_out = leave_out_repeated(found.splits, lambda example: [_key(example)])
+        found.same_as_held_out = leave_out_repeated(
+            found.splits, lambda example: [_key_of(example)]
+        )
         found.splits = draw_missing(
             found.splits,
             found.named,
-            lambda example: [_group(example)],
+            lambda example: [_group_of(example)],
             lambda example: example.target,
             self.rule,
         )
@@ -214,7 +216,7 @@ class LabelledText(Source):
         cells = Cells(self.separator, self.header, self.quotes)
         for split in ("train", *found.named):
             records = origin.records(split, self._columns(text, label), cells=cells)
-            found.splits[split] = list(self._labelled(records, split, text, label, found))
+            found.splits[split] = list(self._to_examples(records, split, text, label, found))
 
     def _read_hub(self, hub: HubOrigin, found: _Texts) -> None:
         names = self._named_splits(hub)
@@ -226,7 +228,7 @@ class LabelledText(Source):
             found.about = hub.about(hub.tables(label))
         for split, name in names.items():
             records = hub.records(name, self._columns(text, label), self.limit)
-            found.splits[split] = list(self._labelled(records, split, text, label, found))
+            found.splits[split] = list(self._to_examples(records, split, text, label, found))
 
     def _named_splits(self, hub: HubOrigin) -> dict[Split, str]:
         """Return which splits of the data set are read for which."""
@@ -253,17 +255,17 @@ class LabelledText(Source):
             return (text, label)
         return (text, str(self.pair_column), label)
 
-    def _labelled(
+    def _to_examples(
         self, records: Iterator[Record], split: Split, text: str, label: str, found: _Texts
     ) -> Iterator[Example]:
         """Yield the rows as examples; those without a text are noted."""
         *columns, _ = self._columns(text, label)
         for record in records:
             texts = tuple(
-                checked_text(record.fields[name], record.origin, f"column {name!r}")
+                check_text(record.fields[name], record.origin, f"column {name!r}")
                 for name in columns
             )
-            target = _checked_label(record.fields[label], record.origin, label)
+            target = _check_label(record.fields[label], record.origin, label)
             if not all(each.strip() for each in texts):
                 found.empty.append(record.origin)
                 continue
@@ -305,16 +307,16 @@ class LabelledText(Source):
         found.about = {"source": self.place, "licence": self.licence or "not stated"}
         for split, folder in folders.items():
             inside = folder.is_relative_to(root)
-            found.splits[split] = self._texts(folder, root if inside else folder, found)
+            found.splits[split] = self._read_texts(folder, root if inside else folder, found)
 
-    def _texts(self, folder: Path, root: Path, found: _Texts) -> list[Example]:
+    def _read_texts(self, folder: Path, root: Path, found: _Texts) -> list[Example]:
         files, loose = class_files(folder, _TEXT_KINDS, root)
         found.without_class += loose
         examples = []
         for path, name, label in keep_some(files, self.limit, self.seed):
             file = DataFile(path, name, path.suffix.lower(), "")
-            with opened(file) as handle:
-                text = "".join(decoded_lines(file, handle))
+            with open_file(file) as handle:
+                text = "".join(decode_lines(file, handle))
             if text.strip():
                 examples.append(Example(name, text, label, str(path)))
             else:
@@ -322,25 +324,25 @@ class LabelledText(Source):
         return examples
 
 
-def _key(example: Example) -> str:
+def _key_of(example: Example) -> str:
     """Return what stands for the text, or the pair of texts, white space at its ends apart."""
     texts = example.inputs if isinstance(example.inputs, tuple) else (example.inputs,)
     return text_digest("\0".join(text.strip() for text in texts))
 
 
-def _group(example: Example) -> str:
+def _group_of(example: Example) -> str:
     """Return what must be on one side: a text, or all pairs with the same first text."""
     first = example.inputs[0] if isinstance(example.inputs, tuple) else example.inputs
     return text_digest(first.strip())
 
 
-def _characters(example: Example) -> int:
+def _length_of(example: Example) -> int:
     return (
         sum(map(len, example.inputs)) if isinstance(example.inputs, tuple) else len(example.inputs)
     )
 
 
-def _checked_label(value: Any, where: str, column: str) -> Any:
+def _check_label(value: Any, where: str, column: str) -> Any:
     if value is None or value == "" or isinstance(value, dict) or value != value:
         shown = "nothing" if value in (None, "") else repr(value)[:60]
         problem = (

@@ -57,16 +57,16 @@ class Mixture(DataSource):
     # ------------------------------------------------------------------------------------- settings
     @field_validator("parts", mode="before")
     @classmethod
-    def _built(cls, sections: Any) -> Any:
+    def _build_parts(cls, sections: Any) -> Any:
         if not isinstance(sections, dict):
             return sections
         return {
-            name: section if isinstance(section, DataSource) else _source(name, section)
+            name: section if isinstance(section, DataSource) else _build_source(name, section)
             for name, section in sections.items()
         }
 
     @field_serializer("parts")
-    def _plain(self, parts: dict[str, DataSource]) -> dict[str, Any]:
+    def _dump_parts(self, parts: dict[str, DataSource]) -> dict[str, Any]:
         return {
             name: {"name": type(part).registered_name, **part.model_dump(mode="json")}
             for name, part in parts.items()
@@ -110,7 +110,7 @@ class Mixture(DataSource):
         """
         layout = Layout.of(context)
         opened = {
-            name: _batches(name, part, context, n)
+            name: _open_part(name, part, context, n)
             for n, (name, part) in enumerate(self._parts_with(context.split).items())
         }
         sizes = [part.samples_per_epoch(0) for part in opened.values()]
@@ -176,7 +176,7 @@ class Schedule:
     """
 
     def __init__(self, weights: list[float] | list[int]) -> None:
-        self.counts = _counts(weights)
+        self.counts = _whole_counts(weights)
         self.cycle = sum(self.counts)
         places = np.concatenate([(np.arange(count) + 0.5) / count for count in self.counts])
         parts = np.repeat(np.arange(len(self.counts)), self.counts)
@@ -209,7 +209,7 @@ class _Mixed(MicroBatches):
         first = self.layout.first_sample(number)
         rows = [
             self.parts[part][row]
-            for part, row in map(self._place, range(first, first + self.layout.micro_batch_size))
+            for part, row in map(self._place_of, range(first, first + self.layout.micro_batch_size))
         ]
         whole = {
             name: torch.cat([row[name] for row in rows]) for name in rows[0] if name != "boundaries"
@@ -228,7 +228,7 @@ class _Mixed(MicroBatches):
         """Return the rows it takes to see every part at least once."""
         return self.epoch
 
-    def _place(self, sample: int) -> tuple[int, int]:
+    def _place_of(self, sample: int) -> tuple[int, int]:
         if self.schedule is not None:
             return self.schedule.place(sample)
         part = min(int(np.searchsorted(self.starts, sample, side="right")) - 1, len(self.parts) - 1)
@@ -237,7 +237,7 @@ class _Mixed(MicroBatches):
         )  # beyond the end of the last part: an empty row
 
 
-def _source(name: str, section: Any) -> DataSource:
+def _build_source(name: str, section: Any) -> DataSource:
     section = {"name": section} if isinstance(section, str) else section
     if not isinstance(section, dict) or "name" not in section:
         raise ValueError(
@@ -257,7 +257,7 @@ def _source(name: str, section: Any) -> DataSource:
     )
 
 
-def _batches(name: str, part: DataSource, context: DataContext, number: int) -> MicroBatches:
+def _open_part(name: str, part: DataSource, context: DataContext, number: int) -> MicroBatches:
     """Return a part's rows by their numbers, in an order of its own."""
     seed = seeding.key(context.seed, "part", number)
     try:
@@ -270,7 +270,7 @@ def _batches(name: str, part: DataSource, context: DataContext, number: int) -> 
     return cast(SampleStream, stream).batches
 
 
-def _counts(weights: list[float] | list[int]) -> list[int]:
+def _whole_counts(weights: list[float] | list[int]) -> list[int]:
     """Return whole numbers in the ratio of the weights; rounded where only a very long cycle would
     be exact."""
     exact = [Fraction(str(weight)) for weight in weights]

@@ -78,7 +78,7 @@ class PreferenceSource(Source):
             DataError: If a row cannot be learned from, or nothing is left for the split.
         """
         origin = Origin(self, ROW_KINDS)
-        found = self._of_split(split, origin, Counter())
+        found = self._preferences_of(split, origin, Counter())
         if not found:
             raise no_examples(split, origin)
         return found
@@ -128,7 +128,7 @@ class PreferenceSource(Source):
         for split in origin.splits:
             # rows that are left out, and formats, are counted once: on the way to the training rows
             seen = notes if split == "train" else Counter()
-            counts[split] = _counts(self._of_split(split, origin, seen))
+            counts[split] = _count_preferences(self._preferences_of(split, origin, seen))
         reasons = ["invalid", "longest_characters", "question_in_validation"]
         if "test" in origin.held_out:
             reasons.append("question_in_test")
@@ -143,21 +143,25 @@ class PreferenceSource(Source):
             },
         }
 
-    def _of_split(self, split: Split, origin: Origin, notes: Counter[str]) -> list[Preference]:
+    def _preferences_of(
+        self, split: Split, origin: Origin, notes: Counter[str]
+    ) -> list[Preference]:
         """Return one split; ``notes`` counts what was met on the way."""
 
         def read(named: Split) -> Iterator[tuple[Preference, str]]:
             # what the rows of another split hold is not counted for this one
-            return self._rows_of(named, origin, Counter() if named != split == "train" else notes)
+            return self._read_preferences(
+                named, origin, Counter() if named != split == "train" else notes
+            )
 
         def note(owner: Split) -> None:
             notes[f"question_in_{owner}"] += 1
 
-        return _with_mismatched(
+        return _add_mismatched(
             [row for row, _ in stream_split(split, origin, read, self.rule, note)]
         )
 
-    def _rows_of(
+    def _read_preferences(
         self, split: Split, origin: Origin, notes: Counter[str]
     ) -> Iterator[tuple[Preference, str]]:
         """Yield what the rows say, and what they are split by; of an answer with a label, the
@@ -173,13 +177,13 @@ class PreferenceSource(Source):
                 continue
             if (
                 self.longest_characters is not None
-                and _characters(judged) > self.longest_characters
+                and _count_characters(judged) > self.longest_characters
             ):
                 notes["longest_characters"] += 1
                 continue
             notes[f"format {recognise_preference(row)}"] += 1
             group = text_digest(first_question(judged.prompt))
-            found = _unpaired(record.name, judged) if self.unpaired else [(record.name, judged)]
+            found = _take_apart(record.name, judged) if self.unpaired else [(record.name, judged)]
             for name, each in found:
                 # an answer with a label has one of its own: the other is found once all are read
                 first, second = (*each.answers, ())[:2]
@@ -189,7 +193,7 @@ class PreferenceSource(Source):
                 )
 
 
-def _unpaired(name: str, judged: Judgement) -> list[tuple[str, Judgement]]:
+def _take_apart(name: str, judged: Judgement) -> list[tuple[str, Judgement]]:
     if judged.good is not None:
         return [(name, judged)]
     verdicts = zip(("chosen", "rejected"), judged.answers, (True, False), strict=True)
@@ -199,12 +203,12 @@ def _unpaired(name: str, judged: Judgement) -> list[tuple[str, Judgement]]:
     ]
 
 
-def _characters(judged: Judgement) -> int:
+def _count_characters(judged: Judgement) -> int:
     sizes = [sum(len(turn.content) for turn in turns) for turns in (judged.prompt, *judged.answers)]
     return sizes[0] + max(sizes[1:])
 
 
-def _with_mismatched(rows: list[Preference]) -> list[Preference]:
+def _add_mismatched(rows: list[Preference]) -> list[Preference]:
     """Return the rows; each with a label gets, as its second answer, that of the last row before
     with another prompt.
 
@@ -221,7 +225,7 @@ def _with_mismatched(rows: list[Preference]) -> list[Preference]:
     return found
 
 
-def _counts(rows: Sequence[Preference]) -> dict[str, Any]:
+def _count_preferences(rows: Sequence[Preference]) -> dict[str, Any]:
     answers = [
         answer for row in rows for answer in (row.answers if row.good is None else row.answers[:1])
     ]

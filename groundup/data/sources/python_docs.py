@@ -72,7 +72,7 @@ class PythonDocs(DataSource):
         """Return the documents of each split with the objects that they describe, which questions
         are made from."""
         found: dict[Split, list[SourceDocument]] = {split: [] for split in self.splits()}
-        for document, group in zip(*self._grouped(cache), strict=True):
+        for document, group in zip(*self._group_documents(cache), strict=True):
             found[self._rule.side_of(group)].append(document)
         return found
 
@@ -91,7 +91,7 @@ class PythonDocs(DataSource):
         """Return counts, what was dropped and why, which documents stay together, the split, and
         the licence."""
         found = len(python_documents(cache))
-        documents, groups = self._grouped(cache)
+        documents, groups = self._group_documents(cache)
         sizes = Counter(groups)
         sides = self.source_documents(cache)
         return {
@@ -107,12 +107,12 @@ class PythonDocs(DataSource):
             "held_out": [document.name for document in sides["validation"]],
         }
 
-    def _grouped(self, cache: Path) -> tuple[list[SourceDocument], list[str]]:
-        return _long_and_grouped(cache, self.min_characters)
+    def _group_documents(self, cache: Path) -> tuple[list[SourceDocument], list[str]]:
+        return _find_groups(cache, self.min_characters)
 
 
 @lru_cache(maxsize=4)
-def _long_and_grouped(cache: Path, min_characters: int) -> tuple[list[SourceDocument], list[str]]:
+def _find_groups(cache: Path, min_characters: int) -> tuple[list[SourceDocument], list[str]]:
     documents = [d for d in python_documents(cache) if len(d.text) >= min_characters]
     first = related_documents([d.text for d in documents])
     return documents, [documents[index].name for index in first]

@@ -91,7 +91,7 @@ class PythonQuestions(DataSource):
     def examples(self, split: Split, cache: Path) -> Iterator[Conversation]:
         """Yield the conversations of a split, one question and one answer each, in the order of the
         objects' names."""
-        pairs, _ = self._pairs(cache)
+        pairs, _ = self._make_pairs(cache)
         for pair in pairs[split]:
             subject = f"{pair.item.name} is a {pair.item.kind} of the module {pair.document}. "
             answer = f"{subject if self.full_sentence else ''}{pair.answer}"
@@ -118,7 +118,7 @@ class PythonQuestions(DataSource):
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many pairs there are, what was dropped and why, and the licence."""
-        pairs, dropped = self._pairs(cache)
+        pairs, dropped = self._make_pairs(cache)
         documents = {split: len({pair.document for pair in pairs[split]}) for split in pairs}
         return {
             "source": f"docstrings of {python_version()}",
@@ -129,7 +129,7 @@ class PythonQuestions(DataSource):
             "dropped": dict(dropped),
         }
 
-    def _pairs(self, cache: Path) -> tuple[dict[Split, list[QuestionAnswer]], Counter[str]]:
+    def _make_pairs(self, cache: Path) -> tuple[dict[Split, list[QuestionAnswer]], Counter[str]]:
         documents = PythonDocs(fraction=self.fraction, test=self.test, seed=self.seed)
         sides = documents.source_documents(cache)
         pairs: dict[Split, list[QuestionAnswer]] = {split: [] for split in sides}
@@ -138,8 +138,8 @@ class PythonQuestions(DataSource):
         # training first: a held-out object whose answer was seen in pretraining would be no test
         for split in pairs:
             for document in sides[split]:
-                for pair in self._candidates(document, dropped):
-                    key = _normalised(pair.answer)
+                for pair in self._find_candidates(document, dropped):
+                    key = _without_marks(pair.answer)
                     if key in answered:
                         dropped["same answer as another object"] += 1
                     else:
@@ -147,7 +147,7 @@ class PythonQuestions(DataSource):
                         pairs[split].append(pair)
         return pairs, dropped
 
-    def _candidates(
+    def _find_candidates(
         self, document: SourceDocument, dropped: Counter[str]
     ) -> Iterable[QuestionAnswer]:
         for item in document.objects:
@@ -189,11 +189,11 @@ def first_paragraph(text: str, longest: int) -> str:
             lines.pop(0)
         joined = " ".join(line for line in lines if line)
         if joined:
-            return _cut(joined, longest)
+            return _cut_at_sentence(joined, longest)
     return ""
 
 
-def _cut(text: str, longest: int) -> str:
+def _cut_at_sentence(text: str, longest: int) -> str:
     if len(text) <= longest:
         return text
     ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, longest)]
@@ -202,5 +202,5 @@ def _cut(text: str, longest: int) -> str:
     return text[: longest - 4].rsplit(" ", 1)[0] + " ..."
 
 
-def _normalised(answer: str) -> str:
+def _without_marks(answer: str) -> str:
     return re.sub(r"\W+", " ", answer).strip().casefold()

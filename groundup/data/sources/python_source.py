@@ -109,7 +109,7 @@ def python_documents(cache: Path) -> list[SourceDocument]:
     path = cache / f"python-documents-{corpus_key()}.jsonl"
     if not path.is_file():
         documents = extract_documents(library)
-        _write(path, documents)
+        _write_documents(path, documents)
         return documents
     with path.open(encoding="utf-8") as lines:
         return [_from_json(line) for line in lines]
@@ -122,7 +122,9 @@ def extract_documents(library: Path) -> list[SourceDocument]:
     Raises:
         DataError: If there are no Python files, as in an interpreter shipped without source.
     """
-    documents = [document for path in _files(library) for document in _read(path, library)]
+    documents = [
+        document for path in _list_modules(library) for document in _read_module(path, library)
+    ]
     if not documents:
         raise DataError(
             str(library),
@@ -132,7 +134,7 @@ def extract_documents(library: Path) -> list[SourceDocument]:
     return sorted(documents, key=lambda document: document.name)
 
 
-def _files(library: Path) -> Iterator[Path]:
+def _list_modules(library: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(library):
         folders[:] = sorted(
             f for f in folders if f not in _SKIPPED_FOLDERS and not f.startswith(_SKIPPED_PREFIXES)
@@ -146,7 +148,7 @@ def _files(library: Path) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def _read(path: Path, library: Path) -> list[SourceDocument]:
+def _read_module(path: Path, library: Path) -> list[SourceDocument]:
     relative = path.relative_to(library).with_suffix("")
     parts = relative.parts[:-1] if relative.name == "__init__" else relative.parts
     origin = path.relative_to(library).as_posix()
@@ -157,11 +159,11 @@ def _read(path: Path, library: Path) -> list[SourceDocument]:
     except (SyntaxError, ValueError):  # fixtures that are wrong on purpose
         return []
     if parts == ("pydoc_data", "topics"):
-        return list(_topics(tree, origin))
-    return [_module(".".join(parts), tree, origin)]
+        return list(_read_topics(tree, origin))
+    return [_to_document(".".join(parts), tree, origin)]
 
 
-def _topics(tree: ast.Module, origin: str) -> Iterator[SourceDocument]:
+def _read_topics(tree: ast.Module, origin: str) -> Iterator[SourceDocument]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
@@ -175,9 +177,9 @@ def _topics(tree: ast.Module, origin: str) -> Iterator[SourceDocument]:
                     )
 
 
-def _module(name: str, tree: ast.Module, origin: str) -> SourceDocument:
+def _to_document(name: str, tree: ast.Module, origin: str) -> SourceDocument:
     found: dict[str, DocumentedObject] = {}
-    for item in _objects(tree.body, name, "function"):
+    for item in _find_objects(tree.body, name, "function"):
         found.setdefault(
             item.name, item
         )  # a second definition under another condition says the same
@@ -191,23 +193,25 @@ def _module(name: str, tree: ast.Module, origin: str) -> SourceDocument:
     )
 
 
-def _objects(body: list[ast.stmt], prefix: str, kind: str) -> Iterator[DocumentedObject]:
+def _find_objects(body: list[ast.stmt], prefix: str, kind: str) -> Iterator[DocumentedObject]:
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _described(
-                node, f"{prefix}.{node.name}", kind, _signature(node, bound=kind == "method")
+            yield from _describe_object(
+                node, f"{prefix}.{node.name}", kind, _signature_of(node, bound=kind == "method")
             )
         elif isinstance(node, ast.ClassDef):
-            yield from _described(node, f"{prefix}.{node.name}", "class", _class_signature(node))
-            yield from _objects(node.body, f"{prefix}.{node.name}", "method")
+            yield from _describe_object(
+                node, f"{prefix}.{node.name}", "class", _class_signature(node)
+            )
+            yield from _find_objects(node.body, f"{prefix}.{node.name}", "method")
         elif isinstance(node, ast.If | ast.Try | ast.With):
             blocks = [node.body, getattr(node, "orelse", []), getattr(node, "finalbody", [])]
             blocks += [handler.body for handler in getattr(node, "handlers", [])]
             for block in blocks:
-                yield from _objects(block, prefix, kind)
+                yield from _find_objects(block, prefix, kind)
 
 
-def _described(
+def _describe_object(
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef,
     name: str,
     kind: str,
@@ -221,11 +225,11 @@ def _described(
 def _class_signature(node: ast.ClassDef) -> str:
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return _signature(item, bound=True)
+            return _signature_of(item, bound=True)
     return ""
 
 
-def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef, bound: bool) -> str:
+def _signature_of(node: ast.FunctionDef | ast.AsyncFunctionDef, bound: bool) -> str:
     decorators = {d.id for d in node.decorator_list if isinstance(d, ast.Name)}
     if "property" in decorators:
         return ""
@@ -257,7 +261,7 @@ def _short_defaults(arguments: ast.arguments) -> ast.arguments:
     )
 
 
-def _write(path: Path, documents: list[SourceDocument]) -> None:
+def _write_documents(path: Path, documents: list[SourceDocument]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("w", encoding="utf-8") as file:

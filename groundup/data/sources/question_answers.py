@@ -13,8 +13,8 @@ from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.compressed import DataFile, opened
-from groundup.data.reading.files import Record, checked_text, read_file
+from groundup.data.reading.compressed import DataFile, open_file
+from groundup.data.reading.files import Record, check_text, read_file
 from groundup.data.reading.location import Origin
 from groundup.data.reading.source import Source
 from groundup.data.schemas.squad import squad_records
@@ -50,7 +50,7 @@ class QuestionAnswers(Source):
         Raises:
             DataError: If a file cannot be read, or an answer is not where it is said to be.
         """
-        return self._splits()[split]
+        return self._read_splits()[split]
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, encoded when their turn comes."""
@@ -62,7 +62,7 @@ class QuestionAnswers(Source):
         """Return questions, those without an answer, texts and their lengths in each split, and the
         licence."""
         card = Origin(self, _KINDS).about()
-        for split, found in self._splits().items():
+        for split, found in self._read_splits().items():
             texts = {example.inputs[1] for example in found}
             unanswered = sum(not example.target for example in found)
             sizes = lengths_of(map(len, texts), "characters")
@@ -74,14 +74,16 @@ class QuestionAnswers(Source):
             }
         return card
 
-    def _splits(self) -> SplitExamples:
+    def _read_splits(self) -> SplitExamples:
         origin = Origin(self, _KINDS)
-        return read_splits(origin, lambda split: self._questions(split, origin), _keys, self.rule)
+        return read_splits(
+            origin, lambda split: self._read_questions(split, origin), _key_of_text, self.rule
+        )
 
-    def _questions(self, split: Split, origin: Origin) -> Iterator[Example]:
-        for record in islice(_records(split, origin), self.limit):
+    def _read_questions(self, split: Split, origin: Origin) -> Iterator[Example]:
+        for record in islice(_read_rows(split, origin), self.limit):
             question, context = (
-                checked_text(record.fields[name], record.origin, f"column {name!r}")
+                check_text(record.fields[name], record.origin, f"column {name!r}")
                 for name in _COLUMNS[:2]
             )
             for name, text in (("question", question), ("context", context)):
@@ -89,11 +91,11 @@ class QuestionAnswers(Source):
                     raise DataError(
                         record.origin, f"the {name} is empty", "Write it, or remove the question"
                     )
-            answers = _answers(record.fields["answers"], context, record.origin)
+            answers = _check_answers(record.fields["answers"], context, record.origin)
             yield Example(f"{split}/{record.name}", (question, context), answers, record.origin)
 
 
-def _records(split: Split, origin: Origin) -> Iterator[Record]:
+def _read_rows(split: Split, origin: Origin) -> Iterator[Record]:
     if not origin.files(split):
         yield from origin.records(split, _COLUMNS)
     for _, file in origin.files(split):
@@ -104,11 +106,11 @@ def _records(split: Split, origin: Origin) -> Iterator[Record]:
 
 
 def _is_squad(file: DataFile) -> bool:
-    with opened(file) as handle:
+    with open_file(file) as handle:
         return b'"paragraphs"' in handle.read()
 
 
-def _answers(value: Any, context: str, where: str) -> list[tuple[str, int]]:
+def _check_answers(value: Any, context: str, where: str) -> list[tuple[str, int]]:
     """Return answers as (text, first character), once each."""
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         starts = value.get("answer_start")
@@ -157,5 +159,5 @@ def _answers(value: Any, context: str, where: str) -> list[tuple[str, int]]:
     return found
 
 
-def _keys(example: Example) -> list[str]:
+def _key_of_text(example: Example) -> list[str]:
     return [text_digest(example.inputs[1].strip())]

@@ -74,7 +74,7 @@ class Sequences(Source):
             DataError: If a file cannot be read, or its arrays do not fit each other.
         """
         origin = Origin(self, _KINDS)
-        named = {each: self._sequences(each, origin) for each in ("train", *origin.held_out)}
+        named = {each: self._read_sequences(each, origin) for each in ("train", *origin.held_out)}
         group_of = {id(example): group for own in named.values() for example, group in own}
         chosen = draw_missing(
             {each: [example for example, _ in own] for each, own in named.items()},
@@ -104,7 +104,7 @@ class Sequences(Source):
             )
         return card | {"kept_together": self.groups_key or "nothing"}
 
-    def _sequences(self, split: Split, origin: Origin) -> list[tuple[Example, str]]:
+    def _read_sequences(self, split: Split, origin: Origin) -> list[tuple[Example, str]]:
         """Return every sequence of the files of a split, with the group that it belongs to."""
         keys = [self.values_key, self.lengths_key, self.labels_key]
         if self.groups_key:

@@ -69,7 +69,7 @@ class TableSource(Source):
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are, named or drawn."""
-        return self.rule.splits(self._tables())
+        return self.rule.splits(self._read_tables())
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the rows of a split in the order of the files: inputs by column, and the target's
@@ -80,8 +80,8 @@ class TableSource(Source):
         Raises:
             DataError: If a file cannot be read, or lacks a column that the settings name.
         """
-        table, rows = self._rows(split)
-        inputs = {name: table.values[name] for name in self._inputs(table)}
+        table, rows = self._rows_of(split)
+        inputs = {name: table.values[name] for name in self._input_columns(table)}
         wanted = {name: table.values[name] for name in self.targets}
         only = wanted[self.targets[0]]
         single = isinstance(self.target, str)
@@ -99,9 +99,10 @@ class TableSource(Source):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return the columns of the training split with kind, missing share and distinct values;
         targets; splits."""
-        table, rows = self._rows("train")
+        table, rows = self._rows_of("train")
         described = {
-            name: _describe([table.values[name][n] for n in rows]) for name in self._inputs(table)
+            name: _describe_column([table.values[name][n] for n in rows])
+            for name in self._input_columns(table)
         }
         hub = HubOrigin.of(self)
         if hub is not None:
@@ -116,10 +117,10 @@ class TableSource(Source):
             name: _describe_target([table.values[name][n] for n in rows]) for name in self.targets
         }
         for split in self.splits():
-            card[split] = {"examples": len(self._rows(split)[1])}
+            card[split] = {"examples": len(self._rows_of(split)[1])}
         return card
 
-    def _tables(self) -> dict[Split, Columns]:
+    def _read_tables(self) -> dict[Split, Columns]:
         """Return the table of each split that has rows of its own."""
         hub = HubOrigin.of(self)
         if hub is not None:
@@ -138,7 +139,7 @@ class TableSource(Source):
     def _hub_tables(self, hub: HubOrigin) -> dict[Split, Any]:
         return dict(hub.tables(self.targets[0]))
 
-    def _inputs(self, table: Columns) -> list[str]:
+    def _input_columns(self, table: Columns) -> list[str]:
         """Return the columns to predict from, once all that are named are known to be there."""
         named: dict[str, tuple[str | None, ...]] = {
             "target": self.targets,
@@ -166,22 +167,22 @@ class TableSource(Source):
                 raise DataError(table.origins[number], problem, remedy)
         return found
 
-    def _rows(self, split: Split) -> tuple[Columns, list[int]]:
+    def _rows_of(self, split: Split) -> tuple[Columns, list[int]]:
         """Return a table, and the numbers of the rows of it that are a split."""
-        tables = self._tables()
+        tables = self._read_tables()
         drawn = split == "train" or split not in tables
         table = tables["train" if drawn else split]
-        self._inputs(table)  # says which columns are missing
+        self._input_columns(table)  # says which columns are missing
         sides: Sequence[Split] = [split] * len(table.names)
         if drawn:
-            sides = self._draw(table, tuple(tables))
+            sides = self._draw_sides(table, tuple(tables))
         found = [number for number, side in enumerate(sides) if side == split][: self.limit]
         if not found:
             problem = f"nothing is left for {split} ({self.rule})"
             raise DataError(self.place, problem, "Give more rows, or change data.fraction")
         return table, found
 
-    def _draw(self, table: Columns, named: tuple[Split, ...]) -> Sequence[Split]:
+    def _draw_sides(self, table: Columns, named: tuple[Split, ...]) -> Sequence[Split]:
         """Return the side of each row of the table that is learned from."""
         rule = self.rule.without(split for split in named if split != "train")
         if not rule.fraction and not rule.test:
@@ -240,7 +241,7 @@ def _is_gone(value: Any) -> bool:
     return is_missing(value) or math.isnan(as_number(value) or 0.0)
 
 
-def _describe(values: Sequence[Any]) -> dict[str, Any]:
+def _describe_column(values: Sequence[Any]) -> dict[str, Any]:
     counts = Counter(values)
     kind = kind_of(counts)
     gone = sum(
@@ -253,7 +254,7 @@ def _describe(values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _describe_target(values: Sequence[Any]) -> dict[str, Any]:
-    about, counts = _describe(values), Counter(values)
+    about, counts = _describe_column(values), Counter(values)
     if about["kind"] == "numeric" and len(counts) > 2:
         numbers = [
             n

@@ -28,10 +28,10 @@ from groundup.data.cleaning.cleaning import (
     Cleaning,
     CleaningReport,
     clean,
-    normalised,
+    normalise_text,
     text_digest,
 )
-from groundup.data.reading.files import checked_text
+from groundup.data.reading.files import check_text
 from groundup.data.reading.location import Origin, no_examples
 from groundup.data.reading.source import Source
 from groundup.data.splitting.held_out import HELD_OUT_FIRST, SplitRule
@@ -81,13 +81,13 @@ class TextSource(Source):
             DataError: If the text cannot be read, or nothing is left for the split.
         """
         origin = Origin(self)
-        sides = self._prepared(cache)[0]
+        sides = self._prepare(cache)[0]
         wanted = _SIDES[split]
         if not np.any(sides == wanted):
             raise no_examples(split, origin)
-        for side, (_, document) in zip(sides, self._documents(origin), strict=True):
+        for side, (_, document) in zip(sides, self._read_documents(origin), strict=True):
             if side == wanted:
-                text = normalised(document.text, self.cleaning)
+                text = normalise_text(document.text, self.cleaning)
                 yield Document(document.name, text, document.origin)
 
     def too_long_policy(self) -> str:
@@ -104,7 +104,7 @@ class TextSource(Source):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return documents, characters, bytes and length percentiles of each split, and what
         cleaning did."""
-        return self._prepared(cache)[1]
+        return self._prepare(cache)[1]
 
     def _key(self) -> str:
         settings = self.model_dump_json(exclude={"packing", "licence"})
@@ -112,7 +112,7 @@ class TextSource(Source):
             :24
         ]
 
-    def _documents(self, origin: Origin) -> Iterator[tuple[Split, Document]]:
+    def _read_documents(self, origin: Origin) -> Iterator[tuple[Split, Document]]:
         """Yield every document as it was read: first those named as held out, if any, then the
         others."""
         for split in HELD_OUT_FIRST:
@@ -120,11 +120,11 @@ class TextSource(Source):
                 continue
             for record in origin.records(split, (self.column,), self.split_on):
                 value = _join_lines(record.fields[self.column])
-                text = checked_text(value, record.origin, f"column {self.column!r}")
+                text = check_text(value, record.origin, f"column {self.column!r}")
                 name = record.name if split == "train" else f"{split}/{record.name}"
                 yield split, Document(name, text, record.origin)
 
-    def _prepared(self, cache: Path) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
+    def _prepare(self, cache: Path) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
         """Return (documents,) the side of every document read, and the data card; from the cache if
         it is there."""
         folder = cache / f"text-{self._key()}"
@@ -132,11 +132,11 @@ class TextSource(Source):
             origin = Origin(self)
             survey = self._survey(origin)
             folder.mkdir(parents=True, exist_ok=True)
-            _replace(folder / "sides.bin", bytes(survey.sides))
+            _write_whole(folder / "sides.bin", bytes(survey.sides))
             found = origin.about() | survey.card(origin.splits)
             text = json.dumps(found, ensure_ascii=False, indent=1)
             # the card comes last: where it is, the sides are there too
-            _replace(folder / "card.json", text.encode("utf-8", "replace"))
+            _write_whole(folder / "card.json", text.encode("utf-8", "replace"))
         card = json.loads((folder / "card.json").read_bytes())
         sides = np.frombuffer((folder / "sides.bin").read_bytes(), np.uint8)
         return sides, card | {"licence": self.licence or "not stated"}
@@ -145,7 +145,7 @@ class TextSource(Source):
         """Read everything once, and decide."""
         survey = _Survey()
         cleaned = clean(
-            survey.watch(self._documents(origin)),
+            survey.watch(self._read_documents(origin)),
             self.cleaning,
             key=lambda document: text_digest(document.text),
         )
@@ -246,7 +246,7 @@ def _join_lines(value: Any) -> Any:
     return value
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, also when several processes write the
     same."""
     partial_path = path.with_name(f"{path.name}.{os.getpid()}")

@@ -13,7 +13,7 @@ from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.files import ROW_KINDS, checked_text
+from groundup.data.reading.files import ROW_KINDS, check_text
 from groundup.data.reading.location import Origin
 from groundup.data.reading.source import Source
 from groundup.data.splitting.held_out import lengths_of
@@ -62,7 +62,7 @@ class TextPairs(Source):
         Raises:
             DataError: If a file cannot be read, a column is missing, or a text is empty.
         """
-        return self._splits()[split]
+        return self._read_splits()[split]
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -72,7 +72,7 @@ class TextPairs(Source):
         """Return how many pairs each split has, how long their texts are, how many are the same,
         and the licence."""
         card = Origin(self, ROW_KINDS).about()
-        for split, found in self._splits().items():
+        for split, found in self._read_splits().items():
             sizes = {
                 name: lengths_of((len(example.inputs[n]) for example in found), "characters")
                 for n, name in enumerate(self._columns())
@@ -84,15 +84,17 @@ class TextPairs(Source):
             }
         return card
 
-    def _splits(self) -> SplitExamples:
+    def _read_splits(self) -> SplitExamples:
         origin = Origin(self, ROW_KINDS)
-        return read_splits(origin, lambda split: self._pairs(split, origin), _texts, self.rule)
+        return read_splits(
+            origin, lambda split: self._read_pairs(split, origin), _keys_of_pair, self.rule
+        )
 
-    def _pairs(self, split: Split, origin: Origin) -> Iterator[Example]:
+    def _read_pairs(self, split: Split, origin: Origin) -> Iterator[Example]:
         columns = self._columns()
         for record in origin.records(split, columns):
             texts = tuple(
-                checked_text(record.fields[name], record.origin, f"column {name!r}")
+                check_text(record.fields[name], record.origin, f"column {name!r}")
                 for name in columns
             )
             for name, text in zip(columns, texts, strict=True):
@@ -111,5 +113,5 @@ class TextPairs(Source):
             yield Example(f"{split}/{record.name}", texts, None, record.origin)
 
 
-def _texts(example: Example) -> list[str]:
+def _keys_of_pair(example: Example) -> list[str]:
     return [text_digest(text.strip()) for text in example.inputs[:2]]

@@ -15,7 +15,7 @@ from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.compressed import DataFile, decoded_lines, opened
+from groundup.data.reading.compressed import DataFile, decode_lines, open_file
 from groundup.data.reading.files import ROW_KINDS
 from groundup.data.reading.location import Origin
 from groundup.data.reading.source import Source
@@ -60,7 +60,7 @@ class TokenLabels(Source):
         Raises:
             DataError: If a file cannot be read, or words and labels do not fit each other.
         """
-        return self._splits()[split]
+        return self._read_splits()[split]
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -69,17 +69,19 @@ class TokenLabels(Source):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return sentences, words, and words of each label in each split, and the licence."""
         card = Origin(self, _KINDS).about()
-        for split, found in self._splits().items():
+        for split, found in self._read_splits().items():
             labels = Counter(label for example in found for label in example.target)
             sizes = lengths_of((len(example.target) for example in found), "words")
             card[split] = {"sentences": len(found), "labels": dict(sorted(labels.items())), **sizes}
         return card
 
-    def _splits(self) -> SplitExamples:
+    def _read_splits(self) -> SplitExamples:
         origin = Origin(self, _KINDS)
-        return read_splits(origin, lambda split: self._sentences(split, origin), _keys, self.rule)
+        return read_splits(
+            origin, lambda split: self._read_sentences(split, origin), _key_of_sentence, self.rule
+        )
 
-    def _sentences(self, split: Split, origin: Origin) -> Iterator[Example]:
+    def _read_sentences(self, split: Split, origin: Origin) -> Iterator[Example]:
         if any(file.kind in _LINES for _, file in origin.files(split)):
             return islice(self._read_lines(split, origin), self.limit)
         return self._read_rows(split, origin)
@@ -88,7 +90,7 @@ class TokenLabels(Source):
         columns = (self.words_column, self.labels_column)
         for record in origin.records(split, columns):
             words, labels = (record.fields[name] for name in columns)
-            yield _example(f"{split}/{record.name}", words, labels, record.origin)
+            yield _check_sentence(f"{split}/{record.name}", words, labels, record.origin)
 
     def _read_lines(self, split: Split, origin: Origin) -> Iterator[Example]:
         changed = self.given("words_column", "labels_column")
@@ -102,16 +104,16 @@ class TokenLabels(Source):
             if file.kind in _ROWS:
                 problem = f"is {file.kind}, next to files with a word a line"
                 raise DataError(str(file.path), problem, "Name files of one kind")
-            yield from _sentences_of(file, f"{split}/{path}/{file.relative}")
+            yield from _read_conll(file, f"{split}/{path}/{file.relative}")
 
 
-def _sentences_of(file: DataFile, name: str) -> Iterator[Example]:
+def _read_conll(file: DataFile, name: str) -> Iterator[Example]:
     """Yield the sentences of a CoNLL file."""
     words: list[str] = []
     labels: list[str] = []
     first = columns = 0
-    with opened(file) as handle:
-        for number, line in enumerate([*decoded_lines(file, handle), ""], 1):
+    with open_file(file) as handle:
+        for number, line in enumerate([*decode_lines(file, handle), ""], 1):
             cells = line.split("\t") if "\t" in line else line.split()
             cells = [cell.strip() for cell in cells]
             if cells and cells[0] != _DOCUMENT and any(cells):
@@ -127,11 +129,11 @@ def _sentences_of(file: DataFile, name: str) -> Iterator[Example]:
                 words.append(cells[0])
                 labels.append(cells[-1])
             elif words:
-                yield _example(f"{name}:{first}", words, labels, f"{file.path} line {first}")
+                yield _check_sentence(f"{name}:{first}", words, labels, f"{file.path} line {first}")
                 words, labels, first = [], [], 0
 
 
-def _example(name: str, words: Any, labels: Any, where: str) -> Example:
+def _check_sentence(name: str, words: Any, labels: Any, where: str) -> Example:
     for what, values in (("words", words), ("labels", labels)):
         fits = (
             isinstance(values, list)
@@ -155,5 +157,5 @@ def _example(name: str, words: Any, labels: Any, where: str) -> Example:
     return Example(name, tuple(words), [str(label) for label in labels], where)
 
 
-def _keys(example: Example) -> list[str]:
+def _key_of_sentence(example: Example) -> list[str]:
     return [text_digest("\0".join(example.inputs))]

@@ -16,7 +16,7 @@ from groundup.core.errors import DataError
 from groundup.core.ragged import take_rows
 from groundup.core.seeding import scramble
 from groundup.core.values import Batch
-from groundup.data.stream.permutation import permuted
+from groundup.data.stream.permutation import permute
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
 
 __all__ = ["open_indexed_stream"]
@@ -74,7 +74,7 @@ class _Rows(MicroBatches):
         last are kept."""
         if self._block != (epoch, block):
             places = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, self.size))
-            self._rows = permuted(places, self.size, seeding.key(self.layout.seed, "rows", epoch))
+            self._rows = permute(places, self.size, seeding.key(self.layout.seed, "rows", epoch))
             self._block = (epoch, block)
         return self._rows
 
@@ -89,7 +89,7 @@ class _InMemory:
         self.rows = rows
 
     def __call__(self, chosen: NDArray[np.int64]) -> Batch:
-        return _trimmed(take_rows(self.rows, torch.from_numpy(chosen)))
+        return _trim(take_rows(self.rows, torch.from_numpy(chosen)))
 
 
 class _OnDemand:
@@ -99,7 +99,7 @@ class _OnDemand:
         self.examples, self.encode = examples, encode
 
     def __call__(self, chosen: NDArray[np.int64]) -> Batch:
-        return _trimmed(self.encode([self.examples[number] for number in chosen.tolist()]))
+        return _trim(self.encode([self.examples[number] for number in chosen.tolist()]))
 
 
 def open_indexed_stream(
@@ -125,7 +125,7 @@ def open_indexed_stream(
     return SampleStream(_Rows(take, len(examples), context), Layout.of(context), context.workers)
 
 
-def _trimmed(batch: Batch) -> Batch:
+def _trim(batch: Batch) -> Batch:
     """Cut what is padded beyond the longest row."""
     if "lengths" not in batch:
         return batch

@@ -134,7 +134,7 @@ def plan_rows(
     if policy == "truncate":
         fed = np.minimum(fed, sequence_length)
     shifts = policy == "split" and split == "train" and packing.random_offset and bool(long.any())
-    pieces = _cut(
+    pieces = _cut_documents(
         fed,
         sequence_length,
         seeding.key(key, "cut") if shifts else None,
@@ -163,7 +163,7 @@ def _overlap(sequence_length: int, packing: Packing, split: Split) -> int:
     return min(int(packing.evaluation_overlap * sequence_length), sequence_length - 1)
 
 
-def _cut(
+def _cut_documents(
     fed: Integers, window: int, key: int | None, overlap: int
 ) -> tuple[Integers, Integers, Integers, Integers]:
     """Return document, start, length and first_scored of every piece, in the order of the

@@ -9,21 +9,21 @@ from numpy.typing import NDArray
 
 from groundup.core.seeding import scramble
 
-__all__ = ["permuted"]
+__all__ = ["permute"]
 
 _ROUNDS = 8
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
 
 @overload
-def permuted(n: int, size: int, key: int) -> int: ...
+def permute(n: int, size: int, key: int) -> int: ...
 
 
 @overload
-def permuted(n: NDArray[Any], size: int, key: int) -> NDArray[np.int64]: ...
+def permute(n: NDArray[Any], size: int, key: int) -> NDArray[np.int64]: ...
 
 
-def permuted(n: int | NDArray[Any], size: int, key: int) -> int | NDArray[np.int64]:
+def permute(n: int | NDArray[Any], size: int, key: int) -> int | NDArray[np.int64]:
     """Return where a keyed permutation of ``[0, size)`` sends ``n``.
 
     The domain is written as pairs (left, right) of ``[0, a) x [0, b)`` with ``a * b`` barely above
@@ -42,7 +42,7 @@ def permuted(n: int | NDArray[Any], size: int, key: int) -> int | NDArray[np.int
         IndexError: If an ``n`` lies outside ``[0, size)``.
 
     Example:
-        >>> sorted(permuted(n, 5, 123) for n in range(5))
+        >>> sorted(permute(n, 5, 123) for n in range(5))
         [0, 1, 2, 3, 4]
 
     Source:

@@ -101,12 +101,12 @@ class SampleStream(Stream):
 
     def __next__(self) -> Batch:
         if self._iterator is None:
-            self._iterator = self._start()
-        batch = self._delivered(self._iterator)
+            self._iterator = self._start_iterator()
+        batch = self._take_next(self._iterator)
         self._samples += self._share
         return batch
 
-    def _delivered(self, iterator: Iterator[Batch | _Failure]) -> Batch:
+    def _take_next(self, iterator: Iterator[Batch | _Failure]) -> Batch:
         """Return the next batch; what went wrong with it in a worker is raised here as it was
         there.
 
@@ -130,7 +130,7 @@ class SampleStream(Stream):
             raise batch.error
         return batch
 
-    def _start(self) -> Iterator[Batch | _Failure]:
+    def _start_iterator(self) -> Iterator[Batch | _Failure]:
         stop = None if self._layout.split == "train" else -(-self.samples_per_epoch // self._share)
         numbers = _Numbers(self._samples // self._share, stop)
         if not self._workers:  # a loader would only add its own time

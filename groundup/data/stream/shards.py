@@ -113,12 +113,12 @@ class Shards:
             (stop - start,) uint16 or uint32, and (stop - start,) uint8 or None.
         """
         number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
-        tokens, trained = self._maps.get(number) or self._map(number)
+        tokens, trained = self._maps.get(number) or self._map_file(number)
         base = int(self.offsets[document]) - int(self._first_tokens[number])
         span = slice(base + start, base + stop)
         return tokens[span], None if trained is None else trained[span]
 
-    def _map(self, number: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    def _map_file(self, number: int) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
         file = self.files[number]
         tokens = np.memmap(
             self.folder / file.tokens_file, dtype=np.dtype(file.dtype).newbyteorder("<"), mode="r"
@@ -314,7 +314,7 @@ def prepare_shards(
         own.mkdir(parents=True)
         with (own / "lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            _write(own, examples, encode, shard_bytes)
+            _write_shards(own, examples, encode, shard_bytes)
             (own / "lock").unlink()
             shards = _publish(own, folder)
     except OSError as error:
@@ -338,7 +338,7 @@ def prepare_shards(
     return shards
 
 
-def _write(
+def _write_shards(
     folder: Path, examples: Callable[[], Iterable[Any]], encode: Encode, shard_bytes: int
 ) -> None:
     """Read, tokenize and write at the same time; the order of the examples is kept."""
@@ -346,8 +346,8 @@ def _write(
     pending: deque[Future[list[TokenSequence]]] = deque()
     pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="encode")
     try:
-        for batch in _batches(examples()):
-            pending.append(pool.submit(_encode, encode, batch))
+        for batch in _batches_of(examples()):
+            pending.append(pool.submit(_encode_batch, encode, batch))
             while len(pending) >= _IN_FLIGHT:
                 writer.add(pending.popleft().result())
         while pending:
@@ -366,7 +366,7 @@ def _write(
                 out.close()
 
 
-def _encode(encode: Encode, batch: list[Any]) -> list[TokenSequence]:
+def _encode_batch(encode: Encode, batch: list[Any]) -> list[TokenSequence]:
     sequences = encode(batch)
     if len(sequences) != len(batch):
         problem = (
@@ -376,7 +376,7 @@ def _encode(encode: Encode, batch: list[Any]) -> list[TokenSequence]:
     return sequences
 
 
-def _batches(examples: Iterable[Any]) -> Iterator[list[Any]]:
+def _batches_of(examples: Iterable[Any]) -> Iterator[list[Any]]:
     batch: list[Any] = []
     characters = 0
     for example in examples:

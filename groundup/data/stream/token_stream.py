@@ -22,7 +22,7 @@ from groundup.core.contracts.data import Augment, DataContext
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED, Batch, TokenSequence
 from groundup.data.stream.packing import Packing, Plan, pieces_per_row, plan_rows
-from groundup.data.stream.permutation import permuted
+from groundup.data.stream.permutation import permute
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
 from groundup.data.stream.shards import FORMAT, Shards, prepare_shards
 
@@ -93,7 +93,7 @@ class _Epochs:
         for epoch, group in itertools.groupby(located, key=lambda place: place[0]):
             plan, rows = self.plan(epoch), np.array([index for _, index in group])
             if self.layout.split == "train":
-                rows = permuted(rows, plan.rows, seeding.key(self.layout.seed, "rows", epoch))
+                rows = permute(rows, plan.rows, seeding.key(self.layout.seed, "rows", epoch))
             edges = plan.row_starts[np.minimum(np.stack((rows, rows + 1)), plan.rows)]
             found += [(plan, range(begin, end)) for begin, end in edges.T.tolist()]
         return found
@@ -127,7 +127,7 @@ class _MicroBatches(MicroBatches):
             self.epochs.pieces(self.layout.first_sample(number), rows)
         ):
             filled = 0
-            for length in self._fill(plan, pieces, tokens[row], targets[row]):
+            for length in self._fill_row(plan, pieces, tokens[row], targets[row]):
                 boundaries[count] = row * width + filled
                 positions[row, filled : filled + length] = np.arange(length)
                 filled, count = filled + length, count + 1
@@ -148,7 +148,7 @@ class _MicroBatches(MicroBatches):
         epoch = self.epochs.locate(sample)[0] if self.layout.split == "train" else 0
         return self.epochs.plan(epoch).rows
 
-    def _fill(
+    def _fill_row(
         self, plan: Plan, pieces: range, tokens: NDArray[np.int64], targets: NDArray[np.int64]
     ) -> list[int]:
         """Write one row and return the lengths of its pieces, the padding as the last one."""
@@ -198,8 +198,8 @@ def open_token_stream(
     identity = json.dumps([FORMAT, source_key, context.encode_key, context.split])
     folder = context.cache / "tokens" / hashlib.sha256(identity.encode()).hexdigest()[:20]
     shards = prepare_shards(folder, examples, context.encode)
-    name = partial(_name, examples)
-    lengths, dropped, truncated = _kept(shards, context, packing, name)
+    name = partial(_name_example, examples)
+    lengths, dropped, truncated = _usable_lengths(shards, context, packing, name)
     epochs = _Epochs(lengths, layout, packing, shards.masked)
     plan = epochs.plan(0, name)
     dropped, truncated = dropped + plan.dropped, truncated + plan.truncated
@@ -226,7 +226,7 @@ def open_token_stream(
     return SampleStream(batches, layout, context.workers)
 
 
-def _kept(
+def _usable_lengths(
     shards: Shards, context: DataContext, packing: Packing, name: Callable[[int], str]
 ) -> tuple[NDArray[np.int64], int, int]:
     """Return (D,) how many tokens of each document are used, and how many documents are too long:
@@ -268,7 +268,7 @@ def _kept(
     return lengths, left_out, len(long) - left_out
 
 
-def _name(examples: Callable[[], Iterable[Any]], number: int) -> str:
+def _name_example(examples: Callable[[], Iterable[Any]], number: int) -> str:
     """Return what to call example ``number``: where it was read, or its name, or just its
     number."""
     example = next(itertools.islice(examples(), number, None), None)
