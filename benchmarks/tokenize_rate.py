@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 
 from groundup.core.registry import lookup
 from groundup.core.values import Document, TokenSequence
-from groundup.data.stream.shards import prepare_shards
+from groundup.data.stream.shard_writer import prepare_shards
 
 __all__ = ["main"]
 

@@ -13,8 +13,9 @@ import pytest
 from groundup.core.errors import DataError, MissingExtraError, RecipeError
 from groundup.core.settings import validate
 from groundup.core.values import Example
+from groundup.data.reading.idx import read_idx
 from groundup.data.sources import arrays
-from groundup.data.sources.arrays import Arrays, read_idx
+from groundup.data.sources.arrays import Arrays
 from groundup.metrics.classification import evaluate_classes, evaluate_labels
 from groundup.models.cnn import CNNConfig
 from groundup.models.mlp import MLPConfig

@@ -19,8 +19,9 @@ from groundup.cli import main
 from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError, GroundupError, MissingExtraError, TrainingError
 from groundup.core.values import Example
+from groundup.data.reading.idx import read_idx
 from groundup.data.reading.npz import read_arrays
-from groundup.data.sources.arrays import Arrays, read_idx
+from groundup.data.sources.arrays import Arrays
 from groundup.data.sources.audio import Audio
 from groundup.data.sources.images import Images
 from groundup.data.sources.table import TableSource

@@ -12,7 +12,7 @@ from groundup.core.contracts.data import DataContext
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.core.values import Document, TokenSequence
-from groundup.data.stream import shards as module
+from groundup.data.stream import shard_writer as module
 from groundup.data.stream.packing import Packing, plan_rows
 from groundup.data.stream.sample_stream import SampleStream
 from groundup.data.stream.token_stream import open_token_stream

@@ -33,6 +33,9 @@ __all__ = [
     "text_digest",
 ]
 
+# Also what no one sees: zero-width spaces, word joiners, byte-order marks inside a text, and code
+# points that are no characters. Tab, newline and carriage return stay, and U+200C and U+200D, which
+# some scripts and emoji need.
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u200b\u2060\ufeff\ufdd0-\ufdef\ufffe\uffff]"
 )
@@ -139,11 +142,14 @@ class Cleaned:
     def __init__(
         self, documents: Iterable[Document], settings: Cleaning, key: Callable[[Document], str]
     ) -> None:
-        self._documents, self._settings, self._key = documents, settings, key
+        self._documents = documents
+        self._settings = settings
+        self._key = key
         self.report = CleaningReport()
         self._digests: set[bytes] = set()
-        near = settings.near_duplicates
-        self._near = None if near == "keep" else NearDuplicates(settings.near_duplicate_threshold)
+        self._near: NearDuplicates | None = None
+        if settings.near_duplicates != "keep":
+            self._near = NearDuplicates(settings.near_duplicate_threshold)
         self._sets = UnionFind()
         self._keys_of: list[str] = []  # by signature, the smallest key of its documents
         self._signature_of: dict[str, int] = {}
@@ -155,7 +161,8 @@ class Cleaned:
             self.report.characters += len(document.text)
             text = normalise_text(document.text, self._settings)
             changed = text != document.text
-            document = Document(document.name, text, document.origin) if changed else document
+            if changed:
+                document = Document(document.name, text, document.origin)
             reason = self._reason_to_remove(document)
             if reason:
                 self.report.remove(reason, document)
@@ -185,10 +192,12 @@ class Cleaned:
         ):
             return "repetitive"
         if settings.drop_exact_duplicates:
+            # digests, not texts: 16 bytes a document, however long it is
             digest = bytes.fromhex(text_digest(document.text))
             if digest in self._digests:
                 return "exact_duplicate"
             self._digests.add(digest)
+        # last, because it is the most expensive: signatures are made of what is kept so far alone
         return "near_duplicate" if self._is_near_duplicate(document) else None
 
     def _is_near_duplicate(self, document: Document) -> bool:
@@ -210,6 +219,8 @@ class Cleaned:
         return False
 
     def _label_groups(self) -> None:
+        # A group is called by its smallest key, not its first: then the side of the split on which
+        # it falls does not depend on the order of the files.
         members = self._sets.members()
         self._labels = {
             first: min(self._keys_of[i] for i in group) for first, group in members.items()
@@ -242,9 +253,9 @@ def normalise_text(text: str, settings: Cleaning) -> str:
     """Return the text as the settings change it; it depends on nothing else."""
     if settings.strip_control:
         text = _CONTROL.sub("", text)
-    if settings.normalise == "nfc":
-        return unicodedata.normalize("NFC", text)
-    return unicodedata.normalize("NFKC", text) if settings.normalise == "nfkc" else text
+    if settings.normalise == "none":
+        return text
+    return unicodedata.normalize(settings.normalise.upper(), text)  # type: ignore[arg-type]
 
 
 def text_digest(text: str) -> str:
@@ -263,7 +274,8 @@ def repetition(text: str) -> float:
     seen: set[str] = set()
     repeated = 0
     for line in lines:
-        repeated += len(line) if line in seen else 0
+        if line in seen:
+            repeated += len(line)
         seen.add(line)
     by_line = repeated / max(1, sum(map(len, lines)))
     return max(by_line, _repeated_words(words_of(text)))
@@ -273,6 +285,7 @@ def _repeated_words(words: list[str]) -> float:
     if len(words) <= _REPEATED_RUN:
         return 0.0
     runs = run_hashes(words, _REPEATED_RUN)
+    # the first of equal runs is no repetition
     later = np.ones(len(runs), np.bool_)
     later[np.unique(runs, return_index=True)[1]] = False
     # A word is repeated when any run that covers it occurred before.

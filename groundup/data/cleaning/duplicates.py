@@ -23,7 +23,8 @@ _RUN = 5
 _PERMUTATIONS = 64
 _HASHES_AT_ONCE = 8192
 # A missed pair may leak into validation, a false candidate costs one comparison: weigh misses.
-_FALSE_POSITIVE_WEIGHT, _FALSE_NEGATIVE_WEIGHT = 0.02, 0.98
+_FALSE_POSITIVE_WEIGHT = 0.02
+_FALSE_NEGATIVE_WEIGHT = 0.98
 # Scripts written without spaces: each ideograph or kana is a word of its own.
 _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|[^\W\u3040-\u30ff\u3400-\u9fff]+"
@@ -63,8 +64,10 @@ class NearDuplicates:
         """
         minhash = self._minhash(text)
         key = minhash.hashvalues.tobytes()
+        # Equal texts are met far more often than near ones, and cost no search.
         if key in self._seen:
             return self._seen[key], [self._seen[key]]
+        # The index proposes candidates by bands of the signature; whole signatures decide.
         near = [
             i
             for i in sorted(self._lsh.query(minhash))
@@ -83,6 +86,7 @@ class NearDuplicates:
 
     def _minhash(self, text: str) -> Any:
         minhash = self._empty.copy()
+        # 32 bits, as datasketch permutes them; unique, because a set is compared, not a sequence
         hashes = np.unique(run_hashes(words_of(text), _RUN)).astype(np.uint32)
         for start in range(0, len(hashes), _HASHES_AT_ONCE):
             minhash.update_batch(hashes[start : start + _HASHES_AT_ONCE].tolist())
@@ -98,15 +102,18 @@ def run_hashes(words: list[str], length: int) -> NDArray[np.uint64]:
     """Return (max(1, words - length + 1),) a hash of every run of ``length`` words, equal on every
     machine."""
     hashes = np.fromiter(map(_word_hash, words), np.uint64, len(words))
+    # a text shorter than a run is one run, so that short duplicates are found too
     length = min(length, len(words)) or 1
     runs = np.zeros(max(1, len(words) - length + 1), np.uint64)
     for place in range(min(length, len(words))):
         runs = runs * np.uint64(0x9E3779B97F4A7C15) + hashes[place : place + len(runs)]
+    # the finishing steps of splitmix64: without them, low bits hardly depend on the first words
     runs ^= runs >> np.uint64(29)
     runs *= np.uint64(0xBF58476D1CE4E5B9)
     return runs ^ (runs >> np.uint64(32))
 
 
+# crc32 and not hash(), which differs from process to process. Words repeat: most are in the cache.
 @lru_cache(maxsize=1 << 18)
 def _word_hash(word: str) -> int:
     return crc32(word.encode())

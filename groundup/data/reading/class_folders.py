@@ -12,7 +12,7 @@ from groundup.core.values import Split
 from groundup.data.reading.source import Source, refuse_idle
 from groundup.data.splitting.split_names import SPELLINGS, find_spelling
 
-__all__ = ["ClassFile", "SplitFolders", "class_files", "named_folders", "split_folders"]
+__all__ = ["ClassFile", "SplitFolders", "base_of", "class_files", "named_folders", "split_folders"]
 
 
 class ClassFile(NamedTuple):
@@ -81,6 +81,12 @@ def named_folders(source: Source, tables: Sequence[str] = ()) -> SplitFolders:
     return SplitFolders(folders, unused)
 
 
+def base_of(folder: Path, root: Path) -> Path:
+    """Return what the names of a split's files are relative to: the root, or of a folder elsewhere
+    the one it is in."""
+    return root if folder.is_relative_to(root) else folder.parent
+
+
 def class_files(folder: Path, kinds: Sequence[str], root: Path) -> tuple[list[ClassFile], int]:
     """Return the files of every class, sorted by name, and how many lie in the folder itself,
     without a class.
@@ -93,6 +99,7 @@ def class_files(folder: Path, kinds: Sequence[str], root: Path) -> tuple[list[Cl
     Raises:
         DataError: If there is no class folder, or one without a file.
     """
+    # counted, because a picture next to the folders of classes is easily overlooked
     loose = sum(path.is_file() and path.suffix.lower() in kinds for path in folder.iterdir())
     classes = sorted(
         path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name)
@@ -134,6 +141,7 @@ def _is_split(folder: Path, tables: Sequence[str]) -> bool:
 
 
 def _is_hidden(name: str) -> bool:
+    # __MACOSX is what archives made on a Mac hold besides their files
     return name.startswith((".", "__MACOSX"))
 
 

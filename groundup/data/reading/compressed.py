@@ -18,6 +18,7 @@ from groundup.core.errors import DataError, MissingExtraError
 
 __all__ = ["DataFile", "decode_lines", "open_file"]
 
+# How files begin that people name by mistake, or with the wrong suffix.
 _MAGIC = {
     b"\x89PNG": "a PNG image",
     b"\xff\xd8\xff": "a JPEG image",
@@ -58,7 +59,9 @@ def open_file(file: DataFile) -> Iterator[io.BufferedReader]:
             _refuse_binary(file, handle)
             yield handle
     except damage as error:
-        reason = f"cannot be read as {file.compression}" if file.compression else "cannot be read"
+        reason = "cannot be read"
+        if file.compression:
+            reason += f" as {file.compression}"
         raise DataError(
             str(file.path), f"{reason}: {error}", "Check the file, or fetch it again"
         ) from error
@@ -80,6 +83,7 @@ def _open_bytes(file: DataFile) -> io.BufferedReader:
                 .stream_reader(file.path.open("rb"), read_across_frames=True, closefd=True)
             )
         case _:
+            # unbuffered, because the reader around it has the buffer
             raw = file.path.open("rb", buffering=0)
     return io.BufferedReader(raw, 1 << 17)
 
@@ -101,6 +105,7 @@ def _refuse_binary(file: DataFile, handle: io.BufferedReader) -> None:
                 f"this is {name}, not text in UTF-8",
                 "Convert it, or give it its right suffix",
             )
+    # no text in UTF-8 has a zero byte, and nearly every binary file has one near its start
     zero = head.find(b"\0")
     if zero >= 0:
         raise DataError(
@@ -114,6 +119,7 @@ def decode_lines(file: DataFile, handle: io.BufferedReader) -> Iterator[str]:
     """Yield decoded lines with their ends; a byte-order mark at the start is dropped."""
     offset = 0
     for raw in handle:
+        # line by line, and not through a text wrapper, to say at which byte of the file it fails
         try:
             line = raw.decode()
         except UnicodeDecodeError as error:
@@ -123,5 +129,7 @@ def decode_lines(file: DataFile, handle: io.BufferedReader) -> Iterator[str]:
                 f"byte {at} (0x{raw[error.start]:02x}) is not UTF-8: {error.reason}",
                 f"Convert the file, for example: iconv -f latin1 -t utf-8 {file.path.name}",
             ) from None
-        yield line.removeprefix("\ufeff") if offset == 0 else line
+        if offset == 0:  # Excel and Notepad put a byte-order mark before UTF-8
+            line = line.removeprefix("\ufeff")
+        yield line
         offset += len(raw)

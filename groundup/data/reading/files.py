@@ -88,7 +88,9 @@ def list_files(path: str | Path, kinds: Sequence[str] = KINDS) -> list[DataFile]
             files.append(DataFile(inner, relative.as_posix(), kind, compression))
     if not files:
         found = sorted({_kind_of(p)[0] or p.name for p in root.rglob("*") if p.is_file()})
-        have = f"it has files of the kinds {', '.join(found[:8])}" if found else "it has no files"
+        have = "it has no files"
+        if found:
+            have = f"it has files of the kinds {', '.join(found[:8])}"
         raise DataError(
             str(root),
             f"no file to read in this folder; {have}; allowed: {', '.join(kinds)}",
@@ -127,24 +129,22 @@ def _bare_file(path: Path, kinds: Sequence[str]) -> DataFile:
 
 
 def _kind_of(path: Path) -> tuple[str, str]:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        return (suffixes[-2] if len(suffixes) > 1 else "", suffixes[-1])
-    return (suffixes[-1] if suffixes else "", "")
+    *_, before, last = ["", "", *(suffix.lower() for suffix in path.suffixes)]
+    return (before, last) if last in COMPRESSIONS else (last, "")
 
 
 def _missing_path(path: Path) -> DataError:
-    parent, name = path.parent, path.name
-    while not parent.is_dir() and parent != parent.parent:
-        parent, name = parent.parent, parent.name
-    inside = sorted(p.name for p in parent.iterdir()) if parent.is_dir() else []
-    hint = did_you_mean(name, inside).rstrip()
-    return DataError(
-        str(path),
-        f"there is no such file or folder; {parent.resolve()} has no"
-        f" {name!r}{'; ' + hint if hint else ''}",
-        "Correct the path; it is taken relative to the current folder",
-    )
+    # the first part of the path that is not there: what to correct may be a folder's name
+    missing = path
+    while not missing.parent.is_dir() and missing.parent != missing.parent.parent:
+        missing = missing.parent
+    folder = missing.parent
+    problem = f"there is no such file or folder; {folder.resolve()} has no {missing.name!r}"
+    inside = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if hint := did_you_mean(missing.name, inside).rstrip():
+        problem += f"; {hint}"
+    remedy = "Correct the path; it is taken relative to the current folder"
+    return DataError(str(path), problem, remedy)
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -210,6 +210,7 @@ def check_text(value: Any, where: str, what: str) -> str:
             f"{what} is {_type_name(value)} ({shown}); allowed: text",
             "Correct the row or name another column",
         )
+    # JSON may spell half of a surrogate pair, which fails only when a file is written much later
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -237,7 +238,7 @@ def _rows_of(
         return
     with open_file(file) as handle:
         if file.kind in (".txt", ".md") and cells.separator is None:
-            column = columns[0] if columns else "text"
+            (column,) = columns[:1] or ("text",)
             for number, where, text in _read_pieces(file, handle, split_on):
                 yield number, where, {column: text}
         elif file.kind == ".jsonl":
@@ -281,6 +282,7 @@ def _read_paragraphs(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _split_at(lines: Iterator[str], separator: str) -> Iterator[str]:
+    # The last piece of a chunk may go on in the next one, and so may a separator: it is kept back.
     rest = ""
     while chunk := "".join(islice(lines, _LINES_A_CHUNK)):
         *whole, rest = (rest + chunk).split(separator)
@@ -302,6 +304,7 @@ def _read_json_list(
     file: DataFile, handle: io.BufferedReader
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
     text = "".join(decode_lines(file, handle))
+    # Many keep lines of JSON in files called .json; a list begins with a bracket.
     first, _, following = text.strip().partition("\n")
     if first.startswith("{") and (first.rstrip().endswith("}") or not following):
         lines: list[Any] = [
@@ -327,11 +330,9 @@ def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        at = (
-            f"column {error.colno}"
-            if error.lineno == 1
-            else f"line {error.lineno} column {error.colno}"
-        )
+        at = f"column {error.colno}"
+        if error.lineno > 1:
+            at = f"line {error.lineno} {at}"
         raise DataError(where, f"not JSON at {at}: {error.msg}", "Correct or remove it") from None
     except RecursionError:
         raise DataError(where, "JSON nested too deeply to read", "Correct or remove it") from None
@@ -350,11 +351,12 @@ def _require_object(value: Any, where: str) -> dict[str, Any]:
 def _read_delimited(
     file: DataFile, handle: io.BufferedReader, how: Cells
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    # a cell may hold a whole document; the library's limit is 131,072 characters
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     separator = how.separator or ("\t" if file.kind == ".tsv" else ",")
-    quoting: Literal[0, 3] = (
-        csv.QUOTE_MINIMAL if how.quotes and file.kind in (".csv", ".tsv") else csv.QUOTE_NONE
-    )
+    quoting: Literal[0, 3] = csv.QUOTE_NONE
+    if how.quotes and file.kind in (".csv", ".tsv"):
+        quoting = csv.QUOTE_MINIMAL
     reader = csv.reader(
         decode_lines(file, handle), delimiter=separator, quoting=quoting, strict=True
     )
@@ -365,10 +367,10 @@ def _read_delimited(
             ended = reader.line_num
             if not cells:
                 continue
-            if not header:
-                header = cells if how.header else [str(place) for place in range(1, len(cells) + 1)]
-                if how.header:
-                    continue
+            if not header and how.header:
+                header = cells
+                continue
+            header = header or [str(place) for place in range(1, len(cells) + 1)]
             number += 1
             where = f"{file.path} row {number} (ends on line {reader.line_num})"
             if len(cells) != len(header):
@@ -402,6 +404,8 @@ def _missing_column(where: str, column: str, existing: list[str]) -> DataError:
 
 
 def _type_name(value: Any) -> str:
+    if value is None:
+        return "null"
     names = {
         dict: "an object",
         list: "a list",
@@ -410,4 +414,4 @@ def _type_name(value: Any) -> str:
         int: "a number",
         float: "a number",
     }
-    return "null" if value is None else names.get(type(value), type(value).__name__)
+    return names.get(type(value), type(value).__name__)

@@ -61,6 +61,7 @@ def hub_records(
         loaded = _load_dataset(dataset, subset, split, revision, streaming)
         features = getattr(loaded, "features", None) or {}
         if columns and set(columns) <= set(features):
+            # Parquet is kept by column: what is not asked for is not even read
             loaded = loaded.select_columns(list(columns))
         rows = iter(loaded)
     names = {
@@ -126,14 +127,18 @@ class HubTable:
     def __init__(self, rows: Any, where: str, split: str) -> None:
         for name, feature in dict(rows.features).items():
             if type(feature).__name__ in ("Image", "Audio"):
-                rows = rows.cast_column(
-                    name, type(feature)(decode=False)
-                )  # decoded here, in the project's own way
-        self._rows, self.where, self.split = rows, where, split
+                # decoded later, in the project's own way: the library's needs torchcodec for sounds
+                rows = rows.cast_column(name, type(feature)(decode=False))
+        self._rows = rows
+        self.where = where
+        self.split = split
         self.columns: dict[str, ColumnKind] = {
             name: _kind_of(feature) for name, feature in rows.features.items()
         }
-        self.version = Path(rows.cache_files[0]["filename"]).parent.name if rows.cache_files else ""
+        # the library keeps each version in a folder that is called by its commit
+        self.version = ""
+        if rows.cache_files:
+            self.version = Path(rows.cache_files[0]["filename"]).parent.name
         self.licence = str(rows.info.license or "")
         self.key = hashlib.sha256(_state_of_files(rows)).hexdigest()
         self._single: dict[str, Any] = {}
@@ -174,7 +179,9 @@ class _Cell(StoredFile):
     __slots__ = ("_cell_column", "_number", "_table")
 
     def __init__(self, table: HubTable, column: str, number: int) -> None:
-        self._table, self._cell_column, self._number = table, column, number
+        self._table = table
+        self._cell_column = column
+        self._number = number
 
     def __str__(self) -> str:
         return self._table.origin(self._number)
@@ -185,9 +192,11 @@ class _Cell(StoredFile):
     def read(self) -> bytes:
         """Return the file's bytes: those in the row, or of the path that it names."""
         value = self._table.value(self._cell_column, self._number)
-        content, path = (
-            (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
-        )
+        content = value
+        path = None
+        if isinstance(value, Mapping):  # as the library keeps pictures and sounds
+            content = value.get("bytes")
+            path = value.get("path")
         if content:
             return bytes(content)
         if not path:
@@ -254,6 +263,7 @@ def _split_names(
 
 def _stamp_of_folder(dataset: str) -> str:
     """Return what changes when a file of a folder does; nothing for a name of the hub."""
+    # part of the key of the caches below: who writes the folder and reads it again sees what is new
     root = Path(dataset).expanduser()
     if not root.is_dir():
         return ""
@@ -281,19 +291,21 @@ def _class_names(feature: Any) -> Sequence[str] | None:
 def _name_classes(value: Any, names: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [names[number] for number in value]
-    return (
-        None if value is None or value < 0 else names[value]
-    )  # -1 stands for a row without a class
+    # -1 is a row without a class: a test split whose labels are kept back
+    return None if value is None or value < 0 else names[value]
 
 
 def _kind_of(feature: Any) -> ColumnKind:
-    name, kind = type(feature).__name__, str(getattr(feature, "dtype", ""))
-    if name in ("Image", "Audio"):
-        return "image" if name == "Image" else "audio"
-    if name == "ClassLabel":
-        return "class"
+    # By the names of the library's classes, so that it need not be imported to look at a column.
+    name = type(feature).__name__
+    known: dict[str, ColumnKind] = {"Image": "image", "Audio": "audio", "ClassLabel": "class"}
+    if name in known:
+        return known[name]
     if name == "Value":
-        return "file" if "binary" in kind else "text" if "string" in kind else "value"
+        kind = str(feature.dtype)
+        if "binary" in kind:
+            return "file"
+        return "text" if "string" in kind else "value"
     if isinstance(feature, Mapping) and set(feature) == {"bytes", "path"}:
         return "file"
     inner = getattr(feature, "feature", None)
@@ -317,6 +329,7 @@ def _load_dataset(
         import datasets
     except ImportError:
         raise MissingExtraError("datasets", "data") from None
+    # Only a path that looks like one: owner/name may also be a folder that happens to be here.
     if dataset.startswith((".", "/", "~")):
         folder = Path(dataset).expanduser()
         if not folder.exists():
@@ -336,26 +349,19 @@ def _put_into_words(where: str) -> Iterator[None]:
         yield
     except GroundupError:
         raise
-    except (
-        Exception
-    ) as error:  # the library lets errors of several HTTP clients and file formats through
-        reason = (
-            str(error).strip().splitlines()[0].rstrip(".")
-            if str(error).strip()
-            else type(error).__name__
-        )
+    # the library lets errors of several HTTP clients and file formats through
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0].rstrip(".")
         remedy = (
             "Check the name and the network; HF_ENDPOINT names a mirror, HF_TOKEN opens gated data"
         )
         if isinstance(error, ConnectionError):
             offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-            first = (
-                "HF_HUB_OFFLINE is set: only what was read before is there; unset it"
-                if offline
-                else remedy
-            )
+            if offline:
+                remedy = "HF_HUB_OFFLINE is set: only what was read before is there; unset it"
             remedy = (
-                f"{first}. Or download the data set elsewhere and give its folder: dataset:"
+                f"{remedy}. Or download the data set elsewhere and give its folder: dataset:"
                 " ./folder"
             )
         raise DataError(where, f"cannot be loaded: {reason}", remedy) from error

@@ -158,10 +158,8 @@ class HubOrigin(NamedTuple):
         label = label_column(train, label, column)
         found = []
         for split, table in tables.items():
-            for name in (column, label):
-                _require_column(
-                    table, name, f"data.{kind}_column" if name == column else "data.label_column"
-                )
+            _require_column(table, column, f"data.{kind}_column")
+            _require_column(table, label, "data.label_column")
             found += [
                 HubFile(table.file(column, number), f"{table.split}:{number + 1}", each, split)
                 for number, each in enumerate(labels_of(table, label))
@@ -201,7 +199,9 @@ def label_column(table: HubTable, named: str | None, inputs: str = "") -> str:
     ]
     classes = [name for name in others if table.columns[name] in ("class", "classes")]
     common = [name for name in _LABELS if name in others]
-    for among in (common[:1] if "label" in common else [], classes, common, others):
+    # the name that is plain comes first, then the type that only labels have, then other names
+    plain = [name for name in others if name == "label"]
+    for among in (plain, classes, common, others):
         if len(among) == 1:
             return among[0]
     raise _cannot_tell(table, "label", others)

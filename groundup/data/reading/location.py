@@ -88,7 +88,9 @@ class Origin:
         several = len({path for path, _ in files}) > 1
         for path, file in files:
             for record in read_file(file, columns=columns, split_on=split_on, cells=cells):
-                yield replace(record, name=f"{path}/{record.name}") if several else record
+                if several:  # names are unique in a source, and files of two folders may share one
+                    record = replace(record, name=f"{path}/{record.name}")
+                yield record
 
     def key(self) -> str:
         """Return a key that changes when the rows of any split change."""
@@ -163,4 +165,6 @@ def _list_names(files: Sequence[PlacedFile]) -> str:
     if not files:
         return "drawn from train"
     names = [file.relative for _, file in files[:3]]
-    return ", ".join(names) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+    if len(files) > 3:
+        names.append(f"and {len(files) - 3} more")
+    return ", ".join(names)

@@ -18,6 +18,7 @@ __all__ = ["array_names", "read_arrays"]
 
 _ZIP = b"PK\x03\x04"
 _NPY = b"\x93NUMPY"
+# What numpy and zipfile raise for archives that were cut off or altered, found by altering some.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -71,6 +72,7 @@ def _open_npz(path: Path) -> Iterator[Any]:
             where, "no such file", "Correct the path; it is taken relative to the current folder"
         )
     with path.open("rb") as handle:
+        # looked at before numpy does, whose messages for other files speak of pickles
         head = handle.read(len(_NPY))
         handle.seek(0)
         if head == _NPY:

@@ -10,6 +10,7 @@ from groundup.core.errors import DataError, MissingExtraError, did_you_mean
 
 __all__ = ["parquet_rows"]
 
+# Enough that a batch costs little, few enough that long texts fit into memory.
 _ROWS_A_BATCH = 1024
 
 

@@ -100,7 +100,8 @@ class Source(DataSource, ABC):
     @property
     def rule(self) -> SplitRule:
         """How rows are held out where none are named."""
-        return SplitRule(self.fraction, self.seed, self.test if isinstance(self.test, float) else 0)
+        share = self.test if isinstance(self.test, float) else 0.0
+        return SplitRule(self.fraction, self.seed, share)
 
     @property
     def names_test(self) -> bool:
@@ -110,7 +111,7 @@ class Source(DataSource, ABC):
     def idle_with_own_validation(self) -> str | None:
         """Return the first setting given that has no effect where validation rows are named."""
         idle = ["fraction", *self.for_drawing]
-        if not isinstance(self.test, float):
+        if not isinstance(self.test, float):  # else the seed draws the test
             idle.insert(1, "seed")
         return next(iter(self.given(*idle)), None)
 
@@ -135,13 +136,13 @@ class Source(DataSource, ABC):
         return self._problem_with_idle() or self._problem_with_splits()
 
     def _problem_with_idle(self) -> str | None:
-        given, other = "path", "dataset"
+        effect = "path; it applies to dataset"
         idle = self.given(*_FOR_DATASETS, *self.for_datasets)
         if self.dataset is not None:
-            given, other = "dataset", "path"
+            effect = "dataset; it applies to path"
             idle = self.given(*self.for_files)
         if idle:
-            return f"{idle[0]} has no effect with {given}; it applies to {other}. Remove {idle[0]}"
+            return f"{idle[0]} has no effect with {effect}. Remove {idle[0]}"
         if self.streaming and not self.reads_in_order:
             problem = f"data {self.registered_name} reads rows in any order, from the disk"
             return f"streaming has no effect: {problem}. Remove streaming"
@@ -174,11 +175,13 @@ def refuse_idle(source: Source, held_out: Sequence[Split], what: str = "") -> No
     Raises:
         RecipeError: Naming the first setting.
     """
-    idle = source.idle_with_own_validation() if "validation" in held_out else None
+    idle = None
+    split = "validation"
+    if "validation" in held_out:
+        idle = source.idle_with_own_validation()
     if "test" in held_out and isinstance(source.test, float):
-        idle = "test"
+        idle = split = "test"
     if idle is not None:
-        split = "test" if idle == "test" else "validation"
         problem = f"has no effect: {source.place} has {what or 'rows'} of its own for {split}"
         remedy = f"Remove {idle}, or name what to train on alone as data.path or data.split"
         raise RecipeError(f"recipe.data.{idle}", problem, remedy)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from groundup.core.errors import DataError, did_you_mean
-from groundup.core.values import Message
+from groundup.core.values import Message, ToolCall
 from groundup.data.reading.files import check_text
 from groundup.data.schemas.tool_calls import calls_of
 
@@ -29,6 +29,7 @@ FORMATS: dict[ChatFormat, str] = {
 }
 _BESIDE_TEXT = {"text", "id", "url", "source", "title", "timestamp", "meta", "metadata"}
 _PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
+# Roles of OpenAI, ShareGPT, Llama (ipython) and function calls before there were tools.
 _ROLES = {
     "system": "system",
     "developer": "system",
@@ -44,6 +45,7 @@ _ROLES = {
     "ipython": "tool",
 }
 _WEIGHTS = ("weight", "loss_weight", "train")
+# Which turns may follow which: what chat templates were written for.
 _NEXT = {
     "system": ("user",),
     "user": ("assistant",),
@@ -55,7 +57,8 @@ _NEXT = {
 def recognise(columns: Sequence[str]) -> ChatFormat | None:
     """Return the format of rows with these columns, or None."""
     present = set(columns)
-    if {"chosen", "rejected"} <= present:  # preferences, which are learned otherwise
+    # preferences hold messages too, but half of their answers are not to be learned
+    if {"chosen", "rejected"} <= present:
         return None
     if "messages" in present:
         return "messages"
@@ -65,6 +68,7 @@ def recognise(columns: Sequence[str]) -> ChatFormat | None:
         return "alpaca"
     if any(present.issuperset(pair) for pair in _PAIRS):
         return "pairs"
+    # Only where nothing else is there: a table with a column text may be meant for something else.
     return "text" if "text" in present and present <= _BESIDE_TEXT else None
 
 
@@ -164,17 +168,15 @@ def _to_messages(value: Any, where: str) -> list[Message]:
     turns: list[Message] = []
     for number, given in enumerate(value, 1):
         turn = _to_message(given, f"turn {number}", where)
-        before = turns[-1] if turns else None
         if (
-            before
+            turns
             and turn.tool_calls
             and not turn.content
-            and before.role == "assistant"
-            and not before.tool_calls
+            and turns[-1].role == "assistant"
+            and not turns[-1].tool_calls
         ):
-            turns[-1] = replace(
-                before, tool_calls=turn.tool_calls
-            )  # said in one turn, and called in the next
+            # ShareGPT says something in one turn and calls in the next: templates want one turn
+            turns[-1] = replace(turns[-1], tool_calls=turn.tool_calls)
         else:
             turns.append(turn)
     return turns
@@ -210,7 +212,9 @@ def _to_message(turn: Any, which: str, where: str) -> Message:
             trained=_is_trained(turn, which, where),
         )
     called = turn.get("tool_calls") or turn.get("function_call") or ()
-    calls = calls_of(called, f"a tool call of {which}", where) if called else ()
+    calls: tuple[ToolCall, ...] = ()
+    if called:
+        calls = calls_of(called, f"a tool call of {which}", where)
     if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
         found = [part.get("value") for part in content if part.get("type") == "tool_call"]
         calls += tuple(
@@ -222,9 +226,9 @@ def _to_message(turn: Any, which: str, where: str) -> Message:
         )
     if _ROLES[role] == "tool" and not isinstance(content, str | list):
         content = json.dumps(content, ensure_ascii=False)
-    text = (
-        _text_of_content(content, f"the content of {which}", where) if content is not None else ""
-    )
+    text = ""
+    if content is not None:
+        text = _text_of_content(content, f"the content of {which}", where)
     name, call = (str(turn.get(key) or "") for key in ("name", "tool_call_id"))
     return Message(_ROLES[role], text, calls, name, call, _is_trained(turn, which, where))
 
@@ -254,11 +258,10 @@ def _text_of_content(content: Any, what: str, where: str) -> str:
     for part in content:
         if part.get("type") != "tool_call":
             said = check_text(part.get("text", part.get("value")), where, what)
-            text += (
-                f"<think>\n{said.strip()}\n</think>\n\n"
-                if part.get("type") == "reasoning"
-                else said
-            )
+            if part.get("type") == "reasoning":
+                # as Qwen and DeepSeek write it, whose templates know these marks
+                said = f"<think>\n{said.strip()}\n</think>\n\n"
+            text += said
     return text
 
 
@@ -268,12 +271,14 @@ def _is_known_part(part: Mapping[str, Any]) -> bool:
     )
 
 
+def _system_message(row: Mapping[str, Any], form: ChatFormat, where: str) -> list[Message]:
+    if not row.get("system"):
+        return []
+    return [Message("system", _text_of_column(row, "system", form, where))]
+
+
 def _alpaca_messages(row: Mapping[str, Any], where: str) -> list[Message]:
-    turns = (
-        [Message("system", _text_of_column(row, "system", "alpaca", where))]
-        if row.get("system")
-        else []
-    )
+    turns = _system_message(row, "alpaca", where)
     for number, pair in enumerate(row.get("history") or [], 1):
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError(
@@ -293,20 +298,14 @@ def _alpaca_messages(row: Mapping[str, Any], where: str) -> list[Message]:
 
 def _pair_messages(row: Mapping[str, Any], where: str) -> list[Message]:
     asked, answered = next((pair for pair in _PAIRS if set(pair) <= set(row)), _PAIRS[0])
-    prompt, completion = (
-        _require_column(row, asked, "pairs", where),
-        _require_column(row, answered, "pairs", where),
-    )
+    prompt = _require_column(row, asked, "pairs", where)
+    completion = _require_column(row, answered, "pairs", where)
     if isinstance(prompt, list) and isinstance(completion, list):  # both as lists of messages
         read = [
             replace(turn, trained=turn.role != "assistant") for turn in _to_messages(prompt, where)
         ]
         return [*read, *_to_messages(completion, where)]
-    turns = (
-        [Message("system", _text_of_column(row, "system", "pairs", where))]
-        if row.get("system")
-        else []
-    )
+    turns = _system_message(row, "pairs", where)
     return [
         *turns,
         Message("user", check_text(prompt, where, f"column {asked!r}")),

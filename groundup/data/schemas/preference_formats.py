@@ -26,11 +26,9 @@ PREFERENCE_FORMATS = {
     "dialogue_pairs": "chosen, rejected, each with its prompt",
     "labels": "a conversation in any known shape, and label (or kto_tag): true or false",
 }
-_TURNS, _PROMPTS, _LABELS = (
-    ("conversations", "messages"),
-    ("prompt", "question"),
-    ("label", "kto_tag"),
-)
+_TURNS = ("conversations", "messages")
+_PROMPTS = ("prompt", "question")
+_LABELS = ("label", "kto_tag")
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
@@ -82,6 +80,7 @@ def _cut_pair(chosen: tuple[Message, ...], rejected: tuple[Message, ...], where:
     if chosen == rejected:
         problem = "the chosen answer and the rejected one are equal; a pair must differ"
         raise DataError(where, problem, "Remove the row, or set invalid_rows: skip")
+    # Full conversations are kept twice (HH-RLHF): what they share is the prompt.
     same = 0
     while same < min(len(chosen), len(rejected)) and chosen[same] == rejected[same]:
         same += 1
@@ -98,7 +97,9 @@ def _cut_pair(chosen: tuple[Message, ...], rejected: tuple[Message, ...], where:
 def _read_answer(row: Mapping[str, Any], column: str, where: str) -> tuple[Message, ...]:
     """Return the prompt and one of the answers as turns."""
     answer = row[column]
-    turns = [answer] if isinstance(answer, Mapping) else answer
+    turns = answer
+    if isinstance(answer, Mapping):  # a single message, as LLaMA-Factory has it
+        turns = [answer]
     if isinstance(turns, str):
         if recognise_preference(row) == "dialogue_pairs":
             return to_messages({"messages": _read_transcript(turns, where)}, "messages", where)
@@ -110,9 +111,9 @@ def _read_answer(row: Mapping[str, Any], column: str, where: str) -> tuple[Messa
         and isinstance(turns[0], Mapping)
         and _role_of(turns[0]) in ("system", "user", "human")
     )
-    return to_messages(
-        {"messages": turns if whole else [*_read_prompt(row, where), *turns]}, "messages", where
-    )
+    if not whole:
+        turns = [*_read_prompt(row, where), *turns]
+    return to_messages({"messages": turns}, "messages", where)
 
 
 def _read_prompt(row: Mapping[str, Any], where: str) -> list[Any]:
@@ -120,15 +121,15 @@ def _read_prompt(row: Mapping[str, Any], where: str) -> list[Any]:
     system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
     if "instruction" in row and not any(column in row for column in _TURNS):
         kept = {k: row[k] for k in ("system", "history", "instruction", "input") if k in row}
+        # the format needs an answer: one is put in and taken out again
         asked = to_messages({**kept, "output": "-"}, "alpaca", where)[:-1]
         return [{"role": turn.role, "content": turn.content} for turn in asked]
     for column in (*_TURNS, *_PROMPTS):
         if column in row:
             prompt = row[column]
-            return [
-                *system,
-                *(prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]),
-            ]
+            if not isinstance(prompt, list):
+                prompt = [{"role": "user", "content": prompt}]
+            return [*system, *prompt]
     return system
 
 

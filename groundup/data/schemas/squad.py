@@ -34,10 +34,11 @@ def squad_records(file: DataFile) -> Iterator[Record]:
         for paragraph, place in _list_objects(article, "paragraphs", where, "paragraph"):
             for question, origin in _list_objects(paragraph, "qas", place, "question"):
                 if "question" not in question or "context" not in paragraph:
-                    missing = "question" if "question" not in question else "context"
+                    missing = "context" if "question" in question else "question"
                     raise DataError(
                         origin, f"there is no {missing!r}", "Add it, or remove the question"
                     )
+                # SQuAD 2.0 keeps plausible answers of impossible questions in a list of their own
                 impossible = question.get("is_impossible") is True
                 answers = [] if impossible else question.get("answers", [])
                 if not answers and not impossible and "is_impossible" in question:

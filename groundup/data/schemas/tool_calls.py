@@ -34,7 +34,7 @@ def tools_of(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], ...]:
     column = "tools" if row.get("tools") else "functions"
     value = row.get(column)
     if isinstance(value, str):
-        value = _parse_json(value, f"column {column!r}", where) if value.strip() else None
+        value = _parse_json(value.strip() or "[]", f"column {column!r}", where)
     if not value:
         return ()
     if not isinstance(value, list):
@@ -63,21 +63,24 @@ def calls_of(value: Any, what: str, where: str) -> tuple[ToolCall, ...]:
 
 
 def _check_tool(tool: Any, what: str, where: str) -> dict[str, Any]:
-    described = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    described = tool
+    if isinstance(tool, Mapping):  # OpenAI's form names the function inside, older ones at once
+        described = tool.get("function", tool)
     if not isinstance(described, Mapping) or not isinstance(described.get("name"), str):
         raise DataError(where, f"{what} has no name: {_show(tool)}", _TOOL.capitalize())
-    return dict(tool) if "function" in tool else {"type": "function", "function": dict(tool)}
+    if "function" in tool:
+        return dict(tool)
+    return {"type": "function", "function": dict(tool)}
 
 
 def _to_call(call: Any, what: str, where: str) -> ToolCall:
-    described = call.get("function", call) if isinstance(call, Mapping) else None
+    described = call.get("function", call) if isinstance(call, Mapping) else call
     if not isinstance(described, Mapping) or not isinstance(described.get("name"), str):
         raise DataError(where, f"{what} calls no tool by name: {_show(call)}", _CALL.capitalize())
     arguments = described.get("arguments", described.get("parameters"))
     if isinstance(arguments, str):
-        arguments = (
-            _parse_json(arguments, f"the arguments of {what}", where) if arguments.strip() else {}
-        )
+        # OpenAI keeps arguments as JSON text, empty where a tool takes none
+        arguments = _parse_json(arguments.strip() or "{}", f"the arguments of {what}", where)
     if not isinstance(arguments, Mapping):
         raise DataError(
             where,

@@ -3,10 +3,7 @@ scikit-learn carries."""
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
-import math
-import zlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,6 +19,7 @@ from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.reading.files import list_files
+from groundup.data.reading.idx import read_idx
 from groundup.data.reading.npz import array_names, read_arrays
 from groundup.data.reading.source import Source, refuse_idle
 from groundup.data.splitting.hash_split import split_of
@@ -29,12 +27,12 @@ from groundup.data.splitting.held_out import SplitRule, draw_missing, keep_some
 from groundup.data.splitting.split_names import SPELLINGS, divide_files
 from groundup.data.stream.in_memory import open_indexed_stream
 
-__all__ = ["Arrays", "read_idx"]
+__all__ = ["Arrays"]
 
-_IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 # Share and key of scikit-learn's digits that are the test, whatever the validation split, so that
 # figures of two recipes compare.
-_TEST = (1 / 6, 1 << 40)
+_TEST_SHARE = 1 / 6
+_TEST_KEY = 1 << 40
 _MOST_CLASSES = 100
 # inputs; labels by target, "" where there is one target
 Table = tuple[NDArray[Any], dict[str, NDArray[Any]]]
@@ -95,7 +93,7 @@ class Arrays(Source):
             if name in given and other not in given:
                 return f"{name} has no effect without {other}. Give {other}, or remove it"
         if self.labels_keys and (self.labels_path or self.labels_key != "y"):
-            other = "labels_path" if self.labels_path else "labels_key"
+            other = self.given("labels_path", "labels_key")[0]
             return f"{other} has no effect with labels_keys. Remove one of them"
         return None
 
@@ -121,8 +119,8 @@ class Arrays(Source):
         found: dict[Split, list[Example]] = {}
         if self.path is None:
             for example in _to_examples(_read_digits(), "digits"):
-                is_test = split_of(example.name, *_TEST) == "validation"
-                found.setdefault("test" if is_test else "train", []).append(example)
+                side = split_of(example.name, 0.0, _TEST_KEY, _TEST_SHARE)
+                found.setdefault(side, []).append(example)
         for split, files in self._files().items():
             found[split] = _to_examples(self._read_table(files), files[0])
         named = tuple(split for split in found if split != "train")
@@ -227,10 +225,9 @@ class Arrays(Source):
         if file.suffix == ".npz":
             known = array_names(file)
             if inputs_key not in known and f"{inputs_key}_train" in known:
-                inputs_key, keys = (
-                    f"{inputs_key}_train",
-                    tuple((name, f"{key}_train") for name, key in keys),
-                )
+                # as Keras saves MNIST: x_train, y_train, x_test, y_test
+                inputs_key += "_train"
+                keys = tuple((name, f"{key}_train") for name, key in keys)
             return _read_npz(file, inputs_key, keys, stamp)
         if self.labels_keys:
             raise DataError(
@@ -287,50 +284,6 @@ def _mnist_files(folder: Path, *prefixes: str) -> _Files:
 @lru_cache(maxsize=4)
 def _read_pair(path: Path, labels: Path, stamp: int) -> Table:
     return read_idx(path), {"": read_idx(labels)}
-
-
-def read_idx(path: Path) -> NDArray[Any]:
-    """Return the array of a file in idx format, compressed with gzip or not.
-
-    Raises:
-        DataError: If the file is missing or damaged.
-
-    Source:
-        LeCun, Cortes and Burges, "The MNIST database of handwritten digits": the file format at its
-        end.
-    """
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            str(path), f"cannot be read: {error}", "Check the file, or fetch it again"
-        ) from None
-    kind = _IDX_TYPES.get(content[2]) if len(content) > 4 and content[:2] == b"\0\0" else None
-    if kind is None:
-        found = f"it begins with {content[:4].hex(' ')}" if content else "it is empty (0 bytes)"
-        problem = (
-            f"is not an idx file: {found}; allowed: 00 00, the type of the numbers, how many"
-            " dimensions"
-        )
-        raise DataError(str(path), problem, "Check the file")
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        problem = (
-            f"is cut off: its header of {content[3]} dimensions takes {start} bytes, and there are"
-            f" {len(content)}"
-        )
-        raise DataError(str(path), problem, "Fetch it again")
-    shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
-    size = math.prod(shape) * np.dtype(kind).itemsize
-    if len(content) - start != size:
-        there = len(content) - start
-        problem = (
-            f"its header states {' x '.join(map(str, shape))} numbers, {size:,} bytes, and"
-            f" {there:,} bytes follow"
-        )
-        raise DataError(str(path), problem, "Fetch it again")
-    values = np.frombuffer(content, kind, offset=start)
-    return values.reshape(shape)
 
 
 @lru_cache(maxsize=4)
@@ -396,9 +349,8 @@ def _refuse_inputs(inputs: NDArray[Any], where: str) -> None:
         raise DataError(where, problem, "Save them so, or name another array with data.inputs_key")
     if inputs.dtype.kind != "f":
         return
-    for number, row in enumerate(
-        inputs, 1
-    ):  # one at a time: a mask of all would take as much memory again
+    # one at a time: a mask of all would take a quarter of their memory again
+    for number, row in enumerate(inputs, 1):
         if not np.isfinite(row).all():
             at = tuple(int(place) for place in np.argwhere(~np.isfinite(row))[0])
             problem = (

@@ -19,6 +19,7 @@ from groundup.core.settings import setting
 from groundup.core.values import Example, Split, StoredFile
 from groundup.data.reading.class_folders import (
     ClassFile,
+    base_of,
     class_files,
     named_folders,
 )
@@ -154,6 +155,7 @@ class Audio(Source):
         return [
             Example(
                 file.name,
+                # text, not a Path, where it is one: what models get of users' own files too
                 str(file.path) if isinstance(file.path, Path) else file.path,
                 file.label,
                 str(file.path),
@@ -238,7 +240,7 @@ class Audio(Source):
         if self.group is None:
             return (f"samples {facts.digest}",)
         found = re.search(self.group, file.name)
-        name = None if found is None else (found.group(1) if found.re.groups else found.group())
+        name = found.group(min(found.re.groups, 1)) if found is not None else None
         if name is None:
             problem = f"data.group {self.group!r} finds nothing in {file.name!r}"
             raise DataError(
@@ -259,8 +261,7 @@ class Audio(Source):
         files: dict[Split, list[ClassFile]] = {}
         without_class = 0
         for split, folder in folders.items():
-            base = root if folder.is_relative_to(root) else folder.parent
-            own, loose = self._label_files(folder, base)
+            own, loose = self._label_files(folder, base_of(folder, root))
             files[split] = keep_some(own, self.limit, self.seed)
             without_class += loose
         return _SoundFiles(
@@ -291,7 +292,8 @@ class Audio(Source):
             return class_files(folder, SOUND_KINDS, root)
         found: dict[Path, ClassFile] = {}
         for record in read_records(table, columns=("file_name", self.label_column)):
-            path, label = folder / str(record.fields["file_name"]), record.fields[self.label_column]
+            path = folder / str(record.fields["file_name"])
+            label = record.fields[self.label_column]
             problem = ""
             if not path.is_file():
                 problem = f"there is no file {path}"

@@ -120,9 +120,8 @@ class ConversationSource(Source):
 
         def read(named: Split) -> Iterator[_Grouped]:
             # what the rows of another split hold is not counted for this one
-            return self._read_conversations(
-                named, origin, Counter() if named != split == "train" else notes
-            )
+            own = split != "train" or named == split
+            return self._read_conversations(named, origin, notes if own else Counter())
 
         def note(owner: Split) -> None:
             notes[f"question_in_{owner}"] += 1
@@ -134,6 +133,7 @@ class ConversationSource(Source):
     ) -> Iterator[_Grouped]:
         for record in origin.records(split):
             row = {name: value for name, value in record.fields.items() if value is not None}
+            # of each row, because files of several shapes may be in one folder
             form = recognise(list(row)) if self.format == "auto" else self.format
             try:
                 example = _to_example(row, form, record.name, record.origin)
@@ -181,6 +181,7 @@ def _count_conversations(examples: Iterator[_Grouped]) -> dict[str, Any]:
         if isinstance(example, Conversation):
             messages = example.messages
         roles.update(message.role for message in messages)
+        # without the line ends that are put between the turns
         characters.append(len(example.text) - len(messages) + 1)
         groups.add(group)
         seen.add(text_digest("\0".join(f"{turn.role}\0{turn.text}" for turn in messages)))

@@ -21,7 +21,7 @@ from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
-from groundup.data.reading.class_folders import ClassFile, class_files, named_folders
+from groundup.data.reading.class_folders import ClassFile, base_of, class_files, named_folders
 from groundup.data.reading.hub_splits import HubOrigin
 from groundup.data.reading.source import Source, refuse_idle
 from groundup.data.splitting.held_out import draw_missing, keep_some, label_counts, refuse_lost
@@ -105,6 +105,7 @@ class Images(Source):
         found = splits[context.split]
         keep = self.in_memory
         if keep == "auto":
+            # of one picture encoded: files say nothing of how large a resized one is
             one = context.encode(found[:1])
             keep = len(found) * sum(values.nbytes for values in one.values()) <= _FITS
         return open_indexed_stream(found, context, in_memory=keep)
@@ -175,8 +176,7 @@ class Images(Source):
         root = Path(str(self.path)).expanduser()
         key_of_files = hashlib.sha256()
         for split, folder in named_folders(self).folders.items():
-            base = root if folder.is_relative_to(root) else folder.parent
-            own, _ = class_files(folder, _KINDS, base)
+            own, _ = class_files(folder, _KINDS, base_of(folder, root))
             files[split] = keep_some(own, self.limit, self.seed)
             for file in files[split]:
                 state = file.path.stat()

@@ -14,7 +14,7 @@ from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.class_folders import SplitFolders, class_files, named_folders
+from groundup.data.reading.class_folders import SplitFolders, base_of, class_files, named_folders
 from groundup.data.reading.compressed import DataFile, decode_lines, open_file
 from groundup.data.reading.files import ROW_KINDS, Cells, Record, check_text, list_files
 from groundup.data.reading.hub_splits import HubOrigin, label_column, text_column
@@ -106,11 +106,9 @@ class LabelledText(Source):
             if column is None:
                 continue
             if isinstance(column, str) != self.header:
-                allowed = "a name" if self.header else "a number, from 1"
-                return (
-                    f"{name} is {column!r}, but header is {str(self.header).lower()}; allowed:"
-                    f" {allowed}. Correct one of them"
-                )
+                allowed = {True: "true; allowed: a name", False: "false; allowed: a number, from 1"}
+                found = f"{name} is {column!r}, but header is {allowed[self.header]}"
+                return f"{found}. Correct one of them"
             if column in names:
                 return f"{names[column]} and {name} are both {column!r}. Name two columns"
             names[column] = name
@@ -195,12 +193,9 @@ class LabelledText(Source):
             self.rule,
         )
         # the classes of rows may be ratings to predict, of which a rare one is no mistake
-        for split in ("validation", "test") if folders else ():
-            refuse_unknown(
-                [example.target for example in found.splits["train"]],
-                [example.target for example in found.splits[split]],
-                self.place,
-            )
+        if folders:
+            labels = {split: [e.target for e in own] for split, own in found.splits.items()}
+            refuse_unknown(labels["train"], labels["validation"] + labels["test"], self.place)
         return found
 
     # ----------------------------------------------------------------------------------------- rows
@@ -212,7 +207,8 @@ class LabelledText(Source):
         origin = Origin(self, self._kinds)
         found.named = origin.held_out
         found.about = origin.about()
-        text, label = str(self.text_column), str(self.label_column)
+        text = str(self.text_column)
+        label = str(self.label_column)
         cells = Cells(self.separator, self.header, self.quotes)
         for split in ("train", *found.named):
             records = origin.records(split, self._columns(text, label), cells=cells)
@@ -243,12 +239,17 @@ class LabelledText(Source):
 
     def _hub_columns(self, hub: HubOrigin) -> tuple[str, str]:
         """Return the columns of the text and of the label: those named, or those that are found."""
-        text, label = str(self.text_column), str(self.label_column)
+        text = str(self.text_column)
+        label = str(self.label_column)
         if self.streaming:
             return text, label
+        given = self.given("text_column", "label_column")
         train = hub.table(hub.train)
-        text = text_column(train, text if self.given("text_column") else None)
-        return text, label_column(train, label if self.given("label_column") else None, text)
+        if "text_column" not in given:
+            text = text_column(train, None)
+        if "label_column" not in given:
+            label = label_column(train, None, text)
+        return text_column(train, text), label_column(train, label)
 
     def _columns(self, text: str, label: str) -> tuple[str, ...]:
         if self.pair_column is None:
@@ -306,8 +307,7 @@ class LabelledText(Source):
         found.named = tuple(split for split in folders if split != "train")
         found.about = {"source": self.place, "licence": self.licence or "not stated"}
         for split, folder in folders.items():
-            inside = folder.is_relative_to(root)
-            found.splits[split] = self._read_texts(folder, root if inside else folder, found)
+            found.splits[split] = self._read_texts(folder, base_of(folder, root), found)
 
     def _read_texts(self, folder: Path, root: Path, found: _Texts) -> list[Example]:
         files, loose = class_files(folder, _TEXT_KINDS, root)
@@ -324,27 +324,27 @@ class LabelledText(Source):
         return examples
 
 
+def _texts_of(example: Example) -> tuple[str, ...]:
+    return example.inputs if isinstance(example.inputs, tuple) else (example.inputs,)
+
+
 def _key_of(example: Example) -> str:
     """Return what stands for the text, or the pair of texts, white space at its ends apart."""
-    texts = example.inputs if isinstance(example.inputs, tuple) else (example.inputs,)
-    return text_digest("\0".join(text.strip() for text in texts))
+    return text_digest("\0".join(text.strip() for text in _texts_of(example)))
 
 
 def _group_of(example: Example) -> str:
     """Return what must be on one side: a text, or all pairs with the same first text."""
-    first = example.inputs[0] if isinstance(example.inputs, tuple) else example.inputs
-    return text_digest(first.strip())
+    return text_digest(_texts_of(example)[0].strip())
 
 
 def _length_of(example: Example) -> int:
-    return (
-        sum(map(len, example.inputs)) if isinstance(example.inputs, tuple) else len(example.inputs)
-    )
+    return sum(map(len, _texts_of(example)))
 
 
 def _check_label(value: Any, where: str, column: str) -> Any:
     if value is None or value == "" or isinstance(value, dict) or value != value:
-        shown = "nothing" if value in (None, "") else repr(value)[:60]
+        shown = repr(value)[:60] if value not in (None, "") else "nothing"
         problem = (
             f"column {column!r} holds {shown}; allowed: a label, as text or a number, or a list of"
             " them"

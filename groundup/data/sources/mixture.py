@@ -115,7 +115,10 @@ class Mixture(DataSource):
         }
         sizes = [part.samples_per_epoch(0) for part in opened.values()]
         if context.split == "train":
-            schedule = Schedule([self.weights[name] for name in opened] if self.weights else sizes)
+            weights: list[float] | list[int] = sizes
+            if self.weights:
+                weights = [self.weights[name] for name in opened]
+            schedule = Schedule(weights)
             epoch = max(
                 -(-size * schedule.cycle // count)
                 for size, count in zip(sizes, schedule.counts, strict=True)
@@ -125,7 +128,8 @@ class Mixture(DataSource):
                 share = count / schedule.cycle
                 _log.info(said, name, 100 * share, size, epoch * share / size)
         else:
-            schedule, epoch = None, sum(sizes)
+            schedule = None
+            epoch = sum(sizes)
         return SampleStream(
             _Mixed(list(opened.values()), sizes, schedule, epoch, layout), layout, context.workers
         )
@@ -133,10 +137,9 @@ class Mixture(DataSource):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return each part's card, and its weight."""
         cards = {name: part.card(cache) for name, part in self.parts.items()}
-        return {
-            name: ({"weight": self.weights[name]} if self.weights else {}) | card
-            for name, card in cards.items()
-        }
+        for name, weight in self.weights.items():
+            cards[name] = {"weight": weight} | cards[name]
+        return cards
 
     def part_of(self, example: Any) -> str:
         """Return the part's name, with which the names of its examples begin."""
@@ -178,6 +181,8 @@ class Schedule:
     def __init__(self, weights: list[float] | list[int]) -> None:
         self.counts = _whole_counts(weights)
         self.cycle = sum(self.counts)
+        # Row j of a part that has c of a cycle is due at (j + 0.5) / c of it: sorted so, every
+        # part is spread evenly, and none is ever more than a row behind another.
         places = np.concatenate([(np.arange(count) + 0.5) / count for count in self.counts])
         parts = np.repeat(np.arange(len(self.counts)), self.counts)
         order = np.lexsort((parts, places))
@@ -202,7 +207,10 @@ class _Mixed(MicroBatches):
         epoch: int,
         layout: Layout,
     ) -> None:
-        self.parts, self.schedule, self.epoch, self.layout = parts, schedule, epoch, layout
+        self.parts = parts
+        self.schedule = schedule
+        self.epoch = epoch
+        self.layout = layout
         self.starts = np.cumsum([0, *sizes])
 
     def __getitem__(self, number: int) -> Batch:
@@ -238,7 +246,8 @@ class _Mixed(MicroBatches):
 
 
 def _build_source(name: str, section: Any) -> DataSource:
-    section = {"name": section} if isinstance(section, str) else section
+    if isinstance(section, str):  # text is short for {name: text}
+        section = {"name": section}
     if not isinstance(section, dict) or "name" not in section:
         raise ValueError(
             f"part {name!r} has no name of a source. Write for example name: conversations"
@@ -261,6 +270,7 @@ def _open_part(name: str, part: DataSource, context: DataContext, number: int) -
     """Return a part's rows by their numbers, in an order of its own."""
     seed = seeding.key(context.seed, "part", number)
     try:
+        # rows one by one, from this process: which rows are wanted, the mixture says
         alone = dataclasses.replace(
             context, seed=seed, batch_size=1, micro_batch_size=1, rank=0, world=1, workers=0
         )
@@ -273,6 +283,7 @@ def _open_part(name: str, part: DataSource, context: DataContext, number: int) -
 def _whole_counts(weights: list[float] | list[int]) -> list[int]:
     """Return whole numbers in the ratio of the weights; rounded where only a very long cycle would
     be exact."""
+    # as they are written: 0.1 is a tenth here, and no sum of powers of two
     exact = [Fraction(str(weight)) for weight in weights]
     scale = math.lcm(*(each.denominator for each in exact))
     whole = [int(each * scale) for each in exact]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groundup.core.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
@@ -92,32 +93,39 @@ class PreferenceSource(Source):
         """
         examples = self.examples(context.split, context.cache)
         rows: Batch = context.encode(examples)
-        lengths = (
-            rows["sequence_lengths"].amax(1).numpy()
-            if "sequence_lengths" in rows
-            else np.zeros(len(examples))
-        )
+        # a task may give rows without lengths: then none is too long
+        lengths = np.zeros(len(examples))
+        if "sequence_lengths" in rows:
+            lengths = rows["sequence_lengths"].amax(1).numpy()
         long = np.flatnonzero(lengths > context.sequence_length)
         if len(long) and (self.too_long == "error" or len(long) == len(examples)):
-            where, most = examples[long[0]].origin, int(lengths[long[0]]) + 1
-            more = f" ({len(long) - 1} more rows are too long)" if len(long) > 1 else ""
-            even = " even without its earlier turns" if self.too_long == "truncate" else ""
-            problem = (
-                f"a prompt with its answer has {most} tokens{even}{more}; the context of"
-                f" {context.sequence_length}"
-            )
-            way = "" if self.too_long != "error" else " set data.too_long: truncate or drop,"
-            remedy = f"Raise model.context_length,{way} or set data.longest_characters"
-            raise DataError(where, f"{problem} allows {context.sequence_length + 1}", remedy)
+            raise self._too_long(examples, lengths, long, context.sequence_length)
         if len(long):
             kept = np.flatnonzero(lengths <= context.sequence_length).tolist()
-            examples, rows = (
-                [examples[row] for row in kept],
-                {name: values[kept] for name, values in rows.items()},
-            )
+            examples = [examples[row] for row in kept]
+            rows = {name: values[kept] for name, values in rows.items()}
             words = "%s: %d rows were dropped, being longer than the context of %d; %d are left"
             _log.warning(words, context.split, len(long), context.sequence_length, len(kept))
         return open_indexed_stream(examples, replace(context, encode=lambda _: rows))
+
+    def _too_long(
+        self,
+        examples: Sequence[Preference],
+        lengths: NDArray[Any],
+        long: NDArray[np.int64],
+        longest: int,
+    ) -> DataError:
+        most = int(lengths[long[0]]) + 1  # a row feeds all tokens but its last
+        problem = f"a prompt with its answer has {most} tokens"
+        ways = ["Raise model.context_length", " or set data.longest_characters"]
+        if self.too_long == "truncate":
+            problem += " even without its earlier turns"
+        if self.too_long == "error":
+            ways.insert(1, " set data.too_long: truncate or drop")
+        if len(long) > 1:
+            problem += f" ({len(long) - 1} more rows are too long)"
+        problem += f"; the context of {longest} allows {longest + 1}"
+        return DataError(examples[long[0]].origin, problem, ",".join(ways))
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return counts of pairs, labels, prompts and characters of each split, formats, and what
@@ -150,9 +158,8 @@ class PreferenceSource(Source):
 
         def read(named: Split) -> Iterator[tuple[Preference, str]]:
             # what the rows of another split hold is not counted for this one
-            return self._read_preferences(
-                named, origin, Counter() if named != split == "train" else notes
-            )
+            own = split != "train" or named == split
+            return self._read_preferences(named, origin, notes if own else Counter())
 
         def note(owner: Split) -> None:
             notes[f"question_in_{owner}"] += 1
@@ -183,7 +190,9 @@ class PreferenceSource(Source):
                 continue
             notes[f"format {recognise_preference(row)}"] += 1
             group = text_digest(first_question(judged.prompt))
-            found = _take_apart(record.name, judged) if self.unpaired else [(record.name, judged)]
+            found = [(record.name, judged)]
+            if self.unpaired:
+                found = _take_apart(record.name, judged)
             for name, each in found:
                 # an answer with a label has one of its own: the other is found once all are read
                 first, second = (*each.answers, ())[:2]
@@ -218,6 +227,7 @@ def _add_mismatched(rows: list[Preference]) -> list[Preference]:
     found = []
     for place, row in enumerate(rows):
         if row.good is not None:
+            # negative places count from the end, so the first rows look at the last ones
             before = (rows[place - back] for back in range(1, min(len(rows), _FAR)))
             other = next((each for each in before if each.group != row.group), row)
             row = replace(row, answers=(row.answers[0], other.answers[0]))
@@ -226,14 +236,11 @@ def _add_mismatched(rows: list[Preference]) -> list[Preference]:
 
 
 def _count_preferences(rows: Sequence[Preference]) -> dict[str, Any]:
-    answers = [
-        answer for row in rows for answer in (row.answers if row.good is None else row.answers[:1])
-    ]
+    # the second answer of a row with a label is another row's, put in to compare with
+    answers = [answer for row in rows for answer in row.answers[: 2 - (row.good is not None)]]
     sizes = [sum(len(turn.content) for turn in answer) for answer in answers]
     lengths = np.percentile(sizes, _PERCENTILES) if sizes else np.zeros(len(_PERCENTILES))
-    verdicts = Counter(
-        "pairs" if row.good is None else "good" if row.good else "bad" for row in rows
-    )
+    verdicts = Counter({None: "pairs", True: "good", False: "bad"}[row.good] for row in rows)
     texts = {
         "\0".join(turn.content for turns in (row.prompt, *row.answers) for turn in turns)
         for row in rows

@@ -130,7 +130,9 @@ def related_documents(texts: Sequence[str]) -> list[int]:
     """
     runs = [np.unique(run_hashes(words_of(text), _RUN)) for text in texts]
     owners = np.repeat(np.arange(len(runs)), [len(r) for r in runs])
-    hashes = np.concatenate(runs) if runs else np.empty(0, dtype=np.uint64)
+    hashes = np.concatenate([*runs, np.empty(0, dtype=np.uint64)])
+    # Equal runs lie next to each other once sorted: so pairs of documents are counted without
+    # comparing each with each.
     order = np.argsort(hashes, kind="stable")
     _, starts, counts = np.unique(hashes[order], return_index=True, return_counts=True)
     shared: Counter[tuple[int, int]] = Counter()

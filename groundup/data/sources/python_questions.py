@@ -93,13 +93,16 @@ class PythonQuestions(DataSource):
         objects' names."""
         pairs, _ = self._make_pairs(cache)
         for pair in pairs[split]:
-            subject = f"{pair.item.name} is a {pair.item.kind} of the module {pair.document}. "
-            answer = f"{subject if self.full_sentence else ''}{pair.answer}"
-            for turn in range(self.phrasings if split == "train" else 1):
+            answer = pair.answer
+            if self.full_sentence:
+                subject = f"{pair.item.name} is a {pair.item.kind} of the module {pair.document}."
+                answer = f"{subject} {answer}"
+            turns = self.phrasings if split == "train" else 1
+            names = [pair.item.name, *(f"{pair.item.name}#{n}" for n in range(2, turns + 1))]
+            for turn, name in enumerate(names):
                 question = question_for(pair.item, pair.document, self.seed, turn)
                 messages = (Message("user", question), Message("assistant", answer))
-                suffix = f"#{turn + 1}" if turn else ""
-                yield Conversation(pair.item.name + suffix, messages, pair.origin, pair.document)
+                yield Conversation(name, messages, pair.origin, pair.document)
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are."""

@@ -105,6 +105,7 @@ def _read_rows(split: Split, origin: Origin) -> Iterator[Record]:
             yield from read_file(file, columns=_COLUMNS)
 
 
+# By what is inside, because a list of rows is kept in .json files too.
 def _is_squad(file: DataFile) -> bool:
     with open_file(file) as handle:
         return b'"paragraphs"' in handle.read()
@@ -154,6 +155,7 @@ def _check_answers(value: Any, context: str, where: str) -> list[tuple[str, int]
             raise DataError(
                 where, problem, f"{remedy}: correct answer_start, or remove the question"
             )
+        # SQuAD's dev set has an answer several times, one for each who annotated it
         if (text, start) not in found:
             found.append((text, start))
     return found

@@ -87,7 +87,9 @@ class TableSource(Source):
         single = isinstance(self.target, str)
         found = []
         for n in rows:
-            target = only[n] if single else {name: values[n] for name, values in wanted.items()}
+            target = only[n]
+            if not single:
+                target = {name: values[n] for name, values in wanted.items()}
             row = Row(inputs, n, table.origins[n])
             found.append(Example(table.names[n], row, target, table.origins[n]))
         return found
@@ -172,7 +174,7 @@ class TableSource(Source):
         tables = self._read_tables()
         drawn = split == "train" or split not in tables
         table = tables["train" if drawn else split]
-        self._input_columns(table)  # says which columns are missing
+        self._input_columns(table)  # before the split, which may need a column that is missing
         sides: Sequence[Split] = [split] * len(table.names)
         if drawn:
             sides = self._draw_sides(table, tuple(tables))
@@ -196,7 +198,9 @@ class TableSource(Source):
                 where = table.origins[groups.index("")]
                 problem = f"group_column {self.group_column!r} is empty"
                 raise DataError(where, problem, "Give each row its group")
-        labels = table.values[self.targets[0]] if len(self.targets) == 1 else [None] * len(groups)
+        labels: Sequence[Any] = [None] * len(groups)
+        if len(self.targets) == 1:
+            labels = table.values[self.targets[0]]
         return split_examples([(group,) for group in groups], labels, rule)
 
     def _draw_latest(self, table: Columns, fraction: float, test: float) -> list[Split]:
@@ -205,8 +209,9 @@ class TableSource(Source):
         assert self.time_column is not None
         times = []
         for origin, value in zip(table.origins, table.values[self.time_column], strict=True):
-            number = as_number(value)
-            time = as_date(value) if number is None else number
+            time = as_number(value)
+            if time is None:
+                time = as_date(value)
             if time is None or math.isnan(time):
                 problem = (
                     f"time_column {self.time_column!r} holds {value!r}; allowed: a number, or a"
@@ -214,6 +219,8 @@ class TableSource(Source):
                 )
                 raise DataError(origin, problem, "Correct it, or name another column")
             times.append(time)
+        # by the time at which a share begins, not by counting rows: rows of one moment, such as the
+        # items of an order, would be cut in two
         ordered = sorted(times)
         test_begins = math.inf
         validation_begins = ordered[-max(1, round(len(times) * (fraction + test)))]
@@ -229,10 +236,8 @@ class TableSource(Source):
 
 
 def _missing_column(where: str, name: str, table: Columns, setting_name: str) -> DataError:
-    hint, known = did_you_mean(name, table.values), ", ".join(table.values)
-    return DataError(
-        where, f"there is no column {name!r}; {hint}columns: {known}", f"Correct {setting_name}"
-    )
+    known = f"{did_you_mean(name, table.values)}columns: {', '.join(table.values)}"
+    return DataError(where, f"there is no column {name!r}; {known}", f"Correct {setting_name}")
 
 
 def _is_gone(value: Any) -> bool:
@@ -242,6 +247,7 @@ def _is_gone(value: Any) -> bool:
 
 
 def _describe_column(values: Sequence[Any]) -> dict[str, Any]:
+    # of the different values, of which a column has few: each is looked at once
     counts = Counter(values)
     kind = kind_of(counts)
     gone = sum(
@@ -254,7 +260,8 @@ def _describe_column(values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _describe_target(values: Sequence[Any]) -> dict[str, Any]:
-    about, counts = _describe_column(values), Counter(values)
+    about = _describe_column(values)
+    counts = Counter(values)
     if about["kind"] == "numeric" and len(counts) > 2:
         numbers = [
             n

@@ -107,6 +107,7 @@ class TextSource(Source):
         return self._prepare(cache)[1]
 
     def _key(self) -> str:
+        # packing is part of no document, and a licence is no reason to read everything again
         settings = self.model_dump_json(exclude={"packing", "licence"})
         return hashlib.sha256(f"{_FORMAT}\0{settings}\0{Origin(self).key()}".encode()).hexdigest()[
             :24
@@ -121,7 +122,9 @@ class TextSource(Source):
             for record in origin.records(split, (self.column,), self.split_on):
                 value = _join_lines(record.fields[self.column])
                 text = check_text(value, record.origin, f"column {self.column!r}")
-                name = record.name if split == "train" else f"{split}/{record.name}"
+                name = record.name
+                if split != "train":  # files of two splits may have the same name
+                    name = f"{split}/{name}"
                 yield split, Document(name, text, record.origin)
 
     def _prepare(self, cache: Path) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
@@ -170,6 +173,7 @@ class TextSource(Source):
 class _Survey:
     """What is remembered of every document: a side; and of those kept: a digest and two lengths."""
 
+    # Arrays of plain numbers: at a hundred million documents, a list of objects would not fit.
     sides: bytearray = field(default_factory=bytearray)
     named: Split = "train"
     report: CleaningReport = field(default_factory=CleaningReport)

@@ -52,8 +52,8 @@ class TextPairs(Source):
         return Origin(self, ROW_KINDS).splits
 
     def _columns(self) -> list[str]:
-        negative = [] if self.negative_column is None else [self.negative_column]
-        return [self.anchor_column, self.positive_column, *negative]
+        columns = [self.anchor_column, self.positive_column, self.negative_column]
+        return [name for name in columns if name is not None]
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the pairs of a split, each as a tuple of two or three texts, in the order of the
@@ -104,6 +104,7 @@ class TextPairs(Source):
                         f"column {name!r} is empty",
                         "Write a text, or remove the row",
                     )
+            # in a batch of others such a pair is always right, whatever the model does
             if texts[0].strip() == texts[1].strip():
                 problem = (
                     f"columns {columns[0]!r} and {columns[1]!r} are the same text; nothing is"
@@ -114,4 +115,5 @@ class TextPairs(Source):
 
 
 def _keys_of_pair(example: Example) -> list[str]:
+    # not of a negative: hard ones are mined from the answers to other questions, and would join all
     return [text_digest(text.strip()) for text in example.inputs[:2]]

@@ -113,9 +113,10 @@ def _read_conll(file: DataFile, name: str) -> Iterator[Example]:
     labels: list[str] = []
     first = columns = 0
     with open_file(file) as handle:
+        # an empty line at the end, which files often lack, ends the last sentence too
         for number, line in enumerate([*decode_lines(file, handle), ""], 1):
-            cells = line.split("\t") if "\t" in line else line.split()
-            cells = [cell.strip() for cell in cells]
+            # a word may hold a blank where tabs are between the columns; None: any blanks are
+            cells = [cell.strip() for cell in line.split("\t" if "\t" in line else None)]
             if cells and cells[0] != _DOCUMENT and any(cells):
                 where = f"{file.path} line {number}"
                 columns = columns or len(cells)
@@ -130,7 +131,9 @@ def _read_conll(file: DataFile, name: str) -> Iterator[Example]:
                 labels.append(cells[-1])
             elif words:
                 yield _check_sentence(f"{name}:{first}", words, labels, f"{file.path} line {first}")
-                words, labels, first = [], [], 0
+                words = []
+                labels = []
+                first = 0
 
 
 def _check_sentence(name: str, words: Any, labels: Any, where: str) -> Example:

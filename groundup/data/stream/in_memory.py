@@ -34,17 +34,16 @@ class _Rows(MicroBatches):
     def __init__(
         self, take: Callable[[NDArray[np.int64]], Batch], size: int, context: DataContext
     ) -> None:
-        self.take, self.size, self.layout, self.augment = (
-            take,
-            size,
-            Layout.of(context),
-            context.augment,
-        )
+        self.take = take
+        self.size = size
+        self.layout = Layout.of(context)
+        self.augment = context.augment
         self._block: tuple[int, int] = (-1, -1)
         self._rows = np.empty(0, np.int64)
 
     def __getitem__(self, number: int) -> Batch:
-        first, count = self.layout.first_sample(number), self.layout.micro_batch_size
+        first = self.layout.first_sample(number)
+        count = self.layout.micro_batch_size
         if self.layout.split == "train":
             samples = np.arange(first, first + count)
             rows = self._rows_of(first, count)
@@ -53,6 +52,7 @@ class _Rows(MicroBatches):
         batch = self.take(rows)
         if self.augment is None:
             return batch
+        # keyed by the sample, as all that is drawn: the same partner whatever the micro-batches are
         partners = scramble(samples, seeding.key(self.layout.seed, "partners")) % np.uint64(
             self.size
         )
@@ -66,8 +66,9 @@ class _Rows(MicroBatches):
             block, offset = divmod(place, _BLOCK)
             part = self._rows_in(epoch, block)[offset : offset + count]
             parts.append(part)
-            first, count = first + len(part), count - len(part)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            first += len(part)
+            count -= len(part)
+        return np.concatenate(parts)
 
     def _rows_in(self, epoch: int, block: int) -> NDArray[np.int64]:
         """Return the rows at places ``block * _BLOCK + [0, _BLOCK)`` of an epoch's permutation; the
@@ -96,7 +97,8 @@ class _OnDemand:
     """Examples read and encoded when their turn comes, for data larger than memory."""
 
     def __init__(self, examples: Sequence[Any], encode: Callable[[Sequence[Any]], Batch]) -> None:
-        self.examples, self.encode = examples, encode
+        self.examples = examples
+        self.encode = encode
 
     def __call__(self, chosen: NDArray[np.int64]) -> Batch:
         return _trim(self.encode([self.examples[number] for number in chosen.tolist()]))
@@ -121,7 +123,9 @@ def open_indexed_stream(
         raise DataError(
             f"data ({context.split})", "there are no examples", "Check the data section"
         )
-    take = _InMemory(context.encode(examples)) if in_memory else _OnDemand(examples, context.encode)
+    take: Callable[[NDArray[np.int64]], Batch] = _OnDemand(examples, context.encode)
+    if in_memory:
+        take = _InMemory(context.encode(examples))
     return SampleStream(_Rows(take, len(examples), context), Layout.of(context), context.workers)
 
 
@@ -129,6 +133,8 @@ def _trim(batch: Batch) -> Batch:
     """Cut what is padded beyond the longest row."""
     if "lengths" not in batch:
         return batch
+    # All examples are padded to the longest of all, a batch only to its own: recurrent models and
+    # attention take time for padding too.
     longest = int(batch["lengths"].max())
     return {
         name: values[:, :longest] if name in _PADDED else values for name, values in batch.items()

@@ -87,6 +87,7 @@ class Plan:
 def pieces_per_row(sequence_length: int, packing: Packing) -> int:
     """Return the most pieces a row may hold, so that the boundaries of a batch have a fixed
     size."""
+    # enough for texts of eight tokens; more pieces would only make the boundaries of a batch longer
     return max(8, sequence_length // 8) if packing.pack else 1
 
 
@@ -124,7 +125,9 @@ def plan_rows(
     # (D,) positions that feed a token and predict the next
     fed = np.maximum(np.asarray(lengths, dtype=np.int64) - 1, 0)
     long = fed > sequence_length
-    policy = packing.too_long if packing.too_long != "auto" else ("error" if masked else "split")
+    policy: str = packing.too_long
+    if policy == "auto":
+        policy = "error" if masked else "split"
     if policy == "error" and long.any():
         raise _too_long(
             int(np.flatnonzero(long)[0]), lengths, sequence_length, int(long.sum()), name
@@ -134,15 +137,15 @@ def plan_rows(
     if policy == "truncate":
         fed = np.minimum(fed, sequence_length)
     shifts = policy == "split" and split == "train" and packing.random_offset and bool(long.any())
-    pieces = _cut_documents(
-        fed,
-        sequence_length,
-        seeding.key(key, "cut") if shifts else None,
-        _overlap(sequence_length, packing, split),
-    )
+    cut_key = seeding.key(key, "cut") if shifts else None
+    overlap = _overlap(sequence_length, packing, split)
+    pieces = _cut_documents(fed, sequence_length, cut_key, overlap)
     rows = np.arange(len(pieces[0]), dtype=np.int64)
     if packing.pack:
-        ties = scramble(rows, seeding.key(key, "ties")) if split == "train" else rows
+        # Pieces of equal length are interchangeable: which of them share a row changes every epoch.
+        ties: NDArray[Any] = rows
+        if split == "train":
+            ties = scramble(rows, seeding.key(key, "ties"))
         rows = best_fit_decreasing(
             pieces[2], sequence_length, pieces_per_row(sequence_length, packing), ties
         )
@@ -151,8 +154,8 @@ def plan_rows(
     return Plan(
         *(document, start, length, first_scored),
         row_starts=np.concatenate(([0], np.cumsum(np.bincount(rows)))).astype(np.int64),
-        dropped=int(long.sum()) if policy == "drop" else 0,
-        truncated=int(long.sum()) if policy == "truncate" else 0,
+        dropped=int(long.sum()) * (policy == "drop"),
+        truncated=int(long.sum()) * (policy == "truncate"),
         varies=shifts,
     )
 
@@ -175,6 +178,7 @@ def _cut_documents(
     """
     first_end = np.full(len(fed), window, dtype=np.int64)
     if key is not None:
+        # else the same tokens would begin every window, and never see what is before them
         offsets = 1 + (scramble(np.arange(len(fed)), key) % np.uint64(window)).astype(np.int64)
         first_end = np.where(fed > window, offsets, first_end)
     stride = window - overlap
@@ -217,6 +221,8 @@ def best_fit_decreasing(
     occupied = 0  # bit r is set where room_lists[r] is not empty
     held: list[int] = []  # pieces in each row
     for length in lengths[order].tolist():
+        # The lowest bit at or above the length: one operation on an integer of a few words, where a
+        # search would take a step for each length.
         fitting = occupied >> length
         if fitting:
             room = length + (fitting & -fitting).bit_length() - 1
@@ -225,7 +231,8 @@ def best_fit_decreasing(
                 occupied ^= 1 << room
             held[row] += 1
         else:
-            room, row = capacity, len(held)
+            room = capacity
+            row = len(held)
             held.append(1)
         rows.append(row)
         left = room - length

@@ -11,6 +11,8 @@ from groundup.core.seeding import scramble
 
 __all__ = ["permute"]
 
+# Four make a permutation that cannot be told from random by looking (Luby and Rackoff, 1988); the
+# others are for the small domains of small data.
 _ROUNDS = 8
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 

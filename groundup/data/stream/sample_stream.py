@@ -82,9 +82,9 @@ class _Numbers:
     stop: int | None
 
     def __iter__(self) -> Iterator[int]:
-        return (
-            itertools.count(self.start) if self.stop is None else iter(range(self.start, self.stop))
-        )
+        if self.stop is None:
+            return itertools.count(self.start)
+        return iter(range(self.start, self.stop))
 
 
 class SampleStream(Stream):
@@ -92,7 +92,9 @@ class SampleStream(Stream):
     samples came."""
 
     def __init__(self, batches: MicroBatches, layout: Layout, workers: int) -> None:
-        self.batches, self._layout, self._workers = batches, layout, workers
+        self.batches = batches
+        self._layout = layout
+        self._workers = workers
         self._samples = 0  # delivered by all ranks together
         self._iterator: Iterator[Batch | _Failure] | None = None
         self._share = (
@@ -116,6 +118,7 @@ class SampleStream(Stream):
         try:
             batch = next(iterator)
         except RuntimeError as error:
+            # the loader has no error of its own for this: only the words tell
             if "DataLoader worker" not in str(error):
                 raise
             remedy = (
@@ -131,7 +134,9 @@ class SampleStream(Stream):
         return batch
 
     def _start_iterator(self) -> Iterator[Batch | _Failure]:
-        stop = None if self._layout.split == "train" else -(-self.samples_per_epoch // self._share)
+        stop = None
+        if self._layout.split != "train":  # the last batch may be partly empty: rounded up
+            stop = -(-self.samples_per_epoch // self._share)
         numbers = _Numbers(self._samples // self._share, stop)
         if not self._workers:  # a loader would only add its own time
             return map(self.batches.__getitem__, numbers)
@@ -200,12 +205,15 @@ class _Reporting(Dataset[Batch | _Failure]):
 
 
 def _start_worker(worker: int) -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(
+        1
+    )  # as many workers as there are cores would else get in each other's way
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
     """End this process soon after the one that started it, even where that one was killed."""
+    # a killed process ends none of its children, and a worker would wait for its queue for ever
     while os.getppid() == parent:
         time.sleep(_WATCH_S)
     os._exit(1)

@@ -24,7 +24,8 @@ from groundup.core.values import IGNORED, Batch, TokenSequence
 from groundup.data.stream.packing import Packing, Plan, pieces_per_row, plan_rows
 from groundup.data.stream.permutation import permute
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
-from groundup.data.stream.shards import FORMAT, Shards, prepare_shards
+from groundup.data.stream.shard_writer import prepare_shards
+from groundup.data.stream.shards import FORMAT, Shards
 
 __all__ = ["open_token_stream"]
 
@@ -52,7 +53,8 @@ class _Epochs:
     def plan(self, epoch: int, name: Callable[[int], str] = str) -> Plan:
         """Return the plan of an epoch."""
         if epoch not in self.plans:
-            layout, key = self.layout, seeding.key(self.layout.seed, "plan", epoch)
+            layout = self.layout
+            key = seeding.key(layout.seed, "plan", epoch)
             plan = plan_rows(
                 self.lengths,
                 layout.sequence_length,
@@ -62,6 +64,7 @@ class _Epochs:
                 masked=self.masked,
                 name=name,
             )
+            # two, because a batch may hold the last rows of one epoch and the first of the next
             while len(self.plans) > 1:
                 self.plans.pop(next(iter(self.plans)))
             self.plans[epoch] = plan
@@ -69,8 +72,8 @@ class _Epochs:
 
     def locate(self, sample: int) -> tuple[int, int]:
         """Return the epoch that a sample belongs to and its number within that epoch."""
-        first = self.plan(0) if len(self.starts) == 1 else None
-        if first is not None:
+        if len(self.starts) == 1:
+            first = self.plan(0)
             self.starts.append(first.rows)
             self.varies = first.varies
         if self.layout.split != "train":
@@ -91,7 +94,8 @@ class _Epochs:
         found: list[tuple[Plan, range]] = []
         located = [self.locate(sample) for sample in range(first, first + count)]
         for epoch, group in itertools.groupby(located, key=lambda place: place[0]):
-            plan, rows = self.plan(epoch), np.array([index for _, index in group])
+            plan = self.plan(epoch)
+            rows = np.array([index for _, index in group])
             if self.layout.split == "train":
                 rows = permute(rows, plan.rows, seeding.key(self.layout.seed, "rows", epoch))
             edges = plan.row_starts[np.minimum(np.stack((rows, rows + 1)), plan.rows)]
@@ -111,13 +115,16 @@ class _MicroBatches(MicroBatches):
         max_pieces: int,
         augment: Augment | None,
     ) -> None:
-        self.shards, self.epochs, self.layout, self.augment = shards, epochs, layout, augment
-        self.boundaries = (
-            layout.micro_batch_size * (max_pieces + 1) + 1
-        )  # each row may end with a piece of padding
+        self.shards = shards
+        self.epochs = epochs
+        self.layout = layout
+        self.augment = augment
+        # of one size in every batch, for compiled models; each row may end with a piece of padding
+        self.boundaries = layout.micro_batch_size * (max_pieces + 1) + 1
 
     def __getitem__(self, number: int) -> Batch:
-        rows, width = self.layout.micro_batch_size, self.layout.sequence_length
+        rows = self.layout.micro_batch_size
+        width = self.layout.sequence_length
         tokens = np.full((rows, width), self.layout.end_id, dtype=np.int64)
         targets = np.full((rows, width), IGNORED, dtype=np.int64)
         positions = np.empty((rows, width), dtype=np.int64)
@@ -130,7 +137,8 @@ class _MicroBatches(MicroBatches):
             for length in self._fill_row(plan, pieces, tokens[row], targets[row]):
                 boundaries[count] = row * width + filled
                 positions[row, filled : filled + length] = np.arange(length)
-                filled, count = filled + length, count + 1
+                filled += length
+                count += 1
         batch = {
             "tokens": torch.from_numpy(tokens),
             "targets": torch.from_numpy(targets),
@@ -145,7 +153,9 @@ class _MicroBatches(MicroBatches):
     def samples_per_epoch(self, sample: int) -> int:
         """Return the rows in one pass over the data: of the epoch that a sample is in, where epochs
         differ."""
-        epoch = self.epochs.locate(sample)[0] if self.layout.split == "train" else 0
+        epoch = 0
+        if self.layout.split == "train":
+            epoch, _ = self.epochs.locate(sample)
         return self.epochs.plan(epoch).rows
 
     def _fill_row(
@@ -155,23 +165,21 @@ class _MicroBatches(MicroBatches):
         lengths: list[int] = []
         filled = 0
         for piece in pieces:
-            document, start, length = (
-                int(plan.document[piece]),
-                int(plan.start[piece]),
-                int(plan.length[piece]),
-            )
+            document = int(plan.document[piece])
+            start = int(plan.start[piece])
+            length = int(plan.length[piece])
             unscored = int(plan.first_scored[piece])
             sequence, trained = self.shards.read(document, start, start + length + 1)
             tokens[filled : filled + length] = sequence[:-1]
             scored = sequence[1 + unscored :]
-            targets[filled + unscored : filled + length] = (
-                scored
-                if trained is None
-                else np.where(trained[1 + unscored :], scored, np.int64(IGNORED))
-            )
+            if trained is not None:
+                scored = np.where(trained[1 + unscored :], scored, np.int64(IGNORED))
+            targets[filled + unscored : filled + length] = scored
             filled += length
             lengths.append(length)
-        return lengths if filled == len(tokens) else [*lengths, len(tokens) - filled]
+        if filled < len(tokens):  # padding is a piece of its own, which no text attends to
+            lengths.append(len(tokens) - filled)
+        return lengths
 
 
 def open_token_stream(
@@ -195,6 +203,7 @@ def open_token_stream(
         RecipeError: If the batch size is not a multiple of micro-batch x ranks.
     """
     layout = Layout.of(context)
+    # All that the tokens depend on, and nothing else: runs with other models share them.
     identity = json.dumps([FORMAT, source_key, context.encode_key, context.split])
     folder = context.cache / "tokens" / hashlib.sha256(identity.encode()).hexdigest()[:20]
     shards = prepare_shards(folder, examples, context.encode)
@@ -202,7 +211,8 @@ def open_token_stream(
     lengths, dropped, truncated = _usable_lengths(shards, context, packing, name)
     epochs = _Epochs(lengths, layout, packing, shards.masked)
     plan = epochs.plan(0, name)
-    dropped, truncated = dropped + plan.dropped, truncated + plan.truncated
+    dropped += plan.dropped
+    truncated += plan.truncated
     if not shards.trained_tokens or not plan.rows:
         raise DataError(
             f"data ({context.split})",
@@ -238,11 +248,9 @@ def _usable_lengths(
     lengths = shards.lengths
     if shards.untrained and shards.trained_tokens:
         if packing.on_fully_masked == "error":
-            more = (
-                f" ({len(shards.untrained) - 1} more examples likewise)"
-                if len(shards.untrained) > 1
-                else ""
-            )
+            more = ""
+            if len(shards.untrained) > 1:
+                more = f" ({len(shards.untrained) - 1} more examples likewise)"
             raise DataError(
                 name(shards.untrained[0]),
                 f"none of its {lengths[shards.untrained[0]]} tokens is trained on{more}",
@@ -261,7 +269,7 @@ def _usable_lengths(
     long = np.flatnonzero(lengths > context.sequence_length + 1)
     for document in long:
         tokens, trained = shards.read(int(document), 0, int(lengths[document]))
-        known = None if trained is None else trained.astype(np.bool_)
+        known = trained.astype(np.bool_) if trained is not None else None
         whole = TokenSequence(tokens, known).end_of_whole_answers(context.sequence_length + 1)
         lengths[document] = whole
     left_out = int((lengths[long] == 0).sum())
@@ -272,5 +280,8 @@ def _name_example(examples: Callable[[], Iterable[Any]], number: int) -> str:
     """Return what to call example ``number``: where it was read, or its name, or just its
     number."""
     example = next(itertools.islice(examples(), number, None), None)
+    # an example of a user's own source may be anything, and need not have a name
     known = getattr(example, "origin", "") or getattr(example, "name", "")
-    return f"{known} (example {number})" if known else f"example {number}"
+    if known:
+        return f"{known} (example {number})"
+    return f"example {number}"

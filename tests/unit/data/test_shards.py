@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from groundup.core.values import Document, TokenSequence
-from groundup.data.stream import shards as module
-from groundup.data.stream.shards import Shards, prepare_shards
+from groundup.data.stream import shard_writer as module
+from groundup.data.stream.shard_writer import prepare_shards
+from groundup.data.stream.shards import Shards
 
 TEXTS = ["", "a", "bc", "déf" * 50, "x" * 1000, "last"]
 

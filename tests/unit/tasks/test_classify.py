@@ -16,7 +16,8 @@ import torch.nn.functional as F
 import groundup
 from groundup.core.contracts.data import DataContext
 from groundup.core.values import Example
-from groundup.data.sources.arrays import Arrays, read_idx
+from groundup.data.reading.idx import read_idx
+from groundup.data.sources.arrays import Arrays
 from groundup.data.stream.in_memory import open_indexed_stream
 from groundup.metrics.classification import evaluate_classes, wilson_interval
 from groundup.processors.image import ImageConfig

@@ -1,0 +1,65 @@
+"""Arrays in idx files, as MNIST comes."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.core.errors import DataError
+
+__all__ = ["read_idx"]
+
+# the third byte of a file, and the type of its numbers, which are big-endian
+_IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+
+
+def read_idx(path: Path) -> NDArray[Any]:
+    """Return the array of a file in idx format, compressed with gzip or not.
+
+    Raises:
+        DataError: If the file is missing or damaged.
+
+    Source:
+        LeCun, Cortes and Burges, "The MNIST database of handwritten digits": the file format at its
+        end.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            str(path), f"cannot be read: {error}", "Check the file, or fetch it again"
+        ) from None
+    kind = _IDX_TYPES.get(content[2]) if len(content) > 4 and content[:2] == b"\0\0" else None
+    if kind is None:
+        found = f"it begins with {content[:4].hex(' ')}" if content else "it is empty (0 bytes)"
+        problem = (
+            f"is not an idx file: {found}; allowed: 00 00, the type of the numbers, how many"
+            " dimensions"
+        )
+        raise DataError(str(path), problem, "Check the file")
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        problem = (
+            f"is cut off: its header of {content[3]} dimensions takes {start} bytes, and there are"
+            f" {len(content)}"
+        )
+        raise DataError(str(path), problem, "Fetch it again")
+    shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
+    size = math.prod(shape) * np.dtype(kind).itemsize
+    if len(content) - start != size:
+        there = len(content) - start
+        problem = (
+            f"its header states {' x '.join(map(str, shape))} numbers, {size:,} bytes, and"
+            f" {there:,} bytes follow"
+        )
+        raise DataError(str(path), problem, "Fetch it again")
+    values = np.frombuffer(content, kind, offset=start)
+    return values.reshape(shape)
