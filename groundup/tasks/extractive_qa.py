@@ -7,6 +7,7 @@ Legend: B questions, W windows of a text, T positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,11 +23,13 @@ from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
+from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.answers import answer_scores
 from groundup.nn.loss import widen
 from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import FixedTargets
 from groundup.processors.text.add_special_tokens import Row, padded
+from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["ExtractiveQA", "Window"]
 
@@ -40,7 +43,7 @@ class Window(NamedTuple):
 
     Attributes:
         row: Its tokens and their kinds.
-        first: Where the first token of the text stands in the row.
+        first: Where the first token of the text is in the row.
         spans: (n, 2) where the text's tokens of the window begin and end in the text, in
             characters.
     """
@@ -65,7 +68,7 @@ class ExtractiveQA(Task):
 
     unit: ClassVar[str] = "windows"
     max_tokens: int = setting(
-        384, "Question and text together; a longer text is read in windows of so many", ge=8
+        384, "Question and text together; a longer text is read in several windows", ge=8
     )
     stride: int = setting(128, "Tokens of the text that a window shares with the next", ge=0)
     max_question_tokens: int = setting(64, "Longer questions are cut", ge=1)
@@ -81,7 +84,7 @@ class ExtractiveQA(Task):
         room = self.max_tokens - self.max_question_tokens - 4
         if self.stride >= room:
             raise ValueError(
-                f"stride {self.stride} leaves nothing new in a window: beside a question of"
+                f"stride {self.stride} leaves nothing new in a window: next to a question of"
                 f" {self.max_question_tokens} tokens there is room for {room} of max_tokens"
                 f" {self.max_tokens}. Use a smaller stride or question, or more tokens"
             )
@@ -102,8 +105,8 @@ class ExtractiveQA(Task):
         """Return the processor with the two outputs.
 
         Raises:
-            RecipeError: If the tokenizer is none of an encoder, or does not say where tokens stand
-                in a text.
+            RecipeError: If the tokenizer is not an encoder's, or does not say where tokens are in a
+                text.
         """
         inputs = processor.reader
         if (
@@ -136,23 +139,20 @@ class ExtractiveQA(Task):
         ]
         most = max(map(len, found))
         batch = padded([window.row for windows in found for window in windows], processor.tokenizer)
-        shape = len(examples), most, batch["tokens"].shape[1]
-        windows, types = (
-            torch.zeros(shape, dtype=torch.int64),
-            torch.zeros(shape, dtype=torch.int64),
-        )
-        lengths, answers = (
-            torch.zeros(shape[:2], dtype=torch.int64),
-            torch.full((*shape[:2], 2), -1),
-        )
-        rows = iter(range(len(batch["tokens"])))
+        shape = (len(examples), most, batch["tokens"].shape[1])
+        windows = torch.zeros(shape, dtype=torch.int64)
+        types = torch.zeros(shape, dtype=torch.int64)
+        lengths = torch.zeros(shape[:2], dtype=torch.int64)
+        answers = torch.full((*shape[:2], 2), -1)
+        rows = count()
         for n, (example, own) in enumerate(zip(examples, found, strict=True)):
             for w, window in enumerate(own):
                 row = next(rows)
-                windows[n, w], lengths[n, w] = batch["tokens"][row], batch["lengths"][row]
+                windows[n, w] = batch["tokens"][row]
+                lengths[n, w] = batch["lengths"][row]
                 if "token_types" in batch:
                     types[n, w] = batch["token_types"][row]
-                answers[n, w] = torch.tensor(_places(window, example.target))
+                answers[n, w] = torch.tensor(_locate_answer(window, example.target))
         return {
             "windows": windows,
             "window_types": types,
@@ -170,11 +170,9 @@ class ExtractiveQA(Task):
         for start in range(0, max(1, len(tokens) - self.stride), room - self.stride):
             part = tokens[start : start + room]
             row = np.concatenate((head, part, [tokenizer.frame[1]])).astype(np.int64)
-            types = (
-                np.where(np.arange(len(row)) < len(head), 0, kind).astype(np.int64)
-                if kind
-                else None
-            )
+            types = None
+            if kind:
+                types = np.where(np.arange(len(row)) < len(head), 0, kind).astype(np.int64)
             found.append(Window((row, types), len(head), spans[start : start + room]))
         return found
 
@@ -194,12 +192,13 @@ class ExtractiveQA(Task):
             batch: What ``encode`` gave.
         """
         there = batch["window_lengths"] > 0
-        scores, answers = _inside(outputs, batch["window_lengths"][there]), batch["answers"][there]
+        scores = _rule_out_padding(outputs, batch["window_lengths"][there])
+        answers = batch["answers"][there]
         first = F.cross_entropy(scores[..., 0], answers[:, 0], reduction="sum")
         last = F.cross_entropy(scores[..., 1], answers[:, 1], reduction="sum")
         right = (scores.argmax(1) == answers).all(1).sum()
-        count = torch.tensor(float(len(answers)))
-        return Loss({"window": Term((first + last) / 2, count)}, {"right": right})
+        number = torch.tensor(float(len(answers)))
+        return Loss({"window": Term((first + last) / 2, number)}, {"right": right})
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """Return how many windows there are."""
@@ -214,56 +213,56 @@ class ExtractiveQA(Task):
             "exact_windows": sums["right"][0] / max(count, 1.0),
         }
 
-    @torch.no_grad()
     def predict(self, model: nn.Module, inputs: Any, processor: Labelled, **options: Any) -> Any:
         """Return the answer to a question about a text, as a piece of the text, and its score; or
         several.
 
-        The score is how much higher the answer stands than no answer, in nats; the answer is ""
+        The score is how much more the answer scores than no answer, in nats; the answer is ""
         where there is none.
 
         Args:
             model: The trained model.
             inputs: (question, text), or one text with a tab between; or a list of these.
             processor: The run's processor.
-            **options: None matters here.
+            **options: None has an effect here.
 
         Raises:
             DataError: If an input is not two texts.
         """
-        each = isinstance(inputs, list)
-        found = [
-            self._answered(model, *_asked(one), processor) for one in (inputs if each else [inputs])
-        ]
-        return found if each else found[0]
+        if isinstance(inputs, list):
+            return [self.predict(model, one, processor) for one in inputs]
+        return self._answer(model, *_two_texts(inputs), processor)
 
-    def _answered(
+    def _answer(
         self, model: nn.Module, question: str, context: str, processor: Labelled
     ) -> tuple[str, float]:
-        training, device = model.training, next(model.parameters()).device
-        model.eval()
         windows = self.windows(question, context, processor.tokenizer)
-        best, nothing = ("", -np.inf), np.inf
+        answer = ""
+        best = -np.inf
+        nothing = np.inf
         for start in range(0, len(windows), _AT_ONCE):
             chosen = windows[start : start + _AT_ONCE]
-            batch = {
-                k: v.to(device)
-                for k, v in padded([w.row for w in chosen], processor.tokenizer).items()
-            }
-            scores = _inside(model(**batch), batch["lengths"]).double().cpu().numpy()
-            for window, own in zip(chosen, scores, strict=True):
+            batch = padded([window.row for window in chosen], processor.tokenizer)
+            batch = move_batch(batch, device_of(model))
+            with evaluating(model):
+                scores = _rule_out_padding(model(**batch), batch["lengths"])
+            for window, own in zip(chosen, scores.double().cpu().numpy(), strict=True):
+                # A window without the answer should say that there is none: the one that is least
+                # sure of it decides, as in the authors' code.
                 nothing = min(nothing, float(own[0].sum()))
-                if (found := self._best(window, own))[1] > best[1]:
-                    best = (context[slice(*found[0])], found[1])
-        model.train(training)
-        score = best[1] - nothing
-        return ("" if -score > self.no_answer_above else best[0]), score
+                span, score = self._best(window, own)
+                if score > best:
+                    best = score
+                    answer = context[slice(*span)]
+        margin = best - nothing
+        return ("" if -margin > self.no_answer_above else answer), margin
 
     def _best(self, window: Window, scores: NDArray[np.float64]) -> tuple[tuple[int, int], float]:
         """Return the best answer of a window, as its place in the text, with its score."""
-        place = slice(window.first, window.first + len(window.spans))
-        starts, ends = scores[place, 0], scores[place, 1]
+        of_text = scores[window.first : window.first + len(window.spans)]
+        starts, ends = of_text[:, 0], of_text[:, 1]
         best: tuple[tuple[int, int], float] = ((0, 0), -np.inf)
+        # The best end of each of the best starts, instead of all pairs.
         for first in np.argsort(-starts, kind="stable")[:_BEST]:
             reach = ends[first : first + self.max_answer_tokens]
             last = int(first + reach.argmax())
@@ -277,36 +276,27 @@ class ExtractiveQA(Task):
         answer apart."""
         examples = list(context.examples(context.held_out))
         context.progress(f"answering {len(examples)} held-out questions")
-        given = [self._predicted(context, example) for example in examples]
+        asked = [example.inputs for example in examples]
+        given = [self._answer(context.model, q, text, context.processor)[0] for q, text in asked]
         right = [[text for text, _ in example.target] for example in examples]
-        scores = np.array(
-            [answer_scores(answer, own) for answer, own in zip(given, right, strict=True)]
-        )
+        pairs = zip(given, right, strict=True)
+        scores = np.array([answer_scores(answer, own) for answer, own in pairs])
         answered = np.array([bool(own) for own in right])
         metrics = {"held_out_questions": float(len(examples)), **_means(scores, "")}
         if answered.any() and not answered.all():
-            metrics |= _means(scores[answered], "_with_answer") | _means(
-                scores[~answered], "_without_answer"
-            )
-        wrong = np.argsort(scores[:, 1], kind="stable")[:_SHOWN].tolist()
-        rows = [
+            metrics |= _means(scores[answered], "_with_answer")
+            metrics |= _means(scores[~answered], "_without_answer")
+        worst = np.argsort(scores[:, 1], kind="stable")[:_SHOWN].tolist()
+        rows: list[Any] = [
             (examples[n].inputs[0], (right[n] or [""])[0], given[n])
-            for n in wrong
+            for n in worst
             if scores[n, 1] < 1
         ]
-        return Evaluation(
-            metrics,
-            [Table("Answered wrong", ("question", "answer", "given"), list(rows), "", False)],
-            [],
-        )
-
-    @torch.no_grad()
-    def _predicted(self, context: EvaluationContext, example: Example) -> str:
-        question, text = example.inputs
-        return self._answered(context.model, question, text, context.processor)[0]
+        columns = ("question", "answer", "given")
+        return Evaluation(metrics, [Table("Answered wrong", columns, rows, printed=False)])
 
 
-def _asked(inputs: Any) -> tuple[str, str]:
+def _two_texts(inputs: Any) -> tuple[str, str]:
     parts = inputs.split("\t", 1) if isinstance(inputs, str) else inputs
     fits = isinstance(parts, list | tuple) and len(parts) == 2
     if not fits or not all(isinstance(part, str) and part.strip() for part in parts):
@@ -317,14 +307,14 @@ def _asked(inputs: Any) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _inside(outputs: Tensor, lengths: Tensor) -> Tensor:
+def _rule_out_padding(outputs: Tensor, lengths: Tensor) -> Tensor:
     """Return outputs (windows, T, 2) with the padding ruled out."""
     outputs = widen(outputs)
     beyond = torch.arange(outputs.shape[1], device=outputs.device) >= lengths[:, None]
     return outputs.masked_fill(beyond[..., None], -torch.inf)
 
 
-def _places(window: Window, answers: Sequence[tuple[str, int]]) -> tuple[int, int]:
+def _locate_answer(window: Window, answers: Sequence[tuple[str, int]]) -> tuple[int, int]:
     """Return the first and the last token of the first answer, or the row's first token where it is
     not whole there."""
     if not answers:
@@ -332,12 +322,13 @@ def _places(window: Window, answers: Sequence[tuple[str, int]]) -> tuple[int, in
     text, start = answers[0]
     begins, ends = window.spans[:, 0], window.spans[:, 1]
     inside = np.flatnonzero((ends > start) & (begins < start + len(text)))
-    whole = (
-        len(inside)
-        and begins[inside[0]] <= start
-        and ends[inside[-1]] >= start + len(text.rstrip())
-    )
-    return (window.first + int(inside[0]), window.first + int(inside[-1])) if whole else (0, 0)
+    if not len(inside):
+        return 0, 0
+    first, last = int(inside[0]), int(inside[-1])
+    # Cut off by the window's edge, an answer is none: the model would learn to give pieces.
+    if begins[first] > start or ends[last] < start + len(text.rstrip()):
+        return 0, 0
+    return window.first + first, window.first + last
 
 
 def _means(scores: NDArray[np.float64], suffix: str) -> dict[str, float]:

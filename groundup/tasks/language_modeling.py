@@ -1,16 +1,15 @@
 """Next-token prediction over documents: the task a language model is pretrained with.
 
 Source: Bengio et al. 2003, "A neural probabilistic language model"; Radford et al. 2019, "Language
-    models are
-unsupervised multitask learners". A document is stored as start token, text, end token, so
-that the model learns to begin and to end; where the tokenizer puts no start token, the end token
-stands there too.
+models are unsupervised multitask learners". A document is stored as start token, text, end token,
+so that the model learns to begin and to end; where the tokenizer puts no start token, the end token
+is there too.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,12 +30,13 @@ from groundup.metrics.compression import (
     xz_bits_per_byte,
 )
 from groundup.processors.text.add_special_tokens import documents, prompts
+from groundup.tasks.shared.first_documents import first_documents
 from groundup.tasks.shared.next_token_loss import logit_inputs, next_token_losses, next_token_sum
 from groundup.tasks.shared.text_generation import decoding_options, write, write_stream
 
 __all__ = ["LanguageModeling"]
 
-_JUDGED_BYTES = 8_000_000  # of held-out text
+_EVALUATED_BYTES = 8_000_000  # of held-out text
 _BASELINE_BYTES = 32_000_000  # of training text, which the baselines count n-grams in and compress
 _SHOWN = 5
 
@@ -134,12 +134,13 @@ class LanguageModeling(Task):
         Every token of a document and its end are counted once; long documents are read in windows
         that overlap by half.
         """
-        held_out = _first_bytes(context.examples("validation"), _JUDGED_BYTES)
+        held_out = first_documents(context.examples("validation"), _EVALUATED_BYTES)
         context.progress(f"scoring {len(held_out)} held-out documents")
         begin = time.perf_counter()
         sequences = self.encode(held_out, context.processor)
         nats = sequence_nll(context.model, sequences, context.sequence_length)
-        tokens, size = sum(len(s.tokens) - 1 for s in sequences), sum(_bytes(d) for d in held_out)
+        tokens = sum(len(sequence.tokens) - 1 for sequence in sequences)
+        size = sum(_bytes(document) for document in held_out)
         metrics = {
             "bits_per_byte": bits_per_byte(sum(nats), size),
             "loss": sum(nats) / max(tokens, 1),
@@ -149,40 +150,28 @@ class LanguageModeling(Task):
             "held_out_bytes": float(size),
             "scoring_s": time.perf_counter() - begin,
         }
-        if (
-            context.base is not None and context.base[1] is context.processor
-        ):  # the weights that the run began with
+        # With another tokenizer the bits per byte of the two could be compared, but not the runs:
+        # only the pretrained weights that this run began with come with its own processor.
+        if context.base is not None and context.base[1] is context.processor:
             before = sequence_nll(context.base[0], sequences, context.sequence_length)
             metrics["base_bits_per_byte"] = bits_per_byte(sum(before), size)
         context.progress("coding the same documents by frequency, 5-gram and xz")
-        training = _first_bytes(context.examples("train"), _BASELINE_BYTES)
-        baselines = _baselines([d.text for d in training], [d.text for d in held_out])
+        training = first_documents(context.examples("train"), _BASELINE_BYTES)
+        baselines = _measure_baselines([d.text for d in training], [d.text for d in held_out])
         context.progress("writing on from held-out openings")
         tables = [
-            _compared(metrics["bits_per_byte"], baselines),
-            _extremes(held_out, nats),
-            _samples(held_out, context),
+            _baseline_table(metrics["bits_per_byte"], baselines),
+            _extremes_table(held_out, nats),
+            _sample_table(held_out, context),
         ]
         return Evaluation({**metrics, **baselines}, tables)
-
-
-def _first_bytes(documents: Iterable[Document], most: int) -> list[Document]:
-    """Return the first documents, up to a size that is judged in minutes."""
-    taken: list[Document] = []
-    size = 0
-    for document in documents:
-        size += _bytes(document)
-        if size > most and taken:
-            break
-        taken.append(document)
-    return taken
 
 
 def _bytes(document: Document) -> int:
     return len(document.text.encode())
 
 
-def _baselines(training: list[str], held_out: list[str]) -> dict[str, float]:
+def _measure_baselines(training: list[str], held_out: list[str]) -> dict[str, float]:
     return {
         "baseline_unigram_bits_per_byte": unigram_bits_per_byte(training, held_out),
         "baseline_5gram_bits_per_byte": ngram_bits_per_byte(training, held_out),
@@ -191,7 +180,7 @@ def _baselines(training: list[str], held_out: list[str]) -> dict[str, float]:
     }
 
 
-def _compared(model: float, baselines: dict[str, float]) -> Table:
+def _baseline_table(model: float, baselines: dict[str, float]) -> Table:
     titles = (
         "single bytes",
         "byte 5-gram (Kneser-Ney)",
@@ -208,12 +197,13 @@ def _compared(model: float, baselines: dict[str, float]) -> Table:
     )
 
 
-def _extremes(documents: list[Document], nats: list[float]) -> Table:
+def _extremes_table(documents: list[Document], nats: list[float]) -> Table:
     scored = [
         (d.name, _bytes(d), bits_per_byte(n, _bytes(d)))
         for d, n in zip(documents, nats, strict=True)
     ]
     scored.sort(key=lambda row: row[2])
+    # Of few documents none is both easy and hard.
     rows: list[tuple[str | float | int | None, ...]] = [
         *scored[:_SHOWN],
         *scored[_SHOWN:][-_SHOWN:],
@@ -223,10 +213,9 @@ def _extremes(documents: list[Document], nats: list[float]) -> Table:
     )
 
 
-def _samples(documents: list[Document], context: EvaluationContext) -> Table:
-    chosen = sorted(documents, key=lambda document: key(context.seed, f"sample {document.name}"))[
-        :_SHOWN
-    ]
+def _sample_table(documents: list[Document], context: EvaluationContext) -> Table:
+    order = sorted(documents, key=lambda document: key(context.seed, f"sample {document.name}"))
+    chosen = order[:_SHOWN]
     openings = [document.text[: min(160, len(document.text) // 2)] for document in chosen]
     options = DecodingOptions(max_new_tokens=80, seed=context.seed)
     starts = prompts(openings, context.processor)

@@ -19,12 +19,14 @@ from groundup.core.errors import RecipeError
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
+from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.retrieval import ranks, retrieval_measures
 from groundup.nn.loss import widen
 from groundup.nn.pooling import mean_state, within
 from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import FixedTargets
 from groundup.processors.text.add_special_tokens import framed, padded
+from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["SentenceEmbedding"]
 
@@ -43,14 +45,13 @@ class SentenceEmbedding(Task):
 
     Source:
         The loss: van den Oord et al., InfoNCE, 2018 (arXiv:1807.03748), equation 4; among the batch
-            as in Henderson et
-        al., 2017 (arXiv:1705.00652), section 4.4. Mean of the states: Reimers and Gurevych,
-        Sentence-BERT, 2019 (arXiv:1908.10084), section 3.
+        as in Henderson et al., 2017 (arXiv:1705.00652), section 4.4. Mean of the states: Reimers
+        and Gurevych, Sentence-BERT, 2019 (arXiv:1908.10084), section 3.
         Departs from them: a text that is the same as the right one is no wrong answer.
     """
 
     unit: ClassVar[str] = "pairs"
-    max_tokens: int = setting(128, "Longer texts are cut to so many tokens", ge=3)
+    max_tokens: int = setting(128, "Longer texts are cut to this number of tokens", ge=3)
     pooling: Literal["mean", "first"] = setting(
         "mean", "A text's vector: the mean of its states, or the first one"
     )
@@ -123,12 +124,12 @@ class SentenceEmbedding(Task):
             )
         right = torch.arange(len(scores), device=scores.device)
         texts = batch["texts"].transpose(0, 1)
+        # The same text may be the partner of several: it must not count as a wrong answer.
         scores = scores.masked_fill(_same(texts[1], texts[1:].flatten(0, 1)), -torch.inf)
         total = F.cross_entropy(scores, right, reduction="sum")
         if self.symmetric:
-            back = (sides[1] @ sides[0].T / self.temperature).masked_fill(
-                _same(texts[0], texts[0]), -torch.inf
-            )
+            back = sides[1] @ sides[0].T / self.temperature
+            back = back.masked_fill(_same(texts[0], texts[0]), -torch.inf)
             total = (total + F.cross_entropy(back, right, reduction="sum")) / 2
         found = (scores.argmax(1) == right).sum()
         return Loss({"pair": Term(total, torch.tensor(float(len(scores))))}, {"found": found})
@@ -136,10 +137,9 @@ class SentenceEmbedding(Task):
     def vectors(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Return vectors of length 1 (N, C) of texts by their states (N, T, C)."""
         states = widen(states)
-        pooled = (
-            mean_state(states, within(lengths, states)) if self.pooling == "mean" else states[:, 0]
-        )
-        return F.normalize(pooled, dim=1)
+        if self.pooling == "mean":
+            return F.normalize(mean_state(states, within(lengths, states)), dim=1)
+        return F.normalize(states[:, 0], dim=1)
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return loss in nats a pair, and the share found first among those of their batch."""
@@ -149,77 +149,65 @@ class SentenceEmbedding(Task):
             "batch_accuracy": sums["found"][0] / max(count, 1.0),
         }
 
-    @torch.no_grad()
     def predict(
         self, model: nn.Module, inputs: str | list[str], processor: Labelled, **options: Any
     ) -> Any:
         """Return the vector of a text, as a list of numbers with length 1; or of each of a list of
         texts."""
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
-        found: list[list[float]] = self._embedded(model, texts, processor).tolist()
+        found: list[list[float]] = self._embed(model, texts, processor).tolist()
         return found[0] if isinstance(inputs, str) else found
 
-    @torch.no_grad()
-    def _embedded(
+    def _embed(
         self, model: nn.Module, texts: Sequence[str], processor: Labelled
     ) -> NDArray[np.float64]:
         """Return (N, C); texts of about the same length go together."""
-        training, device = model.training, next(model.parameters()).device
-        model.eval()
         rows = framed(texts, processor.tokenizer, processor.max_length)
         order = sorted(range(len(rows)), key=lambda n: len(rows[n][0]))
         found: dict[int, NDArray[np.float64]] = {}
         for start in range(0, len(order), _AT_ONCE):
             chosen = order[start : start + _AT_ONCE]
-            batch = {
-                k: v.to(device)
-                for k, v in padded([rows[n] for n in chosen], processor.tokenizer).items()
-            }
-            vectors = self.vectors(model(**batch), batch["lengths"])
+            batch = padded([rows[n] for n in chosen], processor.tokenizer)
+            batch = move_batch(batch, device_of(model))
+            with evaluating(model):
+                vectors = self.vectors(model(**batch), batch["lengths"])
             found |= dict(zip(chosen, vectors.double().cpu().numpy(), strict=True))
-        model.train(training)
         return np.stack([found[n] for n in range(len(rows))])
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Look for each held-out pair's second text among all held-out second and third texts, by
         the first one.
 
-        Where the run was fine-tuned, what it began with is judged alike.
+        Where the run was fine-tuned, what it began with is evaluated in the same way.
         """
         pairs = [example.inputs for example in context.examples(context.held_out)]
         context.progress(f"embedding {len(pairs)} held-out pairs")
-        metrics, places = self._judged(context.model, context.processor, pairs)
+        metrics, places = self._evaluate_model(context.model, context.processor, pairs)
         tables = []
         if context.base is not None:
-            before, _ = self._judged(context.base[0], context.processor, pairs)
+            before, _ = self._evaluate_model(context.base[0], context.processor, pairs)
             rows = [(name, round(before[name], 4), round(metrics[name], 4)) for name in before]
             tables.append(
                 Table("Before and after fine-tuning", ("measure", "before", "after"), list(rows))
             )
-            metrics |= {
-                f"{name}_before": value for name, value in before.items() if "baseline" not in name
-            }
+            own = {name: value for name, value in before.items() if "baseline" not in name}
+            metrics |= {f"{name}_before": value for name, value in own.items()}
         worst = np.argsort(-places, kind="stable")[:_SHOWN].tolist()
-        lost = [
+        lost: list[Any] = [
             (pairs[n][0][:200], pairs[n][1][:200], int(places[n])) for n in worst if places[n] > 1
         ]
-        tables.append(
-            Table(
-                "Found last", ("looked for with", "to be found", "place"), list(lost), printed=False
-            )
-        )
+        columns = ("looked for with", "to be found", "place")
+        tables.append(Table("Found last", columns, lost, printed=False))
         return Evaluation({"held_out_pairs": float(len(pairs)), **metrics}, tables, [])
 
-    def _judged(
+    def _evaluate_model(
         self, model: nn.Module, processor: Labelled, pairs: Sequence[tuple[str, ...]]
     ) -> tuple[dict[str, float], NDArray[np.int64]]:
-        numbers = {
-            text: n
-            for n, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair[1:]))
-        }
+        others = dict.fromkeys(text for pair in pairs for text in pair[1:])
+        numbers = {text: n for n, text in enumerate(others)}
         right = np.array([numbers[pair[1]] for pair in pairs])
-        anchors = self._embedded(model, [pair[0] for pair in pairs], processor)
-        candidates = self._embedded(model, list(numbers), processor)
+        anchors = self._embed(model, [pair[0] for pair in pairs], processor)
+        candidates = self._embed(model, list(numbers), processor)
         places = ranks(anchors, candidates, right)
         cosine = float((anchors * candidates[right]).sum(1).mean())
         return {**retrieval_measures(places, len(numbers)), "mean_cosine_of_pairs": cosine}, places
@@ -228,6 +216,7 @@ class SentenceEmbedding(Task):
 def _same(own: Tensor, others: Tensor) -> Tensor:
     """Return (B, N) which of other texts (N, T) are the same as each row's own (B, T), its own
     place excepted."""
+    # By tokens: texts that the tokenizer reads alike are the same to the model.
     same = (own[:, None] == others[None]).all(-1)
     same.fill_diagonal_(False)
     return same

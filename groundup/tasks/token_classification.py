@@ -7,6 +7,7 @@ Legend: B sentences, T positions, K labels, W words.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,11 +22,13 @@ from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import IGNORED, Batch, Evaluation, Example, Loss, Table, Term
+from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.spans import are_spans, span_measures
 from groundup.nn.loss import widen
 from groundup.processors.labelled import Labelled, require_head, with_targets
 from groundup.processors.targets import SingleLabel
 from groundup.processors.text.add_special_tokens import Row, frame_of, padded
+from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["TokenClassification"]
 
@@ -46,7 +49,7 @@ class TokenClassification(Task):
 
     unit: ClassVar[str] = "words"
     max_tokens: int = setting(
-        256, "Longer sentences are cut to so many tokens; words beyond teach nothing", ge=3
+        256, "Longer sentences are cut to this number of tokens; words beyond teach nothing", ge=3
     )
 
     @property
@@ -65,9 +68,8 @@ class TokenClassification(Task):
             return SingleLabel.fit(label for target in targets for label in target)
 
         found = with_targets(processor, examples, fit, self.max_tokens, head="tokens")
-        return Labelled(
-            found.inputs, found.targets, found.max_length, head="tokens"
-        )  # words are a tuple, no pair
+        # Made again, because words are a tuple, but not one of two texts that go together.
+        return Labelled(found.inputs, found.targets, found.max_length, head="tokens")
 
     def check_model(self, model: nn.Module, processor: Any) -> None:
         """Check the model's head.
@@ -81,9 +83,9 @@ class TokenClassification(Task):
         """Return sentences as tokens, and labels at the first piece of each word.
 
         Raises:
-            DataError: If a label is none of the training split's.
+            DataError: If a label is not one of the training split's.
         """
-        pieces = [_pieces(example.inputs, processor) for example in examples]
+        pieces = [_encode_words(example.inputs, processor) for example in examples]
         batch = padded([row for row, _ in pieces], processor.tokenizer)
         labels = torch.full_like(batch["tokens"], IGNORED)
         for own, example, (_, places) in zip(labels, examples, pieces, strict=True):
@@ -99,6 +101,7 @@ class TokenClassification(Task):
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """Return the summed cross-entropy in nats of outputs (B, T, K), and how many words are
         right."""
+        # A batch of short sentences is cut to the longest of its own, its labels are not.
         labels = batch["labels"][:, : outputs.shape[1]]
         scored = labels != IGNORED
         outputs, labels = outputs[scored], labels[scored]
@@ -115,7 +118,6 @@ class TokenClassification(Task):
         total, count = sums["word"]
         return {"loss": total / max(count, 1.0), "accuracy": sums["right"][0] / max(count, 1.0)}
 
-    @torch.no_grad()
     def predict(self, model: nn.Module, inputs: Any, processor: Labelled, **options: Any) -> Any:
         """Return a sentence's words with their labels, as a list of (word, label); or that of each
         of several.
@@ -125,62 +127,49 @@ class TokenClassification(Task):
             inputs: A text, which is cut into words at blanks, or a tuple of words; or a list of
                 these.
             processor: The run's processor.
-            **options: None matters here.
+            **options: None has an effect here.
 
         Raises:
             DataError: If a text has no words.
         """
         sentences = [_words(each) for each in (inputs if isinstance(inputs, list) else [inputs])]
-        labels = self._labelled(model, sentences, processor)
+        labels = self._label_words(model, sentences, processor)
         found = [list(zip(*each, strict=True)) for each in zip(sentences, labels, strict=True)]
         return found if isinstance(inputs, list) else found[0]
 
-    @torch.no_grad()
-    def _labelled(
+    def _label_words(
         self, model: nn.Module, sentences: Sequence[tuple[str, ...]], processor: Labelled
     ) -> list[list[str]]:
         """Return the label of every word; what is too long for one row is read in several."""
-        training, device = model.training, next(model.parameters()).device
-        model.eval()
-        parts = [
-            (n, part) for n, words in enumerate(sentences) for part in _parts(words, processor)
-        ]
+        parts = [(n, part) for n, words in enumerate(sentences) for part in _cut(words, processor)]
         found: list[list[str]] = [[] for _ in sentences]
         for start in range(0, len(parts), _AT_ONCE):
             chosen = parts[start : start + _AT_ONCE]
-            pieces = [_pieces(words, processor) for _, words in chosen]
-            batch = {
-                k: v.to(device)
-                for k, v in padded([row for row, _ in pieces], processor.tokenizer).items()
-            }
-            best = model(**batch).argmax(2).cpu().numpy()
+            pieces = [_encode_words(words, processor) for _, words in chosen]
+            batch = padded([row for row, _ in pieces], processor.tokenizer)
+            with evaluating(model):
+                best = model(**move_batch(batch, device_of(model))).argmax(2).cpu().numpy()
             for (number, _), own, (_, places) in zip(chosen, best, pieces, strict=True):
                 found[number] += [processor.labels[own[place]] for place in places]
-        model.train(training)
         return found
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
-        """Judge a model on the held-out sentences: words, and where labels are of spans (B-, I-, O)
-        whole spans."""
+        """Evaluate a model on the held-out sentences: words, and where labels are of spans (B-, I-,
+        O) whole spans."""
         examples = list(context.examples(context.held_out))
         context.progress(f"labelling the words of {len(examples)} held-out sentences")
         true = [list(example.target) for example in examples]
-        found = self._labelled(
-            context.model, [example.inputs for example in examples], context.processor
-        )
-        flat = [
-            pair
-            for own, other in zip(true, found, strict=True)
-            for pair in zip(own, other, strict=True)
-        ]
+        words = [example.inputs for example in examples]
+        found = self._label_words(context.model, words, context.processor)
+        right = np.array([*chain.from_iterable(true)])
         commonest = context.processor.labels[int(np.argmax(context.processor.targets.counts))]
         metrics = {
             "held_out_sentences": float(len(examples)),
-            "held_out_words": float(len(flat)),
-            "accuracy": sum(own == other for own, other in flat) / len(flat),
-            "baseline_accuracy": sum(own == commonest for own, _ in flat) / len(flat),
+            "held_out_words": float(len(right)),
+            "accuracy": float((right == np.array([*chain.from_iterable(found)])).mean()),
+            "baseline_accuracy": float((right == commonest).mean()),
         }
-        tables = [_mistakes(examples, found)]
+        tables = [_mistake_table(examples, found)]
         if are_spans(context.processor.labels):
             measures, kinds = span_measures(true, found)
             rows = [
@@ -193,7 +182,7 @@ class TokenClassification(Task):
         return Evaluation(metrics, tables, [])
 
 
-def _mistakes(examples: Sequence[Example], found: Sequence[Sequence[str]]) -> Table:
+def _mistake_table(examples: Sequence[Example], found: Sequence[Sequence[str]]) -> Table:
     rows: list[tuple[str, ...]] = []
     for example, labels in zip(examples, found, strict=True):
         wrong = next((n for n, own in enumerate(example.target) if own != labels[n]), None)
@@ -216,13 +205,14 @@ def _words(inputs: Any) -> tuple[str, ...]:
     return words
 
 
-def _split(words: Sequence[str], tokenizer: Any) -> list[NDArray[np.int64]]:
+def _tokenize_words(words: Sequence[str], tokenizer: Any) -> list[NDArray[np.int64]]:
     """Return the pieces of each word as they are in the text of all words with blanks between; at
     least one a word.
 
     A word of which nothing is left, such as a control character, is read as the end token.
     """
     ends = np.cumsum([len(word) + 1 for word in words])
+    # Read as one text, because byte-level tokenizers give a word after a blank other tokens.
     if isinstance(tokenizer, EncodesSpans):
         tokens, spans = tokenizer.encode_spans([" ".join(words)])[0]
         owners = np.searchsorted(ends, np.maximum(spans[:, 1] - 1, 0), side="right")
@@ -232,24 +222,24 @@ def _split(words: Sequence[str], tokenizer: Any) -> list[NDArray[np.int64]]:
     return [own if len(own) else np.array([tokenizer.end_id], np.int64) for own in found]
 
 
-def _pieces(words: Sequence[str], processor: Labelled) -> tuple[Row, NDArray[np.int64]]:
+def _encode_words(words: Sequence[str], processor: Labelled) -> tuple[Row, NDArray[np.int64]]:
     """Return a sentence's tokens between those that an encoder expects, and (W,) where each word's
     first piece is.
 
     It is -1 for words that have no room.
     """
     start, end = frame_of(processor.tokenizer)
-    pieces = _split(words, processor.tokenizer)
+    pieces = _tokenize_words(words, processor.tokenizer)
     places = len(start) + np.cumsum([0, *map(len, pieces[:-1])])
     room = processor.max_length - len(start) - len(end)
     tokens = np.concatenate((start, np.concatenate(pieces)[:room], end)).astype(np.int64)
     return (tokens, None), np.where(places < len(start) + room, places, -1).astype(np.int64)
 
 
-def _parts(words: tuple[str, ...], processor: Labelled) -> Iterator[tuple[str, ...]]:
+def _cut(words: tuple[str, ...], processor: Labelled) -> Iterator[tuple[str, ...]]:
     """Yield words in as few parts as have room for the first piece of every word."""
     while words:
-        _, places = _pieces(words, processor)
+        _, places = _encode_words(words, processor)
         kept = max(1, int((places >= 0).sum()))
         yield words[:kept]
         words = words[kept:]

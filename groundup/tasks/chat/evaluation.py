@@ -1,4 +1,4 @@
-"""Judging answers: the bits they cost after the right and after a wrong question, and how near
+"""How good answers are: the bits they cost after the right and after a wrong question, and how near
 generated ones come."""
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from groundup.tasks.shared.text_generation import write
 
 __all__ = ["evaluate_answers", "last_run"]
 
-_MOST_JUDGED = 1000
+_MOST_QUESTIONS = 1000
 _SHOWN = 10
 _LONGEST_ANSWER = 112  # tokens
 
 
 @dataclass(frozen=True)
 class _Question:
-    """What stands before the last answer of a conversation, and that answer."""
+    """What comes before the last answer of a conversation, and that answer."""
 
     name: str
     asked: tuple[Message, ...]
@@ -55,14 +55,14 @@ class _Answerer:
     processor: TextProcessor
     template: ChatTemplate
     stop: tuple[str, ...] = ()
-    plain: bool = False  # reads calls of tools as text, and is told of none
+    plain: bool = False  # reads calls of tools as text, and receives none
 
     def read(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """Return messages as they are asked."""
-        return tuple(map(_spelled, messages)) if self.plain else messages
+        return tuple(map(_spell_calls, messages)) if self.plain else messages
 
     def tools(self, question: _Question) -> tuple[dict[str, Any], ...]:
-        """Return the tools that are told of."""
+        """Return the tools that the model hears of."""
         return () if self.plain else question.tools
 
     def encode(
@@ -83,51 +83,50 @@ def last_run(sequence: TokenSequence) -> TokenSequence:
     trained = sequence.trained.copy()
     end = int(np.flatnonzero(trained)[-1])
     gaps = np.flatnonzero(~trained[:end])
-    trained[: int(gaps[-1]) + 1 if len(gaps) else 0] = False
+    if len(gaps):
+        trained[: gaps[-1] + 1] = False
     return dataclasses.replace(sequence, trained=trained)
 
 
 def evaluate_answers(context: EvaluationContext, template: ChatTemplate) -> Evaluation:
-    """Judge a fine-tuned model on the last answer of held-out conversations, and the model it came
-    from.
+    """Evaluate a fine-tuned model on the last answer of held-out conversations, and the model it
+    came from.
 
     The run that it came from is asked in plain text (``Question: ... Answer: ...``) and ends an
     answer as it ends a document; pretrained weights are asked as the fine-tuned model is. Figures,
-    each for the model and, with ``base_``
-    before it, for the model before:
+    each for the model and, with ``base_`` before it, for the model before:
 
     - ``answer_bits_per_byte``: -log2 p of the answer and its stop token, over the answer's UTF-8
-        bytes;
+      bytes;
     - ``answer_bits_per_byte_without_stop``: the same without the stop token's bits;
     - ``answer_bits_per_byte_other_question``: the same answers after another conversation's
-        question (each takes that
-      of the next one in a keyed order);
+      question (each takes that of the next one in a keyed order);
     - ``rouge_l``: ROUGE-L (F1) of greedy answers to the first ``context.limit`` questions of the
-        keyed order.
+      keyed order.
     """
-    held_out = _keyed(context.examples("validation"), context.seed)[:_MOST_JUDGED]
-    trained = _keyed(context.examples("train"), context.seed)[: min(_SHOWN, context.limit)]
+    held_out = _order_questions(context.examples("validation"), context.seed)[:_MOST_QUESTIONS]
+    trained = _order_questions(context.examples("train"), context.seed)
+    trained = trained[: min(_SHOWN, context.limit)]
     answerers = {"": _Answerer(context.model, context.processor, template)}
     alike = False
     if context.base is not None:
         model, processor = context.base
-        plain = _Answerer(
-            model, processor, ChatTemplate(TEMPLATES["plain"], processor), ("\n",), True
-        )
-        alike = (
-            processor is context.processor
-        )  # pretrained weights are asked as the fine-tuned ones are
-        answerers["base_"] = _Answerer(model, processor, template) if alike else plain
+        # Pretrained weights come with the run's own processor, and are asked as the run is. A run
+        # of documents has never seen the template's tokens: they would be held against it.
+        alike = processor is context.processor
+        if alike:
+            answerers["base_"] = _Answerer(model, processor, template)
+        else:
+            plain = ChatTemplate(TEMPLATES["plain"], processor)
+            answerers["base_"] = _Answerer(model, processor, plain, ("\n",), plain=True)
     metrics: dict[str, float] = {"held_out_questions": float(len(held_out))}
     answers: dict[str, list[str]] = {}
     asked = held_out[: context.limit]
     for prefix, answerer in answerers.items():
         which = "the model before fine-tuning" if prefix else "the model"
         context.progress(f"scoring {len(held_out)} held-out answers with {which}")
-        metrics |= {
-            prefix + name: value
-            for name, value in _bits(answerer, held_out, context.sequence_length).items()
-        }
+        bits = _measure_bits(answerer, held_out, context.sequence_length)
+        metrics |= {prefix + name: value for name, value in bits.items()}
         context.progress(f"letting {which} answer {len(asked) + len(trained)} questions")
         begin = time.perf_counter()
         answers[prefix] = _answer(answerer, [*asked, *trained])
@@ -136,37 +135,37 @@ def evaluate_answers(context: EvaluationContext, template: ChatTemplate) -> Eval
         metrics[f"{prefix}rouge_l"] = rouge_l(
             answers[prefix][: len(asked)], [question.answer for question in asked]
         )
-    metrics |= _gains(metrics)
-    shown = [
-        _answers_table(
-            "Held-out questions", asked, {p: texts[: len(asked)] for p, texts in answers.items()}
-        ),
-        _answers_table(
-            "Trained questions", trained, {p: texts[len(asked) :] for p, texts in answers.items()}
-        ),
+    metrics |= _measure_gains(metrics)
+    to_held_out = {prefix: texts[: len(asked)] for prefix, texts in answers.items()}
+    to_trained = {prefix: texts[len(asked) :] for prefix, texts in answers.items()}
+    tables = [
+        _bits_table(metrics, alike=alike),
+        _answers_table("Held-out questions", asked, to_held_out),
+        _answers_table("Trained questions", trained, to_trained),
     ]
-    return Evaluation(metrics, [_bits_table(metrics, alike=alike), *shown])
+    return Evaluation(metrics, tables)
 
 
-def _keyed(conversations: Iterable[Conversation], seed: int) -> list[_Question]:
+def _order_questions(conversations: Iterable[Conversation], seed: int) -> list[_Question]:
     """Return the questions that have an answer, in an order that depends on the seed and their
     names alone."""
     questions: list[_Question] = []
     for conversation in conversations:
-        said = conversation.messages
-        last = max(
-            (i for i, m in enumerate(said) if m.role == "assistant" and m.content), default=0
-        )
-        if last:
+        turns = conversation.messages
+        answers = [n for n, m in enumerate(turns) if m.role == "assistant" and m.content]
+        last = answers[-1] if answers else 0
+        if last:  # an answer at the very beginning has no question
             questions.append(
-                _Question(conversation.name, said[:last], said[last].content, conversation.tools)
+                _Question(conversation.name, turns[:last], turns[last].content, conversation.tools)
             )
-    return sorted(
-        questions, key=lambda question: (key(seed, f"question {question.name}"), question.name)
-    )
+    # The name after the key: two keys may be the same, and the order must not depend on the files'.
+    return sorted(questions, key=lambda each: (key(seed, f"question {each.name}"), each.name))
 
 
-def _bits(answerer: _Answerer, questions: list[_Question], context_length: int) -> dict[str, float]:
+def _measure_bits(
+    answerer: _Answerer, questions: list[_Question], context_length: int
+) -> dict[str, float]:
+    """Return the bits per byte of all answers together, after their own and another question."""
     size = sum(len(question.answer.encode()) for question in questions)
     others = [*questions[1:], *questions[:1]]  # one cycle: nobody keeps the own question
     right = answerer.encode([q.conversation() for q in questions], questions)
@@ -186,9 +185,11 @@ def _bits(answerer: _Answerer, questions: list[_Question], context_length: int) 
 
 
 def _stop(sequence: TokenSequence) -> NDArray[np.intp]:
-    """Return where the token that ends the answer stands, the last one trained on; empty where none
-    is."""
-    return np.flatnonzero([] if sequence.trained is None else sequence.trained)[-1:]
+    """Return where the token is that ends the answer, the last one trained on; empty where there is
+    none."""
+    if sequence.trained is None:
+        return np.empty(0, np.intp)
+    return np.flatnonzero(sequence.trained)[-1:]
 
 
 def _answer(answerer: _Answerer, questions: list[_Question]) -> list[str]:
@@ -201,19 +202,22 @@ def _answer(answerer: _Answerer, questions: list[_Question]) -> list[str]:
     return [text.strip() for text in texts]
 
 
-def _spelled(message: Message) -> Message:
+def _spell_calls(message: Message) -> Message:
     """Return a message with its calls of tools as text."""
+    if not message.tool_calls:
+        return message
     calls = [
         json.dumps({"name": c.name, "arguments": c.arguments}, ensure_ascii=False)
         for c in message.tool_calls
     ]
-    return Message(message.role, "\n".join([message.content, *calls]).strip()) if calls else message
+    return Message(message.role, "\n".join([message.content, *calls]).strip())
 
 
-def _gains(metrics: dict[str, float]) -> dict[str, float]:
+def _measure_gains(metrics: dict[str, float]) -> dict[str, float]:
     """Return how much lower the bits are, as shares: than before fine-tuning, and than with
     another's question."""
-    after, other = metrics["answer_bits_per_byte"], metrics["answer_bits_per_byte_other_question"]
+    after = metrics["answer_bits_per_byte"]
+    other = metrics["answer_bits_per_byte_other_question"]
     gains = {"below_other_question": 1 - after / other if other else 0.0}
     if metrics.get("base_answer_bits_per_byte"):
         gains["below_base"] = 1 - after / metrics["base_answer_bits_per_byte"]
@@ -229,19 +233,14 @@ def _bits_table(metrics: dict[str, float], *, alike: bool) -> Table:
         "answer_bits_per_byte_other_question": "bits per answer byte, another question",
         "rouge_l": "ROUGE-L of greedy answers",
     }
-    return Table(
-        "Answers to held-out questions",
-        ("measure", "before fine-tuning", "after"),
-        [(title, metrics.get(f"base_{name}"), metrics[name]) for name, title in names.items()],
-        (
-            "Before and after, the model is asked with the same template."
-            if alike
-            else (
-                "Before fine-tuning the model is asked in plain text, and its answers end as"
-                " documents do."
-            )
-        ),
+    note = (
+        "Before fine-tuning the model is asked in plain text, and its answers end as documents do."
     )
+    if alike:
+        note = "Before and after, the model is asked with the same template."
+    rows: Any = [(title, metrics.get(f"base_{k}"), metrics[k]) for k, title in names.items()]
+    columns = ("measure", "before fine-tuning", "after")
+    return Table("Answers to held-out questions", columns, rows, note)
 
 
 def _answers_table(title: str, questions: list[_Question], answers: dict[str, list[str]]) -> Table:

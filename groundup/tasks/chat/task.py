@@ -1,8 +1,7 @@
 """Supervised fine-tuning on conversations: the model learns to write what the assistant wrote.
 
 Source: Ouyang et al. 2022, "Training language models to follow instructions with human feedback",
-    arXiv:2203.02155,
-section 3.5 (the supervised part).
+arXiv:2203.02155, section 3.5 (the supervised part).
 """
 
 from __future__ import annotations
@@ -108,17 +107,15 @@ class Chat(Task):
         Raises:
             DataError: If there is no such template, or it does not fit the tokenizer.
         """
-        bound: Any = processor  # an object, told apart by identity
-        return _bound(processor.chat_template or self._source(processor), bound)
+        bound: Any = processor  # for the cache: an object, told apart by identity
+        return _bind_template(processor.chat_template or self._source(processor), bound)
 
     def _source(self, processor: TextProcessor) -> str:
-        path = (
-            Path(self.template)
-            if self.template and self.template not in (*TEMPLATES, "tokenizer")
-            else None
-        )
-        if path is not None and path.is_file():
-            return path.read_text(encoding="utf-8")
+        # A template's name comes first: a file that happens to be called chatml is not meant.
+        if self.template and self.template not in (*TEMPLATES, "tokenizer"):
+            path = Path(self.template)
+            if path.is_file():
+                return path.read_text(encoding="utf-8")
         return find_template(self.template, processor)
 
     def encode(
@@ -132,34 +129,34 @@ class Chat(Task):
                 conversation.
         """
         template = self.chat_template(processor)
-        chats = [
-            self._prepared(example) for example in examples if isinstance(example, Conversation)
-        ]
+        chats = [self._complete(each) for each in examples if isinstance(each, Conversation)]
         try:
             sequences = template.encode_batch(
                 [c.messages for c in chats], tools=[c.tools for c in chats]
             )
-        except DataError:
+        except DataError:  # one by one, to say which of them it is
             sequences = [_encode_named(template, chat) for chat in chats]
-        answered = iter(
-            sequences if self.train_on == "all" else [last_run(sequence) for sequence in sequences]
-        )
+        if self.train_on == "last":
+            sequences = [last_run(sequence) for sequence in sequences]
         texts = [example.text for example in examples if isinstance(example, Document)]
-        plain = iter(_whole(documents(texts, processor)))
+        # Conversations and documents are each encoded together, and put back in their order.
+        answered = iter(sequences)
+        plain = iter(_train_on_all(documents(texts, processor)))
         return [
             next(answered) if isinstance(example, Conversation) else next(plain)
             for example in examples
         ]
 
-    def _prepared(self, example: Conversation) -> Conversation:
-        return dataclasses.replace(example, messages=self._told(example.messages))
+    def _complete(self, example: Conversation) -> Conversation:
+        return dataclasses.replace(example, messages=self._with_system(example.messages))
 
-    def _told(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+    def _with_system(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Return a conversation with the system prompt that the settings give it."""
-        first = 1 if messages and messages[0].role == "system" else 0
-        if self.system_prompt == "keep" or (self.system_prompt == "add" and first):
+        has_one = bool(messages) and messages[0].role == "system"
+        if self.system_prompt == "keep" or (self.system_prompt == "add" and has_one):
             return tuple(messages)
-        return (*([Message("system", self.system)] if self.system else []), *messages[first:])
+        rest = messages[1:] if has_one else messages
+        return (Message("system", self.system), *rest) if self.system else tuple(rest)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return the batch: with targets in it, the model returns the sum of -log p."""
@@ -213,12 +210,10 @@ class Chat(Task):
         conversations = [_messages(each) for each in (inputs if several else [inputs])]
         tools = inputs.tools if isinstance(inputs, Conversation) else None
         prompts = [
-            template.prompt(self._told(each), tools=tools).tolist() for each in conversations
+            template.prompt(self._with_system(each), tools=tools).tolist() for each in conversations
         ]
-        texts = [
-            t.strip()
-            for t in write(model, prompts, processor, decoding_options(options), template.stop_ids)
-        ]
+        texts = write(model, prompts, processor, decoding_options(options), template.stop_ids)
+        texts = [text.strip() for text in texts]
         return texts if several else texts[0]
 
     def stream(
@@ -227,18 +222,16 @@ class Chat(Task):
         """Yield the assistant's answer to a question or a conversation, piece by piece."""
         template = self.chat_template(processor)
         tools = prompt.tools if isinstance(prompt, Conversation) else None
-        tokens: NDArray[np.int32] = template.prompt(self._told(_messages(prompt)), tools=tools)
-        return write_stream(
-            model, tokens.tolist(), processor, decoding_options(options), template.stop_ids
-        )
+        tokens = template.prompt(self._with_system(_messages(prompt)), tools=tools).tolist()
+        return write_stream(model, tokens, processor, decoding_options(options), template.stop_ids)
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
-        """Judge answers to held-out questions, before and after fine-tuning; see
+        """Evaluate answers to held-out questions, before and after fine-tuning; see
         ``evaluate_answers``."""
 
         def examples(split: Split) -> Iterator[Conversation]:
             return (
-                self._prepared(each)
+                self._complete(each)
                 for each in context.examples(split)
                 if isinstance(each, Conversation)
             )
@@ -248,11 +241,11 @@ class Chat(Task):
 
 
 @functools.lru_cache(maxsize=8)
-def _bound(source: str, processor: Any) -> ChatTemplate:
+def _bind_template(source: str, processor: Any) -> ChatTemplate:
     return ChatTemplate(source, processor)
 
 
-def _whole(texts: list[NDArray[np.int32]]) -> list[TokenSequence]:
+def _train_on_all(texts: list[NDArray[np.int32]]) -> list[TokenSequence]:
     """Return documents of which every token but the first is learned."""
     return [TokenSequence(tokens, np.arange(len(tokens)) > 0) for tokens in texts]
 

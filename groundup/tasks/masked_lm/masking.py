@@ -1,4 +1,4 @@
-"""Which tokens of a text are hidden from a model that is to predict them, and what stands in their
+"""Which tokens of a text are hidden from a model that is to predict them, and what is put in their
 place.
 
 Legend: B rows, T positions, V vocabulary.
@@ -20,7 +20,7 @@ from groundup.core.contracts.processors import Processor, TextProcessor
 from groundup.core.errors import RecipeError
 from groundup.core.values import IGNORED
 
-__all__ = ["Masking", "masked", "require_mask"]
+__all__ = ["Masking", "hide_tokens", "require_mask"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _vocabulary(processor: Any) -> _Vocabulary:
     )
 
 
-def masked(
+def hide_tokens(
     tokens: Tensor,
     wanted: Tensor,
     samples: NDArray[np.int64],
@@ -82,7 +82,7 @@ def masked(
     """Return tokens (B, T) with some hidden, and targets (B, T): the hidden ones, -100 elsewhere.
 
     In every row ``share`` of the tokens that may be chosen are, at least one. What is chosen in a
-    row, and what stands in its place, is a function of the row's tokens, the seed and the sample's
+    row, and what takes its place, is a function of the row's tokens, the seed and the sample's
     number alone.
 
     Args:
@@ -96,26 +96,23 @@ def masked(
     Source:
         Devlin et al., BERT, 2018 (arXiv:1810.04805), section 3.1, task 1, and appendix A.1. Whole
         words: the authors' code of May 2019 (github.com/google-research/bert); as there, words are
-            taken in random order as long as no more
-        than the share of the tokens is hidden, the first one in any case.
+        taken in random order as long as no more than the share of the tokens is hidden, the first
+        one in any case.
     """
-    known, found, targets = (
-        _vocabulary(processor),
-        tokens.numpy().copy(),
-        np.full(tokens.shape, IGNORED, np.int64),
-    )
+    known = _vocabulary(processor)
+    found = tokens.numpy().copy()
+    targets = np.full(tokens.shape, IGNORED, np.int64)
     may = wanted.numpy() & ~known.special[found]
     for row, sample in enumerate(samples.tolist()):
-        draws = (
-            torch.rand(3, tokens.shape[1], generator=seeding.generator(seed, "mask", sample))
-            .double()
-            .numpy()
-        )
+        # Drawn for all positions, so that what one position gets does not depend on the others.
+        generator = seeding.generator(seed, "mask", sample)
+        draws = torch.rand(3, tokens.shape[1], generator=generator).double().numpy()
         places = np.flatnonzero(may[row])
         if not len(places):
             continue
-        words = _words(places, known.continuing[found[row, places]], whole=settings.whole_words)
-        chosen = places[_chosen(words, draws[0][places], settings.share)]
+        continuing = known.continuing[found[row, places]]
+        words = _number_words(places, continuing, whole=settings.whole_words)
+        chosen = places[_choose_words(words, draws[0][places], settings.share)]
         targets[row, chosen] = found[row, chosen]
         fate = draws[1][chosen]
         random = known.plain[(draws[2][chosen] * len(known.plain)).astype(np.int64)]
@@ -124,7 +121,7 @@ def masked(
     return torch.from_numpy(found), torch.from_numpy(targets)
 
 
-def _words(
+def _number_words(
     places: NDArray[np.int64], continuing: NDArray[np.bool_], *, whole: bool
 ) -> NDArray[np.int64]:
     """Return for each of the tokens at ``places`` the number of its word, from 0; without words its
@@ -132,12 +129,12 @@ def _words(
     if not whole:
         return np.arange(len(places))
     first = ~continuing
-    first[1:] |= np.diff(places) > 1
+    first[1:] |= np.diff(places) > 1  # a special token between them ends a word
     first[0] = True
     return first.cumsum() - 1
 
 
-def _chosen(
+def _choose_words(
     words: NDArray[np.int64], draws: NDArray[np.float64], share: float
 ) -> NDArray[np.bool_]:
     """Return which tokens are hidden: words by their first token's draw, up to the share of the
@@ -147,5 +144,5 @@ def _chosen(
     order = np.argsort(draws[starts], kind="stable")
     taken = np.zeros(len(starts), dtype=np.bool_)
     taken[order[np.cumsum(sizes[order]) <= max(1, round(share * len(words)))]] = True
-    taken[order[0]] = True
+    taken[order[0]] = True  # a word may be longer than the share of a short text
     return taken[words]

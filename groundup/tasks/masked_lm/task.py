@@ -6,7 +6,7 @@ Legend: B rows, T positions, M hidden tokens, N boundaries, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,15 +30,18 @@ from groundup.core.values import (
     Term,
     TokenSequence,
 )
+from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.compression import perplexity
 from groundup.nn.loss import widen
-from groundup.tasks.masked_lm.masking import Masking, masked, require_mask
+from groundup.tasks.masked_lm.masking import Masking, hide_tokens, require_mask
+from groundup.tasks.shared.first_documents import first_documents
 
 __all__ = ["MaskedLanguageModeling"]
 
-_JUDGED_BYTES = 1_000_000  # of held-out text
+_EVALUATED_BYTES = 1_000_000  # of held-out text
 _COUNTED_BYTES = 32_000_000  # of training text, which the unigram is counted in
-_AT_ONCE, _SHOWN = 16, 8
+_AT_ONCE = 16
+_SHOWN = 8
 _HELD_OUT_SEED = -1  # hides the same tokens whatever the run's seed
 
 
@@ -51,7 +54,7 @@ class MaskedLanguageModeling(Task):
 
     Source:
         Devlin et al., BERT, 2018 (arXiv:1810.04805), section 3.1, task 1. Departs from it as
-        RoBERTa does (Liu et al., 2019, arXiv:1907.11692, sections 4.1 and 4.2): hidden anew each
+        RoBERTa does (Liu et al., 2019, arXiv:1907.11692, sections 4.1 and 4.2): hidden again each
         time, and no prediction of the next sentence.
     """
 
@@ -131,7 +134,9 @@ class MaskedLanguageModeling(Task):
         """Return a micro-batch with tokens hidden, and these as targets, by the samples' numbers
         alone."""
         wanted = batch["targets"] != IGNORED
-        tokens, targets = masked(batch["tokens"], wanted, samples, processor, self._masking, seed)
+        tokens, targets = hide_tokens(
+            batch["tokens"], wanted, samples, processor, self._masking, seed
+        )
         return batch | {"tokens": tokens, "targets": targets}
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -157,11 +162,12 @@ class MaskedLanguageModeling(Task):
         targets = batch["targets"][batch["targets"] != IGNORED]
         total = F.cross_entropy(widen(outputs), targets, reduction="sum")
         count = torch.tensor(float(len(targets)))
-        if torch.is_grad_enabled():  # a step of training, which is told by its loss
-            return Loss({"hidden_token": Term(total, count)})
-        return Loss(
-            {"hidden_token": Term(total, count)}, {"right": (outputs.argmax(1) == targets).sum()}
-        )
+        terms = {"hidden_token": Term(total, count)}
+        # Of a training step only the loss is logged; to find the likeliest of a large vocabulary
+        # takes a good part of it.
+        if torch.is_grad_enabled():
+            return Loss(terms)
+        return Loss(terms, {"right": (outputs.argmax(1) == targets).sum()})
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return loss in nats a hidden token, perplexity, and the share of hidden tokens predicted
@@ -175,7 +181,6 @@ class MaskedLanguageModeling(Task):
         }
 
     # -------------------------------------------------------------------------------------- predict
-    @torch.no_grad()
     def predict(
         self, model: nn.Module, inputs: str | list[str], processor: Any, **options: Any
     ) -> Any:
@@ -194,14 +199,10 @@ class MaskedLanguageModeling(Task):
         """
         if not isinstance(inputs, str):
             return [self.predict(model, text, processor, **options) for text in inputs]
-        tokens = torch.tensor(
-            [_with_masks(inputs, processor)], device=next(model.parameters()).device
-        )
-        training = model.training
-        model.eval()
+        tokens = torch.tensor([_encode_with_masks(inputs, processor)], device=device_of(model))
         hidden = tokens == processor.mask_id
-        chances = model(tokens, scored=hidden).double().softmax(1).cpu()
-        model.train(training)
+        with evaluating(model):
+            chances = model(tokens, scored=hidden).double().softmax(1).cpu()
         if top := int(options.get("top", 0)):
             return [_likeliest(row, top, processor) for row in chances]
         filled = tokens.masked_scatter(hidden, chances.argmax(1).to(tokens.device))
@@ -215,20 +216,15 @@ class MaskedLanguageModeling(Task):
         The unigram gives each token its share of the training text, with one added to every count.
         """
         processor = context.processor
-        held_out = _first_bytes(context.examples("validation"), _JUDGED_BYTES)
+        held_out = first_documents(context.examples("validation"), _EVALUATED_BYTES)
         context.progress(f"hiding tokens of {len(held_out)} held-out documents")
         windows = _windows(self.encode(held_out, processor), context.sequence_length)
-        counts = np.ones(processor.vocabulary_size, dtype=np.int64)
-        counts[list(processor.special_tokens.values())] = 0
-        for tokens in processor.encode_batch(
-            [d.text for d in _first_bytes(context.examples("train"), _COUNTED_BYTES)]
-        ):
-            counts += np.bincount(tokens, minlength=len(counts))
+        counts = _count_tokens(context)
         unigram = torch.from_numpy(np.log(np.maximum(counts, 1) / counts.sum()))
         nats = right = unigram_nats = unigram_right = total = 0.0
         shown: list[tuple[str | float | int | None, ...]] = []
         for start in range(0, len(windows), _AT_ONCE):
-            batch, logits = self._asked(context, windows[start : start + _AT_ONCE], start)
+            batch, logits = self._predict_hidden(context, windows[start : start + _AT_ONCE], start)
             targets = batch["targets"][batch["targets"] != IGNORED]
             nats += float(F.cross_entropy(logits, targets, reduction="sum"))
             right += float((logits.argmax(1) == targets).sum())
@@ -236,24 +232,21 @@ class MaskedLanguageModeling(Task):
             unigram_right += float((targets == int(counts.argmax())).sum())
             total += len(targets)
             if len(shown) < _SHOWN and len(targets):
-                shown.append(_example(batch, logits, processor))
+                shown.append(_show_example(batch, logits, processor))
         total = max(total, 1.0)
         metrics = {
-            **{
-                "loss": nats / total,
-                "perplexity": perplexity(nats / total),
-                "masked_accuracy": right / total,
-            },
-            **{"unigram_loss": unigram_nats / total, "unigram_accuracy": unigram_right / total},
-            **{"hidden_tokens": total, "held_out_documents": float(len(held_out))},
+            "loss": nats / total,
+            "perplexity": perplexity(nats / total),
+            "masked_accuracy": right / total,
+            "unigram_loss": unigram_nats / total,
+            "unigram_accuracy": unigram_right / total,
+            "hidden_tokens": total,
+            "held_out_documents": float(len(held_out)),
         }
+        by_unigram = (metrics["unigram_accuracy"], metrics["unigram_loss"])
         rows: list[tuple[str | float | int | None, ...]] = [
-            (
-                "the commonest token, or each by its share",
-                unigram_right / total,
-                unigram_nats / total,
-            ),
-            ("this model", right / total, nats / total),
+            ("the commonest token, or each by its share", *by_unigram),
+            ("this model", metrics["masked_accuracy"], metrics["loss"]),
         ]
         note = f"{int(total)} hidden tokens, the same ones for both."
         table = Table(
@@ -267,32 +260,34 @@ class MaskedLanguageModeling(Task):
             metrics, [table, Table("Held-out texts with a hidden token", columns, shown)]
         )
 
-    @torch.no_grad()
-    def _asked(
+    def _predict_hidden(
         self, context: EvaluationContext, windows: list[NDArray[np.int64]], first: int
     ) -> tuple[Batch, Tensor]:
         """Return windows as a batch with tokens hidden, and the model's logits (M, V) in
         float64."""
+        model, processor = context.model, context.processor
         lengths = torch.tensor([len(window) for window in windows])
-        rows = np.full(
-            (len(windows), int(lengths.max())), context.processor.padding_id, dtype=np.int64
-        )
+        shape = (len(windows), int(lengths.max()))
+        rows = np.full(shape, processor.padding_id, dtype=np.int64)
         for row, window in zip(rows, windows, strict=True):
             row[: len(window)] = window
-        tokens, samples = torch.from_numpy(rows), np.arange(first, first + len(windows))
-        wanted = torch.arange(rows.shape[1]) < lengths[:, None]
-        found, targets = masked(
-            tokens, wanted, samples, context.processor, self._masking, _HELD_OUT_SEED
+        wanted = torch.arange(shape[1]) < lengths[:, None]
+        found, targets = hide_tokens(
+            torch.from_numpy(rows),
+            wanted,
+            np.arange(first, first + len(windows)),
+            processor,
+            self._masking,
+            _HELD_OUT_SEED,
         )
-        device, training = next(context.model.parameters()).device, context.model.training
-        context.model.eval()
-        scored = targets != IGNORED
-        logits = context.model(found.to(device), lengths.to(device), scored=scored.to(device))
-        context.model.train(training)
+        device = device_of(model)
+        scored = (targets != IGNORED).to(device)
+        with evaluating(model):
+            logits = model(found.to(device), lengths.to(device), scored=scored)
         return {"tokens": found, "targets": targets}, logits.double().cpu()
 
 
-def _with_masks(text: str, processor: Any) -> list[int]:
+def _encode_with_masks(text: str, processor: Any) -> list[int]:
     """Return the tokens of a text between an encoder's first and last, mask tokens spelled out in
     it recognised."""
     mask = processor.encoder.mask
@@ -300,9 +295,9 @@ def _with_masks(text: str, processor: Any) -> list[int]:
     if len(parts) < 2:
         remedy = f"Put {mask} where a token is to be filled in, such as: It was {mask} good."
         raise DataError("prompt", f"has no {mask}: {text[:60]!r}", remedy)
-    encoded = processor.encode_batch(
-        [part.rstrip(" ") if part is not parts[-1] else part for part in parts]
-    )
+    # As in training, where a mask token takes the place of a word with the blank before it.
+    parts = [*(part.rstrip(" ") for part in parts[:-1]), parts[-1]]
+    encoded = processor.encode_batch(parts)
     first, last = processor.frame
     tokens = [first, *encoded[0].tolist()]
     for part in encoded[1:]:
@@ -310,12 +305,22 @@ def _with_masks(text: str, processor: Any) -> list[int]:
     return [*tokens, last]
 
 
+def _count_tokens(context: EvaluationContext) -> NDArray[np.int64]:
+    """Return (V,) how often each token occurs in training text, one added to every count but the
+    special tokens', which are never hidden."""
+    processor = context.processor
+    counts = np.ones(processor.vocabulary_size, dtype=np.int64)
+    counts[list(processor.special_tokens.values())] = 0
+    texts = [d.text for d in first_documents(context.examples("train"), _COUNTED_BYTES)]
+    for tokens in processor.encode_batch(texts):
+        counts += np.bincount(tokens, minlength=len(counts))
+    return counts
+
+
 def _likeliest(chances: Tensor, top: int, processor: Any) -> list[tuple[str, float]]:
     best = chances.topk(min(top, len(chances)))
-    return [
-        (processor.decode([index]).strip(), value)
-        for value, index in zip(*map(Tensor.tolist, best), strict=True)
-    ]
+    pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    return [(processor.decode([index]).strip(), value) for value, index in pairs]
 
 
 def _windows(sequences: Sequence[TokenSequence], length: int) -> list[NDArray[np.int64]]:
@@ -326,7 +331,7 @@ def _windows(sequences: Sequence[TokenSequence], length: int) -> list[NDArray[np
     ]
 
 
-def _example(batch: Batch, logits: Tensor, processor: Any) -> tuple[str, str, str]:
+def _show_example(batch: Batch, logits: Tensor, processor: Any) -> tuple[str, str, str]:
     """Return the surroundings of the first hidden token of a batch, the token, and what is
     predicted."""
     row, place = (batch["targets"] != IGNORED).nonzero()[0].tolist()
@@ -335,15 +340,3 @@ def _example(batch: Batch, logits: Tensor, processor: Any) -> tuple[str, str, st
     guesses = _likeliest(logits[0].softmax(0), 3, processor)
     hidden = processor.decode([int(batch["targets"][row, place])]).strip()
     return text, hidden, ", ".join(f"{token} ({chance:.2f})" for token, chance in guesses)
-
-
-def _first_bytes(documents: Iterable[Document], most: int) -> list[Document]:
-    """Return the first documents, up to a size that is judged in minutes."""
-    taken: list[Document] = []
-    size = 0
-    for document in documents:
-        size += len(document.text.encode())
-        if size > most and taken:
-            break
-        taken.append(document)
-    return taken

@@ -34,6 +34,7 @@ from groundup.core.values import Batch, Preference, Split, Start
 from groundup.generation.log_probs import token_log_probs
 from groundup.generation.scoring import device_of, evaluating
 from groundup.tasks.preference.changed_source import ChangedSource
+from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["add_reference", "answer_log_probs", "sums_by_answer"]
 
@@ -127,7 +128,7 @@ def answer_log_probs(
             for at in range(0, len(order), _ROWS):
                 chosen = order[at : at + _ROWS]
                 most = int(rows["lengths"][chosen].max())
-                batch = {name: values[chosen].to(device) for name, values in rows.items()}
+                batch = move_batch({name: values[chosen] for name, values in rows.items()}, device)
                 batch |= {name: batch[name][:, :most] for name in ("tokens", "next_tokens")}
                 sums = sums_by_answer(token_log_probs(model, **inputs(batch)), batch)
                 found[first + chosen.numpy()] = sums.double().cpu().numpy()

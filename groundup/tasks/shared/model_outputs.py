@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from groundup.core.contracts.processors import LabelProcessor
+from groundup.core.values import Batch
 from groundup.generation.scoring import device_of, evaluating
 
-__all__ = ["model_outputs"]
+__all__ = ["model_outputs", "move_batch"]
 
 _AT_ONCE = 1024
 
@@ -38,5 +40,10 @@ def model_outputs(
     with evaluating(model):
         for start in range(0, len(inputs), _AT_ONCE):
             encoded = processor.encode_inputs(inputs[start : start + _AT_ONCE])
-            found.append(call(**{name: values.to(device) for name, values in encoded.items()}))
+            found.append(call(**move_batch(encoded, device)))
     return found
+
+
+def move_batch(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch on a device."""
+    return {name: values.to(device) for name, values in batch.items()}

@@ -42,7 +42,7 @@ def write(
     prompts at a time."""
     texts: list[str] = []
     for first in range(0, len(prompts), rows):
-        finished = _stopped(processor, options.stop)
+        finished = _stop_check(processor, options.stop)
         written = generate_batch(
             cast(Decodable, model), prompts[first : first + rows], options, stop_ids, finished
         )
@@ -64,7 +64,7 @@ def write_stream(
     decoder = StreamDecoder(processor)
     held = ""
     for step in generate(
-        cast(Decodable, model), [prompt], options, stop_ids, _stopped(processor, options.stop)
+        cast(Decodable, model), [prompt], options, stop_ids, _stop_check(processor, options.stop)
     ):
         token = step[0]
         held += decoder.push(token) if token is not None else ""
@@ -81,12 +81,12 @@ def write_stream(
         yield rest
 
 
-def _stopped(processor: TextProcessor, stop: tuple[str, ...]) -> Finished | None:
+def _stop_check(processor: TextProcessor, stop: tuple[str, ...]) -> Finished | None:
     if not stop:
         return None
-    tail = (
-        max(len(text.encode()) for text in stop) + 8
-    )  # tokens; nearly every token is a byte or more
+    # Only the last tokens are decoded at each step: nearly every token is a byte or more, so a stop
+    # text has no more of them than bytes.
+    tail = max(len(text.encode()) for text in stop) + 8
 
     def finished(row: int, written: list[int]) -> bool:
         text = processor.decode(written[-tail:])

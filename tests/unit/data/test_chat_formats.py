@@ -198,7 +198,7 @@ def test_system_prompts_are_kept_added_or_replaced(
         assert shown.startswith(
             f"<|endoftext|><|system|>\n{expected}<|end|>" if expected else "<|endoftext|><|user|>"
         )
-        asked = task._told(talk[:-1])
+        asked = task._with_system(talk[:-1])
         assert (asked[0].content if asked[0].role == "system" else None) == expected
 
 

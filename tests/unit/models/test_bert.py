@@ -21,7 +21,7 @@ from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.tokenizer import TokenizerProcessor
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
-from groundup.tasks.masked_lm.masking import Masking, masked
+from groundup.tasks.masked_lm.masking import Masking, hide_tokens
 
 WORDS = ["a", "un", "##watch", "##able", "film", "!"]
 
@@ -81,12 +81,12 @@ def hidden(
     processor = wordpiece(folder)
     row = [2, *(VOCABULARY.index(piece) for piece in WORDS * 3), 3, 0]
     tokens = torch.tensor([row] * rows)
-    found, targets = masked(tokens, tokens != 0, np.arange(rows), processor, settings, 7)
+    found, targets = hide_tokens(tokens, tokens != 0, np.arange(rows), processor, settings, 7)
     chosen = targets >= 0
     assert torch.equal(targets[chosen], tokens[chosen])
     assert torch.equal(found[~chosen], tokens[~chosen])
     assert not chosen[:, [0, -2, -1]].any()
-    alone, _ = masked(tokens[:1], tokens[:1] != 0, np.array([9]), processor, settings, 7)
+    alone, _ = hide_tokens(tokens[:1], tokens[:1] != 0, np.array([9]), processor, settings, 7)
     assert torch.equal(alone[0], found[9])
     assert not torch.equal(found[0], found[1])
     return processor, found, chosen

@@ -253,7 +253,7 @@ def test_squad_files_that_are_damaged(content: str, problem: str, tmp_path: Path
 def test_settings_and_tokenizers_that_do_not_fit() -> None:
     with pytest.raises(
         RecipeError,
-        match="stride 200 leaves nothing new in a window: beside a question of 64 tokens",
+        match="stride 200 leaves nothing new in a window: next to a question of 64 tokens",
     ):
         validate(ExtractiveQA, {"max_tokens": 256, "stride": 200}, "recipe.task")
     with pytest.raises(
