@@ -44,11 +44,21 @@ def new(
             " A part of your own in Python: model, language_model, task, data, processor."
         ),
     ] = "text",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A file or folder: look at it, and write a recipe that fits it."),
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="With --data: the column to predict.")] = None,
 ) -> None:
     """Write a file to start from: a recipe, or a part of your own."""
-    from groundup.templates import write_template
+    from groundup.templates import write_recipe_for, write_template
 
-    write_template(kind, path)
+    if data is not None:
+        write_recipe_for(data, path, label)
+    elif label is not None:
+        raise GroundupError("--label", "has no effect without --data", "Give --data, or remove it")
+    else:
+        write_template(kind, path)
     if path.suffix == ".py":
         typer.echo(f"Wrote {path}. Next: edit it; the recipe at its top tries it.")
         return

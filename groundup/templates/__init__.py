@@ -7,7 +7,7 @@ from pathlib import Path
 
 from groundup.core.errors import RecipeError, did_you_mean
 
-__all__ = ["KINDS", "write_template"]
+__all__ = ["KINDS", "write_recipe_for", "write_template"]
 
 KINDS = ("text", "chat", "model", "language_model", "task", "data", "processor")
 _RECIPES = KINDS[:2]
@@ -25,7 +25,8 @@ def write_template(kind: str, path: Path) -> None:
             f"{kind!r} is unknown; {did_you_mean(kind, KINDS)}allowed: {', '.join(KINDS)}",
             "Choose one",
         )
-    suffix = ".yaml" if kind in _RECIPES else ".py"
+    is_recipe = kind in _RECIPES
+    suffix = ".yaml" if is_recipe else ".py"
     if (path.suffix == ".py") != (suffix == ".py"):
         raise RecipeError(
             str(path),
@@ -39,9 +40,34 @@ def write_template(kind: str, path: Path) -> None:
             f"is named {path.stem!r}, but a name has letters, digits and underscores",
             "Choose another name",
         )
+    template = ".yaml" if is_recipe else ".py.txt"  # as .py, tools would take it for code
+    text = (resources.files("groundup.templates") / f"{kind}{template}").read_text(encoding="utf-8")
+    _write_new(path, text.replace("NAME", path.stem))
+
+
+def write_recipe_for(data: Path, path: Path, label: str | None = None) -> None:
+    """Look at data and write a recipe that fits it to a new file.
+
+    Args:
+        data: A file or folder.
+        path: The recipe to write.
+        label: The column to predict, where several could be it.
+
+    Raises:
+        RecipeError: If the file is no recipe's, or exists.
+        DataError: If the data cannot be read, is nothing known, or several columns could be the
+            label.
+    """
+    from groundup.templates.recipe_for_data import recipe_for_data
+
+    if path.suffix not in (".yaml", ".yml"):
+        problem = f"ends in {path.suffix!r}, but a recipe ends in '.yaml'"
+        raise RecipeError(str(path), problem, f"Write {path.with_suffix('.yaml')}")
+    _write_new(path, recipe_for_data(path.stem, data, label))
+
+
+def _write_new(path: Path, text: str) -> None:
     if path.exists():
         raise RecipeError(str(path), "exists already and was not touched", "Choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    template = suffix if kind in _RECIPES else ".py.txt"
-    text = (resources.files("groundup.templates") / f"{kind}{template}").read_text(encoding="utf-8")
-    path.write_text(text.replace("NAME", path.stem), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")

@@ -16,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from groundup.cli import main
-from groundup.core.errors import RecipeError
+from groundup.core.errors import GroundupError, RecipeError
 from groundup.machine import devices
 from groundup.recipe.recipe import dump_recipe, load_recipe
 
@@ -68,6 +68,23 @@ def test_new_writes_a_part_of_ones_own(kind: str) -> None:
     written = Path("mine/own.py").read_text(encoding="utf-8")
     assert '("own")' in written
     assert "NAME" not in written
+
+
+def test_new_looks_at_data() -> None:
+    rows = [{"text": f"Number {n} has some words to it", "label": n % 2} for n in range(20)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = groundup("new", "mine.yaml", "--data", "rows.jsonl")
+    assert "groundup data inspect mine.yaml && groundup train mine.yaml" in said
+    written = yaml.safe_load(Path("mine.yaml").read_text(encoding="utf-8"))
+    assert (written["name"], written["data"]["path"]) == ("mine", "rows.jsonl")
+    with pytest.raises(RecipeError, match=r"mine\.yaml: exists already and was not touched"):
+        groundup("new", "mine.yaml", "--data", "rows.jsonl", "--label", "label")
+    with pytest.raises(
+        RecipeError, match=r"mine\.py: ends in '\.py', but a recipe ends in '\.yaml'"
+    ):
+        groundup("new", "mine.py", "--data", "rows.jsonl")
+    with pytest.raises(GroundupError, match="--label: has no effect without --data"):
+        groundup("new", "other.yaml", "--label", "label")
 
 
 def test_new_knows_its_kinds() -> None:

@@ -10,7 +10,7 @@ import pytest
 from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.recipe.yaml import parse_yaml
 
-ROOT = Path(__file__).parents[2] / "recipes"
+ROOT = Path(__file__).parents[3] / "recipes"
 FILES = sorted(ROOT.rglob("*.yaml"))
 
 

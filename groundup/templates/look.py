@@ -1,0 +1,201 @@
+"""What a file or folder of data is: one of eight kinds, by its files, its columns and its rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from groundup.core.errors import DataError
+from groundup.data.reading.files import KINDS, ROW_KINDS, list_files, read_records
+from groundup.data.schemas.chat_formats import recognise
+from groundup.data.schemas.preference_formats import recognise_preference
+from groundup.media.audio import SOUND_KINDS
+from groundup.media.images import SUFFIXES as PICTURE_KINDS
+from groundup.templates.columns import Column, Label, choose_label, describe_columns
+
+__all__ = ["Kind", "Look", "look_at"]
+
+Kind = Literal[
+    "text", "chats", "preferences", "labelled text", "table", "pictures", "sounds", "pairs"
+]
+_SAMPLE = 10_000  # rows that are read: enough to know what columns hold
+_TEXT_NAMES = ("text", "sentence", "review", "comment", "content", "body", "message", "document")
+_PAIR_NAMES = (
+    ("anchor", "positive"),
+    ("query", "positive"),
+    ("query", "passage"),
+    ("sentence1", "sentence2"),
+    ("sentence_a", "sentence_b"),
+    ("text1", "text2"),
+    ("first", "second"),
+)
+_ONE_TEXT_LONG = 20_000  # bytes: on average, files of a class hold a text each, not a book
+_TABLES_OF_SOUNDS = ("metadata.csv", "metadata.jsonl")
+_FOLDERS = "folder"  # --label folder: the folders of texts are their classes
+
+
+@dataclass(frozen=True)
+class Look:
+    """What looking at data found.
+
+    Attributes:
+        kind: What it is.
+        path: As the user gave it.
+        why: How one sees what it is, for the recipe's first comment.
+        size: Bytes of all files.
+        count: Files or rows; of rows at most the first 10,000.
+        rows: The rows that were read.
+        columns: What their columns hold.
+        texts: The columns of texts: one, or two that belong together.
+        label: The column to predict; None where there is none, or the folders are the classes.
+        files: The files, where these are the examples.
+    """
+
+    kind: Kind
+    path: Path
+    why: str
+    size: int
+    count: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    texts: tuple[str, ...] = ()
+    label: Label | None = None
+    files: tuple[Path, ...] = ()
+
+
+def look_at(path: Path, label: str | None = None) -> Look:
+    """Return what data is.
+
+    Args:
+        path: A file or a folder.
+        label: The column to predict, or ``folder`` where folders of texts are classes.
+
+    Raises:
+        DataError: If it cannot be read, is nothing known, or several columns could be the label.
+    """
+    if not path.exists():
+        list_files(path)  # says what is there instead
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if _is_data(file, path)]
+        kinds = Counter(file.suffix.lower() for file in files)
+        for kind, suffixes in (("pictures", PICTURE_KINDS), ("sounds", SOUND_KINDS)):
+            own = [file for file in files if file.suffix.lower() in suffixes]
+            # A few tables or read-me files may be next to pictures and sounds, not the other way.
+            if len(own) > kinds.total() // 2:
+                return _look_at_media(kind, path, own, label)  # type: ignore[arg-type]  # of Kind
+    elif path.suffix.lower() in (*PICTURE_KINDS, *SOUND_KINDS):
+        problem = "is one file, but pictures and sounds are learned from a folder for each class"
+        raise DataError(str(path), problem, "Give the folder that holds the folders")
+    found = list_files(path)
+    if all(file.kind not in ROW_KINDS for file in found):
+        return _look_at_texts(path, [file.path for file in found], label)
+    return _look_at_rows(path, sum(file.path.stat().st_size for file in found), label)
+
+
+def _is_data(file: Path, root: Path) -> bool:
+    known = (*KINDS, *PICTURE_KINDS, *SOUND_KINDS)
+    hidden = any(part.startswith((".", "__")) for part in file.relative_to(root).parts)
+    return file.is_file() and not hidden and file.suffix.lower() in known
+
+
+def _look_at_media(kind: Kind, path: Path, files: list[Path], label: str | None) -> Look:
+    size = sum(file.stat().st_size for file in files)
+    tables = [path / name for name in _TABLES_OF_SOUNDS if (path / name).is_file()]
+    chosen = None
+    if kind == "sounds" and tables:
+        rows = [record.fields for record in islice(read_records(tables[0]), _SAMPLE)]
+        chosen = choose_label(describe_columns(rows), label, str(tables[0]))
+        why = f"{len(files):,} files with labels in {tables[0].name}"
+    else:
+        classes = sorted({file.parent.name for file in files if file.parent != path})
+        if len(classes) < 2:
+            problem = f"holds {len(files)} {kind}, but not a folder for each class"
+            raise DataError(str(path), problem, "Put the files of each class into a folder of its")
+        why = f"{len(files):,} files in folders that name their classes: {_few(classes)}"
+    return Look(kind, path, why, size, len(files), label=chosen, files=tuple(files))
+
+
+def _look_at_texts(path: Path, files: list[Path], label: str | None) -> Look:
+    size = sum(file.stat().st_size for file in files)
+    classes = Counter(file.relative_to(path).parts[0] for file in files if file.parent != path)
+    # Folders may be classes or chapters. They are taken for classes where each holds many short
+    # texts and nothing is outside of them; --label folder says so where they look otherwise.
+    look_like_classes = (
+        len(classes) > 1
+        and classes.total() == len(files)
+        and min(classes.values()) >= 5
+        and all(len(file.relative_to(path).parts) <= 3 for file in files)
+        and size <= _ONE_TEXT_LONG * len(files)
+    )
+    if label == _FOLDERS or (label is None and look_like_classes):
+        why = f"{len(files):,} short texts in folders that name their classes: {_few(classes)}"
+        return Look("labelled text", path, why, size, len(files), files=tuple(files))
+    if label is not None:
+        problem = (
+            f"files of text have no column {label!r}; allowed: {_FOLDERS}, if folders are classes"
+        )
+        raise DataError(str(path), problem, "Remove --label")
+    return Look(
+        "text", path, f"files of text: {len(files):,}", size, len(files), files=tuple(files)
+    )
+
+
+def _look_at_rows(path: Path, size: int, label: str | None) -> Look:
+    rows = [record.fields for record in islice(read_records(path), _SAMPLE)]
+    columns = describe_columns(rows)
+    found = f"{len(rows):,} rows with the columns {_few(columns)}"
+    if len(rows) == _SAMPLE:
+        found = f"at least {found}"
+
+    def look(kind: Kind, texts: tuple[str, ...] = (), label: Label | None = None) -> Look:
+        return Look(kind, path, found, size, len(rows), rows, columns, texts, label)
+
+    if label is None and recognise_preference(columns):
+        return look("preferences")
+    chat = recognise(list(columns))
+    texts = _texts(columns)
+    if label is None and chat == "text":
+        return look("text", texts)
+    if label is None and chat is not None:
+        return look("chats")
+    rest = {name: column for name, column in columns.items() if name not in texts}
+    if label is None and len(texts) == 2 and not _may_be_labels(rest):
+        return look("pairs", texts)
+    if label is None and len(texts) == 1 and not _may_be_labels(rest):
+        return look("text", texts)
+    # A label that was asked for may be any column; else it is looked for next to the texts.
+    chosen = choose_label(rest if label is None else columns, label, str(path))
+    texts = tuple(name for name in texts if name != chosen.column.name)
+    features = [name for name in rest if name != chosen.column.name]
+    # A text with more than a few other columns is a part of a table, not the whole example.
+    if texts and len(features) <= 2:
+        return look("labelled text", texts, chosen)
+    return look("table", (), chosen)
+
+
+def _texts(columns: Mapping[str, Column]) -> tuple[str, ...]:
+    """Return the columns of texts: a pair by its names, else the one that is called text, else
+    those that hold texts."""
+    lower = {name.lower(): name for name in columns}
+    for pair in _PAIR_NAMES:
+        if lower.keys() >= set(pair):
+            return (lower[pair[0]], lower[pair[1]])
+    named = [lower[name] for name in _TEXT_NAMES if name in lower]
+    if named:
+        return (named[0],)
+    return tuple(name for name, column in columns.items() if column.holds == "text")
+
+
+def _may_be_labels(columns: Mapping[str, Column]) -> bool:
+    return any(column.holds in ("classes", "numbers") for column in columns.values())
+
+
+def _few(names: Any) -> str:
+    listed = list(names)
+    if len(listed) > 6:
+        listed[5:] = [f"{len(listed) - 5} more"]
+    return ", ".join(listed)
