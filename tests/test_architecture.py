@@ -393,7 +393,7 @@ def _names_in(targets: set[str]) -> set[str]:
 
 # --------------------------------------------------------------------------------- the command line
 COMMAND_LINE = {
-    "new": "PATH --kind",
+    "new": "PATH --kind --data --label",
     "train": "[ARGUMENTS] --dry-run --resume --runs",
     "tune": "RECIPE [OVERRIDES] --lr-range --workers --runs",
     "evaluate": "FOLDERS --checkpoint --limit --again",
