@@ -56,7 +56,7 @@ def serve(threads: int, precision: str, torch_first: bool) -> None:
     from groundup.training.optimizers import build_optimizers
 
     recipe = load_recipe(RECIPE)
-    length, batch = recipe.model.context_length, recipe.budget.batch_size
+    length, batch = recipe.model.context_length, recipe.training.batch_size
     machine = recipe.machine.model_copy(
         update={"threads": threads, "precision": precision, "device": "cpu"}
     )

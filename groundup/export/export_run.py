@@ -55,9 +55,8 @@ EXACT = 1e-4  # the largest difference over the largest output, where both compu
 # product as well.
 ROUNDING = {"fp32": EXACT, "fp16": 0.02, "bf16": 0.1}
 TABLE = 2e-3  # what changes where llama.cpp looks GELU up in a table of 16-bit numbers
-NATS = (
-    0.02  # mean KL divergence of llama.cpp's quantised products from our own with the same weights
-)
+# Mean KL divergence of llama.cpp's quantised products from groundup's own with the same weights.
+NATS = 0.02
 
 log = logging.getLogger("groundup")
 
@@ -83,8 +82,8 @@ class _Job:
         """Return a limit for outputs; the user's tolerance takes the place of ``difference``."""
         return Limit(difference if self.tolerance is None else self.tolerance, choices=choices)
 
-    def hold(self, reference: Reader, other: Reader, limit: Limit) -> None:
-        """Compare two readers.
+    def check(self, reference: Reader, other: Reader, limit: Limit) -> None:
+        """Check that two readers compute the same.
 
         Raises:
             CheckpointError: If they differ by more than the limit, naming the first layer that
@@ -92,9 +91,8 @@ class _Job:
         """
         found = compare(reference, other, self.samples, limit)
         if isinstance(other, gguf.LlamaCpp):
-            compare_continuations(
-                reference, [other.continuation(s) for s in self.samples], self.samples, found
-            )
+            texts = [other.continuation(sample) for sample in self.samples]
+            compare_continuations(reference, texts, self.samples, found)
         self.comparisons.append(found)
         problem = found.problem()
         if problem is not None:
@@ -104,8 +102,8 @@ class _Job:
     def refuse(self, problem: str) -> None:
         """Raise an error that says what is wrong with the export."""
         remedy = (
-            "Nothing was exported, and the run is as it was. Where such a difference is no harm:"
-            " --tolerance"
+            "Nothing was exported, and the run is as it was. If such a difference does no harm,"
+            " allow it with --tolerance"
         )
         raise CheckpointError(str(self.target), problem, remedy)
 
@@ -123,9 +121,9 @@ def export_run(
 ) -> Path:
     """Write a run's model for another tool, and return the folder; an adapter is merged.
 
-    The files are opened again by that tool and by us, and their outputs compared with the trained
-    model's on the run's own validation data. Only then does the folder get its name; what was
-    compared stands in its ``export.json``.
+    The files are opened again by that tool and by groundup, and their outputs compared with the
+    trained model's on the run's own validation data. Only then does the folder get its name; what
+    was compared is in its ``export.json``.
 
     Args:
         folder: The run's.
@@ -150,31 +148,20 @@ def export_run(
     _check_format(to, dtype)
     _check_numbers(tolerance, prompts, new_tokens)
     run = Run.open(Path(folder))
-    target = Path(out) if out is not None else run.folder / "export" / f"{to}-{dtype}"
-    if (
-        target.exists()
-        and not (target / RECORD).is_file()
-        and (not target.is_dir() or any(target.iterdir()))
-    ):
-        raise RunError(
-            str(target),
-            "exists, and is no export; nothing there was touched",
-            "Choose another --out",
-        )
-    job, origin = _prepared(
-        run, run.pick(checkpoint), target, dtype, tolerance, (prompts, new_tokens)
-    )
+    target = Path(out or run.folder / "export" / f"{to}-{dtype}")
+    _check_target(target)
+    step = run.pick(checkpoint)
+    job, origin = _prepare_job(run, step, target, dtype, tolerance, (prompts, new_tokens))
     try:
         job.folder.mkdir(parents=True)
         if run.recipe.adapter is not None:
-            job.hold(
-                Model("the trained model", _unmerged(run, job.step)), job.merged, job.limit(EXACT)
-            )
-        _FORMATS[to](job)
+            unmerged = Model("the trained model", _load_unmerged(run, job.step))
+            job.check(unmerged, job.merged, job.limit(EXACT))
+        _EXPORTERS[to](job)
+        record = json.dumps(_make_record(job, to, origin), indent=1) + "\n"
         run.storage.write_text(job.folder / "README.md", model_card(run, job.step))
-        run.storage.write_text(
-            job.folder / RECORD, json.dumps(_record(job, to, origin), indent=1) + "\n"
-        )
+        run.storage.write_text(job.folder / RECORD, record)
+        # only a whole and checked export takes the place of an older one
         run.storage.remove(target)
         run.storage.rename(job.folder, target)
     except OSError as error:
@@ -184,36 +171,45 @@ def export_run(
     finally:
         run.storage.remove(job.folder)
     for found in job.comparisons:
-        log.info("%s", _line(found))
+        log.info("%s", _in_words(found))
     return target
 
 
-def _prepared(
+def _check_target(target: Path) -> None:
+    """Raise an error where something other than an export would be replaced."""
+    if not target.exists() or (target / RECORD).is_file():
+        return
+    if not target.is_dir() or any(target.iterdir()):
+        raise RunError(
+            str(target),
+            "exists, but is no export; nothing there was touched",
+            "Choose another --out",
+        )
+
+
+def _prepare_job(
     run: Run, step: int, target: Path, dtype: str, tolerance: float | None, asked: tuple[int, int]
 ) -> tuple[_Job, str]:
     """Return the job, and where its samples are from."""
     predictor = Predictor.load(run.folder, str(step))
     model = predictor.model.cpu().float()
     samples, origin = samples_of(run, model, predictor.processor, *asked)
-    weights, config = weights_of(run, step), run.recipe.model
-    merged = Model("the merged model" if run.recipe.adapter else "the trained model", model)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    return (
-        _Job(
-            run,
-            step,
-            config,
-            weights,
-            merged,
-            predictor.processor,
-            samples,
-            temporary,
-            target,
-            dtype,
-            tolerance,
-        ),
-        origin,
+    name = "the merged model" if run.recipe.adapter else "the trained model"
+    job = _Job(
+        run=run,
+        step=step,
+        config=run.recipe.model,
+        weights=weights_of(run, step),
+        merged=Model(name, model),
+        processor=predictor.processor,
+        samples=samples,
+        # next to the target: a rename across file systems would not be one step
+        folder=target.with_name(f".{target.name}.{os.getpid()}"),
+        target=target,
+        dtype=dtype,
+        tolerance=tolerance,
     )
+    return job, origin
 
 
 def _check_format(to: str, dtype: str) -> None:
@@ -229,11 +225,9 @@ def _check_format(to: str, dtype: str) -> None:
         problem = f"{dtype!r} is not written to {to}; {near}allowed: {', '.join(DTYPES[to])}"
         raise RunError("--dtype", problem, "Choose one of these")
     require: dict[str, Callable[[], Any]] = {
-        **{
-            "huggingface": require_transformers,
-            "gguf": require_llama_cpp,
-            "onnx": onnx.require_onnx,
-        },
+        "huggingface": require_transformers,
+        "gguf": require_llama_cpp,
+        "onnx": onnx.require_onnx,
     }
     require[to]()
 
@@ -250,8 +244,8 @@ def _check_numbers(tolerance: float | None, prompts: int, new_tokens: int) -> No
         raise RunError("--tolerance", f"is {tolerance}; allowed: a number from 0 on", remedy)
 
 
-def _unmerged(run: Run, step: int) -> nn.Module:
-    """Return the model as the run holds it: the base's weights with the adapter beside them."""
+def _load_unmerged(run: Run, step: int) -> nn.Module:
+    """Return the model as the run holds it: the base's weights with the adapter next to them."""
     parts = assemble(run, torch.device("cpu"))
     checkpoint = run.checkpoints.load(step, with_optimizer=False)
     complete = parts.base.complete(checkpoint, parts.model, str(run.checkpoints.path(step)))
@@ -260,36 +254,36 @@ def _unmerged(run: Run, step: int) -> nn.Module:
 
 
 # ------------------------------------------------------------------------------------------ formats
-def _huggingface(job: _Job) -> None:
+def _export_to_huggingface(job: _Job) -> None:
     huggingface.write_folder(job.run, job.folder, job.config, job.weights, job.dtype)
-    ours = huggingface.reload_folder(job.folder, type(job.config))
-    _hold_reload(job, ours, huggingface.rounded_to(job.weights, job.dtype))
-    theirs = huggingface.Transformers(job.folder)
-    job.hold(ours, theirs, job.limit(EXACT))
+    own = huggingface.reload_folder(job.folder, type(job.config))
+    _check_reload(job, own, huggingface.round_to(job.weights, job.dtype))
+    hf = huggingface.Transformers(job.folder)
+    job.check(own, hf, job.limit(EXACT))
     if (job.folder / "tokenizer.json").is_file():
         tokenizer = job.processor.reader
-        _check_tokens(job, theirs.name, theirs.other_tokens(tokenizer, _texts(job)))
+        _refuse_other_tokens(job, hf.name, hf.find_other_tokens(tokenizer, _choose_texts(job)))
 
 
-def _gguf(job: _Job) -> None:
+def _export_to_gguf(job: _Job) -> None:
     path = job.folder / gguf.FILE
     gguf.write_file(path, job.config, job.weights, job.processor, job.dtype, job.run.recipe.name)
-    ours = gguf.reload_file(path)
+    own = gguf.reload_file(path)
     config = as_gguf(job.config)
-    _hold_reload(job, ours, rounded(config, job.weights, gguf.KINDS[job.dtype]))
-    size = int(cast(Any, ours.module).config.vocabulary_size)
+    _check_reload(job, own, rounded(config, job.weights, gguf.KINDS[job.dtype]))
+    # of the reload: the recipe's own may leave it to the data
+    size = int(cast(Any, own.module).config.vocabulary_size)
     letter = int(job.processor.encode_batch(["a"])[0][0])
-    exact = job.dtype == "fp32"
-    theirs = gguf.LlamaCpp(path, size, config.llama_cpp_context(gguf.LONGEST), letter, exact=exact)
-    job.hold(ours, theirs, _llama_limit(job))
+    context = config.llama_cpp_context(gguf.LONGEST)
+    llama = gguf.LlamaCpp(path, size, context, letter, exact=job.dtype == "fp32")
+    job.check(own, llama, _choose_llama_limit(job))
     read = read_gguf_processor(path)
-    _check_tokens(job, "our reload of the file", _other_tokens(job, read))
-    _check_tokens(
-        job, theirs.name, theirs.other_tokens(read, _texts(job), _chats(job, theirs.server.context))
-    )
+    _refuse_other_tokens(job, own.name, _find_other_tokens(job, read))
+    chats = _render_chats(job, llama.server.context)
+    _refuse_other_tokens(job, llama.name, llama.find_other_tokens(read, _choose_texts(job), chats))
 
 
-def _llama_limit(job: _Job) -> Limit:
+def _choose_llama_limit(job: _Job) -> Limit:
     """Return what llama.cpp may differ by."""
     if job.dtype.startswith("q"):
         return Limit(nats=job.tolerance or NATS, choices=False)
@@ -299,54 +293,54 @@ def _llama_limit(job: _Job) -> Limit:
     return job.limit(ROUNDING[job.dtype], choices=exact)
 
 
-def _onnx(job: _Job) -> None:
-    path, processor = job.folder / onnx.FILE, job.processor
+def _export_to_onnx(job: _Job) -> None:
+    path = job.folder / onnx.FILE
+    processor = job.processor
     text = isinstance(processor, TextProcessor)
     tokens = isinstance(processor, LabelProcessor) and bool(processor.vocabulary_size)
     frames = isinstance(processor, InputProcessor | LabelProcessor) and 0 in processor.input_shape
     onnx.write_graph(path, job.merged.module, job.samples[0], sequences=text or tokens or frames)
     job.processor.save(job.folder)
-    job.hold(job.merged, onnx.OnnxRuntime(path, job.merged.module), job.limit(EXACT))
+    job.check(job.merged, onnx.OnnxRuntime(path, job.merged.module), job.limit(EXACT))
     if text:
-        _check_tokens(
-            job, "our reload of the tokenizer", _other_tokens(job, load_processor(job.folder))
-        )
+        read = load_processor(job.folder)
+        name = "groundup's reload of the tokenizer"
+        _refuse_other_tokens(job, name, _find_other_tokens(job, read))
 
 
-_FORMATS: dict[str, Callable[[_Job], None]] = {
-    "huggingface": _huggingface,
-    "gguf": _gguf,
-    "onnx": _onnx,
+_EXPORTERS: dict[str, Callable[[_Job], None]] = {
+    "huggingface": _export_to_huggingface,
+    "gguf": _export_to_gguf,
+    "onnx": _export_to_onnx,
 }
 
 
-def _hold_reload(job: _Job, ours: Model, wanted: dict[str, Tensor]) -> None:
-    """Hold our own reload against what was written, tensor by tensor, and against the merged model.
+def _check_reload(job: _Job, own: Model, wanted: dict[str, Tensor]) -> None:
+    """Check groundup's own reload against what was written, tensor by tensor, and against the
+    merged model.
 
     Rounding to fewer than 16 bits is reported, not limited: what it costs depends on the model.
     """
     kept = {name: tensor for name, tensor in wanted.items() if not name.startswith(TASK_WEIGHTS)}
-    check_tensors(str(job.target), kept, ours.module.state_dict())
-    difference = ROUNDING.get(job.dtype)
-    limit = (
-        Limit(choices=False)
-        if difference is None
-        else job.limit(difference, choices=job.dtype == "fp32")
-    )
-    job.hold(job.merged, ours, limit)
+    check_tensors(str(job.target), kept, own.module.state_dict())
+    limit = Limit(choices=False)
+    if job.dtype in ROUNDING:
+        limit = job.limit(ROUNDING[job.dtype], choices=job.dtype == "fp32")
+    job.check(job.merged, own, limit)
 
 
-def _texts(job: _Job) -> list[str]:
+def _choose_texts(job: _Job) -> list[str]:
     """Return texts to compare tokenizers on: fixed ones, and what the prompts say."""
     prompts = [
         job.processor.decode(s.inputs["tokens"][0, : s.prompt].tolist())
         for s in job.samples[:2]
         if s.prompt
     ]
+    # a prompt that was cut within a character has no text of its own
     return [*TEXTS, *(text for text in prompts if text.strip() and "\ufffd" not in text)]
 
 
-def _chats(job: _Job, context: int) -> list[tuple[str, list[int]]]:
+def _render_chats(job: _Job, context: int) -> list[tuple[str, list[int]]]:
     """Return questions as the chat template of the run's task writes them, each with its tokens,
     where they fit."""
     task = job.run.recipe.task
@@ -354,36 +348,38 @@ def _chats(job: _Job, context: int) -> list[tuple[str, list[int]]]:
         return []
     template = task.chat_template(job.processor)
     asked = [(Message("user", text.strip()),) for text in TEXTS]
-    told = [(template.render(each, prompt=True), template.prompt(each).tolist()) for each in asked]
-    return [(text, tokens) for text, tokens in told if len(tokens) < context]
+    chats = [(template.render(each, prompt=True), template.prompt(each).tolist()) for each in asked]
+    return [(text, tokens) for text, tokens in chats if len(tokens) < context]
 
 
-def _other_tokens(job: _Job, processor: Any) -> str | None:
-    texts = _texts(job)
-    pairs = zip(
-        texts, job.processor.encode_batch(texts), processor.encode_batch(texts), strict=True
-    )
-    return next((text for text, one, two in pairs if one.tolist() != two.tolist()), None)
+def _find_other_tokens(job: _Job, processor: Any) -> str | None:
+    texts = _choose_texts(job)
+    wanted = job.processor.encode_batch(texts)
+    for text, one, two in zip(texts, wanted, processor.encode_batch(texts), strict=True):
+        if one.tolist() != two.tolist():
+            return text
+    return None
 
 
-def _check_tokens(job: _Job, name: str, text: str | None) -> None:
+def _refuse_other_tokens(job: _Job, name: str, text: str | None) -> None:
     if text is not None:
         job.refuse(f"{name} reads other tokens than the run's tokenizer in {text!r}")
 
 
-def _record(job: _Job, to: str, origin: str) -> dict[str, Any]:
+def _make_record(job: _Job, to: str, origin: str) -> dict[str, Any]:
     return {
-        **{"run": job.run.recipe.name, "step": job.step, "to": to, "dtype": job.dtype},
-        **{
-            "adapter_merged": job.run.recipe.adapter is not None,
-            "samples": len(job.samples),
-            "samples_from": origin,
-        },
+        "run": job.run.recipe.name,
+        "step": job.step,
+        "to": to,
+        "dtype": job.dtype,
+        "adapter_merged": job.run.recipe.adapter is not None,
+        "samples": len(job.samples),
+        "samples_from": origin,
         "comparisons": [found.to_json() for found in job.comparisons],
     }
 
 
-def _line(found: Comparison) -> str:
+def _in_words(found: Comparison) -> str:
     """Return a comparison as one line."""
     numbers = (
         f"max difference {found.max_difference:.2g} of {found.scale:.3g}, KL {found.kl_nats:.2g}"

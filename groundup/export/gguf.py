@@ -1,4 +1,4 @@
-"""A GGUF file, held against llama.cpp and against our own reload."""
+"""A GGUF file, checked against llama.cpp and against groundup's own reload."""
 
 from __future__ import annotations
 
@@ -44,22 +44,25 @@ def write_file(
 
 def reload_file(path: Path) -> Model:
     """Return the model in a file, from the file alone, its weights in float32."""
-    return Model("our reload of the file", model_in(path))
+    return Model("groundup's reload of the file", model_in(path))
 
 
 class LlamaCpp(Reader):
     """A file opened by llama.cpp, its keys and values in float32. Each compared position is one
     call."""
 
-    slow, log_probabilities = True, True
+    slow = True
+    log_probabilities = True
 
     def __init__(
         self, path: Path, vocabulary: int, context: int, letter: int, *, exact: bool = True
     ) -> None:
         self.server = LlamaServer(path, context, torch.get_num_threads(), _NOTHING)
-        self.name, self.vocabulary = self.server.name, vocabulary
+        self.name = self.server.name
+        self.vocabulary = vocabulary
         self.characters = context // 4  # of a text that fits, whatever its tokens are
-        self.letter, self.exact = letter, exact
+        self.letter = letter
+        self.exact = exact
 
     def _likeliest(self, prompt: list[int] | str, number: int) -> list[dict[str, Any]]:
         """Return the likeliest next tokens, the first one first.
@@ -97,40 +100,42 @@ class LlamaCpp(Reader):
     def continuation(self, sample: Sample) -> list[int]:
         """Return the tokens that it writes after the prompt, as many as the sample has."""
         tokens = sample.inputs["tokens"][0].tolist()
-        written: list[int] = tokens[: sample.prompt]
-        while len(written) < len(tokens):
-            written.append(int(self._likeliest(written, 1)[0]["id"]))
-        return written[sample.prompt :]
+        text: list[int] = tokens[: sample.prompt]
+        while len(text) < len(tokens):
+            text.append(int(self._likeliest(text, 1)[0]["id"]))
+        return text[sample.prompt :]
 
-    def other_tokens(
+    def find_other_tokens(
         self, processor: Any, texts: Sequence[str], chats: Sequence[tuple[str, list[int]]] = ()
     ) -> str | None:
-        """Return the first text that its tokenizer reads as other tokens than ours, or None.
+        """Return the first text that its tokenizer reads as other tokens than groundup's, or None.
 
         It does not show its tokens: what it predicts after the text is compared with what it
-            predicts after ours. With
-        weights that are not fp32 it rounds what it multiplies them with, as the number of tokens at
-        once has it.
+        predicts after groundup's tokens. With weights that are not fp32 it rounds what it
+        multiplies them with, as the number of tokens at once has it.
 
         Args:
-            processor: What the file's tokenizer is to us.
+            processor: What groundup reads the file's tokenizer as.
             texts: Plain ones.
             chats: What a chat template makes of conversations, and the tokens of each.
         """
-        begins = (
-            [processor.begin_id] if processor.chat_template is None or processor.begin_token else []
-        )
+        begin = []
+        if processor.chat_template is None or processor.begin_token:
+            begin = [processor.begin_id]
         texts = [text[: self.characters] for text in texts]
-        read = [[*begins, *ours.tolist()] for ours in processor.encode_batch(texts)]
+        plain = [
+            (text, [*begin, *tokens.tolist()])
+            for text, tokens in zip(texts, processor.encode_batch(texts), strict=True)
+        ]
         # It puts the start token before every text, and takes it out of a template's first.
-        told = [(text.removeprefix(processor.begin_token or ""), tokens) for text, tokens in chats]
-        for text, ours in [*zip(texts, read, strict=True), *told]:
-            its, mine = self._after(text), self._after(ours)
-            same = (
-                (its - mine).abs().max() < 1e-3
-                if self.exact
-                else (mine.exp() * (mine - its)).sum() < 0.1
-            )
-            if not same:
+        start = processor.begin_token or ""
+        for text, tokens in [*plain, *((text.removeprefix(start), own) for text, own in chats)]:
+            if not self._is_same(self._after(text), self._after(tokens)):
                 return text
         return None
+
+    def _is_same(self, one: Tensor, two: Tensor) -> bool:
+        """Return whether log-probabilities (V,) are of the same tokens."""
+        if self.exact:
+            return bool((one - two).abs().max() < 1e-3)
+        return bool((two.exp() * (two - one)).sum() < 0.1)

@@ -1,9 +1,11 @@
-"""A folder in Hugging Face layout, held against ``transformers`` and against our own reload."""
+"""A folder in Hugging Face layout, checked against ``transformers`` and against groundup's own
+reload."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,14 +24,14 @@ from groundup.weights.load import read_pretrained
 from groundup.weights.model_folder import fill_model_folder
 from groundup.weights.restore import load_weights
 
-__all__ = ["DTYPES", "Transformers", "reload_folder", "rounded_to", "write_folder"]
+__all__ = ["DTYPES", "Transformers", "reload_folder", "round_to", "write_folder"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_INPUTS = {
+_INPUTS = {  # groundup's name: Hugging Face's
     "tokens": "input_ids",
     "token_types": "token_type_ids",
     "inputs": "pixel_values",
-}  # ours: theirs
+}
 
 
 def write_folder(
@@ -45,7 +47,7 @@ def write_folder(
     fill_model_folder(run, folder, values, stored, str(DTYPES[dtype]).removeprefix("torch."))
 
 
-def rounded_to(weights: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
+def round_to(weights: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
     """Return weights as they come back from a folder of that dtype, in float32."""
     return {name: tensor.to(DTYPES[dtype]).float() for name, tensor in weights.items()}
 
@@ -59,7 +61,7 @@ def reload_folder(folder: Path, kind: type[ModelConfig]) -> Model:
     )
     module = config.build()
     load_weights(module, read_pretrained(base, config), str(folder))
-    return Model("our reload of the folder", module)
+    return Model("groundup's reload of the folder", module)
 
 
 class Transformers(Reader):
@@ -67,19 +69,19 @@ class Transformers(Reader):
 
     def __init__(self, folder: Path) -> None:
         library = require_transformers()
-        self.name, self.folder = f"transformers {library.__version__}", folder
+        self.name = f"transformers {library.__version__}"
+        self.folder = folder
         library.utils.logging.disable_progress_bar()
         kind = str((read_config(folder).get("architectures") or [""])[0])
-        cls = (
-            library.AutoModelForCausalLM
-            if "LM" in kind
-            else getattr(library, kind, library.AutoModel)
-        )
+        # by its name: a head that the library's automatic classes would leave out
+        cls = getattr(library, kind, library.AutoModel)
+        if "LM" in kind:
+            cls = library.AutoModelForCausalLM
         try:
             found = cls.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            problem = f"does not open the folder that was written: {said}"
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            problem = f"does not open the folder that was written: {lines[0]}"
             remedy = (
                 "Nothing was exported, and the run is as it was. Try another version of"
                 " transformers"
@@ -106,28 +108,29 @@ class Transformers(Reader):
         found = self._run(sample)
         if "start_logits" in found:
             return torch.stack((found.start_logits, found.end_logits), -1).float()
-        logits: Tensor = (found.logits if "logits" in found else found.last_hidden_state).float()
+        name = "logits" if "logits" in found else "last_hidden_state"
+        logits: Tensor = found[name].float()
         return logits[0, list(positions)] if sample.prompt else logits
 
     @torch.no_grad()
     def layers(self, sample: Sample) -> dict[str, Tensor]:
-        """Return the embedding's output and that of each block, by our names."""
-        model, found = cast(Any, self.module), dict[str, Tensor]()
+        """Return the embedding's output and that of each block, by groundup's names."""
+        model = cast(Any, self.module)
+        found: dict[str, Tensor] = {}
         depth = model.config.num_hidden_layers
         blocks = next(
             m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth
         )
-        named = [
-            ("embed", model.get_input_embeddings()),
-            *((f"blocks.{n}", block) for n, block in enumerate(blocks)),
+        named = {"embed": model.get_input_embeddings()}
+        named |= {f"blocks.{number}": block for number, block in enumerate(blocks)}
+
+        def keep(name: str, _: Any, __: Any, output: Any) -> None:
+            # some blocks return their states with what their attention looked at
+            found.setdefault(name, output[0] if isinstance(output, tuple) else output)
+
+        hooks = [
+            module.register_forward_hook(partial(keep, name)) for name, module in named.items()
         ]
-
-        def keep(name: str) -> Any:
-            return lambda _, __, output: found.setdefault(
-                name, output[0] if isinstance(output, tuple) else output
-            )
-
-        hooks = [module.register_forward_hook(keep(name)) for name, module in named]
         try:
             self._run(sample)
         finally:
@@ -135,16 +138,16 @@ class Transformers(Reader):
                 hook.remove()
         return {name: value.float() for name, value in found.items()}
 
-    def other_tokens(self, processor: Any, texts: Sequence[str]) -> str | None:
-        """Return the first text that its tokenizer reads as other tokens than ours, or None."""
+    def find_other_tokens(self, processor: Any, texts: Sequence[str]) -> str | None:
+        """Return the first text that its tokenizer reads as other tokens than groundup's, or
+        None."""
         tokenizer = require_transformers().AutoTokenizer.from_pretrained(
             self.folder, local_files_only=True
         )
         begin = [processor.begin_id] if processor.begin_token else []  # what it puts before texts
-        for text, ours in zip(texts, processor.encode_batch(texts), strict=True):
-            bare, whole = (
-                tokenizer.encode(text, add_special_tokens=added) for added in (False, True)
-            )
-            if bare != ours.tolist() or whole[: len(begin)] != begin:
+        for text, own in zip(texts, processor.encode_batch(texts), strict=True):
+            bare = tokenizer.encode(text, add_special_tokens=False)
+            whole = tokenizer.encode(text, add_special_tokens=True)
+            if bare != own.tolist() or whole[: len(begin)] != begin:
                 return text
         return None

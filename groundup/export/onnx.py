@@ -1,4 +1,4 @@
-"""An ONNX file, made through torch.export and held against onnxruntime."""
+"""An ONNX file, made through torch.export and checked against onnxruntime."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class _Named(nn.Module):
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
-        self.model, self.names = model, tuple(names)
+        self.model = model
+        self.names = tuple(names)
 
     def forward(self, *values: Tensor) -> Any:
         """Return what the model returns."""
@@ -71,17 +72,14 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
             free.
     """
     onnx, _ = require_onnx()
+    # two or three rows: of a single one torch.export takes the number for fixed
     inputs = {name: torch.cat([value, value])[:3] for name, value in sample.inputs.items()}
-    shapes = tuple(
-        (
-            {0: "batch", 1: "length"}
-            if sequences and value.ndim > 1 and name in ("tokens", "inputs")
-            else {0: "batch"}
-        )
-        for name, value in inputs.items()
-    )
+    shapes: tuple[dict[int, str], ...] = tuple({0: "batch"} for _ in inputs)
+    for shape, (name, value) in zip(shapes, inputs.items(), strict=True):
+        if sequences and value.ndim > 1 and name in ("tokens", "inputs"):
+            shape[1] = "length"
     try:
-        with _quiet():
+        with _silence_libraries():
             program = torch.onnx.export(
                 _Named(model, list(inputs)).eval(),
                 tuple(inputs.values()),
@@ -94,13 +92,8 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
             assert program is not None
             program.save(str(path))
     except Exception as error:  # the library raises nothing narrower
-        lines = [
-            line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()
-        ]
-        problem = (
-            f"torch.export cannot write {type(model).__name__}:"
-            f" {(lines or [type(error).__name__])[0][:200]}"
-        )
+        lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+        problem = f"torch.export cannot write {type(model).__name__}: {lines[0].strip()[:200]}"
         raise CheckpointError("model", problem, _FREE) from error
     graph = onnx.load(str(path), load_external_data=False).graph
     for value, wanted in zip(graph.input, shapes, strict=True):
@@ -111,7 +104,7 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_libraries() -> Iterator[None]:
     """Keep from the user what is said of libraries that are not needed, and of how the graph is
     made smaller."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
@@ -132,17 +125,16 @@ class OnnxRuntime(Reader):
 
     def __init__(self, path: Path, model: nn.Module) -> None:
         _, library = require_onnx()
-        self.name, self.path, self.parts = (
-            f"onnxruntime {library.__version__}",
-            path,
-            list(parts_of(model)),
-        )
-        self.session = self._session(path)
+        self.name = f"onnxruntime {library.__version__}"
+        self.path = path
+        self.parts = list(parts_of(model))
+        self.session = self._open_session(path)
 
-    def _session(self, path: Path) -> Any:
+    def _open_session(self, path: Path) -> Any:
         _, library = require_onnx()
         options = library.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors only
         try:
             return library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library raises nothing narrower
@@ -188,7 +180,7 @@ class OnnxRuntime(Reader):
         copy = self.path.with_name(f".layers.{os.getpid()}.onnx")
         try:
             onnx.save(graph, str(copy))
-            found = self._run(self._session(copy), sample, list(shown.values()))
+            found = self._run(self._open_session(copy), sample, list(shown.values()))
         finally:
             copy.unlink(missing_ok=True)
         return dict(zip(shown, found, strict=True))

@@ -1,4 +1,4 @@
-"""What an export is judged on: examples of the run's own validation data, or a few fixed texts."""
+"""What an export is checked on: examples of the run's own validation data, or a few fixed texts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ __all__ = ["TEXTS", "samples_of"]
 TEXTS = (
     "The capital of France is Paris, and in 2024 it had about 2,100,000 people.",
     "def area(width, height):\n    return width * height  # in m\u00b2\n",
-    (
-        "  Two  spaces,\ttabs, na\u00efve caf\u00e9s, \u5e8a\u524d\u660e\u6708\u5149 and I'm sure"
-        " it's fine!?"
-    ),
+    "  Two  spaces,\ttabs, na\u00efve caf\u00e9s,"
+    " \u5e8a\u524d\u660e\u6708\u5149 and I'm sure it's fine!?",
 )
 _LONGEST = 48  # tokens of a prompt
 _BATCH = 16  # examples of a classifier
@@ -45,19 +43,18 @@ def samples_of(
         new_tokens: How many tokens are written after each, at most half the model's context.
     """
     if not isinstance(processor, TextProcessor) or not isinstance(model, Generates):
-        return _examples(run, processor), "validation data"
+        return _encode_examples(run, processor), "validation data"
     context = context_length_of(run.recipe.model) or 2 * _LONGEST
-    written = max(min(new_tokens, context // 2), 1)
-    longest = max(
-        min(_LONGEST, context - written - 1), 1
-    )  # other tools keep room for one token more
-    found, origin = _held_out(run, processor, prompts, longest), "validation data"
+    new_tokens = max(min(new_tokens, context // 2), 1)
+    # other tools keep room for one token more
+    longest = max(min(_LONGEST, context - new_tokens - 1), 1)
+    found = _choose_prompts(run, processor, prompts, longest)
+    origin = "validation data"
     if len(found) < prompts:
         origin = f"validation data ({len(found)}) and fixed texts" if found else "fixed texts"
-        found += [tokens.tolist()[:longest] for tokens in processor.encode_batch(TEXTS)][
-            : prompts - len(found)
-        ]
-    options = DecodingOptions(temperature=0, max_new_tokens=written)
+        fixed = [tokens.tolist()[:longest] for tokens in processor.encode_batch(TEXTS)]
+        found += fixed[: prompts - len(found)]
+    options = DecodingOptions(temperature=0, max_new_tokens=new_tokens)
     texts = generate_batch(cast(Any, model), found, options)
     pairs = zip(found, texts, strict=True)
     return [
@@ -65,10 +62,11 @@ def samples_of(
     ], origin
 
 
-def _held_out(run: Run, processor: Any, prompts: int, longest: int) -> list[list[int]]:
+def _choose_prompts(run: Run, processor: Any, prompts: int, longest: int) -> list[list[int]]:
     """Return the beginnings of validation examples; of a conversation what comes before its first
     trained token."""
-    source, task = run.recipe.data, run.recipe.task
+    source = run.recipe.data
+    task = run.recipe.task
     try:
         examples = list(islice(source.examples("validation", cache_folder()), prompts))
         sequences: Sequence[Any] = cast(Sequence[Any], task.encode(examples, processor))
@@ -78,15 +76,18 @@ def _held_out(run: Run, processor: Any, prompts: int, longest: int) -> list[list
     for sequence in sequences:
         if isinstance(sequence, TokenSequence) and len(sequence.tokens) > 1:
             tokens = sequence.tokens.tolist()
-            trained = sequence.trained
-            first = 0 if trained is None or not trained.any() else int(trained.argmax())
-            found.append(tokens[:first][-longest:] if first else tokens[:longest])
+            first = 0
+            if sequence.trained is not None and sequence.trained.any():
+                first = int(sequence.trained.argmax())
+            # the end of a question, but the beginning of a text
+            found.append(tokens[:first][-longest:] or tokens[:longest])
     return found
 
 
-def _examples(run: Run, processor: Any) -> list[Sample]:
+def _encode_examples(run: Run, processor: Any) -> list[Sample]:
     """Return a classifier's inputs: several examples at once, and one alone."""
-    source, task = run.recipe.data, run.recipe.task
+    source = run.recipe.data
+    task = run.recipe.task
     examples = list(islice(source.examples("validation", cache_folder()), _BATCH))
     batches = [task.encode(some, processor) for some in (examples, examples[:1])]
     return [Sample(task.inputs(cast(Any, batch))) for batch in batches]

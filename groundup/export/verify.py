@@ -1,9 +1,9 @@
-"""The parity gate: what another reader computes from an export, held against what the trained model
-computes.
+"""The parity gate: what another reader computes from an export, checked against what the trained
+model computes.
 
 A reader is anything that turns a sample into outputs: the model as its run holds it, the model with
-its adapter merged, our own reload of the exported files, another library. Where outputs differ by
-more than is allowed, the first layer that differs is named.
+its adapter merged, groundup's own reload of the exported files, another library. Where outputs
+differ by more than is allowed, the first layer that differs is named.
 
 Shape legend: P compared positions, V outputs of each (the vocabulary, or classes).
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,9 +38,8 @@ __all__ = [
     "parts_of",
 ]
 
-NEAR = (
-    1e-3  # two best outputs that are closer than this are no choice, where both compute in float32
-)
+# Two best outputs that are closer than this are no choice, where both compute in float32.
+NEAR = 1e-3
 _NOTHING = "Nothing was exported, and the run is as it was"
 
 
@@ -60,12 +60,10 @@ class Sample:
         """Return which positions of a text are compared: all, or about four from the prompt's end
         on."""
         length = self.inputs["tokens"].shape[1]
+        if not few:
+            return list(range(length))
         first = self.prompt - 1
-        return (
-            list(range(first, length, max((length - first) // 4, 1)))
-            if few
-            else list(range(length))
-        )
+        return list(range(first, length, max((length - first) // 4, 1)))
 
 
 class Reader(ABC):
@@ -86,15 +84,16 @@ class Reader(ABC):
         """Return (P, V) at these positions of a text; of anything else one row an example."""
 
     def layers(self, sample: Sample) -> dict[str, Tensor]:
-        """Return what each layer computes, by our names and in order, as far as it can be seen."""
+        """Return what each layer computes, by groundup's names and in order, if it can be seen."""
         return {}
 
 
 class Model(Reader):
-    """A model of ours."""
+    """A model of groundup's."""
 
     def __init__(self, name: str, module: nn.Module) -> None:
-        self.name, self.module = name, module.eval()
+        self.name = name
+        self.module = module.eval()
 
     @torch.no_grad()
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
@@ -107,16 +106,16 @@ class Model(Reader):
         """Return the first output of each part of the model and of each block, in the order they
         are computed."""
         found: dict[str, Tensor] = {}
-        hooks = []
-        for name, part in parts_of(self.module).items():
 
-            def keep(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
-                states = output[0] if isinstance(output, tuple) else None
-                output = states.data if isinstance(states, PackedSequence) else output
-                if isinstance(output, Tensor) and name not in found:
-                    found[name] = output.float()
+        def keep(name: str, _: nn.Module, __: Any, output: Any) -> None:
+            # recurrent layers return their states of all rows together
+            if isinstance(output, tuple) and isinstance(output[0], PackedSequence):
+                output = output[0].data
+            if isinstance(output, Tensor):
+                found.setdefault(name, output.float())
 
-            hooks.append(part.register_forward_hook(keep))
+        parts = parts_of(self.module).items()
+        hooks = [part.register_forward_hook(partial(keep, name)) for name, part in parts]
         try:
             self.module(**sample.inputs)
         finally:
@@ -187,31 +186,29 @@ class Comparison:
         """Count outputs (P, V) of one sample."""
         if other.shape != reference.shape:
             problem = (
-                f"gives outputs of shape {list(other.shape)}, and {self.reference}"
-                f" {list(reference.shape)}"
+                f"gives outputs of shape {list(other.shape)}, but {self.reference}"
+                f" gives {list(reference.shape)}"
             )
             raise CheckpointError(self.other, problem, _NOTHING)
-        logs, other_logs = F.log_softmax(reference.double(), -1), F.log_softmax(other.double(), -1)
-        one, two = (logs, other_logs) if normalised else (reference.double(), other.double())
-        difference = (one - two).abs().max()
-        self.max_difference = max(
-            self.max_difference, float(difference) if difference.isfinite() else float("inf")
-        )
+        one = reference.double()
+        two = other.double()
+        logs = F.log_softmax(one, -1)
+        other_logs = F.log_softmax(two, -1)
+        difference = (logs - other_logs if normalised else one - two).abs()
+        # a NaN compares as neither larger nor smaller, and would pass any limit
+        largest = float(difference.nan_to_num(nan=float("inf"), posinf=float("inf")).max())
+        self.max_difference = max(self.max_difference, largest)
         self.scale = max(self.scale, float(reference.abs().max()))
         total = float((logs.exp() * (logs - other_logs)).sum())
         self.kl_nats = (self.kl_nats * self.positions + total) / (self.positions + len(one))
+        # of a single output there is nothing to choose: it is as near as can be
         best = reference.topk(min(2, reference.shape[-1]), -1).values
-        near = (
-            (best[:, 0] - best[:, -1] < self.limit.near)
-            if best.shape[-1] == 2
-            else torch.ones(len(best), dtype=torch.bool)
-        )
+        near = best[:, 0] - best[:, -1] < self.limit.near
         same = (reference.argmax(-1) == other.argmax(-1)) | near
-        self.samples, self.positions = self.samples + 1, self.positions + len(one)
-        self.same_choices, self.near_ties = (
-            self.same_choices + int(same.sum()),
-            self.near_ties + int(near.sum()),
-        )
+        self.samples += 1
+        self.positions += len(one)
+        self.same_choices += int(same.sum())
+        self.near_ties += int(near.sum())
 
     def problem(self) -> str | None:
         """Return what exceeds the limit, in words, or None."""
@@ -257,26 +254,27 @@ def compare(
     found = Comparison(reference.name, other.name, limit)
     for sample in samples:
         positions = sample.positions(few=other.slow) if sample.prompt else []
-        one, two = (
-            _of_tokens(reader.outputs(sample, positions), sample) for reader in (reference, other)
-        )
-        found.add(one, _without_padding(one, two, other), normalised=other.log_probabilities)
+        one = _drop_padding(reference.outputs(sample, positions), sample)
+        two = _drop_padding(other.outputs(sample, positions), sample)
+        two = _drop_padded_outputs(one, two, other)
+        found.add(one, two, normalised=other.log_probabilities)
     return found
 
 
-def _of_tokens(outputs: Tensor, sample: Sample) -> Tensor:
-    """Return outputs of every token (B, T, V) as (P, V), without what stands at the padding, which
-    means nothing."""
+def _drop_padding(outputs: Tensor, sample: Sample) -> Tensor:
+    """Return outputs of every token (B, T, V) as (P, V), without those of the padding, which mean
+    nothing."""
     lengths = sample.inputs.get("lengths")
     if outputs.ndim < 3 or lengths is None or outputs.shape[:2] != sample.inputs["tokens"].shape:
         return outputs
     return outputs[torch.arange(outputs.shape[1]) < lengths[:, None]]
 
 
-def _without_padding(reference: Tensor, other: Tensor, reader: Reader) -> Tensor:
+def _drop_padded_outputs(reference: Tensor, other: Tensor, reader: Reader) -> Tensor:
     """Return outputs without those of the embedding's padding, which no reader may choose."""
     size = reference.shape[-1]
-    found, beyond = other[..., :size], other[..., size:]
+    found = other[..., :size]
+    beyond = other[..., size:]
     if beyond.shape[-1] and bool((beyond.amax(-1) > found.amax(-1)).any()):
         problem = f"would write tokens from {size} on, which the tokenizer does not have"
         raise CheckpointError(reader.name, problem, "Train with model.vocabulary_multiple: 1")
@@ -285,7 +283,7 @@ def _without_padding(reference: Tensor, other: Tensor, reader: Reader) -> Tensor
 
 def compare_continuations(
     reference: Reader,
-    written: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]],
     samples: Sequence[Sample],
     found: Comparison,
 ) -> None:
@@ -296,20 +294,19 @@ def compare_continuations(
 
     Args:
         reference: The reader that the samples' continuations are of.
-        written: What the other reader wrote after each prompt.
+        texts: What the other reader wrote after each prompt, as tokens.
         samples: The samples.
         found: Changed in place.
     """
     found.same_continuations = 0
-    for sample, theirs in zip(samples, written, strict=True):
-        ours = sample.inputs["tokens"][0, sample.prompt :].tolist()
-        first = next(
-            (n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None
-        )
-        if first is None:
-            found.same_continuations += len(ours) == len(theirs)
+    for sample, text in zip(samples, texts, strict=True):
+        own = sample.inputs["tokens"][0, sample.prompt :].tolist()
+        pairs = enumerate(zip(own, text, strict=False))
+        different = [place for place, (one, two) in pairs if one != two]
+        if not different:
+            found.same_continuations += len(own) == len(text)
             continue
-        best = reference.outputs(sample, [sample.prompt + first - 1])[0].topk(2).values
+        best = reference.outputs(sample, [sample.prompt + different[0] - 1])[0].topk(2).values
         found.same_continuations += bool(best[0] - best[1] < found.limit.near)
 
 
@@ -321,20 +318,21 @@ def first_difference(
     its largest."""
     agreeing = False
     for sample in samples:
-        ours, theirs, unseen = reference.layers(sample), other.layers(sample), list[str]()
-        for name, one in ours.items():
-            if name not in theirs:
+        seen = other.layers(sample)
+        unseen: list[str] = []
+        for name, one in reference.layers(sample).items():
+            if name not in seen:
                 unseen.append(name)
                 continue
-            two = theirs[name].reshape(one.shape)
+            two = seen[name].reshape(one.shape)
+            # not ">": a NaN differs too
             if not float((one - two).abs().max()) <= tolerance * float(one.abs().max()):
-                hidden = (
-                    f", or {' or '.join(unseen)} before it, which cannot be seen there"
-                    if unseen
-                    else ""
-                )
+                hidden = ""
+                if unseen:
+                    hidden = f", or {' or '.join(unseen)} before it, which cannot be seen there"
                 return f"the first layer that differs is {name}{hidden}"
-            agreeing, unseen = True, []
+            agreeing = True
+            unseen = []
     if agreeing:
         return "all layers agree, so the output layer differs"
     return (
@@ -345,8 +343,9 @@ def first_difference(
 
 def layer_of(tensor: str) -> str:
     """Return the layer that a tensor belongs to: ``blocks.1`` for ``blocks.1.mlp.up.weight``."""
-    parts = tensor.split(".")
-    return ".".join(parts[:2]) if len(parts) > 1 and parts[1].isdigit() else parts[0]
+    first, _, rest = tensor.partition(".")
+    number = rest.partition(".")[0]
+    return f"{first}.{number}" if number.isdigit() else first
 
 
 def check_tensors(where: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -365,7 +364,8 @@ def check_tensors(where: str, wanted: Mapping[str, Tensor], found: Mapping[str, 
             raise CheckpointError(
                 where, f"{problem}, but {there or 'no tensor of that name'}", _NOTHING
             )
-        one, two = wanted[name].float(), found[name].float()
+        one = wanted[name].float()
+        two = found[name].float()
         if not torch.equal(one, two):
             problem = (
                 "read back, it is not what was trained: the first layer that differs is"

@@ -12,7 +12,10 @@ import sys
 
 __all__ = ["tune_allocator"]
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # the parameters' numbers in glibc's <malloc.h>
+# The parameters' numbers in glibc's <malloc.h>.
+_TRIM_THRESHOLD = -1
+_TOP_PAD = -2
+_MMAP_MAX = -4
 _LARGEST_INT = 2**31 - 1
 
 
@@ -32,10 +35,10 @@ def tune_allocator(*, growth_bytes: int = 64 << 20) -> bool:
     chosen = any(name.startswith("MALLOC_") and name.endswith("_") for name in os.environ)
     if chosen or not sys.platform.startswith("linux") or os.environ.get("LD_PRELOAD"):
         return False
-    os.environ.setdefault(
-        "THP_MEM_ALLOC_ENABLE", "1"
-    )  # torch asks for huge pages for its own large buffers
+    # torch then asks for huge pages for its own large buffers
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     libc = ctypes.CDLL(None)
+    # musl, as on Alpine, has another mallopt or none
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST_INT), (_TOP_PAD, growth_bytes))

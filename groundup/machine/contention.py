@@ -40,7 +40,8 @@ class Usage:
 
 def measure_usage() -> Usage:
     """Return what was used up to now."""
-    own, here = 0.0, psutil.Process()
+    own = 0.0
+    here = psutil.Process()
     for process in (here, *here.children(recursive=True)):  # data workers are part of the run
         with contextlib.suppress(psutil.Error):  # it has just ended
             times = process.cpu_times()
@@ -74,8 +75,8 @@ class ContentionWatch:
         """
         if time.perf_counter() - self._before.clock_s < _WINDOW_S:
             return ""
-        before, now = self._before, self._measure()
-        self._before = now
+        before = self._before
+        now = self._before = self._measure()
         seconds = now.clock_s - before.clock_s
         own = max((now.own_s - before.own_s) / seconds, 1e-3)
         others = max((now.all_s - before.all_s) / seconds - own, 0.0)

@@ -36,13 +36,11 @@ __all__ = [
 ]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
-_BF16_ADVANTAGE = (
-    1.5  # autocast itself costs casts: bf16 must multiply this much faster to win a whole step
-)
+# Autocast itself costs casts: bf16 must multiply this much faster to win a whole step.
+_BF16_ADVANTAGE = 1.5
 _LONG_RUN_S = 600.0
-_SMALL_STEP = (
-    1.5e7  # FLOPs of a micro-batch below which one core is done before the others have begun
-)
+# FLOPs of a micro-batch below which one core is done before the others have begun.
+_SMALL_STEP = 1.5e7
 
 
 def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.1) -> float:
@@ -56,10 +54,9 @@ def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.1) -> flo
 
 @cache
 def _measured_flops_per_s(device: str, precision: str, seconds: float, threads: int) -> float:
-    size = 1024 if device == "cpu" else 4096
-    values = (
-        torch.linspace(-1, 1, size * size, device=device).view(size, size).to(_DTYPES[precision])
-    )
+    size = 1024 if device == "cpu" else 4096  # a GPU is not filled by less
+    values = torch.linspace(-1, 1, size * size, device=device).view(size, size)
+    values = values.to(_DTYPES[precision])
     out = torch.empty_like(values)
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -88,11 +85,9 @@ def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int
     Raises:
         RecipeError: If a device is asked for that is not here.
     """
-    device = (
-        machine.device
-        if machine.device != "auto"
-        else ("cuda" if torch.cuda.is_available() else "cpu")
-    )
+    device: str = machine.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise RecipeError(
             "recipe.machine.device",
@@ -103,19 +98,17 @@ def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int
         batch_size if machine.micro_batch_size == "auto" else machine.micro_batch_size
     )
     tiny = 0.0 < sample_flops * micro_batch_size < _SMALL_STEP
-    threads = (
-        machine.threads
-        if machine.threads != "auto"
-        else 1
-        if tiny
-        else len(os.sched_getaffinity(0))
-    )
+    threads = machine.threads
+    if threads == "auto":
+        threads = 1 if tiny else len(os.sched_getaffinity(0))
+    # before anything is measured: rates are those of this many threads
     torch.set_num_threads(threads)
-    precision = machine.precision if machine.precision != "auto" else _faster_precision(device)
-    long = samples * sample_flops
-    compiled = (
-        _worth_compiling(device, precision, long) if machine.compile == "auto" else machine.compile
-    )
+    precision: str = machine.precision
+    if precision == "auto":
+        precision = _choose_precision(device)
+    compiled = machine.compile
+    if compiled == "auto":
+        compiled = _is_worth_compiling(device, precision, samples * sample_flops)
     chosen = {
         "device": device,
         "precision": precision,
@@ -126,26 +119,25 @@ def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int
     return machine.model_copy(update=chosen)
 
 
-def _worth_compiling(device: str, precision: str, training_flops: float) -> bool:
+def _is_worth_compiling(device: str, precision: str, training_flops: float) -> bool:
     if device == "cpu" and shutil.which("g++") is None:
         return False
+    # a model reaches about half of the rate of products
     return training_flops / (0.5 * matmul_flops_per_s(device, precision)) > _LONG_RUN_S
 
 
-def _faster_precision(device: str) -> str:
+def _choose_precision(device: str) -> str:
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    fast = matmul_flops_per_s(device, "bf16") >= _BF16_ADVANTAGE * matmul_flops_per_s(
-        device, "fp32"
-    )
-    return "bf16" if fast else "fp32"
+    needed = _BF16_ADVANTAGE * matmul_flops_per_s(device, "fp32")
+    return "bf16" if matmul_flops_per_s(device, "bf16") >= needed else "fp32"
 
 
 def prepare(machine: Machine) -> torch.device:
     """Set up this process for a resolved machine section and return the device.
 
     Denormal numbers are flushed to zero: on CPUs they slow some training threefold, and none is
-        worth learning from.
+    worth learning from.
     """
     if machine.device == "cpu":
         tune_allocator()
@@ -160,6 +152,7 @@ def prepare(machine: Machine) -> torch.device:
             torch.use_deterministic_algorithms(True, warn_only=True)
         else:  # the same without telling the compiler, whose import takes seconds
             torch.set_deterministic_debug_mode("warn")
+        # it would fill every empty tensor with NaN, to find who reads it before it is written
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid
     return torch.device(machine.device)
 
@@ -190,11 +183,10 @@ def eager(machine: Machine) -> AbstractContextManager[Any]:
 
     Nothing is done for a model that is not compiled: only to ask the compiler takes seconds.
     """
-    return (
-        torch.compiler.set_stance("force_eager")
-        if machine.compile is True
-        else contextlib.nullcontext()
-    )
+    if machine.compile is not True:
+        return contextlib.nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def memory_bytes(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""Operators of our own that run without PyTorch's compiler being imported."""
+"""Operators of groundup's own that run without PyTorch's compiler being imported."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ def spare_the_compiler(operator: Any) -> None:
     Args:
         operator: What ``torch.library.custom_op`` returned.
     """
+    # Private to torch: what another version does not have is left as it is.
     for decorated in getattr(operator, "_backend_fns", {}).values():
         plain = getattr(decorated, "__wrapped__", None)
         if plain is not None:
-            plain.__dict__.setdefault(_KEY, _told_once_imported(plain))
+            plain.__dict__.setdefault(_KEY, _tell_once_imported(plain))
 
 
-def _told_once_imported(plain: Callable[..., Any]) -> Callable[..., Any]:
+def _tell_once_imported(plain: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         compiler = sys.modules.get("torch._dynamo")
-        if compiler is None or not hasattr(compiler, "disable"):  # not imported, or not yet wholly
+        # not imported, or in the middle of being imported, without its functions
+        if compiler is None or not hasattr(compiler, "disable"):
             return plain(*args, **kwargs)
         told = plain.__dict__[_KEY] = compiler.disable(plain, True, wrapping=False)
         return told(*args, **kwargs)

@@ -34,6 +34,7 @@ class _NothingDrawn(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         named = kwargs or {}
+        # a built-in function of torch may have no name
         if getattr(function, "__name__", "") in _FILLS:
-            return args[0] if args else named["tensor"]
+            return (*args, *named.values())[0]  # the tensor comes first, by place or by name
         return function(*args, **named)

@@ -53,13 +53,12 @@ def tune_learning_rate(
 
     Source:
         Smith 2017, "Cyclical learning rates for training neural networks" (arXiv:1506.01186),
-        section 3.3. Departs
-        from the paper: the rate grows exponentially, and one rate is suggested, a tenth of that of
-            the lowest loss.
+        section 3.3. Departs from the paper: the rate grows exponentially, and one rate is
+        suggested, a tenth of that of the lowest loss.
     """
     recipe = load_recipe(source, dict(overrides or {}))
     output = Path(runs) / f"{recipe.name}-tune"
-    rates, means = _losses(recipe, steps, low, high)
+    rates, means = _train_copy(recipe, steps, low, high)
     suggestion = suggest(rates, means)
     points = [(math.log10(rate), loss) for rate, loss in zip(rates, means, strict=True)]
     marks = [(math.log10(suggestion), "suggestion")]
@@ -78,8 +77,10 @@ def tune_learning_rate(
     return {"learning_rate": suggestion, "steps": len(rates), "report": str(page)}
 
 
-def _losses(recipe: Recipe, steps: int, low: float, high: float) -> tuple[list[float], list[float]]:
-    """Train the copy; return the rates and the running means of the loss."""
+def _train_copy(
+    recipe: Recipe, steps: int, low: float, high: float
+) -> tuple[list[float], list[float]]:
+    """Train a copy; return the rates and the running means of the loss."""
     budget = recipe.training.model_copy(update={"steps": steps, "epochs": None, "samples": None})
     optim = recipe.optim.model_copy(update={"average": "none"})
     machine = recipe.machine.model_copy(update={"non_finite": "skip"})
@@ -97,9 +98,8 @@ def _losses(recipe: Recipe, steps: int, low: float, high: float) -> tuple[list[f
                 if report.skipped:
                     break
                 mean = _MEMORY * mean + (1 - _MEMORY) * report.loss
-                means.append(
-                    mean / (1 - _MEMORY ** (len(means) + 1))
-                )  # as if the mean had begun at the first loss
+                # as if the mean had begun at the first loss: Adam's correction of bias
+                means.append(mean / (1 - _MEMORY ** (len(means) + 1)))
                 rates.append(report.learning_rate)
                 if means[-1] > _DIVERGED * min(means) and len(means) > 10:
                     break

@@ -24,20 +24,30 @@ from typing import Any, cast
 from groundup.core.errors import (
     GroundupError,
     Interrupted,
-    MissingExtraError,
-    RecipeError,
     RunError,
     in_words,
 )
 from groundup.core.seeding import key
-from groundup.metrics.directions import lower_is_better
 from groundup.recipe.recipe import Recipe, dump_recipe, load_recipe
-from groundup.recipe.sections import Dimension, Tune
+from groundup.recipe.sections import Tune
 from groundup.reports.run_reader import read_run
 from groundup.runs.run import Run
 from groundup.training import build
 from groundup.training.throughput import StopRequest
 from groundup.tuning.page import Trial, write_tuning_report
+from groundup.tuning.study import (
+    counted_trials,
+    metric_of,
+    open_study,
+    require_optuna,
+    retry,
+    retry_unfinished,
+    run_of,
+    settings_of,
+    suggest_value,
+    trials_alike,
+    values_of,
+)
 
 __all__ = ["tune"]
 
@@ -58,10 +68,9 @@ def tune(
 ) -> dict[str, Any]:
     """Try settings of the recipe's ``tune.space``, and write the best trial's recipe and a report.
 
-    Started again, it goes on: finished trials count, and one that was interrupted is trained on
-        from where it stood.
-    Then the trials, their values and which of them are ended early are those of a search that was
-    never stopped; with several workers they depend on who was first.
+    Started again, it goes on: finished trials count, and one that was interrupted goes on from its
+    last checkpoint. Then the trials, their values and which of them are ended early are those of a
+    search that was never stopped; with several workers they depend on who was first.
 
     Args:
         source: A YAML file or a dictionary.
@@ -74,112 +83,46 @@ def tune(
         folder), ``recipe`` and ``report`` (their paths).
 
     Raises:
-        RecipeError: If there is no ``tune`` section, or a value of its space is none of the
-            recipe's.
+        RecipeError: If there is no ``tune`` section, or a value of its space does not
+            fit the recipe.
         RunError: If no trial succeeded.
         Interrupted: After Ctrl-C or SIGTERM, once the trials at work were saved.
         MissingExtraError: If Optuna is not installed.
     """
     overrides = dict(overrides or {})
     recipe = load_recipe(source, overrides)
-    space = _settings(recipe)
-    for name, dimension in space.space.items():  # a wrong key is said before anything is trained
-        for value in (
-            dimension.choices if dimension.choices is not None else (dimension.low, dimension.high)
-        ):
+    # what is wrong in the space is said before anything is trained
+    for name, dimension in settings_of(recipe).space.items():
+        for value in dimension.choices or (dimension.low, dimension.high):
             load_recipe(source, {**overrides, name: value})
     folder = Path(runs) / f"{recipe.name}-tune"
     folder.mkdir(parents=True, exist_ok=True)
     _check_same(folder, recipe)
-    _put_back(_study(folder, recipe))
+    retry_unfinished(open_study(folder, recipe))
     if workers == 1:
-        _work(source, overrides, folder, nullcontext())
+        _train_trials(source, overrides, folder, nullcontext())
     else:
         _work_together(source, overrides, folder, workers)
     return _conclude(source, overrides, folder)
 
 
-def _settings(recipe: Recipe) -> Tune:
-    if recipe.tune is None:
-        raise RecipeError(
-            "recipe.tune", "is required and missing", "Add a section 'tune:' with a space to search"
-        )
-    return recipe.tune
-
-
-def _metric(recipe: Recipe) -> str:
-    return _settings(recipe).metric or recipe.checkpoints.best_metric
-
-
 def _check_same(folder: Path, recipe: Recipe) -> None:
     """A study is of one recipe and one space; only trials, timeout, keep and workers may change."""
     changeable = {"trials": 1, "timeout_s": None, "keep": "best"}
-    asked = dump_recipe(
-        recipe.model_copy(
-            update={"about": "", "tune": _settings(recipe).model_copy(update=changeable)}
-        )
-    )
+    settings = settings_of(recipe).model_copy(update=changeable)
+    asked = dump_recipe(recipe.model_copy(update={"about": "", "tune": settings}))
     path = folder / "requested.yaml"
     if path.is_file() and path.read_text(encoding="utf-8") != asked:
         problem = "holds trials of another recipe or another space; nothing there was touched"
         raise RunError(
-            str(folder), problem, "Choose another name=..., or delete the folder to start afresh"
+            str(folder),
+            problem,
+            "Choose another name=..., or delete the folder to start from scratch",
         )
     path.write_text(asked, encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------- trials
-def _optuna() -> Any:
-    try:
-        import optuna
-        import optuna.storages.journal
-    except ImportError:
-        raise MissingExtraError("optuna", "tune") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
-def _study(folder: Path, recipe: Recipe) -> Any:
-    """Open the study; its sampler is a function of the seed and of how many trials there are."""
-    optuna, settings = _optuna(), _settings(recipe)
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.jsonl"))
-    pruner = (
-        optuna.pruners.MedianPruner(n_startup_trials=4)
-        if settings.prune
-        else optuna.pruners.NopPruner()
-    )
-    return optuna.create_study(
-        storage=optuna.storages.JournalStorage(backend),
-        study_name=recipe.name,
-        direction="minimize" if lower_is_better(_metric(recipe)) else "maximize",
-        pruner=pruner,
-        load_if_exists=True,
-    )
-
-
-def _put_back(study: Any) -> None:
-    """Trials that a kill or Ctrl-C left behind are tried again with the same values, and so go on
-    in the same run."""
-    for trial in study.get_trials(deepcopy=False, states=(_optuna().trial.TrialState.RUNNING,)):
-        _retry(study, trial)
-
-
-def _retry(study: Any, trial: Any) -> None:
-    """End a trial without an error of its own, and put its values first in the queue."""
-    study.tell(trial.number, state=_optuna().trial.TrialState.FAIL)
-    study.enqueue_trial(trial.params or trial.system_attrs.get("fixed_params", {}))
-
-
-def _begun(study: Any) -> list[Any]:
-    """Return the trials that count: all but those that wait, and those that were interrupted and
-    are tried again."""
-    states = _optuna().trial.TrialState
-    found = study.get_trials(deepcopy=False)
-    return [
-        t
-        for t in found
-        if t.state != states.WAITING and (t.state != states.FAIL or "error" in t.user_attrs)
-    ]
 
 
 def _work_together(source: Source, overrides: dict[str, Any], folder: Path, workers: int) -> None:
@@ -191,14 +134,13 @@ def _work_together(source: Source, overrides: dict[str, Any], folder: Path, work
     with StopRequest() as stop:
         for process in processes:
             process.start()
-        told = False
+        passed_on = False
         while any(process.is_alive() for process in processes):
             for process in processes:
                 process.join(0.1)
-            if (
-                stop.requested == "SIGTERM" and not told
-            ):  # Ctrl-C reaches every process of the terminal by itself
-                told = True
+            # Ctrl-C reaches every process of the terminal by itself
+            if stop.requested == "SIGTERM" and not passed_on:
+                passed_on = True
                 for process in processes:
                     process.terminate()
     if stop.requested or any(process.exitcode == Interrupted.exit_code for process in processes):
@@ -210,7 +152,7 @@ def _work_alone(source: Source, overrides: dict[str, Any], folder: Path, lock: L
     """Be one of several workers: say what went wrong in a line and by the exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # an error, which lets go of the lock
     try:
-        _work(source, overrides, folder, lock)
+        _train_trials(source, overrides, folder, lock)
     except (GroundupError, KeyboardInterrupt) as error:
         words, code = in_words(error)
         if words and not isinstance(error, Interrupted):
@@ -218,30 +160,34 @@ def _work_alone(source: Source, overrides: dict[str, Any], folder: Path, lock: L
         sys.exit(code)
 
 
-def _work(source: Source, overrides: dict[str, Any], folder: Path, lock: Lock) -> None:
+def _train_trials(source: Source, overrides: dict[str, Any], folder: Path, lock: Lock) -> None:
     """Train trials until there are as many as the recipe asks for. The lock lets one worker at a
     time begin or end."""
-    begin, states = time.monotonic(), _optuna().trial.TrialState
+    begin = time.monotonic()
+    states = require_optuna().trial.TrialState
     recipe = load_recipe(source, overrides)
-    study, settings = _study(folder, recipe), _settings(recipe)
+    settings = settings_of(recipe)
+    study = open_study(folder, recipe)
     while settings.timeout_s is None or time.monotonic() - begin < settings.timeout_s:
         with lock:
             trial = _next_trial(study, settings)
         if trial is None:
             return
-        value, state = None, states.COMPLETE
+        value = None
+        state = states.COMPLETE
         try:
-            value = _train(source, {**overrides, **_values(trial, recipe)}, folder, trial)
+            value = _train_trial(source, {**overrides, **values_of(trial, recipe)}, folder, trial)
         except _PrunedError:
             state = states.PRUNED
         except Interrupted:
             with lock:
-                _retry(study, trial)
+                retry(study, trial)
             raise
         except GroundupError as error:
             state = states.FAIL
             trial.set_user_attr("error", str(error))
-            if len([t for t in _begun(study) if "error" in t.user_attrs]) >= settings.trials:
+            # a recipe that always fails would be tried for ever
+            if sum("error" in t.user_attrs for t in counted_trials(study)) >= settings.trials:
                 study.tell(trial, state=state)
                 raise
         with lock:
@@ -253,70 +199,47 @@ def _work(source: Source, overrides: dict[str, Any], folder: Path, lock: Lock) -
 def _next_trial(study: Any, settings: Tune) -> Any:
     """Return a trial with its values, or None where there are enough; its sampler is a function of
     seed and number."""
-    optuna = _optuna()
-    counted = [trial for trial in _begun(study) if trial.state != optuna.trial.TrialState.FAIL]
+    optuna = require_optuna()
+    counted = [
+        trial for trial in counted_trials(study) if trial.state != optuna.trial.TrialState.FAIL
+    ]
     if len(counted) >= settings.trials:
         return None
-    study.sampler = optuna.samplers.TPESampler(
-        seed=key(settings.seed, "tune", len(_begun(study))) % 2**32
-    )
+    seed = key(settings.seed, "tune", len(counted_trials(study))) % 2**32
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
     trial = study.ask()
     for name, dimension in settings.space.items():
-        _suggest(trial, name, dimension)
+        suggest_value(trial, name, dimension)
     digest = hashlib.sha256(json.dumps(trial.params, sort_keys=True).encode()).hexdigest()[:12]
-    running = [
-        other for other in _alike(study, trial) if other.state == optuna.trial.TrialState.RUNNING
-    ]
-    trial.set_user_attr(
-        "run", f"trial-{digest}" + (f"-{trial.number}" if running else "")
-    )  # never two in one folder
+    name = f"trial-{digest}"
+    running = optuna.trial.TrialState.RUNNING
+    # a run's folder is one process's alone
+    if any(other.state == running for other in trials_alike(study, trial)):
+        name += f"-{trial.number}"
+    trial.set_user_attr("run", name)
     return trial
-
-
-def _alike(study: Any, trial: Any) -> list[Any]:
-    """Return the other trials of the same values."""
-    return [
-        t
-        for t in study.get_trials(deepcopy=False)
-        if t.params == trial.params and t.number != trial.number
-    ]
-
-
-def _run_of(trial: Any, folder: Path) -> Path:
-    return folder / "trials" / Path(trial.user_attrs["run"]).name
 
 
 def _remove_checkpoints(study: Any, folder: Path) -> None:
     """Remove the checkpoints of the trials that have ended, except the best one's."""
-    states = _optuna().trial.TrialState
-    found = [trial for trial in _begun(study) if "run" in trial.user_attrs]
-    needed = {_run_of(trial, folder) for trial in found if trial.state == states.RUNNING}
+    states = require_optuna().trial.TrialState
+    found = [trial for trial in counted_trials(study) if "run" in trial.user_attrs]
+    needed = {run_of(trial, folder) for trial in found if trial.state == states.RUNNING}
     if any(trial.state == states.COMPLETE for trial in found):
-        needed.add(_run_of(study.best_trial, folder))
-    for place in {_run_of(trial, folder) for trial in found} - needed:
+        needed.add(run_of(study.best_trial, folder))
+    for place in {run_of(trial, folder) for trial in found} - needed:
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
 
 
-def _suggest(trial: Any, name: str, dimension: Dimension) -> Any:
-    if dimension.choices is not None:  # as text: Optuna keeps only plain values
-        return json.loads(
-            trial.suggest_categorical(name, [json.dumps(choice) for choice in dimension.choices])
-        )
-    low, high, step = dimension.low, dimension.high, dimension.step
-    if isinstance(low, int) and isinstance(high, int):
-        return trial.suggest_int(name, low, high, step=int(step or 1), log=dimension.log)
-    return trial.suggest_float(name, low, high, step=step, log=dimension.log)
-
-
-def _train(source: Source, chosen: dict[str, Any], folder: Path, trial: Any) -> float:
-    """Train one trial, from where its run stands, and return the metric's best value.
+def _train_trial(source: Source, chosen: dict[str, Any], folder: Path, trial: Any) -> float:
+    """Train one trial, from its run's last checkpoint, and return the metric's best value.
 
     Of values that were tried before, the outcome is known.
     """
-    states = _optuna().trial.TrialState
+    states = require_optuna().trial.TrialState
     known = [
         other
-        for other in _alike(trial.study, trial)
+        for other in trials_alike(trial.study, trial)
         if other.state in (states.COMPLETE, states.PRUNED)
     ]
     if known:
@@ -325,28 +248,27 @@ def _train(source: Source, chosen: dict[str, Any], folder: Path, trial: Any) -> 
         if known[0].state == states.PRUNED:
             raise _PrunedError
         return float(known[0].value)
-    place = _run_of(trial, folder)
-    name, recipe = place.name, load_recipe(source, chosen)
+    place = run_of(trial, folder)
+    recipe = load_recipe(source, chosen)
     recipe = recipe.model_copy(
         update={
-            "name": name,
+            "name": place.name,
             "tune": None,
             "evaluation": recipe.evaluation.model_copy(update={"test": False}),
             "checkpoints": recipe.checkpoints.model_copy(
-                update={"best_metric": _metric(recipe), "keep": 1}
+                update={"best_metric": metric_of(recipe), "keep": 1}
             ),
         }
     )
-    run = (
-        Run.open(place)
-        if (place / "recipe.yaml").is_file()
-        else Run.create(recipe, folder / "trials")
-    )
+    if (place / "recipe.yaml").is_file():
+        run = Run.open(place)
+    else:
+        run = Run.create(recipe, folder / "trials")
     trainer = build.build_trainer(build.freeze(run))
 
     def report(row: dict[str, Any]) -> None:
         if row["kind"] == "evaluate":
-            with warnings.catch_warnings(action="ignore"):  # a step judged again after a resume
+            with warnings.catch_warnings(action="ignore"):  # a step evaluated again after a resume
                 trial.report(float(row[recipe.checkpoints.best_metric]), int(row["step"]))
             if trial.should_prune():
                 raise _PrunedError
@@ -372,63 +294,58 @@ def _train(source: Source, chosen: dict[str, Any], folder: Path, trial: Any) -> 
 # --------------------------------------------------------------------------------------- conclusion
 def _conclude(source: Source, overrides: dict[str, Any], folder: Path) -> dict[str, Any]:
     recipe = load_recipe(source, overrides)
-    study, states = _study(folder, recipe), _optuna().trial.TrialState
+    study = open_study(folder, recipe)
+    states = require_optuna().trial.TrialState
     found = study.get_trials(deepcopy=False)
     done = [trial for trial in found if trial.state == states.COMPLETE]
     if not done:
         errors = [trial.user_attrs["error"] for trial in found if "error" in trial.user_attrs]
-        raise RunError(
-            str(folder),
-            f"no trial was finished{f'; the last: {errors[-1]}' if errors else ''}",
-            "Try again",
-        )
-    chosen = _values(study.best_trial, recipe)
+        problem = "; the last: ".join(["no trial was finished", *errors[-1:]])
+        raise RunError(str(folder), problem, "Try again")
+    chosen = values_of(study.best_trial, recipe)
     best = load_recipe(source, {**overrides, **chosen, "name": f"{recipe.name}-tuned"})
     text = dump_recipe(best.model_copy(update={"tune": None}))
+    metric = metric_of(recipe)
     path = folder / "best.yaml"
-    path.write_text(
-        f"# {_metric(recipe)} {study.best_value:.6g} in trial {study.best_trial.number}.\n{text}",
-        "utf-8",
-    )
+    heading = f"# {metric} {study.best_value:.6g} in trial {study.best_trial.number}.\n"
+    path.write_text(heading + text, "utf-8")
     trials = [
         Trial(
             trial.number,
             trial.state.name.lower(),
             trial.value,
-            _values(trial, recipe),
+            values_of(trial, recipe),
             dict(trial.intermediate_values),
         )
-        for trial in _begun(study)
+        for trial in counted_trials(study)
         if trial.state != states.RUNNING
     ]
-    importance = _importance(study) if len({trial.value for trial in done}) > 1 else {}
-    report = write_tuning_report(folder, recipe.name, _metric(recipe), trials, importance, text)
-    result = {"metric": _metric(recipe), "value": float(study.best_value), "settings": chosen}
-    result["run"] = str(_run_of(study.best_trial, folder))
-    return {**result, "trials": len(trials), "recipe": str(path), "report": str(report)}
-
-
-def _values(trial: Any, recipe: Recipe) -> dict[str, Any]:
-    space = _settings(recipe).space
+    importance: dict[str, float] = {}
+    if len({trial.value for trial in done}) > 1:  # without variation there is nothing to explain
+        importance = _measure_importance(study)
+    report = write_tuning_report(folder, recipe.name, metric, trials, importance, text)
     return {
-        n: json.loads(v) if space[n].choices is not None else v for n, v in trial.params.items()
+        "metric": metric,
+        "value": float(study.best_value),
+        "settings": chosen,
+        "run": str(run_of(study.best_trial, folder)),
+        "trials": len(trials),
+        "recipe": str(path),
+        "report": str(report),
     }
 
 
-def _importance(study: Any) -> dict[str, float]:
+def _measure_importance(study: Any) -> dict[str, float]:
     """Return the share of the variation between trials that each setting explains, by fANOVA.
 
     Source:
         Hutter, Hoos and Leyton-Brown 2014, "An efficient approach for assessing hyperparameter
         importance".
     """
-    importance = _optuna().importance
+    importance = require_optuna().importance
     try:
         evaluator = importance.FanovaImportanceEvaluator(seed=0)
         return cast(dict[str, float], importance.get_param_importances(study, evaluator=evaluator))
-    except (
-        ImportError,
-        RuntimeError,
-        ValueError,
-    ):  # without scikit-learn, or trials too few to tell
+    # without scikit-learn, or trials too few to tell
+    except (ImportError, RuntimeError, ValueError):
         return {}

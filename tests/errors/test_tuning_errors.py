@@ -115,7 +115,7 @@ def test_a_worker_says_what_went_wrong(
     def fails(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr(search, "_work", fails)
+    monkeypatch.setattr(search, "_train_trials", fails)
     monkeypatch.setattr(search.signal, "signal", lambda number, handler: None)
     with pytest.raises(SystemExit) as ended:
         search._work_alone({}, {}, Path(), nullcontext())

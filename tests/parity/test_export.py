@@ -68,7 +68,7 @@ def test_a_folder_for_transformers(
     names = [(each["reference"], each["other"].split()[0]) for each in found["comparisons"]]
     merged = "the merged model" if adapter else "the trained model"
     first = [("the trained model", "the")] if adapter else []
-    assert names == [*first, (merged, "our"), ("our reload of the folder", "transformers")]
+    assert names == [*first, (merged, "groundup's"), ("groundup's reload of the folder", "transformers")]
     exact = [
         each for each in found["comparisons"] if dtype == "fp32" or "transformers" in each["other"]
     ]
@@ -93,7 +93,7 @@ def test_a_file_for_llama_cpp(recipe: dict[str, Any], tmp_path: Path, dtype: str
     found = recorded(export(train(recipe, tmp_path, adapter="lora"), "gguf", dtype=dtype))[
         "comparisons"
     ]
-    assert [each["other"].split()[0] for each in found] == ["the", "our", "llama.cpp"]
+    assert [each["other"].split()[0] for each in found] == ["the", "groundup's", "llama.cpp"]
     assert found[2]["kl_nats"] < 1e-4
     assert found[2]["same_continuations"] == 8 or dtype not in ("fp32", "fp16")
     assert found[2]["max_difference"] < {"fp32": 1e-4, "fp16": 0.01}.get(dtype, 0.1)
@@ -138,7 +138,7 @@ def test_a_file_of_another_architecture(
     found = recorded(export(groundup.train(recipe, runs=tmp_path).folder, "gguf", dtype=dtype))[
         "comparisons"
     ]
-    assert [each["other"].split()[0] for each in found] == ["our", "llama.cpp"]
+    assert [each["other"].split()[0] for each in found] == ["groundup's", "llama.cpp"]
     assert found[1]["kl_nats"] < 1e-3
     if dtype == "fp32":
         assert found[1]["same_continuations"] == 8
@@ -282,12 +282,12 @@ def test_a_folder_that_is_not_what_was_trained(
     monkeypatch.setattr(huggingface.Transformers, "__init__", otherwise)
     with pytest.raises(
         CheckpointError,
-        match=r"transformers .* differs from our reload of the folder by .*blocks\.1",
+        match=r"transformers .* differs from groundup's reload of the folder by .*blocks\.1",
     ):
         export(run, "huggingface")
     assert _nothing_left(run)
     monkeypatch.setattr(huggingface.Transformers, "__init__", opened)
-    monkeypatch.setattr(huggingface.Transformers, "other_tokens", lambda *_: "caf\u00e9")
+    monkeypatch.setattr(huggingface.Transformers, "find_other_tokens", lambda *_: "caf\u00e9")
     with pytest.raises(
         CheckpointError, match=r"reads other tokens than the run's tokenizer in 'caf\u00e9'"
     ):
@@ -316,7 +316,7 @@ def test_a_file_that_is_not_what_was_trained(
     monkeypatch.setattr(gguf.LlamaCpp, "continuation", lambda self, sample: [1])
     with pytest.raises(
         CheckpointError,
-        match=r"writes another text than our reload of the file after . of 8 prompts",
+        match=r"writes another text than groundup's reload of the file after . of 8 prompts",
     ):
         export(run, "gguf")
     assert _nothing_left(run)

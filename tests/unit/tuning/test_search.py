@@ -91,8 +91,8 @@ def test_three_trials_and_then_one_more(digits: dict[str, Any], tmp_path: Path) 
 def trials_of(folder: Path) -> list[tuple[str, float | None, dict[str, Any], dict[int, float]]]:
     """Return how each trial that counts ended, in order: its state, value, settings and
     validations."""
-    found = search._begun(
-        search._study(
+    found = search.counted_trials(
+        search.open_study(
             folder / "digits-tune", load_recipe(folder / "digits-tune" / "requested.yaml")
         )
     )
@@ -161,14 +161,14 @@ def test_two_trials_at_once_never_share_a_folder(digits: dict[str, Any], tmp_pat
     digits["tune"]["space"] = {"model.hidden": {"choices": [[8]]}}
     recipe = load_recipe(digits)
     assert recipe.tune is not None
-    study = search._study(tmp_path, recipe)
+    study = search.open_study(tmp_path, recipe)
     first, second = (search._next_trial(study, recipe.tune) for _ in range(2))
     assert first.params == second.params
     assert second.user_attrs["run"] == f"{first.user_attrs['run']}-1"
-    search._put_back(study)
+    search.retry_unfinished(study)
     third = search._next_trial(study, recipe.tune)
     assert third.user_attrs["run"] == first.user_attrs["run"]
-    assert len(search._begun(study)) == 1
+    assert len(search.counted_trials(study)) == 1
 
 
 @pytest.mark.slow
