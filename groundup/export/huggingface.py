@@ -73,10 +73,10 @@ class Transformers(Reader):
         self.folder = folder
         library.utils.logging.disable_progress_bar()
         kind = str((read_config(folder).get("architectures") or [""])[0])
-        # by its name: a head that the library's automatic classes would leave out
-        cls = getattr(library, kind, library.AutoModel)
         if "LM" in kind:
             cls = library.AutoModelForCausalLM
+        else:  # by its name: the head would be left out by the library's AutoModel
+            cls = getattr(library, kind, library.AutoModel)
         try:
             found = cls.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -68,7 +68,11 @@ def test_a_folder_for_transformers(
     names = [(each["reference"], each["other"].split()[0]) for each in found["comparisons"]]
     merged = "the merged model" if adapter else "the trained model"
     first = [("the trained model", "the")] if adapter else []
-    assert names == [*first, (merged, "groundup's"), ("groundup's reload of the folder", "transformers")]
+    assert names == [
+        *first,
+        (merged, "groundup's"),
+        ("groundup's reload of the folder", "transformers"),
+    ]
     exact = [
         each for each in found["comparisons"] if dtype == "fp32" or "transformers" in each["other"]
     ]
