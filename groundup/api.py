@@ -13,7 +13,7 @@ from groundup.core.contracts.models import context_length_of
 from groundup.core.contracts.processors import LabelProcessor, TextProcessor
 from groundup.core.errors import RunError
 from groundup.export.export_run import export_run
-from groundup.inference.evaluate_run import judge_run, next_command
+from groundup.inference.evaluate_run import evaluate_run, next_command
 from groundup.inference.predictor import Predictor
 from groundup.machine import devices
 from groundup.recipe.recipe import Recipe, as_dict, load_recipe
@@ -179,7 +179,8 @@ def load(
 
     ``weights`` are what it predicts with: ``fp32``, ``bf16`` or ``int8``; ``engine`` is what
         writes: ``groundup``, or
-    ``llama.cpp`` for the model ``gpt``, which is held to the tokens of our own decoding.
+    ``llama.cpp`` for language models, which is checked against the tokens of groundup's own
+    decoding.
     """
     return Predictor.load(
         Path(run), checkpoint, None if adapter is None else Path(adapter), weights, engine
@@ -215,7 +216,8 @@ def evaluate(
     """
     folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
     judged = [
-        judge_run(folder, checkpoint, limit, again=again, progress=progress) for folder in folders
+        evaluate_run(folder, checkpoint, limit, again=again, progress=progress)
+        for folder in folders
     ]
     last = Run.open(folders[-1])
     report = last.folder / "report.html"

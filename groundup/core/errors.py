@@ -33,7 +33,9 @@ class GroundupError(Exception):
     exit_code = 2
 
     def __init__(self, where: str, problem: str, remedy: str = "") -> None:
-        self.where, self.problem, self.remedy = where, problem, remedy
+        self.where = where
+        self.problem = problem
+        self.remedy = remedy
         super().__init__(f"{where}: {problem}." + (f" {remedy}." if remedy else ""))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -117,10 +119,8 @@ def in_words(error: BaseException) -> tuple[str, int]:
         return "", 130
     if isinstance(error, BrokenPipeError):
         return "", 0
-    where, problem = (
-        getattr(error, "filename", None) or "the system",
-        getattr(error, "strerror", None) or str(error),
-    )
+    where = getattr(error, "filename", None) or "the system"
+    problem = getattr(error, "strerror", None) or str(error)
     return (
         (
             f"{where}: {problem}. Saved checkpoints are untouched: put it right and start the same"

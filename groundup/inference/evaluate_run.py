@@ -1,4 +1,4 @@
-"""Judging one run: its evaluation.json, made once for the same weights."""
+"""Evaluating one run: its evaluation.json, made once for the same weights."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from groundup.reports.run_reader import read_run
 from groundup.runs.run import Run
 from groundup.weights.model_folder import write_model_card
 
-__all__ = ["judge_run", "next_command"]
+__all__ = ["evaluate_run", "next_command"]
 
 _TEXT = "'Once'"
 _INPUTS = {"image": "picture.png", "audio": "sound.wav", "table": """'{"column": "value"}'"""}
 
 
-def judge_run(
+def evaluate_run(
     folder: Path, checkpoint: str, limit: int, *, again: bool, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Judge a run on its held-out data, write evaluation.json, and return its name, folder and what
-    was found.
+    """Evaluate a run on its held-out data, write evaluation.json, and return its name, folder and
+    what was found.
 
     Args:
         folder: The run's.
         checkpoint: ``"best"``, ``"last"`` or a step number.
-        limit: Judge at most so many examples where each costs a generation.
-        again: Judge even where evaluation.json is of these weights already.
+        limit: Evaluate at most N examples where each costs a generation.
+        again: Evaluate even where evaluation.json is of these weights already.
         progress: Called with a line about what is being done.
     """
     run = Run.open(folder)
@@ -48,11 +48,13 @@ def judge_run(
             "evaluation_s": seconds,
         }
         diagnosis = diagnose(dataclasses.replace(read_run(folder), evaluation=stored))
-        stored["diagnosis"] = dataclasses.asdict(diagnosis) if diagnosis else None
+        stored["diagnosis"] = None
+        if diagnosis is not None:
+            stored["diagnosis"] = dataclasses.asdict(diagnosis)
         run.write_json("evaluation.json", stored)
         write_model_card(run)
     else:
-        progress(f"{folder}: judged already at step {step}; re-used")
+        progress(f"{folder}: evaluated already at step {step}; re-used")
     seconds = run.checkpoints.state(step)["elapsed_s"]
     return {
         "name": run.recipe.name,

@@ -1,8 +1,9 @@
-"""llama.cpp in place of our own decoding: the same prompts, options and tokens, from a GGUF file of
-the run's weights.
+"""llama.cpp in place of groundup's own decoding: the same prompts, options and tokens, from a GGUF
+file of the run's weights.
 
 The file is written to the cache once for each set of weights. Before it is first used, what
-llama.cpp writes with it is held to what our own model computes with the weights that are in it.
+llama.cpp writes with it is checked against what groundup's own model computes with the weights in
+it.
 Tokens go in and come out as numbers: neither its tokenizer nor its chat template has a part in it.
 """
 
@@ -28,7 +29,7 @@ from groundup.core.storage import Storage
 from groundup.formats.llama_cpp import LlamaServer, require_llama_cpp
 from groundup.formats.model_types import as_gguf
 from groundup.generation.decoding import DecodingOptions, Finished
-from groundup.inference.llama_cpp_parity import NEAR, NEAR_BY_TABLE, held_to_our_tokens
+from groundup.inference.llama_cpp_parity import NEAR, NEAR_BY_TABLE, check_tokens
 from groundup.inference.precision import check_weights
 from groundup.nn.lowbit.nf4 import quantised_shapes
 from groundup.runs.processor import cache_folder
@@ -128,7 +129,8 @@ def open_llama_cpp(
         _check_widths(tensors)
     folder = folder or cache_folder() / "engines"
     path = folder / f"{_sha256(config, tensors)[:32]}-{_KINDS[weights]}.gguf"
-    note, storage = path.with_suffix(".json"), Storage()
+    note = path.with_suffix(".json")
+    storage = Storage()
     known = _known(path, note)
     if not known and not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,17 +138,15 @@ def open_llama_cpp(
     engine = LlamaCppEngine(path, config, exact=weights == "fp32")
     if known.get("library") != engine.name:
         near = NEAR_BY_TABLE if longer.gelu_from_table else NEAR
-        known = held_to_our_tokens(engine, path, processor, _KINDS[weights], near)
+        known = check_tokens(engine, path, processor, _KINDS[weights], near)
         known = {"library": engine.name, "bytes": path.stat().st_size, **known}
         storage.write_text(note, json.dumps(known, indent=1) + "\n")
     where = f"{engine.name} with weights in {weights}: {path}, {known['bytes'] / 1e6:.0f} MB"
-    held = f"the tokens of our own decoding, {known['same']} of {known['tokens']}"
-    behind = (
-        f", the others at most {known['behind']:.2g} behind"
-        if known["same"] < known["tokens"]
-        else ""
-    )
-    log.info("%s; held to %s%s (allowed: %.2g)", where, held, behind, known["tolerance"])
+    held = f"the tokens of groundup's own decoding, {known['same']} of {known['tokens']}"
+    behind = ""
+    if known["same"] < known["tokens"]:
+        behind = f", the others at most {known['behind']:.2g} behind"
+    log.info("%s; checked against %s%s (allowed: %.2g)", where, held, behind, known["tolerance"])
     return engine
 
 
@@ -186,7 +186,7 @@ def _known(path: Path, note: Path) -> dict[str, Any]:
 
 
 class LlamaCppEngine(nn.Module):
-    """A GGUF file that llama.cpp writes with, in place of a model of ours.
+    """A GGUF file that llama.cpp writes with, in place of a model of groundup's.
 
     Every option of ``DecodingOptions`` means what it means there, with one exception: with a
     temperature the random numbers are llama.cpp's own, so that a seed gives the same text each
@@ -201,7 +201,9 @@ class LlamaCppEngine(nn.Module):
 
     def __init__(self, path: Path, config: Any, *, exact: bool) -> None:
         super().__init__()
-        self.path, self.config, self.exact = path, config, exact
+        self.path = path
+        self.config = config
+        self.exact = exact
         beyond = range(config.vocabulary_size, config.embedding_rows)
         self.never = [[token, False] for token in beyond]  # the embedding's padding
         self.server: LlamaServer = self._opened(1)
@@ -225,7 +227,8 @@ class LlamaCppEngine(nn.Module):
         Raises:
             DataError: If a repetition penalty is to count tokens that have left the context.
         """
-        length, longest = self.config.context_length, max(len(prompt) for prompt in prompts)
+        length = self.config.context_length
+        longest = max(len(prompt) for prompt in prompts)
         end = longest + options.max_new_tokens
         if options.repetition_penalty != 1 and end > length + 1 and options.overflow == "roll":
             problem = (
@@ -240,12 +243,13 @@ class LlamaCppEngine(nn.Module):
         needed = min(end, length) + _SPARE
         if needed > self.server.context:
             self.server = self._opened(min(2 * needed, length + _SPARE))
-        rows = [
+        rows: list[Iterator[int]] = [
             self._row(number, prompt, options, stop_ids, finished)
             for number, prompt in enumerate(prompts)
         ]
-        texts: list[Iterator[int]] = rows if len(rows) == 1 else [iter(list(row)) for row in rows]
-        yield from map(list, zip_longest(*texts))
+        if len(rows) > 1:  # the server writes one text at a time
+            rows = [iter(list(row)) for row in rows]
+        yield from map(list, zip_longest(*rows))
 
     def _row(
         self,
@@ -256,7 +260,9 @@ class LlamaCppEngine(nn.Module):
         finished: Finished | None,
     ) -> Iterator[int]:
         length = self.config.context_length
-        context, written, kept = list(prompt[-length:]), list[int](), False
+        context = list(prompt[-length:])
+        written = list[int]()
+        kept = False
         while len(written) < options.max_new_tokens:
             count = min(_TOKENS, options.max_new_tokens - len(written), length + 1 - len(context))
             seed = key(options.seed, "decoding", number, len(written))

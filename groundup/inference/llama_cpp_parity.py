@@ -1,4 +1,5 @@
-"""Another engine's writing, held to what our own model computes with the same stored weights."""
+"""Another engine's writing, checked against what groundup's own model computes with the same stored
+weights."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from groundup.formats.gguf_writer import quantise
 from groundup.generation.decoding import DecodingOptions, Engine
 from groundup.weights.gguf import model_in
 
-__all__ = ["NEAR", "NEAR_BY_TABLE", "PROMPTS", "held_to_our_tokens"]
+__all__ = ["NEAR", "NEAR_BY_TABLE", "PROMPTS", "check_tokens"]
 
 PROMPTS = (
     "The capital of France is",
@@ -30,17 +31,18 @@ _TOKENS = 32  # after each prompt
 _DEVIATIONS = 4  # of the difference of two logits; by chance one difference in 15,000 is larger
 
 
-def held_to_our_tokens(
+def check_tokens(
     engine: Engine, path: Path, processor: Any, kind: str, near: float = NEAR
 ) -> dict[str, Any]:
-    """Make sure that an engine takes the tokens that our own model takes, greedily, with the
+    """Make sure that an engine takes the tokens that groundup's own model takes, greedily, with the
     weights in a file.
 
-    Every token that the engine writes after two prompts must be the one with our best logit, or its
-    logit at most the tolerance behind. The engine may round what goes into a product to the kind of
-    number that the weights are stored in, as llama.cpp does. Then our logits are computed again
-    with such rounding, and the tolerance is four standard deviations of the difference of two
-    logits that each err as much as ours do by it. In float32 nothing is rounded, and it is
+    Every token that the engine writes after two prompts must be the one with groundup's best logit,
+    or its logit at most the tolerance behind. The engine may round what goes into a product to the
+    kind of number that the weights are stored in, as llama.cpp does. Then groundup's logits are
+    computed again with such rounding, and the tolerance is four standard deviations of the
+    difference of two logits that each err as much as groundup's do by it. In float32 nothing is
+    rounded, and it is
     ``near``.
 
     Args:
@@ -89,17 +91,17 @@ def held_to_our_tokens(
         if len(wrong):
             place = int(wrong[0])
             best = int(ours[place].argmax())
-            taken = (
-                f"takes token {text[place]} {processor.decode([text[place]])!r} as number"
-                f" {place + 1} after {prompt!r}"
+            token = text[place]
+            problem = (
+                f"takes token {token} {processor.decode([token])!r} as number {place + 1} after"
+                f" {prompt!r}, but groundup's own model with the same weights {best}"
+                f" {processor.decode([best])!r}, whose logit is {float(each[place]):.3g} higher"
+                f" (allowed: {tolerance:.2g})"
             )
-            wanted = f"our own model with the same weights {best} {processor.decode([best])!r}"
-            by = f"whose logit is {float(each[place]):.3g} higher (allowed: {tolerance:.2g})"
-            raise CheckpointError(
-                str(path), f"{taken}, and {wanted}, {by}", "Use the engine groundup"
-            )
+            raise CheckpointError(str(path), problem, "Use the engine groundup")
     every = torch.cat(behind)
-    same, far = int((every == 0).sum()), float(every.max())
+    same = int((every == 0).sum())
+    far = float(every.max())
     return {"tokens": len(every), "same": same, "behind": far, "tolerance": tolerance}
 
 

@@ -1,4 +1,4 @@
-"""A trained run, opened to predict, to stream and to be judged."""
+"""A trained run, opened to predict, to stream and to be evaluated."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ class Predictor:
         if machine.device == "cuda" and not torch.cuda.is_available():
             machine = machine.model_copy(update={"device": "cpu"})
         device = devices.prepare(machine)
-        task, processor = run.recipe.task, load_processor(folder / "processor")
+        task = run.recipe.task
+        processor = load_processor(folder / "processor")
         model = build_trained_model(run, step, processor)
         predictor = cls(run, model.to(device).eval(), processor, task, step)
         if adapter is not None:
@@ -138,37 +139,40 @@ class Predictor:
         return quick(self.model)
 
     def evaluate(self, limit: int, progress: Any = lambda message: None) -> Evaluation:
-        """Judge the model on its run's held-out split, in fp32, next to what it was fine-tuned
-        from."""
+        """Evaluate the model on its run's held-out split, in fp32, next to what it was fine-tuned
+        from.
+
+        Raises:
+            RunError: If another engine takes the model's place.
+        """
         if self.engine != "groundup":
-            raise RunError(
-                str(self.run.folder),
-                f"{self.engine} writes and judges nothing",
-                "Load it without engine",
-            )
+            problem = f"{self.engine} writes and evaluates nothing"
+            raise RunError(str(self.run.folder), problem, "Load it without engine")
         recipe = self.run.recipe
-        pretrained = self._pretrained(progress)
-        device, held_out = next(self.model.parameters()).device, _held_out(self.run)
-        machine = recipe.machine.model_copy(update={"precision": "fp32"})  # as the model is judged
+        device = next(self.model.parameters()).device
+        held_out = _held_out(self.run)
+        # References are computed as the model is evaluated, whatever it was trained in.
+        machine = recipe.machine.model_copy(update={"precision": "fp32"})
         source = complete_source(self.run, self.processor, device, machine, (held_out,))
-        base = (
-            Predictor.load(Path(recipe.init.run), recipe.init.checkpoint)
-            if recipe.init.run
-            else None
-        )
         context = EvaluationContext(
             model=self.model,
             processor=self.processor,
             examples=_examples(source),
             sequence_length=context_length_of(recipe.model),
-            base=(base.model, base.processor) if base else pretrained,
-            base_examples=_examples(base.run.recipe.data) if base else None,
-            base_held_out=_held_out(base.run) if base else "validation",
+            base=self._pretrained(progress),
             held_out=held_out,
             seed=recipe.seed,
             limit=limit,
             progress=progress,
         )
+        if recipe.init.run is not None:
+            base = Predictor.load(Path(recipe.init.run), recipe.init.checkpoint)
+            context = replace(
+                context,
+                base=(base.model, base.processor),
+                base_examples=_examples(base.run.recipe.data),
+                base_held_out=_held_out(base.run),
+            )
         return self.task.evaluate(context)
 
     def _pretrained(self, progress: Any) -> tuple[nn.Module, Any] | None:

@@ -49,7 +49,8 @@ class CheckpointFolder:
     """
 
     def __init__(self, folder: Path, storage: Storage) -> None:
-        self.folder, self._storage = folder, storage
+        self.folder = folder
+        self._storage = storage
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoint folders, intact or not, in order."""
@@ -86,16 +87,12 @@ class CheckpointFolder:
             self._storage.rename(temporary, target)
         except OSError as error:
             kept = [step for step in self.steps() if step != checkpoint.step]
-            raise CheckpointError(
-                str(target),
-                f"could not be written: {error.strerror or error}; "
-                + (
-                    f"the checkpoint of step {kept[-1]} is untouched"
-                    if kept
-                    else "no earlier checkpoint exists"
-                ),
-                "Free some space and start the same command again",
-            ) from error
+            before = "no earlier checkpoint exists"
+            if kept:
+                before = f"the checkpoint of step {kept[-1]} is untouched"
+            problem = f"could not be written: {error.strerror or error}; {before}"
+            remedy = "Free some space and start the same command again"
+            raise CheckpointError(str(target), problem, remedy) from error
         finally:
             self._storage.remove(temporary)
         if damage := self.damage(checkpoint.step):

@@ -34,7 +34,9 @@ class Run:
     """
 
     def __init__(self, folder: Path, recipe: Recipe, storage: Storage | None = None) -> None:
-        self.folder, self.recipe, self.storage = folder, recipe, storage or Storage()
+        self.folder = folder
+        self.recipe = recipe
+        self.storage = storage or Storage()
         self.checkpoints = CheckpointFolder(folder / "checkpoints", self.storage)
 
     @classmethod
@@ -83,11 +85,7 @@ class Run:
             RunError: If the folder is not a run; the message names the nearest one.
         """
         if not (folder / "recipe.yaml").is_file():
-            runs = (
-                [str(p.parent) for p in folder.parent.glob("*/recipe.yaml")]
-                if folder.parent.is_dir()
-                else []
-            )
+            runs = [str(path.parent) for path in folder.parent.glob("*/recipe.yaml")]
             hint = did_you_mean(str(folder), runs)
             raise RunError(
                 str(folder),

@@ -1,19 +1,72 @@
-"""What one step minimises: each term's mean over the whole batch of the step, times its weight,
-however it is split."""
+"""What one step minimises: how a batch becomes outputs and outputs a loss, and of it each term's
+mean over the whole batch of the step, times its weight, however it is split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from groundup.core.contracts.tasks import Task
 from groundup.core.errors import TrainingError
 from groundup.core.values import Batch, Loss
+from groundup.recipe.recipe import Recipe
 from groundup.runs.run import Run
-from groundup.training.objective import Objective
 
-__all__ = ["Accumulation", "Sums", "non_finite"]
+__all__ = [
+    "Accumulation",
+    "Objective",
+    "Sums",
+    "TaskObjective",
+    "count_micro_batches",
+    "non_finite",
+]
+
+
+class Objective(Protocol):
+    """What the loop asks for each micro-batch."""
+
+    name: str
+    """What it is called in errors."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> Any:
+        """Return the outputs that a call takes."""
+
+    def __call__(self, outputs: Any, batch: Batch) -> Loss:
+        """Return sums and counts; the loop divides once, by the count of the whole step."""
+
+    def counts(self, batch: Batch) -> dict[str, float] | None:
+        """Return what the loss will count for each of its terms, as far as the batch alone tells;
+        see ``Task.counts``."""
+
+
+class TaskObjective:
+    """The task's own.
+
+    Args:
+        task: The run's.
+        model: The run's, which a task may ask again or find parameters of its own in.
+        processor: The run's.
+    """
+
+    def __init__(self, task: Task, model: nn.Module, processor: Any) -> None:
+        self.name = f"task {task.registered_name}"
+        self._task = task
+        self._loss = task.build_objective(model, processor)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Any:
+        """Run the model as the task does."""
+        return self._task.forward(model, batch)
+
+    def __call__(self, outputs: Any, batch: Batch) -> Loss:
+        """Return the task's loss."""
+        return self._loss(outputs, batch)
+
+    def counts(self, batch: Batch) -> dict[str, float] | None:
+        """Return the task's counts."""
+        return self._task.counts(batch)
 
 
 class Sums:
@@ -133,6 +186,24 @@ class Accumulation:
                     )
                     raise TrainingError(self._name, problem, "Make both count the same")
         return {name: total / (count or 1.0) for name, (total, count) in self.sums.values.items()}
+
+
+def count_micro_batches(recipe: Recipe) -> int:
+    """Return how many micro-batches a step of a settled recipe has.
+
+    Raises:
+        TrainingError: If they would change the loss.
+    """
+    number = recipe.training.batch_size // recipe.machine.settled_micro_batch_size
+    # Batch norm, for one, makes the loss of an example depend on the others of its micro-batch.
+    if number > 1 and not (recipe.task.loss_is_sum and recipe.model.loss_is_sum):
+        problem = (
+            f"the loss of task {recipe.task.registered_name!r} with this model is no sum over"
+            " examples, so micro-batches would change it"
+        )
+        remedy = "Set micro_batch_size to training.batch_size"
+        raise TrainingError("recipe.machine.micro_batch_size", problem, remedy)
+    return number
 
 
 def non_finite(

@@ -57,7 +57,9 @@ class Averaging:
         total_steps: int,
         batches: Callable[[], Iterable[dict[str, Any]]],
     ) -> None:
-        self._model, self._batches, self._machine = model, batches, recipe.machine
+        self._model = model
+        self._batches = batches
+        self._machine = recipe.machine
         self._optim = optim = recipe.optim
         self._first = math.floor(optim.average_from * total_steps) if optim.average == "swa" else 0
         self.count = 0
@@ -119,7 +121,8 @@ class Averaging:
 
     @torch.no_grad()
     def _estimate(self) -> None:
-        training, momenta = self._model.training, [norm.momentum for norm in self._norms]
+        training = self._model.training
+        momenta = [norm.momentum for norm in self._norms]
         self._model.eval()
         for norm in self._norms:
             norm.reset_running_stats()

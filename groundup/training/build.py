@@ -21,7 +21,8 @@ from groundup.training.components import Components
 from groundup.training.fit_processor import make_processor
 from groundup.training.layer_freezing import freeze_all_but
 from groundup.training.load_teacher import load_teacher
-from groundup.training.trainer import Observer, Trainer
+from groundup.training.throughput import Observer
+from groundup.training.trainer import Trainer
 from groundup.weights.adapter_runs import attach_adapter
 from groundup.weights.initial_model import build_initial_model, complete_source
 from groundup.weights.quantised_base import announce

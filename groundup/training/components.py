@@ -51,7 +51,9 @@ class Components:
 
 def open_stream(run: Run, parts: Components, split: Split) -> Stream:
     """Return the micro-batches of a split as the run's recipe orders them."""
-    recipe, task, processor = run.recipe, parts.task, parts.processor
+    recipe = run.recipe
+    task = parts.task
+    processor = parts.processor
     digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
     add_files(digest, run.folder / "processor")
 

@@ -53,7 +53,8 @@ class Teacher:
             CheckpointError: If it had another one.
         """
         if state.get("teacher", {}).get("sha256") != self.reference["sha256"]:
-            run, step = self.reference["run"], self.reference["step"]
+            run = self.reference["run"]
+            step = self.reference["step"]
             problem = f"learned from other weights than {run} holds at step {step}"
             remedy = "Restore that run as it was, or train this one under another name"
             raise CheckpointError(where, problem, remedy)

@@ -35,7 +35,8 @@ class BestSoFar:
     """
 
     def __init__(self, metric: str, training: Training) -> None:
-        self.metric, self._training = metric, training
+        self.metric = metric
+        self._training = training
         self.value: float | None = None
         self.step: int | None = None
         self.stopped = ""
@@ -61,11 +62,13 @@ class BestSoFar:
         """Take a validation into account."""
         value = self.check(metrics)
         if self._better(value, self.value, 0.0):
-            self.value, self.step = value, step
+            self.value = value
+            self.step = step
         if self._training.patience is None:
             return
         if self._better(value, self._reference, self._training.min_improvement):
-            self._reference, self._waited = value, 0
+            self._reference = value
+            self._waited = 0
         else:
             self._waited += 1
         if self._waited >= self._training.patience:
@@ -89,9 +92,8 @@ class BestSoFar:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        self.value, self.step, self.stopped = (
-            state["best_value"],
-            state["best_step"],
-            state["stopped"],
-        )
-        self._reference, self._waited = state["patience"]["reference"], state["patience"]["waited"]
+        self.value = state["best_value"]
+        self.step = state["best_step"]
+        self.stopped = state["stopped"]
+        self._reference = state["patience"]["reference"]
+        self._waited = state["patience"]["waited"]

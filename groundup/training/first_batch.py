@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from groundup.core.contracts.tasks import Task
 from groundup.core.errors import GroundupError, TrainingError
 from groundup.core.values import Batch, Loss, Term
-from groundup.training.objective import Objective
+from groundup.training.accumulation import Objective
 
 __all__ = ["FirstBatchCheck", "check_batch", "check_loss", "check_names", "explain"]
 

@@ -57,7 +57,8 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
 def _fit(recipe: Recipe, examples: Callable[[], Iterator[Any]]) -> Processor:
     """Return what the processor's section describes; with the path of the pretrained weights, what
     came with them."""
-    config, name = recipe.processor, recipe.init.pretrained
+    config = recipe.processor
+    name = recipe.init.pretrained
     if name is not None and isinstance(config, ReadFromFiles) and config.path == name:
         base = find_pretrained(name, recipe.init.revision)
         if base.is_gguf:
@@ -101,7 +102,8 @@ def _point_to(config: ProcessorConfig, folder: Path) -> ProcessorConfig:
 def _order_classes(processor: Processor, recipe: Recipe) -> None:
     """Number the classes as the pretrained weights do, where these tell the same ones apart: their
     head stays."""
-    targets, name = processor.targets, recipe.init.pretrained
+    targets = processor.targets
+    name = recipe.init.pretrained
     if name is None or not isinstance(targets, ClassTargets) or recipe.task.orders_classes:
         return
     base = find_pretrained(name, recipe.init.revision)

@@ -79,7 +79,8 @@ class TrainedLayers:
         *,
         adapted: bool = False,
     ) -> None:
-        self._announce, self._depth = announce, -1
+        self._announce = announce
+        self._depth = -1
         self._every: int | None = None
         self._first = self._last = 0
         self._parameters: list[tuple[int, nn.Parameter]] = []
@@ -103,7 +104,8 @@ class TrainedLayers:
             if f"{name}.running_mean" in found
         ]
         if init.unfreeze_every is not None:
-            self._parameters, self._first = trained, 0 if _has_head(model, found) else 1
+            self._parameters = trained
+            self._first = 0 if _has_head(model, found) else 1
             self._every = _in_steps(init.unfreeze_every, total_steps)
             self._check(total_steps)
 

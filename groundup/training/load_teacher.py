@@ -43,7 +43,8 @@ def load_teacher(
     Raises:
         RecipeError: If the teacher predicts something else, or reads its inputs in another way.
     """
-    recipe, settings = run.recipe, run.recipe.distill
+    recipe = run.recipe
+    settings = run.recipe.distill
     assert settings is not None
     teacher = Run.open(Path(settings.teacher))
     _check_predictions(recipe.task, recipe.model, teacher)
@@ -69,7 +70,8 @@ def _check_predictions(task: Task, config: Any, teacher: Run) -> None:
         name = teacher.recipe.task.registered_name
         problem = f"was trained on task {name}, but this run predicts {own}"
         raise RecipeError("recipe.distill.teacher", problem, "Choose a teacher that does")
-    length, reads = context_length_of(config), context_length_of(teacher.recipe.model)
+    length = context_length_of(config)
+    reads = context_length_of(teacher.recipe.model)
     if 0 < reads < length:
         problem = f"reads {reads} tokens, but this model {length}"
         remedy = f"Set model.context_length to at most {reads}"

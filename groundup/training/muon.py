@@ -44,7 +44,8 @@ class Muon(torch.optim.Muon):
         for group in self.param_groups:
             given = [p for p in group["params"] if p.grad is not None]
             for matrices in _of_one_shape(given):
-                momentum, lr = group["momentum"], group["lr"]
+                momentum = group["momentum"]
+                lr = group["lr"]
                 directions = _orthogonalised(
                     torch.stack([_flat(self._nesterov(p, momentum)).bfloat16() for p in matrices]),
                     group["ns_coefficients"],
@@ -89,5 +90,6 @@ def _of_one_shape(matrices: list[Tensor]) -> Iterator[list[Tensor]]:
         return min(p.shape), max(p.shape)
 
     for (rows, columns), same in groupby(sorted(matrices, key=shape), key=shape):
-        batch, many = list(same), max(1, _LARGEST // (rows * columns))
+        batch = list(same)
+        many = max(1, _LARGEST // (rows * columns))
         yield from (batch[start : start + many] for start in range(0, len(batch), many))

@@ -32,7 +32,8 @@ class Optimizers:
     """
 
     def __init__(self, parts: list[torch.optim.Optimizer], names: dict[nn.Parameter, str]) -> None:
-        self.parts, self._names = parts, names
+        self.parts = parts
+        self._names = names
         # Past the decorators of torch 2.13, which import the compiler (2 s) and record each step
         # for a profiler.
         self._steps: list[Callable[[Any], object]] = [
@@ -168,7 +169,8 @@ def build_optimizers(
             Muon(_groups(hidden, optim.weight_decay, factors), optim.lr, optim.weight_decay)
         )
     if optim.weight_decay == 0.0:  # one group, one kernel
-        matrices, others = [*matrices, *others], []
+        matrices = [*matrices, *others]
+        others = []
     groups = [*_groups(matrices, optim.weight_decay, factors), *_groups(others, 0.0, factors)]
     if not groups:
         return Optimizers(parts, named)

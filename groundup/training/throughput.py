@@ -1,4 +1,4 @@
-"""Measuring a run while it runs, and hearing that it should stop."""
+"""Measuring a run while it runs, showing it, and hearing that it should stop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import signal
 import time
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,7 +16,7 @@ from groundup.machine import devices
 from groundup.machine.contention import ContentionWatch
 from groundup.recipe.recipe import Recipe
 
-__all__ = ["Meter", "StopRequest"]
+__all__ = ["Meter", "Observer", "StopRequest", "Unobserved"]
 
 log = logging.getLogger("groundup")
 
@@ -32,13 +32,17 @@ class Meter:
     """
 
     def __init__(self, recipe: Recipe, device: torch.device, elapsed_s: float) -> None:
-        model, self._device = recipe.model, device
+        model = recipe.model
+        self._device = device
         context = context_length_of(model) or 1
         self._flops_per_step = model.flops_per_token(context) * context * recipe.training.batch_size
         self._matmul_rate = devices.matmul_flops_per_s(device.type, recipe.machine.precision)
         self._begin = self._last = time.perf_counter()
-        self._before_s, self._count = elapsed_s, 0
-        self._steps, self._counted, self._busy_s = 0, 0, 0.0  # since the last line
+        self._before_s = elapsed_s
+        self._count = 0
+        self._steps = 0
+        self._counted = 0
+        self._busy_s = 0.0  # since the last line
         self._unit = recipe.task.unit
         self._contention = ContentionWatch(torch.get_num_threads())
 
@@ -50,12 +54,11 @@ class Meter:
     def add(self, report: Report) -> None:
         """Take note of a step that is done. Called at every step, so it does next to nothing."""
         now = time.perf_counter()
-        self._busy_s, self._last = self._busy_s + now - self._last, now
-        self._steps, self._counted, self._count = (
-            self._steps + 1,
-            self._counted + report.count,
-            self._count + report.count,
-        )
+        self._busy_s = self._busy_s + now - self._last
+        self._last = now
+        self._steps = self._steps + 1
+        self._counted = self._counted + report.count
+        self._count = self._count + report.count
 
     def measure(self, report: Report, step: int, *, line: bool) -> dict[str, Any]:
         """Return what metrics.jsonl holds for a step: its loss, and rates over the steps since the
@@ -84,12 +87,46 @@ class Meter:
             "elapsed_s": self.elapsed_s,
         }
         if line:
-            self._steps, self._counted, self._busy_s = 0, 0, 0.0
+            self._steps = 0
+            self._counted = 0
+            self._busy_s = 0.0
         return values
 
     def restart_step(self) -> None:
         """Leave out what happened since the last step, such as a validation, from the rates."""
         self._last = time.perf_counter()
+
+
+class Observer(Protocol):
+    """Sees a run while it is trained."""
+
+    @property
+    def due(self) -> bool:
+        """Whether ``update`` is to be called with the values of the next step."""
+
+    def update(self, values: dict[str, Any]) -> None:
+        """Take the values of a step."""
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Take a row of metrics.jsonl, once it is there."""
+
+
+class Unobserved:
+    """An observer that looks at nothing, and the context in which it does."""
+
+    due = False
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, values: dict[str, Any]) -> None:
+        """Do nothing."""
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Do nothing."""
 
 
 class StopRequest:

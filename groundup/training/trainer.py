@@ -4,25 +4,30 @@ sample, save."""
 from __future__ import annotations
 
 import contextlib
-import copy
-import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import chain, islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from groundup.core.contracts.data import Stream
-from groundup.core.errors import Interrupted, RecipeError, RunError, TrainingError
+from groundup.core.errors import Interrupted, RecipeError, RunError
 from groundup.core.seeding import reseed
 from groundup.core.values import Batch, Report, Split
 from groundup.machine import devices
 from groundup.runs.checkpoint import Checkpoint
 from groundup.runs.run import Run
-from groundup.training.accumulation import Accumulation, Sums, non_finite
+from groundup.training.accumulation import (
+    Accumulation,
+    Objective,
+    Sums,
+    TaskObjective,
+    count_micro_batches,
+    non_finite,
+)
 from groundup.training.averaging import Averaging
 from groundup.training.components import (
     Components,
@@ -34,41 +39,13 @@ from groundup.training.distillation import DistillationObjective
 from groundup.training.early_stopping import BestSoFar
 from groundup.training.first_batch import FirstBatchCheck, explain
 from groundup.training.layer_freezing import TrainedLayers
-from groundup.training.objective import Objective, TaskObjective
 from groundup.training.optimizers import build_optimizers
-from groundup.training.schedules import learning_rate_at
-from groundup.training.throughput import Meter, StopRequest
+from groundup.training.samples import Sampler
+from groundup.training.schedules import count_steps, learning_rate_at
+from groundup.training.throughput import Meter, Observer, StopRequest, Unobserved
 from groundup.weights.restore import load_weights
 
-__all__ = ["Observer", "Trainer", "Unobserved"]
-
-log = logging.getLogger("groundup")
-
-
-class Observer(Protocol):
-    """Sees a run while it is trained."""
-
-    @property
-    def due(self) -> bool:
-        """Whether ``update`` is to be called with the values of the next step."""
-
-    def update(self, values: dict[str, Any]) -> None:
-        """Take the values of a step."""
-
-    def show(self, row: dict[str, Any]) -> None:
-        """Take a row of metrics.jsonl, once it is there."""
-
-
-class Unobserved:
-    """An observer that looks at nothing."""
-
-    due = False
-
-    def update(self, values: dict[str, Any]) -> None:
-        """Do nothing."""
-
-    def show(self, row: dict[str, Any]) -> None:
-        """Do nothing."""
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -105,49 +82,27 @@ class Trainer:
         self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizers(self.recipe.optim, self.trained, self.recipe.adapter)
         self.samples_per_epoch = self.stream.samples_per_epoch
-        self.total_steps = self._count_steps()
+        self.total_steps = count_steps(self.recipe.training, self.samples_per_epoch)
         self.learning_rate: Callable[[int], float] = lambda step: learning_rate_at(
             self.recipe.optim, step, self.total_steps
         )
         self.watch: Callable[[dict[str, Any]], None] = lambda row: None
-        self.observe: Callable[[], AbstractContextManager[Observer]] = lambda: nullcontext(
-            Unobserved()
-        )
-        self.averaging = Averaging(
-            self.model, self.recipe, self.total_steps, partial(first_inputs, run, self.parts)
-        )
+        self.observe: Callable[[], AbstractContextManager[Observer]] = Unobserved
+        inputs = partial(first_inputs, run, parts)
+        self.averaging = Averaging(self.model, self.recipe, self.total_steps, inputs)
+        self.sampler = Sampler(run, self.parts, self.averaging)
         self.best = BestSoFar(self.recipe.checkpoints.best_metric, self.recipe.training)
         self._held_out: dict[Split, Stream] = {}
-        self.accumulate = (
-            self.recipe.training.batch_size // self.recipe.machine.settled_micro_batch_size
-        )
+        self.accumulate = count_micro_batches(self.recipe)
+        adapted = self.recipe.adapter is not None
         self.layers = TrainedLayers(
-            self.model,
-            self.recipe.init,
-            self.total_steps,
-            run.event,
-            adapted=self.recipe.adapter is not None,
+            self.model, self.recipe.init, self.total_steps, run.event, adapted=adapted
         )
         self.step = 0
         self.samples_seen = 0
         self.elapsed_s = 0.0
-        loss_is_sum = self.task.loss_is_sum and self.recipe.model.loss_is_sum
-        if self.accumulate > 1 and not loss_is_sum:
-            raise TrainingError(
-                "recipe.machine.micro_batch_size",
-                f"the loss of task {self.task.registered_name!r} with this model is no sum over"
-                " examples, so micro-batches would change it",
-                "Set micro_batch_size to training.batch_size",
-            )
         if self.recipe.machine.compile:
             devices.compile_layers(self.model)
-
-    def _count_steps(self) -> int:
-        training = self.recipe.training
-        if training.steps is not None:
-            return training.steps
-        samples = training.samples or (training.epochs or 0) * self.samples_per_epoch
-        return max(1, math.ceil(samples / training.batch_size))
 
     # --------------------------------------------------------------------------------- the consumer
     def fit(self) -> None:
@@ -164,9 +119,8 @@ class Trainer:
         if self.recipe.checkpoints.best_metric != "loss":
             self.best.check(self.evaluate(1))
         if self.recipe.evaluation.test and "test" not in self.parts.source.splits():
-            raise RecipeError(
-                "recipe.evaluation.test", "the data has no test split of its own", "Remove it"
-            )
+            problem = "the data has no test split of its own"
+            raise RecipeError("recipe.evaluation.test", problem, "Remove it")
         checkpoints = self.recipe.checkpoints
         meter = Meter(self.recipe, self.device, self.elapsed_s)
         with StopRequest() as stop, self.observe() as observer:
@@ -186,12 +140,10 @@ class Trainer:
                     observer.show(row)
                     self.watch(row)
                 if stop.requested and not self.finished:
-                    raise Interrupted(
-                        str(self.run.folder),
-                        f"stopped by {stop.requested} after step {self.step} of {self.total_steps};"
-                        " everything is saved",
-                        f"Go on with: groundup train --resume {self.run.folder}",
-                    )
+                    where = f"after step {self.step} of {self.total_steps}"
+                    problem = f"stopped by {stop.requested} {where}; everything is saved"
+                    remedy = f"Go on with: groundup train --resume {self.run.folder}"
+                    raise Interrupted(str(self.run.folder), problem, remedy)
                 meter.restart_step()
 
     def _rehearse(self) -> None:
@@ -202,13 +154,10 @@ class Trainer:
             TrainingError: Naming the task and the model.
         """
         names = f"task {self.task.registered_name} with model {type(self.model).__name__}"
-        remedy = "Fix the one that is your own; --debug shows where it failed"
-        with explain(names, "cannot be validated", remedy):
+        with explain(names, "cannot be validated", "Fix the one that is your own"):
             self.evaluate(1)
-        prompts = self.recipe.samples.prompts[:1]
-        if self.recipe.samples.every is not None and prompts:
-            with explain(names, f"cannot predict from the prompt {prompts[0]!r}", remedy):
-                self._predict(prompts, max_new_tokens=1)
+        if self.recipe.samples.every is not None:
+            self.sampler.rehearse(names)
 
     def _measure(self, report: Report, meter: Meter, observer: Observer) -> list[dict[str, Any]]:
         """Return the rows of a step that its checkpoint depends on: what a validation found decides
@@ -231,7 +180,7 @@ class Trainer:
         if self.recipe.evaluation.test and self.finished:
             yield {"kind": "test", "step": self.step, **self.evaluate(split="test")}
         if samples.every is not None and self._due(samples.every):
-            yield from self._sample(samples.prompts)
+            yield from self.sampler.sample(self.step)
 
     @property
     def finished(self) -> bool:
@@ -258,40 +207,6 @@ class Trainer:
                 f"stopped after step {self.step} of {self.total_steps}: {self.best.stopped}",
             )
         return {"kind": "evaluate", "step": self.step, **metrics}
-
-    def _sample(self, prompts: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Return a row for each prompt; none where the task fails, which ends no training."""
-        try:
-            texts = self._predict(prompts, max_new_tokens=64)
-        except Exception as error:
-            # It may be a user's own task that fails, after hours: everything else goes on.
-            where = f"{self.run.folder}: no samples at step {self.step}, training goes on"
-            self.run.event(
-                self.step,
-                f"{where}: predict of task {self.task.registered_name} failed:"
-                f" {type(error).__name__}: {error}",
-            )
-            log.debug("predict of task %s failed", self.task.registered_name, exc_info=error)
-            return []
-        rows = zip(prompts, texts, strict=True)
-        return [
-            {"kind": "sample", "step": self.step, "prompt": prompt, "text": text}
-            for prompt, text in rows
-        ]
-
-    def _predict(self, prompts: Sequence[str], max_new_tokens: int) -> list[Any]:
-        options = {"temperature": 0.8, "seed": self.recipe.seed, "max_new_tokens": max_new_tokens}
-        try:
-            with devices.eager(self.recipe.machine), self.averaging.applied():
-                model = self.model
-                if self.recipe.machine.precision == "fp64":  # raw inputs become float32
-                    model = copy.deepcopy(model).float()
-                return [
-                    self.task.predict(model, prompt, self.parts.processor, **options)
-                    for prompt in prompts
-                ]
-        finally:
-            self.model.train()
 
     # ------------------------------------------------------------------------------------- the loop
     def steps(self) -> Iterator[Report]:
@@ -335,28 +250,26 @@ class Trainer:
         losses = accumulated.means()
         term, (_, count) = next(iter(accumulated.sums.values.items()))
         gradients = [p.grad for _, p in self.trained if p.grad is not None]
-        clip, norm = self.recipe.optim.clip_norm, math.nan
+        clip = self.recipe.optim.clip_norm
+        norm = math.nan
         watched = clip is not None or self._looks_at_gradients()
         if watched:
-            norm = (
-                torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))).item()
-                / accumulated.divisor
-            )
+            norms = torch.stack(torch._foreach_norm(gradients))
+            norm = torch.linalg.vector_norm(norms).item() / accumulated.divisor
         learning_rate = self.learning_rate(self.step)
         finite = math.isfinite(losses[term]) and (math.isfinite(norm) or not watched)
         if finite:
-            scale = (
-                min(1.0, clip / (norm + 1e-6)) if clip is not None else 1.0
-            ) / accumulated.divisor
+            scale = 1.0 / accumulated.divisor
+            if clip is not None:  # in one pass with the division, so that no gradient is read twice
+                scale = min(1.0, clip / (norm + 1e-6)) / accumulated.divisor
             if scale != 1.0:
                 torch._foreach_mul_(gradients, scale)
             self.optimizer.set_lr(learning_rate)
             self.optimizer.step()
             self.averaging.update(self.step)
         elif self.recipe.machine.non_finite == "stop":
-            raise non_finite(
-                self.run, self.step, losses[term], norm, learning_rate, self.samples_seen
-            )
+            loss, samples = losses[term], self.samples_seen
+            raise non_finite(self.run, self.step, loss, norm, learning_rate, samples)
         return Report(
             self.step,
             losses[term],
@@ -386,7 +299,8 @@ class Trainer:
             batches: Stop after so many micro-batches; None takes the whole split.
             split: The validation split, or the test split where the data has one.
         """
-        sums, byte_count = Sums(), 0.0
+        sums = Sums()
+        byte_count = 0.0
         self.model.eval()
         try:
             with devices.eager(self.recipe.machine), self.averaging.applied():
@@ -446,17 +360,17 @@ class Trainer:
         if self.parts.teacher is not None:
             self.parts.teacher.check_same(state, where)
         self.stream.load_state_dict(state["stream"])
-        there, here = state["samples_per_epoch"], self.stream.samples_per_epoch
+        there = state["samples_per_epoch"]
+        here = self.stream.samples_per_epoch
         if there != here:
-            raise RunError(
-                str(self.run.folder),
-                f"the data has changed: an epoch had {there} samples and has {here} now",
-                "Restore the data, or start a new run with init.run",
-            )
+            problem = f"the data has changed: an epoch had {there} samples, but has {here} now"
+            remedy = "Restore the data, or start a new run with init.run"
+            raise RunError(str(self.run.folder), problem, remedy)
         weights, moments = self.averaging.load(checkpoint, state["averaged"])
         load_weights(self.model, weights, where)
         self.optimizer.load_state_dict(moments)
-        self.step, self.samples_seen = checkpoint.step, state["samples_seen"]
+        self.step = checkpoint.step
+        self.samples_seen = state["samples_seen"]
         self.elapsed_s = state["elapsed_s"]
         self.best.load_state_dict(state)
 
@@ -471,11 +385,8 @@ class Trainer:
         if newest is None:
             return False
         self.load_state_dict(self.run.checkpoints.load(newest))
-        self.run.event(
-            newest,
-            f"{self.run.folder}: resumed from the checkpoint of step {newest} of"
-            f" {self.total_steps}",
-        )
+        where = f"the checkpoint of step {newest} of {self.total_steps}"
+        self.run.event(newest, f"{self.run.folder}: resumed from {where}")
         return True
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from groundup.nn.part_names import HEADS, TASK_WEIGHTS
 from groundup.recipe.sections import Adapter
 from groundup.runs.run import Run
 from groundup.weights.initial_weights import InitialWeights, choose_initial_weights
-from groundup.weights.peft_folder import AdapterTensors, read_adapter_folder
+from groundup.weights.read_peft import AdapterTensors, read_adapter_folder
 from groundup.weights.restore import FrozenWeightsRef
 
 __all__ = ["attach_adapter", "base_reference", "use_adapter"]
@@ -49,7 +49,8 @@ def attach_adapter(model: nn.Module, run: Run, initial: InitialWeights) -> Froze
         RecipeError: If the targets, the ranks or the folder to go on from do not fit.
         CheckpointError: If that folder cannot be read.
     """
-    recipe, settings = run.recipe, run.recipe.adapter
+    recipe = run.recipe
+    settings = run.recipe.adapter
     if settings is None:
         return FrozenWeightsRef()
     trained = (TASK_WEIGHTS, *HEADS) if initial.new_head else (TASK_WEIGHTS,)
@@ -81,7 +82,8 @@ def _continue_from(
     own = {name: module.lora_A.shape[0] for name, module in adapted(model).items()}
     for name in sorted({*own, *found.ranks}):
         if own.get(name) != found.ranks.get(name):
-            here, there = f"{name}: {own.get(name)}", f"{name}: {found.ranks.get(name)}"
+            here = f"{name}: {own.get(name)}"
+            there = f"{name}: {found.ranks.get(name)}"
             differing["targets"] = (here, there)
     for key, (here, there) in differing.items():
         if here != there:
@@ -137,7 +139,8 @@ def use_adapter(model: nn.Module, config: ModelConfig, folder: Path | None, sha2
         problem = f"brings {found.beside[0]} of its own, for what its run was trained to predict"
         raise CheckpointError(found.where, problem, "Open that run instead")
     _warn_of_other_precision(found, "")
-    training, like = model.training, next(model.parameters())
+    training = model.training
+    like = next(model.parameters())
     attach(model, found.settings)
     model.to(like.device, like.dtype).train(training)
     _copy_adapter(model, found)

@@ -67,7 +67,8 @@ def build_trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
     Raises:
         CheckpointError: If it is damaged, or an adapter for another base.
     """
-    recipe, where = run.recipe, str(run.checkpoints.path(step))
+    recipe = run.recipe
+    where = str(run.checkpoints.path(step))
     if recipe.adapter is not None and recipe.adapter.quantised:
         model, initial = build_initial_model(run, processor)
         base = attach_adapter(model, run, initial)
@@ -98,7 +99,9 @@ def complete_source(
         machine: With what precision; by default as the run computes.
         splits: The parts of the data to complete; by default all.
     """
-    recipe = run.recipe if machine is None else run.recipe.model_copy(update={"machine": machine})
+    recipe = run.recipe
+    if machine is not None:
+        recipe = recipe.model_copy(update={"machine": machine})
     source = recipe.data
 
     def initial_model() -> nn.Module:

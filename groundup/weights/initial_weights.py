@@ -68,7 +68,8 @@ class InitialWeights(ABC):
     """
 
     def __init__(self, run: Run, processor: Processor | None = None) -> None:
-        self._run, self._processor = run, processor
+        self._run = run
+        self._targets = None if processor is None else processor.targets
         self.new_head: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
@@ -105,7 +106,9 @@ class InitialWeights(ABC):
 
     def _quantised_as(self) -> Adapter | None:
         adapter = self._run.recipe.adapter
-        return adapter if adapter is not None and adapter.quantised else None
+        if adapter is None or not adapter.quantised:
+            return None
+        return adapter
 
 
 class RandomWeights(InitialWeights):
@@ -154,7 +157,7 @@ class FromRun(InitialWeights):
 
     def _predicts_otherwise(self) -> bool:
         """Whether other classes, or numbers, are predicted than the base run predicts."""
-        own = None if self._processor is None else self._processor.targets
+        own = self._targets
         if own is None:
             return False
         before = load_processor(self.base.folder / "processor").targets
@@ -182,20 +185,26 @@ class FromPretrained(InitialWeights):
         """Return a model without content, unless it may get a new head, which needs random
         numbers."""
         config = self._run.recipe.model
-        return config.build() if _may_get_a_head(config) else build_without_content(config)
+        if _may_get_a_head(config):
+            return config.build()
+        return build_without_content(config)
 
     def load(self, model: nn.Module, announce: Announce = _say_nothing) -> None:
         """Read a few layers after the other, in float32, and quantise those that are kept so."""
-        run, settings = self._run, self._quantised_as()
-        config, name = run.recipe.model, str(run.recipe.init.pretrained)
+        run = self._run
+        settings = self._quantised_as()
+        config = run.recipe.model
+        name = str(run.recipe.init.pretrained)
         announce(f"starts from the pretrained weights {name}")
         if isinstance(config, FromHuggingFace):
             note = config.note_on_pretrained(pretrained_config(run))
             if note:
                 announce(note)
         own = set(model.state_dict())
-        quantised = set() if settings is None else set(quantised_names(model))
-        other_head = ("head.",) if self._predicts_other_labels() else ()
+        quantised: set[str] = set()
+        if settings is not None:
+            quantised.update(quantised_names(model))
+        other_head = self._predicts_other_labels()
         filled: set[str] = set()
         for part in pretrained_parts(run):
             whole = {}
@@ -203,8 +212,8 @@ class FromPretrained(InitialWeights):
                 tensor = part.pop(key)
                 if key not in own:
                     raise misfit(name, f"has an unknown tensor {key}")
-                if other_head and key.startswith(other_head):
-                    continue
+                if other_head and key.startswith("head."):
+                    continue  # what it predicts has other names, even if there are as many
                 filled.add(key)
                 if settings is not None and key in quantised:
                     quantise_layer(model, key, tensor, settings, f"{name}, tensor {key}")
@@ -225,7 +234,7 @@ class FromPretrained(InitialWeights):
 
     def _predicts_other_labels(self) -> bool:
         """Whether other classes, or numbers, are predicted than the weights were trained for."""
-        targets = None if self._processor is None else self._processor.targets
+        targets = self._targets
         if targets is None or not targets.learned:
             return False
         return targets.labels != pretrained_labels(self._run)
@@ -237,7 +246,8 @@ class FromPretrained(InitialWeights):
     def reference(self) -> dict[str, Any]:
         """Return the name, and the SHA-256 that the run was begun with."""
         recorded = self._run.read_json("environment.json") or {}
-        name, sha256 = self._run.recipe.init.pretrained, recorded.get("base_weights_sha256")
+        name = self._run.recipe.init.pretrained
+        sha256 = recorded.get("base_weights_sha256")
         return {"run": name, "step": 0, "sha256": sha256}
 
 

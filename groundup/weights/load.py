@@ -59,7 +59,8 @@ def base_facts(recipe: Recipe) -> dict[str, Any]:
     init = recipe.init
     if init.pretrained is not None:
         base = find_pretrained(init.pretrained, init.revision)
-        files, notes = _checksums(base.folder), notes_on(base.folder)
+        files = _checksums(base.folder)
+        notes = notes_on(base.folder)
         for note in notes:
             log.warning("%s", note)
         facts = {"name": base.name, "revision": base.commit, "files": files, "notes": notes}
@@ -94,7 +95,8 @@ def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
         RunError: If the folder holds other weights than when the run was begun.
         CheckpointError: If the files are damaged, or are not this model's.
     """
-    base, config = _base_of(run), cast(Any, run.recipe.model)
+    base = _base_of(run)
+    config = cast(Any, run.recipe.model)
     if base.is_gguf:
         yield read_pretrained(base, config)
         return
@@ -151,8 +153,10 @@ def _recorded_base(run: Run) -> tuple[Pretrained, dict[str, Any]]:
 
 def pretrained_config(run: Run) -> dict[str, Any]:
     """Return the contents of config.json of the weights a run starts from; {} of a GGUF file."""
-    base = _recorded_base(run)[0]
-    return {} if base.is_gguf else read_config(base.folder)
+    base, _ = _recorded_base(run)
+    if base.is_gguf:
+        return {}
+    return read_config(base.folder)
 
 
 def pretrained_labels(run: Run) -> tuple[str, ...]:
@@ -217,9 +221,9 @@ def _spoiled(tensor: Tensor) -> str:
     if not math.isfinite(least + most):
         return "holds numbers that are not finite"
     far = max(-least, most)
-    return (
-        f"holds {far:.3g}, and no weights are larger than {_LARGEST:.0e}" if far > _LARGEST else ""
-    )
+    if far > _LARGEST:
+        return f"holds {far:.3g}, but no weights are larger than {_LARGEST:.0e}"
+    return ""
 
 
 def _checked_headers(base: Pretrained, config: Any) -> dict[str, Tensor]:
@@ -280,7 +284,9 @@ def _read(
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             problem = f"is damaged, or no safetensors file: {str(error).splitlines()[0]}"
             raise CheckpointError(str(path), problem, "Fetch it again") from error
-        odd = sorted(set(listed) ^ set(here)) if listed is not None and only is None else []
+        odd: list[str] = []
+        if listed is not None and only is None:
+            odd = sorted(set(listed) ^ set(here))
         if odd:
             side = "is in it and not" if odd[0] in here else "is not in it but"
             raise CheckpointError(

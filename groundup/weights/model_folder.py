@@ -23,7 +23,7 @@ from groundup.runs.processor import load_processor
 from groundup.runs.run import Run
 from groundup.weights.adapter_runs import base_reference
 from groundup.weights.initial_weights import weights_of
-from groundup.weights.peft_folder import write_adapter_folder
+from groundup.weights.write_peft import write_adapter_folder
 
 __all__ = ["WEIGHTS", "fill_model_folder", "model_card", "write_model_card", "write_model_folder"]
 
@@ -43,16 +43,15 @@ def write_model_folder(run: Run) -> Path:
     Raises:
         CheckpointError: If it could not be written, as on a full disk.
     """
-    folder, step = run.folder / "model", run.pick("best")
+    folder = run.folder / "model"
+    step = run.pick("best")
     config = run.recipe.model
     weights = weights_of(run, step)
     try:
         values, tensors = config.to_huggingface(weights)
     except CheckpointError:
-        values, tensors = (
-            {"model_type": f"groundup_{config.registered_name}", **config.model_dump()},
-            weights,
-        )
+        values = {"model_type": f"groundup_{config.registered_name}", **config.model_dump()}
+        tensors = weights
     try:
         folder.mkdir(exist_ok=True)
         write_model_card(run)
@@ -95,7 +94,8 @@ def fill_model_folder(
             )
     values, tensors = _answering(values, tensors, processor)
     values = values | {"dtype": dtype} | _token_ids(processor)
-    values |= _labels(processor) if "num_labels" in values else {}
+    if "num_labels" in values:
+        values |= _labels(processor)
     run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
     _write_picture_settings(run, folder, processor, values)
     temporary = folder / ".model.safetensors"
@@ -117,7 +117,8 @@ def _answering(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return config.json and tensors of what marks an answer's first and last token by the names of
     such models."""
-    kind, suffix = (values.get("architectures") or [""])[0], "ForTokenClassification"
+    kind = (values.get("architectures") or [""])[0]
+    suffix = "ForTokenClassification"
     targets = processor.targets
     if (
         targets is None
@@ -158,11 +159,10 @@ def _write_adapter(run: Run, step: int, weights: dict[str, Tensor]) -> None:
     """Write the adapter of a run that trained one to ``adapter/``, as PEFT does."""
     if run.recipe.adapter is None:
         return
-    config, own = (
-        run.recipe.model,
-        run.checkpoints.load(step, with_optimizer=False).model,
-    )
-    reference, pretrained = base_reference(run), run.recipe.init.pretrained
+    config = run.recipe.model
+    own = run.checkpoints.load(step, with_optimizer=False).model
+    reference = base_reference(run)
+    pretrained = run.recipe.init.pretrained
     base = {**reference, "path": pretrained or str(Path(reference["run"]) / "model")}
     write_adapter_folder(
         run.folder / "adapter", run.storage, config, run.recipe.adapter, own, weights, base
@@ -184,10 +184,11 @@ def model_card(run: Run, step: int, adapter_place: str = "") -> str:
     Args:
         run: The run.
         step: Of the checkpoint that the card is about.
-        adapter_place: Where an adapter stands besides being merged; empty: nowhere else.
+        adapter_place: Where an adapter is besides being merged; empty: nowhere else.
     """
-    recipe, data = run.recipe, run.read_json("data_card.json") or {}
-    judged = run.read_json("evaluation.json") or {}
+    recipe = run.recipe
+    data = run.read_json("data_card.json") or {}
+    evaluated = run.read_json("evaluation.json") or {}
     head: dict[str, Any] = {
         "library_name": "transformers",
         "tags": ["groundup"],
@@ -204,24 +205,25 @@ def model_card(run: Run, step: int, adapter_place: str = "") -> str:
     base = _start(run, facts)
     if recipe.adapter is not None:
         base += f", with an adapter ({recipe.adapter.name}) that is merged here"
-        base += f" and stands {adapter_place}" if adapter_place else ""
+        if adapter_place:
+            base += f" and is {adapter_place}"
     if recipe.adapter is not None and recipe.adapter.quantised:
         base += (
             f" (trained beside the base in {recipe.adapter.quantised}; merged, in float32, into"
             " what that stands for)"
         )
     task = recipe.task.registered_name
-    results = "Not judged yet: groundup evaluate"
-    if judged:
-        results = _listed(judged.get("metrics", {}))
+    results = "Not evaluated yet: groundup evaluate"
+    if evaluated:
+        results = _list_values(evaluated.get("metrics", {}))
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {recipe.name}\n\n{recipe.about}",
         f"Trained with Groundup on the task `{task}`{base}: weights of step {step}.",
-        f"## Data\n\n{_listed(data)}",
+        f"## Data\n\n{_list_values(data)}",
         f"## Results\n\n{results}",
         (
-            "## Limits\n\nIt knows what stands in the data above and nothing else, and states false"
+            "## Limits\n\nIt knows what is in the data above and nothing else, and states false"
             " things as readily as true ones. Nothing was done against bias or harm in the data."
             " The licence of the data applies."
         ),
@@ -238,16 +240,15 @@ def _start(run: Run, facts: dict[str, Any]) -> str:
     if not init.pretrained:
         return ", starting from random weights"
     revision = (facts.get("pretrained") or {}).get("revision") or init.revision
-    at = f" at revision `{revision}`" if revision else ""
-    checked = (
-        f" (SHA-256 of the weights: `{facts['base_weights_sha256']}`)"
-        if "base_weights_sha256" in facts
-        else ""
-    )
-    return f", starting from the pretrained weights `{init.pretrained}`{at}{checked}"
+    words = f", starting from the pretrained weights `{init.pretrained}`"
+    if revision:
+        words += f" at revision `{revision}`"
+    if "base_weights_sha256" in facts:
+        words += f" (SHA-256 of the weights: `{facts['base_weights_sha256']}`)"
+    return words
 
 
-def _listed(values: dict[str, Any]) -> str:
+def _list_values(values: dict[str, Any]) -> str:
     rows = [
         f"- {name.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else value}"
         for name, value in values.items()

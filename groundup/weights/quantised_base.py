@@ -35,7 +35,10 @@ def build_without_content(config: ModelConfig) -> nn.Module:
     with torch.device("meta"):
         model = config.build()
     saved = model.state_dict()
-    return model if all(name in saved for name, _ in model.named_buffers()) else config.build()
+    if all(name in saved for name, _ in model.named_buffers()):
+        return model
+    # A buffer that no file holds, such as a table of angles, has to be computed.
+    return config.build()
 
 
 def quantise_layers(model: nn.Module, settings: Adapter, where: str) -> None:
@@ -146,7 +149,8 @@ def announce(run: Run, model: nn.Module) -> None:
     run.write_json(
         "environment.json", {**facts, "quantised_base": {"kind": settings.quantised, **found}}
     )
-    whole, plain = found["model_bytes"], found["model_bytes_fp32"]
+    whole = found["model_bytes"]
+    plain = found["model_bytes_fp32"]
     layers = (
         f"{found['layers_bytes'] / 1e6:.1f} MB,"
         f" {found['layers_bytes'] / found['layers_bytes_fp32']:.3f} of fp32's"

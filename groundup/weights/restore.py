@@ -67,7 +67,8 @@ def check_same_base(state: Mapping[str, Any], reference: Mapping[str, Any], wher
     """
     there = state.get("base", {})
     if there.get("sha256") != reference["sha256"]:
-        was, now = str(there.get("sha256"))[:12], str(reference["sha256"])[:12]
+        was = str(there.get("sha256"))[:12]
+        now = str(reference["sha256"])[:12]
         problem = (
             f"is an adapter for other weights than {reference['run']} holds at step"
             f" {reference['step']}"
@@ -93,7 +94,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) ->
         if name not in own:
             raise misfit(where, f"has an unknown tensor {name}")
         if own[name].shape != weights[name].shape:
-            there, here = list(weights[name].shape), list(own[name].shape)
+            there = list(weights[name].shape)
+            here = list(own[name].shape)
             raise misfit(where, f"tensor {name} has shape {there}; the model needs {here}")
     model.load_state_dict(dict(weights))
 

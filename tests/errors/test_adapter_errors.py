@@ -19,8 +19,8 @@ from groundup.nn.lora.adapters import attach
 from groundup.recipe.recipe import load_recipe
 from groundup.recipe.sections import Adapter
 from groundup.weights.adapter_runs import FrozenWeightsRef, base_reference
-from groundup.weights.peft_folder import read_adapter_folder
 from groundup.weights.quantised_base import quantise_layers
+from groundup.weights.read_peft import read_adapter_folder
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -250,7 +250,7 @@ def test_folders_that_are_damaged_or_hold_something_else(folder: Path, tmp_path:
     says("has an unknown magnitude of model.layers.0.self_attn.q_proj")
     write({}, {key.replace("q_proj", "qkv"): value for key, value in tensors.items()})
     says(
-        r"adapts model.layers.0.self_attn.qkv, which this model has not; it has"
+        r"adapts model.layers.0.self_attn.qkv, but this model has only"
         r" .*model.layers.\*.self_attn.q_proj"
     )
     write({}, {**tensors, f"{prefix}lora_A.weight": torch.zeros(2, 9)})

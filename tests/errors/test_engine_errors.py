@@ -105,8 +105,8 @@ class _Silent(FakeServer):
 def test_another_text_than_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_cpp, "LlamaServer", _Wrong)
     message = (
-        r"takes token \d+ '.*' as number 3 after 'The capital of France is', and our own model with"
-        r" the same "
+        r"takes token \d+ '.*' as number 3 after 'The capital of France is', but groundup's own"
+        r" model with the same "
     )
     for _ in range(2):  # every time: nothing says that the file was found good
         with pytest.raises(
@@ -144,7 +144,7 @@ def test_what_an_engine_does_not_do() -> None:
     ):
         predictor.use(None)
     with pytest.raises(
-        RunError, match=r"runs/x: llama\.cpp writes and judges nothing. Load it without engine"
+        RunError, match=r"runs/x: llama\.cpp writes and evaluates nothing. Load it without engine"
     ):
         predictor.evaluate(3)
 

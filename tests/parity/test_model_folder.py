@@ -122,10 +122,10 @@ def test_the_model_card_is_written_from_the_run(recipe: dict[str, Any], tmp_path
     recipe["about"] = "A small one."
     run = groundup.train(recipe, runs=tmp_path)
     card = run.folder / "model" / "README.md"
-    assert "Not judged yet" in card.read_text()
+    assert "Not evaluated yet" in card.read_text()
     groundup.evaluate(run.folder, limit=1)
     text = card.read_text()
-    assert "Not judged yet" not in text
+    assert "Not evaluated yet" not in text
     assert "- bits per byte: " in text
     head = yaml.safe_load(text.split("---")[1])
     assert head["tags"] == ["groundup"]

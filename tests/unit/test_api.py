@@ -127,7 +127,7 @@ def test_evaluating_writes_and_re_uses(recipe: dict[str, Any], tmp_path: Path) -
     assert (run.folder / "summary.json").is_file()
     said.clear()
     groundup.evaluate([run.folder], limit=2, progress=said.append)
-    assert said == [f"{run.folder}: judged already at step {stored['step']}; re-used"]
+    assert said == [f"{run.folder}: evaluated already at step {stored['step']}; re-used"]
     said.clear()
     groundup.evaluate([run.folder], limit=2, again=True, progress=said.append)
     assert "re-used" not in "".join(said)

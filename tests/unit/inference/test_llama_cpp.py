@@ -130,7 +130,7 @@ def test_a_file_is_made_and_checked_once(
     with caplog.at_level(logging.INFO, "groundup"):
         _, opened = made(tmp_path, processor, "int8")
     assert caplog.messages[0].startswith("llama.cpp (fake) with weights in int8: ")
-    assert "MB; held to the tokens of our own decoding, " in caplog.messages[0]
+    assert "MB; checked against the tokens of groundup's own decoding, " in caplog.messages[0]
     note = opened.path.with_suffix(".json")
     record = json.loads(note.read_text())
     assert record["bytes"] == opened.path.stat().st_size

@@ -15,8 +15,8 @@ from groundup.core.contracts.tasks import Task
 from groundup.core.errors import TrainingError
 from groundup.core.registry import task as register
 from groundup.core.values import Batch, Evaluation, Loss, Term
+from groundup.training.accumulation import TaskObjective
 from groundup.training.first_batch import FirstBatchCheck, check_batch, check_loss, check_names
-from groundup.training.objective import TaskObjective
 
 
 @register("toy")

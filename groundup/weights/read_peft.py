@@ -1,11 +1,4 @@
-"""An adapter in the layout of the library PEFT: adapter_config.json and adapter_model.safetensors,
-written and read.
-
-Where ``transformers`` knows the model, its modules have the names they have there. Several of our
-layers may be one of theirs, as GPT-2's query, key and value are. Their adapters are then written as
-one: the matrices A on top of each other, the matrices B in blocks along a diagonal, which computes
-    the same.
-"""
+"""Reading an adapter in the layout of the library PEFT."""
 
 from __future__ import annotations
 
@@ -19,27 +12,22 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from groundup.core.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError
-from groundup.core.storage import Storage
-from groundup.nn.lora.adapters import LOW_RANK, adapted_names, row_norms
-from groundup.nn.part_names import TASK_WEIGHTS
 from groundup.recipe.sections import Adapter
+from groundup.weights.peft_layout import (
+    CONFIG,
+    PREFIX,
+    WEIGHTS,
+    PeftModule,
+    peft_modules,
+)
 
-__all__ = ["AdapterTensors", "read_adapter_folder", "write_adapter_folder"]
+__all__ = ["AdapterTensors", "read_adapter_folder"]
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-_SUFFIXES = {
-    "lora_A": ".lora_A.weight",
-    "lora_B": ".lora_B.weight",
-    "magnitude": ".lora_magnitude_vector",
-}
 _KEY = re.compile(r"(.+)\.lora_(A|B|magnitude_vector)(?:\.weight)?$")
-_PROBE = 64  # columns of the tensors that tables of names are asked about
 
 
 @dataclass(frozen=True)
@@ -82,163 +70,6 @@ class AdapterTensors:
             )
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A module of theirs and the one or several of ours that it holds, one below the other."""
-
-    theirs: str
-    ours: tuple[str, ...]
-    transposed: bool
-
-
-def _places(config: ModelConfig, weights: Mapping[str, Tensor]) -> tuple[list[_Place], str | None]:
-    """Return where each matrix of ours stands there, and the kind of model that PEFT knows it as.
-
-    The model's own way to Hugging Face's layout is asked with numbered tensors instead of weights.
-    """
-    plain = [name for name in weights if name.rpartition(".")[2] not in LOW_RANK]
-    plain = [name for name in plain if not name.startswith(TASK_WEIGHTS)]
-    probes = {
-        name: torch.full(
-            (1, _PROBE) if weights[name].ndim == 2 else (1,) * weights[name].ndim,
-            number,
-            dtype=torch.int,
-        )
-        for number, name in enumerate(plain)
-    }
-    try:
-        values, theirs = config.to_huggingface(probes)
-    except CheckpointError:
-        return [
-            _Place(_module(n), (_module(n),), False) for n in plain if weights[n].ndim == 2
-        ], None
-    found = []
-    for name, probe in theirs.items():
-        if probe.ndim == 2:
-            transposed = probe.shape[0] == _PROBE
-            numbers = (probe.T if transposed else probe)[:, 0].tolist()
-            found.append(
-                _Place(
-                    _module(name), tuple(_module(plain[number]) for number in numbers), transposed
-                )
-            )
-    causal = any("CausalLM" in name or "LMHead" in name for name in values.get("architectures", ()))
-    return found, "CAUSAL_LM" if causal else None
-
-
-def _module(name: str) -> str:
-    return name.removesuffix(".weight")
-
-
-# ------------------------------------------------------------------------------------------ writing
-def write_adapter_folder(
-    folder: Path,
-    storage: Storage,
-    config: ModelConfig,
-    settings: Adapter,
-    own: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-    base: Mapping[str, Any],
-) -> None:
-    """Write an adapter as PEFT does.
-
-    Args:
-        folder: Made if it is not there.
-        storage: The file system.
-        config: The model's settings.
-        settings: The adapter's.
-        own: The adapter's tensors and those of a new head, by our names.
-        weights: All weights of the model, the adapter merged.
-        base: ``path`` of the base in Hugging Face's layout, ``sha256`` of its weights;
-            ``quantised``, if it was.
-    """
-    places, task = _places(config, weights)
-    tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
-    alphas: dict[str, float] = {}
-    stacked: dict[str, list[int]] = {}
-    names = set(adapted_names(own))
-    used = [place for place in places if names & set(place.ours)]
-    for place in used:
-        each = [own[f"{name}.lora_A"].shape[0] if name in names else 0 for name in place.ours]
-        joined, alphas[place.theirs] = _joined(place, each, settings, own, weights)
-        ranks[place.theirs] = sum(each)
-        tensors |= {
-            f"{_PREFIX}{place.theirs}{_SUFFIXES[key]}": value.contiguous()
-            for key, value in joined.items()
-        }
-        if len(each) > 1:
-            stacked[place.theirs] = each
-    beside = [
-        name
-        for name in own
-        if name.rpartition(".")[2] not in LOW_RANK and not name.startswith(TASK_WEIGHTS)
-    ]
-    tensors |= {f"{_PREFIX}{name}": own[name] for name in beside}
-    rank = next(iter(ranks.values()))
-    values = {
-        **{
-            "peft_type": "LORA",
-            "task_type": task,
-            "base_model_name_or_path": base["path"],
-            "bias": "none",
-        },
-        **{"r": rank, "lora_alpha": settings.alpha, "lora_dropout": settings.dropout},
-        **{"use_rslora": settings.rank_stabilized, "use_dora": settings.name == "dora"},
-        "fan_in_fan_out": all(place.transposed for place in used),
-        "target_modules": list(ranks),
-        "rank_pattern": {name: r for name, r in ranks.items() if r != rank},
-        "alpha_pattern": {name: alpha for name, alpha in alphas.items() if alpha != settings.alpha},
-        "modules_to_save": sorted({name.partition(".")[0] for name in beside}) or None,
-        **{"init_lora_weights": True, "inference_mode": True},
-    }
-    metadata = {"format": "pt", "base_sha256": str(base["sha256"]), "stacked": json.dumps(stacked)}
-    metadata |= {"base_quantised": str(base["quantised"])} if base.get("quantised") else {}
-    folder.mkdir(exist_ok=True)
-    storage.write_text(folder / CONFIG, json.dumps(values, indent=1) + "\n")
-    storage.write_bytes(folder / WEIGHTS, save(tensors, metadata=metadata))
-
-
-def _joined(
-    place: _Place,
-    ranks: list[int],
-    settings: Adapter,
-    own: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-) -> tuple[dict[str, Tensor], float]:
-    """Return the adapter of one module of theirs, and its alpha."""
-    present = [(name, rank) for name, rank in zip(place.ours, ranks, strict=True) if rank]
-    if len(place.ours) == 1:
-        (name, _), alpha = present[0], settings.alpha
-        return {key: own[f"{name}.{key}"] for key in LOW_RANK if f"{name}.{key}" in own}, alpha
-    growth = sum(ranks) / present[0][1]
-    alpha = settings.alpha * (math.sqrt(growth) if settings.rank_stabilized else growth)
-    scale = settings.scale(present[0][1])
-    blocks = []
-    for name, rank in zip(place.ours, ranks, strict=True):
-        rows = weights[f"{name}.weight"].shape[0]
-        blocks.append(
-            own[f"{name}.lora_B"] * (settings.scale(rank) / scale) if rank else torch.zeros(rows, 0)
-        )
-    joined = {
-        "lora_A": torch.cat([own[f"{name}.lora_A"] for name, _ in present]),
-        "lora_B": _block_diagonal(blocks),
-    }
-    if settings.name == "dora":
-        lengths = [
-            own.get(f"{name}.magnitude", row_norms(weights[f"{name}.weight"]))
-            for name in place.ours
-        ]
-        joined["magnitude"] = torch.cat(lengths)
-    return joined, alpha
-
-
-def _block_diagonal(blocks: list[Tensor]) -> Tensor:
-    joined: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
-    return joined
-
-
-# ------------------------------------------------------------------------------------------ reading
 def read_adapter_folder(
     folder: Path,
     config: ModelConfig,
@@ -258,45 +89,45 @@ def read_adapter_folder(
         CheckpointError: If a file is missing or damaged, is no LoRA or DoRA adapter, or is for
             another model.
     """
-    folder = (
-        folder
-        if (folder / CONFIG).is_file() or not (folder / "adapter" / CONFIG).is_file()
-        else folder / "adapter"
-    )
-    values, theirs, metadata = _files(folder)
-    stacked = _checked_values(folder, values, metadata)
+    if not (folder / CONFIG).is_file() and (folder / "adapter" / CONFIG).is_file():
+        folder = folder / "adapter"
+    values, theirs, metadata = _read_files(folder)
+    stacked = _check_values(folder, values, metadata)
     parts: dict[str, dict[str, Tensor]] = {}
     beside: dict[str, Tensor] = {}
     for key, value in theirs.items():
-        found = _KEY.match(key.removeprefix(_PREFIX))
+        found = _KEY.match(key.removeprefix(PREFIX))
         if found is None:
-            beside[key.removeprefix(_PREFIX)] = value
+            beside[key.removeprefix(PREFIX)] = value
         else:
             parts.setdefault(found[1], {})[
                 {"magnitude_vector": "magnitude"}.get(found[2], f"lora_{found[2]}")
             ] = value
-    places = {place.theirs: place for place in _places(config, weights)[0]}
+    places = {place.name: place for place in peft_modules(config, weights)[0]}
     stable = bool(values.get("use_rslora"))
     kind: Literal["lora", "dora"] = "dora" if values.get("use_dora") else "lora"
     own = Adapter(name=kind, alpha=float(values["lora_alpha"]), rank_stabilized=stable)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     for module, part in parts.items():
-        place = _checked(folder, module, part, places, weights, own.name)
-        alpha = _by_pattern(values.get("alpha_pattern") or {}, module, own.alpha)
+        place = _check_module(folder, module, part, places, weights, own.name)
+        alpha = _find_by_pattern(values.get("alpha_pattern") or {}, module, own.alpha)
         scale = own.model_copy(update={"alpha": alpha}).scale(part["lora_A"].shape[0])
-        for name, piece in _split(folder, place, part, weights, stacked.get(module)).items():
+        for name, piece in _split_by_layer(
+            folder, place, part, weights, stacked.get(module)
+        ).items():
             ranks[name] = rank = piece["lora_A"].shape[0]
             ratio = scale / (settings or own).scale(rank)
             if not math.isclose(ratio, 1.0, rel_tol=1e-12):
                 piece["lora_B"] = piece["lora_B"] * ratio
             tensors |= {f"{name}.{key}": value for key, value in piece.items()}
     described = own.model_copy(update={"targets": ranks})
-    base, kept = metadata.get("base_sha256"), metadata.get("base_quantised", "")
+    base = metadata.get("base_sha256")
+    kept = metadata.get("base_quantised", "")
     return AdapterTensors(str(folder), described, tensors | beside, tuple(beside), base, kept)
 
 
-def _files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
+def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
     where = str(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -308,7 +139,8 @@ def _files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, s
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError(f"{CONFIG} holds no keys and values")
-        kind, bias = values.get("peft_type"), values.get("bias", "none")
+        kind = values.get("peft_type")
+        bias = values.get("bias", "none")
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -324,7 +156,7 @@ def _files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, s
     return values, tensors, metadata
 
 
-def _checked_values(
+def _check_values(
     folder: Path, values: Mapping[str, Any], metadata: Mapping[str, str]
 ) -> dict[str, list[int]]:
     """Return how adapters of several layers were joined, once all that is read of the config is of
@@ -401,19 +233,24 @@ _ALLOWED: dict[
 }
 
 
-def _checked(
+def _check_module(
     folder: Path,
     module: str,
     part: Mapping[str, Tensor],
-    places: Mapping[str, _Place],
+    places: Mapping[str, PeftModule],
     weights: Mapping[str, Tensor],
     name: str,
-) -> _Place:
-    """Return where a module of theirs stands here, once its adapter is known to fit."""
-    wanted = {"lora_A", "lora_B"} | ({"magnitude"} if name == "dora" else set())
+) -> PeftModule:
+    """Return where a module's layers are here, once its adapter is known to fit."""
+    wanted = {"lora_A", "lora_B"}
+    if name == "dora":
+        wanted.add("magnitude")
     if set(part) != wanted:
-        missing, odd = sorted(wanted - set(part)), sorted(set(part) - wanted)
-        problem = f"{'lacks' if missing else 'has an unknown'} {(missing or odd)[0]} of {module}"
+        missing = sorted(wanted - set(part))
+        odd = sorted(set(part) - wanted)
+        problem = f"lacks {', '.join(missing)} of {module}"
+        if not missing:
+            problem = f"has an unknown {odd[0]} of {module}"
         raise CheckpointError(str(folder), problem, "Restore it")
     bent = next(
         (key for key, value in part.items() if value.ndim != (1 if key == "magnitude" else 2)), None
@@ -429,10 +266,11 @@ def _checked(
         )
     if module not in places:
         known = ", ".join(sorted({re.sub(r"\.\d+\.", ".*.", known) for known in places}))
-        problem = f"adapts {module}, which this model has not; it has {known}"
+        problem = f"adapts {module}, but this model has only {known}"
         raise CheckpointError(str(folder), problem, "Use the model that it was trained for")
-    sizes = [weights[f"{ours}.weight"].shape for ours in places[module].ours]
-    inputs, outputs = sizes[0][1], sum(size[0] for size in sizes)
+    sizes = [weights[f"{ours}.weight"].shape for ours in places[module].own]
+    inputs = sizes[0][1]
+    outputs = sum(size[0] for size in sizes)
     there = (part["lora_A"].shape[1], part["lora_B"].shape[0])
     if "magnitude" in part and len(part["magnitude"]) != there[1]:
         problem = (
@@ -448,38 +286,40 @@ def _checked(
     return places[module]
 
 
-def _split(
+def _split_by_layer(
     folder: Path,
-    place: _Place,
+    place: PeftModule,
     part: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     ranks: list[int] | None,
 ) -> dict[str, dict[str, Tensor]]:
     """Return the adapter of each of our layers: one that was joined here taken apart, another's A
     shared by all."""
-    rows = [weights[f"{name}.weight"].shape[0] for name in place.ours]
+    rows = [weights[f"{name}.weight"].shape[0] for name in place.own]
     a_parts: Sequence[Tensor] = [part["lora_A"]] * len(rows)
     b_parts: list[Tensor] = list(torch.split(part["lora_B"], rows))
     if ranks is not None and (len(ranks) != len(rows) or sum(ranks) != len(part["lora_A"])):
         problem = (
-            f"stacked in its header gives {place.theirs} the ranks {ranks}; it has"
+            f"stacked in its header gives {place.name} the ranks {ranks}; it has"
             f" {len(part['lora_A'])} in all"
         )
         raise CheckpointError(str(folder / WEIGHTS), problem, "Restore the file")
     if ranks is not None:
         a_parts = torch.split(part["lora_A"], ranks)
         b_parts = [torch.split(b, ranks, dim=1)[number] for number, b in enumerate(b_parts)]
-    lengths = torch.split(part["magnitude"], rows) if "magnitude" in part else None
+    lengths: Sequence[Tensor] = ()
+    if "magnitude" in part:
+        lengths = torch.split(part["magnitude"], rows)
     pieces: dict[str, dict[str, Tensor]] = {}
-    for number, (name, a) in enumerate(zip(place.ours, a_parts, strict=True)):
+    for number, (name, a) in enumerate(zip(place.own, a_parts, strict=True)):
         if a.shape[0]:
             pieces[name] = {"lora_A": a, "lora_B": b_parts[number]}
-            if lengths is not None:
+            if lengths:
                 pieces[name]["magnitude"] = lengths[number]
     return pieces
 
 
-def _by_pattern(patterns: Mapping[str, Any], name: str, otherwise: float) -> float:
+def _find_by_pattern(patterns: Mapping[str, Any], name: str, otherwise: float) -> float:
     """Return the value of the first pattern that PEFT would find for a module."""
     return next(
         (float(v) for k, v in patterns.items() if re.match(rf"(.*\.)?({k})$", name)), otherwise

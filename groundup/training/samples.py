@@ -1,0 +1,85 @@
+"""Samples of what a model predicts while it is trained."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from groundup.machine import devices
+from groundup.runs.run import Run
+from groundup.training.averaging import Averaging
+from groundup.training.components import Components
+from groundup.training.first_batch import explain
+
+__all__ = ["Sampler"]
+
+log = logging.getLogger("groundup")
+
+
+class Sampler:
+    """Lets a model in training predict from the recipe's prompts.
+
+    Args:
+        run: The run, its recipe settled.
+        parts: Its live parts.
+        averaging: Gives the weights to predict with.
+    """
+
+    def __init__(self, run: Run, parts: Components, averaging: Averaging) -> None:
+        self._run = run
+        self._parts = parts
+        self._averaging = averaging
+
+    def sample(self, step: int) -> list[dict[str, Any]]:
+        """Return a row for each prompt; none where the task fails, which ends no training."""
+        prompts = self._run.recipe.samples.prompts
+        try:
+            texts = self._predict(prompts, max_new_tokens=64)
+        except Exception as error:
+            # It may be a user's own task that fails, after hours: everything else goes on.
+            name = self._parts.task.registered_name
+            self._run.event(
+                step,
+                f"{self._run.folder}: no samples at step {step}, training goes on: predict of task"
+                f" {name} failed: {type(error).__name__}: {error}",
+            )
+            log.debug("predict of task %s failed", name, exc_info=error)
+            return []
+        rows = zip(prompts, texts, strict=True)
+        return [
+            {"kind": "sample", "step": step, "prompt": prompt, "text": text}
+            for prompt, text in rows
+        ]
+
+    def rehearse(self, names: str) -> None:
+        """Predict one token from the first prompt.
+
+        Args:
+            names: The task and the model, for the error.
+
+        Raises:
+            TrainingError: If that fails.
+        """
+        for prompt in self._run.recipe.samples.prompts[:1]:
+            what = f"cannot predict from the prompt {prompt!r}"
+            with explain(names, what, "Fix the one that is your own"):
+                self._predict([prompt], max_new_tokens=1)
+
+    def _predict(self, prompts: Sequence[str], max_new_tokens: int) -> list[Any]:
+        recipe = self._run.recipe
+        parts = self._parts
+        model = parts.model
+        options = {"temperature": 0.8, "seed": recipe.seed, "max_new_tokens": max_new_tokens}
+        try:
+            with devices.eager(recipe.machine), self._averaging.applied():
+                if recipe.machine.precision == "fp64":
+                    # Tasks make float32 of raw inputs, which only a float32 model reads.
+                    model = copy.deepcopy(model).float()
+                return [
+                    parts.task.predict(model, prompt, parts.processor, **options)
+                    for prompt in prompts
+                ]
+        finally:
+            parts.model.train()
