@@ -91,8 +91,8 @@ class Decodable(Protocol):
 
 @runtime_checkable
 class Engine(Protocol):
-    """Another program that decodes in place of ours; ``generate`` is given prompts and options that
-    were checked."""
+    """Another program that decodes in place of groundup's models; ``generate`` is given prompts and
+    options that were checked."""
 
     config: Any
 

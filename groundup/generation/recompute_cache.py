@@ -22,8 +22,8 @@ class RecomputeCache:
     """What each row has read, and what the model made of it.
 
     As long as every row is given one more token, the model reads these alone. When rows come to
-    differ (a row begins anew, because its context was full), all is read again, padded on the left.
-    A model that keeps nothing reads everything each time.
+    differ (a row begins again, because its context was full), all is read again, padded on the
+    left. A model that keeps nothing reads everything each time.
 
     Args:
         batch: B.

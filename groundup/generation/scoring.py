@@ -17,7 +17,7 @@ from groundup.core.values import IGNORED, TokenSequence
 
 __all__ = ["device_of", "evaluating", "sequence_nll", "token_nll"]
 
-_MOST_LOGITS = 1 << 26  # at most so many at once (256 MiB in fp32), whatever the vocabulary
+_MOST_LOGITS = 1 << 26  # at most this many at once (256 MiB in fp32), whatever the vocabulary
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def token_nll(
 
     Args:
         model: ``model.token_losses(tokens, targets)`` gives (B, T) nats where it has that method;
-            otherwise ``model(tokens)`` gives logits (B, T, V). Padding stands at the end of rows,
+            otherwise ``model(tokens)`` gives logits (B, T, V). Padding is at the end of rows,
             unseen by causal attention.
         sequences: The first token of each is only read.
         context_length: The longest row, T.
-        rows: At most so many rows at once; fewer where the vocabulary is large.
+        rows: At most this many rows at once; fewer where the vocabulary is large.
     """
     found = [np.zeros(len(sequence.tokens)) for sequence in sequences]
     windows = [

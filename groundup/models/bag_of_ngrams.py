@@ -63,7 +63,7 @@ class BagOfNGramsConfig(ModelConfig):
             RecipeError: If a size is still unknown.
         """
         if not self.vocabulary_size or not self.outputs:
-            problem = "vocabulary_size or outputs is 0, and no data has filled it in"
+            problem = "vocabulary_size or outputs is 0, but no data has filled it in"
             raise RecipeError("recipe.model", problem, "Give both")
         return BagOfNGrams(self)
 

@@ -22,16 +22,17 @@ from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.names.huggingface import bert as names
-from groundup.models.sizes_from_data import agreed, require_vocabulary
-from groundup.nn.attention import Attention, AttentionContext, AttentionShape
-from groundup.nn.mlp import MLP
+from groundup.models.sizes_from_data import agreed, fitted_vocabulary, require_vocabulary
+from groundup.nn.attention import AttentionContext
+from groundup.nn.encoder import MaskedHead, PostNormBlock
 from groundup.nn.pooling import mean_state, within
-from groundup.nn.transformer import check_heads, initialise_transformer
+from groundup.nn.transformer import BlockShape, check_heads, initialise_transformer
 
-__all__ = ["BERT", "BERTConfig", "MaskedHead", "PostNormBlock"]
+__all__ = ["BERT", "BERTConfig"]
 
 _POOLED = {"head": ("auto", "labels", "none")}
-_SCORED_SHARE = 0.15  # of the tokens, which the output layer of masked tokens is computed for
+# Of the tokens, those which the output layer of masked tokens is computed for.
+_SCORED_SHARE = 0.15
 
 
 @model("bert")
@@ -114,7 +115,25 @@ class BERTConfig(FromHuggingFace):
     @property
     def chosen_head(self) -> str:
         """The head, decided: with ``auto`` there are outputs where the data has targets."""
-        return self.head if self.head != "auto" else "labels" if self.outputs else "masked"
+        if self.head != "auto":
+            return self.head
+        return "labels" if self.outputs else "masked"
+
+    def block(self) -> BlockShape:
+        """Return the shape of every block."""
+        return BlockShape(
+            self.width,
+            self.heads,
+            self.heads,
+            self.width // self.heads,
+            self.hidden,
+            activation=self.activation,
+            norm="layernorm",
+            norm_eps=self.norm_eps,
+            bias="all",
+            dropout=self.dropout,
+            causal=False,
+        )
 
     def complete_from(self, processor: Processor) -> BERTConfig:
         """Return the config with the sizes of vocabulary and outputs, and the padding, where they
@@ -126,33 +145,24 @@ class BERTConfig(FromHuggingFace):
         """
         labelled = isinstance(processor, LabelProcessor)
         reader = processor.reader
-        if not isinstance(reader, TextProcessor):
-            raise RecipeError(
-                "recipe.processor",
-                "makes no tokens, which model bert reads",
-                "Choose a text processor",
-            )
-        tokens = reader.vocabulary_size
+        sizes: dict[str, Any] = {
+            "vocabulary_size": fitted_vocabulary("bert", reader, self.vocabulary_size),
+            "padding_id": self.padding_id,
+        }
+        if self.padding_id is None and isinstance(reader, TextProcessor):
+            sizes["padding_id"] = reader.padding_id
         longest = processor.max_length if isinstance(processor, LabelProcessor) else 0
-        if self.vocabulary_size and tokens > self.vocabulary_size:
-            problem = f"the tokenizer has {tokens} tokens and the model {self.vocabulary_size}"
-            remedy = f"Use vocabulary_size 0 or at least {tokens}, or a smaller tokenizer"
-            raise RecipeError("recipe.model.vocabulary_size", problem, remedy)
         if longest > self.context_length:
-            problem = f"is {self.context_length}, and the task reads up to {longest} tokens"
+            problem = f"is {self.context_length}, but the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
-        padding = self.padding_id if self.padding_id is not None else reader.padding_id
-        sizes: dict[str, Any] = {
-            "vocabulary_size": self.vocabulary_size or tokens,
-            "padding_id": padding,
-        }
         if isinstance(processor, LabelProcessor) and processor.head:
-            return self._headed(processor.head, sizes, processor)
-        if self.head == "masked" if labelled else self.chosen_head in ("labels", "tokens"):
+            return self._with_head(processor.head, sizes, processor)
+        unfit = ("masked",) if labelled else ("labels", "tokens")
+        if self.chosen_head in unfit and not (labelled and self.head == "auto"):
             found = "targets" if labelled else "no targets"
             problem = (
-                f"is {self.head} with {self.outputs} outputs, and the task of this recipe has"
+                f"is {self.head} with {self.outputs} outputs, but the task of this recipe has"
                 f" {found}"
             )
             raise RecipeError(
@@ -162,20 +172,20 @@ class BERTConfig(FromHuggingFace):
             sizes["outputs"] = agreed("outputs", self.outputs, processor.outputs)
         return self.model_copy(update=sizes)
 
-    def _headed(self, head: str, sizes: dict[str, Any], processor: Any) -> BERTConfig:
+    def _with_head(self, head: str, sizes: dict[str, Any], processor: Any) -> BERTConfig:
         """Return the config with the head that a task needs which reads no labels of whole
         texts."""
         if self.head not in ("auto", head):
-            problem = f"is {self.head}, and the task of this recipe needs {head}"
+            problem = f"is {self.head}, but the task of this recipe needs {head}"
             raise RecipeError(
                 "recipe.model.head", problem, "Remove head, or choose a task that fits"
             )
         sizes["head"] = head
         if head == "none":
-            return self.model_copy(update=sizes | {"pooler": "none"})
-        return self.model_copy(
-            update=sizes | {"outputs": agreed("outputs", self.outputs, processor.outputs)}
-        )
+            sizes["pooler"] = "none"
+        else:
+            sizes["outputs"] = agreed("outputs", self.outputs, processor.outputs)
+        return self.model_copy(update=sizes)
 
     def build(self) -> BERT:
         """Return the model with freshly initialised weights.
@@ -186,7 +196,7 @@ class BERTConfig(FromHuggingFace):
         require_vocabulary(self.vocabulary_size)
         if self.chosen_head in ("labels", "tokens") and not self.outputs:
             raise RecipeError(
-                "recipe.model.outputs", "is 0, and no data has filled it in", "Give the number"
+                "recipe.model.outputs", "is 0, but no data has filled it in", "Give the number"
             )
         return BERT(self)
 
@@ -197,19 +207,15 @@ class BERTConfig(FromHuggingFace):
         of masked tokens for 15% of them. A run's rate is figured as if every text had
         ``context_length`` tokens.
         """
-        width, head = self.width, self.chosen_head
-        blocks = self.layers * (4 * width**2 + 2 * width * self.hidden)
-        each = {
+        width = self.width
+        pooler = 0 if self.pooler == "none" else width
+        heads = {
             "tokens": width * self.outputs,
             "masked": _SCORED_SHARE * width * (width + self.vocabulary_size),
+            "labels": width * (self.outputs + pooler) / max(context, 1),
         }
-        once = (
-            width * (self.outputs + (width if self.pooler != "none" else 0))
-            if head == "labels"
-            else 0
-        )
-        attention = 12.0 * self.layers * width * context
-        return 6.0 * (blocks + each.get(head, 0) + once / max(context, 1)) + attention
+        head = 6.0 * heads.get(self.chosen_head, 0)
+        return self.layers * self.block().flops_per_token(context) + head
 
     def completed(self) -> dict[str, Any]:
         """Return all settings as plain values, those that follow from others filled in."""
@@ -225,7 +231,7 @@ class BERTConfig(FromHuggingFace):
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that the contents of config.json stand for.
+        """Return the settings that the contents of config.json mean.
 
         Raises:
             CheckpointError: If it is of another family, or has a part that is not built here.
@@ -236,7 +242,7 @@ class BERTConfig(FromHuggingFace):
     def settings_begun_again(
         cls, settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the settings that a run from pretrained weights has in place of theirs: its task
+        """Return the settings that a run from pretrained weights does not take from them: its task
         decides the head."""
         head = given.get("head", "auto")
         pooler = settings.get("pooler", "tanh") if head == "none" else "tanh"
@@ -245,10 +251,10 @@ class BERTConfig(FromHuggingFace):
         return {"head": head, "outputs": 0, "pooler": pooler}
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from theirs; each of the encoder's is used once and none is
-        left over.
+        """Return this model's tensors from Hugging Face's; each of the encoder's is used once and
+        none is left over.
 
-        Heads of theirs that this model has not are left out, and a head of this model that theirs
+        Heads that this model has not are left out, and a head of this model that they
         lacks, or has for another number of labels, is missing from what is returned.
 
         Raises:
@@ -268,63 +274,22 @@ class BERTConfig(FromHuggingFace):
         }
 
 
+# Layers, width and heads.
 _SIZES = {
-    **{"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8)},
-    **{"base": (12, 768, 12), "large": (24, 1024, 16)},
+    "tiny": (2, 128, 2),
+    "mini": (4, 256, 4),
+    "small": (4, 512, 8),
+    "medium": (8, 512, 8),
+    "base": (12, 768, 12),
+    "large": (24, 1024, 16),
 }
-
-
-class PostNormBlock(nn.Module):
-    """Attention to the whole text, then the MLP, each added to its input, and the sum normalised
-    (post-norm)."""
-
-    def __init__(self, config: BERTConfig) -> None:
-        super().__init__()
-        width, heads = config.width, config.heads
-        shape = AttentionShape(
-            width, heads, heads, width // heads, input_bias=True, output_bias=True, causal=False
-        )
-        self.attention = Attention(shape)
-        self.attention_norm = nn.LayerNorm(width, config.norm_eps)
-        self.mlp = MLP(width, config.hidden, config.activation, bias=True)
-        self.mlp_norm = nn.LayerNorm(width, config.norm_eps)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, context: AttentionContext) -> Tensor:
-        """Return (B, T, C) from x (B, T, C)."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, context)))
-        return self.mlp_norm(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
-
-
-class MaskedHead(nn.Module):
-    """What predicts tokens from states: a layer, a norm, and the embedding as the output layer,
-    with a bias of its own.
-
-    Source:
-        Devlin et al., 2018 (arXiv:1810.04805), section 3.1, task 1; the layer before the output as
-        in the authors'
-        code. Tied embeddings: Press and Wolf, 2016 (arXiv:1608.05859), section 3.
-    """
-
-    def __init__(self, config: BERTConfig) -> None:
-        super().__init__()
-        self.transform = nn.Linear(config.width, config.width)
-        self.norm = nn.LayerNorm(config.width, config.norm_eps)
-        self.bias = nn.Parameter(torch.zeros(config.vocabulary_size))
-        self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Return logits (..., V) of states x (..., C) by the embedding (V, C)."""
-        return F.linear(
-            self.norm(F.gelu(self.transform(x), approximate=self.approximate)), embedding, self.bias
-        )
 
 
 class BERT(nn.Module):
     """The model of a ``BERTConfig``.
 
     Everything above the last block's states is called ``head`` or ``head_...``: fine-tuning for
-    something else draws it anew. ``head_pooler`` is BERT's pooler and the inner layer of RoBERTa's
+    something else draws it again. ``head_pooler`` is BERT's pooler and the inner layer of RoBERTa's
     and DistilBERT's classifiers.
 
     Source:
@@ -335,18 +300,24 @@ class BERT(nn.Module):
 
     def __init__(self, config: BERTConfig) -> None:
         super().__init__()
-        self.config, width = config, config.width
+        self.config = config
+        width = config.width
         self.embed = nn.Embedding(config.vocabulary_size, width, padding_idx=config.padding_id)
         self.positions = nn.Embedding(config.context_length + config.position_offset, width)
-        self.embed_types = nn.Embedding(config.token_types, width) if config.token_types else None
+        self.embed_types: nn.Embedding | None = None
+        if config.token_types:
+            self.embed_types = nn.Embedding(config.token_types, width)
         self.embed_norm = nn.LayerNorm(width, config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(PostNormBlock(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(PostNormBlock(config.block()) for _ in range(config.layers))
         head = config.chosen_head
-        pooled = head in ("labels", "none") and config.pooler != "none"
-        self.head_pooler = nn.Linear(width, width) if pooled else None
-        self.head: nn.Module | None = MaskedHead(config) if head == "masked" else None
-        if head in ("labels", "tokens"):
+        self.head_pooler: nn.Linear | None = None
+        if head in ("labels", "none") and config.pooler != "none":
+            self.head_pooler = nn.Linear(width, width)
+        self.head: nn.Module | None = None
+        if head == "masked":
+            self.head = MaskedHead(config.vocabulary_size, config.block())
+        elif head != "none":
             self.head = nn.Linear(width, config.outputs)
         self.initialise()
 
@@ -387,7 +358,7 @@ class BERT(nn.Module):
 
         Returns:
             Logits (B, T, V), or (M, V) of the scored positions, of masked tokens; (B, O) of labels,
-            (B, T, O) of every token's; without a head the states (B, T, C). What stands in the
+            (B, T, O) of every token's; without a head the states (B, T, C). What is in the
             padding means nothing.
 
         Raises:
@@ -398,9 +369,13 @@ class BERT(nn.Module):
             features = self.features(tokens, lengths, token_types)
             return self.head(self.dropout(features))  # type: ignore[no-any-return]
         x = self.states(tokens, lengths, token_types, positions, boundaries)
-        if isinstance(self.head, MaskedHead):
-            return self.head(x if scored is None else x[scored], self.embed.weight)  # type: ignore[no-any-return]
-        return x if self.head is None else self.head(self.dropout(x))
+        if self.head is None:
+            return x
+        if not isinstance(self.head, MaskedHead):
+            return self.head(self.dropout(x))  # type: ignore[no-any-return]
+        if scored is not None:
+            x = x[scored]
+        return self.head(x, self.embed.weight)  # type: ignore[no-any-return]
 
     def features(
         self, tokens: Tensor, lengths: Tensor | None = None, token_types: Tensor | None = None
@@ -409,11 +384,12 @@ class BERT(nn.Module):
         ``forward``."""
         lengths = self._lengths(tokens, lengths)
         x = self.states(tokens, lengths, token_types)
-        pooled = x[:, 0] if self.config.pooling == "first" else mean_state(x, within(lengths, x))
+        first = self.config.pooling == "first"
+        pooled = x[:, 0] if first else mean_state(x, within(lengths, x))
         if self.head_pooler is None:
             return pooled
-        pooled = self.head_pooler(pooled)
-        return torch.tanh(pooled) if self.config.pooler == "tanh" else F.relu(pooled)
+        bend = torch.tanh if self.config.pooler == "tanh" else F.relu
+        return bend(self.head_pooler(pooled))
 
     def states(
         self,
@@ -433,9 +409,9 @@ class BERT(nn.Module):
             raise DataError("inputs", problem, "Cut the texts: task.max_tokens")
         x: Tensor = self.embed(tokens) + self.positions(positions + self.config.position_offset)
         if self.embed_types is not None:
-            x = x + self.embed_types(
-                torch.zeros_like(tokens) if token_types is None else token_types
-            )
+            if token_types is None:
+                token_types = torch.zeros_like(tokens)
+            x = x + self.embed_types(token_types)
         x = self.dropout(self.embed_norm(x))
         context = AttentionContext(mask=self._mask(tokens, lengths, boundaries))
         for block in self.blocks:
@@ -445,6 +421,7 @@ class BERT(nn.Module):
     def _lengths(self, tokens: Tensor, lengths: Tensor | None) -> Tensor | None:
         if lengths is not None or self.config.padding_id is None:
             return lengths
+        # Up to the first padding; a text of padding alone still has one token, to attend to.
         counted: Tensor = (tokens != self.config.padding_id).cumprod(1).sum(1)
         return counted.clamp(min=1)
 
@@ -453,10 +430,13 @@ class BERT(nn.Module):
     ) -> Tensor | None:
         """Return what each token sees, (B, 1, T or 1, T), or None where it sees all."""
         if boundaries is not None:
+            # The number of a token's document is how many have begun up to it.
             starts = torch.zeros(tokens.numel() + 1, dtype=torch.int64, device=tokens.device)
             starts.index_add_(0, boundaries.long(), torch.ones_like(boundaries, dtype=torch.int64))
             document = starts[:-1].cumsum(0).view_as(tokens)
             same: Tensor = document[:, :, None] == document[:, None]
             return same[:, None]
         lengths = self._lengths(tokens, lengths)
-        return None if lengths is None else within(lengths, tokens)[:, None, None]
+        if lengths is None:
+            return None
+        return within(lengths, tokens)[:, None, None]

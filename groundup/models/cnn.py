@@ -1,10 +1,11 @@
 """A plain convolutional network: convolutions with pooling between them, then dense layers.
 
-Shape legend: B pictures, C channels, H rows, W columns, O outputs.
+Shape legend: B images, C channels, H rows, W columns, O outputs.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -15,7 +16,7 @@ from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.sizes_from_data import picture_shape
+from groundup.models.sizes_from_data import image_shape, require_image_shape
 from groundup.nn.activations import Nonlinearity, initialise_linear, nonlinearity
 
 __all__ = ["CNN", "CNNConfig"]
@@ -30,7 +31,7 @@ class CNNConfig(ModelConfig):
         (32, 64), "Channels of the convolutions, one after the other"
     )
     kernel: int = setting(3, "Height and width of the convolutions' windows, an odd number", ge=1)
-    padding: bool = setting(False, "Pad the convolutions' inputs so that pictures keep their size")
+    padding: bool = setting(False, "Pad the convolutions' inputs so that images keep their size")
     pool: int = setting(2, "Height and width of max-pooling after each convolution; 1: none", ge=1)
     hidden: tuple[int, ...] = setting((512,), "Widths of the dense layers before the output")
     activation: Nonlinearity = setting("relu", "After each convolution and dense layer")
@@ -52,10 +53,10 @@ class CNNConfig(ModelConfig):
         """Return the config with the data's shape and classes.
 
         Raises:
-            RecipeError: If the processor makes no pictures, others than the recipe says, or too
+            RecipeError: If the processor makes no images, others than the recipe says, or too
                 small for the layers.
         """
-        shape, labelled = picture_shape("cnn", processor, self.input_shape)
+        shape, labelled = image_shape("cnn", processor, self.input_shape)
         found = self.model_copy(
             update={"input_shape": shape, "outputs": self.outputs or labelled.outputs}
         )
@@ -66,13 +67,12 @@ class CNNConfig(ModelConfig):
         """Return (channels, height, width) of the input and after each block.
 
         Raises:
-            RecipeError: If nothing is left of a picture after a block.
+            RecipeError: If nothing is left of an image after a block.
         """
         assert self.input_shape is not None
         maps = [self.input_shape]
-        lost = 0 if self.padding else self.kernel - 1
         for number, channels in enumerate(self.channels, 1):
-            height, width = ((size - lost) // self.pool for size in maps[-1][1:])
+            height, width = ((size - self.lost) // self.pool for size in maps[-1][1:])
             if height < 1 or width < 1:
                 problem = (
                     f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels after"
@@ -81,10 +81,15 @@ class CNNConfig(ModelConfig):
                 raise RecipeError(
                     "recipe.model.channels",
                     problem,
-                    "Use fewer blocks, padding: true, or pad the pictures",
+                    "Use fewer blocks, padding: true, or pad the images",
                 )
             maps.append((channels, height, width))
         return maps
+
+    @property
+    def lost(self) -> int:
+        """Rows, and columns, that a convolution takes from the edges of its inputs."""
+        return 0 if self.padding else self.kernel - 1
 
     def build(self) -> CNN:
         """Return the model with freshly initialised weights.
@@ -92,26 +97,18 @@ class CNNConfig(ModelConfig):
         Raises:
             RecipeError: If the inputs' shape is still unknown.
         """
-        if self.input_shape is None or not self.outputs:
-            raise RecipeError(
-                "recipe.model",
-                "input_shape is null, and no data has filled it in",
-                "Give it and outputs",
-            )
+        require_image_shape(self.input_shape, self.outputs)
         return CNN(self)
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of one picture, forward and backward: 6 a weight and place."""
-        maps, lost = self.feature_maps(), 0 if self.padding else self.kernel - 1
-        places = [(h - lost) * (w - lost) for _, h, w in maps[:-1]]
-        products = sum(
-            p * a[0] * b[0] * self.kernel**2
-            for p, (a, b) in zip(places, pairwise(maps), strict=True)
-        )
-        flat = maps[-1][0] * maps[-1][1] * maps[-1][2]
-        return 6.0 * (
-            products + sum(a * b for a, b in pairwise((flat, *self.hidden, self.outputs)))
-        )
+        """Return the FLOPs of one image, forward and backward: 6 a weight and place."""
+        maps = self.feature_maps()
+        products = 0
+        for (inputs, height, width), (outputs, *_) in pairwise(maps):
+            places = (height - self.lost) * (width - self.lost)
+            products += places * inputs * outputs * self.kernel**2
+        widths = (math.prod(maps[-1]), *self.hidden, self.outputs)
+        return 6.0 * (products + sum(a * b for a, b in pairwise(widths)))
 
 
 class CNN(nn.Module):
@@ -133,33 +130,34 @@ class CNN(nn.Module):
             ]
             if config.batch_norm:
                 layers.append(nn.BatchNorm2d(outputs))
-            ends = [
-                nonlinearity(config.activation),
-                *([nn.MaxPool2d(config.pool)] if config.pool > 1 else []),
-            ]
-            if (
-                config.activation == "relu"
-            ):  # the largest of what is at least 0 is the same, of fewer numbers
+            ends = [nonlinearity(config.activation)]
+            if config.pool > 1:
+                ends.append(nn.MaxPool2d(config.pool))
+            if config.activation == "relu":
+                # The largest of what is at least 0 is the same, of fewer numbers.
                 ends.reverse()
             self.blocks.append(nn.Sequential(*layers, *ends))
-        widths = (maps[-1][0] * maps[-1][1] * maps[-1][2], *config.hidden)
+        widths = (math.prod(maps[-1]), *config.hidden)
         for before, after in pairwise(widths):
             layers = [nn.Linear(before, after), nonlinearity(config.activation)]
-            self.blocks.append(
-                nn.Sequential(*layers, *([nn.Dropout(config.dropout)] if config.dropout else []))
-            )
+            if config.dropout:
+                layers.append(nn.Dropout(config.dropout))
+            self.blocks.append(nn.Sequential(*layers))
         self.head = nn.Linear(widths[-1], config.outputs)
         for block in self.blocks:
             initialise_linear(block[0], config.activation)  # type: ignore[index]
         initialise_linear(self.head, "sigmoid")
         self.convolutions = len(config.channels)
+        # oneDNN's convolutions are quicker where the channels of a place are next to each other.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return what the output layer reads, (B, last width), from inputs (B, C, H, W)."""
         x = inputs.contiguous(memory_format=torch.channels_last)
         for number, block in enumerate(self.blocks):
-            x = block(x.flatten(1) if number == self.convolutions else x)
+            if number == self.convolutions:
+                x = x.flatten(1)
+            x = block(x)
         return x.flatten(1)
 
     def forward(self, inputs: Tensor) -> Tensor:

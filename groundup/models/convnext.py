@@ -1,6 +1,6 @@
 """ConvNeXt: a convolutional network built like a vision transformer, without batch norm.
 
-Shape legend: B pictures, C channels, H rows, W columns, O outputs.
+Shape legend: B images, C channels, H rows, W columns, O outputs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.sizes_from_data import agreed, picture_shape
+from groundup.models.sizes_from_data import agreed, image_shape, require_image_shape
 
 __all__ = ["ConvNeXt", "ConvNeXtConfig"]
 
 _Count = Annotated[int, Field(ge=1)]
 _EPS = 1e-6
 _KERNEL = 7
-_WIDENING = 4  # inner channels of a block over its width
+# Inner channels of a block over its width.
+_WIDENING = 4
 
 
 @model("convnext")
@@ -69,9 +70,9 @@ class ConvNeXtConfig(ModelConfig):
         """Return the config with the data's shape and classes.
 
         Raises:
-            RecipeError: If the processor makes no pictures, or they are too small for the stages.
+            RecipeError: If the processor makes no images, or they are too small for the stages.
         """
-        shape, processor = picture_shape("convnext", processor, self.input_shape)
+        shape, processor = image_shape("convnext", processor, self.input_shape)
         outputs = agreed("outputs", self.outputs, processor.outputs)
         fitted = self.model_copy(update={"input_shape": shape, "outputs": outputs})
         fitted.places()
@@ -81,7 +82,7 @@ class ConvNeXtConfig(ModelConfig):
         """Return how many places, rows times columns, each stage has.
 
         Raises:
-            RecipeError: If nothing is left of a picture in some stage.
+            RecipeError: If nothing is left of an image in some stage.
         """
         assert self.input_shape is not None
         found = []
@@ -102,33 +103,28 @@ class ConvNeXtConfig(ModelConfig):
         """Return the model with freshly initialised weights.
 
         Raises:
-            RecipeError: If the pictures' shape is still unknown.
+            RecipeError: If the images' shape is still unknown.
         """
-        if self.input_shape is None or not self.outputs:
-            raise RecipeError(
-                "recipe.model",
-                "input_shape is null, and no data has filled it in",
-                "Give it and outputs",
-            )
+        require_image_shape(self.input_shape, self.outputs)
         return ConvNeXt(self)
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of one picture, forward and backward: 6 a weight and place."""
+        """Return the FLOPs of one image, forward and backward: 6 a weight and place."""
         assert self.input_shape is not None
-        places, widths = self.places(), self.widths
-        products = (
-            self.input_shape[0] * self.patch**2 * widths[0] * places[0] + widths[-1] * self.outputs
-        )
-        products += sum(
-            4 * a * b * p for (a, b), p in zip(pairwise(widths), places[1:], strict=True)
-        )
+        places = self.places()
+        widths = self.widths
+        products = self.input_shape[0] * self.patch**2 * widths[0] * places[0]
+        products += widths[-1] * self.outputs
+        # What halves the size between two stages has windows of 2 x 2.
+        for (before, after), place in zip(pairwise(widths), places[1:], strict=True):
+            products += 4 * before * after * place
         for blocks, width, place in zip(self.layers, widths, places, strict=True):
             products += blocks * place * width * (_KERNEL**2 + 2 * _WIDENING * width)
         return 6.0 * products
 
     @classmethod
     def sizes(cls) -> Mapping[str, ConvNeXtConfig]:
-        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of
+        """Return the named sizes, for images of 224 x 224 pixels and the 1,000 classes of
         ImageNet.
 
         Source:
@@ -151,7 +147,8 @@ class ConvNeXt(nn.Module):
     def __init__(self, config: ConvNeXtConfig) -> None:
         super().__init__()
         assert config.input_shape is not None
-        widths, patch = config.widths, config.patch
+        widths = config.widths
+        patch = config.patch
         self.embed = nn.Sequential(
             nn.Conv2d(config.input_shape[0], widths[0], patch, patch), _ChannelNorm(widths[0])
         )
@@ -168,6 +165,7 @@ class ConvNeXt(nn.Module):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        # oneDNN's convolutions are quicker where the channels of a place are next to each other.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def features(self, inputs: Tensor) -> Tensor:
@@ -194,26 +192,24 @@ class _Block(nn.Module):
 
     def __init__(self, width: int, inputs: int | None, dropped: float, layer_scale: float) -> None:
         super().__init__()
-        self.halve = (
-            None
-            if inputs is None
-            else nn.Sequential(_ChannelNorm(inputs), nn.Conv2d(inputs, width, 2, 2))
-        )
+        self.halve: nn.Sequential | None = None
+        if inputs is not None:
+            self.halve = nn.Sequential(_ChannelNorm(inputs), nn.Conv2d(inputs, width, 2, 2))
         self.mix = nn.Conv2d(width, width, _KERNEL, padding=_KERNEL // 2, groups=width)
         self.norm = nn.LayerNorm(width, _EPS)
-        self.up, self.down = (
-            nn.Linear(width, _WIDENING * width),
-            nn.Linear(_WIDENING * width, width),
-        )
+        self.up = nn.Linear(width, _WIDENING * width)
+        self.down = nn.Linear(_WIDENING * width, width)
         self.scale = nn.Parameter(torch.full((width,), layer_scale))
         self.dropped = dropped
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H, W) from x (B, C, H, W), or from x of the stage before."""
-        x = x if self.halve is None else self.halve(x)
+        if self.halve is not None:
+            x = self.halve(x)
         change = self.norm(self.mix(x).permute(0, 2, 3, 1))
         change = (self.scale * self.down(F.gelu(self.up(change)))).permute(0, 3, 1, 2)
         if self.dropped and self.training:
+            # One draw an example: the block is left out whole.
             change = change * F.dropout(change.new_ones(len(x), 1, 1, 1), self.dropped)
         return x + change  # type: ignore[no-any-return]
 

@@ -43,9 +43,8 @@ from groundup.nn.transformer import BlockShape, DecoderLM, DecoderParts, check_h
 
 __all__ = ["Gemma3Block", "Gemma3Config"]
 
-_PICTURE = (  # the tokenizer of published models ends with it; text-only ones have no row for it
-    "<image_soft_token>"
-)
+# The tokenizer of published models ends with it; those that read only text have no row for it.
+_IMAGE_TOKEN = "<image_soft_token>"
 
 
 @model("gemma3")
@@ -68,7 +67,9 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
         128, "How many tokens a token sees in local layers, itself included", ge=1
     )
     global_every: int = setting(
-        6, "Each so-many-th layer is global: it sees all tokens; the others are local", ge=1
+        6,
+        "A layer whose number divides by this is global: it sees all tokens; the others are local",
+        ge=1,
     )
     rope_theta: float = setting(1e6, "Base of the rotary wavelengths of global layers", gt=1)
     local_rope_theta: float = setting(1e4, "Base of the rotary wavelengths of local layers", gt=1)
@@ -107,8 +108,8 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
         Raises:
             RecipeError: If the processor has more tokens than the model, or is no tokenizer.
         """
-        picture = processor.special_id(_PICTURE) if isinstance(processor, TextProcessor) else None
-        if picture is not None and picture == self.vocabulary_size == processor.vocabulary_size - 1:
+        image = processor.special_id(_IMAGE_TOKEN) if isinstance(processor, TextProcessor) else None
+        if image is not None and image == self.vocabulary_size == processor.vocabulary_size - 1:
             return self
         found = fitted_vocabulary("gemma3", processor, self.vocabulary_size)
         return self.model_copy(update={"vocabulary_size": found})
@@ -170,7 +171,7 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that the contents of config.json stand for.
+        """Return the settings that the contents of config.json mean.
 
         Raises:
             CheckpointError: If it is of another family, or has a part that is not built here.
@@ -211,7 +212,7 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
         return min(self.context_length, length)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from theirs; each is used once and none is left over.
+        """Return this model's tensors from Hugging Face's; each is used once and none is left over.
 
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.

@@ -67,7 +67,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         " swiglu",
         ge=1,
     )
-    positions: Literal["rotary", "learned"] = setting("rotary", "How a token knows where it stands")
+    positions: Literal["rotary", "learned"] = setting("rotary", "How a token knows where it is")
     rope_theta: float = setting(
         10000.0, "Base of the rotary wavelengths", gt=1, applies_when={"positions": ("rotary",)}
     )
@@ -208,7 +208,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that the contents of config.json stand for.
+        """Return the settings that the contents of config.json mean.
 
         Raises:
             CheckpointError: If it is of another family, or has a part that is not built here.
@@ -249,7 +249,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         return min(self.context_length, length)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from theirs; each is used once and none is left over.
+        """Return this model's tensors from Hugging Face's; each is used once and none is left over.
 
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.

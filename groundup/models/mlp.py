@@ -45,8 +45,7 @@ class MLPConfig(ModelConfig):
     )
     category_width: int = setting(
         16,
-        "Learned numbers that stand for a category; half as many as there are values where those"
-        " are few",
+        "Learned numbers of a category; half as many as there are values where those are few",
         ge=1,
     )
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
@@ -79,18 +78,18 @@ class MLPConfig(ModelConfig):
             if getattr(self, name) not in (0, size):
                 raise RecipeError(
                     f"recipe.model.{name}",
-                    f"is {getattr(self, name)}, and the data has {size}",
+                    f"is {getattr(self, name)}, but the data has {size}",
                     "Use 0",
                 )
         sizes = processor.category_sizes
         if self.category_sizes not in ((), sizes):
-            problem = f"is {list(self.category_sizes)}, and the data has {list(sizes)}"
+            problem = f"is {list(self.category_sizes)}, but the data has {list(sizes)}"
             raise RecipeError("recipe.model.category_sizes", problem, "Remove it")
         return self.model_copy(update=found | {"category_sizes": sizes})
 
     @property
     def category_widths(self) -> tuple[int, ...]:
-        """Numbers that stand for a value of each categorical column."""
+        """Learned numbers of a value of each categorical column."""
         return tuple(min(self.category_width, (size + 1) // 2) for size in self.category_sizes)
 
     @property
@@ -106,7 +105,7 @@ class MLPConfig(ModelConfig):
         """
         if not self.widths[0] or not self.outputs:
             raise RecipeError(
-                "recipe.model", "inputs or outputs is 0, and no data has filled it in", "Give both"
+                "recipe.model", "inputs or outputs is 0, but no data has filled it in", "Give both"
             )
         return MLPClassifier(self)
 

@@ -185,7 +185,7 @@ class Phi3Config(FromHuggingFace, FromGGUF):
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that the contents of config.json stand for.
+        """Return the settings that the contents of config.json mean.
 
         Raises:
             CheckpointError: If it is of another family, or has a part that is not built here.
@@ -235,7 +235,7 @@ class Phi3Config(FromHuggingFace, FromGGUF):
         return min(self.context_length, length, longest)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from theirs; each is used once and none is left over.
+        """Return this model's tensors from Hugging Face's; each is used once and none is left over.
 
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.

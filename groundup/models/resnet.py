@@ -1,6 +1,6 @@
-"""Residual networks for pictures: ResNet-18 to ResNet-50 and deeper.
+"""Residual networks for images: ResNet-18 to ResNet-50 and deeper.
 
-Shape legend: B pictures, C channels, H rows, W columns, O outputs.
+Shape legend: B images, C channels, H rows, W columns, O outputs.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from torch import Tensor, nn
 
 from groundup.core.contracts.models import ModelConfig
 from groundup.core.contracts.processors import Processor
-from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.sizes_from_data import agreed, picture_shape
+from groundup.models.sizes_from_data import agreed, image_shape, require_image_shape
 from groundup.nn.activations import initialise_linear
 from groundup.nn.convolution import Convolution
 
 __all__ = ["ResNet", "ResNetConfig"]
 
-_WIDENING = 4  # how many times its inner channels a bottleneck gives out
+# How many times its inner channels a bottleneck gives out.
+_WIDENING = 4
 
 
 class _Convolution(NamedTuple):
-    """The sizes of one convolution; the stride of 2 halves the picture, rounded up."""
+    """The sizes of one convolution; the stride of 2 halves the image, rounded up."""
 
     inputs: int
     outputs: int
@@ -77,18 +77,18 @@ class ResNetConfig(ModelConfig):
         """Return the config with the data's shape and classes.
 
         Raises:
-            RecipeError: If the processor makes no pictures, or others than the recipe says.
+            RecipeError: If the processor makes no images, or others than the recipe says.
         """
-        shape, processor = picture_shape("resnet", processor, self.input_shape)
+        shape, processor = image_shape("resnet", processor, self.input_shape)
         outputs = agreed("outputs", self.outputs, processor.outputs)
         return self.model_copy(update={"input_shape": shape, "outputs": outputs})
 
     def stem_convolution(self) -> _Convolution:
         """Return the sizes of the first convolution."""
         assert self.input_shape is not None
-        return _Convolution(
-            self.input_shape[0], self.width, *((7, 2) if self.stem == "imagenet" else (3, 1))
-        )
+        if self.stem == "imagenet":
+            return _Convolution(self.input_shape[0], self.width, 7, 2)
+        return _Convolution(self.input_shape[0], self.width, 3)
 
     def block_convolutions(self) -> Iterator[list[_Convolution]]:
         """Yield the sizes of the convolutions of each block."""
@@ -96,11 +96,13 @@ class ResNetConfig(ModelConfig):
         for stage, blocks in enumerate(self.layers):
             inner = self.width * 2**stage
             for block in range(blocks):
+                # Every stage but the first begins at half the size.
                 stride = 2 if stage and not block else 1
                 if self.bottleneck:
                     outputs = inner * _WIDENING
-                    ends = _Convolution(inputs, inner, 1), _Convolution(inner, outputs, 1)
-                    yield [ends[0], _Convolution(inner, inner, 3, stride), ends[1]]
+                    first = _Convolution(inputs, inner, 1)
+                    last = _Convolution(inner, outputs, 1)
+                    yield [first, _Convolution(inner, inner, 3, stride), last]
                 else:
                     outputs = inner
                     yield [_Convolution(inputs, inner, 3, stride), _Convolution(inner, inner, 3)]
@@ -115,21 +117,15 @@ class ResNetConfig(ModelConfig):
         """Return the model with freshly initialised weights.
 
         Raises:
-            RecipeError: If the pictures' shape is still unknown.
+            RecipeError: If the images' shape is still unknown.
         """
-        if self.input_shape is None or not self.outputs:
-            raise RecipeError(
-                "recipe.model",
-                "input_shape is null, and no data has filled it in",
-                "Give it and outputs",
-            )
+        require_image_shape(self.input_shape, self.outputs)
         return ResNet(self)
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of one picture, forward and backward: 6 a weight and place."""
+        """Return the FLOPs of one image, forward and backward: 6 a weight and place."""
         assert self.input_shape is not None
-        stem, sides = self.stem_convolution(), self.input_shape[1:]
-        sides, weights = _products(stem, sides)
+        sides, weights = _products(self.stem_convolution(), self.input_shape[1:])
         if self.pools:
             sides, _ = _products(_Convolution(0, 0, 3, 2), sides)
         for convolutions in self.block_convolutions():
@@ -146,7 +142,7 @@ class ResNetConfig(ModelConfig):
 
     @classmethod
     def sizes(cls) -> Mapping[str, ResNetConfig]:
-        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of
+        """Return the named sizes, for images of 224 x 224 pixels and the 1,000 classes of
         ImageNet.
 
         Source:
@@ -175,8 +171,9 @@ class ResNet(nn.Module):
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
-        pool = [nn.MaxPool2d(3, 2, 1)] if config.pools else []
-        self.embed = nn.Sequential(*_normed(config.stem_convolution()), nn.ReLU(), *pool)
+        self.embed = nn.Sequential(*_with_norm(config.stem_convolution()), nn.ReLU())
+        if config.pools:
+            self.embed.append(nn.MaxPool2d(3, 2, 1))
         self.blocks = nn.ModuleList(
             _Block(convolutions) for convolutions in config.block_convolutions()
         )
@@ -188,12 +185,14 @@ class ResNet(nn.Module):
             for block in self.blocks:
                 nn.init.zeros_(block.layers[-1].weight)  # type: ignore[index, union-attr]
         initialise_linear(self.head, "sigmoid")
+        # oneDNN's convolutions are quicker where the channels of a place are next to each other.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(self, mode: bool = True) -> ResNet:
         """Set the mode. Batch norms that are frozen keep their statistics, as layers that are not
         trained should."""
         super().train(mode)
+        # Frozen weights with statistics of other data would be another model.
         for layer in self.modules():
             if isinstance(layer, nn.BatchNorm2d) and not layer.weight.requires_grad:
                 layer.eval()
@@ -217,12 +216,12 @@ class _Block(nn.Module):
 
     def __init__(self, convolutions: list[_Convolution]) -> None:
         super().__init__()
-        layers = _normed(convolutions[0])
+        layers = _with_norm(convolutions[0])
         for convolution in convolutions[1:]:
-            layers += [nn.ReLU(), *_normed(convolution)]
+            layers += [nn.ReLU(), *_with_norm(convolution)]
         self.layers = nn.Sequential(*layers)
         self.shortcut = nn.Sequential(
-            *(layer for c in _shortcut(convolutions) for layer in _normed(c))
+            *(layer for c in _shortcut(convolutions) for layer in _with_norm(c))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -232,13 +231,15 @@ class _Block(nn.Module):
 
 def _shortcut(convolutions: list[_Convolution], *, strided: bool = True) -> list[_Convolution]:
     """Return the projection that a block's input needs, if any."""
-    inputs, outputs = convolutions[0].inputs, convolutions[-1].outputs
+    inputs = convolutions[0].inputs
+    outputs = convolutions[-1].outputs
     stride = max(convolution.stride for convolution in convolutions)
-    needed = inputs != outputs or stride != 1
-    return [_Convolution(inputs, outputs, 1, stride if strided else 1)] if needed else []
+    if inputs == outputs and stride == 1:
+        return []
+    return [_Convolution(inputs, outputs, 1, stride if strided else 1)]
 
 
-def _normed(sizes: _Convolution) -> list[nn.Module]:
+def _with_norm(sizes: _Convolution) -> list[nn.Module]:
     return [Convolution(*sizes), nn.BatchNorm2d(sizes.outputs)]
 
 

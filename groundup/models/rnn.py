@@ -23,6 +23,11 @@ from groundup.nn.recurrent_nodes import in_graph, node_states
 
 __all__ = ["RNN", "RNNConfig"]
 
+_CLASSES: dict[str, type[nn.RNN | nn.LSTM | nn.GRU]] = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "lstm": nn.LSTM,
+}
 _GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 
@@ -51,9 +56,7 @@ class RNNConfig(ModelConfig):
         ge=0,
         lt=1,
     )
-    embedding_width: int = setting(
-        128, "Numbers that stand for a token, learned; frames have none", ge=1
-    )
+    embedding_width: int = setting(128, "Learned numbers of a token; frames have none", ge=1)
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0: as the data has", ge=0)
     frame_width: int = setting(0, "Numbers in one frame; 0: as the data has", ge=0)
     outputs: int = setting(0, "Outputs; 0: as many as the data has classes or targets", ge=0)
@@ -78,7 +81,7 @@ class RNNConfig(ModelConfig):
         """
         if not (self.vocabulary_size or self.frame_width) or not self.outputs:
             problem = (
-                "vocabulary_size and frame_width, or outputs, are 0, and no data has filled them in"
+                "vocabulary_size and frame_width, or outputs, are 0, but no data has filled them in"
             )
             raise RecipeError("recipe.model", problem, "Give one of the two and outputs")
         return RNN(self)
@@ -87,7 +90,12 @@ class RNNConfig(ModelConfig):
     def widths(self) -> tuple[int, ...]:
         """Numbers that go into each layer, and out of the last."""
         first = self.embedding_width if self.vocabulary_size else self.frame_width
-        return (first, *[self.width * (2 if self.bidirectional else 1)] * self.layers)
+        return (first, *[self.width * self.directions] * self.layers)
+
+    @property
+    def directions(self) -> int:
+        """In how many directions a layer reads."""
+        return 1 + self.bidirectional
 
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of one token or frame, forward and backward: 6 a weight used in
@@ -96,12 +104,14 @@ class RNNConfig(ModelConfig):
         A sequence costs ``context`` times as much; what the pooling and the output cost is spread
         over it.
         """
-        directions, gates = 2 if self.bidirectional else 1, _GATES[self.cell]
-        layers = sum(
-            directions * gates * self.width * (inputs + self.width) for inputs in self.widths[:-1]
+        gates = self.directions * _GATES[self.cell]
+        weights: float = sum(
+            gates * self.width * (inputs + self.width) for inputs in self.widths[:-1]
         )
-        pooling = self.widths[-1] * (self.widths[-1] + 1) if self.pooling == "attention" else 0
-        return 6.0 * (layers + pooling + self.widths[-1] * self.outputs / max(context, 1))
+        last = self.widths[-1]
+        if self.pooling == "attention":
+            weights += last * (last + 1)
+        return 6.0 * (weights + last * self.outputs / max(context, 1))
 
 
 class RNN(nn.Module):
@@ -116,13 +126,16 @@ class RNN(nn.Module):
 
     def __init__(self, config: RNNConfig) -> None:
         super().__init__()
-        self.pooling, self.bidirectional = config.pooling, config.bidirectional
+        self.pooling = config.pooling
+        self.bidirectional = config.bidirectional
         self.embed: nn.Embedding | None = None
         if config.vocabulary_size:
             self.embed = nn.Embedding(config.vocabulary_size, config.embedding_width)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_layer(config, inputs) for inputs in config.widths[:-1])
-        self.pool = AttentionPooling(config.widths[-1]) if config.pooling == "attention" else None
+        self.pool: AttentionPooling | None = None
+        if config.pooling == "attention":
+            self.pool = AttentionPooling(config.widths[-1])
         self.head = nn.Linear(config.widths[-1], config.outputs)
         initialise_linear(self.head, "sigmoid")
 
@@ -138,8 +151,10 @@ class RNN(nn.Module):
             for block in self.blocks:
                 x = node_states(cast(nn.RNNBase, block), x, lengths)
             return x
-        own = torch.full((len(x),), x.shape[1]) if lengths is None else lengths.cpu()
-        packed = pack_padded_sequence(x, own, batch_first=True, enforce_sorted=False)
+        if lengths is None:
+            lengths = torch.full((len(x),), x.shape[1])
+        # PyTorch wants the lengths on the CPU, wherever x is.
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         for number, block in enumerate(self.blocks):
             if number:
                 packed = PackedSequence(self.dropout(packed.data), *packed[1:])
@@ -153,14 +168,17 @@ class RNN(nn.Module):
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Return what the output layer reads, (B, C). Arguments as in ``forward``."""
-        x = cast(Tensor, inputs if self.embed is None else self.embed(tokens))
-        x, inside = self.states(x, lengths), within(lengths, x)
+        x = self.embed(tokens) if self.embed is not None else inputs
+        assert x is not None
+        inside = within(lengths, x)
+        x = self.states(x, lengths)
         if self.pool is not None:
             return self.pool(x, inside)  # type: ignore[no-any-return]
         if self.pooling == "mean":
             return mean_state(x, inside)
         if not self.bidirectional:
             return last_state(x, inside)
+        # The last state of the direction that reads backwards is that at the first position.
         forward, backward = x.chunk(2, -1)
         return torch.cat((last_state(forward, inside), backward[:, 0]), -1)
 
@@ -182,11 +200,9 @@ class RNN(nn.Module):
 
 def _layer(config: RNNConfig, inputs: int) -> nn.Module:
     options: dict[str, Any] = {"batch_first": True, "bidirectional": config.bidirectional}
-    layer: nn.RNN | nn.LSTM | nn.GRU
     if config.cell == "rnn":
-        layer = nn.RNN(inputs, config.width, nonlinearity=config.activation, **options)
-    else:
-        layer = (nn.LSTM if config.cell == "lstm" else nn.GRU)(inputs, config.width, **options)
+        options["nonlinearity"] = config.activation
+    layer = _CLASSES[config.cell](inputs, config.width, **options)
     _initialise(layer, config)
     return layer
 

@@ -1,5 +1,5 @@
-"""What models ask of the data: its tokens, the shape of its pictures, or what its sequences are
-made of."""
+"""What models ask of the data: its tokens, the shape of its images, or what its sequences are made
+of."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ __all__ = [
     "agreed",
     "elements_of",
     "fitted_vocabulary",
-    "picture_shape",
+    "image_shape",
+    "require_image_shape",
     "require_vocabulary",
 ]
 
 
 class Elements(NamedTuple):
-    """What sequences are made of: tokens of a vocabulary, or frames of so many numbers. The other
-    one is 0."""
+    """What sequences are made of: tokens of a vocabulary, or frames of ``frame_width`` numbers. The
+    other one is 0."""
 
     vocabulary_size: int
     frame_width: int
@@ -39,30 +40,29 @@ def agreed(setting: str, given: int, found: int) -> int:
     """
     if given not in (0, found):
         raise RecipeError(
-            f"recipe.model.{setting}", f"is {given}, and the data has {found}", "Use 0"
+            f"recipe.model.{setting}", f"is {given}, but the data has {found}", "Use 0"
         )
     return found
 
 
-def picture_shape(
+def image_shape(
     model: str, processor: Processor, given: tuple[int, int, int] | None
 ) -> tuple[tuple[int, int, int], LabelProcessor]:
-    """Return (channels, height, width) of the data's pictures, and the processor as one with
-    labels.
+    """Return (channels, height, width) of the data's images, and the processor as one with labels.
 
     Raises:
-        RecipeError: If the processor makes no pictures, or others than the recipe says.
+        RecipeError: If the processor makes no images, or others than the recipe says.
     """
     if not isinstance(processor, LabelProcessor) or len(processor.input_shape) != 3:
         raise RecipeError(
-            "recipe.processor", f"makes no pictures, which model {model} reads", "Choose image"
+            "recipe.processor", f"makes no images, which model {model} reads", "Choose image"
         )
     channels, height, width = processor.input_shape
     found = (channels, height, width)
     if given not in (None, found):
-        problem = f"is {list(given or ())}, and the data has {list(found)}"
+        problem = f"is {list(given or ())}, but the data has {list(found)}"
         raise RecipeError(
-            "recipe.model.input_shape", problem, "Use null, or pad the pictures to that size"
+            "recipe.model.input_shape", problem, "Use null, or pad the images to that size"
         )
     return found, processor
 
@@ -87,7 +87,7 @@ def elements_of(
     if processor.vocabulary_size:
         agreed("frame_width", given.frame_width, 0)
         if processor.vocabulary_size > given.vocabulary_size > 0:
-            problem = f"is {given.vocabulary_size}, and the data has {processor.vocabulary_size}"
+            problem = f"is {given.vocabulary_size}, but the data has {processor.vocabulary_size}"
             raise RecipeError("recipe.model.vocabulary_size", problem, "Use 0")
         return Elements(given.vocabulary_size or processor.vocabulary_size, 0), processor
     agreed("vocabulary_size", given.vocabulary_size, 0)
@@ -114,10 +114,21 @@ def fitted_vocabulary(model: str, processor: Processor, given: int) -> int:
     if given and tokens > given:
         raise RecipeError(
             "recipe.model.vocabulary_size",
-            f"the tokenizer has {tokens} tokens and the model {given}",
+            f"the tokenizer has {tokens} tokens, but the model {given}",
             f"Use vocabulary_size 0 or at least {tokens}, or a smaller tokenizer",
         )
     return given or tokens
+
+
+def require_image_shape(shape: tuple[int, int, int] | None, outputs: int) -> None:
+    """Check that the shape of a classifier's images and the number of its outputs are known.
+
+    Raises:
+        RecipeError: If not.
+    """
+    if shape is None or not outputs:
+        problem = "input_shape is null, but no data has filled it in"
+        raise RecipeError("recipe.model", problem, "Give it and outputs")
 
 
 def require_vocabulary(size: int) -> None:
@@ -127,5 +138,5 @@ def require_vocabulary(size: int) -> None:
         RecipeError: If not.
     """
     if not size:
-        problem = "is 0, and no tokenizer has filled it in"
+        problem = "is 0, but no tokenizer has filled it in"
         raise RecipeError("recipe.model.vocabulary_size", problem, "Give the number")

@@ -46,12 +46,12 @@ class TransformerClassifierConfig(ModelConfig):
 
     Settings that a GPT has too are named and mean the same. With ``init.run`` the weights of a GPT
     of the same shape are taken over by name; ``causal: true`` lets them see what they were trained
-    to see, and lets the task multitask train ``language_modeling`` beside other tasks, with the
+    to see, and lets the task multitask train ``language_modeling`` next to other tasks, with the
     embedding as the output layer of tokens.
     """
 
     causal: bool = setting(
-        False, "See only what stands before, as a GPT does; false: the whole sequence"
+        False, "See only what comes before, as a GPT does; false: the whole sequence"
     )
     pooling: Literal["mean", "last", "attention", "class"] = setting(
         "mean",
@@ -61,7 +61,7 @@ class TransformerClassifierConfig(ModelConfig):
     )
     ngrams: int = setting(
         0,
-        "The output reads a bag of n-grams too, of up to so many tokens; its vectors belong to the"
+        "The output reads a bag of n-grams too, of up to this length; its vectors belong to the"
         " head",
         ge=0,
         le=8,
@@ -89,7 +89,7 @@ class TransformerClassifierConfig(ModelConfig):
         " swiglu",
         ge=1,
     )
-    positions: Literal["rotary", "learned"] = setting("rotary", "How a token knows where it stands")
+    positions: Literal["rotary", "learned"] = setting("rotary", "How a token knows where it is")
     rope_theta: float = setting(
         10000.0, "Base of the rotary wavelengths", gt=1, applies_when={"positions": ("rotary",)}
     )
@@ -171,12 +171,12 @@ class TransformerClassifierConfig(ModelConfig):
         if self.ngrams and elements.frame_width:
             raise RecipeError(
                 "recipe.model.ngrams",
-                f"is {self.ngrams}, and the data has frames, no tokens",
+                f"is {self.ngrams}, but the data has frames, no tokens",
                 "Use 0",
             )
         longest = processor.max_length
         if elements.vocabulary_size and 0 < self.context_length < longest:
-            problem = f"is {self.context_length}, and the task reads up to {longest} tokens"
+            problem = f"is {self.context_length}, but the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
         found = {
@@ -199,7 +199,7 @@ class TransformerClassifierConfig(ModelConfig):
             or not self.context_length
         ):
             problem = (
-                "vocabulary_size and frame_width, outputs or context_length are 0, and no data has"
+                "vocabulary_size and frame_width, outputs or context_length are 0, but no data has"
                 " filled them in"
             )
             raise RecipeError("recipe.model", problem, "Give one of the first two and the others")
@@ -254,20 +254,28 @@ class TransformerClassifier(nn.Module):
             self.embed = nn.Embedding(rows, width)
         else:
             self.embed = nn.Linear(config.frame_width, width)
-        class_token = config.pooling == "class"
-        self.embed_class = nn.Parameter(torch.empty(width)) if class_token else None
-        longest = config.context_length + class_token
-        self.positions = nn.Embedding(longest, width) if config.positions == "learned" else None
+        longest = config.context_length
+        self.register_parameter("embed_class", None)
+        if config.pooling == "class":
+            self.embed_class = nn.Parameter(torch.empty(width))
+            longest += 1
+        self.positions: nn.Embedding | None = None
+        if config.positions == "learned":
+            self.positions = nn.Embedding(longest, width)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config.block()) for _ in range(config.layers))
         self.norm = make_norm(config.norm, width, config.norm_eps)
         self.head = nn.Linear(config.head_width, config.outputs)
         self._initialise()
+        # After the others, so that these begin with the same numbers as without them.
         self.head_ngrams: NGramBag | None = None
         if config.ngrams:
-            rows, buckets = config.vocabulary_size, config.ngram_buckets
-            self.head_ngrams = NGramBag(rows, config.ngram_width, config.ngrams, buckets)
-        self.pool = AttentionPooling(width) if config.pooling == "attention" else None
+            self.head_ngrams = NGramBag(
+                config.vocabulary_size, config.ngram_width, config.ngrams, config.ngram_buckets
+            )
+        self.pool: AttentionPooling | None = None
+        if config.pooling == "attention":
+            self.pool = AttentionPooling(width)
 
     def _initialise(self) -> None:
         """Draw weights as GPT does: normal with ``init_std``; where a layer adds to the residual,
@@ -299,7 +307,8 @@ class TransformerClassifier(nn.Module):
             return self.pool(x, inside)  # type: ignore[no-any-return]
         if self.config.pooling == "class":
             return x[:, 0]
-        return mean_state(x, inside) if self.config.pooling == "mean" else last_state(x, inside)
+        pool = mean_state if self.config.pooling == "mean" else last_state
+        return pool(x, inside)
 
     def token_logits(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return what each position predicts of the token after it, (B, T, V), from the tokens up
@@ -311,7 +320,7 @@ class TransformerClassifier(nn.Module):
 
         Args:
             tokens: (B, T) int64.
-            lengths: (B,) int64, what of each row is no padding; what stands in the padding means
+            lengths: (B,) int64, what of each row is no padding; what is in the padding means
                 nothing.
 
         Raises:
@@ -355,9 +364,11 @@ class TransformerClassifier(nn.Module):
     def _place(self, x: Tensor, inside: Tensor) -> tuple[Tensor, AttentionContext]:
         """Return x (B, T, C) with learned positions, and what its elements attend by.
 
-        Padding stands at the end: causal attention never sees it.
+        Padding is at the end: causal attention never sees it.
         """
-        mask = None if self.config.causal else inside[:, None, None]
+        mask = None
+        if not self.config.causal:
+            mask = inside[:, None, None]
         places = torch.arange(x.shape[1], device=x.device)[None]
         if self.positions is None:
             config = self.config

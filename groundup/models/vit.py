@@ -1,6 +1,6 @@
-"""Vision transformer: a picture as a sequence of patches.
+"""Vision transformer: an image as a sequence of patches.
 
-Shape legend: B pictures, H rows, W columns, T patches and the class token, C channels, O outputs.
+Shape legend: B images, H rows, W columns, T patches and the class token, C channels, O outputs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.names.huggingface import vit
-from groundup.models.sizes_from_data import agreed, picture_shape
+from groundup.models.sizes_from_data import agreed, image_shape, require_image_shape
 from groundup.nn.activations import initialise_linear
 from groundup.nn.attention import AttentionContext
 from groundup.nn.mlp import default_width
@@ -27,22 +27,23 @@ from groundup.nn.transformer import Block, BlockShape, check_heads
 
 __all__ = ["ViT", "ViTConfig"]
 
-_STD = 0.02  # of fresh positions, class token and output weights
+# Of fresh positions, class token and output weights.
+_STD = 0.02
 
 
 @model("vit")
 class ViTConfig(FromHuggingFace):
-    """Patches, transformer blocks that see all of them, and a linear output. The pictures' shape
+    """Patches, transformer blocks that see all of them, and a linear output. The images' shape
     comes from the data.
 
-    The defaults suit pictures of 28 x 28 pixels or a few more.
+    The defaults suit images of 28 x 28 pixels or a few more.
     """
 
     huggingface_model_types: ClassVar[tuple[str, ...]] = ("vit",)
     pretrained_processor: ClassVar[str] = "image"
     free_settings: ClassVar[tuple[str, ...]] = ("dropout", "input_shape", "outputs")
 
-    patch: int = setting(4, "Height and width of a patch, in pixels; divides the picture's", ge=1)
+    patch: int = setting(4, "Height and width of a patch, in pixels; divides the image's", ge=1)
     layers: int = setting(6, "Transformer blocks", ge=1)
     width: int = setting(192, "Channels of the residual stream", ge=1)
     heads: int = setting(3, "Attention heads", ge=1)
@@ -72,10 +73,10 @@ class ViTConfig(FromHuggingFace):
         """Return the config with the data's shape and classes.
 
         Raises:
-            RecipeError: If the processor makes no pictures, or they cannot be cut into such
+            RecipeError: If the processor makes no images, or they cannot be cut into such
                 patches.
         """
-        shape, processor = picture_shape("vit", processor, self.input_shape)
+        shape, processor = image_shape("vit", processor, self.input_shape)
         found = {
             "input_shape": shape,
             "outputs": agreed("outputs", self.outputs, processor.outputs),
@@ -85,7 +86,7 @@ class ViTConfig(FromHuggingFace):
         return fitted
 
     def patches(self) -> int:
-        """Return how many patches a picture has.
+        """Return how many patches an image has.
 
         Raises:
             RecipeError: If they do not cover it exactly.
@@ -95,7 +96,7 @@ class ViTConfig(FromHuggingFace):
         if height % self.patch or width % self.patch:
             problem = f"is {self.patch}, which divides not both sides of {height} x {width} pixels"
             remedy = (
-                f"Use a divisor of {math.gcd(height, width)}, or pad the pictures with"
+                f"Use a divisor of {math.gcd(height, width)}, or pad the images with"
                 " processor.pad_to"
             )
             raise RecipeError("recipe.model.patch", problem, remedy)
@@ -121,18 +122,13 @@ class ViTConfig(FromHuggingFace):
         """Return the model with freshly initialised weights.
 
         Raises:
-            RecipeError: If the pictures' shape is still unknown.
+            RecipeError: If the images' shape is still unknown.
         """
-        if self.input_shape is None or not self.outputs:
-            raise RecipeError(
-                "recipe.model",
-                "input_shape is null, and no data has filled it in",
-                "Give it and outputs",
-            )
+        require_image_shape(self.input_shape, self.outputs)
         return ViT(self)
 
     def flops_per_token(self, context: int) -> float:
-        """Return the FLOPs of one picture, forward and backward: 6 a weight and place, and the
+        """Return the FLOPs of one image, forward and backward: 6 a weight and place, and the
         attention.
 
         Attention has two products a pair of places and channel: queries with keys, weights with
@@ -159,7 +155,7 @@ class ViTConfig(FromHuggingFace):
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that the contents of config.json stand for.
+        """Return the settings that the contents of config.json mean.
 
         Raises:
             CheckpointError: If it is of another family, or has a part that is not built here.
@@ -170,10 +166,10 @@ class ViTConfig(FromHuggingFace):
     def settings_begun_again(
         cls, settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the settings that a run from pretrained weights has in place of theirs: its data
+        """Return the settings that a run from pretrained weights does not take from them: its data
         decides them.
 
-        The pictures' size is only open where theirs are as high as wide, as
+        The images' size is only open where the weights' are as high as wide, as
         ``weights_from_huggingface`` needs them.
         """
         _, height, width = settings["input_shape"]
@@ -184,17 +180,13 @@ class ViTConfig(FromHuggingFace):
         where they stay as they are.
 
         Raises:
-            RecipeError: If their pictures have another number of channels.
+            RecipeError: If their images have another number of channels.
         """
         assert self.input_shape is not None
-        (channels, *theirs), (own, *ours) = (
-            vit.config_to_groundup(config)["input_shape"],
-            self.input_shape,
-        )
+        channels, *theirs = vit.config_to_groundup(config)["input_shape"]
+        own, *ours = self.input_shape
         if own != channels:
-            problem = (
-                f"makes pictures of {own} channels, and the pretrained weights read {channels}"
-            )
+            problem = f"makes images of {own} channels, but the pretrained weights read {channels}"
             raise RecipeError("recipe.processor", problem, f"Set processor.channels: {channels}")
         if theirs == ours:
             return ""
@@ -202,7 +194,7 @@ class ViTConfig(FromHuggingFace):
             f"{height // self.patch} x {width // self.patch}" for height, width in (theirs, ours)
         )
         sizes = f"{theirs[0]} x {theirs[1]} to {ours[0]} x {ours[1]} pixels"
-        return f"pictures change from {sizes}: positions are interpolated from {grids} patches"
+        return f"images change from {sizes}: positions are interpolated from {grids} patches"
 
     @classmethod
     def processor_from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,16 +202,16 @@ class ViTConfig(FromHuggingFace):
         stand for.
 
         Raises:
-            CheckpointError: If pictures are prepared in another way than is built here.
+            CheckpointError: If images are prepared in another way than is built here.
         """
         return vit.processor_to_groundup(config)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from theirs; each is used once and none is left over.
+        """Return this model's tensors from Hugging Face's; each is used once and none is left over.
 
-        The output layer is left out where theirs has another shape, for other classes, or is not
-        there. Where their pictures, as high as wide, have another size than ours, their positions
-        are interpolated.
+        The output layer is left out where the file's has another shape, for other classes, or is
+        not there. Where their images, as high as wide, have another size than the model's, their
+        positions are interpolated.
 
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.
@@ -233,7 +225,7 @@ class ViTConfig(FromHuggingFace):
 
     @classmethod
     def sizes(cls) -> Mapping[str, ViTConfig]:
-        """Return the named sizes, for pictures of 224 x 224 pixels and the 1,000 classes of
+        """Return the named sizes, for images of 224 x 224 pixels and the 1,000 classes of
         ImageNet.
 
         Source:
@@ -281,11 +273,14 @@ class ViT(nn.Module):
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return what the output layer reads, (B, C), from inputs (B, channels, H, W)."""
-        x, context = self.dropout(self.embed(inputs)), AttentionContext()
+        x = self.dropout(self.embed(inputs))
+        context = AttentionContext()
         for block in self.blocks:
             x = block(x, context)
         x = self.norm(x)
-        return x.mean(1) if self.embed.token is None else x[:, 0]  # type: ignore[no-any-return]
+        if self.embed.token is None:
+            return x.mean(1)
+        return x[:, 0]  # type: ignore[no-any-return]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, O) from inputs (B, channels, H, W)."""
@@ -302,15 +297,16 @@ class _Patches(nn.Module):
         self.project = nn.Conv2d(config.input_shape[0], config.width, config.patch, config.patch)
         nn.init.normal_(self.project.weight, std=1 / math.sqrt(inputs))
         nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
-        token = config.pooling == "class"
-        self.token = nn.Parameter(torch.empty(config.width).normal_(std=_STD)) if token else None
-        self.positions = nn.Parameter(
-            torch.empty(config.patches() + token, config.width).normal_(std=_STD)
-        )
+        places = config.patches()
+        self.register_parameter("token", None)
+        if config.pooling == "class":
+            places += 1
+            self.token = nn.Parameter(torch.empty(config.width).normal_(std=_STD))
+        self.positions = nn.Parameter(torch.empty(places, config.width).normal_(std=_STD))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, T, C) from inputs (B, channels, H, W)."""
         x = self.project(inputs).flatten(2).transpose(1, 2)
         if self.token is not None:
             x = torch.cat((self.token.expand(len(x), 1, -1), x), 1)
-        return x + self.positions  # type: ignore[no-any-return]
+        return x + self.positions

@@ -97,7 +97,7 @@ def linear_log_probs(
     once.
 
     Losses that compare sequences know the gradient of a token only after all of them. Where the
-    weight is frozen, as beside an adapter, d log p / d hidden is kept from the forward pass; else
+    weight is frozen, as next to an adapter, d log p / d hidden is kept from the forward pass; else
     logits are computed again, backward.
 
     Args:

@@ -1,4 +1,4 @@
-"""Recurrent layers as nodes of an ONNX graph, which has no packed sequences but is told the
+"""Recurrent layers as nodes of an ONNX graph, which has no packed sequences but receives the
 lengths.
 
 Shape legend: B rows, T positions, F numbers that go in, H channels of a direction's state, D

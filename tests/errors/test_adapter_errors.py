@@ -101,7 +101,7 @@ def test_a_rank_larger_than_its_layer() -> None:
     with pytest.raises(
         RecipeError,
         match=(
-            r"rank: is 9, and layer blocks.0.attention.query turns 8 numbers into 8; allowed there:"
+            r"rank: is 9, but layer blocks.0.attention.query turns 8 numbers into 8; allowed there:"
             r" 1 to 8\. Lower"
         ),
     ):

@@ -139,11 +139,11 @@ def test_models_that_do_not_fit_the_data() -> None:
         with pytest.raises(RecipeError, match="no data has filled it in"):
             config.build()
     with pytest.raises(
-        RecipeError, match=r"recipe.model.inputs: is 65, and the data has 64. Use 0"
+        RecipeError, match=r"recipe.model.inputs: is 65, but the data has 64. Use 0"
     ):
         MLPConfig(inputs=65).complete_from(PICTURES)
     with pytest.raises(
-        RecipeError, match=r"recipe.model.input_shape: is \[3, 8, 8\], and the data has \[1, 8, 8\]"
+        RecipeError, match=r"recipe.model.input_shape: is \[3, 8, 8\], but the data has \[1, 8, 8\]"
     ):
         CNNConfig(input_shape=(3, 8, 8)).complete_from(PICTURES)
     with pytest.raises(RecipeError, match="nothing is left of 8 x 8 pixels after block 2"):

@@ -50,24 +50,24 @@ def test_settings(settings: dict[str, Any], expected: str) -> None:
         (
             {"vocabulary_size": 9},
             BYTES,
-            "recipe.model.vocabulary_size: the tokenizer has 262 tokens and the model 9.",
+            "recipe.model.vocabulary_size: the tokenizer has 262 tokens, but the model 9.",
         ),
         (
             {"context_length": 7},
             LABELLED,
-            "recipe.model.context_length: is 7, and the task reads up to 8 tokens.",
+            "recipe.model.context_length: is 7, but the task reads up to 8 tokens.",
         ),
         (
             {"head": "masked"},
             LABELLED,
-            "recipe.model.head: is masked with 0 outputs, and the task of this recipe has t",
+            "recipe.model.head: is masked with 0 outputs, but the task of this recipe has t",
         ),
         (
             {"outputs": 3},
             BYTES,
-            "recipe.model.head: is auto with 3 outputs, and the task of this recipe has no targets",
+            "recipe.model.head: is auto with 3 outputs, but the task of this recipe has no targets",
         ),
-        ({"outputs": 3}, LABELLED, "recipe.model.outputs: is 3, and the data has 2."),
+        ({"outputs": 3}, LABELLED, "recipe.model.outputs: is 3, but the data has 2."),
     ],
 )
 def test_data_that_does_not_fit(settings: dict[str, Any], processor: Any, expected: str) -> None:
@@ -81,9 +81,9 @@ def test_data_that_does_not_fit(settings: dict[str, Any], processor: Any, expect
     [
         (
             {"vocabulary_size": 0},
-            "recipe.model.vocabulary_size: is 0, and no tokenizer has filled it in.",
+            "recipe.model.vocabulary_size: is 0, but no tokenizer has filled it in.",
         ),
-        ({"head": "tokens"}, "recipe.model.outputs: is 0, and no data has filled it in."),
+        ({"head": "tokens"}, "recipe.model.outputs: is 0, but no data has filled it in."),
     ],
 )
 def test_sizes_that_are_still_open(settings: dict[str, Any], expected: str) -> None:

@@ -281,7 +281,7 @@ METADATA: list[tuple[dict[str, Any], str]] = [
     ),
     ({"general.architecture": None}, r"general\.architecture is None"),
     ({"llama.block_count": None}, r"llama\.block_count is missing"),
-    ({"llama.block_count": 99}, r"llama\.block_count is 99, and the file has 20 tensors"),
+    ({"llama.block_count": 99}, r"llama\.block_count is 99, but the file has 20 tensors"),
     (
         {"llama.attention.head_count": [4, 4]},
         r"head_count is \[4, 4\]; allowed: one number from 0 to 1048576, the same",

@@ -69,10 +69,10 @@ def test_impossible_shapes_of_gemma_and_phi(
         validate(model, section, "recipe.model")
     assert message in str(caught.value)
     with pytest.raises(
-        RecipeError, match="vocabulary_size: is 0, and no tokenizer has filled it in"
+        RecipeError, match="vocabulary_size: is 0, but no tokenizer has filled it in"
     ):
         model().build()
-    with pytest.raises(RecipeError, match="the tokenizer has 300 tokens and the model 299"):
+    with pytest.raises(RecipeError, match="the tokenizer has 300 tokens, but the model 299"):
         model(vocabulary_size=299).complete_from(Tokenizer())
 
 
@@ -131,7 +131,7 @@ def test_impossible_shapes(section: dict[str, Any], message: str) -> None:
 
 def test_a_tokenizer_larger_than_the_model() -> None:
     with pytest.raises(
-        RecipeError, match=r"vocabulary_size: the tokenizer has 300 tokens and the model 256\. Use"
+        RecipeError, match=r"vocabulary_size: the tokenizer has 300 tokens, but the model 256\. Use"
     ):
         GPTConfig(vocabulary_size=256).complete_from(Tokenizer())
     assert GPTConfig().complete_from(Tokenizer()).vocabulary_size == 300
@@ -144,7 +144,7 @@ def test_a_processor_without_tokens_and_an_unknown_vocabulary() -> None:
 
     with pytest.raises(RecipeError, match="makes no tokens"):
         GPTConfig().complete_from(Pixels())
-    with pytest.raises(RecipeError, match="is 0, and no tokenizer has filled it in"):
+    with pytest.raises(RecipeError, match="is 0, but no tokenizer has filled it in"):
         GPTConfig().build()
 
 
@@ -207,7 +207,7 @@ def test_models_of_other_families() -> None:
         match=r"LlamaForSequenceClassification; supported .* llama: LlamaForCausalLM",
     ):
         llama.config_to_groundup(score)
-    with pytest.raises(CheckpointError, match="attention_bias True beside mlp_bias False"):
+    with pytest.raises(CheckpointError, match="attention_bias is True, but mlp_bias False"):
         llama.config_to_groundup({"model_type": "llama", "attention_bias": True})
     mixed = {
         "model_type": "qwen3",

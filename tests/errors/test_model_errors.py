@@ -48,17 +48,17 @@ TEXTS, FRAMES = Labelled(BYTES, TARGETS, 64), Labelled(Frames(), TARGETS, 64)
 def test_models_of_pictures(config: ModelConfig) -> None:
     for processor in (BYTES, TEXTS, FRAMES):
         with pytest.raises(
-            RecipeError, match=r"recipe.processor: makes no pictures, which model \w+ reads"
+            RecipeError, match=r"recipe.processor: makes no images, which model \w+ reads"
         ):
             config.complete_from(processor)
-    with pytest.raises(RecipeError, match="input_shape is null, and no data has filled it in"):
+    with pytest.raises(RecipeError, match="input_shape is null, but no data has filled it in"):
         config.build()
     other = config.model_copy(update={"input_shape": (1, 8, 9)})
     with pytest.raises(
-        RecipeError, match=r"recipe.model.input_shape: is \[1, 8, 9\], and the data has \[1, 8, 8\]"
+        RecipeError, match=r"recipe.model.input_shape: is \[1, 8, 9\], but the data has \[1, 8, 8\]"
     ):
         other.complete_from(PICTURES)
-    with pytest.raises(RecipeError, match=r"recipe.model.outputs: is 3, and the data has 2. Use 0"):
+    with pytest.raises(RecipeError, match=r"recipe.model.outputs: is 3, but the data has 2. Use 0"):
         config.model_copy(update={"outputs": 3, "patch": 1}).complete_from(PICTURES)
 
 
@@ -80,7 +80,7 @@ def test_models_of_sequences(config: ModelConfig) -> None:
             RecipeError, match=r"recipe.processor: makes neither tokens nor frames, which model \w+"
         ):
             config.complete_from(processor)
-    with pytest.raises(RecipeError, match="are 0, and no data has filled them in"):
+    with pytest.raises(RecipeError, match="are 0, but no data has filled them in"):
         config.build()
     for processor, setting, size, found in (
         (TEXTS, "vocabulary_size", 20, BYTES.vocabulary_size),
@@ -91,7 +91,7 @@ def test_models_of_sequences(config: ModelConfig) -> None:
     ):
         changed = config.model_copy(update={setting: size})
         with pytest.raises(
-            RecipeError, match=f"recipe.model.{setting}: is {size}, and the data has {found}. Use 0"
+            RecipeError, match=f"recipe.model.{setting}: is {size}, but the data has {found}. Use 0"
         ):
             changed.complete_from(processor)
 
@@ -99,7 +99,7 @@ def test_models_of_sequences(config: ModelConfig) -> None:
 def test_sequences_longer_than_the_context() -> None:
     with pytest.raises(
         RecipeError,
-        match=r"context_length: is 32, and the task reads up to 64 tokens. Set task.max_",
+        match=r"context_length: is 32, but the task reads up to 64 tokens. Set task.max_",
     ):
         TransformerClassifierConfig(context_length=32).complete_from(TEXTS)
     model = (
@@ -170,7 +170,7 @@ def test_settings_that_cannot_mean_anything(
 
 def test_bags_of_ngrams() -> None:
     with pytest.raises(
-        RecipeError, match=r"recipe.model.ngrams: is 2, and the data has frames, no tokens. Use 0"
+        RecipeError, match=r"recipe.model.ngrams: is 2, but the data has frames, no tokens. Use 0"
     ):
         TransformerClassifierConfig(ngrams=2).complete_from(FRAMES)
     config = BagOfNGramsConfig()
@@ -180,9 +180,9 @@ def test_bags_of_ngrams() -> None:
         ):
             config.complete_from(processor)
     with pytest.raises(
-        RecipeError, match="vocabulary_size or outputs is 0, and no data has filled it in"
+        RecipeError, match="vocabulary_size or outputs is 0, but no data has filled it in"
     ):
         config.build()
-    with pytest.raises(RecipeError, match=r"recipe.model.outputs: is 3, and the data has 2. Use 0"):
+    with pytest.raises(RecipeError, match=r"recipe.model.outputs: is 3, but the data has 2. Use 0"):
         config.model_copy(update={"outputs": 3}).complete_from(TEXTS)
     assert config.complete_from(TEXTS).vocabulary_size == BYTES.vocabulary_size

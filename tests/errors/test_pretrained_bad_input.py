@@ -191,7 +191,7 @@ BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...], tuple[str, ...]]] = {
     "tokenizer that does not fit": (
         small_vocabulary,
         TRAIN,
-        ("the tokenizer has 320 tokens and the model 300",),
+        ("the tokenizer has 320 tokens, but the model 300",),
     ),
     "template that fails": (
         template("{{ raise_exception('no such turn') }}"),

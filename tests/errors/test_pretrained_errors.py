@@ -201,7 +201,7 @@ def test_no_tokenizer_and_one_that_is_too_large(
         groundup.trainer(tuning, runs=tmp_path / "runs")
     (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")
     write_model(folder, "llama2", vocab_size=300)
-    with pytest.raises(RecipeError, match="the tokenizer has 320 tokens and the model 300"):
+    with pytest.raises(RecipeError, match="the tokenizer has 320 tokens, but the model 300"):
         groundup.trainer(tuning | {"name": "other"}, runs=tmp_path / "runs")
 
 

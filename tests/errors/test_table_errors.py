@@ -246,7 +246,7 @@ def test_a_damaged_processor(tmp_path: Path) -> None:
 def test_a_model_for_other_categories() -> None:
     rows = [{"c": "a"}, {"c": "b"}] * 2
     with pytest.raises(
-        RecipeError, match=r"category_sizes: is \[9\], and the data has \[3\]. Remove it"
+        RecipeError, match=r"category_sizes: is \[9\], but the data has \[3\]. Remove it"
     ):
         MLPConfig(category_sizes=(9,)).complete_from(
             Labelled(fit(rows), RegressionTargets([0.0], [1.0]), 0)

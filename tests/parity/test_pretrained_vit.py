@@ -283,7 +283,7 @@ def test_other_pictures_than_the_weights_were_trained_on(
 @pytest.mark.slow
 def test_pictures_that_the_weights_cannot_read(tuning: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(
-        GroundupError, match=r"pictures of 3 channels, and the pretrained weights read 1\. Set proc"
+        GroundupError, match=r"pictures of 3 channels, but the pretrained weights read 1\. Set proc"
     ):
         api.trainer(
             tuning | {"processor": {"channels": 3, "mean": [0.0] * 3, "std": [1.0] * 3}},
@@ -292,7 +292,7 @@ def test_pictures_that_the_weights_cannot_read(tuning: dict[str, Any], tmp_path:
     config = json.loads((tmp_path / "base" / "config.json").read_text())
     (tmp_path / "base" / "config.json").write_text(json.dumps(config | {"image_size": [4, 16]}))
     with pytest.raises(
-        GroundupError, match=r"model.input_shape: is \[1, 4, 16\], and the data has \[1, 16, 16\]"
+        GroundupError, match=r"model.input_shape: is \[1, 4, 16\], but the data has \[1, 16, 16\]"
     ):
         api.trainer(
             tuning | {"name": "wide", "processor": {"size": [16, 16]}}, runs=tmp_path / "runs"

@@ -27,6 +27,7 @@ from groundup.core.settings import setting
 from groundup.formats.model_types import huggingface_models
 from groundup.formats.transformers_library import require_transformers
 from groundup.models.hub.module import Hub
+from groundup.models.names.table import list_some
 from groundup.models.sizes_from_data import agreed
 
 __all__ = ["HubConfig"]
@@ -41,17 +42,21 @@ _LENGTHS = (
     "seq_length",
 )
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-_UNLIMITED = 2048  # tokens of context where the architecture names no limit
+# Tokens of context where the architecture names no limit.
+_UNLIMITED = 2048
 _DROPOUT = re.compile(r"(dropout|pdrop|dropout_prob|dropout_rate)$")
-_DROPPED = (  # what says how or whence to load a model, not what it is; some of it would fetch code
-    *(
-        "auto_map",
-        "trust_remote_code",
-        "attn_implementation",
-        "_attn_implementation",
-        "experts_implementation",
-    ),
-    *("quantization_config", "dtype", "torch_dtype", "_name_or_path", "transformers_version"),
+# What says how to load a model or where from, not what it is; some of it would fetch code.
+_DROPPED = (
+    "auto_map",
+    "trust_remote_code",
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "quantization_config",
+    "dtype",
+    "torch_dtype",
+    "_name_or_path",
+    "transformers_version",
 )
 
 
@@ -83,7 +88,7 @@ class HubConfig(FromHuggingFace):
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that the contents of config.json stand for.
+        """Return the settings that the contents of config.json mean.
 
         Raises:
             CheckpointError: If ``transformers`` has no language model and no classifier of this
@@ -115,9 +120,10 @@ class HubConfig(FromHuggingFace):
                 "makes no tokens, which model hub reads",
                 "Choose a text processor",
             )
-        tokens, known = processor.vocabulary_size, self.config.get("vocab_size")
+        tokens = processor.vocabulary_size
+        known = self.config.get("vocab_size")
         if isinstance(known, int) and tokens > known:
-            problem = f"the tokenizer has {tokens} tokens and the model {known}"
+            problem = f"the tokenizer has {tokens} tokens, but the model {known}"
             raise RecipeError(
                 "recipe.model.config.vocab_size", problem, "Use the tokenizer that came with it"
             )
@@ -151,30 +157,31 @@ class HubConfig(FromHuggingFace):
         """Return config.json's contents and the tensors under the names of ``transformers``."""
         known = _on_meta(self.model_dump_json())
         values = {**self.config, "architectures": [type(known.tree).__name__]}
-        values |= {"num_labels": self.outputs} if self.outputs else {}
+        if self.outputs:
+            values["num_labels"] = self.outputs
         tensors = {}
         for name, tensor in weights.items():
             if name not in known.theirs:
                 raise CheckpointError(
                     "model", f"no place for {name}", "Keep it in the project's own layout"
                 )
-            tensors[known.theirs[name]] = (
-                tensor.T.contiguous() if name in known.transposed else tensor
-            )
+            if name in known.transposed:
+                tensor = tensor.T.contiguous()
+            tensors[known.theirs[name]] = tensor
         return values, tensors
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from theirs; each is used once and none is left over.
+        """Return this model's tensors from Hugging Face's; each is used once and none is left over.
 
         Of a classifier the head is left out where the file has none of this shape: it begins
-        afresh. Then the head that the file has instead, such as a language model's, is left over.
+        again. Then the head that the file has instead, such as a language model's, is left over.
 
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.
         """
         known = _on_meta(self.model_dump_json())
         shapes = {name: value.shape for name, value in known.state_dict().items()}
-        ours, left = _placed(known, tensors)
+        ours, left = _by_own_names(known, tensors)
         found = {
             name: value.T if name in known.transposed else value for name, value in ours.items()
         }
@@ -183,13 +190,12 @@ class HubConfig(FromHuggingFace):
             found = {name: value for name, value in found.items() if not name.startswith("head.")}
             wrong = [name for name in wrong if not name.startswith("head.")]
             log.info(
-                "the classifier's head begins afresh; left out: %s", ", ".join(left) or "nothing"
+                "the classifier's head begins again; left out: %s", ", ".join(left) or "nothing"
             )
             left = [name for name in left if _within(known, name)]
         remedy = "Check that config.json belongs to these weights"
         if left:
-            names = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
-            raise CheckpointError("weights", f"no place for {names}", remedy)
+            raise CheckpointError("weights", f"no place for {list_some(left)}", remedy)
         for name in wrong:
             shape = list(reversed(shapes[name]) if name in known.transposed else shapes[name])
             here = f"tensor {known.theirs[name]} "
@@ -203,7 +209,7 @@ class HubConfig(FromHuggingFace):
         return {name: value.contiguous().clone() for name, value in found.items()}
 
 
-def _placed(known: Hub, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _by_own_names(known: Hub, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Return tensors by our names, and the names that have no place.
 
     Files of a model without its head lack the prefix that the whole model's have. A tied tensor
@@ -211,14 +217,15 @@ def _placed(known: Hub, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor
     library does.
     """
     ours = {theirs: name for name, theirs in known.theirs.items()}
-    prefix, ignored = (
-        known.tree.base_model_prefix,
-        known.tree._keys_to_ignore_on_load_unexpected or (),
-    )
+    prefix = known.tree.base_model_prefix
+    ignored = known.tree._keys_to_ignore_on_load_unexpected or ()
     placed: dict[str, Tensor] = {}
-    left, copies = [], {}
+    copies: dict[str, Tensor] = {}
+    left = []
     for name, tensor in tensors.items():
-        full = name if name in ours or name in known.tied else f"{prefix}.{name}"
+        full = name
+        if name not in ours and name not in known.tied:
+            full = f"{prefix}.{name}"
         if full in ours:
             placed[ours[full]] = tensor
         elif full in known.tied:
@@ -263,20 +270,24 @@ def _check_known(config: Mapping[str, Any]) -> None:
         " here: "
     )
     problem += f"{', '.join(here)}; by transformers: {', '.join(sorted(models - set(here)))}"
-    code = " (code that a folder names in auto_map is never run)" if "auto_map" in config else ""
-    raise CheckpointError("config.json", problem, f"Use a model of one of these families{code}")
+    remedy = "Use a model of one of these families"
+    if "auto_map" in config:
+        remedy += " (code that a folder names in auto_map is never run)"
+    raise CheckpointError("config.json", problem, remedy)
 
 
 def _architecture(settings: HubConfig) -> Any:
     """Return the library's module of a config."""
-    transformers, values = require_transformers(), dict(settings.config)
+    transformers = require_transformers()
+    values = dict(settings.config)
     _check_known(values)
     family = str(values.pop("model_type"))
     kind = "SEQUENCE_CLASSIFICATION" if settings.outputs else "CAUSAL_LM"
     encoder = family in _known("MASKED_LM") and not values.get("is_decoder")
     if family not in _known(kind) or (encoder and not settings.outputs):
-        wanted = "classifier" if settings.outputs else "causal language model"
-        remedy = "Use another model" if settings.outputs else "Use task classify, or another model"
+        wanted, remedy = "classifier", "Use another model"
+        if not settings.outputs:
+            wanted, remedy = "causal language model", "Use task classify, or another model"
         raise CheckpointError(
             "config.json", f"model_type {family} has no {wanted} in transformers", remedy
         )
@@ -288,10 +299,8 @@ def _architecture(settings: HubConfig) -> Any:
                     setattr(config, key, settings.dropout)
         auto = transformers.AutoModelForCausalLM
         if settings.outputs:
-            auto, config.num_labels = (
-                transformers.AutoModelForSequenceClassification,
-                settings.outputs,
-            )
+            auto = transformers.AutoModelForSequenceClassification
+            config.num_labels = settings.outputs
         return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
     except Exception as error:  # whatever a damaged config does to any of hundreds of classes
         problem = (

@@ -1,4 +1,4 @@
-"""A module of the library ``transformers`` under names of ours, with the forward pass that our
+"""A module of the library ``transformers`` under groundup's names, with the forward pass that its
 tasks call.
 
 Shape legend: B rows, T positions, V vocabulary, K classes, N boundaries.
@@ -17,10 +17,12 @@ from groundup.core.errors import DataError
 from groundup.core.values import IGNORED
 from groundup.generation.recompute_cache import RecomputeCache
 from groundup.models.hub.named_parts import named_parts, plain_linears, untied
+from groundup.nn.loss import widen
 
 __all__ = ["Hub"]
 
-_SHORTEST = 16  # documents shorter than this are computed together, whatever their lengths
+# Documents shorter than this are computed together, whatever their lengths.
+_SHORTEST = 16
 
 
 class Hub(nn.Module):
@@ -33,7 +35,7 @@ class Hub(nn.Module):
 
     Attributes:
         tree: That module.
-        theirs: The library's name of each of our tensors.
+        theirs: The library's name of each of groundup's tensors.
         tied: Our tensors by the library's names of their second places, such as an output layer's.
         transposed: Our names of matrices that are (in, out) there.
     """
@@ -43,17 +45,17 @@ class Hub(nn.Module):
     def __init__(self, config: Any, tree: Any) -> None:
         super().__init__()
         self.config = config
-        self.__dict__["tree"] = (
-            tree  # past nn.Module, which would register all tensors a second time
-        )
+        # Past nn.Module, which would register all tensors a second time.
+        self.__dict__["tree"] = tree
         transposed = plain_linears(tree)
         parts = named_parts(tree)
-        self._between, self._places, self._accepts = parts.between, parts.places, parts.accepts
-        self.embed, self.blocks = nn.ModuleDict(parts.groups["embed"]), parts.blocks
-        self.norm, self.head = (
-            nn.ModuleDict(parts.groups["norm"]),
-            nn.ModuleDict(parts.groups["head"]),
-        )
+        self._between = parts.between
+        self._places = parts.places
+        self._accepts = parts.accepts
+        self.embed = nn.ModuleDict(parts.groups["embed"])
+        self.blocks = parts.blocks
+        self.norm = nn.ModuleDict(parts.groups["norm"])
+        self.head = nn.ModuleDict(parts.groups["head"])
         second = untied(self)
         self.theirs = {name: parts.theirs(name) for name in self.state_dict()}
         self.tied = {parts.theirs(name): kept for name, kept in second.items()}
@@ -90,7 +92,7 @@ class Hub(nn.Module):
         Args:
             tokens: (B, T) int64.
             positions: (B, T) int64, of tokens after those in the cache, -1 for padding on the left.
-                Without a cache documents begin at 0, wherever they stand.
+                Without a cache documents begin at 0, wherever they are.
             boundaries: (N,) int32, starts of packed documents over the B*T tokens, rising from 0 to
                 B*T; default: each row is one. Few architectures can be told, so each document is
                 computed in a row of its own.
@@ -103,7 +105,8 @@ class Hub(nn.Module):
             Logits (B, T or 1, V) or (B, K). With targets a scalar: the sum of -log p in nats over
             the targets.
         """
-        for place in self._places:  # an adapter may have taken the place of a part
+        for place in self._places:
+            # An adapter may have taken the place of a part.
             place.holder._modules[place.child] = self._modules[place.group]._modules[place.ours]  # type: ignore[union-attr]
         if self.config.outputs:
             return self._classes(tokens, lengths)
@@ -112,10 +115,8 @@ class Hub(nn.Module):
             return cache.read(self._read, tokens, positions)
         logits = self._logits(tokens) if boundaries is None else self._apart(tokens, boundaries)
         if targets is not None:
-            logits = logits if logits.dtype == torch.float64 else logits.float()
-            return F.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-            )
+            logits = widen(logits).flatten(0, 1)
+            return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")
         return logits[:, -1:] if last_only else logits
 
     def _logits(self, tokens: Tensor) -> Tensor:
@@ -131,14 +132,15 @@ class Hub(nn.Module):
         Documents are taken together with others up to twice as long, so that less than half of what
         is computed is padding.
         """
-        flat, ends = tokens.flatten(), boundaries.tolist()
+        flat = tokens.flatten()
+        ends = boundaries.tolist()
         groups: dict[int, list[tuple[int, int]]] = {}
         for start, end in pairwise(ends):
             if end > start:
-                groups.setdefault(max(_SHORTEST, end - start - 1).bit_length(), []).append(
-                    (start, end)
-                )
-        found, places = [], []
+                size = max(_SHORTEST, end - start - 1).bit_length()
+                groups.setdefault(size, []).append((start, end))
+        found = []
+        places = []
         for group in groups.values():
             firsts, lasts = torch.tensor(group, device=flat.device).T[:, :, None]
             place = firsts + torch.arange(
@@ -160,10 +162,10 @@ class Hub(nn.Module):
         real = torch.ones_like(tokens, dtype=torch.bool)
         if lengths is not None:
             real = torch.arange(length, device=tokens.device) < lengths[:, None]
-        padding = tokens[~real]
         # Of a causal model the last token that is no padding is read, told by the padding's own
         # token.
-        self.tree.config.pad_token_id = int(padding[0]) if len(padding) else -1
+        padding = tokens[~real].tolist()
+        self.tree.config.pad_token_id = padding[0] if padding else -1
         return self.tree(input_ids=tokens, attention_mask=real.long()).logits  # type: ignore[no-any-return]
 
     def _read(self, tokens: Tensor, mask: Tensor, past: Any) -> tuple[Tensor, Any]:

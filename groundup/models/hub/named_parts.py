@@ -1,4 +1,4 @@
-"""Another library's module, its parts under names of ours: what comes before the blocks, the
+"""Another library's module, its parts under groundup's names: what comes before the blocks, the
 blocks, and the rest."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["NamedParts", "Place", "named_parts", "plain_linears", "untied"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part stands in the tree (``holder.child``), and by which of our names
+    """Where a part is in the tree (``holder.child``), and by which of our names
     (``group.child``)."""
 
     holder: nn.Module
@@ -34,8 +34,8 @@ class NamedParts:
             has no matrix; ``head``, what was made after them and has one.
         blocks: The list of layers.
         between: The modules that hold the parts together: they have no parameters of their own.
-        places: Where the parts of the groups stand.
-        prefixes: Their names in the tree, by ours.
+        places: Where the parts of the groups are.
+        prefixes: Their names in the tree, by groundup's.
         accepts: The arguments of the tree's forward.
     """
 
@@ -47,7 +47,7 @@ class NamedParts:
     accepts: frozenset[str]
 
     def theirs(self, name: str) -> str:
-        """Return the tree's name of one of our tensors."""
+        """Return the tree's name of one of groundup's tensors."""
         ours = max((ours for ours in self.prefixes if name.startswith(f"{ours}.")), key=len)
         return self.prefixes[ours] + name.removeprefix(ours)
 
@@ -71,52 +71,51 @@ def named_parts(tree: nn.Module) -> NamedParts:
             "config.json", f"{name} has no list of layers to train", "Use another model"
         )
     groups: dict[str, dict[str, nn.Module]] = {"embed": {}, "norm": {}, "head": {}}
-    between, places, prefixes = [tree], list[Place](), {"blocks": path}
+    between = [tree]
+    places: list[Place] = []
+    prefixes = {"blocks": path}
     levels: list[list[Place]] = []
-    steps, walked = path.split("."), ""
-    for step in steps:
-        holder, passed, after = between[-1], False, list[Place]()
+    walked = ""
+    for step in path.split("."):
+        holder = between[-1]
+        passed = False
+        after: list[Place] = []
         for child, module in holder.named_children():
             passed = passed or child == step
             if child == step:
                 continue
             has_matrix = any(parameter.ndim >= 2 for parameter in module.parameters())
-            group = "embed" if not passed else "head" if has_matrix else "norm"
-            place = Place(
-                holder, group, child, child if child not in groups[group] else f"{walked}{child}"
-            )
-            place = (
-                place
-                if "." not in place.ours
-                else Place(holder, group, child, place.ours.replace(".", "_"))
-            )
-            prefixes[f"{group}.{place.ours}"] = f"{walked}{child}"
-            (after if passed else places).append(place)
-            if not passed:
-                groups[group][place.ours] = module
+            group = "embed"
+            if passed:
+                group = "head" if has_matrix else "norm"
+            # Parts of two levels may have one name: the second is then called by its whole path.
+            own = child
+            if child in groups[group]:
+                own = f"{walked}{child}".replace(".", "_")
+            place = Place(holder, group, child, own)
+            prefixes[f"{group}.{own}"] = f"{walked}{child}"
+            if passed:
+                after.append(place)
+            else:
+                places.append(place)
+                groups[group][own] = module
         levels.append(after)
         walked += f"{step}."
         between.append(holder.get_submodule(step))
-    for place in (
-        place for after in reversed(levels) for place in after
-    ):  # what is innermost is used first
-        groups[place.group][place.ours] = place.holder.get_submodule(place.child)
-        places.append(place)
-    between = between[:-1]
-    own = [key for module in between for key, _ in module.named_parameters(recurse=False)]
-    if own:
+    # What is innermost is used first.
+    for after in reversed(levels):
+        for place in after:
+            groups[place.group][place.ours] = place.holder.get_submodule(place.child)
+            places.append(place)
+    # The last one is the list of blocks.
+    between.pop()
+    outside = [key for module in between for key, _ in module.named_parameters(recurse=False)]
+    if outside:
         raise CheckpointError(
-            "config.json", f"{name} keeps {own[0]} outside its layers", "Use another model"
+            "config.json", f"{name} keeps {outside[0]} outside its layers", "Use another model"
         )
-    blocks = lists[path]
-    return NamedParts(
-        groups,
-        blocks,
-        between,
-        places,
-        prefixes,
-        frozenset(inspect.signature(tree.forward).parameters),
-    )
+    accepts = frozenset(inspect.signature(tree.forward).parameters)
+    return NamedParts(groups, lists[path], between, places, prefixes, accepts)
 
 
 def plain_linears(tree: nn.Module) -> frozenset[str]:
@@ -130,7 +129,8 @@ def plain_linears(tree: nn.Module) -> frozenset[str]:
         if type(module).__name__ == "Conv1D" and module.weight.ndim == 2:
             rows: Any = module.weight.detach().T
             linear = nn.Linear(rows.shape[1], rows.shape[0], device="meta")
-            linear.weight, linear.bias = nn.Parameter(rows.contiguous()), module.bias
+            linear.weight = nn.Parameter(rows.contiguous())
+            linear.bias = module.bias
             holder, _, child = name.rpartition(".")
             setattr(tree.get_submodule(holder), child, linear)
             names.append(f"{name}.weight")
@@ -152,5 +152,6 @@ def untied(model: nn.Module) -> dict[str, str]:
             holder, _, child = name.rpartition(".")
             module = model.get_submodule(holder)
             del module._parameters[child]
-            module.__dict__[child] = parameter  # past nn.Module, which would register it again
+            # Past nn.Module, which would register it again.
+            module.__dict__[child] = parameter
     return found

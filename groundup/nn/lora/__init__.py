@@ -1,1 +1,1 @@
-"""Adapters of low rank beside frozen linear layers."""
+"""Adapters of low rank next to frozen linear layers."""

@@ -109,7 +109,7 @@ def test_a_tokenizer_with_a_token_for_pictures_fits_a_gemma_without(
     processor: Any = BytesConfig().fit(lambda: iter(()))
     size = processor.vocabulary_size - 1
     with pytest.raises(
-        RecipeError, match=f"the tokenizer has {size + 1} tokens and the model {size}"
+        RecipeError, match=f"the tokenizer has {size + 1} tokens, but the model {size}"
     ):
         Gemma3Config(vocabulary_size=size).complete_from(processor)
     monkeypatch.setattr(

@@ -227,11 +227,11 @@ def test_settings_that_contradict_each_other(settings: dict[str, Any], problem: 
         ),
         (
             {"model": {"name": "bert", "head": "masked"}},
-            "recipe.model.head: is masked, and the task of this recipe ne",
+            "recipe.model.head: is masked, but the task of this recipe ne",
         ),
         (
             {"task.max_tokens": 40},
-            "recipe.model.context_length: is 20, and the task reads up to 40 tokens",
+            "recipe.model.context_length: is 20, but the task reads up to 40 tokens",
         ),
     ],
 )

@@ -88,7 +88,7 @@ UNWRITABLE: list[tuple[str, dict[str, Any], str]] = [
     (
         "gemma3",
         {**GEMMA, "attention_scale": 4.0},
-        r"attention_scale is 4, and llama\.cpp takes 8 for such a gemma3",
+        r"attention_scale is 4, but llama\.cpp takes 8 for such a gemma3",
     ),
     (
         "gemma3",
@@ -103,7 +103,7 @@ UNWRITABLE: list[tuple[str, dict[str, Any], str]] = [
     (
         "phi3",
         {**PHI, "long_rope": {**LONG, "original_context": 255}},
-        r"original_context is 255, and llama\.cpp, whose context decides .* opens none below 256",
+        r"original_context is 255, but llama\.cpp, whose context decides .* opens none below 256",
     ),
 ]
 
@@ -155,19 +155,19 @@ UNREADABLE: list[tuple[str, dict[str, Any], list[str], str]] = [
         "phi3",
         {"phi3.rope.dimension_count": 18},
         [],
-        r"phi3\.rope\.dimension_count is 18, and heads have 16 channels",
+        r"phi3\.rope\.dimension_count is 18, but heads have 16 channels",
     ),
     (
         "phi3",
         {},
         ["rope_factors_long.weight"],
-        r"rope_factors_long\.weight is missing, beside factors of rotary",
+        r"rope_factors_long\.weight is missing, but there are factors",
     ),
     (
         "phi3",
         {"phi3.rope.scaling.original_context_length": None},
         [],
-        r"phi3\.rope\.scaling\.original_context_length is missing, beside factors",
+        r"phi3\.rope\.scaling\.original_context_length is missing, but there are factors",
     ),
 ]
 

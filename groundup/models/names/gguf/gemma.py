@@ -1,6 +1,6 @@
 """Gemma 3 as GGUF files name it: metadata and tensors, in both directions.
 
-Norms are stored with the 1 added that the weights of ours lack. Of the scale of attention a file
+Norms are stored with the 1 added that groundup's weights lack. Of the scale of attention a file
 says nothing: readers take the channels of a head, and in models of 62 layers the width over the
     number of heads.
 
@@ -22,6 +22,7 @@ from groundup.models.names.gguf.metadata import (
     REQUIRED,
     check_head_dim,
     given_fields,
+    letter_sizes,
     refuse_parts,
     shapes_of,
 )
@@ -30,7 +31,7 @@ from groundup.models.names.table import Row, from_ours, to_ours
 __all__ = ["config_to_gguf", "config_to_groundup", "shapes", "to_gguf", "to_groundup"]
 
 _NAME = "gemma3"
-_BLOCK = {  # theirs: ours, and its shape in the letters above
+_BLOCK = {  # The file's name: groundup's, and its shape in the letters above
     "attn_norm": ("attention_norm", "C"),
     "attn_q": ("attention.query", "QC"),
     "attn_k": ("attention.key", "KC"),
@@ -53,7 +54,7 @@ _ROWS = (
     ),
     Row("output_norm.weight", ("norm.weight",)),
 )
-_FIELDS = {  # metadata, after the architecture's name: ours
+_FIELDS = {  # metadata, after the architecture's name: groundup's setting
     "context_length": "context_length",
     "block_count": "layers",
     "embedding_length": "width",
@@ -67,31 +68,43 @@ _FIELDS = {  # metadata, after the architecture's name: ours
     "rope.freq_base_swa": "local_rope_theta",
     "vocab_size": "vocabulary_size",
 }
-_WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
-_SCALING, _FACTOR, _CAP = "rope.scaling.type", "rope.scaling.factor", "final_logit_softcapping"
+_WINDOW = "attention.sliding_window"
+_PATTERN = "attention.sliding_window_pattern"
+_SCALING = "rope.scaling.type"
+_FACTOR = "rope.scaling.factor"
+_CAP = "final_logit_softcapping"
+# What would change the model's numbers if it were otherwise.
 _HARMLESS: dict[str, tuple[Any, ...]] = {
-    **{"expert_count": (0,), "attention.causal": (True,), "attn_logit_softcapping": (0.0,)},
-    **{"rope.scale_linear": (1.0,), _SCALING: ("none", "linear")},
+    "expert_count": (0,),
+    "attention.causal": (True,),
+    "attn_logit_softcapping": (0.0,),
+    "rope.scale_linear": (1.0,),
+    _SCALING: ("none", "linear"),
 }
-_PERIOD = 6  # where a file does not say it
-_LARGEST = 62  # layers of the size whose attention is scaled by another number
+# The period of global layers where a file does not say it.
+_PERIOD = 6
+# Layers of the size whose attention is scaled by another number.
+_LARGEST = 62
 
 
 def config_to_groundup(
     metadata: Mapping[str, Any], tensors: Collection[str], rows: int
 ) -> dict[str, Any]:
-    """Return the settings of our Gemma 3; arguments as of ``names.gguf.config_to_groundup``.
+    """Return the settings of Gemma 3; arguments as of ``names.gguf.config_to_groundup``.
 
     Raises:
-        CheckpointError: If something is missing, or the model has a part that ours lacks.
+        CheckpointError: If something is missing, or the model has a part that groundup's lacks.
     """
-    local = {_WINDOW} if metadata.get(f"{_NAME}.{_WINDOW}", 0) != 0 else set()
-    stretched = {_FACTOR} if metadata.get(f"{_NAME}.{_SCALING}") == "linear" else set()
-    capped = {_CAP} if metadata.get(f"{_NAME}.{_CAP}", 0) != 0 else set()
-    fields = {*_FIELDS, "rope.dimension_count", *local, *stretched, *capped}
-    given = given_fields(
-        _NAME, metadata, fields, tensors, (*REQUIRED, "attention.head_count_kv", *stretched)
-    )
+    # A window or a cap of 0 is none, and no positive number.
+    local = metadata.get(f"{_NAME}.{_WINDOW}", 0) != 0
+    capped = metadata.get(f"{_NAME}.{_CAP}", 0) != 0
+    stretched = metadata.get(f"{_NAME}.{_SCALING}") == "linear"
+    optional = {_WINDOW: local, _CAP: capped, _FACTOR: stretched}
+    fields = {*_FIELDS, "rope.dimension_count", *(key for key, there in optional.items() if there)}
+    required = [*REQUIRED, "attention.head_count_kv"]
+    if stretched:
+        required.append(_FACTOR)
+    given = given_fields(_NAME, metadata, fields, tensors, required)
     check_head_dim(
         _NAME, given, ("attention.key_length", "attention.value_length", "rope.dimension_count")
     )
@@ -117,9 +130,9 @@ def config_to_groundup(
 
 def _scale(config: Mapping[str, Any]) -> float:
     """Return what llama.cpp divides products of queries and keys by the root of."""
-    return float(
-        config["width"] // config["heads"] if config["layers"] == _LARGEST else config["head_dim"]
-    )
+    if config["layers"] == _LARGEST:
+        return float(config["width"] // config["heads"])
+    return float(config["head_dim"])
 
 
 def _global_every(metadata: Mapping[str, Any], layers: int) -> int:
@@ -128,10 +141,9 @@ def _global_every(metadata: Mapping[str, Any], layers: int) -> int:
     if type(pattern) is int and 0 <= pattern < 2**20:
         return pattern or layers + 1
     if isinstance(pattern, list) and len(pattern) == layers:
-        every = pattern.index(False) + 1 if False in pattern else layers + 1
-        if [bool(local) for local in pattern] == [
-            number % every != 0 for number in range(1, layers + 1)
-        ]:
+        # The first global layer tells the period; one more at the end is there when none is.
+        every = [*pattern, False].index(False) + 1
+        if list(map(bool, pattern)) == [n % every != 0 for n in range(1, layers + 1)]:
             return every
     problem = (
         f"is {str(pattern)[:60]}; allowed: a number, or for each layer whether it is local, that"
@@ -141,12 +153,13 @@ def _global_every(metadata: Mapping[str, Any], layers: int) -> int:
 
 
 def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of all settings of our Gemma 3, those that follow from others filled in.
+    """Return the metadata of all settings of Gemma 3, those that follow from others filled in.
 
     Raises:
         CheckpointError: If llama.cpp computes something else of them.
     """
-    scaling, wanted = config["rope_scaling"], _scale(config)
+    scaling = config["rope_scaling"]
+    wanted = _scale(config)
     if scaling is not None and scaling["kind"] != "linear":
         problem = (
             f"rotary wavelengths stretched by {scaling['kind']} have no place in a gemma3 GGUF"
@@ -155,12 +168,13 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError("model", problem, KEEP)
     if config["attention_scale"] != wanted:
         problem = (
-            f"attention_scale is {config['attention_scale']:g}, and llama.cpp takes {wanted:g} for"
+            f"attention_scale is {config['attention_scale']:g}, but llama.cpp takes {wanted:g} for"
             " such a gemma3"
         )
         raise CheckpointError("model", problem, KEEP)
     values = {f"{_NAME}.{key}": config[ours] for key, ours in _FIELDS.items()}
-    if config["global_every"] > 1:  # llama.cpp refuses a window that no layer has
+    # llama.cpp refuses a window that no layer has.
+    if config["global_every"] > 1:
         values |= {
             f"{_NAME}.{_WINDOW}": config["sliding_window"],
             f"{_NAME}.{_PATTERN}": config["global_every"],
@@ -174,30 +188,19 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor that a file must have, by their names."""
-    sizes = {
-        "C": config["width"],
-        "D": config["head_dim"],
-        "F": config["mlp_width"],
-        "V": config["vocabulary_size"],
-    }
-    sizes |= {
-        "Q": config["heads"] * config["head_dim"],
-        "K": config["kv_heads"] * config["head_dim"],
-    }
     block = {f"{theirs}.weight": letters for theirs, (_, letters) in _BLOCK.items()}
-    return shapes_of(
-        {"token_embd.weight": "VC", "output_norm.weight": "C"}, block, sizes, config["layers"]
-    )
+    outer = {"token_embd.weight": "VC", "output_norm.weight": "C"}
+    return shapes_of(outer, block, letter_sizes(config), config["layers"])
 
 
 def to_groundup(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return our tensors from theirs."""
+    """Return groundup's tensors from the file's."""
     return _shifted(to_ours(_ROWS, tensors, config["layers"]), -1.0)
 
 
 def to_gguf(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return their tensors from ours, the inverse of ``to_groundup`` but for rounding the sum of 1
-    and a norm."""
+    """Return the file's tensors from groundup's, the inverse of ``to_groundup`` but for rounding
+    the sum of 1 and a norm."""
     return from_ours(_ROWS, _shifted(tensors, 1.0), config["layers"])
 
 

@@ -17,6 +17,7 @@ from groundup.models.names.gguf.metadata import (
     OTHER,
     check_head_dim,
     given_fields,
+    letter_sizes,
     refuse_parts,
     shapes_of,
 )
@@ -34,7 +35,7 @@ __all__ = [
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
-_BLOCK = {  # theirs: ours, and its shape in the letters above
+_BLOCK = {  # The file's name: groundup's, and its shape in the letters above
     "attn_norm.weight": ("attention_norm.weight", "C"),
     "attn_q.weight": ("attention.query.weight", "QC"),
     "attn_q.bias": ("attention.query.bias", "Q"),
@@ -60,7 +61,7 @@ _ROWS = (
     Row("output_norm.weight", ("norm.weight",)),
     Row("output.weight", ("head.weight",)),
 )
-_FIELDS = {  # metadata, after the architecture's name: ours
+_FIELDS = {  # metadata, after the architecture's name: groundup's setting
     "context_length": "context_length",
     "block_count": "layers",
     "embedding_length": "width",
@@ -74,7 +75,8 @@ _FIELDS = {  # metadata, after the architecture's name: ours
     "rope.freq_base": "rope_theta",
     "vocab_size": "vocabulary_size",
 }
-# metadata that changes what a model computes in a way that ours cannot, with the values that do not
+# metadata that changes what a model computes in a way that is not built here, with the values that
+# do not
 _LACKED = {
     "expert_count": (0,),
     "attention.sliding_window": (0,),
@@ -87,7 +89,7 @@ _LACKED = {
 def config_to_groundup(
     metadata: Mapping[str, Any], tensors: Collection[str], rows: int
 ) -> dict[str, Any]:
-    """Return the settings of our GPT.
+    """Return the settings of GPT.
 
     Args:
         metadata: The file's.
@@ -95,7 +97,7 @@ def config_to_groundup(
         rows: Of the embedding: the vocabulary's size.
 
     Raises:
-        CheckpointError: If something is missing, or the model has a part that ours lacks.
+        CheckpointError: If something is missing, or the model has a part that groundup's lacks.
     """
     architecture = str(metadata.get("general.architecture"))
     given = given_fields(architecture, metadata, _FIELDS, tensors)
@@ -143,20 +145,11 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     Args:
         config: All settings of the model, those that follow from others filled in.
     """
-    sizes = {
-        "C": config["width"],
-        "D": config["head_dim"],
-        "F": config["mlp_width"],
-        "V": config["vocabulary_size"],
-    }
-    sizes |= {
-        "Q": config["heads"] * config["head_dim"],
-        "K": config["kv_heads"] * config["head_dim"],
-    }
     outer = {"token_embd.weight": "VC", "output_norm.weight": "C"}
-    outer |= {} if config["tied_embeddings"] else {"output.weight": "VC"}
+    if not config["tied_embeddings"]:
+        outer["output.weight"] = "VC"
     block = {theirs: letters for theirs, (_, letters) in _BLOCK.items() if _exists(theirs, config)}
-    return shapes_of(outer, block, sizes, config["layers"])
+    return shapes_of(outer, block, letter_sizes(config), config["layers"])
 
 
 def _exists(theirs: str, config: Mapping[str, Any]) -> bool:
@@ -188,10 +181,10 @@ def to_groundup(
 def to_gguf(
     tensors: Mapping[str, Tensor], config: Mapping[str, Any], architecture: str
 ) -> dict[str, Tensor]:
-    """Return their tensors from ours, the inverse of ``to_groundup``.
+    """Return the file's tensors from groundup's, the inverse of ``to_groundup``.
 
     Raises:
-        CheckpointError: If a tensor of ours has no name there.
+        CheckpointError: If a tensor of groundup's has no name there.
     """
     if architecture == "llama":
         tensors = {name: _turned(name, tensor, config, (2, -1)) for name, tensor in tensors.items()}

@@ -20,6 +20,7 @@ __all__ = [
     "embedding_rows_in",
     "given_fields",
     "lengthen",
+    "letter_sizes",
     "plain",
     "refuse_parts",
     "shapes_of",
@@ -30,13 +31,11 @@ Config = TypeVar("Config", bound=Settings)
 OTHER = "Use another model"
 KEEP = "Keep it in the project's own layout"
 REQUIRED = (
-    *(
-        "context_length",
-        "block_count",
-        "embedding_length",
-        "feed_forward_length",
-        "attention.head_count",
-    ),
+    "context_length",
+    "block_count",
+    "embedding_length",
+    "feed_forward_length",
+    "attention.head_count",
     "attention.layer_norm_rms_epsilon",
 )
 _FLOATS = ("epsilon", "freq_base", "freq_base_swa", "softcapping", "factor")
@@ -67,6 +66,7 @@ def given_fields(
             raise CheckpointError(f"{architecture}.{key}", "is missing", "Convert the model again")
     for key, value in given.items():
         kind = float if key.endswith(_FLOATS) else int
+        # A flipped bit must not make a model of a billion layers, which would be built first.
         limit = 2**31 if key in _LARGE else 2**20
         if type(value) is not kind or not 0 < value < limit:
             problem = (
@@ -75,7 +75,7 @@ def given_fields(
             )
             raise CheckpointError(f"{architecture}.{key}", problem, OTHER)
     if given["block_count"] > len(tensors):
-        problem = f"is {given['block_count']}, and the file has {len(tensors)} tensors"
+        problem = f"is {given['block_count']}, but the file has {len(tensors)} tensors"
         raise CheckpointError(f"{architecture}.block_count", problem, "Download it again")
     return {key: plain(value) for key, value in given.items()}
 
@@ -93,6 +93,7 @@ def check_head_dim(architecture: str, given: Mapping[str, Any], keys: Collection
         CheckpointError: If they are not.
     """
     dims = {given[key] for key in keys if key in given}
+    # Without them llama.cpp divides the width by the heads.
     if not {"attention.key_length", "attention.value_length"} & set(given):
         dims.add(given["embedding_length"] // given["attention.head_count"])
     if len(dims) > 1:
@@ -101,15 +102,15 @@ def check_head_dim(architecture: str, given: Mapping[str, Any], keys: Collection
             " rotary positions"
         )
         raise CheckpointError(
-            f"{architecture}.attention.key_length", f"{found}; ours have one number", OTHER
+            f"{architecture}.attention.key_length", f"{found}; groundup's have one number", OTHER
         )
 
 
 def refuse_parts(
     architecture: str, metadata: Mapping[str, Any], harmless: Mapping[str, tuple[Any, ...]]
 ) -> None:
-    """Make sure that metadata which change what a model computes have values that ours computes,
-    the first if absent.
+    """Make sure that metadata which change what a model computes have values that groundup
+    computes, the first if absent.
 
     Raises:
         CheckpointError: If one has another.
@@ -125,7 +126,7 @@ def refuse_parts(
 def shapes_of(
     outer: Mapping[str, str], block: Mapping[str, str], sizes: Mapping[str, int], layers: int
 ) -> dict[str, tuple[int, ...]]:
-    """Return shapes by tensor name, from letters that stand for sizes; those of a block once for
+    """Return shapes by tensor name, from letters that mean sizes; those of a block once for
     each layer."""
     numbered = {
         f"blk.{n}.{theirs}": letters for n in range(layers) for theirs, letters in block.items()
@@ -147,6 +148,21 @@ def lengthen(config: Config, context_length: int, window: int | None, room: int)
     return config.model_copy(update=changed)
 
 
+def letter_sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return what the letters of shapes mean: V vocabulary, C width, Q and K all heads' channels, D
+    a head's, F the MLP's inner width."""
+    return {
+        "C": config["width"],
+        "D": config["head_dim"],
+        "F": config["mlp_width"],
+        "V": config["vocabulary_size"],
+        "Q": config["heads"] * config["head_dim"],
+        "K": config["kv_heads"] * config["head_dim"],
+    }
+
+
 def plain(value: Any) -> Any:
     """Return 1e-05 for what float32 makes of it, 9.999999747378752e-06; an integer as it is."""
-    return float(str(np.float32(value))) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(str(np.float32(value)))
+    return value

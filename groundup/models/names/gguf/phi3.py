@@ -31,9 +31,8 @@ from groundup.models.names.table import Row, from_ours, to_ours
 __all__ = ["config_to_gguf", "config_to_groundup", "shapes", "to_gguf", "to_groundup"]
 
 _NAME = "phi3"
-_BLOCK: dict[
-    str, tuple[tuple[str, ...], str]
-] = {  # theirs: ours, one below the other, and its shape
+# The file's names: groundup's, one below the other, and the shape in the letters above.
+_BLOCK: dict[str, tuple[tuple[str, ...], str]] = {
     "attn_norm": (("attention_norm",), "C"),
     "attn_qkv": (("attention.query", "attention.key", "attention.value"), "AC"),
     "attn_output": (("attention.output",), "CC"),
@@ -50,7 +49,7 @@ _ROWS = (
     Row("output_norm.weight", ("norm.weight",)),
     Row("output.weight", ("head.weight",)),
 )
-_FIELDS = {  # metadata, after the architecture's name: ours
+_FIELDS = {  # metadata, after the architecture's name: groundup's setting
     "context_length": "context_length",
     "block_count": "layers",
     "embedding_length": "width",
@@ -61,54 +60,59 @@ _FIELDS = {  # metadata, after the architecture's name: ours
     "rope.freq_base": "rope_theta",
     "vocab_size": "vocabulary_size",
 }
-_ROTARY, _WINDOW = "rope.dimension_count", "attention.sliding_window"
-_ORIGINAL, _AMPLITUDE = "rope.scaling.original_context_length", "rope.scaling.attn_factor"
+_ROTARY = "rope.dimension_count"
+_WINDOW = "attention.sliding_window"
+_ORIGINAL = "rope.scaling.original_context_length"
+_AMPLITUDE = "rope.scaling.attn_factor"
 _FACTORS = {
     "long_factors": "rope_factors_long.weight",
     "short_factors": "rope_factors_short.weight",
 }
 _HARMLESS: dict[str, tuple[Any, ...]] = {
-    **{
-        "expert_count": (0,),
-        "attention.causal": (True,),
-        "rope.scaling.type": ("none", "longrope"),
-    },
-    **{"rope.scale_linear": (1.0,)},
+    "expert_count": (0,),
+    "attention.causal": (True,),
+    "rope.scaling.type": ("none", "longrope"),
+    "rope.scale_linear": (1.0,),
 }
-_SHORTEST = 256  # llama.cpp opens no shorter context
+# llama.cpp opens no shorter context.
+_SHORTEST = 256
 
 
 def config_to_groundup(file: GGUFContents, rows: int) -> dict[str, Any]:
-    """Return the settings of our Phi-3.
+    """Return the settings of Phi-3.
 
     Args:
         file: An open file: the factors of rotary wavelengths are tensors.
         rows: Of the embedding: the vocabulary's size.
 
     Raises:
-        CheckpointError: If something is missing, or the model has a part that ours lacks.
+        CheckpointError: If something is missing, or the model has a part that groundup's lacks.
     """
-    metadata, tensors = file.metadata, file.tensors
-    window = {_WINDOW} if metadata.get(f"{_NAME}.{_WINDOW}", 0) != 0 else set()
-    given = given_fields(
-        _NAME, metadata, {*_FIELDS, _ROTARY, _ORIGINAL, _AMPLITUDE, *window}, tensors
-    )
+    metadata = file.metadata
+    fields = {*_FIELDS, _ROTARY, _ORIGINAL, _AMPLITUDE}
+    # A window of 0 is none, and no positive number.
+    if metadata.get(f"{_NAME}.{_WINDOW}", 0) != 0:
+        fields.add(_WINDOW)
+    given = given_fields(_NAME, metadata, fields, file.tensors)
     refuse_parts(_NAME, metadata, _HARMLESS)
-    width, heads = given["embedding_length"], given["attention.head_count"]
-    dim = width // heads
+    heads = given["attention.head_count"]
+    dim = given["embedding_length"] // heads
     rotary = given.get(_ROTARY, dim)
     if rotary > dim:
-        problem = f"is {rotary}, and heads have {dim} channels"
+        problem = f"is {rotary}, but heads have {dim} channels"
         raise CheckpointError(f"{_NAME}.{_ROTARY}", problem, OTHER)
     values = {"kv_heads": heads, "rope_theta": 10000.0}
     values |= {ours: given[key] for key, ours in _FIELDS.items() if key in given}
     share = rotary / dim
+    if int(dim * share) != rotary:
+        # Rounding took a channel away: half of one more gives it back.
+        share = (rotary + 0.5) / dim
     return values | {
         "vocabulary_size": rows,
-        "rotary_share": share if int(dim * share) == rotary else (rotary + 0.5) / dim,
+        "rotary_share": share,
         "long_rope": _long_rope(file, given),
         "sliding_window": given.get(_WINDOW),
-        "tied_embeddings": "output.weight" not in tensors,
+        "tied_embeddings": "output.weight" not in file.tensors,
     }
 
 
@@ -121,7 +125,9 @@ def _long_rope(file: GGUFContents, given: Mapping[str, Any]) -> dict[str, Any] |
     if missing or _ORIGINAL not in given:
         named = min(missing, default=f"{_NAME}.{_ORIGINAL}")
         raise CheckpointError(
-            named, "is missing, beside factors of rotary wavelengths", "Convert the model again"
+            named,
+            "is missing, but there are factors of rotary wavelengths",
+            "Convert the model again",
         )
     read = {
         ours: [plain(float(value)) for value in file.read(theirs)] for ours, theirs in there.items()
@@ -130,15 +136,17 @@ def _long_rope(file: GGUFContents, given: Mapping[str, Any]) -> dict[str, Any] |
 
 
 def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of all settings of our Phi-3, those that follow from others filled in.
+    """Return the metadata of all settings of Phi-3, those that follow from others filled in.
 
     Raises:
         CheckpointError: If llama.cpp computes something else of them.
     """
-    long, window, context = config["long_rope"], config["sliding_window"], config["context_length"]
+    long = config["long_rope"]
+    window = config["sliding_window"]
+    context = config["context_length"]
     if window is not None and window < context:
         problem = (
-            f"sliding_window is {window} and context_length {context}, and llama.cpp has no window"
+            f"sliding_window is {window} and context_length {context}, but llama.cpp has no window"
             " for phi3"
         )
         raise CheckpointError(
@@ -146,37 +154,40 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     if long is not None and long["original_context"] < _SHORTEST:
         problem = (
-            f"long_rope.original_context is {long['original_context']}, and llama.cpp, whose"
+            f"long_rope.original_context is {long['original_context']}, but llama.cpp, whose"
             " context decides"
         )
         problem += f" between short and long factors, opens none below {_SHORTEST}"
         raise CheckpointError("model", problem, KEEP)
     values: dict[str, Any] = {f"{_NAME}.{key}": config[ours] for key, ours in _FIELDS.items()}
     values[f"{_NAME}.{_ROTARY}"] = int(config["width"] // config["heads"] * config["rotary_share"])
-    values |= {} if window is None else {f"{_NAME}.{_WINDOW}": window}
+    if window is not None:
+        values[f"{_NAME}.{_WINDOW}"] = window
     # Readers ask for it; without factors it has no effect.
-    values[f"{_NAME}.{_ORIGINAL}"] = context if long is None else long["original_context"]
+    values[f"{_NAME}.{_ORIGINAL}"] = context
     if long is not None:
+        values[f"{_NAME}.{_ORIGINAL}"] = long["original_context"]
         values[f"{_NAME}.{_AMPLITUDE}"] = float(long["amplitude"])
     return {"general.architecture": _NAME, "general.type": "model", **values}
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor that a file must have, by their names."""
-    width, dim = config["width"], config["width"] // config["heads"]
+    width = config["width"]
+    dim = width // config["heads"]
     sizes = {
         "C": width,
         "F": config["mlp_width"],
         "G": 2 * config["mlp_width"],
         "V": config["vocabulary_size"],
-    }
-    sizes |= {
         "A": width + 2 * config["kv_heads"] * dim,
         "R": int(dim * config["rotary_share"]) // 2,
     }
     outer = {"token_embd.weight": "VC", "output_norm.weight": "C"}
-    outer |= {} if config["tied_embeddings"] else {"output.weight": "VC"}
-    outer |= dict.fromkeys(_FACTORS.values(), "R") if config["long_rope"] else {}
+    if not config["tied_embeddings"]:
+        outer["output.weight"] = "VC"
+    if config["long_rope"]:
+        outer |= dict.fromkeys(_FACTORS.values(), "R")
     block = {f"{theirs}.weight": letters for theirs, (_, letters) in _BLOCK.items()}
     return shapes_of(outer, block, sizes, config["layers"])
 
@@ -184,14 +195,14 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def to_groundup(
     tensors: Mapping[str, Tensor], config: Mapping[str, Any], own: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return our tensors from theirs; ``own`` says where one of theirs is to be cut, as in
-    ``to_ours``."""
+    """Return groundup's tensors from the file's; ``own`` says where one of the file's is to be cut,
+    as in ``to_ours``."""
     kept: Collection[str] = [name for name in tensors if name not in _FACTORS.values()]
     return to_ours(_ROWS, {name: tensors[name] for name in kept}, config["layers"], own)
 
 
 def to_gguf(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return their tensors from ours, and the factors of rotary wavelengths."""
+    """Return the file's tensors from groundup's, and the factors of rotary wavelengths."""
     long = config["long_rope"] or {}
     factors = {
         theirs: torch.tensor(long[ours]) for ours, theirs in _FACTORS.items() if ours in long

@@ -10,7 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.names.table import Row, check_architecture, from_ours, to_ours
+from groundup.models.names.table import (
+    Row,
+    check_architecture,
+    fill_in,
+    from_ours,
+    refuse_other_values,
+    to_ours,
+)
 
 __all__ = [
     "POOLERS",
@@ -60,7 +67,7 @@ _DISTILBERT_LAYER = {
 
 
 def _encoder(prefix: str, blocks: str, layer: Mapping[str, str]) -> tuple[Row, ...]:
-    """Return the rows of all that lies below the heads."""
+    """Return the rows of all that is below the heads."""
     return (
         Row(f"{prefix}.embeddings.word_embeddings.weight", ("embed.weight",)),
         Row(f"{prefix}.embeddings.position_embeddings.weight", ("positions.weight",)),
@@ -121,15 +128,13 @@ _HEADS: dict[tuple[str, str], tuple[tuple[Row, ...], tuple[Row, ...]]] = {
     **{(family, "tokens"): (_NO_ROWS, _LABELS) for family in _CLASSES},
 }
 _TIED = ("cls.predictions.decoder.", "lm_head.decoder.", "vocab_projector.weight")
-_NEVER_BUILT = (
-    "cls.seq_relationship.",
-    "qa_outputs.",
-)  # heads that no setting of ours asks for by these names
+# Heads that no setting asks for by these names.
+_NEVER_BUILT = ("cls.seq_relationship.", "qa_outputs.")
 _POSITIONS = "embeddings.position_embeddings.weight"
 
 
 def family_of(config: Mapping[str, Any]) -> str:
-    """Return the family that settings of ours are of."""
+    """Return the family that settings are of."""
     if not config["token_types"]:
         return "distilbert"
     return "roberta" if config["position_offset"] else "bert"
@@ -140,21 +145,21 @@ def to_groundup(
     config: Mapping[str, Any],
     own: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return our tensors from theirs, with the family's prefix or without.
+    """Return groundup's tensors from the file's, with the family's prefix or without.
 
     Copies of tied embeddings and the constant ``position_ids`` of old files are left out, and so
     are learned positions beyond the context's length, and heads that the settings do not ask for. A
-    head that they do ask for and theirs lack is missing from what is returned. ``own`` is as in
+    head that they do ask for and the file lacks is missing from what is returned. ``own`` is as in
     ``to_ours``.
 
     Raises:
         CheckpointError: As ``to_ours``; a head that is there in part is an error too.
     """
-    family, head = family_of(config), str(config["head"])
-    kept = _canonical(tensors, family)
-    if (
-        head == "tokens" and "classifier.weight" not in kept
-    ):  # answers begin and end at tokens, with a label each
+    family = family_of(config)
+    head = str(config["head"])
+    kept = _rename_as_new_files(tensors, family)
+    if head == "tokens" and "classifier.weight" not in kept:
+        # Answers begin and end at tokens, with a label each: the same layer by another name.
         kept = {name.replace("qa_outputs.", "classifier."): tensor for name, tensor in kept.items()}
     position = f"{family}.{_POSITIONS}"
     if position in kept:
@@ -163,9 +168,9 @@ def to_groundup(
     for group in _HEADS[family, head]:
         if _is_there(group, kept, own):
             rows += group
-    dropped = sorted(
-        name for name in kept if _is_head(name, family) and name not in {row.theirs for row in rows}
-    )
+    used = {row.theirs for row in rows}
+    dropped = sorted(name for name in kept if _is_head(name, family) and name not in used)
+    # Shapes are checked without content first: it is said once.
     if dropped and not kept[dropped[0]].is_meta:
         log.info("heads of the pretrained weights that are not used: %s", ", ".join(dropped))
     kept = {name: tensor for name, tensor in kept.items() if name not in dropped}
@@ -180,15 +185,15 @@ def to_groundup(
     return to_ours(rows, kept, config["layers"], expected)
 
 
-def _canonical(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
+def _rename_as_new_files(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
     """Return tensors by the names that newer files have, with the family's prefix."""
     found = {}
     for name, tensor in tensors.items():
         if name.endswith(".position_ids") or name.startswith(_TIED):
             continue
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-            "LayerNorm.beta", "LayerNorm.bias"
-        )
+        # As TensorFlow called them, in files converted from the authors' own.
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+        name = name.replace("LayerNorm.beta", "LayerNorm.bias")
         bare = name.startswith(("embeddings.", "encoder.", "transformer.", "pooler."))
         found[f"{family}.{name}" if bare else name] = tensor
     return found
@@ -212,97 +217,104 @@ def _is_there(
     asked = own is None or any(row.ours[0] in own for row in rows)
     if not asked or not any(row.theirs in theirs for row in rows):
         return False
-    last = rows[-1]  # a bias, as long as there are outputs
-    other = (
-        own is not None
-        and last.theirs in theirs
-        and theirs[last.theirs].shape != own[last.ours[0]].shape
-    )
-    return not (other and rows[0].ours[0] == "head.weight")
+    if own is None or rows[0].ours[0] != "head.weight":
+        return True
+    # The last is a bias, as long as there are outputs.
+    last = rows[-1]
+    found = theirs.get(last.theirs)
+    return found is None or found.shape == own[last.ours[0]].shape
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return their tensors from ours. Those of an encoder without a head have no prefix."""
-    family, head = family_of(config), str(config["head"])
+    """Return the file's tensors from groundup's. Those of an encoder without a head have no
+    prefix."""
+    family = family_of(config)
+    head = str(config["head"])
     pooler, own = _HEADS[family, head]
     found = from_ours((*_ENCODERS[family], *pooler, *own), tensors, config["layers"])
-    return {
-        name.removeprefix(f"{family}.") if head == "none" else name: tensor
-        for name, tensor in found.items()
-    }
+    if head != "none":
+        return found
+    return {name.removeprefix(f"{family}."): tensor for name, tensor in found.items()}
 
 
 # ------------------------------------------------------------------------------------------- config
-_FIELDS = {  # config.json: ours
+# The names of settings in config.json, and groundup's.
+_FIELDS = {
     "bert": {
-        **{"vocab_size": "vocabulary_size", "num_hidden_layers": "layers", "hidden_size": "width"},
-        **{
-            "num_attention_heads": "heads",
-            "intermediate_size": "mlp_width",
-            "type_vocab_size": "token_types",
-        },
-        **{
-            "pad_token_id": "padding_id",
-            "layer_norm_eps": "norm_eps",
-            "hidden_dropout_prob": "dropout",
-        },
+        "vocab_size": "vocabulary_size",
+        "num_hidden_layers": "layers",
+        "hidden_size": "width",
+        "num_attention_heads": "heads",
+        "intermediate_size": "mlp_width",
+        "type_vocab_size": "token_types",
+        "pad_token_id": "padding_id",
+        "layer_norm_eps": "norm_eps",
+        "hidden_dropout_prob": "dropout",
         "initializer_range": "init_std",
     },
     "distilbert": {
-        **{
-            "vocab_size": "vocabulary_size",
-            "n_layers": "layers",
-            "dim": "width",
-            "n_heads": "heads",
-        },
-        **{"hidden_dim": "mlp_width", "pad_token_id": "padding_id", "dropout": "dropout"},
+        "vocab_size": "vocabulary_size",
+        "n_layers": "layers",
+        "dim": "width",
+        "n_heads": "heads",
+        "hidden_dim": "mlp_width",
+        "pad_token_id": "padding_id",
+        "dropout": "dropout",
         "initializer_range": "init_std",
     },
 }
 _FIELDS["roberta"] = _FIELDS["bert"]
-_DEFAULTS: dict[str, dict[str, Any]] = {  # of transformers, for what config.json leaves out
+# Of transformers, for what config.json leaves out.
+_DEFAULTS: dict[str, dict[str, Any]] = {
     "bert": {
-        **{
-            "vocab_size": 30522,
-            "num_hidden_layers": 12,
-            "hidden_size": 768,
-            "num_attention_heads": 12,
-        },
-        **{
-            "intermediate_size": 3072,
-            "type_vocab_size": 2,
-            "pad_token_id": 0,
-            "layer_norm_eps": 1e-12,
-        },
-        **{"hidden_dropout_prob": 0.1, "initializer_range": 0.02, "max_position_embeddings": 512},
+        "vocab_size": 30522,
+        "num_hidden_layers": 12,
+        "hidden_size": 768,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "type_vocab_size": 2,
+        "pad_token_id": 0,
+        "layer_norm_eps": 1e-12,
+        "hidden_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        "max_position_embeddings": 512,
     },
     "distilbert": {
-        **{
-            "vocab_size": 30522,
-            "n_layers": 6,
-            "dim": 768,
-            "n_heads": 12,
-            "hidden_dim": 3072,
-            "pad_token_id": 0,
-        },
-        **{"dropout": 0.1, "initializer_range": 0.02, "max_position_embeddings": 512},
+        "vocab_size": 30522,
+        "n_layers": 6,
+        "dim": 768,
+        "n_heads": 12,
+        "hidden_dim": 3072,
+        "pad_token_id": 0,
+        "dropout": 0.1,
+        "initializer_range": 0.02,
+        "max_position_embeddings": 512,
     },
 }
 _DEFAULTS["roberta"] = _DEFAULTS["bert"] | {"vocab_size": 50265, "pad_token_id": 1}
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+# What would change the model's numbers if it were otherwise.
 _PLAIN = {
-    **{"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"},
+    "is_decoder": False,
+    "add_cross_attention": False,
+    "position_embedding_type": "absolute",
     "tie_word_embeddings": True,
+}
+_THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
+_ATTENTION_DROPOUT = {
+    "bert": "attention_probs_dropout_prob",
+    "roberta": "attention_probs_dropout_prob",
+    "distilbert": "attention_dropout",
 }
 _ACTIVATION_KEYS = {"bert": "hidden_act", "roberta": "hidden_act", "distilbert": "activation"}
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of our BERT from the contents of config.json. Dropout of attention
+    """Return the settings of BERT from the contents of config.json. Dropout of attention
     weights is not taken over.
 
     Raises:
-        CheckpointError: If the model is of another family, or has a part that ours lacks.
+        CheckpointError: If the model is of another family, or has a part that groundup's lacks.
     """
     family = str(config.get("model_type", ""))
     if family not in _CLASSES:
@@ -318,18 +330,17 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     check_architecture(config, tuple(kinds))
     head = next((kinds[name] for name in config.get("architectures") or ()), "none")
-    for key, plain in _PLAIN.items():
-        if config.get(key) not in (None, plain):
-            raise CheckpointError(
-                "config.json", f"{key} is {config[key]}; supported: {plain}", "Use another model"
-            )
+    refuse_other_values(config, _PLAIN)
     activation = config.get(_ACTIVATION_KEYS[family], "gelu")
     if activation not in _ACTIVATIONS:
         problem = f"activation {activation}; known: {', '.join(_ACTIVATIONS)}"
         raise CheckpointError("config.json", problem, "Use another model")
-    full = _DEFAULTS[family] | {key: value for key, value in config.items() if value is not None}
+    full = fill_in(_DEFAULTS[family], config)
     settings = {ours: full[theirs] for theirs, ours in _FIELDS[family].items()}
-    offset = settings["padding_id"] + 1 if family == "roberta" else 0
+    offset = 0
+    if family == "roberta":
+        # Its positions are counted from the padding's number on, as fairseq did.
+        offset = settings["padding_id"] + 1
     settings |= {
         "position_offset": offset,
         "context_length": full["max_position_embeddings"] - offset,
@@ -339,20 +350,28 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     if family == "distilbert":
         settings |= {"token_types": 0, "norm_eps": 1e-12}
     if head in ("labels", "none"):
-        settings["pooler"] = "none" if (family, head) == ("distilbert", "none") else POOLERS[family]
+        settings["pooler"] = _pooler(family, head)
     if head in ("labels", "tokens"):
         settings["outputs"] = full.get("num_labels") or len(full.get("id2label") or "01")
     return settings
 
 
+def _pooler(family: str, head: str) -> str:
+    """Return the pooler of a family's model with a head; DistilBERT without one has none."""
+    if (family, head) == ("distilbert", "none"):
+        return "none"
+    return POOLERS[family]
+
+
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of config.json from all settings of our BERT, those that follow from
+    """Return the contents of config.json from all settings of BERT, those that follow from
     others filled in.
 
     Raises:
-        CheckpointError: If no family of theirs has this combination of parts.
+        CheckpointError: If no family of Hugging Face's has this combination of parts.
     """
-    family, head = family_of(config), str(config["head"])
+    family = family_of(config)
+    head = str(config["head"])
     odd = ""
     if family == "distilbert" and (config["norm_eps"] != 1e-12 or config["position_offset"]):
         odd = (
@@ -363,10 +382,7 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         odd = f"position_offset {config['position_offset']} with padding_id {config['padding_id']}"
     elif head == "labels" and (config["pooling"], config["pooler"]) != ("first", POOLERS[family]):
         odd = f"labels read with pooling {config['pooling']} and pooler {config['pooler']}"
-    elif head == "none" and config["pooler"] not in (
-        "none",
-        POOLERS[family] if family != "distilbert" else "none",
-    ):
+    elif head == "none" and config["pooler"] not in ("none", _pooler(family, head)):
         odd = f"pooler {config['pooler']} without labels"
     if odd:
         raise CheckpointError(
@@ -374,8 +390,8 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     values = {theirs: config[ours] for theirs, ours in _FIELDS[family].items()}
     values["max_position_embeddings"] = config["context_length"] + config["position_offset"]
-    values[_ACTIVATION_KEYS[family]] = "gelu_new" if config["activation"] == "gelu_tanh" else "gelu"
-    values["attention_dropout" if family == "distilbert" else "attention_probs_dropout_prob"] = 0.0
+    values[_ACTIVATION_KEYS[family]] = _THEIR_ACTIVATIONS[config["activation"]]
+    values[_ATTENTION_DROPOUT[family]] = 0.0
     values["tie_word_embeddings"] = True
     if head in ("labels", "tokens"):
         values["num_labels"] = config["outputs"]

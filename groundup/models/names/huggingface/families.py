@@ -16,10 +16,10 @@ _KNOWN = ("gpt2", *llama.FAMILIES)
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of our GPT from the contents of config.json.
+    """Return the settings of GPT from the contents of config.json.
 
     Raises:
-        CheckpointError: If the model is of another family, or has a part that ours lacks.
+        CheckpointError: If the model is of another family, or has a part that groundup's lacks.
     """
     family = str(config.get("model_type", ""))
     if family not in _KNOWN:

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from groundup.core.errors import CheckpointError
 from groundup.models.names.huggingface.rotary import scaling_to_groundup, scaling_to_huggingface
-from groundup.models.names.table import Row, check_architecture, from_ours, to_ours
+from groundup.models.names.table import (
+    Row,
+    check_architecture,
+    fill_in,
+    from_ours,
+    refuse_other_values,
+    to_ours,
+)
 
 __all__ = ["config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
 
@@ -36,7 +43,7 @@ _ROWS = (
     ),
     Row("model.norm.weight", ("norm.weight",)),
 )
-_FIELDS = {  # config.json: ours
+_FIELDS = {  # config.json: groundup's setting
     "max_position_embeddings": "context_length",
     "num_hidden_layers": "layers",
     "hidden_size": "width",
@@ -50,31 +57,32 @@ _FIELDS = {  # config.json: ours
     "final_logit_softcapping": "logit_cap",
     "query_pre_attn_scalar": "attention_scale",
 }
-_DEFAULTS: dict[str, Any] = {  # of transformers, for what config.json leaves out
-    **{
-        "vocab_size": 262208,
-        "hidden_size": 2304,
-        "num_hidden_layers": 26,
-        "num_attention_heads": 8,
-    },
-    **{
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "intermediate_size": 9216,
-        "sliding_window": 4096,
-    },
-    **{"rms_norm_eps": 1e-6, "max_position_embeddings": 131072, "query_pre_attn_scalar": 256},
-    **{"final_logit_softcapping": None, "sliding_window_pattern": 6},
+# Of transformers, for what config.json leaves out.
+_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 262208,
+    "hidden_size": 2304,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "intermediate_size": 9216,
+    "sliding_window": 4096,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 131072,
+    "query_pre_attn_scalar": 256,
+    "final_logit_softcapping": None,
+    "sliding_window_pattern": 6,
 }
-_PLAIN: dict[str, Any] = {  # what is not built otherwise
-    **{
-        "hidden_activation": "gelu_pytorch_tanh",
-        "attention_bias": False,
-        "attn_logit_softcapping": None,
-    },
-    **{"use_bidirectional_attention": False, "tie_word_embeddings": True},
+# What would change the model's numbers if it were otherwise.
+_PLAIN: dict[str, Any] = {
+    "hidden_activation": "gelu_pytorch_tanh",
+    "attention_bias": False,
+    "attn_logit_softcapping": None,
+    "use_bidirectional_attention": False,
+    "tie_word_embeddings": True,
 }
-_LOCAL, _GLOBAL = "sliding_attention", "full_attention"
+_LOCAL = "sliding_attention"
+_GLOBAL = "full_attention"
 
 
 def to_groundup(
@@ -82,28 +90,28 @@ def to_groundup(
     config: Mapping[str, Any],
     own: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return our tensors from theirs. A copy of the embedding is left out. ``own`` is as in
-    ``to_ours``."""
+    """Return groundup's tensors from the file's. A copy of the embedding is left out. ``own`` is as
+    in ``to_ours``."""
     kept = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
     return to_ours(_ROWS, kept, config["layers"], own)
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return their tensors from ours."""
+    """Return the file's tensors from groundup's."""
     return from_ours(_ROWS, tensors, config["layers"])
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of our Gemma 3 from the contents of config.json.
+    """Return the settings of Gemma 3 from the contents of config.json.
 
     Raises:
-        CheckpointError: If the model is of another family, reads pictures, or has a part that ours
-            lacks.
+        CheckpointError: If the model is of another family, reads images, or has a part that
+            groundup's lacks.
     """
     family = config.get("model_type")
     if family == "gemma3":
         problem = (
-            "model_type gemma3 reads pictures too; supported is gemma3_text, which reads text only"
+            "model_type gemma3 reads images too; supported is gemma3_text, which reads text only"
         )
         raise CheckpointError(
             "config.json", problem, "Use a text-only model, such as google/gemma-3-1b-pt"
@@ -113,19 +121,16 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
             "config.json", f"model_type {family}; supported: gemma3_text", "Use another model"
         )
     check_architecture(config, ("Gemma3ForCausalLM",))
-    for key, plain in _PLAIN.items():
-        if config.get(key) not in (None, plain):
-            raise CheckpointError(
-                "config.json", f"{key} is {config[key]}; supported: {plain}", "Use another model"
-            )
-    full = _DEFAULTS | {key: value for key, value in config.items() if value is not None}
+    refuse_other_values(config, _PLAIN)
+    full = fill_in(_DEFAULTS, config)
     ropes = full.get("rope_parameters") or {}
     far = {**(ropes.get(_GLOBAL) or {}), **(full.get("rope_scaling") or {})}
     near = ropes.get(_LOCAL) or {}
     if near.get("rope_type", "default") != "default":
         problem = f"local layers have rotary scaling {near['rope_type']}; supported: default"
         raise CheckpointError("config.json", problem, "Use another model")
-    cap, scale = full["final_logit_softcapping"], full["query_pre_attn_scalar"]
+    cap = full["final_logit_softcapping"]
+    scale = full["query_pre_attn_scalar"]
     return {ours: full[theirs] for theirs, ours in _FIELDS.items()} | {
         "global_every": _global_every(full),
         "rope_theta": float(far.get("rope_theta", full.get("rope_theta", 1e6))),
@@ -138,10 +143,12 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _global_every(config: Mapping[str, Any]) -> int:
     """Return n where each n-th layer is global; one more than there are layers where none is."""
-    layers, kinds = config["num_hidden_layers"], config.get("layer_types")
+    layers = config["num_hidden_layers"]
+    kinds = config.get("layer_types")
     if kinds is None:
         return int(config["sliding_window_pattern"])
-    every: int = kinds.index(_GLOBAL) + 1 if _GLOBAL in kinds else layers + 1
+    # The first global layer tells the period; one more at the end is there when none is.
+    every: int = [*kinds, _GLOBAL].index(_GLOBAL) + 1
     if len(kinds) != layers or kinds != _kinds(layers, every):
         problem = f"layer_types do not repeat: {', '.join(map(str, kinds))[:120]}"
         remedy = (
@@ -157,11 +164,13 @@ def _kinds(layers: int, every: int) -> list[str]:
 
 
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of config.json from all settings of our Gemma 3, those that follow from
+    """Return the contents of config.json from all settings of Gemma 3, those that follow from
     others filled in."""
     values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | _PLAIN
+    # transformers' settings have whole numbers there, where they are whole.
     scale = config["attention_scale"]
-    values["query_pre_attn_scalar"] = int(scale) if scale == int(scale) else scale
+    if scale == int(scale):
+        values["query_pre_attn_scalar"] = int(scale)
     far = {"rope_theta": config["rope_theta"], **scaling_to_huggingface(config["rope_scaling"])}
     near = {"rope_theta": config["local_rope_theta"], "rope_type": "default"}
     values["rope_parameters"] = {_GLOBAL: far, _LOCAL: near}

@@ -8,11 +8,19 @@ from typing import Any, Literal
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.names.table import Row, check_architecture, from_ours, to_ours
+from groundup.models.names.table import (
+    Row,
+    check_architecture,
+    fill_in,
+    from_ours,
+    refuse_other_values,
+    to_ours,
+)
 
 __all__ = ["config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
 
-_BLOCK, _OURS = "transformer.h.{}.", "blocks.{}."
+_BLOCK = "transformer.h.{}."
+_OURS = "blocks.{}."
 _POSITIONS = "transformer.wpe.weight"
 _QKV = tuple(_OURS + f"attention.{name}." for name in ("query", "key", "value"))
 _ROWS = (
@@ -44,7 +52,7 @@ _ACTIVATIONS: dict[str, Literal["gelu", "gelu_tanh"]] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu": "gelu",
 }
-_FIELDS: dict[str, str] = {  # config.json: ours
+_FIELDS: dict[str, str] = {  # config.json: groundup's setting
     "vocab_size": "vocabulary_size",
     "n_positions": "context_length",
     "n_layer": "layers",
@@ -52,10 +60,16 @@ _FIELDS: dict[str, str] = {  # config.json: ours
     "n_head": "heads",
     "layer_norm_epsilon": "norm_eps",
 }
-_DEFAULTS = {  # of transformers, for what config.json leaves out
-    **{"vocab_size": 50257, "n_positions": 1024, "n_layer": 12, "n_embd": 768, "n_head": 12},
+# Of transformers, for what config.json leaves out.
+_DEFAULTS = {
+    "vocab_size": 50257,
+    "n_positions": 1024,
+    "n_layer": 12,
+    "n_embd": 768,
+    "n_head": 12,
     "layer_norm_epsilon": 1e-5,
 }
+# What would change the model's numbers if it were otherwise.
 _PLAIN = {
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
@@ -68,10 +82,12 @@ def to_groundup(
     config: Mapping[str, Any],
     own: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return our tensors from theirs. Tied copies and the constant masks of old files are left out.
+    """Return groundup's tensors from the file's. Tied copies and the constant masks of old files
+    are left out.
 
     So are learned positions beyond the context's length. ``own`` is as in ``to_ours``.
     """
+    # Masks, which old files hold as if they were weights.
     constant = (".attn.bias", ".attn.masked_bias")
     kept = {
         (name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"): tensor
@@ -85,23 +101,19 @@ def to_groundup(
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return their tensors from ours."""
+    """Return the file's tensors from groundup's."""
     return from_ours(_ROWS, tensors, config["layers"])
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of our GPT from the contents of config.json. Its three kinds of dropout
+    """Return the settings of GPT from the contents of config.json. Its three kinds of dropout
     are not taken over.
 
     Raises:
-        CheckpointError: If the model has a part that ours lacks.
+        CheckpointError: If the model has a part that groundup's lacks.
     """
     check_architecture(config, ("GPT2LMHeadModel", "GPT2Model"))
-    for key, plain in _PLAIN.items():
-        if config.get(key) not in (None, plain):
-            raise CheckpointError(
-                "config.json", f"{key} is {config[key]}; supported: {plain}", "Use another model"
-            )
+    refuse_other_values(config, _PLAIN)
     activation = config.get("activation_function", "gelu_new")
     if activation not in _ACTIVATIONS:
         raise CheckpointError(
@@ -109,9 +121,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
             f"activation {activation}; known: {', '.join(_ACTIVATIONS)}",
             "Use another model",
         )
-    full: dict[str, Any] = _DEFAULTS | {
-        key: value for key, value in config.items() if value is not None
-    }
+    full = fill_in(_DEFAULTS, config)
     return {
         **{ours: full[theirs] for theirs, ours in _FIELDS.items()},
         "kv_heads": full["n_head"],
@@ -119,12 +129,14 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
         "mlp_width": full.get("n_inner", 4 * full["n_embd"]),
         "activation": _ACTIVATIONS[activation],
         "tied_embeddings": full.get("tie_word_embeddings", True),
-        **{"positions": "learned", "norm": "layernorm", "bias": "all"},
+        "positions": "learned",
+        "norm": "layernorm",
+        "bias": "all",
     }
 
 
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of config.json from all settings of our GPT, those that follow from
+    """Return the contents of config.json from all settings of GPT, those that follow from
     others filled in.
 
     Raises:

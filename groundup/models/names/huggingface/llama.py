@@ -10,7 +10,14 @@ from torch import Tensor
 
 from groundup.core.errors import CheckpointError
 from groundup.models.names.huggingface.rotary import scaling_to_groundup, scaling_to_huggingface
-from groundup.models.names.table import Row, check_architecture, from_ours, to_ours
+from groundup.models.names.table import (
+    Row,
+    check_architecture,
+    fill_in,
+    from_ours,
+    refuse_other_values,
+    to_ours,
+)
 
 __all__ = [
     "FAMILIES",
@@ -48,7 +55,7 @@ _ROWS = (
     Row("model.norm.weight", ("norm.weight",)),
     Row("lm_head.weight", ("head.weight",)),
 )
-_FIELDS = {  # config.json: ours
+_FIELDS = {  # config.json: groundup's setting
     "max_position_embeddings": "context_length",
     "num_hidden_layers": "layers",
     "hidden_size": "width",
@@ -62,14 +69,15 @@ _FIELDS = {  # config.json: ours
 }
 
 
-_DEFAULTS = {  # of transformers, for what config.json leaves out
-    **{
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-    },
-    **{"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "max_position_embeddings": 32768},
+# Of transformers, for what config.json leaves out: of all families, and of each.
+_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 32768,
 }
 _OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"intermediate_size": 11008, "max_position_embeddings": 2048},
@@ -94,7 +102,8 @@ def to_groundup(
     config: Mapping[str, Any],
     own: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return our tensors from theirs. A copy of tied embeddings under ``lm_head`` is left out.
+    """Return groundup's tensors from the file's. A copy of tied embeddings under ``lm_head`` is
+    left out.
 
     Old files' ``rotary_emb.inv_freq`` is left out too: it follows from the config. ``own`` is as in
     ``to_ours``.
@@ -109,30 +118,26 @@ def to_groundup(
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return their tensors from ours."""
+    """Return the file's tensors from groundup's."""
     return from_ours(_ROWS, tensors, config["layers"])
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of our GPT from the contents of config.json.
+    """Return the settings of GPT from the contents of config.json.
 
     Raises:
-        CheckpointError: If the model has a part that ours lacks.
+        CheckpointError: If the model has a part that groundup's lacks.
     """
-    family, activation = config["model_type"], config.get("hidden_act", "silu")
+    family = config["model_type"]
+    activation = config.get("hidden_act", "silu")
     if family not in FAMILIES or activation != "silu":
         found = (
             f"model_type {family}, activation {activation}; supported: {', '.join(FAMILIES)}; silu"
         )
         raise CheckpointError("config.json", found, "Use another model")
     check_architecture(config, (f"{_CLASSES[family]}ForCausalLM",))
-    for key, plain in (("partial_rotary_factor", 1.0), ("rope_interleaved", False)):
-        if config.get(key) not in (None, plain):
-            raise CheckpointError(
-                "config.json", f"{key} is {config[key]}; supported: {plain}", "Use another model"
-            )
-    given = {key: value for key, value in config.items() if value is not None}
-    full: dict[str, Any] = {**_DEFAULTS, **_OWN_DEFAULTS[family], **given}
+    refuse_other_values(config, {"partial_rotary_factor": 1.0, "rope_interleaved": False})
+    full = fill_in(_DEFAULTS | _OWN_DEFAULTS[family], config)
     full.setdefault("num_key_value_heads", full["num_attention_heads"])
     full.setdefault("head_dim", full["hidden_size"] // full["num_attention_heads"])
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
@@ -150,31 +155,32 @@ def _window(config: Mapping[str, Any], layers: int) -> int | None:
     window: int | None = config.get("sliding_window", 4096)
     if config["model_type"] == "llama":
         return None
+    full = 0
     if config["model_type"] != "mistral":
         if not config.get("use_sliding_window", False):
             return None
-        full = config.get("max_window_layers", 28)
-        default = (["full_attention"] if full > 0 else []) + (
-            ["sliding_attention"] if full < layers else []
-        )
-        kinds = set(config.get("layer_types") or default)
-    else:
-        kinds = set(config.get("layer_types") or ["sliding_attention"])
+        # In Qwen the first layers see all, and only those after them a window.
+        full = min(config.get("max_window_layers", 28), layers)
+    default = ["full_attention"] * full + ["sliding_attention"] * (layers - full)
+    kinds = set(config.get("layer_types") or default)
     if len(kinds) > 1:
         raise CheckpointError(
             "config.json", "only some layers have a sliding window", "Use another model"
         )
-    return window if "sliding_attention" in kinds else None
+    if "sliding_attention" not in kinds:
+        return None
+    return window
 
 
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of config.json from all settings of our GPT, those that follow from
+    """Return the contents of config.json from all settings of GPT, those that follow from
     others filled in.
 
     Raises:
-        CheckpointError: If no family of theirs has this combination of parts.
+        CheckpointError: If no family of Hugging Face's has this combination of parts.
     """
-    window, bias = config["sliding_window"], config["bias"]
+    window = config["sliding_window"]
+    bias = config["bias"]
     family = "llama"
     if config["qk_norm"]:
         family = "qwen3"
@@ -202,9 +208,8 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         "rope_theta": config["rope_theta"],
         **scaling_to_huggingface(config["rope_scaling"]),
     }
-    values["rope_theta"] = config[
-        "rope_theta"
-    ]  # where readers before transformers 5 look, as for rope_scaling
+    # Where readers before transformers 5 look, as for rope_scaling.
+    values["rope_theta"] = config["rope_theta"]
     if config["rope_scaling"]:
         values["rope_scaling"] = values["rope_parameters"]
     if window is not None:
@@ -218,9 +223,9 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bias(config: Mapping[str, Any]) -> str:
-    attention, mlp = config.get("attention_bias", False), config.get("mlp_bias", False)
+    attention = config.get("attention_bias", False)
+    mlp = config.get("mlp_bias", False)
     if attention != mlp:
-        raise CheckpointError(
-            "config.json", f"attention_bias {attention} beside mlp_bias {mlp}", "Use another model"
-        )
+        problem = f"attention_bias is {attention}, but mlp_bias {mlp}"
+        raise CheckpointError("config.json", problem, "Use another model")
     return "all" if attention else "none"

@@ -9,11 +9,18 @@ from typing import Any
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.names.table import Row, check_architecture, from_ours, to_ours
+from groundup.models.names.table import (
+    Row,
+    check_architecture,
+    fill_in,
+    from_ours,
+    to_ours,
+)
 
 __all__ = ["config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
 
-_BLOCK, _OURS = "model.layers.{}.", "blocks.{}."
+_BLOCK = "model.layers.{}."
+_OURS = "blocks.{}."
 _ROWS = (
     Row("model.embed_tokens.weight", ("embed.weight",)),
     Row(_BLOCK + "input_layernorm.weight", (_OURS + "attention_norm.weight",)),
@@ -28,7 +35,7 @@ _ROWS = (
     Row("model.norm.weight", ("norm.weight",)),
     Row("lm_head.weight", ("head.weight",)),
 )
-_FIELDS = {  # config.json: ours
+_FIELDS = {  # config.json: groundup's setting
     "max_position_embeddings": "context_length",
     "num_hidden_layers": "layers",
     "hidden_size": "width",
@@ -39,17 +46,20 @@ _FIELDS = {  # config.json: ours
     "tie_word_embeddings": "tied_embeddings",
     "vocab_size": "vocabulary_size",
 }
-_DEFAULTS: dict[str, Any] = {  # of transformers, for what config.json leaves out
-    **{
-        "vocab_size": 32064,
-        "hidden_size": 3072,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-    },
-    **{"intermediate_size": 8192, "rms_norm_eps": 1e-5, "tie_word_embeddings": False},
-    **{"max_position_embeddings": 4096, "original_max_position_embeddings": 4096},
+# Of transformers, for what config.json leaves out.
+_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 32064,
+    "hidden_size": 3072,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "intermediate_size": 8192,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "max_position_embeddings": 4096,
+    "original_max_position_embeddings": 4096,
 }
-_LONG = ("longrope", "su", "yarn")  # the last two in old files
+# One way under three names, the last two in old files.
+_LONG = ("longrope", "su", "yarn")
 
 
 def to_groundup(
@@ -57,10 +67,10 @@ def to_groundup(
     config: Mapping[str, Any],
     own: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return our tensors from theirs. A copy of tied embeddings is left out. ``own`` is as in
-    ``to_ours``.
+    """Return groundup's tensors from the file's. A copy of tied embeddings is left out. ``own`` is
+    as in ``to_ours``.
 
-    Without ``own`` it is not known where one matrix of theirs is to be cut into queries, keys and
+    Without ``own`` it is not known where one matrix of the file is to be cut into queries, keys and
     values, unless there are as many of each.
     """
     tied = config["tied_embeddings"]
@@ -71,23 +81,24 @@ def to_groundup(
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return their tensors from ours."""
+    """Return the file's tensors from groundup's."""
     return from_ours(_ROWS, tensors, config["layers"])
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of our Phi-3 from the contents of config.json. Its kinds of dropout are
+    """Return the settings of Phi-3 from the contents of config.json. Its kinds of dropout are
     not taken over.
 
     Raises:
-        CheckpointError: If the model is of another family, or has a part that ours lacks.
+        CheckpointError: If the model is of another family, or has a part that groundup's lacks.
     """
-    family, activation = config.get("model_type"), config.get("hidden_act", "silu")
+    family = config.get("model_type")
+    activation = config.get("hidden_act", "silu")
     if family != "phi3" or activation != "silu":
         found = f"model_type {family}, activation {activation}; supported: phi3; silu"
         raise CheckpointError("config.json", found, "Use another model")
     check_architecture(config, ("Phi3ForCausalLM",))
-    full = _DEFAULTS | {key: value for key, value in config.items() if value is not None}
+    full = fill_in(_DEFAULTS, config)
     full.setdefault("num_key_value_heads", full["num_attention_heads"])
     rope = full.get("rope_scaling") or full.get("rope_parameters") or {}
     share = rope.get("partial_rotary_factor", full.get("partial_rotary_factor", 1.0))
@@ -111,15 +122,17 @@ def _long_rope(rope: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, 
     factor = rope.get("factor") or config["max_position_embeddings"] / original
     amplitude = rope.get("attention_factor")
     if amplitude is None:
-        amplitude = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+        # Ding et al., LongRoPE, 2024, as transformers computes it; 1 where nothing is stretched.
+        amplitude = math.sqrt(1 + math.log(max(factor, 1)) / math.log(original))
     factors = {f"{name}s": list(map(float, rope[name])) for name in ("short_factor", "long_factor")}
     return {"original_context": original, "amplitude": amplitude, **factors}
 
 
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the contents of config.json from all settings of our Phi-3, those that follow from
+    """Return the contents of config.json from all settings of Phi-3, those that follow from
     others filled in."""
-    long, share = config["long_rope"], config["rotary_share"]
+    long = config["long_rope"]
+    share = config["rotary_share"]
     values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | {
         "hidden_act": "silu"
     }
@@ -133,10 +146,11 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         original = long["original_context"]
         rope |= {"rope_type": "longrope", "attention_factor": long["amplitude"]}
         rope |= {name: list(long[f"{name}s"]) for name in ("short_factor", "long_factor")}
-        values["original_max_position_embeddings"] = rope["original_max_position_embeddings"] = (
-            original
-        )
-        values["rope_scaling"] = rope  # where readers before transformers 5 look
-    values["pad_token_id"] = None  # or transformers takes 32000, which a smaller vocabulary has not
+        rope["original_max_position_embeddings"] = original
+        values["original_max_position_embeddings"] = original
+        # Where readers before transformers 5 look.
+        values["rope_scaling"] = rope
+    # Or transformers takes 32000, which a smaller vocabulary has not.
+    values["pad_token_id"] = None
     values |= {"rope_parameters": rope, "partial_rotary_factor": share}
     return {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], **values}

@@ -11,23 +11,22 @@ from groundup.core.errors import CheckpointError
 
 __all__ = ["scaling_to_groundup", "scaling_to_huggingface"]
 
-_SCALINGS: dict[str, dict[str, str]] = {  # kind: config.json to ours
+# By kind: the names in config.json, and groundup's.
+_SCALINGS: dict[str, dict[str, str]] = {
     "linear": {"factor": "factor"},
     "llama3": {
-        **{"factor": "factor", "original_max_position_embeddings": "original_context"},
-        **{"low_freq_factor": "low_frequency", "high_freq_factor": "high_frequency"},
+        "factor": "factor",
+        "original_max_position_embeddings": "original_context",
+        "low_freq_factor": "low_frequency",
+        "high_freq_factor": "high_frequency",
     },
     "yarn": {
-        **{
-            "factor": "factor",
-            "original_max_position_embeddings": "original_context",
-            "beta_slow": "beta_slow",
-        },
-        **{
-            "beta_fast": "beta_fast",
-            "truncate": "whole_channels",
-            "attention_factor": "attention_factor",
-        },
+        "factor": "factor",
+        "original_max_position_embeddings": "original_context",
+        "beta_slow": "beta_slow",
+        "beta_fast": "beta_fast",
+        "truncate": "whole_channels",
+        "attention_factor": "attention_factor",
     },
 }
 
@@ -56,17 +55,12 @@ def scaling_to_groundup(
     if "original_max_position_embeddings" in fields:
         original = config.get("original_max_position_embeddings", config["max_position_embeddings"])
         values.setdefault("original_context", original)
-    if (
-        kind == "yarn"
-        and "attention_factor" not in values
-        and rope.get("mscale")
-        and rope.get("mscale_all_dim")
-    ):
-        parts = (
-            0.1 * rope[key] * math.log(max(values["factor"], 1)) + 1
-            for key in ("mscale", "mscale_all_dim")
-        )
-        values["attention_factor"] = next(parts) / next(parts)
+    scales = [rope.get("mscale"), rope.get("mscale_all_dim")]
+    if kind == "yarn" and "attention_factor" not in values and all(scales):
+        # As DeepSeek's models say it: a quotient of two amplitudes.
+        stretch = math.log(max(values["factor"], 1))
+        whole, each = (0.1 * scale * stretch + 1 for scale in scales if scale)
+        values["attention_factor"] = whole / each
     return {"kind": kind, **values}
 
 

@@ -361,7 +361,7 @@ def test_what_does_not_fit_the_recipe(
     small = HubConfig(config={"model_type": "opt", "vocab_size": 20})
     trainer = groundup.trainer(tuning, runs=tmp_path / "runs")
     trainer.close()
-    with pytest.raises(RecipeError, match="the tokenizer has 320 tokens and the model 20"):
+    with pytest.raises(RecipeError, match="the tokenizer has 320 tokens, but the model 20"):
         small.complete_from(trainer.parts.processor)
     with pytest.raises(DataError, match="a text: has 3 tokens; the model reads 2"):
         opened(tmp_path / "base", outputs=2, context_length=2)(torch.ones(1, 3, dtype=torch.int64))
