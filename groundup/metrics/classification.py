@@ -82,6 +82,7 @@ def evaluate_classes(probabilities: Floats, true: Whole, seed: int = 0) -> Class
     resampled = _resample_scores(confusion, seed)
     # Wilson's interval has the plain name: it holds near 0 and 1 too, where a bootstrap's does not.
     resampled["accuracy_bootstrap"] = resampled.pop("accuracy")
+    # Each class against the rest, unweighted: rare classes count as much as common ones.
     areas = [_area(probabilities[:, k], true == k) for k in classes]
     curve = reliability(probabilities.max(1), right)
     found = {

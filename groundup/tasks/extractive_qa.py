@@ -34,6 +34,7 @@ from groundup.tasks.shared.model_outputs import move_batch
 __all__ = ["ExtractiveQA", "Window"]
 
 _AT_ONCE = 16
+# As in the authors' code (n_best_size).
 _BEST = 20
 _SHOWN = 10
 
@@ -81,6 +82,7 @@ class ExtractiveQA(Task):
 
     @model_validator(mode="after")
     def _room_for_text(self) -> ExtractiveQA:
+        # Four tokens frame the two texts at most: RoBERTa puts two between them, BERT one.
         room = self.max_tokens - self.max_question_tokens - 4
         if self.stride >= room:
             raise ValueError(
@@ -93,6 +95,7 @@ class ExtractiveQA(Task):
     @property
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read; an empty window has the answer -1."""
+        # A question is one example, however many windows it takes: batches stay of equal numbers.
         shape = "int64 (B, W, T)"
         return {
             "windows": shape,
@@ -137,6 +140,8 @@ class ExtractiveQA(Task):
             self.windows(example.inputs[0], example.inputs[1], processor.tokenizer)
             for example in examples
         ]
+        # Questions with fewer windows get empty ones, of length 0, which are left out of
+        # everything.
         most = max(map(len, found))
         batch = padded([window.row for windows in found for window in windows], processor.tokenizer)
         shape = (len(examples), most, batch["tokens"].shape[1])
@@ -167,6 +172,7 @@ class ExtractiveQA(Task):
         head = np.concatenate(([tokenizer.frame[0]], asked[: self.max_question_tokens], middle))
         room = self.max_tokens - len(head) - 1
         found = []
+        # An empty text still has one window, which says that there is no answer.
         for start in range(0, max(1, len(tokens) - self.stride), room - self.stride):
             part = tokens[start : start + room]
             row = np.concatenate((head, part, [tokenizer.frame[1]])).astype(np.int64)
@@ -178,6 +184,7 @@ class ExtractiveQA(Task):
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return the windows that are there as rows, cut to the longest."""
+        # Empty windows would be attended to nowhere, which is not a number.
         there = batch["window_lengths"] > 0
         lengths = batch["window_lengths"][there]
         longest = int(lengths.max())
@@ -194,6 +201,7 @@ class ExtractiveQA(Task):
         there = batch["window_lengths"] > 0
         scores = _rule_out_padding(outputs, batch["window_lengths"][there])
         answers = batch["answers"][there]
+        # Halves of a window's loss: it stays comparable with one choice among its tokens.
         first = F.cross_entropy(scores[..., 0], answers[:, 0], reduction="sum")
         last = F.cross_entropy(scores[..., 1], answers[:, 1], reduction="sum")
         right = (scores.argmax(1) == answers).all(1).sum()
@@ -264,6 +272,7 @@ class ExtractiveQA(Task):
         best: tuple[tuple[int, int], float] = ((0, 0), -np.inf)
         # The best end of each of the best starts, instead of all pairs.
         for first in np.argsort(-starts, kind="stable")[:_BEST]:
+            # Only ends at or after the start, and not too far: others are no answers.
             reach = ends[first : first + self.max_answer_tokens]
             last = int(first + reach.argmax())
             if starts[first] + ends[last] > best[1]:
@@ -281,6 +290,7 @@ class ExtractiveQA(Task):
         right = [[text for text, _ in example.target] for example in examples]
         pairs = zip(given, right, strict=True)
         scores = np.array([answer_scores(answer, own) for answer, own in pairs])
+        # The two kinds are counted apart as well: a model that always says no is right for one.
         answered = np.array([bool(own) for own in right])
         metrics = {"held_out_questions": float(len(examples)), **_means(scores, "")}
         if answered.any() and not answered.all():
@@ -310,6 +320,7 @@ def _two_texts(inputs: Any) -> tuple[str, str]:
 def _rule_out_padding(outputs: Tensor, lengths: Tensor) -> Tensor:
     """Return outputs (windows, T, 2) with the padding ruled out."""
     outputs = widen(outputs)
+    # Minus infinity and not a large number: the softmax must give padding exactly nothing.
     beyond = torch.arange(outputs.shape[1], device=outputs.device) >= lengths[:, None]
     return outputs.masked_fill(beyond[..., None], -torch.inf)
 

@@ -48,6 +48,7 @@ class LanguageModeling(Task):
     @property
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read."""
+        # Rows are packed: several documents in one, each at its own positions and seen by itself.
         tokens = "int64 (B, T)"
         return {
             "tokens": tokens,
@@ -98,6 +99,7 @@ class LanguageModeling(Task):
         """Return how many UTF-8 bytes of text the targets stand for; ``summarise`` takes it as
         ``sums["bytes"]``."""
         targets = batch["targets"]
+        # Special tokens have no bytes: bits per byte are of text alone, whatever frames it.
         sizes = torch.from_numpy(processor.token_bytes()).to(targets.device)
         return float(sizes[targets[targets >= 0]].sum())
 
@@ -116,6 +118,7 @@ class LanguageModeling(Task):
     ) -> Any:
         """Return what the model writes on from a prompt, or from each of several; options are
         ``DecodingOptions``."""
+        # A prompt begins with the start token, as every document did in training, and has no end.
         starts = prompts([inputs] if isinstance(inputs, str) else list(inputs), processor)
         texts = write(model, starts, processor, decoding_options(options), {processor.end_id})
         return texts[0] if isinstance(inputs, str) else texts
@@ -202,6 +205,7 @@ def _extremes_table(documents: list[Document], nats: list[float]) -> Table:
         (d.name, _bytes(d), bits_per_byte(n, _bytes(d)))
         for d, n in zip(documents, nats, strict=True)
     ]
+    # By bits per byte, or long documents would be the hardest of all.
     scored.sort(key=lambda row: row[2])
     # Of few documents none is both easy and hard.
     rows: list[tuple[str | float | int | None, ...]] = [
@@ -216,6 +220,7 @@ def _extremes_table(documents: list[Document], nats: list[float]) -> Table:
 def _sample_table(documents: list[Document], context: EvaluationContext) -> Table:
     order = sorted(documents, key=lambda document: key(context.seed, f"sample {document.name}"))
     chosen = order[:_SHOWN]
+    # At most half of a short document, so that there is something to compare with.
     openings = [document.text[: min(160, len(document.text) // 2)] for document in chosen]
     options = DecodingOptions(max_new_tokens=80, seed=context.seed)
     starts = prompts(openings, context.processor)

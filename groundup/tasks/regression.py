@@ -75,6 +75,7 @@ class Regression(Task):
         """
         # A list, because it is gone through twice: numbers are checked before any is fitted.
         read = list(examples())
+        # Several targets have names where the data gives a mapping, such as the columns of a table.
         first = read[0].target if read else None
         labels = tuple(map(str, first)) if isinstance(first, Mapping) else ()
 
@@ -93,6 +94,7 @@ class Regression(Task):
         """
         targets = _targets_of(processor)
         wanted = targets.encode(_numbers(examples, targets.outputs))
+        # In the batch, because a task has no state: errors are shown in the data's own units.
         scale = torch.tensor(targets.scale).expand(len(wanted), -1)
         encoded = processor.encode_inputs([example.inputs for example in examples])
         return encoded | {"targets": wanted, "scale": scale}
@@ -195,6 +197,7 @@ def _rmse(model: nn.Module, processor: LabelProcessor, examples: Sequence[Exampl
     """
     predicted = _predict_numbers(model, [example.inputs for example in examples], processor)
     true = np.array(_numbers(examples), dtype=np.float64)
+    # The base of a fine-tuned run may predict other numbers as well, or in another order.
     named = examples[0].target
     if processor.labels and isinstance(named, Mapping):
         predicted = predicted[:, [processor.labels.index(str(name)) for name in named]]
@@ -230,6 +233,7 @@ def _numbers_of(example: Example) -> list[float]:
         target = dict(enumerate(target if _is_list(target) else [target], 1))
     found = []
     for name, value in target.items():
+        # Text such as "3.5" is what a CSV file holds.
         number = as_number(value)
         if number is None or math.isnan(number):
             what = f"target {name!r}" if isinstance(name, str) else "the target"
@@ -245,6 +249,7 @@ def _is_list(target: Any) -> bool:
 
 def _refuse_constant(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> None:
     for n, values in enumerate(zip(*rows, strict=True)):
+        # Its standard deviation is 0, by which targets are divided.
         if min(values) == max(values):
             name = f"target {labels[n]!r}" if labels else "the target"
             problem = f"{name} is {values[0]:g} in every training example"
@@ -278,6 +283,7 @@ def _worst_table(
     true: NDArray[np.float64],
 ) -> Table:
     residual = true - predicted
+    # Stable, so that the same run gives the same page.
     order = np.argsort(-np.abs(residual), kind="stable")[:_SHOWN].tolist()
     rows = [
         (examples[i].origin, _short(true[i]), _short(predicted[i]), _short(residual[i]))
@@ -287,6 +293,7 @@ def _worst_table(
 
 
 def _short(value: Any) -> float:
+    # Five digits: enough to compare, and a table that can be read.
     return float(f"{float(value):.5g}")
 
 

@@ -30,6 +30,7 @@ from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["SentenceEmbedding"]
 
+# Texts of similar length, so that little is padding.
 _AT_ONCE = 128
 _SHOWN = 10
 
@@ -65,6 +66,7 @@ class SentenceEmbedding(Task):
     @property
     def loss_is_sum(self) -> bool:
         """The loss is no sum over examples: all others of the batch are in each one's."""
+        # In-batch negatives: what an example is compared with is in other rows.
         return False
 
     @property
@@ -80,6 +82,7 @@ class SentenceEmbedding(Task):
     def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Labelled:
         """Return the processor with how texts are cut."""
         inputs = processor.reader
+        # No targets: which texts belong together is all that the data says.
         return Labelled(inputs, FixedTargets(()), self.max_tokens, head="none")
 
     def check_model(self, model: nn.Module, processor: Any) -> None:
@@ -104,6 +107,7 @@ class SentenceEmbedding(Task):
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return all texts as rows, (B * K, T), cut to the longest."""
+        # All texts of a pair go through the same model, side by side in one batch.
         lengths = batch["text_lengths"].flatten()
         return {"tokens": batch["texts"].flatten(0, 1)[:, : int(lengths.max())], "lengths": lengths}
 
@@ -117,11 +121,14 @@ class SentenceEmbedding(Task):
         vectors = self.vectors(outputs, batch["text_lengths"].flatten())
         sides = vectors.view(*batch["texts"].shape[:2], -1).unbind(1)
         scores = sides[0] @ torch.cat(sides[1:]).T / self.temperature
+        # Only in training: a last validation batch may hold a single pair.
         if torch.is_grad_enabled() and scores.shape[1] < 2:
             problem = "is 1, and a pair is told apart from the others of its batch"
             raise RecipeError(
                 "recipe.training.batch_size", problem, "Set 16 or more: the more, the better"
             )
+        # The partner of row n is in column n; third texts, which are wrong for all, follow after
+        # them.
         right = torch.arange(len(scores), device=scores.device)
         texts = batch["texts"].transpose(0, 1)
         # The same text may be the partner of several: it must not count as a wrong answer.
@@ -163,6 +170,7 @@ class SentenceEmbedding(Task):
     ) -> NDArray[np.float64]:
         """Return (N, C); texts of about the same length go together."""
         rows = framed(texts, processor.tokenizer, processor.max_length)
+        # Padding costs as much as text, so texts are sorted by length and put back at the end.
         order = sorted(range(len(rows)), key=lambda n: len(rows[n][0]))
         found: dict[int, NDArray[np.float64]] = {}
         for start in range(0, len(order), _AT_ONCE):
@@ -192,6 +200,7 @@ class SentenceEmbedding(Task):
             )
             own = {name: value for name, value in before.items() if "baseline" not in name}
             metrics |= {f"{name}_before": value for name, value in own.items()}
+        # What was missed by most says more than an average.
         worst = np.argsort(-places, kind="stable")[:_SHOWN].tolist()
         lost: list[Any] = [
             (pairs[n][0][:200], pairs[n][1][:200], int(places[n])) for n in worst if places[n] > 1
@@ -203,6 +212,7 @@ class SentenceEmbedding(Task):
     def _evaluate_model(
         self, model: nn.Module, processor: Labelled, pairs: Sequence[tuple[str, ...]]
     ) -> tuple[dict[str, float], NDArray[np.int64]]:
+        # Each text once: the same candidate twice could not both be first.
         others = dict.fromkeys(text for pair in pairs for text in pair[1:])
         numbers = {text: n for n, text in enumerate(others)}
         right = np.array([numbers[pair[1]] for pair in pairs])

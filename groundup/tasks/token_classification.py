@@ -85,11 +85,15 @@ class TokenClassification(Task):
         Raises:
             DataError: If a label is not one of the training split's.
         """
+        # A label is a word's, a prediction a token's: the word's first piece has it, as in the
+        # paper.
         pieces = [_encode_words(example.inputs, processor) for example in examples]
         batch = padded([row for row, _ in pieces], processor.tokenizer)
         labels = torch.full_like(batch["tokens"], IGNORED)
         for own, example, (_, places) in zip(labels, examples, pieces, strict=True):
             numbers = processor.targets.encode(example.target)
+            # Words beyond the longest row are not learned from, but predicting reads them in a row
+            # of their own.
             kept = places >= 0
             own[torch.from_numpy(places[kept])] = numbers[torch.from_numpy(kept)]
         return batch | {"labels": labels}
@@ -103,6 +107,7 @@ class TokenClassification(Task):
         right."""
         # A batch of short sentences is cut to the longest of its own, its labels are not.
         labels = batch["labels"][:, : outputs.shape[1]]
+        # Padding, special tokens and all but the first piece of a word.
         scored = labels != IGNORED
         outputs, labels = outputs[scored], labels[scored]
         total = F.cross_entropy(widen(outputs), labels, reduction="sum")
@@ -162,6 +167,7 @@ class TokenClassification(Task):
         words = [example.inputs for example in examples]
         found = self._label_words(context.model, words, context.processor)
         right = np.array([*chain.from_iterable(true)])
+        # Of names in texts most words are O: accuracy says little without this.
         commonest = context.processor.labels[int(np.argmax(context.processor.targets.counts))]
         metrics = {
             "held_out_sentences": float(len(examples)),
@@ -170,6 +176,7 @@ class TokenClassification(Task):
             "baseline_accuracy": float((right == commonest).mean()),
         }
         tables = [_mistake_table(examples, found)]
+        # Then whole spans count: half a name is no name.
         if are_spans(context.processor.labels):
             measures, kinds = span_measures(true, found)
             rows = [
@@ -196,6 +203,7 @@ def _mistake_table(examples: Sequence[Example], found: Sequence[Sequence[str]]) 
 
 def _words(inputs: Any) -> tuple[str, ...]:
     words = tuple(inputs.split()) if isinstance(inputs, str) else tuple(inputs)
+    # An empty word has no piece that could have a label.
     if not words or not all(isinstance(word, str) and word.strip() for word in words):
         raise DataError(
             "inputs",
@@ -215,6 +223,7 @@ def _tokenize_words(words: Sequence[str], tokenizer: Any) -> list[NDArray[np.int
     # Read as one text, because byte-level tokenizers give a word after a blank other tokens.
     if isinstance(tokenizer, EncodesSpans):
         tokens, spans = tokenizer.encode_spans([" ".join(words)])[0]
+        # A token is of the word in which its last character is: blanks before a word belong to it.
         owners = np.searchsorted(ends, np.maximum(spans[:, 1] - 1, 0), side="right")
         found = [tokens[owners == n].astype(np.int64) for n in range(len(words))]
     else:
@@ -231,6 +240,7 @@ def _encode_words(words: Sequence[str], processor: Labelled) -> tuple[Row, NDArr
     start, end = frame_of(processor.tokenizer)
     pieces = _tokenize_words(words, processor.tokenizer)
     places = len(start) + np.cumsum([0, *map(len, pieces[:-1])])
+    # What does not fit is cut from the end, never the frame.
     room = processor.max_length - len(start) - len(end)
     tokens = np.concatenate((start, np.concatenate(pieces)[:room], end)).astype(np.int64)
     return (tokens, None), np.where(places < len(start) + room, places, -1).astype(np.int64)
@@ -240,6 +250,7 @@ def _cut(words: tuple[str, ...], processor: Labelled) -> Iterator[tuple[str, ...
     """Yield words in as few parts as have room for the first piece of every word."""
     while words:
         _, places = _encode_words(words, processor)
+        # At least one, or a word longer than a row would be read for ever.
         kept = max(1, int((places >= 0).sum()))
         yield words[:kept]
         words = words[kept:]

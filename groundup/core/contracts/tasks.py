@@ -265,7 +265,7 @@ class PerExampleLoss(Protocol):
 
 @runtime_checkable
 class Distils(Protocol):
-    """A task that can learn from a teacher's logits besides the data."""
+    """A task that can learn from a teacher's logits as well as from the data."""
 
     @property
     def distils(self) -> str:

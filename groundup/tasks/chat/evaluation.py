@@ -28,8 +28,11 @@ from groundup.tasks.shared.text_generation import write
 
 __all__ = ["evaluate_answers", "last_run"]
 
+# Scoring costs a forward pass of a whole conversation for each model and each question, right or
+# wrong.
 _MOST_QUESTIONS = 1000
 _SHOWN = 10
+# Greedy answers that never end would otherwise be written to the end of the context.
 _LONGEST_ANSWER = 112  # tokens
 
 
@@ -55,6 +58,7 @@ class _Answerer:
     processor: TextProcessor
     template: ChatTemplate
     stop: tuple[str, ...] = ()
+    # A run of documents has no words for tools: their calls are spelled out, as its texts would.
     plain: bool = False  # reads calls of tools as text, and receives none
 
     def read(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -70,6 +74,7 @@ class _Answerer:
     ) -> list[TokenSequence]:
         """Return the tokens of conversations, each with the tools of a question, of which the last
         answer counts."""
+        # The tools go with the question that is asked, also where it is another conversation's.
         tools = [self.tools(question) for question in questions]
         found = self.template.encode_batch([self.read(each) for each in conversations], tools=tools)
         return [last_run(sequence) for sequence in found]
@@ -112,7 +117,7 @@ def evaluate_answers(context: EvaluationContext, template: ChatTemplate) -> Eval
     if context.base is not None:
         model, processor = context.base
         # Pretrained weights come with the run's own processor, and are asked as the run is. A run
-        # of documents has never seen the template's tokens: they would be held against it.
+        # of documents has never seen the template's tokens: they would count against it.
         alike = processor is context.processor
         if alike:
             answerers["base_"] = _Answerer(model, processor, template)
@@ -121,6 +126,8 @@ def evaluate_answers(context: EvaluationContext, template: ChatTemplate) -> Eval
             answerers["base_"] = _Answerer(model, processor, plain, ("\n",), plain=True)
     metrics: dict[str, float] = {"held_out_questions": float(len(held_out))}
     answers: dict[str, list[str]] = {}
+    # Writing is slow next to scoring, so only the first questions are answered, in the same keyed
+    # order for every run of a comparison.
     asked = held_out[: context.limit]
     for prefix, answerer in answerers.items():
         which = "the model before fine-tuning" if prefix else "the model"
@@ -130,6 +137,7 @@ def evaluate_answers(context: EvaluationContext, template: ChatTemplate) -> Eval
         context.progress(f"letting {which} answer {len(asked) + len(trained)} questions")
         begin = time.perf_counter()
         answers[prefix] = _answer(answerer, [*asked, *trained])
+        # Of the model before, only the quality is of interest.
         if not prefix:
             metrics["generation_s"] = time.perf_counter() - begin
         metrics[f"{prefix}rouge_l"] = rouge_l(
@@ -166,12 +174,16 @@ def _measure_bits(
     answerer: _Answerer, questions: list[_Question], context_length: int
 ) -> dict[str, float]:
     """Return the bits per byte of all answers together, after their own and another question."""
+    # Over bytes, because runs with different tokenizers are compared: a token is not the same
+    # length in both.
     size = sum(len(question.answer.encode()) for question in questions)
     others = [*questions[1:], *questions[:1]]  # one cycle: nobody keeps the own question
     right = answerer.encode([q.conversation() for q in questions], questions)
     swapped = [q.conversation(other.asked) for q, other in zip(questions, others, strict=True)]
     wrong = answerer.encode(swapped, others)
     nats = token_nll(answerer.model, right, context_length)
+    # A run of documents ends an answer with a line break, a chat with a token of its own: how
+    # surely each ends is left out of one of the figures.
     of_stops = sum(
         float(each[_stop(sequence)].sum()) for each, sequence in zip(nats, right, strict=True)
     )

@@ -97,6 +97,7 @@ class Chat(Task):
             DataError: If there is no such template, or it does not fit the tokenizer.
         """
         source = self._source(processor)
+        # Bound once here, so that a template that does not fit ends the run before it begins.
         ChatTemplate(source, processor)
         return processor.with_chat_template(source)
 
@@ -128,6 +129,7 @@ class Chat(Task):
             DataError: If a role is unknown or the template fails; the message says in which
                 conversation.
         """
+        # Looked up for each batch, but compiled once: see _bind_template.
         template = self.chat_template(processor)
         chats = [self._complete(each) for each in examples if isinstance(each, Conversation)]
         try:
@@ -156,6 +158,7 @@ class Chat(Task):
         if self.system_prompt == "keep" or (self.system_prompt == "add" and has_one):
             return tuple(messages)
         rest = messages[1:] if has_one else messages
+        # An empty text with replace takes the system prompts out.
         return (Message("system", self.system), *rest) if self.system else tuple(rest)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -206,6 +209,7 @@ class Chat(Task):
             **options: ``DecodingOptions``.
         """
         template = self.chat_template(processor)
+        # A tuple of messages is one conversation, a list of texts several questions.
         several = isinstance(inputs, list | tuple) and bool(inputs) and isinstance(inputs[0], str)
         conversations = [_messages(each) for each in (inputs if several else [inputs])]
         tools = inputs.tools if isinstance(inputs, Conversation) else None
@@ -240,6 +244,7 @@ class Chat(Task):
         return evaluate_answers(dataclasses.replace(context, examples=examples), template)
 
 
+# Jinja compiles a template in milliseconds, which is long for each of a million batches.
 @functools.lru_cache(maxsize=8)
 def _bind_template(source: str, processor: Any) -> ChatTemplate:
     return ChatTemplate(source, processor)
@@ -260,6 +265,7 @@ def _encode_named(template: ChatTemplate, example: Conversation) -> TokenSequenc
 
 
 def _messages(given: Any) -> tuple[Message, ...]:
+    # What a user gives may come from a terminal, from JSON, or from this library.
     if isinstance(given, str):
         return (Message("user", given),)
     if isinstance(given, Conversation):

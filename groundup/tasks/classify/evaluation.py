@@ -41,6 +41,8 @@ _SHOWN = 10
 _PICTURES = 24
 _CLASSES_DRAWN = 30
 _TRAINING_SAMPLE = 2_000  # the 95% interval of an accuracy is then 2 percent points wide each way
+# Fifteen bins of twenty examples say nothing yet; the temperature is one number, and settles
+# sooner.
 _ENOUGH = 40  # examples from which half of them can say something about calibration
 _PIXELS = 96
 
@@ -106,6 +108,7 @@ def _guess_commonest(processor: LabelProcessor, true: NDArray[np.int64]) -> floa
 def _counts(processor: LabelProcessor, true: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return (K,) examples of each class in the training split, or here where nobody counted them
     there."""
+    # Processors of older runs did not count.
     known = processor.targets.counts
     return np.asarray(known or np.bincount(true, minlength=processor.outputs), np.int64)
 
@@ -149,6 +152,7 @@ def _calibrate(
     """Return the temperature that fits one half, and what it does to the error of the other."""
     if len(outputs) < _ENOUGH:
         return {}
+    # Fitted and measured on the same examples, any temperature would look well calibrated.
     fitted = halves(len(outputs), seed)
     temperature = fit_temperature(outputs[fitted], true[fitted], several=several)
     errors = {}
@@ -186,6 +190,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _confusion_table(found: ClassificationScores, labels: Sequence[str]) -> Table:
+    # The diagonal is what was right.
     wrong = found.confusion * (1 - np.eye(len(labels), dtype=np.int64))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_SHOWN]
     cells = [divmod(int(place), len(labels)) for place in order]
@@ -246,6 +251,7 @@ def _mistake_table(examples: Sequence[Example], mistakes: Sequence[Mistake]) -> 
 def _matrix(found: ClassificationScores, labels: Sequence[str]) -> Figure:
     """Return the confusion matrix, of the classes with the most mistakes where there are too many
     to draw."""
+    # A class is confusing in both directions: taken for others, and others for it.
     wrong = found.confusion.sum(0) + found.confusion.sum(1) - 2 * found.confusion.diagonal()
     shown = np.sort(np.argsort(-wrong, kind="stable")[:_CLASSES_DRAWN])
     note = "Rows are true classes, columns predicted ones; the colour is the share of the row."
@@ -308,6 +314,7 @@ def _pixels(inputs: Any, processor: LabelProcessor) -> NDArray[np.uint8] | None:
         values = processor.inputs.to_pixels(values[None])[0]
     if len(values) == 4:  # without its opacity
         values = values[:3]
+    # Every second or third pixel, without smoothing: what is shown is a part of what was read.
     step = -(-max(values.shape[1:]) // _PIXELS)
     # Stretched to the full range: the contrast that was seen counts, not how bright it was.
     low = values.min()

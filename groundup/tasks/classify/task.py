@@ -92,6 +92,7 @@ class Classify(Task):
     def _no_class_twice(
         cls, order: tuple[str | int | float, ...] | None
     ) -> tuple[str | int | float, ...] | None:
+        # As text: 1 and "1" are the same class in a CSV file.
         names = [str(label) for label in order or ()]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -144,6 +145,7 @@ class Classify(Task):
             DataError: If an input has another shape, or a label was not in the training split.
         """
         encoded = processor.encode_inputs([example.inputs for example in examples])
+        # Class numbers are the processor's, and travel with the run.
         encoded["labels"] = processor.targets.encode([example.target for example in examples])
         if self.class_weights != "none":
             counts = processor.targets.counts
@@ -202,6 +204,7 @@ class Classify(Task):
             right = (outputs.argmax(1) == labels).sum()
             return Loss(terms, {"right": right, "examples": examples})
         losses, watched = self._losses(outputs.float(), batch)
+        # The same function gives the counts, so both agree to the last bit.
         own, others = _shares(batch)
         sums = {name: value.sum() for name, value in watched.items()}
         count = (own + others).sum()
@@ -243,6 +246,7 @@ class Classify(Task):
         if "mix" not in batch:
             return each * own, watched
         second, other = self._each(outputs, batch["labels_2"])
+        # A mixture is right by the share of each class that was right, as its loss is.
         mix = batch["mix"]
         mixed = {name: mix * value + (1 - mix) * other[name] for name, value in watched.items()}
         return each * own + second * others, mixed
@@ -332,6 +336,7 @@ def soft_labels(labels: Tensor, classes: int, smoothing: float) -> Tensor:
         Diaz and Marathe, 2019, "Soft labels for ordinal regression", CVPR, equation 1; the distance
         there is here the number of classes between over ``smoothing``.
     """
+    # Only the distance in classes counts, not what the labels say: 1 to 5 stars are one apart.
     distance = (torch.arange(classes, device=labels.device) - labels[:, None]).abs().float()
     return torch.softmax(-distance / smoothing, 1)
 
@@ -345,6 +350,7 @@ def _shares(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _accuracy(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:
+    # Of one label alone: of several, old and new data share no measure.
     outputs = outputs_of(model, [example.inputs for example in examples], processor)
     true = processor.targets.encode([example.target for example in examples])
     return float((torch.as_tensor(outputs).argmax(1) == true).double().mean())

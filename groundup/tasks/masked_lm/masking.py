@@ -62,6 +62,7 @@ def require_mask(processor: Processor) -> None:
         raise RecipeError("recipe.processor", problem, remedy)
 
 
+# By identity of the processor: its vocabulary does not change while a run lasts.
 @lru_cache(maxsize=4)
 def _vocabulary(processor: Any) -> _Vocabulary:
     special = np.zeros(processor.vocabulary_size, dtype=np.bool_)
@@ -102,6 +103,8 @@ def hide_tokens(
     known = _vocabulary(processor)
     found = tokens.numpy().copy()
     targets = np.full(tokens.shape, IGNORED, np.int64)
+    # Special tokens say where a text begins and ends: they are always the same, so there is
+    # nothing to learn by predicting them.
     may = wanted.numpy() & ~known.special[found]
     for row, sample in enumerate(samples.tolist()):
         # Drawn for all positions, so that what one position gets does not depend on the others.
@@ -114,8 +117,10 @@ def hide_tokens(
         words = _number_words(places, continuing, whole=settings.whole_words)
         chosen = places[_choose_words(words, draws[0][places], settings.share)]
         targets[row, chosen] = found[row, chosen]
+        # One draw decides among mask, another token and itself; a second one which other token.
         fate = draws[1][chosen]
         random = known.plain[(draws[2][chosen] * len(known.plain)).astype(np.int64)]
+        # Where nothing is changed the model must still predict: it cannot trust what it reads.
         changed = np.where(fate < settings.masked + settings.replaced, random, found[row, chosen])
         found[row, chosen] = np.where(fate < settings.masked, known.mask, changed)
     return torch.from_numpy(found), torch.from_numpy(targets)
@@ -139,6 +144,7 @@ def _choose_words(
 ) -> NDArray[np.bool_]:
     """Return which tokens are hidden: words by their first token's draw, up to the share of the
     tokens."""
+    # Words are taken whole, by the draw of their first token, so that long ones are not favoured.
     starts = np.flatnonzero(np.diff(words, prepend=-1))
     sizes = np.diff(starts, append=len(words))
     order = np.argsort(draws[starts], kind="stable")

@@ -38,10 +38,12 @@ from groundup.tasks.shared.first_documents import first_documents
 
 __all__ = ["MaskedLanguageModeling"]
 
+# An encoder predicts 15% of the tokens, so a megabyte gives some 40,000 predictions.
 _EVALUATED_BYTES = 1_000_000  # of held-out text
 _COUNTED_BYTES = 32_000_000  # of training text, which the unigram is counted in
 _AT_ONCE = 16
 _SHOWN = 8
+# Otherwise the loss of two runs would differ by what each had to predict.
 _HELD_OUT_SEED = -1  # hides the same tokens whatever the run's seed
 
 
@@ -101,11 +103,14 @@ class MaskedLanguageModeling(Task):
         Raises:
             RecipeError: If it has no mask token.
         """
+        # Before training: a tokenizer without a mask token is found out in the first batch
+        # otherwise.
         require_mask(processor)
         return processor
 
     def encode(self, examples: Sequence[Document], processor: Any) -> list[TokenSequence]:
         """Return ``[CLS] tokens [SEP]`` of each document, and one more token that is never fed."""
+        # The last token twice: streams of tokens feed all but the last of each sequence.
         first, last = processor.frame
         texts = processor.encode_batch([example.text for example in examples])
         return [
@@ -133,6 +138,7 @@ class MaskedLanguageModeling(Task):
     ) -> Batch:
         """Return a micro-batch with tokens hidden, and these as targets, by the samples' numbers
         alone."""
+        # Targets say where text is; padding and the added last token have none.
         wanted = batch["targets"] != IGNORED
         tokens, targets = hide_tokens(
             batch["tokens"], wanted, samples, processor, self._masking, seed
@@ -154,6 +160,7 @@ class MaskedLanguageModeling(Task):
         """Return (B,) the sum of -log p in nats of each row's hidden tokens, by logits (M, V)."""
         hidden = batch["targets"] != IGNORED
         each = F.cross_entropy(widen(outputs), batch["targets"][hidden], reduction="none")
+        # Logits come in the order of the hidden tokens, row after row.
         rows = hidden.nonzero()[:, 0]
         return each.new_zeros(len(hidden)).index_add(0, rows, each)
 
@@ -223,6 +230,8 @@ class MaskedLanguageModeling(Task):
         unigram = torch.from_numpy(np.log(np.maximum(counts, 1) / counts.sum()))
         nats = right = unigram_nats = unigram_right = total = 0.0
         shown: list[tuple[str | float | int | None, ...]] = []
+        # The number of the first window keys the draws: the same tokens are hidden in every
+        # evaluation.
         for start in range(0, len(windows), _AT_ONCE):
             batch, logits = self._predict_hidden(context, windows[start : start + _AT_ONCE], start)
             targets = batch["targets"][batch["targets"] != IGNORED]
@@ -325,6 +334,7 @@ def _likeliest(chances: Tensor, top: int, processor: Any) -> list[tuple[str, flo
 
 def _windows(sequences: Sequence[TokenSequence], length: int) -> list[NDArray[np.int64]]:
     """Return what is fed of each sequence, cut where it is longer than the context."""
+    # Windows do not overlap: an encoder sees both sides, and each token is fed once.
     fed = [sequence.tokens[:-1].astype(np.int64) for sequence in sequences]
     return [
         tokens[start : start + length] for tokens in fed for start in range(0, len(tokens), length)

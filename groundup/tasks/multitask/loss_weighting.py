@@ -85,6 +85,7 @@ class UncertaintyWeights(TaskWeights):
     def __init__(self, factors: Sequence[float]) -> None:
         super().__init__()
         self.factors = tuple(factors)
+        # The logarithm, so that no step can make a variance negative.
         self.log_variance = nn.Parameter(torch.zeros(len(self.factors)))
 
     def forward(
@@ -148,6 +149,7 @@ class GradNormWeights(TaskWeights):
             weight * total for weight, total in zip(self.weight.tolist(), totals, strict=True)
         ]
         present = [k for k, count in enumerate(counts) if count]
+        # A task that is absent from a batch has no gradient to compare, and keeps its weight.
         if self.training and torch.is_grad_enabled() and shared and len(present) > 1:
             means = [totals[k] / counts[k] for k in present]
             norms = torch.stack([_gradient_norm(mean, shared) for mean in means])
@@ -168,6 +170,8 @@ class GradNormWeights(TaskWeights):
         index = torch.tensor(list(present), device=self.weight.device)
         losses = losses.to(self.weight)
         norms = norms.to(self.weight)
+        # The first loss that is seen counts as the start; a buffer, so that a resumed run remembers
+        # it.
         first = torch.where(self.first_loss[index] == 0, losses, self.first_loss[index])
         self.first_loss[index] = first
         before = self.weight[index]
@@ -205,5 +209,6 @@ def trunk(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _gradient_norm(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    # The graph is kept: the step itself still has to go through it.
     gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     return nn.utils.get_total_norm([g for g in gradients if g is not None])

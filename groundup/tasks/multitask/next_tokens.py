@@ -90,6 +90,7 @@ def count_next_tokens(batch: Batch) -> float:
 
 def _trained(batch: Batch) -> Tensor:
     """Return (B, T - 1), whether the token after each position is within the text."""
+    # The first token is read, and predicted from nothing: it is left out.
     places = torch.arange(1, batch["tokens"].shape[1], device=batch["tokens"].device)
     return places[None] < batch["lengths"][:, None]
 

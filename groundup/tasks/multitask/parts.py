@@ -62,6 +62,7 @@ class Head(nn.Module):
         super().__init__()
         self.model = model
         self.columns = columns
+        # A wrapper is in training mode when it is made, whatever it wraps.
         self.train(model.training)
 
     def forward(self, **inputs: Tensor) -> Tensor:
@@ -99,6 +100,7 @@ def batch_of(name: str, batch: Batch) -> Batch:
     """Return a task's tensors by its own names for them, the rows without its target left out."""
     start = f"{name}/"
     own = {key.removeprefix(start): v for key, v in batch.items() if key.startswith(start)}
+    # Rows without the target hold zeros, which must not be learned.
     present = own.pop("present")
     return {key: value[present] for key, value in own.items()}
 
@@ -142,6 +144,8 @@ def context_of(context: EvaluationContext, name: str) -> EvaluationContext:
 def total_of(own: Loss, count: float) -> Tensor:
     """Return a task's whole loss as a sum over ``count``, what its first term counts, whatever the
     others count."""
+    # Each term by its own mean, as the task alone would be trained, then as many times as it
+    # counts.
     parts = [
         term.weight * term.total * (count / (float(term.count) or 1.0))
         for term in own.terms.values()

@@ -33,6 +33,7 @@ def build_task(name: str, section: Any, own: type[Task]) -> Task:
         RecipeError: If it is not a task, or not one that can share a model with others.
     """
     where = f"recipe.task.tasks.{name}"
+    # Names become parts of metric names, with a slash after them.
     if not re.fullmatch(r"[\w\-]+", name):
         raise RecipeError(where, "is no name; allowed: letters, digits, _ and -", "Rename it")
     section = {"name": section} if isinstance(section, str) else section
@@ -48,6 +49,7 @@ def build_task(name: str, section: Any, own: type[Task]) -> Task:
     ):
         problem = f"is {kind}, which does not predict from the features of an example"
         raise RecipeError(f"{where}.name", problem, "Choose a task such as classify")
+    # Two tasks could ask for different changes of the same input.
     if made.augments:
         problem = "augments its examples, which has no effect within multitask"
         raise RecipeError(where, problem, "Turn its augmentation off")

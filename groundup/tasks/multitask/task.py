@@ -111,6 +111,7 @@ class Multitask(Task):
 
     @field_serializer("tasks")
     def _dump_tasks(self, tasks: dict[str, Task]) -> dict[str, Any]:
+        # As a recipe would say it, so that a saved run's recipe can be read again.
         return {name: dump_task(part) for name, part in tasks.items()}
 
     @model_validator(mode="after")
@@ -219,6 +220,7 @@ class Multitask(Task):
             RecipeError: If GradNorm finds no layer that the tasks share, or nothing predicts tokens
                 that should.
         """
+        # Asked before training, because the model is only asked for tokens in the loss.
         for name in self.tasks.keys() - self._labelled.keys():  # language modelling
             check_token_model(model, processor.inputs, f"recipe.task.tasks.{name}")
         if self.weighting == "gradnorm" and not last_shared(model):
@@ -258,6 +260,7 @@ class Multitask(Task):
 
         For language modelling the model reads the texts once more.
         """
+        # One matrix product for all heads, cut into columns: quicker than a layer for each task.
         columns = targets_of(processor).columns
         outputs = {name: together[:, columns(name)] for name in self._labelled}
         for name in self.tasks.keys() - self._labelled.keys():
@@ -291,6 +294,7 @@ class Multitask(Task):
                 watched[f"{name}/{key}"] = term.total.detach()
                 watched[f"{name}/{key}{COUNT}"] = torch.as_tensor(term.count)
             watched |= {f"{name}/{key}": value for key, value in own.metrics.items()}
+        # In training alone: validation losses must compare from one step to the next.
         if outputs.weights is not None:
             totals = outputs.weights(totals, list(counts.values()), outputs.shared)
         terms = {
@@ -352,6 +356,7 @@ class Multitask(Task):
             tables += [
                 dataclasses.replace(table, title=f"{name}: {table.title}") for table in found.tables
             ]
+        # What the run ended with; on the way they are in the checkpoints.
         learned = task_weights_of(context.model)
         if learned is not None:
             rows: Any = list(zip(self.tasks, learned.values(), strict=True))
@@ -384,6 +389,7 @@ class Multitask(Task):
         model = context.model
         encoded = self.encode(examples, context.processor)
         batch = {key: value.to(device_of(model)) for key, value in encoded.items()}
+        # One forward pass for all tasks, of which each then takes its gradient.
         together = model(**self.inputs(batch))
         outputs = self.split_outputs(together, batch, model, context.processor).by_task
         return [

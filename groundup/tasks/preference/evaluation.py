@@ -15,6 +15,7 @@ __all__ = ["Measured", "evaluate_preferences"]
 
 Measured = tuple[dict[str, float], int]  # metrics, and over how many examples
 _SHOWN = 5
+# Prompts may hold whole documents; the end of a prompt is what is answered.
 _CHARACTERS = 600
 _TITLES = {
     "reward_margin": "reward margin",
@@ -73,6 +74,7 @@ def _answer_table(
 ) -> Table:
     """Return what the model answers to a few held-out prompts, before and after, next to the
     answers in the data."""
+    # By key, so that every run over the same data shows the same prompts.
     order = sorted(examples, key=lambda each: key(context.seed, f"sample {each.name}"))
     chosen = order[: min(_SHOWN, context.limit)]
     context.progress(f"answering {len(chosen)} held-out prompts")

@@ -56,6 +56,7 @@ def add_reference(source: DataSource, start: Start, score: Score) -> DataSource:
         score: Gives the (N, 2) log-probabilities of N examples; not a number where one is too long.
     """
     known: dict[bytes, tuple[float, float]] = {}
+    # Built at most once, and not at all where every split is in the cache.
     model = functools.cache(start.model)
     for split in start.splits:
         examples = _examples_by_digest(source, split, start.cache)
@@ -70,6 +71,7 @@ def add_reference(source: DataSource, start: Start, score: Score) -> DataSource:
             values = score(model(), list(examples.values()))
             _write_values(path, values)
         for digest, (first, second) in zip(examples, values.tolist(), strict=True):
+            # Too long for the context: what becomes of such an example is said by the data source.
             if not math.isnan(first + second):
                 known[digest] = (first, second)
 
@@ -144,11 +146,13 @@ def answer_log_probs(
 
 def sums_by_answer(values: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return the sums over each answer, (B, 2), of one value for each token fed, (M,)."""
+    # Reference and trainer both sum here: what rounding does is nearly the same for both.
     parts = torch.split(values, batch["sequence_lengths"].flatten().tolist())
     return torch.stack([part.sum() for part in parts]).view(-1, 2)
 
 
 def _digest(example: Preference) -> bytes:
+    # By content, not by name: a row that moves to another file keeps its values.
     turns = [
         [(turn.role, turn.content) for turn in turns]
         for turns in (example.prompt, *example.answers)
@@ -173,6 +177,7 @@ def _read_values(path: Path, number: int) -> Floats | None:
 
 
 def _write_values(path: Path, values: Floats) -> None:
+    # Written whole by the storage layer: a file that is cut off is never found under this name.
     content = io.BytesIO()
     np.save(content, values, allow_pickle=False)
     path.parent.mkdir(parents=True, exist_ok=True)

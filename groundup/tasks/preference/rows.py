@@ -25,8 +25,10 @@ def encode_rows(sequences: Sequence[TokenSequence]) -> Batch:
     Tokens that come next are below 0 where they are not scored. ``lengths`` (B,) and
     ``sequence_lengths`` (B, 2) say where the sequences end.
     """
+    # The last token of a sequence is predicted, but never fed.
     fed = torch.tensor([len(each.tokens) - 1 for each in sequences], dtype=torch.int64).view(-1, 2)
     lengths = fed.sum(1)
+    # One row a sample keeps both answers together, whatever order samples come in.
     shape = (len(fed), int(lengths.max()))
     tokens = np.zeros(shape, np.int32)
     following = np.full(shape, IGNORED, np.int32)
@@ -63,6 +65,7 @@ def join_rows(batch: Batch) -> dict[str, Tensor]:
 
 def count_scored(batch: Batch) -> Tensor:
     """Return (B, 2) how many tokens of each sequence are scored."""
+    # The second sequence begins where the first ends.
     scored = batch["next_tokens"] >= 0
     first = torch.arange(scored.shape[1], device=scored.device) < batch["sequence_lengths"][:, :1]
     return torch.stack(((scored & first).sum(1), (scored & ~first).sum(1)), 1)
@@ -76,6 +79,7 @@ def keep_last_runs(sequence: TokenSequence, runs: int) -> TokenSequence:
         DataError: If there are fewer runs.
     """
     trained = _trained_of(sequence)
+    # A run begins where a trained token follows one that is not.
     starts = np.flatnonzero(trained & ~np.append(False, trained[:-1]))
     if len(starts) < runs:
         problem = (

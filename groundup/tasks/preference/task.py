@@ -124,6 +124,7 @@ class PreferenceTuning(Task):
         It cannot be had for each sample alone: it is cut off at 0, and the mean of what was cut off
         is larger.
         """
+        # Said here, so that several micro-batches are refused before a step is taken.
         return self.objective != "kto"
 
     @property
@@ -153,6 +154,8 @@ class PreferenceTuning(Task):
     @property
     def chat(self) -> Chat:
         """The task that answers as this one learns to."""
+        # Prompts and answers are written as in a chat, so that a chat run can go on with
+        # preferences.
         return Chat(template=self.template)
 
     def fit_processor(
@@ -176,6 +179,7 @@ class PreferenceTuning(Task):
         Prompts that are too long are cut before, where the data says so:
         ``data.too_long: truncate``.
         """
+        # Before the reference is asked: it must see the prompts that training sees.
         encode = functools.partial(self.encode, processor=start.processor)
         if source.too_long_policy() == "truncate":
 
@@ -185,6 +189,8 @@ class PreferenceTuning(Task):
             source = truncate_prompts(source, lengths, start.sequence_length)
         if not self.compares:
             return source
+        # Once for the whole data: in training the reference would cost a second forward pass a
+        # step.
         score = functools.partial(
             answer_log_probs, encode=encode, inputs=self.inputs, longest=start.sequence_length
         )
@@ -287,6 +293,7 @@ class PreferenceTuning(Task):
             case "simpo":
                 losses = formulas.simpo_loss(average, slope, self.gamma)
                 rewards = slope * average
+        # What is watched must not keep the graph of the step alive.
         rewards = rewards.detach()
         nats = log_probs.detach()
         right = _share_right(rewards[:, 0] - rewards[:, 1])
@@ -299,6 +306,7 @@ class PreferenceTuning(Task):
         return Loss({self.loss_name: Term(losses.sum(), torch.tensor(len(losses)))}, watched)
 
     def _compare_labelled(self, log_probs: Tensor, ratios: Tensor, good: Tensor) -> Loss:
+        # From answers to other prompts, which the model has no reason to make likelier.
         divergence = mismatched_divergence(ratios[:, 1])
         weights = (self.desirable_weight, self.undesirable_weight)
         losses = formulas.kto_loss(ratios[:, 0], divergence, good, self.slope, *weights)
@@ -331,6 +339,7 @@ class PreferenceTuning(Task):
         A reward is what the loss compares: beta x log-ratio (dpo, kto), log-ratio a token (ipo),
         beta x log p a token (simpo), log odds a token (orpo).
         """
+        # Means over pairs; with labels, good and bad answers are counted apart.
         total, count = sums[self.loss_name]
         values = {name: each for name, (each, _) in sums.items()}
         count = max(count, 1.0)
@@ -365,6 +374,7 @@ class PreferenceTuning(Task):
         """Evaluate on held-out preferences, before and after; see ``evaluate_preferences``."""
 
         def answer(model: nn.Module, processor: Any, prompt: Sequence[Message]) -> str:
+            # Greedy, or two evaluations of the same weights would show other answers.
             options = {"max_new_tokens": 112, "temperature": 0.0}
             return str(self.chat.predict(model, tuple(prompt), processor, **options))
 
@@ -393,4 +403,6 @@ class PreferenceTuning(Task):
 def _share_right(margins: Tensor) -> Tensor:
     """Return 1 where a margin is above 0, 0 where it is below, and 1/2 where nothing but rounding
     tells it from 0."""
+    # The weights that training starts from differ from the reference by rounding: without a band
+    # around 0 their accuracy would be that of a coin, not the half that ties stand for.
     return torch.where(margins.abs() < _TIE, 0.5, (margins > 0).to(margins.dtype))

@@ -50,6 +50,7 @@ class _Truncation:
         keys = [_key_of(example) for example in examples]
         new = {k: each for k, each in zip(keys, examples, strict=True) if k not in self._known}
         pending = list(new.items())
+        # Encoded together: a tokenizer uses all cores for a batch, and one for a text.
         for first in range(0, len(pending), _AT_ONCE):
             some = pending[first : first + _AT_ONCE]
             lengths = encode_located(self._lengths, [each for _, each in some])
@@ -61,6 +62,7 @@ class _Truncation:
         cut = sum(
             len(each.prompt) < len(was.prompt) for each, was in zip(found, examples, strict=True)
         )
+        # Said once a stream is opened, not whenever the data is looked through.
         if cut and split is not None:
             words = (
                 "%s: the oldest turns of %d of %d prompts were left out, to fit into the context"
@@ -71,6 +73,7 @@ class _Truncation:
 
     def _cut(self, example: Preference) -> tuple[Message, ...]:
         """Return the longest prompt that fits, or the example's own where none does."""
+        # All that are shorter, the longest first: a template may add what no length could foretell.
         fewer = [replace(example, prompt=prompt) for prompt in _shorten(example.prompt)]
         if not fewer:
             return example.prompt

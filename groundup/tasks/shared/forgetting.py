@@ -28,6 +28,7 @@ __all__ = ["Score", "compare_before_and_after", "nearest_neighbour_accuracy"]
 
 Score = Callable[[nn.Module, Any, Sequence[Example]], float]
 _AT_ONCE = 1024
+# Odd and few: with equal votes, more neighbours reach beyond a small class.
 _NEIGHBOURS = 5
 _MOST = 5000  # examples whose neighbours are looked for, and among which
 _COLUMNS = ("data", "measure", "examples", "before", "after", "change")
@@ -88,6 +89,7 @@ def compare_before_and_after(context: EvaluationContext, measure: str, score: Sc
         )
         return [Table("Before and after", _COLUMNS, [], note)]
     models = (context.base, (context.model, context.processor))
+    # Both models on both data: what was won is on the new, what was lost on the old.
     rows: list[tuple[str | float | int | None, ...]] = []
     for side in sides:
         values: list[float | None] = []
@@ -96,6 +98,8 @@ def compare_before_and_after(context: EvaluationContext, measure: str, score: Sc
             values.append(score(model, processor, side.held_out) if asks else None)
         rows.append(_row(side, measure, values))
     asked = all(_can_answer(processor, side) for side in sides for _, processor in models)
+    # A head that was replaced says nothing of old classes, but the features below it may still tell
+    # them apart.
     if not asked and all(side.processor.targets.kind == "class" for side in sides):
         for side in sides:
             found = [
@@ -130,6 +134,7 @@ def _read_sides(
 def _digest(example: Example) -> bytes:
     """Return what two examples have in common exactly if their inputs are the same."""
     inputs = example.inputs
+    # By content: the same picture may have another name in the other data set.
     content = inputs.tobytes() if isinstance(inputs, np.ndarray) else repr(inputs).encode()
     return blake2b(content, digest_size=16).digest()
 

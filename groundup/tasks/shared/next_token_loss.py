@@ -21,6 +21,7 @@ def logit_inputs(batch: Batch) -> dict[str, Tensor]:
 
 def next_token_sum(logits: Tensor, batch: Batch) -> Tensor:
     """Return the sum of -log p in nats of the targets, a scalar, by logits (B, T, V)."""
+    # Only rows that are trained on: a copy of all logits in float32 would be far larger.
     kept = batch["targets"] >= 0
     return F.cross_entropy(widen(logits[kept]), batch["targets"][kept], reduction="sum")
 

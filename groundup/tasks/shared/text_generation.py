@@ -42,6 +42,7 @@ def write(
     prompts at a time."""
     texts: list[str] = []
     for first in range(0, len(prompts), rows):
+        # Stop texts may end in the middle of a token, so texts are looked at, not tokens.
         finished = _stop_check(processor, options.stop)
         written = generate_batch(
             cast(Decodable, model), prompts[first : first + rows], options, stop_ids, finished
@@ -62,6 +63,7 @@ def write_stream(
     What may become a stop text is held back until it cannot.
     """
     decoder = StreamDecoder(processor)
+    # What may be the beginning of a stop text must not be shown yet: it cannot be taken back.
     held = ""
     for step in generate(
         cast(Decodable, model), [prompt], options, stop_ids, _stop_check(processor, options.stop)
@@ -76,6 +78,7 @@ def write_stream(
             held = held[ready:]
     else:
         held += decoder.flush()
+    # What was held back, up to a stop text that may be in it.
     rest = _cut(held, options.stop)
     if rest:
         yield rest
