@@ -97,12 +97,12 @@ def test_columns_that_cannot_be_told(tmp_path: Path) -> None:
     }
     folder = write_dataset(tmp_path / "d", splits, features)
     assert (
-        "which column holds the image cannot be told; it may be a, b; columns: a (image), b"
+        "which column holds the image is not clear; it may be a, b; columns: a (image), b"
         " (image), x (class), y (class), t (text). Name it as data.image_column"
         in problem_of(Images(dataset=folder))
     )
     label = problem_of(Images(dataset=folder, image_column="a"))
-    assert "which column holds the label cannot be told; it may be x, y, t" in label
+    assert "which column holds the label is not clear; it may be x, y, t" in label
     missing = problem_of(Images(dataset=folder, image_column="c", label_column="x"))
     assert "there is no column 'c'; " in missing
     assert "columns: a, b, x, y, t. Correct data.image_column" in missing
@@ -136,7 +136,7 @@ def test_columns_that_cannot_be_told(tmp_path: Path) -> None:
     folder = write_dataset(
         tmp_path / "t", {"train": {"one": ["a"], "two": ["b"], "label": [1]}}, features
     )
-    assert "which column holds the text cannot be told; it may be one, two" in problem_of(
+    assert "which column holds the text is not clear; it may be one, two" in problem_of(
         LabelledText(dataset=folder)
     )
 

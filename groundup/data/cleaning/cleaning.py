@@ -39,8 +39,10 @@ __all__ = [
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u200b\u2060\ufeff\ufdd0-\ufdef\ufffe\uffff]"
 )
+# of each reason in the data card: enough to see whether a filter is right
 _EXAMPLES_A_REASON = 3
 _EXAMPLE_CHARACTERS = 120
+# words; long enough that prose seldom repeats one, and boilerplate always does
 _REPEATED_RUN = 10
 
 
@@ -57,6 +59,7 @@ class Cleaning(Settings):
         1, "remove documents with fewer characters, not counting white space at the ends", ge=0
     )
     max_characters: int | None = setting(None, "remove documents with more characters", ge=1)
+    # off by default: code, tables and poems repeat themselves rightfully
     max_repetition: float | None = setting(
         None,
         "remove documents of which a larger share repeats earlier lines or 10-word runs; try 0.3",
@@ -66,6 +69,7 @@ class Cleaning(Settings):
     drop_exact_duplicates: bool = setting(
         True, "keep only the first of documents with the same text"
     )
+    # grouping loses no text, and keeps the split honest; dropping is for crawled pages
     near_duplicates: Literal["keep", "drop", "group"] = setting(
         "group",
         "near-duplicates by MinHash. keep: ignore them; drop: keep the first; group: keep all, on"
@@ -150,6 +154,8 @@ class Cleaned:
         self._near: NearDuplicates | None = None
         if settings.near_duplicates != "keep":
             self._near = NearDuplicates(settings.near_duplicate_threshold)
+        # Chains of near-duplicates are one group: where a is near b and b is near c, all three stay
+        # on one side.
         self._sets = UnionFind()
         self._keys_of: list[str] = []  # by signature, the smallest key of its documents
         self._signature_of: dict[str, int] = {}
@@ -163,6 +169,7 @@ class Cleaned:
             changed = text != document.text
             if changed:
                 document = Document(document.name, text, document.origin)
+            # by the changed text, so that two spellings of one text are duplicates
             reason = self._reason_to_remove(document)
             if reason:
                 self.report.remove(reason, document)
@@ -206,12 +213,14 @@ class Cleaned:
         if self._near is None:
             return False
         grouping = self._settings.near_duplicates == "group"
+        # where the later one is dropped, it need not be found again: its signature is not kept
         index, matches = self._near.match(document.text, remember=grouping)
         if not grouping:
             return bool(matches)
         key = self._key(document)
         if index == len(self._keys_of):
             self._keys_of.append(key)
+        # the smallest key, so that the label of a group does not depend on the order of files
         self._keys_of[index] = min(key, self._keys_of[index])
         self._signature_of[key] = index
         for match in matches:
@@ -225,6 +234,7 @@ class Cleaned:
         self._labels = {
             first: min(self._keys_of[i] for i in group) for first, group in members.items()
         }
+        # only documents in a group need a label: those alone, nearly all, are forgotten here
         inside = {i for group in members.values() for i in group}
         self._signature_of = {
             key: index for key, index in self._signature_of.items() if index in inside
@@ -243,7 +253,7 @@ def clean(
     Args:
         documents: Any number of documents with names of their own.
         settings: What to change and remove.
-        key: how ``Cleaned.group_of`` calls a document that stands alone; its name, unless said
+        key: how ``Cleaned.group_of`` calls a document that is in no group; its name, unless said
             otherwise.
     """
     return Cleaned(documents, settings, key)
@@ -259,7 +269,7 @@ def normalise_text(text: str, settings: Cleaning) -> str:
 
 
 def text_digest(text: str) -> str:
-    """Return 32 hexadecimal digits that stand for the text."""
+    """Return 32 hexadecimal digits, a hash of the text."""
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -277,6 +287,7 @@ def repetition(text: str) -> float:
         if line in seen:
             repeated += len(line)
         seen.add(line)
+    # the larger of two measures: lines find lists and menus, words text without line ends
     by_line = repeated / max(1, sum(map(len, lines)))
     return max(by_line, _repeated_words(words_of(text)))
 

@@ -49,8 +49,10 @@ def split_folders(root: Path, tables: Sequence[str] = ()) -> SplitFolders:
     for split in SPELLINGS:
         if name := find_spelling(split, there):
             found[split] = there[name]
+    # without train the names may be classes, such as test and validation of an experiment
     if "train" not in found:  # classes may be called test
         return SplitFolders({"train": root}, ())
+    # dev next to validation, for example: one is read, and the other must not be forgotten silently
     words = {word for spelled in SPELLINGS.values() for word in spelled}
     unused = [p.name for name, p in there.items() if name in words and p not in found.values()]
     return SplitFolders(found, tuple(sorted(unused)))
@@ -88,11 +90,11 @@ def base_of(folder: Path, root: Path) -> Path:
 
 
 def class_files(folder: Path, kinds: Sequence[str], root: Path) -> tuple[list[ClassFile], int]:
-    """Return the files of every class, sorted by name, and how many lie in the folder itself,
+    """Return the files of every class, sorted by name, and how many are in the folder itself,
     without a class.
 
     Args:
-        folder: It holds one folder a class; what lies deeper belongs to the class as well.
+        folder: It holds one folder a class; what is deeper belongs to the class as well.
         kinds: Suffixes of the files, in lower case.
         root: What names are relative to.
 
@@ -112,6 +114,7 @@ def class_files(folder: Path, kinds: Sequence[str], root: Path) -> tuple[list[Cl
         raise DataError(
             str(folder), problem, "Put the files of each class into a folder of its name"
         )
+    # classes without a file are refused: a model would have an output that nothing is learned for
     found: list[ClassFile] = []
     for inner in classes:
         own = [
@@ -130,6 +133,7 @@ def class_files(folder: Path, kinds: Sequence[str], root: Path) -> tuple[list[Cl
             )
             raise DataError(str(inner), problem, "Put files into it, or remove it")
         found += own
+    # by name, because folders list their files in another order on every file system
     return sorted(found, key=lambda file: file.name), loose
 
 

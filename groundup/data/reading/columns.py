@@ -42,6 +42,7 @@ def read_columns(files: tuple[tuple[str, DataFile], ...], key: str) -> Columns:
     Raises:
         DataError: If a file cannot be read, or has other columns than the first.
     """
+    # columns and not rows: a list of dictionaries would take several times the memory
     table = Columns({}, [], [], {})
     several = len({path for path, _ in files}) > 1
     for path, file in files:
@@ -81,6 +82,7 @@ def _append(table: Columns, file: DataFile, found: dict[str, list[Any]]) -> None
         problem += f"; the first file has {', '.join(table.values)}"
         raise DataError(str(file.path), problem, "Give all files the same columns")
     for name, values in found.items():
+        # a nested value is an error only where its column is used: tables often have some to spare
         nested = next(
             (n for n, value in enumerate(values) if isinstance(value, list | dict | bytes)), None
         )
@@ -92,9 +94,9 @@ def _append(table: Columns, file: DataFile, found: dict[str, list[Any]]) -> None
         )
 
 
-# Ten times as quick as row by row, which is left for saying where a row is wrong.
+# All rows at once, which is quicker; row by row is left for saying where one is wrong.
 def _read_delimited(file: DataFile) -> dict[str, list[Any]] | None:
-    """Return the columns of a .csv or .tsv file, or None where a row is amiss."""
+    """Return the columns of a .csv or .tsv file, or None where a row is wrong."""
     with open_file(file) as handle:
         reader = csv.reader(
             decode_lines(file, handle), delimiter="\t" if file.kind == ".tsv" else ",", strict=True
@@ -103,17 +105,19 @@ def _read_delimited(file: DataFile) -> dict[str, list[Any]] | None:
             rows = [cells for cells in reader if cells]
         except csv.Error:
             return None
+    # two columns of one name would silently become one
     for name, count in Counter(*rows[:1]).items():
         if count > 1:
             problem = f"the header has {count} columns named {name!r}"
             raise DataError(str(file.path), problem, "Give every column a name of its own")
+    # also an empty file: reading it by row says what is wrong with it
     if len(rows) < 2 or any(len(cells) != len(rows[0]) for cells in rows):
         return None
     return {name: list(values) for name, *values in zip(*rows, strict=True)}
 
 
 def _read_by_row(file: DataFile) -> dict[str, list[Any]]:
-    """Return the columns of a file read row by row, which says where a row is amiss."""
+    """Return the columns of a file read row by row, which says where a row is wrong."""
     found: dict[str, list[Any]] = {}
     for record in read_file(file):
         for name, value in record.fields.items():

@@ -33,6 +33,7 @@ _MAGIC = {
     b"\xff\xfe": "text in UTF-16",
     b"\xfe\xff": "text in UTF-16",
 }
+# as git looks for binary files
 _SNIFF_BYTES = 8192
 
 
@@ -52,6 +53,7 @@ def open_file(file: DataFile) -> Iterator[io.BufferedReader]:
     """Open a file through its decompressor, refuse what is binary, and put failures of either into
     words."""
     damage: tuple[type[Exception], ...] = (EOFError, zlib.error, lzma.LZMAError, OSError)
+    # the optional library's own error is known only once it is imported
     if file.compression == ".zst":
         damage = (*damage, _import_zstandard().ZstdError)
     try:
@@ -97,6 +99,7 @@ def _import_zstandard() -> Any:
 
 
 def _refuse_binary(file: DataFile, handle: io.BufferedReader) -> None:
+    # peeked at, so that the reader begins at the first byte all the same
     head = handle.peek(_SNIFF_BYTES)[:_SNIFF_BYTES]
     for magic, name in _MAGIC.items():
         if head.startswith(magic):
@@ -132,4 +135,5 @@ def decode_lines(file: DataFile, handle: io.BufferedReader) -> Iterator[str]:
         if offset == 0:  # Excel and Notepad put a byte-order mark before UTF-8
             line = line.removeprefix("\ufeff")
         yield line
+        # of bytes, where the message needs it; characters would say another place
         offset += len(raw)

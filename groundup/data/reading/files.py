@@ -34,6 +34,7 @@ __all__ = [
 KINDS = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 ROW_KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+# joined and cut at once; line by line, a separator over two lines would not be found
 _LINES_A_CHUNK = 4096
 
 
@@ -83,6 +84,7 @@ def list_files(path: str | Path, kinds: Sequence[str] = KINDS) -> list[DataFile]
     for inner in sorted(root.rglob("*"), key=lambda p: p.relative_to(root).as_posix()):
         relative = inner.relative_to(root)
         kind, compression = _kind_of(inner)
+        # hidden at any depth: .git and .ipynb_checkpoints hold copies of what is next to them
         hidden = any(part.startswith(".") for part in relative.parts)
         if kind in kinds and not hidden and inner.is_file() and inner.stat().st_size > 0:
             files.append(DataFile(inner, relative.as_posix(), kind, compression))
@@ -102,6 +104,8 @@ def list_files(path: str | Path, kinds: Sequence[str] = KINDS) -> list[DataFile]
 def fingerprint(paths: Sequence[str | Path], kinds: Sequence[str] = KINDS) -> str:
     """Return a key that changes when a file below the paths is added, removed, resized or written
     to."""
+    # By size and time, not content: hashing a large corpus at each start would take minutes. A file
+    # that is written again without a change is tokenized again: that costs time but is never wrong.
     key = hashlib.sha256()
     for path in paths:
         for file in list_files(path, kinds):
@@ -114,6 +118,7 @@ def fingerprint(paths: Sequence[str | Path], kinds: Sequence[str] = KINDS) -> st
 
 def _bare_file(path: Path, kinds: Sequence[str]) -> DataFile:
     kind, compression = _kind_of(path)
+    # a named file of another kind is an error; in a folder it is passed over, as a README is
     if kind not in kinds:
         raise DataError(
             str(path),
@@ -172,6 +177,7 @@ def read_records(
     Raises:
         DataError: Naming the file and line, row or byte that cannot be read.
     """
+    # files in the order of their names, so that every machine reads the same rows in the same order
     for file in list_files(path, kinds):
         yield from read_file(file, columns=columns, split_on=split_on, cells=cells)
 
@@ -192,6 +198,7 @@ def read_file(
             raise _missing_column(origin, absent[0], list(fields))
         name = f"{file.relative}:{number}" if number else file.relative
         yield Record(fields, name, origin)
+    # an empty file among many is more likely a failed download than meant
     if empty:
         problem = "nothing to read: no rows, or only white space"
         raise DataError(str(file.path), problem, "Give a file with content")
@@ -253,6 +260,7 @@ def _rows_of(
 def _read_pieces(
     file: DataFile, handle: io.BufferedReader, split_on: str | None
 ) -> Iterator[tuple[int, str, str]]:
+    # so that a text is the same whether it was written on Windows or not
     lines = (line.replace("\r\n", "\n") for line in decode_lines(file, handle))
     if split_on is None:
         text = "".join(lines)
@@ -314,6 +322,7 @@ def _read_json_list(
             where = f"{file.path} line {number}"
             yield number, where, _require_object(_parse_json(line, where), where)
         return
+    # one list, and so whole in memory: who has more than fits keeps it as .jsonl
     rows = _parse_json(text, str(file.path))
     if not isinstance(rows, list):
         raise DataError(
@@ -373,6 +382,7 @@ def _read_delimited(
             header = header or [str(place) for place in range(1, len(cells) + 1)]
             number += 1
             where = f"{file.path} row {number} (ends on line {reader.line_num})"
+            # strict, because a cell too many is nearly always a separator inside a text
             if len(cells) != len(header):
                 raise DataError(
                     where,

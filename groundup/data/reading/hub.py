@@ -59,6 +59,7 @@ def hub_records(
     )
     with _put_into_words(where):
         loaded = _load_dataset(dataset, subset, split, revision, streaming)
+        # streamed from files of unknown types there are none
         features = getattr(loaded, "features", None) or {}
         if columns and set(columns) <= set(features):
             # Parquet is kept by column: what is not asked for is not even read
@@ -72,6 +73,7 @@ def hub_records(
     for number in count(1):
         with _put_into_words(where):  # streaming, every row may be a request
             row = next(rows, None)
+        # None marks the end here: rows are dictionaries
         if row is None:
             return
         for column in columns:
@@ -88,6 +90,7 @@ def hub_fingerprint(
 ) -> str:
     """Return a key of what would be read: the library's own fingerprint of the rows, or the names
     when streaming."""
+    # streaming, nothing is on the disk to look at: the revision is what a user can fix
     key = hashlib.sha256(repr((dataset, subset, split, revision, streaming)).encode())
     if not streaming:
         with _put_into_words(f"data set {dataset} (subset {subset or 'none'}, split {split})"):
@@ -119,7 +122,7 @@ class HubTable:
     Attributes:
         columns: The kind of each column. A ``file`` is bytes of no stated kind; ``value`` a number,
             truth or date.
-        version: The commit, or what stands for a folder's content.
+        version: The commit, or a hash of a folder's content.
         licence: What the data set itself says, or an empty text.
         key: Changes when the rows change.
     """
@@ -141,6 +144,7 @@ class HubTable:
             self.version = Path(rows.cache_files[0]["filename"]).parent.name
         self.licence = str(rows.info.license or "")
         self.key = hashlib.sha256(_state_of_files(rows)).hexdigest()
+        # a table of one column each, because reading a row decodes all that it holds
         self._single: dict[str, Any] = {}
 
     def __len__(self) -> int:
@@ -154,7 +158,9 @@ class HubTable:
     def values(self, column: str) -> list[Any]:
         """Return a column's values; of classes their names, and None where a row has none."""
         with _put_into_words(self.where):
+            # by way of a table of one column: rows would decode every picture for a label
             found: list[Any] = self._select_column(column).to_dict()[column]
+        # numbers of classes mean nothing outside of this data set, and names do
         names = _class_names(self._rows.features[column])
         return found if names is None else [_name_classes(value, names) for value in found]
 
@@ -199,6 +205,7 @@ class _Cell(StoredFile):
             path = value.get("path")
         if content:
             return bytes(content)
+        # kept by its path alone, as in a folder of files with a table
         if not path:
             raise DataError(
                 str(self), f"column {self._cell_column!r} holds no file", "Remove the row"
@@ -268,6 +275,7 @@ def _stamp_of_folder(dataset: str) -> str:
     if not root.is_dir():
         return ""
     key = hashlib.sha256()
+    # sorted in place, which os.walk respects: the key must not depend on the file system
     for place, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
@@ -284,7 +292,7 @@ def _stamp_of_folder(dataset: str) -> str:
 def _class_names(feature: Any) -> Sequence[str] | None:
     """Return the names of the classes that a column holds the numbers of, one in a row or a list of
     them."""
-    inner = getattr(feature, "feature", feature)
+    inner = getattr(feature, "feature", feature)  # lists have one, of types without a common class
     return list(inner.names) if type(inner).__name__ == "ClassLabel" and inner.names else None
 
 

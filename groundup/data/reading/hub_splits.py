@@ -29,6 +29,7 @@ __all__ = [
     "text_column",
 ]
 
+# names that public data sets use, the commonest first
 _LABELS = ("label", "labels", "target", "class")
 
 
@@ -132,6 +133,7 @@ class HubOrigin(NamedTuple):
             label: The label's column, or None where it is to be found.
         """
         found = {split: self.table(name) for split, name in self.names().items()}
+        # GLUE publishes test splits whose labels are all -1
         if "test" in found and self.test is None:
             column = label or label_column(found["train"], None)
             own = found["test"].columns
@@ -187,7 +189,7 @@ def label_column(table: HubTable, named: str | None, inputs: str = "") -> str:
     a common name.
 
     Raises:
-        DataError: If it does not exist, or cannot be told.
+        DataError: If it does not exist, or it is not clear which.
     """
     if named is not None:
         _require_column(table, named, "data.label_column")
@@ -212,12 +214,13 @@ def text_column(table: HubTable, named: str | None) -> str:
     text.
 
     Raises:
-        DataError: If it does not exist, or cannot be told.
+        DataError: If it does not exist, or it is not clear which.
     """
     if named is not None or "text" in table.columns:
         _require_column(table, named or "text", "data.text_column")
         return named or "text"
     found = [name for name, kind in table.columns.items() if kind == "text" and name not in _LABELS]
+    # Guessing would train on the wrong column without a word: better to ask.
     if len(found) != 1:
         raise _cannot_tell(table, "text", found)
     return found[0]
@@ -236,6 +239,7 @@ def labels_of(table: HubTable, column: str) -> list[Any]:
         )
         raise DataError(table.where, problem, "Name another data.label_column")
     found = table.values(column)
+    # A label that is missing is no class of its own: learned as one, it would be predicted.
     empty = next((n for n, value in enumerate(found) if value is None or value == ""), None)
     if empty is not None:
         remedy = "Name another data.label_column, or leave such rows out of a copy"
@@ -275,9 +279,7 @@ def _require_column(table: HubTable, name: str, setting_name: str) -> None:
 
 
 def _cannot_tell(table: HubTable, what: str, found: Sequence[str]) -> DataError:
-    problem = (
-        f"which column holds the {what} cannot be told; it may be {', '.join(found) or 'none'}"
-    )
+    problem = f"which column holds the {what} is not clear; it may be {', '.join(found) or 'none'}"
     return DataError(
         table.where,
         f"{problem}; columns: {_describe_columns(table)}",

@@ -53,6 +53,7 @@ def read_idx(path: Path) -> NDArray[Any]:
         )
         raise DataError(str(path), problem, "Fetch it again")
     shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
+    # checked before reading, because numpy would make an array of what is there
     size = math.prod(shape) * np.dtype(kind).itemsize
     if len(content) - start != size:
         there = len(content) - start

@@ -99,6 +99,7 @@ class Origin:
             if not isinstance(self.source.test, float):
                 roots.append(self.source.test)
             return fingerprint([path for root in roots for path in as_list(root)], self._kinds)
+        # of all splits: training rows depend on the held-out ones, which they must not repeat
         parts = [self._hub.fingerprint(name) for name in self._names.values()]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
@@ -125,6 +126,7 @@ class Origin:
                 divided = divide_files(files)
             for split, own in divided.items():
                 found[split] += [(path, file) for file in own]
+        # What is named in the recipe comes before what is called so.
         held_out: dict[Split, str | list[str] | float | None] = {
             "validation": self.source.validation,
             "test": self.source.test,

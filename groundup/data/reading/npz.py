@@ -87,6 +87,7 @@ def _open_npz(path: Path) -> Iterator[Any]:
                 "Check the file, or save it again",
             )
         try:
+            # a pickle runs code when it is opened: arrays of objects are refused instead
             with np.load(handle, allow_pickle=False) as arrays:
                 yield arrays
         except _DAMAGE as error:
@@ -98,6 +99,7 @@ def _read_array(arrays: Any, key: str, path: Path) -> NDArray[Any]:
     try:
         found = arrays[key]
     except ValueError as error:
+        # numpy has no error of its own for this: only the words tell
         if "Object arrays" not in str(error):
             raise
         problem = (

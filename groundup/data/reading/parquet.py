@@ -42,6 +42,7 @@ def parquet_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[dict[str, 
                         f" {', '.join(existing)}",
                         "Name the right column",
                     )
+            # batch by batch: a row group of long texts may be larger than memory
             for batch in file.iter_batches(_ROWS_A_BATCH, columns=list(columns) or None):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:

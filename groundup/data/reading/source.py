@@ -17,6 +17,7 @@ from groundup.data.splitting.held_out import SplitRule
 
 __all__ = ["Source", "as_list", "refuse_idle"]
 
+# what a path has no use for; with one it is an error, as all that has no effect is
 _FOR_DATASETS = ("subset", "revision", "streaming", "split")
 
 
@@ -66,10 +67,12 @@ class Source(DataSource, ABC):
         "files, or the data set's split, that training never looks at, or a share to draw, such as"
         " 0.1; silent: those so called, if there are any",
     )
+    # One default for all: a share that differs from source to source is a share nobody knows.
     fraction: float = setting(
         0.1, "share held out for validation where none is named", ge=0.0, lt=1.0
     )
     seed: int = setting(0, "another seed holds out others", ge=0)
+    # The first rows, because a stream can give no others. Files in folders come class by class.
     limit: int | None = setting(
         None, "read at most N rows of each split: the first, or of files in folders any N", ge=1
     )
@@ -121,6 +124,7 @@ class Source(DataSource, ABC):
             one_of = "Write path: for files"
             if self.dataset is not None:
                 return f"dataset has no effect: data {self.registered_name} reads files. {one_of}"
+        # never one over the other: the recipe would not say what was trained on
         if self.path is not None and self.dataset is not None:
             return f"both path and dataset are given; allowed: exactly one. {one_of}"
         if self.path is None and self.dataset is None and not self.has_built_in:

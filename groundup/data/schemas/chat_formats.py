@@ -27,7 +27,9 @@ FORMATS: dict[ChatFormat, str] = {
     ),
     "text": "text, learned as it is",
 }
+# columns that crawled and exported texts have next to the text itself
 _BESIDE_TEXT = {"text", "id", "url", "source", "title", "timestamp", "meta", "metadata"}
+# in this order, where a row has several
 _PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
 # Roles of OpenAI, ShareGPT, Llama (ipython) and function calls before there were tools.
 _ROLES = {
@@ -44,6 +46,7 @@ _ROLES = {
     "function": "tool",
     "ipython": "tool",
 }
+# OpenAI's name first, then those of other trainers
 _WEIGHTS = ("weight", "loss_weight", "train")
 # Which turns may follow which: what chat templates were written for.
 _NEXT = {
@@ -60,6 +63,7 @@ def recognise(columns: Sequence[str]) -> ChatFormat | None:
     # preferences hold messages too, but half of their answers are not to be learned
     if {"chosen", "rejected"} <= present:
         return None
+    # the richest shape first: rows that were converted often keep their old columns too
     if "messages" in present:
         return "messages"
     if "conversations" in present:
@@ -203,6 +207,7 @@ def _to_message(turn: Any, which: str, where: str) -> Message:
             f" {', '.join(_ROLES)}",
             "Rename the role",
         )
+    # ShareGPT calls it value
     content = turn.get("content", turn.get("value"))
     if role == "function_call":
         return Message(
@@ -224,6 +229,7 @@ def _to_message(turn: Any, which: str, where: str) -> Message:
         raise DataError(
             where, f"{which} ({role}) has no content", "Remove the row or fill in the turn"
         )
+    # what a tool returned may be any JSON, and templates put it in as text
     if _ROLES[role] == "tool" and not isinstance(content, str | list):
         content = json.dumps(content, ensure_ascii=False)
     text = ""
@@ -237,6 +243,7 @@ def _is_trained(turn: Mapping[str, Any], which: str, where: str) -> bool:
     """Return what a turn's own weight says: 1 is learned, and 0 only read."""
     for key in _WEIGHTS:
         weight = turn.get(key)
+        # no share of a loss: a weight of 0.5 would be a feature that nobody asked for, done wrong
         if weight is not None and weight not in (0, 1):
             raise DataError(
                 where,
@@ -287,6 +294,7 @@ def _alpaca_messages(row: Mapping[str, Any], where: str) -> list[Message]:
         turns.append(Message("user", check_text(pair[0], where, f"history {number}")))
         turns.append(Message("assistant", check_text(pair[1], where, f"history {number}")))
     question = _text_of_column(row, "instruction", "alpaca", where)
+    # the instruction and what it is about, as Alpaca's own prompt puts them
     if row.get("input"):
         question = f"{question}\n{_text_of_column(row, 'input', 'alpaca', where)}"
     return [
@@ -301,6 +309,7 @@ def _pair_messages(row: Mapping[str, Any], where: str) -> list[Message]:
     prompt = _require_column(row, asked, "pairs", where)
     completion = _require_column(row, answered, "pairs", where)
     if isinstance(prompt, list) and isinstance(completion, list):  # both as lists of messages
+        # as TRL has it: a prompt may hold earlier answers, which are context and not learned
         read = [
             replace(turn, trained=turn.role != "assistant") for turn in _to_messages(prompt, where)
         ]

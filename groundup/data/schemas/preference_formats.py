@@ -68,6 +68,7 @@ def to_judgement(row: Mapping[str, Any], where: str) -> Judgement:
     form = recognise_preference(row)
     if form is None:
         raise DataError(where, _describe_unknown(row), "Rename or fill in the columns")
+    # as KTO has it: one answer, and whether it is good
     if form == "labels":
         messages = to_messages({k: v for k, v in row.items() if k not in _LABELS}, "auto", where)
         return Judgement(messages[:-1], (messages[-1:],), _read_label(row, where))
@@ -77,6 +78,7 @@ def to_judgement(row: Mapping[str, Any], where: str) -> Judgement:
 
 def _cut_pair(chosen: tuple[Message, ...], rejected: tuple[Message, ...], where: str) -> Judgement:
     """Cut two conversations where they part."""
+    # the gradient of such a pair is 0, and it would count as a step
     if chosen == rejected:
         problem = "the chosen answer and the rejected one are equal; a pair must differ"
         raise DataError(where, problem, "Remove the row, or set invalid_rows: skip")
@@ -139,6 +141,7 @@ def _role_of(turn: Mapping[str, Any]) -> Any:
 
 def _read_transcript(text: str, where: str) -> list[dict[str, str]]:
     """Return the turns of ``\\n\\nHuman: ... \\n\\nAssistant: ...``."""
+    # as in Anthropic's HH-RLHF: text before the first speaker means that this is something else
     before, *parts = _SPEAKER.split(text)
     if before.strip() or len(parts) < 4:
         problem = (
@@ -152,6 +155,7 @@ def _read_transcript(text: str, where: str) -> list[dict[str, str]]:
 
 
 def _read_label(row: Mapping[str, Any], where: str) -> bool:
+    # 1 and 0 are refused: they may be scores
     column = next(name for name in _LABELS if name in row)
     value = row[column]
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):  # as .csv has it

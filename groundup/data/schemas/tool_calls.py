@@ -31,6 +31,7 @@ def tools_of(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], ...]:
     Raises:
         DataError: If they are no list of tools with a name each.
     """
+    # functions is what OpenAI called them before there were tools
     column = "tools" if row.get("tools") else "functions"
     value = row.get(column)
     if isinstance(value, str):
@@ -87,6 +88,7 @@ def _to_call(call: Any, what: str, where: str) -> ToolCall:
             f"the arguments of {what} are no object but {_show(arguments)}",
             _CALL.capitalize(),
         )
+    # templates of Mistral need the identity, others do without
     identity = call.get("id") or ""
     return ToolCall(check_text(described["name"], where, what), dict(arguments), str(identity))
 

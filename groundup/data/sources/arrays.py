@@ -111,6 +111,7 @@ class Arrays(Source):
                 does not occur.
         """
         files = {str(path) for own in self._files().values() for path in own[:2] if path}
+        # files that were written again are read again, within one process too
         paths = [Path(name).expanduser() for name in sorted(files)]
         stamps = tuple(path.stat().st_mtime_ns for path in paths if path.exists())
         return _splits_of(self.model_dump_json(), stamps)[split]
@@ -229,6 +230,7 @@ class Arrays(Source):
                 inputs_key += "_train"
                 keys = tuple((name, f"{key}_train") for name, key in keys)
             return _read_npz(file, inputs_key, keys, stamp)
+        # idx files and MNIST's layout have one label an input
         if self.labels_keys:
             raise DataError(
                 path,
@@ -298,6 +300,7 @@ def _read_npz(path: Path, inputs_key: str, keys: _Keys, stamp: int) -> Table:
 def _read_digits() -> Table:
     """Return the 1,797 handwritten digits of 8 x 8 pixels, 0 to 16, from scikit-learn's own
     file."""
+    # its file is read, but it is not imported: that would take a second
     package = importlib.util.find_spec("sklearn")
     if package is None or package.origin is None:
         raise MissingExtraError("scikit-learn", "classic")
@@ -341,6 +344,7 @@ def _to_examples(table: Table, where: str) -> list[Example]:
 
 def _refuse_inputs(inputs: NDArray[Any], where: str) -> None:
     """Raise an error for inputs that are neither texts nor finite numbers, or have no size."""
+    # texts, which a tokenizer reads
     if inputs.ndim == 1 and inputs.dtype.kind == "U":
         return
     if inputs.ndim < 2 or inputs.dtype.kind not in "biuf" or 0 in inputs.shape[1:]:
@@ -365,6 +369,7 @@ def _count_labels(targets: Sequence[Any]) -> dict[str, Any]:
     if targets and isinstance(targets[0], dict):
         return {name: _count_labels([target[name] for target in targets]) for name in targets[0]}
     found = Counter(str(target) for target in targets)
+    # a regression's targets, of which a list says nothing
     if targets and isinstance(targets[0], float) and len(found) > _MOST_CLASSES:
         return {"different numbers": len(found)}
     return dict(sorted(found.items()))

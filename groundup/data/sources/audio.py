@@ -42,6 +42,7 @@ from groundup.media.audio import SOUND_KINDS, read_sound
 
 __all__ = ["Audio"]
 
+# as Hugging Face's AudioFolder has them
 _TABLES = ("metadata.csv", "metadata.jsonl")
 _FORMAT = 2  # raise it when a file would be described in another way
 _SHOWN = 20
@@ -49,8 +50,8 @@ _log = logging.getLogger(__name__)
 
 
 class _SoundFacts(NamedTuple):
-    """What reading a file found: ``problem`` is empty where it can be read; ``digest`` stands for
-    its samples."""
+    """What reading a file found: ``problem`` is empty where it can be read; ``digest`` is a hash
+    of its samples."""
 
     seconds: float
     rate: int
@@ -227,6 +228,7 @@ class Audio(Source):
         if not found.tabled:
             kept = [file.label for files in readable.values() for file in files]
             refuse_lost([file.label for file in every], kept, self.place)
+        # by samples, not bytes: the same sound may be kept as .wav and .flac
         leave_out_repeated(readable, lambda file: [facts[file.name].digest])
         return draw_missing(
             readable,
@@ -304,6 +306,7 @@ class Audio(Source):
             if problem:
                 raise DataError(record.origin, problem, "Correct the row, or remove it")
             found[path] = ClassFile(path, Path(os.path.relpath(path, root)).as_posix(), label)
+        # files next to the table that it does not name, for the card
         inside = sum(p.suffix.lower() in SOUND_KINDS and p not in found for p in folder.rglob("*"))
         return sorted(found.values(), key=lambda file: file.name), inside
 
@@ -325,6 +328,8 @@ class Audio(Source):
 
 def _state_of(root: Path, files: dict[Split, list[ClassFile]]) -> str:
     """Return what changes when a file below the root does."""
+    # The folder's place is part of it: two folders may hold files of the same names, sizes and
+    # times.
     key = hashlib.sha256(f"{_FORMAT}\0{root.resolve()}".encode())
     for file in (file for each in files.values() for file in each):
         status = Path(file.path).stat()

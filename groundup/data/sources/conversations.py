@@ -39,7 +39,7 @@ _Grouped = tuple[Conversation | Document, str]  # an example, and what it is spl
 class ConversationSource(Source):
     """Conversations from .jsonl .json .csv .tsv .parquet files, a folder of them, or a hub name.
 
-    Conversations with the same first question lie on the same side of the split. Rows that hold
+    Conversations with the same first question are on the same side of the split. Rows that hold
     nothing but a text are plain documents, all of which is learned.
     """
 
@@ -154,6 +154,7 @@ def _to_example(
 ) -> Conversation | Document:
     """Return what a row holds: a conversation, or a text where the format says so."""
     messages = to_messages(row, form or "auto", where)
+    # texts among chats, learned as a whole: pretraining data in a fine-tuning mixture
     if form == "text":
         text = check_text(row.get("text"), where, "column 'text'")
         if not text.strip():
@@ -167,6 +168,8 @@ def _to_example(
 def first_question(messages: tuple[Message, ...]) -> str:
     """Return the first user turn in lower case and with single spaces, by which conversations count
     as the same."""
+    # Not the whole conversation: with one question and other answers, a model would be asked in
+    # validation what it was shown in training.
     question = next((message.content for message in messages if message.role == "user"), "")
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
 

@@ -146,6 +146,8 @@ class Images(Source):
             ]
             for split, files in found.files.items()
         }
+        # a class that is lost to damage must not go unnoticed; without any picture another error
+        # says so
         kept = [example.target for own in examples.values() for example in own]
         if kept:
             refuse_lost([file.label for file in every], kept, self.place)
@@ -188,6 +190,7 @@ class Images(Source):
 def _check_labels(where: str, splits: dict[Split, list[Example]]) -> None:
     """Raise an error for a split that nothing can be learned or evaluated from; numbers may be what
     is predicted."""
+    # numbers, which may be predicted too, are no classes and need not repeat
     trained = _labels_in(splits["train"])
     words = all(isinstance(example.target, str | list) for example in splits["train"])
     for split, found in splits.items():
@@ -262,6 +265,7 @@ def _examine_all(files: Sequence[ClassFile]) -> _ImageFacts:
                 problems[file.name] = problem
             else:
                 sizes[size] += 1
+            # decoding a million pictures takes minutes: silence would look like a hang
             if number % 20_000 == 0:
                 _log.info(f"looked at {number:,} of {len(files):,} pictures")
     return _ImageFacts(problems, dict(sizes))

@@ -35,6 +35,7 @@ from groundup.data.stream.in_memory import open_indexed_stream
 __all__ = ["LabelledText"]
 
 _TEXT_KINDS = (".txt", ".md")
+# empty texts that the card names
 _SHOWN = 20
 
 
@@ -182,6 +183,7 @@ class LabelledText(Source):
             self._read_hub(hub, found)
         else:
             self._read_files(found)
+        # a text that is held out must not be learned, not even with another label
         found.same_as_held_out = leave_out_repeated(
             found.splits, lambda example: [_key_of(example)]
         )
@@ -234,6 +236,7 @@ class LabelledText(Source):
         elif not self.names_test:
             # whether a test split that nobody named has labels would take reading all of it
             names.pop("test", None)
+        # only now, because whether there are splits of its own is known only once it is opened
         refuse_idle(self, tuple(names), f"the split {names.get('validation')}")
         return names
 
@@ -267,6 +270,7 @@ class LabelledText(Source):
                 for name in columns
             )
             target = _check_label(record.fields[label], record.origin, label)
+            # left out and counted, not an error: exports of surveys are full of empty answers
             if not all(each.strip() for each in texts):
                 found.empty.append(record.origin)
                 continue
@@ -329,7 +333,7 @@ def _texts_of(example: Example) -> tuple[str, ...]:
 
 
 def _key_of(example: Example) -> str:
-    """Return what stands for the text, or the pair of texts, white space at its ends apart."""
+    """Return a hash of the text, or the pair of texts, without white space at its ends."""
     return text_digest("\0".join(text.strip() for text in _texts_of(example)))
 
 
@@ -343,6 +347,7 @@ def _length_of(example: Example) -> int:
 
 
 def _check_label(value: Any, where: str, column: str) -> Any:
+    # NaN differs from itself: what Parquet has where a number is missing
     if value is None or value == "" or isinstance(value, dict) or value != value:
         shown = repr(value)[:60] if value not in (None, "") else "nothing"
         problem = (

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ __all__ = ["Mixture", "Schedule"]
 
 _COLUMNS = ("part", "format", "training tokens", "share of the rows", "seen in an epoch")
 
+# keeps the cycle's table small; shares are then right to 0.01 %
 _LONGEST_CYCLE = 10_000  # rows; shares that need a longer one are rounded to it
 _log = logging.getLogger("groundup")
 Integers = NDArray[np.int64]
@@ -74,6 +75,7 @@ class Mixture(DataSource):
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Mixture:
+        # a part without a weight would be a part without data, silently
         if self.weights and set(self.weights) != set(self.parts):
             odd = sorted(set(self.weights) ^ set(self.parts))[0]
             side = "no part" if odd in self.weights else "a part without a weight"
@@ -81,6 +83,7 @@ class Mixture(DataSource):
                 f"weights: {odd!r} is {side}; parts: {', '.join(self.parts)}. Give each part one"
             )
         for name, weight in self.weights.items():
+            # zero is refused: a part that is never read is better removed, where one sees it
             if not 0 < weight < math.inf:
                 raise ValueError(
                     f"weights gives part {name!r} {weight}; allowed: more than 0. Remove the part"
@@ -222,6 +225,8 @@ class _Mixed(MicroBatches):
         whole = {
             name: torch.cat([row[name] for row in rows]) for name in rows[0] if name != "boundaries"
         }
+        # Boundaries count from the start of the batch: those of each row are moved by the rows
+        # before it, and the padding of all comes last.
         width = self.layout.sequence_length
         size = len(rows) * (max(len(row["boundaries"]) for row in rows) - 1) + 1
         begins = [
@@ -260,14 +265,14 @@ def _build_source(name: str, section: Any) -> DataSource:
             " python_docs, ..."
         )
         raise RecipeError(f"{where}.name", problem, "Use sources of text or conversations")
-    return cast(
-        DataSource,
-        validate(cls, {key: value for key, value in section.items() if key != "name"}, where),
-    )
+    settings = {key: value for key, value in section.items() if key != "name"}
+    source: DataSource = validate(cls, settings, where)
+    return source
 
 
 def _open_part(name: str, part: DataSource, context: DataContext, number: int) -> MicroBatches:
     """Return a part's rows by their numbers, in an order of its own."""
+    # by number, not name: renaming a part changes nothing
     seed = seeding.key(context.seed, "part", number)
     try:
         # rows one by one, from this process: which rows are wanted, the mixture says
@@ -277,7 +282,10 @@ def _open_part(name: str, part: DataSource, context: DataContext, number: int) -
         stream = part.open(alone)
     except DataError as error:
         raise DataError(f"part {name!r}, {error.where}", error.problem, error.remedy) from None
-    return cast(SampleStream, stream).batches
+    if not isinstance(stream, SampleStream):
+        problem = f"a {type(stream).__name__} cannot be read row by row"
+        raise DataError(f"part {name!r}", problem, "Open it with open_token_stream")
+    return stream.batches
 
 
 def _whole_counts(weights: list[float] | list[int]) -> list[int]:
@@ -289,6 +297,7 @@ def _whole_counts(weights: list[float] | list[int]) -> list[int]:
     whole = [int(each * scale) for each in exact]
     divisor = math.gcd(*whole)
     counts = [each // divisor for each in whole]
+    # sizes are exact whatever they are: without weights, an epoch is each row once
     if sum(counts) <= _LONGEST_CYCLE or all(isinstance(weight, int) for weight in weights):
         return counts
     return [max(1, round(each * _LONGEST_CYCLE / sum(exact))) for each in exact]

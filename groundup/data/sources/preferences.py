@@ -31,6 +31,7 @@ __all__ = ["PreferenceSource"]
 
 _log = logging.getLogger("groundup")
 _PERCENTILES = (1, 10, 50, 90, 99)
+# rows; sorted by prompt, a data set may have hundreds with the same one
 _FAR = 1000  # rows that are looked back through for another prompt
 
 
@@ -39,7 +40,7 @@ class PreferenceSource(Source):
     """Pairs of answers, or answers with labels, from .jsonl .json .csv .tsv .parquet files, a
     folder, or a hub name.
 
-    Rows with the same first question lie on the same side of the split. A sample is a whole row:
+    Rows with the same first question are on the same side of the split. A sample is a whole row:
     both answers to a prompt are always in one micro-batch.
     """
 
@@ -98,6 +99,7 @@ class PreferenceSource(Source):
         if "sequence_lengths" in rows:
             lengths = rows["sequence_lengths"].amax(1).numpy()
         long = np.flatnonzero(lengths > context.sequence_length)
+        # encoded at once: whole rows are kept in memory, and no row is cut
         if len(long) and (self.too_long == "error" or len(long) == len(examples)):
             raise self._too_long(examples, lengths, long, context.sequence_length)
         if len(long):
@@ -176,7 +178,7 @@ class PreferenceSource(Source):
         for record in origin.records(split):
             row = {name: value for name, value in record.fields.items() if value is not None}
             try:
-                judged = to_judgement(row, record.origin)
+                judgement = to_judgement(row, record.origin)
             except DataError:
                 if self.invalid_rows == "error":
                     raise
@@ -184,15 +186,17 @@ class PreferenceSource(Source):
                 continue
             if (
                 self.longest_characters is not None
-                and _count_characters(judged) > self.longest_characters
+                and _count_characters(judgement) > self.longest_characters
             ):
                 notes["longest_characters"] += 1
                 continue
             notes[f"format {recognise_preference(row)}"] += 1
-            group = text_digest(first_question(judged.prompt))
-            found = [(record.name, judged)]
+            # by the first question, as conversations are: so a model and its preferences can be
+            # split alike
+            group = text_digest(first_question(judgement.prompt))
+            found = [(record.name, judgement)]
             if self.unpaired:
-                found = _take_apart(record.name, judged)
+                found = _take_apart(record.name, judgement)
             for name, each in found:
                 # an answer with a label has one of its own: the other is found once all are read
                 first, second = (*each.answers, ())[:2]
@@ -202,18 +206,21 @@ class PreferenceSource(Source):
                 )
 
 
-def _take_apart(name: str, judged: Judgement) -> list[tuple[str, Judgement]]:
-    if judged.good is not None:
-        return [(name, judged)]
-    verdicts = zip(("chosen", "rejected"), judged.answers, (True, False), strict=True)
+def _take_apart(name: str, judgement: Judgement) -> list[tuple[str, Judgement]]:
+    if judgement.good is not None:
+        return [(name, judgement)]
+    # a pair says that one is better, not that it is good: the recipe has to ask for this reading
+    verdicts = zip(("chosen", "rejected"), judgement.answers, (True, False), strict=True)
     return [
-        (f"{name} {which}", Judgement(judged.prompt, (answer,), good))
+        (f"{name} {which}", Judgement(judgement.prompt, (answer,), good))
         for which, answer, good in verdicts
     ]
 
 
-def _count_characters(judged: Judgement) -> int:
-    sizes = [sum(len(turn.content) for turn in turns) for turns in (judged.prompt, *judged.answers)]
+def _count_characters(judgement: Judgement) -> int:
+    sizes = [
+        sum(len(turn.content) for turn in turns) for turns in (judgement.prompt, *judgement.answers)
+    ]
     return sizes[0] + max(sizes[1:])
 
 

@@ -111,6 +111,7 @@ class PythonDocs(DataSource):
         return _find_groups(cache, self.min_characters)
 
 
+# a start asks for the documents several times, and grouping them takes seconds
 @lru_cache(maxsize=4)
 def _find_groups(cache: Path, min_characters: int) -> tuple[list[SourceDocument], list[str]]:
     documents = [d for d in python_documents(cache) if len(d.text) >= min_characters]
@@ -131,11 +132,12 @@ def related_documents(texts: Sequence[str]) -> list[int]:
     runs = [np.unique(run_hashes(words_of(text), _RUN)) for text in texts]
     owners = np.repeat(np.arange(len(runs)), [len(r) for r in runs])
     hashes = np.concatenate([*runs, np.empty(0, dtype=np.uint64)])
-    # Equal runs lie next to each other once sorted: so pairs of documents are counted without
+    # Equal runs are next to each other once sorted: so pairs of documents are counted without
     # comparing each with each.
     order = np.argsort(hashes, kind="stable")
     _, starts, counts = np.unique(hashes[order], return_index=True, return_counts=True)
     shared: Counter[tuple[int, int]] = Counter()
+    # a run in very many documents is boilerplate, and its pairs would grow with their square
     for start, count in zip(starts[counts > 1].tolist(), counts[counts > 1].tolist(), strict=True):
         if count <= _COMMON:
             shared.update(combinations(owners[order[start : start + count]].tolist(), 2))

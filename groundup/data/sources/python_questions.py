@@ -167,6 +167,7 @@ class PythonQuestions(DataSource):
 def question_for(item: DocumentedObject, module: str, seed: int, turn: int = 0) -> str:
     """Return the question about ``item`` in a phrasing chosen by key; turns 0, 1, ... give
     different phrasings."""
+    # by key, so that a question stays the same when other objects come and go
     start = int.from_bytes(
         hashlib.sha256(f"{seed}:question:{item.name}".encode()).digest()[:8], "big"
     )
@@ -200,6 +201,7 @@ def _cut_at_sentence(text: str, longest: int) -> str:
     if len(text) <= longest:
         return text
     ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, longest)]
+    # a sentence that is far too short says less than a cut one
     if ends and ends[-1] >= longest // 4:
         return text[: ends[-1]]
     return text[: longest - 4].rsplit(" ", 1)[0] + " ..."

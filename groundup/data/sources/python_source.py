@@ -29,6 +29,7 @@ __all__ = [
 
 FORMAT = 1  # raise it when the extraction changes, so that old caches are not read
 LICENCE = "Python Software Foundation License Version 2"
+# tests and installed packages are no documentation of the library
 _SKIPPED_FOLDERS = frozenset(
     {
         "__pycache__",
@@ -42,7 +43,9 @@ _SKIPPED_FOLDERS = frozenset(
         "__phello__",
     }
 )
+# importing these prints or opens a browser; they are read only, but document nothing
 _SKIPPED_FILES = frozenset({"this.py", "antigravity.py", "__hello__.py"})
+# machine-made settings of the build
 _SKIPPED_PREFIXES = ("_sysconfigdata", "config-")
 _LONGEST_SIGNATURE = 320  # characters; a few signatures would otherwise be a page of defaults
 _LONGEST_DEFAULT = 40
@@ -92,8 +95,9 @@ def python_version() -> str:
 
 
 def corpus_key() -> str:
-    """Return a name that changes with the interpreter, its version, where its library lies, and how
+    """Return a name that changes with the interpreter, its version, where its library is, and how
     it is read."""
+    # two interpreters of one version may have other libraries, such as a distribution's patches
     library = hashlib.sha256(sysconfig.get_path("stdlib").encode()).hexdigest()[:8]
     return f"{python_version()}-{library}-{FORMAT}"
 
@@ -178,6 +182,7 @@ def _read_topics(tree: ast.Module, origin: str) -> Iterator[SourceDocument]:
 
 
 def _to_document(name: str, tree: ast.Module, origin: str) -> SourceDocument:
+    # by name: a platform's variants of a function say the same twice
     found: dict[str, DocumentedObject] = {}
     for item in _find_objects(tree.body, name, "function"):
         found.setdefault(
@@ -205,8 +210,11 @@ def _find_objects(body: list[ast.stmt], prefix: str, kind: str) -> Iterator[Docu
             )
             yield from _find_objects(node.body, f"{prefix}.{node.name}", "method")
         elif isinstance(node, ast.If | ast.Try | ast.With):
-            blocks = [node.body, getattr(node, "orelse", []), getattr(node, "finalbody", [])]
-            blocks += [handler.body for handler in getattr(node, "handlers", [])]
+            blocks = [node.body]
+            if isinstance(node, ast.If | ast.Try):
+                blocks.append(node.orelse)
+            if isinstance(node, ast.Try):
+                blocks += [node.finalbody, *(handler.body for handler in node.handlers)]
             for block in blocks:
                 yield from _find_objects(block, prefix, kind)
 
@@ -217,6 +225,7 @@ def _describe_object(
     kind: str,
     signature: str,
 ) -> Iterator[DocumentedObject]:
+    # without a docstring there is nothing to learn from a name
     text = (ast.get_docstring(node) or "").strip()
     if text:
         yield DocumentedObject(name, kind, signature, text, node.lineno)
@@ -238,6 +247,7 @@ def _signature_of(node: ast.FunctionDef | ast.AsyncFunctionDef, bound: bool) -> 
     if bound and "staticmethod" not in decorators and positional:
         del positional[0]  # self or cls
     places = len(arguments.posonlyargs) + len(arguments.args)
+    # when self goes, a default may have lost its argument
     del arguments.defaults[: max(0, len(arguments.defaults) - places)]
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     signature = f"({ast.unparse(arguments)}){returns}"

@@ -113,6 +113,7 @@ def _is_squad(file: DataFile) -> bool:
 
 def _check_answers(value: Any, context: str, where: str) -> list[tuple[str, int]]:
     """Return answers as (text, first character), once each."""
+    # as the hub keeps SQuAD: columns of lists
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         starts = value.get("answer_start")
         if not isinstance(starts, list) or len(starts) != len(value["text"]):
@@ -145,6 +146,8 @@ def _check_answers(value: Any, context: str, where: str) -> list[tuple[str, int]
             raise DataError(
                 where, problem, "Correct it; for a question without an answer leave the list empty"
             )
+        # Checked here, because a wrong start trains on the wrong words without any error. They are
+        # wrong where offsets count bytes, or a text was normalised after it was annotated.
         if start < 0 or context[start : start + len(text)] != text:
             there = context[max(start, 0) : max(start, 0) + len(text)]
             problem = (

@@ -133,6 +133,8 @@ def _refuse_misfits(
 ) -> None:
     """Raise an error where the arrays are not of one another's sizes."""
     problem = ""
+    # What is wrong is said of the first array that does not fit: all later checks would only repeat
+    # it.
     if values.ndim != 2 or values.dtype.kind not in "iuf":
         problem = (
             f"the frames have shape {values.shape} and type {values.dtype}; allowed: numbers"

@@ -25,6 +25,7 @@ from groundup.media.table_values import Row, as_category, as_date, as_number, is
 
 __all__ = ["TableSource"]
 
+# in the card; a column of names would fill pages
 _LABELS_LISTED = 50
 
 
@@ -34,6 +35,7 @@ class TableSource(Source):
     processor ``table``."""
 
     reads_in_order = False
+    # with own validation rows nothing is drawn, and these would have no effect
     for_drawing = ("group_column", "time_column")
 
     target: str | tuple[str, ...] = setting(..., "the column to predict, or several")
@@ -154,6 +156,7 @@ class TableSource(Source):
             for name in columns:
                 if name is not None and name not in table.values:
                     raise _missing_column(self.place, name, table, f"data.{setting_name}")
+        # several targets must not predict each other
         left_out = {*self.targets, *self.ignore}
         found = list(self.columns) or [name for name in table.values if name not in left_out]
         if not found:
@@ -194,6 +197,7 @@ class TableSource(Source):
         groups = table.names
         if self.group_column is not None:
             groups = [as_category(value) for value in table.values[self.group_column]]
+            # rows without a group would all be one group, held out together or not at all
             if "" in groups:
                 where = table.origins[groups.index("")]
                 problem = f"group_column {self.group_column!r} is empty"

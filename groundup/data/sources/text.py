@@ -1,6 +1,6 @@
 """Documents from files or a Hugging Face data set: cleaned, counted, and split without leakage.
 
-One pass over the text decides for every document whether it is kept and on which side it lies (one
+One pass over the text decides for every document whether it is kept and on which side it is (one
 byte a document, in the cache); after that each split is one more pass. The text itself is never
 whole in memory.
 """
@@ -44,6 +44,7 @@ _FORMAT = 2  # raise it when the same files would give other documents
 _REMOVED = 0
 _SIDES: dict[Split, int] = {"train": 1, "validation": 2, "test": 3}  # as bytes in the cache
 _DIGEST_BYTES = 16
+# the ends matter most: empty pages and whole books are what goes wrong
 _PERCENTILES = (1, 10, 50, 90, 99)
 
 
@@ -83,6 +84,7 @@ class TextSource(Source):
         origin = Origin(self)
         sides = self._prepare(cache)[0]
         wanted = _SIDES[split]
+        # before the first document, not after the last
         if not np.any(sides == wanted):
             raise no_examples(split, origin)
         for side, (_, document) in zip(sides, self._read_documents(origin), strict=True):
@@ -147,6 +149,8 @@ class TextSource(Source):
     def _survey(self, origin: Origin) -> _Survey:
         """Read everything once, and decide."""
         survey = _Survey()
+        # One pass in the order test, validation, train: so of equal documents the held-out one is
+        # kept, and a training document meets all that is held out.
         cleaned = clean(
             survey.watch(self._read_documents(origin)),
             self.cleaning,
@@ -185,6 +189,7 @@ class _Survey:
     def watch(self, documents: Iterable[tuple[Split, Document]]) -> Iterator[Document]:
         """Pass documents on, each counted as removed until it is kept."""
         for self.named, document in documents:
+            # what the cleaning does not give back has been removed
             self.sides.append(_REMOVED)
             yield document
 
@@ -253,6 +258,7 @@ def _join_lines(value: Any) -> Any:
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, also when several processes write the
     same."""
+    # under another name first: a process that is killed leaves no half of a file
     partial_path = path.with_name(f"{path.name}.{os.getpid()}")
     partial_path.write_bytes(content)
     partial_path.replace(path)

@@ -25,7 +25,7 @@ __all__ = ["TextPairs"]
 
 @data("text_pairs")
 class TextPairs(Source):
-    """Texts that are to lie near each other, and perhaps a third that is not: .csv .tsv .jsonl
+    """Texts that are to be near each other, and perhaps a third that is not: .csv .tsv .jsonl
     .json .parquet, or a hub name.
 
     Pairs that share one of their two texts are always on one side of the split.

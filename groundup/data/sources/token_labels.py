@@ -26,6 +26,7 @@ from groundup.data.stream.in_memory import open_indexed_stream
 __all__ = ["TokenLabels"]
 
 _ROWS = tuple(kind for kind in ROW_KINDS if kind not in (".csv", ".tsv"))
+# endings under which CoNLL files are found; .tsv too, where each line is a word
 _LINES = (".conll", ".bio", ".iob", ".iob2", ".txt", ".tsv")
 _KINDS = (*_ROWS, *_LINES)
 _DOCUMENT = "-DOCSTART-"
@@ -37,8 +38,8 @@ class TokenLabels(Source):
     or CoNLL files.
 
     A CoNLL file (.conll .bio .iob .iob2 .txt .tsv) has a word a line, its label in the last column,
-    columns apart by blanks or tabs, and an empty line between sentences; lines ``-DOCSTART-`` are
-    passed over. The same sentence is always on one side of the split.
+    columns separated by blanks or tabs, and an empty line between sentences; ``-DOCSTART-`` lines
+    are passed over. The same sentence is always on one side of the split.
     """
 
     words_column: str = setting("tokens", "Column of the list of words, in rows")
@@ -119,6 +120,8 @@ def _read_conll(file: DataFile, name: str) -> Iterator[Example]:
             cells = [cell.strip() for cell in line.split("\t" if "\t" in line else None)]
             if cells and cells[0] != _DOCUMENT and any(cells):
                 where = f"{file.path} line {number}"
+                # of the first line: a line with fewer lacks its label, and the last column would be
+                # something else
                 columns = columns or len(cells)
                 if len(cells) < 2 or len(cells) != columns or not cells[0] or not cells[-1]:
                     problem = (

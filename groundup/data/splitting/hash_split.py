@@ -1,4 +1,4 @@
-"""Which side of a split a document lies on: a keyed hash of its group, whatever else is in the
+"""Which side of a split a document is on: a keyed hash of its group, whatever else is in the
 data, in any order."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["UnionFind", "position_of", "split_of"]
 
 
 def position_of(group: str, seed: int = 0) -> float:
-    """Return where a group lies between 0 and 1; the lowest positions are held out.
+    """Return the position of a group between 0 and 1; the lowest positions are held out.
 
     Args:
         group: The document's name, or the name that near-duplicates share.

@@ -155,6 +155,8 @@ def _put_classes_on_both_sides(
         return
     position = {first: position_of(names[first], rule.seed) for first in names}
     for label in sorted(groups_of, key=str):
+        # the nearest to the border moves: with a little more data it would have fallen there by
+        # itself
         groups = sorted(groups_of[label], key=position.__getitem__)
         there = {sides[first] for first in groups}
         if len(groups) > 1 and "validation" not in there:
@@ -183,6 +185,7 @@ def leave_out_repeated(
     Returns:
         How many were left out.
     """
+    # the test first: what it has is known to nobody, and validation comes before training
     left_out = 0
     taken: set[str] = set()
     for split in HELD_OUT_FIRST:

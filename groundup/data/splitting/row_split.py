@@ -79,6 +79,7 @@ def stream_split(
     """
     drawn = split not in ("train", *origin.held_out)
     own: Split = "train" if drawn else split
+    # groups of held-out rows alone: training rows may be far more than fit into memory
     owner: dict[str, Split] = {}
     for other in HELD_OUT_FIRST[: HELD_OUT_FIRST.index(own)]:
         if other in origin.held_out:

@@ -24,6 +24,7 @@ _WHOLE_NAME = re.compile(r"([a-z]+)([-_.]?\d[-_.\dof]*)?")
 
 def find_spelling(split: Split, names: Iterable[str]) -> str | None:
     """Return the name that a split has among these, the usual spelling first, or None."""
+    # usual spelling first, where a data set has several
     there = set(names)
     return next((word for word in SPELLINGS[split] if word in there), None)
 

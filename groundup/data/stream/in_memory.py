@@ -29,7 +29,7 @@ _PADDED = ("tokens", "next_tokens", "token_types", "inputs")  # (N, T, ...) wher
 
 class _Rows(MicroBatches):
     """Rows of tensors in the order of the run: every training epoch a keyed permutation, validation
-    as it stands."""
+    in its own order."""
 
     def __init__(
         self, take: Callable[[NDArray[np.int64]], Batch], size: int, context: DataContext
@@ -73,6 +73,7 @@ class _Rows(MicroBatches):
     def _rows_in(self, epoch: int, block: int) -> NDArray[np.int64]:
         """Return the rows at places ``block * _BLOCK + [0, _BLOCK)`` of an epoch's permutation; the
         last are kept."""
+        # rows are asked for in order: the block of before is nearly always the one
         if self._block != (epoch, block):
             places = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, self.size))
             self._rows = permute(places, self.size, seeding.key(self.layout.seed, "rows", epoch))

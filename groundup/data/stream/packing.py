@@ -124,6 +124,7 @@ def plan_rows(
     """
     # (D,) positions that feed a token and predict the next
     fed = np.maximum(np.asarray(lengths, dtype=np.int64) - 1, 0)
+    # an example of one token feeds nothing, and falls out by itself
     long = fed > sequence_length
     policy: str = packing.too_long
     if policy == "auto":
@@ -149,6 +150,7 @@ def plan_rows(
         rows = best_fit_decreasing(
             pieces[2], sequence_length, pieces_per_row(sequence_length, packing), ties
         )
+    # stable: pieces of a row stay in the order of the documents
     by_row = np.argsort(rows, kind="stable")
     document, start, length, first_scored = (values[by_row] for values in pieces)
     return Plan(

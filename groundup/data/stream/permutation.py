@@ -11,8 +11,8 @@ from groundup.core.seeding import scramble
 
 __all__ = ["permute"]
 
-# Four make a permutation that cannot be told from random by looking (Luby and Rackoff, 1988); the
-# others are for the small domains of small data.
+# Four rounds of random functions make a strong pseudorandom permutation (Luby and Rackoff, 1988),
+# by a bound that says little of small domains: hence more.
 _ROUNDS = 8
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
@@ -41,7 +41,7 @@ def permute(n: int | NDArray[Any], size: int, key: int) -> int | NDArray[np.int6
         An index in ``[0, size)`` for each ``n``; different ``n`` give different results.
 
     Raises:
-        IndexError: If an ``n`` lies outside ``[0, size)``.
+        IndexError: If an ``n`` is outside ``[0, size)``.
 
     Example:
         >>> sorted(permute(n, 5, 123) for n in range(5))

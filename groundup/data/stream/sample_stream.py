@@ -49,7 +49,15 @@ class Layout(NamedTuple):
                 f" {context.micro_batch_size} x ranks {context.world}",
                 "Change one of them",
             )
-        return cls(*(getattr(context, name) for name in cls._fields))
+        return cls(
+            context.split,
+            context.end_id,
+            context.sequence_length,
+            context.micro_batch_size,
+            context.seed,
+            context.rank,
+            context.world,
+        )
 
     def first_sample(self, number: int) -> int:
         """Return the first sample of this rank's micro-batch ``number``, counted from the start of
@@ -71,7 +79,7 @@ class MicroBatches(Dataset[Batch], ABC):
     @abstractmethod
     def samples_per_epoch(self, sample: int) -> int:
         """Return how many samples the epoch has in which sample number ``sample`` of the run
-        lies."""
+        is."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ class SampleStream(Stream):
     def __next__(self) -> Batch:
         if self._iterator is None:
             self._iterator = self._start_iterator()
+        # counted once delivered: what workers have prefetched is made again after a resume
         batch = self._take_next(self._iterator)
         self._samples += self._share
         return batch
@@ -126,7 +135,9 @@ class SampleStream(Stream):
                 " last checkpoint"
             )
             raise TrainingError(
-                "data workers", "a worker's process was killed, perhaps for want of memory", remedy
+                "data workers",
+                "a worker's process was killed, perhaps because memory ran out",
+                remedy,
             ) from None
         if isinstance(batch, _Failure):
             self.close()
@@ -140,6 +151,7 @@ class SampleStream(Stream):
         numbers = _Numbers(self._samples // self._share, stop)
         if not self._workers:  # a loader would only add its own time
             return map(self.batches.__getitem__, numbers)
+        # whole micro-batches by number: the loader neither shuffles nor collates
         loader: DataLoader[Batch | _Failure] = DataLoader(
             _Reporting(self.batches),
             batch_size=None,
@@ -166,8 +178,9 @@ class SampleStream(Stream):
         """Go on after ``state["samples"]`` samples.
 
         Raises:
-            CheckpointError: If that lies within a micro-batch of this layout.
+            CheckpointError: If that is within a micro-batch of this layout.
         """
+        # samples, not batches: so a run may go on with another micro-batch or number of ranks
         if state["samples"] % self._share:
             raise CheckpointError(
                 "data cursor",

@@ -66,7 +66,7 @@ class _Writer:
                 f"gave the token {int(tokens.min())}; tokens are at least 0",
                 "Fix the task",
             )
-        # Most vocabularies fit into 16 bits, which halves what is read from the disk. A shard is of
+        # Many vocabularies fit into 16 bits, which halves what is read from the disk. A shard is of
         # one type: from the first larger token on, a new one begins.
         if self.dtype == "uint16" and tokens.size and int(tokens.max()) > 0xFFFF:
             self.close()
@@ -136,6 +136,7 @@ class _Writer:
         self.close()
         offsets = np.concatenate([np.zeros(1, np.int64), *self.lengths]).cumsum()
         np.save(self.folder / "offsets.npy", offsets, allow_pickle=False)
+        # last, and after all else was synced: a folder with an index is complete
         index = {
             "format": FORMAT,
             "documents": len(offsets) - 1,
@@ -163,7 +164,7 @@ def prepare_shards(
         folder: Named after everything the tokens depend on.
         examples: Gives the raw examples; more may come than fit in memory.
         encode: Turns examples into token sequences; called from two threads at once.
-        shard_bytes: A file is closed once it holds so many bytes.
+        shard_bytes: A file is closed once it holds this many bytes.
 
     Raises:
         DataError: If there are no examples, ``encode`` gives impossible tokens, or the disk is
@@ -184,6 +185,7 @@ def prepare_shards(
             return shards
     _remove_abandoned(folder)
     begin = time.perf_counter()
+    # a name that no other process has, next to the real one: renaming then never copies
     own = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:12]}.partial"
     try:
         own.mkdir(parents=True)
@@ -241,6 +243,7 @@ def _write_shards(
 
 
 def _encode_batch(encode: Encode, batch: list[Any]) -> list[TokenSequence]:
+    # a task of a user's own may leave out what it does not like, and all later numbers would shift
     sequences = encode(batch)
     if len(sequences) != len(batch):
         problem = (
@@ -274,6 +277,7 @@ def _characters(example: Any) -> int:
 
 def _publish(own: Path, folder: Path) -> Shards:
     """Give the finished folder its name, unless another process was first."""
+    # another process may make the same tokens: the first rename wins, and others take what it made
     for _ in range(10):
         try:
             own.rename(folder)
@@ -300,6 +304,7 @@ def _remove_abandoned(folder: Path) -> None:
         try:
             with (partial / "lock").open("rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # between making a folder and locking it a moment passes: young ones are left alone
                 if time.time() - partial.stat().st_mtime > _STALE_S:
                     shutil.rmtree(partial, ignore_errors=True)
         except OSError:

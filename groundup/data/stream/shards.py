@@ -40,7 +40,7 @@ class Shards:
         files: The shards in order.
         trained_tokens: How many tokens are trained on.
         masked: Whether any document says which of its tokens are trained on.
-        untrained: The documents that say that none of theirs is.
+        untrained: The documents that say that none of their tokens is.
     """
 
     folder: Path
@@ -90,6 +90,7 @@ class Shards:
         Returns:
             (stop - start,) uint16 or uint32, and (stop - start,) uint8 or None.
         """
+        # a few dozen files: a search costs less than a table of all documents
         number = int(np.searchsorted(self._first_documents, document, side="right")) - 1
         tokens, trained = self._maps.get(number) or self._map_file(number)
         base = int(self.offsets[document]) - int(self._first_tokens[number])

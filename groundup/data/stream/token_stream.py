@@ -76,6 +76,7 @@ class _Epochs:
             first = self.plan(0)
             self.starts.append(first.rows)
             self.varies = first.varies
+        # validation is one pass: its rows have no epochs
         if self.layout.split != "train":
             return 0, sample
         if not self.varies:
@@ -98,6 +99,7 @@ class _Epochs:
             rows = np.array([index for _, index in group])
             if self.layout.split == "train":
                 rows = permute(rows, plan.rows, seeding.key(self.layout.seed, "rows", epoch))
+            # beyond the last row both edges are the same, and the row is empty
             edges = plan.row_starts[np.minimum(np.stack((rows, rows + 1)), plan.rows)]
             found += [(plan, range(begin, end)) for begin, end in edges.T.tolist()]
         return found
@@ -127,6 +129,7 @@ class _MicroBatches(MicroBatches):
         width = self.layout.sequence_length
         tokens = np.full((rows, width), self.layout.end_id, dtype=np.int64)
         targets = np.full((rows, width), IGNORED, dtype=np.int64)
+        # counted again in each piece: packing must change speed, not what is learned
         positions = np.empty((rows, width), dtype=np.int64)
         boundaries = np.full(self.boundaries, rows * width, dtype=np.int32)
         count = 0
@@ -169,6 +172,7 @@ class _MicroBatches(MicroBatches):
             start = int(plan.start[piece])
             length = int(plan.length[piece])
             unscored = int(plan.first_scored[piece])
+            # one token more than is fed: the last prediction needs it
             sequence, trained = self.shards.read(document, start, start + length + 1)
             tokens[filled : filled + length] = sequence[:-1]
             scored = sequence[1 + unscored :]
@@ -246,6 +250,7 @@ def _usable_lengths(
         DataError: If a document has nothing to train on, and that is an error.
     """
     lengths = shards.lengths
+    # where nothing at all is trained on, the caller has an error that fits better
     if shards.untrained and shards.trained_tokens:
         if packing.on_fully_masked == "error":
             more = ""
@@ -266,6 +271,7 @@ def _usable_lengths(
         )
     if packing.too_long != "truncate" or not shards.masked:
         return lengths, 0, 0
+    # one more than fits, because a row feeds all tokens but its last
     long = np.flatnonzero(lengths > context.sequence_length + 1)
     for document in long:
         tokens, trained = shards.read(int(document), 0, int(lengths[document]))

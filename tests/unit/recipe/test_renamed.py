@@ -114,3 +114,52 @@ def test_names_of_tasks_and_of_what_their_labels_are() -> None:
 
 def test_the_table_leads_to_names_of_today() -> None:
     assert not {new for new in RENAMED.values() if new in RENAMED}
+
+
+def test_the_settings_of_data_are_upgraded() -> None:
+    data = {
+        "name": "word_labels",
+        "path": "a",
+        "validation_split": None,
+        "validation_path": "b",
+        "test_split": None,
+        "validation_fraction": 0.1,
+        "split_seed": 0,
+        "dataset_split": "train",
+    }
+    part = {"name": "text", "validation_fraction": 0.2, "limit_documents": 5, "packing": {}}
+    part["packing"] = {"nothing_trained": "drop"}
+    sounds = {"name": "audio", "unreadable": "set_aside", "validation_path": None}
+    assert upgrade({"data": data})["data"] == {
+        "name": "token_labels",
+        "path": "a",
+        "validation": "b",  # the fraction beside it was a default that nothing was drawn by
+        "test": None,
+        "seed": 0,
+        "split": "train",
+    }
+    mixture = {"name": "mixture", "parts": {"a": part, "b": sounds}}
+    assert upgrade({"data": mixture})["data"]["parts"] == {
+        "a": {
+            "name": "text",
+            "fraction": 0.2,
+            "limit": 5,
+            "packing": {"on_fully_masked": "drop"},
+        },
+        "b": {"name": "audio", "on_unreadable": "skip", "validation": None},
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": "text", "validation_fraction": 0.1}, r"is now called data\.fraction\."),
+        ({"name": "text", "validation_path": "a"}, r"is now called data\.validation\."),
+        ({"name": "word_labels", "path": "a"}, r"'word_labels' is now called 'token_labels'"),
+        ({"name": "frames", "path": "a"}, r"'frames' is now called 'sequences'"),
+        ({"name": "images", "unreadable": "stop"}, r"is now called data\.on_unreadable\."),
+    ],
+)
+def test_old_settings_of_data_are_errors(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        refuse_old_names({"data": data})
