@@ -261,7 +261,7 @@ def _pretrain(folder: Path, machine: dict[str, Any]) -> None:
 
 
 def _compare(given: argparse.Namespace, count: int, machine: dict[str, Any]) -> None:
-    """Choose each way's learning rate on the validation rows, then judge it with every seed; print
+    """Choose each way's learning rate on the validation rows, then evaluate it with every seed; print
     both tables."""
     print(
         f"| {given.task}, {count} labels: validation, seed 0 |"

@@ -155,8 +155,8 @@ def _ours(
         at[n * steps] - at[(n - 1) * steps] for n in range(1, epochs + 1) if n * steps in at
     ]
     subprocess.run([*command, "evaluate", str(folder / name)], check=True, capture_output=True)
-    judged = json.loads((folder / name / "evaluation.json").read_text(encoding="utf-8"))
-    return {"accuracy": judged["metrics"]["accuracy"], "epochs_s": epochs_s, "first_s": first}
+    evaluated = json.loads((folder / name / "evaluation.json").read_text(encoding="utf-8"))
+    return {"accuracy": evaluated["metrics"]["accuracy"], "epochs_s": epochs_s, "first_s": first}
 
 
 def _table(found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:

@@ -5,7 +5,7 @@ Run ``python benchmarks/finetune.py MODEL DATA [--rounds 2] [--steps 6] [--save]
 a Llama in Hugging Face layout, such as SmolLM2-135M-Instruct, and a file of instructions in
 alpaca's layout. It needs trl and peft.
 
-Every way trains the same adapter (rank 8 beside all linear layers of the blocks) of the same
+Every way trains the same adapter (rank 8 next to all linear layers of the blocks) of the same
 weights in fp32 with AdamW on the same conversations, tokenized beforehand by our chat template, and
 learns the same tokens of them: the answers and what ends them. Conversations longer than
     ``--length`` are left out for all. Each way runs in a process of
@@ -341,7 +341,7 @@ def show(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def save(rows: list[dict[str, Any]], ratios: dict[str, Any], settings: dict[str, Any]) -> Path:
-    """Write everything measured to ``results/<date>-finetune.json`` beside this file, and return
+    """Write everything measured to ``results/<date>-finetune.json`` next to this file, and return
     its path."""
     from groundup.machine import devices
 

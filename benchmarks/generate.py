@@ -323,7 +323,7 @@ def main() -> None:
     parser.add_argument(
         "--ways",
         default=".",
-        help="beside transformers, only those whose name fits this expression",
+        help="next to transformers, only those whose name fits this expression",
     )
     parser.add_argument(
         "--save", action="store_true", help="write benchmarks/results/<date>-generate.json"

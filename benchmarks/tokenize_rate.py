@@ -5,7 +5,7 @@ from a part of the interpreter's library; all then encode another half of it, in
 medians in characters a second and the ratio of ours to ``encode_batch``, which has to be at least
 0.9. The bare calls get batches of the same size and keep nothing, not even the tokens as numbers;
 ``encode_batch_fast``, which leaves out offsets, is shown too since it is what we call. Processor
-seconds are printed beside the rates: other work on the machine disturbs them less.
+seconds are printed next to the rates: other work on the machine disturbs them less.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ measured in the same process:
   accelerate is installed, and otherwise a plain loop of the same operations; the table says which.
 
 Denormals are flushed everywhere. "Share" is the step's useful work, 6 FLOPs x weights used in
-products x tokens plus causal attention, over the rate of the products measured beside it.
+products x tokens plus causal attention, over the rate of the products measured next to it.
 
 ``--device cuda`` measures our GPT-2 of 124 million parameters in bf16 instead.
 """
@@ -333,7 +333,7 @@ def _serve_trainer(model: Any, answer: Callable[..., None]) -> None:
 # ------------------------------------------------------------------------------------------ reports
 def summarise(ways: list[Way], shape: GPTConfig, batch: int) -> list[dict[str, Any]]:
     """Return a row for each way: medians, tokens a second and the share of the rate of products
-    beside it."""
+    next to it."""
     tokens, rows = batch * shape.context_length, []
     for way in ways:
         seconds, rate = statistics.median(way.seconds), statistics.median(way.rates)
@@ -376,7 +376,7 @@ def _pairs(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, A
 
 
 def save(rows: list[dict[str, Any]], settings: dict[str, Any]) -> Path:
-    """Write everything measured to ``results/<date>-<hardware>.json`` beside this file, and return
+    """Write everything measured to ``results/<date>-<hardware>.json`` next to this file, and return
     its path."""
     machine, today = devices.describe_machine(), datetime.date.today().isoformat()
     hardware = (
