@@ -119,9 +119,8 @@ class LlamaCpp(Reader):
             texts: Plain ones.
             chats: What a chat template makes of conversations, and the tokens of each.
         """
-        begin = []
-        if processor.chat_template is None or processor.begin_token:
-            begin = [processor.begin_id]
+        begins = processor.chat_template is None or processor.begin_token
+        begin = [processor.begin_id] if begins else []
         texts = [text[: self.characters] for text in texts]
         plain = [
             (text, [*begin, *tokens.tolist()])

@@ -191,9 +191,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_object(path)
     quantization = config.get("quantization_config")
     if quantization:
-        method = quantization
-        if isinstance(quantization, dict):
-            method = quantization.get("quant_method", "?")
+        named = isinstance(quantization, dict)
+        method = quantization.get("quant_method", "?") if named else quantization
         problem = f"the weights are quantized ({method}); allowed: fp64, fp32, fp16 and bf16"
         raise CheckpointError(str(path), problem, "Use the model that was quantized")
     return config

@@ -155,9 +155,8 @@ def _serve() -> None:
                 found.append({"error": str(error)})
         else:
             server.handle_completions(json.dumps(request), found.append)
-        answer = found[0]
-        if isinstance(answer, str | bytes):  # some versions of the library give JSON
-            answer = json.loads(answer)
+        # some versions of the library give JSON
+        answer = json.loads(found[0]) if isinstance(found[0], str | bytes) else found[0]
         answers.write(json.dumps([number, answer]) + "\n")
         answers.flush()
 

@@ -86,9 +86,7 @@ def _draw_matrix(content: Mapping[str, Any], title: str) -> Markup:
     left = max(40.0, 22.0 + 0.62 * size * longest)
     cell = (_SIDE - left - 4) / len(labels)
     tilted = 0.62 * size * max(map(len, labels)) > cell
-    top = 24.0 + size
-    if tilted:
-        top = 24.0 + 0.62 * size * longest
+    top = 24.0 + (0.62 * size * longest if tilted else size)
     parts = [_text(left + cell * len(labels) / 2, 13, "predicted", style="axis")]
     for column, label in enumerate(labels):
         middle = left + (column + 0.5) * cell
@@ -107,9 +105,7 @@ def _draw_matrix(content: Mapping[str, Any], title: str) -> Markup:
 
 
 def _cut(label: str) -> str:
-    if len(label) <= 14:
-        return label
-    return label[:13] + "…"
+    return label if len(label) <= 14 else label[:13] + "…"
 
 
 def _draw_column_label(label: str, x: float, y: float, size: float, tilted: bool) -> Markup:

@@ -109,9 +109,7 @@ def number(amount: float) -> str:
 
 def shorten(amount: float) -> str:
     """Return a number in few characters of a width that hardly changes, for a live display."""
-    if amount == 0 or 0.01 <= abs(amount) < 1000:
-        return f"{amount:.3f}"
-    return f"{amount:.2e}"
+    return f"{amount:.3f}" if amount == 0 or 0.01 <= abs(amount) < 1000 else f"{amount:.2e}"
 
 
 def compact(amount: float, unit: str = "") -> str:
@@ -126,9 +124,7 @@ def _three_digits(amount: float) -> str:
     """Return a number below 1000 with three significant digits."""
     if abs(amount) < 10:
         return f"{amount:.2f}"
-    if abs(amount) < 100:
-        return f"{amount:.1f}"
-    return f"{amount:.0f}"
+    return f"{amount:.1f}" if abs(amount) < 100 else f"{amount:.0f}"
 
 
 def duration(seconds: float) -> str:
@@ -167,9 +163,7 @@ def value(name: str, amount: Any) -> str:
         return memory(amount)
     if name.endswith("_s") and not name.endswith("_per_s"):
         return duration(amount)
-    if name.endswith("flops_per_s"):
-        return compact(amount, "FLOP/s")
-    return number(amount)
+    return compact(amount, "FLOP/s") if name.endswith("flops_per_s") else number(amount)
 
 
 def list_baselines(metrics: Mapping[str, Any]) -> list[tuple[str, float, bool]]:

@@ -344,9 +344,7 @@ def card_rows(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _cut(text: str) -> str:
-    if len(text) <= CELL:
-        return text
-    return text[:CELL] + " …"
+    return text if len(text) <= CELL else text[:CELL] + " …"
 
 
 def _text_of(example: Any) -> str:

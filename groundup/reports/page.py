@@ -177,10 +177,8 @@ def _make_speed_cards(record: RunRecord) -> list[Card]:
     rates = record.points("train", f"{unit}_per_s")
     shares = record.points("train", "matmul_share")
     if rates:
-        remark = "median"
-        if shares:
-            remark = f"{100 * _median(shares):.0f}% of the measured matmul rate"
-        cards.append((f"{unit} a second", formatting.compact(_median(rates)), remark))
+        of = f"{100 * _median(shares):.0f}% of the measured matmul rate" if shares else "median"
+        cards.append((f"{unit} a second", formatting.compact(_median(rates)), of))
     elapsed = record.last("train", "elapsed_s")
     if elapsed:
         remark = ""

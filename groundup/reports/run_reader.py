@@ -105,9 +105,8 @@ class RunRecord:
         """Return (step, value) of one column of ``metrics.jsonl``, without missing or non-finite
         values."""
         rows = self.rows(kind)
-        key = name
-        if not any(name in row for row in rows):
-            key = _ALIASES.get(name, name)
+        # runs of before the field's name was written out call it otherwise
+        key = name if any(name in row for row in rows) else _ALIASES.get(name, name)
         return [(float(row["step"]), float(row[key])) for row in rows if is_number(row.get(key))]
 
     def last(self, kind: str, name: str) -> float | None:
@@ -162,16 +161,12 @@ def _as_object(found: Any) -> Row:
 
 
 def _objects_in(found: Any) -> list[Row]:
-    if not isinstance(found, list):
-        return []
-    return [each for each in found if isinstance(each, dict)]
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _read_text(path: Path) -> str:
-    if not path.is_file():
-        return ""
     # a crash may have cut a letter of several bytes
-    return path.read_text(encoding="utf-8", errors="replace")
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _read_object(path: Path) -> Row:

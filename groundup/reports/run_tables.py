@@ -128,9 +128,7 @@ def _state_of(record: RunRecord) -> str:
     if record.metrics:
         return "evaluated"
     # the model's folder is written at the end of a run
-    if (record.folder / "model").is_dir():
-        return "trained"
-    return "unfinished"
+    return "trained" if (record.folder / "model").is_dir() else "unfinished"
 
 
 def _last_change(folder: Path) -> float:
@@ -302,6 +300,4 @@ def _find_best(name: str, amounts: Sequence[float | None]) -> float | None:
 def _in_words(leaf: Any) -> str:
     if leaf is None:
         return MISSING
-    if isinstance(leaf, str):
-        return leaf  # without the quotes of JSON
-    return _as_json(leaf)
+    return leaf if isinstance(leaf, str) else _as_json(leaf)

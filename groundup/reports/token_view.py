@@ -71,9 +71,8 @@ class TokenView:
 def trained_tokens(sequence: TokenSequence) -> NDArray[np.bool_]:
     """Return (T,) which tokens are trained on: without a mask, all but the first, which nothing
     comes before."""
-    if sequence.trained is not None:
-        return sequence.trained
-    return np.arange(len(sequence.tokens)) > 0
+    trained = sequence.trained
+    return trained if trained is not None else np.arange(len(sequence.tokens)) > 0
 
 
 def view_tokens(title: str, sequence: TokenSequence, processor: TextProcessor) -> TokenView:
