@@ -50,11 +50,13 @@ __all__ = ["DTYPES", "RECORD", "export_run"]
 
 RECORD = "export.json"
 DTYPES = {"huggingface": ("fp32", "fp16", "bf16"), "gguf": tuple(gguf.KINDS), "onnx": ("fp32",)}
-EXACT = 1e-4  # the largest difference over the largest output, where both compute in float32
+# the largest difference over the largest output, where both compute in float32
+EXACT = 1e-4
 # What rounding the weights may change, and what llama.cpp may, which rounds what goes into each
 # product as well.
 ROUNDING = {"fp32": EXACT, "fp16": 0.02, "bf16": 0.1}
-TABLE = 2e-3  # what changes where llama.cpp looks GELU up in a table of 16-bit numbers
+# what changes where llama.cpp looks GELU up in a table of 16-bit numbers
+TABLE = 2e-3
 # Mean KL divergence of llama.cpp's quantised products from groundup's own with the same weights.
 NATS = 0.02
 

@@ -20,7 +20,8 @@ from groundup.weights.gguf import model_in, save_gguf
 __all__ = ["FILE", "KINDS", "LONGEST", "LlamaCpp", "reload_file", "write_file"]
 
 FILE = "model.gguf"
-LONGEST = 1024  # tokens of context to compare in
+# tokens of context to compare in
+LONGEST = 1024
 _NOTHING = "Nothing was exported, and the run is as it was"
 KINDS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
 
@@ -60,7 +61,8 @@ class LlamaCpp(Reader):
         self.server = LlamaServer(path, context, torch.get_num_threads(), _NOTHING)
         self.name = self.server.name
         self.vocabulary = vocabulary
-        self.characters = context // 4  # of a text that fits, whatever its tokens are
+        # of a text that fits, whatever its tokens are
+        self.characters = context // 4
         self.letter = letter
         self.exact = exact
 

@@ -75,7 +75,8 @@ class Transformers(Reader):
         kind = str((read_config(folder).get("architectures") or [""])[0])
         if "LM" in kind:
             cls = library.AutoModelForCausalLM
-        else:  # by its name: the head would be left out by the library's AutoModel
+        else:
+            # by its name: the head would be left out by the library's AutoModel
             cls = getattr(library, kind, library.AutoModel)
         try:
             found = cls.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
@@ -144,7 +145,8 @@ class Transformers(Reader):
         tokenizer = require_transformers().AutoTokenizer.from_pretrained(
             self.folder, local_files_only=True
         )
-        begin = [processor.begin_id] if processor.begin_token else []  # what it puts before texts
+        # what it puts before texts
+        begin = [processor.begin_id] if processor.begin_token else []
         for text, own in zip(texts, processor.encode_batch(texts), strict=True):
             bare = tokenizer.encode(text, add_special_tokens=False)
             whole = tokenizer.encode(text, add_special_tokens=True)

@@ -20,7 +20,8 @@ from groundup.export.verify import Reader, Sample, parts_of
 __all__ = ["FILE", "OnnxRuntime", "require_onnx", "write_graph"]
 
 FILE = "model.onnx"
-_SCOPES = "pkg.torch.onnx.name_scopes"  # where a node says which parts of the model it is of
+# where a node says which parts of the model it is of
+_SCOPES = "pkg.torch.onnx.name_scopes"
 _NOTHING = "Nothing was exported, and the run is as it was"
 _FREE = (
     f"{_NOTHING}. A graph has no branches that depend on numbers, and no sizes but its inputs';"
@@ -91,7 +92,8 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
             )
             assert program is not None
             program.save(str(path))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:
+        # the library raises nothing narrower
         lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
         problem = f"torch.export cannot write {type(model).__name__}: {lines[0].strip()[:200]}"
         raise CheckpointError("model", problem, _FREE) from error
@@ -134,10 +136,12 @@ class OnnxRuntime(Reader):
         _, library = require_onnx()
         options = library.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors only
+        # errors only
+        options.log_severity_level = 3
         try:
             return library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:
+            # the library raises nothing narrower
             raise CheckpointError(
                 self.name, f"does not open the graph: {str(error)[:200]}", _VERSION
             ) from error
@@ -147,7 +151,8 @@ class OnnxRuntime(Reader):
         inputs = {name: value.numpy() for name, value in sample.inputs.items() if name in given}
         try:
             return [torch.from_numpy(found) for found in session.run(names, inputs)]
-        except Exception as error:  # the library raises nothing narrower
+        except Exception as error:
+            # the library raises nothing narrower
             shapes = ", ".join(
                 f"{name} {list(value.shape)}" for name, value in sample.inputs.items()
             )

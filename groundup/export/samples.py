@@ -26,8 +26,10 @@ TEXTS = (
     "  Two  spaces,\ttabs, na\u00efve caf\u00e9s,"
     " \u5e8a\u524d\u660e\u6708\u5149 and I'm sure it's fine!?",
 )
-_LONGEST = 48  # tokens of a prompt
-_BATCH = 16  # examples of a classifier
+# tokens of a prompt
+_LONGEST = 48
+# examples of a classifier
+_BATCH = 16
 
 
 def samples_of(
@@ -70,7 +72,8 @@ def _choose_prompts(run: Run, processor: Any, prompts: int, longest: int) -> lis
     try:
         examples = list(islice(source.examples("validation", cache_folder()), prompts))
         sequences: Sequence[Any] = cast(Sequence[Any], task.encode(examples, processor))
-    except (GroundupError, OSError):  # the data is gone, or of another machine
+    except (GroundupError, OSError):
+        # the data is gone, or of another machine
         return []
     found = []
     for sequence in sequences:

@@ -37,7 +37,8 @@ __all__ = [
 ]
 
 MAGIC = b"GGUF"
-ALIGNMENT = 32  # where a file says nothing else
+# where a file says nothing else
+ALIGNMENT = 32
 # Types of metadata that are not numbers, by their number.
 BOOL = 7
 STRING = 8
@@ -55,7 +56,8 @@ DTYPES: dict[int, str] = {  # numbers in metadata, by the number of their type
     12: "<f8",
 }
 _VERSIONS = (2, 3)
-_NESTING = 4  # deeper, and a small file could exhaust the stack
+# deeper, and a small file could exhaust the stack
+_NESTING = 4
 _DIMENSIONS = 4
 _BY_NUMBER = {kind.number: kind for kind in KINDS.values()}
 # The least bytes that an entry takes: its length, an empty name and the rest.
@@ -117,7 +119,8 @@ def open_gguf(path: Path) -> GGUFFile:
     """
     try:
         content: NDArray[np.uint8] = np.zeros(0, np.uint8)
-        if path.stat().st_size:  # nothing cannot be mapped
+        if path.stat().st_size:
+            # nothing cannot be mapped
             content = np.memmap(path, dtype=np.uint8, mode="r")
     except OSError as error:
         raise CheckpointError(
@@ -231,7 +234,8 @@ def _read_array(cursor: _Cursor, what: str, depth: int) -> list[Any]:
         cursor.refuse(f"{what} has arrays within arrays, more than {_NESTING} deep")
     kind = cursor.integer("<I", what)
     count = cursor.integer("<Q", what)
-    least = {STRING: 8, ARRAY: 12}.get(kind)  # the length of a text; type and length of a list
+    # the length of a text; type and length of a list
+    least = {STRING: 8, ARRAY: 12}.get(kind)
     if least is None:
         return _read_numbers(cursor, kind, count, what)
     cursor.need(count * least, f"{what}, a list of {count}")

@@ -23,7 +23,8 @@ __all__ = ["CHUNK", "KINDS", "OTHER_KINDS", "Kind", "dequantise"]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
-CHUNK = 1 << 20  # values turned at a time, so that what is held between is small
+# values turned at a time, so that what is held between is small
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)

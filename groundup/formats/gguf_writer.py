@@ -27,8 +27,10 @@ __all__ = ["WRITABLE", "quantise", "require_gguf", "write_gguf"]
 
 WRITABLE = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
 _FLOAT = 6
-_INT = 5  # 32 bits
-_INTEGERS = (4, _INT, 11, 10)  # the first that fits: uint32, int32, int64, uint64
+# 32 bits
+_INT = 5
+# the first that fits: uint32, int32, int64, uint64
+_INTEGERS = (4, _INT, 11, 10)
 _TYPES = {np.dtype(code): number for number, code in DTYPES.items()}
 _LARGEST = float(np.finfo(np.float32).max)
 # The inverse of a scale below this is infinite, where the library gives numbers that mean nothing.
@@ -82,7 +84,8 @@ def _check_range(stored: NDArray[np.uint8], kind: Kind) -> None:
     if kind.name == "BF16":
         if ((stored.view("<u2") & 0x7F80) == 0x7F80).any():
             raise ValueError("holds numbers beyond what BF16 can hold")
-    elif kind.name != "F32":  # F16, and scales of 16 bits at the beginning of blocks
+    elif kind.name != "F32":
+        # F16, and scales of 16 bits at the beginning of blocks
         halves = np.ascontiguousarray(stored[:, :2]).view("<f2")
         if not np.isfinite(halves).all():
             raise ValueError("holds numbers beyond 65504, the largest in 16 bits")
@@ -154,7 +157,8 @@ def _make_head(
     """Return the metadata and the table of tensors as they are in the file."""
     library = require_gguf()
     writer = library.GGUFWriter(None, "")
-    writer.kv_data[0].clear()  # an architecture; a file of ours has it in its place, or has none
+    # an architecture; a file of ours has it in its place, or has none
+    writer.kv_data[0].clear()
     writer.data_alignment = alignment
     for name, value in metadata.items():
         number, items, plain = _describe_value(path, name, value)

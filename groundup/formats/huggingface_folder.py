@@ -116,7 +116,8 @@ def find_pretrained(name: str, revision: str | None = None, *, weights: bool = T
     fetched = _fetch_snapshot(name, revision, ("config.json", "preprocessor_config.json"))
     # the library's cache names folders by commit; a mirror of one's own may not
     commit = fetched.name if _COMMIT.fullmatch(fetched.name) else None
-    if weights:  # of that very commit, though the branch may have moved since
+    if weights:
+        # of that very commit, though the branch may have moved since
         fetched = _fetch_snapshot(name, commit or revision, FETCHED)
     return Pretrained(name, fetched, commit)
 
@@ -133,7 +134,8 @@ def _fetch_snapshot(name: str, revision: str | None, files: tuple[str, ...]) -> 
         return Path(
             huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(files))
         )
-    except Exception as error:  # the library lets errors of its HTTP client through
+    except Exception as error:
+        # the library lets errors of its HTTP client through
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[0].rstrip(".")
         first = _REACH

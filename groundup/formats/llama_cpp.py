@@ -59,7 +59,8 @@ class LlamaServer:
         self.name = f"llama.cpp (xllamacpp {library.__version__})"
         self.context = context
         self.remedy = remedy
-        self._number = 0  # of the last request
+        # of the last request
+        self._number = 0
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", __name__],  # -P: no code from the working folder
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -143,7 +144,8 @@ def _serve() -> None:
     library = require_llama_cpp()
     server = None
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what the library prints is no answer
+    # what the library prints is no answer
+    os.dup2(2, 1)
     for line in sys.stdin:
         number, request = json.loads(line)
         found: list[Any] = []

@@ -14,10 +14,13 @@ from groundup.machine.threads import waits_by_spinning
 
 __all__ = ["ContentionWatch", "Usage", "measure_usage"]
 
-_WINDOW_S = 10.0  # shorter, and the start of an editor would be a message
+# shorter, and the start of an editor would be a message
+_WINDOW_S = 10.0
 _REPEAT_S = 600.0
-_TAKEN = 0.25  # cores taken by others that are worth a word
-_FULL = 0.9  # share of the cores in use from which one program's gain is another's loss
+# cores taken by others that are worth a word
+_TAKEN = 0.25
+# share of the cores in use from which one program's gain is another's loss
+_FULL = 0.9
 _SLOWER = 1.25
 
 
@@ -42,8 +45,10 @@ def measure_usage() -> Usage:
     """Return what was used up to now."""
     own = 0.0
     here = psutil.Process()
-    for process in (here, *here.children(recursive=True)):  # data workers are part of the run
-        with contextlib.suppress(psutil.Error):  # it has just ended
+    for process in (here, *here.children(recursive=True)):
+        # data workers are part of the run
+        with contextlib.suppress(psutil.Error):
+            # it has just ended
             times = process.cpu_times()
             own += times.user + times.system
     allowed = os.sched_getaffinity(0)
@@ -64,7 +69,8 @@ class ContentionWatch:
     def __init__(self, threads: int, measure: Callable[[], Usage] = measure_usage) -> None:
         self._measure = measure
         self._before = measure()
-        self._usual = float(threads)  # cores that the run uses when it is alone
+        # cores that the run uses when it is alone
+        self._usual = float(threads)
         self._next_message_s = self._before.clock_s
 
     def check(self) -> str:
@@ -81,7 +87,8 @@ class ContentionWatch:
         own = max((now.own_s - before.own_s) / seconds, 1e-3)
         others = max((now.all_s - before.all_s) / seconds - own, 0.0)
         if others < _TAKEN:
-            self._usual = own  # a run whose threads are not always busy needs less than all cores
+            # a run whose threads are not always busy needs less than all cores
+            self._usual = own
         slower = self._usual / own
         crowded = others >= _TAKEN and own + others >= _FULL * now.cores
         if not crowded or slower < _SLOWER or now.clock_s < self._next_message_s:

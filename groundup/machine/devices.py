@@ -54,14 +54,16 @@ def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.1) -> flo
 
 @cache
 def _measured_flops_per_s(device: str, precision: str, seconds: float, threads: int) -> float:
-    size = 1024 if device == "cpu" else 4096  # a GPU is not filled by less
+    # a GPU is not filled by less
+    size = 1024 if device == "cpu" else 4096
     values = torch.linspace(-1, 1, size * size, device=device).view(size, size)
     values = values.to(_DTYPES[precision])
     out = torch.empty_like(values)
     times: list[float] = []
     end = time.perf_counter() + seconds
     with torch.no_grad():
-        torch.mm(values, values, out=out)  # the first call builds the kernel
+        # the first call builds the kernel
+        torch.mm(values, values, out=out)
         while len(times) < 3 or time.perf_counter() < end:
             start = time.perf_counter()
             torch.mm(values, values, out=out)
@@ -150,7 +152,8 @@ def prepare(machine: Machine) -> torch.device:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if machine.compile is True:
             torch.use_deterministic_algorithms(True, warn_only=True)
-        else:  # the same without telling the compiler, whose import takes seconds
+        else:
+            # the same without telling the compiler, whose import takes seconds
             torch.set_deterministic_debug_mode("warn")
         # it would fill every empty tensor with NaN, to find who reads it before it is written
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid

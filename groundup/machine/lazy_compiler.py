@@ -8,7 +8,8 @@ from typing import Any
 
 __all__ = ["spare_the_compiler"]
 
-_KEY = "__dynamo_disable"  # where torch 2.13 remembers the function that its compiler leaves alone
+# where torch 2.13 remembers the function that its compiler leaves alone
+_KEY = "__dynamo_disable"
 
 
 def spare_the_compiler(operator: Any) -> None:

@@ -36,5 +36,6 @@ class _NothingDrawn(TorchFunctionMode):
         named = kwargs or {}
         # a built-in function of torch may have no name
         if getattr(function, "__name__", "") in _FILLS:
-            return (*args, *named.values())[0]  # the tensor comes first, by place or by name
+            # the tensor comes first, by place or by name
+            return (*args, *named.values())[0]
         return function(*args, **named)

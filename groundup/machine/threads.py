@@ -17,7 +17,8 @@ import sys
 __all__ = ["SPIN_COUNT", "VARIABLES", "choose_waiting_policy", "waits_by_spinning"]
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-SPIN_COUNT = 1000  # about 50 us: longer than most waits of a step, far less than a slice of time
+# about 50 us: longer than most waits of a step, far less than a slice of time
+SPIN_COUNT = 1000
 
 
 def choose_waiting_policy() -> None:

@@ -25,12 +25,17 @@ from groundup.reports.formatting import (
 
 __all__ = ["print_summary"]
 
-BAR = 26  # characters of the longest bar
+# characters of the longest bar
+BAR = 26
 ROWS = 10
-CELL = 300  # characters of a cell that are looked at; the column then cuts them to its width
-PROSE = 200  # characters of a text that has the width to itself
-LONG = 40  # characters from which a text does not fit next to others
-WIDE = 160  # columns of a terminal in which a table of short cells need not be stretched
+# characters of a cell that are looked at; the column then cuts them to its width
+CELL = 300
+# characters of a text that has the width to itself
+PROSE = 200
+# characters from which a text does not fit next to others
+LONG = 40
+# columns of a terminal in which a table of short cells need not be stretched
+WIDE = 160
 _HEADLINES = ("accuracy", "subset_accuracy")
 # Each measure with what guessing reaches right below it.
 _CLASSIFIER = (

@@ -16,7 +16,8 @@ __all__ = ["draw_figure"]
 _SIDE = 520.0
 _LEFT = 58.0
 _TOP = 30.0
-_NARROW = 12  # classes that a matrix shows legibly in half the page
+# classes that a matrix shows legibly in half the page
+_NARROW = 12
 # What a browser would load from elsewhere, or run, never gets into a page.
 _PICTURE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
 
@@ -136,7 +137,8 @@ def _draw_cell(
     if count and cell > 12:
         size = min(14.0, cell / max(1.6, 0.62 * len(str(count)) + 0.5))
         left, top = corner
-        style = "over" if shade > 0.5 else "on"  # light letters on dark cells
+        # light letters on dark cells
+        style = "over" if shade > 0.5 else "on"
         figure = _text(
             left + cell / 2, top + cell / 2 + size / 3, str(count), size=size, style=style
         )
@@ -150,7 +152,8 @@ def _draw_reliability(content: Mapping[str, Any], title: str) -> Markup:
     bins = content["bins"]
     width = _SIDE - _LEFT - 14
     plot = 260.0
-    below = 46.0  # for the bars of how many examples each bin has
+    # for the bars of how many examples each bin has
+    below = 46.0
     most = max(each["count"] for each in bins) or 1
 
     def x(share: float) -> float:
@@ -167,7 +170,8 @@ def _draw_reliability(content: Mapping[str, Any], title: str) -> Markup:
             ).format(x(0), x(1), y(tick))
         )
         parts.append(_text(_LEFT - 7, y(tick) + 4, f"{100 * tick:.0f}%", anchor="end"))
-        anchor = "end" if tick == 1 else "middle"  # the last one would run out of the picture
+        # the last one would run out of the picture
+        anchor = "end" if tick == 1 else "middle"
         parts.append(_text(x(tick), y(0) + below + 18, f"{100 * tick:.0f}%", anchor=anchor))
     for place, each in enumerate(bins):
         if not each["count"]:

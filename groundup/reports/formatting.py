@@ -74,7 +74,8 @@ def label(name: str) -> str:
     words = name
     ending = ""
     if words.endswith("_s") and not words.endswith("_per_s"):
-        words = words.removesuffix("_s")  # the value says its unit
+        # the value says its unit
+        words = words.removesuffix("_s")
     if words.startswith("base_"):
         words = words.removeprefix("base_")
         ending = ", before"

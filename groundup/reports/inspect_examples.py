@@ -37,10 +37,14 @@ __all__ = [
 ]
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
-VERSIONS = 7  # columns of the sheet next to the originals
-ENCODED = 256  # examples that shapes and values are taken from
-IMBALANCE = 10.0  # times as many examples of one class as of another
-_NAMED = 10  # classes that a warning names
+# columns of the sheet next to the originals
+VERSIONS = 7
+# examples that shapes and values are taken from
+ENCODED = 256
+# times as many examples of one class as of another
+IMBALANCE = 10.0
+# classes that a warning names
+_NAMED = 10
 
 
 @dataclass
@@ -238,7 +242,8 @@ def _list_warnings(splits: Sequence[ClassesSeen], classes: bool) -> list[str]:
 def _labels(target: Any) -> list[str]:
     if target is None or isinstance(target, float):
         return []
-    if isinstance(target, list | tuple):  # an example may have several labels
+    if isinstance(target, list | tuple):
+        # an example may have several labels
         return [str(each) for each in target]
     return [str(target)]
 

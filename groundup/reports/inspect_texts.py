@@ -36,9 +36,11 @@ __all__ = [
     "make_table",
 ]
 
-LIMIT = 20_000  # examples of a split that are tokenized
+# examples of a split that are tokenized
+LIMIT = 20_000
 BATCH = 256
-CELL = 600  # characters of a value of the data card
+# characters of a value of the data card
+CELL = 600
 SPLITS: tuple[Split, ...] = ("train", "validation")
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 Rows = list[tuple[str, ...]]
@@ -62,11 +64,14 @@ class SplitSummary:
     answers_with_stop: int = 0
     nothing_trained: int = 0
     doubled: int = 0
-    spelled: int = 0  # texts that begin with the letters of the token that starts them
+    # texts that begin with the letters of the token that starts them
+    spelled: int = 0
     too_long: int = 0
-    without_whole_answer: int = 0  # of those too long
+    # of those too long
+    without_whole_answer: int = 0
     masked: bool = False
-    parts: Counter[str] = field(default_factory=Counter)  # tokens of a mixture's parts
+    # tokens of a mixture's parts
+    parts: Counter[str] = field(default_factory=Counter)
     views: list[TokenView] = field(default_factory=list)
 
     @property
@@ -244,7 +249,8 @@ def _list_warnings(splits: Sequence[SplitSummary], longest: int | None, policy: 
 
 def _name_fate(seen: SplitSummary, policy: str) -> str:
     """Return what becomes of the examples that are too long."""
-    if policy == "auto":  # answers are never cut without being asked for
+    if policy == "auto":
+        # answers are never cut without being asked for
         policy = "error" if seen.masked else "split"
     if policy == "truncate" and seen.masked and seen.turns:
         kept = seen.too_long - seen.without_whole_answer
@@ -258,7 +264,8 @@ def _name_fate(seen: SplitSummary, policy: str) -> str:
         "split": "; they are cut into pieces",
         "truncate": "; their ends are cut off",
     }
-    if seen.masked:  # pairs of answers: both have to stay whole
+    if seen.masked:
+        # pairs of answers: both have to stay whole
         fates["truncate"] = "; the oldest turns of prompts are cut"
     return fates.get(policy, "")
 

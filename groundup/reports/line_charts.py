@@ -26,8 +26,10 @@ LEFT = 58.0
 RIGHT = 14.0
 TOP = 30.0
 BOTTOM = 42.0
-HOVER_BANDS = 60  # more, and a page of many charts takes megabytes
-DRAWN_POINTS = 600  # of a line 450 units wide
+# more, and a page of many charts takes megabytes
+HOVER_BANDS = 60
+# of a line 450 units wide
+DRAWN_POINTS = 600
 DOTS = 40
 Point = tuple[float, float]
 Kept = TypeVar("Kept")
@@ -66,7 +68,8 @@ class _Frame:
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return about ``count`` round numbers (1, 2, 2.5 or 5 times a power of ten) that span ``low``
     to ``high``."""
-    if not low < high:  # one value: it is drawn in the middle
+    if not low < high:
+        # one value: it is drawn in the middle
         low -= (abs(low) or 1) / 2
         high += (abs(high) or 1) / 2
     rough = (high - low) / count
@@ -206,7 +209,8 @@ def _draw_axes(frame: _Frame, unit: str, words: Callable[[float], str], x_label:
 
 
 def _axis_words(tick: float, words: Callable[[float], str]) -> str:
-    if abs(tick) < 1e-12:  # what is left of 0.3 - 3 * 0.1
+    if abs(tick) < 1e-12:
+        # what is left of 0.3 - 3 * 0.1
         tick = 0.0
     text = words(tick)
     if "e" in text:
@@ -289,7 +293,8 @@ def _draw_hover_bands(
 
 
 def _draw_legend(series: Sequence[Series]) -> Markup:
-    if len(series) < 2:  # the title says what it is
+    if len(series) < 2:
+        # the title says what it is
         return Markup("")
     keys = (
         Markup('<span class="key {}"><i></i>{}</span>').format(line.style, escape(line.label))

@@ -28,9 +28,11 @@ from groundup.reports.formatting import (
 
 __all__ = ["ProgressDisplay"]
 
-WINDOW = 64  # updates over which the time left is estimated
+# updates over which the time left is estimated
+WINDOW = 64
 SEPARATOR = " · "
-_SAMPLE = 240  # characters of a sample; metrics.jsonl and the report have all of it
+# characters of a sample; metrics.jsonl and the report have all of it
+_SAMPLE = 240
 # The names by which values are shown, the most telling first.
 _FACTS = {
     "loss": "loss",
@@ -142,7 +144,8 @@ class ProgressDisplay:
         """
         now = self._clock()
         step = int(values.get("step", self.step + 1))
-        if self._recent and step < self._recent[-1][1]:  # a resume has gone back
+        if self._recent and step < self._recent[-1][1]:
+            # a resume has gone back
             self._recent.clear()
         self._values = {**self._values, **values, "step": step}
         self._recent.append((now, step))
@@ -201,7 +204,8 @@ class ProgressDisplay:
             f"{words} {shorten(values[key])}" for key, words in _FACTS.items() if key in values
         ]
         loss = self._values.get("loss")
-        if isinstance(loss, float) and "loss" not in values:  # nan or inf, which has to be seen
+        if isinstance(loss, float) and "loss" not in values:
+            # nan or inf, which has to be seen
             facts.insert(0, f"loss {loss}")
         rate = values.get(f"{self.unit}_per_s", values.get("tokens_per_s"))
         if rate is not None:
@@ -224,7 +228,8 @@ class ProgressDisplay:
 
 
 def _can_redraw(console: Console) -> bool:
-    if console.is_jupyter:  # without ipywidgets, rich prints every frame below the last
+    if console.is_jupyter:
+        # without ipywidgets, rich prints every frame below the last
         return importlib.util.find_spec("ipywidgets") is not None
     return console.is_terminal and not console.is_dumb_terminal
 

@@ -13,13 +13,20 @@ __all__ = ["Diagnosis", "diagnose"]
 
 Point = tuple[float, float]
 Verdict = Literal["underfitting", "overfitting", "unstable", "fine"]
-_RISE = 0.03  # of validation loss, relative
-_LEAST_RISE = 0.005  # of any loss, in its own unit: near zero a relative rise is noise
-_FALL = 0.05  # of training loss over the last fifth, relative
-_GAP = 0.05  # of accuracy on training examples over that on held-out ones
-_LOW = 0.9  # accuracy on training examples
-_MASTERED = 0.995  # accuracy on training examples from which nothing is left to learn from them
-_LEAST_LOGGED = 10  # steps
+# of validation loss, relative
+_RISE = 0.03
+# of any loss, in its own unit: near zero a relative rise is noise
+_LEAST_RISE = 0.005
+# of training loss over the last fifth, relative
+_FALL = 0.05
+# of accuracy on training examples over that on held-out ones
+_GAP = 0.05
+# accuracy on training examples
+_LOW = 0.9
+# accuracy on training examples from which nothing is left to learn from them
+_MASTERED = 0.995
+# steps
+_LEAST_LOGGED = 10
 # What holds a model back, by section and name.
 _RESTRAINTS = (("model", "dropout"), ("optim", "weight_decay"), ("task", "label_smoothing"))
 

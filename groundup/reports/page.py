@@ -24,8 +24,10 @@ __all__ = ["find_answer_cards", "highlight_yaml", "render_page", "write_report"]
 
 SAMPLES_SHOWN = 8
 EVENTS_SHOWN = 60
-_TESTED = 4  # metrics of the test split that are cards
-_NOISY = 50  # points from which a running mean says more than the points
+# metrics of the test split that are cards
+_TESTED = 4
+# points from which a running mean says more than the points
+_NOISY = 50
 _HEADLINES = (
     "answer_bits_per_byte",
     "rouge_l",
@@ -42,7 +44,8 @@ _ROLES = {
     "after": r"after|answer|fine-?tuned|model",
 }
 Row = dict[str, Any]
-Card = tuple[str, str, str]  # label, value, remark
+# label, value, remark
+Card = tuple[str, str, str]
 
 
 def write_report(run_folders: list[Path], output: Path) -> Path:
@@ -292,7 +295,8 @@ def _draw_column(
     """Draw one column of ``metrics.jsonl``; of a noisy one the running mean as well."""
     points = [(step, amount * scale) for step, amount in record.points(kind, name)]
     lines = [Series(unit, points, "line-0")]
-    if kind == "evaluate":  # in the colour of the validation loss, and few
+    if kind == "evaluate":
+        # in the colour of the validation loss, and few
         lines = [Series(unit, points, "line-1", dots=True)]
     if noisy and len(points) >= _NOISY:
         lines = [
@@ -335,7 +339,8 @@ def find_answer_cards(table: Row) -> list[Row]:
         return []
     cards = []
     for row in table["rows"]:
-        cells = [*row, *[None] * (len(columns) - len(row))]  # a row may be cut short
+        # a row may be cut short
+        cells = [*row, *[None] * (len(columns) - len(row))]
         rest = [
             (columns[i], cells[i]) for i in range(len(columns)) if i != question and i not in texts
         ]

@@ -192,7 +192,8 @@ def _parse_rows(text: str) -> tuple[list[Row], int]:
             continue
         try:
             row = json.loads(line)
-        except ValueError:  # the last line, where a crash cut it off
+        except ValueError:
+            # the last line, where a crash cut it off
             row = None
         if isinstance(row, dict) and is_number(row.get("step")):
             rows.append(row)

@@ -28,7 +28,8 @@ __all__ = [
     "make_runs_table",
 ]
 
-DEPTH = 4  # folders below the root in which runs are looked for
+# folders below the root in which runs are looked for
+DEPTH = 4
 MISSING = "–"
 
 
@@ -101,7 +102,8 @@ def _find_runs(folder: Path, depth: int) -> list[Path]:
             for path in folder.iterdir()
             if path.is_dir() and not path.is_symlink() and path.name[0] != "."
         )
-    except OSError:  # a folder of somebody else's
+    except OSError:
+        # a folder of somebody else's
         return []
     return [run for path in inner for run in _find_runs(path, depth - 1)]
 

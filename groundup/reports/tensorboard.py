@@ -22,7 +22,8 @@ class EventWriter:
     """
 
     def __init__(self, folder: Path, from_step: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # 0.2 s, which only training needs
+        # 0.2 s, which only training needs
+        from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(
             str(folder), purge_step=from_step, max_queue=100, flush_secs=10

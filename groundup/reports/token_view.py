@@ -15,7 +15,8 @@ from groundup.core.values import TokenSequence
 
 __all__ = ["LEGEND", "TokenView", "trained_tokens", "view_tokens"]
 
-SHOWN = 600  # tokens of an example
+# tokens of an example
+SHOWN = 600
 OPENS = "‹"
 CLOSES = "›"
 LEGEND = (
@@ -24,8 +25,10 @@ LEGEND = (
 )
 # By whether a token is trained on; neighbours differ, so that tokens can be told apart.
 _SHADES = {True: ("black on green", "black on bright_green"), False: ("dim", "dim italic")}
-_REPLACEMENT = "\ufffd"  # what a decoder gives for part of a character
-_LONGEST_CHARACTER = 4  # bytes of UTF-8
+# what a decoder gives for part of a character
+_REPLACEMENT = "\ufffd"
+# bytes of UTF-8
+_LONGEST_CHARACTER = 4
 
 
 @dataclass(frozen=True)

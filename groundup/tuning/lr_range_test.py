@@ -19,8 +19,10 @@ from groundup.tuning.page import write_page
 
 __all__ = ["suggest", "tune_learning_rate"]
 
-_MEMORY = 0.9  # of the running mean of the loss
-_DIVERGED = 4.0  # times the lowest mean: larger rates tell nothing more
+# of the running mean of the loss
+_MEMORY = 0.9
+# times the lowest mean: larger rates tell nothing more
+_DIVERGED = 4.0
 
 
 def tune_learning_rate(

@@ -17,7 +17,8 @@ from groundup.reports.page import highlight_yaml, render_page
 
 __all__ = ["Trial", "write_page", "write_tuning_report"]
 
-DRAWN_TRIALS = 6  # as many as there are colours of lines
+# as many as there are colours of lines
+DRAWN_TRIALS = 6
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ def _work_together(source: Source, overrides: dict[str, Any], folder: Path, work
 
 def _work_alone(source: Source, overrides: dict[str, Any], folder: Path, lock: Lock) -> None:
     """Be one of several workers: say what went wrong in a line and by the exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an error, which lets go of the lock
+    # an error, which lets go of the lock
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _train_trials(source, overrides, folder, lock)
     except (GroundupError, KeyboardInterrupt) as error:
@@ -268,14 +269,16 @@ def _train_trial(source: Source, chosen: dict[str, Any], folder: Path, trial: An
 
     def report(row: dict[str, Any]) -> None:
         if row["kind"] == "evaluate":
-            with warnings.catch_warnings(action="ignore"):  # a step evaluated again after a resume
+            with warnings.catch_warnings(action="ignore"):
+                # a step evaluated again after a resume
                 trial.report(float(row[recipe.checkpoints.best_metric]), int(row["step"]))
             if trial.should_prune():
                 raise _PrunedError
 
     trainer.watch = report
     try:
-        if trainer.resume():  # what it had reached counts when trials are compared at a step
+        if trainer.resume():
+            # what it had reached counts when trials are compared at a step
             for step, value in read_run(run.folder).points(
                 "evaluate", recipe.checkpoints.best_metric
             ):
@@ -321,7 +324,8 @@ def _conclude(source: Source, overrides: dict[str, Any], folder: Path) -> dict[s
         if trial.state != states.RUNNING
     ]
     importance: dict[str, float] = {}
-    if len({trial.value for trial in done}) > 1:  # without variation there is nothing to explain
+    if len({trial.value for trial in done}) > 1:
+        # without variation there is nothing to explain
         importance = _measure_importance(study)
     report = write_tuning_report(folder, recipe.name, metric, trials, importance, text)
     return {

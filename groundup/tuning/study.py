@@ -117,7 +117,8 @@ def run_of(trial: Any, folder: Path) -> Path:
 
 def suggest_value(trial: Any, name: str, dimension: Dimension) -> Any:
     """Let the study's sampler choose a setting's value for a trial."""
-    if dimension.choices is not None:  # as text: Optuna keeps only plain values
+    if dimension.choices is not None:
+        # as text: Optuna keeps only plain values
         return json.loads(
             trial.suggest_categorical(name, [json.dumps(choice) for choice in dimension.choices])
         )
