@@ -54,8 +54,9 @@ class TokenClassification(Task):
 
     @property
     def batch_spec(self) -> dict[str, str]:
-        """What ``inputs`` and ``loss`` read; labels are -100 where there is nothing to predict."""
-        return {"tokens": "int64 (B, T)", "lengths": "int64 (B,)", "labels": "int64 (B, T)"}
+        """What ``inputs`` and ``loss`` read; labels are -100 where there is nothing to predict, and
+        are not cut where a batch of short texts is (L >= T)."""
+        return {"tokens": "int64 (B, T)", "lengths": "int64 (B,)", "labels": "int64 (B, L)"}
 
     def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Labelled:
         """Return the processor with the training split's labels.

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_runs import tiny_run, write_patients
 
+import groundup
 from groundup.inference.predictor import Predictor
 from groundup.runs.run import Run
+from groundup.training import build
 
 SAVED = Path(__file__).parents[2] / "saved_runs"
 NAMES = ["classifier", "language-model", "regression"]
@@ -53,3 +56,28 @@ def test_a_saved_run_predicts_what_it_did(saved: Path, given: Any, expected: Any
 def test_a_saved_language_model_writes_what_it_did(saved: Path) -> None:
     written = Predictor.load(saved)("The ", max_new_tokens=16)
     assert written.startswith("\ufffd7^0\u0241\ufffd\xa9")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saved", NAMES, indirect=True)
+def test_a_saved_run_is_evaluated_and_goes_on(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    write_patients(tmp_path / "data")
+    tiny_run("gpt", tmp_path / "data")  # the documents that the language model was trained on
+    summary = groundup.evaluate(saved, limit=2)
+    assert summary["runs"][0]["evaluation"]["step"] == 4
+    run = Run.open(saved)
+    longer = run.recipe.training.model_copy(update={"steps": 6, "epochs": None})
+    run.write_recipe(run.recipe.model_copy(update={"training": longer}))
+    trainer = build.build_trainer(Run.open(saved))
+    try:
+        assert trainer.resume()
+        assert trainer.step == 4
+        reports = list(trainer.steps())
+    finally:
+        trainer.close()
+    assert [report.step for report in reports] == [4, 5]
+    assert all(report.loss < 10 for report in reports)
