@@ -7,11 +7,12 @@ import json
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from groundup.core.errors import RecipeError, did_you_mean
 
-__all__ = ["Settings", "describe", "setting", "validate"]
+__all__ = ["Settings", "conditions_of", "describe", "setting", "validate"]
 
 SettingsClass = TypeVar("SettingsClass", bound="Settings")
 
@@ -51,25 +52,27 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Settings:
+        given = dict(self)
         for name in self.model_fields_set:
-            extra = type(self).model_fields[name].json_schema_extra
-            if (
-                not isinstance(extra, dict)
-                or getattr(self, name) == type(self).model_fields[name].default
-            ):
+            field = type(self).model_fields[name]
+            if given[name] == field.default:
                 continue
-            conditions = extra.get("applies_when", {})
-            assert isinstance(conditions, dict)
-            for other, values in conditions.items():
-                assert isinstance(values, list)
-                if getattr(self, other) not in values:
+            for other, values in conditions_of(field).items():
+                if given[other] not in values:
                     allowed = " or ".join(json.dumps(value) for value in values)
                     raise ValueError(
                         f"{name} has no effect with {other}:"
-                        f" {json.dumps(getattr(self, other), default=str)}; it applies when {other}"
+                        f" {json.dumps(given[other], default=str)}; it applies when {other}"
                         f" is {allowed}. Remove {name} or change {other}"
                     )
         return self
+
+
+def conditions_of(field: FieldInfo) -> dict[str, Any]:
+    """Return the sibling fields that a setting depends on, each with the values it applies with."""
+    extra = field.json_schema_extra
+    found = extra.get("applies_when") if isinstance(extra, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def validate(cls: type[SettingsClass], section: dict[str, Any], where: str) -> SettingsClass:

@@ -20,6 +20,7 @@ from groundup.formats.huggingface_folder import (
     read_object,
 )
 from groundup.formats.model_types import gguf_model_of, gguf_models, huggingface_models
+from groundup.recipe.raw import section_of
 from groundup.recipe.renamed import upgrade
 from groundup.recipe.yaml import parse_yaml
 
@@ -42,52 +43,39 @@ def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, compl
         RecipeError: If there is nothing to start from, or the model section is of another model.
         CheckpointError: If the pretrained weights are of a model that cannot be built.
     """
-    init = raw.get("init")
-    run, name = (
-        (init.get("run"), init.get("pretrained")) if isinstance(init, dict) else (None, None)
-    )
+    init = section_of(raw, "init")
+    run = init.get("run")
+    name = init.get("pretrained")
+    teacher = section_of(raw, "distill").get("teacher")
+    # What is no text is an error, which the validation of the sections says better.
     if isinstance(run, str):
         _from_run(raw, run, planned)
-    elif isinstance(name, str) and isinstance(init, dict) and not complete:
-        revision = init.get("revision")
-        _from_pretrained(raw, name, revision if isinstance(revision, str) else None)
-    distill = raw.get("distill")
-    if (
-        isinstance(distill, dict)
-        and isinstance(distill.get("teacher"), str)
-        and not complete
-        and not (run or name)
-    ):
-        _from_teacher(raw, _sections(distill["teacher"], planned, "recipe.distill.teacher"))
+    elif isinstance(name, str) and not complete:
+        _from_pretrained(raw, name, init.get("revision"))
+    elif isinstance(teacher, str) and not complete:
+        _from_teacher(raw, _sections(teacher, planned, "recipe.distill.teacher"))
 
 
 def _sections(base: str, planned: Mapping[str, dict[str, Any]], where: str) -> dict[str, Any]:
     """Return the recipe of a run that there is, or will be."""
     file = Path(base) / "recipe.yaml"
-    if not file.is_file() and base not in planned:
-        raise RecipeError(
-            where,
-            f"{base} is not a run (it has no recipe.yaml)",
-            "Train it first, or correct the path",
-        )
-    if not file.is_file():
-        return planned[base]
-    return upgrade(parse_yaml(file.read_text(encoding="utf-8"), str(file)))
+    if file.is_file():
+        return upgrade(parse_yaml(file.read_text(encoding="utf-8"), str(file)))
+    if base not in planned:
+        problem = f"{base} is not a run (it has no recipe.yaml)"
+        raise RecipeError(where, problem, "Train it first, or correct the path")
+    return planned[base]
 
 
 def _from_teacher(raw: dict[str, Any], sections: dict[str, Any]) -> None:
     """Take the teacher's processor: both models must be given the same numbers."""
-    own, theirs = raw.get("processor") or {}, sections["processor"]
-    own = {"name": own} if isinstance(own, str) else own
-    for key, value in own.items() if isinstance(own, dict) else ():
-        if value != theirs.get(key):
-            problem = f"is {value!r}, and the teacher's is {theirs.get(key)!r}"
-            raise RecipeError(
-                f"recipe.processor.{key}",
-                problem,
-                "Leave the section out: it is then the teacher's",
-            )
-    raw["processor"] = theirs
+    of_teacher = sections["processor"]
+    for key, value in section_of(raw, "processor").items():
+        if value != of_teacher.get(key):
+            problem = f"is {value!r}, but the teacher's is {of_teacher.get(key)!r}"
+            remedy = "Leave the section out: it is then the teacher's"
+            raise RecipeError(f"recipe.processor.{key}", problem, remedy)
+    raw["processor"] = of_teacher
 
 
 def _from_run(raw: dict[str, Any], base: str, planned: Mapping[str, dict[str, Any]]) -> None:
@@ -100,18 +88,14 @@ def _from_run(raw: dict[str, Any], base: str, planned: Mapping[str, dict[str, An
 
 def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> None:
     base = find_pretrained(name, revision, weights=False)
-    own = raw.get("model") or {}
-    own = {"name": own} if isinstance(own, str) else own
-    if isinstance(own, dict):
-        raw["model"] = _model_section(own, base)
-    processor = raw.get("processor")
-    if isinstance(raw["model"], dict) and (
-        processor is None or (isinstance(processor, dict) and "name" not in processor)
-    ):
-        raw["processor"] = {
-            **_processor(str(raw["model"]["name"]), name, base.folder),
-            **(processor or {}),
-        }
+    if not isinstance(raw.get("model") or {}, dict):
+        return  # an error, which the validation of the section says better
+    raw["model"] = _model_section(raw.get("model") or {}, base)
+    processor = raw.get("processor") or {}
+    # A section with a name is a processor of the user's choice; one without changes single keys.
+    if isinstance(processor, dict) and "name" not in processor:
+        found = _processor(str(raw["model"]["name"]), name, base.folder)
+        raw["processor"] = {**found, **processor}
 
 
 def _processor(kind: str, name: str, folder: Path) -> dict[str, Any]:
@@ -130,21 +114,23 @@ def _model_section(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
     """Return the model section of the weights with what may be changed as the recipe has it."""
     if base.is_gguf:
         cls, settings = _settings_in_gguf(own, base)
-        source, where = base.folder, "the file"
+        source = base.folder
+        where = "the file"
     else:
         cls, settings = _settings_in_folder(own, base)
-        source, where = base.folder / "config.json", "config.json"
+        source = base.folder / "config.json"
+        where = source.name
     kind = cls.registered_name
     given = {key: value for key, value in own.items() if key != "name"}
-    theirs = validate(cls, settings, f"{source} as model {kind}")
+    of_weights = validate(cls, settings, f"{source} as model {kind}")
     free = FromHuggingFace.free_settings
     if issubclass(cls, FromHuggingFace):
         free = cls.free_settings
         settings = {**settings, **cls.settings_begun_again(settings, given)}
     wanted = validate(cls, {**settings, **given}, "recipe.model")
     for key in given:
-        # Settings that the recipe names: which, is only known here.
-        there, here = getattr(theirs, key), getattr(wanted, key)
+        there = dict(of_weights)[key]
+        here = dict(wanted)[key]
         if key == "context_length" and here > there:
             problem = f"is {here}, but {base.name} was trained for {there}"
             raise RecipeError("recipe.model.context_length", problem, f"Use at most {there}")
@@ -205,8 +191,9 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
-        inside = error.where not in (str(path), path.name)
-        problem = f"{error.where} {error.problem}" if inside else error.problem
+        problem = error.problem
+        if error.where not in (str(path), path.name):  # what was read says where in the file
+            problem = f"{error.where} {problem}"
         raise CheckpointError(str(path), problem, error.remedy) from None
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"

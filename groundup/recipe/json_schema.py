@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from groundup.core import registry
-from groundup.recipe.recipe import PLUGINS, Recipe
+from groundup.recipe.raw import PLUGINS
+from groundup.recipe.recipe import Recipe
 
 __all__ = ["recipe_schema"]
 
@@ -29,11 +30,10 @@ def recipe_schema() -> dict[str, Any]:
             choices.append(section)
         about = schema["properties"][kind].get("description", "")
         schema["properties"][kind] = {"description": about, "anyOf": choices}
+    # Both may be left out: init then says what they are.
     schema["required"] = [
         key for key in schema.get("required", []) if key not in ("model", "processor")
     ]
-    schema["$schema"], schema["title"] = (
-        "https://json-schema.org/draft/2020-12/schema",
-        "Groundup recipe",
-    )
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Groundup recipe"
     return schema

@@ -6,6 +6,7 @@ from typing import Any
 
 from groundup.core import registry
 from groundup.core.errors import RecipeError, did_you_mean
+from groundup.recipe.raw import section_of
 
 __all__ = ["fill_in_size"]
 
@@ -18,8 +19,8 @@ def fill_in_size(raw: dict[str, Any]) -> None:
     Raises:
         RecipeError: If the model has no such size.
     """
-    section = raw.get("model")
-    if not isinstance(section, dict) or "size" not in section:
+    section = section_of(raw, "model")
+    if "size" not in section:
         return
     where = "recipe.model.size"
     if "name" not in section:
@@ -27,7 +28,8 @@ def fill_in_size(raw: dict[str, Any]) -> None:
     cls = registry.lookup("model", str(section["name"]), "recipe.model.name")
     if "size" in cls.model_fields:  # a user's model has a setting of that name
         return
-    sizes, size = cls.sizes(), section["size"]
+    sizes = cls.sizes()
+    size = section["size"]
     if size not in sizes:
         known = ", ".join(sizes) or "none"
         near = did_you_mean(str(size), sizes)

@@ -8,18 +8,18 @@ the plugins that a recipe names are imported, and nothing here imports torch.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, SerializeAsAny, model_validator
 
 from groundup.core import registry
-from groundup.core.errors import RecipeError, did_you_mean
-from groundup.core.settings import Settings, setting, validate
+from groundup.core.errors import RecipeError
+from groundup.core.settings import Settings, conditions_of, setting, validate
 from groundup.recipe.fill_from_init import inherit
 from groundup.recipe.named_size import fill_in_size
+from groundup.recipe.raw import PLUGINS, apply_overrides, parse_overrides, read_raw
 from groundup.recipe.renamed import refuse_old_names, upgrade
 from groundup.recipe.sections import (
     Adapter,
@@ -35,7 +35,7 @@ from groundup.recipe.sections import (
     Tune,
 )
 from groundup.recipe.task_defaults import add_task_defaults
-from groundup.recipe.yaml import dump_yaml, parse_yaml
+from groundup.recipe.yaml import dump_yaml
 
 if TYPE_CHECKING:
     from groundup.core.contracts.data import DataSource
@@ -55,8 +55,6 @@ __all__ = [
     "parse_overrides",
     "without_effect",
 ]
-
-PLUGINS: tuple[registry.Kind, ...] = ("model", "task", "data", "processor")
 
 
 class Recipe(Settings):
@@ -96,7 +94,8 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Recipe:
-        part, whole = self.machine.micro_batch_size, self.training.batch_size
+        part = self.machine.micro_batch_size
+        whole = self.training.batch_size
         if part != "auto" and whole % part:
             raise ValueError(
                 f"machine.micro_batch_size {part} does not divide training.batch_size {whole}."
@@ -120,34 +119,6 @@ _SECTIONS: dict[str, type[Settings]] = {
 
 
 # ------------------------------------------------------------------------------------------ reading
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """Turn ``["optim.lr=3e-4"]`` into ``{"optim.lr": 0.0003}``; values are read as YAML."""
-    parsed: dict[str, Any] = {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise RecipeError(
-                override, "is not of the form key=value", "Write for example optim.lr=3e-4"
-            )
-        parsed[key] = parse_yaml(value, override)
-    return parsed
-
-
-def _apply(raw: dict[str, Any], overrides: dict[str, Any]) -> None:
-    for key, value in overrides.items():
-        *path, last = key.split(".")
-        section = raw
-        for part in path:
-            if part in PLUGINS and isinstance(section.get(part), str):
-                section[part] = {"name": section[part]}
-            section = section.setdefault(part, {})
-            if not isinstance(section, dict):
-                raise RecipeError(
-                    f"recipe.{key}", f"{part!r} is a value, not a section", "Check the key"
-                )
-        section[last] = value
-
-
 def load_recipe(
     source: str | Path | dict[str, Any],
     overrides: dict[str, Any] | None = None,
@@ -172,71 +143,36 @@ def load_recipe(
     Raises:
         RecipeError: For anything unknown, missing, of a wrong type, or without effect.
     """
-    raw, folder, where = _read(source)
+    raw, folder, where = read_raw(source)
     if complete:
         upgrade(raw)
-    _apply(raw, overrides or {})
+    apply_overrides(raw, overrides or {})
     if isinstance(raw.get("uses"), list):  # first: a user's model may read pretrained weights
         raw["uses"] = [str((folder / str(file)).resolve()) for file in raw["uses"]]
         for file in raw["uses"]:
             registry.load_file(Path(file))
     fill_in_size(raw)
-    inherit(
-        raw, {run: as_dict(recipe) for run, recipe in (planned or {}).items()}, complete=complete
-    )
-    refuse_old_names(raw)
-    if not complete:
+    before = {run: as_dict(recipe) for run, recipe in (planned or {}).items()}
+    inherit(raw, before, complete=complete)
+    refuse_old_names(raw)  # only now: a file of the user's may have registered an old name again
+    if not complete:  # a run keeps the defaults of the day that it was made
         add_task_defaults(raw, _SECTIONS)
-    core = validate(
-        Recipe, {key: value for key, value in raw.items() if key not in PLUGINS}, "recipe"
-    )
+    own = {key: value for key, value in raw.items() if key not in PLUGINS}
+    core = validate(Recipe, own, "recipe")
     return core.model_copy(update={kind: _plugin(kind, raw, where) for kind in PLUGINS})
-
-
-def _read(source: str | Path | dict[str, Any]) -> tuple[dict[str, Any], Path, str]:
-    if isinstance(source, dict):
-        return json.loads(json.dumps(source)), Path(), "recipe"
-    path = Path(source)
-    if not path.is_file():
-        nearby = (
-            [str(p) for p in sorted(path.parent.glob("*.yaml"))] if path.parent.is_dir() else []
-        )
-        raise RecipeError(
-            str(path),
-            f"no such recipe; {did_you_mean(str(path), nearby)}recipes there:"
-            f" {', '.join(nearby) or 'none'}",
-            "Give the path of a YAML file",
-        )
-    try:
-        raw = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise RecipeError(
-            str(path), f"is not UTF-8 text (byte {error.start})", "Save it as UTF-8"
-        ) from None
-    if not isinstance(raw, dict):
-        raise RecipeError(str(path), "holds no keys", "Start from: groundup new")
-    return raw, path.parent, str(path)
 
 
 def _plugin(kind: registry.Kind, raw: dict[str, Any], where: str) -> Settings:
     section = raw.get(kind)
     if section is None:
-        raise RecipeError(
-            f"recipe.{kind}",
-            "is required and missing",
-            f"Add a section '{kind}:' with a name to {where}",
-        )
-    section = {"name": section} if isinstance(section, str) else section
+        remedy = f"Add a section '{kind}:' with a name to {where}"
+        raise RecipeError(f"recipe.{kind}", "is required and missing", remedy)
     if not isinstance(section, dict) or "name" not in section:
-        raise RecipeError(
-            f"recipe.{kind}.name",
-            "is required and missing",
-            f"Known: {', '.join(registry.names(kind))}",
-        )
+        known = f"Known: {', '.join(registry.names(kind))}"
+        raise RecipeError(f"recipe.{kind}.name", "is required and missing", known)
     cls = registry.lookup(kind, str(section["name"]), f"recipe.{kind}.name")
-    settings: Settings = validate(
-        cls, {k: v for k, v in section.items() if k != "name"}, f"recipe.{kind}"
-    )
+    own = {key: value for key, value in section.items() if key != "name"}
+    settings: Settings = validate(cls, own, f"recipe.{kind}")
     return settings
 
 
@@ -244,31 +180,29 @@ def _plugin(kind: registry.Kind, raw: dict[str, Any], where: str) -> Settings:
 def as_dict(recipe: Recipe) -> dict[str, Any]:
     """Return the complete recipe as plain values; ``load_recipe`` of it gives an equal recipe."""
     plain: dict[str, Any] = {}
-    for key in Recipe.model_fields:
-        value = getattr(recipe, key)
+    for key, value in recipe:
         if value is None:
             continue
         if isinstance(value, Settings):
-            name = {"name": type(value).registered_name} if key in PLUGINS else {}
-            value = {**name, **value.model_dump(mode="json", exclude=without_effect(value))}
-        plain[key] = list(value) if isinstance(value, tuple) else value
+            plain[key] = value.model_dump(mode="json", exclude=without_effect(value))
+        elif isinstance(value, tuple):
+            plain[key] = list(value)
+        else:
+            plain[key] = value
+        if key in PLUGINS:
+            plain[key] = {"name": type(value).registered_name, **plain[key]}
     return plain
 
 
 def without_effect(settings: Settings) -> set[str]:
     """Return the fields whose ``applies_when`` does not hold: writing them out would make the file
     an error to read."""
-    out: set[str] = set()
-    for name, field in type(settings).model_fields.items():
-        extra = field.json_schema_extra
-        conditions = extra.get("applies_when", {}) if isinstance(extra, dict) else {}
-        assert isinstance(conditions, dict)
-        if any(
-            getattr(settings, other) not in cast(list[Any], values)
-            for other, values in conditions.items()
-        ):
-            out.add(name)
-    return out
+    values = dict(settings)
+    return {
+        name
+        for name, field in type(settings).model_fields.items()
+        if any(values[other] not in allowed for other, allowed in conditions_of(field).items())
+    }
 
 
 def dump_recipe(recipe: Recipe) -> str:

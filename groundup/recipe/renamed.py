@@ -8,10 +8,10 @@ from typing import Any
 
 from groundup.core import registry
 from groundup.core.errors import RecipeError
+from groundup.recipe.raw import PLUGINS, section_of
 
 __all__ = ["RENAMED", "refuse_old_names", "upgrade"]
 
-_PLUGINS: tuple[registry.Kind, ...] = ("model", "task", "data", "processor")
 # Rows are "old.key": "new.key", or "key=old value": "new value". Rows of plugin sections (model,
 # task, data, processor) hold for built-in plugins alone, because a user's own may name its settings
 # freely; they hold for the tasks of a multitask and the parts of a mixture too.
@@ -74,11 +74,11 @@ def refuse_old_names(raw: dict[str, Any]) -> None:
             if is_value:
                 raise RecipeError(where, f"{value!r} is now called {new!r}", f"Write {new}")
             now = _place(prefix, new)
-            value_now = f", which is {_CONVERTED[row][0]}" if row in _CONVERTED else ""
-            raise RecipeError(where, f"is now called {now}{value_now}", f"Write {now}")
-    tune = raw.get("tune")
-    space = tune.get("space") if isinstance(tune, dict) else None
-    for key in space if isinstance(space, dict) else ():
+            problem = f"is now called {now}"
+            if row in _CONVERTED:
+                problem += f", which is {_CONVERTED[row][0]}"
+            raise RecipeError(where, problem, f"Write {now}")
+    for key in section_of(section_of(raw, "tune"), "space"):
         for old, new in RENAMED.items():
             if key == old or key.startswith(f"{old}."):
                 now = new + key.removeprefix(old)
@@ -96,7 +96,9 @@ def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
                 holder[last] = new
             else:
                 old = holder.pop(last)
-                _put(root, new, _CONVERTED[row][1](old) if row in _CONVERTED else old)
+                if row in _CONVERTED:
+                    old = _CONVERTED[row][1](old)
+                _put(root, new, old)
                 section = key.partition(".")[0]
                 if root.get(section) == {}:  # every setting of an old section has moved
                     del root[section]
@@ -112,15 +114,15 @@ def _roots(raw: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     as a prefix."""
     yield "", raw
     for kind, setting in _NESTED.items():
-        section = raw.get(kind)
-        inner = section.get(setting) if isinstance(section, dict) else None
-        for name, part in inner.items() if isinstance(inner, dict) else ():
+        for name, part in section_of(section_of(raw, kind), setting).items():
             yield f"{kind}.{setting}.{name}", {kind: part}
 
 
 def _place(prefix: str, key: str) -> str:
     """Return where a key is in the whole recipe: in a nested section, the prefix is its kind."""
-    return f"{prefix}.{key.partition('.')[2]}" if prefix else key
+    if not prefix:
+        return key
+    return f"{prefix}.{key.partition('.')[2]}"
 
 
 def _old_names(root: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -136,7 +138,7 @@ def _old_names(root: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _is_built_in(root: dict[str, Any], key: str) -> bool:
     kind = key.partition(".")[0]
-    if kind not in _PLUGINS:
+    if kind not in PLUGINS:
         return True
     name = _section(root, kind).get("name")
     if name in registry.BUILTINS[kind]:
@@ -146,20 +148,21 @@ def _is_built_in(root: dict[str, Any], key: str) -> bool:
 
 
 def _section(root: dict[str, Any], name: str) -> dict[str, Any]:
-    section = root.get(name)
-    if isinstance(section, str):
-        return {"name": section}  # the short form of a plugin section: task: classify
-    return section if isinstance(section, dict) else {}
+    # In a multitask or a mixture the short form of a plugin section is still there: task: classify
+    if isinstance(root.get(name), str):
+        return {"name": root[name]}
+    return section_of(root, name)
 
 
 def _holder(root: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
     """Return the section that a dotted key is in, empty where there is none, and the key's last
     part."""
     *path, last = key.split(".")
-    holder = _section(root, path[0]) if path else root
+    if not path:
+        return root, last
+    holder = _section(root, path[0])
     for part in path[1:]:
-        inner = holder.get(part)
-        holder = inner if isinstance(inner, dict) else {}
+        holder = section_of(holder, part)
     return holder, last
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from groundup.core import registry
 from groundup.core.errors import RecipeError
 from groundup.core.settings import Settings
+from groundup.recipe.raw import section_of
 
 __all__ = ["add_task_defaults"]
 
@@ -25,8 +26,7 @@ def add_task_defaults(raw: dict[str, Any], sections: Mapping[str, type[Settings]
     Raises:
         RecipeError: If a task has a default for a setting that there is not.
     """
-    section = raw.get("task")
-    name = section.get("name") if isinstance(section, dict) else section
+    name = section_of(raw, "task").get("name")
     if name not in registry.names("task"):
         return  # what is wrong with it is said where the section is validated
     for key, value in registry.lookup("task", name).default_settings.items():
@@ -34,6 +34,5 @@ def add_task_defaults(raw: dict[str, Any], sections: Mapping[str, type[Settings]
         if part not in sections or setting not in sections[part].model_fields:
             problem = f"has a default for {key!r}, which is no setting of a recipe's"
             raise RecipeError(f"task {name}", problem, "Correct its default_settings")
-        own = raw.setdefault(part, {})
-        if isinstance(own, dict):
-            own.setdefault(setting, value)
+        raw.setdefault(part, {})
+        section_of(raw, part).setdefault(setting, value)

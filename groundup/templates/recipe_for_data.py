@@ -337,7 +337,7 @@ def _epochs(count: int, examples: int) -> int:
 def _held_out(found: Look) -> dict[str, float]:
     """Return a larger share to hold out where the usual one would be a handful."""
     few = found.count < 500 and found.kind != "text"
-    return {"validation_fraction": 0.2} if few else {}
+    return {"fraction": 0.2} if few else {}
 
 
 def _bytes(size: int) -> str:

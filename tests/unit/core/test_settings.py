@@ -15,7 +15,8 @@ from groundup import api
 from groundup.core import registry
 from groundup.core.errors import RecipeError
 from groundup.core.settings import Settings, setting, validate
-from groundup.recipe.recipe import PLUGINS, Optim, Recipe, as_dict, load_recipe
+from groundup.recipe.raw import PLUGINS
+from groundup.recipe.recipe import Optim, Recipe, as_dict, load_recipe
 
 
 def every_settings_class() -> list[type[Settings]]:
