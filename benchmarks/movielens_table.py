@@ -31,7 +31,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder, TargetEncoder
 
 import groundup
-from groundup.recipe.recipe import load_recipe, parse_overrides
+from groundup.recipe.raw import parse_overrides
+from groundup.recipe.recipe import load_recipe
 from groundup.runs.processor import cache_folder
 
 __all__ = ["main"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.errors import GroundupError
-from groundup.recipe.recipe import parse_overrides
+from groundup.recipe.raw import parse_overrides
 
 __all__ = ["read_arguments"]
 

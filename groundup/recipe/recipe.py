@@ -18,8 +18,8 @@ from groundup.core import registry
 from groundup.core.errors import RecipeError
 from groundup.core.settings import Settings, conditions_of, setting, validate
 from groundup.recipe.fill_from_init import inherit
-from groundup.recipe.named_size import fill_in_size
-from groundup.recipe.raw import PLUGINS, apply_overrides, parse_overrides, read_raw
+from groundup.recipe.fill_in import add_task_defaults, fill_in_size
+from groundup.recipe.raw import PLUGINS, apply_overrides, read_raw
 from groundup.recipe.renamed import refuse_old_names, upgrade
 from groundup.recipe.sections import (
     Adapter,
@@ -34,7 +34,6 @@ from groundup.recipe.sections import (
     Training,
     Tune,
 )
-from groundup.recipe.task_defaults import add_task_defaults
 from groundup.recipe.yaml import dump_yaml
 
 if TYPE_CHECKING:
@@ -52,7 +51,6 @@ __all__ = [
     "as_dict",
     "dump_recipe",
     "load_recipe",
-    "parse_overrides",
     "without_effect",
 ]
 

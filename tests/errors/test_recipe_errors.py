@@ -9,7 +9,8 @@ import pytest
 
 from groundup.core.errors import RecipeError
 from groundup.recipe.json_schema import recipe_schema
-from groundup.recipe.recipe import Recipe, as_dict, dump_recipe, load_recipe, parse_overrides
+from groundup.recipe.raw import parse_overrides
+from groundup.recipe.recipe import Recipe, as_dict, dump_recipe, load_recipe
 
 
 def message(recipe: Any, overrides: dict[str, Any] | None = None) -> str:
