@@ -56,8 +56,9 @@ class DecodingOptions(Settings):
 
     @model_validator(mode="after")
     def _sampling_samples(self) -> DecodingOptions:
-        for name in ("top_k", "top_p", "min_p"):
-            if self.temperature == 0 and getattr(self, name) is not None:
+        filters = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
+        for name, value in filters.items():
+            if self.temperature == 0 and value is not None:
                 raise ValueError(
                     f"{name} has no effect with temperature 0, which takes the likeliest token."
                     f" Remove {name} or raise temperature"
@@ -152,10 +153,12 @@ def generate(
     Raises:
         DataError: If a prompt is empty, or too long for ``overflow: stop``.
     """
+    # Prompts are checked first, whatever decodes.
     length: int = model.config.context_length
     rows = [_open(number, prompt, options, length) for number, prompt in enumerate(prompts)]
     if not rows:
         return
+    # It has a cache, and a context, of its own.
     if isinstance(model, Engine):
         yield from model.generate(prompts, options, stop_ids, finished)
         return
@@ -167,6 +170,7 @@ def generate(
         _encode(model, cache, inputs)
     for _ in range(options.max_new_tokens):
         step: list[int | None] = [None] * len(prompts)
+        # All rows advance together; those that have ended are dropped from the cache below.
         logits = _advance(reader, rows, cache)
         for row, token in zip(rows, _choose(logits, rows, options), strict=True):
             row.done = token in stop_ids
@@ -179,7 +183,10 @@ def generate(
             row.done = finished is not None and finished(row.number, row.written)
             if len(row.context) > length:
                 row.done = row.done or options.overflow == "stop"
-                row.context, row.fed = row.context[-max(1, length // 2) :], 0
+                # Half at once: dropping one token a step would read everything again at each.
+                row.context = row.context[-max(1, length // 2) :]
+                row.fed = 0
+        # A step in which every row ended says nothing.
         if any(token is not None for token in step):
             yield step
         kept = [index for index, row in enumerate(rows) if not row.done]
@@ -218,16 +225,17 @@ def filter_logits(logits: Tensor, options: DecodingOptions) -> Tensor:
     """
     logits = logits / options.temperature
     if options.top_k is not None:
+        # Tokens as likely as the last of them stay too: which of these it is, is chance.
         lowest = logits.topk(min(options.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < lowest, -torch.inf)
     if options.top_p is not None:
         ordered, order = logits.sort(descending=True, stable=True)
         probabilities = ordered.softmax(-1)
-        beyond = (
-            probabilities.cumsum(-1) - probabilities >= options.top_p
-        )  # what the likelier tokens hold already
+        # What the likelier tokens hold already decides, so that the likeliest one always stays.
+        beyond = probabilities.cumsum(-1) - probabilities >= options.top_p
         logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
     if options.min_p is not None:
+        # Of the tokens that are left: min_p comes last.
         probabilities = logits.softmax(-1)
         logits = logits.masked_fill(
             probabilities < options.min_p * probabilities.amax(-1, True), -torch.inf
@@ -269,21 +277,24 @@ def _advance(model: Decodable, rows: list[_Row], cache: KeyValueCache) -> Tensor
     """Feed each row what it has not read yet, padded on the left, and return the next token's
     logits (B, V)."""
     width = max(len(row.context) - row.fed for row in rows)
-    tokens, positions = [], []
+    tokens = []
+    positions = []
     for row in rows:
+        # A prompt of any length is read together with others; -1 marks what is no token of a row.
         pad = width - (len(row.context) - row.fed)
         tokens.append([0] * pad + row.context[row.fed :])
         positions.append([-1] * pad + list(range(row.fed, len(row.context))))
         row.fed = len(row.context)
-    device, training = cache.layers[0].keys.device, model.training
-    if training:  # each call visits every module, which a step of one token would feel
+    device = cache.layers[0].keys.device
+    # Each call of train visits every module, which a step of one token would feel.
+    training = model.training
+    if training:
         model.train(False)
     try:
         with torch.no_grad():
-            where = torch.tensor(positions, device=device)
-            return model(torch.tensor(tokens, device=device), where, cache=cache, last_only=True)[
-                :, -1
-            ]
+            fed = torch.tensor(tokens, device=device)
+            places = torch.tensor(positions, device=device)
+            return model(fed, places, cache=cache, last_only=True)[:, -1]
     finally:
         if training:
             model.train()
@@ -295,8 +306,10 @@ def _choose(logits: Tensor, rows: list[_Row], options: DecodingOptions) -> list[
         logits = _penalise(logits, rows, options.repetition_penalty)
     if options.temperature == 0:
         return [int(token) for token in logits.argmax(-1).tolist()]
+    # On the CPU and in float64: the same draw gives the same token whatever computed the logits.
     cumulative = filter_logits(logits, options).cpu().double().softmax(-1).cumsum(-1)
     draws = torch.stack([torch.rand((), generator=row.random, dtype=torch.float64) for row in rows])
+    # The sum is not quite 1: a draw is a share of what it is, and never beyond the last token.
     tokens = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True)
     return [int(token) for token in tokens[:, 0].clamp(max=logits.shape[-1] - 1).tolist()]
 
@@ -310,5 +323,6 @@ def _penalise(logits: Tensor, rows: list[_Row], penalty: float) -> Tensor:
     """
     seen = torch.zeros_like(logits, dtype=torch.bool)
     for index, row in enumerate(rows):
+        # A tokenizer may have tokens, such as an image's, that the model does not predict.
         seen[index, [token for token in row.seen if token < logits.shape[-1]]] = True
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)

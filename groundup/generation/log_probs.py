@@ -27,6 +27,7 @@ def token_log_probs(model: nn.Module, scored: Tensor, **inputs: Any) -> Tensor:
         scored: (M,) the tokens that come next, below 0 where none is asked about.
         **inputs: Keyword arguments of the model's forward, M tokens in all.
     """
+    # Most tokens of a prompt are not asked about: their logits are never computed.
     where = (scored >= 0).nonzero()[:, 0]
     targets = scored[where].long()
     if isinstance(model, HiddenStates):

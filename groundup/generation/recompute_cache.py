@@ -52,31 +52,30 @@ class RecomputeCache:
             positions: (B, T), of a row's tokens from the position after its last, or from 0; -1 for
                 padding.
         """
+        # Level: every row goes on by exactly one token, which is what a past can be used for.
         level = positions.shape[1] == 1 and self._past is not None
         for text, row, places in zip(self._texts, tokens.tolist(), positions.tolist(), strict=True):
             new = [(place, token) for place, token in zip(places, row, strict=True) if place >= 0]
             level = level and len(new) == 1 and new[0][0] == len(text)
+            # A row that begins again writes over what it had.
             text[new[0][0] if new else len(text) :] = [token for _, token in new]
         if level:
             self._mask = torch.cat([self._mask, torch.ones_like(tokens, dtype=torch.bool)], 1)
         else:
-            tokens, self._mask = _padded(self._texts, tokens.device)
+            tokens, self._mask = _pad_left(self._texts, tokens.device)
         if not self._keeps:
-            return torch.cat(
-                [
-                    model(row[real][None], real[real][None], None)[0]
-                    for row, real in self._rows(tokens)
-                ]
-            )
+            # One row at a time: such a model may not know what padding is.
+            rows = zip(tokens, self._mask, strict=True)
+            found = [model(row[real][None], real[real][None], None)[0] for row, real in rows]
+            return torch.cat(found)
         logits, self._past = model(tokens, self._mask, self._past if level else None)
         return logits
 
-    def _rows(self, tokens: Tensor) -> Any:
-        return zip(tokens, self._mask, strict=True)
-
     def keep(self, rows: list[int]) -> None:
         """Drop all rows but these."""
-        self._texts, self._mask = [self._texts[row] for row in rows], self._mask[rows]
+        self._texts = [self._texts[row] for row in rows]
+        self._mask = self._mask[rows]
+        # transformers' caches can be asked for some of their rows.
         if self._past is not None:
             self._past.batch_select_indices(torch.tensor(rows, device=self._mask.device))
 
@@ -113,7 +112,7 @@ class WithoutCache:
         return cache.read(read, tokens, positions)
 
 
-def _padded(texts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def _pad_left(texts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return texts as rows of tokens padded on the left, and what is no padding."""
     longest = max(map(len, texts))
     rows = torch.tensor([[0] * (longest - len(text)) + text for text in texts], device=device)

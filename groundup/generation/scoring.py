@@ -17,7 +17,8 @@ from groundup.core.values import IGNORED, TokenSequence
 
 __all__ = ["device_of", "evaluating", "sequence_nll", "token_nll"]
 
-_MOST_LOGITS = 1 << 26  # at most this many at once (256 MiB in fp32), whatever the vocabulary
+# At most this many at once (256 MiB in fp32), whatever the vocabulary.
+_MOST_LOGITS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,8 @@ def token_nll(
         for number, s in enumerate(sequences)
         for window in _windows(number, s, context_length)
     ]
-    windows.sort(
-        key=lambda window: window.start - window.stop
-    )  # longest first; rows of one batch are alike in length
+    # Longest first: rows of one batch are alike in length, and memory runs out at once or never.
+    windows.sort(key=lambda window: window.start - window.stop)
     with evaluating(model):
         first = 0
         while first < len(windows):
@@ -97,11 +97,13 @@ def device_of(model: nn.Module) -> torch.device:
 
 def _windows(number: int, sequence: TokenSequence, context: int) -> Iterator[_Window]:
     fed = len(sequence.tokens) - 1
+    # Half a context of overlap: every token but those at the start is predicted from that much.
     stride = max(context // 2, 1)
     scored_to = 0
     start = 0
     while scored_to < fed:
         stop = min(start + context, fed)
+        # A window without any token to score, as in a long question, is not computed.
         trained = sequence.trained
         if trained is None or bool(trained[scored_to + 1 : stop + 1].any()):
             yield _Window(number, start, stop, scored_to)
@@ -109,8 +111,10 @@ def _windows(number: int, sequence: TokenSequence, context: int) -> Iterator[_Wi
 
 
 def _rows_that_fit(model: nn.Module, length: int, rows: int) -> int:
-    if isinstance(model, TokenLosses):  # never holds all logits
+    # It never holds all logits.
+    if isinstance(model, TokenLosses):
         return rows
+    # The vocabulary of a model that is not known: no matrix has more rows than its embedding.
     widest = max(
         (parameter.shape[0] for parameter in model.parameters() if parameter.dim() == 2), default=1
     )
@@ -124,6 +128,7 @@ def _score(
     targets = np.full((len(batch), length), IGNORED, dtype=np.int64)
     for row, window in enumerate(batch):
         sequence = sequences[window.number]
+        # What is left of a row stays 0: padding, which nothing before it sees.
         tokens[row, : window.stop - window.start] = sequence.tokens[window.start : window.stop]
         wanted = sequence.tokens[window.scored_from + 1 : window.stop + 1].astype(np.int64)
         if sequence.trained is not None:

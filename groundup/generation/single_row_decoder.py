@@ -42,7 +42,8 @@ class FastDecoder(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model, self.config = model, model.config
+        self.model = model
+        self.config = model.config
         self.layers = [_Layer(block, model.config) for block in model.blocks]
         self.norm = _norm(model.norm)
         self.head = _head(model)
@@ -62,6 +63,7 @@ class FastDecoder(nn.Module):
         last_only: bool = True,
     ) -> Tensor:
         """Return logits (B, T or 1, V) as the model does."""
+        # A prompt has many tokens: there the products take the time, not the operations.
         if tokens.numel() == 1 and positions is not None:
             x = self._step(tokens[0], positions[0], cache)[None]
         else:
@@ -72,7 +74,8 @@ class FastDecoder(nn.Module):
     def _step(self, token: Tensor, position: Tensor, cache: KeyValueCache) -> Tensor:
         """Return what the output layer reads, (1, C), from a token (1,) at the next position
         (1,)."""
-        model, config = self.model, self.config
+        model = self.model
+        config = self.config
         cache.reserve(position)
         place = int(position)
         x = model.embed(token)
@@ -83,6 +86,7 @@ class FastDecoder(nn.Module):
             cosines, sines = rotary_angles(
                 position, config.dim, config.rope_theta, config.rope_scaling
             )
+            # As in ``rotate``: in float32 at least, whatever the weights are.
             wide = torch.promote_types(cache.layers[0].keys.dtype, torch.float32)
             rotary = cosines[0].to(wide), sines[0].to(wide)
         for layer, kept in zip(self.layers, cache.layers, strict=True):
@@ -94,20 +98,22 @@ class _Layer:
     """One block of the model, for one token."""
 
     def __init__(self, block: Any, config: Any) -> None:
-        attention, mlp = block.attention, block.mlp
-        self.heads, self.groups, self.dim, self.window = (
-            config.heads,
-            config.groups,
-            config.dim,
-            config.sliding_window,
-        )
-        self.attention_norm, self.mlp_norm = _norm(block.attention_norm), _norm(block.mlp_norm)
-        self.query_norm, self.key_norm = attention.query_norm, attention.key_norm
+        attention = block.attention
+        mlp = block.mlp
+        self.heads = config.heads
+        self.groups = config.groups
+        self.dim = config.dim
+        self.window = config.sliding_window
+        self.attention_norm = _norm(block.attention_norm)
+        self.mlp_norm = _norm(block.mlp_norm)
+        self.query_norm = attention.query_norm
+        self.key_norm = attention.key_norm
         self.inputs = _product([attention.query, attention.key, attention.value])
         self.output = _product([attention.output])
         self.gated = mlp.gate is not None
         self.up = _product([mlp.gate, mlp.up] if self.gated else [mlp.up])
-        self.down, self.approximate = _product([mlp.down]), mlp.approximate
+        self.down = _product([mlp.down])
+        self.approximate = mlp.approximate
 
     def __call__(self, x: Tensor, place: int, rotary: Rotary | None, cache: LayerCache) -> Tensor:
         """Return (1, C) from x (1, C), the token at position ``place``."""
@@ -119,23 +125,24 @@ class _Layer:
         return x + self.down(F.gelu(inner, approximate=self.approximate))
 
     def _attend(self, x: Tensor, place: int, rotary: Rotary | None, cache: LayerCache) -> Tensor:
-        heads, groups, dim = self.heads, self.groups, self.dim
+        heads = self.heads
+        groups = self.groups
+        dim = self.dim
         projected = self.inputs(x).view(heads + 2 * groups, dim)
+        # Queries and keys are turned as one tensor; the values after them are not.
         turned = projected[: heads + groups]
         if self.query_norm is not None:
             turned = torch.cat((self.query_norm(turned[:heads]), self.key_norm(turned[heads:])))
         if rotary is not None:
             wide = turned.to(rotary[0].dtype)
-            turned = (
-                (wide * rotary[0]).addcmul_(wide.roll(dim // 2, -1), rotary[1]).to(projected.dtype)
-            )
+            turned = (wide * rotary[0]).addcmul_(wide.roll(dim // 2, -1), rotary[1])
+            turned = turned.to(projected.dtype)
         cache.keys.select(2, place).copy_(turned[heads:])
         cache.values.select(2, place).copy_(projected[heads + groups :])
         first = max(0, place + 1 - self.window) if self.window else 0
         keys, values = (each[:, :, first : place + 1] for each in (cache.keys, cache.values))
-        query = turned[:heads].view(
-            1, groups, -1, dim
-        )  # the R queries of a group see the same S keys
+        # The R queries of a group see the same S keys.
+        query = turned[:heads].view(1, groups, -1, dim)
         return F.scaled_dot_product_attention(query, keys, values).view(1, -1)
 
 
@@ -150,15 +157,16 @@ def _product(layers: list[Any]) -> Product:
     """Return one product for layers that read the same: their outputs side by side."""
     if len(layers) == 1:
         return cast(Product, layers[0].forward)
+    # Layers with adapters, and layers of several kinds, are called one by one.
     kinds = {type(layer) for layer in layers}
     bias = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers])
     if kinds == {Int8Linear}:
         return Int8Linear(Int8Weight.joined([layer.stored for layer in layers]), bias).forward
     if kinds == {nn.Linear}:
         weight = torch.cat([layer.weight.detach() for layer in layers])
-        for layer, part in zip(
-            layers, torch.split(weight, [len(layer.weight) for layer in layers]), strict=True
-        ):
+        rows = [len(layer.weight) for layer in layers]
+        # The layers go on with their part of the whole, so that no weight is there twice.
+        for layer, part in zip(layers, torch.split(weight, rows), strict=True):
             layer.weight.data = part
         return lambda x: F.linear(x, weight, bias)
     return lambda x: torch.cat([layer(x) for layer in layers], -1)

@@ -70,6 +70,7 @@ class BagOfNGramsConfig(ModelConfig):
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of one token of a sequence of ``context``, forward and backward: the
         output's alone."""
+        # Looking vectors up and adding them is no product.
         return 6.0 * self.width * self.outputs / max(context, 1)
 
 
@@ -81,6 +82,7 @@ class BagOfNGrams(nn.Module):
         self.embed = NGramBag(config.vocabulary_size, config.width, config.ngrams, config.buckets)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.width, config.outputs)
+        # The output is followed by a softmax or nothing.
         initialise_linear(self.head, "sigmoid")
 
     def features(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:

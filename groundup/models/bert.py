@@ -152,12 +152,14 @@ class BERTConfig(FromHuggingFace):
         if self.padding_id is None and isinstance(reader, TextProcessor):
             sizes["padding_id"] = reader.padding_id
         longest = processor.max_length if isinstance(processor, LabelProcessor) else 0
+        # Learned positions end there.
         if longest > self.context_length:
             problem = f"is {self.context_length}, but the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
         if isinstance(processor, LabelProcessor) and processor.head:
             return self._with_head(processor.head, sizes, processor)
+        # A head that was asked for must fit the task; auto takes what fits.
         unfit = ("masked",) if labelled else ("labels", "tokens")
         if self.chosen_head in unfit and not (labelled and self.head == "auto"):
             found = "targets" if labelled else "no targets"
@@ -208,12 +210,14 @@ class BERTConfig(FromHuggingFace):
         ``context_length`` tokens.
         """
         width = self.width
+        # As wide as the states.
         pooler = 0 if self.pooler == "none" else width
         heads = {
             "tokens": width * self.outputs,
             "masked": _SCORED_SHARE * width * (width + self.vocabulary_size),
             "labels": width * (self.outputs + pooler) / max(context, 1),
         }
+        # Without a head nothing comes after the blocks.
         head = 6.0 * heads.get(self.chosen_head, 0)
         return self.layers * self.block().flops_per_token(context) + head
 
@@ -246,6 +250,7 @@ class BERTConfig(FromHuggingFace):
         decides the head."""
         head = given.get("head", "auto")
         pooler = settings.get("pooler", "tanh") if head == "none" else "tanh"
+        # The pooler that the family's classifiers have, so that pretrained ones are used.
         if head in ("auto", "labels"):
             pooler = names.POOLERS[names.family_of(settings)]
         return {"head": head, "outputs": 0, "pooler": pooler}
@@ -326,6 +331,7 @@ class BERT(nn.Module):
         """Draw all weights again: matrices normal with ``init_std``, biases 0, norms 1, the
         padding's vector 0."""
         initialise_transformer(self, self.config.init_std)
+        # PyTorch gives this row no gradient: it stays 0.
         if self.config.padding_id is not None:
             self.embed.weight[self.config.padding_id].zero_()
 
@@ -384,6 +390,7 @@ class BERT(nn.Module):
         ``forward``."""
         lengths = self._lengths(tokens, lengths)
         x = self.states(tokens, lengths, token_types)
+        # The first token is one that the tokenizer adds for it: [CLS], <s>.
         first = self.config.pooling == "first"
         pooled = x[:, 0] if first else mean_state(x, within(lengths, x))
         if self.head_pooler is None:
@@ -400,8 +407,10 @@ class BERT(nn.Module):
         boundaries: Tensor | None = None,
     ) -> Tensor:
         """Return the last block's states, (B, T, C). Arguments as in ``forward``."""
+        # Packed documents come with positions of their own.
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        # Otherwise the look-up would fail on the device, without saying where.
         if tokens.shape[1] > self.config.context_length:
             problem = (
                 f"a sequence of {tokens.shape[1]}; positions end at {self.config.context_length}"
@@ -409,6 +418,7 @@ class BERT(nn.Module):
             raise DataError("inputs", problem, "Cut the texts: task.max_tokens")
         x: Tensor = self.embed(tokens) + self.positions(positions + self.config.position_offset)
         if self.embed_types is not None:
+            # A single text is the first text of a pair.
             if token_types is None:
                 token_types = torch.zeros_like(tokens)
             x = x + self.embed_types(token_types)

@@ -60,6 +60,7 @@ class CNNConfig(ModelConfig):
         found = self.model_copy(
             update={"input_shape": shape, "outputs": self.outputs or labelled.outputs}
         )
+        # Raises an error where images are too small.
         found.feature_maps()
         return found
 
@@ -73,6 +74,7 @@ class CNNConfig(ModelConfig):
         maps = [self.input_shape]
         for number, channels in enumerate(self.channels, 1):
             height, width = ((size - self.lost) // self.pool for size in maps[-1][1:])
+            # Found before the model is built, with what to change.
             if height < 1 or width < 1:
                 problem = (
                     f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels after"
@@ -145,6 +147,7 @@ class CNN(nn.Module):
             self.blocks.append(nn.Sequential(*layers))
         self.head = nn.Linear(widths[-1], config.outputs)
         for block in self.blocks:
+            # Its own non-linearity decides how wide a layer's weights are drawn.
             initialise_linear(block[0], config.activation)  # type: ignore[index]
         initialise_linear(self.head, "sigmoid")
         self.convolutions = len(config.channels)
@@ -155,6 +158,7 @@ class CNN(nn.Module):
         """Return what the output layer reads, (B, last width), from inputs (B, C, H, W)."""
         x = inputs.contiguous(memory_format=torch.channels_last)
         for number, block in enumerate(self.blocks):
+            # Dense layers read the last map as one row of numbers.
             if number == self.convolutions:
                 x = x.flatten(1)
             x = block(x)

@@ -156,13 +156,16 @@ class ConvNeXt(nn.Module):
         last = max(sum(config.layers) - 1, 1)
         for stage, (blocks, width) in enumerate(zip(config.layers, widths, strict=True)):
             for number in range(blocks):
+                # What halves the size belongs to the first block of a stage.
                 inputs = widths[stage - 1] if stage and not number else None
+                # Later blocks are left out more often (Huang et al., 2016, section 3).
                 dropped = config.stochastic_depth * len(self.blocks) / last
                 self.blocks.append(_Block(width, inputs, dropped, config.layer_scale))
         self.norm = nn.LayerNorm(widths[-1], _EPS)
         self.head = nn.Linear(widths[-1], config.outputs)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
+                # As the authors' code has it.
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         # oneDNN's convolutions are quicker where the channels of a place are next to each other.
@@ -206,6 +209,7 @@ class _Block(nn.Module):
         """Return (B, C, H, W) from x (B, C, H, W), or from x of the stage before."""
         if self.halve is not None:
             x = self.halve(x)
+        # Channels last, so that norm and linear layers need no copies.
         change = self.norm(self.mix(x).permute(0, 2, 3, 1))
         change = (self.scale * self.down(F.gelu(self.up(change)))).permute(0, 3, 1, 2)
         if self.dropped and self.training:

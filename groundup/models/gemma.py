@@ -53,6 +53,7 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
 
     huggingface_model_types: ClassVar[tuple[str, ...]] = ("gemma3", "gemma3_text")
     gguf_architectures: ClassVar[tuple[str, ...]] = ("gemma3",)
+    # Its MLP is a gated GELU, the others' a gated SiLU.
     gelu_from_table: ClassVar[bool] = True
 
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
@@ -95,6 +96,7 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
 
     def window(self, layer: int) -> int | None:
         """Return how many tokens a token sees in a layer, counted from 0; None for all."""
+        # The last layer of each period is global.
         return None if (layer + 1) % self.global_every == 0 else self.sliding_window
 
     @property
@@ -131,9 +133,12 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
             norm=lambda: ShiftedRMSNorm(self.width, self.norm_eps),
             contexts=self._contexts,
             cache_shape=(self.kv_heads, self.head_dim),
+            # Vaswani et al., 2017, section 3.4: the embedding is the output layer too, whose rows
+            # are small.
             embedding_scale=math.sqrt(self.width),
             logit_cap=self.logit_cap,
             norm_weight=0.0,
+            # The norm after each part sets the size of what it adds, whatever its weights'.
             scaled_residual=False,
         )
         return DecoderLM(self, parts)
@@ -141,10 +146,12 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
     def _contexts(self, passage: Passage) -> list[AttentionContext]:
         """Return for each layer what it attends by: global ones and local ones differ."""
         positions, dim, wide = passage.positions, self.head_dim, passage.wide
+        # Global layers turn slowly, for long texts; local ones as fast as ever.
         far = rotary_angles(positions, dim, self.rope_theta, self.rope_scaling, wide=wide)
         near = rotary_angles(positions, dim, self.local_rope_theta, wide=wide)
         everything = passage.context(far, None)
         nearby = passage.context(near, self.sliding_window)
+        # Two objects for all layers.
         windows = map(self.window, range(self.layers))
         return [everything if window is None else nearby for window in windows]
 
@@ -254,6 +261,7 @@ class Gemma3Block(nn.Module):
             config.head_dim,
             qk_norm_eps=config.norm_eps,
             qk_norm=ShiftedRMSNorm,
+            # Published models of 27B parameters divide by another number than head_dim.
             scale=None if config.attention_scale is None else config.attention_scale**-0.5,
             window=config.window(layer),
         )
@@ -270,5 +278,6 @@ class Gemma3Block(nn.Module):
     ) -> Tensor:
         """Return (B, T, C) from x (B, T, C)."""
         attended = self.attention(self.attention_norm(x), context, cache)
+        # Gemma 2 normalises what a part puts out as well as what it reads.
         x = x + self.dropout(self.attention_out_norm(attended))
         return x + self.dropout(self.mlp_out_norm(self.mlp(self.mlp_norm(x))))  # type: ignore[no-any-return]

@@ -46,9 +46,11 @@ __all__ = ["GPTConfig"]
 class GPTConfig(FromHuggingFace, FromGGUF):
     """The shape of a GPT. The defaults are a Llama of about 12 million parameters."""
 
+    # Mistral is a Llama with a window, Qwen2 one with biases, Qwen3 one with normalised heads.
     huggingface_model_types: ClassVar[tuple[str, ...]] = ("gpt2", *llama.FAMILIES)
     gguf_architectures: ClassVar[tuple[str, ...]] = gguf_names.ARCHITECTURES
 
+    # In the order of the architecture: vocabulary, size, attention, MLP, positions, training.
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
     vocabulary_multiple: int = setting(
         1, "Pad the embedding to a multiple of this many rows, never predicted", ge=1
@@ -92,6 +94,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> GPTConfig:
+        # Found when the recipe is read, not at the first matrix that does not fit.
         check_heads(self.width, self.heads, self.kv_heads, self.head_dim)
         if self.positions == "rotary" and self.dim % 2:
             raise ValueError(
@@ -170,11 +173,13 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         return DecoderLM(self, parts)
 
     def _contexts(self, passage: Passage) -> list[AttentionContext]:
+        # Learned positions are added to the embedding instead.
         rotary = None
         if self.positions == "rotary":
             rotary = rotary_angles(
                 passage.positions, self.dim, self.rope_theta, self.rope_scaling, wide=passage.wide
             )
+        # One object for all layers: they attend alike.
         return [passage.context(rotary, self.sliding_window)] * self.layers
 
     def flops_per_token(self, context: int) -> float:
@@ -190,11 +195,13 @@ class GPTConfig(FromHuggingFace, FromGGUF):
             removes.
         """
         seen = seen_on_average(context, self.sliding_window)
+        # Padded rows are multiplied too.
         output = 6.0 * self.width * self.embedding_rows
         return self.layers * self.block().flops_per_token(seen) + output
 
     def completed(self) -> dict[str, Any]:
         """Return all settings as plain values, those that follow from others filled in."""
+        # Files of other tools name what here follows from other settings.
         follows = {"head_dim": self.dim, "kv_heads": self.groups, "mlp_width": self.hidden}
         return self.model_dump() | follows | {"vocabulary_size": self.embedding_rows}
 
@@ -256,6 +263,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         """
         with without_content():
             own = self.build().state_dict()
+        # Of the families only GPT-2 has learned positions.
         read = gpt2.to_groundup if self.positions == "learned" else llama.to_groundup
         return read(tensors, self.completed(), own)
 
@@ -265,6 +273,8 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         return {name: cls(**values) for name, values in _SIZES.items()}
 
 
+# Radford et al., 2019, section 2.3, and the config.json that came with the weights. The padding to
+# a multiple of 64 is for speed, and changes no prediction.
 _GPT2: dict[str, Any] = {
     "vocabulary_size": 50257,
     "vocabulary_multiple": 64,
@@ -275,6 +285,7 @@ _GPT2: dict[str, Any] = {
     "activation": "gelu_tanh",
     "bias": "all",
 }
+# The first three are not published: they fit a laptop. The others are as config.json has them.
 _SIZES: dict[str, dict[str, Any]] = {
     "nano": {"layers": 2, "width": 64, "heads": 2, "context_length": 64},
     "micro": {"layers": 4, "width": 256, "heads": 4},
@@ -284,47 +295,51 @@ _SIZES: dict[str, dict[str, Any]] = {
     "gpt2-large": {**_GPT2, "layers": 36, "width": 1280, "heads": 20},
     "gpt2-xl": {**_GPT2, "layers": 48, "width": 1600, "heads": 25},
     "smollm2-135m": {
-        **{
-            "vocabulary_size": 49152,
-            "context_length": 8192,
-            "layers": 30,
-            "width": 576,
-            "heads": 9,
-            "kv_heads": 3,
-        },
-        **{"mlp_width": 1536, "rope_theta": 100000.0, "norm_eps": 1e-5},
+        "vocabulary_size": 49152,
+        "context_length": 8192,
+        "layers": 30,
+        "width": 576,
+        "heads": 9,
+        "kv_heads": 3,
+        "mlp_width": 1536,
+        "rope_theta": 100000.0,
+        "norm_eps": 1e-5,
     },
     "llama3.2-1b": {
-        **{
-            "vocabulary_size": 128256,
-            "context_length": 131072,
-            "layers": 16,
-            "width": 2048,
-            "heads": 32,
-        },
-        **{"kv_heads": 8, "mlp_width": 8192, "rope_theta": 500000.0, "norm_eps": 1e-5},
+        "vocabulary_size": 128256,
+        "context_length": 131072,
+        "layers": 16,
+        "width": 2048,
+        "heads": 32,
+        "kv_heads": 8,
+        "mlp_width": 8192,
+        "rope_theta": 500000.0,
+        "norm_eps": 1e-5,
         "rope_scaling": {"kind": "llama3", "factor": 32.0, "original_context": 8192},
     },
     "qwen3-0.6b": {
-        **{
-            "vocabulary_size": 151936,
-            "context_length": 40960,
-            "layers": 28,
-            "width": 1024,
-            "heads": 16,
-            "kv_heads": 8,
-        },
-        **{"head_dim": 128, "mlp_width": 3072, "rope_theta": 1e6, "qk_norm": True},
+        "vocabulary_size": 151936,
+        "context_length": 40960,
+        "layers": 28,
+        "width": 1024,
+        "heads": 16,
+        "kv_heads": 8,
+        # Heads together are twice as wide as the stream.
+        "head_dim": 128,
+        "mlp_width": 3072,
+        "rope_theta": 1e6,
+        "qk_norm": True,
     },
     "mistral-7b": {
-        **{
-            "vocabulary_size": 32000,
-            "context_length": 32768,
-            "layers": 32,
-            "width": 4096,
-            "heads": 32,
-            "kv_heads": 8,
-        },
-        **{"mlp_width": 14336, "norm_eps": 1e-5, "sliding_window": 4096, "tied_embeddings": False},
+        "vocabulary_size": 32000,
+        "context_length": 32768,
+        "layers": 32,
+        "width": 4096,
+        "heads": 32,
+        "kv_heads": 8,
+        "mlp_width": 14336,
+        "norm_eps": 1e-5,
+        "sliding_window": 4096,
+        "tied_embeddings": False,
     },
 }

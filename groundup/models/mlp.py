@@ -132,7 +132,9 @@ class MLPClassifier(nn.Module):
         self.blocks = nn.ModuleList()
         for inputs, outputs in pairwise(config.widths):
             layers: list[nn.Module] = [nn.Linear(inputs, outputs)]
+            # Its own non-linearity decides how wide a layer's weights are drawn.
             initialise_linear(layers[0], config.activation)
+            # Before the activation, as the papers of both norms have it.
             if config.norm != "none":
                 layers.append(
                     nn.BatchNorm1d(outputs) if config.norm == "batch" else nn.LayerNorm(outputs)
@@ -147,6 +149,7 @@ class MLPClassifier(nn.Module):
     def features(self, inputs: Tensor, categories: Tensor | None = None) -> Tensor:
         """Return what the output layer reads, (B, last hidden width). Arguments as in
         ``forward``."""
+        # Images too: every pixel is a number of the row.
         x = inputs.flatten(1)
         if categories is not None:
             x = torch.cat(

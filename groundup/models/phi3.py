@@ -78,8 +78,10 @@ class Phi3Config(FromHuggingFace, FromGGUF):
             raise ValueError(
                 f"{problem}, and they turn in pairs. Change it so that their number is even"
             )
+        # Each pair of channels has a factor of its own.
         pairs = self.rotary_channels // 2
         for name in ("short_factors", "long_factors") if self.long_rope is not None else ():
+            # Both lists are checked alike.
             factors = getattr(self.long_rope, name)
             if len(factors) != pairs or min(factors, default=1.0) <= 0:
                 problem = (
@@ -219,6 +221,7 @@ class Phi3Config(FromHuggingFace, FromGGUF):
 
     def for_llama_cpp(self, room: int) -> Phi3Config:
         """Return the settings that llama.cpp decodes with, with room for more tokens."""
+        # Not a matter of precision: other wavelengths are another model.
         if self.long_rope is not None:
             problem = (
                 "long_rope takes its wavelengths by the length of a text, and llama.cpp by the room"
@@ -272,12 +275,14 @@ def _text_lengths(passage: Passage) -> Tensor | int:
     of a text are turned alike. ``transformers`` turns the keys again once a text outgrows the
     original context.
     """
+    # Known before the text is: a cache is made for one length.
     if passage.cache is not None:
         return passage.cache.length
     positions, boundaries = passage.positions.expand_as(passage.tokens), passage.boundaries
     if boundaries is None:
         return positions[:, -1:] + 1
     flat = positions.flatten()
+    # The document of each token, and from that where it ends.
     number = torch.searchsorted(
         boundaries, torch.arange(len(flat), device=flat.device, dtype=torch.int32), right=True
     )

@@ -132,6 +132,7 @@ class ResNetConfig(ModelConfig):
             for convolution in convolutions:
                 sides, products = _products(convolution, sides)
                 weights += products
+            # The shortcut's window has one place, whatever its stride: counted at its output.
             weights += sum(_products(c, sides)[1] for c in _shortcut(convolutions, strided=False))
         return 6.0 * (weights + self.last_width * self.outputs)
 
@@ -179,8 +180,10 @@ class ResNet(nn.Module):
         )
         self.head = nn.Linear(config.last_width, config.outputs)
         for layer in self.modules():
+            # By what goes out, as the authors have it: backward signals keep their size.
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        # Goyal et al., 2017: a deep network begins as a shallow one.
         if config.zero_init:
             for block in self.blocks:
                 nn.init.zeros_(block.layers[-1].weight)  # type: ignore[index, union-attr]
@@ -203,6 +206,7 @@ class ResNet(nn.Module):
         x = self.embed(inputs.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)
+        # Over all places: images of any size give as many features.
         return x.mean((2, 3))  # type: ignore[no-any-return]
 
     def forward(self, inputs: Tensor) -> Tensor:

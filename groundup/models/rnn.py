@@ -79,6 +79,7 @@ class RNNConfig(ModelConfig):
         Raises:
             RecipeError: If a size is still unknown.
         """
+        # Tokens or frames: which of them, the data says.
         if not (self.vocabulary_size or self.frame_width) or not self.outputs:
             problem = (
                 "vocabulary_size and frame_width, or outputs, are 0, but no data has filled them in"
@@ -147,6 +148,7 @@ class RNN(nn.Module):
             lengths: (B,) int64; the layers run over packed sequences, so that padding is never
                 read.
         """
+        # ONNX has no packed sequences, but its operators take lengths.
         if in_graph():
             for block in self.blocks:
                 x = node_states(cast(nn.RNNBase, block), x, lengths)
@@ -156,6 +158,7 @@ class RNN(nn.Module):
         # PyTorch wants the lengths on the CPU, wherever x is.
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         for number, block in enumerate(self.blocks):
+            # Between layers only: dropout in time would erase what is remembered.
             if number:
                 packed = PackedSequence(self.dropout(packed.data), *packed[1:])
             packed = block(packed)[0]
@@ -200,6 +203,7 @@ class RNN(nn.Module):
 
 def _layer(config: RNNConfig, inputs: int) -> nn.Module:
     options: dict[str, Any] = {"batch_first": True, "bidirectional": config.bidirectional}
+    # LSTM and GRU have fixed non-linearities.
     if config.cell == "rnn":
         options["nonlinearity"] = config.activation
     layer = _CLASSES[config.cell](inputs, config.width, **options)
@@ -222,8 +226,10 @@ def _initialise(layer: nn.Module, config: RNNConfig) -> None:
         if parameter.ndim == 1:
             nn.init.zeros_(parameter)
             if config.cell == "lstm" and name.startswith("bias_ih"):
+                # The forget gate begins open, so that early gradients reach far back.
                 parameter[config.width : 2 * config.width] = 1.0
             continue
+        # Gates are stacked in one matrix; drawn as one, it would be orthogonal as a whole only.
         for gate in parameter.chunk(_GATES[config.cell]):
             if name.startswith("weight_hh"):
                 nn.init.orthogonal_(gate)

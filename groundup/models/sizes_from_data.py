@@ -38,6 +38,7 @@ def agreed(setting: str, given: int, found: int) -> int:
     Raises:
         RecipeError: If they differ.
     """
+    # A recipe may say what it expects; it is then an error if the data has changed.
     if given not in (0, found):
         raise RecipeError(
             f"recipe.model.{setting}", f"is {given}, but the data has {found}", "Use 0"
@@ -84,6 +85,7 @@ def elements_of(
             problem,
             "Choose a text processor such as bytes, or model mlp or cnn",
         )
+    # Tokens first: a processor with a vocabulary makes nothing else.
     if processor.vocabulary_size:
         agreed("frame_width", given.frame_width, 0)
         if processor.vocabulary_size > given.vocabulary_size > 0:
@@ -111,6 +113,7 @@ def fitted_vocabulary(model: str, processor: Processor, given: int) -> int:
             "Choose a text processor",
         )
     tokens = processor.vocabulary_size
+    # Fewer are fine: weights of a larger vocabulary are often used so.
     if given and tokens > given:
         raise RecipeError(
             "recipe.model.vocabulary_size",

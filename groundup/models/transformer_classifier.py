@@ -122,6 +122,7 @@ class TransformerClassifierConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> TransformerClassifierConfig:
+        # It comes first, and would see only itself.
         if self.causal and self.pooling == "class":
             raise ValueError(
                 "pooling: class has no effect with causal: true, where the class token sees nothing"
@@ -175,6 +176,7 @@ class TransformerClassifierConfig(ModelConfig):
                 "Use 0",
             )
         longest = processor.max_length
+        # Found before a run begins, not at its first long text.
         if elements.vocabulary_size and 0 < self.context_length < longest:
             problem = f"is {self.context_length}, but the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
@@ -219,12 +221,14 @@ class TransformerClassifierConfig(ModelConfig):
         shorter ones make it too high.
         """
         context = max(context, 1)
+        # A class token goes through all blocks too.
         places = context + (self.pooling == "class")
         seen = seen_on_average(context, self.sliding_window) if self.causal else places
         blocks = self.layers * self.block().flops_per_token(seen) * places / context
         inputs = self.frame_width * self.width
         if self.pooling == "attention":
             inputs += self.width * (self.width + 1)
+        # The output is computed once a sequence: spread over its elements.
         once = self.outputs * self.head_width / context
         return 6.0 * (inputs + once) + blocks
 
@@ -253,6 +257,7 @@ class TransformerClassifier(nn.Module):
             rows = round_up(config.vocabulary_size, config.vocabulary_multiple)
             self.embed = nn.Embedding(rows, width)
         else:
+            # Frames are numbers already; they need as many channels as the stream has.
             self.embed = nn.Linear(config.frame_width, width)
         longest = config.context_length
         self.register_parameter("embed_class", None)
@@ -286,6 +291,7 @@ class TransformerClassifier(nn.Module):
         """
         std, layers = self.config.init_std, self.config.layers
         initialise_transformer(self, std, layers, vectors=("embed_class",))
+        # Its inputs are no one-hot vectors: their size counts.
         if isinstance(self.embed, nn.Linear):
             initialise_linear(self.embed, "sigmoid")
 
@@ -299,6 +305,7 @@ class TransformerClassifier(nn.Module):
         state = self._pooled(*self._states(tokens, inputs, lengths))
         if self.head_ngrams is None or tokens is None:
             return state
+        # Side by side, so that one output layer weighs deep states and n-grams against each other.
         return torch.cat((state, self.head_ngrams(tokens, lengths)), -1)
 
     def _pooled(self, x: Tensor, inside: Tensor) -> Tensor:
@@ -354,6 +361,7 @@ class TransformerClassifier(nn.Module):
         inside = within(lengths, x)
         if self.embed_class is not None:
             x = torch.cat((self.embed_class.expand(len(x), 1, -1), x), 1)
+            # The class token is never padding.
             inside = torch.cat((torch.ones_like(inside[:, :1]), inside), 1)
         x, context = self._place(x, inside)
         x = self.dropout(x)
@@ -375,9 +383,11 @@ class TransformerClassifier(nn.Module):
             cosines, sines = rotary_angles(
                 places, config.dim, config.rope_theta, config.rope_scaling
             )
+            # As fine as the model, where it is a reference to compare with.
             if x.dtype == torch.float64:
                 cosines, sines = cosines.double(), sines.double()
             return x, AttentionContext((cosines, sines), mask=mask)
+        # Otherwise the look-up would fail on the device, without saying where.
         if x.shape[1] > self.positions.num_embeddings:
             problem = (
                 f"a sequence of {x.shape[1]}; learned positions end at"

@@ -93,6 +93,7 @@ class ViTConfig(FromHuggingFace):
         """
         assert self.input_shape is not None
         _, height, width = self.input_shape
+        # Said with a remedy: an edge that is left out would be lost in silence.
         if height % self.patch or width % self.patch:
             problem = f"is {self.patch}, which divides not both sides of {height} x {width} pixels"
             remedy = (
@@ -172,6 +173,7 @@ class ViTConfig(FromHuggingFace):
         The images' size is only open where the weights' are as high as wide, as
         ``weights_from_huggingface`` needs them.
         """
+        # Positions of a square can be interpolated; of others it is not known how high they are.
         _, height, width = settings["input_shape"]
         return {"outputs": 0} | ({"input_shape": None} if height == width else {})
 
@@ -185,6 +187,7 @@ class ViTConfig(FromHuggingFace):
         assert self.input_shape is not None
         channels, *theirs = vit.config_to_groundup(config)["input_shape"]
         own, *ours = self.input_shape
+        # The first layer's weights would not fit.
         if own != channels:
             problem = f"makes images of {own} channels, but the pretrained weights read {channels}"
             raise RecipeError("recipe.processor", problem, f"Set processor.channels: {channels}")
@@ -259,12 +262,14 @@ class ViT(nn.Module):
         self.embed = _Patches(config)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config.block()) for _ in range(config.layers))
+        # Taken out after the draw: the other weights begin with the same numbers either way.
         if not config.qkv_bias:
             for name, layer in self.blocks.named_modules():
                 if name.endswith(("attention.query", "attention.key", "attention.value")):
                     layer.register_parameter("bias", None)
         self.norm = nn.LayerNorm(config.width, config.norm_eps)
         self.head = nn.Linear(config.width, config.outputs)
+        # Glorot's uniform distribution, as the authors' code has it.
         for layer in self.blocks.modules():
             if isinstance(layer, nn.Linear):
                 initialise_linear(layer, "sigmoid")
@@ -306,7 +311,9 @@ class _Patches(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, T, C) from inputs (B, channels, H, W)."""
+        # A convolution whose windows do not overlap is one linear layer for all patches.
         x = self.project(inputs).flatten(2).transpose(1, 2)
         if self.token is not None:
+            # The same vector before every image; what is read is what it has become.
             x = torch.cat((self.token.expand(len(x), 1, -1), x), 1)
         return x + self.positions

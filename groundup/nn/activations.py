@@ -34,6 +34,7 @@ def initialise_linear(layer: nn.Module, name: Nonlinearity) -> None:
         He et al., 2015 (arXiv:1502.01852), section 2.2; Glorot and Bengio, 2010, equation 16.
     """
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
+    # GELU and SiLU are close to ReLU: half of what goes in is lost.
     if name in ("relu", "gelu", "silu"):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     else:

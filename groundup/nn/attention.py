@@ -42,6 +42,7 @@ class AttentionShape:
     heads: int
     kv_heads: int
     head_dim: int
+    # None: queries and keys are not normalised.
     qk_norm_eps: float | None = None
     qk_norm: Callable[[int, float], nn.Module] = RMSNorm
     scale: float | None = None
@@ -119,6 +120,8 @@ class Attention(nn.Module):
             query = query * (self.shape.scale * math.sqrt(dim))
         # Norms and rotation compute in float32 under autocast; the products shall not.
         query, key = (x.to(value.dtype) for x in (query, key))
+        # Four ways to the same sums: with a cache the keys are older than the queries; packed
+        # documents must not see each other; without either, causality or padding alone decides.
         if cache is not None:
             out = self._cached(query, key, value, context, cache)
         elif context.boundaries is not None:
@@ -128,6 +131,7 @@ class Attention(nn.Module):
             out = self._causal(query, key, value)
         else:
             out = self._attend(query, key.transpose(1, 2), value.transpose(1, 2), context.mask)
+        # Heads side by side again, whatever their dimension: it need not be width / heads.
         return self.output(out.reshape(*x.shape[:2], -1))  # type: ignore[no-any-return]
 
     def _causal(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -149,6 +153,7 @@ class Attention(nn.Module):
         context: AttentionContext,
         cache: LayerCache,
     ) -> Tensor:
+        # Contexts made with a cache have positions: ``Passage.context``.
         assert context.positions is not None
         keys, values = cache.store(context.positions, key, value, context.used)
         return self._attend(query, keys.to(query.dtype), values.to(query.dtype), context.mask)
@@ -190,6 +195,7 @@ def token_positions(
     if boundaries is not None:
         raise ValueError("packed documents cannot be decoded: give boundaries or a cache, not both")
     positions = positions.expand_as(tokens)
+    # Rows may be given one set of positions for all.
     cache.reserve(positions)
     return positions
 
@@ -216,6 +222,7 @@ class Passage:
         """Return what layers with this window and these rotary angles attend by."""
         if self.cache is None:
             return AttentionContext(rotary, self.boundaries)
+        # Boundaries are left out: decoding refuses packed documents.
         mask = self.cache.mask(self.positions, window)
         return AttentionContext(rotary, None, self.positions, mask, self.cache.used)
 

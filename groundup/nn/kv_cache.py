@@ -27,6 +27,7 @@ class LayerCache:
         """Keep new keys and values (B, T, G, D) at ``positions`` (B, T); return all in use, (B, G,
         S, D)."""
         rows = torch.arange(len(positions), device=positions.device)[:, None]
+        # Padding has position -1, which is the last slot: nobody reads it.
         self.keys[rows, :, positions] = keys.to(self.keys.dtype)
         self.values[rows, :, positions] = values.to(self.values.dtype)
         return self.keys[:, :, :used], self.values[:, :, :used]
@@ -76,6 +77,7 @@ class KeyValueCache:
         Raises:
             ValueError: If a position is beyond the cache.
         """
+        # The most of all rows: shorter rows are masked, so that the tensors stay rectangular.
         self.used = max(self.used, int(positions.max()) + 1)
         if self.used > self.length:
             raise ValueError(f"position {self.used - 1} is beyond the cache's {self.length} slots")
@@ -92,6 +94,7 @@ class KeyValueCache:
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows, in this order; one may be there more than once."""
+        # Indexing copies: rows that were dropped give their memory back.
         self.encoded = {name: value[rows] for name, value in self.encoded.items()}
         for layer in self.layers:
             layer.keys = layer.keys[rows]

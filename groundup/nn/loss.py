@@ -73,6 +73,7 @@ def linear_cross_entropy(
         hidden = _cast(hidden)
         weight = _cast(weight)
         losses = hidden.new_zeros(len(hidden), dtype=_wide(hidden))
+        # Only tokens that are scored are multiplied with the output layer.
         for part in torch.split((targets != IGNORED).nonzero()[:, 0], _chunk_size(weight)):
             logits = softcapped(widen(F.linear(hidden.index_select(0, part), weight)), softcap)
             losses[part] = F.cross_entropy(logits, targets[part], reduction="none")
@@ -143,6 +144,7 @@ class _LogProbs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # Of each token's log p by itself: losses of whole answers weigh them differently.
         grad = grads[0][:, None]
         if len(ctx.saved_tensors) == 1:
             (kept,) = ctx.saved_tensors
@@ -184,9 +186,11 @@ def _only_trained(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     In a chat most tokens are questions. Without the rounding every step would have another shape.
     """
     trained = (targets != IGNORED).nonzero()[:, 0]
+    # At least one, so that no shape is empty.
     size = -(-max(1, len(trained)) // _MULTIPLE) * _MULTIPLE
     if size > len(targets) - _MULTIPLE:
         return hidden, targets
+    # What fills up is some token, whose target is then ignored.
     chosen = torch.cat((trained, trained.new_zeros(size - len(trained))))
     kept = targets[chosen]
     kept[len(trained) :] = IGNORED
@@ -213,6 +217,7 @@ def widen(logits: Tensor) -> Tensor:
 
 def _chunk_size(weight: Tensor) -> int:
     """Return how many tokens' logits fit in a chunk: a power of two, at least 64."""
+    # A power of two: chunks of few sizes, whose kernels are made once.
     return 1 << max(6, (_CHUNK_BYTES // (4 * weight.shape[0])).bit_length() - 1)
 
 

@@ -19,6 +19,7 @@ def default_width(width: int, activation: Activation) -> int:
     rounded up to a multiple of 64."""
     if activation != "swiglu":
         return 4 * width
+    # As many weights as two matrices of 4 x width have; multiples of 64 suit the kernels.
     return round_up(math.ceil(8 * width / 3), 64)
 
 

@@ -130,6 +130,7 @@ def _document_mask(boundaries: Tensor, tokens: int, window: int | None) -> Tenso
 def _runs(boundaries: Tensor, tokens: int, step: int) -> Iterator[_Run]:
     """Yield each run of adjacent documents of one length, alone where it is rounded up; empty ones
     are skipped."""
+    # On the CPU the boundaries are read here, outside the graph: no new documents recompile it.
     starts = boundaries.tolist()
     lengths = [b - a for a, b in pairwise(starts)]
     if not starts or starts[0] != 0 or starts[-1] != tokens or min(lengths, default=0) < 0:
@@ -138,6 +139,7 @@ def _runs(boundaries: Tensor, tokens: int, step: int) -> Iterator[_Run]:
             f" {starts[:3]}..{starts[-1:]}"
         )
     start = 0
+    # Documents of one length, as those cut from a long text, are one call.
     for length, group in groupby(n for n in lengths if n):
         count = len(list(group))
         padded = -(-length // step) * step
@@ -221,6 +223,7 @@ def _packed_backward(
     everything = (grad, query, _repeat(key, groups), _repeat(value, groups), out)
     grad, query, key, value, out = (_extend(x, step) for x in everything)
     lse = F.pad(lse, (0, 0, 0, step - 1), value=_UNSEEN)
+    # The gradient of every document is written to its own place of one tensor.
     grads = [
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
     ]
@@ -304,6 +307,7 @@ class _Products:
             self.norm[:, here], wide_query, wide_key.mT, beta=-1, alpha=self.scale, out=scores
         )
         chances.copy_(scores.exp_().tril_())
+        # Rows beyond the document give nothing to its keys and values.
         chances[:, own:] = 0
         torch.baddbmm(self.drift[:, here], grad, value.mT, beta=-1, out=slopes)
         slopes.mul_(chances).mul_(self.scale)

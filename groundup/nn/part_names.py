@@ -10,6 +10,7 @@ import re
 
 __all__ = ["BLOCK", "HEADS", "TASK_WEIGHTS"]
 
+# Every model that is a stack calls it ``blocks``.
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 """How the names of a block's tensors begin."""
 

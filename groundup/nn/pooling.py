@@ -26,6 +26,7 @@ def mean_state(x: Tensor, inside: Tensor) -> Tensor:
 
 def last_state(x: Tensor, inside: Tensor) -> Tensor:
     """Return the state at the last position inside, (B, C), of x (B, T, C)."""
+    # Padding is at the end.
     last = inside.sum(1) - 1
     return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[-1])).squeeze(1)
 

@@ -48,6 +48,7 @@ def node_states(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
     inputs, states, *biases = (
         torch.stack([_ordered(weights[kind], order) for weights in directions]) for kind in range(4)
     )
+    # ONNX wants an activation for each direction.
     if "activations" in attributes:
         attributes = {"activations": attributes["activations"] * len(directions)}
     direction = "bidirectional" if len(directions) == 2 else "forward"

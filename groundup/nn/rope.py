@@ -166,6 +166,7 @@ def rotary_angles(
     Source:
         Su et al., RoFormer, 2021 (arXiv:2104.09864), equation 15.
     """
+    # Channel pairs turn slower and slower: from once in 2 pi positions to once in 2 pi theta.
     frequencies = 1.0 / theta ** _exponents(positions, head_dim)
     if scaling is None:
         return _turn_by(positions, frequencies, 1.0, wide=wide)
@@ -232,6 +233,7 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
         1).
     """
     if cosines.shape[-1] < x.shape[-1]:
+        # Partial rotation, as in Phi-4: the first channels turn, the others carry no position.
         turned = rotate(x[..., : cosines.shape[-1]], cosines, sines)
         return torch.cat((turned, x[..., cosines.shape[-1] :]), -1)
     # One cast: mixed dtypes are slow in every product.

@@ -71,7 +71,9 @@ class BlockShape:
 
     def matmul_parameters(self) -> int:
         """Return how many weights a token is multiplied with."""
+        # Queries and the output have as many columns as there are heads, keys and values fewer.
         attention = 2 * self.width * self.head_dim * (self.heads + self.kv_heads)
+        # Gated activations have a third matrix.
         matrices = 3 if self.activation in ("swiglu", "geglu_tanh") else 2
         return attention + matrices * self.width * self.mlp_width
 
@@ -94,6 +96,7 @@ def check_heads(
         ValueError: If not; the message gives the nearest number that can.
     """
     if head_dim is None and width % heads:
+        # The message proposes a number that works.
         nearest = max(width // heads, 1) * heads
         raise ValueError(
             f"width {width} is not a multiple of heads {heads}. Use width {nearest} or change heads"
@@ -162,9 +165,11 @@ def initialise_transformer(
         norm_weight: Of a norm without effect; 0 where 1 is added to it.
         vectors: Names of one-dimensional parameters that are drawn like matrices.
     """
+    # Two layers of each block add to the stream: attention's output and the MLP's.
     residual = std / math.sqrt(2 * layers) if layers else std
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 or name in vectors:
+            # Told by name, so that a wrapped or adapted model is drawn alike.
             adds = name.endswith(("attention.output.weight", "mlp.down.weight"))
             nn.init.normal_(parameter, std=residual if adds else std)
         else:
@@ -241,6 +246,8 @@ class DecoderLM(nn.Module):
         super().__init__()
         self.config = config
         self.parts = parts
+        # The order in which parts are made is that of the random draws, and of the optimizer's
+        # state: it must not change.
         rows, width = config.embedding_rows, config.width
         self.embed = nn.Embedding(rows, width)
         self.positions: nn.Embedding | None = None
@@ -301,12 +308,15 @@ class DecoderLM(nn.Module):
     ) -> Tensor:
         """Return what the output layer reads, (B, T, C). Arguments as in ``forward``."""
         positions = token_positions(tokens, positions, boundaries, cache)
+        # A float64 model is a reference to compare with: its angles must be as fine.
         wide = self._float_weight().dtype == torch.float64
         contexts = self.parts.contexts(Passage(tokens, positions, boundaries, cache, wide))
         x = self.embed(tokens)
         if self.parts.embedding_scale is not None:
+            # Gemma's: without it, embeddings would be small next to what blocks add.
             x = x * self.parts.embedding_scale
         if self.positions is not None:
+            # Padding on the left has position -1, and needs some row of the table.
             x = x + self.positions(positions.clamp(min=0))
         x = self.dropout(x)
         for layer, (block, context) in enumerate(zip(self.blocks, contexts, strict=True)):
@@ -320,6 +330,7 @@ class DecoderLM(nn.Module):
     def logits_from(self, hidden: Tensor) -> Tensor:
         """Return logits (..., V) from hidden states (..., C)."""
         logits = softcapped(F.linear(hidden, self.output_weight), self.parts.logit_cap)
+        # Padding of the embedding is never predicted.
         return logits[..., : self.config.vocabulary_size]
 
     def log_probs_from(self, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -335,6 +346,7 @@ class DecoderLM(nn.Module):
     ) -> Tensor:
         """Return -log p in nats of each target, (B, T), 0 where it is -100. For evaluation: no
         gradient."""
+        # Evaluation keeps nothing for a backward pass, whoever calls it.
         with torch.no_grad():
             x = self.hidden(tokens, positions, boundaries).flatten(0, 1)
         cap = self.parts.logit_cap

@@ -33,6 +33,7 @@ from groundup.models.sizes_from_data import agreed
 __all__ = ["HubConfig"]
 
 log = logging.getLogger("groundup")
+# Architectures name the same thing in many ways; the first that is there counts.
 _LENGTHS = (
     "max_position_embeddings",
     "n_positions",
@@ -44,6 +45,7 @@ _LENGTHS = (
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 # Tokens of context where the architecture names no limit.
 _UNLIMITED = 2048
+# How the names of all kinds of dropout end.
 _DROPOUT = re.compile(r"(dropout|pdrop|dropout_prob|dropout_rate)$")
 # What says how to load a model or where from, not what it is; some of it would fetch code.
 _DROPPED = (
@@ -95,6 +97,7 @@ class HubConfig(FromHuggingFace):
                 ``model_type``.
         """
         _check_known(config)
+        # What is kept is what the run's own recipe holds: nothing is asked of the folder again.
         kept = {key: value for key, value in config.items() if key not in _DROPPED}
         return {"config": kept, "context_length": _first(config, _LENGTHS) or _UNLIMITED}
 
@@ -148,6 +151,7 @@ class HubConfig(FromHuggingFace):
         none.
         """
         found = _on_meta(self.model_dump_json())
+        # Without one attention is not counted.
         width = _first(self.config, ("hidden_size", "n_embd", "d_model")) or 0
         return 6.0 * found.matmul_parameters() + 6.0 * len(found.blocks) * width * context
 
@@ -185,7 +189,9 @@ class HubConfig(FromHuggingFace):
         found = {
             name: value.T if name in known.transposed else value for name, value in ours.items()
         }
+        # Missing, or of another shape.
         wrong = [name for name in shapes if name not in found or found[name].shape != shapes[name]]
+        # Classes of other data need a head of their own.
         if self.outputs and any(name.startswith("head.") for name in wrong):
             found = {name: value for name, value in found.items() if not name.startswith("head.")}
             wrong = [name for name in wrong if not name.startswith("head.")]
@@ -283,6 +289,7 @@ def _architecture(settings: HubConfig) -> Any:
     _check_known(values)
     family = str(values.pop("model_type"))
     kind = "SEQUENCE_CLASSIFICATION" if settings.outputs else "CAUSAL_LM"
+    # Encoders are registered as causal models too, but see the whole text.
     encoder = family in _known("MASKED_LM") and not values.get("is_decoder")
     if family not in _known(kind) or (encoder and not settings.outputs):
         wanted, remedy = "classifier", "Use another model"
@@ -292,6 +299,7 @@ def _architecture(settings: HubConfig) -> Any:
             "config.json", f"model_type {family} has no {wanted} in transformers", remedy
         )
     try:
+        # Never from_pretrained: that could run code that a folder names.
         config = transformers.AutoConfig.for_model(family, **values)
         if settings.dropout is not None:
             for key, value in config.to_dict().items():
@@ -302,7 +310,8 @@ def _architecture(settings: HubConfig) -> Any:
             auto = transformers.AutoModelForSequenceClassification
             config.num_labels = settings.outputs
         return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    except Exception as error:  # whatever a damaged config does to any of hundreds of classes
+    # Whatever a damaged config does to any of hundreds of classes.
+    except Exception as error:
         problem = (
             f"describes no {family}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         )
@@ -327,10 +336,12 @@ def _as_in_files(known: Hub) -> None:
     revert_weight_conversion = require_transformers().core_model_loading.revert_weight_conversion
     names = [*known.theirs.values(), *known.tied]
     try:
+        # Each tensor holds its own number, by which it is found under its new name.
         numbers = {name: torch.full((1, 1), number) for number, name in enumerate(names)}
         found = revert_weight_conversion(known.tree, numbers)
         stored = {names[int(value)]: name for name, value in found.items()}
-    except Exception:  # what it does to tensors that are not the model's
+    # What it does to tensors that are not the model's.
+    except Exception:
         stored = {}
     if len(stored) != len(names):
         problem = f"files of {type(known.tree).__name__} hold other tensors than it computes with"

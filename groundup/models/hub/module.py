@@ -47,6 +47,7 @@ class Hub(nn.Module):
         self.config = config
         # Past nn.Module, which would register all tensors a second time.
         self.__dict__["tree"] = tree
+        # Before the parts are found: it replaces some of them.
         transposed = plain_linears(tree)
         parts = named_parts(tree)
         self._between = parts.between
@@ -56,6 +57,7 @@ class Hub(nn.Module):
         self.blocks = parts.blocks
         self.norm = nn.ModuleDict(parts.groups["norm"])
         self.head = nn.ModuleDict(parts.groups["head"])
+        # A tensor in two places would be saved twice, and twice in the optimizer.
         second = untied(self)
         self.theirs = {name: parts.theirs(name) for name in self.state_dict()}
         self.tied = {parts.theirs(name): kept for name, kept in second.items()}
@@ -65,12 +67,14 @@ class Hub(nn.Module):
 
     def train(self, mode: bool = True) -> Hub:
         """Set the mode of all parts, and of what holds them together: it may drop out, too."""
+        # They are not registered here, so nn.Module does not reach them.
         for module in self._between:
             module.training = mode
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        for module in self._between:  # such as constant masks
+        # Such as constant masks.
+        for module in self._between:
             module._buffers |= {
                 name: fn(value) for name, value in module._buffers.items() if value is not None
             }
@@ -108,6 +112,7 @@ class Hub(nn.Module):
         for place in self._places:
             # An adapter may have taken the place of a part.
             place.holder._modules[place.child] = self._modules[place.group]._modules[place.ours]  # type: ignore[union-attr]
+        # A classifier has no tokens to predict.
         if self.config.outputs:
             return self._classes(tokens, lengths)
         if cache is not None:
@@ -147,8 +152,10 @@ class Hub(nn.Module):
                 max(end - start for start, end in group), device=flat.device
             )
             real = place < lasts
+            # What pads is whatever token follows; nothing sees it, and it is left out.
             found.append(self._logits(flat[place.clamp(max=len(flat) - 1)])[real])
             places.append(place[real])
+        # Back in the order of the tokens.
         logits = torch.cat(found)
         return logits[torch.cat(places).argsort()].view(*tokens.shape, -1)
 
@@ -173,6 +180,7 @@ class Hub(nn.Module):
         ``past``."""
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
         arguments = self._accepted(position_ids=positions, past_key_values=past, use_cache=True)
+        # Without padding a mask says nothing.
         if not mask.all():
             arguments["attention_mask"] = mask.long()
         elif "position_ids" not in self._accepts:

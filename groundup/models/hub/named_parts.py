@@ -65,6 +65,7 @@ def named_parts(tree: nn.Module) -> NamedParts:
         path: module for path, module in tree.named_modules() if isinstance(module, nn.ModuleList)
     }
     sizes = {path: sum(p.numel() for p in module.parameters()) for path, module in lists.items()}
+    # Of lists within lists the outermost: it holds as many parameters as all its parts.
     path = max(sizes, key=lambda each: (sizes[each], -len(each)), default="")
     if not sizes.get(path):
         raise CheckpointError(
@@ -84,6 +85,8 @@ def named_parts(tree: nn.Module) -> NamedParts:
             passed = passed or child == step
             if child == step:
                 continue
+            # What has none is a norm, which is part of the trunk; what has one is a new task's to
+            # replace.
             has_matrix = any(parameter.ndim >= 2 for parameter in module.parameters())
             group = "embed"
             if passed:
@@ -126,6 +129,7 @@ def plain_linears(tree: nn.Module) -> frozenset[str]:
     """
     names = []
     for name, module in list(tree.named_modules()):
+        # By name: the class is transformers', which is not imported here.
         if type(module).__name__ == "Conv1D" and module.weight.ndim == 2:
             rows: Any = module.weight.detach().T
             linear = nn.Linear(rows.shape[1], rows.shape[0], device="meta")
@@ -151,6 +155,7 @@ def untied(model: nn.Module) -> dict[str, str]:
             found[name] = first
             holder, _, child = name.rpartition(".")
             module = model.get_submodule(holder)
+            # Not the tensor itself: the module goes on computing with it.
             del module._parameters[child]
             # Past nn.Module, which would register it again.
             module.__dict__[child] = parameter

@@ -88,6 +88,7 @@ def to_ours(
         CheckpointError: If a tensor of the file has no row, or with ``own`` one is missing or of
             another shape.
     """
+    # Before any tensor is read, where theirs are read only when asked for.
     if own is not None:
         _check(theirs, from_ours(rows, own, layers))
     ours: dict[str, Tensor] = {}
@@ -137,9 +138,11 @@ def from_ours(rows: Sequence[Row], ours: Mapping[str, Tensor], layers: int) -> d
     theirs: dict[str, Tensor] = {}
     used: set[str] = set()
     for row in _numbered(rows, layers):
+        # A row of a part that this model does not have.
         if not set(row.ours) <= set(ours):
             continue
         used.update(row.ours)
+        # Queries, keys and values below each other, where the file has one matrix.
         tensor = torch.cat([ours[name] for name in row.ours])
         tensor = tensor.reshape((1,) * row.leading + tensor.shape)
         theirs[row.theirs] = _transpose(tensor, row).contiguous()

@@ -126,12 +126,14 @@ class AdaptedLinear(nn.Module):
         """Return (..., O) from x (..., I)."""
         if self.merged:
             return F.linear(x, self.linear_weight, self.bias)
+        # The usual case has an operation of its own, which keeps less for the backward pass.
         if self._frozen(x):
             return self._low_rank(x, None)
         dropped = F.dropout(x, self.dropout, self.training)
         low = F.linear(F.linear(dropped, self.lora_A), self.lora_B) * self.scale
         if self.magnitude is None:
             return self._linear(x, self.bias) + low
+        # Lengths in bf16 would be too coarse to divide by.
         with torch.autocast(x.device.type, enabled=False), torch.no_grad():
             lengths = changed_row_norms(self.linear_weight, self.lora_A, self.lora_B, self.scale)
         gain = (self.magnitude / lengths).to(low.dtype)
@@ -140,6 +142,7 @@ class AdaptedLinear(nn.Module):
     def gated(self, gate: Tensor, up: Tensor) -> Tensor:
         """Return (..., O) from silu(gate) * up, each (..., I), without keeping that product for the
         backward pass."""
+        # A hook wants to see the layer's input, which ``gated`` never makes.
         hooked = self._forward_hooks or self._forward_pre_hooks
         if hooked or self.merged or not self._frozen(gate):
             return cast(Tensor, self(F.silu(gate) * up))
@@ -179,10 +182,12 @@ class AdaptedLinear(nn.Module):
         of W is kept."""
         if self.merged:
             return
+        # Computed before the weight is replaced.
         changed = self.weight
         if self.stored is not None:
             self._parameters["weight"] = nn.Parameter(changed, requires_grad=False)
         else:
+            # A copy, because subtracting the change again would not give the same bits.
             self._unmerged = self.linear_weight.detach().clone()
             self.linear_weight.copy_(changed)
 
@@ -253,6 +258,7 @@ def attach(
     Raises:
         RecipeError: If a pattern names no layer, or a rank is larger than its layer.
     """
+    # Collected before any is replaced: the layer inside an adapter is a linear layer too.
     found = ((n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | QuantizedLinear))
     linears = {name: module for name, module in found if not spared(name)}
     for name, rank in _ranks(linears, settings).items():
@@ -287,6 +293,7 @@ def _ranks(linears: Mapping[str, nn.Module], settings: Adapter) -> dict[str, int
 
 
 def _fits(name: str, pattern: str) -> bool:
+    # A pattern names the end of a layer's name: attention.query is that of every block.
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
 
 

@@ -132,6 +132,7 @@ class _LowRank(torch.autograd.Function):
             # Memory at its peak decides how long a text fits: what is used up goes at once.
             del product
             grad = grad * (magnitude / ctx.lengths)
+        # The thin products first: the large ones may then be added in place.
         grad_low = (grad @ b).mul_(change.scale)
         grad_b = (grad.T @ low).mul_(change.scale)
         grad_x = grad_up = None
@@ -151,6 +152,7 @@ class _LowRank(torch.autograd.Function):
             inputs = inputs.mul_(up)
         if mask is not None:
             inputs = _drop(inputs, mask, change.dropout)
+        # Of the inputs as the adapter saw them: dropped.
         grad_a = grad_low.T @ inputs.flatten(0, -2)
         return grad_x, grad_up, None, grad_a, grad_b, grad_magnitude, None, *[None] * len(kept)
 

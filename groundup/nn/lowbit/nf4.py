@@ -99,9 +99,11 @@ def quantise(weight: Tensor, kind: Kind, *, double: bool = False) -> tuple[Tenso
 def _nearest(blocks: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the codes (N, 32) and constants (N,) of blocks (N, 64)."""
     constants = blocks.abs().amax(1)
+    # The nearest value is found by the midpoints between neighbours.
     bounds = (values[1:] + values[:-1]) / 2
     scaled = blocks * (1 / constants.clamp(min=_TINY))[:, None]
     codes = torch.bucketize(scaled, bounds, out_int32=True).to(torch.uint8)
+    # Two codes of 4 bits in a byte.
     return codes[:, ::2] << 4 | codes[:, 1::2], constants
 
 
@@ -131,6 +133,7 @@ def dequantise(stored: tuple[Tensor, ...], shape: tuple[int, int]) -> Tensor:
         constants = (constants.to(scales.dtype) * scales + offsets).view(-1)[: len(codes)]
     found = table.index_select(0, codes.view(-1).int()).view(torch.float32).view(-1, _BLOCK)
     weights = found.to(constants.dtype).mul_(constants[:, None]).view(-1)
+    # Without the zeros that filled up the last block.
     return weights[: shape[0] * shape[1]].view(shape)
 
 

@@ -31,7 +31,8 @@ from groundup.models.names.table import Row, from_ours, to_ours
 __all__ = ["config_to_gguf", "config_to_groundup", "shapes", "to_gguf", "to_groundup"]
 
 _NAME = "gemma3"
-_BLOCK = {  # The file's name: groundup's, and its shape in the letters above
+# The file's name: groundup's, and its shape in the letters above.
+_BLOCK = {
     "attn_norm": ("attention_norm", "C"),
     "attn_q": ("attention.query", "QC"),
     "attn_k": ("attention.key", "KC"),
@@ -54,7 +55,8 @@ _ROWS = (
     ),
     Row("output_norm.weight", ("norm.weight",)),
 )
-_FIELDS = {  # metadata, after the architecture's name: groundup's setting
+# Metadata (each key follows the architecture's name), and groundup's settings.
+_FIELDS = {
     "context_length": "context_length",
     "block_count": "layers",
     "embedding_length": "width",
@@ -179,6 +181,7 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
             f"{_NAME}.{_WINDOW}": config["sliding_window"],
             f"{_NAME}.{_PATTERN}": config["global_every"],
         }
+    # Absent means none: published files leave it out.
     if config["logit_cap"] is not None:
         values[f"{_NAME}.{_CAP}"] = config["logit_cap"]
     if scaling is not None:
@@ -195,6 +198,7 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def to_groundup(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return groundup's tensors from the file's."""
+    # Files hold 1 + the weight of every norm.
     return _shifted(to_ours(_ROWS, tensors, config["layers"]), -1.0)
 
 

@@ -35,7 +35,8 @@ __all__ = [
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 
-_BLOCK = {  # The file's name: groundup's, and its shape in the letters above
+# The file's name: groundup's, and its shape in the letters above.
+_BLOCK = {
     "attn_norm.weight": ("attention_norm.weight", "C"),
     "attn_q.weight": ("attention.query.weight", "QC"),
     "attn_q.bias": ("attention.query.bias", "Q"),
@@ -61,7 +62,8 @@ _ROWS = (
     Row("output_norm.weight", ("norm.weight",)),
     Row("output.weight", ("head.weight",)),
 )
-_FIELDS = {  # metadata, after the architecture's name: groundup's setting
+# Metadata (each key follows the architecture's name), and groundup's settings.
+_FIELDS = {
     "context_length": "context_length",
     "block_count": "layers",
     "embedding_length": "width",
@@ -105,6 +107,7 @@ def config_to_groundup(
         architecture, given, [key for key, ours in _FIELDS.items() if ours == "head_dim"]
     )
     refuse_parts(architecture, metadata, _LACKED)
+    # Llama 3.1 and later: the factors are a tensor there, not settings.
     if any(name.startswith("rope_") for name in tensors):
         raise CheckpointError(
             "rope_freqs.weight", "stretches the rotary wavelengths, which is not built here", OTHER
@@ -127,6 +130,7 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: If no architecture has this combination of parts.
     """
+    # Llama 3's factors would be a tensor, which is not written here.
     if config.get("rope_scaling") is not None:
         raise CheckpointError(
             "model", "stretched rotary wavelengths are not written to GGUF here", KEEP
@@ -186,6 +190,7 @@ def to_gguf(
     Raises:
         CheckpointError: If a tensor of groundup's has no name there.
     """
+    # Only files of this architecture have neighbouring pairs.
     if architecture == "llama":
         tensors = {name: _turned(name, tensor, config, (2, -1)) for name, tensor in tensors.items()}
     return from_ours(_ROWS, tensors, config["layers"])
@@ -202,12 +207,14 @@ def _turned(name: str, tensor: Tensor, config: Mapping[str, Any], pairs: tuple[i
     part = name.removesuffix(".weight").removesuffix(".bias").rpartition("attention.")[2]
     if part not in heads:
         return tensor
+    # Rows of each head apart: biases have no columns, and are turned alike.
     split = tensor.reshape(heads[part], *pairs, *tensor.shape[1:])
     return split.transpose(1, 2).reshape(tensor.shape)
 
 
 def _bias(tensors: Collection[str]) -> str:
     """A bias that only some of the layers have is found when the tensors are."""
+    # The first layer tells: all have the same parts.
     if "blk.0.attn_output.bias" in tensors:
         return "all"
     return "qkv" if "blk.0.attn_q.bias" in tensors else "none"

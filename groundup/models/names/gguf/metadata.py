@@ -68,6 +68,7 @@ def given_fields(
         kind = float if key.endswith(_FLOATS) else int
         # A flipped bit must not make a model of a billion layers, which would be built first.
         limit = 2**31 if key in _LARGE else 2**20
+        # A boolean is an integer to Python, and a list means one value for each layer.
         if type(value) is not kind or not 0 < value < limit:
             problem = (
                 f"is {str(value)[:60]}; allowed: one number from 0 to {limit}, the same for every"
@@ -96,6 +97,7 @@ def check_head_dim(architecture: str, given: Mapping[str, Any], keys: Collection
     # Without them llama.cpp divides the width by the heads.
     if not {"attention.key_length", "attention.value_length"} & set(given):
         dims.add(given["embedding_length"] // given["attention.head_count"])
+    # llama.cpp allows keys and values of different widths.
     if len(dims) > 1:
         found = (
             f"heads have {' and '.join(map(str, sorted(dims)))} channels for keys, values and"
@@ -142,6 +144,7 @@ def lengthen(config: Config, context_length: int, window: int | None, room: int)
 
     A window that spans the whole context goes on to span it all.
     """
+    # llama.cpp stops at the length in the file; groundup goes on by dropping the older half.
     changed = {"context_length": context_length + room}
     if window is not None and window >= context_length:
         changed["sliding_window"] = max(window, context_length + room)

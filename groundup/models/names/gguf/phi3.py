@@ -49,7 +49,8 @@ _ROWS = (
     Row("output_norm.weight", ("norm.weight",)),
     Row("output.weight", ("head.weight",)),
 )
-_FIELDS = {  # metadata, after the architecture's name: groundup's setting
+# Metadata (each key follows the architecture's name), and groundup's settings.
+_FIELDS = {
     "context_length": "context_length",
     "block_count": "layers",
     "embedding_length": "width",
@@ -118,6 +119,7 @@ def config_to_groundup(file: GGUFContents, rows: int) -> dict[str, Any]:
 
 def _long_rope(file: GGUFContents, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the settings of ``LongRope``, or None."""
+    # Both or none: one alone is a damaged file.
     there = {ours: theirs for ours, theirs in _FACTORS.items() if theirs in file.tensors}
     if not there:
         return None

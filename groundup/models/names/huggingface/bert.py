@@ -127,6 +127,7 @@ _HEADS: dict[tuple[str, str], tuple[tuple[Row, ...], tuple[Row, ...]]] = {
     ("distilbert", "none"): (_NO_ROWS, _NO_ROWS),
     **{(family, "tokens"): (_NO_ROWS, _LABELS) for family in _CLASSES},
 }
+# Copies of the embedding, which some files hold.
 _TIED = ("cls.predictions.decoder.", "lm_head.decoder.", "vocab_projector.weight")
 # Heads that no setting asks for by these names.
 _NEVER_BUILT = ("cls.seq_relationship.", "qa_outputs.")
@@ -135,6 +136,7 @@ _POSITIONS = "embeddings.position_embeddings.weight"
 
 def family_of(config: Mapping[str, Any]) -> str:
     """Return the family that settings are of."""
+    # DistilBERT has none, and RoBERTa's positions begin at 2.
     if not config["token_types"]:
         return "distilbert"
     return "roberta" if config["position_offset"] else "bert"
@@ -162,9 +164,11 @@ def to_groundup(
         # Answers begin and end at tokens, with a label each: the same layer by another name.
         kept = {name.replace("qa_outputs.", "classifier."): tensor for name, tensor in kept.items()}
     position = f"{family}.{_POSITIONS}"
+    # A shorter context needs fewer rows.
     if position in kept:
         kept[position] = kept[position][: config["context_length"] + config["position_offset"]]
     rows = list(_ENCODERS[family])
+    # A group that is there in part is an error, which to_ours raises.
     for group in _HEADS[family, head]:
         if _is_there(group, kept, own):
             rows += group
@@ -331,6 +335,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     check_architecture(config, tuple(kinds))
     head = next((kinds[name] for name in config.get("architectures") or ()), "none")
     refuse_other_values(config, _PLAIN)
+    # Each family calls it by another name.
     activation = config.get(_ACTIVATION_KEYS[family], "gelu")
     if activation not in _ACTIVATIONS:
         problem = f"activation {activation}; known: {', '.join(_ACTIVATIONS)}"
@@ -347,10 +352,12 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
         "head": head,
     }
     settings |= {"activation": _ACTIVATIONS[activation]}
+    # What config.json of this family does not say.
     if family == "distilbert":
         settings |= {"token_types": 0, "norm_eps": 1e-12}
     if head in ("labels", "none"):
         settings["pooler"] = _pooler(family, head)
+    # Without names there are two: transformers' default.
     if head in ("labels", "tokens"):
         settings["outputs"] = full.get("num_labels") or len(full.get("id2label") or "01")
     return settings

@@ -22,6 +22,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
         CheckpointError: If the model is of another family, or has a part that groundup's lacks.
     """
     family = str(config.get("model_type", ""))
+    # Others may be built here too, as other models: they are listed.
     if family not in _KNOWN:
         named = ", ".join(map(str, config.get("architectures") or ())) or "none named"
         problem = f"model_type {family or 'missing'} (architecture: {named}) is not built here; "

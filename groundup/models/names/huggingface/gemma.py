@@ -43,7 +43,8 @@ _ROWS = (
     ),
     Row("model.norm.weight", ("norm.weight",)),
 )
-_FIELDS = {  # config.json: groundup's setting
+# The names of settings in config.json, and groundup's.
+_FIELDS = {
     "max_position_embeddings": "context_length",
     "num_hidden_layers": "layers",
     "hidden_size": "width",
@@ -109,6 +110,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
             groundup's lacks.
     """
     family = config.get("model_type")
+    # Such files hold a vision encoder too, for which there is no place.
     if family == "gemma3":
         problem = (
             "model_type gemma3 reads images too; supported is gemma3_text, which reads text only"
@@ -149,6 +151,7 @@ def _global_every(config: Mapping[str, Any]) -> int:
         return int(config["sliding_window_pattern"])
     # The first global layer tells the period; one more at the end is there when none is.
     every: int = [*kinds, _GLOBAL].index(_GLOBAL) + 1
+    # Only patterns that repeat have a setting here.
     if len(kinds) != layers or kinds != _kinds(layers, every):
         problem = f"layer_types do not repeat: {', '.join(map(str, kinds))[:120]}"
         remedy = (

@@ -52,7 +52,8 @@ _ACTIVATIONS: dict[str, Literal["gelu", "gelu_tanh"]] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu": "gelu",
 }
-_FIELDS: dict[str, str] = {  # config.json: groundup's setting
+# The names of settings in config.json, and groundup's.
+_FIELDS: dict[str, str] = {
     "vocab_size": "vocabulary_size",
     "n_positions": "context_length",
     "n_layer": "layers",
@@ -95,6 +96,7 @@ def to_groundup(
         if not name.endswith(constant)
         and not (config["tied_embeddings"] and name == "lm_head.weight")
     }
+    # A shorter context needs fewer rows.
     if _POSITIONS in kept:
         kept[_POSITIONS] = kept[_POSITIONS][: config["context_length"]]
     return to_ours(_ROWS, kept, config["layers"], own)
@@ -142,6 +144,7 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: If the model is not a GPT-2.
     """
+    # It has as many keys as queries, and heads that share out the width.
     plain = (
         config["kv_heads"] == config["heads"]
         and config["head_dim"] * config["heads"] == config["width"]

@@ -55,7 +55,8 @@ _ROWS = (
     Row("model.norm.weight", ("norm.weight",)),
     Row("lm_head.weight", ("head.weight",)),
 )
-_FIELDS = {  # config.json: groundup's setting
+# The names of settings in config.json, and groundup's.
+_FIELDS = {
     "max_position_embeddings": "context_length",
     "num_hidden_layers": "layers",
     "hidden_size": "width",
@@ -108,6 +109,7 @@ def to_groundup(
     Old files' ``rotary_emb.inv_freq`` is left out too: it follows from the config. ``own`` is as in
     ``to_ours``.
     """
+    # Some files hold the output layer although it is the embedding.
     tied = config["tied_embeddings"]
     kept = {
         name: tensor
@@ -138,8 +140,10 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     check_architecture(config, (f"{_CLASSES[family]}ForCausalLM",))
     refuse_other_values(config, {"partial_rotary_factor": 1.0, "rope_interleaved": False})
     full = fill_in(_DEFAULTS | _OWN_DEFAULTS[family], config)
+    # Old files do not name them: there are as many as queries.
     full.setdefault("num_key_value_heads", full["num_attention_heads"])
     full.setdefault("head_dim", full["hidden_size"] // full["num_attention_heads"])
+    # Newer files have all of it in one place.
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     return {ours: full[theirs] for theirs, ours in _FIELDS.items()} | {
         "rope_theta": float(rope.get("rope_theta", full.get("rope_theta", 10000.0))),
@@ -181,6 +185,7 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     window = config["sliding_window"]
     bias = config["bias"]
+    # The plainest family that has the parts.
     family = "llama"
     if config["qk_norm"]:
         family = "qwen3"
@@ -195,6 +200,7 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         "mistral": ("none",),
     }[family]
     shape = (config["positions"], config["norm"], config["activation"])
+    # It has no setting for the channels of a head.
     odd_heads = family == "qwen2" and config["head_dim"] * config["heads"] != config["width"]
     if shape != ("rotary", "rmsnorm", "swiglu") or bias not in biases or odd_heads:
         found = f"{', '.join(shape)}, bias {bias}, qk_norm {config['qk_norm']}, window {window}"

@@ -35,7 +35,8 @@ _ROWS = (
     Row("model.norm.weight", ("norm.weight",)),
     Row("lm_head.weight", ("head.weight",)),
 )
-_FIELDS = {  # config.json: groundup's setting
+# The names of settings in config.json, and groundup's.
+_FIELDS = {
     "max_position_embeddings": "context_length",
     "num_hidden_layers": "layers",
     "hidden_size": "width",
@@ -112,6 +113,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _long_rope(rope: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the settings of ``LongRope``, or None."""
+    # Old files say type, newer ones rope_type.
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None

@@ -39,6 +39,7 @@ def scaling_to_groundup(
     ``dynamic`` changes nothing within ``max_position_embeddings``, and no longer text is read here.
     """
     kind = rope.get("rope_type", rope.get("type", "default"))
+    # Only Phi-3 has it, which reads its own.
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise CheckpointError(
             "config.json", "only a part of each head is rotary", "Use another model"

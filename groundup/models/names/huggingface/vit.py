@@ -52,7 +52,8 @@ _ROWS = (
         for kind in ("weight", "bias")
     ),
 )
-_FIELDS = {  # config.json: groundup's setting
+# The names of settings in config.json, and groundup's.
+_FIELDS = {
     "num_hidden_layers": "layers",
     "hidden_size": "width",
     "num_attention_heads": "heads",
@@ -60,7 +61,8 @@ _FIELDS = {  # config.json: groundup's setting
     "layer_norm_eps": "norm_eps",
     "qkv_bias": "qkv_bias",
 }
-_DEFAULTS: dict[str, Any] = {  # of transformers, for what config.json leaves out
+# Of transformers, for what config.json leaves out.
+_DEFAULTS: dict[str, Any] = {
     **{
         "num_hidden_layers": 12,
         "hidden_size": 768,
@@ -158,6 +160,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     check_architecture(config, ("ViTForImageClassification", "ViTModel"))
     height, width = _pair(full["image_size"])
     patch, across = _pair(full["patch_size"])
+    # The model cuts squares only.
     if patch != across:
         problem = f"patch_size is {[patch, across]}; supported: patches as high as wide"
         raise CheckpointError("config.json", problem, "Use another model")
@@ -223,6 +226,7 @@ def processor_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(
             where, f"{problem}; supported: ViTImageProcessor, height and width, no crop", _OTHER
         )
+    # Another interpolation gives other pixels: accuracy would fall without an error.
     if resample not in _RESAMPLE:
         problem = f"resample is {resample}; supported: 2 (bilinear), 3 (bicubic)"
         raise CheckpointError(where, problem, _OTHER)
