@@ -107,7 +107,8 @@ def _windows(number: int, sequence: TokenSequence, context: int) -> Iterator[_Wi
         trained = sequence.trained
         if trained is None or bool(trained[scored_to + 1 : stop + 1].any()):
             yield _Window(number, start, stop, scored_to)
-        scored_to, start = stop, start + stride
+        scored_to = stop
+        start += stride
 
 
 def _rows_that_fit(model: nn.Module, length: int, rows: int) -> int:
