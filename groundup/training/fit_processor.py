@@ -8,7 +8,6 @@ from typing import Any
 
 from groundup.core.contracts.data import DataSource, HasTexts
 from groundup.core.contracts.processors import (
-    ClassTargets,
     LabelProcessor,
     Processor,
     ProcessorConfig,
@@ -22,6 +21,9 @@ from groundup.runs.processor import cache_folder, load_processor
 from groundup.weights.gguf import read_gguf_processor
 
 __all__ = ["make_processor"]
+
+
+_CLASSES = ("class", "classes")  # kinds of targets that the training split must have all of
 
 
 def make_processor(recipe: Recipe, folder: Path) -> Processor:
@@ -104,7 +106,9 @@ def _order_classes(processor: Processor, recipe: Recipe) -> None:
     head stays."""
     targets = processor.targets
     name = recipe.init.pretrained
-    if name is None or not isinstance(targets, ClassTargets) or recipe.task.orders_classes:
+    if name is None or targets is None or targets.kind not in _CLASSES:
+        return
+    if recipe.task.orders_classes:
         return
     base = find_pretrained(name, recipe.init.revision)
     labels = () if base.is_gguf else labels_in(base.folder)
@@ -116,7 +120,7 @@ def _check_classes(processor: Processor, source: DataSource) -> None:
     """Raise an error for a class that only held-out examples have, before any time goes into
     training."""
     targets = processor.targets
-    if not isinstance(targets, ClassTargets):
+    if targets is None or targets.kind not in _CLASSES:
         return
     of_tokens = isinstance(processor, LabelProcessor) and processor.head == "tokens"
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "ClassTargets",
     "EncodesSpans",
     "InputProcessor",
     "LabelProcessor",
@@ -294,19 +293,6 @@ class ProcessorConfig(Settings, ABC):
 
 
 # ------------------------------------------------------------------- what some of them can do too
-@runtime_checkable
-class ClassTargets(Protocol):
-    """Targets that are classes, every one of which the training split must have."""
-
-    labels: tuple[str, ...]
-
-    def in_order(self, labels: Sequence[str]) -> Targets:
-        """Return the same classes, numbered in the order of ``labels``."""
-
-    def encode(self, targets: Sequence[Any]) -> Tensor:
-        """Return one row for each target."""
-
-
 @runtime_checkable
 class ReadFromFiles(Protocol):
     """Settings of a tokenizer that comes in files, such as those next to pretrained weights."""
