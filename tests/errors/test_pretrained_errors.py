@@ -25,8 +25,6 @@ from groundup.models.gpt import GPTConfig
 from groundup.recipe.recipe import load_recipe
 from groundup.weights.load import read_pretrained
 
-"""What is said about pretrained weights that are missing, damaged, hostile, or of another model."""
-
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

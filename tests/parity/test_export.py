@@ -17,10 +17,6 @@ from groundup.export import export_run, onnx
 from groundup.export.verify import Limit, Model, Sample
 from groundup.models.rnn import RNNConfig
 
-"""Exports compute what was trained; a damaged one is refused, the first layer that differs
-named."""
-
-
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
 
 

@@ -24,10 +24,6 @@ from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.template import ChatTemplate
 from groundup.processors.text.tokenizer import TokenizerProcessor
 
-"""Templates by name: what each model family reads, written out; tools; and tokenizers with ways of
-their own."""
-
-
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
 
 

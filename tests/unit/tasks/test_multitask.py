@@ -30,9 +30,6 @@ from groundup.processors.targets import (
 )
 from groundup.tasks.multitask.task import Multitask
 
-"""Several tasks on one model: the loss is the sum of theirs, what is missing is masked, and weights
-are learned."""
-
 
 @pytest.fixture(autouse=True)
 def _amount() -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_multitask import TASKS, loss_of, multitask, prepared
+from test_multitask import TASKS, _amount, loss_of, multitask, prepared  # noqa: F401
 from torch import nn
 
 import groundup

@@ -84,7 +84,7 @@ CASES: list[tuple[dict[str, Any], type[GroundupError], str]] = [
     (
         {"init": {"pretrained": "small.gguf", "revision": "main"}},
         RecipeError,
-        "small.gguf is a file, and only the hub",
+        "small.gguf is a file, but only the hub",
     ),
     (
         {"init": {"pretrained": "small.gguf"}, "model": {"width": 8}},
@@ -104,7 +104,7 @@ CASES: list[tuple[dict[str, Any], type[GroundupError], str]] = [
     (
         {"init": {"pretrained": "cut.gguf"}},
         CheckpointError,
-        "cut.gguf: says it has 26 metadata, and only 276",
+        "cut.gguf: says it has 26 metadata, but only 276",
     ),
     (
         {"init": {"pretrained": "bert.gguf"}},

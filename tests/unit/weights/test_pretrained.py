@@ -20,9 +20,6 @@ from groundup.core.values import Message
 from groundup.tasks.chat.task import Chat
 from groundup.weights.model_folder import write_model_folder
 
-"""Runs that start from pretrained weights in Hugging Face layout: from the folder to model/ written
-again."""
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

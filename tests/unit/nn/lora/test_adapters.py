@@ -13,9 +13,6 @@ from groundup.nn.lora.adapters import AdaptedLinear, adapted, attach, detach, me
 from groundup.recipe.sections import Adapter
 from groundup.weights.quantised_base import quantise_layers
 
-"""Runs that train adapters: what is trained, saved, merged and predicted with."""
-
-
 TRAINED = ("lora_A", "lora_B", "magnitude")
 
 
