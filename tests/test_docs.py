@@ -340,3 +340,20 @@ def test_both_languages_say_the_same(pair: tuple[str, str]) -> None:
     )
     each_other = {(one.name, ""), (other.name, "")}
     assert set(links(one)) - each_other == set(links(other)) - each_other
+
+
+MOST_LINES = 2000  # thirty-three a minute, docstrings and comments among them
+
+
+def test_the_reading_path_can_be_read_in_an_hour() -> None:
+    """README's promise is of these files alone; what they import is printed, to be seen by -s."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## One hour of reading")[1]
+    files = re.findall(r"^\d+\. \[(.*?)\]", section.split("\n## ")[0], re.MULTILINE)
+    assert len(files) == 8
+    total = 0
+    for name in files:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        total += text.count("\n")
+        imported = sorted(set(re.findall(r"^ *from (groundup\.\S+) import", text, re.MULTILINE)))
+        print(f"{name}: {text.count(chr(10))} lines; imports {', '.join(imported) or 'nothing'}")
+    assert total <= MOST_LINES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,3 +164,11 @@ def test_the_settings_of_data_are_upgraded() -> None:
 def test_old_settings_of_data_are_errors(data: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         refuse_old_names({"data": data})
+
+
+def test_the_changelog_has_every_new_name() -> None:
+    text = (Path(__file__).parents[3] / "CHANGELOG.md").read_text(encoding="utf-8")
+    for row, new in RENAMED.items():
+        key, is_value, value = row.partition("=")
+        line = f"| `{key}: {value}` | `{key}: {new}` |" if is_value else f"| `{row}` | `{new}`"
+        assert line in text
