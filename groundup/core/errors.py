@@ -21,7 +21,7 @@ __all__ = [
 
 
 class GroundupError(Exception):
-    """A mistake in the input or the machine, never a bug of ours. The command line prints it
+    """A mistake in the input or the machine, never a bug of groundup. The command line prints it
     without a traceback.
 
     Args:
@@ -45,6 +45,7 @@ class GroundupError(Exception):
 
 
 def _rebuilt(kind: type[GroundupError], where: str, problem: str, remedy: str) -> GroundupError:
+    # Not by calling it: MissingExtraError takes other arguments, which are not kept.
     error = kind.__new__(kind)
     GroundupError.__init__(error, where, problem, remedy)
     return error
@@ -109,7 +110,7 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
 
 
 def in_words(error: BaseException) -> tuple[str, int]:
-    """Return what to print for an error that is no bug of ours, and the exit code.
+    """Return what to print for an error that is no bug of groundup, and the exit code.
 
     A reader that went away and a second Ctrl-C need no words.
     """

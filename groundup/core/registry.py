@@ -157,6 +157,7 @@ def load_file(path: Path) -> None:
     module_name = (
         f"groundup_user_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     )
+    # By its path: two recipes may name files of one name, and none is run twice.
     if module_name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(module_name, path)

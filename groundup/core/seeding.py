@@ -70,6 +70,7 @@ def scramble(values: NDArray[Any], key: int) -> NDArray[np.uint64]:
             generators",
         https://doi.org/10.1145/2660193.2660195 (variant 13 of Stafford).
     """
+    # uint64 wraps around silently in NumPy, as the finaliser wants it.
     z = values.astype(np.uint64, copy=True)
     z += np.uint64(key & _WORD)
     z ^= z >> np.uint64(30)

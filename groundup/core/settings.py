@@ -87,6 +87,7 @@ def validate(cls: type[SettingsClass], section: dict[str, Any], where: str) -> S
         RecipeError: Naming the key, what was found, what is allowed and the nearest name.
     """
     try:
+        # By way of JSON, in which strict mode takes a list for a tuple.
         return cls.model_validate_json(json.dumps(section))
     except ValidationError as failure:
         errors = failure.errors()  # a misspelt key first: it explains why another one is missing

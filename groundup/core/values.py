@@ -130,7 +130,7 @@ class Preference:
     Attributes:
         prompt: The turns before the answer.
         answers: The turns of each. Of a pair: the chosen one and the rejected one. Of an answer
-            judged by itself: it, and an answer that was given to another prompt.
+            evaluated by itself: it, and an answer that was given to another prompt.
         good: Whether the first is a good answer; None: it is better than the second.
         group: What the prompt has in common with others of the same first question, for splits
             without leakage.
@@ -175,10 +175,10 @@ class Example:
 
 
 class StoredFile(ABC):
-    """A picture's or a sound's file that lies in a row of a data set: read whenever it is needed,
+    """A picture's or a sound's file that is in a row of a data set: read whenever it is needed,
     never kept.
 
-    ``str`` says where it lies, for messages.
+    ``str`` says where it is, for messages.
     """
 
     @abstractmethod
@@ -304,7 +304,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What judging a model found: plain numbers by name (units in the names), tables to read,
+    """What evaluating a model found: plain numbers by name (units in the names), tables to read,
     figures to look at."""
 
     metrics: dict[str, float]

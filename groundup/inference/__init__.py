@@ -1,1 +1,1 @@
-"""Opening a run to predict and to evaluate, with our own decoding or with llama.cpp."""
+"""Opening a run to predict and to evaluate, with groundup's own decoding or with llama.cpp."""

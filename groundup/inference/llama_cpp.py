@@ -44,7 +44,7 @@ _KINDS = {"fp32": "F32", "bf16": "BF16", "int8": "Q8_0"}
 _BLOCK = 32  # numbers of a row that share a scale in Q8_0
 # Tokens of one request. Between two of them stop texts and end tokens are looked for and a stream
 # gets its piece; the server keeps what it has read, so that a request costs one or two milliseconds
-# beside its tokens.
+# besides its tokens.
 _TOKENS = 16
 # positions of the file's context beyond the model's, since llama.cpp leaves the last ones empty
 _SPARE = 8
@@ -111,7 +111,7 @@ def open_llama_cpp(
 
     Args:
         config: Of a model that GGUF files have a place for.
-        tensors: Its weights by our names.
+        tensors: Its weights by groundup's names.
         processor: Its tokenizer, which such a file cannot be without.
         weights: ``fp32`` (F32), ``bf16`` (BF16) or ``int8`` (Q8_0: 32 numbers of a row share a
             scale).
@@ -121,7 +121,7 @@ def open_llama_cpp(
         RunError: If the model's widths do not fit such weights.
         MissingExtraError: If ``xllamacpp`` is not installed.
         CheckpointError: If a GGUF file has no place for the model or tokenizer, could not be
-            written, or llama.cpp does not write with it what our own decoding does.
+            written, or llama.cpp does not write with it what groundup's own decoding does.
     """
     longer = as_gguf(config, _OTHER).for_llama_cpp(_SPARE)
     tensors = {name: tensor.detach().cpu().float() for name, tensor in tensors.items()}
@@ -190,7 +190,7 @@ class LlamaCppEngine(nn.Module):
 
     Every option of ``DecodingOptions`` means what it means there, with one exception: with a
     temperature the random numbers are llama.cpp's own, so that a seed gives the same text each
-    time, from the same distribution as ours, but not the same text as ours. One text is written
+    time, from the same distribution as groundup's, but not the same text. One text is written
     after the other.
 
     Args:
@@ -311,8 +311,8 @@ def sampling(options: DecodingOptions, seed: int, length: int) -> dict[str, Any]
     """Return options as llama.cpp has them; what is not named in ``samplers`` has no effect there.
 
     Its samplers run in the order of the list, which is that of ``DecodingOptions``. Its greedy
-    choice is a temperature of 0; its penalty counts prompt and text, as far back as it is told:
-    ``length`` tokens. 2^32 - 1 is a random seed there.
+    choice is a temperature of 0; its penalty counts prompt and text, as far back as the
+    request says: ``length`` tokens. 2^32 - 1 is a random seed there.
     """
     given = {"top_k": options.top_k, "top_p": options.top_p, "min_p": options.min_p}
     if options.temperature == 0:

@@ -87,7 +87,7 @@ def check_tokens(
         for ours, text in zip(logits, written, strict=True)
     ]
     for prompt, text, ours, each in zip(PROMPTS, written, logits, behind, strict=True):
-        wrong = (~(each <= tolerance)).nonzero()
+        wrong = (~(each <= tolerance)).nonzero()  # the negation, so that NaN is wrong too
         if len(wrong):
             place = int(wrong[0])
             best = int(ours[place].argmax())

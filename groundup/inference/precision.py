@@ -88,6 +88,7 @@ def quick(model: nn.Module) -> nn.Module:
 
 def _resident(model: nn.Module) -> int:
     """Return the bytes of a model's tensors, those that several layers share counted once."""
+    # Tied weights are two names of one memory.
     tensors = {
         tensor.data_ptr(): tensor.nbytes for tensor in (*model.parameters(), *model.buffers())
     }

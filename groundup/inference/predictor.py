@@ -78,6 +78,7 @@ class Predictor:
         run = Run.open(folder)
         step = run.pick(checkpoint)
         machine = run.recipe.machine
+        # A run that was trained on a GPU predicts wherever it is opened.
         if machine.device == "cuda" and not torch.cuda.is_available():
             machine = machine.model_copy(update={"device": "cpu"})
         device = devices.prepare(machine)
@@ -112,6 +113,7 @@ class Predictor:
                 problem,
                 "Load it with both: load(run, adapter=..., weights=...)",
             )
+        # It was made of the layers of before, and is made again when it is needed.
         self.__dict__.pop("_writer", None)
         sha256 = weights_sha256(self.run, self.step)
         use_adapter(self.model, self.run.recipe.model, adapter, sha256)

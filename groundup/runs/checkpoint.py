@@ -79,7 +79,9 @@ class CheckpointFolder:
         target = self.path(checkpoint.step)
         if target.exists() and not self.damage(checkpoint.step):
             return
+        # Damaged, or left over: rename refuses a folder that is there.
         self._storage.remove(target)
+        # Under a name that no reader looks for: a checkpoint appears whole, by one rename.
         temporary = self.folder / f".{target.name}.{os.getpid()}"
         try:
             temporary.mkdir(parents=True, exist_ok=True)
@@ -99,6 +101,7 @@ class CheckpointFolder:
             raise CheckpointError(
                 str(target), f"was written but reads back wrong: {damage}", "Check the disk"
             )
+        # Last, once the new one was read back: a full disk never costs the only good one.
         for step in self.steps()[:-keep]:
             if step != best:
                 self._storage.remove(self.path(step))
@@ -139,6 +142,7 @@ class CheckpointFolder:
                     )
                 if sha256_of(path) != expected["sha256"]:
                     return f"{name} has another SHA-256 than its manifest says"
+        # Whatever a damaged manifest holds: no JSON, no mapping, a file without a size.
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"MANIFEST.json cannot be read ({type(error).__name__})"
         return "" if "model.safetensors" in manifest else "MANIFEST.json names no model.safetensors"

@@ -25,6 +25,7 @@ def cache_folder() -> Path:
 
 def add_files(digest: Any, folder: Path) -> None:
     """Make a digest depend on the names and contents of all files below a folder."""
+    # By name, as the file system lists them in any order.
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(path.name.encode() + path.read_bytes())
 

@@ -105,14 +105,16 @@ class Run:
         differing = [
             f"{key} ({asked.get(key)!r} there, {now.get(key)!r} now)"
             for key in sorted({*asked, *now})
+            # which is only words
             if asked.get(key) != now.get(key) and key != "about"
         ]
+        # The completed recipe of a run, given back, is the same request.
         if differing and now != flatten(as_dict(self.recipe)):
             raise RunError(
                 str(self.folder),
                 f"exists and was made with another recipe: {'; '.join(differing[:5])}; nothing"
                 " there was touched",
-                "Choose another name=..., or delete the folder to start afresh",
+                "Choose another name=..., or delete the folder to start again",
             )
 
     def write_recipe(self, recipe: Recipe) -> None:

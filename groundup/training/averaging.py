@@ -63,7 +63,8 @@ class Averaging:
         self._optim = optim = recipe.optim
         self._first = math.floor(optim.average_from * total_steps) if optim.average == "swa" else 0
         self.count = 0
-        self._estimated = 0  # the count for which batch norm's statistics were estimated
+        # The count for which batch norm's statistics were estimated: they serve until it grows.
+        self._estimated = 0
         saved = model.state_dict()
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in [*trained, *model.named_buffers()] if name in saved]
@@ -82,6 +83,7 @@ class Averaging:
             return
         if not self.count:
             self._begin()
+        # Of a plain mean each update has an equal share, and the first replaces what was there.
         share = 1.0 / (self.count + 1)
         if self._optim.average == "ema":
             share = 1.0 - min(self._optim.ema_decay, (1.0 + self.count) / (10.0 + self.count))
@@ -116,6 +118,7 @@ class Averaging:
             self._swap()
 
     def _swap(self) -> None:
+        # The memory changes owners: nothing is copied, and the parameters stay the optimizer's.
         for mean, raw in zip(self._mean, self._raw, strict=True):
             mean.data, raw.data = raw.data, mean.data
 

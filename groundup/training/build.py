@@ -48,6 +48,7 @@ def freeze(run: Run) -> Run:
     samples = recipe.training.samples or (recipe.training.steps or 0) * recipe.training.batch_size
     sample_flops = context * model.flops_per_token(context)
     machine = devices.resolve(recipe.machine, recipe.training.batch_size, sample_flops, samples)
+    # Written before anything is trained: a resume on another machine computes as this one did.
     settled = recipe.model_copy(update={"model": model, "machine": machine})
     if settled != recipe:
         run.write_recipe(settled)

@@ -54,6 +54,7 @@ def open_stream(run: Run, parts: Components, split: Split) -> Stream:
     recipe = run.recipe
     task = parts.task
     processor = parts.processor
+    # Prepared shards are shared by runs: what encodes them must be in their name.
     digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
     add_files(digest, run.folder / "processor")
 
@@ -86,6 +87,7 @@ def move_batch(batch: Batch, machine: Machine, device: torch.device) -> Batch:
         batch = {k: x.double() if x.is_floating_point() else x for k, x in batch.items()}
     if device.type == "cpu":
         return batch
+    # Not waited for: the copy overlaps with the step before, where the memory is pinned.
     return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
 

@@ -78,6 +78,7 @@ def divergence(student: Tensor, teacher: Tensor, settings: Distill) -> Tensor:
     first, second = (others, own) if settings.divergence == "forward" else (own, others)
     # 0 log 0 is 0 where a token has no share at all
     terms = torch.where(first == -torch.inf, 0.0, first.exp() * (first - second))
+    # Gradients shrink with the temperature squared, and would with it weigh less than the data's.
     return terms.sum() * settings.temperature**2
 
 

@@ -13,12 +13,12 @@ __all__ = ["BestSoFar"]
 
 
 class BestSoFar:
-    """Judges validations by one metric, and stops a run that no longer improves (early stopping).
+    """Ranks validations by one metric, and stops a run that no longer improves (early stopping).
 
     The best is the first validation with the strictly best value; its checkpoint is written at once
     and never deleted while it is the best. Patience counts on its own: a validation that beats the
-    last one that counted by more than ``min_improvement`` counts anew from there. Values that are
-    not finite never improve anything.
+    last one that counted by more than ``min_improvement`` is what counts from there. Values that
+    are not finite never improve anything.
 
     Args:
         metric: Name of the metric; less is better for losses, errors and perplexities, more for all
@@ -58,9 +58,10 @@ class BestSoFar:
             raise RecipeError("recipe.checkpoints.best_metric", problem, "Name one of them")
         return metrics[self.metric]
 
-    def judge(self, step: int, metrics: dict[str, float]) -> None:
+    def consider(self, step: int, metrics: dict[str, float]) -> None:
         """Take a validation into account."""
         value = self.check(metrics)
+        # Strictly better: of equal ones the first is kept, so that a resume finds the same step.
         if self._better(value, self.value, 0.0):
             self.value = value
             self.step = step

@@ -155,6 +155,7 @@ def check_names(task: Task, model: nn.Module, batch: Batch) -> None:
     Raises:
         TrainingError: Naming both classes and what is missing.
     """
+    # What such a task asks the model for is known to it alone.
     if type(task).forward is not Task.forward:
         return
     remedy = "Correct it, or have encode return what it needs"
@@ -203,6 +204,7 @@ def check_loss(task: Task, loss: Any) -> None:
                     " return what the task takes"
                 )
                 raise TrainingError(where, problem, remedy)
+    # One term may be constant, as that of a task of which no example of this batch has a target.
     learned = any(term.total.requires_grad for term in loss.terms.values())
     if torch.is_grad_enabled() and not learned:
         problem = f"depends on no trained parameter ({', '.join(loss.terms)})"

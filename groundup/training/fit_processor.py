@@ -49,6 +49,7 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
         processor = _fit(recipe, examples)
     processor = recipe.task.fit_processor(processor, examples)
     _order_classes(processor, recipe)
+    # Now, and not at the first validation: hours of training would be lost by then.
     _check_classes(processor, source)
     folder.mkdir(parents=True, exist_ok=True)
     processor.save(folder)

@@ -85,7 +85,8 @@ class TrainedLayers:
         self._first = self._last = 0
         self._parameters: list[tuple[int, nn.Parameter]] = []
         self._norms: list[tuple[int, nn.Module]] = []
-        if adapted:  # the base stays as it is, batch norms' statistics included
+        # The base stays as it is, batch norms' statistics included: they are in no checkpoint.
+        if adapted:
             self._norms = [
                 (1, module) for module in model.modules() if hasattr(module, "running_mean")
             ]
@@ -140,6 +141,7 @@ class TrainedLayers:
         """Let exactly the layers of this step be trained, once the model as a whole is in training
         mode."""
         depth = self.depth(step)
+        # At every step, because ``model.train()`` after a validation has switched them all on.
         for below, norm in self._norms:
             norm.train(below <= depth)
         if self._every is None or depth == self._depth:

@@ -49,6 +49,7 @@ def load_teacher(
     teacher = Run.open(Path(settings.teacher))
     _check_predictions(recipe.task, recipe.model, teacher)
     own_processor = recipe.init.run is not None or recipe.init.pretrained is not None
+    # Without weights to start from, the run has the teacher's processor itself.
     examples = source.examples("train", cache_folder()) if own_processor else ()
     other = load_processor(teacher.folder / "processor")
     _check_processors(recipe.task, processor, other, list(islice(examples, _COMPARED)))

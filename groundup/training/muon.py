@@ -14,9 +14,8 @@ from torch import Tensor
 __all__ = ["Muon"]
 
 _MOMENTUM = 0.95
-_LARGEST = (
-    1 << 24
-)  # numbers that are worked on at a time, so that memory stays small beside the weights'
+# Numbers that are worked on at a time, so that memory stays small next to the weights'.
+_LARGEST = 1 << 24
 
 
 class Muon(torch.optim.Muon):
@@ -55,6 +54,7 @@ class Muon(torch.optim.Muon):
                 for p, direction in zip(matrices, directions, strict=True):
                     p.mul_(1 - lr * group["weight_decay"])
                     direction = direction if p.shape[0] <= p.shape[1] else direction.T
+                    # Matched to the RMS of AdamW's updates (section 2.2): one lr serves both.
                     p.add_(direction, alpha=-lr * 0.2 * math.sqrt(max(p.shape)))
 
     def _nesterov(self, p: Tensor, momentum: float) -> Tensor:
@@ -71,6 +71,7 @@ def _orthogonalised(
 ) -> Tensor:
     """Return each matrix of x (n, rows <= columns) with all singular values moved near 1, by
     Newton-Schulz steps."""
+    # The Frobenius norm bounds the largest singular value, which must be at most 1 to begin with.
     a, b, c = coefficients
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
     for _ in range(steps):

@@ -54,6 +54,7 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
+        # None, not zeros: what is frozen for now has no gradient, and must get no decay either.
         for parameter in self._names:
             parameter.grad = None
 
@@ -84,6 +85,7 @@ class Optimizers:
             for group in part.param_groups
             for p in group["params"]
         }
+        # Not PyTorch's load_state_dict, which casts the state to the parameters' dtype.
         for part in self.parts:
             part.state.clear()
         for name, value in tensors.items():
@@ -100,10 +102,10 @@ class Optimizers:
 
 
 def depths(names: Sequence[str]) -> dict[str, int]:
-    """Return how far below the output each tensor of a model lies, counted in blocks.
+    """Return how far below the output each tensor of a model is, counted in blocks.
 
     0 is what comes after the blocks (a last norm, the head), 1 the last of ``blocks``, and so on;
-    what comes before them (embeddings, positions, a stem) lies one below the first. Blocks without
+    what comes before them (embeddings, positions, a stem) is one below the first. Blocks without
     a tensor are not counted.
 
     Args:
@@ -133,10 +135,10 @@ def build_optimizers(
 
     With ``layer_decay`` d the learning rate of the head stays, that of the k-th block from the top
     is d**k times as high, and that of the embeddings d**(blocks + 1) times. With an adapter's
-    ``lora_plus_ratio`` the learning rate of every matrix B is so many times that of its A.
+    ``lora_plus_ratio`` the learning rate of every matrix B is that times its A's.
 
     Raises:
-        RecipeError: If ``layer_decay`` has no effect, because no parameter lies in a block.
+        RecipeError: If ``layer_decay`` has no effect, because no parameter is in a block.
 
     Source:
         Layer-wise rates: Howard and Ruder, 2018 (arXiv:1801.06146), section 3.2; with the head at
@@ -152,6 +154,7 @@ def build_optimizers(
             for p, name in named.items()
             if name.endswith(".lora_B")
         }
+    # Norms, biases and scalars are not decayed: their size means something by itself.
     matrices = [p for p in named if p.ndim >= 2]
     others = [p for p in named if p.ndim < 2]
     parts: list[torch.optim.Optimizer] = []
@@ -189,6 +192,7 @@ def build_optimizers(
 def _spare_the_compiler() -> None:
     """Let optimizers be made without importing the compiler, only to be left out of what it
     compiles: 2 to 3 s."""
+    # ``__wrapped__`` is there if PyTorch has decorated the method, which depends on its version.
     plain = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", None)
     if plain is not None and "torch._dynamo" not in sys.modules:
         plain.__dict__.setdefault("__dynamo_disable", plain)
@@ -198,7 +202,7 @@ def _lr_factors(decay: float, named: dict[nn.Parameter, str]) -> dict[nn.Paramet
     if decay == 1:
         return dict.fromkeys(named, 1.0)
     if not any(map(BLOCK.match, named.values())):
-        problem = "has no effect: none of the trained parameters lies in one of the model's blocks"
+        problem = "has no effect: none of the trained parameters is in one of the model's blocks"
         raise RecipeError(
             "recipe.optim.layer_decay", problem, "Remove it, or train some of the blocks"
         )
@@ -210,6 +214,7 @@ def _groups(
     parameters: list[nn.Parameter], weight_decay: float, factors: dict[nn.Parameter, float]
 ) -> list[dict[str, Any]]:
     """Return a group for each factor that occurs."""
+    # A kernel is launched for each group: as few as there are factors.
     ordered = groupby(sorted(parameters, key=lambda p: -factors[p]), key=lambda p: factors[p])
     return [
         {"params": list(same), "weight_decay": weight_decay, "lr_factor": factor}

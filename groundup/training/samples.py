@@ -82,4 +82,4 @@ class Sampler:
                     for prompt in prompts
                 ]
         finally:
-            parts.model.train()
+            parts.model.train()  # predict leaves it in evaluation mode

@@ -40,6 +40,7 @@ def learning_rate_at(optim: Optim, step: int, total_steps: int) -> float:
     begin = optim.warmup_steps
     if optim.schedule == "wsd":
         begin = max(begin, total_steps - math.ceil(optim.decay_fraction * total_steps))
+    # total_steps - 1, so that the last update gets exactly the last learning rate.
     progress = min(1.0, max(0.0, (step - begin) / max(1, total_steps - 1 - begin)))
     shape = (
         0.5 * (1 + math.cos(math.pi * progress)) if optim.schedule == "cosine" else 1.0 - progress

@@ -73,6 +73,7 @@ class Meter:
             log.warning("%s", message)
         step_s = self._busy_s / self._steps
         flops_per_s = self._flops_per_step / step_s
+        # In the order in which a reader of metrics.jsonl looks for them.
         values = {
             "step": step,
             "loss": report.loss,
@@ -150,7 +151,7 @@ class StopRequest:
         return self
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested:  # the second one: whoever sends it does not want to wait
             raise KeyboardInterrupt
         self.requested = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 

@@ -79,6 +79,7 @@ class Trainer:
             objective = DistillationObjective(self.task, parts.teacher)
         self.objective = FirstBatchCheck(objective, self.task, widened=widened)
         self.stream: Stream = open_stream(run, self.parts, "train")
+        # Once: what joins later (gradual unfreezing) requires a gradient from the start.
         self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         self.optimizer = build_optimizers(self.recipe.optim, self.trained, self.recipe.adapter)
         self.samples_per_epoch = self.stream.samples_per_epoch
@@ -101,6 +102,7 @@ class Trainer:
         self.step = 0
         self.samples_seen = 0
         self.elapsed_s = 0.0
+        # Last: what was built above must see the layers as they were written.
         if self.recipe.machine.compile:
             devices.compile_layers(self.model)
 
@@ -144,6 +146,7 @@ class Trainer:
                     problem = f"stopped by {stop.requested} {where}; everything is saved"
                     remedy = f"Go on with: groundup train --resume {self.run.folder}"
                     raise Interrupted(str(self.run.folder), problem, remedy)
+                # The rates are those of training: validation, samples and saving are left out.
                 meter.restart_step()
 
     def _rehearse(self) -> None:
@@ -191,7 +194,7 @@ class Trainer:
         step = self.step + after
         if isinstance(every, int):
             return step % every == 0 or step >= self.total_steps or self.finished
-        batch_size = self.recipe.training.batch_size  # a pass ended within the last so many samples
+        batch_size = self.recipe.training.batch_size  # a pass ended within the last N samples
         return (
             step * batch_size % self.samples_per_epoch < batch_size
             or step >= self.total_steps
@@ -200,7 +203,7 @@ class Trainer:
 
     def _validate(self, batches: int | None) -> dict[str, Any]:
         metrics = self.evaluate(batches)
-        self.best.judge(self.step, metrics)
+        self.best.consider(self.step, metrics)
         if self.best.stopped:
             self.run.event(
                 self.step,
@@ -215,7 +218,7 @@ class Trainer:
         Raises:
             TrainingError: If loss or gradient is not a number and the recipe says to stop.
         """
-        # 1. Initialise: the weights stand as __init__ or load_state_dict left them; no gradient is
+        # 1. Initialise: the weights are as __init__ or load_state_dict left them; no gradient is
         # left over.
         self.model.train()
         self.optimizer.zero_grad()
@@ -224,6 +227,7 @@ class Trainer:
             self.layers.release(self.step)
             accumulated = Accumulation(self.objective, self._next_batch, self.accumulate)
             for batch in accumulated.batches:
+                # Keyed, so that a resumed run drops what the uninterrupted one would have dropped.
                 reseed(self.recipe.seed, "dropout", self.step, self.samples_seen)
                 self.samples_seen += machine.settled_micro_batch_size
                 with devices.autocast(machine):
@@ -252,12 +256,15 @@ class Trainer:
         gradients = [p.grad for _, p in self.trained if p.grad is not None]
         clip = self.recipe.optim.clip_norm
         norm = math.nan
+        # A norm costs one pass over all gradients: of a small model's step a tenth.
         watched = clip is not None or self._looks_at_gradients()
         if watched:
             norms = torch.stack(torch._foreach_norm(gradients))
             norm = torch.linalg.vector_norm(norms).item() / accumulated.divisor
         learning_rate = self.learning_rate(self.step)
-        finite = math.isfinite(losses[term]) and (math.isfinite(norm) or not watched)
+        loss = losses[term]
+        samples = self.samples_seen
+        finite = math.isfinite(loss) and (math.isfinite(norm) or not watched)
         if finite:
             scale = 1.0 / accumulated.divisor
             if clip is not None:  # in one pass with the division, so that no gradient is read twice
@@ -268,17 +275,9 @@ class Trainer:
             self.optimizer.step()
             self.averaging.update(self.step)
         elif self.recipe.machine.non_finite == "stop":
-            loss, samples = losses[term], self.samples_seen
             raise non_finite(self.run, self.step, loss, norm, learning_rate, samples)
         return Report(
-            self.step,
-            losses[term],
-            losses,
-            learning_rate,
-            norm,
-            round(count),
-            self.samples_seen,
-            skipped=not finite,
+            self.step, loss, losses, learning_rate, norm, round(count), samples, skipped=not finite
         )
 
     def _looks_at_gradients(self) -> bool:
@@ -296,7 +295,7 @@ class Trainer:
         """Return the task's metrics on a split.
 
         Args:
-            batches: Stop after so many micro-batches; None takes the whole split.
+            batches: Stop after N micro-batches; None takes the whole split.
             split: The validation split, or the test split where the data has one.
         """
         sums = Sums()
@@ -321,6 +320,7 @@ class Trainer:
         stream = self._held_out[split] = self._held_out.get(split) or open_stream(
             self.run, self.parts, split
         )
+        # The same micro-batches each time, so that validations compare.
         stream.load_state_dict({"samples": 0})
         return stream
 
@@ -380,6 +380,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """Go on from the newest intact checkpoint of the run, if there is one, and say so."""
+        # What a killed writer left is no checkpoint, and would fill the disk over many kills.
         self.run.checkpoints.clean()
         newest = self.run.checkpoints.newest_intact()
         if newest is None:
@@ -391,6 +392,7 @@ class Trainer:
 
     def close(self) -> None:
         """Stop the data workers."""
+        # Closing comes after an error as often as not: that one is to be seen.
         for stream in (self.stream, *self._held_out.values()):
             with contextlib.suppress(Exception):
                 stream.close()

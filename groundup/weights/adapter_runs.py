@@ -55,6 +55,7 @@ def attach_adapter(model: nn.Module, run: Run, initial: InitialWeights) -> Froze
         return FrozenWeightsRef()
     trained = (TASK_WEIGHTS, *HEADS) if initial.new_head else (TASK_WEIGHTS,)
     names = frozenset(name for name in model.state_dict() if not name.startswith(trained))
+    # A purpose of its own: the matrices A do not depend on what the base drew.
     reseed(recipe.seed, "adapter")
     attach(model, settings, spared=lambda name: f"{name}.".startswith(trained))
     for name, parameter in model.named_parameters():
@@ -71,6 +72,7 @@ def _continue_from(
 ) -> None:
     """Fill a model's adapters with those of the folder that the recipe names."""
     plain = {name: value for name, value in model.state_dict().items() if name in base}
+    # Quantised layers are not in state_dict, but an adapter for them is read by their shapes.
     plain |= {
         f"{name}.weight": torch.empty(shape, device="meta")
         for name, shape in quantised_shapes(model).items()

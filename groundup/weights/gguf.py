@@ -147,12 +147,12 @@ def save_gguf(
     name: str = "",
     storage: Storage | None = None,
 ) -> None:
-    """Write a model of ours to a GGUF file that llama.cpp and its like open.
+    """Write a model to a GGUF file that llama.cpp and its like open.
 
     Args:
         path: Where to; the folder exists.
         config: Of a model that GGUF files have a place for.
-        weights: By our names.
+        weights: By groundup's names.
         processor: Its tokenizer, a byte-level BPE or SentencePiece's.
         kind: How matrices are stored: F32, F16, BF16, Q8_0 or Q4_0. Norms and biases stay F32,
             matrices whose rows do not divide into blocks become F16, and the embedding and the

@@ -47,11 +47,12 @@ def build_initial_model(
     begins = to_train and run.checkpoints.newest_intact() is None
     if to_train and not begins and recipe.adapter is None:
         initial = RandomWeights(run)
+    # Right before the model is built: whatever drew numbers until now, a seed gives one model.
     reseed(recipe.seed, "initialise")
     model = initial.build()
     if begins:
         initial.load(model, lambda message: run.event(0, f"{run.folder}: {message}"))
-    else:
+    else:  # said once, when the run began
         initial.load(model)
     recipe.task.check_model(model, processor)
     recipe.task.add_parameters(model, processor)

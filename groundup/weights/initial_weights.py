@@ -145,6 +145,7 @@ class FromRun(InitialWeights):
         """Copy them; a head keeps its random numbers where other classes or numbers are
         predicted."""
         weights = self.read()
+        # Random numbers where the names of classes differ, even if there are as many of them.
         if self._predicts_otherwise():
             own = model.state_dict()
             self.new_head = tuple(name for name in own if name.startswith(HEADS))
@@ -229,6 +230,7 @@ class FromPretrained(InitialWeights):
             raise misfit(name, f"lacks tensor {missing or left[0]}")
         if self.new_head:
             announce(f"new head, from random numbers: {', '.join(self.new_head)}")
+        # Tensors that were assigned require no gradient by themselves.
         for parameter in model.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
 

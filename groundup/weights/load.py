@@ -118,6 +118,7 @@ def _parts(headers: dict[str, Tensor]) -> list[set[str]]:
     for name in headers:
         number = re.search(r"\.(\d+)\.", name)
         layers.setdefault(number[1] if number else "", set()).add(name)
+    # Whole layers, as one of groundup's tensors may be made of several of a layer's.
     groups: list[set[str]] = []
     room = 0
     for names in layers.values():
@@ -132,7 +133,7 @@ def _parts(headers: dict[str, Tensor]) -> list[set[str]]:
 
 
 def _base_of(run: Run) -> Pretrained:
-    """Return the folder that a run starts from, once it is known to hold what it held then."""
+    """Return the folder that a run starts from, once it is known to be what it was then."""
     base, recorded = _recorded_base(run)
     before = recorded.get("base_weights_sha256")
     if before is not None and _together(_checksums(base.folder)) != before:
@@ -215,6 +216,7 @@ def _spoiled(tensor: Tensor) -> str:
     """Return what is wrong with a tensor's numbers, or an empty text."""
     if not tensor.numel():
         return ""
+    # One pass: a comparison with isfinite would take memory of the tensor's size.
     least, most = (
         float(value) for value in tensor.aminmax()
     )  # not a number where one of them is none
@@ -338,6 +340,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 def _together(files: dict[str, str]) -> str:
     if len(files) == 1:
         return next(iter(files.values()))
+    # As sha256sum prints them, so that anybody can check it with that tool.
     return hashlib.sha256(
         "".join(f"{sha}  {name}\n" for name, sha in files.items()).encode()
     ).hexdigest()

@@ -98,6 +98,7 @@ def fill_model_folder(
         values |= _labels(processor)
     run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
     _write_picture_settings(run, folder, processor, values)
+    # Weights last, by one rename: a folder that has them is whole.
     temporary = folder / ".model.safetensors"
     run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
     run.storage.rename(temporary, folder / WEIGHTS)
@@ -108,6 +109,7 @@ def _token_ids(processor: Any) -> dict[str, int]:
     if not isinstance(processor, TextProcessor):
         return {}
     end = processor.end_id
+    # Without a token of its own, a text begins with the one that ends the text before.
     begin = processor.special_id(processor.start_token or "")
     return {"bos_token_id": end if begin is None else begin, "eos_token_id": end}
 

@@ -56,7 +56,7 @@ def peft_modules(
         for number, name in enumerate(plain)
     }
     try:
-        values, theirs = config.to_huggingface(probes)
+        values, renamed = config.to_huggingface(probes)
     except CheckpointError:
         return [
             PeftModule(module_name(n), (module_name(n),), False)
@@ -64,7 +64,7 @@ def peft_modules(
             if weights[n].ndim == 2
         ], None
     found = []
-    for name, probe in theirs.items():
+    for name, probe in renamed.items():
         if probe.ndim == 2:
             transposed = probe.shape[0] == _PROBE
             numbers = (probe.T if transposed else probe)[:, 0].tolist()

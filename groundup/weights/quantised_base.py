@@ -113,6 +113,7 @@ def quantised_names(model: nn.Module) -> list[str]:
 
 
 def _quantise(weight: Tensor, settings: Adapter, where: str) -> QuantizedWeight:
+    # Numbers in blocks share a scale: a single infinity makes zeros of its whole block.
     if not weight.isfinite().all():
         problem = (
             "holds numbers that are not finite, and one of them spoils all that share its scale"
@@ -130,6 +131,7 @@ def memory_of(model: nn.Module) -> dict[str, Any]:
     stored = [module for module in model.modules() if isinstance(module, QuantizedWeight)]
     quantised = sum(each.bytes for each in stored)
     plain = sum(4 * each.shape[0] * each.shape[1] for each in stored)
+    # Quantised weights are made from the base's again, so state_dict does not hold them.
     others = sum(tensor.nbytes for tensor in model.state_dict().values())
     return {
         "layers": len(stored),

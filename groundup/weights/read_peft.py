@@ -37,7 +37,7 @@ class AdapterTensors:
     Attributes:
         where: The folder.
         settings: What the adapter was made with; each target by its name, with its rank.
-        tensors: By our names.
+        tensors: By groundup's names.
         beside: The names of tensors that are no part of an adapter, such as a new head's.
         base_sha256: Of the base's weights, where it is known.
         quantised: How the base was quantised when the adapter was trained, where it is known; empty
@@ -82,7 +82,7 @@ def read_adapter_folder(
     Args:
         folder: In PEFT's layout, or a run's that has such a folder ``adapter``.
         config: The model's settings.
-        weights: The model's weights by our names; only their names and shapes are read.
+        weights: The model's weights by groundup's names; only their names and shapes are read.
         settings: Whose ``alpha`` and ``rank_stabilized`` will multiply what is returned.
 
     Raises:
@@ -91,11 +91,11 @@ def read_adapter_folder(
     """
     if not (folder / CONFIG).is_file() and (folder / "adapter" / CONFIG).is_file():
         folder = folder / "adapter"
-    values, theirs, metadata = _read_files(folder)
+    values, stored, metadata = _read_files(folder)
     stacked = _check_values(folder, values, metadata)
     parts: dict[str, dict[str, Tensor]] = {}
     beside: dict[str, Tensor] = {}
-    for key, value in theirs.items():
+    for key, value in stored.items():
         found = _KEY.match(key.removeprefix(PREFIX))
         if found is None:
             beside[key.removeprefix(PREFIX)] = value
@@ -117,6 +117,7 @@ def read_adapter_folder(
             folder, place, part, weights, stacked.get(module)
         ).items():
             ranks[name] = rank = piece["lora_A"].shape[0]
+            # The alpha of the recipe multiplies what is returned, so B makes up for the file's.
             ratio = scale / (settings or own).scale(rank)
             if not math.isclose(ratio, 1.0, rel_tol=1e-12):
                 piece["lora_B"] = piece["lora_B"] * ratio
@@ -268,7 +269,7 @@ def _check_module(
         known = ", ".join(sorted({re.sub(r"\.\d+\.", ".*.", known) for known in places}))
         problem = f"adapts {module}, but this model has only {known}"
         raise CheckpointError(str(folder), problem, "Use the model that it was trained for")
-    sizes = [weights[f"{ours}.weight"].shape for ours in places[module].own]
+    sizes = [weights[f"{name}.weight"].shape for name in places[module].own]
     inputs = sizes[0][1]
     outputs = sum(size[0] for size in sizes)
     there = (part["lora_A"].shape[1], part["lora_B"].shape[0])
@@ -293,8 +294,8 @@ def _split_by_layer(
     weights: Mapping[str, Tensor],
     ranks: list[int] | None,
 ) -> dict[str, dict[str, Tensor]]:
-    """Return the adapter of each of our layers: one that was joined here taken apart, another's A
-    shared by all."""
+    """Return the adapter of each of groundup's layers: one that was joined here is taken apart,
+    another's A is shared by all."""
     rows = [weights[f"{name}.weight"].shape[0] for name in place.own]
     a_parts: Sequence[Tensor] = [part["lora_A"]] * len(rows)
     b_parts: list[Tensor] = list(torch.split(part["lora_B"], rows))
@@ -304,6 +305,7 @@ def _split_by_layer(
             f" {len(part['lora_A'])} in all"
         )
         raise CheckpointError(str(folder / WEIGHTS), problem, "Restore the file")
+    # Joined by write_peft, the parts of B are blocks along a diagonal: the rest of each is zeros.
     if ranks is not None:
         a_parts = torch.split(part["lora_A"], ranks)
         b_parts = [torch.split(b, ranks, dim=1)[number] for number, b in enumerate(b_parts)]

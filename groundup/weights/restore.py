@@ -88,6 +88,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) ->
         CheckpointError: If a name or a shape does not fit; the message names the first.
     """
     own = model.state_dict()
+    # The model's names first: what it lacks is told before what it cannot use.
     for name in [*own, *weights]:
         if name not in weights:
             raise misfit(where, f"lacks tensor {name}")

@@ -83,6 +83,7 @@ def write_adapter_folder(
         if name.rpartition(".")[2] not in LOW_RANK and not name.startswith(TASK_WEIGHTS)
     ]
     tensors |= {f"{PREFIX}{name}": own[name] for name in beside}
+    # PEFT has one rank and exceptions from it; which one is the rule does not matter.
     rank = next(iter(ranks.values()))
     values = {
         "peft_type": "LORA",

@@ -105,7 +105,7 @@ def test_patience(metric: str, values: list[float], stops: int | None, best: int
     )
     stopped = None
     for step, value in enumerate(values, 1):
-        judge.judge(step, {metric: value})
+        judge.consider(step, {metric: value})
         if judge.stopped:
             stopped = step
             break
