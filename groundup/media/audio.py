@@ -19,7 +19,8 @@ __all__ = ["SOUND_KINDS", "Sound", "read_sound"]
 
 SOUND_KINDS = (".wav", ".flac", ".ogg", ".mp3")
 _MOST_CHANNELS = 16
-_UNKNOWN = 0x7FFFF000  # sizes from here on are written by programs that could not know the length
+# Sizes from here on are written by programs that could not know the length.
+_UNKNOWN = 0x7FFFF000
 
 
 class Sound(NamedTuple):
@@ -40,7 +41,7 @@ def read_sound(source: Any, name: str = "") -> Sound:
     """Return a sound with its channels averaged.
 
     Args:
-        source: A file's path, the bytes of a file or where they lie, or (samples, rate) with
+        source: A file's path, the bytes of a file or where they are, or (samples, rate) with
             samples (T,) or (T, C): floating-point numbers from -1 to 1, or whole numbers that fill
             the range of their type.
         name: What to call it in messages, where it is no file.
@@ -61,18 +62,17 @@ def read_sound(source: Any, name: str = "") -> Sound:
             raise DataError(name, "the file is empty (0 bytes)", "Remove it, or record it again")
         with path.open("rb") as file:
             _refuse_cut_off(file, name)
-        values, rate = _decoded(str(path), name)
-    elif isinstance(source, StoredFile):
-        name, content = str(source), io.BytesIO(source.read())
+        # The file's path goes to the library, which reads only what it needs.
+        values, rate = _decode(str(path), name)
+    elif isinstance(source, StoredFile | bytes | bytearray):
+        content = io.BytesIO(source.read() if isinstance(source, StoredFile) else source)
+        name = str(source) if isinstance(source, StoredFile) else name or "a sound"
         _refuse_cut_off(content, name)
-        values, rate = _decoded(content, name)
-    elif isinstance(source, bytes | bytearray):
-        name, content = name or "a sound", io.BytesIO(source)
-        _refuse_cut_off(content, name)
-        values, rate = _decoded(content, name)
+        values, rate = _decode(content, name)
     else:
         name = name or "a sound"
-        values, rate = _given(source, name)
+        values, rate = _check_array(source, name)
+    # A file of a header alone can be read, but has no length to divide by.
     if not values.size:
         raise DataError(
             name, "the sound is empty: it holds no samples", "Remove it, or record it again"
@@ -101,21 +101,24 @@ def _refuse_cut_off(file: BinaryIO, name: str) -> None:
     head = file.read(12)
     if head[:4] == b"RIFF" and head[8:] == b"WAVE":
         while len(chunk := file.read(8)) == 8:
-            start, size = file.tell(), int.from_bytes(chunk[4:], "little")
+            start = file.tell()
+            size = int.from_bytes(chunk[4:], "little")
             if chunk[:4] == b"data" and end - start < size < _UNKNOWN:
                 problem = (
                     f"is cut off: it holds {end - start:,} of the {size:,} bytes of sound that its"
                     " header states"
                 )
                 raise DataError(name, problem, "Remove it, or fetch it again")
+            # A chunk of an odd size is followed by a byte that belongs to none.
             file.seek(start + size + size % 2)
     file.seek(0)
 
 
-def _decoded(source: str | io.BytesIO, name: str) -> tuple[NDArray[np.float32], int]:
+def _decode(source: str | io.BytesIO, name: str) -> tuple[NDArray[np.float32], int]:
     try:
         import soundfile
-    except (ImportError, OSError):  # OSError: the library in C that it stands on is missing
+    except (ImportError, OSError):
+        # OSError: the library in C that it needs is missing.
         raise MissingExtraError("soundfile", "classic") from None
     try:
         values, rate = soundfile.read(source, dtype="float32", always_2d=True)
@@ -127,7 +130,7 @@ def _decoded(source: str | io.BytesIO, name: str) -> tuple[NDArray[np.float32], 
     return values, int(rate)
 
 
-def _given(source: Any, name: str) -> tuple[NDArray[Any], int]:
+def _check_array(source: Any, name: str) -> tuple[NDArray[Any], int]:
     """Return (T, C) and the rate of what was given as an array."""
     if (
         not isinstance(source, tuple | list)
@@ -138,7 +141,8 @@ def _given(source: Any, name: str) -> tuple[NDArray[Any], int]:
             f"is {type(source).__name__}; allowed: a path, the bytes of a file, or (samples, rate)"
         )
         raise DataError(name, problem, "Give one of these")
-    values, rate = np.asarray(source[0]), source[1]
+    values = np.asarray(source[0])
+    rate = source[1]
     if not (rate >= 1 and float(rate).is_integer()):
         raise DataError(
             name,
@@ -157,7 +161,9 @@ def _given(source: Any, name: str) -> tuple[NDArray[Any], int]:
             " allowed: (T, C)"
         )
         raise DataError(name, problem, "Transpose the array")
-    if values.dtype.kind in "iu":
-        half = float(2 ** (8 * values.dtype.itemsize - 1))
-        values = (values.astype(np.float64) - (half if values.dtype.kind == "u" else 0.0)) / half
+    half = float(2 ** (8 * values.dtype.itemsize - 1))
+    if values.dtype.kind == "i":
+        values = values.astype(np.float64) / half
+    elif values.dtype.kind == "u":  # silence is in the middle of the range
+        values = (values.astype(np.float64) - half) / half
     return values[:, None] if values.ndim == 1 else values, int(rate)

@@ -22,7 +22,8 @@ from groundup.core.values import StoredFile
 __all__ = ["LARGEST", "SUFFIXES", "draw_sheet", "examine", "is_picture", "read_picture"]
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
-LARGEST = 80_000_000  # pixels; a small file that unpacks to more is an accident or an attack
+# Pixels; a small file that unpacks to more is an accident or an attack.
+LARGEST = 80_000_000
 _FONTS = (
     "NotoSansCJK-Regular.ttc",
     "NotoSerifCJK-Bold.ttc",
@@ -108,7 +109,7 @@ def examine(path: Path | StoredFile) -> tuple[str | None, str]:
             # The checksums, which decoding may pass over; it leaves the image unusable.
             image.verify()
         with _opened(source) as image:
-            # Of a JPEG all bytes are still read, but few pixels made: ten times as quick.
+            # Of a JPEG all bytes are still read, but few pixels made, which is quicker.
             image.draft(image.mode, (1, 1))
             image.load()
             if image.mode == "F":

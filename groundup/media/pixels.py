@@ -2,8 +2,8 @@
 strength.
 
 Shape legend: B pictures, C channels, H rows, W columns. Pixels are 0 (black) to 1 (white). Every
-    result is a function
-of its own picture alone, to the last bit: nothing is summed over the batch.
+    result is a function of its own picture alone, to the last bit: nothing is summed over the
+    batch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ __all__ = [
     "turn_hue",
 ]
 
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
+# ITU-R BT.601.
+_GREY = (0.299, 0.587, 0.114)
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
 _LEVELS = 256
 
@@ -48,10 +49,13 @@ def resample(
     x = torch.arange(width, dtype=torch.float32) - (width - 1) / 2
     y = (torch.arange(height, dtype=torch.float32) - (height - 1) / 2)[:, None]
     grid = torch.empty(count, height, width, 2)
-    for i, size in ((0, width), (1, height)):  # grid_sample counts from -1 to 1
-        m, t = (torch.from_numpy(each[:, i] * (2 / size)).float() for each in (matrices, shifts))
-        across, down = m[:, :1, None] * x, m[:, 1:, None] * y + t[:, None, None]
-        torch.add(across, down, out=grid[..., i])
+    # grid_sample counts from -1 to 1.
+    for i, size in ((0, width), (1, height)):
+        m = torch.from_numpy(matrices[:, i] * (2 / size)).float()
+        t = torch.from_numpy(shifts[:, i] * (2 / size)).float()
+        # Into the grid at once: it is the largest tensor here.
+        down = m[:, 1:, None] * y + t[:, None, None]
+        torch.add(m[:, :1, None] * x, down, out=grid[..., i])
     return F.grid_sample(pictures, grid, "bilinear", "zeros", align_corners=False)
 
 
@@ -62,6 +66,7 @@ def brighten(pixels: Tensor, factors: Tensor) -> Tensor:
 
 def change_contrast(pixels: Tensor, factors: Tensor) -> Tensor:
     """Return pixels further from (factor > 1) or nearer to the mean grey of each picture."""
+    # Summed in float64, so that the order of sums leaves no trace.
     mean = _grey(pixels).double().mean((1, 2, 3), keepdim=True).float()
     return (mean + (pixels - mean) * _wide(factors)).clamp(0, 1)
 
@@ -78,10 +83,12 @@ def turn_hue(pixels: Tensor, turns: Tensor) -> Tensor:
     to = torch.tensor(_TO_YIQ, dtype=torch.float64)
     angle = turns.double() * (2 * torch.pi)
     turn = torch.eye(3, dtype=torch.float64).repeat(len(turns), 1, 1)
-    turn[:, 1, 1], turn[:, 1, 2] = angle.cos(), -angle.sin()
-    turn[:, 2, 1], turn[:, 2, 2] = angle.sin(), angle.cos()
-    back = to.inverse()
-    m = (back @ turn @ to).float()[..., None, None]
+    turn[:, 1, 1] = angle.cos()
+    turn[:, 1, 2] = -angle.sin()
+    turn[:, 2, 1] = angle.sin()
+    turn[:, 2, 2] = angle.cos()
+    m = (to.inverse() @ turn @ to).float()[..., None, None]
+    # Written out: a product of matrices may sum in an order that depends on the batch.
     channels = [sum(m[:, i, j] * pixels[:, j] for j in range(3)) for i in range(3)]
     return torch.stack(channels, 1).clamp(0, 1)  # type: ignore[arg-type]
 
@@ -99,7 +106,7 @@ def solarize(pixels: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def posterize(pixels: Tensor, bits: Tensor) -> Tensor:
-    """Return pixels with so many bits (B,), 1 to 8, a channel."""
+    """Return pixels with this many bits (B,), 1 to 8, a channel."""
     steps = _wide(2.0 ** (8 - bits.round()))
     return ((pixels * 255).div(steps, rounding_mode="floor") * steps / 255).clamp(0, 1)
 
@@ -107,7 +114,9 @@ def posterize(pixels: Tensor, bits: Tensor) -> Tensor:
 def stretch_contrast(pixels: Tensor) -> Tensor:
     """Return pixels stretched so that each channel has black and white in it; a channel of one
     value stays."""
-    low, high = pixels.amin((2, 3), keepdim=True), pixels.amax((2, 3), keepdim=True)
+    low = pixels.amin((2, 3), keepdim=True)
+    high = pixels.amax((2, 3), keepdim=True)
+    # Nothing to stretch, and nothing to divide by.
     flat = high - low < 1e-6
     return torch.where(
         flat, pixels, (pixels - low) / torch.where(flat, torch.ones_like(high), high - low)
@@ -123,6 +132,7 @@ def equalize(pixels: Tensor) -> Tensor:
     )
     below = counts.double().cumsum(2)
     darkest = below.masked_fill(counts == 0, float("inf")).amin(2, keepdim=True)
+    # As in histogram equalisation of 8-bit pictures: the darkest level there is becomes black.
     table = (below - darkest) / (levels.shape[2] - darkest).clamp(min=1)
     flat = (darkest == levels.shape[2]).float()[..., None]
     found = table.gather(2, levels).float().view_as(pixels)

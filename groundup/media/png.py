@@ -22,7 +22,9 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """
     height, width = pixels.shape[:2]
     lines = np.ascontiguousarray(pixels).reshape(height, -1)
+    # Each line begins with its filter, 0: none, which keeps this short.
     unfiltered = np.concatenate((np.zeros((height, 1), np.uint8), lines), 1).tobytes()
+    # 8 bits a channel; 0 is grey and 2 is colour.
     header = struct.pack(">IIBBBBB", width, height, 8, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(unfiltered, 9)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(

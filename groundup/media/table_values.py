@@ -23,9 +23,12 @@ __all__ = [
 
 Kind = Literal["numeric", "categorical", "boolean", "date"]
 _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "?"})
-_TRUE, _FALSE = frozenset({"true", "t", "yes", "y", "1"}), frozenset({"false", "f", "no", "n", "0"})
-_LATEST = 253_402_300_800.0  # the first second of the year 10000
-_ENOUGH = 0.9  # of a column's values are of a kind: then the rest are mistakes
+_TRUTH = dict.fromkeys(("true", "t", "yes", "y", "1"), 1.0)
+_TRUTH |= dict.fromkeys(("false", "f", "no", "n", "0"), 0.0)
+# The first second of the year 10000.
+_LATEST = 253_402_300_800.0
+# Of a column's values are of a kind: then the rest are mistakes.
+_ENOUGH = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ def as_number(value: Any) -> float | None:
     it means none."""
     if is_missing(value):
         return math.nan
+    # Python reads 1_000 as a number; in data it is a name.
     if isinstance(value, date) or (isinstance(value, str) and "_" in value):
         return None
     try:
@@ -82,10 +86,9 @@ def as_boolean(value: Any) -> float | None:
     else."""
     if is_missing(value):
         return math.nan
-    if not isinstance(value, str):
-        return float(value) if value in (0, 1) else None
-    word = value.strip().lower()
-    return 1.0 if word in _TRUE else 0.0 if word in _FALSE else None
+    if isinstance(value, str):
+        return _TRUTH.get(value.strip().lower())
+    return float(value) if value == 0 or value == 1 else None
 
 
 def as_date(value: Any) -> float | None:
@@ -99,9 +102,11 @@ def as_date(value: Any) -> float | None:
         with contextlib.suppress(ValueError):
             value = datetime.fromisoformat(value.strip())
     if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        # Otherwise Python would take it as local time, and a run would depend on the machine.
+        return value.replace(tzinfo=value.tzinfo or UTC).timestamp()
     if isinstance(value, date):
         return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
+    # Milliseconds since 1970 would be dates of the year 50000.
     found = as_number(value)
     return None if found is not None and abs(found) >= _LATEST else found
 
@@ -112,10 +117,11 @@ def as_category(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool):
-        return "true" if value else "false"
-    return (
-        str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-    )
+        return str(value).lower()
+    # A column with gaps is read as floating-point numbers, and its 3 as 3.0.
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
 
 
 def kind_of(counts: Mapping[Any, int]) -> Kind:
@@ -126,12 +132,15 @@ def kind_of(counts: Mapping[Any, int]) -> Kind:
     """
     present = {value: count for value, count in counts.items() if not is_missing(value)}
     total = sum(present.values())
+    # A column of 0 and 1 is numeric; true and false have to be spelled somewhere.
     words = any(isinstance(value, bool) or as_number(value) is None for value in present)
     if words and all(as_boolean(value) is not None for value in present):
         return "boolean"
     if total and _share(present, as_number, total) >= _ENOUGH:
         return "numeric"
-    return "date" if total and _share(present, as_date, total) >= _ENOUGH else "categorical"
+    if total and _share(present, as_date, total) >= _ENOUGH:
+        return "date"
+    return "categorical"
 
 
 def _share(counts: Mapping[Any, int], read: Any, total: int) -> float:

@@ -21,7 +21,7 @@ from groundup.core.values import Batch, Example
 from groundup.media.audio import read_sound
 from groundup.processors import spectrogram
 from groundup.processors.saved_files import saved_settings, write_json
-from groundup.processors.sequences import mean_and_spread, padded
+from groundup.processors.sequences import mean_and_spread, pad
 
 __all__ = ["AudioConfig", "AudioProcessor"]
 
@@ -63,11 +63,12 @@ class AudioConfig(ProcessorConfig):
         "Each feature has mean 0 and variance 1: mean_variance over all training frames, each_sound"
         " over each sound's",
     )
-    max_seconds: float | None = setting(None, "Longer sounds are cut to so many seconds", gt=0)
+    max_seconds: float | None = setting(None, "Longer sounds are cut to this many seconds", gt=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> AudioConfig:
         highest = self.highest
+        # Above half its rate a sound holds no frequency.
         if highest > self.sample_rate / 2:
             raise ValueError(
                 f"highest_hz {highest} is above half the sample rate {self.sample_rate}. Lower it"
@@ -89,6 +90,7 @@ class AudioConfig(ProcessorConfig):
             raise ValueError(
                 f"coefficients {self.coefficients} is above mel_bands {self.mel_bands}. Lower it"
             )
+        # A band between two frequencies of the spectrum would hold silence whatever the sound.
         empty = np.flatnonzero(self.filters.sum(0) == 0)
         if len(empty):
             problem = (
@@ -124,18 +126,21 @@ class AudioConfig(ProcessorConfig):
     @property
     def width(self) -> int:
         """Features of a frame, F."""
-        return (self.coefficients if self.features == "mfcc" else self.mel_bands) * (
-            1 + self.deltas
-        )
+        own = {"mfcc": self.coefficients, "log_mel": self.mel_bands}[self.features]
+        return own * (1 + self.deltas)
 
     def frames(self, source: Any, name: str = "") -> NDArray[np.float64]:
         """Return (T, F), not normalised over the training split, of what ``read_sound`` reads."""
         sound = read_sound(source, name)
-        kept = None if self.max_seconds is None else max(1, round(self.max_seconds * sound.rate))
-        samples = spectrogram.resample(sound.samples[:kept], sound.rate, self.sample_rate)
+        kept = sound.samples
+        if self.max_seconds is not None:
+            # Cut first: what is not kept need not be brought to another rate.
+            kept = kept[: max(1, round(self.max_seconds * sound.rate))]
+        samples = spectrogram.resample(kept, sound.rate, self.sample_rate)
         found = spectrogram.log_mel(samples, self.window, self.hop, self.preemphasis, self.filters)
         if self.features == "mfcc":
             found = found @ spectrogram.cosine_transform(self.mel_bands, self.coefficients)
+        # Slopes of slopes too, each from the one before.
         parts = [found]
         for _ in range(self.deltas):
             parts.append(spectrogram.differences(parts[-1]))
@@ -151,6 +156,7 @@ class AudioConfig(ProcessorConfig):
         Raises:
             DataError: If there are none, or one cannot be read.
         """
+        # The other ways need no statistics, so the sounds need not be read.
         if self.normalise == "mean_variance":
             sounds = (
                 self.frames(example.inputs, example.origin or example.name) for example in texts()
@@ -166,8 +172,10 @@ class AudioConfig(ProcessorConfig):
             DataError: If processor.json is missing or damaged.
         """
         with saved_settings(folder) as saved:
-            mean, scale = ([float(v) for v in saved[name]] for name in ("mean", "scale"))
+            mean = [float(value) for value in saved["mean"]]
+            scale = [float(value) for value in saved["scale"]]
             config = cls(**saved["settings"])
+            # One number alone would be taken for every feature without a word.
             if not len(mean) == len(scale) == config.width:
                 raise ValueError(f"{len(mean)} means of {config.width} features")
             return AudioProcessor(config, mean, scale)
@@ -183,7 +191,9 @@ class AudioProcessor(InputProcessor):
     """
 
     def __init__(self, config: AudioConfig, mean: Sequence[float], scale: Sequence[float]) -> None:
-        self.config, self.mean, self.scale = config, tuple(mean), tuple(scale)
+        self.config = config
+        self.mean = tuple(mean)
+        self.scale = tuple(scale)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -197,12 +207,14 @@ class AudioProcessor(InputProcessor):
         Raises:
             DataError: If a sound cannot be read; the message names the file, or the sound's number.
         """
-        mean, scale = np.asarray(self.mean), np.asarray(self.scale)
+        mean = np.asarray(self.mean)
+        scale = np.asarray(self.scale)
         found = [
+            # In float64 to the end, as the statistics were computed.
             ((self.config.frames(each, f"sound {number}") - mean) / scale).astype(np.float32)
             for number, each in enumerate(inputs)
         ]
-        return padded(found, self.config.width)
+        return pad(found, self.config.width)
 
     def save(self, folder: Path) -> None:
         """Write processor.json."""

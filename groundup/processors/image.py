@@ -33,7 +33,8 @@ from groundup.processors.saved_files import saved_settings, write_json
 
 __all__ = ["ImageConfig", "ImageProcessor"]
 
-_TOGETHER = 4096  # arrays that are looked at at a time
+# Arrays that are looked at at a time.
+_TOGETHER = 4096
 
 
 class ImageProcessor(InputProcessor):
@@ -93,6 +94,7 @@ class ImageProcessor(InputProcessor):
         top = (values.shape[2] - height) // 2
         left = (values.shape[3] - width) // 2
         inside = values[:, :, top : top + height, left : left + width]
+        # Thousands of small arrays are copied at once instead of one by one.
         plain = None if self.convert or self.resize else stack_grey(inputs)
         if plain is not None and (1, *plain.shape[1:]) == self.shape:
             inside[:, 0] = torch.from_numpy(plain)
@@ -148,7 +150,8 @@ class ImageProcessor(InputProcessor):
             "image_processor_type": "ViTImageProcessor",
             "do_resize": True,
             "size": {"height": self.shape[1], "width": self.shape[2]},
-            "resample": {"linear": 2, "cubic": 3}[self.resample],  # Pillow's numbers
+            # Pillow's numbers of the two.
+            "resample": {"linear": 2, "cubic": 3}[self.resample],
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
@@ -174,7 +177,8 @@ class ImageProcessor(InputProcessor):
                 largest=saved["largest"],
                 resize=saved["resize"],
                 convert=saved["convert"],
-                resample=saved.get("resample", "linear"),  # which older runs do not name
+                # Which older runs do not name.
+                resample=saved.get("resample", "linear"),
             )
 
 
@@ -241,6 +245,7 @@ class ImageConfig(ProcessorConfig):
             DataError: If there are no pictures, or they cannot be padded to a smaller size.
         """
         sums: PictureSums | None = None
+        # Decoding is slow: for a scale a sample of the files is enough.
         files = FileSample()
         arrays: list[tuple[int, Example]] = []
         for number, example in enumerate(texts()):
@@ -267,7 +272,8 @@ class ImageConfig(ProcessorConfig):
                 f" {self.pad_to[1]}"
             )
             raise DataError("recipe.processor.pad_to", problem, "Choose a larger size")
-        mean, scale = self._scaling(sums, largest or 1.0)  # 1: all pictures are black
+        # 1 where all pictures are black.
+        mean, scale = self._scaling(sums, largest or 1.0)
         return ImageProcessor(
             sums.shape,
             self.pad_to,
@@ -333,4 +339,5 @@ def _as_columns(
     mean: Sequence[float], scale: Sequence[float], like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return both as (C, 1, 1), of the type and device of ``like``."""
+    # With two more axes they go over rows and columns.
     return like.new_tensor(mean)[:, None, None], like.new_tensor(scale)[:, None, None]

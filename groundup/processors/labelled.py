@@ -21,10 +21,15 @@ from groundup.core.contracts.processors import (
     TextProcessor,
 )
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.values import Batch
+from groundup.core.values import Batch, Example
 from groundup.processors.saved_files import read_json, saved_settings, write_json
 from groundup.processors.targets import MultiLabel, SingleLabel, targets_from_json
-from groundup.processors.text.add_special_tokens import framed, padded, pairs_framed, two_texts
+from groundup.processors.text.add_special_tokens import (
+    frame_pairs,
+    frame_texts,
+    pad_rows,
+    split_pair,
+)
 
 __all__ = ["Labelled", "LabelledConfig", "check_pairs", "require_head", "with_targets"]
 
@@ -35,7 +40,7 @@ class Labelled(LabelProcessor):
     Args:
         inputs: The processor of the inputs: an ``InputProcessor``, or a tokenizer.
         targets: What is predicted.
-        max_length: Texts are cut to so many tokens.
+        max_length: Texts are cut to this many tokens.
         pairs: An input is two texts.
         head: What the model is to give where that is not labels of a text: ``tokens``, outputs for
             each; ``none``, the states.
@@ -77,19 +82,18 @@ class Labelled(LabelProcessor):
         if not isinstance(self.inputs, TextProcessor):
             return self.inputs.encode_inputs(inputs)
         if self.pairs or any(isinstance(each, tuple) for each in inputs):
-            return padded(
-                pairs_framed([two_texts(each) for each in inputs], self.inputs, self.max_length),
-                self.inputs,
-            )
-        return padded(
-            framed([str(text) for text in inputs], self.inputs, self.max_length), self.inputs
-        )
+            pairs = [split_pair(each) for each in inputs]
+            rows = frame_pairs(pairs, self.inputs, self.max_length)
+        else:
+            rows = frame_texts([str(text) for text in inputs], self.inputs, self.max_length)
+        return pad_rows(rows, self.inputs)
 
     def as_list(self, inputs: Any) -> tuple[list[Any], bool]:
         """Return inputs as a list, and whether they were several; a tuple of two texts is one
         pair."""
-        each = isinstance(inputs, list) or (isinstance(inputs, tuple) and not self.pairs)
-        return (list(inputs) if each else [inputs]), each
+        if isinstance(inputs, list) or (isinstance(inputs, tuple) and not self.pairs):
+            return list(inputs), True
+        return [inputs], False
 
     def save(self, folder: Path) -> None:
         """Write processor.json, and the inputs' processor below ``inputs/``."""
@@ -100,6 +104,7 @@ class Labelled(LabelProcessor):
             "max_length": self.max_length,
             "targets": self.targets.to_json(),
         }
+        # Left out where they say nothing, as in runs of before there were pairs.
         if self.pairs:
             saved["pairs"] = True
         if self.head:
@@ -109,7 +114,7 @@ class Labelled(LabelProcessor):
 
 def with_targets(
     processor: Any,
-    examples: Callable[[], Iterator[Any]],
+    examples: Callable[[], Iterator[Example]],
     fit: Callable[[Iterable[Any]], Targets],
     max_length: int,
     *,
@@ -128,24 +133,26 @@ def with_targets(
             same.
         head: As of ``Labelled``.
     """
-    last: list[Any] = []
+    # Targets are read one by one; an error is about the one that was read last.
+    last: list[Example] = []
     pairs = False
 
     def read() -> Iterator[Any]:
         nonlocal pairs
         for example in examples():
             last[:] = [example]
-            pairs = isinstance(getattr(example, "inputs", None), tuple)
+            pairs = isinstance(example.inputs, tuple)
             yield example.target
         last.clear()
 
     try:
         targets = fit(read())
     except DataError as error:
-        origin = getattr(last[0], "origin", "") if last else ""
-        raise DataError(origin or error.where, error.problem, error.remedy) from None
+        where = last[0].origin if last else ""
+        raise DataError(where or error.where, error.problem, error.remedy) from None
     if not isinstance(processor, Labelled):
         return Labelled(processor, targets, max_length, pairs=pairs, head=head)
+    # A base's head is kept where it predicts all of this data's classes, or the same numbers.
     before = processor.targets
     if (
         isinstance(before, SingleLabel | MultiLabel)
@@ -172,11 +179,12 @@ def check_pairs(model: nn.Module, processor: LabelProcessor) -> None:
         RecipeError: If inputs are pairs whose texts are told apart by kinds of tokens, which the
             model does not read.
     """
-    between = processor.tokenizer.between if processor.pairs else None
-    reads_kinds = "token_types" in inspect.signature(model.forward).parameters
-    if between is not None and between[1] and not reads_kinds:
+    if not processor.pairs or processor.tokenizer.between is None:
+        return
+    _, kind = processor.tokenizer.between
+    if kind and "token_types" not in inspect.signature(model.forward).parameters:
         problem = (
-            "an encoder's tokenizer marks the tokens of the second text, and this model reads no"
+            "an encoder's tokenizer marks the tokens of the second text, but this model reads no"
             " such marks"
         )
         raise RecipeError(
@@ -190,12 +198,13 @@ def require_head(model: nn.Module, processor: Labelled) -> None:
     Raises:
         RecipeError: If it does not give what the processor's ``head`` says.
     """
+    # A model of labels names no head.
     given = model.chosen_head if isinstance(model, ChoosesHead) else ""
     if given != processor.head:
-        needed = (
-            "outputs for every token" if processor.head == "tokens" else "the states of all tokens"
-        )
-        problem = f"the task needs {needed}, and this model gives {given or 'labels of a text'}"
+        needed = "the states of all tokens"
+        if processor.head == "tokens":
+            needed = "outputs for every token"
+        problem = f"the task needs {needed}, but this model gives {given or 'labels of a text'}"
         raise RecipeError("recipe.model", problem, "Use model bert, and leave out its head")
 
 
@@ -221,11 +230,11 @@ class LabelledConfig(ProcessorConfig):
         """
         inner = read_json(folder / "inputs" / "processor.json")
         with saved_settings(folder) as saved:
-            targets, max_length, name = (
+            reader = registry.lookup("processor", inner["name"]).load(folder / "inputs")
+            return Labelled(
+                reader,
                 targets_from_json(saved["targets"]),
                 int(saved["max_length"]),
-                inner["name"],
+                pairs=bool(saved.get("pairs")),
+                head=saved.get("head"),
             )
-            pairs, head = bool(saved.get("pairs")), saved.get("head")
-        reader = registry.lookup("processor", name).load(folder / "inputs")
-        return Labelled(reader, targets, max_length, pairs=pairs, head=head)

@@ -32,7 +32,8 @@ __all__ = [
 Resize = Literal["stretch", "crop", "pad"]
 Resample = Literal["linear", "cubic"]
 Shape = tuple[int, int, int]
-_GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as ITU-R BT.601 weighs them
+# Of red, green and blue, as ITU-R BT.601 weighs them.
+_GREY = (0.299, 0.587, 0.114)
 
 
 class PictureForm(NamedTuple):
@@ -78,7 +79,8 @@ class PictureForm(NamedTuple):
         elif self.channels == 3 and len(picture) == 1:
             picture = np.repeat(picture, 3, axis=0)
         elif self.channels == 3:
-            picture = picture[:3]  # without transparency
+            # Without transparency.
+            picture = picture[:3]
         if self.size is not None and picture.shape[1:] != tuple(self.size):
             # torch takes neither negative strides nor arrays that cannot be written to.
             whole = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
@@ -104,7 +106,8 @@ def _resize(picture: Tensor, size: tuple[int, int], resize: Resize, resample: Re
         found = found.clamp(float(picture.min()), float(picture.max()))
     top = (size[0] - rows) // 2
     left = (size[1] - columns) // 2
-    if resize == "crop":  # where both are negative, or 0
+    # Here both margins are negative, or 0.
+    if resize == "crop":
         return found[:, -top : size[0] - top, -left : size[1] - left]
     return F.pad(found, (left, size[1] - columns - left, top, size[0] - rows - top))
 

@@ -19,7 +19,8 @@ from groundup.processors.picture_pixels import Shape
 
 __all__ = ["FileSample", "PictureSums"]
 
-_SAMPLE = 2000  # picture files that the scale is learned from
+# Picture files that the scale is learned from.
+_SAMPLE = 2000
 
 
 @dataclass

@@ -64,6 +64,7 @@ def read_template(folder: Path) -> str | None:
     """
     path = folder / "chat_template.jinja"
     try:
+        # Reading it as text would change its line ends, which are part of the template.
         return path.read_bytes().decode() if path.is_file() else None
     except UnicodeDecodeError as error:
         raise DataError(
@@ -81,6 +82,7 @@ def write_text(path: Path, text: str | None) -> None:
     if text is None:
         path.unlink(missing_ok=True)
     else:
+        # Line ends stay as they are, on Windows too.
         path.write_text(text, encoding="utf-8", newline="")
 
 
@@ -94,11 +96,11 @@ def tokenizer_config(
         "eos_token": end_token,
     }
     config |= {f"{name}_token": token for name, token in (encoder or {}).items()}
-    return (
-        config
-        | {"clean_up_tokenization_spaces": False}
-        | ({"bos_token": start_token} if start_token else {})
-    )
+    # Its default joins words and marks when decoding: text would not come back as it was.
+    config["clean_up_tokenization_spaces"] = False
+    if start_token:
+        config["bos_token"] = start_token
+    return config
 
 
 def refuse_surrogates(texts: Sequence[str]) -> None:
@@ -111,9 +113,10 @@ def refuse_surrogates(texts: Sequence[str]) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            near, code = text[max(0, error.start - 20) : error.start], ord(text[error.start])
+            near = text[max(0, error.start - 20) : error.start]
+            surrogate = f"U+{ord(text[error.start]):04X}"
             raise DataError(
                 f"text {number} of the batch, character {error.start}",
-                f"a lone surrogate U+{code:04X} after {near!r}, which UTF-8 cannot hold",
+                f"a lone surrogate {surrogate} after {near!r}, which UTF-8 cannot hold",
                 "Clean the data, for example with text.encode('utf-8', 'replace').decode()",
             ) from None

@@ -20,7 +20,7 @@ from groundup.core.settings import setting
 from groundup.core.values import Batch, Example
 from groundup.processors.saved_files import saved_settings, write_json
 
-__all__ = ["FramesConfig", "FramesProcessor", "mean_and_spread", "padded"]
+__all__ = ["FramesConfig", "FramesProcessor", "mean_and_spread", "pad"]
 
 
 def mean_and_spread(
@@ -40,29 +40,32 @@ def mean_and_spread(
         Chan, Golub and LeVeque, 1983, "Algorithms for computing the sample variance": equation 2.1,
         pairs of parts.
     """
-    count, mean, squares = 0, np.zeros(0), np.zeros(0)
+    count = 0
+    mean: NDArray[np.float64] | float = 0.0
+    squares: NDArray[np.float64] | float = 0.0
     for sequence in sequences:
         values = np.asarray(sequence, np.float64)
-        own, centre = len(values), values.mean(0)
+        own = len(values)
+        centre = values.mean(0)
         deviation = ((values - centre) ** 2).sum(0)
-        if not count:
-            count, mean, squares = own, centre, deviation
-            continue
+        # Sums of plain squares would lose all digits of a feature far from 0.
         shift = centre - mean
-        squares += deviation + shift**2 * (count * own / (count + own))
+        squares = squares + deviation + shift**2 * (count * own / (count + own))
         mean = mean + shift * (own / (count + own))
         count += own
     if not count:
         raise DataError(where, "there are no training examples", "Check the data section")
     spread = np.sqrt(squares / count)
+    # Rounding leaves a constant feature a spread of about 1e-16 of its size.
     constant = spread <= 1e-9 * np.maximum(1.0, np.abs(mean))
-    return mean.tolist(), np.where(constant, 1.0, spread).tolist()
+    return np.asarray(mean).tolist(), np.where(constant, 1.0, spread).tolist()
 
 
-def padded(sequences: Sequence[NDArray[Any]], features: int) -> Batch:
+def pad(sequences: Sequence[NDArray[Any]], features: int) -> Batch:
     """Return ``inputs`` (N, T, F) float32, zeros behind the end of each, and ``lengths`` (N,)
     int64."""
     lengths = [len(sequence) for sequence in sequences]
+    # One frame at least: no layer takes a sequence without any.
     rows = np.zeros((len(sequences), max([1, *lengths]), features), np.float32)
     for row, sequence in zip(rows, sequences, strict=True):
         row[: len(sequence)] = sequence
@@ -75,13 +78,15 @@ class FramesProcessor(InputProcessor):
     Args:
         mean: (F,) what is taken off.
         scale: (F,) what each feature is then divided by.
-        max_frames: Longer sequences are cut to so many frames; None: never.
+        max_frames: Longer sequences are cut to this many frames; None: never.
     """
 
     def __init__(
         self, mean: Sequence[float], scale: Sequence[float], max_frames: int | None
     ) -> None:
-        self.mean, self.scale, self.max_frames = tuple(mean), tuple(scale), max_frames
+        self.mean = tuple(mean)
+        self.scale = tuple(scale)
+        self.max_frames = max_frames
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -95,12 +100,13 @@ class FramesProcessor(InputProcessor):
             DataError: If a sequence is empty, has another number of features, or a number that is
                 not finite.
         """
-        mean, scale = np.asarray(self.mean), np.asarray(self.scale)
+        mean = np.asarray(self.mean)
+        scale = np.asarray(self.scale)
         found = []
         for number, each in enumerate(inputs):
-            values = _checked(each, len(self.mean), f"sequence {number}")[: self.max_frames]
+            values = _check(each, len(self.mean), f"sequence {number}")[: self.max_frames]
             found.append((values - mean) / scale)
-        return padded(found, len(self.mean))
+        return pad(found, len(self.mean))
 
     def save(self, folder: Path) -> None:
         """Write processor.json."""
@@ -124,7 +130,7 @@ class FramesConfig(ProcessorConfig):
         "mean_variance",
         "mean_variance: each feature has mean 0 and variance 1 over all training frames",
     )
-    max_frames: int | None = setting(None, "Longer sequences are cut to so many frames", ge=1)
+    max_frames: int | None = setting(None, "Longer sequences are cut to this many frames", ge=1)
 
     def fit(self, texts: Callable[[], Iterator[Example]]) -> FramesProcessor:
         """Return the processor with the means and scales of the training examples.
@@ -132,14 +138,16 @@ class FramesConfig(ProcessorConfig):
         Raises:
             DataError: If there are none, or they do not have the same features.
         """
+        # The others are checked against the first one's number of features.
         first = next(texts(), None)
         features = 0 if first is None else np.shape(first.inputs)[-1]
         sequences = (
-            _checked(e.inputs, features, e.origin or e.name)[: self.max_frames] for e in texts()
+            _check(e.inputs, features, e.origin or e.name)[: self.max_frames] for e in texts()
         )
         mean, scale = mean_and_spread(sequences, "recipe.processor")
         if self.normalise == "none":
-            mean, scale = [0.0] * features, [1.0] * features
+            mean = [0.0] * features
+            scale = [1.0] * features
         return FramesProcessor(mean, scale, self.max_frames)
 
     @classmethod
@@ -150,12 +158,12 @@ class FramesConfig(ProcessorConfig):
             DataError: If processor.json is missing or damaged.
         """
         with saved_settings(folder) as saved:
-            cut = saved["max_frames"]
-            mean, scale = [float(v) for v in saved["mean"]], [float(v) for v in saved["scale"]]
-            return FramesProcessor(mean, scale, None if cut is None else int(cut))
+            mean = [float(value) for value in saved["mean"]]
+            scale = [float(value) for value in saved["scale"]]
+            return FramesProcessor(mean, scale, saved["max_frames"])
 
 
-def _checked(values: Any, features: int, where: str) -> NDArray[np.float64]:
+def _check(values: Any, features: int, where: str) -> NDArray[np.float64]:
     """Return (T, F) float64."""
     try:
         found = np.asarray(values, np.float64)

@@ -27,17 +27,21 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
-_FLOOR = 1e-10  # of the energy in a band, so that silence has a logarithm
-_STOP_DB = 80.0  # what resampling takes off frequencies that the new rate cannot hold
-_TRANSITION = 0.1  # share of the band, below the highest frequency, over which it fades
-_DIFFERENCE_REACH = 2  # frames to either side
+# Of the energy in a band, so that silence has a logarithm.
+_FLOOR = 1e-10
+# What resampling takes off frequencies that the new rate cannot hold.
+_STOP_DB = 80.0
+# Share of the band, below the highest frequency, over which it fades.
+_TRANSITION = 0.1
+# Frames to either side.
+_DIFFERENCE_REACH = 2
 
 
 # --------------------------------------------------------------------------------------- resampling
 def resample(samples: NDArray[Any], rate: int, new_rate: int) -> Floats:
     """Return a sound (T,) at another rate, ceil(T x new_rate / rate) samples.
 
-    Each new sample is a weighted sum of those around it; the weights depend only on where it lies
+    Each new sample is a weighted sum of those around it; the weights depend only on where it is
     between two old ones, its phase, of which there are ``new_rate / gcd``. Frequencies up to 0.9 of
     what both rates can hold are kept.
 
@@ -50,9 +54,12 @@ def resample(samples: NDArray[Any], rate: int, new_rate: int) -> Floats:
         return values
     taps = resampling_taps(rate, new_rate)
     common = math.gcd(rate, new_rate)
-    up, down, reach = new_rate // common, rate // common, taps.shape[1] // 2
+    up = new_rate // common
+    down = rate // common
+    reach = taps.shape[1] // 2
     found = np.empty(-(-len(values) * up // down))
     around = sliding_window_view(np.pad(values, (reach, reach + down)), taps.shape[1])
+    # New samples of one phase have the same weights, so each phase is one product of matrices.
     for first in range(min(up, len(found))):
         place, phase = divmod(first * down, up)
         chosen = found[first::up]
@@ -71,16 +78,20 @@ def resampling_taps(rate: int, new_rate: int) -> Floats:
         window's shape and length for an attenuation.
     """
     common = math.gcd(rate, new_rate)
-    up, down = new_rate // common, rate // common
-    narrow = min(1.0, up / down)  # the lower of the two rates, by the old one
+    up = new_rate // common
+    down = rate // common
+    # The lower of the two rates, by the old one: it says which frequencies both can hold.
+    narrow = min(1.0, up / down)
     half = math.ceil((_STOP_DB - 7.95) / (2.285 * math.pi * _TRANSITION) / 2) / narrow
     reach = math.ceil(half)
-    apart = np.arange(-reach, reach + 1)[None, :] - np.arange(up)[:, None] / up  # in old samples
+    # In old samples.
+    apart = np.arange(-reach, reach + 1)[None, :] - np.arange(up)[:, None] / up
     inside = np.clip(1.0 - (apart / half) ** 2, 0.0, None)
     window = np.where(
         np.abs(apart) <= half, np.i0(0.1102 * (_STOP_DB - 8.7) * np.sqrt(inside)), 0.0
     )
     taps: Floats = np.sinc(apart * narrow * (1.0 - _TRANSITION / 2)) * window
+    # Cutting the sinc off leaves each phase a sum slightly off 1, which would be heard.
     taps /= taps.sum(1, keepdims=True)
     return taps
 
@@ -113,6 +124,7 @@ def mel_filters(bands: int, size: int, rate: int, lowest_hz: float, highest_hz: 
     frequencies = np.linspace(0.0, rate / 2, size // 2 + 1)[:, None]
     rising = (frequencies - corners[:-2]) / (corners[1:-1] - corners[:-2])
     falling = (corners[2:] - frequencies) / (corners[2:] - corners[1:-1])
+    # The lower of the two sides is the triangle; below 0 it is outside.
     filters: Floats = np.maximum(0.0, np.minimum(rising, falling))
     return filters
 
@@ -131,6 +143,7 @@ def log_mel(
     """
     values = np.pad(np.asarray(samples, np.float64), (0, max(0, window - len(samples))))
     frames = sliding_window_view(values, window)[::hop]
+    # Before the first sample of a frame there is none: it counts as its own.
     before = np.concatenate((frames[:, :1], frames[:, :-1]), 1)
     spectrum = np.fft.rfft(
         (frames - preemphasis * before) * np.hamming(window), 2 * (len(filters) - 1)
@@ -148,7 +161,9 @@ def cosine_transform(bands: int, coefficients: int) -> Floats:
         Davis and Mermelstein, 1980, equation 1. Departs from HTK: coefficient 0 stays in place of
         the energy, and there is no liftering, which normalised features do not show.
     """
-    band, order = np.arange(bands)[:, None] + 0.5, np.arange(coefficients)[None, :]
+    band = np.arange(bands)[:, None] + 0.5
+    order = np.arange(coefficients)[None, :]
+    # The first coefficient is scaled otherwise, which makes the transform orthonormal.
     scale = np.where(order == 0, math.sqrt(1.0 / bands), math.sqrt(2.0 / bands))
     transform: Floats = scale * np.cos(math.pi / bands * band * order)
     return transform
@@ -162,8 +177,10 @@ def differences(features: Floats) -> Floats:
         spectrum"; "The HTK book", equation 5.16.
     """
     padded = np.pad(features, ((_DIFFERENCE_REACH, _DIFFERENCE_REACH), (0, 0)), mode="edge")
-    count, slope = len(features), np.zeros_like(features)
+    count = len(features)
+    slope = np.zeros_like(features)
     for away in range(1, _DIFFERENCE_REACH + 1):
-        after, before = padded[_DIFFERENCE_REACH + away :], padded[_DIFFERENCE_REACH - away :]
+        after = padded[_DIFFERENCE_REACH + away :]
+        before = padded[_DIFFERENCE_REACH - away :]
         slope += away * (after[:count] - before[:count])
     return slope / (2 * sum(away**2 for away in range(1, _DIFFERENCE_REACH + 1)))

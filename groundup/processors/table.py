@@ -29,6 +29,7 @@ from groundup.processors.table_columns import ColumnReader, Values, missing_colu
 __all__ = ["Column", "Part", "TableConfig", "TableProcessor"]
 
 _log = logging.getLogger("groundup")
+# Sines and cosines, which are between -1 and 1 as they are.
 _TURN = ("day_of_year_sin", "day_of_year_cos")
 
 
@@ -77,6 +78,7 @@ class Column:
             (np.where(gone, part.fill, found[part.name]) - part.shift) / part.scale
             for part in self.parts
         ]
+        # A column that had no gaps in training gets no such number: it would be constant.
         if self.indicator:
             numbers.append(gone.astype(np.float64))
         return np.stack(numbers, 1)
@@ -141,7 +143,9 @@ class TableProcessor(InputProcessor):
             for m, column in enumerate(self._categorical):
                 known = self._numbers[column.name]
                 texts = reader.read_categories(column.name, complete=complete)
-                categories[:, m] = [known.get(text, 0) for text in texts]
+                numbers_of = (known.get(text, 0) for text in texts)
+                # Categories that were not seen in training are all number 0.
+                categories[:, m] = np.fromiter(numbers_of, np.int64, len(inputs))
             batch["categories"] = torch.from_numpy(categories)
         return batch
 
@@ -219,6 +223,7 @@ class TableConfig(ProcessorConfig):
             raise DataError(
                 "recipe.processor", "there are no training examples", "Check the data section"
             )
+        # All of the split at once: kinds and categories need every value.
         reader = ColumnReader.of(rows)
         given = self._given_kinds(rows[0])
         columns: list[Column] = []
@@ -276,7 +281,8 @@ class TableConfig(ProcessorConfig):
             (v for v, n in counts.items() if v and n >= self.min_count),
             key=lambda v: (-counts[v], v),
         )
-        if len(counts) == 1:  # one category in all of the rows tells nothing
+        # One category in all of the rows tells nothing.
+        if len(counts) == 1:
             kept = []
         return Column(name, "categorical", values=tuple(kept))
 
@@ -296,6 +302,7 @@ def _fit_part(name: str, values: Values, scaling: str) -> Part | None:
         return Part(name, mean, 0.0, 1.0)
     if scaling == "robust":
         low, middle, high = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
-        if high > low:  # half of the values may well be the same
+        # Half of the values may well be the same.
+        if high > low:
             return Part(name, mean, middle, high - low)
     return Part(name, mean, mean, float(values.std()))

@@ -31,7 +31,8 @@ _ALLOWED = {
     "boolean": "true or false, or nothing",
     "date": "a date in ISO 8601 such as 2024-05-31, seconds since 1970, or nothing",
 }
-_LARGEST = 1e30  # squares and sums of larger numbers are no longer finite in fp32
+# Squares and sums of larger numbers are no longer finite in fp32.
+_LARGEST = 1e30
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ class _Classes(Targets, ABC):
 class SingleLabel(_Classes):
     """One of several classes, for each example."""
 
-    kind = "class"  # saved with runs, as are the kinds below
+    # Saved with runs, as are the kinds below.
+    kind = "class"
 
     @classmethod
     def fit(cls, targets: Iterable[Any]) -> SingleLabel:
@@ -198,6 +199,7 @@ class RegressionTargets(Targets):
         values = _numbers(list(targets))
         if not len(values):
             raise DataError("targets", "there are no training examples", "Check the data section")
+        # A constant number has a deviation of 0, which cannot be divided by.
         spread = values.std(0, unbiased=False)
         return cls(values.mean(0).tolist(), torch.where(spread > 0, spread, 1.0).tolist(), labels)
 
@@ -259,12 +261,14 @@ class MultiTaskTargets(Targets):
             DataError: If a target is no mapping from names to targets, or means nothing to its
                 part.
         """
+        # Each part sees only the examples that have its target.
         columns = []
         for name, part in self.parts.items():
             found = [target_of(target, name) for target in targets]
             rows = [row for row, target in enumerate(found) if not is_missing(target)]
             values = part.encode([found[row] for row in rows]).double()
             values = values[:, None] if values.dim() == 1 else values
+            # In float64 the numbers of classes stay exact next to NaN.
             whole = torch.full((len(targets), values.shape[1]), math.nan, dtype=torch.float64)
             whole[rows] = values
             columns.append(whole)
@@ -353,6 +357,7 @@ def _labels(target: Any) -> list[str]:
 
 
 def _rank(label: str) -> tuple[bool, float, str]:
+    # Numbers before words, and 10 after 9.
     try:
         return (False, float(label), label)
     except ValueError:
@@ -368,6 +373,7 @@ def _by_size(labels: Sequence[str]) -> tuple[str, ...]:
         if is_word or not math.isfinite(number):
             problem = f"is null, which orders numbers by size, and the class {label!r} is no number"
             raise DataError("recipe.task.order", problem, remedy)
+        # "1" and "1.0" are two labels, but one number.
         if number in places:
             raise DataError(
                 "recipe.task.order",

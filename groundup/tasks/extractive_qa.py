@@ -28,7 +28,7 @@ from groundup.metrics.answers import answer_scores
 from groundup.nn.loss import widen
 from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import FixedTargets
-from groundup.processors.text.add_special_tokens import Row, padded
+from groundup.processors.text.add_special_tokens import Row, pad_rows
 from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["ExtractiveQA", "Window"]
@@ -143,7 +143,9 @@ class ExtractiveQA(Task):
         # Questions with fewer windows get empty ones, of length 0, which are left out of
         # everything.
         most = max(map(len, found))
-        batch = padded([window.row for windows in found for window in windows], processor.tokenizer)
+        batch = pad_rows(
+            [window.row for windows in found for window in windows], processor.tokenizer
+        )
         shape = (len(examples), most, batch["tokens"].shape[1])
         windows = torch.zeros(shape, dtype=torch.int64)
         types = torch.zeros(shape, dtype=torch.int64)
@@ -250,7 +252,7 @@ class ExtractiveQA(Task):
         nothing = np.inf
         for start in range(0, len(windows), _AT_ONCE):
             chosen = windows[start : start + _AT_ONCE]
-            batch = padded([window.row for window in chosen], processor.tokenizer)
+            batch = pad_rows([window.row for window in chosen], processor.tokenizer)
             batch = move_batch(batch, device_of(model))
             with evaluating(model):
                 scores = _rule_out_padding(model(**batch), batch["lengths"])

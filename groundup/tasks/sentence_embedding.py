@@ -25,7 +25,7 @@ from groundup.nn.loss import widen
 from groundup.nn.pooling import mean_state, within
 from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import FixedTargets
-from groundup.processors.text.add_special_tokens import framed, padded
+from groundup.processors.text.add_special_tokens import frame_texts, pad_rows
 from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["SentenceEmbedding"]
@@ -96,8 +96,8 @@ class SentenceEmbedding(Task):
     def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
         """Return the tokens of all texts of each pair."""
         texts = [text for example in examples for text in example.inputs]
-        batch = padded(
-            framed(texts, processor.tokenizer, processor.max_length), processor.tokenizer
+        batch = pad_rows(
+            frame_texts(texts, processor.tokenizer, processor.max_length), processor.tokenizer
         )
         rows = len(examples)
         return {
@@ -169,13 +169,13 @@ class SentenceEmbedding(Task):
         self, model: nn.Module, texts: Sequence[str], processor: Labelled
     ) -> NDArray[np.float64]:
         """Return (N, C); texts of about the same length go together."""
-        rows = framed(texts, processor.tokenizer, processor.max_length)
+        rows = frame_texts(texts, processor.tokenizer, processor.max_length)
         # Padding costs as much as text, so texts are sorted by length and put back at the end.
         order = sorted(range(len(rows)), key=lambda n: len(rows[n][0]))
         found: dict[int, NDArray[np.float64]] = {}
         for start in range(0, len(order), _AT_ONCE):
             chosen = order[start : start + _AT_ONCE]
-            batch = padded([rows[n] for n in chosen], processor.tokenizer)
+            batch = pad_rows([rows[n] for n in chosen], processor.tokenizer)
             batch = move_batch(batch, device_of(model))
             with evaluating(model):
                 vectors = self.vectors(model(**batch), batch["lengths"])

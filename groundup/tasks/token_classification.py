@@ -27,7 +27,7 @@ from groundup.metrics.spans import are_spans, span_measures
 from groundup.nn.loss import widen
 from groundup.processors.labelled import Labelled, require_head, with_targets
 from groundup.processors.targets import SingleLabel
-from groundup.processors.text.add_special_tokens import Row, frame_of, padded
+from groundup.processors.text.add_special_tokens import Row, frame_of, pad_rows
 from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["TokenClassification"]
@@ -89,7 +89,7 @@ class TokenClassification(Task):
         # A label is a word's, a prediction a token's: the word's first piece has it, as in the
         # paper.
         pieces = [_encode_words(example.inputs, processor) for example in examples]
-        batch = padded([row for row, _ in pieces], processor.tokenizer)
+        batch = pad_rows([row for row, _ in pieces], processor.tokenizer)
         labels = torch.full_like(batch["tokens"], IGNORED)
         for own, example, (_, places) in zip(labels, examples, pieces, strict=True):
             numbers = processor.targets.encode(example.target)
@@ -152,7 +152,7 @@ class TokenClassification(Task):
         for start in range(0, len(parts), _AT_ONCE):
             chosen = parts[start : start + _AT_ONCE]
             pieces = [_encode_words(words, processor) for _, words in chosen]
-            batch = padded([row for row, _ in pieces], processor.tokenizer)
+            batch = pad_rows([row for row, _ in pieces], processor.tokenizer)
             with evaluating(model):
                 best = model(**move_batch(batch, device_of(model))).argmax(2).cpu().numpy()
             for (number, _), own, (_, places) in zip(chosen, best, pieces, strict=True):

@@ -115,7 +115,7 @@ def test_pictures_that_do_not_fit() -> None:
     with pytest.raises(DataError, match=r"row 1: has shape \(5,\); allowed: \(height, width\)"):
         fit(np.zeros(5))
     with pytest.raises(
-        DataError, match="row 1: has 3 x 2 pixels and 1 channels; the others 2 x 2 and 1"
+        DataError, match="row 1: has 3 x 2 pixels and 1 channels, but the others 2 x 2 and 1"
     ):
         fit(np.zeros((2, 2)), np.zeros((3, 2)))
     with pytest.raises(DataError, match=r"the pictures have 8 x 8 pixels, more than 7 x 9"):

@@ -105,7 +105,7 @@ PLACELESS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
     (_without_a_byte, "has no token for the byte <0x41>, for which GGUF has no place"),
     (
         lambda d: d["added_tokens"][3].update(rstrip=True),
-        r"take the blanks beside them \(<\|user\|>\), for which GGUF",
+        r"take the blanks next to them \(<\|user\|>\), for which GGUF",
     ),
     (
         lambda d: d.update(

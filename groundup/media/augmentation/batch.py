@@ -45,6 +45,7 @@ def augment_batch(
         settings, partners(), Draws(draws.seed, draws.samples, "partner "), processor
     )
     inputs, mix = mix_pairs(settings, changed["inputs"], other["inputs"], draws)
+    # The loss of each label counts by its share.
     others = {f"{name}_2": other[name] for name in ("labels", "weights") if name in other}
     return changed | others | {"inputs": inputs, "mix": mix}
 

@@ -50,5 +50,6 @@ def _mask(height: int, width: int, left: Floats, top: Floats, wide: Floats, tall
 def _between(start: Floats, stop: Floats, size: int) -> NDArray[np.bool_]:
     """Return (B, size), True from the rounded start up to, but without, the rounded stop."""
     place = np.arange(size)
+    # Both edges are rounded alike, so boxes are as wide as was drawn on average.
     first = np.clip(np.round(start), 0, size)[:, None]
     return (place >= first) & (place < np.clip(np.round(stop), 0, size)[:, None])

@@ -54,6 +54,7 @@ class Draws:
 
     def normal(self, operation: str, shape: Sequence[int]) -> Tensor:
         """Return (B, *shape) standard normal numbers."""
+        # A generator of its own for each sample: a row does not depend on the others.
         words = (
             seeding.generator(self.seed, f"augment {self.role}{operation}", int(n))
             for n in self.samples

@@ -24,6 +24,7 @@ def mix_pairs(settings: Augment, own: Tensor, other: Tensor, draws: Draws) -> tu
         2; Yun et al., 2019, "CutMix" (arXiv:1905.04899), section 3. With both set, each sample gets
         one or the other, at equal chances.
     """
+    # Where only one of the two is set, every sample gets that one.
     cut = np.full(len(own), settings.cutmix > 0)
     if settings.mixup and settings.cutmix:
         cut = draws("mixup or cutmix")[0] < 0.5

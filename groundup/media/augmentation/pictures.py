@@ -155,6 +155,7 @@ def _apply_drawn_operation(
         11: lambda chosen, factors: stretch_contrast(chosen),
         12: lambda chosen, factors: equalize(chosen),
     }
+    # Each operation is computed only for the pictures that drew it.
     pixels = pixels.clone()
     for which, change in changes.items():
         rows = torch.from_numpy(np.flatnonzero(operation == which))
@@ -174,6 +175,7 @@ def _erase(inputs: Tensor, chance: float, draws: Draws) -> Tensor:
     drawn, area, aspect, across, down = draws("erase", 5)
     height, width = inputs.shape[2:]
     size = (0.02 + 0.31 * area) * height * width * (drawn < chance)
+    # The logarithm of the aspect ratio is uniform: as often wide as tall.
     tall = np.sqrt(size * np.exp((2 * aspect - 1) * np.log(1 / 0.3)))
     wide = np.divide(size, tall, out=np.zeros_like(size), where=tall > 0)
     return inputs.masked_fill(boxes_within(height, width, across, down, wide, tall), 0.0)

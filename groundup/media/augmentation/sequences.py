@@ -30,6 +30,7 @@ def mask_frames(settings: Augment, inputs: Tensor, lengths: Tensor, draws: Draws
         inside = _draw_stretch("time", settings.time_mask, lengths.numpy(), inputs.shape[1], draws)
         inputs = inputs.masked_fill(inside[:, :, None], 0.0)
     if settings.frequency_mask:
+        # Unlike times, a frame's numbers are all there.
         numbers = np.full(len(inputs), inputs.shape[2])
         inside = _draw_stretch(
             "frequency", settings.frequency_mask, numbers, inputs.shape[2], draws

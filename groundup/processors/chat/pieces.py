@@ -58,6 +58,7 @@ def strip_blanks(pieces: list[Piece], strips: Mapping[str, tuple[bool, bool]]) -
             text = piece.text
             if taking:
                 text = text.lstrip() if side else text.rstrip()
+                # The blanks may go on in the next piece.
                 taking = not text
             if text:
                 kept.append(replace(piece, text=text))
@@ -80,6 +81,7 @@ def take_spans(text: str, marks: Marks) -> tuple[str, list[tuple[int, int]]]:
     spans: list[tuple[int, int]] = []
     kept = []
     size = 0
+    # Marks come in pairs: the parts are outside, inside, outside and so on.
     for number, part in enumerate(re.split(f"[{marks.open}{marks.close}]", text)):
         if number % 2 == 1:
             spans.append((size, size + len(part)))
@@ -96,8 +98,10 @@ def settle_stops(pieces: list[Piece]) -> list[Piece]:
         before = fixed[index - 1]
         here = fixed[index]
         answer_ends = before.trained and before.special is None and not here.trained
+        # Many templates write the stop token after what they mark; it has to be learned too.
         if answer_ends and here.special is not None:
             fixed[index] = Piece(here.text, here.special, True)
+        # The template's own line end behind a stop token is never generated.
         last_of_run = index + 1 == len(pieces) or not pieces[index + 1].trained
         blank = here.special is None and not here.text.strip()
         if before.trained and before.special is not None and here.trained and last_of_run and blank:
@@ -116,6 +120,7 @@ def join_tokens(pieces: list[Piece], plain: Iterator[NDArray[np.int32]]) -> Toke
         pieces: In order.
         plain: Yields the tokens of each text among them.
     """
+    # A conversation may have no pieces at all.
     tokens = [np.zeros(0, dtype=np.int32)]
     trained = [np.zeros(0, dtype=np.bool_)]
     for piece in pieces:

@@ -57,6 +57,7 @@ def free_marks(messages: Sequence[Message], source: str, tools: Tools | None) ->
         [[message_as_json(message) for message in messages], tools], ensure_ascii=False
     )
     free = [mark for mark in NONCHARACTERS if mark not in said]
+    # One for each of the four marks.
     if len(free) < 4:
         problem = (
             "holds nearly all of the noncharacters U+FDD0 to U+FDEF, which mark what the assistant"
@@ -75,6 +76,7 @@ def message_as_json(message: Message) -> dict[str, Any]:
             | ({"id": call.identity} if call.identity else {})
             for call in message.tool_calls
         ]
+    # Templates test whether a key is there, so none is given without a value.
     about = {"name": message.name, "tool_call_id": message.call}
     return said | {key: value for key, value in about.items() if value}
 
@@ -110,6 +112,7 @@ class Protection:
         if isinstance(value, str):
             return self.text(value, marks)
         if isinstance(value, dict):
+            # The names of a call's arguments are shown as well.
             return {self.value(key, marks): self.value(item, marks) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(item, marks) for item in value]

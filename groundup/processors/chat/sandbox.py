@@ -33,15 +33,23 @@ from groundup.core.errors import DataError
 
 __all__ = ["CLOSE_NAME", "OPEN_NAME", "compile_template", "render"]
 
-STEPS = 100_000  # loop turns, calls and filters a rendering may take
-SECONDS = 5.0  # of the processor's time a rendering may take
-SIZE = 4_000_000  # characters that one value may hold, those of the values inside it included
-ITEM = 20  # characters that an item of a list or dict counts as
-WIDTH = 100_000  # the largest whole number a function or filter is given
-LENGTH = 1_000_000  # characters of a template
-BITS = 4_096  # of a whole number
+# Loop turns, calls and filters a rendering may take.
+STEPS = 100_000
+# Of the processor's time a rendering may take.
+SECONDS = 5.0
+# Characters that one value may hold, those of the values inside it included.
+SIZE = 4_000_000
+# Characters that an item of a list or dict counts as.
+ITEM = 20
+# The largest whole number that a function or filter is given.
+WIDTH = 100_000
+# Characters of a template.
+LENGTH = 1_000_000
+# Of a whole number.
+BITS = 4_096
 EXPONENT = 64
-OPEN_NAME, CLOSE_NAME = "generation_opens", "generation_closes"
+OPEN_NAME = "generation_opens"
+CLOSE_NAME = "generation_closes"
 # A width or precision of six digits, or one that comes with the values, in either kind of format.
 WIDE = re.compile(
     r"%(?:\([^)]*\))?[-#0 +]*(?:\*|\d{6}|\d*\.(?:\*|\d{6}))|\{[^{}]*(?:\d{6}|:[^{}]*\{)"
@@ -64,7 +72,7 @@ class _Budget:
         self.steps -= 1
         if self.steps < 0:
             raise SecurityError(f"it takes more than {STEPS:,} steps")
-        # Reading the clock costs as much as a step, so it is not read at every one.
+        # Not at every step: reading the clock is a call into the system.
         if self.steps % 16 == 0 and time.thread_time() > self.until:
             raise SecurityError(f"it takes more than {SECONDS:g} s")
 
@@ -81,9 +89,11 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         given = (*args, *kwargs.values())
         _budget.get().take_step()
         _refuse_wide(given)
-        method = inspect.unwrap(obj)  # Jinja wraps str.format and str.format_map
+        # Jinja wraps str.format and str.format_map.
+        method = inspect.unwrap(obj)
         if isinstance(method, BuiltinMethodType) and isinstance(method.__self__, str):
-            if method.__name__ == "translate":  # its table may map a character to any text
+            # Its table may map a character to any text.
+            if method.__name__ == "translate":
                 raise SecurityError("it calls translate")
             if method.__name__ in GROWING_METHODS:
                 _refuse_growth(method.__name__, method.__self__, given)
@@ -207,6 +217,7 @@ def render(template: jinja2.Template, variables: dict[str, Any]) -> str:
 
 def _environment() -> _Environment:
     extensions = [_Generation, "jinja2.ext.loopcontrols"]
+    # Blanks as transformers sets them: templates are written for that.
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     filters = {**environment.filters, "tojson": _to_json}
     environment.filters = {
@@ -214,6 +225,7 @@ def _environment() -> _Environment:
     }
     environment.filters |= {"groundup_turns": _count_turns, "groundup_bound": _bound}
     environment.globals |= {"raise_exception": _raise, "strftime_now": _now}
+    # It writes random texts.
     environment.globals.pop("lipsum", None)
     return environment
 
@@ -245,15 +257,17 @@ def _limit(name: str, filter_: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(filter_)
     def limited(*args: Any, **kwargs: Any) -> Any:
-        passed, value, given = args[:place], args[place], args[place + 1 :]
+        value = args[place]
+        given = args[place + 1 :]
         _budget.get().take_step()
         _refuse_wide((*given, *kwargs.values()))
-        if name == "join":  # it may be an iterator, which can be gone through only once
+        # It may be an iterator, which can be gone through only once.
+        if name == "join":
             value = list(value)
             _refuse_growth(name, str(given[0]) if given else "", (value,))
         elif name in GROWING_FILTERS and isinstance(value, str):
             _refuse_growth(name, value, (*given, *kwargs.values()))
-        return _bound(filter_(*passed, value, *given, **kwargs))
+        return _bound(filter_(*args[:place], value, *given, **kwargs))
 
     return limited
 
@@ -339,9 +353,11 @@ def _to_json(
     )
 
 
+# Templates written for Hugging Face call these two by the names above.
 def _raise(message: str) -> str:
     raise jinja2.TemplateError(message)
 
 
 def _now(format_: str) -> str:
+    # A long format would make a long text.
     return datetime.datetime.now().strftime(str(format_)[:100])

@@ -44,7 +44,9 @@ from groundup.processors.chat.sandbox import CLOSE_NAME, OPEN_NAME, compile_temp
 __all__ = ["ROLES", "ChatTemplate", "find_template"]
 
 ROLES = ("system", "user", "assistant", "tool")
+# What every template can show.
 PROBE = (Message("user", "Hi"), Message("assistant", "Hello"))
+# Names between bars, as most families have them; those of Gemma's turns have none.
 LOOKS_SPECIAL = re.compile(r"<\|[^|<>\s]{1,60}\|>|<(?:start|end)_of_turn>")
 
 
@@ -71,6 +73,7 @@ class ChatTemplate:
         self._protection = Protection(
             self._specials, [word for word in PLAIN_WORDS if word in source]
         )
+        # Templates are given the end token by its name.
         self._end = next(
             (name for name, index in self._specials.items() if index == processor.end_id), ""
         )
@@ -152,6 +155,7 @@ class ChatTemplate:
         said = [message_as_json(message) for message in messages]
         variables = {
             "messages": self._protection.value(said, marks),
+            # Templates test tools and documents, so they are there even when there are none.
             "tools": self._protection.value(list(tools), marks) if tools else None,
             "documents": None,
             "add_generation_prompt": prompt,
@@ -161,6 +165,7 @@ class ChatTemplate:
             CLOSE_NAME: marks.close,
         }
         text = render(self._template, variables)
+        # Without marks nothing was broken, so a message may spell what it likes.
         if marks.hide:
             self._refuse_unknown_specials(text)
         return text
@@ -197,6 +202,7 @@ class ChatTemplate:
             spans = self._spans_by_prefix(messages, text, marks, tools)
         answers = [message for message in messages if message.role == "assistant"]
         if not all(message.trained for message in answers):
+            # Which span is whose answer is known only where there is one for each.
             if len(spans) != len(answers):
                 problem = (
                     f"marks {len(spans)} stretches for {len(answers)} answers, so those not to"
@@ -220,6 +226,7 @@ class ChatTemplate:
             before = self._render(messages[:index], marks, tools, True)
             after = self._render(messages[: index + 1], marks, tools, False)
             grows = text.startswith(after) and after.startswith(before)
+            # Of equal length: the template leaves the answer out.
             if not grows or len(before) == len(after):
                 raise DataError(
                     "chat template",
@@ -235,6 +242,7 @@ class ChatTemplate:
         """Cut at the spans' ends and at the template's special tokens; take out the hidden
         characters."""
         pieces: list[Piece] = []
+        # What the assistant wrote is every other stretch between the edges.
         edges = [0, *(edge for span in spans for edge in span), len(text)]
         for number, (start, stop) in enumerate(pairwise(edges)):
             for part in self._cut.split(text[start:stop]):
@@ -247,6 +255,7 @@ class ChatTemplate:
 
     def _find_stops(self) -> tuple[int, ...]:
         """Return the special tokens that end the trained part of a question with its answer."""
+        # What ends a turn differs from template to template, so it is tried.
         pieces = self._pieces(PROBE, None)
         ends = [
             p.special

@@ -21,14 +21,15 @@ __all__ = [
     "Row",
     "documents",
     "frame_of",
-    "framed",
-    "padded",
-    "pairs_framed",
+    "frame_pairs",
+    "frame_texts",
+    "pad_rows",
     "prompts",
-    "two_texts",
+    "split_pair",
 ]
 
-Row = tuple[NDArray[np.int64], NDArray[np.int64] | None]  # (T,) tokens, and the kind of each
+# (T,) tokens, and the kind of each.
+Row = tuple[NDArray[np.int64], NDArray[np.int64] | None]
 
 
 def documents(texts: Sequence[str], tokenizer: TextProcessor) -> list[NDArray[np.int32]]:
@@ -48,21 +49,23 @@ def prompts(texts: Sequence[str], tokenizer: TextProcessor) -> list[list[int]]:
     return [[tokenizer.begin_id, *tokens.tolist()] for tokens in tokenizer.encode_batch(texts)]
 
 
-def two_texts(value: Any) -> tuple[str, str]:
+def split_pair(value: Any) -> tuple[str, str]:
     """Return an input as two texts: it is a tuple or a list of two, or one text with a tab between
     them.
 
     Raises:
         DataError: If it is none of these, or one of the two is empty.
     """
-    parts = value.split("\t") if isinstance(value, str) else value
+    parts = value
+    if isinstance(value, str):
+        parts = value.split("\t")
     fits = (
         isinstance(parts, list | tuple)
         and len(parts) == 2
         and all(isinstance(part, str) for part in parts)
     )
     if not fits:
-        problem = f"{value!r:.80} is not two texts; the model was trained on pairs"
+        problem = f"{value!r:.80} is not two texts, but the model was trained on pairs"
         raise DataError(
             "inputs", problem, "Give (first, second), or one text with a tab between the two"
         )
@@ -83,9 +86,10 @@ def frame_of(tokenizer: TextProcessor) -> tuple[list[int], list[int]]:
     return [first], [last]
 
 
-def framed(texts: Sequence[str], tokenizer: TextProcessor, longest: int) -> list[Row]:
+def frame_texts(texts: Sequence[str], tokenizer: TextProcessor, longest: int) -> list[Row]:
     """Return each text as an encoder reads it, ``[CLS] text [SEP]``, cut to ``longest``; as it is
     for other models."""
+    # The frame stays whole where a text is cut.
     before, after = frame_of(tokenizer)
     room = max(0, longest - len(before) - len(after))
     return [
@@ -94,7 +98,7 @@ def framed(texts: Sequence[str], tokenizer: TextProcessor, longest: int) -> list
     ]
 
 
-def pairs_framed(
+def frame_pairs(
     pairs: Sequence[tuple[str, str]], tokenizer: TextProcessor, longest: int
 ) -> list[Row]:
     """Return each pair as an encoder reads it: ``[CLS] a [SEP] b [SEP]``, the second text's tokens
@@ -103,14 +107,16 @@ def pairs_framed(
     RoBERTa's tokenizer puts ``</s></s>`` between and has one kind. Other models read the end token
     between the two. What is too long is cut at the end of the longer text first.
     """
-    firsts, seconds = (tokenizer.encode_batch([pair[n] for pair in pairs]) for n in (0, 1))
+    firsts = tokenizer.encode_batch([first for first, _ in pairs])
+    seconds = tokenizer.encode_batch([second for _, second in pairs])
     start, end = frame_of(tokenizer)
     middle, kind = tokenizer.between or ((tokenizer.end_id,), 0)
     room = longest - len(start) - len(middle) - len(end)
+    # One token of each text at least.
     if room < 2:
         problem = (
-            f"is {longest}, and two texts with the tokens around them take {longest - room + 2} at"
-            " least"
+            f"is {longest}, but two texts with the tokens around them take at least"
+            f" {longest - room + 2}"
         )
         raise RecipeError("recipe.task.max_tokens", problem, "Set a larger number")
     found: list[Row] = []
@@ -119,27 +125,28 @@ def pairs_framed(
         tokens = np.concatenate((start, first[:left], middle, second[:right], end)).astype(np.int64)
         types = np.zeros(len(tokens), np.int64)
         types[len(start) + left + len(middle) :] = kind
+        # Without kinds a model need not read any.
         found.append((tokens, types if kind else None))
     return found
 
 
-def padded(rows: Sequence[Row], tokenizer: TextProcessor) -> Batch:
+def pad_rows(rows: Sequence[Row], tokenizer: TextProcessor) -> Batch:
     """Return rows as ``tokens`` (N, T) int64 and ``lengths`` (N,), and ``token_types`` (N, T) where
     there are kinds."""
     padding = tokenizer.end_id if tokenizer.padding_id is None else tokenizer.padding_id
-    shape = len(rows), max([1, *(len(tokens) for tokens, _ in rows)])
-    tokens, types = np.full(shape, padding, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    # One column at least, and a length of 1: models divide by lengths, and an empty text has none.
+    shape = (len(rows), max([1, *(len(tokens) for tokens, _ in rows)]))
+    tokens = np.full(shape, padding, dtype=np.int64)
+    types = np.zeros(shape, dtype=np.int64)
     for place, (own, kinds) in enumerate(rows):
         tokens[place, : len(own)] = own
         if kinds is not None:
             types[place, : len(own)] = kinds
     lengths = torch.tensor([max(1, len(own)) for own, _ in rows])
     found = {"tokens": torch.from_numpy(tokens), "lengths": lengths}
-    return found | (
-        {"token_types": torch.from_numpy(types)}
-        if any(kinds is not None for _, kinds in rows)
-        else {}
-    )
+    if any(kinds is not None for _, kinds in rows):
+        found["token_types"] = torch.from_numpy(types)
+    return found
 
 
 def _shares(first: int, second: int, room: int) -> tuple[int, int]:
@@ -147,7 +154,6 @@ def _shares(first: int, second: int, room: int) -> tuple[int, int]:
     then both."""
     if first + second <= room:
         return first, second
-    half = room // 2
-    if min(first, second) <= half:
-        return (first, room - first) if first <= second else (room - second, second)
-    return (half, room - half) if first <= second else (room - half, half)
+    # Where both are cut, the longer one keeps the odd token.
+    shorter = min(first, second, room // 2)
+    return (shorter, room - shorter) if first <= second else (room - shorter, shorter)

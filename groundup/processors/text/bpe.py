@@ -82,6 +82,7 @@ class BPEConfig(ProcessorConfig):
         if self.words:
             tokenizer.normalizer = normalizers.Lowercase()
             splits.insert(0, pre_tokenizers.WhitespaceSplit())
+        # A word is the same token at the start of a text only with a space put before it.
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=self.words, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, byte_level])
         tokenizer.decoder = decoders.ByteLevel()
@@ -89,9 +90,11 @@ class BPEConfig(ProcessorConfig):
             vocab_size=self.vocab_size,
             min_frequency=self.min_frequency,
             special_tokens=[*SPECIAL_TOKENS, *(ENCODER if self.encoder else ())],
+            # Every byte is a token from the start, so that any text can be spelled.
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
+        # The trainer would learn nothing from empty texts, and say so nowhere.
         first = next((text for text in texts() if text), None)
         if first is None:
             raise DataError(
@@ -99,6 +102,7 @@ class BPEConfig(ProcessorConfig):
             )
         tokenizer.train_from_iterator(texts(), trainer)
         if self.encoder:
+            # Other libraries put these around texts; here the tasks do.
             tokenizer.post_processor = _framing(tokenizer)
         encoder = ENCODER if self.encoder else None
         return TokenizerProcessor(tokenizer, END_OF_TEXT, END_OF_TEXT, "bpe", encoder=encoder)

@@ -52,10 +52,13 @@ class CharacterProcessor(TextProcessor):
     def __init__(
         self, characters: str, name: str = "characters", chat_template: str | None = None
     ) -> None:
-        self.name, self.characters, self._template = name, characters, chat_template
+        self.name = name
+        self.characters = characters
+        self._template = chat_template
         self.special_tokens = {token: BYTES + index for index, token in enumerate(SPECIAL_TOKENS)}
         self.end_token = self.start_token = END_OF_TEXT
         self._first = BYTES + len(SPECIAL_TOKENS)
+        # 4 MB, looked up for a whole text at once.
         self._table = np.full(CODE_POINTS, -1, dtype=np.int32)
         self._table[[ord(character) for character in characters]] = (
             np.arange(len(characters)) + self._first
@@ -94,9 +97,12 @@ class CharacterProcessor(TextProcessor):
 
     def _encode(self, text: str) -> NDArray[np.int32]:
         if not self.characters:
+            # Plain bytes need no look-up.
             return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32)
+        # Four bytes a character: code points without a loop over the text.
         found = self._table[np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)]
-        pieces, start = [], 0
+        pieces = []
+        start = 0
         for position in np.flatnonzero(found < 0).tolist():
             spelled = np.frombuffer(text[position].encode(), dtype=np.uint8).astype(np.int32)
             pieces += [found[start:position], spelled]
@@ -106,12 +112,11 @@ class CharacterProcessor(TextProcessor):
     def decode(self, tokens: Sequence[int], *, keep_special: bool = False) -> str:
         """Return the text; bytes that are not UTF-8 become U+FFFD, ids beyond the vocabulary are
         left out."""
-        spellings, last = self._spellings, len(self._spellings)
-        kept = (
-            spellings[t]
-            for t in tokens
-            if t < last and (keep_special or not BYTES <= t < self._first)
-        )
+        spellings = self._spellings
+        if not keep_special:
+            tokens = [token for token in tokens if not BYTES <= token < self._first]
+        # A model may have more rows than there are tokens.
+        kept = (spellings[token] for token in tokens if token < len(spellings))
         return b"".join(kept).decode(errors="replace")
 
     def token_bytes(self) -> NDArray[np.int32]:
@@ -165,6 +170,7 @@ class CharacterProcessor(TextProcessor):
         added = [
             {"id": index, "content": token, **flags} for token, index in self.special_tokens.items()
         ]
+        # Without merges, what is not in the vocabulary falls back to bytes.
         decoder = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
         model = {
             "type": "BPE",
@@ -192,6 +198,7 @@ class CharactersConfig(ProcessorConfig):
         counts: Counter[str] = Counter()
         for text in texts():
             counts.update(text)
+        # Surrogates are no characters, and no file could hold them.
         frequent = [
             c for c, n in counts.items() if n >= self.min_count and not 0xD800 <= ord(c) <= 0xDFFF
         ]
@@ -201,6 +208,7 @@ class CharactersConfig(ProcessorConfig):
                 f"no character appears {self.min_count} times in the training texts",
                 "Check that the data is not empty, or lower min_count",
             )
+        # Of equally frequent ones by code point: the order of texts plays no part.
         return CharacterProcessor("".join(sorted(frequent, key=lambda c: (-counts[c], c))))
 
     @classmethod

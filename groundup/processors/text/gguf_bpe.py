@@ -29,16 +29,16 @@ from groundup.processors.text.tokenizer_files import put_before_texts
 
 __all__ = ["GGUF_MODELS", "SPLITS", "GGUFTokenizer", "tokenizer_from_gguf", "tokenizer_to_gguf"]
 
-GGUF_MODELS = {"gpt2": "byte-level BPE", "llama": "SentencePiece's BPE"}  # tokenizer.ggml.model
+# Values of tokenizer.ggml.model.
+GGUF_MODELS = {"gpt2": "byte-level BPE", "llama": "SentencePiece's BPE"}
 _OPEN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
 _GPT2 = _OPEN + r"|\s+"
 _LATER = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*|"
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-SPLITS: dict[
-    str, tuple[str, ...]
-] = {  # one after the other, each on the pieces that the one before left
+# One after the other, each on the pieces that the one before left.
+SPLITS: dict[str, tuple[str, ...]] = {
     "gpt-2": (_GPT2,),
     "smollm": (r"\p{N}", _GPT2),
     "llama-bpe": (_LATER.replace("DIGITS", "{1,3}"),),
@@ -46,9 +46,12 @@ SPLITS: dict[
     "default": (r"[\p{P}\$\+<=>\^~\|]+", _OPEN, r"\p{N}+", r"[0-9][0-9][0-9]"),
 }
 _ALIASES = {"llama3": "llama-bpe", "llama-v3": "llama-bpe"}
-_WHOLE_WORDS = ("llama-bpe",)  # a word that is a token is not merged
-_STARTED = ("llama-bpe",)  # a text begins with the start token, where the file does not say
-_COMPOSED = ("qwen2",)  # text is brought to Unicode's composed form, as where the model comes from
+# A word that is a token is not merged.
+_WHOLE_WORDS = ("llama-bpe",)
+# A text begins with the start token, where the file does not say.
+_STARTED = ("llama-bpe",)
+# Text is brought to Unicode's composed form, as where the model comes from.
+_COMPOSED = ("qwen2",)
 _NEITHER = "is no byte-level BPE, and no BPE that falls back to bytes"
 _NO_PLACE = "Keep it in the project's own layout"
 _OTHER = "Use another file of this model, or give its tokenizer apart"
@@ -79,10 +82,11 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], end_token: str | None = Non
     vocabulary = _vocabulary(tokens)
     kinds = metadata.get(prefix + "token_type", [TokenKind.NORMAL] * len(tokens))
     if not isinstance(kinds, list) or len(kinds) != len(tokens):
-        found = f"{len(kinds)} entries" if isinstance(kinds, list) else str(kinds)[:60]
-        raise CheckpointError(
-            prefix + "token_type", f"has {found} for {len(tokens)} tokens", _OTHER
-        )
+        found = str(kinds)[:60]
+        if isinstance(kinds, list):
+            found = f"{len(kinds)} entries"
+        problem = f"has {found} for {len(tokens)} tokens"
+        raise CheckpointError(prefix + "token_type", problem, _OTHER)
     if metadata.get(prefix + "model") == "llama":
         tokenizer = sentencepiece_tokenizer(metadata, vocabulary, kinds)
         starts = True
@@ -100,8 +104,9 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], end_token: str | None = Non
         raise CheckpointError(
             "tokenizer.chat_template", f"is no text but {str(template)[:60]}", _OTHER
         )
-    begin = start if metadata.get(prefix + "add_bos_token", starts) and start != end else None
-    if begin is not None:
+    begin = None
+    if start is not None and start != end and metadata.get(prefix + "add_bos_token", starts):
+        begin = start
         put_before_texts(tokenizer, begin)
     return GGUFTokenizer(tokenizer, end, start, template, begin)
 
@@ -123,12 +128,13 @@ def tokenizer_to_gguf(
         CheckpointError: If the processor is none of these, splits text in a way that has no name in
             GGUF files, or joins tokens in an order that no scores mean.
     """
-    model, template = described["model"], processor.chat_template
+    model = described["model"]
+    template = processor.chat_template
     odd = [key for key in ("continuing_subword_prefix", "end_of_word_suffix") if model.get(key)]
     byte_level = (described["decoder"] or {}).get("type") == "ByteLevel"
     if model["type"] != "BPE" or odd or byte_level == bool(model["byte_fallback"]):
-        found = f"a {model['type']} tokenizer" + (f" with {', '.join(odd)}" if odd else "")
-        raise CheckpointError("processor", f"{found} {_NEITHER}", _NO_PLACE)
+        what = " with ".join([f"a {model['type']} tokenizer", *odd])
+        raise CheckpointError("processor", f"{what} {_NEITHER}", _NO_PLACE)
     tokens, kinds = _tables(described, max(size, processor.vocabulary_size))
     write = _byte_level_to_gguf if byte_level else sentencepiece_to_gguf
     written = write(described, tokens, kinds)
@@ -145,6 +151,7 @@ def tokenizer_to_gguf(
         # What a template does not begin with was not before what was learned.
         written["tokenizer.ggml.add_bos_token"] = _begins_with_start(processor)
         written["tokenizer.chat_template"] = template
+    # A byte-level BPE is written with its merges, and needs no such check.
     if not byte_level:
         _check_tokens(processor, written)
     return written
@@ -208,8 +215,10 @@ def _add(
 def _texts(metadata: Mapping[str, Any], key: str) -> list[str]:
     values = metadata.get(key)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        found = "is missing" if values is None else f"is no list of texts but {str(values)[:60]}"
-        raise CheckpointError(key, found, _OTHER)
+        problem = "is missing"
+        if values is not None:
+            problem = f"is no list of texts but {str(values)[:60]}"
+        raise CheckpointError(key, problem, _OTHER)
     return values
 
 
@@ -225,12 +234,16 @@ def _token(metadata: Mapping[str, Any], key: str, tokens: list[str]) -> str | No
 # ------------------------------------------------------------------------------------------ writing
 def _tables(described: Mapping[str, Any], size: int) -> tuple[list[str], list[int]]:
     """Return each id's token and what kind of token it is."""
-    tokens, kinds = [f"[PAD{number}]" for number in range(size)], [int(TokenKind.UNUSED)] * size
+    # llama.cpp's converter gives ids without a token the same names.
+    tokens = [f"[PAD{number}]" for number in range(size)]
+    kinds = [int(TokenKind.UNUSED)] * size
     for token, number in described["model"]["vocab"].items():
-        tokens[number], kinds[number] = token, int(TokenKind.NORMAL)
+        tokens[number] = token
+        kinds[number] = int(TokenKind.NORMAL)
     for added in described["added_tokens"]:
         kind = TokenKind.CONTROL if added["special"] else TokenKind.USER
-        tokens[added["id"]], kinds[added["id"]] = added["content"], int(kind)
+        tokens[added["id"]] = added["content"]
+        kinds[added["id"]] = int(kind)
     return tokens, kinds
 
 
@@ -243,6 +256,7 @@ def _byte_level_to_gguf(
         "tokenizer.ggml.pre": _name_of(described),
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": kinds,
+        # Older files hold a merge as one text, newer ones as two.
         "tokenizer.ggml.merges": [
             pair if isinstance(pair, str) else " ".join(pair) for pair in merges
         ],
@@ -259,6 +273,7 @@ def _begins_with_start(processor: TextProcessor) -> bool:
         rendered = ChatTemplate(find_template(None, processor), processor).render(
             (Message("user", "Hi"), Message("assistant", "Hello"))
         )
+    # A template that shows no such conversation says nothing about its beginning.
     except DataError:
         return True
     return rendered.startswith(processor.begin_token)
@@ -269,6 +284,7 @@ def _check_tokens(processor: TextProcessor, written: Mapping[str, Any]) -> None:
     texts = sentencepiece_texts(
         written["tokenizer.ggml.tokens"], written["tokenizer.ggml.token_type"]
     )
+    # Scores cannot say every order of merges, so the file is read back and compared.
     tokenizer = tokenizer_from_gguf(written).tokenizer
     tokenizer.encode_special_tokens = True
     there = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -287,7 +303,8 @@ def _name_of(described: Mapping[str, Any]) -> str:
         found = _expressions(described["pre_tokenizer"])
         names = [name for name, expressions in SPLITS.items() if expressions == found]
     except DataError as error:
-        found, names = (error.problem,), []
+        found = (error.problem,)
+        names = []
     normalizer = (described["normalizer"] or {}).get("type")
     if not names or (normalizer is not None and (normalizer != "NFC" or names[0] not in _COMPOSED)):
         problem = (
@@ -300,19 +317,20 @@ def _name_of(described: Mapping[str, Any]) -> str:
 
 def _expressions(part: Mapping[str, Any] | None) -> tuple[str, ...]:
     """Return the expressions that a part of a tokenizer.json splits by, in order."""
-    kind = None if part is None else part["type"]
-    if part is not None and kind == "Sequence":
-        return sum((_expressions(inner) for inner in part["pretokenizers"]), ())
-    if part is not None and kind == "ByteLevel" and not part["add_prefix_space"]:
-        return (_GPT2,) if part["use_regex"] else ()
-    if part is not None and kind == "Digits" and part["individual_digits"]:
-        return (r"\p{N}",)
-    plain = (
-        part is not None
-        and kind == "Split"
-        and part["behavior"] == "Isolated"
-        and not part["invert"]
-    )
-    if part is not None and plain and "Regex" in part["pattern"]:
-        return (str(part["pattern"]["Regex"]),)
-    raise DataError("pre_tokenizer", str(kind))
+    match part:
+        case {"type": "Sequence", "pretokenizers": inner}:
+            return sum((_expressions(each) for each in inner), ())
+        case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
+            return (_GPT2,)
+        case {"type": "ByteLevel", "add_prefix_space": False}:
+            return ()
+        case {"type": "Digits", "individual_digits": True}:
+            return (r"\p{N}",)
+        case {
+            "type": "Split",
+            "behavior": "Isolated",
+            "invert": False,
+            "pattern": {"Regex": expression},
+        }:
+            return (str(expression),)
+    raise DataError("pre_tokenizer", str(part and part["type"]))

@@ -45,44 +45,42 @@ class TokenKind(IntEnum):
 
 _SPACE = "▁"
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-_APART = (
-    TokenKind.UNKNOWN,
-    TokenKind.CONTROL,
-    TokenKind.BYTE,
-)  # never made by joining what a text says
-_SCORES, _PREFIX = "tokenizer.ggml.scores", "tokenizer.ggml.add_space_prefix"
+# Never made by joining what a text says.
+_APART = (TokenKind.UNKNOWN, TokenKind.CONTROL, TokenKind.BYTE)
+_SCORES = "tokenizer.ggml.scores"
+_PREFIX = "tokenizer.ggml.add_space_prefix"
 _OTHER = "Use another file of this model, or give its tokenizer apart"
 _NO_PLACE = "Keep it in the project's own layout"
 # llama.cpp knows by a model's name that the special tokens of Phi-3 take the blanks behind them,
 # but for these.
-_PHI_NAMES, _PHI_PLAIN = ("phi-3", "phi3"), ("<unk>", "<s>", "<|endoftext|>")
-_PIECES, _TEXTS = 12, 400  # in a text that a written tokenizer is tried on, and how many
+_PHI_NAMES = ("phi-3", "phi3")
+_PHI_PLAIN = ("<unk>", "<s>", "<|endoftext|>")
+# A written tokenizer is tried on this many texts of this many pieces.
+_TEXTS = 400
+_PIECES = 12
+_REPEATED = (
+    character * times
+    for character in (" ", "\n", "\t", "a", "=", "-", "0")
+    for times in (1, 2, 3, 5, 8, 17, 40)
+)
 _HARD = (
-    *(
-        character * times
-        for character in (" ", "\n", "\t", "a", "=", "-", "0")
-        for times in (1, 2, 3, 5, 8, 17, 40)
-    ),
-    *(
-        "",
-        "a b",
-        " a  b ",
-        "\r\n\r\n",
-        "naïve café",
-        "床前明月光",
-        "1234567",
-        "🙂🙃",
-        "e\u0301",
-        "\x00\x7f\u00ad",
-    ),
-    *(
-        "def f(x):\n    return x[0] + 1  # ok\n",
-        "It's  DON'T!?",
-        "▁",
-        "a▁b",
-        "<0x0A>",
-        "\u2028 \u3000x",
-    ),
+    *_REPEATED,
+    "",
+    "a b",
+    " a  b ",
+    "\r\n\r\n",
+    "naïve café",
+    "床前明月光",
+    "1234567",
+    "🙂🙃",
+    "e\u0301",
+    "\x00\x7f\u00ad",
+    "def f(x):\n    return x[0] + 1  # ok\n",
+    "It's  DON'T!?",
+    "▁",
+    "a▁b",
+    "<0x0A>",
+    "\u2028 \u3000x",
 )
 
 
@@ -125,12 +123,14 @@ def sentencepiece_tokenizer(
     if lost is not None:
         problem = f"lacks the token {lost} of a byte, and some text needs it"
         raise CheckpointError("tokenizer.ggml.tokens", problem, _OTHER)
-    unknown, prefix = metadata.get("tokenizer.ggml.unknown_token_id"), metadata.get(_PREFIX, True)
+    unknown = metadata.get("tokenizer.ggml.unknown_token_id")
+    prefix = metadata.get(_PREFIX, True)
     if unknown is not None and (type(unknown) is not int or not 0 <= unknown < len(vocabulary)):
         problem = f"is {str(unknown)[:60]}; there are {len(vocabulary)} tokens"
         raise CheckpointError("tokenizer.ggml.unknown_token_id", problem, _OTHER)
     if not isinstance(prefix, bool):
         raise CheckpointError(_PREFIX, f"is {str(prefix)[:60]}; allowed: true or false", _OTHER)
+    # The library joins by rank of merges, and a score says the same of the token that is made.
     merges = _merges(vocabulary, _scores(metadata, len(vocabulary)), kinds)
     unknown_token = None if unknown is None else list(vocabulary)[unknown]
     bpe = models.BPE(
@@ -138,35 +138,26 @@ def sentencepiece_tokenizer(
     )
     tokenizer = Tokenizer(bpe)
     spaces = normalizers.Replace(" ", _SPACE)
-    tokenizer.normalizer = (
-        normalizers.Sequence([normalizers.Prepend(_SPACE), spaces]) if prefix else spaces
-    )
     steps: list[Any] = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence(
-        [*steps, *([decoders.Strip(" ", 1, 0)] if prefix else [])]
-    )
+    tokenizer.normalizer = spaces
+    if prefix:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces])
+        steps.append(decoders.Strip(" ", 1, 0))
+    tokenizer.decoder = decoders.Sequence(steps)
     return tokenizer
 
 
 def _scores(metadata: Mapping[str, Any], size: int) -> list[float]:
     scores = metadata.get(_SCORES)
     if not isinstance(scores, list) or len(scores) != size:
-        found = (
-            f"has {len(scores)} entries" if isinstance(scores, list) else f"is {str(scores)[:60]}"
-        )
+        found = f"is {str(scores)[:60]}"
+        if isinstance(scores, list):
+            found = f"has {len(scores)} entries"
         raise CheckpointError(_SCORES, f"{found}; there are {size} tokens", _OTHER)
-    odd = next(
-        (
-            n
-            for n, each in enumerate(scores)
-            if not isinstance(each, float | int) or not math.isfinite(each)
-        ),
-        None,
-    )
-    if odd is not None:
-        raise CheckpointError(
-            _SCORES, f"entry {odd} is {str(scores[odd])[:60]}, no finite number", _OTHER
-        )
+    for number, score in enumerate(scores):
+        if not isinstance(score, float | int) or not math.isfinite(score):
+            problem = f"entry {number} is {str(score)[:60]}, no finite number"
+            raise CheckpointError(_SCORES, problem, _OTHER)
     return scores
 
 
@@ -205,15 +196,20 @@ def sentencepiece_to_gguf(
         CheckpointError: If such files have no place for how it writes spaces, for a token that
             takes blanks, or for bytes without a token.
     """
-    model, numbers = described["model"], {token: number for number, token in enumerate(tokens)}
+    model = described["model"]
+    numbers = {token: number for number, token in enumerate(tokens)}
     _refuse_blanks(described)
     prefix = _space_prefix(described)
     lost = next((byte for byte in _BYTES if byte not in model["vocab"]), None)
     if model.get("ignore_merges") or model.get("dropout") or lost is not None:
-        what = f"no token for the byte {lost}" if lost else "merges that it leaves out"
+        what = "merges that it leaves out"
+        if lost:
+            what = f"no token for the byte {lost}"
         raise CheckpointError("processor", f"has {what}, for which GGUF has no place", _NO_PLACE)
-    own, unknown = list(kinds), model["unk_token"]
+    own = list(kinds)
+    unknown = model["unk_token"]
     for byte in _BYTES:
+        # llama.cpp falls back to tokens of this kind alone.
         own[numbers[byte]] = TokenKind.BYTE
     if unknown is not None:
         own[numbers[unknown]] = TokenKind.UNKNOWN
@@ -221,16 +217,19 @@ def sentencepiece_to_gguf(
     for rank, merge in enumerate(model["merges"]):
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         ranks.setdefault(left + right, rank)
+    # What no merge makes is a single character, or whole: it is never joined.
     last = len(model["merges"])
-    return {
+    written = {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.tokens": list(tokens),
         "tokenizer.ggml.token_type": [int(kind) for kind in own],
         _SCORES: [-float(ranks.get(token, last)) for token in tokens],
         _PREFIX: prefix,
-        **({} if unknown is None else {"tokenizer.ggml.unknown_token_id": numbers[unknown]}),
     }
+    if unknown is not None:
+        written["tokenizer.ggml.unknown_token_id"] = numbers[unknown]
+    return written
 
 
 def sentencepiece_texts(tokens: Sequence[str], kinds: Sequence[int]) -> list[str]:
@@ -242,30 +241,27 @@ def sentencepiece_texts(tokens: Sequence[str], kinds: Sequence[int]) -> list[str
         for token, kind in zip(tokens, kinds, strict=True)
         if kind in words
     ]
-    step = (
-        int(len(pieces) * 0.618) | 1
-    )  # strides over the vocabulary, so that rare follows frequent
-    taken = (
-        [pieces[number * step % len(pieces)] for number in range(_PIECES * _TEXTS)]
-        if pieces
-        else []
-    )
-    rows = [taken[at : at + _PIECES] for at in range(0, len(taken), _PIECES)]
-    return [
-        *_HARD,
-        *("".join(each[number % 2 :] for each in row) for number, row in enumerate(rows)),
-    ]
+    if not pieces:
+        return list(_HARD)
+    # Strides over the vocabulary by the golden ratio, so that rare follows frequent.
+    step = int(len(pieces) * 0.618) | 1
+    taken = [pieces[number * step % len(pieces)] for number in range(_PIECES * _TEXTS)]
+    texts = list(_HARD)
+    for number in range(_TEXTS):
+        row = taken[number * _PIECES : (number + 1) * _PIECES]
+        texts.append("".join(piece[number % 2 :] for piece in row))
+    return texts
 
 
 def _refuse_blanks(described: Mapping[str, Any]) -> None:
-    """Refuse tokens that take the blanks beside them, but for those of Phi-3, which llama.cpp
+    """Refuse tokens that take the blanks next to them, except for those of Phi-3, which llama.cpp
     knows."""
     takes = [
         each["content"] for each in described["added_tokens"] if each["lstrip"] or each["rstrip"]
     ]
     if takes and not _blanks_as_phi(described):
         problem = (
-            f"has special tokens that take the blanks beside them ({takes[0]}), for which GGUF has"
+            f"has special tokens that take the blanks next to them ({takes[0]}), for which GGUF has"
             " no place"
         )
         raise CheckpointError("processor", problem, _NO_PLACE)
@@ -291,7 +287,7 @@ def _space_prefix(described: Mapping[str, Any]) -> bool:
         *_steps(described["normalizer"], "normalizers"),
         *_steps(described["pre_tokenizer"], "pretokenizers"),
     ]
-    found = [_plain(step) for step in kept]
+    found = [_drop_old_keys(step) for step in kept]
     replaced = [{"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}]
     prepended = [{"type": "Prepend", "prepend": _SPACE}]
     never = [
@@ -309,13 +305,10 @@ def _space_prefix(described: Mapping[str, Any]) -> bool:
         return True
     if found in (replaced, replaced + cut, never):
         return False
-    names = (
-        ", ".join(f"{step['type']} {step.get('prepend_scheme', '')}".strip() for step in kept)
-        or "nothing"
-    )
+    names = [f"{step['type']} {step.get('prepend_scheme', '')}".strip() for step in kept]
     problem = (
-        f"prepares text by {names}; GGUF has a place for spaces as {_SPACE!r}, with one before"
-        " every text or none"
+        f"prepares text by {', '.join(names) or 'nothing'}; GGUF has a place for spaces as"
+        f" {_SPACE!r}, with one before every text or none"
     )
     raise CheckpointError("processor", problem, _NO_PLACE)
 
@@ -323,13 +316,11 @@ def _space_prefix(described: Mapping[str, Any]) -> bool:
 def _steps(part: Mapping[str, Any] | None, inner: str) -> list[Mapping[str, Any]]:
     if part is None:
         return []
-    return (
-        [step for each in part[inner] for step in _steps(each, inner)]
-        if part["type"] == "Sequence"
-        else [part]
-    )
+    if part["type"] == "Sequence":
+        return [step for each in part[inner] for step in _steps(each, inner)]
+    return [part]
 
 
-def _plain(step: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_old_keys(step: Mapping[str, Any]) -> dict[str, Any]:
     """Return a step without what only older files say again."""
     return {key: value for key, value in step.items() if key not in ("add_prefix_space", "str_rep")}

@@ -24,8 +24,10 @@ class StreamDecoder:
     def __init__(self, processor: TextProcessor) -> None:
         self._processor = processor
         self._window: list[int] = []
-        self._finished = 0  # tokens of the window whose text was returned
-        self._returned = 0  # characters of the window's text that were returned
+        # Tokens of the window whose text was returned.
+        self._finished = 0
+        # Characters of the window's text that were returned.
+        self._returned = 0
 
     def push(self, token_id: int) -> str:
         """Return the text that this token completes, often none for a part of a character."""
@@ -41,7 +43,9 @@ class StreamDecoder:
         return new
 
     def flush(self) -> str:
-        """Return what is still held back, and start anew."""
+        """Return what is still held back, and start again."""
         rest = self._processor.decode(self._window)[self._returned :]
-        self._window, self._finished, self._returned = [], 0, 0
+        self._window = []
+        self._finished = 0
+        self._returned = 0
         return rest

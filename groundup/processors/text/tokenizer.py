@@ -37,7 +37,8 @@ from groundup.processors.text.tokenizer_files import (
 __all__ = ["OTHER_END", "TokenizerProcessor", "open_tokenizer"]
 
 OTHER_END = "Name it in the recipe: processor.end_token: '<|endoftext|>'"
-_MARK = "\x01"  # no tokenizer joins it to what follows
+# No tokenizer joins it to what follows.
+_MARK = "\x01"
 
 
 class TokenizerProcessor(TextProcessor):
@@ -93,7 +94,8 @@ class TokenizerProcessor(TextProcessor):
                 f"the tokenizer has no token {end_token!r}; {did_you_mean(end_token, special)}",
                 OTHER_END,
             )
-        special.setdefault(end_token, identity)  # some files do not mark it as special
+        # Some files do not mark it as special.
+        special.setdefault(end_token, identity)
         self.special_tokens = special
         takes = {token.content: (token.lstrip, token.rstrip) for token in added.values()}
         self.stripping_tokens = {name: takes[name] for name in special if any(takes.get(name, ()))}
@@ -124,6 +126,7 @@ class TokenizerProcessor(TextProcessor):
     def with_chat_template(self, source: str | None) -> TokenizerProcessor:
         """Return the same processor with another chat template."""
         return TokenizerProcessor(
+            # A copy: a tokenizer is changed when a processor takes it over.
             Tokenizer.from_str(self._tokenizer.to_str()),
             self.end_token,
             self.start_token,
@@ -152,8 +155,10 @@ class TokenizerProcessor(TextProcessor):
             DataError: If a text holds a lone surrogate, which no UTF-8 text can.
         """
         try:
+            # The fast one leaves out offsets, which are not needed here.
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:
+            # The library says only that something is no text; this finds where.
             refuse_surrogates(texts)
             raise
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
@@ -197,7 +202,9 @@ class TokenizerProcessor(TextProcessor):
         left out."""
         return str(
             self._tokenizer.decode(
-                [int(token) for token in tokens], skip_special_tokens=not keep_special
+                # Tensors and numpy's numbers are not taken by the library.
+                [int(token) for token in tokens],
+                skip_special_tokens=not keep_special,
             )
         )
 
@@ -212,6 +219,7 @@ class TokenizerProcessor(TextProcessor):
                 fixed bytes.
         """
         sizes = piece_sizes(self._tokenizer, self._size)
+        # Their names are in the vocabulary like any text.
         sizes[list(self.special_tokens.values())] = 0
         return sizes
 
@@ -226,7 +234,6 @@ class TokenizerProcessor(TextProcessor):
         """Write tokenizer.json, processor.json and what ``transformers.AutoTokenizer`` needs."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "tokenizer.json", self._tokenizer.to_str(pretty=True))
-        encoder = None if self.encoder is None else self.encoder._asdict()
         saved: dict[str, Any] = {
             "name": self.name,
             "end_token": self.end_token,
@@ -234,12 +241,12 @@ class TokenizerProcessor(TextProcessor):
         }
         if self.begin_token:
             saved["begin_token"] = self.begin_token
-        if encoder is not None:
-            saved["encoder"] = encoder
+        if self.encoder is not None:
+            saved["encoder"] = self.encoder._asdict()
         write_json(folder / "processor.json", saved)
         write_json(
             folder / "tokenizer_config.json",
-            tokenizer_config(self.end_token, self.start_token, encoder),
+            tokenizer_config(self.end_token, self.start_token, saved.get("encoder")),
         )
         write_text(folder / "chat_template.jinja", self._template)
 
@@ -251,18 +258,20 @@ class TokenizerProcessor(TextProcessor):
             DataError: If a file is missing or damaged.
         """
         saved = read_json(folder / "processor.json")
-        end, start = saved.get("end_token"), saved.get("start_token")
+        end = saved.get("end_token")
         if not isinstance(end, str):
             raise DataError(
                 f"{folder / 'processor.json'}",
                 "has no text 'end_token'",
                 "Save the processor again",
             )
-        tokenizer, template = open_tokenizer(folder / "tokenizer.json"), read_template(folder)
+        tokenizer = open_tokenizer(folder / "tokenizer.json")
+        template = read_template(folder)
         with saved_settings(folder):
             encoder = EncoderTokens(**saved["encoder"]) if "encoder" in saved else None
             # Runs of before begin_token was known start documents with the end token.
             begin = saved.get("begin_token")
+            start = saved.get("start_token")
             return cls(tokenizer, end, start, str(saved.get("name")), template, encoder, begin)
 
 
@@ -279,5 +288,6 @@ def open_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises nothing narrower
+        # The library raises nothing narrower than Exception.
         problem = f"is not a tokenizer that the tokenizers library can open: {error}"
         raise DataError(str(path), problem, "Give a tokenizer.json of a fast tokenizer") from None

@@ -52,7 +52,8 @@ class TokenizerJSONConfig(ProcessorConfig):
         )
         if end is None:
             raise DataError(str(file), "nothing says which token ends a text", OTHER_END)
-        start, template = start_token_of(file.parent, tokenizer), chat_template_of(file.parent)
+        start = start_token_of(file.parent, tokenizer)
+        template = chat_template_of(file.parent)
         begin = begin_token_of(file.parent, tokenizer, start)
         return TokenizerProcessor(tokenizer, end, start, "tokenizer_json", template, encoder, begin)
 

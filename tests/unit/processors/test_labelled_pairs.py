@@ -163,7 +163,8 @@ def test_a_run_on_pairs(kind: str, tmp_path: Path) -> None:
         groundup.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]["held_out_examples"] > 5
     )
     with pytest.raises(
-        DataError, match=r"inputs: 'good' is not two texts; the model was trained on pairs\. Give"
+        DataError,
+        match=r"inputs: 'good' is not two texts, but the model was trained on pairs\. Give",
     ):
         predictor("good")
     with pytest.raises(DataError, match=r"inputs: the second text of a pair is empty\. Give both"):
@@ -178,7 +179,8 @@ def test_pairs_without_an_encoders_tokens() -> None:
     assert [found["tokens"][n, : found["lengths"][n]].tolist() for n in (0, 1)] == expected
     assert "token_types" not in found
     with pytest.raises(
-        RecipeError, match=r"max_tokens: is 2, and two texts with the tokens around them take 3 at"
+        RecipeError,
+        match=r"max_tokens: is 2, but two texts with the tokens around them take at least 3",
     ):
         Labelled(reader, CLASSES, 2).encode_inputs([("ab", "cd")])
 
