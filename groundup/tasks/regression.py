@@ -307,6 +307,5 @@ def _predict_numbers(
 
 
 def _targets_of(processor: LabelProcessor) -> RegressionTargets:
-    if not isinstance(processor.targets, RegressionTargets):
-        raise TypeError("regression needs the processor that its fit_processor returned")
+    assert isinstance(processor.targets, RegressionTargets)  # as fit_processor made them
     return processor.targets

@@ -40,7 +40,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "masked_language_modeling": ("documents", {}),
     "masked_language_modeling words": ("documents", {"whole_words": True}),
     "sentence_embedding": ("encoder", {}),
-    "embed symmetric": ("encoder", {"symmetric": True, "pooling": "first"}),
+    "sentence_embedding symmetric": ("encoder", {"symmetric": True, "pooling": "first"}),
     "token_classification": ("encoder", {}),
     "extractive_qa": ("encoder", {}),
     "regression": ("numbers", {}),

@@ -78,8 +78,7 @@ def head_of(model: nn.Module, processor: Labelled, name: str) -> Head:
 
 def targets_of(processor: Labelled) -> MultiTaskTargets:
     """Return the targets of all tasks."""
-    if not isinstance(processor.targets, MultiTaskTargets):
-        raise TypeError("multitask needs the processor that its fit_processor returned")
+    assert isinstance(processor.targets, MultiTaskTargets)  # as fit_processor made them
     return processor.targets
 
 
