@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_runs import tiny_run
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup import api
 from groundup.core.contracts.tasks import Chats, Distils, PerExampleLoss, SeveralSequences, Streams
@@ -20,6 +20,9 @@ from groundup.core.seeding import keyed_noise
 from groundup.core.settings import validate
 from groundup.core.values import IGNORED, Batch
 from groundup.models.gpt import GPTConfig
+from groundup.processors.image import ImageProcessor
+from groundup.processors.labelled import Labelled
+from groundup.processors.targets import MultiLabel
 from groundup.tasks.classify.task import Classify
 from groundup.training.components import open_stream
 
@@ -183,3 +186,31 @@ def test_noise_is_normal_and_another_for_every_sample_purpose_and_seed() -> None
     assert not torch.equal(keyed_noise(0, "time", samples[:1], (5, 20)), noise[:1])
     assert not torch.equal(keyed_noise(1, "noise", samples[:1], (5, 20)), noise[:1])
     assert keyed_noise(0, "noise", samples[:0], (5,)).shape == (0, 5)
+
+
+# -------------------------------------------------------------------------------------- thresholds
+class Logits(nn.Module):
+    """Gives its inputs as logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs.flatten(1) * self.scale
+
+
+def test_labels_are_predicted_from_one_half_on() -> None:
+    """In predicting, in the loss's metrics and among mistakes alike."""
+    processor = Labelled(
+        ImageProcessor((1, 1, 3), None, [0.0], [1.0]), MultiLabel(["a", "b", "c"]), 0
+    )
+    task = Classify(labels="multi_label")
+    chances = torch.tensor([0.45, 0.5, 0.55], dtype=torch.float64)
+    picture = torch.logit(chances)[None].float().numpy()
+    found = task.predict(Logits(), [picture], processor)
+    assert [sorted(labels) for labels in found] == [["b", "c"]]
+    batch = {"inputs": torch.zeros(1, 3), "labels": torch.tensor([[0.0, 1.0, 1.0]])}
+    with torch.no_grad():
+        loss = task.loss(torch.logit(chances)[None].float(), batch)
+    assert float(loss.metrics["right"]) == 1.0
