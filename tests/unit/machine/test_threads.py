@@ -17,11 +17,18 @@ def _undecided(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def choose_without_torch() -> None:
+    """Choose as in a process that has not loaded torch, which is back before anything imports it a
+    second time: the fixtures that end a test do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(sys.modules, "torch")
+        choose_waiting_policy()
+
+
 def test_a_short_spin_is_chosen_before_torch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.setenv("GOMP_SPINCOUNT", "")  # so that what is set below is taken back
     monkeypatch.delenv("GOMP_SPINCOUNT")
-    choose_waiting_policy()
+    choose_without_torch()
     assert os.environ["GOMP_SPINCOUNT"] == str(SPIN_COUNT)
     assert not waits_by_spinning()
 
@@ -36,9 +43,8 @@ def test_after_torch_it_would_change_nothing_and_says_so() -> None:
     ("name", "value"), [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "7")]
 )
 def test_the_users_choice_stays(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    monkeypatch.delitem(sys.modules, "torch")
     monkeypatch.setenv(name, value)
-    choose_waiting_policy()
+    choose_without_torch()
     assert {key: os.environ.get(key) for key in VARIABLES if key in os.environ} == {name: value}
 
 
