@@ -6,7 +6,7 @@ Legend: N examples.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -106,23 +106,24 @@ def split_examples(
         labels: (N,) what is predicted, or None; folds are even in it.
         rule: What is held out.
     """
-    sets = UnionFind()
     first_with: dict[str, int] = {}
-    for number, own in enumerate(keys):
-        for key in own:
-            sets.join(first_with.setdefault(key, number), number)
-    members: dict[int, list[int]] = defaultdict(list)
-    for number in range(len(keys)):
-        members[sets.find(number)].append(number)
-    names = {
-        first: min(key for number in group for key in keys[number])
-        for first, group in members.items()
-    }
+    if all(len(own) == 1 for own in keys):
+        # what most sources have, and several times as quick as joining sets
+        group_of = [first_with.setdefault(own[0], number) for number, own in enumerate(keys)]
+    else:
+        sets = UnionFind()
+        for number, own in enumerate(keys):
+            for key in own:
+                sets.join(first_with.setdefault(key, number), number)
+        group_of = [sets.find(number) for number in range(len(keys))]
+    names: dict[int, str] = {}
+    for first, own in zip(group_of, keys, strict=True):
+        names[first] = min(names.get(first, own[0]), *own)
     sides: dict[int, Split]
     if rule.folds is None:
         sides = {first: rule.side_of(name) for first, name in names.items()}
         if rule.fraction:
-            _put_classes_on_both_sides(sides, names, members, labels, rule)
+            _put_classes_on_both_sides(sides, names, group_of, labels, rule)
     else:
         order = sorted(
             names,
@@ -133,36 +134,39 @@ def split_examples(
         # a test share comes out of what the fold leaves, and is the same in every fold's run
         for first in set(order) - held_out if rule.test else ():
             sides[first] = split_of(f"test {names[first]}", 0.0, rule.seed, rule.test)
-    return [sides[sets.find(number)] for number in range(len(keys))]
+    return [sides[first] for first in group_of]
 
 
 def _put_classes_on_both_sides(
     sides: dict[int, Split],
     names: dict[int, str],
-    members: dict[int, list[int]],
+    group_of: Sequence[int],
     labels: Sequence[Any],
     rule: SplitRule,
 ) -> None:
     """Move single groups so that each class is trained on and, where the share is large enough,
     held out."""
-    groups_of: dict[Any, list[int]] = defaultdict(list)
-    for first, group in members.items():
-        for label in {labels[number] for number in group if isinstance(labels[number], str | int)}:
-            groups_of[label].append(first)
+    classes = {label for label in labels if isinstance(label, str | int)}
     # Only where each class would have some by chance: the split of a class alone must not depend on
     # the others, and numbers to predict have nearly as many values as there are examples.
-    if rule.fraction * len(members) < _EXPECTED_OF_CLASS * len(groups_of):
+    if rule.fraction * len(names) < _EXPECTED_OF_CLASS * len(classes):
         return
-    position = {first: position_of(names[first], rule.seed) for first in names}
-    for label in sorted(groups_of, key=str):
-        # the nearest to the border moves: with a little more data it would have fallen there by
-        # itself
-        groups = sorted(groups_of[label], key=position.__getitem__)
-        there = {sides[first] for first in groups}
-        if len(groups) > 1 and "validation" not in there:
-            sides[next(first for first in groups if sides[first] == "train")] = "validation"
-        elif len(groups) > 1 and "train" not in there:
-            sides[groups[-1]] = "train"
+    known = {
+        (label, sides[first])
+        for label, first in zip(labels, group_of, strict=True)
+        if isinstance(label, str | int)
+    }
+    for label in sorted(classes, key=str):
+        missing = [side for side in ("train", "validation") if (label, side) not in known]
+        groups = {first for first, own in zip(group_of, labels, strict=True) if own == label}
+        if len(groups) < 2 or not missing:
+            continue
+        # the nearest to the border moves: with another share it would be there by itself
+        ordered = sorted(groups, key=lambda first: position_of(names[first], rule.seed))
+        if missing == ["train"]:
+            sides[ordered[-1]] = "train"
+        elif missing == ["validation"]:
+            sides[next(first for first in ordered if sides[first] == "train")] = "validation"
 
 
 def keep_some(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
