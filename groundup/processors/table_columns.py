@@ -120,7 +120,9 @@ class ColumnReader:
             if complete and math.isnan(found):
                 raise _missing_value(self._locate_value(values, value), name, value)
             if abs(found) > _LARGEST:
-                problem = f"column {name!r} holds {value!r}; allowed: up to {_LARGEST:g} in size"
+                problem = (
+                    f"column {name!r} holds {value!r}; allowed: numbers up to {_LARGEST:g} in size"
+                )
                 remedy = "Correct it, or leave it empty"
                 raise DataError(self._locate_value(values, value), problem, remedy)
             meaning[value] = found

@@ -104,11 +104,11 @@ def test_a_template_that_shows_no_tools_is_refused(processor: TokenizerProcessor
     for name in ("llama2", "gemma", "phi"):
         with pytest.raises(
             DataError,
-            match=r"shows no tools, and the conversation has some.*task.template=chatml or",
+            match=r"shows no tools, but the conversation has some.*task.template=chatml or",
         ):
             ChatTemplate(TEMPLATES[name], processor).encode(ASKED, tools=TOOLS)
         with pytest.raises(
-            DataError, match="shows no calls of tools, and the conversation has some"
+            DataError, match="shows no calls of tools, but the conversation has some"
         ):
             ChatTemplate(TEMPLATES[name], processor).encode(CALLED)
     for name in ("llama2", "phi"):

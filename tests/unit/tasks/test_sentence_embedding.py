@@ -252,7 +252,7 @@ def test_other_models_and_batches_of_one() -> None:
     )
     with pytest.raises(
         RecipeError,
-        match="the task needs the states of all tokens, and this model gives labels of a",
+        match="the task needs the states of all tokens, but this model gives labels of a",
     ):
         SentenceEmbedding().check_model(torch.nn.Linear(2, 2), processor)
     batch = {"texts": torch.ones(1, 2, 3, dtype=torch.int64), "text_lengths": torch.full((1, 2), 3)}
