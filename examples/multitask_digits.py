@@ -32,7 +32,7 @@ def write_targets(path: Path) -> None:
 
 
 def main() -> None:
-    """Train for a few seconds, judge each task, and show how their gradients agree."""
+    """Train for a few seconds, evaluate each task, and show how their gradients agree."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs")
     write_targets(folder / "digits.npz")
     recipe = {

@@ -47,13 +47,16 @@ __all__ = [
 ]
 
 RecipeLike = str | Path | dict[str, Any]
-tune, tune_learning_rate, export = search.tune, lr_range_test.tune_learning_rate, export_run
+# These are whole verbs where they are; here they only get the names that users call them by.
+tune = search.tune
+tune_learning_rate = lr_range_test.tune_learning_rate
+export = export_run
 
 
 def train(
     recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, runs: str | Path = "runs"
 ) -> Run:
-    """Train a recipe from wherever its run stands: nothing yet, a checkpoint, or finished.
+    """Train a recipe from wherever its run is: nothing yet, a checkpoint, or finished.
 
     Args:
         recipe: A YAML file or a dictionary.
@@ -79,6 +82,7 @@ def train_all(
 
     All are validated first; a later one may start from an earlier one's run.
     """
+    # All are read before one is trained: a mistake in the last must not cost the others' time.
     planned = plan(recipes, overrides, runs=runs)
     return [train(source, overrides, runs=runs) for source, _ in zip(recipes, planned, strict=True)]
 
@@ -98,7 +102,7 @@ def plan(
 
 
 def resume(folder: str | Path) -> Run:
-    """Go on with a run exactly where its newest intact checkpoint stands."""
+    """Go on with a run exactly from its newest intact checkpoint."""
     return _finish(Run.open(Path(folder)))
 
 
@@ -110,13 +114,13 @@ def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
         RunError: If the folder exists and belongs to another recipe or another base; nothing in it
             is touched.
     """
-    recipe = recipe.model_copy(update={"tune": None})
+    recipe = recipe.model_copy(update={"tune": None})  # it changes nothing in what is trained
     folder = Path(runs) / recipe.name
     base = base_facts(recipe)
     if not folder.exists():
         return Run.create(recipe, Path(runs), **base)
     run = Run.open(folder)
-    if not run.begun:
+    if not run.begun:  # nothing is lost by another recipe: it failed before it had made anything
         return run.restart(recipe, **base)
     run.check_same(recipe)
     if (run.read_json("environment.json") or {}).get("base_weights_sha256") != base[
@@ -135,6 +139,7 @@ def _finish(run: Run) -> Run:
     if run.finished:
         step = run.pick("last")
         run.event(step, f"{run.folder}: finished already at step {step}; re-used")
+        # Stopped between the last checkpoint and what is made of it.
         if not (run.folder / "model" / WEIGHTS).is_file():
             write_model_folder(run)
             write_report([run.folder], run.folder / "report.html")
@@ -182,9 +187,9 @@ def load(
     ``llama.cpp`` for language models, which is checked against the tokens of groundup's own
     decoding.
     """
-    return Predictor.load(
-        Path(run), checkpoint, None if adapter is None else Path(adapter), weights, engine
-    )
+    if adapter is not None:
+        adapter = Path(adapter)
+    return Predictor.load(Path(run), checkpoint, adapter, weights, engine)
 
 
 def predict(run: str | Path, inputs: Any, **options: Any) -> Any:
@@ -201,27 +206,29 @@ def evaluate(
     again: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
-    """Judge runs on their held-out data and write evaluation.json, summary.json and report.html.
+    """Evaluate runs on their held-out data and write evaluation.json, summary.json and report.html.
 
     Args:
         runs: One folder or several in the order they were trained; the last one gets the summary
             and the report of all.
         checkpoint: ``"best"``, ``"last"`` or a step number.
-        limit: Judge at most so many examples where each costs a generation.
-        again: Judge even where evaluation.json is of these weights already.
+        limit: Evaluate at most N examples where each costs a generation.
+        again: Evaluate even where evaluation.json is of these weights already.
         progress: Called with a line about what is being done.
 
     Returns:
         The summary: ``{"runs": [...], "report": path, "next": command}``.
     """
-    folders = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
-    judged = [
+    if isinstance(runs, str | Path):
+        runs = [runs]
+    folders = [Path(run) for run in runs]
+    evaluated = [
         evaluate_run(folder, checkpoint, limit, again=again, progress=progress)
         for folder in folders
     ]
     last = Run.open(folders[-1])
     report = last.folder / "report.html"
-    summary = {"runs": judged, "report": str(report), "next": next_command(last)}
+    summary = {"runs": evaluated, "report": str(report), "next": next_command(last)}
     last.write_json("summary.json", summary)
     write_report(folders, report)
     return summary
@@ -249,14 +256,14 @@ def inspect_data(
     are and augmented.
     """
     loaded = load_recipe(recipe, dict(overrides or {}))
-    key = hashlib.sha256(
-        json.dumps(
-            [as_dict(loaded)[part] for part in ("data", "processor", "task", "init")]
-        ).encode()
-    ).hexdigest()
-    folder = cache_folder() / "inspected" / key[:16]
+    # Fitting may take minutes: it is kept, under a name made of all that it depends on.
+    parts = [as_dict(loaded)[part] for part in ("data", "processor", "task", "init")]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    cache = cache_folder()
+    folder = cache / "inspected" / key[:16]
     processor = make_processor(loaded, folder)
-    source, task, cache = loaded.data, loaded.task, cache_folder()
+    source = loaded.data
+    task = loaded.task
     if isinstance(processor, LabelProcessor):
         sheet = folder / "pictures.png"
         return inspect_examples(

@@ -1,4 +1,4 @@
-"""What stands on the command line next to options: recipes, the data, and key=value overrides."""
+"""What is on the command line next to options: recipes, the data, and key=value overrides."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def converse(predictor: Predictor, options: dict[str, Any]) -> None:
     """
     console = Console(highlight=False)
     console.print(
-        f"[dim]{predictor.run.folder} at step {predictor.step}. /new starts afresh, an empty line"
+        f"[dim]{predictor.run.folder} at step {predictor.step}. /new starts again, an empty line"
         " ends.[/dim]"
     )
     turns: list[Message] = []
@@ -39,6 +39,7 @@ def converse(predictor: Predictor, options: dict[str, Any]) -> None:
             turns.clear()
             continue
         turns.append(Message("user", question))
+        # A task without turns continues a text: what was said before is not part of its prompt.
         chats = isinstance(predictor.task, Chats)
         console.print("[bold cyan]run[/bold cyan]  ", end="")
         answer = ""
@@ -46,4 +47,5 @@ def converse(predictor: Predictor, options: dict[str, Any]) -> None:
             console.print(piece, end="", markup=False, soft_wrap=True)
             answer += piece
         console.print()
+        # A template puts its own spaces around an answer; kept, they would add up turn by turn.
         turns.append(Message("assistant", answer.strip()))

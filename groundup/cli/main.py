@@ -16,6 +16,7 @@ from groundup.core.logs import log_to_standard_error
 
 __all__ = ["app", "main"]
 
+# Imports are inside the verbs: torch takes seconds to load, for which --help must not wait.
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -111,9 +112,7 @@ def evaluate(
         list[Path], typer.Argument(help="Run folders in the order they were trained.")
     ],
     checkpoint: Checkpoint = "best",
-    limit: Annotated[
-        int, typer.Option(help="Judge at most so many generated answers.", min=1)
-    ] = 100,
+    limit: Annotated[int, typer.Option(help="Evaluate at most N generated answers.", min=1)] = 100,
     again: Annotated[
         bool, typer.Option("--again", help="Judge even where this was done before.")
     ] = False,
@@ -157,6 +156,7 @@ def predict(
     """Print the prediction for each prompt."""
     from groundup import api
 
+    # None of the options is renamed here: the names are the tasks' own.
     options = _given(
         locals(),
         "max_new_tokens",
@@ -184,7 +184,7 @@ def chat(
     weights: Weights = "fp32",
     engine: Engine = "groundup",
 ) -> None:
-    """Talk to a run. An empty line or Ctrl-D ends it; /new starts afresh."""
+    """Talk to a run. An empty line or Ctrl-D ends it; /new starts again."""
     from groundup import api
     from groundup.cli.chat import converse
 
@@ -193,6 +193,8 @@ def chat(
 
 
 def _given(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    # typer wants each option as a parameter, a task takes those of its own; what was not given is
+    # left out, so that the task's defaults count.
     return {name: values[name] for name in names if values[name] is not None}
 
 
@@ -204,6 +206,6 @@ def main() -> None:
     except (GroundupError, OSError, KeyboardInterrupt) as error:
         if "--debug" in sys.argv and not isinstance(error, KeyboardInterrupt):
             raise
-        message, code = in_words(error)
+        message, code = in_words(error)  # also of a full disk or a missing right, which are no bugs
         typer.secho(message, fg="red" if 0 < code < 130 else None, err=True, nl=bool(message))
         sys.exit(code)

@@ -25,7 +25,7 @@ Overrides = Annotated[
 ]
 Checkpoint = Annotated[str, typer.Option(help="best, last, or a step number.")]
 Engine = Annotated[
-    str, typer.Option(help="What writes: groundup, or llama.cpp, held to the same tokens.")
+    str, typer.Option(help="What writes: groundup, or llama.cpp, checked against the same tokens.")
 ]
 Weights = Annotated[str, typer.Option(help="What the weights are kept in: fp32, bf16 or int8.")]
 

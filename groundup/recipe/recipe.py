@@ -76,9 +76,11 @@ class Recipe(Settings):
     )
     init: Init = Field(Init(), description="Where the weights come from")
     adapter: Adapter | None = Field(
-        None, description="Train adapters (LoRA, DoRA) beside the frozen weights of init"
+        None, description="Train adapters (LoRA, DoRA) next to the frozen weights of init"
     )
-    distill: Distill | None = Field(None, description="A run to learn from, besides the data")
+    distill: Distill | None = Field(
+        None, description="A run to learn from, in addition to the data"
+    )
     optim: Optim = Field(Optim(), description="Optimizer and schedule")
     training: Training = setting(..., "Batch size, and how long to train")
     logging: Logging = Field(Logging(), description="How often to log")

@@ -51,9 +51,9 @@ class Dimension(Settings):
         if (self.choices is None) == (self.low is None or self.high is None):
             raise ValueError("takes low and high, or choices. Give one of the two")
         if self.choices is not None:
-            given = [name for name in ("low", "high", "log", "step") if getattr(self, name)]
+            given = [name for name, value in self if name != "choices" and value]
             if given:
-                raise ValueError(f"{given[0]} has no effect beside choices. Remove it")
+                raise ValueError(f"{given[0]} has no effect next to choices. Remove it")
             return self
         assert self.low is not None
         assert self.high is not None
@@ -72,7 +72,7 @@ class Tune(Settings):
     """What ``groundup tune`` tries. It changes nothing in what ``groundup train`` does."""
 
     metric: str | None = setting(
-        None, "Metric of the validation that trials are judged by; null: checkpoints.best_metric"
+        None, "Metric of the validation by which trials are compared; null: checkpoints.best_metric"
     )
     trials: int = setting(20, "Trials in all, those of earlier starts included", gt=0)
     seed: int = setting(0, "Decides which values are tried", ge=0)
@@ -80,7 +80,7 @@ class Tune(Settings):
         True, "End a trial whose validation is worse than the median of earlier trials at its step"
     )
     timeout_s: float | None = setting(
-        None, "Begin no trial after so many seconds; null for no limit", gt=0
+        None, "Begin no trial after N seconds; null for no limit", gt=0
     )
     keep: Literal["best", "all"] = setting(
         "best", "Trials whose checkpoints stay on the disk; recipe and metrics of every trial stay"
@@ -105,7 +105,7 @@ class Init(Settings):
         None, "Branch, tag or commit of the hub's; null for the newest", min_length=1
     )
     train_layers: int | None = setting(
-        None, "Train only the last so many blocks and the head; null trains all", ge=0
+        None, "Train only the last N blocks and the head; null trains all", ge=0
     )
     unfreeze_every: Count | Share | None = setting(
         None, "Begin with the head, add a block each N steps or share of run"
@@ -131,6 +131,8 @@ class Optim(Settings):
 
     name: Literal["adamw", "adam", "sgd", "muon"] = setting("adamw", "PyTorch's own optimizers")
     lr: float = setting(1e-3, "Peak learning rate", gt=0)
+    # 0.95 instead of PyTorch's 0.999, and below weight decay and clipping, are what GPT-3 was trained
+    # with (Brown et al., 2020, arXiv:2005.14165, appendix B).
     betas: tuple[float, float] = setting(
         (0.9, 0.95), "Decay of the two moments", applies_when={"name": ("adamw", "adam", "muon")}
     )
@@ -147,6 +149,7 @@ class Optim(Settings):
     layer_decay: float = setting(
         1.0, "Learning rate of each block over that of the one above it", gt=0, le=1
     )
+    # Tasks with small data leave out this and the clipping: see their default_settings.
     weight_decay: float = setting(
         0.1, "Decay of matrices; vectors and scalars are never decayed", ge=0
     )
@@ -155,6 +158,7 @@ class Optim(Settings):
         "cosine", "Shape after the warm-up"
     )
     warmup_steps: int = setting(0, "Steps of linear warm-up from 0", ge=0)
+    # A tenth, as GPT-3's cosine ended.
     final_lr_fraction: float = setting(
         0.1,
         "Last learning rate over the peak",
@@ -170,6 +174,8 @@ class Optim(Settings):
         applies_when={"schedule": ("wsd",)},
     )
 
+    # The average is what checkpoints are chosen by and what predicts; training goes on from the
+    # weights themselves.
     average: Literal["none", "ema", "swa"] = setting(
         "none", "Average of the weights that is kept and validated"
     )
@@ -215,7 +221,8 @@ class Training(Settings):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Training:
-        given = [key for key in ("steps", "epochs", "samples") if getattr(self, key) is not None]
+        lengths = {"steps": self.steps, "epochs": self.epochs, "samples": self.samples}
+        given = [key for key, length in lengths.items() if length is not None]
         if len(given) != 1:
             raise ValueError(
                 f"exactly one of steps, epochs and samples is allowed, got {given or 'none'}."
@@ -240,6 +247,7 @@ class Evaluation(Settings):
     every: Steps = setting(
         200, "Steps between evaluations, or epoch: after each pass over the training split"
     )
+    # Enough to see a trend while training; groundup evaluate reads all of the split.
     batches: int | None = setting(
         20, "Evaluate on at most N micro-batches of the validation split; null for all", gt=0
     )
@@ -250,7 +258,8 @@ class Checkpoints(Settings):
     """When to save; the last step always is."""
 
     every: Steps = setting(200, "Steps between checkpoints, or epoch")
-    keep: int = setting(2, "Checkpoints to keep besides the best", gt=0)
+    # Two, because the newest may be the one that a crash or a full disk has damaged.
+    keep: int = setting(2, "Checkpoints to keep in addition to the best", gt=0)
     best_metric: str = setting(
         "loss", "Metric of the validation by which a checkpoint is the best; it is saved at once"
     )
@@ -271,10 +280,12 @@ class Machine(Settings):
     precision: Literal["auto", "fp32", "bf16", "fp64"] = setting(
         "auto", "Of matrix multiplications; weights stay fp32"
     )
+    # Compiling takes up to minutes, which only a long run wins back.
     compile: bool | Auto = setting(
         "auto",
         "Compile the model's layers; auto compiles long runs where a C++ compiler is at hand",
     )
+    # In a tiny step threads wait longer for each other than they compute.
     threads: Count | Auto = setting(
         "auto", "CPU threads; auto takes all cores, or one where a step is tiny"
     )
@@ -295,7 +306,7 @@ class Machine(Settings):
 
 
 class Adapter(Settings):
-    """Small matrices that are trained beside a base run's linear layers, whose own weights stay as
+    """Small matrices that are trained next to a base run's linear layers, whose own weights stay as
     they are.
 
     Source:
@@ -309,6 +320,7 @@ class Adapter(Settings):
         "lora", "LoRA; or DoRA, which learns each row's length apart"
     )
     rank: int = setting(8, "Rank of the change of a layer's weight", gt=0)
+    # Twice the rank, as most published adapters have it: the change then begins at a useful size.
     alpha: float = setting(16.0, "The change is multiplied by alpha / rank", gt=0)
     rank_stabilized: bool = setting(False, "Multiply by alpha / sqrt(rank) instead (rsLoRA)")
     dropout: float = setting(0.0, "Share of an adapter's inputs dropped in training", ge=0, lt=1)
@@ -330,7 +342,7 @@ class Adapter(Settings):
         1.0, "Learning rate of B over that of A (LoRA+ suggests 16)", gt=0
     )
     path: str | None = setting(
-        None, "A folder with an adapter in PEFT's layout to go on from; null starts anew"
+        None, "A folder with an adapter in PEFT's layout to go on from; null starts from scratch"
     )
 
     @model_validator(mode="after")
@@ -344,14 +356,17 @@ class Adapter(Settings):
 
     def scale(self, rank: int) -> float:
         """Return what the change of a layer is multiplied with."""
-        return self.alpha / (math.sqrt(rank) if self.rank_stabilized else rank)
+        if self.rank_stabilized:
+            return self.alpha / math.sqrt(rank)
+        return self.alpha / rank
 
     @property
     def quantised(self) -> str:
         """How the base is kept, in words; empty if in float32."""
+        # Adapters that are saved name their base in these words, so they stay as they are.
         if self.base == "nf4" and self.double_quantization:
             return "nf4, doubly quantised"
-        return "" if self.base == "fp32" else self.base
+        return self.base.removeprefix("fp32")
 
     def patterns(self) -> list[tuple[str, int]]:
         """Return the patterns of names with their ranks, in order."""
@@ -375,14 +390,14 @@ class Adapter(Settings):
 
 
 class Distill(Settings):
-    """A teacher: a run whose predictions this one learns, besides the data.
+    """A teacher: a run whose predictions this one learns, in addition to the data.
 
     Source:
         Hinton, Vinyals and Dean, 2015 (arXiv:1503.02531).
     """
 
     teacher: str = setting(
-        ..., "A run folder; its model predicts beside this one in training", min_length=1
+        ..., "A run folder; its model predicts next to this one in training", min_length=1
     )
     checkpoint: Literal["best", "last"] = setting("best", "Which checkpoint of that run")
     temperature: float = setting(

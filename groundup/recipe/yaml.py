@@ -1,4 +1,4 @@
-"""YAML as people mean it: ``3e-4`` is a number, ``no`` is a word, and a key may not stand twice."""
+"""YAML as people mean it: ``3e-4`` is a number, ``no`` is a word, and no key is there twice."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _DEEPEST = 100
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml is ten times as fast
-    """YAML as people mean it: ``3e-4`` is a number, ``no`` is a word, and a key may not stand
-    twice."""
+    """YAML as people mean it: ``3e-4`` is a number, ``no`` is a word, and a key may be there
+    only once."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
     where = ""
@@ -29,13 +29,17 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             if key.value in seen:
                 line = key.start_mark.line + 1
                 raise RecipeError(
-                    f"{self.where} line {line}", f"the key {key.value!r} stands twice", "Remove one"
+                    f"{self.where} line {line}",
+                    f"the key {key.value!r} is there twice",
+                    "Remove one",
                 )
             seen.add(key.value)
         built: dict[Any, Any] = super().construct_mapping(node, deep)
         return built
 
 
+# YAML 1.1 has more of these: yes and no are booleans there, 1:30 is 90 and 3e-4 is text. People
+# write them as words, times and numbers.
 _RESOLVERS: tuple[tuple[str, str, str], ...] = (
     ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
@@ -53,10 +57,10 @@ for _tag, _pattern, _first in _RESOLVERS:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Return the plain values that a text in YAML stands for.
+    """Return the plain values that a text in YAML means.
 
     Raises:
-        RecipeError: If it is no YAML, nested too deeply, or a key stands twice; the message names
+        RecipeError: If it is no YAML, nested too deeply, or a key is there twice; the message names
             the line.
     """
     try:
@@ -68,9 +72,14 @@ def parse_yaml(text: str, where: str) -> Any:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where} line {min(mark.line + 1, text.count(chr(10)) + 1)}" if mark else where
-        problem = getattr(error, "problem", None) or "cannot be read"
+        place = where
+        problem = "cannot be read"
+        if isinstance(error, yaml.MarkedYAMLError):  # it knows where it is, mostly
+            problem = error.problem or problem
+            if error.problem_mark is not None:
+                # At the end of a text the mark is on the line after the last.
+                line = min(error.problem_mark.line, text.count("\n")) + 1
+                place = f"{where} line {line}"
         raise RecipeError(
             place, f"not valid YAML: {problem}", "Check indentation, colons and quotes"
         ) from None
@@ -79,9 +88,8 @@ def parse_yaml(text: str, where: str) -> Any:
 def _check_depth(text: str, where: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
-            event, yaml.CollectionEndEvent
-        )
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             line = cast(yaml.Mark, event.start_mark).line + 1
             raise RecipeError(

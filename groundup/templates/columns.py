@@ -16,7 +16,7 @@ __all__ = ["Column", "Label", "choose_label", "describe_columns"]
 # to predict it from, which only the user knows.
 _NAMES = ("label", "labels", "target", "class", "category", "y", "outcome", "sentiment")
 _MANY_CLASSES = 50  # more different values than this are names, or numbers to be predicted
-_FEW_NUMBERS = 20  # whole numbers with at most so many values may stand for classes
+_FEW_NUMBERS = 20  # whole numbers with at most N values may be classes
 _WORDS_OF_TEXT = 5  # on average: a name or a category has fewer
 
 

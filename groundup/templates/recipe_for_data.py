@@ -330,7 +330,7 @@ _RECIPES: Mapping[Kind, Callable[[Look], Iterator[Line]]] = {
 
 
 def _epochs(count: int, examples: int) -> int:
-    """Return the passes that show about so many examples: at least 5, and at most 100."""
+    """Return the passes that show about ``examples`` in all: 5 to 100."""
     return min(100, max(5, examples // count))
 
 

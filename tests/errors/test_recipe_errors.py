@@ -79,7 +79,7 @@ def test_nesterov_without_momentum(recipe: dict[str, Any]) -> None:
     [
         ("", "holds no keys"),
         ("a: [1", "line 1: not valid YAML"),
-        ("name: x\nname: y\n", "line 2: the key 'name' stands twice"),
+        ("name: x\nname: y\n", "line 2: the key 'name' is there twice"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
         ("[" * 200_000, "line 1: is nested over 100 levels deep"),
         ("? [a]\n: b", "line 1: not valid YAML: found unhashable key"),

@@ -29,7 +29,7 @@ from groundup.tuning.lr_range_test import suggest
         ({}, r"takes low and high, or choices\. Give one"),
         ({"low": 1}, r"takes low and high, or choices\. Give one"),
         ({"low": 1, "high": 2, "choices": [1]}, r"takes low and high, or choices\. Give one"),
-        ({"choices": [1], "log": True}, r"log has no effect beside choices\. Remove it"),
+        ({"choices": [1], "log": True}, r"log has no effect next to choices\. Remove it"),
         ({"low": 2, "high": 2}, r"low 2 is not below high 2\. Exchange or change them"),
         ({"low": 0, "high": 2, "log": True}, r"log needs a low above 0 and no step\. Change low"),
         ({"low": 1, "high": 2, "log": True, "step": 1}, r"log needs a low above 0 and no step"),

@@ -167,7 +167,7 @@ def test_chat_talks_until_an_empty_line(small: Path) -> None:
         "last",
     )
     said = groundup("chat", "runs/small", *options, given="Hello\n/new\nHello\n\nnever read\n")
-    assert "runs/small at step 6. /new starts afresh, an empty line ends." in said
+    assert "runs/small at step 6. /new starts again, an empty line ends." in said
     assert said.count("you  ") == 4
     answers = [part.partition("you  ")[0] for part in said.split("run  ")[1:]]
     assert len(answers) == 2
