@@ -131,8 +131,8 @@ class Optim(Settings):
 
     name: Literal["adamw", "adam", "sgd", "muon"] = setting("adamw", "PyTorch's own optimizers")
     lr: float = setting(1e-3, "Peak learning rate", gt=0)
-    # 0.95 instead of PyTorch's 0.999, and below weight decay and clipping, are what GPT-3 was trained
-    # with (Brown et al., 2020, arXiv:2005.14165, appendix B).
+    # 0.95 instead of PyTorch's 0.999, and weight decay and clipping below, are what GPT-3 was
+    # trained with (Brown et al., 2020, arXiv:2005.14165, appendix B).
     betas: tuple[float, float] = setting(
         (0.9, 0.95), "Decay of the two moments", applies_when={"name": ("adamw", "adam", "muon")}
     )
