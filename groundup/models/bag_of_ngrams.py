@@ -13,7 +13,7 @@ from groundup.core.contracts.processors import LabelProcessor, Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.sizes_from_data import Elements, agreed, elements_of
+from groundup.models.sizes_from_data import Elements, elements_of, settle_size
 from groundup.nn.activations import initialise_linear
 from groundup.nn.ngrams import NGramBag
 
@@ -53,7 +53,7 @@ class BagOfNGramsConfig(ModelConfig):
         elements, _ = elements_of("bag_of_ngrams", processor, Elements(self.vocabulary_size, 0))
         found = {"vocabulary_size": elements.vocabulary_size}
         return self.model_copy(
-            update=found | {"outputs": agreed("outputs", self.outputs, processor.outputs)}
+            update=found | {"outputs": settle_size("outputs", self.outputs, processor.outputs)}
         )
 
     def build(self) -> BagOfNGrams:

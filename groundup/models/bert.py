@@ -22,7 +22,7 @@ from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.names.huggingface import bert as names
-from groundup.models.sizes_from_data import agreed, fitted_vocabulary, require_vocabulary
+from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary, settle_size
 from groundup.nn.attention import AttentionContext
 from groundup.nn.encoder import MaskedHead, PostNormBlock
 from groundup.nn.pooling import mean_state, within
@@ -146,7 +146,7 @@ class BERTConfig(FromHuggingFace):
         labelled = isinstance(processor, LabelProcessor)
         reader = processor.reader
         sizes: dict[str, Any] = {
-            "vocabulary_size": fitted_vocabulary("bert", reader, self.vocabulary_size),
+            "vocabulary_size": fit_vocabulary("bert", reader, self.vocabulary_size),
             "padding_id": self.padding_id,
         }
         if self.padding_id is None and isinstance(reader, TextProcessor):
@@ -171,7 +171,7 @@ class BERTConfig(FromHuggingFace):
                 "recipe.model.head", problem, "Remove head and outputs, or choose a task that fits"
             )
         if isinstance(processor, LabelProcessor) and self.head != "none":
-            sizes["outputs"] = agreed("outputs", self.outputs, processor.outputs)
+            sizes["outputs"] = settle_size("outputs", self.outputs, processor.outputs)
         return self.model_copy(update=sizes)
 
     def _with_head(self, head: str, sizes: dict[str, Any], processor: Any) -> BERTConfig:
@@ -186,7 +186,7 @@ class BERTConfig(FromHuggingFace):
         if head == "none":
             sizes["pooler"] = "none"
         else:
-            sizes["outputs"] = agreed("outputs", self.outputs, processor.outputs)
+            sizes["outputs"] = settle_size("outputs", self.outputs, processor.outputs)
         return self.model_copy(update=sizes)
 
     def build(self) -> BERT:

@@ -19,7 +19,7 @@ from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.sizes_from_data import agreed, image_shape, require_image_shape
+from groundup.models.sizes_from_data import image_shape, require_image_shape, settle_size
 
 __all__ = ["ConvNeXt", "ConvNeXtConfig"]
 
@@ -73,7 +73,7 @@ class ConvNeXtConfig(ModelConfig):
             RecipeError: If the processor makes no images, or they are too small for the stages.
         """
         shape, processor = image_shape("convnext", processor, self.input_shape)
-        outputs = agreed("outputs", self.outputs, processor.outputs)
+        outputs = settle_size("outputs", self.outputs, processor.outputs)
         fitted = self.model_copy(update={"input_shape": shape, "outputs": outputs})
         fitted.places()
         return fitted

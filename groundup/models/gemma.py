@@ -27,7 +27,7 @@ from groundup.core.settings import setting
 from groundup.models.names.gguf import gemma as gguf_names
 from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
 from groundup.models.names.huggingface import gemma
-from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
+from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary
 from groundup.nn.attention import (
     Attention,
     AttentionContext,
@@ -113,7 +113,7 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
         image = processor.special_id(_IMAGE_TOKEN) if isinstance(processor, TextProcessor) else None
         if image is not None and image == self.vocabulary_size == processor.vocabulary_size - 1:
             return self
-        found = fitted_vocabulary("gemma3", processor, self.vocabulary_size)
+        found = fit_vocabulary("gemma3", processor, self.vocabulary_size)
         return self.model_copy(update={"vocabulary_size": found})
 
     def build(self) -> DecoderLM:

@@ -24,7 +24,7 @@ from groundup.machine.meta_device import without_content
 from groundup.models.names.gguf import gpt as gguf_names
 from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
 from groundup.models.names.huggingface import families, gpt2, llama
-from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
+from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary
 from groundup.nn.attention import AttentionContext, Passage, seen_on_average
 from groundup.nn.mlp import Activation, default_width, round_up
 from groundup.nn.rope import RopeScaling, rotary_angles
@@ -129,7 +129,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         Raises:
             RecipeError: If the processor has more tokens than the model, or is no tokenizer.
         """
-        found = fitted_vocabulary("gpt", processor, self.vocabulary_size)
+        found = fit_vocabulary("gpt", processor, self.vocabulary_size)
         return self.model_copy(update={"vocabulary_size": found})
 
     def block(self) -> BlockShape:

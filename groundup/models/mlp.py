@@ -18,6 +18,7 @@ from groundup.core.contracts.processors import LabelProcessor, Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.models.sizes_from_data import settle_size
 from groundup.nn.activations import Nonlinearity, initialise_linear, nonlinearity
 
 __all__ = ["MLPClassifier", "MLPConfig"]
@@ -69,18 +70,14 @@ class MLPConfig(ModelConfig):
                 "Choose image",
             )
         if 0 in processor.input_shape and not processor.category_sizes:
-            problem = "makes inputs of varying length, and model mlp reads inputs of one shape"
+            problem = "makes inputs of varying length, but model mlp reads inputs of one shape"
             raise RecipeError(
                 "recipe.processor", problem, "Choose model rnn or transformer_classifier"
             )
-        found = {"inputs": math.prod(processor.input_shape), "outputs": processor.outputs}
-        for name, size in found.items():
-            if getattr(self, name) not in (0, size):
-                raise RecipeError(
-                    f"recipe.model.{name}",
-                    f"is {getattr(self, name)}, but the data has {size}",
-                    "Use 0",
-                )
+        found = {
+            "inputs": settle_size("inputs", self.inputs, math.prod(processor.input_shape)),
+            "outputs": settle_size("outputs", self.outputs, processor.outputs),
+        }
         sizes = processor.category_sizes
         if self.category_sizes not in ((), sizes):
             problem = f"is {list(self.category_sizes)}, but the data has {list(sizes)}"

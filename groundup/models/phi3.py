@@ -25,7 +25,7 @@ from groundup.core.settings import setting
 from groundup.models.names.gguf import phi3 as gguf_names
 from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
 from groundup.models.names.huggingface import phi3
-from groundup.models.sizes_from_data import fitted_vocabulary, require_vocabulary
+from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary
 from groundup.nn.attention import AttentionContext, Passage, seen_on_average
 from groundup.nn.norm import RMSNorm
 from groundup.nn.rope import LongRope, long_rotary_angles, rotary_angles
@@ -80,9 +80,8 @@ class Phi3Config(FromHuggingFace, FromGGUF):
             )
         # Each pair of channels has a factor of its own.
         pairs = self.rotary_channels // 2
-        for name in ("short_factors", "long_factors") if self.long_rope is not None else ():
+        for name, factors in self._factors().items():
             # Both lists are checked alike.
-            factors = getattr(self.long_rope, name)
             if len(factors) != pairs or min(factors, default=1.0) <= 0:
                 problem = (
                     f"long_rope.{name} has {len(factors)} numbers, the smallest"
@@ -92,6 +91,14 @@ class Phi3Config(FromHuggingFace, FromGGUF):
                     f"{problem}. Give one above 0 for each of the {pairs} pairs of rotary channels"
                 )
         return self
+
+    def _factors(self) -> dict[str, tuple[float, ...]]:
+        if self.long_rope is None:
+            return {}
+        return {
+            "short_factors": self.long_rope.short_factors,
+            "long_factors": self.long_rope.long_factors,
+        }
 
     @property
     def dim(self) -> int:
@@ -132,7 +139,7 @@ class Phi3Config(FromHuggingFace, FromGGUF):
         Raises:
             RecipeError: If the processor has more tokens than the model, or is no tokenizer.
         """
-        found = fitted_vocabulary("phi3", processor, self.vocabulary_size)
+        found = fit_vocabulary("phi3", processor, self.vocabulary_size)
         return self.model_copy(update={"vocabulary_size": found})
 
     def build(self) -> DecoderLM:

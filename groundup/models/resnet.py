@@ -17,7 +17,7 @@ from groundup.core.contracts.models import ModelConfig
 from groundup.core.contracts.processors import Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.sizes_from_data import agreed, image_shape, require_image_shape
+from groundup.models.sizes_from_data import image_shape, require_image_shape, settle_size
 from groundup.nn.activations import initialise_linear
 from groundup.nn.convolution import Convolution
 
@@ -80,7 +80,7 @@ class ResNetConfig(ModelConfig):
             RecipeError: If the processor makes no images, or others than the recipe says.
         """
         shape, processor = image_shape("resnet", processor, self.input_shape)
-        outputs = agreed("outputs", self.outputs, processor.outputs)
+        outputs = settle_size("outputs", self.outputs, processor.outputs)
         return self.model_copy(update={"input_shape": shape, "outputs": outputs})
 
     def stem_convolution(self) -> _Convolution:

@@ -16,7 +16,7 @@ from groundup.core.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.sizes_from_data import Elements, agreed, elements_of
+from groundup.models.sizes_from_data import Elements, elements_of, settle_size
 from groundup.nn.activations import initialise_linear
 from groundup.nn.pooling import AttentionPooling, last_state, mean_state, within
 from groundup.nn.recurrent_nodes import in_graph, node_states
@@ -70,7 +70,7 @@ class RNNConfig(ModelConfig):
         elements, processor = elements_of(
             "rnn", processor, Elements(self.vocabulary_size, self.frame_width)
         )
-        outputs = agreed("outputs", self.outputs, processor.outputs)
+        outputs = settle_size("outputs", self.outputs, processor.outputs)
         return self.model_copy(update=elements._asdict() | {"outputs": outputs})
 
     def build(self) -> RNN:

@@ -10,12 +10,12 @@ from groundup.core.errors import RecipeError
 
 __all__ = [
     "Elements",
-    "agreed",
     "elements_of",
-    "fitted_vocabulary",
+    "fit_vocabulary",
     "image_shape",
     "require_image_shape",
     "require_vocabulary",
+    "settle_size",
 ]
 
 
@@ -27,7 +27,7 @@ class Elements(NamedTuple):
     frame_width: int
 
 
-def agreed(setting: str, given: int, found: int) -> int:
+def settle_size(setting: str, given: int, found: int) -> int:
     """Return a size that the data decides.
 
     Args:
@@ -87,19 +87,19 @@ def elements_of(
         )
     # Tokens first: a processor with a vocabulary makes nothing else.
     if processor.vocabulary_size:
-        agreed("frame_width", given.frame_width, 0)
+        settle_size("frame_width", given.frame_width, 0)
         if processor.vocabulary_size > given.vocabulary_size > 0:
             problem = f"is {given.vocabulary_size}, but the data has {processor.vocabulary_size}"
             raise RecipeError("recipe.model.vocabulary_size", problem, "Use 0")
         return Elements(given.vocabulary_size or processor.vocabulary_size, 0), processor
-    agreed("vocabulary_size", given.vocabulary_size, 0)
+    settle_size("vocabulary_size", given.vocabulary_size, 0)
     return (
-        Elements(0, agreed("frame_width", given.frame_width, processor.input_shape[1])),
+        Elements(0, settle_size("frame_width", given.frame_width, processor.input_shape[1])),
         processor,
     )
 
 
-def fitted_vocabulary(model: str, processor: Processor, given: int) -> int:
+def fit_vocabulary(model: str, processor: Processor, given: int) -> int:
     """Return how many tokens a language model has: as many as the recipe says, or with 0 as the
     tokenizer has.
 

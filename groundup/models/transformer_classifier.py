@@ -18,7 +18,7 @@ from groundup.core.contracts.processors import Processor
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.sizes_from_data import Elements, agreed, elements_of
+from groundup.models.sizes_from_data import Elements, elements_of, settle_size
 from groundup.nn.activations import initialise_linear
 from groundup.nn.attention import AttentionContext, seen_on_average
 from groundup.nn.mlp import Activation, default_width, round_up
@@ -182,7 +182,7 @@ class TransformerClassifierConfig(ModelConfig):
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
         found = {
-            "outputs": agreed("outputs", self.outputs, processor.outputs),
+            "outputs": settle_size("outputs", self.outputs, processor.outputs),
             **elements._asdict(),
         }
         return self.model_copy(
@@ -302,13 +302,13 @@ class TransformerClassifier(nn.Module):
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Return what the output layer reads, (B, C). Arguments as in ``forward``."""
-        state = self._pooled(*self._states(tokens, inputs, lengths))
+        state = self._pool(*self._states(tokens, inputs, lengths))
         if self.head_ngrams is None or tokens is None:
             return state
         # Side by side, so that one output layer weighs deep states and n-grams against each other.
         return torch.cat((state, self.head_ngrams(tokens, lengths)), -1)
 
-    def _pooled(self, x: Tensor, inside: Tensor) -> Tensor:
+    def _pool(self, x: Tensor, inside: Tensor) -> Tensor:
         """Return (B, C) of the last block's states (B, T, C)."""
         if self.pool is not None:
             return self.pool(x, inside)  # type: ignore[no-any-return]

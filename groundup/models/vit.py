@@ -19,7 +19,7 @@ from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.names.huggingface import vit
-from groundup.models.sizes_from_data import agreed, image_shape, require_image_shape
+from groundup.models.sizes_from_data import image_shape, require_image_shape, settle_size
 from groundup.nn.activations import initialise_linear
 from groundup.nn.attention import AttentionContext
 from groundup.nn.mlp import default_width
@@ -79,7 +79,7 @@ class ViTConfig(FromHuggingFace):
         shape, processor = image_shape("vit", processor, self.input_shape)
         found = {
             "input_shape": shape,
-            "outputs": agreed("outputs", self.outputs, processor.outputs),
+            "outputs": settle_size("outputs", self.outputs, processor.outputs),
         }
         fitted = self.model_copy(update=found)
         fitted.patches()

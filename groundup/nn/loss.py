@@ -16,10 +16,10 @@ from groundup.core.values import IGNORED
 from groundup.machine.lazy_compiler import spare_the_compiler
 
 __all__ = [
+    "cap_logits",
     "linear_cross_entropy",
     "linear_cross_entropy_sum",
     "linear_log_probs",
-    "softcapped",
     "widen",
 ]
 
@@ -45,7 +45,7 @@ def linear_cross_entropy_sum(
         hidden: (M, C).
         weight: (V, C).
         targets: (M,) int64; -100 is ignored.
-        softcap: Logits are bent to stay between minus and plus this, as ``softcapped`` does it;
+        softcap: Logits are bent to stay between minus and plus this, as ``cap_logits`` does it;
             None: they are not.
 
     Source:
@@ -57,7 +57,7 @@ def linear_cross_entropy_sum(
     weight = _cast(weight)
     # Less than a chunk: there is nothing to save.
     if hidden.shape[0] * weight.shape[0] * 4 <= _CHUNK_BYTES:
-        logits = softcapped(widen(F.linear(hidden, weight)), softcap)
+        logits = cap_logits(widen(F.linear(hidden, weight)), softcap)
         return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     trained = needed and weight.requires_grad
@@ -75,12 +75,12 @@ def linear_cross_entropy(
         losses = hidden.new_zeros(len(hidden), dtype=_wide(hidden))
         # Only tokens that are scored are multiplied with the output layer.
         for part in torch.split((targets != IGNORED).nonzero()[:, 0], _chunk_size(weight)):
-            logits = softcapped(widen(F.linear(hidden.index_select(0, part), weight)), softcap)
+            logits = cap_logits(widen(F.linear(hidden.index_select(0, part), weight)), softcap)
             losses[part] = F.cross_entropy(logits, targets[part], reduction="none")
         return losses
 
 
-def softcapped(logits: Tensor, cap: float | None) -> Tensor:
+def cap_logits(logits: Tensor, cap: float | None) -> Tensor:
     """Return ``cap * tanh(logits / cap)``, or the logits as they are.
 
     Source:
@@ -105,7 +105,7 @@ def linear_log_probs(
         hidden: (M, C).
         weight: (V, C).
         targets: (M,) int64, all of them tokens.
-        softcap: Logits are bent to stay between minus and plus this, as ``softcapped`` does it;
+        softcap: Logits are bent to stay between minus and plus this, as ``cap_logits`` does it;
             None: they are not.
     """
     hidden = _cast(hidden)
@@ -130,7 +130,7 @@ class _LogProbs(torch.autograd.Function):
         found = hidden.new_empty(len(hidden), dtype=_wide(hidden))
         slopes = torch.empty_like(hidden) if keeps_slopes else None
         for rows in _chunks(len(hidden), weight):
-            logits = softcapped(widen(hidden[rows] @ weight.T), softcap)
+            logits = cap_logits(widen(hidden[rows] @ weight.T), softcap)
             index = targets[rows, None]
             norm = logits.logsumexp(1, keepdim=True)
             found[rows] = (logits.gather(1, index) - norm)[:, 0]
@@ -154,7 +154,7 @@ class _LogProbs(torch.autograd.Function):
         # Chunks are added up in the gradient's finer dtype: in bf16 late ones would be lost.
         grad_weight = torch.zeros_like(weight, dtype=grad.dtype)
         for rows in _chunks(len(hidden), weight):
-            logits = softcapped(widen(hidden[rows] @ weight.T), ctx.softcap)
+            logits = cap_logits(widen(hidden[rows] @ weight.T), ctx.softcap)
             norm = logits.logsumexp(1, keepdim=True)
             slopes = _slopes(logits, norm, targets[rows, None], ctx.softcap)
             slopes = slopes.mul_(grad[rows]).to(hidden.dtype)
@@ -244,7 +244,7 @@ def _chunked(
         trained = target != IGNORED
         # An ignored target points somewhere, and its row is multiplied by 0.
         index = target.clamp(min=0)[:, None]
-        logits = softcapped(widen(part @ weight.T), softcap or None)
+        logits = cap_logits(widen(part @ weight.T), softcap or None)
         slope = 1 - (logits / softcap).square_() if softcap and with_grad else None
         norm = logits.logsumexp(1, keepdim=True)
         total += ((norm - logits.gather(1, index))[:, 0] * trained).sum()

@@ -46,7 +46,7 @@ def node_states(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
     operator, order, attributes = _OPERATORS[layer.mode]
     directions = [cast(list[Tensor], weights) for weights in layer.all_weights]
     inputs, states, *biases = (
-        torch.stack([_ordered(weights[kind], order) for weights in directions]) for kind in range(4)
+        torch.stack([_reorder(weights[kind], order) for weights in directions]) for kind in range(4)
     )
     # ONNX wants an activation for each direction.
     if "activations" in attributes:
@@ -68,7 +68,7 @@ def node_states(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
     return found.permute(2, 0, 1, 3).flatten(2)
 
 
-def _ordered(weights: Tensor, order: tuple[int, ...]) -> Tensor:
+def _reorder(weights: Tensor, order: tuple[int, ...]) -> Tensor:
     """Return weights (G x H, ...) with their gates in another order, by operators that the graph is
     rid of again."""
     size = len(weights) // len(order)

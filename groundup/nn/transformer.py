@@ -26,10 +26,10 @@ from groundup.nn.attention import (
 )
 from groundup.nn.kv_cache import KeyValueCache, LayerCache
 from groundup.nn.loss import (
+    cap_logits,
     linear_cross_entropy,
     linear_cross_entropy_sum,
     linear_log_probs,
-    softcapped,
 )
 from groundup.nn.mlp import MLP, Activation, GatedActivation
 from groundup.nn.norm import RMSNorm
@@ -329,7 +329,7 @@ class DecoderLM(nn.Module):
 
     def logits_from(self, hidden: Tensor) -> Tensor:
         """Return logits (..., V) from hidden states (..., C)."""
-        logits = softcapped(F.linear(hidden, self.output_weight), self.parts.logit_cap)
+        logits = cap_logits(F.linear(hidden, self.output_weight), self.parts.logit_cap)
         # Padding of the embedding is never predicted.
         return logits[..., : self.config.vocabulary_size]
 

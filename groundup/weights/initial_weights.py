@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from groundup.core.contracts.models import FromHuggingFace, ModelConfig, PredictsOutputs
 from groundup.core.contracts.processors import Processor
-from groundup.nn.lora.adapters import LOW_RANK, merged_tensors
+from groundup.nn.lora.adapters import LOW_RANK, merge_tensors
 from groundup.nn.part_names import HEADS, TASK_WEIGHTS
 from groundup.recipe.sections import Adapter
 from groundup.runs.processor import load_processor
@@ -293,4 +293,4 @@ def weights_of(run: Run, step: int) -> dict[str, Tensor]:
         base = {name: weight for name, weight in base.items() if not name.startswith(HEADS)}
     if adapter.quantised:
         base = weights_as_quantised(base, run.recipe.model, adapter)
-    return merged_tensors({**base, **checkpoint.model}, adapter)
+    return merge_tensors({**base, **checkpoint.model}, adapter)

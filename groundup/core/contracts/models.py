@@ -179,13 +179,8 @@ class FromHuggingFace(ModelConfig, ABC):
     def settings_begun_again(
         cls, settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return settings that a run does not take from the weights, because its task or its data
-        decide them.
-
-        Args:
-            settings: What ``from_huggingface`` returned.
-            given: What the recipe says.
-        """
+        """Return settings that a run does not take from the weights, because its task or data
+        decide them, from what ``from_huggingface`` returned and what the recipe says."""
         return {}
 
     @classmethod

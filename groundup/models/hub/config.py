@@ -28,7 +28,7 @@ from groundup.formats.model_types import huggingface_models
 from groundup.formats.transformers_library import require_transformers
 from groundup.models.hub.module import Hub
 from groundup.models.names.table import list_some
-from groundup.models.sizes_from_data import agreed
+from groundup.models.sizes_from_data import settle_size
 
 __all__ = ["HubConfig"]
 
@@ -131,7 +131,7 @@ class HubConfig(FromHuggingFace):
                 "recipe.model.config.vocab_size", problem, "Use the tokenizer that came with it"
             )
         found = cast(LabelProcessor, processor).outputs if labelled else 0
-        return self.model_copy(update={"outputs": agreed("outputs", self.outputs, found)})
+        return self.model_copy(update={"outputs": settle_size("outputs", self.outputs, found)})
 
     def build(self) -> Hub:
         """Return the model with freshly initialised weights.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED
 from groundup.generation.recompute_cache import RecomputeCache
-from groundup.models.hub.named_parts import named_parts, plain_linears, untied
+from groundup.models.hub.named_parts import named_parts, plain_linears, untie
 from groundup.nn.loss import widen
 
 __all__ = ["Hub"]
@@ -58,7 +58,7 @@ class Hub(nn.Module):
         self.norm = nn.ModuleDict(parts.groups["norm"])
         self.head = nn.ModuleDict(parts.groups["head"])
         # A tensor in two places would be saved twice, and twice in the optimizer.
-        second = untied(self)
+        second = untie(self)
         self.theirs = {name: parts.theirs(name) for name in self.state_dict()}
         self.tied = {parts.theirs(name): kept for name, kept in second.items()}
         self.transposed = frozenset(

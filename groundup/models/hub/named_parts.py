@@ -11,7 +11,7 @@ from torch import nn
 
 from groundup.core.errors import CheckpointError
 
-__all__ = ["NamedParts", "Place", "named_parts", "plain_linears", "untied"]
+__all__ = ["NamedParts", "Place", "named_parts", "plain_linears", "untie"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def plain_linears(tree: nn.Module) -> frozenset[str]:
     return frozenset(names)
 
 
-def untied(model: nn.Module) -> dict[str, str]:
+def untie(model: nn.Module) -> dict[str, str]:
     """Leave each parameter registered in its first place only; return the names of the other
     places, with the first.
 

@@ -28,8 +28,8 @@ __all__ = [
     "dequantise_layers",
     "detach",
     "merge",
-    "merged_tensors",
-    "merged_weight",
+    "merge_tensors",
+    "merge_weight",
     "row_norms",
     "unmerge",
 ]
@@ -118,7 +118,7 @@ class AdaptedLinear(nn.Module):
         """The weight as changed by the adapter, (O, I)."""
         if self.merged:
             return self.linear_weight
-        return merged_weight(
+        return merge_weight(
             self.linear_weight, self.lora_A, self.lora_B, self.scale, self.magnitude
         )
 
@@ -223,7 +223,7 @@ def row_norms(weight: Tensor) -> Tensor:
     return lengths
 
 
-def merged_weight(
+def merge_weight(
     weight: Tensor, a: Tensor, b: Tensor, scale: float, magnitude: Tensor | None
 ) -> Tensor:
     """Return the weight (O, I) that computes what a linear layer and its adapter compute
@@ -343,7 +343,7 @@ def adapted_names(tensors: Mapping[str, Tensor]) -> Iterator[str]:
     return (name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A"))
 
 
-def merged_tensors(tensors: Mapping[str, Tensor], settings: Adapter) -> dict[str, Tensor]:
+def merge_tensors(tensors: Mapping[str, Tensor], settings: Adapter) -> dict[str, Tensor]:
     """Return a model's tensors by name with the adapters among them merged, as the model without
     adapters has them."""
     plain = {
@@ -355,5 +355,5 @@ def merged_tensors(tensors: Mapping[str, Tensor], settings: Adapter) -> dict[str
         # A base may be stored in half precision; the adapter is finer, and the sum as fine as it.
         weight = plain[f"{name}.weight"].to(a.dtype)
         magnitude = tensors.get(f"{name}.magnitude")
-        plain[f"{name}.weight"] = merged_weight(weight, a, b, settings.scale(len(a)), magnitude)
+        plain[f"{name}.weight"] = merge_weight(weight, a, b, settings.scale(len(a)), magnitude)
     return plain

@@ -112,7 +112,7 @@ class _LowRank(torch.autograd.Function):
         if magnitude is None:
             return out
         ctx.lengths = changed_row_norms(weight, a, b, change.scale)
-        return _gained(ctx, out, magnitude, bias)
+        return _apply_gain(ctx, out, magnitude, bias)
 
     @staticmethod
     @once_differentiable
@@ -175,7 +175,7 @@ def _drop(x: Tensor, mask: Tensor, share: float) -> Tensor:
     return (x * mask).mul_(1 / (1 - share))
 
 
-def _gained(ctx: Any, out: Tensor, magnitude: Tensor, bias: Tensor | None) -> Tensor:
+def _apply_gain(ctx: Any, out: Tensor, magnitude: Tensor, bias: Tensor | None) -> Tensor:
     """Multiply out (..., O) by DoRA's gain in place, and remember it, or what it was before where a
     gain is tiny."""
     gain = magnitude / ctx.lengths
@@ -196,7 +196,7 @@ def _gained(ctx: Any, out: Tensor, magnitude: Tensor, bias: Tensor | None) -> Te
 
 
 def _recall_product(ctx: Any) -> Tensor | None:
-    """Return what ``_gained`` remembered, (N, O), and forget it; None where it was changed, or
+    """Return what ``_apply_gain`` remembered, (N, O), and forget it; None where it was changed, or
     forgotten before."""
     product: Tensor | None = ctx.product
     ctx.product = None

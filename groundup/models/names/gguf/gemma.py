@@ -199,16 +199,16 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def to_groundup(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return groundup's tensors from the file's."""
     # Files hold 1 + the weight of every norm.
-    return _shifted(to_ours(_ROWS, tensors, config["layers"]), -1.0)
+    return _shift_norms(to_ours(_ROWS, tensors, config["layers"]), -1.0)
 
 
 def to_gguf(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the file's tensors from groundup's, the inverse of ``to_groundup`` but for rounding
     the sum of 1 and a norm."""
-    return from_ours(_ROWS, _shifted(tensors, 1.0), config["layers"])
+    return from_ours(_ROWS, _shift_norms(tensors, 1.0), config["layers"])
 
 
-def _shifted(tensors: Mapping[str, Tensor], by: float) -> dict[str, Tensor]:
+def _shift_norms(tensors: Mapping[str, Tensor], by: float) -> dict[str, Tensor]:
     """Return tensors with a number added to the weights of norms, in float32."""
     return {
         name: tensor.float() + by if name.endswith("norm.weight") else tensor

@@ -178,7 +178,9 @@ def to_groundup(
     """
     ours = to_ours(_ROWS, tensors, config["layers"])
     if architecture == "llama":
-        ours = {name: _turned(name, tensor, config, (-1, 2)) for name, tensor in ours.items()}
+        ours = {
+            name: _reorder_pairs(name, tensor, config, (-1, 2)) for name, tensor in ours.items()
+        }
     return ours
 
 
@@ -192,11 +194,15 @@ def to_gguf(
     """
     # Only files of this architecture have neighbouring pairs.
     if architecture == "llama":
-        tensors = {name: _turned(name, tensor, config, (2, -1)) for name, tensor in tensors.items()}
+        tensors = {
+            name: _reorder_pairs(name, tensor, config, (2, -1)) for name, tensor in tensors.items()
+        }
     return from_ours(_ROWS, tensors, config["layers"])
 
 
-def _turned(name: str, tensor: Tensor, config: Mapping[str, Any], pairs: tuple[int, int]) -> Tensor:
+def _reorder_pairs(
+    name: str, tensor: Tensor, config: Mapping[str, Any], pairs: tuple[int, int]
+) -> Tensor:
     """Return a projection with the channels of each head in the other order; any other tensor as it
     is.
 
