@@ -32,6 +32,7 @@ def _located(
     error: DataError, encode: Callable[[Sequence[Any]], Any], examples: Sequence[Any]
 ) -> DataError:
     for example in examples:
+        # An example of a user's own source may be of any class.
         origin = getattr(example, "origin", "")
         if origin and error.where.startswith(origin):
             return error

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from groundup.core.errors import RecipeError
 from groundup.nn.part_names import BLOCK
@@ -87,9 +88,8 @@ class TrainedLayers:
         self._norms: list[tuple[int, nn.Module]] = []
         # The base stays as it is, batch norms' statistics included: they are in no checkpoint.
         if adapted:
-            self._norms = [
-                (1, module) for module in model.modules() if hasattr(module, "running_mean")
-            ]
+            norms = (module for module in model.modules() if isinstance(module, _NormBase))
+            self._norms = [(1, norm) for norm in norms]
         if init.train_layers is None and init.unfreeze_every is None:
             return
         found = _depths(

@@ -85,6 +85,7 @@ def pretrained_weights(run: Run) -> dict[str, Tensor]:
         RunError: If the folder holds other weights than when the run was begun.
         CheckpointError: If the files are damaged, or are not this model's.
     """
+    # Reading the recipe has made sure that the model reads such weights.
     return read_pretrained(_base_of(run), cast(Any, run.recipe.model))
 
 
@@ -96,6 +97,7 @@ def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
         CheckpointError: If the files are damaged, or are not this model's.
     """
     base = _base_of(run)
+    # Reading the recipe has made sure that the model reads such weights.
     config = cast(Any, run.recipe.model)
     if base.is_gguf:
         yield read_pretrained(base, config)

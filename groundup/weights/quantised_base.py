@@ -73,6 +73,7 @@ def quantise_layer(
         CheckpointError: If the weight is not finite.
     """
     parent, _, child = key.removesuffix(".weight").rpartition(".")
+    # quantised_names found nothing but linear layers.
     before = cast(nn.Linear, model.get_submodule(key.removesuffix(".weight")))
     layer = QuantizedLinear(_quantise(weight, settings, where), before.bias)
     setattr(model.get_submodule(parent), child, layer.train(before.training))

@@ -103,7 +103,7 @@ class _Silent(FakeServer):
 
 @pytest.mark.slow
 def test_another_text_than_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama_cpp, "LlamaServer", _Wrong)
+    monkeypatch.setattr("groundup.inference.llama_cpp.LlamaServer", _Wrong)
     message = (
         r"takes token \d+ '.*' as number 3 after 'The capital of France is', but groundup's own"
         r" model with the same "
@@ -114,7 +114,7 @@ def test_another_text_than_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             match=message + r"weights \d+ '.*', whose logit is [\d.]+ higher \(allow",
         ):
             _opened(tmp_path)
-    monkeypatch.setattr(llama_cpp, "LlamaServer", _Silent)
+    monkeypatch.setattr("groundup.inference.llama_cpp.LlamaServer", _Silent)
     with pytest.raises(
         CheckpointError, match=r"wrote nothing after \d+ tokens. Delete .*gguf and try again"
     ):
@@ -124,7 +124,7 @@ def test_another_text_than_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_options_that_llama_cpp_does_not_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llama_cpp, "LlamaServer", FakeServer)
+    monkeypatch.setattr("groundup.inference.llama_cpp.LlamaServer", FakeServer)
     opened = _opened(tmp_path)
     asked = {"temperature": 0.0, "repetition_penalty": 1.5, "max_new_tokens": 20}
     message = (

@@ -368,7 +368,7 @@ def test_with_a_new_head_features_are_compared(tmp_path: Path) -> None:
     assert new[4] is not None
     assert old_features[3] == old_features[4] > 0.9  # nothing below the head has changed
     assert new_features[3] == new_features[4] > 0.5
-    assert "The head is another than the base's" in table["note"]
+    assert "The head is not the base's" in table["note"]
 
 
 @pytest.mark.slow
