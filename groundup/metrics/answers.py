@@ -35,5 +35,6 @@ def answer_scores(answer: str, right: Sequence[str]) -> tuple[float, float]:
 def _f1(own: list[str], other: list[str]) -> float:
     if not own or not other:  # an answer of articles and punctuation alone
         return float(own == other)
+    # As bags of words: a word that is said twice counts twice, and order does not matter.
     common = (Counter(own) & Counter(other)).total()
     return 2 * common / (len(own) + len(other))

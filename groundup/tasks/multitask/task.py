@@ -111,7 +111,6 @@ class Multitask(Task):
 
     @field_serializer("tasks")
     def _dump_tasks(self, tasks: dict[str, Task]) -> dict[str, Any]:
-        # As a recipe would say it, so that a saved run's recipe can be read again.
         return {name: dump_task(part) for name, part in tasks.items()}
 
     @model_validator(mode="after")
@@ -356,7 +355,6 @@ class Multitask(Task):
             tables += [
                 dataclasses.replace(table, title=f"{name}: {table.title}") for table in found.tables
             ]
-        # What the run ended with; on the way they are in the checkpoints.
         learned = task_weights_of(context.model)
         if learned is not None:
             rows: Any = list(zip(self.tasks, learned.values(), strict=True))
@@ -389,7 +387,6 @@ class Multitask(Task):
         model = context.model
         encoded = self.encode(examples, context.processor)
         batch = {key: value.to(device_of(model)) for key, value in encoded.items()}
-        # One forward pass for all tasks, of which each then takes its gradient.
         together = model(**self.inputs(batch))
         outputs = self.split_outputs(together, batch, model, context.processor).by_task
         return [

@@ -19,8 +19,11 @@ __all__ = [
     "log_odds",
     "mismatched_divergence",
     "orpo_loss",
+    "share_right",
     "simpo_loss",
 ]
+
+_TIE = 1e-3  # nats: margins below it are rounding, and count as half right
 
 
 def dpo_loss(ratios: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
@@ -134,3 +137,11 @@ def kto_loss(
     """
     risen = beta * (ratios - divergence)
     return torch.where(good, desirable * torch.sigmoid(-risen), undesirable * torch.sigmoid(risen))
+
+
+def share_right(margins: Tensor) -> Tensor:
+    """Return 1 where a margin is above 0, 0 where it is below, and 1/2 where nothing but rounding
+    tells it from 0."""
+    # The weights that training starts from differ from the reference by rounding: without a band
+    # around 0 their accuracy would be that of a coin, not the half that ties stand for.
+    return torch.where(margins.abs() < _TIE, 0.5, (margins > 0).to(margins.dtype))

@@ -44,7 +44,7 @@ from groundup.processors.chat.template import ChatTemplate
 from groundup.tasks.chat.task import Chat
 from groundup.tasks.preference import losses as formulas
 from groundup.tasks.preference.evaluation import Measured, evaluate_preferences
-from groundup.tasks.preference.losses import log_odds, mismatched_divergence
+from groundup.tasks.preference.losses import log_odds, mismatched_divergence, share_right
 from groundup.tasks.preference.reference_log_probs import (
     add_reference,
     answer_log_probs,
@@ -60,7 +60,6 @@ from groundup.tasks.preference.truncate_prompts import truncate_prompts
 
 __all__ = ["PreferenceTuning"]
 
-_TIE = 1e-3  # nats: margins below it are rounding, and count as half right
 _BETA = {"simpo": 2.0}  # its rewards are nats a token, so far smaller than those of whole answers
 
 
@@ -296,8 +295,8 @@ class PreferenceTuning(Task):
         # What is watched must not keep the graph of the step alive.
         rewards = rewards.detach()
         nats = log_probs.detach()
-        right = _share_right(rewards[:, 0] - rewards[:, 1])
-        watched = {"accuracy": right.sum(), "ranking": _share_right(nats[:, 0] - nats[:, 1]).sum()}
+        right = share_right(rewards[:, 0] - rewards[:, 1])
+        watched = {"accuracy": right.sum(), "ranking": share_right(nats[:, 0] - nats[:, 1]).sum()}
         for column, name in enumerate(("chosen", "rejected")):
             watched |= {
                 f"{name}_reward": rewards[:, column].sum(),
@@ -312,7 +311,7 @@ class PreferenceTuning(Task):
         losses = formulas.kto_loss(ratios[:, 0], divergence, good, self.slope, *weights)
         risen = ratios[:, 0].detach() - divergence
         rewards = self.slope * ratios[:, 0].detach()
-        right = torch.where(good, _share_right(risen), 1 - _share_right(risen))
+        right = torch.where(good, share_right(risen), 1 - share_right(risen))
         watched = {
             "accuracy": right.sum(),
             "divergence": divergence * len(good),
@@ -398,11 +397,3 @@ class PreferenceTuning(Task):
         sums = {name: (float(term.total), float(term.count)) for name, term in loss.terms.items()}
         sums |= {name: (float(value), 1.0) for name, value in loss.metrics.items()}
         return self.summarise(sums), len(log_probs)
-
-
-def _share_right(margins: Tensor) -> Tensor:
-    """Return 1 where a margin is above 0, 0 where it is below, and 1/2 where nothing but rounding
-    tells it from 0."""
-    # The weights that training starts from differ from the reference by rounding: without a band
-    # around 0 their accuracy would be that of a coin, not the half that ties stand for.
-    return torch.where(margins.abs() < _TIE, 0.5, (margins > 0).to(margins.dtype))
