@@ -56,6 +56,9 @@ def matmul_flops_per_s(device: str, precision: str, seconds: float = 0.1) -> flo
 def _measured_flops_per_s(device: str, precision: str, seconds: float, threads: int) -> float:
     # a GPU is not filled by less
     size = 1024 if device == "cpu" else 4096
+    # bf16 without instructions for it is emulated: products of 1024 would take seconds each.
+    if device == "cpu" and 64 * _time_product(256, device, precision) > seconds:
+        size = 256
     values = torch.linspace(-1, 1, size * size, device=device).view(size, size)
     values = values.to(_DTYPES[precision])
     out = torch.empty_like(values)
@@ -71,6 +74,14 @@ def _measured_flops_per_s(device: str, precision: str, seconds: float, threads: 
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)
     return 2.0 * size**3 / statistics.median(times)
+
+
+def _time_product(size: int, device: str, precision: str) -> float:
+    values = torch.ones(size, size, device=device, dtype=_DTYPES[precision])
+    torch.mm(values, values)
+    start = time.perf_counter()
+    torch.mm(values, values)
+    return time.perf_counter() - start
 
 
 def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int) -> Machine:

@@ -36,3 +36,21 @@ def test_a_tiny_step_gets_one_thread_and_others_all_cores() -> None:
 def test_unknown_work_gets_all_cores_and_a_given_number_stays() -> None:
     assert _threads(0.0) == len(os.sched_getaffinity(0))
     assert _threads(6.0 * 54_912, threads=3) == 3
+
+
+@pytest.mark.parametrize(("product_s", "size"), [(1e-4, 1024), (0.01, 256)])
+def test_slow_products_are_measured_on_small_matrices(
+    monkeypatch: pytest.MonkeyPatch, product_s: float, size: int
+) -> None:
+    multiplied = list[int]()
+    plain = torch.mm
+
+    def mm(one: torch.Tensor, other: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        multiplied.append(len(one))
+        return plain(one, other, **named)
+
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(devices, "_time_product", lambda *given: product_s)
+    # A time that nobody else asks for: rates are kept for the whole process.
+    assert devices.matmul_flops_per_s("cpu", "fp32", 0.1 + product_s / 1e6) > 0
+    assert set(multiplied) == {size}
