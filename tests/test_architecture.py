@@ -262,13 +262,6 @@ def lines_of_code(path: Path) -> int:
     )
 
 
-def test_files_are_short() -> None:
-    files = [*FILES, *(ROOT / "tests").rglob("*.py")]
-    assert [
-        path for path in files if len(path.read_text(encoding="utf-8").splitlines()) > 700
-    ] == []
-
-
 def test_functions_are_short() -> None:
     assert [name for name, node in functions() if lines_of(node) > 80] == []
     assert (
