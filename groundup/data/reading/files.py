@@ -10,13 +10,13 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from groundup.core.errors import DataError, did_you_mean
 from groundup.data.reading.compressed import DataFile, decode_lines, open_file
 from groundup.data.reading.parquet import parquet_rows
+from groundup.data.reading.plain_text import read_pieces
 
 __all__ = [
     "COMPRESSIONS",
@@ -34,8 +34,6 @@ __all__ = [
 KINDS = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 ROW_KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-# joined and cut at once; line by line, a separator over two lines would not be found
-_LINES_A_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -246,7 +244,7 @@ def _rows_of(
     with open_file(file) as handle:
         if file.kind in (".txt", ".md") and cells.separator is None:
             (column,) = columns[:1] or ("text",)
-            for number, where, text in _read_pieces(file, handle, split_on):
+            for number, where, text in read_pieces(file, handle, split_on):
                 yield number, where, {column: text}
         elif file.kind == ".jsonl":
             yield from _read_json_lines(file, handle)
@@ -254,48 +252,6 @@ def _rows_of(
             yield from _read_json_list(file, handle)
         else:
             yield from _read_delimited(file, handle, cells)
-
-
-# --------------------------------------------------------------------------------------- plain text
-def _read_pieces(
-    file: DataFile, handle: io.BufferedReader, split_on: str | None
-) -> Iterator[tuple[int, str, str]]:
-    # so that a text is the same whether it was written on Windows or not
-    lines = (line.replace("\r\n", "\n") for line in decode_lines(file, handle))
-    if split_on is None:
-        text = "".join(lines)
-        if text.strip():
-            yield 0, str(file.path), text
-        return
-    pieces: Iterator[str]
-    if split_on == "line":
-        pieces = (line.rstrip("\n") for line in lines)
-    elif split_on == "blank_line":
-        pieces = _read_paragraphs(lines)
-    else:
-        pieces = _split_at(lines, split_on)
-    for number, piece in enumerate((piece for piece in pieces if piece.strip()), 1):
-        yield number, f"{file.path} piece {number}", piece
-
-
-def _read_paragraphs(lines: Iterator[str]) -> Iterator[str]:
-    paragraph: list[str] = []
-    for line in lines:
-        if line.strip():
-            paragraph.append(line)
-        elif paragraph:
-            yield "".join(paragraph).rstrip("\n")
-            paragraph = []
-    yield "".join(paragraph).rstrip("\n")
-
-
-def _split_at(lines: Iterator[str], separator: str) -> Iterator[str]:
-    # The last piece of a chunk may go on in the next one, and so may a separator: it is kept back.
-    rest = ""
-    while chunk := "".join(islice(lines, _LINES_A_CHUNK)):
-        *whole, rest = (rest + chunk).split(separator)
-        yield from whole
-    yield rest
 
 
 # --------------------------------------------------------------------------------------------- rows
