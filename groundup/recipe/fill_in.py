@@ -67,5 +67,5 @@ def add_task_defaults(raw: dict[str, Any], sections: Mapping[str, type[Settings]
         if part not in sections or setting not in sections[part].model_fields:
             problem = f"has a default for {key!r}, which is no setting of a recipe's"
             raise RecipeError(f"task {name}", problem, "Correct its default_settings")
-        raw.setdefault(part, {})
+        raw.setdefault(part, {})  # a section that is something else stays, for its error
         section_of(raw, part).setdefault(setting, value)

@@ -79,6 +79,7 @@ def refuse_old_names(raw: dict[str, Any]) -> None:
                 problem += f", which is {_CONVERTED[row][0]}"
             raise RecipeError(where, problem, f"Write {now}")
     for key in section_of(section_of(raw, "tune"), "space"):
+        # These are dotted keys already, and a row of a section holds for all of its settings.
         for old, new in RENAMED.items():
             if key == old or key.startswith(f"{old}."):
                 now = new + key.removeprefix(old)

@@ -94,6 +94,7 @@ def _describe(name: str, values: Sequence[Any]) -> Column:
 
 
 def _holds(present: Sequence[Any], counts: Mapping[str, int]) -> str:
+    # Of classes each value is in many rows; of a name or an id hardly one is in two.
     come_again = len(counts) <= max(2, len(present) // 2)
     kind = kind_of(counts)
     if kind == "numeric":

@@ -151,6 +151,8 @@ def _look_at_rows(path: Path, size: int, label: str | None) -> Look:
     if len(rows) == _SAMPLE:
         found = f"at least {found}"
 
+    # Preferences before chats, because they have a conversation too; named shapes before texts,
+    # because a prompt or an answer is a text as well.
     def look(kind: Kind, texts: tuple[str, ...] = (), label: Label | None = None) -> Look:
         return Look(kind, path, found, size, len(rows), rows, columns, texts, label)
 

@@ -165,6 +165,7 @@ def _chats(found: Look) -> Iterator[Line]:
 def _preferences(found: Look) -> Iterator[Line]:
     data = {"name": "preferences", "path": str(found.path), "too_long": "truncate"}
     single = "chosen" not in found.columns
+    # Hong et al., 2024 (arXiv:2403.07691): ORPO needs no reference, and starts from any model.
     objective = "orpo"
     why = "learns the chosen answers too, so it needs no model that answers already; dpo does"
     if single:
