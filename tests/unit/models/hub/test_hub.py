@@ -353,7 +353,7 @@ def test_what_does_not_fit_the_recipe(
     assert "transformers_version" not in config.config
     with pytest.raises(
         RecipeError,
-        match=r"recipe\.model\.context_length: is 9999, and .*base was trained for 2048",
+        match=r"recipe\.model\.context_length: is 9999, but .*base was trained for 2048",
     ):
         load_recipe(tuning | {"model": {"context_length": 9999}})
     with pytest.raises(RecipeError, match="makes no tokens, which model hub reads"):
