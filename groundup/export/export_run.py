@@ -147,6 +147,7 @@ def export_run(
         CheckpointError: If the model has no place in that format, or what was written is not what
             was trained.
     """
+    # first what costs nothing to find out: a model takes long to load
     _check_format(to, dtype)
     _check_numbers(tolerance, prompts, new_tokens)
     run = Run.open(Path(folder))
@@ -172,6 +173,7 @@ def export_run(
         raise CheckpointError(str(target), problem, remedy) from error
     finally:
         run.storage.remove(job.folder)
+    # what was compared is said only of an export that is there
     for found in job.comparisons:
         log.info("%s", _in_words(found))
     return target
@@ -323,6 +325,7 @@ def _check_reload(job: _Job, own: Model, wanted: dict[str, Tensor]) -> None:
 
     Rounding to fewer than 16 bits is reported, not limited: what it costs depends on the model.
     """
+    # what a task learned for its losses is no part of a model elsewhere
     kept = {name: tensor for name, tensor in wanted.items() if not name.startswith(TASK_WEIGHTS)}
     check_tensors(str(job.target), kept, own.module.state_dict())
     limit = Limit(choices=False)

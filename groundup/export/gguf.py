@@ -89,6 +89,7 @@ class LlamaCpp(Reader):
 
     def _after(self, prompt: list[int] | str) -> Tensor:
         """Return (V,) log-probabilities of the next token."""
+        # a token that the answer lacks stays NaN, which differs from everything
         found = torch.full((self.vocabulary,), float("nan"))
         for entry in self._likeliest(prompt, self.vocabulary):
             found[entry["id"]] = entry["logprob"]

@@ -94,11 +94,13 @@ class Transformers(Reader):
         """Return what the model returns for the sample's inputs, as far as it takes them."""
         if sample.prompt:
             return self.module(sample.inputs["tokens"], use_cache=False)
+        # a model reads no others, or has them in the mask
         inputs = {_INPUTS[name]: value for name, value in sample.inputs.items() if name in _INPUTS}
         if "lengths" in sample.inputs:
             inputs["attention_mask"] = within(
                 sample.inputs["lengths"], sample.inputs["tokens"]
             ).long()
+        # DistilBERT has no token types
         taken = inspect.signature(self.module.forward).parameters
         return self.module(**{name: value for name, value in inputs.items() if name in taken})
 

@@ -98,6 +98,7 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
         problem = f"torch.export cannot write {type(model).__name__}: {lines[0].strip()[:200]}"
         raise CheckpointError("model", problem, _FREE) from error
     graph = onnx.load(str(path), load_external_data=False).graph
+    # torch.export may find a size that a model fixes, and does not say so
     for value, wanted in zip(graph.input, shapes, strict=True):
         fixed = [wanted[n] for n in wanted if not value.type.tensor_type.shape.dim[n].dim_param]
         if fixed:
@@ -182,6 +183,7 @@ class OnnxRuntime(Reader):
         graph.graph.output.extend(
             onnx.helper.make_tensor_value_info(v, kind, None) for v in set(shown.values())
         )
+        # next to the graph: weights over 2 GB are files that it names by relative paths
         copy = self.path.with_name(f".layers.{os.getpid()}.onnx")
         try:
             onnx.save(graph, str(copy))

@@ -130,6 +130,7 @@ def parts_of(module: nn.Module) -> dict[str, nn.Module]:
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
             found |= {f"{name}.{number}": part for number, part in enumerate(child)}
+        # dropout computes nothing here, and graphs leave it out
         elif not isinstance(child, nn.Dropout):
             found[name] = child
     return found
@@ -190,6 +191,7 @@ class Comparison:
                 f" gives {list(reference.shape)}"
             )
             raise CheckpointError(self.other, problem, _NOTHING)
+        # in 64 bits, so that the comparison's own rounding does not count
         one = reference.double()
         two = other.double()
         logs = F.log_softmax(one, -1)
@@ -333,6 +335,7 @@ def first_difference(
                 return f"the first layer that differs is {name}{hidden}"
             agreeing = True
             unseen = []
+    # the output layer is no part of what ``layers`` shows
     if agreeing:
         return "all layers agree, so the output layer differs"
     return (

@@ -136,6 +136,7 @@ def open_gguf(path: Path) -> GGUFFile:
         )
     table = list(_read_table(cursor, tensors))
     start = -(-cursor.at // alignment) * alignment
+    # offsets count from there, not from the beginning of the file
     rows = [_place(cursor, row, offset, start, alignment) for row, offset in table]
     return GGUFFile(path, metadata, {row.name: row for row in rows}, content)
 
@@ -155,6 +156,7 @@ class _Cursor:
     def refuse(self, problem: str, remedy: str = _AGAIN) -> NoReturn:
         raise CheckpointError(self.where, problem, remedy)
 
+    # Python's whole numbers do not overflow, so that no length can wrap around what is left.
     def need(self, size: int, what: str) -> None:
         """Raise an error unless the file has ``size`` more bytes."""
         if size > self.left:
@@ -175,6 +177,7 @@ class _Cursor:
 
     def text(self, what: str) -> str:
         """Return a text: its length in bytes, then UTF-8."""
+        # a length may be anything in 64 bits: ``take`` compares it before memory is asked for
         raw = bytes(self.take(self.integer("<Q", what), what))
         try:
             return raw.decode()
@@ -211,6 +214,7 @@ def _read_head(cursor: _Cursor) -> tuple[int, int]:
 
 
 def _read_metadata(cursor: _Cursor, count: int) -> Iterator[tuple[str, Any]]:
+    # a dictionary would silently keep the last of two
     seen: set[str] = set()
     for number in range(count):
         name = cursor.text(f"the name of metadata {number}")
@@ -248,6 +252,7 @@ def _read_numbers(cursor: _Cursor, kind: int, count: int, what: str) -> list[Any
     dtype = np.dtype(DTYPES.get(kind, "<u1"))
     values = np.frombuffer(cursor.take(count * dtype.itemsize, what), dtype)
     if kind == BOOL:
+        # other programs could take 2 for true or for false
         if (values > 1).any():
             cursor.refuse(f"{what} has a boolean that is neither 0 nor 1")
         values = values.astype(np.bool_)

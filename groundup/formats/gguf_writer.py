@@ -62,6 +62,7 @@ def quantise(numbers: NDArray[np.float32], kind: Kind) -> NDArray[np.uint8]:
         MissingExtraError: If ``gguf`` is not installed.
     """
     library = require_gguf()
+    # a NaN would become a number, and an infinite one the scale of its whole block
     if not np.isfinite(numbers).all():
         raise ValueError("holds numbers that are not finite")
     blocks = np.ascontiguousarray(numbers, dtype=np.float32).reshape(-1, kind.values)
@@ -190,6 +191,7 @@ def _yield_parts(
     """Yield the head, then each tensor, each filled up to a multiple of the alignment."""
     yield _fill(head, alignment)
     for name, tensor in tensors.items():
+        # only here, so that one tensor at a time is in memory in float32
         try:
             stored = quantise(tensor.detach().cpu().float().numpy(), rows[name])
         except ValueError as error:
@@ -211,6 +213,7 @@ def _describe_value(path: Path, name: str, value: Any) -> tuple[int, int | None,
         return ARRAY, _TYPES[value.dtype], value.tolist()
     if isinstance(value, str):
         return STRING, None, value
+    # before numbers: a bool is an int
     if isinstance(value, bool | np.bool_):
         return BOOL, None, bool(value)
     if isinstance(value, np.ndarray | Sequence):

@@ -62,13 +62,17 @@ class LlamaServer:
         # of the last request
         self._number = 0
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__],  # -P: no code from the working folder
+            # -P: no code from the working folder
+            [sys.executable, "-P", "-m", __name__],
+            # the modules that are imported here, wherever they were found
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # the library logs each request
             stderr=subprocess.DEVNULL,
             encoding="utf-8",
-            start_new_session=True,  # an interruption of the program is not its business
+            # Ctrl-C is the program's business: it ends this process when it is done with it
+            start_new_session=True,
         )
         weakref.finalize(self, _end_process, self._process)
         opened = self._ask(
@@ -115,6 +119,7 @@ def _end_process(process: subprocess.Popen[str]) -> None:
         if pipe is not None:
             with suppress(BrokenPipeError):
                 pipe.close()
+    # its input has ended, so it ends by itself, unless a computation in it hangs
     try:
         process.wait(1)
     except subprocess.TimeoutExpired:
@@ -131,9 +136,11 @@ def _make_settings(library: Any, path: str, context: int, threads: int, exact: b
     settings.n_parallel = 1
     settings.n_gpu_layers = 0
     settings.verbosity = -1
+    # a pass to warm up, and a trial of how much memory there is: seconds at each start
     settings.warmup = settings.fit_params = settings.enable_chat_template = False
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
     if exact:
+        # both round: the cache to 16 bits, the fused kernel what it adds up
         settings.cache_type_k = settings.cache_type_v = library.ggml_type.GGML_TYPE_F32
         settings.flash_attn_type = library.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     return settings

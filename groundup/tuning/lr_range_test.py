@@ -84,7 +84,9 @@ def _train_copy(
 ) -> tuple[list[float], list[float]]:
     """Train a copy; return the rates and the running means of the loss."""
     budget = recipe.training.model_copy(update={"steps": steps, "epochs": None, "samples": None})
+    # averages of weights would hide what the newest rate does
     optim = recipe.optim.model_copy(update={"average": "none"})
+    # the test ends where the loss is no number; that is its purpose, not an error
     machine = recipe.machine.model_copy(update={"non_finite": "skip"})
     copy = recipe.model_copy(
         update={"training": budget, "optim": optim, "machine": machine, "tune": None}

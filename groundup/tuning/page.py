@@ -133,6 +133,7 @@ def write_tuning_report(
             0,
             {"title": "Importance", "columns": ["setting", "share"], "rows": shares, "note": note},
         )
+    # who does not know the metric would read the curve the wrong way round
     better = "less is better" if lower else "more is better"
     cards = [(f"best {label(metric)}", number(value), f"trial {best.number}; {better}")]
     cards += [(key, _in_words(chosen), "") for key, chosen in best.settings.items()]

@@ -108,6 +108,7 @@ def tune(
 
 def _check_same(folder: Path, recipe: Recipe) -> None:
     """A study is of one recipe and one space; only trials, timeout, keep and workers may change."""
+    # what a search may be gone on with: none of them changes a trial
     changeable = {"trials": 1, "timeout_s": None, "keep": "best"}
     settings = settings_of(recipe).model_copy(update=changeable)
     asked = dump_recipe(recipe.model_copy(update={"about": "", "tune": settings}))
@@ -228,6 +229,7 @@ def _remove_checkpoints(study: Any, folder: Path) -> None:
     needed = {run_of(trial, folder) for trial in found if trial.state == states.RUNNING}
     if any(trial.state == states.COMPLETE for trial in found):
         needed.add(run_of(study.best_trial, folder))
+    # what another worker trains at this moment is needed too
     for place in {run_of(trial, folder) for trial in found} - needed:
         shutil.rmtree(place / "checkpoints", ignore_errors=True)
 
@@ -244,6 +246,7 @@ def _train_trial(source: Source, chosen: dict[str, Any], folder: Path, trial: An
         if other.state in (states.COMPLETE, states.PRUNED)
     ]
     if known:
+        # reported again, as the pruner compares trials at each step
         for step, value in known[0].intermediate_values.items():
             trial.report(value, step)
         if known[0].state == states.PRUNED:
@@ -287,6 +290,7 @@ def _train_trial(source: Source, chosen: dict[str, Any], folder: Path, trial: An
         trainer.fit()
     finally:
         trainer.close()
+    # a loss that was never finite is an error of this trial, not of the search
     if trainer.best.value is None:
         raise RunError(
             str(run.folder), f"no validation gave a finite {trainer.best.metric}", "Lower optim.lr"

@@ -62,6 +62,7 @@ def require_optuna() -> Any:
 def open_study(folder: Path, recipe: Recipe) -> Any:
     """Open the study; its sampler is a function of the seed and of how many trials there are."""
     optuna = require_optuna()
+    # a journal: several processes append to it under a lock, and a kill costs its last line only
     backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.jsonl"))
     pruner = optuna.pruners.NopPruner()
     if settings_of(recipe).prune:
@@ -87,6 +88,7 @@ def retry_unfinished(study: Any) -> None:
 def retry(study: Any, trial: Any) -> None:
     """End a trial without an error of its own, and put its values first in the queue."""
     study.tell(trial.number, state=require_optuna().trial.TrialState.FAIL)
+    # a trial that was killed before it had values got them from an earlier retry
     study.enqueue_trial(trial.params or trial.system_attrs.get("fixed_params", {}))
 
 
