@@ -1,6 +1,7 @@
 """What waiting threads cost on a machine that does other work too: how OpenMP's threads should wait.
 
-Run ``python benchmarks/contention.py [--rounds 5] [--save]``. PyTorch splits each product among
+Run ``python benchmarks/contention.py [--rounds 5] [--save]``: about seven minutes on two cores.
+PyTorch splits each product among
 threads that wait for each other by spinning. Next to another busy process a spinning thread holds
 the core that the thread it waits for needs. The policy is read from the environment when torch is
 loaded, so each policy has a process of its own, all open at once, and they take turns: one
@@ -8,7 +9,8 @@ optimizer step after the other of the quickstart's pretraining (its model and op
 tokens, two threads), quiet, next to one process that never sleeps, and next to three.
 
 Every turn is compared with the turn of ``today`` (no variable set) in the same round; a row shows
-medians over the rounds. ``groundup`` is what ``import groundup`` chooses.
+medians over the rounds. ``groundup`` is what ``import groundup`` chooses
+(``groundup/machine/threads.py``).
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ __all__ = ["main"]
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "quickstart" / "pretrain.yaml"
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-OPT_OUT = "torch first"  # the child imports torch before groundup, which then changes nothing
 POLICIES: dict[str, dict[str, str]] = {
     "today": {},
     "groundup": {},
     "passive": {"OMP_WAIT_POLICY": "passive"},
     **{f"spin {count}": {"GOMP_SPINCOUNT": str(count)} for count in (100, 300, 1000, 3000, 10000)},
 }
+DEFAULT = ("today", "groundup", "passive", "spin 300", "spin 3000")
 LOADS = {0: "quiet", 1: "next to one busy process", 3: "next to three busy processes"}
 BARS = {0: 0.94, 1: 1.8, 3: 4.0}  # what ``groundup`` has to reach, in rates of ``today``
 VOCABULARY = 8192  # of the recipe's tokenizer, which is not trained here
@@ -47,8 +49,8 @@ def serve(threads: int, precision: str, torch_first: bool) -> None:
     """Answer on standard output: for each line with a number of seconds, the steps done in them."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    if torch_first:
-        import torch
+    if not torch_first:
+        import groundup  # noqa: F401  # before torch, which reads the policy when it is loaded
     import torch
 
     from groundup.machine import devices
@@ -80,7 +82,9 @@ def serve(threads: int, precision: str, torch_first: bool) -> None:
 
     for _ in range(2):  # kernels are built and buffers made
         step()
-    print(json.dumps({"precision": machine.precision, "tokens": batch * length}), file=replies)
+    policy = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    ready = {"precision": machine.precision, "tokens": batch * length, "policy": policy}
+    print(json.dumps(ready), file=replies)
     replies.flush()
     for line in sys.stdin:
         begin, steps = time.perf_counter(), 0
@@ -111,6 +115,13 @@ class Policy:
         ready = self._answer()
         self.precision = str(ready["precision"])
         self.tokens = int(ready["tokens"])
+        # not at the top: there it would choose a policy in the process of "today" too
+        from groundup.machine.threads import SPIN_COUNT
+
+        chosen = {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
+        wanted = chosen if name == "groundup" else POLICIES[name]
+        if ready["policy"] != wanted:
+            raise SystemExit(f"{name!r} runs with {ready['policy']}, but should with {wanted}")
 
     def rate(self, seconds: float) -> float:
         """Return tokens per second over at least ``seconds`` and two steps."""
@@ -206,9 +217,9 @@ def main() -> None:
     """Read the command line, measure, print, compare with the bars and perhaps save."""
     parser = argparse.ArgumentParser(description="How OpenMP's threads should wait.")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="the least time of a turn")
+    parser.add_argument("--seconds", type=float, default=3.0, help="the least time of a turn")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(DEFAULT))
     parser.add_argument("--loads", nargs="+", type=int, choices=LOADS, default=list(LOADS))
     parser.add_argument("--save", action="store_true", help="write benchmarks/results/")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
