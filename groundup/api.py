@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from groundup.core.contracts.models import context_length_of
-from groundup.core.contracts.processors import LabelProcessor, TextProcessor
+from groundup.contracts.models import context_length_of
+from groundup.contracts.processors import LabelProcessor, TextProcessor
 from groundup.core.errors import RunError
 from groundup.export.export_run import export_run
 from groundup.inference.evaluate_run import evaluate_run, next_command

@@ -24,7 +24,7 @@ PACKAGE = ROOT / "groundup"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Imports go to lower tiers; inside a tier only to folders written earlier in its line.
 TIERS = (
-    ("core",),
+    ("core", "contracts"),
     ("formats", "media", "metrics", "recipe", "machine", "parallel", "nn", "generation"),
     ("data", "processors", "models", "tasks"),
     ("runs", "reports", "weights", "training", "inference", "tuning", "export", "planning"),

@@ -15,7 +15,7 @@ MOST_CONDITIONAL_EXPRESSIONS = 18.0
 MOST_PACKED_ASSIGNMENTS = 2.5
 LEAST_COMMENTS = 37.0
 # In all.
-MOST_PROBES = 33  # getattr and hasattr: what is asked of a part is declared in core/contracts
+MOST_PROBES = 33  # getattr and hasattr: what is asked of a part is declared in contracts
 MOST_CASTS = 36
 MOST_CORE_LINES = 1750
 MOST_LINES_OF_A_FILE = 460

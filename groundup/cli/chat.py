@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from groundup.core.contracts.tasks import Chats
+from groundup.contracts.tasks import Chats
 from groundup.core.values import Message
 from groundup.inference.predictor import Predictor
 

@@ -1,3 +1,3 @@
-"""What every other room depends on: contracts, the values parts hand to each other, errors, the
-registry of names, settings, seeding and storage.
+"""What every other room depends on: the values parts hand to each other, errors, the registry of
+names, settings, seeding and storage.
 """

@@ -15,9 +15,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.processors import InputProcessor, LabelProcessor, TextProcessor
-from groundup.core.contracts.tasks import Chats
+from groundup.contracts.models import ModelConfig
+from groundup.contracts.processors import InputProcessor, LabelProcessor, TextProcessor
+from groundup.contracts.tasks import Chats
 from groundup.core.errors import CheckpointError, RunError, did_you_mean
 from groundup.core.values import Message
 from groundup.export import gguf, huggingface, onnx

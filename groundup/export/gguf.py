@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.processors import Processor
+from groundup.contracts.models import ModelConfig
+from groundup.contracts.processors import Processor
 from groundup.core.errors import CheckpointError
 from groundup.export.verify import Model, Reader, Sample
 from groundup.formats.llama_cpp import LlamaServer

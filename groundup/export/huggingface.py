@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError
 from groundup.core.settings import validate
 from groundup.export.verify import Model, Reader, Sample

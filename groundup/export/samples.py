@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from groundup.core.contracts.models import Generates, context_length_of
-from groundup.core.contracts.processors import TextProcessor
+from groundup.contracts.models import Generates, context_length_of
+from groundup.contracts.processors import TextProcessor
 from groundup.core.errors import GroundupError
 from groundup.core.values import TokenSequence
 from groundup.export.verify import Sample

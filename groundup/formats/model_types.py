@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from groundup.core.contracts.models import FromGGUF, FromHuggingFace, GGUFContents, ModelConfig
+from groundup.contracts.models import FromGGUF, FromHuggingFace, GGUFContents, ModelConfig
 from groundup.core.errors import CheckpointError
 from groundup.core.registry import BUILTINS, lookup, names
 

@@ -13,7 +13,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import EncoderDecoder, Generates
+from groundup.contracts.models import EncoderDecoder, Generates
 from groundup.core.errors import DataError
 from groundup.core.seeding import generator
 from groundup.core.settings import Settings, setting

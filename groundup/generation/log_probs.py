@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import HiddenStates
+from groundup.contracts.models import HiddenStates
 
 __all__ = ["token_log_probs"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from groundup.core.contracts.models import TokenLosses
+from groundup.contracts.models import TokenLosses
 from groundup.core.values import IGNORED, TokenSequence
 
 __all__ = ["device_of", "evaluating", "sequence_nll", "token_nll"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from groundup.core.contracts.tasks import Chats
+from groundup.contracts.tasks import Chats
 from groundup.inference.predictor import Predictor
 from groundup.reports.overfitting import diagnose
 from groundup.reports.run_reader import read_run

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.tasks import Streams
+from groundup.contracts.models import ModelConfig
+from groundup.contracts.tasks import Streams
 from groundup.core.errors import CheckpointError, DataError, RunError, did_you_mean
 from groundup.core.seeding import key
 from groundup.core.storage import Storage

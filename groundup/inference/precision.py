@@ -8,7 +8,7 @@ import logging
 import torch
 from torch import nn
 
-from groundup.core.contracts.models import SingleRowDecoding
+from groundup.contracts.models import SingleRowDecoding
 from groundup.core.errors import RunError, did_you_mean
 from groundup.nn.lowbit.int8 import quantise_layers, quickest_operator
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from groundup.core.contracts.data import DataSource
-from groundup.core.contracts.models import context_length_of
-from groundup.core.contracts.tasks import EvaluationContext, Streams, Task
+from groundup.contracts.data import DataSource
+from groundup.contracts.models import context_length_of
+from groundup.contracts.tasks import EvaluationContext, Streams, Task
 from groundup.core.errors import GroundupError, RunError
 from groundup.core.values import Evaluation, Split
 from groundup.inference.llama_cpp import check_engine, open_engine

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import torch
 
-from groundup.core.contracts.models import blocks_of
+from groundup.contracts.models import blocks_of
 from groundup.core.errors import RecipeError
 from groundup.machine.allocator import tune_allocator
 from groundup.recipe.sections import Machine

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.processors import LabelProcessor, Processor
+from groundup.contracts.models import ModelConfig
+from groundup.contracts.processors import LabelProcessor, Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import FromHuggingFace
-from groundup.core.contracts.processors import LabelProcessor, Processor, TextProcessor
+from groundup.contracts.models import FromHuggingFace
+from groundup.contracts.processors import LabelProcessor, Processor, TextProcessor
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting

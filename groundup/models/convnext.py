@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.processors import Processor
+from groundup.contracts.models import ModelConfig
+from groundup.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting

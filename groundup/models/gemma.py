@@ -16,12 +16,12 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import (
+from groundup.contracts.models import (
     FromGGUF,
     FromHuggingFace,
     GGUFContents,
 )
-from groundup.core.contracts.processors import Processor, TextProcessor
+from groundup.contracts.processors import Processor, TextProcessor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.names.gguf import gemma as gguf_names

@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 from torch import Tensor
 
-from groundup.core.contracts.models import (
+from groundup.contracts.models import (
     FromGGUF,
     FromHuggingFace,
     GGUFContents,
 )
-from groundup.core.contracts.processors import Processor
+from groundup.contracts.processors import Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.generation.single_row_decoder import FastDecoder

@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.processors import LabelProcessor, Processor
+from groundup.contracts.models import ModelConfig
+from groundup.contracts.processors import LabelProcessor, Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting

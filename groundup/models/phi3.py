@@ -13,12 +13,12 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from groundup.core.contracts.models import (
+from groundup.contracts.models import (
     FromGGUF,
     FromHuggingFace,
     GGUFContents,
 )
-from groundup.core.contracts.processors import Processor
+from groundup.contracts.processors import Processor
 from groundup.core.errors import CheckpointError
 from groundup.core.registry import model
 from groundup.core.settings import setting

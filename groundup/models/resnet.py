@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.processors import Processor
+from groundup.contracts.models import ModelConfig
+from groundup.contracts.processors import Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.sizes_from_data import image_shape, require_image_shape, settle_size

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.processors import Processor
+from groundup.contracts.models import ModelConfig
+from groundup.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting

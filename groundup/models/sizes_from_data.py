@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from groundup.core.contracts.processors import LabelProcessor, Processor, TextProcessor
+from groundup.contracts.processors import LabelProcessor, Processor, TextProcessor
 from groundup.core.errors import RecipeError
 
 __all__ = [

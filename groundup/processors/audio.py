@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from groundup.core.contracts.processors import InputProcessor, ProcessorConfig
+from groundup.contracts.processors import InputProcessor, ProcessorConfig
 from groundup.core.registry import processor
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Example

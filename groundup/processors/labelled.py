@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from groundup.core import registry
-from groundup.core.contracts.models import ChoosesHead
-from groundup.core.contracts.processors import (
+from groundup.contracts.models import ChoosesHead
+from groundup.contracts.processors import (
     InputProcessor,
     LabelProcessor,
     Processor,
@@ -20,6 +19,7 @@ from groundup.core.contracts.processors import (
     Targets,
     TextProcessor,
 )
+from groundup.core import registry
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.values import Batch, Example
 from groundup.processors.saved_files import read_json, saved_settings, write_json

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from pydantic import model_validator
 
-from groundup.core.contracts.processors import InputProcessor, ProcessorConfig
+from groundup.contracts.processors import InputProcessor, ProcessorConfig
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting

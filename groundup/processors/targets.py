@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from groundup.core.contracts.processors import Targets
+from groundup.contracts.processors import Targets
 from groundup.core.errors import DataError, did_you_mean
 
 __all__ = [

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from groundup.contracts.models import ANY_MODEL_TYPE, FromGGUF, FromHuggingFace
 from groundup.core import registry
-from groundup.core.contracts.models import ANY_MODEL_TYPE, FromGGUF, FromHuggingFace
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.settings import validate
 from groundup.formats.gguf import open_gguf

@@ -37,10 +37,10 @@ from groundup.recipe.sections import (
 from groundup.recipe.yaml import dump_yaml
 
 if TYPE_CHECKING:
-    from groundup.core.contracts.data import DataSource
-    from groundup.core.contracts.models import ModelConfig
-    from groundup.core.contracts.processors import ProcessorConfig
-    from groundup.core.contracts.tasks import Task
+    from groundup.contracts.data import DataSource
+    from groundup.contracts.models import ModelConfig
+    from groundup.contracts.processors import ProcessorConfig
+    from groundup.contracts.tasks import Task
 else:
     # The contracts import torch, which reading a recipe does not need. Which class a section really
     # has is decided by the registry, and checked when the section is validated.

@@ -20,9 +20,9 @@ from rich.console import RenderableType
 from rich.text import Text
 from torch import Tensor
 
-from groundup.core.contracts.data import DataSource
-from groundup.core.contracts.processors import LabelProcessor
-from groundup.core.contracts.tasks import Task
+from groundup.contracts.data import DataSource
+from groundup.contracts.processors import LabelProcessor
+from groundup.contracts.tasks import Task
 from groundup.core.error_location import encode_located
 from groundup.core.values import Batch, Example, Split, StoredFile
 from groundup.media.images import draw_sheet

@@ -20,9 +20,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from groundup.core.contracts.data import DataSource
-from groundup.core.contracts.processors import TextProcessor
-from groundup.core.contracts.tasks import SeveralSequences, Task
+from groundup.contracts.data import DataSource
+from groundup.contracts.processors import TextProcessor
+from groundup.contracts.tasks import SeveralSequences, Task
 from groundup.core.values import Conversation, Document, Example, Preference, Split, TokenSequence
 from groundup.core.values import Table as SourceTable
 from groundup.reports.token_view import LEGEND, TokenView, trained_tokens, view_tokens

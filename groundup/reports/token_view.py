@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
 from rich.text import Text
 
-from groundup.core.contracts.processors import TextProcessor
+from groundup.contracts.processors import TextProcessor
 from groundup.core.values import TokenSequence
 
 __all__ = ["LEGEND", "TokenView", "trained_tokens", "view_tokens"]

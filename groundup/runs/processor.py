@@ -10,8 +10,8 @@ from typing import Any
 
 import platformdirs
 
+from groundup.contracts.processors import Processor, ProcessorConfig
 from groundup.core import registry
-from groundup.core.contracts.processors import Processor, ProcessorConfig
 from groundup.core.errors import RunError
 
 __all__ = ["add_files", "cache_folder", "load_processor"]

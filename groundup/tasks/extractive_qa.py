@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.processors import EncodesSpans, TextProcessor
-from groundup.core.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.processors import EncodesSpans, TextProcessor
+from groundup.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import task
 from groundup.core.settings import setting

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.processors import TextProcessor
-from groundup.core.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.processors import TextProcessor
+from groundup.contracts.tasks import EvaluationContext, Task
 from groundup.core.registry import task
 from groundup.core.seeding import key
 from groundup.core.values import Batch, Document, Evaluation, Loss, Table, Term, TokenSequence

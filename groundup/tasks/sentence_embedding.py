@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from groundup.core.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import RecipeError
 from groundup.core.registry import task
 from groundup.core.settings import setting

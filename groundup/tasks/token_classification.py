@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from groundup.core.contracts.processors import EncodesSpans
-from groundup.core.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.processors import EncodesSpans
+from groundup.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting

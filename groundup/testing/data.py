@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from groundup.api import RecipeLike
-from groundup.core.contracts.data import DataContext, DataSource, Stream
-from groundup.core.contracts.models import context_length_of
-from groundup.core.contracts.processors import TextProcessor
+from groundup.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.models import context_length_of
+from groundup.contracts.processors import TextProcessor
 from groundup.core.values import Batch, Split
 from groundup.testing.failure import require, require_close
 from groundup.testing.tasks import open_trainer

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from groundup.core.contracts.models import ModelConfig, context_length_of
+from groundup.contracts.models import ModelConfig, context_length_of
 from groundup.testing.failure import require, require_close
 from groundup.training.optimizers import depths
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from groundup.core.contracts.processors import (
+from groundup.contracts.processors import (
     InputProcessor,
     Processor,
     ProcessorConfig,
@@ -67,7 +67,7 @@ def check_processor(
         isinstance(fitted, TextProcessor | InputProcessor),
         "fit() returns a TextProcessor or an InputProcessor",
         f"it returned {type(fitted).__name__}",
-        "Derive it from one of these classes of groundup.core.contracts.processors",
+        "Derive it from one of these classes of groundup.contracts.processors",
     )
     read_again = _save_and_load(settings, fitted)
     if isinstance(fitted, TextProcessor) and isinstance(read_again, TextProcessor):

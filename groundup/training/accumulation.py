@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from groundup.core.contracts.tasks import Task
+from groundup.contracts.tasks import Task
 from groundup.core.errors import TrainingError
 from groundup.core.values import Batch, Loss
 from groundup.recipe.recipe import Recipe

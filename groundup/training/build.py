@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from groundup.core.contracts.models import PredictsOutputs, context_length_of
+from groundup.contracts.models import PredictsOutputs, context_length_of
 from groundup.machine import devices
 from groundup.reports.live_progress import ProgressDisplay
 from groundup.reports.tensorboard import EventWriter

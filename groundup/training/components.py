@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
-from groundup.core.contracts.models import context_length_of
-from groundup.core.contracts.processors import Processor, TextProcessor
-from groundup.core.contracts.tasks import Task
+from groundup.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.models import context_length_of
+from groundup.contracts.processors import Processor, TextProcessor
+from groundup.contracts.tasks import Task
 from groundup.core.error_location import encode_located
 from groundup.core.values import Batch, Split
 from groundup.recipe.sections import Machine

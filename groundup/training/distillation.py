@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.contracts.tasks import Distils, Task
+from groundup.contracts.tasks import Distils, Task
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.values import Batch, Loss, Term
 from groundup.recipe.sections import Distill

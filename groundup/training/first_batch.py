@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.tasks import Task
+from groundup.contracts.tasks import Task
 from groundup.core.errors import GroundupError, TrainingError
 from groundup.core.values import Batch, Loss, Term
 from groundup.training.accumulation import Objective

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from groundup.core.contracts.data import DataSource, HasTexts
-from groundup.core.contracts.processors import (
+from groundup.contracts.data import DataSource, HasTexts
+from groundup.contracts.processors import (
     LabelProcessor,
     Processor,
     ProcessorConfig,

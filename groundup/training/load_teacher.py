@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from groundup.core.contracts.data import DataSource
-from groundup.core.contracts.models import context_length_of
-from groundup.core.contracts.processors import Processor
-from groundup.core.contracts.tasks import Distils, Task
+from groundup.contracts.data import DataSource
+from groundup.contracts.models import context_length_of
+from groundup.contracts.processors import Processor
+from groundup.contracts.tasks import Distils, Task
 from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, TokenSequence
 from groundup.runs.processor import cache_folder, load_processor

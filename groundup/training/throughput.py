@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from groundup.core.contracts.models import context_length_of
+from groundup.contracts.models import context_length_of
 from groundup.core.values import Report
 from groundup.machine import devices
 from groundup.machine.contention import ContentionWatch

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from groundup.core.contracts.data import Stream
+from groundup.contracts.data import Stream
 from groundup.core.errors import Interrupted, RecipeError, RunError
 from groundup.core.seeding import reseed
 from groundup.core.values import Batch, Report, Split

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.seeding import reseed
 from groundup.nn.lora.adapters import adapted, attach, dequantise_layers, detach, merge

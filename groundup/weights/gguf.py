@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import FromGGUF, ModelConfig
-from groundup.core.contracts.processors import Processor, ReadsGGUF, TextProcessor, WritesGGUF
+from groundup.contracts.models import FromGGUF, ModelConfig
+from groundup.contracts.processors import Processor, ReadsGGUF, TextProcessor, WritesGGUF
 from groundup.core.errors import CheckpointError, GroundupError, did_you_mean
 from groundup.core.registry import lookup
 from groundup.core.registry import names as registered_names

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from groundup.core.contracts.data import DataSource
-from groundup.core.contracts.models import context_length_of
-from groundup.core.contracts.processors import Processor
+from groundup.contracts.data import DataSource
+from groundup.contracts.models import context_length_of
+from groundup.contracts.processors import Processor
 from groundup.core.seeding import reseed
 from groundup.core.values import Split, Start
 from groundup.machine import devices

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import FromHuggingFace, ModelConfig, PredictsOutputs
-from groundup.core.contracts.processors import Processor
+from groundup.contracts.models import FromHuggingFace, ModelConfig, PredictsOutputs
+from groundup.contracts.processors import Processor
 from groundup.nn.lora.adapters import LOW_RANK, merge_tensors
 from groundup.nn.part_names import HEADS, TASK_WEIGHTS
 from groundup.recipe.sections import Adapter

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from groundup.core.contracts.models import HasLayers
+from groundup.contracts.models import HasLayers
 from groundup.core.errors import CheckpointError, RunError
 from groundup.core.storage import sha256_of
 from groundup.formats.huggingface_folder import (

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from groundup.core.contracts.processors import InputProcessor, TextProcessor
+from groundup.contracts.processors import InputProcessor, TextProcessor
 from groundup.core.errors import CheckpointError
 from groundup.recipe.recipe import dump_recipe
 from groundup.runs.processor import load_processor

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError
 from groundup.nn.lora.adapters import LOW_RANK
 from groundup.nn.part_names import TASK_WEIGHTS

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.nn.lowbit.nf4 import QuantizedLinear, QuantizedWeight
 from groundup.nn.part_names import BLOCK

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError
 from groundup.recipe.sections import Adapter
 from groundup.weights.peft_layout import (

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.core.storage import Storage
 from groundup.nn.lora.adapters import LOW_RANK, adapted_names, row_norms
 from groundup.nn.part_names import TASK_WEIGHTS

@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.core import registry
-from groundup.core.contracts.models import (
+from groundup.contracts.models import (
     EncoderDecoder,
     FromGGUF,
     FromHuggingFace,
@@ -24,6 +23,7 @@ from groundup.core.contracts.models import (
     blocks_of,
     context_length_of,
 )
+from groundup.core import registry
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import setting, validate
 from groundup.formats.model_types import gguf_models, huggingface_models

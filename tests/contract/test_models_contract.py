@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.core.registry import lookup, names
 from groundup.core.settings import validate
 from groundup.models.gpt import GPTConfig

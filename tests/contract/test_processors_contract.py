@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from groundup.core.contracts.processors import TextProcessor
+from groundup.contracts.processors import TextProcessor
 from groundup.core.registry import lookup, names
 from groundup.processors.text.special_tokens import SPECIAL_TOKENS
 from groundup.processors.text.stream_decoder import StreamDecoder

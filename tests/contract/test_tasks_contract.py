@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.core.contracts.data import DataContext
-from groundup.core.contracts.tasks import Task
+from groundup.contracts.data import DataContext
+from groundup.contracts.tasks import Task
 from groundup.core.registry import lookup, names
 from groundup.core.values import Conversation, Document, Message
 from groundup.data.stream.packing import Packing

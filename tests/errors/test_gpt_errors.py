@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from groundup.core.contracts.processors import TextProcessor
+from groundup.contracts.processors import TextProcessor
 from groundup.core.errors import CheckpointError, DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.generation.decoding import DecodingOptions, generate_batch

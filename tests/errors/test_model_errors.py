@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.core.contracts.models import ModelConfig
-from groundup.core.contracts.processors import InputProcessor
+from groundup.contracts.models import ModelConfig
+from groundup.contracts.processors import InputProcessor
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.core.values import Batch

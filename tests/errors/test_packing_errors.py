@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from groundup.core.contracts.data import DataContext
+from groundup.contracts.data import DataContext
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.core.values import Document, TokenSequence

@@ -10,7 +10,7 @@ import torch
 from later import Library
 from torch import Tensor
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.models.convnext import ConvNeXtConfig
 from groundup.models.resnet import ResNetConfig
 from groundup.models.vit import ViTConfig

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.core.contracts.data import DataContext
+from groundup.contracts.data import DataContext
 from groundup.core.errors import CheckpointError
 from groundup.core.values import Batch, Document, TokenSequence
 from groundup.data.stream.packing import Packing, pieces_per_row

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.core.values import Split
 
 

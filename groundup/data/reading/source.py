@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from groundup.core.contracts.data import DataSource
+from groundup.contracts.data import DataSource
 from groundup.core.errors import RecipeError
 from groundup.core.settings import setting
 from groundup.core.values import Split

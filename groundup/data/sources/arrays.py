@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.core.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError, MissingExtraError, did_you_mean
 from groundup.core.registry import data
 from groundup.core.settings import setting

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from groundup.core.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting

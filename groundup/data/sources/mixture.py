@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import field_serializer, field_validator, model_validator
 
+from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.core import registry, seeding
-from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import setting, validate
 from groundup.core.values import Batch, Conversation, Document, Split, Table

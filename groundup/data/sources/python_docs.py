@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Document, Split

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Conversation, Message, Split

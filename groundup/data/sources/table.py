@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.core.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.registry import data
 from groundup.core.settings import setting

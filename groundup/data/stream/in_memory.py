@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from groundup.contracts.data import DataContext
+from groundup.contracts.ragged import take_rows
 from groundup.core import seeding
-from groundup.core.contracts.data import DataContext
 from groundup.core.errors import DataError
-from groundup.core.ragged import take_rows
 from groundup.core.seeding import scramble
 from groundup.core.values import Batch
 from groundup.data.stream.permutation import permute

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from groundup.core.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream
 from groundup.core.errors import CheckpointError, GroundupError, RecipeError, TrainingError
 from groundup.core.values import Batch, Split
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from groundup.contracts.data import Augment, DataContext
 from groundup.core import seeding
-from groundup.core.contracts.data import Augment, DataContext
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED, Batch, TokenSequence
 from groundup.data.stream.packing import Packing, Plan, pieces_per_row, plan_rows

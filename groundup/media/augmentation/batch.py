@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from groundup.core.contracts.processors import Pictures, Processor, TextProcessor
+from groundup.contracts.processors import Pictures, Processor, TextProcessor
 from groundup.core.values import Batch
 from groundup.media.augmentation.draws import Draws
 from groundup.media.augmentation.mixing import mix_pairs

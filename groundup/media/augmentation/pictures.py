@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from groundup.core.contracts.processors import Pictures
+from groundup.contracts.processors import Pictures
 from groundup.media.augmentation.boxes import boxes_within
 from groundup.media.augmentation.draws import Draws
 from groundup.media.augmentation.settings import COLOURS, WARPS, Augment

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from groundup.contracts.processors import TextProcessor
 from groundup.core import seeding
-from groundup.core.contracts.processors import TextProcessor
 from groundup.core.values import Batch
 from groundup.media.augmentation.draws import Draws
 from groundup.media.augmentation.settings import Augment

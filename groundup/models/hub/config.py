@@ -19,8 +19,8 @@ import torch
 from pydantic import field_validator
 from torch import Tensor
 
-from groundup.core.contracts.models import ANY_MODEL_TYPE, FromHuggingFace
-from groundup.core.contracts.processors import LabelProcessor, Processor, TextProcessor
+from groundup.contracts.models import ANY_MODEL_TYPE, FromHuggingFace
+from groundup.contracts.processors import LabelProcessor, Processor, TextProcessor
 from groundup.core.errors import CheckpointError, RecipeError, did_you_mean
 from groundup.core.registry import model
 from groundup.core.settings import setting

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.core.contracts.processors import TextProcessor
+from groundup.contracts.processors import TextProcessor
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.values import Message, TokenSequence
 from groundup.processors.chat.builtin_templates import TEMPLATES

@@ -14,7 +14,7 @@ from pydantic import model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 
-from groundup.core.contracts.processors import ProcessorConfig
+from groundup.contracts.processors import ProcessorConfig
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting

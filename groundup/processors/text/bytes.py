@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from groundup.core.contracts.processors import ProcessorConfig
+from groundup.contracts.processors import ProcessorConfig
 from groundup.core.registry import processor
 from groundup.processors.text.characters import CharacterProcessor
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.core.contracts.processors import ProcessorConfig, TextProcessor
+from groundup.contracts.processors import ProcessorConfig, TextProcessor
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting

@@ -3,7 +3,7 @@ it is whole."""
 
 from __future__ import annotations
 
-from groundup.core.contracts.processors import TextProcessor
+from groundup.contracts.processors import TextProcessor
 
 __all__ = ["StreamDecoder"]
 

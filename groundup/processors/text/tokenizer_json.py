@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from groundup.core.contracts.processors import ProcessorConfig
+from groundup.contracts.processors import ProcessorConfig
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting

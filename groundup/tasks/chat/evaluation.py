@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from groundup.core.contracts.processors import TextProcessor
-from groundup.core.contracts.tasks import EvaluationContext
+from groundup.contracts.processors import TextProcessor
+from groundup.contracts.tasks import EvaluationContext
 from groundup.core.seeding import key
 from groundup.core.values import Conversation, Evaluation, Message, Table, TokenSequence
 from groundup.generation.decoding import DecodingOptions

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from groundup.contracts.processors import LabelProcessor, Pictures
+from groundup.contracts.tasks import EvaluationContext
 from groundup.core import seeding
-from groundup.core.contracts.processors import LabelProcessor, Pictures
-from groundup.core.contracts.tasks import EvaluationContext
 from groundup.core.values import Evaluation, Example, Figure, Table
 from groundup.media.png import data_uri
 from groundup.metrics.calibration import (

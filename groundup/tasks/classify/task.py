@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.processors import LabelProcessor, Targets
-from groundup.core.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.processors import LabelProcessor, Targets
+from groundup.contracts.tasks import EvaluationContext, Task
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from groundup.contracts.processors import Processor, TextProcessor
 from groundup.core import seeding
-from groundup.core.contracts.processors import Processor, TextProcessor
 from groundup.core.errors import RecipeError
 from groundup.core.values import IGNORED
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.core.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting

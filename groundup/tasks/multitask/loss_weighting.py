@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import blocks_of
+from groundup.contracts.models import blocks_of
 from groundup.nn.part_names import TASK_WEIGHTS
 
 __all__ = [

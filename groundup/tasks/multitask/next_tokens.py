@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import TokenLogits
-from groundup.core.contracts.processors import TextProcessor
+from groundup.contracts.models import TokenLogits
+from groundup.contracts.processors import TextProcessor
 from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, Example, Loss, Term
 from groundup.generation.scoring import device_of, evaluating

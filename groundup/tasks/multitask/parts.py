@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.processors import InputProcessor
-from groundup.core.contracts.tasks import EvaluationContext
+from groundup.contracts.processors import InputProcessor
+from groundup.contracts.tasks import EvaluationContext
 from groundup.core.errors import DataError
 from groundup.core.values import Batch, Example, Loss, Split
 from groundup.processors.labelled import Labelled

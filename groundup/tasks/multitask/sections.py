@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from groundup.contracts.tasks import Task
 from groundup.core import registry
-from groundup.core.contracts.tasks import Task
 from groundup.core.errors import RecipeError
 from groundup.core.settings import validate
 from groundup.recipe.recipe import without_effect

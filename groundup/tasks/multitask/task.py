@@ -16,8 +16,8 @@ import torch
 from pydantic import field_serializer, field_validator, model_validator
 from torch import Tensor, nn
 
+from groundup.contracts.tasks import EvaluationContext, Objective, Task
 from groundup.core import registry
-from groundup.core.contracts.tasks import EvaluationContext, Objective, Task
 from groundup.core.errors import RecipeError, did_you_mean
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
-from groundup.core.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.core.values import Split
 
 __all__ = ["Change", "ChangedSource"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from groundup.core.contracts.tasks import EvaluationContext
+from groundup.contracts.tasks import EvaluationContext
 from groundup.core.seeding import key
 from groundup.core.values import Evaluation, Message, Preference, Table
 

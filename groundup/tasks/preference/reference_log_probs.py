@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from groundup.core.contracts.data import DataSource
+from groundup.contracts.data import DataSource
 from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError
 from groundup.core.storage import Storage

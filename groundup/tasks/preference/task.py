@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from groundup.core.contracts.data import DataSource
-from groundup.core.contracts.processors import TextProcessor
-from groundup.core.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.data import DataSource
+from groundup.contracts.processors import TextProcessor
+from groundup.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.core.contracts.data import DataSource
+from groundup.contracts.data import DataSource
 from groundup.core.error_location import encode_located
 from groundup.core.values import Message, Preference, Split
 from groundup.tasks.preference.changed_source import ChangedSource

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import Features
-from groundup.core.contracts.processors import LabelProcessor
-from groundup.core.contracts.tasks import EvaluationContext
+from groundup.contracts.models import Features
+from groundup.contracts.processors import LabelProcessor
+from groundup.contracts.tasks import EvaluationContext
 from groundup.core.errors import GroundupError
 from groundup.core.values import Example, Split, Table
 from groundup.tasks.shared.model_outputs import model_outputs

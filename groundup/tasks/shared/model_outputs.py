@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.processors import LabelProcessor
+from groundup.contracts.processors import LabelProcessor
 from groundup.core.values import Batch
 from groundup.generation.scoring import device_of, evaluating
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from groundup.core.contracts.processors import TextProcessor
+from groundup.contracts.processors import TextProcessor
 from groundup.core.settings import validate
 from groundup.generation.decoding import (
     Decodable,

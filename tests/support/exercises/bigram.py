@@ -11,7 +11,7 @@ training: {batch_size: 8, steps: 20}
 import torch.nn.functional as F
 from torch import nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.core.registry import model
 from groundup.core.settings import setting
 

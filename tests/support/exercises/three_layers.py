@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.core.registry import model
 from groundup.core.settings import setting
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from groundup.core.contracts.data import DataContext
+from groundup.contracts.data import DataContext
 from groundup.core.values import Example
 from groundup.data.sources.audio import Audio
 from groundup.media.audio import read_sound

@@ -14,7 +14,7 @@ from hub import DIGITS, datasets, digit_columns, digits_dataset, own_cache, png,
 from pictures import digit_folders
 
 import groundup
-from groundup.core.contracts.data import DataContext
+from groundup.contracts.data import DataContext
 from groundup.core.values import StoredFile
 from groundup.data.sources import images
 from groundup.data.sources.images import Images

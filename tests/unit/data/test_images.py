@@ -14,7 +14,7 @@ import torch
 from pictures import digit_folders, save
 
 import groundup
-from groundup.core.contracts.data import DataContext
+from groundup.contracts.data import DataContext
 from groundup.core.errors import DataError
 from groundup.core.values import Example
 from groundup.data.sources import images

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import groundup
+from groundup.contracts.models import ModelConfig
 from groundup.core import registry
-from groundup.core.contracts.models import ModelConfig
 from groundup.core.settings import setting
 from groundup.core.values import Example
 from groundup.data.sources.labelled_text import LabelledText

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.core.contracts.data import DataContext
+from groundup.contracts.data import DataContext
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.core.values import Conversation, TokenSequence

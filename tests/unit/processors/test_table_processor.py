@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.core.contracts.processors import InputProcessor
+from groundup.contracts.processors import InputProcessor
 from groundup.core.values import Example
 from groundup.data.sources.table import TableSource
 from groundup.media.table_values import Row

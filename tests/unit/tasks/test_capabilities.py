@@ -14,7 +14,7 @@ from tiny_runs import tiny_run
 from torch import Tensor, nn
 
 from groundup import api
-from groundup.core.contracts.tasks import Chats, Distils, PerExampleLoss, SeveralSequences, Streams
+from groundup.contracts.tasks import Chats, Distils, PerExampleLoss, SeveralSequences, Streams
 from groundup.core.registry import lookup, names
 from groundup.core.seeding import keyed_noise
 from groundup.core.settings import validate

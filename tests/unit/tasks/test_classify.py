@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import groundup
-from groundup.core.contracts.data import DataContext
+from groundup.contracts.data import DataContext
 from groundup.core.values import Example
 from groundup.data.reading.idx import read_idx
 from groundup.data.sources.arrays import Arrays

@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import nn
 
 import groundup
-from groundup.core.contracts.tasks import EvaluationContext
+from groundup.contracts.tasks import EvaluationContext
 from groundup.core.values import Example
 from groundup.data.sources.arrays import Arrays
 from groundup.media.png import encode_png

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.contracts.tasks import EvaluationContext, Task
 from groundup.core import registry
-from groundup.core.contracts.tasks import EvaluationContext, Task
 from groundup.core.settings import validate
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.data.sources.arrays import Arrays

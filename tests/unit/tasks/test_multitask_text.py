@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import groundup
-from groundup.core.contracts.tasks import EvaluationContext
+from groundup.contracts.tasks import EvaluationContext
 from groundup.core.errors import RecipeError
 from groundup.core.settings import validate
 from groundup.core.values import Batch, Example, Loss

@@ -17,7 +17,7 @@ from rich.console import Console
 
 import groundup
 from groundup import api
-from groundup.core.contracts.processors import LabelProcessor
+from groundup.contracts.processors import LabelProcessor
 from groundup.core.errors import DataError
 from groundup.core.values import Example
 from groundup.metrics.ordinal import evaluate_order

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.core.contracts.tasks import EvaluationContext
+from groundup.contracts.tasks import EvaluationContext
 from groundup.core.values import Conversation, Document, Message, Split, TokenSequence
 from groundup.generation.scoring import evaluating, sequence_nll
 from groundup.models.gpt import GPTConfig

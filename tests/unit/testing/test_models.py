@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.models.mlp import MLPConfig
 from groundup.testing import ContractError, check_model
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from own_parts import forget_own_parts
 
+from groundup.contracts.processors import InputProcessor, ProcessorConfig, TextProcessor
 from groundup.core import registry
-from groundup.core.contracts.processors import InputProcessor, ProcessorConfig, TextProcessor
 from groundup.core.settings import setting
 from groundup.processors.text.bytes import BytesConfig
 from groundup.testing import ContractError, check_processor

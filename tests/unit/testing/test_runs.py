@@ -13,8 +13,8 @@ import torch
 from own_parts import forget_own_parts
 from torch import nn
 
+from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.core import registry
-from groundup.core.contracts.data import DataContext, DataSource, Stream
 from groundup.core.errors import TrainingError
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Example, Loss, Split, Term

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import groundup
-from groundup.core.contracts.tasks import Task
+from groundup.contracts.tasks import Task
 from groundup.core.errors import TrainingError
 from groundup.core.registry import task as register
 from groundup.core.values import Batch, Evaluation, Loss, Term
@@ -155,7 +155,7 @@ def test_what_is_no_loss(loss: Any, expected: str) -> None:
 BIGRAM = """
 import torch
 from torch import nn
-from groundup.core.contracts.models import ModelConfig
+from groundup.contracts.models import ModelConfig
 from groundup.core.registry import model
 from groundup.core.settings import setting
 

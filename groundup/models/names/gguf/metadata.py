@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from groundup.core.contracts.models import GGUFContents
+from groundup.contracts.models import GGUFContents
 from groundup.core.errors import CheckpointError
 from groundup.core.settings import Settings
 

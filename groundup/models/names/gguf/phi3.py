@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.core.contracts.models import GGUFContents
+from groundup.contracts.models import GGUFContents
 from groundup.core.errors import CheckpointError
 from groundup.models.names.gguf.metadata import (
     KEEP,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from groundup.core.contracts.models import ANY_MODEL_TYPE
+from groundup.contracts.models import ANY_MODEL_TYPE
 from groundup.core.errors import CheckpointError, did_you_mean
 from groundup.formats.model_types import huggingface_models
 from groundup.models.names.huggingface import gpt2, llama

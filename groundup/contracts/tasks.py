@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor, nn
 
-from groundup.core.contracts.data import DataSource
+from groundup.contracts.data import DataSource
 from groundup.core.settings import Settings
 from groundup.core.values import Batch, Evaluation, Loss, Split, Start, TokenSequence
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
-from groundup.core.contracts.processors import Processor
+from groundup.contracts.processors import Processor
 from groundup.core.errors import CheckpointError
 from groundup.core.settings import Settings
 

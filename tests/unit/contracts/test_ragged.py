@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from groundup.core.contracts.data import DataContext, Refillable
-from groundup.core.ragged import pack_ragged, ragged_rows, take_rows
+from groundup.contracts.data import DataContext, Refillable
+from groundup.contracts.ragged import pack_ragged, ragged_rows, take_rows
 from groundup.data.stream.in_memory import open_indexed_stream
 
 BOXES = [torch.full((count, 4), float(count)) for count in (2, 0, 3)]
