@@ -31,6 +31,7 @@ __all__ = [
     "matmul_flops_per_s",
     "memory_bytes",
     "prepare",
+    "product_dtype",
     "resolve",
     "weight_dtype",
 ]
@@ -174,6 +175,11 @@ def prepare(machine: Machine) -> torch.device:
 def weight_dtype(machine: Machine) -> torch.dtype:
     """Return the precision of a model's weights: fp32, unless everything is in fp64."""
     return torch.float64 if machine.precision == "fp64" else torch.float32
+
+
+def product_dtype(machine: Machine) -> torch.dtype:
+    """Return what matrix products are computed in, those of the optimizer included."""
+    return _DTYPES[machine.precision]
 
 
 def autocast(machine: Machine) -> AbstractContextManager[Any]:

@@ -21,14 +21,28 @@ _LARGEST = 1 << 24
 class Muon(torch.optim.Muon):
     """PyTorch's Muon with Nesterov momentum 0.95 and the learning rate matched to AdamW's RMS.
 
-    Same state, same arithmetic up to the rounding of bfloat16 products.
+    Same state, same arithmetic up to the rounding of products.
+
+    Args:
+        params: Matrices, or groups of them.
+        lr: The learning rate.
+        weight_decay: The decay of the matrices.
+        products: What the Newton-Schulz steps are computed in. PyTorch always takes bfloat16, which
+            a CPU without instructions for it emulates: there these steps took longer than the whole
+            of the forward and backward pass.
 
     Source:
         Jordan et al., Muon, 2024; Liu et al., Muon is Scalable for LLM Training, 2025
         (arXiv:2502.16982), section 2.2.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        weight_decay: float,
+        products: torch.dtype = torch.bfloat16,
+    ) -> None:
         super().__init__(
             params,
             lr=lr,
@@ -36,6 +50,7 @@ class Muon(torch.optim.Muon):
             momentum=_MOMENTUM,
             adjust_lr_fn="match_rms_adamw",
         )
+        self._products = products
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -46,7 +61,9 @@ class Muon(torch.optim.Muon):
                 momentum = group["momentum"]
                 lr = group["lr"]
                 directions = _orthogonalised(
-                    torch.stack([_flat(self._nesterov(p, momentum)).bfloat16() for p in matrices]),
+                    torch.stack(
+                        [_flat(self._nesterov(p, momentum)).to(self._products) for p in matrices]
+                    ),
                     group["ns_coefficients"],
                     group["ns_steps"],
                     group["eps"],

@@ -125,9 +125,14 @@ def depths(names: Sequence[str]) -> dict[str, int]:
 
 
 def build_optimizers(
-    optim: Optim, parameters: Iterable[tuple[str, nn.Parameter]], adapter: Adapter | None = None
+    optim: Optim,
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    adapter: Adapter | None = None,
+    products: torch.dtype = torch.bfloat16,
 ) -> Optimizers:
     """Return the optimizer of a recipe over the named parameters that require a gradient.
+
+    ``products`` is what Muon orthogonalises in; see ``Muon``.
 
     Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982) takes the hidden matrices;
     embeddings, heads, vectors and scalars go to AdamW. Its learning rate is matched to AdamW's RMS,
@@ -169,7 +174,9 @@ def build_optimizers(
         matrices = [p for p in matrices if p not in chosen]
     if hidden:
         parts.append(
-            Muon(_groups(hidden, optim.weight_decay, factors), optim.lr, optim.weight_decay)
+            Muon(
+                _groups(hidden, optim.weight_decay, factors), optim.lr, optim.weight_decay, products
+            )
         )
     if optim.weight_decay == 0.0:  # one group, one kernel
         matrices = [*matrices, *others]

@@ -60,8 +60,7 @@ class Trainer:
         total_steps: Updates in the whole run.
         model: The model; train or inspect it as you like between steps.
         learning_rate: The learning rate of an update, from its number.
-        watch: Called by ``fit`` with every row that is logged; what it raises ends the run where it
-            is.
+        watch: Called by ``fit`` with every row that is logged; what it raises ends the run there.
         observe: Opens what shows a run while ``fit`` trains it.
     """
 
@@ -81,7 +80,10 @@ class Trainer:
         self.stream: Stream = open_stream(run, self.parts, "train")
         # Once: what joins later (gradual unfreezing) requires a gradient from the start.
         self.trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        self.optimizer = build_optimizers(self.recipe.optim, self.trained, self.recipe.adapter)
+        products = devices.product_dtype(run.recipe.machine)
+        self.optimizer = build_optimizers(
+            run.recipe.optim, self.trained, run.recipe.adapter, products
+        )
         self.samples_per_epoch = self.stream.samples_per_epoch
         self.total_steps = count_steps(self.recipe.training, self.samples_per_epoch)
         self.learning_rate: Callable[[int], float] = lambda step: learning_rate_at(
@@ -95,9 +97,9 @@ class Trainer:
         self.best = BestSoFar(self.recipe.checkpoints.best_metric, self.recipe.training)
         self._held_out: dict[Split, Stream] = {}
         self.accumulate = count_micro_batches(self.recipe)
-        adapted = self.recipe.adapter is not None
+        adapted = run.recipe.adapter is not None
         self.layers = TrainedLayers(
-            self.model, self.recipe.init, self.total_steps, run.event, adapted=adapted
+            self.model, run.recipe.init, self.total_steps, run.event, adapted=adapted
         )
         self.step = 0
         self.samples_seen = 0

@@ -102,7 +102,7 @@ def test_the_model_of_weights_is_what_models_declare() -> None:
         "gemma3": "gemma3",
         "phi3": "phi3",
     }
-    for name in registry.names("model"):
+    for name in registry.BUILTINS["model"]:
         cls = registry.lookup("model", name)
         reads = set(found.values()) | set(gguf_models().values())
         assert (name in reads) == issubclass(cls, FromHuggingFace | FromGGUF)

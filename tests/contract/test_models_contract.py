@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.contracts.models import ModelConfig
-from groundup.core.registry import lookup, names
+from groundup.core.registry import BUILTINS, lookup
 from groundup.core.settings import validate
 from groundup.models.gpt import GPTConfig
 from groundup.nn import loss
@@ -223,7 +223,7 @@ def tiny(name: str, index: int) -> tuple[ModelConfig, nn.Module]:
 def test_every_model_has_a_tiny_version_here() -> None:
     from test_sequence_models_contract import SEQUENCES
 
-    assert set(names("model")) == set(TOKENS) | set(INPUTS) | set(SEQUENCES)
+    assert set(BUILTINS["model"]) == set(TOKENS) | set(INPUTS) | set(SEQUENCES)
 
 
 # A bias of the keys shifts all scores of a query alike: its gradient is zero but for rounding.

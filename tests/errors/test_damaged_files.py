@@ -79,7 +79,7 @@ def rows(folder: Path, bad: str, header: str = "x,y", count: int = 40) -> dict[s
     ("bad", "problem"),
     [
         ("abc,a", "row 8: column 'x' holds 'abc'; the column's other values are of kind numeric"),
-        ("1e300,a", "row 8: column 'x' holds '1e300'; allowed: up to 1e+30 in size"),
+        ("1e300,a", "row 8: column 'x' holds '1e300'; allowed: numbers up to 1e+30 in size"),
         ("1", "row 8 (ends on line 9): the row has 1 cells and the header 2"),
         ("7,", "row 8: an example has no label. Give it one, or remove it"),
         (

@@ -79,7 +79,7 @@ def test_rates_by_layer_without_layers() -> None:
     for some in (model, nn.Linear(2, 2)):
         with pytest.raises(
             RecipeError,
-            match="layer_decay: has no effect: none of the trained parameters lies in one",
+            match="layer_decay: has no effect: none of the trained parameters is in one",
         ):
             build_optimizers(Optim(layer_decay=0.5), some.named_parameters())
 

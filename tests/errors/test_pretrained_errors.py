@@ -240,7 +240,7 @@ def test_no_tokenizer_and_one_that_is_too_large(
         (
             {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
             (
-                "model_type gemma3 reads pictures too; supported is gemma3_text, which reads text"
+                "model_type gemma3 reads images too; supported is gemma3_text, which reads text"
                 " only."
             ),
         ),
