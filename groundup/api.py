@@ -84,6 +84,7 @@ def train_all(
     """
     # All are read before one is trained: a mistake in the last must not cost the others' time.
     planned = plan(recipes, overrides, runs=runs)
+    # Read a second time: by then the earlier runs exist, with all their choices settled.
     return [train(source, overrides, runs=runs) for source, _ in zip(recipes, planned, strict=True)]
 
 
@@ -123,6 +124,7 @@ def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
     if not run.begun:  # nothing is lost by another recipe: it failed before it had made anything
         return run.restart(recipe, **base)
     run.check_same(recipe)
+    # The recipe names its base by a path, and what is there may have been trained on since.
     if (run.read_json("environment.json") or {}).get("base_weights_sha256") != base[
         "base_weights_sha256"
     ]:
@@ -149,8 +151,10 @@ def _finish(run: Run) -> Run:
         trainer.resume()
         run.write_json("data_card.json", trainer.recipe.data.card(cache_folder()))
         trainer.fit()
+    # After an error too: the data's workers are processes of their own and would stay.
     finally:
         trainer.close()
+    # ``trainer.run`` and not ``run``: freezing has settled the recipe since.
     write_model_folder(trainer.run)
     write_report([run.folder], run.folder / "report.html")
     return trainer.run
@@ -183,9 +187,8 @@ def load(
     with one is given.
 
     ``weights`` are what it predicts with: ``fp32``, ``bf16`` or ``int8``; ``engine`` is what
-        writes: ``groundup``, or
-    ``llama.cpp`` for language models, which is checked against the tokens of groundup's own
-    decoding.
+    writes: ``groundup``, or ``llama.cpp`` for language models, which is checked against the tokens
+    of groundup's own decoding.
     """
     if adapter is not None:
         adapter = Path(adapter)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.xdist_group("architecture")
 # For each 1,000 lines that are neither blank nor comments.
 MOST_CONDITIONAL_EXPRESSIONS = 18.0
 MOST_PACKED_ASSIGNMENTS = 2.5
-LEAST_COMMENTS = 37.0
+LEAST_COMMENTS = 40.0
 # In all.
 MOST_PROBES = 33  # getattr and hasattr: what is asked of a part is declared in contracts
 MOST_CASTS = 36

@@ -25,6 +25,7 @@ def read_arguments(arguments: Iterable[str]) -> tuple[list[str], dict[str, Any]]
     data: list[str] = []
     overrides: list[str] = []
     for argument in arguments:
+        # First, because the value of an override may itself end like a recipe, or be a path.
         if "=" in argument:
             overrides.append(argument)
         elif not argument.endswith(_RECIPES) and Path(argument).exists():

@@ -21,6 +21,7 @@ def converse(predictor: Predictor, options: dict[str, Any]) -> None:
             last line alone.
         options: Decoding options.
     """
+    # Rich would colour the numbers and quoted words of an answer.
     console = Console(highlight=False)
     console.print(
         f"[dim]{predictor.run.folder} at step {predictor.step}. /new starts again, an empty line"
@@ -44,6 +45,8 @@ def converse(predictor: Predictor, options: dict[str, Any]) -> None:
         console.print("[bold cyan]run[/bold cyan]  ", end="")
         answer = ""
         for piece in predictor.stream(tuple(turns) if chats else question, **options):
+            # Without markup: a model may write [b], which rich would take for bold. With soft wrap:
+            # rich knows only the piece and would break lines in the wrong places.
             console.print(piece, end="", markup=False, soft_wrap=True)
             answer += piece
         console.print()

@@ -85,12 +85,13 @@ def train(
     runs: RunsFolder = Path("runs"),
 ) -> None:
     """Train recipes one after the other. A finished run is re-used, a stopped one goes on where it
-    stood."""
+    stopped."""
     from groundup import api
     from groundup.cli.arguments import read_arguments
     from groundup.recipe.recipe import dump_recipe
 
     recipes, overrides = read_arguments(arguments or [])
+    # A run's recipe is complete and frozen, so there is nothing left to override.
     if (resume is None) == (not recipes) or (resume is not None and overrides):
         raise GroundupError(
             "groundup train",
@@ -117,7 +118,7 @@ def evaluate(
         bool, typer.Option("--again", help="Judge even where this was done before.")
     ] = False,
 ) -> None:
-    """Judge runs on held-out data; write evaluation.json, summary.json and report.html."""
+    """Evaluate runs on held-out data; write evaluation.json, summary.json and report.html."""
     from rich.console import Console
 
     from groundup import api
@@ -168,6 +169,7 @@ def predict(
         "stop",
         "seed",
     )
+    # Only the newline goes: a model may answer otherwise with a space at the end.
     inputs = prompts or [line.rstrip("\n") for line in sys.stdin]
     for text in api.load(run, checkpoint, adapter, weights, engine)(inputs, **options):
         typer.echo(text)

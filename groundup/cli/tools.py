@@ -45,6 +45,7 @@ def tune(
     from groundup.cli.arguments import read_arguments
 
     _, changes = read_arguments(overrides or [])
+    # The range test is one short run, in which several workers have nothing to share.
     run = api.tune_learning_rate if lr_range else partial(api.tune, workers=workers)
     typer.echo(json.dumps(run(recipe, changes, runs=runs), indent=1))
 

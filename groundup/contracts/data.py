@@ -51,6 +51,7 @@ class DataContext:
     seed: int
     cache: Path
     workers: int = 0
+    # Part of the contract already, so that the order of samples is the same on one device and many.
     rank: int = 0
     world: int = 1
     augment: Augment | None = None

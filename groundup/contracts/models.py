@@ -139,6 +139,7 @@ class HasLayers(Protocol):
 
 def context_length_of(config: object) -> int:
     """Return the longest sequence that a model reads, in tokens; 0 where it reads no sequences."""
+    # 0 and not None: it is multiplied and compared, where tables and pictures have no context.
     return config.context_length if isinstance(config, ReadsTokens) else 0
 
 
@@ -266,7 +267,7 @@ class FromGGUF(ModelConfig, ABC):
 
     @abstractmethod
     def for_llama_cpp(self, room: int) -> Self:
-        """Return the settings that llama.cpp decodes with, with room for so many tokens after the
+        """Return the settings that llama.cpp decodes with, with room for ``room`` tokens after the
         context.
 
         Raises:

@@ -33,6 +33,7 @@ def pack_ragged(name: str, rows: Sequence[Tensor]) -> Batch:
         name: What the values are called in the batch.
         rows: Of each example (n, ...), where n may be 0 and differs between examples.
     """
+    # A 0 in front, so that the first and the last example are no special cases.
     counts = torch.tensor([0, *(len(own) for own in rows)])
     return {name: torch.cat(list(rows)), offsets_of(name): counts.cumsum(0)}
 

@@ -87,6 +87,7 @@ class Task(Settings, ABC):
     def compares_with_pretrained(self) -> bool:
         """Whether ``evaluate`` can compare with the pretrained weights that a run began with; they
         need a head for what the task predicts."""
+        # Pretrained language models predict tokens; heads for classes are new and know nothing yet.
         return self.unit == "tokens"
 
     @property

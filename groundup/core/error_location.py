@@ -31,6 +31,7 @@ def encode_located(
 def _located(
     error: DataError, encode: Callable[[Sequence[Any]], Any], examples: Sequence[Any]
 ) -> DataError:
+    # One at a time only now, after a failure: it is the slow way.
     for example in examples:
         # An example of a user's own source may be of any class.
         origin = getattr(example, "origin", "")

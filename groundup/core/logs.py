@@ -19,7 +19,7 @@ class _CurrentStandardError(logging.StreamHandler[TextIO]):
 
 
 def log_to_standard_error() -> None:
-    """Print our messages as they are, and those of libraries from warnings up."""
+    """Print groundup's messages as they are, and those of libraries from warnings up."""
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[_CurrentStandardError()]
     )

@@ -164,9 +164,11 @@ def load_file(path: Path) -> None:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Before its code runs, because dataclasses and pickle look their own module up by name.
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
+    # A file that failed half-way must not pass for loaded when it is asked for again.
     except GroundupError:
         del sys.modules[module_name]
         raise

@@ -18,6 +18,7 @@ _WORD = (1 << 64) - 1
 
 def key(seed: int, purpose: str, *numbers: int) -> int:
     """Return a 63-bit key that is a function of its arguments alone."""
+    # Not Python's ``hash``: of texts it differs from one process to the next.
     text = f"{seed}/{purpose}/" + "/".join(map(str, numbers))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -67,8 +68,7 @@ def scramble(values: NDArray[Any], key: int) -> NDArray[np.uint64]:
 
     Source:
         The finaliser of SplitMix64: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
-            generators",
-        https://doi.org/10.1145/2660193.2660195 (variant 13 of Stafford).
+        generators", https://doi.org/10.1145/2660193.2660195 (variant 13 of Stafford).
     """
     # uint64 wraps around silently in NumPy, as the finaliser wants it.
     z = values.astype(np.uint64, copy=True)
@@ -96,5 +96,6 @@ def uniforms(
         (draws, B); a column is a function of seed, purpose and the sample's number alone.
     """
     words = np.stack([scramble(samples, key(seed, purpose, n)) for n in range(draws)])
+    # 53 bits, all that a float64 holds exactly: one more, and rounding could give 1.0.
     found: NDArray[np.float64] = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return found

@@ -53,6 +53,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _every_setting_has_an_effect(self) -> Settings:
         given = dict(self)
+        # Only of what was written: defaults are there whether they apply or not.
         for name in self.model_fields_set:
             field = type(self).model_fields[name]
             if given[name] == field.default:

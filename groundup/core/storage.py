@@ -32,6 +32,8 @@ class Storage:
 
     def write_text(self, path: Path, content: str) -> None:
         """Replace a text file in one step: readers see the old content or the new, never half."""
+        # In the same folder, as a rename is one step only within a file system; and with the
+        # process's number, so that two writers do not share a file.
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             self.write_bytes(temporary, content.encode())
@@ -70,6 +72,8 @@ class Storage:
 
     def sync_folder(self, folder: Path) -> None:
         """Wait until the disk has the folder's list of names."""
+        # A rename is an entry of the folder: without this a crash may take the new name back,
+        # although the file's content is safe on the disk.
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

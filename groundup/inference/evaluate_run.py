@@ -37,6 +37,7 @@ def evaluate_run(
     run = Run.open(folder)
     step = run.pick(checkpoint)
     stored = run.read_json("evaluation.json")
+    # The same step and limit give the same numbers, and with generations they take long.
     if stored is None or stored["step"] != step or stored["limit"] != limit or again:
         begin = time.perf_counter()
         found = Predictor.load(folder, checkpoint).evaluate(limit, progress)
@@ -47,14 +48,17 @@ def evaluate_run(
             **dataclasses.asdict(found),
             "evaluation_s": seconds,
         }
+        # The diagnosis needs the evaluation that is about to be stored, and is stored with it.
         diagnosis = diagnose(dataclasses.replace(read_run(folder), evaluation=stored))
         stored["diagnosis"] = None
         if diagnosis is not None:
             stored["diagnosis"] = dataclasses.asdict(diagnosis)
         run.write_json("evaluation.json", stored)
+        # The card was written when training ended, and could not have these results then.
         write_model_card(run)
     else:
         progress(f"{folder}: evaluated already at step {step}; re-used")
+    # Of the training up to this checkpoint, not of the evaluation.
     seconds = run.checkpoints.state(step)["elapsed_s"]
     return {
         "name": run.recipe.name,

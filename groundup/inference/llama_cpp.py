@@ -44,7 +44,7 @@ _KINDS = {"fp32": "F32", "bf16": "BF16", "int8": "Q8_0"}
 _BLOCK = 32  # numbers of a row that share a scale in Q8_0
 # Tokens of one request. Between two of them stop texts and end tokens are looked for and a stream
 # gets its piece; the server keeps what it has read, so that a request costs one or two milliseconds
-# besides its tokens.
+# on top of its tokens.
 _TOKENS = 16
 # positions of the file's context beyond the model's, since llama.cpp leaves the last ones empty
 _SPARE = 8
@@ -95,6 +95,7 @@ def open_engine(
             f"task {task.registered_name!r} writes nothing, which is all that llama.cpp is used for"
         )
         raise RunError(str(run.folder), problem, _OTHER)
+    # The open model's, where that has them: an adapter given to ``load`` is merged nowhere else.
     merged = weights_of(run, step) if quantised_shapes(model) else model.state_dict()
     return open_llama_cpp(config, merged, processor, weights)
 
@@ -128,6 +129,7 @@ def open_llama_cpp(
     if weights == "int8":
         _check_widths(tensors)
     folder = folder or cache_folder() / "engines"
+    # Named by what is in it, so that a file is never taken for another checkpoint's.
     path = folder / f"{_sha256(config, tensors)[:32]}-{_KINDS[weights]}.gguf"
     note = path.with_suffix(".json")
     storage = Storage()
@@ -136,10 +138,12 @@ def open_llama_cpp(
         folder.mkdir(parents=True, exist_ok=True)
         save_gguf(path, longer, tensors, processor, _KINDS[weights], storage=storage)
     engine = LlamaCppEngine(path, config, exact=weights == "fp32")
+    # What was checked with one version of llama.cpp says nothing about the next.
     if known.get("library") != engine.name:
         near = NEAR_BY_TABLE if longer.gelu_from_table else NEAR
         known = check_tokens(engine, path, processor, _KINDS[weights], near)
         known = {"library": engine.name, "bytes": path.stat().st_size, **known}
+        # After the check: a file that failed it has no note, and is checked again next time.
         storage.write_text(note, json.dumps(known, indent=1) + "\n")
     where = f"{engine.name} with weights in {weights}: {path}, {known['bytes'] / 1e6:.0f} MB"
     held = f"the tokens of groundup's own decoding, {known['same']} of {known['tokens']}"
@@ -165,6 +169,7 @@ def _sha256(config: ModelConfig, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(
         json.dumps([_LAYOUT, config.registered_name, config.model_dump(mode="json")]).encode()
     )
+    # Sorted, so that the order in which a model lists its tensors names no new file.
     for name in sorted(tensors):
         digest.update(f"{name} {list(tensors[name].shape)}".encode())
         digest.update(np.ascontiguousarray(tensors[name].numpy()).view(np.uint8).data)
@@ -179,6 +184,7 @@ def _known(path: Path, note: Path) -> dict[str, Any]:
         wanted = {"library", "bytes", "same", "tokens", "behind", "tolerance"}
         if known.keys() >= wanted and path.stat().st_size == known["bytes"]:
             return known
+        # Not the file that was checked: a writer that was stopped, or somebody else, left it.
         path.unlink(missing_ok=True)
     except (OSError, ValueError, AttributeError):
         pass
@@ -206,6 +212,7 @@ class LlamaCppEngine(nn.Module):
         self.exact = exact
         beyond = range(config.vocabulary_size, config.embedding_rows)
         self.never = [[token, False] for token in beyond]  # the embedding's padding
+        # The smallest context at first, which grows with the texts: memory is taken for all of it.
         self.server: LlamaServer = self._opened(1)
         self.name = self.server.name
 
@@ -242,6 +249,8 @@ class LlamaCppEngine(nn.Module):
             )
         needed = min(end, length) + _SPARE
         if needed > self.server.context:
+            # Twice as much as needed: a chat grows turn by turn, and each opening reads the file
+            # again.
             self.server = self._opened(min(2 * needed, length + _SPARE))
         rows: list[Iterator[int]] = [
             self._row(number, prompt, options, stop_ids, finished)
@@ -264,7 +273,10 @@ class LlamaCppEngine(nn.Module):
         written = list[int]()
         kept = False
         while len(written) < options.max_new_tokens:
+            # One more than fits: the token after a full context is still predicted.
             count = min(_TOKENS, options.max_new_tokens - len(written), length + 1 - len(context))
+            # Each request draws by a seed of its own: with one for all, each would draw the same
+            # again.
             seed = key(options.seed, "decoding", number, len(written))
             for token in self._next(context, count, options, seed, kept):
                 if token in stop_ids:
@@ -274,6 +286,7 @@ class LlamaCppEngine(nn.Module):
                 yield token
                 if finished is not None and finished(number, written):
                     return
+            # Once the context has moved, every token has another position, and nothing kept fits.
             kept = len(context) <= length
             if not kept:
                 if options.overflow == "stop":

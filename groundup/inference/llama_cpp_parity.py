@@ -42,8 +42,7 @@ def check_tokens(
     kind of number that the weights are stored in, as llama.cpp does. Then groundup's logits are
     computed again with such rounding, and the tolerance is four standard deviations of the
     difference of two logits that each err as much as groundup's do by it. In float32 nothing is
-    rounded, and it is
-    ``near``.
+    rounded, and it is ``near``.
 
     Args:
         engine: What writes.
@@ -80,6 +79,7 @@ def check_tokens(
                 for (tokens, _), text in zip(asked, written, strict=True)
             ]
         error = torch.cat(again) - torch.cat(logits)
+        # Without the mean, because what is added to all logits of a row changes no choice.
         deviation = float((error - error.mean(-1, keepdim=True)).square().mean().sqrt())
         tolerance = max(near, _DEVIATIONS * 2**0.5 * deviation)
     behind = [
@@ -115,6 +115,7 @@ def _beginning(text: str, processor: Any, length: int) -> tuple[list[int], int]:
 @torch.no_grad()
 def _logits(model: nn.Module, prompt: list[int], written: list[int], size: int) -> Tensor:
     """Return (N, V), from which each of the N tokens written after a prompt was taken."""
+    # The last token written is only predicted: nothing was written after it.
     found: Tensor = model(torch.tensor([[*prompt, *written[:-1]]]))
     return found[0, len(prompt) - 1 :, :size].float()
 

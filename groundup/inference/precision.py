@@ -46,6 +46,8 @@ def set_weights(model: nn.Module, weights: str, where: str) -> None:
         model.to(torch.bfloat16)
         how = "multiplied as they are"
     else:
+        # Measured here: what is many times quicker on one processor is slower or missing on
+        # another.
         operator, times = quickest_operator(next(model.parameters()).device)
         quantise_layers(model, operator, table="embed")
         how = f"multiplied by {operator}"
@@ -80,6 +82,7 @@ def check_weights(weights: str) -> None:
 def quick(model: nn.Module) -> nn.Module:
     """Return what writes most quickly with a model: on a CPU its own decoder if it has one,
     otherwise the model."""
+    # For a single row, Python's overhead and the reading of weights are what counts on a CPU.
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     if on_cpu and isinstance(model, SingleRowDecoding) and model.has_decoder:
         return model.decoder()

@@ -74,6 +74,7 @@ class Predictor:
                 over.
             MissingExtraError: If the engine's library is not installed.
         """
+        # Before the model is read, which may take long.
         check_engine(engine, weights)
         run = Run.open(folder)
         step = run.pick(checkpoint)
@@ -86,6 +87,8 @@ class Predictor:
         processor = load_processor(folder / "processor")
         model = build_trained_model(run, step, processor)
         predictor = cls(run, model.to(device).eval(), processor, task, step)
+        # While the weights are in float32 and groundup's own: later nothing can be merged into
+        # them.
         if adapter is not None:
             predictor.use(adapter)
         if engine != "groundup":
@@ -167,6 +170,7 @@ class Predictor:
             limit=limit,
             progress=progress,
         )
+        # What the base was trained on is evaluated too, to see what fine-tuning made it forget.
         if recipe.init.run is not None:
             base = Predictor.load(Path(recipe.init.run), recipe.init.checkpoint)
             context = replace(
@@ -190,6 +194,7 @@ class Predictor:
         try:
             model = recipe.model.build()
             load_weights(model, pretrained_weights(self.run), recipe.init.pretrained)
+        # The comparison is an extra, and the run's own numbers do not depend on it.
         except GroundupError as error:
             progress(
                 f"the pretrained weights cannot be read, so nothing is compared with them: {error}"
@@ -204,4 +209,5 @@ def _examples(source: DataSource) -> Callable[[Split], Iterable[Any]]:
 
 
 def _held_out(run: Run) -> Split:
+    # Validation has chosen the checkpoint, and so flatters it; the test split has chosen nothing.
     return "test" if "test" in run.recipe.data.splits() else "validation"

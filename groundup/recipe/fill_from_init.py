@@ -59,6 +59,7 @@ def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, compl
 def _sections(base: str, planned: Mapping[str, dict[str, Any]], where: str) -> dict[str, Any]:
     """Return the recipe of a run that there is, or will be."""
     file = Path(base) / "recipe.yaml"
+    # A run that exists comes before one that is planned: its recipe is settled.
     if file.is_file():
         return upgrade(parse_yaml(file.read_text(encoding="utf-8"), str(file)))
     if base not in planned:
@@ -81,12 +82,14 @@ def _from_teacher(raw: dict[str, Any], sections: dict[str, Any]) -> None:
 def _from_run(raw: dict[str, Any], base: str, planned: Mapping[str, dict[str, Any]]) -> None:
     sections = _sections(base, planned, "recipe.init.run")
     for kind in ("model", "processor"):
+        # With a name a section is the user's own as a whole; without one it changes single keys.
         own = raw.get(kind)
         if own is None or (isinstance(own, dict) and "name" not in own):
             raw[kind] = {**sections[kind], **(own or {})}
 
 
 def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> None:
+    # A recipe can be read and shown with config.json alone; gigabytes wait until it is trained.
     base = find_pretrained(name, revision, weights=False)
     if not isinstance(raw.get("model") or {}, dict):
         return  # an error, which the validation of the section says better
@@ -122,6 +125,7 @@ def _model_section(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
         where = source.name
     kind = cls.registered_name
     given = {key: value for key, value in own.items() if key != "name"}
+    # The file's settings alone first: what is wrong in the file must not be blamed on the recipe.
     of_weights = validate(cls, settings, f"{source} as model {kind}")
     free = FromHuggingFace.free_settings
     if issubclass(cls, FromHuggingFace):
@@ -195,6 +199,7 @@ def _naming(path: Path) -> Iterator[None]:
         if error.where not in (str(path), path.name):  # what was read says where in the file
             problem = f"{error.where} {problem}"
         raise CheckpointError(str(path), problem, error.remedy) from None
+    # A config.json may be anybody's: this is what reading wrong values out of it raises.
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
         raise CheckpointError(str(path), problem, "Fetch the model again") from None

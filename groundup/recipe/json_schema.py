@@ -21,6 +21,7 @@ def recipe_schema() -> dict[str, Any]:
         for name in registry.names(kind):
             cls = registry.lookup(kind, name)
             section = cls.model_json_schema(ref_template="#/$defs/{model}")
+            # References begin at the root of the whole schema, so no section can keep its own.
             definitions.update(section.pop("$defs", {}))
             section["properties"] = {"name": {"const": name}, **section.get("properties", {})}
             if kind == "model" and cls.sizes():

@@ -82,6 +82,7 @@ def apply_overrides(raw: dict[str, Any], overrides: dict[str, Any]) -> None:
         *path, last = key.split(".")
         section = raw
         for part in path:
+            # An override may be the first to speak of a section.
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
                 problem = f"{part!r} is a value, not a section"

@@ -2,8 +2,7 @@
 never code.
 
 Loading takes two passes: the names in the YAML file choose the classes, then each class validates
-    its own section. Only
-the plugins that a recipe names are imported, and nothing here imports torch.
+its own section. Only the plugins that a recipe names are imported, and nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -146,6 +145,7 @@ def load_recipe(
     raw, folder, where = read_raw(source)
     if complete:
         upgrade(raw)
+    # Before anything looks at the recipe: an override may name the model, its size or ``init``.
     apply_overrides(raw, overrides or {})
     if isinstance(raw.get("uses"), list):  # first: a user's model may read pretrained weights
         raw["uses"] = [str((folder / str(file)).resolve()) for file in raw["uses"]]
@@ -157,6 +157,7 @@ def load_recipe(
     refuse_old_names(raw)  # only now: a file of the user's may have registered an old name again
     if not complete:  # a run keeps the defaults of the day that it was made
         add_task_defaults(raw, _SECTIONS)
+    # Plugin sections apart: which class validates one is known by its name alone.
     own = {key: value for key, value in raw.items() if key not in PLUGINS}
     core = validate(Recipe, own, "recipe")
     return core.model_copy(update={kind: _plugin(kind, raw, where) for kind in PLUGINS})

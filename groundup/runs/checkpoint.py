@@ -27,6 +27,7 @@ log = logging.getLogger("groundup")
 STATE = "state.json"
 TO_PREDICT = ("model.safetensors", STATE)
 """What is read of a checkpoint to predict; a resume reads the optimizer's file as well."""
+# Always eight digits, so that a listing by name is in the order of the steps.
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
@@ -77,6 +78,7 @@ class CheckpointFolder:
                 untouched.
         """
         target = self.path(checkpoint.step)
+        # Write once: an intact checkpoint of this step is this run's, and so holds the same.
         if target.exists() and not self.damage(checkpoint.step):
             return
         # Damaged, or left over: rename refuses a folder that is there.
@@ -117,6 +119,7 @@ class CheckpointFolder:
             # Of what was to be written, not of what can be read: a bad disk is found out.
             sha256 = hashlib.sha256(content).hexdigest()
             manifest[name] = {"sha256": sha256, "size_bytes": len(content)}
+        # Last: without a manifest nothing verifies, whatever was written before it.
         self._storage.write_bytes(folder / "MANIFEST.json", json.dumps(manifest, indent=1).encode())
 
     def damage(self, step: int, only: Collection[str] = ()) -> str:
@@ -135,6 +138,7 @@ class CheckpointFolder:
                 path = folder / name
                 if not path.is_file():
                     return f"{name} is missing"
+                # The size first: it is known at once, where a digest reads gigabytes.
                 if path.stat().st_size != expected["size_bytes"]:
                     return (
                         f"{name} has {path.stat().st_size} bytes instead of"
@@ -159,6 +163,7 @@ class CheckpointFolder:
             )
         folder = self.path(step)
         try:
+            # A checkpoint without moments has no such file; see ``_write``.
             optimizer = folder / "optimizer.safetensors"
             return Checkpoint(
                 step,
@@ -192,6 +197,7 @@ class CheckpointFolder:
 
     def clean(self) -> None:
         """Remove what writers that were killed left behind."""
+        # The folder is made with the first checkpoint, so a run may have none yet.
         with contextlib.suppress(FileNotFoundError):
             for path in self.folder.glob(".step-*"):
                 self._storage.remove(path)

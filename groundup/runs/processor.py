@@ -1,5 +1,5 @@
-"""The processor of a run, saved in its folder and read from there ever after; and the cache of what
-is prepared with it."""
+"""The processor of a run, saved in its folder and read from there from then on; and the cache of
+what is prepared with it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ __all__ = ["add_files", "cache_folder", "load_processor"]
 def cache_folder() -> Path:
     """Return where prepared data is kept between runs: $GROUNDUP_CACHE, or the user's cache
     folder."""
+    # ``or``, because a variable that is set to nothing would put the cache where one happens to be.
     return Path(os.environ.get("GROUNDUP_CACHE") or platformdirs.user_cache_dir("groundup"))
 
 

@@ -68,6 +68,7 @@ class Run:
         """Write the recipe and the environment of a run that has not begun."""
         self.write_json("environment.json", {**describe_machine(), **facts})
         self.write_json("requested.json", as_dict(recipe))
+        # Last, because recipe.yaml is what makes a folder a run.
         self.write_recipe(recipe)
         return Run(self.folder, recipe, self.storage)
 
@@ -100,6 +101,8 @@ class Run:
         Raises:
             RunError: Naming the keys that differ.
         """
+        # As it was asked for, not as it was settled: automatic choices are the machine's. Under the
+        # names of today, because an older groundup may have written it.
         asked = flatten(upgrade(self.read_json("requested.json") or {}))
         now = flatten(as_dict(wanted))
         differing = [
@@ -123,6 +126,7 @@ class Run:
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
+        # Appended, never rewritten: what was logged before cannot be lost by what comes after.
         self.storage.append_line(
             self.folder / "metrics.jsonl", json.dumps(values, ensure_ascii=False)
         )
@@ -146,6 +150,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the newest intact checkpoint is the run's last."""
+        # A run whose optimizer's file alone is damaged is finished all the same.
         step = self.checkpoints.newest_intact(TO_PREDICT)
         return step is not None and bool(self.checkpoints.state(step).get("finished"))
 
@@ -166,6 +171,7 @@ class Run:
             problem = f"has no checkpoint of step {which}; there are {known}"
             raise RunError(str(self.folder), problem, "Choose one")
         if which == "best":
+            # Only the state, which knows the best step whatever became of the newest weights.
             newest = self.checkpoints.newest_intact((STATE,))
             best = None if newest is None else self.checkpoints.state(newest).get("best_step")
             if best in steps and not self.checkpoints.damage(best, TO_PREDICT):

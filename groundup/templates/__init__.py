@@ -58,6 +58,7 @@ def write_recipe_for(data: Path, path: Path, label: str | None = None) -> None:
         DataError: If the data cannot be read, is nothing known, or several columns could be the
             label.
     """
+    # Here, because it reads tables, pictures and sounds, which a template does not need.
     from groundup.templates.recipe_for_data import recipe_for_data
 
     if path.suffix not in (".yaml", ".yml"):

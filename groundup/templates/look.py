@@ -98,6 +98,7 @@ def look_at(path: Path, label: str | None = None) -> Look:
 
 def _is_data(file: Path, root: Path) -> bool:
     known = (*KINDS, *PICTURE_KINDS, *SOUND_KINDS)
+    # Archives made on a Mac hold a folder __MACOSX and files ._NAME next to the real ones.
     hidden = any(part.startswith((".", "__")) for part in file.relative_to(root).parts)
     return file.is_file() and not hidden and file.suffix.lower() in known
 

@@ -143,6 +143,7 @@ def _beginning(found: Look) -> str:
 
 
 def _conversations(found: Look, data: dict[str, Any], task: Any, why: str) -> Iterator[Line]:
+    # In bytes, of which a text has at least as many as any tokenizer makes tokens.
     longest = max(len(str(row).encode()) for row in found.rows)
     if _size_for(found).processor != "bytes":
         longest //= 2  # of a vocabulary a token is two bytes or more, even for rare words
@@ -255,6 +256,7 @@ def _pictures(found: Look) -> Iterator[Line]:
     data = {"name": "images", "path": str(found.path)}
     yield "data", {**data, **_held_out(found)}, ""
     yield _predicted(found)
+    # Spread over all folders, because the files of one class may all have one size.
     some = found.files[:: max(1, found.count // _LOOKED_AT)]
     shapes = {read_picture(file, str(file)).shape for file in some}
     height = sorted(shape[0] for shape in shapes)[len(shapes) // 2]
@@ -287,6 +289,7 @@ def _sounds(found: Look) -> Iterator[Line]:
     yield "data", {**data, **_held_out(found)}, ""
     yield _predicted(found)
     some = [read_sound(file) for file in found.files[:: max(1, found.count // _LOOKED_AT)]]
+    # The lowest that there is: a higher rate would add numbers and no sound.
     rate = min(16_000, *(sound.rate for sound in some))
     seconds = max(sound.seconds for sound in some)
     processor = {"name": "audio", "sample_rate": rate, "deltas": 1}

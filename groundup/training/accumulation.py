@@ -83,6 +83,7 @@ class Sums:
             self._add(name, value.item(), 1.0)
 
     def _add(self, name: str, total: float, count: float) -> None:
+        # Python's floats are fp64: in fp32 the sums of a long evaluation would lose the small ones.
         before = self.values.get(name, (0.0, 0.0))
         self.values[name] = (before[0] + total, before[1] + count)
 
@@ -111,6 +112,7 @@ class Accumulation:
         self._number = number
         self.sums = Sums()
         first = take()
+        # One at a time: where nothing has to be counted first, a single micro-batch is in memory.
         rest: Iterator[Batch] = (take() for _ in range(number - 1))
         self._counts: dict[str, float] | None = None
         if number > 1:
@@ -136,6 +138,7 @@ class Accumulation:
         first = 1.0
         if self._number > 1:
             first = next(iter(counts.values())) or 1.0
+        # A term without targets in this step counts 0, and its sum is 0 as well.
         return [
             term.total * (term.weight * (first / (counts[name] or 1.0)))
             for name, term in loss.terms.items()
@@ -177,6 +180,8 @@ class Accumulation:
         Raises:
             TrainingError: If the objective's counts and the loss counted differently.
         """
+        # A wrong count would scale one term's gradients in every step, and nothing else would show
+        # it.
         if self._counts is not None and self._collected:
             for name, said in self._counts.items():
                 _, counted = self.sums.values.get(name, (0.0, said))

@@ -65,6 +65,7 @@ class Averaging:
         self.count = 0
         # The count for which batch norm's statistics were estimated: they serve until it grows.
         self._estimated = 0
+        # Buffers that are not saved, such as tables of angles, never change and need no average.
         saved = model.state_dict()
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in [*trained, *model.named_buffers()] if name in saved]
@@ -126,6 +127,7 @@ class Averaging:
     def _estimate(self) -> None:
         training = self._model.training
         momenta = [norm.momentum for norm in self._norms]
+        # Everything else as in evaluation, dropout above all; only batch norm takes statistics.
         self._model.eval()
         for norm in self._norms:
             norm.reset_running_stats()
@@ -144,6 +146,7 @@ class Averaging:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the raw weights as ``"<name>/raw"`` while there is an average, to travel with the
         optimizer's."""
+        # In the optimizer's file, because only a resume reads them: predictions need the average.
         if not self.count:
             return {}
         return {
@@ -165,6 +168,7 @@ class Averaging:
         moments = {
             name: tensor for name, tensor in checkpoint.optimizer.items() if not name.endswith(_RAW)
         }
+        # The checkpoint was saved with the average applied, so its statistics are of this count.
         self.count = self._estimated = count
         if count:
             self._begin()

@@ -64,6 +64,7 @@ def assemble(run: Run, device: torch.device) -> Components:
     model, initial = build_initial_model(run, processor)
     base = attach_adapter(model, run, initial)
     quantised = recipe.adapter is not None and recipe.adapter.quantised
+    # Once, when the run begins: a resume would say and record the same again.
     if quantised and run.checkpoints.newest_intact() is None:
         announce(run, model)
     if recipe.init.train_layers is not None:

@@ -59,6 +59,8 @@ def open_stream(run: Run, parts: Components, split: Split) -> Stream:
     add_files(digest, run.folder / "processor")
 
     def augment(batch: Batch, samples: NDArray[np.int64], partners: Callable[[], Batch]) -> Batch:
+        # A fixed seed for held-out examples, so that runs with other seeds are validated on the
+        # same.
         return task.augment(
             batch, samples, partners, processor, recipe.seed if split == "train" else -1
         )
@@ -83,6 +85,7 @@ def open_stream(run: Run, parts: Components, split: Split) -> Stream:
 
 def move_batch(batch: Batch, machine: Machine, device: torch.device) -> Batch:
     """Return a batch on a device, its numbers in float64 where the weights are."""
+    # Tasks make float32, which weights in float64 cannot be multiplied with.
     if machine.precision == "fp64":
         batch = {k: x.double() if x.is_floating_point() else x for k, x in batch.items()}
     if device.type == "cpu":

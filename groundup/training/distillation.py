@@ -1,4 +1,4 @@
-"""Distillation: a run learns from what another run's model predicts, besides the data.
+"""Distillation: a run learns from what another run's model predicts, in addition to the data.
 
 The teacher is no part of the model that is trained: checkpoints name it by its SHA-256 and do not
 hold it. It computes in training only, in evaluation mode and without gradients; a run that is
@@ -65,7 +65,7 @@ def divergence(student: Tensor, teacher: Tensor, settings: Distill) -> Tensor:
     temperature squared.
 
     ``forward`` is KL(teacher || student), which makes the student give a share to everything that
-    the teacher deems likely; ``reverse`` is KL(student || teacher), by which it may leave some of
+    the teacher finds likely; ``reverse`` is KL(student || teacher), by which it may leave some of
     that out.
 
     Source:
@@ -73,6 +73,7 @@ def divergence(student: Tensor, teacher: Tensor, settings: Distill) -> Tensor:
         2023 (arXiv:2306.08543), section 2.1. Departs from the latter: on the data's texts, not on
         texts the student writes.
     """
+    # At least float32: a logarithm in bf16 has no more than three digits.
     wide = torch.promote_types(student.dtype, torch.float32)
     own, others = (F.log_softmax(x.to(wide) / settings.temperature, -1) for x in (student, teacher))
     first, second = (others, own) if settings.divergence == "forward" else (own, others)
@@ -123,6 +124,8 @@ class DistillationObjective:
             name: dataclasses.replace(term, weight=term.weight * (1 - share))
             for name, term in own.terms.items()
         }
+        # Where the data has nothing to predict, such as padding, the teacher is not followed
+        # either.
         trained = self._task.predicted(batch)
         apart = divergence(student[trained], teacher[trained], self._settings)
         terms["teacher"] = Term(apart, trained.sum(), share)

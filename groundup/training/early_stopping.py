@@ -47,7 +47,7 @@ class BestSoFar:
         """Return the metric's value.
 
         Raises:
-            RecipeError: If it is none of the validation's; the message names those there are.
+            RecipeError: If it is not one of the validation's; the message names those there are.
         """
         if self.metric not in metrics:
             hint = did_you_mean(self.metric, metrics)
@@ -79,6 +79,7 @@ class BestSoFar:
             )
 
     def _better(self, value: float, than: float | None, margin: float) -> bool:
+        # First: if a NaN came to be the best, no comparison would ever be true again.
         if not math.isfinite(value):
             return False
         gain = (

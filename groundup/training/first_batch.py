@@ -73,6 +73,8 @@ class FirstBatchCheck:
 
     def counts(self, batch: Batch) -> dict[str, float] | None:
         """Return what the loss will count."""
+        # Counts are asked for before the first forward, so they may be the first to see a bad
+        # batch.
         if not self._checked:
             check_batch(self._task, batch, widened=self._widened)
         return self._objective.counts(batch)
@@ -90,6 +92,7 @@ def explain(where: str, what: str, remedy: str) -> Iterator[None]:
     except GroundupError:
         raise
     except Exception as error:
+        # Some exceptions have no text, and those of torch go on for many lines.
         message = (str(error).splitlines() or [""])[0]
         problem = f"{what}: {type(error).__name__}: {message}"
         raise TrainingError(where, problem, remedy) from error
@@ -141,6 +144,7 @@ def _fits(tensor: Tensor, dims: list[str], part: str, sizes: dict[tuple[str, str
         if dim.isdigit():
             known = int(dim)
         else:
+            # The parts of a multitask share the rows of a batch, but each has lengths of its own.
             known = sizes.setdefault(("" if dim == "B" else part, dim), size)
         if known != size:
             return False

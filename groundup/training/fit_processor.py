@@ -41,6 +41,8 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
     def examples() -> Iterator[Any]:
         return iter(source.examples("train", cache_folder()))
 
+    # Weights know tokens and classes by their numbers alone: another processor would shuffle them.
+    # The same holds for what a teacher predicts.
     if recipe.init.run is not None:
         processor = load_processor(Path(recipe.init.run) / "processor")
     elif recipe.distill is not None and recipe.init.pretrained is None:
@@ -66,6 +68,7 @@ def _fit(recipe: Recipe, examples: Callable[[], Iterator[Any]]) -> Processor:
         base = find_pretrained(name, recipe.init.revision)
         if base.is_gguf:
             return read_gguf_processor(base.folder, config.end_token)
+        # A hub's name is not a path: the file is in the folder that it was fetched to.
         config = _point_to(config, base.folder)
     if config.reads == "examples":
         return config.fit(examples)
@@ -109,6 +112,7 @@ def _order_classes(processor: Processor, recipe: Recipe) -> None:
     name = recipe.init.pretrained
     if name is None or targets is None or targets.kind not in _CLASSES:
         return
+    # There the order means something, and the head has to follow it.
     if recipe.task.orders_classes:
         return
     base = find_pretrained(name, recipe.init.revision)

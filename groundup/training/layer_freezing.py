@@ -1,6 +1,6 @@
 """Which layers of a model are trained: all, the last few, or one more after the other from the top.
 
-The layers' order is read from the names: see ``core.optimizers.depths``.
+The layers' order is read from the names: see ``training.optimizers.depths``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def freeze_all_but(model: nn.Module, layers: int) -> None:
         raise RecipeError(
             "recipe.init.train_layers", problem, "Lower it, or leave it out to train everything"
         )
+    # Nothing would be left to train, and the first backward pass would fail with no word of this.
     if layers == 0 and not _has_head(model, found):
         problem = (
             "is 0, and the model has no output layer of its own (it may share the embedding's"
@@ -67,8 +68,8 @@ class TrainedLayers:
 
     Source:
         Gradual unfreezing: Howard and Ruder, 2018, "Universal language model fine-tuning for text
-            classification"
-        (arXiv:1801.06146), section 3.3. Departs from it in counting steps instead of epochs.
+        classification" (arXiv:1801.06146), section 3.3. Departs from it in counting steps instead
+        of epochs.
     """
 
     def __init__(
@@ -183,4 +184,5 @@ def _has_head(model: nn.Module, found: dict[str, int]) -> bool:
 
 
 def _in_steps(every: float, total_steps: int) -> int:
+    # A fraction of a short run may be less than a step.
     return every if isinstance(every, int) else max(1, round(every * total_steps))

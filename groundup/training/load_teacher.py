@@ -47,6 +47,7 @@ def load_teacher(
     settings = run.recipe.distill
     assert settings is not None
     teacher = Run.open(Path(settings.teacher))
+    # What needs no weights comes first: a large teacher takes long to read.
     _check_predictions(recipe.task, recipe.model, teacher)
     own_processor = recipe.init.run is not None or recipe.init.pretrained is not None
     # Without weights to start from, the run has the teacher's processor itself.
@@ -73,6 +74,7 @@ def _check_predictions(task: Task, config: Any, teacher: Run) -> None:
         raise RecipeError("recipe.distill.teacher", problem, "Choose a teacher that does")
     length = context_length_of(config)
     reads = context_length_of(teacher.recipe.model)
+    # 0 is a model that reads no sequences, which no context is too long for.
     if 0 < reads < length:
         problem = f"reads {reads} tokens, but this model {length}"
         remedy = f"Set model.context_length to at most {reads}"
@@ -98,6 +100,7 @@ def _check_processors(
     if own.labels != other.labels:
         raise differ(f"knows other classes ({', '.join(other.labels)})")
     for example in examples:
+        # Vocabularies of one size may still number their tokens differently.
         if not _is_same(task.encode([example], own), task.encode([example], other)):
             raise differ(f"reads {example.name} as other numbers")
 

@@ -62,6 +62,7 @@ class Sampler:
         Raises:
             TrainingError: If that fails.
         """
+        # One token of one prompt: a broken task shows, and no start waits for whole texts.
         for prompt in self._run.recipe.samples.prompts[:1]:
             what = f"cannot predict from the prompt {prompt!r}"
             with explain(names, what, "Fix the one that is your own"):
@@ -71,6 +72,7 @@ class Sampler:
         recipe = self._run.recipe
         parts = self._parts
         model = parts.model
+        # The same seed at each step, so that samples differ by what was learned since.
         options = {"temperature": 0.8, "seed": recipe.seed, "max_new_tokens": max_new_tokens}
         try:
             with devices.eager(recipe.machine), self._averaging.applied():

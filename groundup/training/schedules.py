@@ -27,12 +27,11 @@ def learning_rate_at(optim: Optim, step: int, total_steps: int) -> float:
 
     Returns:
         ``lr * (step + 1) / warmup_steps`` during the warm-up; then from ``lr`` down to
-        ``lr * final_lr_fraction``,
-        which the last update gets: linearly, by half a cosine (Loshchilov & Hutter 2017,
-            arXiv:1608.03983), or, for
-        ``wsd`` (Hu et al. 2024, arXiv:2404.06395), flat and then linearly over the last
-        ``decay_fraction`` of the run.
+        ``lr * final_lr_fraction``, which the last update gets: linearly, by half a cosine
+        (Loshchilov & Hutter 2017, arXiv:1608.03983), or, for ``wsd`` (Hu et al. 2024,
+        arXiv:2404.06395), flat and then linearly over the last ``decay_fraction`` of the run.
     """
+    # step + 1, since an update with a learning rate of 0 would be a wasted one.
     if step < optim.warmup_steps:
         return optim.lr * (step + 1) / optim.warmup_steps
     if optim.schedule == "constant":

@@ -161,5 +161,6 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # The handlers are the whole process's: a notebook or a server gets its own back.
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -34,6 +34,7 @@ def base_reference(run: Run, initial: InitialWeights | None = None) -> dict[str,
     The weights are those before any quantisation; ``quantised`` says how it was done, where it was.
     """
     reference = (initial or choose_initial_weights(run)).reference()
+    # The same weights in few bits are another base: an adapter next to one does not fit the other.
     if run.recipe.adapter is not None and run.recipe.adapter.quantised:
         reference["quantised"] = run.recipe.adapter.quantised
     return reference
@@ -53,7 +54,9 @@ def attach_adapter(model: nn.Module, run: Run, initial: InitialWeights) -> Froze
     settings = run.recipe.adapter
     if settings is None:
         return FrozenWeightsRef()
+    # A new head is random numbers, most of which a low-rank change would leave as they are.
     trained = (TASK_WEIGHTS, *HEADS) if initial.new_head else (TASK_WEIGHTS,)
+    # Taken before there are adapters, whose tensors are trained and saved, and so not the base's.
     names = frozenset(name for name in model.state_dict() if not name.startswith(trained))
     # A purpose of its own: the matrices A do not depend on what the base drew.
     reseed(recipe.seed, "adapter")
@@ -81,6 +84,7 @@ def _continue_from(
     found.check_base(sha256)
     _warn_of_other_precision(found, settings.quantised)
     differing: dict[str, tuple[str, str]] = {"name": (settings.name, found.settings.name)}
+    # Layer by layer: a recipe and a file may name the same targets in different ways.
     own = {name: module.lora_A.shape[0] for name, module in adapted(model).items()}
     for name in sorted({*own, *found.ranks}):
         if own.get(name) != found.ranks.get(name):
@@ -146,4 +150,5 @@ def use_adapter(model: nn.Module, config: ModelConfig, folder: Path | None, sha2
     attach(model, found.settings)
     model.to(like.device, like.dtype).train(training)
     _copy_adapter(model, found)
+    # Merged, because predicting then costs no more than without an adapter.
     merge(model)

@@ -71,11 +71,14 @@ def _read_all(path: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor
         config = validate(cls, settings, "metadata")
         _check_tensors(file, config.gguf_shapes())
         rows = config.embedding_rows
+        # More rows than tokens are usual, since embeddings are padded. A token without a row would
+        # fail only in the text that first has it.
         if processor.vocabulary_size > rows:
             problem = f"has {processor.vocabulary_size} tokens, but the embedding {rows} rows"
             raise CheckpointError("tokenizer.ggml.tokens", problem, _OTHER)
         architecture = str(file.metadata["general.architecture"])
         weights = config.weights_from_gguf(_Weights(file), architecture)
+    # Whatever failed knows the key or tensor; which file it is in is known only here.
     except GroundupError as error:
         raise CheckpointError(str(path), f"{error.where} {error.problem}", error.remedy) from None
     return config, settings, weights, processor
@@ -116,6 +119,7 @@ def _processor_of(metadata: Mapping[str, Any], end_token: str | None = None) -> 
     kind."""
     kind = metadata.get("tokenizer.ggml.model")
     known: dict[str, str] = {}
+    # By the registry, so that a processor of the user's own may read a kind of its own.
     for name in registered_names("processor"):
         settings = lookup("processor", name)
         if isinstance(settings, ReadsGGUF):
@@ -129,6 +133,7 @@ def _processor_of(metadata: Mapping[str, Any], end_token: str | None = None) -> 
 
 def rounded(config: FromGGUF, weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     """Return weights as they come back from a file that stores matrices as ``kind``."""
+    # By way of the file's layout: how a tensor is stored depends on its name and shape there.
     metadata, tensors = config.to_gguf(weights)
     there: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -202,6 +207,8 @@ def _check_tensors(file: GGUFFile, shapes: Mapping[str, tuple[int, ...]]) -> Non
         if found != shape:
             problem = f"has shape {list(found)}; the metadata says {list(shape)}"
             raise CheckpointError(f"tensor {name!r}", problem, _OTHER)
+    # One tensor too many means a part that is not built here: without it the model would write
+    # something else.
     left = sorted(set(file.tensors) - set(shapes))
     if left:
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
@@ -218,6 +225,7 @@ class _Weights(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         numbers = self._file.read(name)
+        # Numbers of a quantised block share a scale: one flipped bit of it spoils them all.
         if not np.isfinite(numbers).all():
             raise CheckpointError(f"tensor {name!r}", "holds numbers that are not finite", _OTHER)
         return torch.from_numpy(numbers)

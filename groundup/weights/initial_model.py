@@ -45,6 +45,7 @@ def build_initial_model(
     recipe = run.recipe
     initial = choose_initial_weights(run, processor)
     begins = to_train and run.checkpoints.newest_intact() is None
+    # With an adapter the base is needed all the same: its checkpoints hold the adapter alone.
     if to_train and not begins and recipe.adapter is None:
         initial = RandomWeights(run)
     # Right before the model is built: whatever drew numbers until now, a seed gives one model.
@@ -55,6 +56,8 @@ def build_initial_model(
     else:  # said once, when the run began
         initial.load(model)
     recipe.task.check_model(model, processor)
+    # After the weights are in: no other task's weights have what this one adds, and ``load`` lets
+    # nothing be missing.
     recipe.task.add_parameters(model, processor)
     return model, initial
 
@@ -70,6 +73,7 @@ def build_trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
     """
     recipe = run.recipe
     where = str(run.checkpoints.path(step))
+    # Merged, and rounded again, it would be another model than the one that was trained.
     if recipe.adapter is not None and recipe.adapter.quantised:
         model, initial = build_initial_model(run, processor)
         base = attach_adapter(model, run, initial)
@@ -77,6 +81,7 @@ def build_trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
         weights = base.complete(checkpoint, model, where).model
     else:
         model = recipe.model.build()
+        # Here before the weights: this run's own checkpoint has what its task added.
         recipe.task.add_parameters(model, processor)
         weights = weights_of(run, step)
     load_weights(model, weights, where)
@@ -105,6 +110,7 @@ def complete_source(
         recipe = recipe.model_copy(update={"machine": machine})
     source = recipe.data
 
+    # As functions, because most tasks ask for neither: then no model is built and no file hashed.
     def initial_model() -> nn.Module:
         model, _ = build_initial_model(run, processor, to_train=False)
         return model.to(device, devices.weight_dtype(recipe.machine)).eval()
@@ -132,6 +138,7 @@ def _fingerprint(run: Run, recipe: Recipe) -> str:
         recipe.machine.precision,
         "" if recipe.adapter is None else recipe.adapter.quantised,
     )
+    # A separator that is in no part: otherwise two different recipes could make one text.
     digest = hashlib.sha256("\0".join(parts).encode())
     add_files(digest, run.folder / "processor")
     return digest.hexdigest()

@@ -166,6 +166,7 @@ class FromRun(InitialWeights):
 
     def read(self) -> dict[str, Tensor]:
         """Return them, an adapter that the run trained merged."""
+        # Without what the base's task added: this run's task begins its own from scratch.
         found = weights_of(self.base, self.step)
         return {name: w for name, w in found.items() if not name.startswith(TASK_WEIGHTS)}
 
@@ -222,9 +223,13 @@ class FromPretrained(InitialWeights):
                     # A copy, so that the file's pages go, and no change of the file reaches the
                     # model.
                     whole[key] = tensor.to(torch.float32, copy=True).contiguous()
+            # A model without content has nothing to copy into. One that may get a new head was
+            # built with random numbers, which have to stay where no tensor comes.
             model.load_state_dict(whole, strict=False, assign=not _may_get_a_head(config))
         left = [key for key in model.state_dict() if key in own and key not in filled]
         self.new_head = tuple(key for key in left if key.startswith(HEADS))
+        # A head may be missing, which then is a new one. Any other tensor that is missing would
+        # stay random, and nobody would notice.
         missing = next((key for key in left if not key.startswith(HEADS)), None)
         if missing is not None or (left and not _may_get_a_head(config)):
             raise misfit(name, f"lacks tensor {missing or left[0]}")
@@ -247,6 +252,7 @@ class FromPretrained(InitialWeights):
 
     def reference(self) -> dict[str, Any]:
         """Return the name, and the SHA-256 that the run was begun with."""
+        # As recorded when the run began: the files may have changed or be gone by now.
         recorded = self._run.read_json("environment.json") or {}
         name = self._run.recipe.init.pretrained
         sha256 = recorded.get("base_weights_sha256")

@@ -73,6 +73,7 @@ def base_facts(recipe: Recipe) -> dict[str, Any]:
 
 def weights_sha256(run: Run, step: int) -> str:
     """Return the SHA-256 of a checkpoint's weights, as its manifest has it."""
+    # From the manifest, so that no large file has to be read and hashed for a name.
     manifest = run.checkpoints.path(step) / "MANIFEST.json"
     return str(json.loads(manifest.read_text(encoding="utf-8"))["model.safetensors"]["sha256"])
 
@@ -138,6 +139,7 @@ def _base_of(run: Run) -> Pretrained:
     """Return the folder that a run starts from, once it is known to be what it was then."""
     base, recorded = _recorded_base(run)
     before = recorded.get("base_weights_sha256")
+    # A folder keeps its name when its files are replaced, and a resume would go on with others.
     if before is not None and _together(_checksums(base.folder)) != before:
         problem = f"was begun with other weights than {base.name} holds now"
         raise RunError(str(run.folder), problem, "Restore them, or choose another name=...")
@@ -150,6 +152,7 @@ def _recorded_base(run: Run) -> tuple[Pretrained, dict[str, Any]]:
     init = run.recipe.init
     assert init.pretrained is not None
     recorded = run.read_json("environment.json") or {}
+    # The commit that the run began with: a branch, such as main, moves on.
     commit = (recorded.get("pretrained") or {}).get("revision")
     return find_pretrained(init.pretrained, commit or init.revision), recorded
 
@@ -234,6 +237,7 @@ def _checked_headers(base: Pretrained, config: Any) -> dict[str, Tensor]:
     """Return tensors without content in place of a folder's, once they are known to be such a
     model's."""
     headers = _read(base.folder, shapes_only=True)
+    # Before names are mapped, which may go through as many layers as config.json claims to have.
     if isinstance(config, HasLayers) and config.layers > len(headers):
         problem = (
             f"config.json says {config.layers} layers, and the files hold {len(headers)} tensors"
@@ -261,6 +265,7 @@ def _named(base: Pretrained) -> Iterator[None]:
     except CheckpointError as error:
         where = str(base.folder) if error.where == "weights" else error.where
         raise CheckpointError(where, error.problem, error.remedy) from error
+    # How torch fails with sizes from a damaged config.json, in words that name no file.
     except (OverflowError, RuntimeError, TypeError) as error:
         problem = f"config.json says sizes that no model has: {str(error).splitlines()[0]}"
         raise CheckpointError(str(base.folder), problem, "Fetch the model again") from error
@@ -289,6 +294,7 @@ def _read(
             problem = f"is damaged, or no safetensors file: {str(error).splitlines()[0]}"
             raise CheckpointError(str(path), problem, "Fetch it again") from error
         odd: list[str] = []
+        # Some of the names say nothing about the index; all are compared when the headers are read.
         if listed is not None and only is None:
             odd = sorted(set(listed) ^ set(here))
         if odd:
@@ -300,6 +306,8 @@ def _read(
     return found
 
 
+# Integers too: a file may hold tensors that the model does not use, such as masks, and these are
+# refused only where a weight has such a type.
 _CODES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
     **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
@@ -317,6 +325,7 @@ def _shape_of(file: Any, key: str) -> Tensor:
     code = part.get_dtype()
     if code not in _CODES:
         raise ValueError(f"tensor {key} is of the unknown dtype {code}")
+    # Without content, so that the headers of any model fit in memory.
     return torch.empty(part.get_shape(), dtype=_CODES[code], device="meta")
 
 

@@ -37,8 +37,7 @@ def write_model_folder(run: Run) -> Path:
     An adapter that the run trained is merged into them; it is also written alone, to ``adapter/``.
 
     A model that ``transformers`` has no name for keeps its own names, and its config.json says so.
-    The weights come
-    last: a folder that has them is whole.
+    The weights come last: a folder that has them is whole.
 
     Raises:
         CheckpointError: If it could not be written, as on a full disk.
@@ -54,6 +53,7 @@ def write_model_folder(run: Run) -> Path:
         tensors = weights
     try:
         folder.mkdir(exist_ok=True)
+        # Card and adapter first: that the weights are there is taken to mean that all of it is.
         write_model_card(run)
         _write_adapter(run, step, weights)
         fill_model_folder(run, folder, values, tensors)
@@ -149,6 +149,7 @@ def _write_picture_settings(run: Run, folder: Path, processor: Any, values: dict
     """Write how pictures are prepared to preprocessor_config.json, for a model that
     ``transformers`` knows."""
     reader = processor.reader
+    # A model that transformers does not open has no use for its way to prepare pictures.
     if "architectures" not in values or not isinstance(reader, InputProcessor):
         return
     if (found := reader.to_huggingface()) is not None:
@@ -165,6 +166,7 @@ def _write_adapter(run: Run, step: int, weights: dict[str, Tensor]) -> None:
     own = run.checkpoints.load(step, with_optimizer=False).model
     reference = base_reference(run)
     pretrained = run.recipe.init.pretrained
+    # PEFT opens the base by this path. Of a run that is its folder in Hugging Face's layout.
     base = {**reference, "path": pretrained or str(Path(reference["run"]) / "model")}
     write_adapter_folder(
         run.folder / "adapter", run.storage, config, run.recipe.adapter, own, weights, base
@@ -186,7 +188,7 @@ def model_card(run: Run, step: int, adapter_place: str = "") -> str:
     Args:
         run: The run.
         step: Of the checkpoint that the card is about.
-        adapter_place: Where an adapter is besides being merged; empty: nowhere else.
+        adapter_place: Where an adapter also is, apart from being merged; empty: nowhere.
     """
     recipe = run.recipe
     data = run.read_json("data_card.json") or {}
@@ -196,8 +198,10 @@ def model_card(run: Run, step: int, adapter_place: str = "") -> str:
         "tags": ["groundup"],
         "license": "other",
     }
+    # A hub's card takes only licences of its own list; any other goes under license_name.
     head["license_name"] = str(data.get("licence", "unknown"))
     facts = run.read_json("environment.json") or {}
+    # Only a hub's model at a known commit: a folder of the user's would be a link to nowhere.
     if (
         recipe.init.pretrained
         and "/" in recipe.init.pretrained

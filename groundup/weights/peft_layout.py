@@ -23,6 +23,7 @@ __all__ = ["CONFIG", "PREFIX", "WEIGHTS", "PeftModule", "module_name", "peft_mod
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+# Must be more than the layers that one module joins: by it a transposed probe is recognised.
 _PROBE = 64  # columns of the tensors that tables of names are asked about
 
 
@@ -47,6 +48,7 @@ def peft_modules(
     plain = [name for name in plain if not name.startswith(TASK_WEIGHTS)]
     # A matrix that comes back with its number in the other direction is transposed there; one with
     # several numbers is several of groundup's, one below the other.
+    # One row each is enough, because a model's way there only renames, joins and transposes.
     probes = {
         name: torch.full(
             (1, _PROBE) if weights[name].ndim == 2 else (1,) * weights[name].ndim,
@@ -57,6 +59,7 @@ def peft_modules(
     }
     try:
         values, renamed = config.to_huggingface(probes)
+    # PEFT needs no model of transformers: then groundup's names are the modules'.
     except CheckpointError:
         return [
             PeftModule(module_name(n), (module_name(n),), False)

@@ -85,6 +85,7 @@ def weights_as_quantised(
     """Return a base's weights, those of its blocks' linear layers as their few bits stand for, in
     float32."""
     found = dict(weights)
+    # Only for the names: with content a second whole model would be in memory.
     with torch.device("meta"):
         names = quantised_names(config.build())
     for key in names:

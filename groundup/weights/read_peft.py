@@ -27,6 +27,7 @@ from groundup.weights.peft_layout import (
 
 __all__ = ["AdapterTensors", "read_adapter_folder"]
 
+# A magnitude is a parameter of its own, without .weight, unlike the two matrices.
 _KEY = re.compile(r"(.+)\.lora_(A|B|magnitude_vector)(?:\.weight)?$")
 
 
@@ -145,6 +146,7 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[s
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    # RecursionError, because a damaged JSON file may be nested without end.
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             where, f"cannot be read: {type(error).__name__}: {error}", "Restore it"
@@ -178,6 +180,7 @@ def _check_values(
             )
         if key in values and not fits(values[key]):
             raise wrong(key, values[key], allowed)
+    # These are regular expressions of whoever wrote the file, and are searched with below.
     for pattern, value in (values.get("alpha_pattern") or {}).items():
         try:
             re.compile(pattern)
@@ -202,6 +205,7 @@ def _check_values(
 
 
 def _is_positive(value: Any) -> bool:
+    # In Python true is a number, and would be an alpha of 1.
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and 0 < value < 1e6  # NaN and infinity are neither
 
@@ -266,10 +270,12 @@ def _check_module(
             str(folder), f"has {unfit} of {module} as {part[unfit].dtype}, no float", "Restore it"
         )
     if module not in places:
+        # Layers by their pattern: hundreds of names would fill the screen and say no more.
         known = ", ".join(sorted({re.sub(r"\.\d+\.", ".*.", known) for known in places}))
         problem = f"adapts {module}, but this model has only {known}"
         raise CheckpointError(str(folder), problem, "Use the model that it was trained for")
     sizes = [weights[f"{name}.weight"].shape for name in places[module].own]
+    # Layers that are one module there read the same input, so the first speaks for all.
     inputs = sizes[0][1]
     outputs = sum(size[0] for size in sizes)
     there = (part["lora_A"].shape[1], part["lora_B"].shape[0])
@@ -314,6 +320,7 @@ def _split_by_layer(
         lengths = torch.split(part["magnitude"], rows)
     pieces: dict[str, dict[str, Tensor]] = {}
     for number, (name, a) in enumerate(zip(place.own, a_parts, strict=True)):
+        # Rank 0 is how a joined module says that one of its layers has no adapter.
         if a.shape[0]:
             pieces[name] = {"lora_A": a, "lora_B": b_parts[number]}
             if lengths:

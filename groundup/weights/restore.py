@@ -50,6 +50,7 @@ class FrozenWeightsRef:
             return checkpoint
         check_same_base(checkpoint.state, self.reference, where)
         own = model.state_dict()
+        # The model has read its base already, and the adapter was made for exactly these numbers.
         base = {name: value.detach() for name, value in own.items() if name in self.names}
         return dataclasses.replace(checkpoint, model={**base, **checkpoint.model})
 
@@ -75,6 +76,7 @@ def check_same_base(state: Mapping[str, Any], reference: Mapping[str, Any], wher
         )
         remedy = "Restore that run as it was, or train the adapter again under another name"
         raise CheckpointError(where, f"{problem} (SHA-256 {was}... then, {now}... now)", remedy)
+    # A base that was not quantised has no such entry; a recipe calls that fp32.
     then, here = (each.get("quantised") or "fp32" for each in (there, reference))
     if then != here:
         problem = f"was trained next to a base in {then}, but the run's recipe.yaml says {here}"
@@ -88,7 +90,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) ->
         CheckpointError: If a name or a shape does not fit; the message names the first.
     """
     own = model.state_dict()
-    # The model's names first: what it lacks is told before what it cannot use.
+    # The model's names first: what it lacks is named before what it cannot use.
     for name in [*own, *weights]:
         if name not in weights:
             raise misfit(where, f"lacks tensor {name}")
@@ -98,6 +100,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) ->
             there = list(weights[name].shape)
             here = list(own[name].shape)
             raise misfit(where, f"tensor {name} has shape {there}; the model needs {here}")
+    # Checked above, because torch's own error lists every name that differs, often hundreds.
     model.load_state_dict(dict(weights))
 
 

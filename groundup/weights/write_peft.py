@@ -77,6 +77,7 @@ def write_adapter_folder(
         }
         if len(each) > 1:
             stacked[place.name] = each
+    # A new head was trained as a whole, and the base has none: it travels with the adapter.
     beside = [
         name
         for name in own
@@ -103,10 +104,12 @@ def write_adapter_folder(
         "init_lora_weights": True,
         "inference_mode": True,
     }
+    # In the header of the tensors: the config keeps to the keys that PEFT has.
     metadata = {"format": "pt", "base_sha256": str(base["sha256"]), "stacked": json.dumps(stacked)}
     if base.get("quantised"):
         metadata["base_quantised"] = str(base["quantised"])
     folder.mkdir(exist_ok=True)
+    # Tensors last: a folder without them is refused as no adapter.
     storage.write_text(folder / CONFIG, json.dumps(values, indent=1) + "\n")
     storage.write_bytes(folder / WEIGHTS, save(tensors, metadata=metadata))
 
