@@ -120,7 +120,6 @@ class Trainer:
         """
         if self.recipe.uses:
             self._rehearse()
-        # One micro-batch names every metric: a misspelt one is refused before it costs anything.
         if self.recipe.checkpoints.best_metric != "loss":
             self.best.check(self.evaluate(1))
         if self.recipe.evaluation.test and "test" not in self.parts.source.splits():
