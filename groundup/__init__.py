@@ -20,6 +20,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from groundup import api
 
+        # A module's attributes have no other way in by a name that is a value.
         return getattr(api, name)
     raise AttributeError(f"module 'groundup' has no attribute {name!r}")
 

@@ -272,4 +272,5 @@ def inspect_data(
         return inspect_examples(
             source, task, processor, cache, sheet, examples=examples, seed=loaded.seed
         )
+    # A processor makes labels or texts.
     return inspect_source(source, task, cast(TextProcessor, processor), cache, examples=examples)

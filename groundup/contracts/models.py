@@ -39,6 +39,7 @@ __all__ = [
     "GGUFContents",
     "Generates",
     "HasLayers",
+    "HasVocabulary",
     "HiddenStates",
     "ModelConfig",
     "PredictsOutputs",
@@ -119,6 +120,13 @@ class ReadsTokens(Protocol):
     """Settings of a model that reads sequences of tokens."""
 
     context_length: int
+
+
+@runtime_checkable
+class HasVocabulary(Protocol):
+    """Settings of a model that has a vector for each token; 0 takes the processor's."""
+
+    vocabulary_size: int
 
 
 @runtime_checkable

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from groundup.core.errors import DataError
+from groundup.core.values import HasName, HasOrigin
 
-__all__ = ["encode_located"]
+__all__ = ["encode_located", "name_of", "origin_of"]
 
 _Encoded = TypeVar("_Encoded")
 
@@ -28,13 +29,23 @@ def encode_located(
         raise _located(error, encode, examples) from None
 
 
+def origin_of(example: object) -> str:
+    """Return where an example was read; empty where it does not say, as one of a user's own source
+    need not."""
+    return example.origin if isinstance(example, HasOrigin) else ""
+
+
+def name_of(example: object) -> str:
+    """Return what an example is called in its source; empty where it has no name."""
+    return example.name if isinstance(example, HasName) else ""
+
+
 def _located(
     error: DataError, encode: Callable[[Sequence[Any]], Any], examples: Sequence[Any]
 ) -> DataError:
     # One at a time only now, after a failure: it is the slow way.
     for example in examples:
-        # An example of a user's own source may be of any class.
-        origin = getattr(example, "origin", "")
+        origin = origin_of(example)
         if origin and error.where.startswith(origin):
             return error
         try:

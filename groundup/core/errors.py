@@ -120,8 +120,11 @@ def in_words(error: BaseException) -> tuple[str, int]:
         return "", 130
     if isinstance(error, BrokenPipeError):
         return "", 0
-    where = getattr(error, "filename", None) or "the system"
-    problem = getattr(error, "strerror", None) or str(error)
+    where = "the system"
+    problem = str(error)
+    if isinstance(error, OSError):
+        where = error.filename or where
+        problem = error.strerror or problem
     return (
         (
             f"{where}: {problem}. Saved checkpoints are untouched: put it right and start the same"

@@ -4,7 +4,7 @@ one."""
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -128,7 +128,7 @@ def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
         if str(part) not in cls.model_fields:
             continue  # a key of a mapping, whose values are the class that was found last
         annotation = cls.model_fields[str(part)].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        candidates = [annotation, *get_args(annotation)]
         inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not inner:
             return []

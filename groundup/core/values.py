@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ __all__ = [
     "Evaluation",
     "Example",
     "Figure",
+    "HasName",
+    "HasOrigin",
     "Loss",
     "Message",
     "Preference",
@@ -48,6 +50,24 @@ Split = Literal["train", "validation", "test"]
 
 
 # ----------------------------------------------------------------------------------------- examples
+@runtime_checkable
+class HasOrigin(Protocol):
+    """An example that says where it was read: its file and line, or row."""
+
+    @property
+    def origin(self) -> str:
+        """In the words of messages; may be empty."""
+
+
+@runtime_checkable
+class HasName(Protocol):
+    """An example with a name that is unique in its source."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
 @dataclass(frozen=True)
 class Document:
     """A text to learn from. ``name`` is unique in its source; ``origin`` says where it was read

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -276,7 +276,8 @@ def _export_to_gguf(job: _Job) -> None:
     config = as_gguf(job.config)
     _check_reload(job, own, rounded(config, job.weights, gguf.KINDS[job.dtype]))
     # of the reload: the recipe's own may leave it to the data
-    size = int(cast(Any, own.module).config.vocabulary_size)
+    built: Any = own.module.config
+    size = int(built.vocabulary_size)
     letter = int(job.processor.encode_batch(["a"])[0][0])
     context = config.llama_cpp_context(gguf.LONGEST)
     llama = gguf.LlamaCpp(path, size, context, letter, exact=job.dtype == "fp32")

@@ -7,12 +7,12 @@ import inspect
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from groundup.contracts.models import ModelConfig
+from groundup.contracts.models import FromHuggingFace, ModelConfig
 from groundup.core.errors import CheckpointError
 from groundup.core.settings import validate
 from groundup.export.verify import Model, Reader, Sample
@@ -55,12 +55,12 @@ def round_to(weights: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
 def reload_folder(folder: Path, kind: type[ModelConfig]) -> Model:
     """Return the model in a folder, built and filled from its files alone, as ``init.pretrained``
     does it."""
-    base, cls = find_pretrained(str(folder)), cast(Any, kind)
-    config = cast(
-        Any, validate(cls, cls.from_huggingface(read_config(folder)), str(folder / "config.json"))
-    )
+    # What writes this layout reads it too.
+    assert issubclass(kind, FromHuggingFace)
+    values = kind.from_huggingface(read_config(folder))
+    config = validate(kind, values, str(folder / "config.json"))
     module = config.build()
-    load_weights(module, read_pretrained(base, config), str(folder))
+    load_weights(module, read_pretrained(find_pretrained(str(folder)), config), str(folder))
     return Model("groundup's reload of the folder", module)
 
 
@@ -88,7 +88,7 @@ class Transformers(Reader):
                 " transformers"
             )
             raise CheckpointError(self.name, problem, remedy) from error
-        self.module = cast(nn.Module, found.eval())
+        self.module: nn.Module = found.eval()
 
     def _run(self, sample: Sample) -> Any:
         """Return what the model returns for the sample's inputs, as far as it takes them."""
@@ -118,7 +118,7 @@ class Transformers(Reader):
     @torch.no_grad()
     def layers(self, sample: Sample) -> dict[str, Tensor]:
         """Return the embedding's output and that of each block, by groundup's names."""
-        model = cast(Any, self.module)
+        model: Any = self.module
         found: dict[str, Tensor] = {}
         depth = model.config.num_hidden_layers
         blocks = next(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import islice
 from typing import Any, cast
 
@@ -57,6 +56,7 @@ def samples_of(
         fixed = [tokens.tolist()[:longest] for tokens in processor.encode_batch(TEXTS)]
         found += fixed[: prompts - len(found)]
     options = DecodingOptions(temperature=0, max_new_tokens=new_tokens)
+    # That its forward takes a cache, ``Generates`` only says in words.
     texts = generate_batch(cast(Any, model), found, options)
     pairs = zip(found, texts, strict=True)
     return [
@@ -71,7 +71,7 @@ def _choose_prompts(run: Run, processor: Any, prompts: int, longest: int) -> lis
     task = run.recipe.task
     try:
         examples = list(islice(source.examples("validation", cache_folder()), prompts))
-        sequences: Sequence[Any] = cast(Sequence[Any], task.encode(examples, processor))
+        sequences: Any = task.encode(examples, processor)
     except (GroundupError, OSError):
         # the data is gone, or of another machine
         return []
@@ -92,5 +92,5 @@ def _encode_examples(run: Run, processor: Any) -> list[Sample]:
     source = run.recipe.data
     task = run.recipe.task
     examples = list(islice(source.examples("validation", cache_folder()), _BATCH))
-    batches = [task.encode(some, processor) for some in (examples, examples[:1])]
-    return [Sample(task.inputs(cast(Any, batch))) for batch in batches]
+    batches: list[Any] = [task.encode(some, processor) for some in (examples, examples[:1])]
+    return [Sample(task.inputs(batch)) for batch in batches]

@@ -14,7 +14,7 @@ vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,8 @@ class FastDecoder(nn.Module):
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
-        return cast(KeyValueCache, self.model.new_cache(batch, length))
+        cache: KeyValueCache = self.model.new_cache(batch, length)
+        return cache
 
     @torch.inference_mode()
     def forward(
@@ -156,7 +157,8 @@ def _norm(norm: Any) -> Product:
 def _product(layers: list[Any]) -> Product:
     """Return one product for layers that read the same: their outputs side by side."""
     if len(layers) == 1:
-        return cast(Product, layers[0].forward)
+        alone: Product = layers[0].forward
+        return alone
     # Layers with adapters, and layers of several kinds, are called one by one.
     kinds = {type(layer) for layer in layers}
     bias = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers])
@@ -174,7 +176,8 @@ def _product(layers: list[Any]) -> Product:
 
 def _head(model: Any) -> Product:
     if model.head is not None:
-        return cast(Product, model.head.forward)
+        own: Product = model.head.forward
+        return own
     if isinstance(model.embed, Int8Embedding):
         return model.embed.stored.forward
     return lambda x: F.linear(x, model.embed.weight)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +62,9 @@ def check_tokens(
     asked = [_beginning(text, processor, engine.config.context_length) for text in PROMPTS]
     written = [
         [
-            int(cast(int, step[0]))
+            token
             for step in engine.generate([tokens], DecodingOptions(max_new_tokens=n, temperature=0))
+            if (token := step[0]) is not None
         ]
         for tokens, n in asked
     ]

@@ -226,6 +226,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        # Private to torch, which may have it under another name in another version.
         "amx": bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()),
         "system": platform.platform(),
         "python": platform.python_version(),

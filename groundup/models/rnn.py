@@ -5,7 +5,7 @@ Shape legend: B sequences, T positions, F numbers in a frame, C channels, O outp
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +151,8 @@ class RNN(nn.Module):
         # ONNX has no packed sequences, but its operators take lengths.
         if in_graph():
             for block in self.blocks:
-                x = node_states(cast(nn.RNNBase, block), x, lengths)
+                assert isinstance(block, nn.RNNBase)
+                x = node_states(block, x, lengths)
             return x
         if lengths is None:
             lengths = torch.full((len(x),), x.shape[1])

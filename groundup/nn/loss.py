@@ -6,7 +6,7 @@ Shape legend: M tokens, C width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from groundup.core.values import IGNORED
 from groundup.machine.lazy_compiler import spare_the_compiler
+from groundup.nn.autograd import apply
 
 __all__ = [
     "cap_logits",
@@ -61,7 +62,8 @@ def linear_cross_entropy_sum(
         return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     trained = needed and weight.requires_grad
-    return cast(Tensor, _chunked(hidden, weight, targets, needed, trained, softcap or 0.0)[0])
+    total: Tensor = _chunked(hidden, weight, targets, needed, trained, softcap or 0.0)[0]
+    return total
 
 
 def linear_cross_entropy(
@@ -113,7 +115,7 @@ def linear_log_probs(
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     # Of a frozen weight only d log p / d hidden is wanted: it can be kept in place of the logits.
     keeps = needed and not weight.requires_grad
-    return cast(Tensor, _LogProbs.apply(hidden, weight, targets, keeps, softcap))  # type: ignore[no-untyped-call]
+    return apply(_LogProbs, hidden, weight, targets, keeps, softcap)
 
 
 class _LogProbs(torch.autograd.Function):

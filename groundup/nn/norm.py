@@ -3,12 +3,14 @@ operations."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from groundup.nn.autograd import apply
 
 __all__ = ["RMSNorm", "ShiftedRMSNorm"]
 
@@ -54,7 +56,7 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     eager = x.device.type == "cpu" and x.dtype == weight.dtype and not torch.compiler.is_compiling()
     if not eager or not torch.is_grad_enabled():
         return F.rms_norm(x, (weight.shape[0],), weight, eps)
-    return cast(Tensor, _RMSNorm.apply(x, weight, eps))  # type: ignore[no-untyped-call]
+    return apply(_RMSNorm, x, weight, eps)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -63,7 +65,9 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        mean_square: Tensor = (
+            torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        )
         scale = mean_square.add_(eps).rsqrt_()
         ctx.from_output = (
             not ctx.needs_input_grad[1] and float(weight.detach().abs().min()) > _DIVISIBLE
@@ -71,10 +75,10 @@ class _RMSNorm(torch.autograd.Function):
         if ctx.from_output:
             out = (x * scale).mul_(weight)
             ctx.save_for_backward(out, scale, weight)
-            return cast(Tensor, out)
+            return out
         normed = x * scale
         ctx.save_for_backward(normed, scale, weight)
-        return cast(Tensor, normed * weight)
+        return normed * weight
 
     @staticmethod
     @once_differentiable

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,8 @@ def packed_attention(
         )
     scale = query.shape[-1] ** -0.5
     if query.device.type == "cpu":
-        return cast(Tensor, _packed(query, key, value, boundaries, scale, window or 0)[0])
+        out: Tensor = _packed(query, key, value, boundaries, scale, window or 0)[0]
+        return out
     boundaries = boundaries.to(query.device, torch.int32)
     tokens = query.shape[0]
     groups = query.shape[1] // key.shape[1]
@@ -100,7 +101,8 @@ def packed_attention(
         options: dict[str, Any] = {"scale": scale, "window_size": seen}
         key, value = (_repeat(x, groups) for x in (key, value))
         starts = (boundaries, boundaries, tokens, tokens)
-        return cast(Tensor, varlen.varlen_attn(query, key, value, *starts, **options))
+        out = varlen.varlen_attn(query, key, value, *starts, **options)
+        return out
     mask = _document_mask(boundaries, tokens, window)
     q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
     out = F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=groups > 1)

@@ -7,7 +7,8 @@ Shape legend: B rows, T positions, F numbers that go in, H channels of a directi
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def node_states(layer: nn.RNNBase, x: Tensor, lengths: Tensor | None) -> Tensor:
         ONNX operators RNN, LSTM and GRU, onnx.ai/onnx/operators.
     """
     operator, order, attributes = _OPERATORS[layer.mode]
-    directions = [cast(list[Tensor], weights) for weights in layer.all_weights]
+    directions: Sequence[Sequence[Tensor]] = layer.all_weights
     inputs, states, *biases = (
         torch.stack([_reorder(weights[kind], order) for weights in directions]) for kind in range(4)
     )

@@ -16,7 +16,8 @@ __all__ = ["dump_yaml", "parse_yaml"]
 _DEEPEST = 100
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml is ten times as fast
+# libyaml is ten times as fast
+class _Loader(yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader):  # type: ignore[misc]
     """YAML as people mean it: ``3e-4`` is a number, ``no`` is a word, and a key may be there
     only once."""
 
@@ -91,6 +92,7 @@ def _check_depth(text: str, where: str) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
+            # The types say that it may be None, which it is only for events made by hand.
             line = cast(yaml.Mark, event.start_mark).line + 1
             raise RecipeError(
                 f"{where} line {line}", f"is nested over {_DEEPEST} levels deep", "Write it flat"
@@ -99,6 +101,7 @@ def _check_depth(text: str, where: str) -> None:
 
 def dump_yaml(values: Any) -> str:
     """Return plain values as YAML, in their own order."""
-    beyond = max(repr(values)) > "\uffff"  # libyaml writes emoji as numbers
-    dumper = yaml.SafeDumper if beyond else getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    # libyaml writes emoji as numbers
+    quick = yaml.__with_libyaml__ and max(repr(values)) <= "\uffff"
+    dumper = yaml.CSafeDumper if quick else yaml.SafeDumper
     return str(yaml.dump(values, Dumper=dumper, sort_keys=False, allow_unicode=True, width=120))

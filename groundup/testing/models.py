@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from groundup.contracts.models import ModelConfig, context_length_of
+from groundup.contracts.models import HasVocabulary, ModelConfig, context_length_of
 from groundup.testing.failure import require, require_close
 from groundup.training.optimizers import depths
 
@@ -106,7 +106,7 @@ def check_model(
 def _draw_tokens(config: ModelConfig) -> dict[str, Tensor]:
     # The contract of a language model's settings names the context; how many tokens there are is
     # the model's own affair, which every language model here calls by the same name.
-    size = int(getattr(config, "vocabulary_size", 0))
+    size = config.vocabulary_size if isinstance(config, HasVocabulary) else 0
     longest = context_length_of(config)
     require(
         size > 1 and longest > 1,

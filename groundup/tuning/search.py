@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from groundup.core.errors import (
     GroundupError,
@@ -353,7 +353,8 @@ def _measure_importance(study: Any) -> dict[str, float]:
     importance = require_optuna().importance
     try:
         evaluator = importance.FanovaImportanceEvaluator(seed=0)
-        return cast(dict[str, float], importance.get_param_importances(study, evaluator=evaluator))
+        shares: dict[str, float] = importance.get_param_importances(study, evaluator=evaluator)
+        return shares
     # without scikit-learn, or trials too few to tell
     except (ImportError, RuntimeError, ValueError):
         return {}

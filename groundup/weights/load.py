@@ -11,13 +11,13 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from groundup.contracts.models import HasLayers
+from groundup.contracts.models import FromHuggingFace, HasLayers
 from groundup.core.errors import CheckpointError, RunError
 from groundup.core.storage import sha256_of
 from groundup.formats.huggingface_folder import (
@@ -86,8 +86,7 @@ def pretrained_weights(run: Run) -> dict[str, Tensor]:
         RunError: If the folder holds other weights than when the run was begun.
         CheckpointError: If the files are damaged, or are not this model's.
     """
-    # Reading the recipe has made sure that the model reads such weights.
-    return read_pretrained(_base_of(run), cast(Any, run.recipe.model))
+    return read_pretrained(_base_of(run), run.recipe.model)
 
 
 def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
@@ -98,11 +97,12 @@ def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
         CheckpointError: If the files are damaged, or are not this model's.
     """
     base = _base_of(run)
-    # Reading the recipe has made sure that the model reads such weights.
-    config = cast(Any, run.recipe.model)
+    config = run.recipe.model
     if base.is_gguf:
         yield read_pretrained(base, config)
         return
+    # Reading the recipe has made sure of it.
+    assert isinstance(config, FromHuggingFace)
     with _named(base):
         headers = _checked_headers(base, config)
     for names in _parts(headers):  # every name is given, those of the other parts without content

@@ -60,7 +60,7 @@ def hub_records(
     with _put_into_words(where):
         loaded = _load_dataset(dataset, subset, split, revision, streaming)
         # streamed from files of unknown types there are none
-        features = getattr(loaded, "features", None) or {}
+        features = loaded.features or {}
         if columns and set(columns) <= set(features):
             # Parquet is kept by column: what is not asked for is not even read
             loaded = loaded.select_columns(list(columns))
@@ -292,7 +292,7 @@ def _stamp_of_folder(dataset: str) -> str:
 def _class_names(feature: Any) -> Sequence[str] | None:
     """Return the names of the classes that a column holds the numbers of, one in a row or a list of
     them."""
-    inner = getattr(feature, "feature", feature)  # lists have one, of types without a common class
+    inner = _elements_of(feature) or feature
     return list(inner.names) if type(inner).__name__ == "ClassLabel" and inner.names else None
 
 
@@ -316,9 +316,16 @@ def _kind_of(feature: Any) -> ColumnKind:
         return "text" if "string" in kind else "value"
     if isinstance(feature, Mapping) and set(feature) == {"bytes", "path"}:
         return "file"
-    inner = getattr(feature, "feature", None)
-    plain = type(inner).__name__ == "ClassLabel" or "string" in str(getattr(inner, "dtype", ""))
+    inner = _elements_of(feature)
+    kind = type(inner).__name__
+    plain = kind == "ClassLabel" or (kind == "Value" and "string" in str(inner.dtype))
     return "classes" if plain and name in ("List", "LargeList", "Sequence") else "nested"
+
+
+def _elements_of(feature: Any) -> Any:
+    """Return what the entries of a list are; None of what is no list."""
+    # The library has several classes of lists, without a common one, and others in each version.
+    return getattr(feature, "feature", None)
 
 
 def _missing_column(where: str, column: str, existing: list[str]) -> DataError:

@@ -93,7 +93,8 @@ class Source(DataSource, ABC):
         """Return those of the named settings whose value is not the default."""
         # by value, not by what was written: a saved recipe writes every setting
         fields = type(self).model_fields
-        return [name for name in names if getattr(self, name) != fields[name].default]
+        values = dict(iter(self))
+        return [name for name in names if values[name] != fields[name].default]
 
     @property
     def place(self) -> str:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from groundup.contracts.data import Augment, DataContext
 from groundup.core import seeding
+from groundup.core.error_location import name_of, origin_of
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED, Batch, TokenSequence
 from groundup.data.stream.packing import Packing, Plan, pieces_per_row, plan_rows
@@ -286,8 +287,6 @@ def _name_example(examples: Callable[[], Iterable[Any]], number: int) -> str:
     """Return what to call example ``number``: where it was read, or its name, or just its
     number."""
     example = next(itertools.islice(examples(), number, None), None)
-    # an example of a user's own source may be anything, and need not have a name
-    known = getattr(example, "origin", "") or getattr(example, "name", "")
-    if known:
+    if known := origin_of(example) or name_of(example):
         return f"{known} (example {number})"
     return f"example {number}"

@@ -94,10 +94,11 @@ class Augment(Settings):
     def used(self) -> tuple[str, ...]:
         """The names of the settings that change something."""
         # The magnitude changes nothing by itself; ``_consistent`` refuses it without randaugment.
+        fields = type(self).model_fields
         return tuple(
             name
-            for name, field in type(self).model_fields.items()
-            if getattr(self, name) != field.default and name != "randaugment_magnitude"
+            for name, value in self
+            if value != fields[name].default and name != "randaugment_magnitude"
         )
 
     def check(self, input_shape: tuple[int, ...], *, categories: bool = False) -> None:

@@ -13,7 +13,7 @@ import logging
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from pydantic import field_validator
@@ -113,7 +113,6 @@ class HubConfig(FromHuggingFace):
             RecipeError: If the processor makes no tokens, or more kinds of them than the model
                 knows.
         """
-        labelled = isinstance(processor, LabelProcessor)
         if (
             not isinstance(processor, LabelProcessor | TextProcessor)
             or not processor.vocabulary_size
@@ -130,7 +129,7 @@ class HubConfig(FromHuggingFace):
             raise RecipeError(
                 "recipe.model.config.vocab_size", problem, "Use the tokenizer that came with it"
             )
-        found = cast(LabelProcessor, processor).outputs if labelled else 0
+        found = processor.outputs if isinstance(processor, LabelProcessor) else 0
         return self.model_copy(update={"outputs": settle_size("outputs", self.outputs, found)})
 
     def build(self) -> Hub:
@@ -257,7 +256,8 @@ def _within(known: Hub, name: str) -> bool:
 def _known(kind: str) -> Mapping[str, Any]:
     """Return the classes of a kind of model by ``model_type``."""
     auto = require_transformers().models.auto.modeling_auto
-    return cast(Mapping[str, Any], vars(auto)[f"MODEL_FOR_{kind}_MAPPING_NAMES"])
+    classes: Mapping[str, Any] = vars(auto)[f"MODEL_FOR_{kind}_MAPPING_NAMES"]
+    return classes
 
 
 def _check_known(config: Mapping[str, Any]) -> None:

@@ -83,6 +83,7 @@ class AdaptedLinear(nn.Module):
             self._parameters["weight"] = None
         else:
             self.stored = None
+            # A linear layer without quantised weights has a parameter.
             self._parameters["weight"] = cast(nn.Parameter, weight)
         self.register_parameter("bias", linear.bias)
         self.scale = settings.scale(rank)
@@ -145,7 +146,8 @@ class AdaptedLinear(nn.Module):
         # A hook wants to see the layer's input, which ``gated`` never makes.
         hooked = self._forward_hooks or self._forward_pre_hooks
         if hooked or self.merged or not self._frozen(gate):
-            return cast(Tensor, self(F.silu(gate) * up))
+            out: Tensor = self(F.silu(gate) * up)
+            return out
         return self._low_rank(gate, up)
 
     def _frozen(self, x: Tensor) -> bool:

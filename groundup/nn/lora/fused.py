@@ -7,13 +7,14 @@ Shape legend: N tokens, I inputs of the layer, O its outputs, R the adapter's ra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from groundup.nn.autograd import apply
 from groundup.nn.lowbit.nf4 import dequantise
 
 __all__ = ["Change", "changed_row_norms", "low_rank_linear"]
@@ -69,7 +70,7 @@ def low_rank_linear(
         3: dequantised again in the backward pass; Liu et al., DoRA, 2024 (arXiv:2402.09353),
             section 4.3.
     """
-    return cast(Tensor, _LowRank.apply(x, up, bias, *adapter, change, *weight))  # type: ignore[no-untyped-call]
+    return apply(_LowRank, x, up, bias, *adapter, change, *weight)
 
 
 def changed_row_norms(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -103,10 +104,10 @@ class _LowRank(torch.autograd.Function):
             dropped, mask = torch.native_dropout(inputs, change.dropout, True)
         low = dropped.flatten(0, -2) @ a.T
         # DoRA's gain is applied before the bias is added.
-        out = F.linear(inputs.flatten(0, -2), weight, bias if magnitude is None else None)
+        out: Tensor = F.linear(inputs.flatten(0, -2), weight, bias if magnitude is None else None)
         out.addmm_(low, b.T, alpha=change.scale)
         # No view: what follows may change it in place.
-        out = cast(Tensor, torch.ops.aten._unsafe_view(out, (*x.shape[:-1], -1)))
+        out = torch.ops.aten._unsafe_view(out, (*x.shape[:-1], -1))
         ctx.save_for_backward(x, up, a, b, magnitude, low, mask, *kept)
         ctx.change = change
         if magnitude is None:

@@ -7,12 +7,14 @@ Shape legend: I inputs of the layer, O its outputs, N blocks of 64 weights, M bl
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from groundup.nn.autograd import apply
 
 __all__ = [
     "NF4",
@@ -192,7 +194,7 @@ class QuantizedWeight(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x W^T, (..., O) from x (..., I)."""
-        return cast(Tensor, _Product.apply(x, self.shape, *self.stored))  # type: ignore[no-untyped-call]
+        return apply(_Product, x, self.shape, *self.stored)
 
 
 class QuantizedLinear(nn.Module):

@@ -44,6 +44,7 @@ def write(
     for first in range(0, len(prompts), rows):
         # Stop texts may end in the middle of a token, so texts are looked at, not tokens.
         finished = _stop_check(processor, options.stop)
+        # What its forward takes, a module does not say in types.
         written = generate_batch(
             cast(Decodable, model), prompts[first : first + rows], options, stop_ids, finished
         )
@@ -65,6 +66,7 @@ def write_stream(
     decoder = StreamDecoder(processor)
     # What may be the beginning of a stop text must not be shown yet: it cannot be taken back.
     held = ""
+    # As above: a module's forward has no types.
     for step in generate(
         cast(Decodable, model), [prompt], options, stop_ids, _stop_check(processor, options.stop)
     ):
