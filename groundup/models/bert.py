@@ -1,7 +1,5 @@
 """An encoder that sees the whole text: BERT, RoBERTa and DistilBERT are configurations of it.
 
-Read from top to bottom: the settings, a block, the heads, the model.
-
 Shape legend: B rows, T positions, C width, V vocabulary, O outputs, N boundaries, M scored
     positions.
 """
@@ -21,10 +19,12 @@ from groundup.contracts.processors import LabelProcessor, Processor, TextProcess
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.models.head_from_data import settle_head
 from groundup.models.names.huggingface import bert as names
-from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary, settle_size
+from groundup.models.names.huggingface import bert_tensors
+from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary
 from groundup.nn.attention import AttentionContext
-from groundup.nn.encoder import MaskedHead, PostNormBlock
+from groundup.nn.encoder import MaskedHead, PostNormBlock, same_document
 from groundup.nn.pooling import mean_state, within
 from groundup.nn.transformer import BlockShape, check_heads, initialise_transformer
 
@@ -136,58 +136,26 @@ class BERTConfig(FromHuggingFace):
         )
 
     def complete_from(self, processor: Processor) -> BERTConfig:
-        """Return the config with the sizes of vocabulary and outputs, and the padding, where they
-        were open.
+        """Return the config with vocabulary, padding, head and outputs where they were open.
 
         Raises:
             RecipeError: If the processor makes no tokens, has more of them, or longer texts; or if
                 the head needs targets and there are none, or the other way round.
         """
-        labelled = isinstance(processor, LabelProcessor)
         reader = processor.reader
-        sizes: dict[str, Any] = {
-            "vocabulary_size": fit_vocabulary("bert", reader, self.vocabulary_size),
-            "padding_id": self.padding_id,
+        found: dict[str, Any] = {
+            "vocabulary_size": fit_vocabulary("bert", reader, self.vocabulary_size)
         }
         if self.padding_id is None and isinstance(reader, TextProcessor):
-            sizes["padding_id"] = reader.padding_id
+            found["padding_id"] = reader.padding_id
         longest = processor.max_length if isinstance(processor, LabelProcessor) else 0
         # Learned positions end there.
         if longest > self.context_length:
             problem = f"is {self.context_length}, but the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
-        if isinstance(processor, LabelProcessor) and processor.head:
-            return self._with_head(processor.head, sizes, processor)
-        # A head that was asked for must fit the task; auto takes what fits.
-        unfit = ("masked",) if labelled else ("labels", "tokens")
-        if self.chosen_head in unfit and not (labelled and self.head == "auto"):
-            found = "targets" if labelled else "no targets"
-            problem = (
-                f"is {self.head} with {self.outputs} outputs, but the task of this recipe has"
-                f" {found}"
-            )
-            raise RecipeError(
-                "recipe.model.head", problem, "Remove head and outputs, or choose a task that fits"
-            )
-        if isinstance(processor, LabelProcessor) and self.head != "none":
-            sizes["outputs"] = settle_size("outputs", self.outputs, processor.outputs)
-        return self.model_copy(update=sizes)
-
-    def _with_head(self, head: str, sizes: dict[str, Any], processor: Any) -> BERTConfig:
-        """Return the config with the head that a task needs which reads no labels of whole
-        texts."""
-        if self.head not in ("auto", head):
-            problem = f"is {self.head}, but the task of this recipe needs {head}"
-            raise RecipeError(
-                "recipe.model.head", problem, "Remove head, or choose a task that fits"
-            )
-        sizes["head"] = head
-        if head == "none":
-            sizes["pooler"] = "none"
-        else:
-            sizes["outputs"] = settle_size("outputs", self.outputs, processor.outputs)
-        return self.model_copy(update=sizes)
+        found |= settle_head(self.head, self.chosen_head, self.outputs, processor)
+        return self.model_copy(update=found)
 
     def build(self) -> BERT:
         """Return the model with freshly initialised weights.
@@ -197,9 +165,8 @@ class BERTConfig(FromHuggingFace):
         """
         require_vocabulary(self.vocabulary_size)
         if self.chosen_head in ("labels", "tokens") and not self.outputs:
-            raise RecipeError(
-                "recipe.model.outputs", "is 0, but no data has filled it in", "Give the number"
-            )
+            problem = "is 0, but no data has filled it in"
+            raise RecipeError("recipe.model.outputs", problem, "Give the number")
         return BERT(self)
 
     def flops_per_token(self, context: int) -> float:
@@ -228,46 +195,33 @@ class BERTConfig(FromHuggingFace):
     def to_huggingface(
         self, weights: Mapping[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return config.json's contents and the tensors as BERT, RoBERTa or DistilBERT name
-        them."""
+        """Return config.json's contents and the tensors as the family names them."""
         values = self.completed()
-        return names.config_to_huggingface(values), names.to_huggingface(weights, values)
+        return names.config_to_huggingface(values), bert_tensors.to_huggingface(weights, values)
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings that the contents of config.json mean.
-
-        Raises:
-            CheckpointError: If it is of another family, or has a part that is not built here.
-        """
+        """Return the settings that the contents of config.json mean."""
         return names.config_to_groundup(config)
 
     @classmethod
     def settings_begun_again(
         cls, settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return the settings that a run from pretrained weights does not take from them: its task
-        decides the head."""
-        head = given.get("head", "auto")
-        pooler = settings.get("pooler", "tanh") if head == "none" else "tanh"
-        # The pooler that the family's classifiers have, so that pretrained ones are used.
-        if head in ("auto", "labels"):
-            pooler = names.POOLERS[names.family_of(settings)]
-        return {"head": head, "outputs": 0, "pooler": pooler}
+        """Return the settings of the head, which the task of a run from pretrained weights
+        decides."""
+        return names.begin_head_again(settings, given)
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from Hugging Face's; each of the encoder's is used once and
         none is left over.
 
-        Heads that this model has not are left out, and a head of this model that they
-        lacks, or has for another number of labels, is missing from what is returned.
-
-        Raises:
-            CheckpointError: If one is missing, has no place, or has another shape.
+        Heads that this model has not are left out, and a head of this model that they lack, or have
+        for another number of labels, is missing from what is returned.
         """
         with torch.device("meta"):
             own = self.build().state_dict()
-        return names.to_groundup(tensors, self.completed(), own)
+        return bert_tensors.to_groundup(tensors, self.completed(), own)
 
     @classmethod
     def sizes(cls) -> Mapping[str, BERTConfig]:
@@ -411,10 +365,9 @@ class BERT(nn.Module):
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         # Otherwise the look-up would fail on the device, without saying where.
-        if tokens.shape[1] > self.config.context_length:
-            problem = (
-                f"a sequence of {tokens.shape[1]}; positions end at {self.config.context_length}"
-            )
+        longest = self.config.context_length
+        if tokens.shape[1] > longest:
+            problem = f"a sequence of {tokens.shape[1]}; positions end at {longest}"
             raise DataError("inputs", problem, "Cut the texts: task.max_tokens")
         x: Tensor = self.embed(tokens) + self.positions(positions + self.config.position_offset)
         if self.embed_types is not None:
@@ -440,12 +393,7 @@ class BERT(nn.Module):
     ) -> Tensor | None:
         """Return what each token sees, (B, 1, T or 1, T), or None where it sees all."""
         if boundaries is not None:
-            # The number of a token's document is how many have begun up to it.
-            starts = torch.zeros(tokens.numel() + 1, dtype=torch.int64, device=tokens.device)
-            starts.index_add_(0, boundaries.long(), torch.ones_like(boundaries, dtype=torch.int64))
-            document = starts[:-1].cumsum(0).view_as(tokens)
-            same: Tensor = document[:, :, None] == document[:, None]
-            return same[:, None]
+            return same_document(tokens, boundaries)
         lengths = self._lengths(tokens, lengths)
         if lengths is None:
             return None

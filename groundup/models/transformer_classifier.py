@@ -165,29 +165,21 @@ class TransformerClassifierConfig(ModelConfig):
         Raises:
             RecipeError: If the processor makes neither tokens nor frames, or the sizes differ.
         """
-        name = "transformer_classifier"
-        elements, processor = elements_of(
-            name, processor, Elements(self.vocabulary_size, self.frame_width)
-        )
+        known = Elements(self.vocabulary_size, self.frame_width)
+        elements, processor = elements_of("transformer_classifier", processor, known)
         if self.ngrams and elements.frame_width:
-            raise RecipeError(
-                "recipe.model.ngrams",
-                f"is {self.ngrams}, but the data has frames, no tokens",
-                "Use 0",
-            )
+            problem = f"is {self.ngrams}, but the data has frames, no tokens"
+            raise RecipeError("recipe.model.ngrams", problem, "Use 0")
         longest = processor.max_length
         # Found before a run begins, not at its first long text.
         if elements.vocabulary_size and 0 < self.context_length < longest:
             problem = f"is {self.context_length}, but the task reads up to {longest} tokens"
             remedy = f"Set task.max_tokens: {self.context_length}, or a longer context"
             raise RecipeError("recipe.model.context_length", problem, remedy)
-        found = {
-            "outputs": settle_size("outputs", self.outputs, processor.outputs),
-            **elements._asdict(),
-        }
-        return self.model_copy(
-            update=found | {"context_length": self.context_length or max(longest, 1)}
-        )
+        found = elements._asdict()
+        found["outputs"] = settle_size("outputs", self.outputs, processor.outputs)
+        found["context_length"] = self.context_length or max(longest, 1)
+        return self.model_copy(update=found)
 
     def build(self) -> TransformerClassifier:
         """Return the model with freshly initialised weights.
@@ -195,11 +187,8 @@ class TransformerClassifierConfig(ModelConfig):
         Raises:
             RecipeError: If a size is still unknown.
         """
-        if (
-            not (self.vocabulary_size or self.frame_width)
-            or not self.outputs
-            or not self.context_length
-        ):
+        sizes = (self.vocabulary_size or self.frame_width, self.outputs, self.context_length)
+        if not all(sizes):
             problem = (
                 "vocabulary_size and frame_width, outputs or context_length are 0, but no data has"
                 " filled them in"
@@ -240,11 +229,9 @@ class TransformerClassifier(nn.Module):
 
     Source:
         Vaswani et al., 2017 (arXiv:1706.03762); a class token: Devlin et al., BERT, 2018
-        (arXiv:1810.04805); a linear
-        layer on a pretrained decoder: Radford et al., GPT, 2018, section 3.2; a deep part and a bag
-            of n-grams that one
-        output reads, learned together: Cheng et al., Wide & Deep, 2016 (arXiv:1606.07792), section
-            3.3.
+        (arXiv:1810.04805); a linear layer on a pretrained decoder: Radford et al., GPT, 2018,
+        section 3.2; a deep part and a bag of n-grams that one output reads, learned together: Cheng
+        et al., Wide & Deep, 2016 (arXiv:1606.07792), section 3.3.
         Departs from BERT: norms before attention and MLP, as GPT-2 has them.
     """
 
@@ -322,8 +309,8 @@ class TransformerClassifier(nn.Module):
         to it.
 
         The embedding is the output layer, too: of a model that starts from a GPT with tied
-            embeddings these are the
-        GPT's logits. A GPT's own output layer, where it has one, is not taken over.
+        embeddings these are the GPT's logits. A GPT's own output layer, where it has one, is not
+        taken over.
 
         Args:
             tokens: (B, T) int64.
@@ -337,14 +324,9 @@ class TransformerClassifier(nn.Module):
             Tied embeddings: Press and Wolf, 2016 (arXiv:1608.05859), section 3.
         """
         if not self.config.causal:
-            problem = (
-                "is false: every position sees the tokens after it, which it would have to predict"
-            )
-            raise RecipeError(
-                "recipe.model.causal",
-                problem,
-                "Set causal: true, with pooling: last, mean or attention",
-            )
+            problem = "is false: every position sees the tokens after it, which are to be predicted"
+            remedy = "Set causal: true, with pooling: last, mean or attention"
+            raise RecipeError("recipe.model.causal", problem, remedy)
         if not isinstance(self.embed, nn.Embedding):
             raise RecipeError(
                 "recipe.model", "reads frames, and next tokens are predicted", "Choose a tokenizer"

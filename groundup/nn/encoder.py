@@ -1,6 +1,6 @@
 """Parts of an encoder that sees the whole text: its block, and the head that predicts tokens.
 
-Shape legend: B rows, T positions, C width, V vocabulary.
+Shape legend: B rows, T positions, C width, V vocabulary, N boundaries.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from groundup.nn.attention import Attention, AttentionContext, AttentionShape
 from groundup.nn.mlp import MLP
 from groundup.nn.transformer import BlockShape
 
-__all__ = ["MaskedHead", "PostNormBlock"]
+__all__ = ["MaskedHead", "PostNormBlock", "same_document"]
 
 
 class PostNormBlock(nn.Module):
@@ -63,3 +63,18 @@ class MaskedHead(nn.Module):
         """Return logits (..., V) of states x (..., C) by the embedding (V, C)."""
         x = F.gelu(self.transform(x), approximate=self.approximate)
         return F.linear(self.norm(x), embedding, self.bias)
+
+
+def same_document(tokens: Tensor, boundaries: Tensor) -> Tensor:
+    """Return which tokens (B, T) of packed documents see each other, (B, 1, T, T): those of one.
+
+    Args:
+        tokens: (B, T) int64.
+        boundaries: (N,) int32, starts of documents over the B*T tokens, from 0 to B*T.
+    """
+    # The number of a token's document is how many have begun up to it.
+    starts = torch.zeros(tokens.numel() + 1, dtype=torch.int64, device=tokens.device)
+    starts.index_add_(0, boundaries.long(), torch.ones_like(boundaries, dtype=torch.int64))
+    document = starts[:-1].cumsum(0).view_as(tokens)
+    same: Tensor = document[:, :, None] == document[:, None]
+    return same[:, None]

@@ -1,5 +1,4 @@
-"""Sections of a recipe: how to train, evaluate and save, where it starts from, the machine,
-adapters, and what ``groundup tune`` tries."""
+"""Sections of a recipe: the start, training, evaluation, saving, the machine, adapters, tuning."""
 
 from __future__ import annotations
 
@@ -31,6 +30,7 @@ Steps = Count | Literal["epoch"]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 Ranks = Annotated[dict[str, Count], Field(min_length=1)]
+_WITH_MOMENTS = {"name": ("adamw", "adam", "muon")}
 
 
 class Dimension(Settings):
@@ -62,9 +62,7 @@ class Dimension(Settings):
                 f"low {self.low} is not below high {self.high}. Exchange or change them"
             )
         if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError(
-                "log needs a low above 0 and no step. Change low, or remove step or log"
-            )
+            raise ValueError("log needs a low above 0 and no step. Change low, log or step")
         return self
 
 
@@ -134,13 +132,10 @@ class Optim(Settings):
     # 0.95 instead of PyTorch's 0.999, and weight decay and clipping below, are what GPT-3 was
     # trained with (Brown et al., 2020, arXiv:2005.14165, appendix B).
     betas: tuple[float, float] = setting(
-        (0.9, 0.95), "Decay of the two moments", applies_when={"name": ("adamw", "adam", "muon")}
+        (0.9, 0.95), "Decay of the two moments", applies_when=_WITH_MOMENTS
     )
     eps: float = setting(
-        1e-8,
-        "Added to the root of the second moment",
-        gt=0,
-        applies_when={"name": ("adamw", "adam", "muon")},
+        1e-8, "Added to the root of the second moment", gt=0, applies_when=_WITH_MOMENTS
     )
     momentum: float = setting(
         0.0, "Momentum of SGD (Muon uses its own 0.95)", ge=0, lt=1, applies_when={"name": ("sgd",)}
@@ -180,26 +175,16 @@ class Optim(Settings):
         "none", "Average of the weights that is kept and validated"
     )
     ema_decay: float = setting(
-        0.999,
-        "Share of the average kept at each update",
-        gt=0,
-        lt=1,
-        applies_when={"average": ("ema",)},
+        0.999, "Share of the average kept an update", gt=0, lt=1, applies_when={"average": ("ema",)}
     )
     average_from: float = setting(
-        0.75,
-        "Share of the steps after which SWA begins",
-        ge=0,
-        lt=1,
-        applies_when={"average": ("swa",)},
+        0.75, "Share of steps before SWA begins", ge=0, lt=1, applies_when={"average": ("swa",)}
     )
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Optim:
         if self.nesterov and self.momentum == 0:
-            raise ValueError(
-                "nesterov has no effect with momentum 0. Set momentum, for example 0.9"
-            )
+            raise ValueError("nesterov has no effect with momentum 0. Set momentum, such as 0.9")
         return self
 
 
@@ -310,10 +295,9 @@ class Adapter(Settings):
     they are.
 
     Source:
-        LoRA: Hu et al., 2021 (arXiv:2106.09685). DoRA: Liu et al., 2024 (arXiv:2402.09353). rsLoRA:
-            Kalajdzievski, 2023
-        (arXiv:2312.03732). LoRA+: Hayou et al., 2024 (arXiv:2402.12354). QLoRA: Dettmers et al.,
-        2023 (arXiv:2305.14314).
+        LoRA: Hu et al., 2021 (arXiv:2106.09685). DoRA: Liu et al., 2024 (arXiv:2402.09353).
+        rsLoRA: Kalajdzievski, 2023 (arXiv:2312.03732). LoRA+: Hayou et al., 2024
+        (arXiv:2402.12354). QLoRA: Dettmers et al., 2023 (arXiv:2305.14314).
     """
 
     name: Literal["lora", "dora"] = setting(

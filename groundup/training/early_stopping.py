@@ -82,10 +82,10 @@ class BestSoFar:
         # First: if a NaN came to be the best, no comparison would ever be true again.
         if not math.isfinite(value):
             return False
-        gain = (
-            0.0 if than is None else than - value if lower_is_better(self.metric) else value - than
-        )
-        return than is None or gain > margin
+        if than is None:
+            return True
+        gain = than - value if lower_is_better(self.metric) else value - than
+        return gain > margin
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resume needs, as JSON."""

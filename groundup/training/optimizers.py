@@ -120,7 +120,8 @@ def depths(names: Sequence[str]) -> dict[str, int]:
     for name in names:
         seen = seen or name in numbers
         before = name.startswith(("embed", "positions")) or not (seen or name.startswith("head"))
-        depth[name] = place[numbers[name]] if name in numbers else (len(place) + 1 if before else 0)
+        outside = len(place) + 1 if before else 0
+        depth[name] = place[numbers[name]] if name in numbers else outside
     return depth
 
 

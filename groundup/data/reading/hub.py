@@ -60,7 +60,7 @@ def hub_records(
     with _put_into_words(where):
         loaded = _load_dataset(dataset, subset, split, revision, streaming)
         # streamed from files of unknown types there are none
-        features = loaded.features or {}
+        features = getattr(loaded, "features", None) or {}
         if columns and set(columns) <= set(features):
             # Parquet is kept by column: what is not asked for is not even read
             loaded = loaded.select_columns(list(columns))

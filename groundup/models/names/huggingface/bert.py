@@ -1,34 +1,25 @@
-"""BERT, RoBERTa and DistilBERT as Hugging Face names them: config.json and tensors, in both
-directions."""
+"""The settings of BERT, RoBERTa and DistilBERT as config.json has them, in both directions."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from groundup.core.errors import CheckpointError
 from groundup.models.names.table import (
-    Row,
     check_architecture,
     fill_in,
-    from_ours,
     refuse_other_values,
-    to_ours,
 )
 
 __all__ = [
     "POOLERS",
+    "begin_head_again",
     "config_to_groundup",
     "config_to_huggingface",
     "family_of",
-    "to_groundup",
-    "to_huggingface",
 ]
 
-log = logging.getLogger("groundup")
 POOLERS = {"bert": "tanh", "roberta": "tanh", "distilbert": "relu"}
 _CLASSES = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}
 _HEAD_CLASSES = {
@@ -39,101 +30,6 @@ _HEAD_CLASSES = {
 }
 
 
-# ------------------------------------------------------------------------------------------ tensors
-def _linear(theirs: str, ours: str) -> tuple[Row, Row]:
-    return Row(f"{theirs}.weight", (f"{ours}.weight",)), Row(f"{theirs}.bias", (f"{ours}.bias",))
-
-
-_BERT_LAYER = {
-    "attention.self.query": "attention.query",
-    "attention.self.key": "attention.key",
-    "attention.self.value": "attention.value",
-    "attention.output.dense": "attention.output",
-    "attention.output.LayerNorm": "attention_norm",
-    "intermediate.dense": "mlp.up",
-    "output.dense": "mlp.down",
-    "output.LayerNorm": "mlp_norm",
-}
-_DISTILBERT_LAYER = {
-    "attention.q_lin": "attention.query",
-    "attention.k_lin": "attention.key",
-    "attention.v_lin": "attention.value",
-    "attention.out_lin": "attention.output",
-    "sa_layer_norm": "attention_norm",
-    "ffn.lin1": "mlp.up",
-    "ffn.lin2": "mlp.down",
-    "output_layer_norm": "mlp_norm",
-}
-
-
-def _encoder(prefix: str, blocks: str, layer: Mapping[str, str]) -> tuple[Row, ...]:
-    """Return the rows of all that is below the heads."""
-    return (
-        Row(f"{prefix}.embeddings.word_embeddings.weight", ("embed.weight",)),
-        Row(f"{prefix}.embeddings.position_embeddings.weight", ("positions.weight",)),
-        Row(f"{prefix}.embeddings.token_type_embeddings.weight", ("embed_types.weight",)),
-        *_linear(f"{prefix}.embeddings.LayerNorm", "embed_norm"),
-        *(
-            row
-            for theirs, ours in layer.items()
-            for row in _linear(f"{prefix}.{blocks}.layer.{{}}.{theirs}", f"blocks.{{}}.{ours}")
-        ),
-    )
-
-
-def _masked(transform: str, norm: str, bias: str) -> tuple[Row, ...]:
-    return (
-        *_linear(transform, "head.transform"),
-        *_linear(norm, "head.norm"),
-        Row(bias, ("head.bias",)),
-    )
-
-
-_ENCODERS = {
-    "bert": _encoder("bert", "encoder", _BERT_LAYER),
-    "roberta": _encoder("roberta", "encoder", _BERT_LAYER),
-    "distilbert": _encoder("distilbert", "transformer", _DISTILBERT_LAYER),
-}
-_NO_ROWS: tuple[Row, ...] = ()
-_LABELS = _linear("classifier", "head")
-_PREDICTIONS = "cls.predictions"
-# Of each family and head two groups, each of which weights hold whole or not at all: the pooler,
-# and the head itself.
-_HEADS: dict[tuple[str, str], tuple[tuple[Row, ...], tuple[Row, ...]]] = {
-    ("bert", "masked"): (
-        _NO_ROWS,
-        _masked(
-            f"{_PREDICTIONS}.transform.dense",
-            f"{_PREDICTIONS}.transform.LayerNorm",
-            f"{_PREDICTIONS}.bias",
-        ),
-    ),
-    ("bert", "labels"): (_linear("bert.pooler.dense", "head_pooler"), _LABELS),
-    ("bert", "none"): (_linear("bert.pooler.dense", "head_pooler"), _NO_ROWS),
-    ("roberta", "masked"): (
-        _NO_ROWS,
-        _masked("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
-    ),
-    ("roberta", "labels"): (
-        _linear("classifier.dense", "head_pooler"),
-        _linear("classifier.out_proj", "head"),
-    ),
-    ("roberta", "none"): (_linear("roberta.pooler.dense", "head_pooler"), _NO_ROWS),
-    ("distilbert", "masked"): (
-        _NO_ROWS,
-        _masked("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
-    ),
-    ("distilbert", "labels"): (_linear("pre_classifier", "head_pooler"), _LABELS),
-    ("distilbert", "none"): (_NO_ROWS, _NO_ROWS),
-    **{(family, "tokens"): (_NO_ROWS, _LABELS) for family in _CLASSES},
-}
-# Copies of the embedding, which some files hold.
-_TIED = ("cls.predictions.decoder.", "lm_head.decoder.", "vocab_projector.weight")
-# Heads that no setting asks for by these names.
-_NEVER_BUILT = ("cls.seq_relationship.", "qa_outputs.")
-_POSITIONS = "embeddings.position_embeddings.weight"
-
-
 def family_of(config: Mapping[str, Any]) -> str:
     """Return the family that settings are of."""
     # DistilBERT has none, and RoBERTa's positions begin at 2.
@@ -142,106 +38,6 @@ def family_of(config: Mapping[str, Any]) -> str:
     return "roberta" if config["position_offset"] else "bert"
 
 
-def to_groundup(
-    tensors: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    own: Mapping[str, Tensor] | None = None,
-) -> dict[str, Tensor]:
-    """Return groundup's tensors from the file's, with the family's prefix or without.
-
-    Copies of tied embeddings and the constant ``position_ids`` of old files are left out, and so
-    are learned positions beyond the context's length, and heads that the settings do not ask for. A
-    head that they do ask for and the file lacks is missing from what is returned. ``own`` is as in
-    ``to_ours``.
-
-    Raises:
-        CheckpointError: As ``to_ours``; a head that is there in part is an error too.
-    """
-    family = family_of(config)
-    head = str(config["head"])
-    kept = _rename_as_new_files(tensors, family)
-    if head == "tokens" and "classifier.weight" not in kept:
-        # Answers begin and end at tokens, with a label each: the same layer by another name.
-        kept = {name.replace("qa_outputs.", "classifier."): tensor for name, tensor in kept.items()}
-    position = f"{family}.{_POSITIONS}"
-    # A shorter context needs fewer rows.
-    if position in kept:
-        kept[position] = kept[position][: config["context_length"] + config["position_offset"]]
-    rows = list(_ENCODERS[family])
-    # A group that is there in part is an error, which to_ours raises.
-    for group in _HEADS[family, head]:
-        if _is_there(group, kept, own):
-            rows += group
-    used = {row.theirs for row in rows}
-    dropped = sorted(name for name in kept if _is_head(name, family) and name not in used)
-    # Shapes are checked without content first: it is said once.
-    if dropped and not kept[dropped[0]].is_meta:
-        log.info("heads of the pretrained weights that are not used: %s", ", ".join(dropped))
-    kept = {name: tensor for name, tensor in kept.items() if name not in dropped}
-    expected = None
-    if own is not None:
-        found = {name for row in rows for name in row.ours}
-        expected = {
-            name: value
-            for name, value in own.items()
-            if not name.startswith("head") or name in found
-        }
-    return to_ours(rows, kept, config["layers"], expected)
-
-
-def _rename_as_new_files(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
-    """Return tensors by the names that newer files have, with the family's prefix."""
-    found = {}
-    for name, tensor in tensors.items():
-        if name.endswith(".position_ids") or name.startswith(_TIED):
-            continue
-        # As TensorFlow called them, in files converted from the authors' own.
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-        name = name.replace("LayerNorm.beta", "LayerNorm.bias")
-        bare = name.startswith(("embeddings.", "encoder.", "transformer.", "pooler."))
-        found[f"{family}.{name}" if bare else name] = tensor
-    return found
-
-
-def _is_head(name: str, family: str) -> bool:
-    known = {
-        row.theirs
-        for (kind, _), groups in _HEADS.items()
-        if kind == family
-        for rows in groups
-        for row in rows
-    }
-    return name in known or name.startswith(_NEVER_BUILT)
-
-
-def _is_there(
-    rows: tuple[Row, ...], theirs: Mapping[str, Tensor], own: Mapping[str, Tensor] | None
-) -> bool:
-    """Whether weights hold a part of the head that the model has: of labels, for as many labels."""
-    asked = own is None or any(row.ours[0] in own for row in rows)
-    if not asked or not any(row.theirs in theirs for row in rows):
-        return False
-    if own is None or rows[0].ours[0] != "head.weight":
-        return True
-    # The last is a bias, as long as there are outputs.
-    last = rows[-1]
-    found = theirs.get(last.theirs)
-    return found is None or found.shape == own[last.ours[0]].shape
-
-
-def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the file's tensors from groundup's. Those of an encoder without a head have no
-    prefix."""
-    family = family_of(config)
-    head = str(config["head"])
-    pooler, own = _HEADS[family, head]
-    found = from_ours((*_ENCODERS[family], *pooler, *own), tensors, config["layers"])
-    if head != "none":
-        return found
-    return {name.removeprefix(f"{family}."): tensor for name, tensor in found.items()}
-
-
-# ------------------------------------------------------------------------------------------- config
 # The names of settings in config.json, and groundup's.
 _FIELDS = {
     "bert": {
@@ -407,3 +203,18 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         "architectures": [_CLASSES[family] + _HEAD_CLASSES[head]],
         **values,
     }
+
+
+def begin_head_again(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the head of a run that starts from weights.
+
+    Args:
+        settings: As ``config_to_groundup`` returned them.
+        given: What the run's recipe says.
+    """
+    head = given.get("head", "auto")
+    pooler = settings.get("pooler", "tanh") if head == "none" else "tanh"
+    # The pooler that the family's classifiers have, so that pretrained ones are used.
+    if head in ("auto", "labels"):
+        pooler = POOLERS[family_of(settings)]
+    return {"head": head, "outputs": 0, "pooler": pooler}
