@@ -15,13 +15,11 @@ MOST_CONDITIONAL_EXPRESSIONS = 18.0
 MOST_PACKED_ASSIGNMENTS = 2.5
 LEAST_COMMENTS = 40.0
 # In all.
-MOST_PROBES = 33  # getattr and hasattr: what is asked of a part is declared in contracts
-MOST_CASTS = 36
+MOST_PROBES = 20  # getattr and hasattr: what is asked of a part is declared in contracts
+MOST_CASTS = 30
 MOST_CORE_LINES = 1750
-MOST_LINES_OF_A_FILE = 460
+MOST_LINES_OF_A_FILE = 400
 MOST_TRAINER_FILES = 45  # what is read to follow the loop to its end
-MOST_NESTED = 2
-MOST_UNPACKED = 5
 
 
 @cache
@@ -78,7 +76,7 @@ def test_no_conditional_expression_is_inside_another() -> None:
         if isinstance(node, ast.IfExp)
         and any(isinstance(part, ast.IfExp) for part in (node.body, node.orelse, node.test))
     ]
-    assert len(found) <= MOST_NESTED, found
+    assert found == []
 
 
 def test_no_dictionary_or_tuple_is_unpacked_where_it_is_written() -> None:
@@ -95,7 +93,7 @@ def test_no_dictionary_or_tuple_is_unpacked_where_it_is_written() -> None:
             literal |= isinstance(node, ast.Starred) and isinstance(node.value, ast.Tuple)
             if literal:
                 found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
-    assert len(found) <= MOST_UNPACKED, found
+    assert found == []
 
 
 def test_files_are_short() -> None:

@@ -330,16 +330,11 @@ def sampling(options: DecodingOptions, seed: int, length: int) -> dict[str, Any]
     given = {"top_k": options.top_k, "top_p": options.top_p, "min_p": options.min_p}
     if options.temperature == 0:
         given = {"top_k": 1}  # the same token, found without ordering the whole vocabulary
-    used = {name: value for name, value in given.items() if value is not None}
+    used: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     penalty = options.repetition_penalty
     order = [*used, "temperature"] if options.temperature == 0 else ["temperature", *used]
-    samplers = [*(["penalties"] if penalty != 1 else []), *order]
-    return {
-        **{
-            "samplers": samplers,
-            "temperature": options.temperature,
-            "seed": seed % (2**32 - 1),
-            **used,
-        },
-        **({"repeat_penalty": penalty, "repeat_last_n": length} if penalty != 1 else {}),
-    }
+    if penalty != 1:
+        used |= {"repeat_penalty": penalty, "repeat_last_n": length}
+        order = ["penalties", *order]
+    sent = {"samplers": order, "temperature": options.temperature, "seed": seed % (2**32 - 1)}
+    return sent | used

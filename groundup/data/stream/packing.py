@@ -154,7 +154,10 @@ def plan_rows(
     by_row = np.argsort(rows, kind="stable")
     document, start, length, first_scored = (values[by_row] for values in pieces)
     return Plan(
-        *(document, start, length, first_scored),
+        document,
+        start,
+        length,
+        first_scored,
         row_starts=np.concatenate(([0], np.cumsum(np.bincount(rows)))).astype(np.int64),
         dropped=int(long.sum()) * (policy == "drop"),
         truncated=int(long.sum()) * (policy == "truncate"),

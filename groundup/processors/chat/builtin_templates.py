@@ -248,13 +248,13 @@ PLAIN = """\
 """
 
 TEMPLATES: dict[str, str] = {
-    **{
-        "groundup": GROUNDUP,
-        "plain": PLAIN,
-        "chatml": CHATML,
-        "qwen": QWEN,
-        "llama2": LLAMA2,
-        "llama3": LLAMA3,
-    },
-    **{"mistral": MISTRAL, "gemma": GEMMA, "phi": PHI},
+    "groundup": GROUNDUP,
+    "plain": PLAIN,
+    "chatml": CHATML,
+    "qwen": QWEN,
+    "llama2": LLAMA2,
+    "llama3": LLAMA3,
+    "mistral": MISTRAL,
+    "gemma": GEMMA,
+    "phi": PHI,
 }

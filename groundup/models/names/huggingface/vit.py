@@ -63,19 +63,15 @@ _FIELDS = {
 }
 # Of transformers, for what config.json leaves out.
 _DEFAULTS: dict[str, Any] = {
-    **{
-        "num_hidden_layers": 12,
-        "hidden_size": 768,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-    },
-    **{
-        "layer_norm_eps": 1e-12,
-        "qkv_bias": True,
-        "hidden_act": "gelu",
-        "image_size": 224,
-        "patch_size": 16,
-    },
+    "num_hidden_layers": 12,
+    "hidden_size": 768,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12,
+    "qkv_bias": True,
+    "hidden_act": "gelu",
+    "image_size": 224,
+    "patch_size": 16,
     "num_channels": 3,
 }
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
