@@ -1,9 +1,8 @@
 """What waiting threads cost on a machine that does other work too: how OpenMP's threads should wait.
 
 Run ``python benchmarks/contention.py [--rounds 5] [--save]``: about seven minutes on two cores.
-PyTorch splits each product among
-threads that wait for each other by spinning. Next to another busy process a spinning thread holds
-the core that the thread it waits for needs. The policy is read from the environment when torch is
+PyTorch splits each product among threads that wait for each other by spinning. Next to another busy
+process a spinning thread holds the core that the thread it waits for needs. The policy is read from the environment when torch is
 loaded, so each policy has a process of its own, all open at once, and they take turns: one
 optimizer step after the other of the quickstart's pretraining (its model and optimizer, random
 tokens, two threads), quiet, next to one process that never sleeps, and next to three.
@@ -66,7 +65,8 @@ def serve(threads: int, precision: str, torch_first: bool) -> None:
     devices.prepare(machine)
     torch.manual_seed(0)
     model = recipe.model.model_copy(update={"vocabulary_size": VOCABULARY}).build().train()
-    optimizer = build_optimizers(recipe.optim, model.named_parameters())
+    products = devices.product_dtype(machine)
+    optimizer = build_optimizers(recipe.optim, model.named_parameters(), products=products)
     parameters = list(model.parameters())
     source = torch.Generator().manual_seed(0)
 
