@@ -37,10 +37,10 @@ def test_contract(name: str, tmp_path: Path) -> None:
 
     loss = task.loss(model(**task.inputs(batch)), batch)
     torch.stack([term.weight * term.total for term in loss.terms.values()]).sum().backward()  # type: ignore[no-untyped-call]
-    idle = (
-        ["head.bias"] if name == "extractive_qa" else []
-    )  # the same for all places, among which one is chosen
-    assert without_gradient(model) == idle
+    # A bias that is the same for all places, among which one is chosen, has no gradient but for
+    # rounding, which is another on each processor.
+    idle = {"head.bias"} if name == "extractive_qa" else set()
+    assert set(without_gradient(model)) <= idle
 
     examples = list(islice(trainer.parts.source.examples("validation", tmp_path), 5))
     together = task.encode(examples, load_processor(trainer.run.folder / "processor"))

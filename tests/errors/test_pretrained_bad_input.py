@@ -162,7 +162,7 @@ BAD: dict[str, tuple[Callable[[], Any], tuple[str, ...], tuple[str, ...]]] = {
         TRAIN,
         (
             (
-                "base: tensor model.norm.weight holds 2.55e+38, and no weights are larger than"
+                "base: tensor model.norm.weight holds 2.55e+38, but no weights are larger than"
                 " 1e+10. The file is damaged"
             ),
         ),

@@ -39,7 +39,7 @@ def test_classes_keep_the_numbers_and_names_of_the_checkpoint(tmp_path: Path) ->
     folder = export(run.folder, "huggingface")
     assert labels_in(folder) == ("1", "0")
     found = json.loads((folder / "export.json").read_text())["comparisons"]
-    assert [each["other"].split()[0] for each in found] == ["our", "transformers"]
+    assert [each["other"].split()[0] for each in found] == ["groundup's", "transformers"]
     assert all(each["relative_difference"] < 1e-5 for each in found)
 
 

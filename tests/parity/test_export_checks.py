@@ -143,7 +143,7 @@ WRONG: list[tuple[dict[str, Any], type[GroundupError], str]] = [
     (
         {"to": "onnx", "out": "full"},
         RunError,
-        "exists, and is no export; nothing there was touched",
+        "exists, but is no export; nothing there was touched",
     ),
 ]
 

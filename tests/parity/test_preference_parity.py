@@ -167,7 +167,7 @@ def test_log_probs_against_transformers(tmp_path: Path) -> None:
     examples = list(recipe_source(recipe).examples("train", tmp_path))[:4]
     batch = task.encode(examples, predictor.processor)
     with torch.no_grad():
-        found = predictor.model(**task.inputs(batch)).split(
+        found = task.forward(predictor.model, batch).split(
             batch["sequence_lengths"].flatten().tolist()
         )
         for sequence, ours_of in zip(

@@ -283,7 +283,7 @@ def test_other_pictures_than_the_weights_were_trained_on(
 @pytest.mark.slow
 def test_pictures_that_the_weights_cannot_read(tuning: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(
-        GroundupError, match=r"pictures of 3 channels, but the pretrained weights read 1\. Set proc"
+        GroundupError, match=r"images of 3 channels, but the pretrained weights read 1\. Set proc"
     ):
         api.trainer(
             tuning | {"processor": {"channels": 3, "mean": [0.0] * 3, "std": [1.0] * 3}},
