@@ -294,7 +294,7 @@ def test_a_name_of_the_hub(tuning: dict[str, Any], tmp_path: Path, folder: Path)
         done = python("-c", FIND, "me/none", endpoint=endpoint, cache=cache)
         assert (
             "CheckpointError: me/none (revision newest): no such folder, and the hub does not"
-            " give it:" in done.stderr
+            " have it:" in done.stderr
         )
     run = Run.open(tmp_path / "runs" / "small")
     recorded = run.read_json("environment.json")
