@@ -109,7 +109,7 @@ def test_teachers_that_do_not_fit(recipe: dict[str, Any], tmp_path: Path) -> Non
         shutil.rmtree(tmp_path / "students", ignore_errors=True)
 
     says(
-        r"recipe\.processor\.name: is 'characters', and the teacher's is 'bytes'\. Leave",
+        r"recipe\.processor\.name: is 'characters', but the teacher's is 'bytes'\. Leave",
         {"processor": "characters"},
     )
     says(
