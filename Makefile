@@ -7,7 +7,7 @@ PEERS := $(VENV)/.peers
 
 .PHONY: help quickstart setup test fast lint learn bench gpu-check docs clean
 help:
-	@echo "quickstart  set up, train a GPT from nothing, fine-tune it, evaluate it (four to seven minutes after the set-up)"
+	@echo "quickstart  set up, train a GPT from nothing, fine-tune it, evaluate it (four to ten minutes after the set-up)"
 	@echo "setup       make the environment"
 	@echo "test        set up and run every test;  fast: those that take seconds;  learn: those that train on real data"
 	@echo "lint        format check, lint, strict types;  bench: speed, side by side;  docs: run every snippet"

@@ -46,9 +46,8 @@ def measure_usage() -> Usage:
     own = 0.0
     here = psutil.Process()
     for process in (here, *here.children(recursive=True)):
-        # data workers are part of the run
+        # Data workers are part of the run; one that has just ended has no times any more.
         with contextlib.suppress(psutil.Error):
-            # it has just ended
             times = process.cpu_times()
             own += times.user + times.system
     allowed = os.sched_getaffinity(0)

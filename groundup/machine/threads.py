@@ -2,9 +2,10 @@
 
 PyTorch computes with libgomp (OpenMP of GCC), whose threads wait by spinning: 300,000 times, about
 14 ms. On a quiet machine that is the quickest way; next to another busy process a spinning thread
-keeps the core that the thread it waits for needs, and a step takes ten times as long. Sleeping at
-once (``OMP_WAIT_POLICY=passive``) costs about 10% on a quiet machine. A short spin costs less than
-that and does nearly as well on a busy one: benchmarks/contention.py measures it.
+keeps the core that the thread it waits for needs, and a step takes three to ten times as long,
+depending on the processor. Sleeping at once (``OMP_WAIT_POLICY=passive``) costs about 10% on a
+quiet machine. A short spin costs less than that and does nearly as well on a busy one
+(EXPERIMENTS.md, benchmarks/contention.py).
 
 libgomp reads these variables once, when torch loads it, so they have to be set before.
 """
