@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pretrained_folders import write_model, write_tokenizer
+from pretrained_folders import write_model
 
 import groundup
 from groundup.core.errors import (
@@ -24,28 +23,6 @@ from groundup.formats.huggingface_folder import find_pretrained
 from groundup.models.gpt import GPTConfig
 from groundup.recipe.recipe import load_recipe
 from groundup.weights.load import read_pretrained
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A model in one file, and one in shards, each with a tokenizer."""
-    root = tmp_path_factory.mktemp("pretrained")
-    for name, size in (("whole", "5GB"), ("sharded", "40KB")):
-        write_model(root / name, "llama2", shard=size, vocab_size=320)
-        write_tokenizer(root / name)
-    return {name: root / name for name in ("whole", "sharded")}
-
-
-@pytest.fixture
-def folder(written: dict[str, Path], tmp_path: Path) -> Path:
-    shutil.copytree(written["whole"], tmp_path / "base")
-    return tmp_path / "base"
-
-
-@pytest.fixture
-def sharded(written: dict[str, Path], tmp_path: Path) -> Path:
-    shutil.copytree(written["sharded"], tmp_path / "shards")
-    return tmp_path / "shards"
 
 
 @pytest.fixture

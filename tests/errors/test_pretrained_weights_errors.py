@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from pretrained_folders import write_model, write_tokenizer
 from safetensors.torch import load_file, save_file
 from test_pretrained_errors import read
 
@@ -20,28 +19,6 @@ from groundup.core.errors import (
 from groundup.formats.huggingface_folder import weight_files
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A model in one file, and one in shards, each with a tokenizer."""
-    root = tmp_path_factory.mktemp("pretrained")
-    for name, size in (("whole", "5GB"), ("sharded", "40KB")):
-        write_model(root / name, "llama2", shard=size, vocab_size=320)
-        write_tokenizer(root / name)
-    return {name: root / name for name in ("whole", "sharded")}
-
-
-@pytest.fixture
-def folder(written: dict[str, Path], tmp_path: Path) -> Path:
-    shutil.copytree(written["whole"], tmp_path / "base")
-    return tmp_path / "base"
-
-
-@pytest.fixture
-def sharded(written: dict[str, Path], tmp_path: Path) -> Path:
-    shutil.copytree(written["sharded"], tmp_path / "shards")
-    return tmp_path / "shards"
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
