@@ -29,7 +29,7 @@ $(PEERS): $(READY)
 
 test: $(PEERS)
 	$(BIN)/pytest -m 'not slow' -n 2 --dist loadgroup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n 2 --dist loadgroup
 
 fast: setup
 	$(BIN)/pytest -m 'not slow' -n 2 --dist loadgroup

@@ -206,8 +206,9 @@ def show(rows: dict[str, dict[str, dict[str, float]]]) -> None:
 
 
 def save(content: dict[str, Any]) -> Path:
-    """Write what was measured to ``results/<date>-contention.json`` next to this file."""
-    path = Path(__file__).resolve().parent / "results" / f"{content['date']}-contention.json"
+    """Write what was measured to ``results/<date>-contention-<precision>.json`` next to this file."""
+    name = f"{content['date']}-contention-{content['settings']['precision']}.json"
+    path = Path(__file__).resolve().parent / "results" / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path

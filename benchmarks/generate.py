@@ -4,14 +4,16 @@ weights and prompts.
 Run
 ``python benchmarks/generate.py FOLDER [--tokens 64] [--rounds 5] [--prompts 3] [--threads 1,2] [--save]``, where FOLDER is the ``model`` folder of a run that started from SmolLM2: Hugging Face layout with our ``processor.json``. Ways
 take turns, round by round and prompt by prompt; greedy, no end token, prompts included in the time.
-Ways: transformers with its default cache and with its static one, in fp32; ours in fp32, bf16 and
-    int8; where ``xllamacpp`` is installed,
+Ways: transformers with its default cache and with its static one, in fp32; ours in fp32, bf16,
+    int8 and int4; where ``xllamacpp`` is installed,
 llama.cpp by itself with F32 and Q8_0 files that we write, and as our engine
 (``--engine llama.cpp``), whose tokens are held to ours before it starts.
 
+A "CPU second" is one of this process, which a busy machine changes less; llama.cpp has its own
+process, and its row there means nothing.
 "Share" is the bytes of weights that a token needs, times tokens a second, over the rate at which a
 sum of 512 MB reads memory, measured before every round. Tokens are compared with those of
-transformers; where ours in int8 differs from
+transformers; where ours in few bits differs from
 fp32, the table says by how much: KL divergence and top-1 agreement over the same continuation.
 """
 
@@ -37,9 +39,10 @@ from torch import Tensor, nn
 
 from groundup.formats.huggingface_folder import Pretrained, read_config
 from groundup.formats.llama_cpp import LlamaServer
-from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.generation.decoding import generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.inference.llama_cpp import LlamaCppEngine, open_llama_cpp
-from groundup.inference.precision import quick, set_weights
+from groundup.inference.precision import WEIGHTS, quick, set_weights
 from groundup.machine.devices import describe_machine
 from groundup.models.gpt import GPTConfig
 from groundup.runs.processor import load_processor
@@ -65,6 +68,7 @@ class Way:
     write: Write
     bytes: int
     rates: list[float] = field(default_factory=list)
+    cpu_rates: list[float] = field(default_factory=list)
     texts: list[list[int]] = field(default_factory=list)
 
 
@@ -146,7 +150,7 @@ def engine_write(engine: LlamaCppEngine) -> Write:
     return write
 
 
-def weight_bytes(weights: dict[str, Tensor], matrix_bits: float) -> int:
+def weight_bytes(weights: dict[str, Tensor], block_bits: float, output_bits: float) -> int:
     """Return the bytes of weights that one token needs: everything but an embedding that is no
     output layer."""
     untied = any(name.startswith("head.") for name in weights)
@@ -155,7 +159,10 @@ def weight_bytes(weights: dict[str, Tensor], matrix_bits: float) -> int:
         for n, w in weights.items()
         if not (n.startswith("positions.") or (untied and n == "embed.weight"))
     }
-    return int(sum(w.numel() * (matrix_bits / 8 if w.ndim == 2 else 4) for w in needed.values()))
+    bits = {
+        name: output_bits if name.startswith(("embed.", "head.")) else block_bits for name in needed
+    }
+    return int(sum(w.numel() * (bits[n] / 8 if w.ndim == 2 else 4) for n, w in needed.items()))
 
 
 @torch.no_grad()
@@ -186,8 +193,11 @@ def ways_of(
     processor, model = load_processor(given.folder), config.build()
     model.load_state_dict(weights)
     bits = {
-        name: weight_bytes(weights, size)
-        for name, size in (("fp32", 32), ("bf16", 16), ("int8", 8), ("q8", 8.5))
+        "int4": weight_bytes(weights, 5, 8),
+        **{
+            name: weight_bytes(weights, size, size)
+            for name, size in (("fp32", 32), ("bf16", 16), ("int8", 8), ("q8", 8.5))
+        },
     }
     ways = [
         Way("transformers, fp32", transformers_write(given.folder, None), bits["fp32"]),
@@ -198,7 +208,7 @@ def ways_of(
         ),
     ]
     decoders: dict[str, Any] = {}
-    for precision in ("fp32", "bf16", "int8"):
+    for precision in WEIGHTS:
         decoders[precision], write = ours(model, precision)
         ways.append(Way(f"ours, {precision}", write, bits[precision]))
     if importlib.util.find_spec("xllamacpp") is not None:
@@ -233,8 +243,9 @@ def measure(given: argparse.Namespace, threads: int, folder: Path) -> dict[str, 
         for prompt in prompts:
             memory.append(max(read_rate(values) for _ in range(3)))
             for way in ways:
-                begin = time.perf_counter()
+                begin, cpu_begin = time.perf_counter(), time.process_time()
                 text = way.write(prompt, given.tokens)
+                way.cpu_rates.append(given.tokens / (time.process_time() - cpu_begin))
                 way.rates.append(given.tokens / (time.perf_counter() - begin))
                 if turn == 0:
                     way.texts.append(text)
@@ -251,7 +262,7 @@ def measure(given: argparse.Namespace, threads: int, folder: Path) -> dict[str, 
         "read_bytes_per_s": statistics.median(memory),
         "ways": [_row(way, ways[0], statistics.median(memory)) for way in ways],
         "against_fp32": {
-            kind: agreement(decoders["fp32"], decoders[kind], whole) for kind in ("bf16", "int8")
+            kind: agreement(decoders["fp32"], decoders[kind], whole) for kind in WEIGHTS[1:]
         },
     }
 
@@ -266,6 +277,7 @@ def _row(way: Way, first: Way, memory: float) -> dict[str, Any]:
     row = {
         "name": way.name,
         "tokens_per_s": rate,
+        "tokens_per_cpu_s": statistics.median(way.cpu_rates),
         "ratio": ratio,
         "megabytes_per_token": way.bytes / 1e6,
     }
@@ -288,15 +300,15 @@ def table(found: list[dict[str, Any]]) -> str:
     """Return what was measured, in Markdown."""
     lines = [
         (
-            "| threads | way | tokens/s | against transformers | MB a token | share of read rate |"
+            "| threads | way | tokens/s | tokens/CPU s | against transformers | MB a token | share of read rate |"
             " first tokens alike |"
         ),
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
         for row in one["ways"]:
             figures = (
-                f"{row['tokens_per_s']:.1f} | {row['ratio']:.2f}x |"
+                f"{row['tokens_per_s']:.1f} | {row['tokens_per_cpu_s']:.1f} | {row['ratio']:.2f}x |"
                 f" {row['megabytes_per_token']:.0f}"
             )
             lines.append(

@@ -144,9 +144,11 @@ def _synchronize(tokens: Tensor) -> None:
 
 
 # ---------------------------------------------------------------------------------------- the steps
-def our_step(shape: GPTConfig, machine: Machine, *, compiled: bool) -> Step:
+def our_step(
+    shape: GPTConfig, machine: Machine, *, compiled: bool, boundaries: Tensor | None = None
+) -> Step:
     """Return what ``Trainer`` does in one step: sum of losses, backward, one division and clipping,
-    fused AdamW."""
+    fused AdamW; of packed documents, where their boundaries are given."""
     torch.manual_seed(0)
     model = shape.build().to(machine.device).train()
     optim = Optim()
@@ -158,8 +160,9 @@ def our_step(shape: GPTConfig, machine: Machine, *, compiled: bool) -> Step:
 
     def step(tokens: Tensor) -> float:
         with devices.autocast(machine):
-            total = model(tokens[:, :-1], targets=tokens[:, 1:])
-        total.backward()
+            total = model(tokens[:, :-1], targets=tokens[:, 1:], boundaries=boundaries)
+        with devices.deterministic_backward(machine):
+            total.backward()
         count = tokens[:, 1:].numel()
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients)) / count

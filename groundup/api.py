@@ -3,30 +3,40 @@ colours."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import LabelProcessor, TextProcessor
+from groundup.contracts.speech import ReadsSpeech
+from groundup.contracts.tasks import MeasuresOutputs
 from groundup.core.errors import RunError
+from groundup.core.settings import as_path
 from groundup.export.export_run import export_run
-from groundup.inference.evaluate_run import evaluate_run, next_command
+from groundup.inference.evaluate_run import evaluate_on, evaluate_run, next_command
+from groundup.inference.predict_rows import predict_rows
 from groundup.inference.predictor import Predictor
-from groundup.machine import devices
-from groundup.recipe.recipe import Recipe, as_dict, load_recipe
+from groundup.recipe.recipe import Recipe, load_recipe
+from groundup.reports.data_notes import write_data_card
+from groundup.reports.diagnose import verdict_of
 from groundup.reports.inspect_examples import inspect_examples
+from groundup.reports.inspect_pairs import inspect_pairs
+from groundup.reports.inspect_speech import inspect_speech
 from groundup.reports.inspect_texts import inspect_source
 from groundup.reports.page import write_report
+from groundup.runs.data_fingerprint import FINGERPRINT, check_data, take_fingerprint
 from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run
 from groundup.training import build
-from groundup.training.fit_processor import make_processor
+from groundup.training.dry_run import describe_run, keep_processor
+from groundup.training.plan_checks import check_layers, check_plan, refuse_contradictions
+from groundup.training.train_longer import CHANGEABLE, go_on_as
 from groundup.training.trainer import Trainer
 from groundup.tuning import lr_range_test, search
 from groundup.weights.load import base_facts
+from groundup.weights.merge_adapters import merge_adapters
 from groundup.weights.model_folder import WEIGHTS, write_model_folder
 
 __all__ = [
@@ -35,8 +45,10 @@ __all__ = [
     "export",
     "inspect_data",
     "load",
+    "merge",
     "plan",
     "predict",
+    "predict_file",
     "resume",
     "start",
     "train",
@@ -51,6 +63,8 @@ RecipeLike = str | Path | dict[str, Any]
 tune = search.tune
 tune_learning_rate = lr_range_test.tune_learning_rate
 export = export_run
+merge = merge_adapters
+describe = describe_run
 
 
 def train(
@@ -69,7 +83,9 @@ def train(
     Raises:
         GroundupError: With what is wrong and what to do.
     """
-    return _finish(start(load_recipe(recipe, dict(overrides or {})), runs))
+    loaded = load_recipe(recipe, dict(overrides or {}))
+    with _leaving_nothing(as_path(runs) / loaded.name) as begun:
+        return _finish(start(loaded, runs), begun)
 
 
 def train_all(
@@ -98,13 +114,33 @@ def plan(
     planned: dict[str, Recipe] = {}
     for source in recipes:
         recipe = load_recipe(source, dict(overrides or {}), planned=planned)
-        planned[str(Path(runs) / recipe.name)] = recipe
+        planned[str(as_path(runs) / recipe.name)] = recipe
     return list(planned.values())
 
 
-def resume(folder: str | Path) -> Run:
-    """Go on with a run exactly from its newest intact checkpoint."""
-    return _finish(Run.open(Path(folder)))
+def resume(folder: str | Path, overrides: Mapping[str, Any] | None = None) -> Run:
+    """Go on with a run exactly from its newest intact checkpoint.
+
+    Args:
+        folder: The run's.
+        overrides: How long to train, such as ``{"training.steps": 12}``, and where the data is now.
+
+    Raises:
+        RunError: If another setting is given, or the schedule allows no other length.
+    """
+    run = Run.open(as_path(folder))
+    if overrides:
+        if odd := sorted(set(overrides) - set(CHANGEABLE)):
+            problem = f"{odd[0]} cannot change in a run; allowed: {', '.join(CHANGEABLE)}"
+            remedy = f"Remove it, or train a run of its own with init.run={run.folder}"
+            raise RunError(str(run.folder), problem, remedy)
+        lengths = dict.fromkeys(key for key in CHANGEABLE if key.startswith("training."))
+        changes = dict(overrides)
+        if lengths.keys() & changes.keys():  # of which there is exactly one
+            changes = lengths | changes
+        recipe = load_recipe(run.folder / "recipe.yaml", changes, complete=True)
+        run = go_on_as(run, recipe)
+    return _finish(run, [])
 
 
 def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
@@ -112,22 +148,21 @@ def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
     or a new folder.
 
     Raises:
-        RunError: If the folder exists and belongs to another recipe or another base; nothing in it
-            is touched.
+        RunError: If the folder belongs to another recipe or another base; nothing in it is touched.
     """
     recipe = recipe.model_copy(update={"tune": None})  # it changes nothing in what is trained
-    folder = Path(runs) / recipe.name
+    folder = as_path(runs) / recipe.name
     base = base_facts(recipe)
     if not folder.exists():
-        return Run.create(recipe, Path(runs), **base)
+        refuse_contradictions(recipe)
+        return Run.create(recipe, as_path(runs), **base)
     run = Run.open(folder)
     if not run.begun:  # nothing is lost by another recipe: it failed before it had made anything
         return run.restart(recipe, **base)
-    run.check_same(recipe)
+    run = go_on_as(run, recipe)
     # The recipe names its base by a path, and what is there may have been trained on since.
-    if (run.read_json("environment.json") or {}).get("base_weights_sha256") != base[
-        "base_weights_sha256"
-    ]:
+    begun_from = run.read_json("environment.json") or {}
+    if begun_from.get("base_weights_sha256") != base["base_weights_sha256"]:
         raise RunError(
             str(folder),
             f"was fine-tuned from other weights than {recipe.init.run or recipe.init.pretrained}"
@@ -137,7 +172,37 @@ def start(recipe: Recipe, runs: str | Path = "runs") -> Run:
     return run
 
 
-def _finish(run: Run) -> Run:
+def _check_or_record_data(run: Run) -> None:
+    """Raise an error where the data is not what a run began with; of one that begins, record it."""
+    if run.begun and run.read_json(FINGERPRINT) is not None:
+        if error := check_data(run, run.recipe.data):
+            raise error
+    elif not run.finished:
+        run.write_json(FINGERPRINT, take_fingerprint(run.recipe.data))
+
+
+@contextlib.contextmanager
+def _leaving_nothing(folder: Path) -> Iterator[list[Trainer]]:
+    """Remove a run's folder that was made by a start that failed before its first step.
+
+    Yields:
+        A list for the trainer, once there is one.
+    """
+    known = [each for each in (folder, folder.parent) if each.exists()]
+    begun: list[Trainer] = []
+    try:
+        yield begun
+    except BaseException:
+        if folder not in known and not any(trainer.step for trainer in begun):
+            shutil.rmtree(folder, ignore_errors=True)
+            if folder.parent not in known:
+                with contextlib.suppress(OSError):  # it may hold another run by now
+                    folder.parent.rmdir()
+        raise
+
+
+def _finish(run: Run, begun: list[Trainer]) -> Run:
+    _check_or_record_data(run)
     if run.finished:
         step = run.pick("last")
         run.event(step, f"{run.folder}: finished already at step {step}; re-used")
@@ -147,14 +212,25 @@ def _finish(run: Run) -> Run:
             write_report([run.folder], run.folder / "report.html")
         return run
     trainer = build.build_trainer(build.freeze(run))
+    begun.append(trainer)
     try:
-        trainer.resume()
-        run.write_json("data_card.json", trainer.recipe.data.card(cache_folder()))
+        if not trainer.resume():
+            longest = trainer.stream.counts().get("longest")
+            steps = trainer.total_steps
+            for note in (
+                *check_plan(run.recipe, trainer.samples_per_epoch, steps, longest),
+                *check_layers(trainer.layers.depth, steps),
+            ):
+                run.event(0, f"{run.folder}: {note}")
+        card = trainer.recipe.data.card(cache_folder())
+        write_data_card(run, card, trainer.parts.processor, trainer.step)
         trainer.fit()
     # After an error too: the data's workers are processes of their own and would stay.
     finally:
         trainer.close()
     # ``trainer.run`` and not ``run``: freezing has settled the recipe since.
+    if verdict := verdict_of(run.folder):
+        trainer.run.event(trainer.step, f"{run.folder}: {verdict}")
     write_model_folder(trainer.run)
     write_report([run.folder], run.folder / "report.html")
     return trainer.run
@@ -169,10 +245,12 @@ def trainer(
         >>> for report in groundup.trainer("recipe.yaml").steps():  # doctest: +SKIP
         ...     print(report.step, report.loss)
     """
-    made = build.build_trainer(
-        build.freeze(start(load_recipe(recipe, dict(overrides or {})), runs))
-    )
-    made.resume()
+    loaded = load_recipe(recipe, dict(overrides or {}))
+    with _leaving_nothing(as_path(runs) / loaded.name):
+        run = start(loaded, runs)
+        _check_or_record_data(run)
+        made = build.build_trainer(build.freeze(run))
+        made.resume()
     return made
 
 
@@ -186,13 +264,12 @@ def load(
     """Return a predictor for a run's checkpoint, with an adapter for its weights where a folder
     with one is given.
 
-    ``weights`` are what it predicts with: ``fp32``, ``bf16`` or ``int8``; ``engine`` is what
-    writes: ``groundup``, or ``llama.cpp`` for language models, which is checked against the tokens
-    of groundup's own decoding.
+    ``weights`` are what it predicts with: ``fp32``, ``bf16``, ``int8`` or ``int4``; ``engine`` is
+    what writes: ``groundup``, or ``llama.cpp`` for language models, which is checked against the
+    tokens of groundup's own decoding.
     """
-    if adapter is not None:
-        adapter = Path(adapter)
-    return Predictor.load(Path(run), checkpoint, adapter, weights, engine)
+    chosen = None if adapter is None else as_path(adapter)
+    return Predictor.load(as_path(run), checkpoint, chosen, weights, engine)
 
 
 def predict(run: str | Path, inputs: Any, **options: Any) -> Any:
@@ -201,12 +278,47 @@ def predict(run: str | Path, inputs: Any, **options: Any) -> Any:
     return load(run)(inputs, **options)
 
 
+def predict_file(
+    run: str | Path | Predictor,
+    path: str | Path,
+    *,
+    limit: int | None = None,
+    on_unreadable: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda message: None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Return a run's predictions for the rows of a file or the files of a folder, next to the
+    columns that each row has.
+
+    Args:
+        run: A run, or one that is loaded.
+        path: A .csv, .tsv, .jsonl, .json or .parquet file, a text, or a folder of texts, pictures
+            or sounds.
+        limit: Predict of the first N rows alone.
+        on_unreadable: ``stop``, or ``skip``: rows that cannot be read are left out; None: as in
+            the run's data.
+        settings: Of the data section, where this file's are others: ``{"encoding": "gb18030"}``.
+        progress: Called with what was left out.
+        **options: Of the task's prediction.
+    """
+    predictor = run if isinstance(run, Predictor) else load(run)
+    source = predictor.source_of(str(path), settings)
+    rows = source.unlabelled(str(path))
+    on_unreadable = on_unreadable or dict(source).get("on_unreadable", "stop")
+    return predict_rows(
+        predictor, rows, limit=limit, on_unreadable=on_unreadable, progress=progress, **options
+    )
+
+
 def evaluate(
     runs: str | Path | Sequence[str | Path],
     *,
     checkpoint: str = "best",
-    limit: int = 100,
+    limit: int | None = None,
     again: bool = False,
+    data: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> dict[str, Any]:
     """Evaluate runs on their held-out data and write evaluation.json, summary.json and report.html.
@@ -215,8 +327,12 @@ def evaluate(
         runs: One folder or several in the order they were trained; the last one gets the summary
             and the report of all.
         checkpoint: ``"best"``, ``"last"`` or a step number.
-        limit: Evaluate at most N examples where each costs a generation.
+        limit: Evaluate at most N examples, drawn from all; None: all, but at most 100 where each
+            costs a generation.
         again: Evaluate even where evaluation.json is of these weights already.
+        data: A file or folder of other data, read as each run's own was; what is found is then
+            written to ``evaluations/NAME.json`` in the run's folder, and nothing else.
+        settings: Of the data section, where those of ``data`` are others than the runs'.
         progress: Called with a line about what is being done.
 
     Returns:
@@ -224,10 +340,13 @@ def evaluate(
     """
     if isinstance(runs, str | Path):
         runs = [runs]
-    folders = [Path(run) for run in runs]
+    folders = [as_path(run) for run in runs]
+    if data is not None:
+        settled = (str(data), checkpoint, limit, progress, settings)
+        found = [evaluate_on(each, *settled) for each in folders]
+        return {"runs": found, "report": ", ".join(str(each["file"]) for each in found)}
     evaluated = [
-        evaluate_run(folder, checkpoint, limit, again=again, progress=progress)
-        for folder in folders
+        evaluate_run(each, checkpoint, limit, again=again, progress=progress) for each in folders
     ]
     last = Run.open(folders[-1])
     report = last.folder / "report.html"
@@ -237,40 +356,32 @@ def evaluate(
     return summary
 
 
-def describe(recipe: Recipe) -> dict[str, Any]:
-    """Return what ``--dry-run`` shows: sizes and work, without touching the disk."""
-    model = recipe.model
-    context = context_length_of(model)
-    return {
-        "name": recipe.name,
-        "task": recipe.task.registered_name,
-        "context_length": context,
-        "gflops_per_token": model.flops_per_token(context) / 1e9,
-        "machine": devices.describe_machine(),
-    }
-
-
 def inspect_data(
-    recipe: RecipeLike, overrides: Mapping[str, Any] | None = None, *, examples: int = 5
+    recipe: RecipeLike,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    examples: int = 5,
+    limit: int = 2_000,
 ) -> list[Any]:
     """Return what ``groundup data inspect`` shows, as rich renderables.
 
+    All examples are counted and compared; ``limit`` of each split, drawn from all, are encoded.
     The processor is fitted if none was before. Of pictures a sheet is written to the cache, as they
-    are and augmented.
+    are and augmented, and of sounds what a model reads of them.
     """
     loaded = load_recipe(recipe, dict(overrides or {}))
-    # Fitting may take minutes: it is kept, under a name made of all that it depends on.
-    parts = [as_dict(loaded)[part] for part in ("data", "processor", "task", "init")]
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    processor, folder = keep_processor(loaded)
     cache = cache_folder()
-    folder = cache / "inspected" / key[:16]
-    processor = make_processor(loaded, folder)
-    source = loaded.data
-    task = loaded.task
+    source, task, seed = loaded.data, loaded.task, loaded.seed
+    shown: dict[str, Any] = {"examples": examples, "limit": limit}
     if isinstance(processor, LabelProcessor):
         sheet = folder / "pictures.png"
-        return inspect_examples(
-            source, task, processor, cache, sheet, examples=examples, seed=loaded.seed
-        )
-    # A processor makes labels or texts.
-    return inspect_source(source, task, cast(TextProcessor, processor), cache, examples=examples)
+        return inspect_examples(source, task, processor, cache, sheet, seed=seed, **shown)
+    if isinstance(processor, ReadsSpeech):
+        sheet = folder / "sounds.png"
+        return inspect_speech(source, task, processor, cache, sheet, seed=seed, **shown)
+    # Else a processor makes labels or texts.
+    reader = cast(TextProcessor, processor)
+    if isinstance(task, MeasuresOutputs):
+        return inspect_pairs(source, task, reader, cache, **shown)
+    return inspect_source(source, task, reader, cache, **shown)

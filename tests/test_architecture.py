@@ -8,6 +8,7 @@ import re
 import statistics
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -31,7 +32,7 @@ TIERS = (
 TIER = {folder: number for number, folders in enumerate(TIERS) for folder in folders}
 PLACE = {folder: place for folders in TIERS for place, folder in enumerate(folders)}
 PLUGINS = 2  # the tier of what recipes name, reached through the registry from above
-IMPORT_NAMES = {"pyyaml": "yaml", "rouge-score": "rouge_score"}
+IMPORT_NAMES = {"pyyaml": "yaml", "rouge-score": "rouge_score", "beautifulsoup4": "bs4"}
 READING_PATH = (
     "cli/main.py",
     "api.py",
@@ -379,3 +380,9 @@ def _target(node: ast.Assign | ast.AnnAssign) -> str:
 
 def _names_in(targets: set[str]) -> set[str]:
     return {name for target in targets for name in re.findall(r"\w+", target)}
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """Two of one name cannot be collected together, which no test of one of them would show."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

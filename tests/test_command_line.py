@@ -17,14 +17,16 @@ COMMAND_LINE = {
     "new": "PATH --kind --data --label",
     "train": "[ARGUMENTS] --dry-run --resume --runs",
     "tune": "RECIPE [OVERRIDES] --lr-range --workers --runs",
-    "evaluate": "FOLDERS --checkpoint --limit --again",
+    "evaluate": "FOLDERS --data --checkpoint --limit --again",
     "predict": (
-        "RUN [PROMPTS] --checkpoint --adapter --max-new-tokens --temperature --top-k --top-p"
-        " --min-p --repetition-penalty --stop --seed --weights --engine"
+        "RUN [PROMPTS] --out --force --limit --on-unreadable --checkpoint --adapter"
+        " --max-new-tokens --temperature --top-k --top-p --min-p --repetition-penalty --stop --seed"
+        " --weights --engine"
     ),
     "chat": "RUN --checkpoint --max-new-tokens --temperature --top-p --seed --weights --engine",
     "export": "RUN --to --dtype --out --checkpoint --tolerance",
-    "data inspect": "RECIPE [OVERRIDES] --examples",
+    "merge": "ADAPTERS --weights --out",
+    "data inspect": "RECIPE [OVERRIDES] --examples --limit",
     "runs list": "--runs",
     "runs compare": "FOLDERS",
     "schema": "",
@@ -54,7 +56,10 @@ def test_the_command_line_is_frozen() -> None:
     group = typer.main.get_command(app)
     assert dict(_commands(group)) == COMMAND_LINE
     assert [_word(parameter) for parameter in group.params if parameter.name != "help"] == [
-        "--debug"
+        "--debug",
+        "--version",
+        "--install-completion",
+        "--show-completion",
     ]
 
 

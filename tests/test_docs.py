@@ -27,7 +27,13 @@ from groundup.recipe.recipe import load_recipe
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-PAIRS = [("README.md", "README.zh.md"), ("docs/start.md", "docs/start.zh.md")]
+PAIRS = [
+    ("README.md", "README.zh.md"),
+    ("docs/start.md", "docs/start.zh.md"),
+    ("docs/text_to_text.md", "docs/text_to_text.zh.md"),
+    ("docs/transcribe.md", "docs/transcribe.zh.md"),
+    ("docs/whisper.md", "docs/whisper.zh.md"),
+]
 STEPS = ("Initialise", "Forward", "Loss", "Backward", "Update", "Repeat")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^# (\w+\.(?:py|yaml))\n")  # the first line of a block that is a file
@@ -90,6 +96,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "SmolLM2-135M-Instruct" / "config.json").write_text(
         '{"model_type": "llama"}', encoding="utf-8"
     )
+    (folder / "whisper-tiny.en").mkdir()
+    for name, content in (("config", '{"model_type": "whisper"}'), ("preprocessor_config", "{}")):
+        path = folder / "whisper-tiny.en" / f"{name}.json"
+        path.write_text(content, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDUP_CACHE", str(folder / "cache"))
         patch.chdir(folder)
@@ -280,7 +290,7 @@ def test_multitask_digits(
         f"{task}: accuracy 0.9" in shown or f"{task}: accuracy 1.0" in shown
         for task in ("digit", "even")
     )
-    assert "{'digit': '0', 'even': 'even', 'loop': '1.0'}" in shown
+    assert "{'digit': '0', 'even': 'even', 'loop': '1'}" in shown
 
 
 def test_every_example_is_covered() -> None:
@@ -308,7 +318,7 @@ def test_links_hold(page: Path) -> None:
             assert int(line) <= len(path.read_text(encoding="utf-8").splitlines())
 
 
-@pytest.mark.parametrize("name", [name for pair in PAIRS for name in pair])
+@pytest.mark.parametrize("name", [name for pair in PAIRS[:2] for name in pair])
 def test_the_six_steps_are_linked_to_their_lines(name: str) -> None:
     lines = (ROOT / "groundup/training/trainer.py").read_text(encoding="utf-8").splitlines()
     linked = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from functools import cache
 
@@ -112,3 +113,14 @@ def test_the_loop_is_followed_through_few_files() -> None:
             seen.add(module)
             waiting += own_imports(MODULES[f"groundup.{module}".rstrip(".")])
     assert len(seen) <= MOST_TRAINER_FILES, sorted(seen)
+
+
+def test_tests_take_their_helpers_by_bare_names() -> None:
+    # `python -m pytest` puts the repository on the path and `pytest` does not: `tests.support`
+    # would be found by one of them only.
+    found = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if re.search(r"^\s*(from|import) tests\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert found == []

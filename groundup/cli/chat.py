@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from groundup.cli.streams import wrong_encoding
 from groundup.contracts.tasks import Chats
 from groundup.core.values import Message
 from groundup.inference.predictor import Predictor
@@ -24,7 +25,7 @@ def converse(predictor: Predictor, options: dict[str, Any]) -> None:
     # Rich would colour the numbers and quoted words of an answer.
     console = Console(highlight=False)
     console.print(
-        f"[dim]{predictor.run.folder} at step {predictor.step}. /new starts again, an empty line"
+        f"[dim]{predictor.run.label} at step {predictor.step}. /new starts again, an empty line"
         " ends.[/dim]"
     )
     turns: list[Message] = []
@@ -34,6 +35,8 @@ def converse(predictor: Predictor, options: dict[str, Any]) -> None:
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
+        except UnicodeDecodeError as error:
+            raise wrong_encoding(error) from None
         if not question:
             return
         if question == "/new":

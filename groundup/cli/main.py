@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from groundup.cli.tools import Checkpoint, Engine, RunsFolder, Weights, tools
+from groundup.cli.streams import check_arguments, flush_output, prepare_output
+from groundup.cli.tools import (
+    Checkpoint,
+    Engine,
+    MaxNewTokens,
+    ModelPath,
+    RunsFolder,
+    Seed,
+    Temperature,
+    TopP,
+    Weights,
+    tools,
+)
 from groundup.core.errors import GroundupError, in_words
 from groundup.core.logs import log_to_standard_error
 
@@ -19,16 +32,29 @@ __all__ = ["app", "main"]
 # Imports are inside the verbs: torch takes seconds to load, for which --help must not wait.
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 app.add_typer(tools)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        print(f"groundup {metadata.version('groundup')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
-    debug: Annotated[bool, typer.Option(help="Show tracebacks of user errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of user errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """Develop large models from the ground up, and fine-tune them."""
 
@@ -61,9 +87,9 @@ def new(
     else:
         write_template(kind, path)
     if path.suffix == ".py":
-        typer.echo(f"Wrote {path}. Next: edit it; the recipe at its top tries it.")
+        print(f"Wrote {path}. Next: edit it; the recipe at its top tries it.")
         return
-    typer.echo(
+    print(
         f"Wrote {path}. Next: edit it, then: groundup data inspect {path} && groundup train {path}"
     )
 
@@ -80,29 +106,32 @@ def train(
         bool, typer.Option("--dry-run", help="Validate and show what would run.")
     ] = False,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run folder; no recipe needed.")
+        Path | None,
+        typer.Option(
+            help="Go on with this run folder; no recipe needed. training.steps=N trains it longer."
+        ),
     ] = None,
     runs: RunsFolder = Path("runs"),
 ) -> None:
-    """Train recipes one after the other. A finished run is re-used, a stopped one goes on where it
-    stopped."""
+    """Train recipes one after the other.
+
+    A finished run is re-used, a stopped one goes on where it stopped."""
     from groundup import api
     from groundup.cli.arguments import read_arguments
     from groundup.recipe.recipe import dump_recipe
 
     recipes, overrides = read_arguments(arguments or [])
-    # A run's recipe is complete and frozen, so there is nothing left to override.
-    if (resume is None) == (not recipes) or (resume is not None and overrides):
+    if (resume is None) == (not recipes):
         raise GroundupError(
             "groundup train",
-            "needs recipes, or --resume with a run folder alone",
+            "needs recipes, or --resume with a run folder",
             "See groundup train --help",
         )
     if resume is not None:
-        api.resume(resume)
+        api.resume(resume, overrides)
     elif dry_run:
         for recipe in api.plan(recipes, overrides, runs=runs):
-            typer.echo(dump_recipe(recipe) + json.dumps(api.describe(recipe), indent=1))
+            print(dump_recipe(recipe) + json.dumps(api.describe(recipe), indent=1))
     else:
         api.train_all(recipes, overrides, runs=runs)
 
@@ -110,104 +139,144 @@ def train(
 @app.command()
 def evaluate(
     folders: Annotated[
-        list[Path], typer.Argument(help="Run folders in the order they were trained.")
+        list[str],
+        typer.Argument(
+            help="Run folders in the order they were trained; with --data also its settings:"
+            " data.encoding=cp1252."
+        ),
     ],
+    data: Annotated[
+        Path | None, typer.Option(help="A file or folder with labels, instead of held-out data.")
+    ] = None,
     checkpoint: Checkpoint = "best",
-    limit: Annotated[int, typer.Option(help="Evaluate at most N generated answers.", min=1)] = 100,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Evaluate at most N examples, drawn from all; else all, of generated answers 100.",
+            min=1,
+        ),
+    ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Judge even where this was done before.")
+        bool, typer.Option("--again", help="Evaluate even where this was done before.")
     ] = False,
 ) -> None:
-    """Evaluate runs on held-out data; write evaluation.json, summary.json and report.html."""
+    """Evaluate runs on held-out data, or on new data.
+
+    Writes evaluation.json, summary.json and report.html; with --data evaluations/NAME.json."""
     from rich.console import Console
 
     from groundup import api
+    from groundup.cli.arguments import take_data_settings
     from groundup.reports.console_summary import print_summary
 
+    runs, settings = take_data_settings(folders, ("data", "checkpoint", "limit", "again"))
+    if settings and data is None:
+        where = f"data.{next(iter(settings))}"
+        raise GroundupError(where, "has no effect without --data", "Remove it")
     progress = logging.getLogger("groundup").info
     print_summary(
-        api.evaluate(folders, checkpoint=checkpoint, limit=limit, again=again, progress=progress),
-        Console(),
+        api.evaluate(
+            runs,
+            checkpoint=checkpoint,
+            limit=limit,
+            again=again,
+            data=data,
+            settings=settings,
+            progress=progress,
+        ),
+        Console(highlight=False),
     )
 
 
 @app.command()
 def predict(
-    run: Path,
+    run: ModelPath,
     prompts: Annotated[
-        list[str] | None, typer.Argument(help="Prompts; without any, each line of standard input.")
+        list[str] | None,
+        typer.Argument(
+            help="Prompts; or a file of rows, or a folder of texts, pictures or sounds, and its"
+            " settings: data.encoding=cp1252; without any, or as -, each line of standard input."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The .csv or .jsonl file to write; without it, lines are printed."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace --out where it exists.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="Predict of the first N rows or prompts.", min=1)
+    ] = None,
+    on_unreadable: Annotated[
+        str | None,
+        typer.Option(help="Rows that cannot be read: stop, or skip; else as in the run's data."),
     ] = None,
     checkpoint: Checkpoint = "best",
     adapter: Annotated[
         Path | None, typer.Option(help="A run or folder with an adapter for this run's weights.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
-    top_k: Annotated[int | None, typer.Option(min=1)] = None,
-    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
-    min_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(min=1.0)] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Draw from the K likeliest tokens.")
+    ] = None,
+    top_p: TopP = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Draw from tokens this likely next to the likeliest."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(min=1.0, help="Make tokens that were there less likely.")
+    ] = None,
     stop: Annotated[
         list[str] | None, typer.Option(help="Stop before this text; may be given again.")
     ] = None,
-    seed: int = 0,
+    seed: Seed = 0,
     weights: Weights = "fp32",
     engine: Engine = "groundup",
 ) -> None:
-    """Print the prediction for each prompt."""
+    """Predict for prompts, or for the rows of a file.
+
+    Of a file or folder each row is kept, with what is predicted next to it: for classes the
+    probability of every one."""
     from groundup import api
+    from groundup.cli.arguments import take_data_settings
+    from groundup.cli.decoding import GENERATION, choose_decoding, given
+    from groundup.cli.predictions import Output, print_predictions, refuse_mistakes
 
     # None of the options is renamed here: the names are the tasks' own.
-    options = _given(
-        locals(),
-        "max_new_tokens",
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "repetition_penalty",
-        "stop",
-        "seed",
-    )
-    # Only the newline goes: a model may answer otherwise with a space at the end.
-    inputs = prompts or [line.rstrip("\n") for line in sys.stdin]
-    for text in api.load(run, checkpoint, adapter, weights, engine)(inputs, **options):
-        typer.echo(text)
+    options = given(locals())
+    others = ("out", "force", "limit", "on_unreadable", "checkpoint", "adapter", "weights")
+    inputs, settings = take_data_settings(prompts or [], (*GENERATION, *others, "engine"))
+    output = Output(out, force, limit, on_unreadable, settings)
+    refuse_mistakes(inputs, output)
+    predictor = api.load(run, checkpoint, adapter, weights, engine)
+    print_predictions(predictor, inputs, output, choose_decoding(predictor, options))
 
 
-@app.command()
-def chat(
-    run: Path,
-    checkpoint: Checkpoint = "best",
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
-    seed: int = 0,
-    weights: Weights = "fp32",
-    engine: Engine = "groundup",
-) -> None:
-    """Talk to a run. An empty line or Ctrl-D ends it; /new starts again."""
-    from groundup import api
-    from groundup.cli.chat import converse
-
-    options = _given(locals(), "max_new_tokens", "temperature", "top_p", "seed")
-    converse(api.load(run, checkpoint, weights=weights, engine=engine), options)
-
-
-def _given(values: dict[str, Any], *names: str) -> dict[str, Any]:
-    # typer wants each option as a parameter, a task takes those of its own; what was not given is
-    # left out, so that the task's defaults count.
-    return {name: values[name] for name in names if values[name] is not None}
+def _coloured(message: str) -> str:
+    plain = not sys.stderr.isatty() or "NO_COLOR" in os.environ
+    return message if plain else typer.style(message, fg="red")
 
 
 def main() -> None:
     """Run the command line; user errors end with a message and an exit code, not a traceback."""
+    prepare_output()
     log_to_standard_error()
     try:
-        app(standalone_mode=True)
+        try:
+            check_arguments()
+            app(standalone_mode=True)
+        finally:
+            flush_output()
     except (GroundupError, OSError, KeyboardInterrupt) as error:
         if "--debug" in sys.argv and not isinstance(error, KeyboardInterrupt):
             raise
         message, code = in_words(error)  # also of a full disk or a missing right, which are no bugs
-        typer.secho(message, fg="red" if 0 < code < 130 else None, err=True, nl=bool(message))
+        if message:
+            # not by typer, which would write UTF-8 to a console of ASCII
+            print(_coloured(message) if 0 < code < 130 else message, file=sys.stderr)
         sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

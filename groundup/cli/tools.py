@@ -1,5 +1,5 @@
-"""The verbs around a run: data, runs, tune, export, schema, env. torch is imported only once a verb
-runs."""
+"""The verbs around a run: chat, data, runs, tune, export, merge, schema, env. torch is imported
+only once a verb runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Checkpoint", "Engine", "Overrides", "RunsFolder", "Weights", "tools"]
+__all__ = [
+    "Checkpoint",
+    "Engine",
+    "MaxNewTokens",
+    "ModelPath",
+    "Overrides",
+    "RunsFolder",
+    "Seed",
+    "Temperature",
+    "TopP",
+    "Weights",
+    "tools",
+]
 
 tools = typer.Typer()
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
@@ -27,7 +39,54 @@ Checkpoint = Annotated[str, typer.Option(help="best, last, or a step number.")]
 Engine = Annotated[
     str, typer.Option(help="What writes: groundup, or llama.cpp, checked against the same tokens.")
 ]
-Weights = Annotated[str, typer.Option(help="What the weights are kept in: fp32, bf16 or int8.")]
+ModelPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run; or a pretrained folder, a GGUF file, or a name of the hub."
+    ),
+]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(min=1, help="The most tokens to write; else as the task says."),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="0 is greedy, which is the default where generation_config.json says nothing else.",
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Draw from the likeliest tokens of this share."),
+]
+Seed = Annotated[int, typer.Option(help="Decides what is drawn.")]
+Weights = Annotated[
+    str, typer.Option(help="What the weights are kept in: fp32, bf16, int8 or int4.")
+]
+
+
+@tools.command()
+def chat(
+    run: ModelPath,
+    checkpoint: Checkpoint = "best",
+    max_new_tokens: MaxNewTokens = 256,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    weights: Weights = "fp32",
+    engine: Engine = "groundup",
+) -> None:
+    """Talk to a run.
+
+    An empty line or Ctrl-D ends it; /new starts again."""
+    from groundup import api
+    from groundup.cli.chat import converse
+    from groundup.cli.decoding import choose_decoding, given
+
+    options = given(locals())
+    predictor = api.load(run, checkpoint, weights=weights, engine=engine)
+    converse(predictor, choose_decoding(predictor, options))
 
 
 @tools.command()
@@ -40,38 +99,61 @@ def tune(
     workers: Annotated[int, typer.Option(help="Trials trained at the same time.", min=1)] = 1,
     runs: RunsFolder = Path("runs"),
 ) -> None:
-    """Try the settings of the recipe's tune section; write the best recipe and a report."""
-    from groundup import api
-    from groundup.cli.arguments import read_arguments
+    """Try the settings of the recipe's tune section.
 
-    _, changes = read_arguments(overrides or [])
+    Writes the best recipe and a report."""
+    from groundup import api
+    from groundup.cli.arguments import read_overrides
+
+    changes = read_overrides(overrides or [])
     # The range test is one short run, in which several workers have nothing to share.
     run = api.tune_learning_rate if lr_range else partial(api.tune, workers=workers)
-    typer.echo(json.dumps(run(recipe, changes, runs=runs), indent=1))
+    print(json.dumps(run(recipe, changes, runs=runs), indent=1))
 
 
 @tools.command()
 def export(
-    run: Path,
-    to: Annotated[str, typer.Option(help="huggingface, gguf or onnx.")],
+    run: ModelPath,
+    to: Annotated[str, typer.Option(help="huggingface, gguf, onnx or ctranslate2.")],
     dtype: Annotated[
-        str, typer.Option(help="fp32, fp16 or bf16; for gguf also q8_0 and q4_0.")
+        str,
+        typer.Option(help="fp32, fp16 or bf16; for gguf also q8_0 and q4_0, for ctranslate2 int8."),
     ] = "fp32",
     out: Annotated[
-        Path | None, typer.Option(help="The new folder; else export/TO-DTYPE in the run's.")
+        Path | None,
+        typer.Option(help="The new folder; else export/TO-DTYPE in a run's, or NAME-TO-DTYPE."),
     ] = None,
     checkpoint: Checkpoint = "best",
     tolerance: Annotated[
         float | None, typer.Option(help="Allowed difference of outputs, over the largest.", min=0.0)
     ] = None,
 ) -> None:
-    """Write a run's model for another tool, once that tool computes what was trained."""
+    """Write a run's model for another tool.
+
+    It is written once that tool computes what was trained."""
     from groundup import api
 
-    typer.echo(
+    print(
         "Wrote"
         f" {api.export(run, to, dtype=dtype, out=out, checkpoint=checkpoint, tolerance=tolerance)}"
     )
+
+
+@tools.command()
+def merge(
+    adapters: Annotated[
+        list[Path], typer.Argument(help="Runs or folders with a LoRA adapter, all of one base.")
+    ],
+    weights: Annotated[str, typer.Option(help="One number for each, in order: 0.7,0.3.")],
+    out: Annotated[Path, typer.Option(help="The new folder, in PEFT's layout.")],
+) -> None:
+    """Merge adapters of one base into one, each times a weight.
+
+    Exact: it adds the weighted sum of what they add."""
+    from groundup import api
+    from groundup.cli.arguments import read_numbers
+
+    print(f"Wrote {api.merge(adapters, read_numbers('--weights', weights), out)}")
 
 
 @data_app.command("inspect")
@@ -79,16 +161,20 @@ def data_inspect(
     recipe: Path,
     overrides: Overrides = None,
     examples: Annotated[int, typer.Option(help="Examples to show.", min=0)] = 5,
+    limit: Annotated[
+        int, typer.Option(help="Look closely at N examples of each split, drawn from all.", min=1)
+    ] = 2_000,
 ) -> None:
-    """Show counts, lengths, duplicates and samples; for chats, every token by whether it is trained
-    on."""
+    """Show counts, lengths, copies and examples.
+
+    Of chats every token is shown by whether it is trained on."""
     from rich.console import Console
 
     from groundup import api
-    from groundup.cli.arguments import read_arguments
+    from groundup.cli.arguments import read_overrides
 
-    _, changes = read_arguments(overrides or [])
-    for renderable in api.inspect_data(recipe, changes, examples=examples):
+    changes = read_overrides(overrides or [])
+    for renderable in api.inspect_data(recipe, changes, examples=examples, limit=limit):
         Console().print(renderable)
 
 
@@ -117,7 +203,7 @@ def schema() -> None:
     """Print the JSON Schema of recipes, for your editor."""
     from groundup.recipe.json_schema import recipe_schema
 
-    typer.echo(json.dumps(recipe_schema(), indent=1))
+    print(json.dumps(recipe_schema(), indent=1))
 
 
 @tools.command()
@@ -128,4 +214,4 @@ def env() -> None:
     facts = devices.describe_machine()
     device = "cuda" if facts["gpu"] else "cpu"
     rates = {p: round(devices.matmul_flops_per_s(device, p) / 1e9) for p in ("fp32", "bf16")}
-    typer.echo(json.dumps({**facts, "matmul_gflops_per_s": rates}, indent=1))
+    print(json.dumps({**facts, "matmul_gflops_per_s": rates}, indent=1))

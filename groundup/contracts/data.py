@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from torch import nn
 
+from groundup.core.errors import DataError
 from groundup.core.settings import Settings
 from groundup.core.values import Batch, Split, Table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Augment", "DataContext", "DataSource", "HasTexts", "Refillable", "Stream"]
+__all__ = ["Augment", "DataContext", "DataSource", "HasTexts", "Refillable", "Stream", "Unlabelled"]
 
 Augment = Callable[[Batch, "NDArray[np.int64]", Callable[[], Batch]], Batch]
 
@@ -57,6 +58,25 @@ class DataContext:
     augment: Augment | None = None
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """A row, or a file, to predict from.
+
+    Attributes:
+        columns: What is known of it, which is repeated next to what is predicted.
+        inputs: What a model is given; None where it cannot be read.
+        origin: Where it was read.
+        problem: Why it cannot be read; empty where it can.
+        remedy: What to do about it.
+    """
+
+    columns: dict[str, Any]
+    inputs: Any
+    origin: str
+    problem: str = ""
+    remedy: str = ""
+
+
 class Stream(ABC):
     """Micro-batches in the order of the run. ``state_dict`` is the cursor of what was DELIVERED,
     not prefetched."""
@@ -73,6 +93,10 @@ class Stream(ABC):
     @abstractmethod
     def samples_per_epoch(self) -> int:
         """How many samples one pass over the data holds."""
+
+    def counts(self) -> dict[str, int]:
+        """Return what else can be counted in one pass, by name, such as tokens."""
+        return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, int]: ...
@@ -138,8 +162,36 @@ class DataSource(Settings, ABC):
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, prepared (tokenized, packed) in the cache."""
 
+    def reading(self, path: str) -> DataSource | None:
+        """Return the source that reads another file or folder with the same settings, all of it as
+        one split, unless parts of it are called like splits; None where this one reads no
+        files."""
+        return None
+
+    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
+        """Yield the rows of a file, or the files of a folder, as inputs without what is to be
+        predicted, in order.
+
+        Raises:
+            DataError: If the file cannot be read, or this source reads none.
+        """
+        raise DataError(
+            path,
+            f"data {self.registered_name} reads no files to predict from",
+            "Predict from Python: groundup.load(run)(inputs)",
+        )
+
     def card(self, cache: Path) -> dict[str, Any]:
         """Return the data card: counts, what cleaning removed and why, splits, licence."""
+        return {}
+
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read: each file by a name that is the same wherever the data are, such as
+        ``train/a.csv``, and the version of what is no file.
+
+        A run that goes on, or is given back, has them compared with what it began with. Where
+        nothing is returned, nothing is compared.
+        """
         return {}
 
     def too_long_policy(self) -> str:

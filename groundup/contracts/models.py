@@ -20,7 +20,7 @@ Shape legend: B rows, T positions, S positions of an input, C width, V vocabular
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
@@ -31,9 +31,7 @@ from groundup.core.settings import Settings
 
 __all__ = [
     "ANY_MODEL_TYPE",
-    "ChoosesHead",
     "EncoderDecoder",
-    "Features",
     "FromGGUF",
     "FromHuggingFace",
     "GGUFContents",
@@ -45,7 +43,7 @@ __all__ = [
     "PredictsOutputs",
     "ReadsTokens",
     "SingleRowDecoding",
-    "TokenLogits",
+    "StretchesPositions",
     "TokenLosses",
     "blocks_of",
     "context_length_of",
@@ -61,6 +59,8 @@ class ModelConfig(Settings, ABC):
 
     Attributes:
         decided_by_data: Settings that ``complete_from`` fills in; a named size leaves them open.
+        rows_vary: Whether a row is as long as its text, not as the context, so that the work of a
+            step is that of the tokens that were counted.
     """
 
     decided_by_data: ClassVar[tuple[str, ...]] = (
@@ -69,6 +69,7 @@ class ModelConfig(Settings, ABC):
         "input_shape",
         "outputs",
     )
+    rows_vary: ClassVar[bool] = False
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -87,8 +88,7 @@ class ModelConfig(Settings, ABC):
         return True
 
     def flops_per_token(self, context: int) -> float:
-        """Return forward + backward FLOPs a token, or an image: 6 x weights used in products +
-        attention."""
+        """Return forward + backward FLOPs a token or image: 6 x weights in products + attention."""
         return 0.0
 
     def to_huggingface(
@@ -103,6 +103,14 @@ class ModelConfig(Settings, ABC):
         raise CheckpointError(
             "model", "no Hugging Face layout is known for it", "Keep it in the project's own layout"
         )
+
+    def to_modules(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return ``to_huggingface``, with the names of that library's modules, not of its files."""
+        return self.to_huggingface(weights)
+
+    def renamed_tensors(self, names: Iterable[str]) -> dict[str, str]:
+        """Return today's name of each tensor that checkpoints of before called otherwise."""
+        return {}
 
     def complete_from(self, processor: Processor) -> ModelConfig:
         """Return the config completed with what only the processor knows, such as the vocabulary's
@@ -123,6 +131,13 @@ class ReadsTokens(Protocol):
 
 
 @runtime_checkable
+class StretchesPositions(Protocol):
+    """Settings with ``rope_scaling``: None, or how positions are stretched (kind, factor)."""
+
+    rope_scaling: Any
+
+
+@runtime_checkable
 class HasVocabulary(Protocol):
     """Settings of a model that has a vector for each token; 0 takes the processor's."""
 
@@ -138,11 +153,10 @@ class PredictsOutputs(Protocol):
 
 @runtime_checkable
 class HasLayers(Protocol):
-    """Settings of a model that is a stack of equal layers."""
+    """Settings of a model that is a stack of equal layers; 0 where it is not known how many."""
 
     @property
-    def layers(self) -> int:
-        """How many; 0 where it is not known."""
+    def layers(self) -> int: ...
 
 
 def context_length_of(config: object) -> int:
@@ -159,11 +173,14 @@ class FromHuggingFace(ModelConfig, ABC):
         free_settings: Settings that a recipe may change, because weights are not tied to them.
         pretrained_processor: The processor that comes with the weights: the tokenizer in their
             folder, or another that ``processor_from_huggingface`` describes.
+        tokenizer_setting: The setting of such another processor that takes the section of the
+            tokenizer in the folder; empty: it has none.
     """
 
     huggingface_model_types: ClassVar[tuple[str, ...]] = ()
     free_settings: ClassVar[tuple[str, ...]] = ("dropout", "context_length")
     pretrained_processor: ClassVar[str] = "tokenizer_json"
+    tokenizer_setting: ClassVar[str] = ""
 
     @classmethod
     @abstractmethod
@@ -178,18 +195,32 @@ class FromHuggingFace(ModelConfig, ABC):
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return groundup's tensors from Hugging Face's; each is used once and none is left over.
 
-        What a new head replaces is left out, and so is a new head from what is returned.
+        What a new head replaces is left out; a new head is missing.
 
         Raises:
             CheckpointError: If one is missing, has no place, or has another shape.
         """
 
+    def output_tensors(self) -> tuple[str, ...]:
+        """Return how the names of tensors begin that have a row for each class."""
+        return ("head.",)
+
     @classmethod
     def settings_begun_again(
         cls, settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Return settings that a run does not take from the weights, because its task or data
-        decide them, from what ``from_huggingface`` returned and what the recipe says."""
+        """Return settings that task or data decide, not the weights, from what
+        ``from_huggingface`` returned and what the recipe says."""
+        return {}
+
+    @classmethod
+    def from_generation_config(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that the contents of generation_config.json stand for, of a model
+        that begins and writes its texts in a way of its own."""
+        return {}
+
+    def to_generation_config(self) -> dict[str, Any]:
+        """Return the keys of generation_config.json that ``from_generation_config`` reads."""
         return {}
 
     @classmethod
@@ -201,6 +232,11 @@ class FromHuggingFace(ModelConfig, ABC):
         """
         return {}
 
+    def unknown_keys(self, config: Mapping[str, Any]) -> list[str]:
+        """Return the keys of config.json that nothing here reads, and that may change what a model
+        computes. Such weights are refused unless the recipe names the keys."""
+        return []
+
     def note_on_pretrained(self, config: Mapping[str, Any]) -> str:
         """Return what loading changes in weights with this config.json, in words; empty: nothing.
 
@@ -211,15 +247,14 @@ class FromHuggingFace(ModelConfig, ABC):
 
 
 class GGUFContents(Protocol):
-    """An open GGUF file."""
+    """An open GGUF file: numbers, texts and lists by name, and the table of tensors, each with a
+    ``shape``."""
 
     @property
-    def metadata(self) -> Mapping[str, Any]:
-        """Numbers, booleans, texts, and lists of these, by name."""
+    def metadata(self) -> Mapping[str, Any]: ...
 
     @property
-    def tensors(self) -> Mapping[str, Any]:
-        """What the table of tensors says, by name; each has a ``shape``."""
+    def tensors(self) -> Mapping[str, Any]: ...
 
     def read(self, name: str) -> Any:
         """Return the numbers of a tensor as a float32 array of NumPy."""
@@ -300,11 +335,7 @@ class TokenLosses(Protocol):
     """A language model that tells -log p of each target without ever holding all logits."""
 
     def token_losses(
-        self,
-        tokens: Tensor,
-        targets: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
+        self, tokens: Tensor, targets: Tensor, positions: Any = None, boundaries: Any = None
     ) -> Tensor:
         """Return -log p in nats of each target, (B, T), 0 where it is -100. No gradient."""
 
@@ -314,11 +345,7 @@ class HiddenStates(Protocol):
     """A language model that shows what its output layer reads, and applies that layer to it."""
 
     def hidden(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None = None,
-        boundaries: Tensor | None = None,
-        cache: Any = None,
+        self, tokens: Tensor, positions: Any = None, boundaries: Any = None, cache: Any = None
     ) -> Tensor:
         """Return what the output layer reads, (B, T, C)."""
 
@@ -342,11 +369,13 @@ class Generates(Protocol):
 class EncoderDecoder(Protocol):
     """A model that ``Generates`` about an input, which it reads once.
 
-    What the encoder made of the input is kept in the cache, a row for a row, like a prompt that was
-    read already. So generation has nothing to carry along: the cache drops, repeats and reorders
-    rows, whether texts are sampled, end early or are searched with beams. In training forward takes
-    the input's tensors next to the tokens, and no cache.
+    What the encoder made of it is kept in the cache: generation has nothing to carry along. In
+    training forward takes the input's tensors and ``text``, and no cache.
     """
+
+    @property
+    def start_id(self) -> int:
+        """The token that every text begins with, and that is none of it."""
 
     def encode(self, cache: Any, **inputs: Tensor) -> None:
         """Read inputs, one a row of the cache, and keep there what every later step attends to."""
@@ -354,41 +383,10 @@ class EncoderDecoder(Protocol):
 
 @runtime_checkable
 class SingleRowDecoding(Protocol):
-    """A language model that may have a quicker step for one row on a CPU."""
+    """A language model that may have (``has_decoder``) a quicker step for one row on a CPU."""
 
     @property
-    def has_decoder(self) -> bool:
-        """Whether it has one."""
+    def has_decoder(self) -> bool: ...
 
     def decoder(self) -> nn.Module:
         """Return what decodes one row quickly, with the same weights."""
-
-
-@runtime_checkable
-class Features(Protocol):
-    """A classifier that shows what its last layer reads."""
-
-    def features(self, *args: Any, **inputs: Any) -> Tensor:
-        """Return (B, C)."""
-
-
-@runtime_checkable
-class ChoosesHead(Protocol):
-    """A model with one of several heads: for ``masked`` tokens, ``labels`` of a text, ``tokens``
-    (outputs for every token) or ``none`` (the states)."""
-
-    @property
-    def chosen_head(self) -> str:
-        """Which one."""
-
-
-@runtime_checkable
-class TokenLogits(Protocol):
-    """A classifier of texts that can also predict tokens."""
-
-    def token_logits(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Return what each position predicts of the token after it, (B, T, V).
-
-        Raises:
-            RecipeError: If the model cannot as it is set, because positions see later tokens.
-        """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -19,12 +20,13 @@ from torch import Tensor
 
 from groundup.core.errors import RecipeError
 from groundup.core.settings import Settings
-from groundup.core.values import Batch
+from groundup.core.values import Batch, CutInputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "AddsTokens",
     "EncodesSpans",
     "InputProcessor",
     "LabelProcessor",
@@ -49,8 +51,8 @@ class Targets(ABC):
         labels: The names of the classes or numbers, where they have any.
         counts: How many training examples each class has; empty where nobody counted.
         parts: The targets of each task, where there are several.
-        learned: Whether the data decide what is predicted, so that weights for other data get a new
-            head.
+        learned: Whether the data decide what is predicted: other data need a new head.
+        notes: What there is to say of the training split's targets, a line each.
     """
 
     kind: str
@@ -59,6 +61,7 @@ class Targets(ABC):
     counts: tuple[int, ...] = ()
     parts: Mapping[str, Targets] = MappingProxyType({})
     learned: bool = True
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def encode(self, targets: Sequence[Any]) -> Tensor:
@@ -77,15 +80,23 @@ class Targets(ABC):
         classes."""
         return self
 
+    def lacks(self, target: Any) -> bool:
+        """Return whether an example has no such target: None, or not a number."""
+        return target is None or (isinstance(target, float) and target != target)
+
 
 class Processor(ABC):
     """Raw <-> tensors. It is saved in the run and used by everything downstream.
 
     Attributes:
         targets: What is predicted, where the processor knows it.
+        notes: What there is to say of the data that it was fitted to, a line each.
+        cut: What was counted of the inputs encoded so far; None where none is ever cut.
     """
 
     targets: Targets | None = None
+    notes: tuple[str, ...] = ()
+    cut: CutInputs | None = None
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -121,6 +132,7 @@ class TextProcessor(Processor):
             one's.
         padding_id: The token that fills rows up; None: the end token does.
         mask_id: The token that stands for a hidden one, such as ``[MASK]``.
+        other_ends: Tokens that end what a model writes, in addition to the end token.
     """
 
     special_tokens: Mapping[str, int] = MappingProxyType({})
@@ -131,6 +143,12 @@ class TextProcessor(Processor):
     between: tuple[tuple[int, ...], int] | None = None
     padding_id: int | None = None
     mask_id: int | None = None
+    other_ends: tuple[int, ...] = ()
+
+    @cached_property
+    def cut(self) -> CutInputs:  # type: ignore[override]
+        """What was counted of texts that a task cuts."""
+        return CutInputs()
 
     @property
     @abstractmethod
@@ -140,6 +158,11 @@ class TextProcessor(Processor):
     @abstractmethod
     def end_id(self) -> int:
         """The token that ends every document."""
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """The tokens that end what a model writes; the first ends every document."""
+        return (self.end_id, *self.other_ends)
 
     @property
     def begin_id(self) -> int:
@@ -299,6 +322,25 @@ class ReadFromFiles(Protocol):
 
     path: str
     end_token: str | None
+
+
+@runtime_checkable
+class AddsTokens(Protocol):
+    """A tokenizer that can be given further tokens."""
+
+    def with_added_tokens(
+        self, words: Sequence[str], special: Sequence[str]
+    ) -> tuple[TextProcessor, list[str]]:
+        """Return the tokenizer with a token for each word, numbered after its own; and in words
+        what becomes of those that it had.
+
+        Args:
+            words: Found in texts as wholes.
+            special: Tokens that stand for no text.
+        """
+
+    def number_of(self, token: str) -> int | None:
+        """Return the id of a token by what it is written as, or None."""
 
 
 @runtime_checkable

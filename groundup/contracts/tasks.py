@@ -5,31 +5,60 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
 
 from groundup.contracts.data import DataSource
 from groundup.core.settings import Settings
-from groundup.core.values import Batch, Evaluation, Loss, Split, Start, TokenSequence
+from groundup.core.values import Batch, Evaluation, Loss, Split, TokenSequence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "PREDICTION",
     "Chats",
     "Distils",
     "EvaluationContext",
+    "MeasuresOutputs",
     "Objective",
     "PerExampleLoss",
+    "PredictsTokens",
+    "ReadsModelFolder",
     "SeveralSequences",
+    "Start",
     "Streams",
     "Task",
 ]
 
+PREDICTION = "prediction"
+"""The column of what is predicted, in files of predictions."""
+
 Objective = Callable[[Any, Batch], Loss]
 """What a step minimises, from a model's outputs and the batch."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from, for a task that asks the starting weights about the data.
+
+    Attributes:
+        model: Builds the model with these weights, before any adapter, in evaluation mode on the
+            run's device.
+        key: Makes what changes whenever the weights, the model or the processor do.
+        cache: A folder for what is computed, shared by runs.
+        splits: The parts of the data that they are asked about.
+    """
+
+    model: Callable[[], nn.Module]
+    key: Callable[[], str]
+    processor: Any
+    sequence_length: int
+    cache: Path
+    splits: tuple[Literal["train", "validation", "test"], ...]
 
 
 @dataclass(frozen=True)
@@ -68,6 +97,8 @@ class Task(Settings, ABC):
     """
 
     unit: ClassVar[str] = "tokens"
+    file_source: ClassVar[str] = ""
+    """The data source that reads files for this task, where a run has no files of its own."""
     default_settings: ClassVar[Mapping[str, Any]] = {}
     """Values for dotted keys of the recipe that it leaves out, such as
     ``{"optim.weight_decay": 0.0}``. They are written into the run's recipe."""
@@ -149,6 +180,11 @@ class Task(Settings, ABC):
         ``seeding.keyed_noise``, which keys it by the sample, and is found in the batch here.
         """
 
+    def prediction_inputs(self, batch: Batch) -> dict[str, Any]:
+        """Return the keyword arguments with which the model returns its predictions themselves,
+        where with ``inputs`` it returns a sum over the batch."""
+        return self.inputs(batch)
+
     def forward(self, model: nn.Module, batch: Batch) -> Any:
         """Run the model on a batch and return its outputs.
 
@@ -215,6 +251,14 @@ class Task(Settings, ABC):
     def predict(self, model: nn.Module, inputs: Any, processor: Any, **options: Any) -> Any:
         """Return the prediction for raw inputs."""
 
+    def tabulate(
+        self, model: nn.Module, inputs: Sequence[Any], processor: Any, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return what is predicted for each of several inputs, by the names of columns: plain
+        values, lists of them, or dictionaries of numbers by name."""
+        found = self.predict(model, list(inputs), processor, **options)
+        return [{PREDICTION: each} for each in found]
+
     @abstractmethod
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Evaluate a trained model on held-out examples."""
@@ -240,11 +284,49 @@ class Chats(Streams, Protocol):
 
 
 @runtime_checkable
+class ReadsModelFolder(Protocol):
+    """A task of which folders of pretrained weights have files, such as how the states of a text
+    become a vector."""
+
+    @classmethod
+    def settings_in(cls, folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that a folder says, without those that the recipe gives.
+
+        Raises:
+            CheckpointError: If it says what is not built.
+        """
+
+    def differences(self, folder: Path) -> list[str]:
+        """Return in words what is done otherwise than a folder says."""
+
+    def model_files(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return files in JSON for the folder of a trained model, from what its config.json
+        says."""
+
+
+@runtime_checkable
 class SeveralSequences(Protocol):
     """A task that makes several token sequences of an example, as of a pair of answers."""
 
     def sequences(self, examples: Sequence[Any], processor: Any) -> list[TokenSequence]:
         """Return the sequences, as many of each example, in the examples' order."""
+
+
+@runtime_checkable
+class MeasuresOutputs(Protocol):
+    """A task whose validation also measures what the model writes, so that this may choose the
+    best checkpoint.
+
+    Attributes:
+        measured: How many held-out examples it writes about; 0: none.
+    """
+
+    measured: int
+
+    def measure(
+        self, model: nn.Module, examples: Sequence[Any], processor: Any
+    ) -> dict[str, float]:
+        """Return metrics by name. Nothing is drawn from torch's default generator."""
 
 
 @runtime_checkable
@@ -255,13 +337,18 @@ class PerExampleLoss(Protocol):
     need them before they are added up.
     """
 
-    def prediction_inputs(self, batch: Batch) -> dict[str, Any]:
-        """Return the keyword arguments with which the model returns its predictions themselves,
-        where with ``inputs`` it returns a sum over the batch."""
-
     def example_losses(self, outputs: Any, batch: Batch) -> Tensor:
         """Return (B,) the losses whose sum is the total of ``loss``, by what the model returns for
         ``prediction_inputs``."""
+
+
+@runtime_checkable
+class PredictsTokens(Protocol):
+    """A task whose targets are tokens of the training texts: validations compare it with guessing
+    by their frequency."""
+
+    def target_tokens(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return int64 (N,) the tokens of a batch that are predicted."""
 
 
 @runtime_checkable

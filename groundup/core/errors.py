@@ -105,7 +105,12 @@ class Interrupted(GroundupError):
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Return ``"did you mean 'x'? "`` with the nearest option, or the empty string."""
-    close = difflib.get_close_matches(name, list(options), n=1, cutoff=0.5)
+    known = list(options)
+    close = [each for each in known if each.strip().casefold() == name.strip().casefold()]
+    if not close:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        # classification is classify rather than token_classification
+        close = [each for each in near if each[:3] == name[:3]] or near
     return f"did you mean {close[0]!r}? " if close else ""
 
 

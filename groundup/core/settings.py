@@ -4,17 +4,60 @@ one."""
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar, TypeVar, get_args
+import os
+import re
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from groundup.core.errors import RecipeError, did_you_mean
 
-__all__ = ["Settings", "conditions_of", "describe", "setting", "validate"]
+__all__ = [
+    "PathText",
+    "Settings",
+    "as_path",
+    "conditions_of",
+    "describe",
+    "expand_path",
+    "name_lookalikes",
+    "setting",
+    "validate",
+]
 
 SettingsClass = TypeVar("SettingsClass", bound="Settings")
+
+
+def expand_path(path: str | os.PathLike[str]) -> str:
+    """Return a path with ``~`` as the home folder and ``$NAME`` as the environment has it, in the
+    Unicode form that is there; a name that the environment lacks stays."""
+    found = os.path.expanduser(os.path.expandvars(path))
+    if not found.isascii() and not os.path.exists(found):
+        # archives made on a Mac hold NFD
+        for other in (unicodedata.normalize("NFC", found), unicodedata.normalize("NFD", found)):
+            if os.path.exists(other):
+                return other
+    return found
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return the same as ``expand_path``, as what a user gave besides a recipe."""
+    return Path(expand_path(path))
+
+
+# What a setting that names a file or folder is declared as.
+PathText = Annotated[str, AfterValidator(expand_path)]
 
 
 def setting(
@@ -45,6 +88,7 @@ class Settings(BaseModel):
         strict=True,
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         ser_json_inf_nan="strings",
         protected_namespaces=(),
     )
@@ -93,12 +137,30 @@ def validate(cls: type[SettingsClass], section: dict[str, Any], where: str) -> S
     except ValidationError as failure:
         errors = failure.errors()  # a misspelt key first: it explains why another one is missing
         misspelt = [error for error in errors if error["type"] == "extra_forbidden"]
-        raise RecipeError(*describe((misspelt or errors)[0], cls, where)) from None
+        first = (misspelt or errors)[0]
+        path, problem, remedy = describe(first, cls, where)
+        # of a setting that takes several kinds of values, each has its own error
+        others = [each for each in errors if each is not first and _loc(each) == _loc(first)]
+        problem += "".join(f" or {_allowed(each)}" for each in others)
+        raise RecipeError(path, problem, remedy) from None
+
+
+# What pydantic puts behind the path of a setting that takes several kinds of values.
+_MEMBER = re.compile(r"constrained-\w+|bool|int|float|str|(literal|tuple|dict|list)\[.*")
+
+
+def _loc(error: ErrorDetails) -> tuple[int | str, ...]:
+    loc = error["loc"]
+    return loc[:-1] if loc and _MEMBER.fullmatch(str(loc[-1])) else loc
+
+
+def _allowed(error: ErrorDetails) -> str:
+    return error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
 
 
 def describe(error: ErrorDetails, cls: type[BaseModel], where: str) -> tuple[str, str, str]:
     """Put one pydantic error into (where, problem, remedy)."""
-    path = ".".join([where, *(str(part) for part in error["loc"])])
+    path = ".".join([where, *(str(part) for part in _loc(error))])
     found = json.dumps(error["input"], default=str, ensure_ascii=False)
     found = found if len(found) <= 80 else found[:77] + "..."
     if error["type"] == "extra_forbidden":
@@ -114,13 +176,57 @@ def describe(error: ErrorDetails, cls: type[BaseModel], where: str) -> tuple[str
     if error["type"] == "value_error":
         problem, _, remedy = str(error["ctx"]["error"]).partition(". ")
         return path, problem, remedy
-    hint = "Write true or false" if error["type"].startswith("bool") else "Change the value"
-    if error["type"] in {"int_type", "float_type", "int_parsing", "float_parsing"} and isinstance(
-        error["input"], str
-    ):
-        hint = "Write the number without quotes"
-    message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return path, f"got {found}; allowed: {message}", hint
+    return path, f"got {found}; allowed: {_allowed(error)}", _hint(error["type"], error["input"])
+
+
+# Signs that other keyboards have where recipes want those of ASCII.
+_LOOKALIKES = re.compile(
+    r"[\u00a0\u2000-\u200b\u2012-\u2015\u2018-\u201f\u202f\u2060\u2212\u3000"
+    r"\u3001\u300c\u300d\ufeff\uff01-\uff5e]"
+)
+
+
+def name_lookalikes(text: str) -> str:
+    """Return the signs in a text that only look like those of ASCII, by name; empty without any."""
+    found = dict.fromkeys(_LOOKALIKES.findall(text))
+    return ", ".join(f"U+{ord(c):04X} ({unicodedata.name(c, '?').lower()})" for c in found)
+
+
+def _hint(kind: str, given: Any) -> str:
+    """Return what to write in place of a value of the wrong kind."""
+    if given == "None":
+        return "Write null, or leave it out"
+    if isinstance(given, str) and (odd := name_lookalikes(given)):
+        return f"It holds {odd}: write it with the signs of ASCII"
+    if kind.startswith("bool"):
+        return "Write true or false"
+    if kind.startswith("int") and isinstance(given, float) and given.is_integer():
+        return f"Write {given:.0f}"
+    if kind.startswith(("int", "float")) and isinstance(given, str):
+        return _number_hint(given.strip())
+    if kind == "string_type" and isinstance(given, dict):
+        return "Put the text in quotes: a colon with a space behind it makes keys of it"
+    if kind == "string_type" and isinstance(given, int | float):
+        return f'Put it in quotes: "{given}"'
+    if kind in ("model_type", "dict_type") and isinstance(given, str):
+        return "Write keys with values; a space belongs behind each colon"
+    if kind in ("tuple_type", "list_type"):
+        return "Write a list: [...]"
+    return "Change the value"
+
+
+def _number_hint(text: str) -> str:
+    if re.fullmatch(r"[-+]?0[0-9_]+", text):
+        return f"Write {int(text)}: a number with a leading zero is a word"
+    if re.fullmatch(r"0[xXoObB][0-9a-fA-F]+", text):
+        return "Write it as a decimal number"
+    if re.fullmatch(r"[-+]?[1-9]\d{0,2}(,\d{3})+", text):
+        return f"Write {text.replace(',', '')}"
+    if re.fullmatch(r"[-+]?\d+,\d+", text):
+        return f"Write a decimal point: {text.replace(',', '.')}"
+    if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", text, re.IGNORECASE):
+        return "Write the number without quotes"
+    return "Write a plain number, such as 16 or 3e-4"
 
 
 def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

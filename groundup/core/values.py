@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +19,7 @@ __all__ = [
     "IGNORED",
     "Batch",
     "Conversation",
+    "CutInputs",
     "Document",
     "Evaluation",
     "Example",
@@ -31,7 +31,6 @@ __all__ = [
     "Preference",
     "Report",
     "Split",
-    "Start",
     "StoredFile",
     "Table",
     "Term",
@@ -47,6 +46,78 @@ IGNORED = -100
 """The target where nothing is to be predicted, as torch's losses have it."""
 
 Split = Literal["train", "validation", "test"]
+
+
+class CutInputs:
+    """How many of the inputs that were encoded are longer than what is read of them, by what they
+    are and what cuts them; and which of their values mean nothing to the model."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str, str], _Cut] = {}
+        self._filled: dict[str, tuple[int, str]] = {}
+
+    def add(self, what: str, unit: str, limit: str, lengths: Sequence[float], read: float) -> None:
+        """Count inputs.
+
+        Args:
+            what: What they are, such as ``texts``.
+            unit: Of their lengths, such as ``tokens``.
+            limit: What cuts them, such as ``max_tokens 256``.
+            lengths: Of each, before it is cut.
+            read: The most that is read.
+        """
+        known = self._seen.setdefault((what, unit, limit), _Cut())
+        # Nearly always nothing is cut, and each text of a large corpus passes here.
+        if max(lengths, default=read) > read:
+            places = enumerate(lengths, known.inputs + 1)
+            known.cut += [(place, length, read) for place, length in places if length > read]
+        known.inputs += len(lengths)
+
+    def count(self, what: str, total: int, example: str) -> None:
+        """Count values that are not read as they are, of so many: ``what`` is said of them."""
+        if total:
+            before = self._filled.get(what, (0, example))
+            self._filled[what] = (before[0] + total, before[1])
+
+    def filled(self) -> list[str]:
+        """Return a line for each kind of value that ``count`` was told of."""
+        return [f"{total:,} {what} ({example})" for what, (total, example) in self._filled.items()]
+
+    def clear(self) -> None:
+        """Forget what was counted."""
+        self._seen.clear()
+        self._filled.clear()
+
+    def notes(self, named: int = 0, *, counts: bool = True) -> list[str]:
+        """Return a line for each kind of input of which some are cut.
+
+        Args:
+            named: The lengths of so many of them are said too.
+            counts: Say how many; else their share, where each may be encoded more than once.
+        """
+        found = []
+        for (what, unit, limit), seen in self._seen.items():
+            if not seen.cut:
+                continue
+            lost = 1 - sum(r for *_, r in seen.cut) / sum(length for _, length, _ in seen.cut)
+            share = len(seen.cut) / seen.inputs
+            many = f"{len(seen.cut):,} of {seen.inputs:,}" if counts else f"{share:.0%} of the"
+            note = (
+                f"{many} {what} are longer than {limit} and cut:"
+                f" {lost:.0%} of their {unit} are not read"
+            )
+            shown = [f"number {n} has {length:,.6g}" for n, length, _ in seen.cut[:named]]
+            more = [f"and {len(seen.cut) - named} more"] if named < len(seen.cut) else []
+            found.append(f"{note} ({', '.join([*shown, *more])})" if shown else note)
+        return found
+
+
+@dataclass
+class _Cut:
+    """How many inputs there were; of each that is cut, its number, length and what is read."""
+
+    inputs: int = 0
+    cut: list[tuple[int, float, float]] = field(default_factory=list)
 
 
 # ----------------------------------------------------------------------------------------- examples
@@ -102,6 +173,8 @@ class Message:
         name: The tool whose result this is, where that is known.
         call: The identity of the call that this answers, where that is known.
         trained: Whether an answer is learned, or only read.
+        reasoning: What the assistant thinks before it answers.
+        extra: Further keys, which a chat template has to read.
     """
 
     role: str
@@ -110,12 +183,14 @@ class Message:
     name: str = ""
     call: str = ""
     trained: bool = True
+    reasoning: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
-        """All that is said and called, to count and to compare by."""
+        """All that is thought, said and called, to count and to compare by."""
         calls = [json.dumps([c.name, c.arguments], ensure_ascii=False) for c in self.tool_calls]
-        return "\n".join([self.content, *calls] if self.content else calls)
+        return "\n".join([*filter(None, (self.reasoning, self.content)), *calls])
 
 
 @dataclass(frozen=True)
@@ -140,7 +215,7 @@ class Conversation:
     @property
     def texts(self) -> tuple[str, ...]:
         """What is said in each turn."""
-        return tuple(message.content for message in self.messages)
+        return tuple(message.text for message in self.messages)
 
 
 @dataclass(frozen=True)
@@ -156,6 +231,7 @@ class Preference:
             without leakage.
         reference: The log-probability of each answer, in nats, under the weights that a run starts
             from, once known.
+        tools: The tools that may be called, as those of a conversation.
     """
 
     name: str
@@ -165,33 +241,39 @@ class Preference:
     origin: str = ""
     group: str = ""
     reference: tuple[float, float] | None = None
+    tools: tuple[dict[str, Any], ...] = ()
 
     @property
     def text(self) -> str:
         """The prompt with each of its answers, as they are read."""
         read = [turn for answer in self.answers for turn in (*self.prompt, *answer)]
-        return "\n".join(turn.content for turn in read)
+        return "\n".join(turn.text for turn in read)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """What is said in each turn, of the prompt once."""
-        return tuple(turn.content for turns in (self.prompt, *self.answers) for turn in turns)
+        return tuple(turn.text for turns in (self.prompt, *self.answers) for turn in turns)
 
 
 @dataclass(frozen=True)
 class Example:
     """Something to predict from, such as a picture's pixels or its path, and what is to be
-    predicted, or None."""
+    predicted, or None.
+
+    ``predicts_text`` says that it is a text, which a tokenizer is fitted to as well.
+    """
 
     name: str
     inputs: Any
     target: Any = None
     origin: str = ""
+    predicts_text: bool = False
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The input, or both of a pair."""
-        return tuple(map(str, self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)))
+        """The input, or both of a pair, and a text that is to be predicted."""
+        read = self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+        return tuple(map(str, (*read, self.target) if self.predicts_text else read))
 
 
 class StoredFile(ABC):
@@ -235,26 +317,6 @@ class TokenSequence:
         ends = np.flatnonzero(learned[:-1] & ~learned[1:]) + 2
         fitting = ends[ends <= longest]
         return int(fitting[-1]) if len(fitting) else 0
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a run starts from, for a task that asks the starting weights about the data.
-
-    Attributes:
-        model: Builds the model with these weights, before any adapter, in evaluation mode on the
-            run's device.
-        key: Makes what changes whenever the weights, the model or the processor do.
-        cache: A folder for what is computed, shared by runs.
-        splits: The parts of the data that they are asked about.
-    """
-
-    model: Callable[[], nn.Module]
-    key: Callable[[], str]
-    processor: Any
-    sequence_length: int
-    cache: Path
-    splits: tuple[Literal["train", "validation", "test"], ...]
 
 
 # --------------------------------------------------------------------------------------------- loss
@@ -314,9 +376,10 @@ class Figure:
         reliability: ``bins``, each with ``confidence``, ``right`` (shares, 0 to 1) and ``count``.
         pictures: ``items``, each with ``true``, ``predicted``, ``probability``, ``name`` and
             ``picture`` (a PNG as a data address) or ``text``.
+        scatter: ``points``, each (predicted, true).
     """
 
-    kind: Literal["matrix", "reliability", "pictures"]
+    kind: Literal["matrix", "reliability", "pictures", "scatter"]
     title: str
     content: dict[str, Any]
     note: str = ""

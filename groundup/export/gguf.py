@@ -81,9 +81,10 @@ class LlamaCpp(Reader):
         answer = self.server.complete({**asked, "logprobs": number, "n_probs": number})
         logs = answer["choices"][0]["logprobs"]
         if not logs:
-            problem = f"answers without probabilities of tokens: {str(answer)[:200]}"
             raise CheckpointError(
-                self.name, problem, f"{_NOTHING}. Try another version of xllamacpp"
+                self.name,
+                f"answers without probabilities of tokens: {str(answer)[:200]}",
+                f"{_NOTHING}. Try another version of xllamacpp",
             )
         return list(logs["content"][0]["top_logprobs"])
 

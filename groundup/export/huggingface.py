@@ -82,16 +82,20 @@ class Transformers(Reader):
             found = cls.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            problem = f"does not open the folder that was written: {lines[0]}"
-            remedy = (
+            raise CheckpointError(
+                self.name,
+                f"does not open the folder that was written: {lines[0]}",
                 "Nothing was exported, and the run is as it was. Try another version of"
-                " transformers"
-            )
-            raise CheckpointError(self.name, problem, remedy) from error
+                " transformers",
+            ) from error
         self.module: nn.Module = found.eval()
 
     def _run(self, sample: Sample) -> Any:
         """Return what the model returns for the sample's inputs, as far as it takes them."""
+        if "source" in sample.inputs:
+            tokens = sample.inputs["tokens"]
+            source = sample.inputs["source"]
+            return self.module(input_ids=source, decoder_input_ids=tokens, use_cache=False)
         if sample.prompt:
             return self.module(sample.inputs["tokens"], use_cache=False)
         # a model reads no others, or has them in the mask
@@ -120,10 +124,17 @@ class Transformers(Reader):
         """Return the embedding's output and that of each block, by groundup's names."""
         model: Any = self.module
         found: dict[str, Tensor] = {}
-        depth = model.config.num_hidden_layers
-        blocks = next(
-            m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth
-        )
+        blocks: list[nn.Module]
+        if "source" in sample.inputs:
+            blocks = [
+                block
+                for stack in (model.get_encoder(), model.get_decoder())
+                for block in next(m for m in stack.modules() if isinstance(m, nn.ModuleList))
+            ]
+        else:
+            depth = model.config.num_hidden_layers
+            lists = (m for m in model.modules() if isinstance(m, nn.ModuleList))
+            blocks = list(next(found for found in lists if len(found) == depth))
         named = {"embed": model.get_input_embeddings()}
         named |= {f"blocks.{number}": block for number, block in enumerate(blocks)}
 

@@ -6,7 +6,7 @@ import ast
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from groundup.core.errors import CheckpointError, MissingExtraError
 from groundup.export.verify import Reader, Sample, parts_of
 
-__all__ = ["FILE", "OnnxRuntime", "require_onnx", "write_graph"]
+__all__ = [
+    "FILE",
+    "OnnxRuntime",
+    "export_graph",
+    "open_session",
+    "require_onnx",
+    "run_session",
+    "write_graph",
+]
 
 FILE = "model.onnx"
 # where a node says which parts of the model it is of
@@ -72,38 +80,72 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
         CheckpointError: If torch.export cannot trace the model, or fixes a dimension that must be
             free.
     """
-    onnx, _ = require_onnx()
     # two or three rows: of a single one torch.export takes the number for fixed
     inputs = {name: torch.cat([value, value])[:3] for name, value in sample.inputs.items()}
-    shapes: tuple[dict[int, str], ...] = tuple({0: "batch"} for _ in inputs)
-    for shape, (name, value) in zip(shapes, inputs.items(), strict=True):
+    free: dict[str, dict[int, str]] = {name: {0: "batch"} for name in inputs}
+    for name, value in inputs.items():
         if sequences and value.ndim > 1 and name in ("tokens", "inputs"):
-            shape[1] = "length"
+            free[name][1] = "length"
+    named = _Named(model, list(inputs))
+    export_graph(path, named, inputs, free, ["outputs"], type(model).__name__)
+
+
+def export_graph(
+    path: Path,
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    free: Mapping[str, dict[int, str]],
+    outputs: Sequence[str],
+    name: str,
+) -> None:
+    """Write a module's forward pass, which takes ``*values``, as a graph.
+
+    Args:
+        path: The file.
+        module: On the CPU.
+        inputs: Examples by the names of the graph's inputs, in that order.
+        free: Of each the dimensions that are free, and what each is.
+        outputs: The names of what it returns.
+        name: Of the model, for messages.
+
+    Raises:
+        CheckpointError: If torch.export cannot trace the module, or fixes a dimension that must be
+            free.
+    """
+    onnx, _ = require_onnx()
+    shapes = tuple(free[each] for each in inputs)
     try:
         with _silence_libraries():
             program = torch.onnx.export(
-                _Named(model, list(inputs)).eval(),
+                module.eval(),
                 tuple(inputs.values()),
                 dynamo=True,
                 verbose=False,
+                # one tuple for ``*values``
                 dynamic_shapes=(shapes,),
                 input_names=list(inputs),
-                output_names=["outputs"],
+                output_names=list(outputs),
             )
             assert program is not None
             program.save(str(path))
     except Exception as error:
         # the library raises nothing narrower
         lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-        problem = f"torch.export cannot write {type(model).__name__}: {lines[0].strip()[:200]}"
-        raise CheckpointError("model", problem, _FREE) from error
+        raise CheckpointError(
+            "model",
+            f"torch.export cannot write {name}: {lines[0].strip()[:200]}",
+            _FREE,
+        ) from error
     graph = onnx.load(str(path), load_external_data=False).graph
     # torch.export may find a size that a model fixes, and does not say so
     for value, wanted in zip(graph.input, shapes, strict=True):
         fixed = [wanted[n] for n in wanted if not value.type.tensor_type.shape.dim[n].dim_param]
         if fixed:
-            problem = f"torch.export fixes the {fixed[0]} of {value.name}, which must be free"
-            raise CheckpointError("model", problem, _FREE)
+            raise CheckpointError(
+                "model",
+                f"torch.export fixes the {fixed[0]} of {value.name}, which must be free",
+                _FREE,
+            )
 
 
 @contextmanager
@@ -123,6 +165,45 @@ def _silence_libraries() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def open_session(path: Path) -> Any:
+    """Return onnxruntime's session of a graph.
+
+    Raises:
+        CheckpointError: If it does not open the file.
+    """
+    _, library = require_onnx()
+    options = library.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # errors only
+    options.log_severity_level = 3
+    try:
+        return library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # the library raises nothing narrower
+        name = f"onnxruntime {library.__version__}"
+        problem = f"does not open the graph: {str(error)[:200]}"
+        raise CheckpointError(name, problem, _VERSION) from error
+
+
+def run_session(session: Any, inputs: Mapping[str, Tensor], names: Sequence[str]) -> list[Tensor]:
+    """Return these outputs of a graph, given what of the inputs it takes.
+
+    Raises:
+        CheckpointError: If it does not run.
+    """
+    _, library = require_onnx()
+    given = {value.name for value in session.get_inputs()}
+    taken = {name: value.numpy() for name, value in inputs.items() if name in given}
+    try:
+        return [torch.from_numpy(found) for found in session.run(list(names), taken)]
+    except Exception as error:
+        # the library raises nothing narrower
+        name = f"onnxruntime {library.__version__}"
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in inputs.items())
+        problem = f"does not run the graph on {shapes}: {str(error)[:200]}"
+        raise CheckpointError(name, problem, _VERSION) from error
+
+
 class OnnxRuntime(Reader):
     """A file opened by onnxruntime."""
 
@@ -131,38 +212,11 @@ class OnnxRuntime(Reader):
         self.name = f"onnxruntime {library.__version__}"
         self.path = path
         self.parts = list(parts_of(model))
-        self.session = self._open_session(path)
-
-    def _open_session(self, path: Path) -> Any:
-        _, library = require_onnx()
-        options = library.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # errors only
-        options.log_severity_level = 3
-        try:
-            return library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            # the library raises nothing narrower
-            raise CheckpointError(
-                self.name, f"does not open the graph: {str(error)[:200]}", _VERSION
-            ) from error
-
-    def _run(self, session: Any, sample: Sample, names: list[str]) -> list[Tensor]:
-        given = {value.name for value in session.get_inputs()}
-        inputs = {name: value.numpy() for name, value in sample.inputs.items() if name in given}
-        try:
-            return [torch.from_numpy(found) for found in session.run(names, inputs)]
-        except Exception as error:
-            # the library raises nothing narrower
-            shapes = ", ".join(
-                f"{name} {list(value.shape)}" for name, value in sample.inputs.items()
-            )
-            problem = f"does not run the graph on {shapes}: {str(error)[:200]}"
-            raise CheckpointError(self.name, problem, _VERSION) from error
+        self.session = open_session(path)
 
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
         """Return (P, V)."""
-        (found,) = self._run(self.session, sample, ["outputs"])
+        (found,) = run_session(self.session, sample.inputs, ["outputs"])
         return found[0, list(positions)] if sample.prompt else found
 
     def layers(self, sample: Sample) -> dict[str, Tensor]:
@@ -187,7 +241,7 @@ class OnnxRuntime(Reader):
         copy = self.path.with_name(f".layers.{os.getpid()}.onnx")
         try:
             onnx.save(graph, str(copy))
-            found = self._run(self._open_session(copy), sample, list(shown.values()))
+            found = run_session(open_session(copy), sample.inputs, list(shown.values()))
         finally:
             copy.unlink(missing_ok=True)
         return dict(zip(shown, found, strict=True))

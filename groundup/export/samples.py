@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from groundup.contracts.models import Generates, context_length_of
+from groundup.contracts.models import EncoderDecoder, Generates, context_length_of
 from groundup.contracts.processors import TextProcessor
-from groundup.core.errors import GroundupError
-from groundup.core.values import TokenSequence
+from groundup.contracts.speech import EmitsFrames
+from groundup.core.errors import CheckpointError, GroundupError
+from groundup.core.values import Example, TokenSequence
 from groundup.export.verify import Sample
-from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.generation.decoding import generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run
 
@@ -42,9 +46,18 @@ def samples_of(
         processor: The run's.
         prompts: How many texts.
         new_tokens: How many tokens are written after each, at most half the model's context.
+
+    Raises:
+        CheckpointError: If the model writes about sounds, which no reader here is given.
     """
+    if isinstance(model, EncoderDecoder):
+        if not isinstance(processor, TextProcessor):
+            problem = "models that write about sounds are not exported yet"
+            remedy = "Take model/ of the run, which transformers opens"
+            raise CheckpointError(run.recipe.model.registered_name, problem, remedy)
+        return _write_about(run, model, processor, prompts, new_tokens)
     if not isinstance(processor, TextProcessor) or not isinstance(model, Generates):
-        return _encode_examples(run, processor), "validation data"
+        return _encode_examples(run, model, processor), "validation data"
     context = context_length_of(run.recipe.model) or 2 * _LONGEST
     new_tokens = max(min(new_tokens, context // 2), 1)
     # other tools keep room for one token more
@@ -62,6 +75,35 @@ def samples_of(
     return [
         Sample({"tokens": torch.tensor([[*start, *text]])}, len(start)) for start, text in pairs
     ], origin
+
+
+def _write_about(
+    run: Run, model: Any, processor: TextProcessor, prompts: int, new_tokens: int
+) -> tuple[list[Sample], str]:
+    """Return the inputs of validation examples, each with what the model writes about it."""
+    task = run.recipe.task
+    examples = [Example(text, text, text, predicts_text=True) for text in TEXTS]
+    origin = "fixed texts"
+    # the data may be gone, or of another machine
+    with suppress(GroundupError, OSError):
+        found = list(islice(run.recipe.data.examples("validation", cache_folder()), prompts))
+        if found:
+            examples, origin = found, "validation data"
+    batch: Any = task.encode(examples[:prompts], processor)
+    inputs = task.prediction_inputs(batch)
+    context = context_length_of(run.recipe.model) or 2 * _LONGEST
+    options = DecodingOptions(temperature=0, max_new_tokens=max(min(new_tokens, context - 1), 1))
+    samples = []
+    for row, real in zip(inputs["source"], inputs["source_mask"], strict=True):
+        # Without padding, and so one by one: what another tool does with it is its own affair.
+        source = row[real][None]
+        ends = set(processor.end_ids)
+        text = generate_batch(model, [[model.start_id]], options, ends, None, {"source": source})[0]
+        if len(text) < options.max_new_tokens:
+            text.append(processor.end_id)
+        tokens = torch.tensor([[model.start_id, *text]])
+        samples.append(Sample({"source": source, "tokens": tokens}, 1))
+    return samples, origin
 
 
 def _choose_prompts(run: Run, processor: Any, prompts: int, longest: int) -> list[list[int]]:
@@ -87,10 +129,15 @@ def _choose_prompts(run: Run, processor: Any, prompts: int, longest: int) -> lis
     return found
 
 
-def _encode_examples(run: Run, processor: Any) -> list[Sample]:
-    """Return a classifier's inputs: several examples at once, and one alone."""
+def _encode_examples(run: Run, model: nn.Module, processor: Any) -> list[Sample]:
+    """Return the inputs of what writes no text: several examples at once, and one alone."""
     source = run.recipe.data
     task = run.recipe.task
     examples = list(islice(source.examples("validation", cache_folder()), _BATCH))
     batches: list[Any] = [task.encode(some, processor) for some in (examples, examples[:1])]
-    return [Sample(task.inputs(batch)) for batch in batches]
+    found = [Sample(task.inputs(batch)) for batch in batches]
+    # Of sounds a model gives fewer frames than it reads.
+    if isinstance(model, EmitsFrames):
+        kept = [model.output_lengths(sample.inputs["lengths"]) for sample in found]
+        found = [replace(each, kept=own) for each, own in zip(found, kept, strict=True)]
+    return found

@@ -48,13 +48,17 @@ class Sample:
     """What every reader is asked.
 
     Attributes:
-        inputs: What the model's forward takes, by name. Of texts one row: ``tokens`` (1, T).
+        inputs: What the model's forward takes, by name. Of texts one row: ``tokens`` (1, T); of one
+            that is written about another one also ``source`` (1, S).
         prompt: How many tokens of a text are its prompt; the trained model's likeliest continuation
             follows. 0 for anything else.
+        kept: (B,) how many outputs of each row mean something, where these are others than
+            ``lengths``.
     """
 
     inputs: dict[str, Tensor]
     prompt: int = 0
+    kept: Tensor | None = None
 
     def positions(self, *, few: bool = False) -> list[int]:
         """Return which positions of a text are compared: all, or about four from the prompt's end
@@ -82,6 +86,11 @@ class Reader(ABC):
     @abstractmethod
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
         """Return (P, V) at these positions of a text; of anything else one row an example."""
+
+    def continuation(self, sample: Sample) -> list[int] | None:
+        """Return the tokens that it writes after a text's prompt, as many as the sample has; None
+        where it only reads."""
+        return None
 
     def layers(self, sample: Sample) -> dict[str, Tensor]:
         """Return what each layer computes, by groundup's names and in order, if it can be seen."""
@@ -186,11 +195,12 @@ class Comparison:
     def add(self, reference: Tensor, other: Tensor, *, normalised: bool) -> None:
         """Count outputs (P, V) of one sample."""
         if other.shape != reference.shape:
-            problem = (
+            raise CheckpointError(
+                self.other,
                 f"gives outputs of shape {list(other.shape)}, but {self.reference}"
-                f" gives {list(reference.shape)}"
+                f" gives {list(reference.shape)}",
+                _NOTHING,
             )
-            raise CheckpointError(self.other, problem, _NOTHING)
         # in 64 bits, so that the comparison's own rounding does not count
         one = reference.double()
         two = other.double()
@@ -264,10 +274,13 @@ def compare(
 
 
 def _drop_padding(outputs: Tensor, sample: Sample) -> Tensor:
-    """Return outputs of every token (B, T, V) as (P, V), without those of the padding, which mean
-    nothing."""
-    lengths = sample.inputs.get("lengths")
-    if outputs.ndim < 3 or lengths is None or outputs.shape[:2] != sample.inputs["tokens"].shape:
+    """Return outputs of every token or frame (B, T, V) as (P, V), without those of the padding,
+    which mean nothing."""
+    lengths = sample.inputs.get("lengths") if sample.kept is None else sample.kept
+    if outputs.ndim < 3 or lengths is None:
+        return outputs
+    tokens = sample.inputs.get("tokens")
+    if tokens is not None and outputs.shape[:2] != tokens.shape:
         return outputs
     return outputs[torch.arange(outputs.shape[1]) < lengths[:, None]]
 
@@ -278,8 +291,11 @@ def _drop_padded_outputs(reference: Tensor, other: Tensor, reader: Reader) -> Te
     found = other[..., :size]
     beyond = other[..., size:]
     if beyond.shape[-1] and bool((beyond.amax(-1) > found.amax(-1)).any()):
-        problem = f"would write tokens from {size} on, which the tokenizer does not have"
-        raise CheckpointError(reader.name, problem, "Train with model.vocabulary_multiple: 1")
+        raise CheckpointError(
+            reader.name,
+            f"would write tokens from {size} on, which the tokenizer does not have",
+            "Train with model.vocabulary_multiple: 1",
+        )
     return found
 
 

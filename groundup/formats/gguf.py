@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core.errors import CheckpointError, did_you_mean
-from groundup.formats.gguf_blocks import KINDS, OTHER_KINDS, Kind, dequantise
+from groundup.formats.gguf_blocks import KINDS, OTHER_KINDS, Kind, dequantize
 
 __all__ = [
     "ALIGNMENT",
@@ -107,7 +107,7 @@ class GGUFFile:
             )
         row = self.tensors[name]
         stored = self.content[row.start : row.start + row.size]
-        return dequantise(stored, row.kind).reshape(row.shape)
+        return dequantize(stored, row.kind).reshape(row.shape)
 
 
 def open_gguf(path: Path) -> GGUFFile:

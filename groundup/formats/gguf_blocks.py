@@ -2,7 +2,7 @@
 
 A row of a tensor is cut into blocks. Each block holds its values' small integers q and what turns
 them back into numbers: a scale d, in some kinds a lowest value m. All numbers are little-endian; d
-and m are float16. ``dequantise`` turns them into float32; ``gguf_writer.quantise`` turns it back.
+and m are float16. ``dequantize`` turns them into float32; ``gguf_writer.quantize`` turns it back.
 
 Source: the structures and the reference conversions of ggml (ggml-common.h and ggml-quants.c of
 github.com/ggml-org/ggml, MIT), read for their layout; this code is groundup's own, so that reading
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CHUNK", "KINDS", "OTHER_KINDS", "Kind", "dequantise"]
+__all__ = ["CHUNK", "KINDS", "OTHER_KINDS", "Kind", "dequantize"]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -78,7 +78,7 @@ OTHER_KINDS = {  # known by name only, so that errors can say it
 }
 
 
-def dequantise(raw: Bytes, kind: Kind) -> Floats:
+def dequantize(raw: Bytes, kind: Kind) -> Floats:
     """Return the numbers that bytes hold, in one dimension.
 
     Args:

@@ -23,7 +23,7 @@ from groundup.core.storage import Storage
 from groundup.formats.gguf import ALIGNMENT, ARRAY, BOOL, DTYPES, STRING
 from groundup.formats.gguf_blocks import CHUNK, KINDS, Kind
 
-__all__ = ["WRITABLE", "quantise", "require_gguf", "write_gguf"]
+__all__ = ["WRITABLE", "quantize", "require_gguf", "write_gguf"]
 
 WRITABLE = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
 _FLOAT = 6
@@ -50,7 +50,7 @@ def require_gguf() -> Any:
     return gguf
 
 
-def quantise(numbers: NDArray[np.float32], kind: Kind) -> NDArray[np.uint8]:
+def quantize(numbers: NDArray[np.float32], kind: Kind) -> NDArray[np.uint8]:
     """Return numbers as bytes of a kind, rounded as llama.cpp rounds them.
 
     Args:
@@ -118,8 +118,11 @@ def write_gguf(
     storage = storage or Storage()
     alignment = int(metadata.get("general.alignment", ALIGNMENT))
     if alignment < 8 or alignment & (alignment - 1):
-        problem = f"general.alignment is {alignment}, but it must be a power of two from 8 on"
-        raise CheckpointError(str(path), problem, f"Leave it out: it is {ALIGNMENT} then")
+        raise CheckpointError(
+            str(path),
+            f"general.alignment is {alignment}, but it must be a power of two from 8 on",
+            f"Leave it out: it is {ALIGNMENT} then",
+        )
     rows = {name: _choose_kind(path, name, tensor, kinds[name]) for name, tensor in tensors.items()}
     head = _make_head(path, metadata, tensors, rows, alignment)
     try:
@@ -134,8 +137,11 @@ def write_gguf(
 
 def _choose_kind(path: Path, name: str, tensor: Tensor, kind: str) -> Kind:
     if kind not in WRITABLE:
-        problem = f"tensor {name!r} cannot be stored as {kind!r}; allowed: {', '.join(WRITABLE)}"
-        raise CheckpointError(str(path), problem, "Choose one of these")
+        raise CheckpointError(
+            str(path),
+            f"tensor {name!r} cannot be stored as {kind!r}; allowed: {', '.join(WRITABLE)}",
+            "Choose one of these",
+        )
     block = KINDS[kind].values
     possible = 1 <= tensor.ndim <= 4 and tensor.numel() > 0
     if possible and tensor.shape[-1] % block == 0:
@@ -193,11 +199,12 @@ def _yield_parts(
     for name, tensor in tensors.items():
         # only here, so that one tensor at a time is in memory in float32
         try:
-            stored = quantise(tensor.detach().cpu().float().numpy(), rows[name])
+            stored = quantize(tensor.detach().cpu().float().numpy(), rows[name])
         except ValueError as error:
-            problem = f"tensor {name!r} {error} and cannot be stored as {rows[name].name}"
             raise CheckpointError(
-                str(path), problem, "Store it as BF16 or F32, or look where such numbers come from"
+                str(path),
+                f"tensor {name!r} {error} and cannot be stored as {rows[name].name}",
+                "Store it as BF16 or F32, or look where such numbers come from",
             ) from None
         yield _fill(stored.tobytes(), alignment)
 
@@ -226,10 +233,12 @@ def _describe_value(path: Path, name: str, value: Any) -> tuple[int, int | None,
         limits = np.iinfo(DTYPES[number])
         if isinstance(value, int) and limits.min <= value <= limits.max:
             return number, None, value
-    problem = (
-        f"metadata {name!r} is {str(value)[:60]!r} ({type(value).__name__}), which GGUF cannot hold"
+    raise CheckpointError(
+        str(path),
+        f"metadata {name!r} is {str(value)[:60]!r} ({type(value).__name__}), which GGUF cannot"
+        " hold",
+        "Give a boolean, a number, a text or a list of these",
     )
-    raise CheckpointError(str(path), problem, "Give a boolean, a number, a text or a list of these")
 
 
 def _type_of_items(path: Path, name: str, values: Any) -> int:
@@ -243,5 +252,8 @@ def _type_of_items(path: Path, name: str, values: Any) -> int:
     if kinds == {float}:
         return _FLOAT
     found = ", ".join(sorted(kind.__name__ for kind in kinds))
-    problem = f"metadata {name!r} is a list of {found}, which GGUF cannot hold"
-    raise CheckpointError(str(path), problem, "Give one kind of value")
+    raise CheckpointError(
+        str(path),
+        f"metadata {name!r} is a list of {found}, which GGUF cannot hold",
+        "Give one kind of value",
+    )

@@ -16,34 +16,51 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.errors import CheckpointError, MissingExtraError, RecipeError, did_you_mean
+from groundup.core.settings import as_path
 
 __all__ = [
+    "GENERATION",
     "INDEX",
     "Pretrained",
     "fetched_sha256",
     "find_pretrained",
     "labels_in",
-    "notes_on",
     "read_config",
     "read_object",
     "weight_files",
 ]
 
+GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER = "adapter_config.json"
 GGUF = ".gguf"
-FETCHED = (  # and nothing else: no pickle, no code, no copies of the weights in other formats
+# What a recipe is filled in from: how pictures are prepared, how texts become vectors.
+DESCRIBED = (
     "config.json",
+    "preprocessor_config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "*_Pooling/config.json",
+)
+FETCHED = (  # and nothing else: no pickle, no code, no copies of the weights in other formats
+    *DESCRIBED,
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
     "chat_template.jinja",
-    "preprocessor_config.json",
     SINGLE,
     INDEX,
     "model-*-of-*.safetensors",
 )
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Keys of config.json that say how many there are of what is built one by one.
+_COUNTS = re.compile(r"(^|_)(n_layers?|layers|blocks|experts|hidden_groups|stages|depth)$")
+_MANY = 1000  # fewer of anything are built in a moment
+_MOST = 10_000  # layers or experts; far more than any model has
 _NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CONVERT = (
@@ -90,7 +107,7 @@ def find_pretrained(name: str, revision: str | None = None, *, weights: bool = T
         CheckpointError: If the hub does not give it.
         MissingExtraError: If `huggingface_hub` is not installed.
     """
-    folder = Path(name).expanduser()
+    folder = as_path(name)
     if folder.suffix == GGUF and not folder.exists():
         near = did_you_mean(str(folder), [str(path) for path in folder.parent.glob(f"*{GGUF}")])
         raise RecipeError(
@@ -101,19 +118,21 @@ def find_pretrained(name: str, revision: str | None = None, *, weights: bool = T
     if folder.is_dir() or folder.suffix == GGUF:
         if revision is not None:
             kind = "folder" if folder.is_dir() else "file"
-            problem = f"has no effect: {name} is a {kind}, but only the hub has revisions"
-            raise RecipeError("recipe.init.revision", problem, "Remove it")
+            raise RecipeError(
+                "recipe.init.revision",
+                f"has no effect: {name} is a {kind}, but only the hub has revisions",
+                "Remove it",
+            )
         return Pretrained(name, folder)
     if not _NAME.fullmatch(name):
         nearby = [str(path) for path in folder.parent.glob("*")]
-        problem = (
-            f"there is no folder {name}; {did_you_mean(str(folder), nearby)}and it is no name of"
-            " the hub either"
-        )
         raise RecipeError(
-            "recipe.init.pretrained", problem, "Give a folder, or a name such as owner/model"
+            "recipe.init.pretrained",
+            f"there is no folder {name}; {did_you_mean(str(folder), nearby)}and it is no name of"
+            " the hub either",
+            "Give a folder, or a name such as owner/model",
         )
-    fetched = _fetch_snapshot(name, revision, ("config.json", "preprocessor_config.json"))
+    fetched = _fetch_snapshot(name, revision, DESCRIBED)
     # the library's cache names folders by commit; a mirror of one's own may not
     commit = fetched.name if _COMMIT.fullmatch(fetched.name) else None
     if weights:
@@ -141,10 +160,10 @@ def _fetch_snapshot(name: str, revision: str | None, files: tuple[str, ...]) -> 
         first = _REACH
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             first = "HF_HUB_OFFLINE is set: only what was fetched before is there; unset it"
-        remedy = f"{first}. Or fetch the model elsewhere and give its folder: pretrained: ./folder"
-        problem = f"no such folder, and the hub does not have it: {reason}"
         raise CheckpointError(
-            f"{name} (revision {revision or 'newest'})", problem, remedy
+            f"{name} (revision {revision or 'newest'})",
+            f"no such folder, and the hub does not have it: {reason}",
+            f"{first}. Or fetch the model elsewhere and give its folder: pretrained: ./folder",
         ) from error
 
 
@@ -190,24 +209,64 @@ def read_config(folder: Path) -> dict[str, Any]:
             trained.
     """
     path = folder / "config.json"
+    if not path.is_file() and (folder / ADAPTER).is_file():
+        base = read_object(folder / ADAPTER).get("base_model_name_or_path")
+        raise CheckpointError(
+            str(folder),
+            f"holds an adapter ({ADAPTER}) and no model",
+            f"Start from its base ({base}), and set adapter: {{path: {folder}}}",
+        )
     config = read_object(path)
-    quantization = config.get("quantization_config")
+    quantization = config.get("quantization_config") or config.get("compression_config")
     if quantization:
         named = isinstance(quantization, dict)
         method = quantization.get("quant_method", "?") if named else quantization
-        problem = f"the weights are quantized ({method}); allowed: fp64, fp32, fp16 and bf16"
-        raise CheckpointError(str(path), problem, "Use the model that was quantized")
+        raise CheckpointError(
+            str(path),
+            f"the weights are quantized ({method}); allowed: fp64, fp32, fp16 and bf16",
+            "Use the model that was quantized",
+        )
+    _check_counts(folder, config)
     return config
 
 
-def notes_on(folder: Path) -> list[str]:
-    """Return what a reader should know about a folder: code that it names, which is not run."""
-    notes = []
-    for name in ("config.json", "tokenizer_config.json"):
-        path = folder / name
-        if path.is_file() and "auto_map" in read_object(path):
-            notes.append(f"{path} names code of its own (auto_map), which is not run")
-    return notes
+def _check_counts(folder: Path, config: dict[str, Any]) -> None:
+    """Make sure that config.json claims no more layers or experts than there can be, before they
+    are built.
+
+    Raises:
+        CheckpointError: If it does.
+    """
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_counts(folder, value)
+        if not _COUNTS.search(key) or type(value) is not int or value <= _MANY:
+            continue
+        stored = _count_tensors(folder)
+        if value > (_MOST if stored is None else stored):
+            problem = f"says {key} {value}, but no model has more than {_MOST}"
+            if stored is not None:
+                problem = f"says {key} {value}, but the files hold {stored} tensors"
+            raise CheckpointError(
+                str(folder / "config.json"),
+                problem,
+                "Check that config.json belongs to these weights",
+            )
+
+
+def _count_tensors(folder: Path) -> int | None:
+    """Return how many tensors the weights of a folder are, or None where they are not there."""
+    if (folder / INDEX).is_file():
+        return len(read_object(folder / INDEX).get("weight_map") or ())
+    if not (folder / SINGLE).is_file():
+        return None
+    # Read when weights are: a damaged file is said better then.
+    with (folder / SINGLE).open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        try:
+            return len(json.loads(file.read(min(size, 100 * 2**20))).keys() - {"__metadata__"})
+        except (ValueError, AttributeError):
+            return None
 
 
 # ------------------------------------------------------------------------------------------ weights
@@ -230,18 +289,20 @@ def weight_files(folder: Path) -> dict[str, list[str] | None]:
     for tensor, file in places.items():
         # a path would lead out of the folder
         if not isinstance(file, str) or not re.fullmatch(r"[\w\-][\w.\-]*\.safetensors", file):
-            problem = (
-                f"places {tensor} in {file!r}; allowed: a .safetensors file of the same folder"
+            raise CheckpointError(
+                str(path),
+                f"places {tensor} in {file!r}; allowed: a .safetensors file of the same folder",
+                "Fetch the model again",
             )
-            raise CheckpointError(str(path), problem, "Fetch the model again")
         files.setdefault(file, []).append(tensor)
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
-        problem = (
+        raise CheckpointError(
+            str(folder),
             f"{len(missing)} of {len(files)} files that {INDEX} names are missing:"
-            f" {', '.join(missing[:3])}"
+            f" {', '.join(missing[:3])}",
+            "Fetch them too",
         )
-        raise CheckpointError(str(folder), problem, "Fetch them too")
     return {**files}
 
 

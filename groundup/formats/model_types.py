@@ -40,8 +40,11 @@ def gguf_model_of(file: GGUFContents) -> str:
     architecture = file.metadata.get("general.architecture")
     known = gguf_models()
     if architecture not in known:
-        problem = f"is {architecture!r}; supported: {', '.join(known)}"
-        raise CheckpointError("general.architecture", problem, "Use another model")
+        raise CheckpointError(
+            "general.architecture",
+            f"is {architecture!r}; supported: {', '.join(known)}",
+            "Use another model",
+        )
     return known[architecture]
 
 
@@ -53,8 +56,11 @@ def as_gguf(config: ModelConfig, remedy: str = "Keep it in the project's own lay
     """
     if not isinstance(config, FromGGUF):
         known = ", ".join(dict.fromkeys(gguf_models().values()))
-        problem = f"{config.registered_name} has no place in a GGUF file; allowed: {known}"
-        raise CheckpointError("model", problem, remedy)
+        raise CheckpointError(
+            "model",
+            f"{config.registered_name} has no place in a GGUF file; allowed: {known}",
+            remedy,
+        )
     return config
 
 

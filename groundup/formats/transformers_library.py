@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from groundup.core.errors import MissingExtraError
@@ -9,15 +10,13 @@ from groundup.core.errors import MissingExtraError
 __all__ = ["require_transformers"]
 
 
-def require_transformers() -> Any:
-    """Return the library, with what turns its tensors into those of its files.
+def require_transformers(module: str = "") -> Any:
+    """Return the library, or one of its modules.
 
     Raises:
         MissingExtraError: If it is not installed.
     """
     try:
-        import transformers
-        import transformers.core_model_loading
+        return import_module(f"transformers.{module}" if module else "transformers")
     except ImportError:
         raise MissingExtraError("transformers", "pretrained") from None
-    return transformers

@@ -7,67 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.contracts.models import EncoderDecoder, Generates
+from groundup.contracts.models import EncoderDecoder
 from groundup.core.errors import DataError
 from groundup.core.seeding import generator
-from groundup.core.settings import Settings, setting
-from groundup.generation.recompute_cache import WithoutCache
+from groundup.generation.forbidden_tokens import forbid
+from groundup.generation.options import DecodingOptions
+from groundup.generation.recorded_steps import reader_of
 from groundup.generation.scoring import evaluating
 from groundup.nn.kv_cache import KeyValueCache
 
-__all__ = ["Decodable", "DecodingOptions", "Engine", "filter_logits", "generate", "generate_batch"]
+__all__ = [
+    "Decodable",
+    "Engine",
+    "check_engine_can",
+    "encode_inputs",
+    "feed",
+    "filter_logits",
+    "generate",
+    "generate_batch",
+]
 
 Finished = Callable[[int, list[int]], bool]
-
-
-class DecodingOptions(Settings):
-    """How the next token is chosen. Applied in this order: penalty, temperature, top_k, top_p,
-    min_p."""
-
-    max_new_tokens: int = setting(128, "The most tokens to write", ge=1)
-    temperature: float = setting(
-        0.8, "Flattens (> 1) or sharpens (< 1) the choice; 0 takes the likeliest token", ge=0
-    )
-    top_k: int | None = setting(None, "Choose among this many likeliest tokens", ge=1)
-    top_p: float | None = setting(
-        None, "Choose among the likeliest tokens that hold this probability", gt=0, le=1
-    )
-    min_p: float | None = setting(
-        None, "Drop tokens below this share of the likeliest one's probability", ge=0, le=1
-    )
-    repetition_penalty: float = setting(
-        1.0, "Divides the scores of tokens already in the text", gt=0
-    )
-    seed: int = setting(
-        0, "Each row draws from its own generator, a function of the seed and its number", ge=0
-    )
-    stop: tuple[str, ...] = setting((), "Texts that end the answer; they are cut off")
-    overflow: Literal["roll", "stop"] = setting(
-        "roll",
-        "When the context is full: roll drops the older half of it and reads the rest again; stop"
-        " ends the text",
-    )
-
-    @model_validator(mode="after")
-    def _sampling_samples(self) -> DecodingOptions:
-        filters = {"top_k": self.top_k, "top_p": self.top_p, "min_p": self.min_p}
-        for name, value in filters.items():
-            if self.temperature == 0 and value is not None:
-                raise ValueError(
-                    f"{name} has no effect with temperature 0, which takes the likeliest token."
-                    f" Remove {name} or raise temperature"
-                )
-        if "" in self.stop:
-            raise ValueError(
-                "stop holds an empty text, which would end every answer at once. Remove it"
-            )
-        return self
 
 
 class Decodable(Protocol):
@@ -160,18 +125,21 @@ def generate(
         return
     # It has a cache, and a context, of its own.
     if isinstance(model, Engine):
+        check_engine_can(options)
         yield from model.generate(prompts, options, stop_ids, finished)
         return
-    reader: Any = model if isinstance(model, Generates) else WithoutCache(model)
+    reader: Any = reader_of(model)
     longest = max(len(row.context) for row in rows)
     with torch.no_grad():
         cache = reader.new_cache(len(rows), min(length, longest + options.max_new_tokens - 1))
     if inputs is not None:
-        _encode(model, cache, inputs)
+        encode_inputs(model, cache, inputs)
     for _ in range(options.max_new_tokens):
         step: list[int | None] = [None] * len(prompts)
         # All rows advance together; those that have ended are dropped from the cache below.
         logits = _advance(reader, rows, cache)
+        contexts = [row.context for row in rows]
+        logits = forbid(logits, contexts, len(rows[0].written), options, stop_ids)
         for row, token in zip(rows, _choose(logits, rows, options), strict=True):
             row.done = token in stop_ids
             if row.done:
@@ -181,6 +149,8 @@ def generate(
             row.written.append(token)
             row.seen.add(token)
             row.done = finished is not None and finished(row.number, row.written)
+            if cache.outgrown(row.fed, len(row.context)):
+                row.fed = 0
             if len(row.context) > length:
                 row.done = row.done or options.overflow == "stop"
                 # Half at once: dropping one token a step would read everything again at each.
@@ -261,7 +231,7 @@ def _open(number: int, prompt: Sequence[int], options: DecodingOptions, length: 
     )
 
 
-def _encode(model: Any, cache: Any, inputs: Mapping[str, Tensor]) -> None:
+def encode_inputs(model: Any, cache: Any, inputs: Mapping[str, Tensor]) -> None:
     """Let a model read what it is to write about; the cache keeps it."""
     if not (isinstance(model, nn.Module) and isinstance(model, EncoderDecoder)):
         raise DataError(
@@ -273,18 +243,53 @@ def _encode(model: Any, cache: Any, inputs: Mapping[str, Tensor]) -> None:
         model.encode(cache, **inputs)
 
 
+def check_engine_can(options: DecodingOptions) -> None:
+    """Refuse what another program does not do: it would be passed over in silence.
+
+    Raises:
+        DataError: Naming the option.
+    """
+    asked = {
+        "beams": options.beams > 1,
+        "min_new_tokens": options.min_new_tokens > 0,
+        "no_repeat_ngram": options.no_repeat_ngram is not None,
+        "suppress_tokens": bool(options.suppress_tokens),
+        "begin_suppress_tokens": bool(options.begin_suppress_tokens),
+    }
+    for name, given in asked.items():
+        if given:
+            remedy = f"Remove {name}, or use the engine groundup"
+            raise DataError(f"options.{name}", "is nothing that this engine can do", remedy)
+
+
 def _advance(model: Decodable, rows: list[_Row], cache: KeyValueCache) -> Tensor:
-    """Feed each row what it has not read yet, padded on the left, and return the next token's
-    logits (B, V)."""
-    width = max(len(row.context) - row.fed for row in rows)
+    """Feed each row what it has not read yet, and return the next token's logits (B, V)."""
+    unread = [row.context[row.fed :] for row in rows]
+    fed = [row.fed for row in rows]
+    for row in rows:
+        row.fed = len(row.context)
+    return feed(model, unread, fed, cache)
+
+
+def feed(
+    model: Decodable, unread: Sequence[Sequence[int]], fed: Sequence[int], cache: KeyValueCache
+) -> Tensor:
+    """Feed each row of a cache tokens, padded on the left, and return the next one's logits (B, V).
+
+    Args:
+        model: In any mode.
+        unread: Of each row the tokens.
+        fed: How many the row has read already.
+        cache: What it has read.
+    """
+    width = max(map(len, unread))
     tokens = []
     positions = []
-    for row in rows:
+    for row, before in zip(unread, fed, strict=True):
         # A prompt of any length is read together with others; -1 marks what is no token of a row.
-        pad = width - (len(row.context) - row.fed)
-        tokens.append([0] * pad + row.context[row.fed :])
-        positions.append([-1] * pad + list(range(row.fed, len(row.context))))
-        row.fed = len(row.context)
+        pad = width - len(row)
+        tokens.append([0] * pad + list(row))
+        positions.append([-1] * pad + list(range(before, before + len(row))))
     device = cache.layers[0].keys.device
     # Each call of train visits every module, which a step of one token would feel.
     training = model.training
@@ -292,9 +297,9 @@ def _advance(model: Decodable, rows: list[_Row], cache: KeyValueCache) -> Tensor
         model.train(False)
     try:
         with torch.no_grad():
-            fed = torch.tensor(tokens, device=device)
+            given = torch.tensor(tokens, device=device)
             places = torch.tensor(positions, device=device)
-            return model(fed, places, cache=cache, last_only=True)[:, -1]
+            return model(given, places, cache=cache, last_only=True)[:, -1]
     finally:
         if training:
             model.train()

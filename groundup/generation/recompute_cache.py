@@ -42,6 +42,10 @@ class RecomputeCache:
         """One layer that tells the device."""
         return [LayerCache(self._mask, self._mask)]
 
+    def outgrown(self, read: int, length: int) -> bool:
+        """Return that no text has to be read again: the model does what it must by itself."""
+        return False
+
     def read(self, model: Read, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return the logits (B, 1, V) after new tokens.
 
@@ -72,12 +76,17 @@ class RecomputeCache:
         return logits
 
     def keep(self, rows: list[int]) -> None:
-        """Drop all rows but these."""
-        self._texts = [self._texts[row] for row in rows]
+        """Go on with these rows, in this order; one may be there more than once."""
+        # Copies: a row that is there twice goes on in two ways.
+        self._texts = [list(self._texts[row]) for row in rows]
         self._mask = self._mask[rows]
         # transformers' caches can be asked for some of their rows.
         if self._past is not None:
             self._past.batch_select_indices(torch.tensor(rows, device=self._mask.device))
+
+    def keep_beams(self, rows: list[int], inputs: list[int]) -> None:
+        """Go on with these rows; nothing is kept of inputs."""
+        self.keep(rows)
 
 
 class WithoutCache:

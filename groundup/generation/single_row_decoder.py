@@ -13,20 +13,18 @@ vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.generation.products import join_products, norm_product, output_product
 from groundup.nn.kv_cache import KeyValueCache, LayerCache
-from groundup.nn.lowbit.int8 import Int8Embedding, Int8Linear, Int8Weight
 from groundup.nn.rope import rotary_angles
 
 __all__ = ["FastDecoder"]
 
-Product = Callable[[Tensor], Tensor]
 Rotary = tuple[Tensor, Tensor]
 
 
@@ -35,7 +33,7 @@ class FastDecoder(nn.Module):
     ``hidden``.
 
     Args:
-        model: A GPT of floats or of ``Int8Linear`` layers. Its query, key and value weights, and
+        model: A GPT of floats or of ``PackedLinear`` layers. Its query, key and value weights, and
             those of gate and up, are laid side by side in memory, so that each set is one product;
             to the model they look as before.
     """
@@ -45,8 +43,8 @@ class FastDecoder(nn.Module):
         self.model = model
         self.config = model.config
         self.layers = [_Layer(block, model.config) for block in model.blocks]
-        self.norm = _norm(model.norm)
-        self.head = _head(model)
+        self.norm = norm_product(model.norm)
+        self.head = output_product(model)
         self.eval()
 
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
@@ -105,15 +103,15 @@ class _Layer:
         self.groups = config.groups
         self.dim = config.dim
         self.window = config.sliding_window
-        self.attention_norm = _norm(block.attention_norm)
-        self.mlp_norm = _norm(block.mlp_norm)
+        self.attention_norm = norm_product(block.attention_norm)
+        self.mlp_norm = norm_product(block.mlp_norm)
         self.query_norm = attention.query_norm
         self.key_norm = attention.key_norm
-        self.inputs = _product([attention.query, attention.key, attention.value])
-        self.output = _product([attention.output])
+        self.inputs = join_products([attention.query, attention.key, attention.value])
+        self.output = join_products([attention.output])
         self.gated = mlp.gate is not None
-        self.up = _product([mlp.gate, mlp.up] if self.gated else [mlp.up])
-        self.down = _product([mlp.down])
+        self.up = join_products([mlp.gate, mlp.up] if self.gated else [mlp.up])
+        self.down = join_products([mlp.down])
         self.approximate = mlp.approximate
 
     def __call__(self, x: Tensor, place: int, rotary: Rotary | None, cache: LayerCache) -> Tensor:
@@ -145,39 +143,3 @@ class _Layer:
         # The R queries of a group see the same S keys.
         query = turned[:heads].view(1, groups, -1, dim)
         return F.scaled_dot_product_attention(query, keys, values).view(1, -1)
-
-
-def _norm(norm: Any) -> Product:
-    weight, shape = norm.weight, norm.normalized_shape
-    if isinstance(norm, nn.LayerNorm):
-        return lambda x: F.layer_norm(x, shape, weight, norm.bias, norm.eps)
-    return lambda x: F.rms_norm(x, shape, weight, norm.eps)
-
-
-def _product(layers: list[Any]) -> Product:
-    """Return one product for layers that read the same: their outputs side by side."""
-    if len(layers) == 1:
-        alone: Product = layers[0].forward
-        return alone
-    # Layers with adapters, and layers of several kinds, are called one by one.
-    kinds = {type(layer) for layer in layers}
-    bias = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers])
-    if kinds == {Int8Linear}:
-        return Int8Linear(Int8Weight.joined([layer.stored for layer in layers]), bias).forward
-    if kinds == {nn.Linear}:
-        weight = torch.cat([layer.weight.detach() for layer in layers])
-        rows = [len(layer.weight) for layer in layers]
-        # The layers go on with their part of the whole, so that no weight is there twice.
-        for layer, part in zip(layers, torch.split(weight, rows), strict=True):
-            layer.weight.data = part
-        return lambda x: F.linear(x, weight, bias)
-    return lambda x: torch.cat([layer(x) for layer in layers], -1)
-
-
-def _head(model: Any) -> Product:
-    if model.head is not None:
-        own: Product = model.head.forward
-        return own
-    if isinstance(model.embed, Int8Embedding):
-        return model.embed.stored.forward
-    return lambda x: F.linear(x, model.embed.weight)

@@ -28,10 +28,11 @@ from groundup.core.seeding import key
 from groundup.core.storage import Storage
 from groundup.formats.llama_cpp import LlamaServer, require_llama_cpp
 from groundup.formats.model_types import as_gguf
-from groundup.generation.decoding import DecodingOptions, Finished
+from groundup.generation.decoding import Finished
+from groundup.generation.options import DecodingOptions
 from groundup.inference.llama_cpp_parity import NEAR, NEAR_BY_TABLE, check_tokens
 from groundup.inference.precision import check_weights
-from groundup.nn.lowbit.nf4 import quantised_shapes
+from groundup.nn.lowbit.nf4 import quantized_shapes
 from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run
 from groundup.weights.gguf import save_gguf
@@ -62,12 +63,20 @@ def check_engine(engine: str, weights: str) -> None:
         MissingExtraError: If the engine's library is not installed.
     """
     if engine not in ENGINES:
-        problem = (
-            f"{engine!r} is no engine; {did_you_mean(engine, ENGINES)}allowed: {', '.join(ENGINES)}"
+        raise RunError(
+            "engine",
+            f"{engine!r} is no engine; {did_you_mean(engine, ENGINES)}allowed:"
+            f" {', '.join(ENGINES)}",
+            "Choose one of these",
         )
-        raise RunError("engine", problem, "Choose one of these")
     if engine == "llama.cpp":
         check_weights(weights)
+        if weights not in _KINDS:
+            raise RunError(
+                "weights",
+                f"{weights} are not for the engine llama.cpp; allowed: {', '.join(_KINDS)}",
+                "Use weights int8, or the engine groundup",
+            )
         require_llama_cpp()
 
 
@@ -78,8 +87,8 @@ def open_engine(
 
     Args:
         run: The run.
-        step: Of the checkpoint, for weights that the model has quantised.
-        model: With the weights to write with in float32, an adapter merged; or quantised, which are
+        step: Of the checkpoint, for weights that the model has quantized.
+        model: With the weights to write with in float32, an adapter merged; or quantized, which are
             merged here.
         processor: The run's.
         weights: ``fp32``, ``bf16`` or ``int8``.
@@ -91,12 +100,14 @@ def open_engine(
     config = run.recipe.model
     task = run.recipe.task
     if not isinstance(task, Streams):
-        problem = (
-            f"task {task.registered_name!r} writes nothing, which is all that llama.cpp is used for"
+        raise RunError(
+            str(run.folder),
+            f"task {task.registered_name!r} writes nothing, which is all that llama.cpp is used"
+            " for",
+            _OTHER,
         )
-        raise RunError(str(run.folder), problem, _OTHER)
     # The open model's, where that has them: an adapter given to ``load`` is merged nowhere else.
-    merged = weights_of(run, step) if quantised_shapes(model) else model.state_dict()
+    merged = weights_of(run, step) if quantized_shapes(model) else model.state_dict()
     return open_llama_cpp(config, merged, processor, weights)
 
 
@@ -157,11 +168,12 @@ def open_llama_cpp(
 def _check_widths(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.ndim == 2 and tensor.shape[1] % _BLOCK:
-            problem = (
+            raise RunError(
+                "weights",
                 f"int8 of llama.cpp has rows of a multiple of {_BLOCK} numbers, and {name} of"
-                f" {tensor.shape[1]}"
+                f" {tensor.shape[1]}",
+                "Use weights fp32 or bf16, or the engine groundup",
             )
-            raise RunError("weights", problem, "Use weights fp32 or bf16, or the engine groundup")
 
 
 def _sha256(config: ModelConfig, tensors: Mapping[str, Tensor]) -> str:
@@ -238,13 +250,10 @@ class LlamaCppEngine(nn.Module):
         longest = max(len(prompt) for prompt in prompts)
         end = longest + options.max_new_tokens
         if options.repetition_penalty != 1 and end > length + 1 and options.overflow == "roll":
-            problem = (
-                f"and texts of up to {end} tokens, when the context is {length}: llama.cpp forgets"
-                " what left it"
-            )
             raise DataError(
                 "options: repetition_penalty",
-                problem,
+                f"and texts of up to {end} tokens, when the context is {length}: llama.cpp forgets"
+                " what left it",
                 "Lower max_new_tokens, or set overflow: stop",
             )
         needed = min(end, length) + _SPARE

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import CheckpointError
-from groundup.formats.gguf_blocks import KINDS, dequantise
-from groundup.formats.gguf_writer import quantise
-from groundup.generation.decoding import DecodingOptions, Engine
+from groundup.formats.gguf_blocks import KINDS, dequantize
+from groundup.formats.gguf_writer import quantize
+from groundup.generation.decoding import Engine
+from groundup.generation.options import DecodingOptions
 from groundup.weights.gguf import model_in
 
 __all__ = ["NEAR", "NEAR_BY_TABLE", "PROMPTS", "check_tokens"]
@@ -84,22 +85,23 @@ def check_tokens(
         deviation = float((error - error.mean(-1, keepdim=True)).square().mean().sqrt())
         tolerance = max(near, _DEVIATIONS * 2**0.5 * deviation)
     behind = [
-        ours.amax(-1) - ours[range(len(text)), text]
-        for ours, text in zip(logits, written, strict=True)
+        own.amax(-1) - own[range(len(text)), text]
+        for own, text in zip(logits, written, strict=True)
     ]
-    for prompt, text, ours, each in zip(PROMPTS, written, logits, behind, strict=True):
+    for prompt, text, own, each in zip(PROMPTS, written, logits, behind, strict=True):
         wrong = (~(each <= tolerance)).nonzero()  # the negation, so that NaN is wrong too
         if len(wrong):
             place = int(wrong[0])
-            best = int(ours[place].argmax())
+            best = int(own[place].argmax())
             token = text[place]
-            problem = (
+            raise CheckpointError(
+                str(path),
                 f"takes token {token} {processor.decode([token])!r} as number {place + 1} after"
                 f" {prompt!r}, but groundup's own model with the same weights {best}"
                 f" {processor.decode([best])!r}, whose logit is {float(each[place]):.3g} higher"
-                f" (allowed: {tolerance:.2g})"
+                f" (allowed: {tolerance:.2g})",
+                "Use the engine groundup",
             )
-            raise CheckpointError(str(path), problem, "Use the engine groundup")
     every = torch.cat(behind)
     same = int((every == 0).sum())
     far = float(every.max())
@@ -127,7 +129,7 @@ def _rounded_activations(model: Any, kind: str) -> Iterator[None]:
 
     def rounded(x: Tensor) -> Tensor:
         numbers = x.reshape(-1, KINDS[kind].values).numpy()
-        return torch.from_numpy(dequantise(quantise(numbers, KINDS[kind]), KINDS[kind])).view(
+        return torch.from_numpy(dequantize(quantize(numbers, KINDS[kind]), KINDS[kind])).view(
             x.shape
         )
 

@@ -11,6 +11,7 @@ import platform
 import shutil
 import statistics
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -19,7 +20,7 @@ import psutil
 import torch
 
 from groundup.contracts.models import blocks_of
-from groundup.core.errors import RecipeError
+from groundup.core.errors import RecipeError, TrainingError
 from groundup.machine.allocator import tune_allocator
 from groundup.recipe.sections import Machine
 
@@ -27,6 +28,7 @@ __all__ = [
     "autocast",
     "compile_layers",
     "describe_machine",
+    "deterministic_backward",
     "eager",
     "matmul_flops_per_s",
     "memory_bytes",
@@ -40,6 +42,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 # Autocast itself costs casts: bf16 must multiply this much faster to win a whole step.
 _BF16_ADVANTAGE = 1.5
 _LONG_RUN_S = 600.0
+# PyTorch refuses deterministic products on a GPU without it.
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 # FLOPs of a micro-batch below which one core is done before the others have begun.
 _SMALL_STEP = 1.5e7
 
@@ -108,6 +112,8 @@ def resolve(machine: Machine, batch_size: int, sample_flops: float, samples: int
             "'cuda' is not available here; allowed: cpu",
             "Use device: auto",
         )
+    if device == "cuda" and machine.deterministic:
+        _promise_deterministic_products()
     micro_batch_size = (
         batch_size if machine.micro_batch_size == "auto" else machine.micro_batch_size
     )
@@ -161,7 +167,8 @@ def prepare(machine: Machine) -> torch.device:
     if machine.device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = machine.precision == "bf16"
     if machine.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if machine.device == "cuda":
+            _promise_deterministic_products()
         if machine.compile is True:
             torch.use_deterministic_algorithms(True, warn_only=True)
         else:
@@ -170,6 +177,58 @@ def prepare(machine: Machine) -> torch.device:
         # it would fill every empty tensor with NaN, to find who reads it before it is written
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid
     return torch.device(machine.device)
+
+
+@cache
+def _promise_deterministic_products() -> None:
+    """Tell PyTorch what it asks for before products on a GPU count as deterministic.
+
+    It looks once, before the first product of the process. Later products parse the variable again,
+    for a tenth of a millisecond each, so it is taken away; unless a user has set it, or PyTorch
+    asks for it at every product.
+    """
+    if _WORKSPACE in os.environ:
+        return
+    os.environ[_WORKSPACE] = ":4096:8"
+    mode = torch.get_deterministic_debug_mode()
+    one = torch.ones(1, 1, device="cuda")
+    torch.mm(one, one)
+    del os.environ[_WORKSPACE]
+    torch.set_deterministic_debug_mode("error")
+    try:
+        torch.mm(one, one)
+    except RuntimeError:
+        os.environ[_WORKSPACE] = ":4096:8"
+    finally:
+        torch.set_deterministic_debug_mode(mode)
+
+
+@contextlib.contextmanager
+def deterministic_backward(machine: Machine) -> Iterator[None]:
+    """Let a backward pass on a GPU take deterministic algorithms alone, where the machine section
+    asks for it.
+
+    Raises:
+        TrainingError: If there is none for a part of the model.
+    """
+    if machine.device == "cpu" or not machine.deterministic:
+        yield
+        return
+    # As long as others are only warned of, attention on a GPU adds its gradients up in any order.
+    torch.set_deterministic_debug_mode("error")
+    try:
+        yield
+    except RuntimeError as error:
+        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise TrainingError(
+            "recipe.machine.deterministic",
+            f"{operation} has no deterministic algorithm on this device",
+            "Set machine.deterministic: false; a resumed run is then the same up to rounding",
+        ) from error
+    finally:
+        torch.set_deterministic_debug_mode("warn")
 
 
 def weight_dtype(machine: Machine) -> torch.dtype:

@@ -6,9 +6,12 @@ Shape legend: H rows, W columns, C channels.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,9 +22,12 @@ from numpy.typing import NDArray
 from groundup.core.errors import DataError, MissingExtraError
 from groundup.core.values import StoredFile
 
-__all__ = ["LARGEST", "SUFFIXES", "draw_sheet", "examine", "is_picture", "read_picture"]
+__all__ = ["LARGEST", "SUFFIXES", "depth_of", "draw_sheet", "examine", "is_picture", "read_picture"]
 
-SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"))
+# Files that are photographs or drawings; Pillow opens others as well, such as .pdf and .hdf.
+_USUAL = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_RARE = (".apng", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".dib", ".avif", ".tga", ".qoi")
+SUFFIXES = frozenset((".ppm", ".pgm", ".pbm", ".pnm")).union(_USUAL, _RARE)
 # Pixels; a small file that unpacks to more is an accident or an attack.
 LARGEST = 80_000_000
 _FONTS = (
@@ -32,6 +38,8 @@ _FONTS = (
     "DejaVuSans.ttf",
 )
 _FLOATS = "its pixels are floating-point numbers; allowed: 8 or 16 bits"
+# The tag of EXIF that says how a camera was held.
+_ORIENTATION = 0x0112
 # In pixels.
 _MARGIN = 6
 _LINE = 16
@@ -65,26 +73,36 @@ def is_picture(value: Any) -> bool:
     return isinstance(value, str | bytes | Path | StoredFile | _PillowImage)
 
 
-def read_picture(source: Any, where: str, channels: int | None = None) -> NDArray[np.uint8]:
+def read_picture(
+    source: Any,
+    where: str,
+    channels: int | None = None,
+    depth: int = 16,
+    seen: Counter[str] | None = None,
+) -> NDArray[np.uint8]:
     """Return a picture's pixels (H, W) if it is grey, else (H, W, 3), turned upright as its EXIF
     says.
 
     Palettes are looked up; transparent pixels are laid on white; 16 bits a channel are cut to the
-    upper 8; of an animation the first picture is taken.
+    upper 8 of ``depth``; of an animation the first picture is taken.
 
     Args:
         source: A path, the bytes of a file or where they lie, or a Pillow image.
         where: What to call it in messages.
         channels: 1 for grey, 3 for red, green and blue, whatever the file holds; None: as the file
             holds.
+        depth: How many of the 16 bits of a channel are used, as by cameras with 12.
+        seen: Counts what was converted.
 
     Raises:
-        DataError: If it cannot be read, or is too large.
+        DataError: If it cannot be read, is too large, or has values beyond the depth.
         MissingExtraError: If Pillow is not installed.
     """
     try:
         with _opened(source) as opened:
-            image = _eight_bits(_pillow().ImageOps.exif_transpose(opened))
+            if seen is not None:
+                seen.update(_conversions(opened))
+            image = _eight_bits(_pillow().ImageOps.exif_transpose(opened), depth, where)
     except (MissingExtraError, DataError):
         raise
     except _TooLarge as error:
@@ -97,6 +115,21 @@ def read_picture(source: Any, where: str, channels: int | None = None) -> NDArra
     if channels is not None:
         image = image.convert("L" if channels == 1 else "RGB")
     return np.asarray(image)
+
+
+def depth_of(sources: Iterable[Any]) -> tuple[int, int]:
+    """Return how many bits the grey pictures of 16 bits among these use, 8 to 16, and how many
+    there are; those that cannot be read are passed over."""
+    largest = 0
+    wide = 0
+    for source in sources:
+        with contextlib.suppress(Exception), _opened(source) as image:
+            if image.mode.startswith("I"):
+                largest = max(largest, int(np.asarray(image).max()))
+                wide += 1
+    # By twos, as cameras and scanners have: 8, 10, 12, 14, 16.
+    depth = 8 + 2 * max(0, math.ceil((largest.bit_length() - 8) / 2))
+    return (min(depth, 16), wide) if wide else (16, 0)
 
 
 def examine(path: Path | StoredFile) -> tuple[str | None, str]:
@@ -151,12 +184,40 @@ def _opened(source: Any) -> Iterator[Any]:
         yield image
 
 
-def _eight_bits(image: Any) -> Any:
+def _conversions(image: Any) -> list[str]:
+    """Return what has to be converted in an image."""
+    found = []
+    mode = image.mode
+    if mode.startswith("I"):
+        found.append("of 16 bits")
+    elif mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        found.append(f"in {mode}, brought to red, green and blue")
+    elif mode == "1":
+        found.append("of 1 bit")
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        found.append("with transparency, laid on white")
+    elif mode == "P":
+        found.append("with a palette")
+    if getattr(image, "n_frames", 1) > 1:
+        found.append("of several frames or pages, of which the first is read")
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        found.append("turned upright as EXIF says")
+    return found
+
+
+def _eight_bits(image: Any, depth: int, where: str) -> Any:
     """Return the image as grey or as red, green and blue, 8 bits each."""
     if image.mode.startswith("I"):
         # Pillow would clip 16 bits to 255 instead of scaling them.
-        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return _pillow().Image.fromarray((wide >> 8).astype(np.uint8))
+        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> (depth - 8)
+        if wide.max() > 255:
+            raise DataError(
+                where,
+                f"has the value {int(np.asarray(image).max()):,}; allowed: up to {2**depth - 1:,},"
+                f" as the training pictures use {depth} of 16 bits",
+                "Scale it as the others, or train with such pictures",
+            )
+        return _pillow().Image.fromarray(wide.astype(np.uint8))
     if image.mode == "F":
         raise ValueError(_FLOATS)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
+import numpy as np
+
 __all__ = [
+    "TELLS",
     "Kind",
     "Row",
     "as_boolean",
@@ -18,17 +23,25 @@ __all__ = [
     "as_date",
     "as_number",
     "is_missing",
-    "kind_of",
 ]
 
-Kind = Literal["numeric", "categorical", "boolean", "date"]
-_MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "?"})
-_TRUTH = dict.fromkeys(("true", "t", "yes", "y", "1"), 1.0)
-_TRUTH |= dict.fromkeys(("false", "f", "no", "n", "0"), 0.0)
+TELLS = "alone tells"
+"""Words of every warning that a column gives the target away, by which reports know it."""
+
+Kind = Literal["numeric", "categorical", "boolean", "date", "time"]
+_NOTHING = (
+    "|na|n/a|n.a|n.a.|#n/a|#na|<na>|nan|-nan|-nan(ind)|nat|null|(null)|none|(none)|nil|\\n|(blank)"
+    "|missing|unknown|tbd|not available|not applicable|undefined|0000-00-00|?|??|*|.|..|...|-|--"
+    "|---|\u2013|\u2014|#value!|#ref!|#div/0!|#num!|#null!|#name?|无|缺失|暂无|未知|不详"
+)
+_MISSING = frozenset(_NOTHING.split("|"))
+_TRUTH = dict.fromkeys(("true", "t", "yes", "y", "on", "1", "1.0"), 1.0)
+_TRUTH |= dict.fromkeys(("false", "f", "no", "n", "off", "0", "0.0"), 0.0)
+_WHOLE = re.compile(r"-?\d+\.0+")
+# Marks that show nothing, such as the byte-order mark.
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200e\u200f\ufeff\u2060"))
 # The first second of the year 10000.
 _LATEST = 253_402_300_800.0
-# Of a column's values are of a kind: then the rest are mistakes.
-_ENOUGH = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +52,15 @@ class Row(Mapping[str, Any]):
         columns: The values of every column, shared by all rows.
         number: Which of them are this row's.
         origin: Where it was read (file, row), for messages.
+        separator: What was between its cells: next to semicolons a comma is often a decimal sign.
+        target: The one column that is predicted, for messages.
     """
 
     columns: Mapping[str, Sequence[Any]]
     number: int
     origin: str = ""
+    separator: str = ","
+    target: str = ""
 
     def __getitem__(self, column: str) -> Any:
         return self.columns[column][self.number]
@@ -69,15 +86,13 @@ def is_missing(value: Any) -> bool:
 def as_number(value: Any) -> float | None:
     """Return the number that a value or text means, NaN where it is missing or infinite, None where
     it means none."""
-    if is_missing(value):
-        return math.nan
     # Python reads 1_000 as a number; in data it is a name.
-    if isinstance(value, date) or (isinstance(value, str) and "_" in value):
+    if isinstance(value, str) and "_" in value:
         return None
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
-        return None
+        return math.nan if is_missing(value) else None
     return found if math.isfinite(found) else math.nan
 
 
@@ -98,6 +113,10 @@ def as_date(value: Any) -> float | None:
     A time without a zone is taken as UTC. Numbers beyond the year 9999, such as milliseconds, are
     no dates.
     """
+    if isinstance(value, np.datetime64):
+        return (
+            math.nan if np.isnat(value) else float(value.astype("datetime64[us]").astype(int)) / 1e6
+        )
     if isinstance(value, str) and not is_missing(value):
         with contextlib.suppress(ValueError):
             value = datetime.fromisoformat(value.strip())
@@ -112,8 +131,14 @@ def as_date(value: Any) -> float | None:
 
 
 def as_category(value: Any) -> str:
-    """Return the text of a category, the same for 3, 3.0 and "3"; empty where the value is
-    missing."""
+    """Return the one spelling of a category or a label; empty where the value is missing.
+
+    3, 3.0, "3" and "3.0" are one, so are true, "True" and "TRUE", and a text whatever its Unicode
+    form and the white space at its ends and between its words. Bytes are text in UTF-8. Upper and
+    lower case otherwise differ.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     if isinstance(value, bool):
@@ -121,27 +146,10 @@ def as_category(value: Any) -> str:
     # A column with gaps is read as floating-point numbers, and its 3 as 3.0.
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
-
-
-def kind_of(counts: Mapping[Any, int]) -> Kind:
-    """Return the kind of a column from how often each value occurs.
-
-    Nine tenths of the values have to be numbers, or dates, for a column to be numeric or of dates:
-    what is none of them is then a mistake in the data. A column is boolean only if all of it is.
-    """
-    present = {value: count for value, count in counts.items() if not is_missing(value)}
-    total = sum(present.values())
-    # A column of 0 and 1 is numeric; true and false have to be spelled somewhere.
-    words = any(isinstance(value, bool) or as_number(value) is None for value in present)
-    if words and all(as_boolean(value) is not None for value in present):
-        return "boolean"
-    if total and _share(present, as_number, total) >= _ENOUGH:
-        return "numeric"
-    if total and _share(present, as_date, total) >= _ENOUGH:
-        return "date"
-    return "categorical"
-
-
-def _share(counts: Mapping[Any, int], read: Any, total: int) -> float:
-    return sum(count for value, count in counts.items() if read(value) is not None) / total
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text).translate(_INVISIBLE)
+    text = " ".join(text.split())
+    if text.endswith("0") and _WHOLE.fullmatch(text):
+        return text.partition(".")[0]
+    return text.lower() if text.lower() in ("true", "false") else text

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core import seeding
-from groundup.core.errors import MissingExtraError
+from groundup.metrics.bootstrap import bootstrap_weights
 from groundup.metrics.calibration import Reliability, reliability
+from groundup.metrics.scikit_learn import scikit_learn
 
 __all__ = [
     "ClassificationScores",
@@ -73,7 +74,7 @@ def evaluate_classes(probabilities: Floats, true: Whole, seed: int = 0) -> Class
     Raises:
         MissingExtraError: If scikit-learn is not installed.
     """
-    measures = _import_scikit_learn()
+    measures = scikit_learn("metrics")
     classes = np.arange(probabilities.shape[1])
     predicted = probabilities.argmax(1)
     right = predicted == true
@@ -145,7 +146,7 @@ def evaluate_labels(probabilities: Floats, true: Whole, seed: int = 0) -> Classi
     Raises:
         MissingExtraError: If scikit-learn is not installed.
     """
-    measures = _import_scikit_learn()
+    measures = scikit_learn("metrics")
     predicted = has_label(probabilities).astype(np.int64)
     right = predicted == true
     columns = range(true.shape[1])
@@ -155,7 +156,7 @@ def evaluate_labels(probabilities: Floats, true: Whole, seed: int = 0) -> Classi
     flat = parts.reshape(len(true), -1)
     resampled = [
         _label_scores((weights @ flat).reshape(-1, 3, true.shape[1]))
-        for weights in _weights(len(true), seed)
+        for weights in bootstrap_weights(len(true), seed)
     ]
     areas = [_area(probabilities[:, k], true[:, k]) for k in columns]
     precisions = [_precision(measures, probabilities[:, k], true[:, k]) for k in columns]
@@ -242,13 +243,6 @@ def _sum_by_group(drawn: Whole, groups: Whole, size: int) -> Whole:
     return sums.reshape(-1, size).astype(np.int64)
 
 
-def _weights(examples: int, seed: int) -> Iterator[Whole]:
-    """Yield (R, N): how often each example is drawn, a hundred resamples at a time."""
-    generator = np.random.default_rng(seeding.key(seed, "bootstrap"))
-    for _ in range(_CHUNKS):
-        yield generator.multinomial(examples, np.full(examples, 1 / examples), _AT_ONCE)
-
-
 def _bounds(resampled: dict[str, Floats]) -> dict[str, float]:
     """Return the 2.5th and 97.5th percentile of each score."""
     found = {name: np.percentile(values, (2.5, 97.5)) for name, values in resampled.items()}
@@ -257,14 +251,6 @@ def _bounds(resampled: dict[str, Floats]) -> dict[str, float]:
 
 
 # ------------------------------------------------------------------------------------------- pieces
-def _import_scikit_learn() -> Any:
-    try:
-        from sklearn import metrics
-    except ImportError:
-        raise MissingExtraError("scikit-learn", "classic") from None
-    return metrics
-
-
 def _area(probabilities: Floats, true: NDArray[Any]) -> float | None:
     """Return the area under the ROC curve, None where all examples are of one kind.
 

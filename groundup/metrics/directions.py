@@ -13,6 +13,8 @@ _HIGHER_ENDINGS = (
     "accuracy_at_1",
     "auroc",
     "average_precision",
+    "bleu",
+    "chrf",
     "exact_match",
     "exact_windows",
     "f1",
@@ -22,9 +24,23 @@ _HIGHER_ENDINGS = (
     "r2",
     "recall_at_10",
     "reward_margin",
+    "rouge_1",
+    "rouge_2",
     "rouge_l",
 )
-_LOWER_WORDS = {"loss", "losses", "bits", "perplexity", "error", "errors", "mae", "mse", "rmse"}
+_LOWER_WORDS = {
+    "loss",
+    "losses",
+    "wer",
+    "cer",
+    "bits",
+    "perplexity",
+    "error",
+    "errors",
+    "mae",
+    "mse",
+    "rmse",
+}
 # What is said of a metric after its name: the ends of an interval, another way to measure it.
 _ADDITIONS = re.compile(r"(_low_95|_high_95|_bootstrap|_other_question)+$")
 

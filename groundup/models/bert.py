@@ -22,6 +22,7 @@ from groundup.core.settings import setting
 from groundup.models.head_from_data import settle_head
 from groundup.models.names.huggingface import bert as names
 from groundup.models.names.huggingface import bert_tensors
+from groundup.models.names.table import unknown_keys
 from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary
 from groundup.nn.attention import AttentionContext
 from groundup.nn.encoder import MaskedHead, PostNormBlock, same_document
@@ -212,13 +213,12 @@ class BERTConfig(FromHuggingFace):
         decides."""
         return names.begin_head_again(settings, given)
 
-    def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from Hugging Face's; each of the encoder's is used once and
-        none is left over.
+    def unknown_keys(self, config: Mapping[str, Any]) -> list[str]:
+        """Return the keys of config.json that nothing here reads."""
+        return unknown_keys(config, names.KEYS)
 
-        Heads that this model has not are left out, and a head of this model that they lack, or have
-        for another number of labels, is missing from what is returned.
-        """
+    def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return this model's tensors from Hugging Face's, as ``bert_tensors.to_groundup``."""
         with torch.device("meta"):
             own = self.build().state_dict()
         return bert_tensors.to_groundup(tensors, self.completed(), own)

@@ -76,13 +76,10 @@ class CNNConfig(ModelConfig):
             height, width = ((size - self.lost) // self.pool for size in maps[-1][1:])
             # Found before the model is built, with what to change.
             if height < 1 or width < 1:
-                problem = (
-                    f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels after"
-                    f" block {number}"
-                )
                 raise RecipeError(
                     "recipe.model.channels",
-                    problem,
+                    f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels after"
+                    f" block {number}",
                     "Use fewer blocks, padding: true, or pad the images",
                 )
             maps.append((channels, height, width))

@@ -89,12 +89,11 @@ class ConvNeXtConfig(ModelConfig):
         for stage in range(len(self.layers)):
             height, width = (side // self.patch // 2**stage for side in self.input_shape[1:])
             if not height * width:
-                problem = (
-                    f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels in"
-                    f" stage {stage + 1}"
-                )
                 raise RecipeError(
-                    "recipe.model.layers", problem, "Use a smaller patch, or fewer stages"
+                    "recipe.model.layers",
+                    f"nothing is left of {self.input_shape[1]} x {self.input_shape[2]} pixels in"
+                    f" stage {stage + 1}",
+                    "Use a smaller patch, or fewer stages",
                 )
             found.append(height * width)
         return found

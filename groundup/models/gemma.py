@@ -12,22 +12,18 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.contracts.models import (
-    FromGGUF,
-    FromHuggingFace,
-    GGUFContents,
-)
+from groundup.contracts.models import GGUFContents
 from groundup.contracts.processors import Processor, TextProcessor
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.models.decoder_config import DecoderConfig, GGUFNames, HuggingFaceNames
 from groundup.models.names.gguf import gemma as gguf_names
-from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
+from groundup.models.names.gguf.metadata import embedding_rows_in
 from groundup.models.names.huggingface import gemma
-from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary
+from groundup.models.sizes_from_data import require_vocabulary
 from groundup.nn.attention import (
     Attention,
     AttentionContext,
@@ -38,7 +34,7 @@ from groundup.nn.attention import (
 from groundup.nn.kv_cache import LayerCache
 from groundup.nn.mlp import MLP
 from groundup.nn.norm import ShiftedRMSNorm
-from groundup.nn.rope import RopeScaling, rotary_angles
+from groundup.nn.rope import RopeScaling, text_outgrown
 from groundup.nn.transformer import BlockShape, DecoderLM, DecoderParts, check_heads
 
 __all__ = ["Gemma3Block", "Gemma3Config"]
@@ -48,18 +44,15 @@ _IMAGE_TOKEN = "<image_soft_token>"
 
 
 @model("gemma3")
-class Gemma3Config(FromHuggingFace, FromGGUF):
+class Gemma3Config(DecoderConfig):
     """The shape of a Gemma 3 that reads text. The defaults have about 13 million parameters."""
 
     huggingface_model_types: ClassVar[tuple[str, ...]] = ("gemma3", "gemma3_text")
     gguf_architectures: ClassVar[tuple[str, ...]] = ("gemma3",)
     # Its MLP is a gated GELU, the others' a gated SiLU.
     gelu_from_table: ClassVar[bool] = True
+    gguf_names: ClassVar[GGUFNames] = gguf_names
 
-    vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
-    context_length: int = setting(256, "The longest sequence, in tokens", ge=1)
-    layers: int = setting(6, "Transformer blocks", ge=1)
-    width: int = setting(384, "Channels of the residual stream", ge=1)
     heads: int = setting(4, "Attention heads", ge=1)
     kv_heads: int = setting(1, "Key and value heads, shared by groups of heads", ge=1)
     head_dim: int = setting(96, "Channels of a head, even", ge=2, multiple_of=2)
@@ -84,25 +77,21 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
         None, "Bends logits to stay between minus and plus this; null: not", gt=0
     )
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
-    dropout: float = setting(
-        0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1
-    )
-    init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> Gemma3Config:
         check_heads(self.width, self.heads, self.kv_heads, self.head_dim)
         return self
 
+    @property
+    def huggingface_names(self) -> HuggingFaceNames:
+        """Gemma 3's."""
+        return gemma
+
     def window(self, layer: int) -> int | None:
         """Return how many tokens a token sees in a layer, counted from 0; None for all."""
         # The last layer of each period is global.
         return None if (layer + 1) % self.global_every == 0 else self.sliding_window
-
-    @property
-    def embedding_rows(self) -> int:
-        """Rows of the embedding: the vocabulary."""
-        return self.vocabulary_size
 
     def complete_from(self, processor: Processor) -> Gemma3Config:
         """Return the config with the processor's vocabulary size where it was 0.
@@ -113,8 +102,7 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
         image = processor.special_id(_IMAGE_TOKEN) if isinstance(processor, TextProcessor) else None
         if image is not None and image == self.vocabulary_size == processor.vocabulary_size - 1:
             return self
-        found = fit_vocabulary("gemma3", processor, self.vocabulary_size)
-        return self.model_copy(update={"vocabulary_size": found})
+        return super().complete_from(processor)
 
     def build(self) -> DecoderLM:
         """Return the model with freshly initialised weights.
@@ -140,15 +128,15 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
             norm_weight=0.0,
             # The norm after each part sets the size of what it adds, whatever its weights'.
             scaled_residual=False,
+            outgrown=text_outgrown(self.rope_scaling),
         )
         return DecoderLM(self, parts)
 
     def _contexts(self, passage: Passage) -> list[AttentionContext]:
         """Return for each layer what it attends by: global ones and local ones differ."""
-        positions, dim, wide = passage.positions, self.head_dim, passage.wide
         # Global layers turn slowly, for long texts; local ones as fast as ever.
-        far = rotary_angles(positions, dim, self.rope_theta, self.rope_scaling, wide=wide)
-        near = rotary_angles(positions, dim, self.local_rope_theta, wide=wide)
+        far = passage.rotary(self.head_dim, self.rope_theta, self.rope_scaling)
+        near = passage.rotary(self.head_dim, self.local_rope_theta, None)
         everything = passage.context(far, None)
         nearby = passage.context(near, self.sliding_window)
         # Two objects for all layers.
@@ -169,13 +157,6 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
         """Return all settings as plain values, those that follow from others filled in."""
         return self.model_dump() | {"attention_scale": self.attention_scale or float(self.head_dim)}
 
-    def to_huggingface(
-        self, weights: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return config.json's contents and the tensors as Gemma 3 names them."""
-        values = self.completed()
-        return gemma.config_to_huggingface(values), gemma.to_huggingface(weights, values)
-
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that the contents of config.json mean.
@@ -190,43 +171,11 @@ class Gemma3Config(FromHuggingFace, FromGGUF):
         """Return the settings that an open GGUF file is of, or raise a CheckpointError."""
         return gguf_names.config_to_groundup(file.metadata, file.tensors, embedding_rows_in(file))
 
-    def gguf_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every tensor that a file must have, by the file's names."""
-        return gguf_names.shapes(self.completed())
-
     def weights_from_gguf(
         self, tensors: Mapping[str, Tensor], architecture: str
     ) -> dict[str, Tensor]:
         """Return groundup's tensors from a file's; CheckpointError: one has no place."""
         return gguf_names.to_groundup(tensors, self.completed())
-
-    def to_gguf(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the metadata and the tensors as a GGUF file names them.
-
-        Raises:
-            CheckpointError: If llama.cpp has no architecture that computes the same.
-        """
-        values = self.completed()
-        metadata = gguf_names.config_to_gguf(values)
-        return metadata, gguf_names.to_gguf(weights, values)
-
-    def for_llama_cpp(self, room: int) -> Gemma3Config:
-        """Return the settings that llama.cpp decodes with, with room for more tokens."""
-        return lengthen(self, self.context_length, self.sliding_window, room)
-
-    def llama_cpp_context(self, length: int) -> int:
-        """Return the longest context of at most ``length`` in which llama.cpp computes the same."""
-        return min(self.context_length, length)
-
-    def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from Hugging Face's; each is used once and none is left over.
-
-        Raises:
-            CheckpointError: If one is missing, has no place, or has another shape.
-        """
-        with torch.device("meta"):
-            own = self.build().state_dict()
-        return gemma.to_groundup(tensors, self.completed(), own)
 
     @classmethod
     def sizes(cls) -> Mapping[str, Gemma3Config]:

@@ -11,23 +11,18 @@ from typing import Any, ClassVar, Literal
 from pydantic import model_validator
 from torch import Tensor
 
-from groundup.contracts.models import (
-    FromGGUF,
-    FromHuggingFace,
-    GGUFContents,
-)
-from groundup.contracts.processors import Processor
+from groundup.contracts.models import GGUFContents
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.generation.single_row_decoder import FastDecoder
-from groundup.machine.meta_device import without_content
+from groundup.models.decoder_config import DecoderConfig, GGUFNames, HuggingFaceNames
 from groundup.models.names.gguf import gpt as gguf_names
-from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
+from groundup.models.names.gguf.metadata import embedding_rows_in
 from groundup.models.names.huggingface import families, gpt2, llama
-from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary
+from groundup.models.sizes_from_data import require_vocabulary
 from groundup.nn.attention import AttentionContext, Passage, seen_on_average
 from groundup.nn.mlp import Activation, default_width, round_up
-from groundup.nn.rope import RopeScaling, rotary_angles
+from groundup.nn.rope import RopeScaling, check_rotary, text_outgrown
 from groundup.nn.transformer import (
     Bias,
     Block,
@@ -43,21 +38,22 @@ __all__ = ["GPTConfig"]
 
 
 @model("gpt")
-class GPTConfig(FromHuggingFace, FromGGUF):
+class GPTConfig(DecoderConfig):
     """The shape of a GPT. The defaults are a Llama of about 12 million parameters."""
 
     # Mistral is a Llama with a window, Qwen2 one with biases, Qwen3 one with normalised heads.
     huggingface_model_types: ClassVar[tuple[str, ...]] = ("gpt2", *llama.FAMILIES)
+    free_settings: ClassVar[tuple[str, ...]] = (
+        *DecoderConfig.free_settings,
+        "tied_embeddings",
+    )
     gguf_architectures: ClassVar[tuple[str, ...]] = gguf_names.ARCHITECTURES
+    gguf_names: ClassVar[GGUFNames] = gguf_names
 
     # In the order of the architecture: vocabulary, size, attention, MLP, positions, training.
-    vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
     vocabulary_multiple: int = setting(
         1, "Pad the embedding to a multiple of this many rows, never predicted", ge=1
     )
-    context_length: int = setting(256, "The longest sequence, in tokens", ge=1)
-    layers: int = setting(6, "Transformer blocks", ge=1)
-    width: int = setting(384, "Channels of the residual stream", ge=1)
     heads: int = setting(6, "Attention heads", ge=1)
     kv_heads: int | None = setting(
         None, "Key and value heads, shared by groups of heads; null: as many as heads", ge=1
@@ -82,25 +78,14 @@ class GPTConfig(FromHuggingFace, FromGGUF):
     norm_eps: float = setting(1e-6, "Added to the variance in every norm", gt=0)
     activation: Activation = setting("swiglu", "Of the MLP; gelu_tanh is GPT-2's approximation")
     qk_norm: bool = setting(False, "RMSNorm on the queries and keys of each head")
-    sliding_window: int | None = setting(
-        None, "How many tokens a token sees, itself included; null: all", ge=1
-    )
     tied_embeddings: bool = setting(True, "Use the embedding as the output layer too")
     bias: Bias = setting("none", "Linear layers of the blocks that have a bias")
-    dropout: float = setting(
-        0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1
-    )
-    init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> GPTConfig:
         # Found when the recipe is read, not at the first matrix that does not fit.
         check_heads(self.width, self.heads, self.kv_heads, self.head_dim)
-        if self.positions == "rotary" and self.dim % 2:
-            raise ValueError(
-                f"head_dim {self.dim} is odd, and rotary positions turn channels in pairs."
-                f" Use head_dim {self.dim + 1} or positions: learned"
-            )
+        check_rotary(self.positions, self.dim)
         return self
 
     @property
@@ -119,18 +104,14 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         return self.mlp_width or default_width(self.width, self.activation)
 
     @property
+    def huggingface_names(self) -> HuggingFaceNames:
+        """GPT-2's with learned positions, else those of Llama, Mistral, Qwen2 and Qwen3."""
+        return gpt2 if self.positions == "learned" else llama
+
+    @property
     def embedding_rows(self) -> int:
         """Rows of the embedding: the vocabulary, padded."""
         return round_up(self.vocabulary_size, self.vocabulary_multiple)
-
-    def complete_from(self, processor: Processor) -> GPTConfig:
-        """Return the config with the processor's vocabulary size where it was 0.
-
-        Raises:
-            RecipeError: If the processor has more tokens than the model, or is no tokenizer.
-        """
-        found = fit_vocabulary("gpt", processor, self.vocabulary_size)
-        return self.model_copy(update={"vocabulary_size": found})
 
     def block(self) -> BlockShape:
         """Return the shape of every block."""
@@ -169,6 +150,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
             tied=self.tied_embeddings,
             learned_positions=self.positions == "learned",
             decoder=FastDecoder,
+            outgrown=text_outgrown(self.rope_scaling),
         )
         return DecoderLM(self, parts)
 
@@ -176,9 +158,7 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         # Learned positions are added to the embedding instead.
         rotary = None
         if self.positions == "rotary":
-            rotary = rotary_angles(
-                passage.positions, self.dim, self.rope_theta, self.rope_scaling, wide=passage.wide
-            )
+            rotary = passage.rotary(self.dim, self.rope_theta, self.rope_scaling)
         # One object for all layers: they attend alike.
         return [passage.context(rotary, self.sliding_window)] * self.layers
 
@@ -205,14 +185,6 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         follows = {"head_dim": self.dim, "kv_heads": self.groups, "mlp_width": self.hidden}
         return self.model_dump() | follows | {"vocabulary_size": self.embedding_rows}
 
-    def to_huggingface(
-        self, weights: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return config.json's contents and the tensors as GPT-2, Llama, Mistral, Qwen2 or Qwen3
-        name them."""
-        family, values = gpt2 if self.positions == "learned" else llama, self.completed()
-        return family.config_to_huggingface(values), family.to_huggingface(weights, values)
-
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that the contents of config.json mean.
@@ -227,45 +199,11 @@ class GPTConfig(FromHuggingFace, FromGGUF):
         """Return the settings that an open GGUF file is of, or raise a CheckpointError."""
         return gguf_names.config_to_groundup(file.metadata, file.tensors, embedding_rows_in(file))
 
-    def gguf_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every tensor that a file must have, by the file's names."""
-        return gguf_names.shapes(self.completed())
-
     def weights_from_gguf(
         self, tensors: Mapping[str, Tensor], architecture: str
     ) -> dict[str, Tensor]:
         """Return groundup's tensors from a file's; CheckpointError: one has no place."""
         return gguf_names.to_groundup(tensors, self.completed(), architecture)
-
-    def to_gguf(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the metadata and the tensors as a GGUF file names them.
-
-        Raises:
-            CheckpointError: If llama.cpp has no architecture that computes the same.
-        """
-        values = self.completed()
-        metadata = gguf_names.config_to_gguf(values)
-        return metadata, gguf_names.to_gguf(weights, values, metadata["general.architecture"])
-
-    def for_llama_cpp(self, room: int) -> GPTConfig:
-        """Return the settings that llama.cpp decodes with, with room for more tokens."""
-        return lengthen(self, self.context_length, self.sliding_window, room)
-
-    def llama_cpp_context(self, length: int) -> int:
-        """Return the longest context of at most ``length`` in which llama.cpp computes the same."""
-        return min(self.context_length, length)
-
-    def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from Hugging Face's; each is used once and none is left over.
-
-        Raises:
-            CheckpointError: If one is missing, has no place, or has another shape.
-        """
-        with without_content():
-            own = self.build().state_dict()
-        # Of the families only GPT-2 has learned positions.
-        read = gpt2.to_groundup if self.positions == "learned" else llama.to_groundup
-        return read(tensors, self.completed(), own)
 
     @classmethod
     def sizes(cls) -> Mapping[str, GPTConfig]:

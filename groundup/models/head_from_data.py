@@ -27,9 +27,11 @@ def settle_head(head: str, chosen: str, outputs: int, processor: Processor) -> d
     labels = processor if isinstance(processor, LabelProcessor) else None
     if labels is not None and labels.head:
         if head not in ("auto", labels.head):
-            problem = f"is {head}, but the task of this recipe needs {labels.head}"
-            remedy = "Remove head, or choose a task that fits"
-            raise RecipeError("recipe.model.head", problem, remedy)
+            raise RecipeError(
+                "recipe.model.head",
+                f"is {head}, but the task of this recipe needs {labels.head}",
+                "Remove head, or choose a task that fits",
+            )
         if labels.head == "none":
             return {"head": "none", "pooler": "none"}
         return {
@@ -40,9 +42,11 @@ def settle_head(head: str, chosen: str, outputs: int, processor: Processor) -> d
     unfit = ("labels", "tokens") if labels is None else ("masked",)
     if chosen in unfit and (labels is None or head != "auto"):
         found = "no targets" if labels is None else "targets"
-        problem = f"is {head} with {outputs} outputs, but the task of this recipe has {found}"
-        remedy = "Remove head and outputs, or choose a task that fits"
-        raise RecipeError("recipe.model.head", problem, remedy)
+        raise RecipeError(
+            "recipe.model.head",
+            f"is {head} with {outputs} outputs, but the task of this recipe has {found}",
+            "Remove head and outputs, or choose a task that fits",
+        )
     if labels is None or head == "none":
         return {}
     return {"outputs": settle_size("outputs", outputs, labels.outputs)}

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from groundup.contracts.models import ModelConfig
@@ -30,7 +31,7 @@ _EMBEDDING_STD = 0.1
 class MLPConfig(ModelConfig):
     """Dense layers of the given widths. The inputs' and outputs' sizes come from the data."""
 
-    hidden: tuple[int, ...] = setting(
+    hidden: tuple[PositiveInt, ...] = setting(
         (128,), "Widths of the hidden layers; an empty list gives a linear model"
     )
     activation: Nonlinearity = setting("relu", "Between the layers")
@@ -70,9 +71,10 @@ class MLPConfig(ModelConfig):
                 "Choose image",
             )
         if 0 in processor.input_shape and not processor.category_sizes:
-            problem = "makes inputs of varying length, but model mlp reads inputs of one shape"
             raise RecipeError(
-                "recipe.processor", problem, "Choose model rnn or transformer_classifier"
+                "recipe.processor",
+                "makes inputs of varying length, but model mlp reads inputs of one shape",
+                "Choose model rnn or transformer_classifier",
             )
         found = {
             "inputs": settle_size("inputs", self.inputs, math.prod(processor.input_shape)),
@@ -80,8 +82,11 @@ class MLPConfig(ModelConfig):
         }
         sizes = processor.category_sizes
         if self.category_sizes not in ((), sizes):
-            problem = f"is {list(self.category_sizes)}, but the data has {list(sizes)}"
-            raise RecipeError("recipe.model.category_sizes", problem, "Remove it")
+            raise RecipeError(
+                "recipe.model.category_sizes",
+                f"is {list(self.category_sizes)}, but the data has {list(sizes)}",
+                "Remove it",
+            )
         return self.model_copy(update=found | {"category_sizes": sizes})
 
     @property

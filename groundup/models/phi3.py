@@ -9,42 +9,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from groundup.contracts.models import (
-    FromGGUF,
-    FromHuggingFace,
-    GGUFContents,
-)
-from groundup.contracts.processors import Processor
+from groundup.contracts.models import GGUFContents
 from groundup.core.errors import CheckpointError
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.models.decoder_config import DecoderConfig, GGUFNames, HuggingFaceNames
 from groundup.models.names.gguf import phi3 as gguf_names
-from groundup.models.names.gguf.metadata import embedding_rows_in, lengthen
+from groundup.models.names.gguf.metadata import embedding_rows_in
 from groundup.models.names.huggingface import phi3
-from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary
+from groundup.models.sizes_from_data import require_vocabulary
 from groundup.nn.attention import AttentionContext, Passage, seen_on_average
 from groundup.nn.norm import RMSNorm
-from groundup.nn.rope import LongRope, long_rotary_angles, rotary_angles
+from groundup.nn.rope import LongRope, long_rotary_angles
 from groundup.nn.transformer import Block, BlockShape, DecoderLM, DecoderParts, check_heads
 
 __all__ = ["Phi3Config"]
 
 
 @model("phi3")
-class Phi3Config(FromHuggingFace, FromGGUF):
+class Phi3Config(DecoderConfig):
     """The shape of a Phi-3, Phi-3.5 or Phi-4. The defaults have about 15 million parameters."""
 
     huggingface_model_types: ClassVar[tuple[str, ...]] = ("phi3",)
+    free_settings: ClassVar[tuple[str, ...]] = ("dropout", "context_length", "tied_embeddings")
     gguf_architectures: ClassVar[tuple[str, ...]] = ("phi3",)
+    gguf_names: ClassVar[GGUFNames] = gguf_names
 
-    vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
-    context_length: int = setting(256, "The longest sequence, in tokens", ge=1)
-    layers: int = setting(6, "Transformer blocks", ge=1)
-    width: int = setting(384, "Channels of the residual stream", ge=1)
     heads: int = setting(6, "Attention heads, each of width / heads channels", ge=1)
     kv_heads: int | None = setting(
         None, "Key and value heads, shared by groups of heads; null: as many as heads", ge=1
@@ -58,14 +51,7 @@ class Phi3Config(FromHuggingFace, FromGGUF):
         None, "How the rotary wavelengths were stretched; null: not"
     )
     norm_eps: float = setting(1e-5, "Added to the variance in every norm", gt=0)
-    sliding_window: int | None = setting(
-        None, "How many tokens a token sees, itself included; null: all", ge=1
-    )
     tied_embeddings: bool = setting(False, "Use the embedding as the output layer too")
-    dropout: float = setting(
-        0.0, "Share of embedding and residual activations dropped in training", ge=0, lt=1
-    )
-    init_std: float = setting(0.02, "Standard deviation of fresh weights", gt=0)
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> Phi3Config:
@@ -76,7 +62,7 @@ class Phi3Config(FromHuggingFace, FromGGUF):
                 " channels rotary"
             )
             raise ValueError(
-                f"{problem}, and they turn in pairs. Change it so that their number is even"
+                f"{problem}, but they turn in pairs. Change it so that their number is even"
             )
         # Each pair of channels has a factor of its own.
         pairs = self.rotary_channels // 2
@@ -115,6 +101,11 @@ class Phi3Config(FromHuggingFace, FromGGUF):
         """Channels of a head that turn."""
         return int(self.dim * self.rotary_share)
 
+    @property
+    def huggingface_names(self) -> HuggingFaceNames:
+        """Phi-3's."""
+        return phi3
+
     def block(self) -> BlockShape:
         """Return the shape of every block: Llama's."""
         return BlockShape(
@@ -127,20 +118,6 @@ class Phi3Config(FromHuggingFace, FromGGUF):
             window=self.sliding_window,
             dropout=self.dropout,
         )
-
-    @property
-    def embedding_rows(self) -> int:
-        """Rows of the embedding: the vocabulary."""
-        return self.vocabulary_size
-
-    def complete_from(self, processor: Processor) -> Phi3Config:
-        """Return the config with the processor's vocabulary size where it was 0.
-
-        Raises:
-            RecipeError: If the processor has more tokens than the model, or is no tokenizer.
-        """
-        found = fit_vocabulary("phi3", processor, self.vocabulary_size)
-        return self.model_copy(update={"vocabulary_size": found})
 
     def build(self) -> DecoderLM:
         """Return the model with freshly initialised weights.
@@ -160,17 +137,22 @@ class Phi3Config(FromHuggingFace, FromGGUF):
             contexts=self._contexts,
             cache_shape=(self.groups, self.dim),
             tied=self.tied_embeddings,
+            outgrown=self.outgrown,
         )
         return DecoderLM(self, parts)
+
+    def outgrown(self, read: int, length: int) -> bool:
+        """Return whether a text that grew from one length to another has to be read again."""
+        # The first token beyond the original context makes the text a long one.
+        return self.long_rope is not None and read <= self.long_rope.original_context < length
 
     def _contexts(self, passage: Passage) -> list[AttentionContext]:
         positions, channels, theta = passage.positions, self.rotary_channels, self.rope_theta
         if self.long_rope is None:
-            rotary = rotary_angles(positions, channels, theta, wide=passage.wide)
+            rotary = passage.rotary(channels, theta, None)
         else:
-            lengths = _text_lengths(passage)
             rotary = long_rotary_angles(
-                positions, lengths, channels, theta, self.long_rope, wide=passage.wide
+                positions, passage.lengths(), channels, theta, self.long_rope, wide=passage.wide
             )
         return [passage.context(rotary, self.sliding_window)] * self.layers
 
@@ -184,13 +166,6 @@ class Phi3Config(FromHuggingFace, FromGGUF):
     def completed(self) -> dict[str, Any]:
         """Return all settings as plain values, those that follow from others filled in."""
         return self.model_dump() | {"kv_heads": self.groups}
-
-    def to_huggingface(
-        self, weights: Mapping[str, Tensor]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return config.json's contents and the tensors as Phi-3 names them."""
-        values = self.completed()
-        return phi3.config_to_huggingface(values), phi3.to_huggingface(weights, values)
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,56 +181,30 @@ class Phi3Config(FromHuggingFace, FromGGUF):
         """Return the settings that an open GGUF file is of, or raise a CheckpointError."""
         return gguf_names.config_to_groundup(file, embedding_rows_in(file))
 
-    def gguf_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every tensor that a file must have, by the file's names."""
-        return gguf_names.shapes(self.completed())
-
     def weights_from_gguf(
         self, tensors: Mapping[str, Tensor], architecture: str
     ) -> dict[str, Tensor]:
         """Return groundup's tensors from a file's; CheckpointError: one has no place."""
-        return gguf_names.to_groundup(tensors, self.completed(), self._own_tensors())
-
-    def to_gguf(self, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return the metadata and the tensors as a GGUF file names them.
-
-        Raises:
-            CheckpointError: If llama.cpp has no architecture that computes the same.
-        """
-        values = self.completed()
-        metadata = gguf_names.config_to_gguf(values)
-        return metadata, gguf_names.to_gguf(weights, values)
+        return gguf_names.to_groundup(tensors, self.completed(), self.own_tensors())
 
     def for_llama_cpp(self, room: int) -> Phi3Config:
         """Return the settings that llama.cpp decodes with, with room for more tokens."""
         # Not a matter of precision: other wavelengths are another model.
         if self.long_rope is not None:
-            problem = (
+            raise CheckpointError(
+                "model",
                 "long_rope takes its wavelengths by the length of a text, and llama.cpp by the room"
-                " that it is given"
+                " that it is given",
+                "Use the engine groundup",
             )
-            raise CheckpointError("model", problem, "Use the engine groundup")
-        return lengthen(self, self.context_length, self.sliding_window, room)
+        return super().for_llama_cpp(room)
 
     def llama_cpp_context(self, length: int) -> int:
         """Return the longest context of at most ``length`` in which llama.cpp computes the same."""
         # By its length llama.cpp chooses between the short and the long factors, and it rounds the
         # length up to a multiple of 256.
         longest = length if self.long_rope is None else self.long_rope.original_context // 256 * 256
-        return min(self.context_length, length, longest)
-
-    def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return this model's tensors from Hugging Face's; each is used once and none is left over.
-
-        Raises:
-            CheckpointError: If one is missing, has no place, or has another shape.
-        """
-        return phi3.to_groundup(tensors, self.completed(), self._own_tensors())
-
-    def _own_tensors(self) -> dict[str, Tensor]:
-        """Return tensors of all names and shapes of the model, without content."""
-        with torch.device("meta"):
-            return self.build().state_dict()
+        return super().llama_cpp_context(min(length, longest))
 
     @classmethod
     def sizes(cls) -> Mapping[str, Phi3Config]:
@@ -273,24 +222,3 @@ class Phi3Config(FromHuggingFace, FromGGUF):
             "sliding_window": 2047,
         }
         return {"phi3-mini-4k": cls(**shape, vocabulary_size=32064, context_length=4096)}
-
-
-def _text_lengths(passage: Passage) -> Tensor | int:
-    """Return how long the text is of each token of a passage is: (B, T), (B, 1), or one number.
-
-    With a cache, whose keys are turned already, it is what the cache has room for, so that all keys
-    of a text are turned alike. ``transformers`` turns the keys again once a text outgrows the
-    original context.
-    """
-    # Known before the text is: a cache is made for one length.
-    if passage.cache is not None:
-        return passage.cache.length
-    positions, boundaries = passage.positions.expand_as(passage.tokens), passage.boundaries
-    if boundaries is None:
-        return positions[:, -1:] + 1
-    flat = positions.flatten()
-    # The document of each token, and from that where it ends.
-    number = torch.searchsorted(
-        boundaries, torch.arange(len(flat), device=flat.device, dtype=torch.int32), right=True
-    )
-    return (flat[boundaries[number] - 1] + 1).view_as(positions)

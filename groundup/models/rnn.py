@@ -81,10 +81,12 @@ class RNNConfig(ModelConfig):
         """
         # Tokens or frames: which of them, the data says.
         if not (self.vocabulary_size or self.frame_width) or not self.outputs:
-            problem = (
-                "vocabulary_size and frame_width, or outputs, are 0, but no data has filled them in"
+            raise RecipeError(
+                "recipe.model",
+                "vocabulary_size and frame_width, or outputs, are 0, but no data has filled them"
+                " in",
+                "Give one of the two and outputs",
             )
-            raise RecipeError("recipe.model", problem, "Give one of the two and outputs")
         return RNN(self)
 
     @property

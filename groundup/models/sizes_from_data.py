@@ -61,9 +61,10 @@ def image_shape(
     channels, height, width = processor.input_shape
     found = (channels, height, width)
     if given not in (None, found):
-        problem = f"is {list(given or ())}, but the data has {list(found)}"
         raise RecipeError(
-            "recipe.model.input_shape", problem, "Use null, or pad the images to that size"
+            "recipe.model.input_shape",
+            f"is {list(given or ())}, but the data has {list(found)}",
+            "Use null, or pad the images to that size",
         )
     return found, processor
 
@@ -79,18 +80,20 @@ def elements_of(
     if not isinstance(processor, LabelProcessor) or (
         not processor.vocabulary_size and len(processor.input_shape) != 2
     ):
-        problem = f"makes neither tokens nor frames, which model {model} reads"
         raise RecipeError(
             "recipe.processor",
-            problem,
+            f"makes neither tokens nor frames, which model {model} reads",
             "Choose a text processor such as bytes, or model mlp or cnn",
         )
     # Tokens first: a processor with a vocabulary makes nothing else.
     if processor.vocabulary_size:
         settle_size("frame_width", given.frame_width, 0)
         if processor.vocabulary_size > given.vocabulary_size > 0:
-            problem = f"is {given.vocabulary_size}, but the data has {processor.vocabulary_size}"
-            raise RecipeError("recipe.model.vocabulary_size", problem, "Use 0")
+            raise RecipeError(
+                "recipe.model.vocabulary_size",
+                f"is {given.vocabulary_size}, but the data has {processor.vocabulary_size}",
+                "Use 0",
+            )
         return Elements(given.vocabulary_size or processor.vocabulary_size, 0), processor
     settle_size("vocabulary_size", given.vocabulary_size, 0)
     return (
@@ -118,7 +121,7 @@ def fit_vocabulary(model: str, processor: Processor, given: int) -> int:
         raise RecipeError(
             "recipe.model.vocabulary_size",
             f"the tokenizer has {tokens} tokens, but the model {given}",
-            f"Use vocabulary_size 0 or at least {tokens}, or a smaller tokenizer",
+            f"Use vocabulary_size {tokens} or more, or a smaller tokenizer",
         )
     return given or tokens
 
@@ -130,8 +133,11 @@ def require_image_shape(shape: tuple[int, int, int] | None, outputs: int) -> Non
         RecipeError: If not.
     """
     if shape is None or not outputs:
-        problem = "input_shape is null, but no data has filled it in"
-        raise RecipeError("recipe.model", problem, "Give it and outputs")
+        raise RecipeError(
+            "recipe.model",
+            "input_shape is null, but no data has filled it in",
+            "Give it and outputs",
+        )
 
 
 def require_vocabulary(size: int) -> None:
@@ -141,5 +147,8 @@ def require_vocabulary(size: int) -> None:
         RecipeError: If not.
     """
     if not size:
-        problem = "is 0, but no tokenizer has filled it in"
-        raise RecipeError("recipe.model.vocabulary_size", problem, "Give the number")
+        raise RecipeError(
+            "recipe.model.vocabulary_size",
+            "is 0, but no tokenizer has filled it in",
+            "Give the number",
+        )

@@ -24,7 +24,7 @@ from groundup.nn.attention import AttentionContext, seen_on_average
 from groundup.nn.mlp import Activation, default_width, round_up
 from groundup.nn.ngrams import NGramBag
 from groundup.nn.pooling import AttentionPooling, last_state, mean_state, within
-from groundup.nn.rope import RopeScaling, rotary_angles
+from groundup.nn.rope import RopeScaling, check_rotary, rotary_angles
 from groundup.nn.transformer import (
     Bias,
     Block,
@@ -129,11 +129,7 @@ class TransformerClassifierConfig(ModelConfig):
                 " but itself. Use pooling: last, or causal: false"
             )
         check_heads(self.width, self.heads, self.kv_heads, self.head_dim)
-        if self.positions == "rotary" and self.dim % 2:
-            raise ValueError(
-                f"head_dim {self.dim} is odd, and rotary positions turn channels in pairs."
-                f" Use head_dim {self.dim + 1} or positions: learned"
-            )
+        check_rotary(self.positions, self.dim)
         return self
 
     @property
@@ -362,9 +358,9 @@ class TransformerClassifier(nn.Module):
         places = torch.arange(x.shape[1], device=x.device)[None]
         if self.positions is None:
             config = self.config
-            cosines, sines = rotary_angles(
-                places, config.dim, config.rope_theta, config.rope_scaling
-            )
+            lengths = inside.sum(1, keepdim=True)
+            turned = (places, config.dim, config.rope_theta, config.rope_scaling, lengths)
+            cosines, sines = rotary_angles(*turned)
             # As fine as the model, where it is a reference to compare with.
             if x.dtype == torch.float64:
                 cosines, sines = cosines.double(), sines.double()

@@ -19,6 +19,7 @@ from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.names.huggingface import vit
+from groundup.models.names.table import unknown_keys
 from groundup.models.sizes_from_data import image_shape, require_image_shape, settle_size
 from groundup.nn.activations import initialise_linear
 from groundup.nn.attention import AttentionContext
@@ -95,12 +96,12 @@ class ViTConfig(FromHuggingFace):
         _, height, width = self.input_shape
         # Said with a remedy: an edge that is left out would be lost in silence.
         if height % self.patch or width % self.patch:
-            problem = f"is {self.patch}, which divides not both sides of {height} x {width} pixels"
-            remedy = (
+            raise RecipeError(
+                "recipe.model.patch",
+                f"is {self.patch}, which divides not both sides of {height} x {width} pixels",
                 f"Use a divisor of {math.gcd(height, width)}, or pad the images with"
-                " processor.pad_to"
+                " processor.pad_to",
             )
-            raise RecipeError("recipe.model.patch", problem, remedy)
         return (height // self.patch) * (width // self.patch)
 
     def block(self) -> BlockShape:
@@ -177,6 +178,10 @@ class ViTConfig(FromHuggingFace):
         _, height, width = settings["input_shape"]
         return {"outputs": 0} | ({"input_shape": None} if height == width else {})
 
+    def unknown_keys(self, config: Mapping[str, Any]) -> list[str]:
+        """Return the keys of config.json that nothing here reads."""
+        return unknown_keys(config, vit.KEYS)
+
     def note_on_pretrained(self, config: Mapping[str, Any]) -> str:
         """Return what becomes of weights of which this is the config.json, in words; empty
         where they stay as they are.
@@ -185,18 +190,22 @@ class ViTConfig(FromHuggingFace):
             RecipeError: If their images have another number of channels.
         """
         assert self.input_shape is not None
-        channels, *theirs = vit.config_to_groundup(config)["input_shape"]
-        own, *ours = self.input_shape
+        channels, *hf = vit.config_to_groundup(config)["input_shape"]
+        own_channels, *own = self.input_shape
         # The first layer's weights would not fit.
-        if own != channels:
-            problem = f"makes images of {own} channels, but the pretrained weights read {channels}"
-            raise RecipeError("recipe.processor", problem, f"Set processor.channels: {channels}")
-        if theirs == ours:
+        if own_channels != channels:
+            raise RecipeError(
+                "recipe.processor",
+                f"makes images of {own_channels} channels, but the pretrained weights read"
+                f" {channels}",
+                f"Set processor.channels: {channels}",
+            )
+        if hf == own:
             return ""
         grids = " to ".join(
-            f"{height // self.patch} x {width // self.patch}" for height, width in (theirs, ours)
+            f"{height // self.patch} x {width // self.patch}" for height, width in (hf, own)
         )
-        sizes = f"{theirs[0]} x {theirs[1]} to {ours[0]} x {ours[1]} pixels"
+        sizes = f"{hf[0]} x {hf[1]} to {own[0]} x {own[1]} pixels"
         return f"images change from {sizes}: positions are interpolated from {grids} patches"
 
     @classmethod

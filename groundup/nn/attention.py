@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from groundup.nn.kv_cache import KeyValueCache, LayerCache
 from groundup.nn.norm import RMSNorm
-from groundup.nn.packed_attention import packed_attention
-from groundup.nn.rope import rotate
+from groundup.nn.packed_attention import on_a_gpu, packed_attention
+from groundup.nn.rope import RopeScaling, rotary_angles, rotate
 
 __all__ = [
     "Attention",
@@ -62,8 +62,10 @@ class AttentionContext:
             document.
         positions: (B, T), with a cache only.
         mask: (B, 1, T or 1, S) of what each query sees: with a cache, or of padded rows where
-            attention is not causal.
+            attention is not causal. Or (B or 1, H, T, S) numbers that are added to the products of
+            queries and keys, -inf where nothing is seen.
         used: S, with a cache only.
+        longest: How many tokens a packed document has at most, where that is known.
     """
 
     rotary: tuple[Tensor, Tensor] | None = None
@@ -71,6 +73,7 @@ class AttentionContext:
     positions: Tensor | None = None
     mask: Tensor | None = None
     used: int = 0
+    longest: int | None = None
 
 
 class Attention(nn.Module):
@@ -126,8 +129,9 @@ class Attention(nn.Module):
             out = self._cached(query, key, value, context, cache)
         elif context.boundaries is not None:
             query, key, value = (y.flatten(0, 1) for y in (query, key, value))
-            out = packed_attention(query, key, value, context.boundaries, self.shape.window)
-        elif self.shape.causal:
+            packed = (context.boundaries, self.shape.window, context.longest)
+            out = packed_attention(query, key, value, *packed)
+        elif self.shape.causal and context.mask is None:
             out = self._causal(query, key, value)
         else:
             out = self._attend(query, key.transpose(1, 2), value.transpose(1, 2), context.mask)
@@ -218,10 +222,34 @@ class Passage:
     cache: KeyValueCache | None
     wide: bool
 
+    def lengths(self) -> Tensor:
+        """Return how long the text of each token is, as far as it is known here: (B, T) or (B, 1).
+
+        Of a row in a cache that is the text up to its last new token.
+        """
+        positions = self.positions.expand_as(self.tokens)
+        if self.boundaries is None:
+            return positions[:, -1:] + 1
+        flat = positions.flatten()
+        # The document of each token, and from that where it ends.
+        places = torch.arange(len(flat), device=flat.device, dtype=torch.int32)
+        number = torch.searchsorted(self.boundaries, places, right=True)
+        return (flat[self.boundaries[number] - 1] + 1).view_as(positions)
+
+    def rotary(
+        self, channels: int, theta: float, scaling: RopeScaling | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``rotary_angles`` of the tokens."""
+        lengths = self.lengths() if scaling is not None and scaling.kind == "dynamic" else None
+        return rotary_angles(self.positions, channels, theta, scaling, lengths, wide=self.wide)
+
     def context(self, rotary: tuple[Tensor, Tensor] | None, window: int | None) -> AttentionContext:
         """Return what layers with this window and these rotary angles attend by."""
         if self.cache is None:
-            return AttentionContext(rotary, self.boundaries)
+            boundaries, longest = self.boundaries, None
+            if boundaries is not None:
+                boundaries, longest = on_a_gpu(boundaries, self.tokens.numel())
+            return AttentionContext(rotary, boundaries, longest=longest)
         # Boundaries are left out: decoding refuses packed documents.
         mask = self.cache.mask(self.positions, window)
         return AttentionContext(rotary, None, self.positions, mask, self.cache.used)

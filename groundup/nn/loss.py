@@ -24,8 +24,10 @@ __all__ = [
     "widen",
 ]
 
-# Of float32 logits held at a time, whatever the vocabulary.
+# Of float32 logits held at a time, whatever the vocabulary. A GPU needs more at once to be busy,
+# and reads the weight's gradient for every chunk.
 _CHUNK_BYTES = 32 * 2**20
+_CHUNK_BYTES_GPU = 512 * 2**20
 # Tokens. Numbers of trained tokens are rounded up to it, so that few shapes occur.
 _MULTIPLE = 256
 
@@ -57,7 +59,7 @@ def linear_cross_entropy_sum(
     hidden, targets = _only_trained(_cast(hidden), targets)
     weight = _cast(weight)
     # Less than a chunk: there is nothing to save.
-    if hidden.shape[0] * weight.shape[0] * 4 <= _CHUNK_BYTES:
+    if hidden.shape[0] * weight.shape[0] * 4 <= _chunk_bytes(weight):
         logits = cap_logits(widen(F.linear(hidden, weight)), softcap)
         return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
@@ -220,7 +222,11 @@ def widen(logits: Tensor) -> Tensor:
 def _chunk_size(weight: Tensor) -> int:
     """Return how many tokens' logits fit in a chunk: a power of two, at least 64."""
     # A power of two: chunks of few sizes, whose kernels are made once.
-    return 1 << max(6, (_CHUNK_BYTES // (4 * weight.shape[0])).bit_length() - 1)
+    return 1 << max(6, (_chunk_bytes(weight) // (4 * weight.shape[0])).bit_length() - 1)
+
+
+def _chunk_bytes(weight: Tensor) -> int:
+    return _CHUNK_BYTES if weight.device.type == "cpu" else _CHUNK_BYTES_GPU
 
 
 @torch.library.custom_op("groundup::linear_cross_entropy", mutates_args=())
@@ -246,19 +252,30 @@ def _chunked(
         trained = target != IGNORED
         # An ignored target points somewhere, and its row is multiplied by 0.
         index = target.clamp(min=0)[:, None]
-        logits = cap_logits(widen(part @ weight.T), softcap or None)
-        slope = 1 - (logits / softcap).square_() if softcap and with_grad else None
-        norm = logits.logsumexp(1, keepdim=True)
-        total += ((norm - logits.gather(1, index))[:, 0] * trained).sum()
+        logits = part @ weight.T
+        slope = None
+        if softcap:
+            logits = cap_logits(widen(logits), softcap)
+            slope = 1 - (logits / softcap).square_() if with_grad else None
+        # In one pass over the logits, which on a GPU take more time to read than to multiply.
+        log_probs = torch.log_softmax(logits, 1, dtype=total.dtype)
+        chosen = log_probs.gather(1, index)
+        total -= (chosen[:, 0] * trained).sum()
         if with_grad:
-            residue = logits.sub_(norm).exp_().scatter_add_(1, index, -torch.ones_like(norm))
-            residue = residue.mul_(trained[:, None])
+            # Probabilities in place of the logits; less 1 at the target, there from the fine
+            # logarithm, for it may be close to 1.
+            residue = torch.exp(log_probs, out=logits)
+            residue.scatter_(1, index, torch.expm1(chosen).to(residue.dtype))
             if slope is not None:
-                residue = residue.mul_(slope)
+                residue.mul_(slope)
             residue = residue.to(hidden.dtype)
             torch.mm(residue, weight, out=grad_hidden[rows])
+            # What is not trained gets no gradient and gives none: (M, C) is less to go over than
+            # (M, V).
+            grad_hidden[rows].mul_(trained[:, None])
             if not trained_weight:
                 continue
+            part = part * trained[:, None]
             # In one dtype the product is added in place; a narrower one must be widened first.
             if grad_weight.dtype == hidden.dtype:
                 grad_weight.addmm_(residue.T, part)

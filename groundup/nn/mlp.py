@@ -8,13 +8,20 @@ from typing import Literal, Protocol, runtime_checkable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MLP", "Activation", "GatedActivation", "GatedProduct", "default_width", "round_up"]
+__all__ = [
+    "MLP",
+    "Activation",
+    "AnyActivation",
+    "GatedProduct",
+    "default_width",
+    "round_up",
+]
 
 Activation = Literal["swiglu", "gelu", "gelu_tanh"]
-GatedActivation = Literal["swiglu", "geglu_tanh"]
+AnyActivation = Literal["swiglu", "geglu_tanh", "gelu", "gelu_tanh", "relu", "silu"]
 
 
-def default_width(width: int, activation: Activation) -> int:
+def default_width(width: int, activation: AnyActivation) -> int:
     """Return the usual inner width: 4 x width; for swiglu, which has a third matrix, 8/3 x width
     rounded up to a multiple of 64."""
     if activation != "swiglu":
@@ -39,7 +46,7 @@ class GatedProduct(Protocol):
 
 class MLP(nn.Module):
     """``down(act(gate(x)) * up(x))``, SiLU for swiglu and GELU for geglu_tanh, otherwise
-    ``down(gelu(up(x)))``.
+    ``down(act(up(x)))``.
 
     Args:
         width: C.
@@ -51,9 +58,7 @@ class MLP(nn.Module):
         Hendrycks and Gimpel, 2016 (arXiv:1606.08415).
     """
 
-    def __init__(
-        self, width: int, hidden: int, activation: Activation | GatedActivation, bias: bool
-    ) -> None:
+    def __init__(self, width: int, hidden: int, activation: AnyActivation, bias: bool) -> None:
         super().__init__()
         self.gate: nn.Linear | None = None
         if activation in ("swiglu", "geglu_tanh"):
@@ -66,10 +71,17 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., C) from x (..., C)."""
         if self.gate is None:
-            return self.down(F.gelu(self.up(x), approximate=self.approximate))  # type: ignore[no-any-return]
+            return self.down(self._activate(self.up(x)))  # type: ignore[no-any-return]
         gate = self.gate(x)
         if self.activation != "swiglu":
-            return self.down(F.gelu(gate, approximate=self.approximate) * self.up(x))  # type: ignore[no-any-return]
+            return self.down(self._activate(gate) * self.up(x))  # type: ignore[no-any-return]
         if isinstance(self.down, GatedProduct):
             return self.down.gated(gate, self.up(x))
         return self.down(F.silu(gate) * self.up(x))  # type: ignore[no-any-return]
+
+    def _activate(self, x: Tensor) -> Tensor:
+        if self.activation == "relu":
+            return F.relu(x)
+        if self.activation == "silu":
+            return F.silu(x)
+        return F.gelu(x, approximate=self.approximate)

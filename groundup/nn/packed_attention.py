@@ -24,7 +24,7 @@ from torch import Tensor
 
 from groundup.machine.lazy_compiler import spare_the_compiler
 
-__all__ = ["packed_attention"]
+__all__ = ["on_a_gpu", "packed_attention"]
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -33,6 +33,8 @@ _SHORT = 512
 # In bfloat16, lengths are rounded up to a multiple of this: kernels are made for each length and
 # never given back.
 _STEP = 64
+# Tokens of the shortest document that kernels of a GPU tell apart.
+_LEAST = 128
 # The logarithm of a norm that makes every probability 0.
 _UNSEEN = 1e4
 
@@ -62,7 +64,12 @@ class _Run:
 
 
 def packed_attention(
-    query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor, window: int | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    boundaries: Tensor,
+    window: int | None = None,
+    longest: int | None = None,
 ) -> Tensor:
     """Return causal attention within each document.
 
@@ -73,6 +80,8 @@ def packed_attention(
         boundaries: (S,) integers rising from 0 to N: the start of each document. Repeat N at the
             end as padding.
         window: How many tokens a token sees at most, itself included.
+        longest: No document has more tokens; None: that is not known. A GPU starts work for so many
+            tokens of every document.
 
     Returns:
         (N, H, D).
@@ -100,13 +109,34 @@ def packed_attention(
         seen = ((window or 0) - 1, 0)
         options: dict[str, Any] = {"scale": scale, "window_size": seen}
         key, value = (_repeat(x, groups) for x in (key, value))
-        starts = (boundaries, boundaries, tokens, tokens)
+        most = min(longest or tokens, tokens)
+        starts = (boundaries, boundaries, most, most)
         out = varlen.varlen_attn(query, key, value, *starts, **options)
         return out
     mask = _document_mask(boundaries, tokens, window)
     q, k, v = (x.transpose(0, 1)[None] for x in (query, key, value))
     out = F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=groups > 1)
     return out[0].transpose(0, 1)
+
+
+def on_a_gpu(boundaries: Tensor, tokens: int) -> tuple[Tensor, int | None]:
+    """Return boundaries (S,) without most of their padding, and how many tokens a document has at
+    most; of a CPU as they are, where neither costs anything.
+
+    Both are rounded up to powers of two, so that a compiled model meets few sizes. The GPU is
+    waited for: call it once a forward pass.
+    """
+    if boundaries.device.type == "cpu":
+        return boundaries, None
+    return _trimmed(boundaries, tokens)
+
+
+def _trimmed(boundaries: Tensor, tokens: int) -> tuple[Tensor, int]:
+    found = torch.stack((boundaries.diff().max(), (boundaries < tokens).sum()))
+    longest, documents = found.tolist()
+    # The last boundary that is kept is N.
+    kept = boundaries[: 1 << documents.bit_length()]
+    return kept, max(_LEAST, 1 << (longest - 1).bit_length())
 
 
 def _varlen() -> ModuleType | None:

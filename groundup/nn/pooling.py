@@ -8,7 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AttentionPooling", "last_state", "mean_state", "within"]
+__all__ = [
+    "AttentionPooling",
+    "first_state",
+    "greatest_state",
+    "last_state",
+    "mean_state",
+    "weighted_mean_state",
+    "within",
+]
 
 
 def within(lengths: Tensor | None, x: Tensor) -> Tensor:
@@ -29,6 +37,27 @@ def last_state(x: Tensor, inside: Tensor) -> Tensor:
     # Padding is at the end.
     last = inside.sum(1) - 1
     return x.gather(1, last[:, None, None].expand(-1, 1, x.shape[-1])).squeeze(1)
+
+
+def greatest_state(x: Tensor, inside: Tensor) -> Tensor:
+    """Return the largest number of each channel over the positions inside, (B, C)."""
+    return x.masked_fill(~inside[..., None], -torch.inf).amax(1)
+
+
+def first_state(x: Tensor, inside: Tensor) -> Tensor:
+    """Return the state at the first position, (B, C)."""
+    return x[:, 0]
+
+
+def weighted_mean_state(x: Tensor, inside: Tensor) -> Tensor:
+    """Return the mean over the positions inside, the n-th with the weight n, (B, C).
+
+    Source:
+        Muennighoff, SGPT, 2022 (arXiv:2202.08904), equation 1.
+    """
+    weights = torch.arange(1, x.shape[1] + 1, device=x.device) * inside
+    total: Tensor = (x.masked_fill(~inside[..., None], 0.0) * weights[..., None]).sum(1)
+    return total / weights.sum(1, keepdim=True)
 
 
 class AttentionPooling(nn.Module):

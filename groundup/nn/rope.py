@@ -6,6 +6,7 @@ Shape legend: B rows, T positions, H heads, D head dimension.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,7 +15,28 @@ from torch import Tensor
 
 from groundup.core.settings import Settings, setting
 
-__all__ = ["LongRope", "RopeScaling", "long_rotary_angles", "rotary_angles", "rotate"]
+__all__ = [
+    "LongRope",
+    "RopeScaling",
+    "check_rotary",
+    "long_rotary_angles",
+    "rotary_angles",
+    "rotate",
+    "text_outgrown",
+]
+
+
+def check_rotary(positions: str, head_dim: int) -> None:
+    """Make sure that the channels of a head can be turned where positions are rotary.
+
+    Raises:
+        ValueError: If their number is odd.
+    """
+    if positions == "rotary" and head_dim % 2:
+        raise ValueError(
+            f"head_dim {head_dim} is odd, but rotary positions turn channels in pairs."
+            f" Use head_dim {head_dim + 1} or positions: learned"
+        )
 
 
 class RopeScaling(Settings):
@@ -24,18 +46,21 @@ class RopeScaling(Settings):
         linear: Chen et al., Position Interpolation, 2023 (arXiv:2306.15595), equation 4. llama3:
             Grattafiori et al.,
         2024 (arXiv:2407.21783), whose code keeps short wavelengths and divides long ones. yarn:
-        Peng et al., 2023 (arXiv:2309.00071), sections 3.2 to 3.4.
+        Peng et al., 2023 (arXiv:2309.00071), sections 3.2 to 3.4. dynamic: NTK-aware scaling by a
+        text's length, there in section 3.1 and appendix A.1, as transformers computes it.
     """
 
-    kind: Literal["linear", "llama3", "yarn"] = setting(
-        ..., "linear slows all channels, llama3 and yarn those whose wavelength is long"
+    kind: Literal["linear", "dynamic", "llama3", "yarn"] = setting(
+        ...,
+        "linear slows all channels, llama3 and yarn those whose wavelength is long; dynamic slows"
+        " texts beyond the original context, the more the longer they are",
     )
     factor: float = setting(..., "How many times slower", ge=1)
     original_context: int = setting(
         8192,
         "Tokens of the context before it was stretched",
         ge=1,
-        applies_when={"kind": ("llama3", "yarn")},
+        applies_when={"kind": ("dynamic", "llama3", "yarn")},
     )
     low_frequency: float = setting(
         1.0,
@@ -88,9 +113,17 @@ class RopeScaling(Settings):
             return 1.0
         return self.attention_factor or 1.0 + 0.1 * math.log(self.factor)
 
+    def theta_at(self, lengths: Tensor, channels: int, theta: float) -> Tensor:
+        """Return the base of the wavelengths in texts of these lengths, where it is dynamic."""
+        beyond = lengths.clamp(min=self.original_context) / self.original_context
+        grown = self.factor * beyond - (self.factor - 1)
+        return theta * grown ** (channels / (channels - 2))
+
     def slowed(self, frequencies: Tensor, head_dim: int, theta: float) -> Tensor:
         """Return the frequencies (D/2,) in radians a position, those that are too slow divided by
         ``factor``."""
+        if self.kind == "dynamic":
+            return frequencies
         if self.kind == "linear":
             return frequencies / self.factor
         if self.kind == "llama3":
@@ -124,6 +157,15 @@ class RopeScaling(Settings):
         return 1 - ((number - low) / (high - low)).clamp(0, 1)
 
 
+def text_outgrown(scaling: RopeScaling | None) -> Callable[[int, int], bool]:
+    """Return what tells whether a text that grew from one length to another has to be read again:
+    where all its tokens turn otherwise."""
+    if scaling is None or scaling.kind != "dynamic":
+        return lambda read, length: False
+    original = scaling.original_context
+    return lambda read, length: length > max(original, read) > 0
+
+
 class LongRope(Settings):
     """How a model was made to read longer texts: each pair of channels turns slower by a factor of
     its own.
@@ -147,6 +189,7 @@ def rotary_angles(
     head_dim: int,
     theta: float,
     scaling: RopeScaling | None = None,
+    lengths: Tensor | None = None,
     *,
     wide: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -157,6 +200,8 @@ def rotary_angles(
         head_dim: D, even.
         theta: The longest wavelength is ``2 pi theta`` positions.
         scaling: How wavelengths were stretched, if they were.
+        lengths: (..., T or 1) how long the text of each token is, where that stretches them; None:
+            within the original context.
         wide: Return float64, for a model in float64.
 
     Returns:
@@ -167,7 +212,11 @@ def rotary_angles(
         Su et al., RoFormer, 2021 (arXiv:2104.09864), equation 15.
     """
     # Channel pairs turn slower and slower: from once in 2 pi positions to once in 2 pi theta.
-    frequencies = 1.0 / theta ** _exponents(positions, head_dim)
+    exponents = _exponents(positions, head_dim)
+    frequencies = 1.0 / theta**exponents
+    if scaling is not None and scaling.kind == "dynamic" and lengths is not None:
+        bases = scaling.theta_at(lengths, head_dim, theta)[..., None, None]
+        return _turn_by(positions, 1.0 / bases**exponents, 1.0, wide=wide)
     if scaling is None:
         return _turn_by(positions, frequencies, 1.0, wide=wide)
     frequencies = scaling.slowed(frequencies, head_dim, theta)

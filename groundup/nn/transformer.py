@@ -31,7 +31,7 @@ from groundup.nn.loss import (
     linear_cross_entropy_sum,
     linear_log_probs,
 )
-from groundup.nn.mlp import MLP, Activation, GatedActivation
+from groundup.nn.mlp import MLP, AnyActivation
 from groundup.nn.norm import RMSNorm
 
 __all__ = [
@@ -60,7 +60,7 @@ class BlockShape:
     kv_heads: int
     head_dim: int
     mlp_width: int
-    activation: Activation | GatedActivation = "swiglu"
+    activation: AnyActivation = "swiglu"
     norm: Norm = "rmsnorm"
     norm_eps: float = 1e-6
     bias: Bias = "none"
@@ -219,6 +219,7 @@ class DecoderParts:
         scaled_residual: Whether layers that add to the residual stream begin smaller in a deeper
             model.
         decoder: Returns what decodes one row quickly with the same weights; None: nothing does.
+        outgrown: As ``KeyValueCache.outgrown``.
     """
 
     block: Callable[[int], nn.Module]
@@ -232,6 +233,7 @@ class DecoderParts:
     norm_weight: float = 1.0
     scaled_residual: bool = True
     decoder: Callable[[nn.Module], nn.Module] | None = None
+    outgrown: Callable[[int, int], bool] = lambda read, length: False
 
 
 class DecoderLM(nn.Module):
@@ -358,7 +360,8 @@ class DecoderLM(nn.Module):
         heads, dim = self.parts.cache_shape
         like = self._float_weight()
         shape = (batch, heads, length, dim)
-        return KeyValueCache(self.config.layers, shape, like.dtype, like.device)
+        outgrown = self.parts.outgrown
+        return KeyValueCache(self.config.layers, shape, like.dtype, like.device, outgrown)
 
     @property
     def has_decoder(self) -> bool:
@@ -378,6 +381,19 @@ class DecoderLM(nn.Module):
     def output_weight(self) -> Tensor:
         """The output layer's weight, (V padded, C)."""
         return self.embed.weight if self.head is None else self.head.weight
+
+    def separate_head(self) -> None:
+        """Give the model an output layer of its own with the embedding's numbers, if it has
+        none."""
+        if self.head is None:
+            weight = self.embed.weight.detach().clone()
+            self.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+            self.head.weight = nn.Parameter(weight, requires_grad=False)
+
+    def share_head(self) -> None:
+        """Take that away again."""
+        if self.parts.tied:
+            self.head = None
 
     def _float_weight(self) -> Tensor:
         """Return a norm's weight: it stays a float where matrices become integers."""

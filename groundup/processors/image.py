@@ -5,12 +5,13 @@ Shape legend: N pictures, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from groundup.contracts.processors import InputProcessor, ProcessorConfig
@@ -18,7 +19,7 @@ from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Example
-from groundup.media.images import is_picture
+from groundup.media.images import depth_of, is_picture
 from groundup.processors.picture_pixels import (
     PictureForm,
     Resample,
@@ -35,6 +36,8 @@ __all__ = ["ImageConfig", "ImageProcessor"]
 
 # Arrays that are looked at at a time.
 _TOGETHER = 4096
+# Files whose headers say whether there may be pictures of 16 bits.
+_FIRST = 16
 
 
 class ImageProcessor(InputProcessor):
@@ -49,6 +52,8 @@ class ImageProcessor(InputProcessor):
         resize: How pictures of other sizes are brought to this one; None: they are an error.
         convert: Whether pictures with other channels are converted; if not, they are an error.
         resample: How pixels between others are found where pictures are resized.
+        depth: How many of 16 bits a channel are used, in files that have as many.
+        notes: What was converted in the training pictures.
     """
 
     def __init__(
@@ -62,7 +67,11 @@ class ImageProcessor(InputProcessor):
         resize: Resize | None = None,
         convert: bool = False,
         resample: Resample = "linear",
+        depth: int = 16,
+        notes: Sequence[str] = (),
     ) -> None:
+        self.depth = depth
+        self.notes = tuple(notes)
         self.shape = shape
         self.pad_to = pad_to
         self.mean = tuple(mean)
@@ -76,6 +85,7 @@ class ImageProcessor(InputProcessor):
             shape[1:] if resize else None,
             resize or "stretch",
             resample,
+            depth,
         )
 
     @property
@@ -138,6 +148,8 @@ class ImageProcessor(InputProcessor):
             "resize": self.resize,
             "convert": self.convert,
             "resample": self.resample,
+            "depth": self.depth,
+            "notes": self.notes,
         }
         write_json(folder / "processor.json", saved)
 
@@ -179,6 +191,8 @@ class ImageProcessor(InputProcessor):
                 convert=saved["convert"],
                 # Which older runs do not name.
                 resample=saved.get("resample", "linear"),
+                depth=saved.get("depth", 16),
+                notes=saved.get("notes", ()),
             )
 
 
@@ -188,7 +202,7 @@ class ImageConfig(ProcessorConfig):
     with the run."""
 
     reads: ClassVar[Literal["texts", "examples"]] = "examples"
-    size: tuple[int, int] | None = setting(
+    size: tuple[PositiveInt, PositiveInt] | None = setting(
         None, "Height and width to resize to; null: all pictures must have one size"
     )
     resize: Resize = setting(
@@ -258,20 +272,24 @@ class ImageConfig(ProcessorConfig):
                 arrays = []
         sums = self._add_all(sums, arrays)
         largest = None if sums is None else sums.largest
-        for number, example in files:
+        chosen = list(files)
+        depth = _find_depth([example.inputs for _, example in chosen])
+        seen: Counter[str] = Counter()
+        for number, example in chosen:
             largest = 255.0
-            sums = self._add(sums, number, example)
+            sums = self._add(sums, number, example, depth, seen)
         if sums is None:
             raise DataError(
                 "recipe.processor", "there are no training examples", "Check the data section"
             )
         height, width = sums.shape[1:]
         if self.pad_to is not None and (self.pad_to[0] < height or self.pad_to[1] < width):
-            problem = (
+            raise DataError(
+                "recipe.processor.pad_to",
                 f"the pictures have {height} x {width} pixels, more than {self.pad_to[0]} x"
-                f" {self.pad_to[1]}"
+                f" {self.pad_to[1]}",
+                "Choose a larger size",
             )
-            raise DataError("recipe.processor.pad_to", problem, "Choose a larger size")
         # 1 where all pictures are black.
         mean, scale = self._scaling(sums, largest or 1.0)
         return ImageProcessor(
@@ -283,6 +301,8 @@ class ImageConfig(ProcessorConfig):
             resize=self.resize if self.size else None,
             convert=self.channels is not None,
             resample=self.resample,
+            depth=depth,
+            notes=_note_conversions(seen, len(chosen), depth),
         )
 
     def _scaling(self, sums: PictureSums, largest: float) -> tuple[list[float], list[float]]:
@@ -292,9 +312,10 @@ class ImageConfig(ProcessorConfig):
             return sums.scaling()
         if self.mean is not None and self.std is not None:
             if len(self.mean) != channels:
-                problem = f"has {len(self.mean)} numbers, but the pictures {channels} channels"
                 raise DataError(
-                    "recipe.processor.mean", problem, "Give one for each channel, or set channels"
+                    "recipe.processor.mean",
+                    f"has {len(self.mean)} numbers, but the pictures {channels} channels",
+                    "Give one for each channel, or set channels",
                 )
             return [value * largest for value in self.mean], [value * largest for value in self.std]
         return [0.0] * channels, [largest if self.normalise == "unit" else 1.0] * channels
@@ -316,11 +337,18 @@ class ImageConfig(ProcessorConfig):
             sums = self._add(sums, number, example)
         return sums
 
-    def _add(self, sums: PictureSums | None, number: int, example: Example) -> PictureSums:
+    def _add(
+        self,
+        sums: PictureSums | None,
+        number: int,
+        example: Example,
+        depth: int = 16,
+        seen: Counter[str] | None = None,
+    ) -> PictureSums:
         """Return the sums with one more picture in them."""
         where = example.origin or name_picture(example.inputs, number)
-        form = PictureForm(self.channels, self.size, self.resize, self.resample)
-        pixels = form.read(example.inputs, where)
+        form = PictureForm(self.channels, self.size, self.resize, self.resample, depth)
+        pixels = form.read(example.inputs, where, seen)
         if sums is None:
             channels, height, width = pixels.shape
             sums = PictureSums((channels, height, width))
@@ -333,6 +361,22 @@ class ImageConfig(ProcessorConfig):
     def load(cls, folder: Path) -> ImageProcessor:
         """Return the processor that was saved to ``folder``."""
         return ImageProcessor.load(folder)
+
+
+def _find_depth(pictures: Sequence[Any]) -> int:
+    """Return how many of 16 bits are used; all are looked at where one of the first has as many."""
+    return depth_of(pictures)[0] if depth_of(pictures[:_FIRST])[1] else 16
+
+
+def _note_conversions(seen: Counter[str], total: int, depth: int) -> list[str]:
+    if not seen:
+        return []
+    wide = f", of which {depth} are used" if depth < 16 else ", of which the upper 8 are read"
+    parts = [
+        f"{count:,} {what}{wide if what == 'of 16 bits' else ''}"
+        for what, count in seen.most_common()
+    ]
+    return [f"pictures: of {total:,} looked at are {'; '.join(parts)}"]
 
 
 def _as_columns(

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from groundup.contracts.models import ChoosesHead
+from groundup.contracts.classifier_models import ChoosesHead
 from groundup.contracts.processors import (
     InputProcessor,
     LabelProcessor,
@@ -21,9 +21,11 @@ from groundup.contracts.processors import (
 )
 from groundup.core import registry
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.values import Batch, Example
+from groundup.core.values import Batch, CutInputs, Example
+from groundup.media.table_values import as_category
+from groundup.processors.class_targets import MultiLabel, SingleLabel
 from groundup.processors.saved_files import read_json, saved_settings, write_json
-from groundup.processors.targets import MultiLabel, SingleLabel, targets_from_json
+from groundup.processors.targets import targets_from_json
 from groundup.processors.text.add_special_tokens import (
     frame_pairs,
     frame_texts,
@@ -44,6 +46,7 @@ class Labelled(LabelProcessor):
         pairs: An input is two texts.
         head: What the model is to give where that is not labels of a text: ``tokens``, outputs for
             each; ``none``, the states.
+        notes: What there is to say of the data that both were fitted to.
     """
 
     def __init__(
@@ -54,12 +57,15 @@ class Labelled(LabelProcessor):
         *,
         pairs: bool = False,
         head: str | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.inputs = inputs
         self.targets = targets
         self.max_length = max_length
         self.pairs = pairs
         self.head = head
+        self.notes = tuple(notes)
+        self.cut = CutInputs() if isinstance(inputs, TextProcessor) else inputs.cut
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -83,9 +89,9 @@ class Labelled(LabelProcessor):
             return self.inputs.encode_inputs(inputs)
         if self.pairs or any(isinstance(each, tuple) for each in inputs):
             pairs = [split_pair(each) for each in inputs]
-            rows = frame_pairs(pairs, self.inputs, self.max_length)
+            rows = frame_pairs(pairs, self.inputs, self.max_length, self.cut)
         else:
-            rows = frame_texts([str(text) for text in inputs], self.inputs, self.max_length)
+            rows = frame_texts(list(map(str, inputs)), self.inputs, self.max_length, self.cut)
         return pad_rows(rows, self.inputs)
 
     def as_list(self, inputs: Any) -> tuple[list[Any], bool]:
@@ -109,6 +115,8 @@ class Labelled(LabelProcessor):
             saved["pairs"] = True
         if self.head:
             saved["head"] = self.head
+        if self.notes:
+            saved["notes"] = self.notes
         write_json(folder / "processor.json", saved)
 
 
@@ -149,9 +157,15 @@ def with_targets(
         targets = fit(read())
     except DataError as error:
         where = last[0].origin if last else ""
-        raise DataError(where or error.where, error.problem, error.remedy) from None
+        problem = error.problem
+        if last and not as_category(last[0].target):
+            every = [as_category(example.target) for example in examples()]
+            problem += f", as {every.count(''):,} of {len(every):,} have none"
+        raise DataError(where or error.where, problem, error.remedy) from None
+    notes = targets.notes
     if not isinstance(processor, Labelled):
-        return Labelled(processor, targets, max_length, pairs=pairs, head=head)
+        notes = (*processor.notes, *notes)
+        return Labelled(processor, targets, max_length, pairs=pairs, head=head, notes=notes)
     # A base's head is kept where it predicts all of this data's classes, or the same numbers.
     before = processor.targets
     if (
@@ -162,14 +176,15 @@ def with_targets(
         targets = before.counted_as(targets)
     elif before.kind == targets.kind == "numbers" and before.labels == targets.labels:
         targets = before
-    return Labelled(processor.inputs, targets, max_length, pairs=pairs, head=head)
+    return Labelled(processor.inputs, targets, max_length, pairs=pairs, head=head, notes=notes)
 
 
 def _contains(before: Targets, targets: Targets, *, in_order: bool) -> bool:
     """Return whether all classes of ``targets`` are among those of ``before``, and in the same
     order if that counts."""
-    known = tuple(label for label in before.labels if label in targets.labels)
-    return known == targets.labels if in_order else len(known) == len(targets.labels)
+    wanted = tuple(map(as_category, targets.labels))
+    known = tuple(label for label in map(as_category, before.labels) if label in wanted)
+    return known == wanted if in_order else len(known) == len(wanted)
 
 
 def check_pairs(model: nn.Module, processor: LabelProcessor) -> None:
@@ -237,4 +252,5 @@ class LabelledConfig(ProcessorConfig):
                 int(saved["max_length"]),
                 pairs=bool(saved.get("pairs")),
                 head=saved.get("head"),
+                notes=saved.get("notes", ()),
             )

@@ -5,6 +5,7 @@ Shape legend: C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -44,26 +45,30 @@ class PictureForm(NamedTuple):
         size: (H, W); None: as a picture has.
         resize: How pictures of other proportions get this size.
         resample: How pixels between others are found.
+        depth: How many of 16 bits a channel are used, in files that have as many.
     """
 
     channels: int | None
     size: tuple[int, int] | None
     resize: Resize
     resample: Resample
+    depth: int = 16
 
-    def read(self, source: Any, where: str) -> NDArray[Any]:
+    def read(self, source: Any, where: str, seen: Counter[str] | None = None) -> NDArray[Any]:
         """Return a picture (C, H, W) float32 with its own values.
 
         Args:
             source: A path, the bytes of a file, a Pillow image, or an array (H, W) or (H, W, C).
             where: What to call it in messages.
+            seen: Counts what was converted.
 
         Raises:
             DataError: If it cannot be read, or has another number of axes or channels.
         """
-        found = np.asarray(
-            read_picture(source, where, self.channels) if is_picture(source) else source
-        )
+        pixels = source
+        if is_picture(source):
+            pixels = read_picture(source, where, self.channels, self.depth, seen)
+        found = np.asarray(pixels)
         if found.ndim == 2:
             found = found[:, :, None]
         if found.ndim != 3 or found.shape[2] not in (1, 3, 4):
@@ -128,11 +133,20 @@ def name_picture(source: Any, number: int) -> str:
     return str(source) if isinstance(source, str | Path | StoredFile) else f"picture {number}"
 
 
+def _remedy(found: tuple[int, ...], shape: Shape) -> str:
+    if found[1:] == tuple(shape)[1:]:
+        return "Set processor.channels: 3, or 1 for grey, or give pictures of one kind"
+    size = f"processor.size: [{shape[1]}, {shape[2]}]"
+    if found[0] != shape[0]:
+        return f"Set {size} and processor.channels: 3, or give pictures of one kind"
+    return f"Set {size}, or give pictures of one kind"
+
+
 def other_shape(where: str, found: tuple[int, ...], shape: Shape) -> DataError:
     """Return the error for a picture of another shape than the others."""
     return DataError(
         where,
         f"has {found[1]} x {found[2]} pixels and {found[0]} channels, but the others {shape[1]} x"
         f" {shape[2]} and {shape[0]}",
-        "Set processor.size, or processor.channels, or give pictures of one kind",
+        _remedy(found, shape),
     )

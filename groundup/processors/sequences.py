@@ -17,10 +17,10 @@ from groundup.contracts.processors import InputProcessor, ProcessorConfig
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting
-from groundup.core.values import Batch, Example
+from groundup.core.values import Batch, CutInputs, Example
 from groundup.processors.saved_files import saved_settings, write_json
 
-__all__ = ["FramesConfig", "FramesProcessor", "mean_and_spread", "pad"]
+__all__ = ["FramesConfig", "FramesProcessor", "check_frames", "mean_and_spread", "pad"]
 
 
 def mean_and_spread(
@@ -82,11 +82,17 @@ class FramesProcessor(InputProcessor):
     """
 
     def __init__(
-        self, mean: Sequence[float], scale: Sequence[float], max_frames: int | None
+        self,
+        mean: Sequence[float],
+        scale: Sequence[float],
+        max_frames: int | None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.mean = tuple(mean)
         self.scale = tuple(scale)
         self.max_frames = max_frames
+        self.notes = tuple(notes)
+        self.cut = CutInputs()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -104,8 +110,9 @@ class FramesProcessor(InputProcessor):
         scale = np.asarray(self.scale)
         found = []
         for number, each in enumerate(inputs):
-            values = _check(each, len(self.mean), f"sequence {number}")[: self.max_frames]
-            found.append((values - mean) / scale)
+            values = check_frames(each, len(self.mean), f"sequence {number}")
+            _count(self.cut, values, self.max_frames)
+            found.append((values[: self.max_frames] - mean) / scale)
         return pad(found, len(self.mean))
 
     def save(self, folder: Path) -> None:
@@ -116,6 +123,7 @@ class FramesProcessor(InputProcessor):
             "mean": self.mean,
             "scale": self.scale,
             "max_frames": self.max_frames,
+            "notes": self.notes,
         }
         write_json(folder / "processor.json", saved)
 
@@ -141,14 +149,19 @@ class FramesConfig(ProcessorConfig):
         # The others are checked against the first one's number of features.
         first = next(texts(), None)
         features = 0 if first is None else np.shape(first.inputs)[-1]
-        sequences = (
-            _check(e.inputs, features, e.origin or e.name)[: self.max_frames] for e in texts()
-        )
-        mean, scale = mean_and_spread(sequences, "recipe.processor")
+        cut = CutInputs()
+
+        def sequences() -> Iterator[NDArray[np.float64]]:
+            for example in texts():
+                values = check_frames(example.inputs, features, example.origin or example.name)
+                _count(cut, values, self.max_frames)
+                yield values[: self.max_frames]
+
+        mean, scale = mean_and_spread(sequences(), "recipe.processor")
         if self.normalise == "none":
             mean = [0.0] * features
             scale = [1.0] * features
-        return FramesProcessor(mean, scale, self.max_frames)
+        return FramesProcessor(mean, scale, self.max_frames, cut.notes())
 
     @classmethod
     def load(cls, folder: Path) -> FramesProcessor:
@@ -160,11 +173,20 @@ class FramesConfig(ProcessorConfig):
         with saved_settings(folder) as saved:
             mean = [float(value) for value in saved["mean"]]
             scale = [float(value) for value in saved["scale"]]
-            return FramesProcessor(mean, scale, saved["max_frames"])
+            return FramesProcessor(mean, scale, saved["max_frames"], saved.get("notes", ()))
 
 
-def _check(values: Any, features: int, where: str) -> NDArray[np.float64]:
-    """Return (T, F) float64."""
+def _count(cut: CutInputs | None, values: NDArray[np.float64], longest: int | None) -> None:
+    if longest is not None and cut is not None:
+        cut.add("sequences", "frames", f"max_frames {longest}", [len(values)], longest)
+
+
+def check_frames(values: Any, features: int, where: str) -> NDArray[np.float64]:
+    """Return (T, F) float64.
+
+    Raises:
+        DataError: If it has no frames, another number of features, or is not all finite numbers.
+    """
     try:
         found = np.asarray(values, np.float64)
     except (TypeError, ValueError):
@@ -172,18 +194,18 @@ def _check(values: Any, features: int, where: str) -> NDArray[np.float64]:
             where, "is no table of numbers; allowed: (frames, features)", "Check the inputs"
         ) from None
     if found.ndim != 2 or not len(found) or found.shape[1] != features or not features:
-        problem = (
-            f"has shape {found.shape}; allowed: (frames, {features or 'features'}) with one frame"
-            " or more"
-        )
         raise DataError(
-            where, problem, "Give every frame the same features, and remove empty sequences"
+            where,
+            f"has shape {found.shape}; allowed: (frames, {features or 'features'}) with one frame"
+            " or more",
+            "Give every frame the same features, and remove empty sequences",
         )
     if not np.isfinite(found).all():
         frame, feature = np.argwhere(~np.isfinite(found))[0].tolist()
-        problem = (
+        raise DataError(
+            where,
             f"feature {feature + 1} of frame {frame + 1} is {found[frame, feature]}; allowed:"
-            " finite numbers"
+            " finite numbers",
+            "Correct it, or remove the sequence",
         )
-        raise DataError(where, problem, "Correct it, or remove the sequence")
     return found

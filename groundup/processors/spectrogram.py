@@ -1,5 +1,4 @@
-"""From samples to spectra: resampling, frames, mel filters, cepstral coefficients and their
-differences.
+"""From samples to spectra: frames, mel filters, cepstral coefficients and their differences.
 
 Shape legend: T samples, N frames, W samples of a frame, K frequencies, M mel bands, C coefficients,
     D features.
@@ -12,88 +11,33 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 __all__ = [
+    "WHISPER_HOP",
+    "WHISPER_RATE",
     "cosine_transform",
     "differences",
     "fft_size",
+    "fill_up",
     "log_mel",
     "mel_filters",
-    "resample",
-    "resampling_taps",
+    "slaney_filters",
+    "whisper_frames",
+    "whisper_settings",
 ]
 
 Floats = NDArray[np.float64]
 
 # Of the energy in a band, so that silence has a logarithm.
 _FLOOR = 1e-10
-# What resampling takes off frequencies that the new rate cannot hold.
-_STOP_DB = 80.0
-# Share of the band, below the highest frequency, over which it fades.
-_TRANSITION = 0.1
+WHISPER_RATE = 16000
+WHISPER_WINDOW = 400
+WHISPER_HOP = 160
 # Frames to either side.
 _DIFFERENCE_REACH = 2
-
-
-# --------------------------------------------------------------------------------------- resampling
-def resample(samples: NDArray[Any], rate: int, new_rate: int) -> Floats:
-    """Return a sound (T,) at another rate, ceil(T x new_rate / rate) samples.
-
-    Each new sample is a weighted sum of those around it; the weights depend only on where it is
-    between two old ones, its phase, of which there are ``new_rate / gcd``. Frequencies up to 0.9 of
-    what both rates can hold are kept.
-
-    Source:
-        Crochiere and Rabiner, 1983, "Multirate digital signal processing", chapter 3: polyphase
-        structures.
-    """
-    values = np.asarray(samples, np.float64)
-    if rate == new_rate or not len(values):
-        return values
-    taps = resampling_taps(rate, new_rate)
-    common = math.gcd(rate, new_rate)
-    up = new_rate // common
-    down = rate // common
-    reach = taps.shape[1] // 2
-    found = np.empty(-(-len(values) * up // down))
-    around = sliding_window_view(np.pad(values, (reach, reach + down)), taps.shape[1])
-    # New samples of one phase have the same weights, so each phase is one product of matrices.
-    for first in range(min(up, len(found))):
-        place, phase = divmod(first * down, up)
-        chosen = found[first::up]
-        chosen[:] = around[place::down][: len(chosen)] @ taps[phase]
-    return found
-
-
-@lru_cache(maxsize=32)
-def resampling_taps(rate: int, new_rate: int) -> Floats:
-    """Return (phases, taps): the weights of the old samples around a new one, which sum to 1.
-
-    A sinc that cuts off in the middle of the transition, under a Kaiser window.
-
-    Source:
-        Kaiser, 1974, "Nonrecursive digital filter design using the I0-sinh window function": the
-        window's shape and length for an attenuation.
-    """
-    common = math.gcd(rate, new_rate)
-    up = new_rate // common
-    down = rate // common
-    # The lower of the two rates, by the old one: it says which frequencies both can hold.
-    narrow = min(1.0, up / down)
-    half = math.ceil((_STOP_DB - 7.95) / (2.285 * math.pi * _TRANSITION) / 2) / narrow
-    reach = math.ceil(half)
-    # In old samples.
-    apart = np.arange(-reach, reach + 1)[None, :] - np.arange(up)[:, None] / up
-    inside = np.clip(1.0 - (apart / half) ** 2, 0.0, None)
-    window = np.where(
-        np.abs(apart) <= half, np.i0(0.1102 * (_STOP_DB - 8.7) * np.sqrt(inside)), 0.0
-    )
-    taps: Floats = np.sinc(apart * narrow * (1.0 - _TRANSITION / 2)) * window
-    # Cutting the sinc off leaves each phase a sum slightly off 1, which would be heard.
-    taps /= taps.sum(1, keepdims=True)
-    return taps
 
 
 # ------------------------------------------------------------------------------------------ spectra
@@ -121,9 +65,32 @@ def mel_filters(bands: int, size: int, rate: int, lowest_hz: float, highest_hz: 
     """
     low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (lowest_hz, highest_hz))
     corners = 700.0 * (10.0 ** (np.linspace(low, high, bands + 2) / 2595.0) - 1.0)
-    frequencies = np.linspace(0.0, rate / 2, size // 2 + 1)[:, None]
-    rising = (frequencies - corners[:-2]) / (corners[1:-1] - corners[:-2])
-    falling = (corners[2:] - frequencies) / (corners[2:] - corners[1:-1])
+    return _triangles(corners, np.linspace(0.0, rate / 2, size // 2 + 1))
+
+
+@lru_cache(maxsize=32)
+def slaney_filters(bands: int, size: int, rate: int) -> Floats:
+    """Return (K, M) triangular filters from 0 to half the rate, each of area 1 over hertz, their
+    corners at equal distances on a scale that is linear below 1,000 Hz and logarithmic above.
+
+    Source:
+        Slaney, 1998, "Auditory toolbox, version 2", technical report 1998-010: the function
+        ``mfcc``, whose steps are of 200/3 Hz, and of a factor 6.4^(1/27) above.
+    """
+    step = math.log(6.4) / 27.0
+    highest = 15.0 + math.log(rate / 2 / 1000.0) / step
+    mels = np.linspace(0.0, highest, bands + 2)
+    corners = np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * np.exp(step * (mels - 15.0)))
+    # Wider filters would else gather more energy of the same noise.
+    areas = 2.0 / (corners[2:] - corners[:-2])
+    return _triangles(corners, np.linspace(0.0, rate / 2, size // 2 + 1)) * areas
+
+
+def _triangles(corners: Floats, frequencies: Floats) -> Floats:
+    """Return (K, M) filters that rise from each corner to the next, and fall to the one after."""
+    places = frequencies[:, None]
+    rising = (places - corners[:-2]) / (corners[1:-1] - corners[:-2])
+    falling = (corners[2:] - places) / (corners[2:] - corners[1:-1])
     # The lower of the two sides is the triangle; below 0 it is outside.
     filters: Floats = np.maximum(0.0, np.minimum(rising, falling))
     return filters
@@ -150,6 +117,48 @@ def log_mel(
     )
     energy: Floats = (spectrum.real**2 + spectrum.imag**2) @ filters
     return np.log(np.maximum(energy, _FLOOR))
+
+
+def whisper_frames(samples: NDArray[Any], bands: int) -> NDArray[np.float32]:
+    """Return (N, M) as Whisper reads sounds of 16,000 samples a second: a frame each 160 samples.
+
+    In float32 and by torch's transform, as the released weights were trained.
+
+    Args:
+        samples: (T,) of 160 samples or more; the features of silence after the end depend on how
+            loud the sound is, so it is padded before.
+        bands: 80, or 128 of the largest model.
+
+    Source:
+        Radford et al., 2022, "Robust speech recognition via large-scale weak supervision"
+        (arXiv:2212.04356), section 2.2: 25 ms windows, 10 ms apart. The range of eight decades
+        below the loudest and the scale are those of the authors' released code.
+    """
+    sound = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
+    window = torch.hann_window(WHISPER_WINDOW)
+    # The transform mirrors half a window at each end, for which there must be as many samples.
+    short = WHISPER_WINDOW // 2 + 1 - len(sound)
+    sound = torch.nn.functional.pad(sound, (0, max(0, short)))
+    spectrum = torch.stft(sound, WHISPER_WINDOW, WHISPER_HOP, window=window, return_complex=True)
+    # The frame at the very end is of mirrored samples alone.
+    power = spectrum[:, :-1].abs().square().contiguous()
+    filters = torch.from_numpy(slaney_filters(bands, WHISPER_WINDOW, WHISPER_RATE))
+    energy = filters.to(torch.float32).T @ power
+    logarithm = energy.clamp(min=_FLOOR).log10()
+    kept = logarithm.maximum(logarithm.max() - 8.0)
+    found: NDArray[np.float32] = ((kept + 4.0) / 4.0).T.contiguous().numpy()
+    return found
+
+
+def fill_up(samples: NDArray[Any], seconds: float | None) -> NDArray[Any]:
+    """Return the samples of a sound for ``whisper_frames``, silence behind them: as long as it
+    says, or cut to that; None: to the next whole frame."""
+    # A last part of a frame would be dropped, and with it the end of a word.
+    wanted = -(-len(samples) // WHISPER_HOP) * WHISPER_HOP
+    if seconds is not None:
+        wanted = round(seconds * WHISPER_RATE)
+    kept = samples[:wanted]
+    return np.pad(kept, (0, wanted - len(kept)))
 
 
 @lru_cache(maxsize=32)
@@ -184,3 +193,20 @@ def differences(features: Floats) -> Floats:
         before = padded[_DIFFERENCE_REACH - away :]
         slope += away * (after[:count] - before[:count])
     return slope / (2 * sum(away**2 for away in range(1, _DIFFERENCE_REACH + 1)))
+
+
+def whisper_settings(mel_bands: int, seconds: int) -> dict[str, Any]:
+    """Return the contents of preprocessor_config.json by which ``transformers`` makes the frames
+    that ``whisper_frames`` makes."""
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "processor_class": "WhisperProcessor",
+        "feature_size": mel_bands,
+        "sampling_rate": WHISPER_RATE,
+        "hop_length": WHISPER_HOP,
+        "n_fft": 400,
+        "chunk_length": seconds,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,21 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.core.errors import DataError, did_you_mean
-from groundup.media.table_values import Kind, Row, as_boolean, as_category, as_date, as_number
+from groundup.media.column_format import Format
+from groundup.media.table_values import Kind, Row, as_category, as_number
 
-__all__ = ["ColumnReader", "Values", "missing_column", "numbers_in"]
+__all__ = ["ColumnReader", "Values", "missing_column", "numbers_in", "refuse_others"]
 
 Values = NDArray[np.float64]
-_READ: dict[str, Callable[[Any], float | None]] = {
-    "numeric": as_number,
-    "boolean": as_boolean,
-    "date": as_date,
-}
-_ALLOWED = {
-    "numeric": "a number, or nothing",
-    "boolean": "true or false, or nothing",
-    "date": "a date in ISO 8601 such as 2024-05-31, seconds since 1970, or nothing",
-}
 # Squares and sums of larger numbers are no longer finite in fp32.
 _LARGEST = 1e30
 
@@ -97,15 +88,19 @@ class ColumnReader:
         except TypeError:
             number = next(n for n, value in enumerate(values) if not _is_hashable(value))
             holds = f"{type(values[number]).__name__} {str(values[number])[:40]}"
-            problem = f"column {name!r} holds {holds}; allowed: numbers, text, dates"
-            raise DataError(self.locate(number), problem, "Give one value") from None
+            raise DataError(
+                self.locate(number),
+                f"column {name!r} holds {holds}; allowed: numbers, text, dates",
+                "Give one value",
+            ) from None
 
-    def read_numbers(self, name: str, kind: Kind, *, complete: bool) -> Values:
+    def read_numbers(self, name: str, kind: Kind, form: Format, *, complete: bool) -> Values:
         """Return (N,) the numbers of a column, NaN where there is none.
 
         Args:
             name: The column.
             kind: What its values are.
+            form: How they are written.
             complete: Whether a missing value is an error.
 
         Raises:
@@ -113,26 +108,33 @@ class ColumnReader:
         """
         values = self.column(name)
         meaning: dict[Any, float] = {}
+        plain = kind == "numeric" and form in (Format(), Format("."))
         for value in self.count(name):
-            found = _READ[kind](value)
+            # The quick way first: most columns are written plainly.
+            found = as_number(value) if plain else None
             if found is None:
-                raise _other_kind(self._locate_value(values, value), name, value, kind)
+                found = form.read(value, kind)
+            if found is None:
+                raise _other_kind(self._locate_value(values, value), name, value, kind, form)
             if complete and math.isnan(found):
                 raise _missing_value(self._locate_value(values, value), name, value)
             if abs(found) > _LARGEST:
-                problem = (
-                    f"column {name!r} holds {value!r}; allowed: numbers up to {_LARGEST:g} in size"
+                raise DataError(
+                    self._locate_value(values, value),
+                    f"column {name!r} holds {value!r}; allowed: numbers up to {_LARGEST:g} in size",
+                    "Correct it, or leave it empty",
                 )
-                remedy = "Correct it, or leave it empty"
-                raise DataError(self._locate_value(values, value), problem, remedy)
             meaning[value] = found
         return np.fromiter(map(meaning.__getitem__, values), np.float64, len(values))
 
-    def read_categories(self, name: str, *, complete: bool) -> list[str]:
+    def read_categories(
+        self, name: str, missing: Sequence[str] = (), *, complete: bool
+    ) -> list[str]:
         """Return the texts of a column, empty where there is none.
 
         Args:
             name: The column.
+            missing: Texts that stand for none.
             complete: Whether a missing value is an error.
 
         Raises:
@@ -140,6 +142,8 @@ class ColumnReader:
         """
         values = self.column(name)
         meaning = {value: as_category(value) for value in self.count(name)}
+        if missing:
+            meaning = {value: "" if text in missing else text for value, text in meaning.items()}
         found = [meaning[value] for value in values]
         if complete and "" in meaning.values():
             number = found.index("")
@@ -160,8 +164,11 @@ def _parse_row(row: Any, number: int) -> Mapping[str, Any]:
         except ValueError:
             found = None
     if not isinstance(found, Mapping):
-        problem = f"is {str(row)[:60]!r}; allowed: an object of column -> value"
-        raise DataError(f"row {number}", problem, 'Write for example {"age": 31, "city": "Rome"}')
+        raise DataError(
+            f"row {number}",
+            f"is {str(row)[:60]!r}; allowed: an object of column -> value",
+            'Write for example {"age": 31, "city": "Rome"}',
+        )
     return found
 
 
@@ -177,7 +184,14 @@ def missing_column(where: str, name: str, row: Mapping[str, Any]) -> DataError:
     """Return the error for a column that is not there."""
     known = ", ".join(row) or "none"
     problem = f"there is no column {name!r}; {did_you_mean(name, row)}columns: {known}"
-    return DataError(where, problem, "Give the column, with an empty value where it is not known")
+    remedy = "Give the column, with an empty value where it is not known"
+    marks = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+    inside = [word for mark, word in marks.items() if len(row) == 1 and mark in next(iter(row))]
+    if inside:
+        remedy = f"The header holds {inside[0]}: set data.separator to them"
+    elif any(as_number(each) is not None for each in row if each):
+        remedy = "If the first line is a row, put a line with the names of the columns above it"
+    return DataError(where, problem, remedy)
 
 
 def _missing_value(where: str, name: str, value: Any) -> DataError:
@@ -189,11 +203,40 @@ def _missing_value(where: str, name: str, value: Any) -> DataError:
     )
 
 
-def _other_kind(where: str, name: str, value: Any, kind: Kind) -> DataError:
+def _other_kind(where: str, name: str, value: Any, kind: Kind, form: Format) -> DataError:
     # A column is boolean only if all of it is; of the other kinds nine tenths are enough.
     others = "the column is" if kind == "boolean" else "the column's other values are"
-    problem = f"column {name!r} holds {value!r}; {others} of kind {kind}; allowed: {_ALLOWED[kind]}"
-    return DataError(where, problem, "Correct it, or name the column under processor.categorical")
+    problem = (
+        f"column {name!r} holds {value!r}; {others} of kind {kind}; allowed:"
+        f" {_allowed(kind, form)}, or nothing"
+    )
+    remedy = (
+        "Correct it, name it under processor.missing_values, or name the column under"
+        " processor.categorical"
+    )
+    return DataError(where, problem, remedy)
+
+
+def refuse_others(name: str, values: Collection[Any], kind: Kind, form: Format) -> None:
+    """Raise an error for a column that the settings name as of a kind of which no value is."""
+    if values and all(form.read(value, kind) is None for value in values):
+        setting_name = {"date": "dates"}.get(kind, kind)
+        raise DataError(
+            f"recipe.processor.{setting_name}",
+            f"no value of column {name!r} is {_allowed(kind, form)}, such as"
+            f" {str(next(iter(values)))[:40]!r}",
+            "Remove it there",
+        )
+
+
+def _allowed(kind: Kind, form: Format) -> str:
+    if kind == "numeric":
+        signs = {"": "", ".": " with a decimal point", ",": " with a decimal comma"}[form.decimal]
+        return f"a number{signs}" + (f" and {form.unit!r}" if form.unit else "")
+    if kind == "date":
+        order = {None: "", True: " or 31/05/2024", False: " or 05/31/2024"}[form.day_first]
+        return f"a date such as 2024-05-31{order}, or seconds since 1970"
+    return {"boolean": "true or false"}.get(kind, "a time such as 9:30")
 
 
 def numbers_in(kind: Kind, values: Values, first: float) -> dict[str, Values]:

@@ -3,17 +3,26 @@ from."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.models import ANY_MODEL_TYPE, FromGGUF, FromHuggingFace
+from groundup.contracts.models import (
+    ANY_MODEL_TYPE,
+    FromGGUF,
+    FromHuggingFace,
+    StretchesPositions,
+)
+from groundup.contracts.tasks import ReadsModelFolder
 from groundup.core import registry
-from groundup.core.errors import CheckpointError, RecipeError
-from groundup.core.settings import validate
+from groundup.core.errors import CheckpointError, MissingExtraError, RecipeError
+from groundup.core.settings import expand_path, validate
 from groundup.formats.gguf import open_gguf
 from groundup.formats.huggingface_folder import (
+    GENERATION,
     Pretrained,
     find_pretrained,
     read_config,
@@ -26,6 +35,7 @@ from groundup.recipe.yaml import parse_yaml
 
 __all__ = ["inherit"]
 
+log = logging.getLogger("groundup")
 _TOKENIZER = "tokenizer_json"
 
 
@@ -47,24 +57,28 @@ def inherit(raw: dict[str, Any], planned: Mapping[str, dict[str, Any]], *, compl
     run = init.get("run")
     name = init.get("pretrained")
     teacher = section_of(raw, "distill").get("teacher")
-    # What is no text is an error, which the validation of the sections says better.
-    if isinstance(run, str):
+    # What is no text, or empty, is an error, which the validation of the sections says better.
+    if isinstance(run, str) and run:
         _from_run(raw, run, planned)
-    elif isinstance(name, str) and not complete:
-        _from_pretrained(raw, name, init.get("revision"))
-    elif isinstance(teacher, str) and not complete:
+    elif isinstance(name, str) and name and not complete:
+        _from_pretrained(raw, name, init)
+    elif isinstance(teacher, str) and teacher and not complete:
         _from_teacher(raw, _sections(teacher, planned, "recipe.distill.teacher"))
 
 
 def _sections(base: str, planned: Mapping[str, dict[str, Any]], where: str) -> dict[str, Any]:
     """Return the recipe of a run that there is, or will be."""
+    base = expand_path(base)
     file = Path(base) / "recipe.yaml"
     # A run that exists comes before one that is planned: its recipe is settled.
     if file.is_file():
         return upgrade(parse_yaml(file.read_text(encoding="utf-8"), str(file)))
     if base not in planned:
-        problem = f"{base} is not a run (it has no recipe.yaml)"
-        raise RecipeError(where, problem, "Train it first, or correct the path")
+        raise RecipeError(
+            where,
+            f"{base} is not a run (it has no recipe.yaml)",
+            "Train it first, or correct the path",
+        )
     return planned[base]
 
 
@@ -73,9 +87,11 @@ def _from_teacher(raw: dict[str, Any], sections: dict[str, Any]) -> None:
     of_teacher = sections["processor"]
     for key, value in section_of(raw, "processor").items():
         if value != of_teacher.get(key):
-            problem = f"is {value!r}, but the teacher's is {of_teacher.get(key)!r}"
-            remedy = "Leave the section out: it is then the teacher's"
-            raise RecipeError(f"recipe.processor.{key}", problem, remedy)
+            raise RecipeError(
+                f"recipe.processor.{key}",
+                f"is {value!r}, but the teacher's is {of_teacher.get(key)!r}",
+                "Leave the section out: it is then the teacher's",
+            )
     raw["processor"] = of_teacher
 
 
@@ -86,19 +102,30 @@ def _from_run(raw: dict[str, Any], base: str, planned: Mapping[str, dict[str, An
         own = raw.get(kind)
         if own is None or (isinstance(own, dict) and "name" not in own):
             raw[kind] = {**sections[kind], **(own or {})}
+    _fill_task(raw, Path(base) / "model")
 
 
-def _from_pretrained(raw: dict[str, Any], name: str, revision: str | None) -> None:
+def _from_pretrained(raw: dict[str, Any], name: str, init: Mapping[str, Any]) -> None:
     # A recipe can be read and shown with config.json alone; gigabytes wait until it is trained.
-    base = find_pretrained(name, revision, weights=False)
+    base = find_pretrained(name, init.get("revision"), weights=False)
     if not isinstance(raw.get("model") or {}, dict):
         return  # an error, which the validation of the section says better
-    raw["model"] = _model_section(raw.get("model") or {}, base)
+    raw["model"] = _model_section(raw.get("model") or {}, base, init.get("ignore_config_keys"))
+    _fill_task(raw, base.folder)
     processor = raw.get("processor") or {}
     # A section with a name is a processor of the user's choice; one without changes single keys.
     if isinstance(processor, dict) and "name" not in processor:
         found = _processor(str(raw["model"]["name"]), name, base.folder)
         raw["processor"] = {**found, **processor}
+
+
+def _fill_task(raw: dict[str, Any], folder: Path) -> None:
+    """Fill the task section with what a folder of weights says of it."""
+    task = section_of(raw, "task")
+    if task.get("name") in registry.names("task"):
+        cls = registry.lookup("task", str(task["name"]))
+        if issubclass(cls, ReadsModelFolder):
+            raw["task"] = {**task, **cls.settings_in(folder, task)}
 
 
 def _processor(kind: str, name: str, folder: Path) -> dict[str, Any]:
@@ -110,10 +137,12 @@ def _processor(kind: str, name: str, folder: Path) -> dict[str, Any]:
     path = folder / "preprocessor_config.json"
     with _naming(path):
         found = cls.processor_from_huggingface(read_object(path))
+    if cls.tokenizer_setting:
+        found[cls.tokenizer_setting] = {"name": _TOKENIZER, "path": name}
     return {"name": cls.pretrained_processor, **found}
 
 
-def _model_section(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
+def _model_section(own: dict[str, Any], base: Pretrained, ignored: Any) -> dict[str, Any]:
     """Return the model section of the weights with what may be changed as the recipe has it."""
     if base.is_gguf:
         cls, settings = _settings_in_gguf(own, base)
@@ -124,9 +153,11 @@ def _model_section(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
         source = base.folder / "config.json"
         where = source.name
     kind = cls.registered_name
-    given = {key: value for key, value in own.items() if key != "name"}
+    given = _with_original_context({k: v for k, v in own.items() if k != "name"}, settings)
     # The file's settings alone first: what is wrong in the file must not be blamed on the recipe.
     of_weights = validate(cls, settings, f"{source} as model {kind}")
+    if isinstance(of_weights, FromHuggingFace) and not base.is_gguf:
+        _check_keys(of_weights, source, ignored)
     free = FromHuggingFace.free_settings
     if issubclass(cls, FromHuggingFace):
         free = cls.free_settings
@@ -135,18 +166,84 @@ def _model_section(own: dict[str, Any], base: Pretrained) -> dict[str, Any]:
     for key in given:
         there = dict(of_weights)[key]
         here = dict(wanted)[key]
-        if key == "context_length" and here > there:
-            problem = f"is {here}, but {base.name} was trained for {there}"
-            raise RecipeError("recipe.model.context_length", problem, f"Use at most {there}")
-        if there != here and key not in free:
-            problem = (
-                f"is {here}, but the weights of {base.name} have {there}; free to choose:"
-                f" {', '.join(free)}"
-            )
+        if key == "context_length":
+            _check_context(of_weights, wanted, base.name)
+        # More tokens get rows of their own.
+        if key == "vocabulary_size" and (here == 0 or here >= there):
+            continue
+        # What was stretched is a part of the weights.
+        if there != here and (key not in free or (key == "rope_scaling" and there is not None)):
             raise RecipeError(
-                f"recipe.model.{key}", problem, f"Remove it: {where} says what the model is"
+                f"recipe.model.{key}",
+                f"is {here}, but the weights of {base.name} have {there}; free to choose:"
+                f" {', '.join(free)}",
+                f"Remove it: {where} says what the model is",
             )
+    # 0 takes as many as the weights have, or the tokenizer, if that has more.
+    given = {k: v for k, v in given.items() if (k, v) != ("vocabulary_size", 0)}
     return {"name": kind, **settings, **given}
+
+
+def _check_keys(model: FromHuggingFace, path: Path, ignored: Any) -> None:
+    """Make sure that every key of config.json is read, changes nothing, or is named by the recipe.
+
+    Raises:
+        CheckpointError: If one is not known.
+        RecipeError: If the recipe names one that is.
+    """
+    config = read_object(path)
+    unknown = model.unknown_keys(config)
+    # What is no list is an error that the validation of the section says better.
+    named = [str(key) for key in ignored] if isinstance(ignored, list | tuple) else []
+    left = [key for key in unknown if key not in named]
+    if left:
+        shown = ", ".join(left)
+        raise CheckpointError(
+            str(path),
+            f"has keys that are not known here, and may change what the model computes: {shown}",
+            f"If they change nothing, name them: init.ignore_config_keys: [{shown}]",
+        )
+    needless = [key for key in named if key not in unknown]
+    if needless:
+        problem = f"names {needless[0]}, which is known or not in {path}"
+        raise RecipeError("recipe.init.ignore_config_keys", problem, "Remove it")
+
+
+def _with_original_context(own: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a recipe says of a model, a stretching of its positions with the context that
+    the weights were trained for."""
+    scaling = own.get("rope_scaling")
+    begins = isinstance(scaling, dict) and scaling.get("kind") != "linear"
+    if not begins or settings.get("rope_scaling") is not None:
+        return own
+    original = {"original_context": settings["context_length"]}
+    return {**own, "rope_scaling": {**original, **own["rope_scaling"]}}
+
+
+def _check_context(of_weights: Any, wanted: Any, name: str) -> None:
+    """Make sure that a context is not longer than the weights can read.
+
+    Raises:
+        RecipeError: If it is.
+    """
+    trained = longest = int(of_weights.context_length)
+    asked = int(wanted.context_length)
+    learned = dict(wanted).get("positions") == "learned"
+    remedy = ""
+    if isinstance(wanted, StretchesPositions):
+        scaling = wanted.rope_scaling
+        # Other ways to stretch are part of what weights were trained for, once they have them.
+        if scaling and (of_weights.rope_scaling is None or scaling.kind == "dynamic"):
+            longest = int(trained * scaling.factor)
+        elif scaling is None and not learned:
+            factor = float(-(-asked // trained))
+            remedy = f", or stretch it: model.rope_scaling: {{kind: yarn, factor: {factor}}}"
+    if asked <= longest:
+        return
+    problem = f"is {asked}, but {name} was trained for {trained}"
+    if longest > trained:
+        problem += f", which rope_scaling stretches to {longest}"
+    raise RecipeError("recipe.model.context_length", problem, f"Use at most {longest}{remedy}")
 
 
 def _settings_in_gguf(own: dict[str, Any], base: Pretrained) -> tuple[type[Any], dict[str, Any]]:
@@ -174,7 +271,36 @@ def _settings_in_folder(own: dict[str, Any], base: Pretrained) -> tuple[type[Any
     if not reads_any and fitting not in (cls.registered_name, readers[ANY_MODEL_TYPE]):
         raise _other_model(cls, base, fitting)
     with _naming(base.folder / "config.json"):
+        try:
+            found = cls.from_huggingface(config)
+            written = base.folder / GENERATION
+            if written.is_file():
+                found |= cls.from_generation_config(read_object(written))
+            return cls, found
+        except CheckpointError as error:
+            # Whoever names a model wants that one.
+            taken = None if "name" in own else _from_any(config, readers[ANY_MODEL_TYPE])
+            if taken is None:
+                raise
+            reason = f"{base.folder / 'config.json'}: {error.problem}"
+            _say_once(f"{reason}; so model {taken[0].registered_name} opens it, with transformers")
+            return taken
+
+
+def _from_any(config: dict[str, Any], name: str) -> tuple[type[Any], dict[str, Any]] | None:
+    """Return the class and the settings of the model that reads all families, or None where it
+    does not read this one."""
+    cls = registry.lookup("model", name)
+    assert issubclass(cls, FromHuggingFace)
+    with suppress(CheckpointError, MissingExtraError):
         return cls, cls.from_huggingface(config)
+    return None
+
+
+@lru_cache(maxsize=32)
+def _say_once(message: str) -> None:
+    # A recipe is read more than once.
+    log.info("%s", message)
 
 
 def _no_layout(layout: str, cls: type[Any], readers: Mapping[str, str]) -> RecipeError:
@@ -201,5 +327,8 @@ def _naming(path: Path) -> Iterator[None]:
         raise CheckpointError(str(path), problem, error.remedy) from None
     # A config.json may be anybody's: this is what reading wrong values out of it raises.
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"holds a value of the wrong kind: {type(error).__name__} {error}"
-        raise CheckpointError(str(path), problem, "Fetch the model again") from None
+        raise CheckpointError(
+            str(path),
+            f"holds a value of the wrong kind: {type(error).__name__} {error}",
+            "Fetch the model again",
+        ) from None

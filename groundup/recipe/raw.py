@@ -1,17 +1,27 @@
-"""Raw recipes: nested dictionaries as YAML gives them, before anything is validated."""
+"""Raw recipes: nested dictionaries as YAML gives them, before anything is validated; and what they
+need not say: the settings of a model's published size, and what their task sets."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from groundup.core import registry
 from groundup.core.errors import RecipeError, did_you_mean
-from groundup.recipe.yaml import parse_yaml
+from groundup.core.settings import Settings, as_path
+from groundup.recipe.yaml import parse_override, parse_yaml
 
-__all__ = ["PLUGINS", "apply_overrides", "parse_overrides", "read_raw", "section_of"]
+__all__ = [
+    "PLUGINS",
+    "add_task_defaults",
+    "apply_overrides",
+    "fill_in_size",
+    "parse_overrides",
+    "read_raw",
+    "section_of",
+]
 
 PLUGINS: tuple[registry.Kind, ...] = ("model", "task", "data", "processor")
 
@@ -28,7 +38,7 @@ def read_raw(source: str | Path | dict[str, Any]) -> tuple[dict[str, Any], Path,
         # could not hold is refused here and not in the middle of a run.
         raw, folder, where = json.loads(json.dumps(source)), Path(), "recipe"
     else:
-        path = Path(source)
+        path = as_path(source)
         raw, folder, where = _read_file(path), path.parent, str(path)
     for kind in PLUGINS:
         if isinstance(raw.get(kind), str):  # the short form: task: classify
@@ -36,19 +46,37 @@ def read_raw(source: str | Path | dict[str, Any]) -> tuple[dict[str, Any], Path,
     return raw, folder, where
 
 
+_DATA = (".csv", ".tsv", ".jsonl", ".parquet", ".npz", ".xlsx")
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         nearby = [str(near) for near in sorted(path.parent.glob("*.yaml"))]
         hint = did_you_mean(str(path), nearby)
-        problem = f"no such recipe; {hint}recipes there: {', '.join(nearby) or 'none'}"
-        raise RecipeError(str(path), problem, "Give the path of a YAML file")
+        if (path / "recipe.yaml").is_file():
+            raise RecipeError(str(path), "is the folder of a run", f"Give {path / 'recipe.yaml'}")
+        raise RecipeError(
+            str(path),
+            f"no such recipe; {hint}recipes there: {', '.join(nearby) or 'none'}",
+            "Give the path of a YAML file",
+        )
+    if path.suffix.lower() in _DATA:
+        remedy = f"Make one: groundup new my_model.yaml --data {path}"
+        raise RecipeError(str(path), "is data, and no recipe", remedy)
     try:
-        raw = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        data = path.read_bytes()
+        # as PowerShell's > and Notepad may write it, with a mark
+        utf_16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        raw = parse_yaml(data.decode("utf-16" if utf_16 else "utf-8"), str(path))
     except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 text (byte {error.start})"
-        raise RecipeError(str(path), problem, "Save it as UTF-8") from None
+        raise RecipeError(
+            str(path), f"is not UTF-8 text (byte {error.start})", "Save it as UTF-8"
+        ) from None
     if not isinstance(raw, dict):
-        raise RecipeError(str(path), "holds no keys", "Start from: groundup new")
+        problem = "holds no keys"
+        if raw is not None:
+            problem += f" but {str(raw)[:60]!r}: a key has a colon and a space behind it"
+        raise RecipeError(str(path), problem, "Start from: groundup new")
     return raw
 
 
@@ -66,9 +94,19 @@ def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            problem = "is not of the form key=value"
-            raise RecipeError(override, problem, "Write for example optim.lr=3e-4")
-        parsed[key] = parse_yaml(value, override)
+            raise RecipeError(
+                override, "is not of the form key=value", "Write for example optim.lr=3e-4"
+            )
+        key = key.strip()
+        # the other way round, optim={...} optim.lr=1, the second only adds to the first
+        before = next((name for name in parsed if f"{name}.".startswith(f"{key}.")), None)
+        if before is not None:
+            raise RecipeError(
+                override,
+                f"would undo {before}=..., which is given before it",
+                "Give one of the two",
+            )
+        parsed[key] = parse_override(value, override)
     return parsed
 
 
@@ -85,8 +123,71 @@ def apply_overrides(raw: dict[str, Any], overrides: dict[str, Any]) -> None:
             # An override may be the first to speak of a section.
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
-                problem = f"{part!r} is a value, not a section"
-                raise RecipeError(f"recipe.{key}", problem, "Check the key")
+                raise RecipeError(
+                    f"recipe.{key}", f"{part!r} is a value, not a section", "Check the key"
+                )
         if not path and last in PLUGINS and isinstance(value, str):
             value = {"name": value}  # task=classify, as in a file
         section[last] = value
+
+
+# ---------------------------------------------------------------------------------------- defaults
+def fill_in_size(raw: dict[str, Any]) -> None:
+    """Put the settings of the named size into the model section of a raw recipe, changed in place.
+
+    Other keys of the section count more. What the data decides, such as the vocabulary, stays open.
+
+    Raises:
+        RecipeError: If the model has no such size.
+    """
+    section = section_of(raw, "model")
+    if "size" not in section:
+        return
+    where = "recipe.model.size"
+    if "name" not in section:
+        raise RecipeError(where, "says nothing without a model", "Add model.name, such as gpt")
+    cls = registry.lookup("model", str(section["name"]), "recipe.model.name")
+    if "size" in cls.model_fields:  # a user's model has a setting of that name
+        return
+    sizes = cls.sizes()
+    size = str(section["size"])
+    if size not in sizes:
+        known = ", ".join(sizes) or "none"
+        near = did_you_mean(size, sizes)
+        raise RecipeError(
+            where,
+            f"{section['name']} has no size {size!r}; {near}known: {known}",
+            "Choose one of these, or give the settings themselves",
+        )
+    settings = sizes[size].model_dump(
+        mode="json", exclude_unset=True, exclude=set(cls.decided_by_data)
+    )
+    own = {key: value for key, value in section.items() if key != "size"}
+    raw["model"] = {**settings, **own}
+
+
+def add_task_defaults(raw: dict[str, Any], sections: Mapping[str, type[Settings]]) -> None:
+    """Fill what a raw recipe leaves out with the ``default_settings`` of its task, in place.
+
+    They are written into the recipe, so that a run's own recipe says all that it was trained with.
+
+    Args:
+        raw: The recipe as it was written.
+        sections: The sections that a task may have defaults for, by name.
+
+    Raises:
+        RecipeError: If a task has a default for a setting that there is not.
+    """
+    name = section_of(raw, "task").get("name")
+    if name not in registry.names("task"):
+        return  # what is wrong with it is said where the section is validated
+    for key, value in registry.lookup("task", name).default_settings.items():
+        part, _, setting = key.partition(".")
+        if part not in sections or setting not in sections[part].model_fields:
+            raise RecipeError(
+                f"task {name}",
+                f"has a default for {key!r}, which is no setting of a recipe's",
+                "Correct its default_settings",
+            )
+        raw.setdefault(part, {})  # a section that is something else stays, for its error
+        section_of(raw, part).setdefault(setting, value)

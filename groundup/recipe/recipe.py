@@ -16,12 +16,17 @@ from pydantic import Field, SerializeAsAny, model_validator
 from groundup.core import registry
 from groundup.core.errors import RecipeError
 from groundup.core.settings import Settings, conditions_of, setting, validate
+from groundup.recipe.adapter import Adapter
 from groundup.recipe.fill_from_init import inherit
-from groundup.recipe.fill_in import add_task_defaults, fill_in_size
-from groundup.recipe.raw import PLUGINS, apply_overrides, read_raw
+from groundup.recipe.raw import (
+    PLUGINS,
+    add_task_defaults,
+    apply_overrides,
+    fill_in_size,
+    read_raw,
+)
 from groundup.recipe.renamed import refuse_old_names, upgrade
 from groundup.recipe.sections import (
-    Adapter,
     Checkpoints,
     Distill,
     Evaluation,
@@ -58,7 +63,7 @@ class Recipe(Settings):
     """Everything that decides a run."""
 
     name: str = setting(
-        ..., "Name of the run; its folder is runs/NAME", min_length=1, pattern=r"^[\w.\-]+$"
+        ..., "Name of the run; its folder is runs/NAME", pattern=r"^\.*[\w\-][\w.\-]*$"
     )
     about: str = setting("", "What this recipe shows, with its measured result")
     uses: tuple[str, ...] = setting(
@@ -147,6 +152,10 @@ def load_recipe(
         upgrade(raw)
     # Before anything looks at the recipe: an override may name the model, its size or ``init``.
     apply_overrides(raw, overrides or {})
+    # a section whose lines are all commented out
+    for section in (*_SECTIONS, "init", "machine"):
+        if section in raw and raw[section] is None:
+            del raw[section]
     if isinstance(raw.get("uses"), list):  # first: a user's model may read pretrained weights
         raw["uses"] = [str((folder / str(file)).resolve()) for file in raw["uses"]]
         for file in raw["uses"]:
@@ -166,11 +175,17 @@ def load_recipe(
 def _plugin(kind: registry.Kind, raw: dict[str, Any], where: str) -> Settings:
     section = raw.get(kind)
     if section is None:
-        remedy = f"Add a section '{kind}:' with a name to {where}"
-        raise RecipeError(f"recipe.{kind}", "is required and missing", remedy)
+        raise RecipeError(
+            f"recipe.{kind}",
+            "is required and missing",
+            f"Add a section '{kind}:' with a name to {where}",
+        )
     if not isinstance(section, dict) or "name" not in section:
-        known = f"Known: {', '.join(registry.names(kind))}"
-        raise RecipeError(f"recipe.{kind}.name", "is required and missing", known)
+        raise RecipeError(
+            f"recipe.{kind}.name",
+            "is required and missing",
+            f"Known: {', '.join(registry.names(kind))}",
+        )
     cls = registry.lookup(kind, str(section["name"]), f"recipe.{kind}.name")
     own = {key: value for key, value in section.items() if key != "name"}
     settings: Settings = validate(cls, own, f"recipe.{kind}")

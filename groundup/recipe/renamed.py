@@ -83,8 +83,9 @@ def refuse_old_names(raw: dict[str, Any]) -> None:
         for old, new in RENAMED.items():
             if key == old or key.startswith(f"{old}."):
                 now = new + key.removeprefix(old)
-                where = f"recipe.tune.space.{key}"
-                raise RecipeError(where, f"is now called {now}", f"Write {now}")
+                raise RecipeError(
+                    f"recipe.tune.space.{key}", f"is now called {now}", f"Write {now}"
+                )
 
 
 def upgrade(raw: dict[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,14 @@
-"""Sections of a recipe: the start, training, evaluation, saving, the machine, adapters, tuning."""
+"""Sections of a recipe: the start, training, evaluation, saving, the machine, tuning."""
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from groundup.core.settings import Settings, setting
+from groundup.core.settings import PathText, Settings, setting
 
 __all__ = [
-    "Adapter",
     "Checkpoints",
     "Dimension",
     "Distill",
@@ -28,8 +26,7 @@ Auto = Literal["auto"]
 Count = Annotated[int, Field(gt=0)]
 Steps = Count | Literal["epoch"]
 Share = Annotated[float, Field(gt=0, lt=1)]
-Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
-Ranks = Annotated[dict[str, Count], Field(min_length=1)]
+Words = tuple[Annotated[str, Field(min_length=1)], ...]
 _WITH_MOMENTS = {"name": ("adamw", "adam", "muon")}
 
 
@@ -91,9 +88,13 @@ class Tune(Settings):
 class Init(Settings):
     """Where the weights come from, when not from random numbers."""
 
-    run: str | None = setting(None, "A run folder; its model, processor and best weights are taken")
+    run: PathText | None = setting(
+        None,
+        "A run folder; its model, processor and best weights are taken",
+        min_length=1,
+    )
     checkpoint: Literal["best", "last"] = setting("last", "Which checkpoint of that run")
-    pretrained: str | None = setting(
+    pretrained: PathText | None = setting(
         None,
         "A folder in Hugging Face layout, a name of its hub or a GGUF file: its model, tokenizer"
         " and weights",
@@ -101,6 +102,15 @@ class Init(Settings):
     )
     revision: str | None = setting(
         None, "Branch, tag or commit of the hub's; null for the newest", min_length=1
+    )
+    add_tokens: Words = setting(
+        (), "Words that the tokenizer is given a token each for; the model gets rows for them"
+    )
+    add_special_tokens: Words = setting(
+        (), "Tokens that stand for no text, such as a chat template's; the model gets rows for them"
+    )
+    ignore_config_keys: Words = setting(
+        (), "Keys of config.json that are not known here, and change nothing in what it computes"
     )
     train_layers: int | None = setting(
         None, "Train only the last N blocks and the head; null trains all", ge=0
@@ -119,8 +129,23 @@ class Init(Settings):
             raise ValueError(
                 "revision has no effect without pretrained. Remove it, or set pretrained"
             )
+        if self.pretrained is None and self.ignore_config_keys:
+            raise ValueError("ignore_config_keys has no effect without pretrained. Remove it")
         if self.pretrained is not None and self.checkpoint != "last":
             raise ValueError("checkpoint has no effect with pretrained. Remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_are_added_once(self) -> Init:
+        added = (*self.add_tokens, *self.add_special_tokens)
+        if added and self.run is None and self.pretrained is None:
+            raise ValueError(
+                "add_tokens and add_special_tokens add to the tokenizer of weights, but the run"
+                " starts from random ones. Remove them, or set run or pretrained"
+            )
+        twice = next((word for word in added if added.count(word) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is added twice. Name it once")
         return self
 
 
@@ -237,6 +262,10 @@ class Evaluation(Settings):
         20, "Evaluate on at most N micro-batches of the validation split; null for all", gt=0
     )
     test: bool = setting(False, "Evaluate the data's test split after the last step, once")
+    baselines: tuple[Literal["linear", "boosting"], ...] = setting(
+        (),
+        "groundup evaluate compares with these of scikit-learn, fitted to the same training split",
+    )
 
 
 class Checkpoints(Settings):
@@ -290,89 +319,6 @@ class Machine(Settings):
         return self.micro_batch_size
 
 
-class Adapter(Settings):
-    """Small matrices that are trained next to a base run's linear layers, whose own weights stay as
-    they are.
-
-    Source:
-        LoRA: Hu et al., 2021 (arXiv:2106.09685). DoRA: Liu et al., 2024 (arXiv:2402.09353).
-        rsLoRA: Kalajdzievski, 2023 (arXiv:2312.03732). LoRA+: Hayou et al., 2024
-        (arXiv:2402.12354). QLoRA: Dettmers et al., 2023 (arXiv:2305.14314).
-    """
-
-    name: Literal["lora", "dora"] = setting(
-        "lora", "LoRA; or DoRA, which learns each row's length apart"
-    )
-    rank: int = setting(8, "Rank of the change of a layer's weight", gt=0)
-    # Twice the rank, as most published adapters have it: the change then begins at a useful size.
-    alpha: float = setting(16.0, "The change is multiplied by alpha / rank", gt=0)
-    rank_stabilized: bool = setting(False, "Multiply by alpha / sqrt(rank) instead (rsLoRA)")
-    dropout: float = setting(0.0, "Share of an adapter's inputs dropped in training", ge=0, lt=1)
-    targets: Patterns | Ranks | None = setting(
-        None,
-        "Linear layers: names, or their ends, with * for anything; or a rank for each; null: all of"
-        " the blocks",
-    )
-    base: Literal["fp32", "int8", "nf4"] = setting(
-        "fp32",
-        "How the linear layers of the blocks keep their frozen weights; nf4 is QLoRA's 4 bits",
-    )
-    double_quantization: bool = setting(
-        True,
-        "Keep nf4's own constants in 8 bits: 4.13 instead of 4.5 bits a weight",
-        applies_when={"base": ("nf4",)},
-    )
-    lora_plus_ratio: float = setting(
-        1.0, "Learning rate of B over that of A (LoRA+ suggests 16)", gt=0
-    )
-    path: str | None = setting(
-        None, "A folder with an adapter in PEFT's layout to go on from; null starts from scratch"
-    )
-
-    @model_validator(mode="after")
-    def _one_rank_each(self) -> Adapter:
-        if isinstance(self.targets, dict) and self.rank != type(self).model_fields["rank"].default:
-            raise ValueError(
-                "rank has no effect where targets gives each its own. Remove rank, or list the"
-                " targets"
-            )
-        return self
-
-    def scale(self, rank: int) -> float:
-        """Return what the change of a layer is multiplied with."""
-        if self.rank_stabilized:
-            return self.alpha / math.sqrt(rank)
-        return self.alpha / rank
-
-    @property
-    def quantised(self) -> str:
-        """How the base is kept, in words; empty if in float32."""
-        # Adapters that are saved name their base in these words, so they stay as they are.
-        if self.base == "nf4" and self.double_quantization:
-            return "nf4, doubly quantised"
-        return self.base.removeprefix("fp32")
-
-    def patterns(self) -> list[tuple[str, int]]:
-        """Return the patterns of names with their ranks, in order."""
-        if isinstance(self.targets, dict):
-            return list(self.targets.items())
-        return [(pattern, self.rank) for pattern in self.targets or ("blocks.*",)]
-
-    def check_beside(self, base: str | None, *, layers_chosen: bool) -> None:
-        """Raise a ValueError where the recipe has no base to adapt, or says otherwise which layers
-        to train."""
-        if base is None:
-            raise ValueError(
-                "adapter has nothing to adapt. Set init.run or init.pretrained to the weights it is"
-                " to change"
-            )
-        if layers_chosen:
-            raise ValueError(
-                "init.train_layers and init.unfreeze_every have no effect with adapter, which"
-                " trains no layer of the base. Remove them, or choose layers with adapter.targets"
-            )
-
-
 class Distill(Settings):
     """A teacher: a run whose predictions this one learns, in addition to the data.
 
@@ -380,7 +326,7 @@ class Distill(Settings):
         Hinton, Vinyals and Dean, 2015 (arXiv:1503.02531).
     """
 
-    teacher: str = setting(
+    teacher: PathText = setting(
         ..., "A run folder; its model predicts next to this one in training", min_length=1
     )
     checkpoint: Literal["best", "last"] = setting("best", "Which checkpoint of that run")

@@ -4,11 +4,11 @@ answers, what to type next."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from textwrap import shorten
 from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from groundup.reports.formatting import (
@@ -22,20 +22,19 @@ from groundup.reports.formatting import (
     number,
     value,
 )
+from groundup.reports.tables import GAP, Grid, can_print
 
 __all__ = ["print_summary"]
 
 # characters of the longest bar
 BAR = 26
 ROWS = 10
-# characters of a cell that are looked at; the column then cuts them to its width
+# characters of a cell that are looked at
 CELL = 300
 # characters of a text that has the width to itself
 PROSE = 200
 # characters from which a text does not fit next to others
 LONG = 40
-# columns of a terminal in which a table of short cells need not be stretched
-WIDE = 160
 _HEADLINES = ("accuracy", "subset_accuracy")
 # Each measure with what guessing reaches right below it.
 _CLASSIFIER = (
@@ -56,6 +55,7 @@ _CLASSIFIER = (
     "log_loss",
     "expected_calibration_error",
 )
+_REGRESSION = ("rmse", "baseline_rmse", "mae", "baseline_mae", "r2")
 
 
 def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
@@ -71,7 +71,7 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
     console = console or Console(highlight=False)
     for run in summary.get("runs") or []:
         _print_run(run, console)
-    console.print(Rule(style="dim"))
+    console.print(_rule(console))
     for title in ("Report", "Next"):
         text = summary.get(title.lower())
         if text:
@@ -83,14 +83,17 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
 def _print_run(run: Mapping[str, Any], console: Console) -> None:
     evaluation = run.get("evaluation") or {}
     metrics = evaluation.get("metrics") or {}
-    heading = Text(str(run.get("name", "run")), "bold cyan", overflow="ellipsis")
+    heading = Text(str(run.get("name", "run")), "bold cyan", overflow="fold")
     if is_number(run.get("seconds")):
         heading.append(f"  {duration(run['seconds'])}", "dim")
-    console.print(Rule(heading, align="left", style="dim"))
+    if heading.cell_len < console.width - 4:
+        console.print(_rule(console, heading))
+    else:  # a rule would cut it
+        console.print(_rule(console), heading, sep="\n")
     for part in (
-        _draw_baselines(metrics),
+        _draw_baselines(metrics, console),
         _list_before_after(metrics),
-        _list_classifier(metrics) or _list_other_metrics(metrics),
+        _list_scores(metrics) or _list_other_metrics(metrics),
     ):
         if part is not None:
             console.print(part)
@@ -101,11 +104,13 @@ def _print_run(run: Mapping[str, Any], console: Console) -> None:
     _print_diagnosis(evaluation.get("diagnosis"), console)
 
 
+def _rule(console: Console, title: Text | str = "") -> Rule:
+    line = "─" if can_print(console, "─") else "-"
+    return Rule(title, characters=line, align="left", style="dim")
+
+
 def _print_table(table: Mapping[str, Any], console: Console) -> None:
-    if _is_prose(table):
-        console.print(_stack_rows(table))
-    else:
-        console.print(_lay_out(table, console.width))
+    console.print(_stack_rows(table) if _is_prose(table) else _lay_out(table))
     if table.get("note"):
         console.print(Text(str(table["note"]), style="dim"))
     console.print()
@@ -115,65 +120,67 @@ def _print_diagnosis(found: Any, console: Console) -> None:
     if not isinstance(found, Mapping):
         return
     verdict = str(found.get("verdict", "")).capitalize()
-    console.print(Text.assemble((f"{verdict}. ", "bold"), str(found.get("words", ""))))
+    # by a sign as well as a colour: not every console has colours
+    mark = (f"{verdict}. ", "bold green")
+    if verdict != "Fine":
+        mark = (f"! {verdict}. ", "bold red")
+    console.print(Text.assemble(mark, str(found.get("words", ""))))
     if found.get("advice"):
         console.print(Text(f"To try: {found['advice']}."))
     console.print()
 
 
-def _draw_baselines(metrics: Mapping[str, Any]) -> RenderableType | None:
+def _draw_baselines(metrics: Mapping[str, Any], console: Console) -> RenderableType | None:
     """Draw a bar each for the model and what compressors and n-grams reach."""
     rows = list_baselines(metrics)
     if not rows:
         return None
     longest = max(amount for _, amount, _ in rows)
-    table = _titled("Bits per byte of held-out text (lower is better)")
-    table.show_header = False
+    names = max(len(name) for name, _, _ in rows)
+    # next to the names and the numbers, of up to seven characters
+    room = max(4, min(BAR, console.width - names - 7 - 2 * GAP))
+    block = "█" if can_print(console, "█") else "#"
+    lines = []
     for name, amount, own in rows:
         style, colour = ("bold green", "green") if own else ("", "dim")
-        bar = "█" * max(1, round(BAR * amount / longest))
-        table.add_row(Text(name, style), Text(bar, colour), Text(f"{amount:.3f}", style))
-    return table
+        bar = block * max(1, round(room * amount / longest))
+        lines.append([Text(name, style), Text(bar, colour), Text(f"{amount:.3f}", style)])
+    title = "Bits per byte of held-out text (lower is better)"
+    return Grid(title, ("", "", ""), lines, frozenset({1, 2}), left=frozenset({1}))
 
 
 def _list_before_after(metrics: Mapping[str, Any]) -> RenderableType | None:
-    rows = list_changes(metrics)
-    if not rows:
-        return None
-    table = _titled("Before and after")
-    table.add_column("")
-    for title in ("before", "after", "change"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in rows:
+    rows = []
+    for row in list_changes(metrics):
         change = Text(f"{row.percent:+.1f}%", style="green" if row.better else "red")
-        table.add_row(Text(row.label), number(row.before), number(row.after), change)
-    return table
+        rows.append([Text(row.label), Text(number(row.before)), Text(number(row.after)), change])
+    columns = ("", "before", "after", "change")
+    return Grid("Before and after", columns, rows, frozenset({1, 2, 3})) if rows else None
 
 
-def _list_classifier(metrics: Mapping[str, Any]) -> RenderableType | None:
-    """List what a classifier reached: each measure with its interval, then what guessing
-    reaches."""
-    if "held_out_examples" not in metrics or not metrics.keys() & set(_HEADLINES):
+def _list_scores(metrics: Mapping[str, Any]) -> RenderableType | None:
+    """List what a classifier, or a regression, reached: each measure with its interval, then what
+    guessing reaches."""
+    headlines: tuple[str, ...] = _HEADLINES
+    names: tuple[str, ...] = _CLASSIFIER
+    if "rmse" in metrics:
+        headlines = _REGRESSION[:1]
+        names = _REGRESSION
+    if "held_out_examples" not in metrics or not metrics.keys() & set(headlines):
         return None
-    table = _titled(f"On {number(metrics['held_out_examples'])} held-out examples")
-    table.show_header = False
-    table.add_column("")
-    table.add_column("", justify="right")
-    table.add_column("", style="dim")
-    for name in _CLASSIFIER:
+    rows = []
+    for name in names:
         if not is_number(metrics.get(name)):
             continue
         words = label(name)
         if name.startswith("baseline_"):
             words = name_guess(name.removeprefix("baseline_"))
         interval = interval_95(name, metrics)
-        style = "bold green" if name in _HEADLINES else ""
-        table.add_row(
-            Text(words, style),
-            Text(value(name, metrics[name]), style),
-            Text(f"95%: {interval}" if interval else ""),
-        )
-    return table
+        style = "bold green" if name in headlines else ""
+        amount = Text(value(name, metrics[name]), style)
+        rows.append([Text(words, style), amount, Text(f"95%: {interval}" if interval else "")])
+    title = f"On {number(metrics['held_out_examples'])} held-out examples"
+    return Grid(title, ("", "", ""), rows, frozenset({1}))
 
 
 def _list_other_metrics(metrics: Mapping[str, Any]) -> RenderableType | None:
@@ -190,13 +197,8 @@ def _list_other_metrics(metrics: Mapping[str, Any]) -> RenderableType | None:
     }
     if not left:
         return None
-    table = _titled("Measures")
-    table.show_header = False
-    table.add_column("")
-    table.add_column("", justify="right")
-    for name, amount in left.items():
-        table.add_row(Text(label(name)), Text(value(name, amount)))
-    return table
+    rows = [(label(name), value(name, amount)) for name, amount in left.items()]
+    return Grid.of("Measures", ("", ""), rows, numbers=1)
 
 
 def _paired_names(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -205,24 +207,15 @@ def _paired_names(metrics: Mapping[str, Any]) -> Iterator[str]:
             yield name
 
 
-def _lay_out(found: Mapping[str, Any], width: int) -> RenderableType:
-    """Return at most ten rows, one line each: text columns share the width and end in an
-    ellipsis."""
+def _lay_out(found: Mapping[str, Any]) -> RenderableType:
+    """Return at most ten rows; columns without any text are of numbers."""
     columns = _column_names(found)
     rows = list(found.get("rows") or [])
-    table = _titled(str(found.get("title", "")))
-    table.expand = width < WIDE or any(_is_long(cell) for row in rows for cell in row)
-    for index, column in enumerate(columns):
-        # rows may be shorter than the heading: the file may be a user's own
-        texts = any(isinstance(row[index], str) for row in rows if len(row) > index)
-        options: dict[str, Any] = {"justify": "left" if texts else "right"}
-        if texts and table.expand:
-            options["ratio"] = 1
-        table.add_column(Text(column), no_wrap=True, overflow="ellipsis", **options)
-    for row in rows[:ROWS]:
-        table.add_row(*(Text(_one_line(cell)) for cell in row[: len(columns)]))
-    _count_the_rest(table, rows)
-    return table
+    # rows may be shorter than the heading: the file may be a user's own
+    texts = {n for row in rows for n, cell in enumerate(row) if isinstance(cell, str)}
+    cells = [[Text(_one_line(cell)) for cell in row] for row in rows[:ROWS]]
+    numbers = frozenset(range(len(columns))) - texts
+    return Grid(str(found.get("title", "")), tuple(columns), cells, numbers, _count_the_rest(rows))
 
 
 def _is_prose(found: Mapping[str, Any]) -> bool:
@@ -241,40 +234,22 @@ def _stack_rows(found: Mapping[str, Any]) -> RenderableType:
     their names."""
     columns = _column_names(found)
     rows = list(found.get("rows") or [])
-    table = _titled(str(found.get("title", "")))
-    table.show_header = False
-    table.add_column("", style="dim", no_wrap=True)
-    table.add_column("", overflow="fold")
+    cells: list[list[Text]] = []
     for row in rows[:ROWS]:
         for index, (column, cell) in enumerate(zip(columns, row, strict=False)):
-            text = Text(_one_line(cell), style="" if index else "bold")
-            text.truncate(PROSE, overflow="ellipsis")
-            table.add_row(Text(column), text)
-        table.add_row("", "")
-    _count_the_rest(table, rows)
-    return table
+            text = shorten(_one_line(cell), PROSE, placeholder=" …")
+            cells.append([Text(column, "dim"), Text(text, style="" if index else "bold")])
+        cells.append([Text(""), Text("")])
+    title = str(found.get("title", ""))
+    return Grid(title, ("", ""), cells, caption=_count_the_rest(rows))
 
 
 def _column_names(found: Mapping[str, Any]) -> list[str]:
     return [str(column) for column in found.get("columns") or []]
 
 
-def _count_the_rest(table: Table, rows: list[Any]) -> None:
-    if len(rows) > ROWS:
-        table.caption = f"{len(rows) - ROWS} more in the report"
-
-
-def _titled(title: str) -> Table:
-    # as Text: brackets in a user's title would be read as markup
-    return Table(
-        title=Text(title, style="bold"),
-        title_justify="left",
-        caption_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="dim",
-        padding=(0, 2, 0, 0),
-    )
+def _count_the_rest(rows: list[Any]) -> str:
+    return f"{len(rows) - ROWS} more in the report" if len(rows) > ROWS else ""
 
 
 def _one_line(cell: Any) -> str:

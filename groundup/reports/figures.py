@@ -3,6 +3,7 @@ mistakes."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from groundup.reports.formatting import number
+from groundup.reports.line_charts import nice_ticks
 
 __all__ = ["draw_figure"]
 
@@ -30,7 +32,12 @@ def draw_figure(figure: Mapping[str, Any]) -> Markup:
         figure: ``kind``, ``title``, ``content`` and ``note`` as in ``records.Figure``, from a file
             that anybody may have written: everything is escaped, and only PNG pictures are shown.
     """
-    kinds = {"matrix": _draw_matrix, "reliability": _draw_reliability, "pictures": _show_pictures}
+    kinds = {
+        "matrix": _draw_matrix,
+        "reliability": _draw_reliability,
+        "pictures": _show_pictures,
+        "scatter": _draw_scatter,
+    }
     draw = kinds.get(str(figure.get("kind")))
     if draw is None:
         return Markup("")
@@ -209,6 +216,50 @@ def _draw_reliability(content: Mapping[str, Any], title: str) -> Markup:
     words = "confidence, with the examples of each bin"
     parts.append(_text(x(1), y(0) + below + 36, words, anchor="end", style="axis"))
     return _svg(title, y(0) + below + 42, parts)
+
+
+# ------------------------------------------------------------------------------------------ scatter
+def _draw_scatter(content: Mapping[str, Any], title: str) -> Markup:
+    """Draw true values over predicted ones, on axes of the same range, and the diagonal on which
+    predictions are right."""
+    points = [(float(predicted), float(true)) for predicted, true in content["points"]]
+    if not points or not all(math.isfinite(each) for point in points for each in point):
+        return Markup("")
+    values = [each for point in points for each in point]
+    ticks = nice_ticks(min(values), max(values))
+    low = min(ticks[0], *values)
+    high = max(ticks[-1], *values)
+    side = _SIDE - _LEFT - 14
+
+    def place(value: float) -> float:
+        return (value - low) / (high - low) * side
+
+    parts = [_text(4, 14, "true", anchor="start", style="axis")]
+    bottom = _TOP + side
+    for tick in ticks:
+        at = bottom - place(tick)
+        parts.append(
+            Markup(
+                '<line class="grid" x1="{0:.1f}" x2="{1:.1f}" y1="{2:.1f}" y2="{2:.1f}"/>'
+            ).format(_LEFT, _LEFT + side, at)
+        )
+        parts.append(_text(_LEFT - 7, at + 4, number(tick), anchor="end"))
+        parts.append(_text(_LEFT + place(tick), bottom + 18, number(tick)))
+    parts.append(
+        Markup('<line class="honest" x1="{0:.1f}" x2="{1:.1f}" y1="{2:.1f}" y2="{3:.1f}"/>').format(
+            _LEFT, _LEFT + side, bottom, _TOP
+        )
+    )
+    for predicted, true in points:
+        words = f"predicted {number(predicted)}, is {number(true)}"
+        parts.append(
+            Markup(
+                '<circle class="dot line-0" cx="{:.1f}" cy="{:.1f}" r="3" fill-opacity="0.6">'
+                "<title>{}</title></circle>"
+            ).format(_LEFT + place(predicted), bottom - place(true), words)
+        )
+    parts.append(_text(_LEFT + side, bottom + 36, "predicted", anchor="end", style="axis"))
+    return _svg(title, bottom + 42, parts)
 
 
 # ----------------------------------------------------------------------------------------- pictures

@@ -35,8 +35,15 @@ _OWN_SPELLING = {
     "auroc": "AUROC",
     "macro f1": "macro F1",
     "micro f1": "micro F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
 }
-_GUESSES = {"mean_absolute_error": "always guessing the middle class"}
+_GUESSES = {
+    "mean_absolute_error": "always guessing the middle class",
+    "rmse": "always predicting the mean",
+    "mae": "always predicting the mean",
+}
 _BASELINES = {
     "unigram": "byte frequencies alone",
     "5gram": "byte 5-gram",
@@ -87,7 +94,7 @@ def label(name: str) -> str:
         ending = f", {found[2]} end of the 95% interval"
     words = re.sub(r" per s$", "/s", words.replace("_", " ").strip())
     for plain, own in _OWN_SPELLING.items():
-        words = words.replace(plain, own)
+        words = re.sub(rf"\b{plain}\b", own, words)
     return words + ending
 
 

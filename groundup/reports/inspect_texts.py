@@ -10,14 +10,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from groundup.contracts.data import DataSource
@@ -25,6 +23,9 @@ from groundup.contracts.processors import TextProcessor
 from groundup.contracts.tasks import SeveralSequences, Task
 from groundup.core.values import Conversation, Document, Example, Preference, Split, TokenSequence
 from groundup.core.values import Table as SourceTable
+from groundup.reports.data_notes import data_notes
+from groundup.reports.sampling import LIMIT, Sample, read_in_batches
+from groundup.reports.tables import Grid
 from groundup.reports.token_view import LEGEND, TokenView, trained_tokens, view_tokens
 
 __all__ = [
@@ -33,15 +34,12 @@ __all__ = [
     "TextInspector",
     "card_rows",
     "inspect_source",
-    "make_table",
 ]
 
-# examples of a split that are tokenized
-LIMIT = 20_000
+# examples that are tokenized at a time
 BATCH = 256
 # characters of a value of the data card
 CELL = 600
-SPLITS: tuple[Split, ...] = ("train", "validation")
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 Rows = list[tuple[str, ...]]
 
@@ -51,10 +49,11 @@ class SplitSummary:
     """What was seen of one split; the lists hold one number an example."""
 
     split: Split
-    examples: int = 0
-    tokenized: int = 0
+    sample: Sample = field(default_factory=Sample)
     characters: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    # UTF-8 bytes of the examples that are tokenized
+    looked_at_bytes: int = 0
     tokens: list[int] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
     roles: Counter[str] = field(default_factory=Counter)
@@ -73,6 +72,22 @@ class SplitSummary:
     # tokens of a mixture's parts
     parts: Counter[str] = field(default_factory=Counter)
     views: list[TokenView] = field(default_factory=list)
+
+    @property
+    def examples(self) -> int:
+        """How many there are."""
+        return self.sample.total
+
+    @property
+    def tokenized(self) -> int:
+        """How many were looked at closely."""
+        return min(self.sample.total, self.sample.limit)
+
+    @property
+    def all_parts(self) -> dict[str, int]:
+        """How many tokens each part of a mixture has, as many of all examples as of the sample."""
+        scale = self.examples / max(self.tokenized, 1)
+        return {name: round(tokens * scale) for name, tokens in self.parts.items()}
 
     @property
     def duplicates(self) -> int:
@@ -99,6 +114,7 @@ def inspect_source(
     *,
     examples: int = 5,
     sequence_length: int | None = None,
+    limit: int = LIMIT,
 ) -> list[RenderableType]:
     """Return what ``groundup data inspect`` prints.
 
@@ -109,10 +125,11 @@ def inspect_source(
         cache: Where the source keeps prepared files.
         examples: How many examples of each split to show token by token.
         sequence_length: The context in tokens, to count the examples that are longer.
+        limit: How many examples of each split to tokenize.
     """
-    inspector = TextInspector(source, task, processor, cache, examples, sequence_length)
+    inspector = TextInspector(source, task, processor, cache, examples, sequence_length, limit)
     found = inspector.inspect()
-    shown: list[RenderableType] = [make_table(*parts) for parts in _tables_of(found)]
+    shown: list[RenderableType] = list(_tables_of(found))
     shown += [Text(f"Note: {warning}", style="yellow") for warning in found.warnings]
     shown.append(Text(LEGEND, style="dim"))
     return shown + [view for split in found.splits for view in split.views]
@@ -128,28 +145,29 @@ class TextInspector:
     cache: Path
     examples: int = 5
     sequence_length: int | None = None
+    limit: int = LIMIT
 
     def __post_init__(self) -> None:
         self._special: NDArray[np.bool_] = self.processor.token_bytes() == 0
 
     def inspect(self) -> Inspection:
-        """Return what there is to see: every example is counted, the first 20,000 of a split are
-        tokenized."""
-        splits = [self.inspect_split(split) for split in SPLITS]
+        """Return what there is to see: every example is counted and compared with the others,
+        ``limit`` of each split, drawn from all, are tokenized."""
+        splits = [self.inspect_split(split) for split in self.source.splits()]
         card = self.source.card(self.cache)
         policy = self.source.too_long_policy()
-        warnings = _list_warnings(splits, self.sequence_length, policy)
-        return Inspection(splits, card, warnings, self.source.tables(splits[0].parts, card))
+        warnings = [*data_notes(card), *_list_warnings(splits, self.sequence_length, policy)]
+        return Inspection(splits, card, warnings, self.source.tables(splits[0].all_parts, card))
 
     def inspect_split(self, split: Split) -> SplitSummary:
         """Return what there is to see in one split."""
-        seen = SplitSummary(split)
-        given = iter(self.source.examples(split, self.cache))
-        while batch := list(islice(given, BATCH)):
+        seen = SplitSummary(split, Sample(self.limit))
+        for batch in read_in_batches(self.source.examples(split, self.cache), BATCH):
             for example in batch:
                 _count_example(seen, example)
-            if seen.tokenized < LIMIT:
-                self._count_tokens(seen, batch)
+            seen.sample.add(batch)
+        for batch in read_in_batches(seen.sample.rows, BATCH):
+            self._count_tokens(seen, batch)
         return seen
 
     def _count_tokens(self, seen: SplitSummary, batch: list[Any]) -> None:
@@ -157,7 +175,7 @@ class TextInspector:
             sequences = self.task.sequences(batch, self.processor)
         else:
             sequences = self.task.encode(batch, self.processor)  # type: ignore[assignment]  # of texts
-        seen.tokenized += len(batch)
+        seen.looked_at_bytes += sum(_size(_text_of(example)) for example in batch)
         for number, sequence in enumerate(sequences):
             example = batch[number * len(batch) // len(sequences)]
             seen.parts[self.source.part_of(example)] += len(sequence.tokens)
@@ -197,15 +215,18 @@ class TextInspector:
 
 def _count_example(seen: SplitSummary, example: Any) -> None:
     text = _text_of(example)
-    seen.examples += 1
     seen.characters.append(len(text))
-    seen.sizes.append(len(text.encode("utf-8", "replace")))
+    seen.sizes.append(_size(text))
     # hashes: a split of millions of texts would not fit into memory twice
     same = " ".join(text.split()).encode("utf-8", "replace")
     seen.hashes[hashlib.blake2b(same, digest_size=12).digest()] += 1
     if isinstance(example, Conversation):
         seen.turns.append(len(example.messages))
         seen.roles.update(message.role for message in example.messages)
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 # ----------------------------------------------------------------------------------------- warnings
@@ -241,9 +262,11 @@ def _list_warnings(splits: Sequence[SplitSummary], longest: int | None, policy: 
         found += [f"{count:,} {text}" for count, text in checks if count]
         if not seen.examples:
             found.append(f"The {seen.split} split is empty.")
-    shared = len(splits[0].hashes.keys() & splits[1].hashes.keys())
-    if shared:
-        found.append(f"{shared:,} validation examples are also in the training split.")
+    train, *held_out = splits
+    for seen in held_out:
+        shared = sum(count for key, count in seen.hashes.items() if key in train.hashes)
+        if shared:
+            found.append(f"{shared:,} {seen.split} examples are also in the training split.")
     return found
 
 
@@ -271,24 +294,18 @@ def _name_fate(seen: SplitSummary, policy: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------ showing
-def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a rich table in which nothing of the data is read as markup."""
-    table = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _tables_of(found: Inspection) -> Iterator[tuple[str, tuple[str, ...], Rows]]:
-    """Yield (title, columns, rows) of everything but the samples."""
-    yield "Data", ("", *(seen.split for seen in found.splits)), _overview(found.splits)
+def _tables_of(found: Inspection) -> Iterator[Grid]:
+    """Yield everything but the samples."""
+    names = ("", *(seen.split for seen in found.splits))
+    yield Grid.of("Data", names, _overview(found.splits))
     for table in found.tables:
-        yield table.title, table.columns, [tuple(map(str, row)) for row in table.rows]
+        yield Grid.of(table.title, table.columns, [tuple(map(str, row)) for row in table.rows])
     columns = ("an example", "split", "mean", "least", *(f"{p}%" for p in PERCENTILES), "most")
-    yield "Lengths", columns, [row for seen in found.splits for row in _list_lengths(seen)]
+    lengths = [row for seen in found.splits for row in _list_lengths(seen)]
+    yield Grid.of("Lengths", columns, lengths, numbers=2)
     card: Rows = list(card_rows(found.card))
     if card:
-        yield "Data card", ("what", "value"), card
+        yield Grid.of("Data card", ("what", "value"), card)
 
 
 def _overview(splits: Sequence[SplitSummary]) -> Rows:
@@ -304,10 +321,9 @@ def _totals_of(seen: SplitSummary) -> dict[str, str]:
         "UTF-8 bytes": f"{sum(seen.sizes):,}",
         "exact duplicates": f"{seen.duplicates:,}",
     }
-    if seen.tokenized < seen.examples:
-        totals["examples tokenized"] = f"the first {seen.tokenized:,}"
+    totals["looked at, token by token"] = seen.sample.in_words
     tokens = sum(seen.tokens)
-    size = sum(seen.sizes[: seen.tokenized])
+    size = seen.looked_at_bytes
     totals |= {"tokens": f"{tokens:,}", "bytes a token": "–", "tokens a byte": "–"}
     totals["tokens trained on"] = "0"
     if tokens:

@@ -33,6 +33,8 @@ WINDOW = 64
 SEPARATOR = " · "
 # characters of a sample; metrics.jsonl and the report have all of it
 _SAMPLE = 240
+# of a validation: what the report compares its loss with
+_NOT_SHOWN = ("step", "baseline_loss", "baseline_accuracy", "loss_standard_error", "examples")
 # The names by which values are shown, the most telling first.
 _FACTS = {
     "loss": "loss",
@@ -169,7 +171,7 @@ class ProgressDisplay:
             facts = [
                 f"{label(name)} {shorten(amount)}"
                 for name, amount in row.items()
-                if name != "step" and is_number(amount)
+                if name not in _NOT_SHOWN and is_number(amount)
             ]
             self._values[f"{split}_loss"] = row.get("loss")
             self.message(

@@ -15,9 +15,9 @@ from markupsafe import Markup
 
 from groundup.core.errors import RunError
 from groundup.reports import formatting
+from groundup.reports.diagnose import diagnose
 from groundup.reports.figures import draw_figure
 from groundup.reports.line_charts import Series, draw_line_chart, smooth, thin
-from groundup.reports.overfitting import diagnose
 from groundup.reports.run_reader import RunRecord, read_run
 
 __all__ = ["find_answer_cards", "highlight_yaml", "render_page", "write_report"]
@@ -32,6 +32,9 @@ _HEADLINES = (
     "answer_bits_per_byte",
     "rouge_l",
     "accuracy",
+    "rmse",
+    "mae",
+    "r2",
     "mean_absolute_error",
     "quadratic_weighted_kappa",
 )
@@ -237,6 +240,8 @@ def _draw_charts(record: RunRecord) -> list[Markup]:
         Series("training", smooth(loss), "line-0"),
         Series("validation", validation, "line-1", dots=True),
     ]
+    if plain := record.points("evaluate", "plain_loss"):
+        lines.append(Series("validation, plain", plain, "line-2", dots=True))
     if len(loss) >= _NOISY:
         lines.insert(0, Series("each step", loss, "faint"))
     charts = [

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from groundup.core.errors import RunError
 from groundup.metrics.directions import best_of
 from groundup.reports.formatting import label, number, value
 from groundup.reports.run_reader import RunRecord, is_run, read_run
+from groundup.reports.tables import Grid
 
 __all__ = [
     "Comparison",
@@ -229,62 +229,40 @@ def make_runs_table(summaries: Sequence[RunSummary]) -> RenderableType:
     """Return the list of runs as a rich table, or a line when there is none."""
     if not summaries:
         return Text("No runs yet. Start one with: groundup train <recipe.yaml>")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("run", overflow="fold", style="cyan", min_width=22)
-    for title in ("model", "task", "state"):
-        table.add_column(title, no_wrap=True)
     # few runs have a test split: without one, its column would only take room
     tested = any(run.test_loss is not None for run in summaries)
-    titles = ["step", "loss", "validation", "test", "bits/byte", "time", "changed"]
-    for title in titles:
-        if title != "test" or tested:
-            table.add_column(title, justify="right", no_wrap=True)
+    tests = ("test",) if tested else ()
+    columns = ("run", "model", "task", "state")
+    numbers = ("step", "loss", "validation", *tests, "bits/byte", "time", "changed")
+    rows = []
     for run in summaries:
-        losses = [run.loss, run.validation_loss]
-        if tested:
-            losses.append(run.test_loss)
-        table.add_row(
-            # as Text: brackets in a name would be read as markup
-            *map(Text, (str(run.folder), run.model, run.task, run.state)),
-            number(run.step),
-            *(value("", amount) for amount in (*losses, run.bits_per_byte)),
-            value("elapsed_s", run.seconds or None),
-            datetime.fromtimestamp(run.changed).strftime("%m-%d %H:%M"),
-        )
-    return table
+        losses = [run.loss, run.validation_loss, *([run.test_loss] if tested else [])]
+        amounts = [value("", amount) for amount in (*losses, run.bits_per_byte)]
+        changed = datetime.fromtimestamp(run.changed).strftime("%m-%d %H:%M")
+        facts = [run.model, run.task, run.state, number(run.step), *amounts]
+        cells = [Text(fact) for fact in (*facts, value("elapsed_s", run.seconds or None), changed)]
+        rows.append([Text(str(run.folder), style="cyan"), *cells])
+    first = len(columns)
+    holds = frozenset(range(first, first + len(numbers)))
+    return Grid("", (*columns, *numbers), rows, holds)
 
 
 def make_comparison_table(comparison: Comparison) -> RenderableType:
     """Return results (the best of each row in bold green) and recipe differences as rich tables."""
-    results = _side_by_side("Results", comparison.names)
+    rows = []
     for name, amounts in comparison.results.items():
         best = _find_best(name, amounts)
         cells = [Text(value(name, amount)) for amount in amounts]
         for cell, amount in zip(cells, amounts, strict=True):
             if amount is not None and amount == best:
                 cell.stylize("bold green")
-        results.add_row(label(name), *cells)
+        rows.append([Text(label(name)), *cells])
+    names = ("", *comparison.names)
+    results = Grid("Results", names, rows, frozenset(range(1, len(names))))
     if not comparison.differences:
         return Group(results, Text("\nThe recipes are the same."))
-    differences = _side_by_side("What differs in the recipes", comparison.names)
-    for key, leaves in comparison.differences.items():
-        differences.add_row(key, *(Text(_in_words(leaf)) for leaf in leaves))
-    return Group(results, Text(""), differences)
-
-
-def _side_by_side(title: str, names: Sequence[str]) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
-    table.add_column("")
-    for name in names:
-        table.add_column(Text(name), justify="right", overflow="fold")
-    return table
+    leaves = [[key, *map(_in_words, row)] for key, row in comparison.differences.items()]
+    return Group(results, Text(""), Grid.of("What differs in the recipes", names, leaves))
 
 
 def _find_best(name: str, amounts: Sequence[float | None]) -> float | None:

@@ -94,9 +94,11 @@ class CheckpointFolder:
             before = "no earlier checkpoint exists"
             if kept:
                 before = f"the checkpoint of step {kept[-1]} is untouched"
-            problem = f"could not be written: {error.strerror or error}; {before}"
-            remedy = "Free some space and start the same command again"
-            raise CheckpointError(str(target), problem, remedy) from error
+            raise CheckpointError(
+                str(target),
+                f"could not be written: {error.strerror or error}; {before}",
+                "Free some space and start the same command again",
+            ) from error
         finally:
             self._storage.remove(temporary)
         if damage := self.damage(checkpoint.step):

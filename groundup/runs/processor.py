@@ -43,7 +43,8 @@ def load_processor(folder: Path) -> Processor:
     try:
         name = str(json.loads(path.read_text(encoding="utf-8"))["name"])
     except (ValueError, KeyError, TypeError):
-        problem = "is damaged: it names no processor"
-        raise RunError(str(path), problem, "Restore it, or train the run again") from None
+        raise RunError(
+            str(path), "is damaged: it names no processor", "Restore it, or train the run again"
+        ) from None
     config: type[ProcessorConfig] = registry.lookup("processor", name, f"{path}: name")
     return config.load(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from groundup.core.storage import Storage
 from groundup.machine.devices import describe_machine
 from groundup.recipe.recipe import Recipe, as_dict, dump_recipe, load_recipe
 from groundup.recipe.renamed import upgrade
+from groundup.recipe.sections import Training
 from groundup.runs.checkpoint import STATE, TO_PREDICT, CheckpointFolder
 
-__all__ = ["Run", "flatten"]
+__all__ = ["Run", "count_steps", "flatten"]
 
 log = logging.getLogger("groundup")
 _BANNER = (
@@ -73,6 +75,16 @@ class Run:
         return Run(self.folder, recipe, self.storage)
 
     @property
+    def is_pretrained(self) -> bool:
+        """Whether it is pretrained weights that were opened like a run, and has made no step."""
+        return bool((self.read_json("environment.json") or {}).get("opened_as_pretrained"))
+
+    @property
+    def label(self) -> str:
+        """What to call it: its folder, or the pretrained weights."""
+        return str(self.recipe.init.pretrained if self.is_pretrained else self.folder)
+
+    @property
     def begun(self) -> bool:
         """Whether anything was made that a wrong recipe would waste: a processor or a
         checkpoint."""
@@ -88,12 +100,41 @@ class Run:
         if not (folder / "recipe.yaml").is_file():
             runs = [str(path.parent) for path in folder.parent.glob("*/recipe.yaml")]
             hint = did_you_mean(str(folder), runs)
-            raise RunError(
-                str(folder),
-                f"is not a run (it has no recipe.yaml); {hint}runs there:"
-                f" {', '.join(runs) or 'none'}",
-            )
+            problem = "is not a run (it has no recipe.yaml)"
+            if (folder / "adapter_config.json").is_file():
+                raise RunError(
+                    str(folder),
+                    f"{problem}, but an adapter in PEFT's layout",
+                    "Predict with its base and --adapter, or train on with adapter.path",
+                )
+            found = ", ".join(runs) or "none"
+            raise RunError(str(folder), f"{problem}; {hint}runs there: {found}")
         return cls(folder, load_recipe(folder / "recipe.yaml", complete=True), storage)
+
+    def differences(self, wanted: Recipe) -> dict[str, tuple[Any, Any]]:
+        """Return the dotted keys in which ``wanted`` is another recipe than this run was started
+        with, with the value there and the one wanted.
+
+        It may be the recipe as it was asked for, or its completed form.
+        """
+        now = flatten(as_dict(wanted))
+        settled = flatten(as_dict(self.recipe))
+        # As it was asked for, not as it was settled: automatic choices are the machine's. Under the
+        # names of today, because an older groundup may have written it, without today's settings.
+        requested = flatten(upgrade(self.read_json("requested.json") or {}))
+        # What was null may be settled as a table, such as the targets of an adapter gone on from.
+        filled = {key: each for key, each in settled.items() if key in now or not requested}
+        asked = filled | requested
+
+        def compare(there: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+            return {
+                key: (there.get(key), now.get(key))
+                for key in sorted({*there, *now})
+                # which is only words
+                if there.get(key) != now.get(key) and key != "about"
+            }
+
+        return min(compare(asked), compare(settled), key=len)
 
     def check_same(self, wanted: Recipe) -> None:
         """Make sure that ``wanted`` is the recipe this run was started with, or its completed form.
@@ -101,23 +142,17 @@ class Run:
         Raises:
             RunError: Naming the keys that differ.
         """
-        # As it was asked for, not as it was settled: automatic choices are the machine's. Under the
-        # names of today, because an older groundup may have written it.
-        asked = flatten(upgrade(self.read_json("requested.json") or {}))
-        now = flatten(as_dict(wanted))
         differing = [
-            f"{key} ({asked.get(key)!r} there, {now.get(key)!r} now)"
-            for key in sorted({*asked, *now})
-            # which is only words
-            if asked.get(key) != now.get(key) and key != "about"
+            f"{key} ({there!r} there, {now!r} now)"
+            for key, (there, now) in self.differences(wanted).items()
         ]
-        # The completed recipe of a run, given back, is the same request.
-        if differing and now != flatten(as_dict(self.recipe)):
+        if differing:
             raise RunError(
                 str(self.folder),
                 f"exists and was made with another recipe: {'; '.join(differing[:5])}; nothing"
                 " there was touched",
-                "Choose another name=..., or delete the folder to start again",
+                f"Choose another name=..., which with init.run={self.folder} begins with its"
+                " weights; or delete the folder to start again",
             )
 
     def write_recipe(self, recipe: Recipe) -> None:
@@ -152,7 +187,12 @@ class Run:
         """Whether the newest intact checkpoint is the run's last."""
         # A run whose optimizer's file alone is damaged is finished all the same.
         step = self.checkpoints.newest_intact(TO_PREDICT)
-        return step is not None and bool(self.checkpoints.state(step).get("finished"))
+        if step is None:
+            return False
+        state = self.checkpoints.state(step)
+        # More steps may have been asked for since.
+        done = step >= count_steps(self.recipe.training, state.get("samples_per_epoch", 0))
+        return bool(state.get("finished")) and (done or bool(state.get("stopped")))
 
     def pick(self, which: str) -> int:
         """Return the step of the checkpoint called ``"best"`` or ``"last"``, or a step number.
@@ -163,13 +203,18 @@ class Run:
         Raises:
             RunError: If the run has no intact checkpoint, or none of that number.
         """
+        if self.is_pretrained:
+            return 0
         steps = self.checkpoints.steps()
         if which.isdigit() and steps:
             if int(which) in steps:
                 return int(which)
             known = ", ".join(map(str, steps))
-            problem = f"has no checkpoint of step {which}; there are {known}"
-            raise RunError(str(self.folder), problem, "Choose one")
+            raise RunError(
+                str(self.folder),
+                f"has no checkpoint of step {which}; there are {known}",
+                "Choose one",
+            )
         if which == "best":
             # Only the state, which knows the best step whatever became of the newest weights.
             newest = self.checkpoints.newest_intact((STATE,))
@@ -178,9 +223,20 @@ class Run:
                 return int(best)
         last = self.checkpoints.newest_intact(TO_PREDICT)
         if last is None:
-            remedy = f"Train it first: groundup train --resume {self.folder}"
-            raise RunError(str(self.folder), "has no intact checkpoint", remedy)
+            raise RunError(
+                str(self.folder),
+                "has no intact checkpoint",
+                f"Train it first: groundup train --resume {self.folder}",
+            )
         return last
+
+
+def count_steps(training: Training, samples_per_epoch: int) -> int:
+    """Return the updates of a whole run; as many as hold all samples."""
+    if training.steps is not None:
+        return training.steps
+    samples = training.samples or (training.epochs or 0) * samples_per_epoch
+    return max(1, math.ceil(samples / training.batch_size))
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,11 +18,11 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from groundup.contracts.processors import EncodesSpans, TextProcessor
-from groundup.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.tasks import PREDICTION, EvaluationContext, Task
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import task
 from groundup.core.settings import setting
-from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
+from groundup.core.values import Batch, CutInputs, Evaluation, Example, Loss, Table, Term
 from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.answers import answer_scores
 from groundup.nn.loss import widen
@@ -68,6 +68,7 @@ class ExtractiveQA(Task):
     """
 
     unit: ClassVar[str] = "windows"
+    file_source: ClassVar[str] = "question_answers"
     max_tokens: int = setting(
         384, "Question and text together; a longer text is read in several windows", ge=8
     )
@@ -117,10 +118,9 @@ class ExtractiveQA(Task):
             or inputs.frame is None
             or not isinstance(inputs, EncodesSpans)
         ):
-            problem = "has no tokens that an encoder expects around a question and a text"
             raise RecipeError(
                 "recipe.processor",
-                problem,
+                "has no tokens that an encoder expects around a question and a text",
                 "Use an encoder's tokenizer.json, or bpe with encoder: true",
             )
         return Labelled(inputs, FixedTargets(("start", "end")), self.max_tokens, head="tokens")
@@ -137,7 +137,7 @@ class ExtractiveQA(Task):
         """Return the windows of each question, padded to as many and as long ones, and where the
         answers are."""
         found = [
-            self.windows(example.inputs[0], example.inputs[1], processor.tokenizer)
+            self.windows(example.inputs[0], example.inputs[1], processor.tokenizer, processor.cut)
             for example in examples
         ]
         # Questions with fewer windows get empty ones, of length 0, which are left out of
@@ -167,9 +167,17 @@ class ExtractiveQA(Task):
             "answers": answers,
         }
 
-    def windows(self, question: str, context: str, tokenizer: Any) -> list[Window]:
-        """Return a question with each part of the text: ``[CLS] question [SEP] part [SEP]``."""
+    def windows(
+        self, question: str, context: str, tokenizer: Any, cut: CutInputs | None = None
+    ) -> list[Window]:
+        """Return a question with each part of the text, ``[CLS] question [SEP] part [SEP]``.
+
+        What is cut off the question is counted in ``cut``.
+        """
         (asked, _), (tokens, spans) = tokenizer.encode_spans([question, context])
+        if cut is not None:
+            limit = self.max_question_tokens
+            cut.add("questions", "tokens", f"max_question_tokens {limit}", [len(asked)], limit)
         middle, kind = tokenizer.between
         head = np.concatenate(([tokenizer.frame[0]], asked[: self.max_question_tokens], middle))
         room = self.max_tokens - len(head) - 1
@@ -243,6 +251,13 @@ class ExtractiveQA(Task):
             return [self.predict(model, one, processor) for one in inputs]
         return self._answer(model, *_two_texts(inputs), processor)
 
+    def tabulate(
+        self, model: nn.Module, inputs: Sequence[Any], processor: Labelled, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return the answer to each question, and its score."""
+        found = [self.predict(model, each, processor) for each in inputs]
+        return [{PREDICTION: answer, "score": float(score)} for answer, score in found]
+
     def _answer(
         self, model: nn.Module, question: str, context: str, processor: Labelled
     ) -> tuple[str, float]:
@@ -312,9 +327,10 @@ def _two_texts(inputs: Any) -> tuple[str, str]:
     parts = inputs.split("\t", 1) if isinstance(inputs, str) else inputs
     fits = isinstance(parts, list | tuple) and len(parts) == 2
     if not fits or not all(isinstance(part, str) and part.strip() for part in parts):
-        problem = f"{inputs!r:.60} is not a question and a text"
         raise DataError(
-            "inputs", problem, "Give (question, text), or one text with a tab between the two"
+            "inputs",
+            f"{inputs!r:.60} is not a question and a text",
+            "Give (question, text), or one text with a tab between the two",
         )
     return parts[0], parts[1]
 

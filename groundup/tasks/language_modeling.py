@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from groundup.contracts.processors import TextProcessor
-from groundup.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.tasks import EvaluationContext
 from groundup.core.registry import task
 from groundup.core.seeding import key
-from groundup.core.values import Batch, Document, Evaluation, Loss, Table, Term, TokenSequence
-from groundup.generation.decoding import DecodingOptions
+from groundup.core.values import Batch, Document, Evaluation, Table, TokenSequence
+from groundup.generation.options import DecodingOptions
 from groundup.generation.scoring import sequence_nll
 from groundup.metrics.compression import (
     bits_per_byte,
@@ -31,7 +31,7 @@ from groundup.metrics.compression import (
 )
 from groundup.processors.text.add_special_tokens import documents, prompts
 from groundup.tasks.shared.first_documents import first_documents
-from groundup.tasks.shared.next_token_loss import logit_inputs, next_token_losses, next_token_sum
+from groundup.tasks.shared.next_token_task import NextTokenTask
 from groundup.tasks.shared.text_generation import decoding_options, write, write_stream
 
 __all__ = ["LanguageModeling"]
@@ -42,20 +42,11 @@ _SHOWN = 5
 
 
 @task("language_modeling")
-class LanguageModeling(Task):
+class LanguageModeling(NextTokenTask):
     """Minimise -log p of every next token, the end of each document included."""
 
-    @property
-    def batch_spec(self) -> dict[str, str]:
-        """What ``inputs`` and ``loss`` read."""
-        # Rows are packed: several documents in one, each at its own positions and seen by itself.
-        tokens = "int64 (B, T)"
-        return {
-            "tokens": tokens,
-            "targets": tokens,
-            "positions": tokens,
-            "boundaries": "int32 (N,)",
-        }
+    term: ClassVar[str] = "next_token"
+    file_source: ClassVar[str] = "text"
 
     def encode(self, examples: Sequence[Document], processor: TextProcessor) -> list[TokenSequence]:
         """Return ``[start] + tokens + [end]`` of each document; every token but the first is
@@ -65,36 +56,6 @@ class LanguageModeling(Task):
             for tokens in documents([example.text for example in examples], processor)
         ]
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the batch: with targets in it, the model returns the sum of -log p."""
-        return {name: batch[name] for name in self.batch_spec}
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
-        """Return the sum of -log p in nats and the number of targets."""
-        return Loss({"next_token": Term(outputs, (batch["targets"] >= 0).sum())})
-
-    # ------------------------------------------------------- by logits: for teachers and privacy
-    @property
-    def distils(self) -> str:
-        """What a teacher must predict."""
-        return "next tokens"
-
-    def prediction_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the batch without its targets: the model then returns logits (B, T, V)."""
-        return logit_inputs(batch)
-
-    def predicted(self, batch: Batch) -> Tensor:
-        """Return (B, T) which logits are trained."""
-        return batch["targets"] >= 0
-
-    def prediction_loss(self, logits: Tensor, batch: Batch) -> Loss:
-        """Return what ``loss`` does, by logits."""
-        return self.loss(next_token_sum(logits, batch), batch)
-
-    def example_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Return (B,) the sum of -log p of each row, by logits; a packed row is one example."""
-        return next_token_losses(outputs, batch)
-
     def count_bytes(self, batch: Batch, processor: TextProcessor) -> float:
         """Return how many UTF-8 bytes of text the targets stand for; ``summarise`` takes it as
         ``sums["bytes"]``."""
@@ -103,16 +64,6 @@ class LanguageModeling(Task):
         sizes = torch.from_numpy(processor.token_bytes()).to(targets.device)
         return float(sizes[targets[targets >= 0]].sum())
 
-    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Return loss in nats a token, perplexity and, where the bytes were counted, bits per
-        byte."""
-        total, count = sums["next_token"]
-        mean = total / max(count, 1.0)
-        found = {"loss": mean, "perplexity": perplexity(mean)}
-        if "bytes" in sums:
-            found["bits_per_byte"] = bits_per_byte(total, int(sums["bytes"][0]))
-        return found
-
     def predict(
         self, model: nn.Module, inputs: str | list[str], processor: TextProcessor, **options: Any
     ) -> Any:
@@ -120,7 +71,7 @@ class LanguageModeling(Task):
         ``DecodingOptions``."""
         # A prompt begins with the start token, as every document did in training, and has no end.
         starts = prompts([inputs] if isinstance(inputs, str) else list(inputs), processor)
-        texts = write(model, starts, processor, decoding_options(options), {processor.end_id})
+        texts = write(model, starts, processor, decoding_options(options), processor.end_ids)
         return texts[0] if isinstance(inputs, str) else texts
 
     def stream(
@@ -128,7 +79,7 @@ class LanguageModeling(Task):
     ) -> Iterator[str]:
         """Yield what the model writes on from a prompt, piece by piece."""
         (tokens,) = prompts([prompt], processor)
-        return write_stream(model, tokens, processor, decoding_options(options), {processor.end_id})
+        return write_stream(model, tokens, processor, decoding_options(options), processor.end_ids)
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Measure exact bits per byte on the held-out documents, next to baselines on the same
@@ -224,7 +175,7 @@ def _sample_table(documents: list[Document], context: EvaluationContext) -> Tabl
     openings = [document.text[: min(160, len(document.text) // 2)] for document in chosen]
     options = DecodingOptions(max_new_tokens=80, seed=context.seed)
     starts = prompts(openings, context.processor)
-    texts = write(context.model, starts, context.processor, options, {context.processor.end_id})
+    texts = write(context.model, starts, context.processor, options, context.processor.end_ids)
     rows: list[tuple[str | float | int | None, ...]] = [
         (document.name, opening, text, document.text[len(opening) : len(opening) + 240])
         for document, opening, text in zip(chosen, openings, texts, strict=True)

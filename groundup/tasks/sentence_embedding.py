@@ -5,7 +5,8 @@ Legend: B pairs, K texts of each (2 or 3), T positions, C width, N texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,14 +16,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.contracts.tasks import EvaluationContext, Task
-from groundup.core.errors import RecipeError
+from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
+from groundup.formats.sentence_transformers import (
+    describe_modules,
+    read_left_out,
+    read_max_tokens,
+    read_pooling,
+)
 from groundup.generation.scoring import device_of, evaluating
 from groundup.metrics.retrieval import ranks, retrieval_measures
 from groundup.nn.loss import widen
-from groundup.nn.pooling import mean_state, within
+from groundup.nn.pooling import (
+    first_state,
+    greatest_state,
+    last_state,
+    mean_state,
+    weighted_mean_state,
+    within,
+)
 from groundup.processors.labelled import Labelled, require_head
 from groundup.processors.targets import FixedTargets
 from groundup.processors.text.add_special_tokens import frame_texts, pad_rows
@@ -32,6 +46,13 @@ __all__ = ["SentenceEmbedding"]
 
 # Texts of similar length, so that little is padding.
 _AT_ONCE = 128
+_POOL = {
+    "mean": mean_state,
+    "first": first_state,
+    "max": greatest_state,
+    "last": last_state,
+    "weighted_mean": weighted_mean_state,
+}
 _SHOWN = 10
 
 
@@ -52,9 +73,10 @@ class SentenceEmbedding(Task):
     """
 
     unit: ClassVar[str] = "pairs"
+    file_source: ClassVar[str] = "text_pairs"
     max_tokens: int = setting(128, "Longer texts are cut to this number of tokens", ge=3)
-    pooling: Literal["mean", "first"] = setting(
-        "mean", "A text's vector: the mean of its states, or the first one"
+    pooling: Literal["mean", "first", "max", "last", "weighted_mean"] = setting(
+        "mean", "A text's vector, made of its states; where init's weights say how, so by default"
     )
     temperature: float = setting(
         0.05, "Cosines are divided by this: small, and only the nearest count", gt=0
@@ -79,6 +101,33 @@ class SentenceEmbedding(Task):
         """What ``inputs`` and ``loss`` read."""
         return {"texts": "int64 (B, K, T)", "text_lengths": "int64 (B, K)"}
 
+    @classmethod
+    def settings_in(cls, folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how a folder of `sentence-transformers` makes a vector of states, and where it
+        cuts texts."""
+        found: dict[str, Any] = {}
+        if "pooling" not in given:
+            found["pooling"] = read_pooling(folder)
+        if "max_tokens" not in given:
+            found["max_tokens"] = read_max_tokens(folder)
+        return {key: value for key, value in found.items() if value is not None}
+
+    def differences(self, folder: Path) -> list[str]:
+        """Return what a folder of `sentence-transformers` does otherwise."""
+        notes = read_left_out(folder)
+        try:
+            found = read_pooling(folder)
+        except CheckpointError as error:
+            return [*notes, f"{error.where} {error.problem}; task.pooling is {self.pooling}"]
+        if found not in (None, self.pooling):
+            notes.append(f"task.pooling is {self.pooling}, and {folder} was trained with {found}")
+        return notes
+
+    def model_files(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the files by which `sentence-transformers` makes the same vectors."""
+        width = int(config.get("hidden_size") or config.get("d_model") or 0)
+        return describe_modules(self.pooling, width, self.max_tokens)
+
     def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Labelled:
         """Return the processor with how texts are cut."""
         inputs = processor.reader
@@ -96,13 +145,13 @@ class SentenceEmbedding(Task):
     def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
         """Return the tokens of all texts of each pair."""
         texts = [text for example in examples for text in example.inputs]
-        batch = pad_rows(
-            frame_texts(texts, processor.tokenizer, processor.max_length), processor.tokenizer
-        )
-        rows = len(examples)
+        tokenizer = processor.tokenizer
+        rows = frame_texts(texts, tokenizer, processor.max_length, processor.cut)
+        batch = pad_rows(rows, tokenizer)
+        count = len(examples)
         return {
-            "texts": batch["tokens"].view(rows, -1, batch["tokens"].shape[1]),
-            "text_lengths": batch["lengths"].view(rows, -1),
+            "texts": batch["tokens"].view(count, -1, batch["tokens"].shape[1]),
+            "text_lengths": batch["lengths"].view(count, -1),
         }
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
@@ -123,9 +172,10 @@ class SentenceEmbedding(Task):
         scores = sides[0] @ torch.cat(sides[1:]).T / self.temperature
         # Only in training: a last validation batch may hold a single pair.
         if torch.is_grad_enabled() and scores.shape[1] < 2:
-            problem = "is 1, and a pair is told apart from the others of its batch"
             raise RecipeError(
-                "recipe.training.batch_size", problem, "Set 16 or more: the more, the better"
+                "recipe.training.batch_size",
+                "is 1, but a pair is told apart from the others of its batch",
+                "Set 16 or more: the more, the better",
             )
         # The partner of row n is in column n; third texts, which are wrong for all, follow after
         # them.
@@ -144,9 +194,7 @@ class SentenceEmbedding(Task):
     def vectors(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Return vectors of length 1 (N, C) of texts by their states (N, T, C)."""
         states = widen(states)
-        if self.pooling == "mean":
-            return F.normalize(mean_state(states, within(lengths, states)), dim=1)
-        return F.normalize(states[:, 0], dim=1)
+        return F.normalize(_POOL[self.pooling](states, within(lengths, states)), dim=1)
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return loss in nats a pair, and the share found first among those of their batch."""
@@ -169,7 +217,7 @@ class SentenceEmbedding(Task):
         self, model: nn.Module, texts: Sequence[str], processor: Labelled
     ) -> NDArray[np.float64]:
         """Return (N, C); texts of about the same length go together."""
-        rows = frame_texts(texts, processor.tokenizer, processor.max_length)
+        rows = frame_texts(texts, processor.tokenizer, processor.max_length, processor.cut)
         # Padding costs as much as text, so texts are sorted by length and put back at the end.
         order = sorted(range(len(rows)), key=lambda n: len(rows[n][0]))
         found: dict[int, NDArray[np.float64]] = {}

@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.contracts.processors import EncodesSpans
-from groundup.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.tasks import PREDICTION, EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import IGNORED, Batch, Evaluation, Example, Loss, Table, Term
 from groundup.generation.scoring import device_of, evaluating
-from groundup.metrics.spans import are_spans, span_measures
+from groundup.metrics.spans import are_spans, span_measures, spans_of
 from groundup.nn.loss import widen
+from groundup.processors.class_targets import SingleLabel
 from groundup.processors.labelled import Labelled, require_head, with_targets
-from groundup.processors.targets import SingleLabel
 from groundup.processors.text.add_special_tokens import Row, frame_of, pad_rows
+from groundup.tasks.shared.guess_loss import guess_loss
 from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["TokenClassification"]
@@ -48,6 +49,7 @@ class TokenClassification(Task):
     """
 
     unit: ClassVar[str] = "words"
+    file_source: ClassVar[str] = "token_labels"
     max_tokens: int = setting(
         256, "Longer sentences are cut to this number of tokens; words beyond teach nothing", ge=3
     )
@@ -56,7 +58,8 @@ class TokenClassification(Task):
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read; labels are -100 where there is nothing to predict, and
         are not cut where a batch of short texts is (L >= T)."""
-        return {"tokens": "int64 (B, T)", "lengths": "int64 (B,)", "labels": "int64 (B, L)"}
+        labels = {"labels": "int64 (B, L)", "guess": "float32 (B, L)"}
+        return {"tokens": "int64 (B, T)", "lengths": "int64 (B,)", **labels}
 
     def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Labelled:
         """Return the processor with the training split's labels.
@@ -70,7 +73,9 @@ class TokenClassification(Task):
 
         found = with_targets(processor, examples, fit, self.max_tokens, head="tokens")
         # Made again, because words are a tuple, but not one of two texts that go together.
-        return Labelled(found.inputs, found.targets, found.max_length, head="tokens")
+        return Labelled(
+            found.inputs, found.targets, found.max_length, head="tokens", notes=found.notes
+        )
 
     def check_model(self, model: nn.Module, processor: Any) -> None:
         """Check the model's head.
@@ -89,6 +94,11 @@ class TokenClassification(Task):
         # A label is a word's, a prediction a token's: the word's first piece has it, as in the
         # paper.
         pieces = [_encode_words(example.inputs, processor) for example in examples]
+        if processor.cut is not None:
+            limit = f"max_tokens {processor.max_length}"
+            for _, places in pieces:
+                room = int((places >= 0).sum())
+                processor.cut.add("sentences", "words", limit, [len(places)], room)
         batch = pad_rows([row for row, _ in pieces], processor.tokenizer)
         labels = torch.full_like(batch["tokens"], IGNORED)
         for own, example, (_, places) in zip(labels, examples, pieces, strict=True):
@@ -97,7 +107,10 @@ class TokenClassification(Task):
             # of their own.
             kept = places >= 0
             own[torch.from_numpy(places[kept])] = numbers[torch.from_numpy(kept)]
-        return batch | {"labels": labels}
+        # Processors of older runs did not count. What is not scored costs nothing.
+        counts = processor.targets.counts or (1,) * processor.targets.outputs
+        guess = guess_loss(counts)[labels.clamp(min=0)] * (labels != IGNORED)
+        return batch | {"labels": labels, "guess": guess}
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the model reads."""
@@ -113,16 +126,24 @@ class TokenClassification(Task):
         outputs, labels = outputs[scored], labels[scored]
         total = F.cross_entropy(widen(outputs), labels, reduction="sum")
         right = (outputs.argmax(1) == labels).sum()
-        return Loss({"word": Term(total, torch.tensor(float(len(labels))))}, {"right": right})
+        watched = {"right": right}
+        if not torch.is_grad_enabled():
+            watched["guess"] = batch["guess"].sum()
+        return Loss({"word": Term(total, torch.tensor(float(len(labels))))}, watched)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """Return how many words are scored."""
         return {"word": float((batch["labels"] != IGNORED).sum())}
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Return loss in nats a word, and the share of words labelled right."""
-        total, count = sums["word"]
-        return {"loss": total / max(count, 1.0), "accuracy": sums["right"][0] / max(count, 1.0)}
+        """Return loss in nats a word, and the share of words labelled right; of held-out sentences
+        also ``baseline_loss``, that of always answering with the training split's shares."""
+        total = sums["word"][0]
+        count = max(sums["word"][1], 1.0)
+        found = {"loss": total / count, "accuracy": sums["right"][0] / count}
+        if "guess" in sums:
+            found["baseline_loss"] = sums["guess"][0] / count
+        return found
 
     def predict(self, model: nn.Module, inputs: Any, processor: Labelled, **options: Any) -> Any:
         """Return a sentence's words with their labels, as a list of (word, label); or that of each
@@ -142,6 +163,23 @@ class TokenClassification(Task):
         labels = self._label_words(model, sentences, processor)
         found = [list(zip(*each, strict=True)) for each in zip(sentences, labels, strict=True)]
         return found if isinstance(inputs, list) else found[0]
+
+    def tabulate(
+        self, model: nn.Module, inputs: Sequence[Any], processor: Labelled, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return the label of each word and, where labels are of spans, the names and other spans:
+        what each is, its kind, and its first word and the word after its last, from 0."""
+        sentences = [_words(each) for each in inputs]
+        labels = self._label_words(model, sentences, processor)
+        rows: list[dict[str, Any]] = []
+        for words, own in zip(sentences, labels, strict=True):
+            rows.append({"words": list(words), PREDICTION: own})
+            if are_spans(processor.labels):
+                rows[-1]["spans"] = [
+                    {"text": " ".join(words[a:b]), "kind": kind, "from": a, "to": b}
+                    for kind, a, b in spans_of(own)
+                ]
+        return rows
 
     def _label_words(
         self, model: nn.Module, sentences: Sequence[tuple[str, ...]], processor: Labelled

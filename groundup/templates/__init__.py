@@ -62,8 +62,11 @@ def write_recipe_for(data: Path, path: Path, label: str | None = None) -> None:
     from groundup.templates.recipe_for_data import recipe_for_data
 
     if path.suffix not in (".yaml", ".yml"):
-        problem = f"ends in {path.suffix!r}, but a recipe ends in '.yaml'"
-        raise RecipeError(str(path), problem, f"Write {path.with_suffix('.yaml')}")
+        raise RecipeError(
+            str(path),
+            f"ends in {path.suffix!r}, but a recipe ends in '.yaml'",
+            f"Write {path.with_suffix('.yaml')}",
+        )
     _write_new(path, recipe_for_data(path.stem, data, label))
 
 

@@ -8,7 +8,8 @@ from textwrap import shorten
 from typing import Any, NamedTuple
 
 from groundup.core.errors import DataError, did_you_mean
-from groundup.media.table_values import as_category, as_number, is_missing, kind_of
+from groundup.media.find_format import look_at
+from groundup.media.table_values import as_category, is_missing
 
 __all__ = ["Column", "Label", "choose_label", "describe_columns"]
 
@@ -68,8 +69,11 @@ def choose_label(columns: Mapping[str, Column], asked: str | None, where: str) -
     if asked is not None:
         if asked not in columns:
             hint = did_you_mean(asked, columns)
-            problem = f"there is no column {asked!r}; {hint}columns: {', '.join(columns)}"
-            raise DataError(where, problem, "Name one of them with --label")
+            raise DataError(
+                where,
+                f"there is no column {asked!r}; {hint}columns: {', '.join(columns)}",
+                "Name one of them with --label",
+            )
         return Label(columns[asked], f"--label {asked}")
     named = [column for name, column in columns.items() if name.lower() in _NAMES]
     if len(named) == 1:
@@ -80,8 +84,9 @@ def choose_label(columns: Mapping[str, Column], asked: str | None, where: str) -
     idle = ("names", "structure")
     possible = named or [column for column in columns.values() if column.holds not in idle]
     listed = "; ".join(str(column) for column in possible)
-    problem = f"several columns could be the label: {listed}"
-    raise DataError(where, problem, "Say which with --label COLUMN")
+    raise DataError(
+        where, f"several columns could be the label: {listed}", "Say which with --label COLUMN"
+    )
 
 
 def _describe(name: str, values: Sequence[Any]) -> Column:
@@ -96,9 +101,11 @@ def _describe(name: str, values: Sequence[Any]) -> Column:
 def _holds(present: Sequence[Any], counts: Mapping[str, int]) -> str:
     # Of classes each value is in many rows; of a name or an id hardly one is in two.
     come_again = len(counts) <= max(2, len(present) // 2)
-    kind = kind_of(counts)
+    found = look_at("", counts)
+    kind = found.kind
     if kind == "numeric":
-        numbers = [number for number in map(as_number, counts) if number is not None]
+        read = (found.format.read(value, "numeric") for value in counts)
+        numbers = [number for number in read if number is not None]
         whole = all(number == round(number) for number in numbers if number == number)
         if whole and come_again and len(counts) <= _FEW_NUMBERS:
             return "classes"

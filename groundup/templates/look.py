@@ -1,16 +1,19 @@
-"""What a file or folder of data is: one of eight kinds, by its files, its columns and its rows."""
+"""What a file or folder of data is: one of ten kinds, by its files, its columns and its rows."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from groundup.core.errors import DataError
-from groundup.data.reading.files import KINDS, ROW_KINDS, list_files, read_records
+from groundup.data.reading.files import read_records
+from groundup.data.reading.listing import KINDS, ROW_KINDS, list_files
+from groundup.data.reading.speech_folders import has_transcripts
 from groundup.data.schemas.chat_formats import recognise
 from groundup.data.schemas.preference_formats import recognise_preference
 from groundup.media.audio import SOUND_KINDS
@@ -20,7 +23,16 @@ from groundup.templates.columns import Column, Label, choose_label, describe_col
 __all__ = ["Kind", "Look", "look_at"]
 
 Kind = Literal[
-    "text", "chats", "preferences", "labelled text", "table", "pictures", "sounds", "pairs"
+    "text",
+    "chats",
+    "preferences",
+    "labelled text",
+    "table",
+    "pictures",
+    "sounds",
+    "pairs",
+    "inputs and outputs",
+    "speech",
 ]
 _SAMPLE = 10_000  # rows that are read: enough to know what columns hold
 _TEXT_NAMES = ("text", "sentence", "review", "comment", "content", "body", "message", "document")
@@ -33,6 +45,24 @@ _PAIR_NAMES = (
     ("text1", "text2"),
     ("first", "second"),
 )
+# A text, and what is to be made of it.
+_OUTPUT_NAMES = (
+    ("source", "target"),
+    ("src", "tgt"),
+    ("article", "summary"),
+    ("article", "highlights"),
+    ("document", "summary"),
+    ("dialogue", "summary"),
+    ("text", "summary"),
+    ("description", "summary"),
+    ("text", "title"),
+)
+# Columns called by languages hold translations of each other.
+_LANGUAGES = re.compile(
+    "ar|bg|bn|ca|cs|da|de|el|en|es|et|fa|fi|fr|he|hi|hr|hu|id|it|ja|ko|lt|lv|ms|nb|nl|no|pl|pt|ro"
+    "|ru|sk|sl|sr|sv|sw|ta|te|th|tr|uk|ur|vi|zh|(zh|pt|en)[-_](cn|tw|br|us|gb)"
+)
+_TRANSLATIONS = "translation"
 _ONE_TEXT_LONG = 20_000  # bytes: on average, files of a class hold a text each, not a book
 _TABLES_OF_SOUNDS = ("metadata.csv", "metadata.jsonl")
 _FOLDERS = "folder"  # --label folder: the folders of texts are their classes
@@ -53,6 +83,7 @@ class Look:
         texts: The columns of texts: one, or two that belong together.
         label: The column to predict; None where there is none, or the folders are the classes.
         files: The files, where these are the examples.
+        languages: Of translations that are in one column, by language.
     """
 
     kind: Kind
@@ -65,6 +96,7 @@ class Look:
     texts: tuple[str, ...] = ()
     label: Label | None = None
     files: tuple[Path, ...] = ()
+    languages: tuple[str, ...] = ()
 
 
 def look_at(path: Path, label: str | None = None) -> Look:
@@ -80,33 +112,35 @@ def look_at(path: Path, label: str | None = None) -> Look:
     if not path.exists():
         list_files(path)  # says what is there instead
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if _is_data(file, path)]
-        kinds = Counter(file.suffix.lower() for file in files)
+        known = (*KINDS, *PICTURE_KINDS, *SOUND_KINDS)
+        files = list_files(path, known, with_empty=True).files
         for kind, suffixes in (("pictures", PICTURE_KINDS), ("sounds", SOUND_KINDS)):
-            own = [file for file in files if file.suffix.lower() in suffixes]
-            # A few tables or read-me files may be next to pictures and sounds, not the other way.
-            if len(own) > kinds.total() // 2:
+            own = [file.path for file in files if file.kind in suffixes]
+            # A few tables or read-me files may be next to pictures and sounds, not the other way;
+            # and a text for each of them, called like it.
+            stems = {file.with_suffix("") for file in own}
+            others = [file for file in files if file.path.with_suffix("") not in stems]
+            if len(own) > len(others):
                 return _look_at_media(kind, path, own, label)  # type: ignore[arg-type]  # of Kind
     elif path.suffix.lower() in (*PICTURE_KINDS, *SOUND_KINDS):
-        problem = "is one file, but pictures and sounds are learned from a folder for each class"
-        raise DataError(str(path), problem, "Give the folder that holds the folders")
-    found = list_files(path)
+        raise DataError(
+            str(path),
+            "is one file, but pictures and sounds are learned from a folder for each class",
+            "Give the folder that holds the folders",
+        )
+    found = list_files(path).files
     if all(file.kind not in ROW_KINDS for file in found):
         return _look_at_texts(path, [file.path for file in found], label)
     return _look_at_rows(path, sum(file.path.stat().st_size for file in found), label)
-
-
-def _is_data(file: Path, root: Path) -> bool:
-    known = (*KINDS, *PICTURE_KINDS, *SOUND_KINDS)
-    # Archives made on a Mac hold a folder __MACOSX and files ._NAME next to the real ones.
-    hidden = any(part.startswith((".", "__")) for part in file.relative_to(root).parts)
-    return file.is_file() and not hidden and file.suffix.lower() in known
 
 
 def _look_at_media(kind: Kind, path: Path, files: list[Path], label: str | None) -> Look:
     size = sum(file.stat().st_size for file in files)
     tables = [path / name for name in _TABLES_OF_SOUNDS if (path / name).is_file()]
     chosen = None
+    if kind == "sounds" and label is None and has_transcripts(path):
+        why = f"{len(files):,} sounds with what is said in them"
+        return Look("speech", path, why, size, len(files), files=tuple(files))
     if kind == "sounds" and tables:
         rows = [record.fields for record in islice(read_records(tables[0]), _SAMPLE)]
         chosen = choose_label(describe_columns(rows), label, str(tables[0]))
@@ -114,8 +148,11 @@ def _look_at_media(kind: Kind, path: Path, files: list[Path], label: str | None)
     else:
         classes = sorted({file.parent.name for file in files if file.parent != path})
         if len(classes) < 2:
-            problem = f"holds {len(files)} {kind}, but not a folder for each class"
-            raise DataError(str(path), problem, "Put the files of each class into a folder of its")
+            raise DataError(
+                str(path),
+                f"holds {len(files)} {kind}, but not a folder for each class",
+                "Put the files of each class into a folder of its",
+            )
         why = f"{len(files):,} files in folders that name their classes: {_few(classes)}"
     return Look(kind, path, why, size, len(files), label=chosen, files=tuple(files))
 
@@ -136,10 +173,11 @@ def _look_at_texts(path: Path, files: list[Path], label: str | None) -> Look:
         why = f"{len(files):,} short texts in folders that name their classes: {_few(classes)}"
         return Look("labelled text", path, why, size, len(files), files=tuple(files))
     if label is not None:
-        problem = (
-            f"files of text have no column {label!r}; allowed: {_FOLDERS}, if folders are classes"
+        raise DataError(
+            str(path),
+            f"files of text have no column {label!r}; allowed: {_FOLDERS}, if folders are classes",
+            "Remove --label",
         )
-        raise DataError(str(path), problem, "Remove --label")
     return Look(
         "text", path, f"files of text: {len(files):,}", size, len(files), files=tuple(files)
     )
@@ -159,7 +197,11 @@ def _look_at_rows(path: Path, size: int, label: str | None) -> Look:
 
     if label is None and recognise_preference(columns):
         return look("preferences")
-    chat = recognise(list(columns))
+    if label is None and (sides := _inputs_and_outputs(columns)):
+        return look("inputs and outputs", sides)
+    if label is None and (languages := _languages_of(rows)):
+        return replace(look("inputs and outputs"), languages=languages)
+    chat = recognise(tuple(columns))
     texts = _texts(columns)
     if label is None and chat == "text":
         return look("text", texts)
@@ -178,6 +220,25 @@ def _look_at_rows(path: Path, size: int, label: str | None) -> Look:
     if texts and len(features) <= 2:
         return look("labelled text", texts, chosen)
     return look("table", (), chosen)
+
+
+def _inputs_and_outputs(columns: Mapping[str, Column]) -> tuple[str, ...]:
+    """Return the column that is read and the one that is to be written, by their names; () where
+    there are none."""
+    lower = {name.lower(): name for name in columns}
+    for pair in _OUTPUT_NAMES:
+        if lower.keys() >= set(pair):
+            return (lower[pair[0]], lower[pair[1]])
+    translated = [name for low, name in lower.items() if _LANGUAGES.fullmatch(low)]
+    # A column "id" or "no" is rarely one of texts in Indonesian or Norwegian.
+    translated = [name for name in translated if columns[name].holds in ("text", "names")]
+    return tuple(translated) if len(translated) == 2 else ()
+
+
+def _languages_of(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the languages of a column of translations, in the order of the first row."""
+    found = rows[0].get(_TRANSLATIONS) if rows else None
+    return tuple(found)[:2] if isinstance(found, dict) and len(found) >= 2 else ()
 
 
 def _texts(columns: Mapping[str, Column]) -> tuple[str, ...]:

@@ -9,16 +9,20 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from groundup.media.audio import read_sound
 from groundup.media.images import read_picture
 from groundup.templates.look import Kind, Look, look_at
+from groundup.templates.recipes_for_writing import (
+    Line,
+    inputs_and_outputs,
+    rate_and_length,
+    speech,
+)
 
 __all__ = ["recipe_for_data"]
 
-Line = tuple[str, Any, str]  # a section, its value, and the reason for it
 _WIDTH = 100
 _ENOUGH_DOCUMENTS = 20
-_LOOKED_AT = 64  # pictures and sounds that are opened: enough to see sizes and rates
+_LOOKED_AT = 64  # pictures that are opened: enough to see their sizes
 
 
 def recipe_for_data(name: str, data: Path, label: str | None = None) -> str:
@@ -288,10 +292,7 @@ def _sounds(found: Look) -> Iterator[Line]:
         data["label_column"] = found.label.column.name
     yield "data", {**data, **_held_out(found)}, ""
     yield _predicted(found)
-    some = [read_sound(file) for file in found.files[:: max(1, found.count // _LOOKED_AT)]]
-    # The lowest that there is: a higher rate would add numbers and no sound.
-    rate = min(16_000, *(sound.rate for sound in some))
-    seconds = max(sound.seconds for sound in some)
+    rate, seconds = rate_and_length(found)
     processor = {"name": "audio", "sample_rate": rate, "deltas": 1}
     why = f"sounds of up to {seconds:.1f} s at {rate} samples a second, and how they change"
     yield "processor", processor, why
@@ -320,6 +321,14 @@ def _pairs(found: Look) -> Iterator[Line]:
     yield "machine", {"micro_batch_size": 32}, "so a batch must not be cut"
 
 
+def _inputs_and_outputs(found: Look) -> Iterator[Line]:
+    return inputs_and_outputs(found, _held_out(found), _epochs(found.count, 400_000))
+
+
+def _speech(found: Look) -> Iterator[Line]:
+    return speech(found, _held_out(found), _epochs(found.count, 20_000))
+
+
 _PATIENCE = "ends early where the validation does not improve"
 _RECIPES: Mapping[Kind, Callable[[Look], Iterator[Line]]] = {
     "text": _text,
@@ -330,6 +339,8 @@ _RECIPES: Mapping[Kind, Callable[[Look], Iterator[Line]]] = {
     "pictures": _pictures,
     "sounds": _sounds,
     "pairs": _pairs,
+    "inputs and outputs": _inputs_and_outputs,
+    "speech": _speech,
 }
 
 

@@ -14,6 +14,7 @@ from groundup.api import RecipeLike
 from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import TextProcessor
+from groundup.contracts.ragged import offsets_of, ragged_rows
 from groundup.core.values import Batch, Split
 from groundup.testing.failure import require, require_close
 from groundup.testing.tasks import open_trainer
@@ -161,7 +162,10 @@ def _samples(stream: Stream, batches: int) -> list[Any]:
     for batch in islice(stream, batches):
         # tokens of rows or whatever comes first: boundaries of packed rows are numbers of a batch
         key = next(key for key in ("tokens", "inputs", *batch) if key in batch)
-        found += batch[key].tolist()
+        if offsets_of(key) in batch:
+            found += [row.tolist() for row in ragged_rows(batch, key)]
+        else:
+            found += batch[key].tolist()
     return found
 
 

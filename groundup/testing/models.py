@@ -250,7 +250,7 @@ def _shared(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _check_flops(tested: _Model) -> None:
-    sequences = tested.language or "lengths" in tested.inputs
+    sequences = tested.language or tested.config.rows_vary or "lengths" in tested.inputs
     length = next(iter(tested.inputs.values())).shape[1] if sequences else 1
     stated = tested.config.flops_per_token(length)
     if not stated:  # not known: the use of the machine is then not shown

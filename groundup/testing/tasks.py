@@ -17,6 +17,9 @@ from torch import Tensor
 
 from groundup import api
 from groundup.api import RecipeLike
+from groundup.contracts.processors import LabelProcessor
+from groundup.contracts.ragged import offsets_of, ragged_rows
+from groundup.contracts.tasks import Streams, Task
 from groundup.core.settings import validate
 from groundup.core.values import Batch, Document, Example, TokenSequence
 from groundup.testing.failure import ContractError, require, require_close
@@ -86,7 +89,16 @@ def open_trainer(
 
 def _check_batch(trainer: Trainer, batch: Batch) -> None:
     contract = "a batch is what batch_spec says"
-    spec = trainer.task.batch_spec
+    spec = dict(trainer.task.batch_spec)
+    processor = trainer.parts.processor
+    if "inputs" in spec and isinstance(processor, LabelProcessor):
+        # It stands for whatever the processor makes of raw inputs, under its own names.
+        with tempfile.TemporaryDirectory() as folder:
+            example = next(iter(trainer.parts.source.examples("train", Path(folder))))
+        own = processor.encode_inputs([example.inputs]).keys()
+        if "inputs" not in own:
+            del spec["inputs"]
+        batch = {key: batch[key] for key in batch if key == "inputs" or key not in own}
     require(
         set(spec) == set(batch),
         contract,
@@ -104,6 +116,9 @@ def _check_batch(trainer: Trainer, batch: Batch) -> None:
             f"{key!r} is {described} there, but {found.dtype} {tuple(found.shape)} in a batch",
             "Correct batch_spec or encode",
         )
+    # What a task with a forward of its own asks the model for is known to it alone.
+    if type(trainer.task).forward is not Task.forward:
+        return
     inputs = trainer.task.inputs(batch)
     taken = inspect.signature(trainer.model.forward).parameters
     # a forward of **anything takes every name
@@ -209,13 +224,19 @@ def _check_encoding(trainer: Trainer) -> None:
                 remedy,
             )
         return
-    padded = "lengths" in together  # to the longest of the batch, which no model reads
+    # To the longest of the batch, which no model reads: what is compared is what is there alone.
+    padded = any(key.endswith("lengths") for key in together)
+    starts = {offsets_of(key) for key in together}
     for key, values in together.items():
+        if key in starts:  # where rows begin follows from those that were before
+            continue
+        ragged = offsets_of(key) in together
+        wanted_rows = ragged_rows(together, key) if ragged else list(values)
         for number, each in enumerate(alone):
-            found = each[key][0]  # type: ignore[call-overload]
-            wanted = values[number]
+            found = each[key] if ragged else each[key][0]  # type: ignore[call-overload]
+            wanted = wanted_rows[number]
             if padded and found.dim():
-                wanted = wanted[: len(found)]
+                wanted = wanted[tuple(map(slice, found.shape))]
             require_close(found, wanted, _ROUNDING, contract, repr(key), remedy)
 
 
@@ -265,7 +286,8 @@ def _check_predictions(trainer: Trainer) -> None:
     if all(isinstance(each, Example) for each in examples):
         inputs = [each.inputs for each in examples]
         options: dict[str, Any] = {}
-    elif all(isinstance(each, Document) for each in examples):
+    # Of documents only a task that writes on from them: another may read marks in its inputs.
+    elif isinstance(trainer.task, Streams) and all(isinstance(e, Document) for e in examples):
         # The beginning of a text is a prompt of any length, and greedy decoding draws nothing.
         inputs = [each.text[:20] for each in examples]
         options = {"max_new_tokens": 3, "temperature": 0.0}

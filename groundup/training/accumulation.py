@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
-from groundup.contracts.tasks import Task
+from groundup.contracts.tasks import PredictsTokens, Task
 from groundup.core.errors import TrainingError
 from groundup.core.values import Batch, Loss
 from groundup.recipe.recipe import Recipe
@@ -17,12 +18,17 @@ from groundup.runs.run import Run
 
 __all__ = [
     "Accumulation",
+    "ComparedWithGuessing",
     "Objective",
     "Sums",
     "TaskObjective",
+    "compare_with_guessing",
     "count_micro_batches",
     "non_finite",
 ]
+
+# samples in which tokens are counted: frequencies of rare ones change the loss little
+_COUNTED = 400
 
 
 class Objective(Protocol):
@@ -67,6 +73,68 @@ class TaskObjective:
     def counts(self, batch: Batch) -> dict[str, float] | None:
         """Return the task's counts."""
         return self._task.counts(batch)
+
+
+def compare_with_guessing(
+    objective: Objective, task: Task, batches: Callable[[int], Iterator[Batch]]
+) -> Objective:
+    """Return the objective of validations, with the metric ``guess`` where tokens are predicted.
+
+    Args:
+        objective: The task's own.
+        task: The run's.
+        batches: Opens the run's first training micro-batches, of about so many samples.
+    """
+    if isinstance(task, PredictsTokens):
+        return ComparedWithGuessing(objective, task, batches)
+    return objective
+
+
+class ComparedWithGuessing:
+    """An objective that also says what the frequencies of the training split's tokens cost.
+
+    They are counted at the first validation, in the first training steps of the run: a resumed run
+    and one with other micro-batches count the same ones.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        task: PredictsTokens,
+        batches: Callable[[int], Iterator[Batch]],
+    ) -> None:
+        self.name = objective.name
+        self._objective = objective
+        self._task = task
+        self._batches = batches
+        self._costs: Tensor | None = None
+
+    def forward(self, model: nn.Module, batch: Batch) -> Any:
+        """Run the model as the task does."""
+        return self._objective.forward(model, batch)
+
+    def __call__(self, outputs: Any, batch: Batch) -> Loss:
+        """Return the task's loss, with the metric ``guess``: nats, summed over the targets."""
+        loss = self._objective(outputs, batch)
+        targets = self._task.target_tokens(batch)
+        if self._costs is None:
+            self._costs = self._count()
+        # Tokens beyond the largest that was counted are as rare as one that never came.
+        known = targets.clamp(max=len(self._costs) - 1)
+        return Loss(loss.terms, {**loss.metrics, "guess": self._costs[known].sum()})
+
+    def counts(self, batch: Batch) -> dict[str, float] | None:
+        """Return the task's counts."""
+        return self._objective.counts(batch)
+
+    def _count(self) -> Tensor:
+        """Return (V + 1,) what each token costs in nats; the last is of tokens that never came."""
+        targets = torch.cat([self._task.target_tokens(batch) for batch in self._batches(_COUNTED)])
+        device = targets.device
+        # Half an occurrence where there is none, as where classes are guessed.
+        counts = torch.bincount(targets.cpu()).double().clamp(min=0.5)
+        counts = torch.cat([counts, counts.new_full((1,), 0.5)])
+        return -(counts / counts.sum()).log().float().to(device)
 
 
 class Sums:
@@ -148,20 +216,21 @@ class Accumulation:
         own = {name: term.count.item() for name, term in loss.terms.items()}
         if self._counts is None:
             if self._number > 1 and len(set(own.values())) > 1:
-                problem = (
+                raise TrainingError(
+                    self._name,
                     f"its terms have different counts {own}, but it does not tell those of a whole"
-                    " step"
-                )
-                remedy = (
+                    " step",
                     "Set machine.micro_batch_size to training.batch_size, or define counts(batch)"
-                    " in the task"
+                    " in the task",
                 )
-                raise TrainingError(self._name, problem, remedy)
             return own
         missing = sorted(own.keys() - self._counts.keys())
         if missing:
-            problem = f"counts(batch) does not tell the count of {', '.join(missing)}"
-            raise TrainingError(self._name, problem, "Return one for every term of the loss")
+            raise TrainingError(
+                self._name,
+                f"counts(batch) does not tell the count of {', '.join(missing)}",
+                "Return one for every term of the loss",
+            )
         if not self._collected:
             return own
         return {name: self._counts[name] for name in own}
@@ -186,10 +255,11 @@ class Accumulation:
             for name, said in self._counts.items():
                 _, counted = self.sums.values.get(name, (0.0, said))
                 if counted != said:
-                    problem = (
-                        f"counts(batch) says {said:g} for {name}, but the loss counted {counted:g}"
+                    raise TrainingError(
+                        self._name,
+                        f"counts(batch) says {said:g} for {name}, but the loss counted {counted:g}",
+                        "Make both count the same",
                     )
-                    raise TrainingError(self._name, problem, "Make both count the same")
         return {name: total / (count or 1.0) for name, (total, count) in self.sums.values.items()}
 
 
@@ -202,12 +272,12 @@ def count_micro_batches(recipe: Recipe) -> int:
     number = recipe.training.batch_size // recipe.machine.settled_micro_batch_size
     # Batch norm, for one, makes the loss of an example depend on the others of its micro-batch.
     if number > 1 and not (recipe.task.loss_is_sum and recipe.model.loss_is_sum):
-        problem = (
+        raise TrainingError(
+            "recipe.machine.micro_batch_size",
             f"the loss of task {recipe.task.registered_name!r} with this model is no sum over"
-            " examples, so micro-batches would change it"
+            " examples, so micro-batches would change it",
+            "Set micro_batch_size to training.batch_size",
         )
-        remedy = "Set micro_batch_size to training.batch_size"
-        raise TrainingError("recipe.machine.micro_batch_size", problem, remedy)
     return number
 
 

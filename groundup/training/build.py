@@ -23,9 +23,10 @@ from groundup.training.layer_freezing import freeze_all_but
 from groundup.training.load_teacher import load_teacher
 from groundup.training.throughput import Observer
 from groundup.training.trainer import Trainer
-from groundup.weights.adapter_runs import attach_adapter
+from groundup.weights.adapter_runs import attach_adapter, settle_adapter
 from groundup.weights.initial_model import build_initial_model, complete_source
-from groundup.weights.quantised_base import announce
+from groundup.weights.new_tokens import make_room_for_tokens
+from groundup.weights.quantized_base import announce
 
 __all__ = ["assemble", "build_trainer", "freeze"]
 
@@ -43,13 +44,17 @@ def freeze(run: Run) -> Run:
     if starts_from_weights and isinstance(model, PredictsOutputs):
         # This data may have other classes than the base's.
         model = model.model_copy(update={"outputs": 0})
+    if starts_from_weights:
+        model = make_room_for_tokens(run, model, processor)
     model = model.complete_from(processor)
     context = context_length_of(model) or 1
     samples = recipe.training.samples or (recipe.training.steps or 0) * recipe.training.batch_size
-    sample_flops = context * model.flops_per_token(context)
+    # Of rows that are as long as their texts, nobody knows yet how long that is.
+    sample_flops = 0.0 if model.rows_vary else context * model.flops_per_token(context)
     machine = devices.resolve(recipe.machine, recipe.training.batch_size, sample_flops, samples)
     # Written before anything is trained: a resume on another machine computes as this one did.
     settled = recipe.model_copy(update={"model": model, "machine": machine})
+    settled = settle_adapter(run, settled)
     if settled != recipe:
         run.write_recipe(settled)
     return Run(run.folder, settled, run.storage)
@@ -63,9 +68,9 @@ def assemble(run: Run, device: torch.device) -> Components:
     source = complete_source(run, processor, device)
     model, initial = build_initial_model(run, processor)
     base = attach_adapter(model, run, initial)
-    quantised = recipe.adapter is not None and recipe.adapter.quantised
+    quantized = recipe.adapter is not None and recipe.adapter.quantized
     # Once, when the run begins: a resume would say and record the same again.
-    if quantised and run.checkpoints.newest_intact() is None:
+    if quantized and run.checkpoints.newest_intact() is None:
         announce(run, model)
     if recipe.init.train_layers is not None:
         freeze_all_but(model, recipe.init.train_layers)

@@ -8,14 +8,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from groundup.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.data import DataContext, DataSource, Refillable, Stream
 from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import Processor, TextProcessor
 from groundup.contracts.tasks import Task
@@ -27,7 +26,7 @@ from groundup.runs.run import Run
 from groundup.training.distillation import Teacher
 from groundup.weights.restore import FrozenWeightsRef
 
-__all__ = ["Components", "first_inputs", "move_batch", "open_stream"]
+__all__ = ["Components", "first_batches", "move_batch", "open_stream", "refill"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,16 @@ def open_stream(run: Run, parts: Components, split: Split) -> Stream:
     return parts.source.open(context)
 
 
+@torch.no_grad()
+def refill(stream: Stream, model: nn.Module, step: int) -> None:
+    """Let a stream whose examples are made by the current weights make those of a step."""
+    if isinstance(stream, Refillable):
+        # What is dropped in training would be missing from the examples, too.
+        model.eval()
+        stream.refill(model, step)
+        model.train()
+
+
 def move_batch(batch: Batch, machine: Machine, device: torch.device) -> Batch:
     """Return a batch on a device, its numbers in float64 where the weights are."""
     # Tasks make float32, which weights in float64 cannot be multiplied with.
@@ -94,11 +103,22 @@ def move_batch(batch: Batch, machine: Machine, device: torch.device) -> Batch:
     return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
 
-def first_inputs(run: Run, parts: Components) -> Iterator[dict[str, Any]]:
-    """Yield the model's inputs of the run's first training micro-batches, on its device: an epoch,
-    at most 200."""
+def first_batches(run: Run, parts: Components, samples: int | None = None) -> Iterator[Batch]:
+    """Yield the run's first training micro-batches, on its device: an epoch, at most 200.
+
+    Args:
+        run: Whose.
+        parts: What it is made of.
+        samples: Yield those of the first whole steps that have so many, or an epoch: the same
+            samples, whatever the size of the micro-batches.
+    """
     device = next(parts.model.parameters()).device
+    micro_batch_size = run.recipe.machine.settled_micro_batch_size
     with contextlib.closing(open_stream(run, parts, "train")) as stream:
-        number = math.ceil(stream.samples_per_epoch / run.recipe.machine.settled_micro_batch_size)
-        for batch in islice(stream, min(number, 200)):
-            yield parts.task.inputs(move_batch(batch, run.recipe.machine, device))
+        number = min(math.ceil(stream.samples_per_epoch / micro_batch_size), 200)
+        if samples is not None:
+            batch_size = run.recipe.training.batch_size
+            steps = math.ceil(min(stream.samples_per_epoch, samples) / batch_size)
+            number = steps * batch_size // micro_batch_size
+        for batch in islice(stream, number):
+            yield move_batch(batch, run.recipe.machine, device)

@@ -55,9 +55,11 @@ class Teacher:
         if state.get("teacher", {}).get("sha256") != self.reference["sha256"]:
             run = self.reference["run"]
             step = self.reference["step"]
-            problem = f"learned from other weights than {run} holds at step {step}"
-            remedy = "Restore that run as it was, or train this one under another name"
-            raise CheckpointError(where, problem, remedy)
+            raise CheckpointError(
+                where,
+                f"learned from other weights than {run} holds at step {step}",
+                "Restore that run as it was, or train this one under another name",
+            )
 
 
 def divergence(student: Tensor, teacher: Tensor, settings: Distill) -> Tensor:
@@ -115,9 +117,11 @@ class DistillationObjective:
         """
         student, teacher = outputs
         if student.shape != teacher.shape:
-            problem = f"predicts {teacher.shape[-1]} outputs, but this model {student.shape[-1]}"
-            remedy = "Choose a teacher with the same outputs"
-            raise RecipeError("recipe.distill.teacher", problem, remedy)
+            raise RecipeError(
+                "recipe.distill.teacher",
+                f"predicts {teacher.shape[-1]} outputs, but this model {student.shape[-1]}",
+                "Choose a teacher with the same outputs",
+            )
         own = self._task.prediction_loss(student, batch)
         share = self._settings.weight
         terms = {

@@ -51,11 +51,12 @@ class BestSoFar:
         """
         if self.metric not in metrics:
             hint = did_you_mean(self.metric, metrics)
-            problem = (
+            raise RecipeError(
+                "recipe.checkpoints.best_metric",
                 f"{self.metric!r} is no metric of this task's validation; {hint}there are:"
-                f" {', '.join(metrics)}"
+                f" {', '.join(metrics)}",
+                "Name one of them",
             )
-            raise RecipeError("recipe.checkpoints.best_metric", problem, "Name one of them")
         return metrics[self.metric]
 
     def consider(self, step: int, metrics: dict[str, float]) -> None:

@@ -94,8 +94,7 @@ def explain(where: str, what: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         # Some exceptions have no text, and those of torch go on for many lines.
         message = (str(error).splitlines() or [""])[0]
-        problem = f"{what}: {type(error).__name__}: {message}"
-        raise TrainingError(where, problem, remedy) from error
+        raise TrainingError(where, f"{what}: {type(error).__name__}: {message}", remedy) from error
 
 
 def check_batch(task: Task, batch: Batch, *, widened: bool = False) -> None:
@@ -114,13 +113,18 @@ def check_batch(task: Task, batch: Batch, *, widened: bool = False) -> None:
         if found is None and name == "inputs":
             continue
         if not isinstance(found, Tensor):
-            problem = f"has no tensor {name!r}, which batch_spec names; it has {', '.join(batch)}"
-            remedy = "Return it from encode, or take it out of batch_spec"
-            raise TrainingError(f"{_name(task)}, first batch", problem, remedy)
+            raise TrainingError(
+                f"{_name(task)}, first batch",
+                f"has no tensor {name!r}, which batch_spec names; it has {', '.join(batch)}",
+                "Return it from encode, or take it out of batch_spec",
+            )
         parsed = _SPEC.fullmatch(spec)
         if parsed is None:
-            problem = f"says {spec!r} of {name}; allowed: a dtype and a shape, as 'int64 (B, T)'"
-            raise TrainingError(f"{_name(task)}, batch_spec", problem, "Correct it")
+            raise TrainingError(
+                f"{_name(task)}, batch_spec",
+                f"says {spec!r} of {name}; allowed: a dtype and a shape, as 'int64 (B, T)'",
+                "Correct it",
+            )
         dims = [dim.strip() for dim in parsed[2].split(",") if dim.strip()]
         of_part = name.rpartition("/")[0]  # where a task consists of several
         dtype = _dtype(found)
@@ -130,8 +134,11 @@ def check_batch(task: Task, batch: Batch, *, widened: bool = False) -> None:
             known = ", ".join(f"{letter} = {size}" for (_, letter), size in sizes.items())
             problem = f"has {name} as {_describe(found)}, but batch_spec says {spec}"
             problem += f" with {known}" if known else ""
-            remedy = "Correct what encode or augment returns, or batch_spec"
-            raise TrainingError(f"{_name(task)}, first batch", problem, remedy)
+            raise TrainingError(
+                f"{_name(task)}, first batch",
+                problem,
+                "Correct what encode or augment returns, or batch_spec",
+            )
 
 
 def _fits(tensor: Tensor, dims: list[str], part: str, sizes: dict[tuple[str, str], int]) -> bool:
@@ -172,16 +179,18 @@ def check_names(task: Task, model: nn.Module, batch: Batch) -> None:
     where = f"model {type(model).__name__}, forward"
     unknown = [name for name in given if name not in takes and not takes_any]
     if unknown:
-        problem = f"takes {', '.join(takes)}, but {_name(task)} also gives {', '.join(unknown)}"
-        remedy = (
-            "Add them as arguments, if only to ignore them; inputs of the task says what each is"
+        raise TrainingError(
+            where,
+            f"takes {', '.join(takes)}, but {_name(task)} also gives {', '.join(unknown)}",
+            "Add them as arguments, if only to ignore them; inputs of the task says what each is",
         )
-        raise TrainingError(where, problem, remedy)
     missing = [name for name in needs if name not in given]
     if missing:
-        problem = f"needs {', '.join(missing)}, but {_name(task)} gives only {', '.join(given)}"
-        remedy = "Give these arguments a default, or choose a task or processor that makes them"
-        raise TrainingError(where, problem, remedy)
+        raise TrainingError(
+            where,
+            f"needs {', '.join(missing)}, but {_name(task)} gives only {', '.join(given)}",
+            "Give these arguments a default, or choose a task or processor that makes them",
+        )
 
 
 def check_loss(task: Task, loss: Any) -> None:
@@ -192,28 +201,35 @@ def check_loss(task: Task, loss: Any) -> None:
     """
     where = f"{_name(task)}, loss"
     if not isinstance(loss, Loss) or not loss.terms:
-        problem = f"returns {_describe(loss)}; allowed: a Loss with one term or more"
-        remedy = "Return Loss({'name': Term(total, count)})"
-        raise TrainingError(where, problem, remedy)
+        raise TrainingError(
+            where,
+            f"returns {_describe(loss)}; allowed: a Loss with one term or more",
+            "Return Loss({'name': Term(total, count)})",
+        )
     for name, term in loss.terms.items():
         if not isinstance(term, Term):
-            problem = f"has {_describe(term)} as its term {name}; allowed: a Term"
-            raise TrainingError(where, problem, "Return Loss({'name': Term(total, count)})")
+            raise TrainingError(
+                where,
+                f"has {_describe(term)} as its term {name}; allowed: a Term",
+                "Return Loss({'name': Term(total, count)})",
+            )
         for part, value in (("total", term.total), ("count", term.count)):
             if not isinstance(value, Tensor) or value.numel() != 1:
                 found = _describe(value)
-                problem = f"has {found} as the {part} of term {name}; allowed: one number, a tensor"
-                remedy = (
+                raise TrainingError(
+                    where,
+                    f"has {found} as the {part} of term {name}; allowed: one number, a tensor",
                     "Sum it over the batch; if it is what the model returned, let its forward"
-                    " return what the task takes"
+                    " return what the task takes",
                 )
-                raise TrainingError(where, problem, remedy)
     # One term may be constant, as that of a task of which no example of this batch has a target.
     learned = any(term.total.requires_grad for term in loss.terms.values())
     if torch.is_grad_enabled() and not learned:
-        problem = f"depends on no trained parameter ({', '.join(loss.terms)})"
-        remedy = "Compute it from the model's outputs, without detach, item or no_grad"
-        raise TrainingError(where, problem, remedy)
+        raise TrainingError(
+            where,
+            f"depends on no trained parameter ({', '.join(loss.terms)})",
+            "Compute it from the model's outputs, without detach, item or no_grad",
+        )
 
 
 def _name(task: Task) -> str:

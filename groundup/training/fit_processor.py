@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.data import DataSource, HasTexts
+from groundup.contracts.data import HasTexts
 from groundup.contracts.processors import (
+    AddsTokens,
     LabelProcessor,
     Processor,
     ProcessorConfig,
     ReadFromFiles,
 )
 from groundup.core.error_location import encode_located
-from groundup.core.errors import DataError
+from groundup.core.errors import DataError, RecipeError
 from groundup.formats.huggingface_folder import find_pretrained, labels_in
 from groundup.recipe.recipe import Recipe
 from groundup.runs.processor import cache_folder, load_processor
 from groundup.weights.gguf import read_gguf_processor
 
-__all__ = ["make_processor"]
+__all__ = ["check_classes", "make_processor"]
 
+log = logging.getLogger("groundup")
 
 _CLASSES = ("class", "classes")  # kinds of targets that the training split must have all of
 
 
-def make_processor(recipe: Recipe, folder: Path) -> Processor:
+def make_processor(
+    recipe: Recipe, folder: Path, instead: Callable[[], Iterator[Any]] | None = None
+) -> Processor:
     """Return the run's processor: the one saved in ``folder``, the base's, or one fitted now and
     saved there.
+
+    Args:
+        recipe: The run's.
+        folder: Where the processor is saved.
+        instead: Gives examples that take the place of the data's, where a run has none.
 
     Raises:
         DataError: If it cannot be fitted to the data, or held-out examples have classes that no
@@ -39,7 +50,7 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
     source = recipe.data
 
     def examples() -> Iterator[Any]:
-        return iter(source.examples("train", cache_folder()))
+        return instead() if instead else iter(source.examples("train", cache_folder()))
 
     # Weights know tokens and classes by their numbers alone: another processor would shuffle them.
     # The same holds for what a teacher predicts.
@@ -49,10 +60,13 @@ def make_processor(recipe: Recipe, folder: Path) -> Processor:
         processor = load_processor(Path(recipe.distill.teacher) / "processor")
     else:
         processor = _fit(recipe, examples)
+    processor = _add_tokens(recipe, processor)
     processor = recipe.task.fit_processor(processor, examples)
     _order_classes(processor, recipe)
     # Now, and not at the first validation: hours of training would be lost by then.
-    _check_classes(processor, source)
+    for split in source.splits() if instead is None else ():
+        if split != "train":
+            check_classes(processor, list(source.examples(split, cache_folder())))
     folder.mkdir(parents=True, exist_ok=True)
     processor.save(folder)
     # Read back, so that the first run of a folder computes with what every later one will read.
@@ -75,6 +89,36 @@ def _fit(recipe: Recipe, examples: Callable[[], Iterator[Any]]) -> Processor:
     return config.fit(lambda: _texts(examples()))
 
 
+def _add_tokens(recipe: Recipe, processor: Processor) -> Processor:
+    """Return the processor with the tokens that the recipe adds; what there is to say of those that
+    it had is logged.
+
+    Raises:
+        RecipeError: If it is no tokenizer, or one that takes no further tokens.
+    """
+    init = recipe.init
+    added = {"add_tokens": init.add_tokens, "add_special_tokens": init.add_special_tokens}
+    asked = [name for name, words in added.items() if words]
+    if not asked:
+        return processor
+    reader = processor.reader
+    if not isinstance(reader, AddsTokens):
+        raise RecipeError(
+            f"recipe.init.{asked[0]}",
+            f"has no effect: {type(reader).__name__} has no vocabulary that words can be added to",
+            "Remove it, or use a tokenizer: bpe or tokenizer_json",
+        )
+    found, notes = reader.with_added_tokens(init.add_tokens, init.add_special_tokens)
+    for note in notes:
+        log.warning("recipe.init: %s", note)
+    if not isinstance(processor, LabelProcessor):
+        return found
+    # The base's own processor stays as it is: others may be made of it.
+    with_targets = copy.copy(processor)
+    with_targets.inputs = found
+    return with_targets
+
+
 def _texts(examples: Iterator[Any]) -> Iterator[str]:
     asked: type | None = None
     for example in examples:
@@ -87,21 +131,23 @@ def _texts(examples: Iterator[Any]) -> Iterator[str]:
 def _check_texts(example: Any) -> None:
     if not isinstance(example, HasTexts):
         kind = type(example).__name__
-        problem = f"is fitted to texts, but the data gives examples of class {kind} without any"
-        remedy = "Give that class a property texts, or choose a processor that reads its inputs"
-        raise DataError("recipe.processor", problem, remedy)
+        raise DataError(
+            "recipe.processor",
+            f"is fitted to texts, but the data gives examples of class {kind} without any",
+            "Give that class a property texts, or choose a processor that reads its inputs",
+        )
 
 
 def _point_to(config: ProcessorConfig, folder: Path) -> ProcessorConfig:
     """Return the processor's section with the folder that its file is in."""
     if not (folder / "tokenizer.json").is_file():
-        problem = "holds no tokenizer.json; a tokenizer.model or vocab.json alone is not read"
-        remedy = (
+        raise DataError(
+            str(folder),
+            "holds no tokenizer.json; a tokenizer.model or vocab.json alone is not read",
             "Write one with transformers:"
             " AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER). Or name another:"
-            " processor: {name: tokenizer_json, path: ...}"
+            " processor: {name: tokenizer_json, path: ...}",
         )
-        raise DataError(str(folder), problem, remedy)
     return config.model_copy(update={"path": str(folder)})
 
 
@@ -121,9 +167,12 @@ def _order_classes(processor: Processor, recipe: Recipe) -> None:
         processor.targets = targets.in_order(labels)
 
 
-def _check_classes(processor: Processor, source: DataSource) -> None:
-    """Raise an error for a class that only held-out examples have, before any time goes into
-    training."""
+def check_classes(processor: Processor, examples: Sequence[Any]) -> None:
+    """Raise an error for a class that no training example has, naming the example.
+
+    Raises:
+        DataError: If there is one.
+    """
     targets = processor.targets
     if targets is None or targets.kind not in _CLASSES:
         return
@@ -135,6 +184,4 @@ def _check_classes(processor: Processor, source: DataSource) -> None:
             found = [label for labels in found for label in labels]
         return targets.encode(found)
 
-    for split in source.splits():
-        if split != "train":
-            encode_located(encode, list(source.examples(split, cache_folder())))
+    encode_located(encode, examples)

@@ -27,20 +27,20 @@ def freeze_all_but(model: nn.Module, layers: int) -> None:
     found = _depths(model, "recipe.init.train_layers")
     blocks = _count_blocks(found)
     if layers > blocks:
-        problem = (
-            f"is {layers}, and the model has {blocks} blocks; allowed: 0 (the head only) to"
-            f" {blocks}"
-        )
         raise RecipeError(
-            "recipe.init.train_layers", problem, "Lower it, or leave it out to train everything"
+            "recipe.init.train_layers",
+            f"is {layers}, but the model has {blocks} blocks; allowed: 0 (the head only) to"
+            f" {blocks}",
+            "Lower it, or leave it out to train everything",
         )
     # Nothing would be left to train, and the first backward pass would fail with no word of this.
     if layers == 0 and not _has_head(model, found):
-        problem = (
-            "is 0, and the model has no output layer of its own (it may share the embedding's"
-            " weights)"
+        raise RecipeError(
+            "recipe.init.train_layers",
+            "is 0, but the model has no output layer of its own (it may share the embedding's"
+            " weights)",
+            "Set it to 1 or more",
         )
-        raise RecipeError("recipe.init.train_layers", problem, "Set it to 1 or more")
     for name, parameter in model.named_parameters():
         if found[name] > layers:
             parameter.requires_grad_(False)
@@ -114,18 +114,16 @@ class TrainedLayers:
     def _check(self, total_steps: int) -> None:
         assert self._every is not None
         if self._first >= self._last:
-            problem = "has no effect: no further block is to be trained"
-            raise RecipeError(
-                "recipe.init.unfreeze_every", problem, "Raise init.train_layers, or remove it"
-            )
-        if self._every >= total_steps:
-            problem = (
-                f"is {self._every} steps, and the run has {total_steps}: no block would ever be"
-                " released"
-            )
             raise RecipeError(
                 "recipe.init.unfreeze_every",
-                problem,
+                "has no effect: no further block is to be trained",
+                "Raise init.train_layers, or remove it",
+            )
+        if self._every >= total_steps:
+            raise RecipeError(
+                "recipe.init.unfreeze_every",
+                f"is {self._every} steps, but the run has {total_steps}: no block would ever be"
+                " released",
                 "Lower it, or set init.train_layers: 0 instead",
             )
 
@@ -163,11 +161,12 @@ class TrainedLayers:
 def _depths(model: nn.Module, where: str) -> dict[str, int]:
     names = list(model.state_dict(keep_vars=True))
     if not any(map(BLOCK.match, names)):
-        problem = (
+        raise RecipeError(
+            where,
             f"needs a model that lists its layers in order as 'blocks', and {type(model).__name__}"
-            " has none"
+            " has none",
+            "Remove it, so that the whole model is trained",
         )
-        raise RecipeError(where, problem, "Remove it, so that the whole model is trained")
     return depths(names)
 
 

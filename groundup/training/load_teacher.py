@@ -65,20 +65,27 @@ def load_teacher(
 def _check_predictions(task: Task, config: Any, teacher: Run) -> None:
     own, other = (_distilled_by(each) for each in (task, teacher.recipe.task))
     if not own:
-        problem = f"task {task.registered_name} cannot learn from a teacher"
-        remedy = "Remove it, or choose a task of next tokens or of one label, such as classify"
-        raise RecipeError("recipe.distill", problem, remedy)
+        raise RecipeError(
+            "recipe.distill",
+            f"task {task.registered_name} cannot learn from a teacher",
+            "Remove it, or choose a task of next tokens or of one label, such as classify",
+        )
     if own != other:
         name = teacher.recipe.task.registered_name
-        problem = f"was trained on task {name}, but this run predicts {own}"
-        raise RecipeError("recipe.distill.teacher", problem, "Choose a teacher that does")
+        raise RecipeError(
+            "recipe.distill.teacher",
+            f"was trained on task {name}, but this run predicts {own}",
+            "Choose a teacher that does",
+        )
     length = context_length_of(config)
     reads = context_length_of(teacher.recipe.model)
     # 0 is a model that reads no sequences, which no context is too long for.
     if 0 < reads < length:
-        problem = f"reads {reads} tokens, but this model {length}"
-        remedy = f"Set model.context_length to at most {reads}"
-        raise RecipeError("recipe.distill.teacher", problem, remedy)
+        raise RecipeError(
+            "recipe.distill.teacher",
+            f"reads {reads} tokens, but this model {length}",
+            f"Set model.context_length to at most {reads}",
+        )
 
 
 def _distilled_by(task: Task) -> str:

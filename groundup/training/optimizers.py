@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from groundup.core.errors import RecipeError
 from groundup.nn.part_names import BLOCK
-from groundup.recipe.sections import Adapter, Optim
+from groundup.recipe.adapter import Adapter
+from groundup.recipe.sections import Optim
 from groundup.training.muon import Muon
 
 __all__ = ["Optimizers", "build_optimizers", "depths"]
@@ -210,9 +211,10 @@ def _lr_factors(decay: float, named: dict[nn.Parameter, str]) -> dict[nn.Paramet
     if decay == 1:
         return dict.fromkeys(named, 1.0)
     if not any(map(BLOCK.match, named.values())):
-        problem = "has no effect: none of the trained parameters is in one of the model's blocks"
         raise RecipeError(
-            "recipe.optim.layer_decay", problem, "Remove it, or train some of the blocks"
+            "recipe.optim.layer_decay",
+            "has no effect: none of the trained parameters is in one of the model's blocks",
+            "Remove it, or train some of the blocks",
         )
     found = depths(list(named.values()))
     return {p: decay ** found[name] for p, name in named.items()}

@@ -1,13 +1,17 @@
-"""Samples of what a model predicts while it is trained."""
+"""What a model in training predicts: samples to look at, and outputs that are measured."""
 
 from __future__ import annotations
 
 import copy
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
+from groundup.contracts.tasks import MeasuresOutputs
+from groundup.core.values import Split
 from groundup.machine import devices
+from groundup.runs.processor import cache_folder
 from groundup.runs.run import Run
 from groundup.training.averaging import Averaging
 from groundup.training.components import Components
@@ -31,6 +35,32 @@ class Sampler:
         self._run = run
         self._parts = parts
         self._averaging = averaging
+        self._measured: dict[Split, list[Any]] = {}
+
+    def measure(self, split: Split, batches: int | None) -> dict[str, float]:
+        """Return what the task measures of the outputs for the first examples of a split; nothing,
+        where it measures none.
+
+        Args:
+            split: The validation or the test split.
+            batches: Of how many micro-batches the loss was computed: no more examples are measured.
+        """
+        task = self._parts.task
+        if not isinstance(task, MeasuresOutputs) or not task.measured:
+            return {}
+        if split not in self._measured:
+            # The same ones each time, so that validations compare.
+            found = self._parts.source.examples(split, cache_folder())
+            self._measured[split] = list(islice(found, task.measured))
+        machine = self._run.recipe.machine
+        most = None if batches is None else batches * machine.settled_micro_batch_size
+        examples = self._measured[split][:most]
+        parts = self._parts
+        try:
+            with devices.eager(machine), self._averaging.applied():
+                return task.measure(parts.model, examples, parts.processor)
+        finally:
+            parts.model.train()  # writing leaves it in evaluation mode
 
     def sample(self, step: int) -> list[dict[str, Any]]:
         """Return a row for each prompt; none where the task fails, which ends no training."""

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import math
 
-from groundup.recipe.sections import Optim, Training
+from groundup.recipe.sections import Optim
 
-__all__ = ["count_steps", "learning_rate_at"]
-
-
-def count_steps(training: Training, samples_per_epoch: int) -> int:
-    """Return the updates of a whole run; as many as hold all samples."""
-    if training.steps is not None:
-        return training.steps
-    samples = training.samples or (training.epochs or 0) * samples_per_epoch
-    return max(1, math.ceil(samples / training.batch_size))
+__all__ = ["learning_rate_at"]
 
 
 def learning_rate_at(optim: Optim, step: int, total_steps: int) -> float:

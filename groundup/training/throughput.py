@@ -34,8 +34,8 @@ class Meter:
     def __init__(self, recipe: Recipe, device: torch.device, elapsed_s: float) -> None:
         model = recipe.model
         self._device = device
-        context = context_length_of(model) or 1
-        self._flops_per_step = model.flops_per_token(context) * context * recipe.training.batch_size
+        self._model = model
+        self._batch_size = recipe.training.batch_size
         self._matmul_rate = devices.matmul_flops_per_s(device.type, recipe.machine.precision)
         self._begin = self._last = time.perf_counter()
         self._before_s = elapsed_s
@@ -72,7 +72,11 @@ class Meter:
         if self._device.type == "cpu" and (message := self._contention.check()):
             log.warning("%s", message)
         step_s = self._busy_s / self._steps
-        flops_per_s = self._flops_per_step / step_s
+        # Of a model that does not say how much it computes, no rate can be told.
+        rates = {}
+        if flops := self._flops_per_step():
+            flops_per_s = flops / step_s
+            rates = {"flops_per_s": flops_per_s, "matmul_share": flops_per_s / self._matmul_rate}
         # In the order in which a reader of metrics.jsonl looks for them.
         values = {
             "step": step,
@@ -81,8 +85,7 @@ class Meter:
             "gradient_norm": report.gradient_norm,
             self._unit: self._count,
             f"{self._unit}_per_s": self._counted / self._busy_s,
-            "flops_per_s": flops_per_s,
-            "matmul_share": flops_per_s / self._matmul_rate,
+            **rates,
             "memory_bytes": devices.memory_bytes(self._device),
             "step_s": step_s,
             "elapsed_s": self.elapsed_s,
@@ -92,6 +95,19 @@ class Meter:
             self._counted = 0
             self._busy_s = 0.0
         return values
+
+    def _flops_per_step(self) -> float:
+        """Return the work of a mean step since the last line, 0 if the model does not say."""
+        length = context_length_of(self._model)
+        # A model of frames that writes tokens does its work by the frames, which are not counted.
+        if self._unit == "tokens" and not length:
+            return 0.0
+        length = length or 1
+        tokens = float(length * self._batch_size)
+        if self._model.rows_vary:
+            tokens = self._counted / self._steps
+            length = max(round(tokens / self._batch_size), 1)
+        return self._model.flops_per_token(length) * tokens
 
     def restart_step(self) -> None:
         """Leave out what happened since the last step, such as a validation, from the rates."""

@@ -19,31 +19,27 @@ from groundup.core.seeding import reseed
 from groundup.core.values import Batch, Report, Split
 from groundup.machine import devices
 from groundup.runs.checkpoint import Checkpoint
-from groundup.runs.run import Run
+from groundup.runs.run import Run, count_steps
 from groundup.training.accumulation import (
     Accumulation,
     Objective,
     Sums,
     TaskObjective,
+    compare_with_guessing,
     count_micro_batches,
     non_finite,
 )
 from groundup.training.averaging import Averaging
-from groundup.training.components import (
-    Components,
-    first_inputs,
-    move_batch,
-    open_stream,
-)
+from groundup.training.components import Components, first_batches, move_batch, open_stream, refill
 from groundup.training.distillation import DistillationObjective
 from groundup.training.early_stopping import BestSoFar
 from groundup.training.first_batch import FirstBatchCheck, explain
 from groundup.training.layer_freezing import TrainedLayers
 from groundup.training.optimizers import build_optimizers
 from groundup.training.samples import Sampler
-from groundup.training.schedules import count_steps, learning_rate_at
+from groundup.training.schedules import learning_rate_at
 from groundup.training.throughput import Meter, Observer, StopRequest, Unobserved
-from groundup.weights.restore import load_weights
+from groundup.weights.restore import check_names, load_weights
 
 __all__ = ["Trainer"]
 
@@ -73,7 +69,9 @@ class Trainer:
         self.task = parts.task
         objective: Objective = TaskObjective(self.task, self.model, parts.processor)
         widened = self.recipe.machine.precision == "fp64"
-        self.validation = FirstBatchCheck(objective, self.task, widened=widened)
+        batches = partial(first_batches, run, parts)
+        compared = compare_with_guessing(objective, self.task, batches)
+        self.validation = FirstBatchCheck(compared, self.task, widened=widened)
         if parts.teacher is not None:
             objective = DistillationObjective(self.task, parts.teacher)
         self.objective = FirstBatchCheck(objective, self.task, widened=widened)
@@ -91,8 +89,9 @@ class Trainer:
         )
         self.watch: Callable[[dict[str, Any]], None] = lambda row: None
         self.observe: Callable[[], AbstractContextManager[Observer]] = Unobserved
-        inputs = partial(first_inputs, run, parts)
-        self.averaging = Averaging(self.model, self.recipe, self.total_steps, inputs)
+        self.averaging = Averaging(
+            self.model, self.recipe, self.total_steps, lambda: map(self.task.inputs, batches())
+        )
         self.sampler = Sampler(run, self.parts, self.averaging)
         self.best = BestSoFar(self.recipe.checkpoints.best_metric, self.recipe.training)
         self._held_out: dict[Split, Stream] = {}
@@ -115,16 +114,16 @@ class Trainer:
         Raises:
             Interrupted: After Ctrl-C or SIGTERM, once everything was saved.
             TrainingError: If a step went wrong for good.
-            RecipeError: If ``checkpoints.best_metric`` is no metric of the task's, or
-                ``evaluation.test`` finds no test split.
+            RecipeError: If ``checkpoints.best_metric`` is unknown, or there is no test split.
         """
         if self.recipe.uses:
             self._rehearse()
-        if self.recipe.checkpoints.best_metric != "loss":
-            self.best.check(self.evaluate(1))
+        # Not after hours: there may be nothing to validate on, or no such metric.
+        self.best.check(self.evaluate(1))
         if self.recipe.evaluation.test and "test" not in self.parts.source.splits():
-            problem = "the data has no test split of its own"
-            raise RecipeError("recipe.evaluation.test", problem, "Remove it")
+            raise RecipeError(
+                "recipe.evaluation.test", "the data has no test split of its own", "Remove it"
+            )
         checkpoints = self.recipe.checkpoints
         meter = Meter(self.recipe, self.device, self.elapsed_s)
         with StopRequest() as stop, self.observe() as observer:
@@ -137,23 +136,23 @@ class Trainer:
                     if self._due(checkpoints.every):
                         self.save()
                     raise
-                if self._due(checkpoints.every) or self.best.step == self.step or stop.requested:
+                stopped_by = stop.requested  # once: what comes after saving is for the next step
+                if self._due(checkpoints.every) or self.best.step == self.step or stopped_by:
                     self.save()
                 for row in chain(rows, self._look_closer()):
                     self.run.log(row)
                     observer.show(row)
                     self.watch(row)
-                if stop.requested and not self.finished:
+                if stopped_by and not self.finished:
                     where = f"after step {self.step} of {self.total_steps}"
-                    problem = f"stopped by {stop.requested} {where}; everything is saved"
+                    problem = f"stopped by {stopped_by} {where}; everything is saved"
                     remedy = f"Go on with: groundup train --resume {self.run.folder}"
                     raise Interrupted(str(self.run.folder), problem, remedy)
                 # The rates are those of training: validation, samples and saving are left out.
                 meter.restart_step()
 
     def _rehearse(self) -> None:
-        """Validate and sample once before the first step, as parts of the user's own may fail at
-        it: then this is said now, and not in mid-run.
+        """Validate and sample once at the start, where parts of the user's own would fail late.
 
         Raises:
             TrainingError: Naming the task and the model.
@@ -179,8 +178,7 @@ class Trainer:
         return rows
 
     def _look_closer(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a step that nothing depends on, once its checkpoint is safe: the test
-        split, and samples."""
+        """Yield the rows that nothing depends on, once the checkpoint is safe: test and samples."""
         samples = self.recipe.samples
         if self.recipe.evaluation.test and self.finished:
             yield {"kind": "test", "step": self.step, **self.evaluate(split="test")}
@@ -226,6 +224,8 @@ class Trainer:
         self.optimizer.zero_grad()
         machine = self.recipe.machine
         while not self.finished:
+            # Before anything of the step is read: it may be made by these very weights.
+            refill(self.stream, self.model, self.step)
             self.layers.release(self.step)
             accumulated = Accumulation(self.objective, self._next_batch, self.accumulate)
             for batch in accumulated.batches:
@@ -237,9 +237,9 @@ class Trainer:
                     outputs = self.objective.forward(self.model, batch)
                     # 3. Loss: a SUM over tokens; the mean is taken once, below.
                     loss = self.objective(outputs, batch)
-                # 4. Backward: gradients of sums add up over the micro-batches; of a single one,
-                # that of its mean.
-                torch.autograd.backward(accumulated.of(loss))
+                # 4. Backward: gradients of sums add up over micro-batches; of one: of its mean.
+                with devices.deterministic_backward(machine):
+                    torch.autograd.backward(accumulated.of(loss))
                 accumulated.sums.add(loss)
             # 5. Update: divide once by the global count, clip, and let the optimizer move the
             # weights.
@@ -283,8 +283,7 @@ class Trainer:
         )
 
     def _looks_at_gradients(self) -> bool:
-        """Without clipping the norm costs a small model much: it is taken where it is logged, saved
-        or skipped by."""
+        """Without clipping the norm costs a small model much: it is taken where it is used."""
         recipe = self.recipe
         sections = (recipe.logging, recipe.evaluation, recipe.checkpoints)
         return recipe.machine.non_finite == "skip" or any(
@@ -294,7 +293,7 @@ class Trainer:
     # ----------------------------------------------------------------------------------- evaluation
     @torch.no_grad()
     def evaluate(self, batches: int | None = None, split: Split = "validation") -> dict[str, float]:
-        """Return the task's metrics on a split.
+        """Return the task's metrics on a split, of losses and of what is written.
 
         Args:
             batches: Stop after N micro-batches; None takes the whole split.
@@ -315,7 +314,7 @@ class Trainer:
             self.model.train()
         if byte_count:
             sums.values["bytes"] = (byte_count, 1.0)
-        return self.task.summarise(sums.values)
+        return self.task.summarise(sums.values) | self.sampler.measure(split, batches)
 
     def _from_the_start(self, split: Split) -> Stream:
         """Return a held-out split from its first micro-batch, prepared once."""
@@ -369,6 +368,7 @@ class Trainer:
             remedy = "Restore the data, or start a new run with init.run"
             raise RunError(str(self.run.folder), problem, remedy)
         weights, moments = self.averaging.load(checkpoint, state["averaged"])
+        check_names(self.recipe.model, weights, where)
         load_weights(self.model, weights, where)
         self.optimizer.load_state_dict(moments)
         self.step = checkpoint.step

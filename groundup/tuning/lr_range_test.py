@@ -119,8 +119,9 @@ def suggest(rates: list[float], losses: list[float]) -> float:
         TrainingError: If the loss never fell below its beginning.
     """
     if not losses or min(losses) >= losses[0]:
-        problem = f"the loss never fell in {len(losses)} steps, so no rate can be suggested"
         raise TrainingError(
-            "learning-rate range test", problem, "Check data and model, or normalise the inputs"
+            "learning-rate range test",
+            f"the loss never fell in {len(losses)} steps, so no rate can be suggested",
+            "Check data and model, or normalise the inputs",
         )
     return float(f"{rates[losses.index(min(losses))] / 10:.2g}")

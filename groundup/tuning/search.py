@@ -114,10 +114,9 @@ def _check_same(folder: Path, recipe: Recipe) -> None:
     asked = dump_recipe(recipe.model_copy(update={"about": "", "tune": settings}))
     path = folder / "requested.yaml"
     if path.is_file() and path.read_text(encoding="utf-8") != asked:
-        problem = "holds trials of another recipe or another space; nothing there was touched"
         raise RunError(
             str(folder),
-            problem,
+            "holds trials of another recipe or another space; nothing there was touched",
             "Choose another name=..., or delete the folder to start from scratch",
         )
     path.write_text(asked, encoding="utf-8")
@@ -145,8 +144,11 @@ def _work_together(source: Source, overrides: dict[str, Any], folder: Path, work
                 for process in processes:
                     process.terminate()
     if stop.requested or any(process.exitcode == Interrupted.exit_code for process in processes):
-        problem = f"stopped by {stop.requested or 'a signal'}; everything is saved"
-        raise Interrupted(str(folder), problem, "Start the same command again to go on")
+        raise Interrupted(
+            str(folder),
+            f"stopped by {stop.requested or 'a signal'}; everything is saved",
+            "Start the same command again to go on",
+        )
 
 
 def _work_alone(source: Source, overrides: dict[str, Any], folder: Path, lock: Lock) -> None:

@@ -21,8 +21,8 @@ from groundup.core.registry import names as registered_names
 from groundup.core.settings import validate
 from groundup.core.storage import Storage
 from groundup.formats.gguf import GGUFFile, open_gguf
-from groundup.formats.gguf_blocks import KINDS, dequantise
-from groundup.formats.gguf_writer import WRITABLE, quantise, write_gguf
+from groundup.formats.gguf_blocks import KINDS, dequantize
+from groundup.formats.gguf_writer import WRITABLE, quantize, write_gguf
 from groundup.formats.model_types import as_gguf, gguf_model_of
 
 __all__ = [
@@ -74,8 +74,11 @@ def _read_all(path: Path) -> tuple[ModelConfig, dict[str, Any], dict[str, Tensor
         # More rows than tokens are usual, since embeddings are padded. A token without a row would
         # fail only in the text that first has it.
         if processor.vocabulary_size > rows:
-            problem = f"has {processor.vocabulary_size} tokens, but the embedding {rows} rows"
-            raise CheckpointError("tokenizer.ggml.tokens", problem, _OTHER)
+            raise CheckpointError(
+                "tokenizer.ggml.tokens",
+                f"has {processor.vocabulary_size} tokens, but the embedding {rows} rows",
+                _OTHER,
+            )
         architecture = str(file.metadata["general.architecture"])
         weights = config.weights_from_gguf(_Weights(file), architecture)
     # Whatever failed knows the key or tensor; which file it is in is known only here.
@@ -127,8 +130,11 @@ def _processor_of(metadata: Mapping[str, Any], end_token: str | None = None) -> 
                 return settings.from_gguf(metadata, end_token)
             known |= settings.gguf_models
     read = ", ".join(f"{value!r} ({meaning})" for value, meaning in known.items())
-    remedy = "Use another file of this model, or give its tokenizer apart"
-    raise CheckpointError("tokenizer.ggml.model", f"is {kind!r}; read are {read}", remedy)
+    raise CheckpointError(
+        "tokenizer.ggml.model",
+        f"is {kind!r}; read are {read}",
+        "Use another file of this model, or give its tokenizer apart",
+    )
 
 
 def rounded(config: FromGGUF, weights: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
@@ -138,7 +144,7 @@ def rounded(config: FromGGUF, weights: Mapping[str, Tensor], kind: str) -> dict[
     there: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         stored = KINDS[_kind(name, tensor, kind)]
-        numbers = dequantise(quantise(tensor.detach().cpu().float().numpy(), stored), stored)
+        numbers = dequantize(quantize(tensor.detach().cpu().float().numpy(), stored), stored)
         there[name] = torch.from_numpy(numbers).view(tensor.shape)
     return config.weights_from_gguf(there, metadata["general.architecture"])
 
@@ -170,17 +176,21 @@ def save_gguf(
             in such a file, or the file could not be written.
     """
     if kind not in WRITABLE:
-        problem = (
+        raise CheckpointError(
+            "kind",
             f"{kind!r} cannot be written; {did_you_mean(kind, WRITABLE)}allowed:"
-            f" {', '.join(WRITABLE)}"
+            f" {', '.join(WRITABLE)}",
+            "Choose one of these",
         )
-        raise CheckpointError("kind", problem, "Choose one of these")
     model = as_gguf(config)
     metadata, tensors = model.to_gguf(weights)
     metadata |= {"general.file_type": _FILE_TYPES[kind], "general.quantization_version": 2}
     if not isinstance(processor, WritesGGUF):
-        problem = f"{type(processor).__name__} has no place in a GGUF file; a BPE tokenizer has"
-        raise CheckpointError("processor", problem, "Keep it in the project's own layout")
+        raise CheckpointError(
+            "processor",
+            f"{type(processor).__name__} has no place in a GGUF file; a BPE tokenizer has",
+            "Keep it in the project's own layout",
+        )
     metadata |= processor.to_gguf(model.embedding_rows, name)
     write_gguf(
         path,
@@ -205,8 +215,11 @@ def _check_tensors(file: GGUFFile, shapes: Mapping[str, tuple[int, ...]]) -> Non
             raise CheckpointError("tensors", f"lack {name!r}, with shape {list(shape)}", _OTHER)
         found = file.tensors[name].shape
         if found != shape:
-            problem = f"has shape {list(found)}; the metadata says {list(shape)}"
-            raise CheckpointError(f"tensor {name!r}", problem, _OTHER)
+            raise CheckpointError(
+                f"tensor {name!r}",
+                f"has shape {list(found)}; the metadata says {list(shape)}",
+                _OTHER,
+            )
     # One tensor too many means a part that is not built here: without it the model would write
     # something else.
     left = sorted(set(file.tensors) - set(shapes))
@@ -225,7 +238,7 @@ class _Weights(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         numbers = self._file.read(name)
-        # Numbers of a quantised block share a scale: one flipped bit of it spoils them all.
+        # Numbers of a quantized block share a scale: one flipped bit of it spoils them all.
         if not np.isfinite(numbers).all():
             raise CheckpointError(f"tensor {name!r}", "holds numbers that are not finite", _OTHER)
         return torch.from_numpy(numbers)

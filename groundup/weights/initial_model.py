@@ -12,8 +12,10 @@ from torch import nn
 from groundup.contracts.data import DataSource
 from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import Processor
+from groundup.contracts.tasks import Start
+from groundup.core.errors import CheckpointError
 from groundup.core.seeding import reseed
-from groundup.core.values import Split, Start
+from groundup.core.values import Split
 from groundup.machine import devices
 from groundup.recipe.recipe import Recipe
 from groundup.recipe.sections import Machine
@@ -65,16 +67,25 @@ def build_initial_model(
 def build_trained_model(run: Run, step: int, processor: Processor) -> nn.Module:
     """Return the model of a checkpoint to predict with, in float32.
 
-    An adapter comes merged into the weights of its base; next to one that is quantised it stays as
+    An adapter comes merged into the weights of its base; next to one that is quantized it stays as
     it was trained.
 
     Raises:
         CheckpointError: If it is damaged, or an adapter for another base.
     """
     recipe = run.recipe
+    if run.is_pretrained:
+        model, initial = build_initial_model(run, processor, to_train=False)
+        if initial.new_head:
+            raise CheckpointError(
+                run.label,
+                f"has no weights for {', '.join(initial.new_head)}, so it predicts nothing",
+                "Train it first, or use another model",
+            )
+        return model
     where = str(run.checkpoints.path(step))
     # Merged, and rounded again, it would be another model than the one that was trained.
-    if recipe.adapter is not None and recipe.adapter.quantised:
+    if recipe.adapter is not None and recipe.adapter.quantized:
         model, initial = build_initial_model(run, processor)
         base = attach_adapter(model, run, initial)
         checkpoint = run.checkpoints.load(step, with_optimizer=False)
@@ -112,7 +123,9 @@ def complete_source(
 
     # As functions, because most tasks ask for neither: then no model is built and no file hashed.
     def initial_model() -> nn.Module:
-        model, _ = build_initial_model(run, processor, to_train=False)
+        model, initial = build_initial_model(run, processor, to_train=False)
+        # Next to layers that change nothing it computes as it is going to be trained, to the bit.
+        attach_adapter(model, run, initial, untrained=True)
         return model.to(device, devices.weight_dtype(recipe.machine)).eval()
 
     start = Start(
@@ -136,7 +149,7 @@ def _fingerprint(run: Run, recipe: Recipe) -> str:
         model.registered_name,
         model.model_dump_json(),
         recipe.machine.precision,
-        "" if recipe.adapter is None else recipe.adapter.quantised,
+        "" if recipe.adapter is None else recipe.adapter.quantized,
     )
     # A separator that is in no part: otherwise two different recipes could make one text.
     digest = hashlib.sha256("\0".join(parts).encode())

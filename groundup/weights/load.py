@@ -17,25 +17,29 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from groundup.contracts.models import FromHuggingFace, HasLayers
+from groundup.contracts.models import FromHuggingFace, HasLayers, ModelConfig
+from groundup.contracts.tasks import ReadsModelFolder
 from groundup.core.errors import CheckpointError, RunError
 from groundup.core.storage import sha256_of
+from groundup.formats.generation_config import read_decoding, unused_keys
 from groundup.formats.huggingface_folder import (
     INDEX,
     Pretrained,
     fetched_sha256,
     find_pretrained,
     labels_in,
-    notes_on,
     read_config,
     weight_files,
 )
+from groundup.formats.left_out import notes_on
 from groundup.recipe.recipe import Recipe
 from groundup.runs.run import Run
+from groundup.weights.as_stored import AsStored
 from groundup.weights.gguf import read_gguf
 
 __all__ = [
     "base_facts",
+    "check_pretrained",
     "pretrained_config",
     "pretrained_labels",
     "pretrained_parts",
@@ -47,7 +51,6 @@ __all__ = [
 log = logging.getLogger("groundup")
 _PART = 64 * 2**20  # bytes of weights that are read at a time
 _LARGEST = 1e10  # of a weight; a flipped bit of an exponent gives far more
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def base_facts(recipe: Recipe) -> dict[str, Any]:
@@ -61,18 +64,32 @@ def base_facts(recipe: Recipe) -> dict[str, Any]:
         base = find_pretrained(init.pretrained, init.revision)
         files = _checksums(base.folder)
         notes = notes_on(base.folder)
+        if isinstance(recipe.task, ReadsModelFolder):
+            notes += recipe.task.differences(base.folder)
         for note in notes:
             log.warning("%s", note)
         facts = {"name": base.name, "revision": base.commit, "files": files, "notes": notes}
-        return {"base_weights_sha256": _together(files), "pretrained": facts}
+        return {
+            "base_weights_sha256": _together(files),
+            "pretrained": facts,
+            "decoding": read_decoding(base.folder),
+            "decoding_left_out": unused_keys(base.folder),
+        }
     if init.run is None:
         return {"base_weights_sha256": None}
     run = Run.open(Path(init.run))
-    return {"base_weights_sha256": weights_sha256(run, run.pick(init.checkpoint))}
+    before = run.read_json("environment.json") or {}
+    return {
+        "base_weights_sha256": weights_sha256(run, run.pick(init.checkpoint)),
+        "decoding": before.get("decoding") or {},
+        "decoding_left_out": before.get("decoding_left_out") or "",
+    }
 
 
 def weights_sha256(run: Run, step: int) -> str:
     """Return the SHA-256 of a checkpoint's weights, as its manifest has it."""
+    if run.is_pretrained:
+        return str((run.read_json("environment.json") or {})["base_weights_sha256"])
     # From the manifest, so that no large file has to be read and hashed for a name.
     manifest = run.checkpoints.path(step) / "MANIFEST.json"
     return str(json.loads(manifest.read_text(encoding="utf-8"))["model.safetensors"]["sha256"])
@@ -89,29 +106,44 @@ def pretrained_weights(run: Run) -> dict[str, Tensor]:
     return read_pretrained(_base_of(run), run.recipe.model)
 
 
-def pretrained_parts(run: Run) -> Iterator[dict[str, Tensor]]:
+def pretrained_parts(run: Run, config: ModelConfig | None = None) -> Iterator[dict[str, Tensor]]:
     """Yield the same weights a few layers at a time: as many as make 64 MB, or a single larger one.
+    ``config``: for a model of these settings, by default the run's.
 
     Raises:
         RunError: If the folder holds other weights than when the run was begun.
         CheckpointError: If the files are damaged, or are not this model's.
     """
     base = _base_of(run)
-    config = run.recipe.model
+    config = config or run.recipe.model
     if base.is_gguf:
         yield read_pretrained(base, config)
         return
     # Reading the recipe has made sure of it.
     assert isinstance(config, FromHuggingFace)
+    stored_as = AsStored(base, config)
     with _named(base):
-        headers = _checked_headers(base, config)
+        headers = _checked_headers(base, stored_as.config)
     for names in _parts(headers):  # every name is given, those of the other parts without content
         with _named(base):
             stored = _read(base.folder, only=names)
-            found = config.weights_from_huggingface(headers | stored)
+            found = stored_as.config.weights_from_huggingface(headers | stored)
         found = {name: tensor for name, tensor in found.items() if not tensor.is_meta}
         _refuse_spoiled(base, found, stored)
-        yield found
+        yield stored_as.complete(found)
+
+
+def check_pretrained(run: Run) -> None:
+    """Compare names, dtypes and shapes of the weights that a run starts from with its model's;
+    no tensor is read.
+
+    Raises:
+        CheckpointError: If they are not this model's.
+    """
+    base, _ = _recorded_base(run)
+    if not base.is_gguf:
+        with _named(base):
+            _checked_headers(base, AsStored(base, run.recipe.model).config)
 
 
 def _parts(headers: dict[str, Tensor]) -> list[set[str]]:
@@ -182,15 +214,16 @@ def read_pretrained(base: Pretrained, config: Any) -> dict[str, Tensor]:
         CheckpointError: If a file is damaged, or a tensor is missing, left over, of another shape
             or no float, or holds numbers that no weights are.
     """
+    stored_as = AsStored(base, config)
     if base.is_gguf:
         stored = weights = read_gguf(base.folder)[1]
     else:
         with _named(base):
-            _checked_headers(base, config)
+            _checked_headers(base, stored_as.config)
             stored = _read(base.folder)
-            weights = config.weights_from_huggingface(stored)
+            weights = stored_as.config.weights_from_huggingface(stored)
     _refuse_spoiled(base, weights, stored)
-    return weights
+    return stored_as.complete(weights)
 
 
 def _refuse_spoiled(
@@ -240,20 +273,12 @@ def _checked_headers(base: Pretrained, config: Any) -> dict[str, Tensor]:
     # Before names are mapped, which may go through as many layers as config.json claims to have.
     if isinstance(config, HasLayers) and config.layers > len(headers):
         problem = (
-            f"config.json says {config.layers} layers, and the files hold {len(headers)} tensors"
+            f"config.json says {config.layers} layers, but the files hold {len(headers)} tensors"
         )
         raise CheckpointError(
             str(base.folder), problem, "Check that config.json belongs to these weights"
         )
-    for name, tensor in config.weights_from_huggingface(headers).items():
-        if tensor.dtype not in _DTYPES:
-            found = (
-                f"{str(tensor.dtype).removeprefix('torch.')}; allowed: float64, float32, float16,"
-                " bfloat16"
-            )
-            raise CheckpointError(
-                str(base.folder), f"the tensor for {name} is {found}", "Use another model"
-            )
+    config.weights_from_huggingface(headers)
     return headers
 
 
@@ -346,7 +371,7 @@ def _checksums(folder: Path) -> dict[str, str]:
         known = fetched_sha256(folder / name)
         if known not in (None, sha256):
             problem = (
-                f"is damaged: its SHA-256 is {sha256[:12]}..., and the hub's is {known[:12]}..."
+                f"is damaged: its SHA-256 is {sha256[:12]}..., but the hub's is {known[:12]}..."
             )
             raise CheckpointError(str(folder / name), problem, "Remove it and fetch it again")
     return found

@@ -16,8 +16,13 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from groundup.contracts.processors import InputProcessor, TextProcessor
+from groundup.contracts.models import FromHuggingFace
+from groundup.contracts.processors import InputProcessor, LabelProcessor, Processor, TextProcessor
+from groundup.contracts.speech import ReadsSpeech
+from groundup.contracts.tasks import ReadsModelFolder
 from groundup.core.errors import CheckpointError
+from groundup.formats.generation_config import NAME as GENERATION
+from groundup.formats.generation_config import describe_generation
 from groundup.recipe.recipe import dump_recipe
 from groundup.runs.processor import load_processor
 from groundup.runs.run import Run
@@ -88,29 +93,46 @@ def fill_model_folder(
     processor = load_processor(run.folder / "processor")
     processor.save(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):  # where other tools look for them
-        if (folder / "inputs" / name).is_file():
-            run.storage.write_text(
-                folder / name, (folder / "inputs" / name).read_text(encoding="utf-8")
-            )
+        # Below the processor of labels, or of speech.
+        for inner in ("inputs", "tokenizer"):
+            if (folder / inner / name).is_file():
+                text = (folder / inner / name).read_text(encoding="utf-8")
+                run.storage.write_text(folder / name, text)
     values, tensors = _answering(values, tensors, processor)
     values = values | {"dtype": dtype} | _token_ids(processor)
     if "num_labels" in values:
         values |= _labels(processor)
     run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
+    if "architectures" in values and isinstance(run.recipe.task, ReadsModelFolder):
+        for name, content in run.recipe.task.model_files(values).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            run.storage.write_text(folder / name, json.dumps(content, indent=1) + "\n")
     _write_picture_settings(run, folder, processor, values)
+    _write_generation(run, folder, processor)
     # Weights last, by one rename: a folder that has them is whole.
     temporary = folder / ".model.safetensors"
     run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
     run.storage.rename(temporary, folder / WEIGHTS)
 
 
+def _tokenizer_of(processor: Processor) -> TextProcessor | None:
+    """Return what makes the tokens that a model writes."""
+    if isinstance(processor, TextProcessor):
+        return processor
+    # What adds labels to a tokenizer has one too, but its models write no text.
+    if isinstance(processor, LabelProcessor) or not isinstance(processor, ReadsSpeech):
+        return None
+    return processor.tokenizer
+
+
 def _token_ids(processor: Any) -> dict[str, int]:
     """Return the tokens that start and end a text, as config.json has them."""
-    if not isinstance(processor, TextProcessor):
+    tokenizer = _tokenizer_of(processor)
+    if tokenizer is None:
         return {}
-    end = processor.end_id
+    end = tokenizer.end_id
     # Without a token of its own, a text begins with the one that ends the text before.
-    begin = processor.special_id(processor.start_token or "")
+    begin = tokenizer.special_id(tokenizer.start_token or "")
     return {"bos_token_id": end if begin is None else begin, "eos_token_id": end}
 
 
@@ -156,6 +178,21 @@ def _write_picture_settings(run: Run, folder: Path, processor: Any, values: dict
         run.storage.write_text(
             folder / "preprocessor_config.json", json.dumps(found, indent=1) + "\n"
         )
+
+
+def _write_generation(run: Run, folder: Path, processor: Processor) -> None:
+    """Write which tokens end a text and how the next one is chosen, where config.json has no place
+    for it."""
+    # Runs of before it was read have no such entry.
+    decoding = (run.read_json("environment.json") or {}).get("decoding") or {}
+    model = run.recipe.model
+    own = model.to_generation_config() if isinstance(model, FromHuggingFace) else {}
+    tokenizer = _tokenizer_of(processor)
+    if tokenizer is None or not (tokenizer.other_ends or decoding or own):
+        return
+    begin = _token_ids(processor)["bos_token_id"]
+    values = describe_generation(begin, tokenizer.end_ids, decoding) | own
+    run.storage.write_text(folder / GENERATION, json.dumps(values, indent=1) + "\n")
 
 
 def _write_adapter(run: Run, step: int, weights: dict[str, Tensor]) -> None:
@@ -213,19 +250,24 @@ def model_card(run: Run, step: int, adapter_place: str = "") -> str:
         base += f", with an adapter ({recipe.adapter.name}) that is merged here"
         if adapter_place:
             base += f" and is {adapter_place}"
-    if recipe.adapter is not None and recipe.adapter.quantised:
+    if recipe.adapter is not None and recipe.adapter.quantized:
         base += (
-            f" (trained beside the base in {recipe.adapter.quantised}; merged, in float32, into"
+            f" (trained beside the base in {recipe.adapter.quantized}; merged, in float32, into"
             " what that stands for)"
         )
     task = recipe.task.registered_name
+    done = f"Trained with Groundup on the task `{task}`{base}: weights of step {step}."
+    if run.is_pretrained:
+        done = (
+            f"Written by Groundup from the pretrained weights `{run.label}`; nothing was trained."
+        )
     results = "Not evaluated yet: groundup evaluate"
     if evaluated:
         results = _list_values(evaluated.get("metrics", {}))
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {recipe.name}\n\n{recipe.about}",
-        f"Trained with Groundup on the task `{task}`{base}: weights of step {step}.",
+        done,
         f"## Data\n\n{_list_values(data)}",
         f"## Results\n\n{results}",
         (

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from groundup.contracts.models import ModelConfig
 from groundup.core.errors import CheckpointError
 from groundup.runs.checkpoint import Checkpoint
 
-__all__ = ["FrozenWeightsRef", "check_same_base", "load_weights", "misfit"]
+__all__ = ["FrozenWeightsRef", "check_names", "check_same_base", "load_weights", "misfit"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class FrozenWeightsRef:
     Attributes:
         names: Their names.
         reference: The base run's folder, or the name of the pretrained weights; the step; the
-            SHA-256 of its weights; how they were quantised, if they were.
+            SHA-256 of its weights; how they were quantized, if they were.
     """
 
     names: frozenset[str] = frozenset()
@@ -60,11 +61,11 @@ def check_same_base(state: Mapping[str, Any], reference: Mapping[str, Any], wher
 
     Args:
         state: The checkpoint's.
-        reference: Of the base, and how it is quantised now.
+        reference: Of the base, and how it is quantized now.
         where: The checkpoint, for the error.
 
     Raises:
-        CheckpointError: If it is for other weights, or they were quantised otherwise.
+        CheckpointError: If it is for other weights, or they were quantized otherwise.
     """
     there = state.get("base", {})
     if there.get("sha256") != reference["sha256"]:
@@ -74,13 +75,36 @@ def check_same_base(state: Mapping[str, Any], reference: Mapping[str, Any], wher
             f"is an adapter for other weights than {reference['run']} holds at step"
             f" {reference['step']}"
         )
-        remedy = "Restore that run as it was, or train the adapter again under another name"
-        raise CheckpointError(where, f"{problem} (SHA-256 {was}... then, {now}... now)", remedy)
-    # A base that was not quantised has no such entry; a recipe calls that fp32.
+        raise CheckpointError(
+            where,
+            f"{problem} (SHA-256 {was}... then, {now}... now)",
+            "Restore that run as it was, or train the adapter again under another name",
+        )
+    # A base that was not quantized has no such entry; a recipe calls that fp32.
     then, here = (each.get("quantised") or "fp32" for each in (there, reference))
     if then != here:
-        problem = f"was trained next to a base in {then}, but the run's recipe.yaml says {here}"
-        raise CheckpointError(where, problem, "Restore adapter.base in it")
+        raise CheckpointError(
+            where,
+            f"was trained next to a base in {then}, but the run's recipe.yaml says {here}",
+            "Restore adapter.base in it",
+        )
+
+
+def check_names(config: ModelConfig, weights: Mapping[str, Tensor], where: str) -> None:
+    """Make sure that a checkpoint which training goes on from names tensors as they are named now.
+
+    Raises:
+        CheckpointError: If it does not: what the optimizer keeps is in another order.
+    """
+    renamed = config.renamed_tensors(weights)
+    if renamed:
+        before, today = next(iter(renamed.items()))
+        raise CheckpointError(
+            where,
+            f"was made when tensor {today} was called {before}: training cannot go on from it, but"
+            " it predicts",
+            "Start a new run from it: init: {run: ...}",
+        )
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from encoder_decoders import ENCODER_DECODERS
 from test_models_contract import INPUTS, TOKENS
 from test_sequence_models_contract import SEQUENCES
 from torch import Tensor, nn
@@ -83,4 +84,22 @@ def test_flops_are_those_that_pytorch_counts(name: str, index: int) -> None:
     found = counted(config.build().train(), inputs)
     elements = 1 if name in INPUTS else LENGTH
     expected = config.flops_per_token(LENGTH) * elements + differing(name, config)
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("index", range(len(ENCODER_DECODERS["encoder_decoder"])))
+def test_flops_of_an_input_and_an_output(index: int) -> None:
+    torch.manual_seed(0)
+    settings = ENCODER_DECODERS["encoder_decoder"][index]
+    config: Any = validate(lookup("model", "encoder_decoder"), settings, "recipe.model")
+    model = config.build().train()
+    tokens = torch.randint(30, (ROWS, LENGTH))
+    given = {"source": tokens, "text": tokens, "targets": tokens}
+    found = counted(model, given)
+    layers = config.decoder_layers or config.layers
+    masked = 12.0 * config.heads * config.dim * LENGTH * layers * (LENGTH - LENGTH / 2)
+    # Backward through log-probabilities computes the logits again, which is no work of the model.
+    again = 2.0 * config.width * config.vocabulary_size * LENGTH * config.copying
+    expected = config.flops_per_token(LENGTH) * LENGTH + masked + again
     assert found == pytest.approx(expected, rel=1e-6)

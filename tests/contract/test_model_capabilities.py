@@ -27,7 +27,8 @@ from groundup.core import registry
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import setting, validate
 from groundup.formats.model_types import gguf_models, huggingface_models
-from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.generation.decoding import generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.nn.kv_cache import KeyValueCache
 from groundup.recipe.fill_from_init import inherit
 
@@ -177,6 +178,8 @@ def test_what_a_users_model_declares_counts_more(
 class Summariser(nn.Module):
     """The smallest model that writes about an input: the next token is a function of the last one,
     its position, and the sum of the input."""
+
+    start_id = 0
 
     def __init__(self) -> None:
         super().__init__()

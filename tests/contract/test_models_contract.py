@@ -221,9 +221,14 @@ def tiny(name: str, index: int) -> tuple[ModelConfig, nn.Module]:
 
 
 def test_every_model_has_a_tiny_version_here() -> None:
+    from test_ctc_contract import SPEECH
+    from test_encoder_decoder_contract import ENCODER_DECODERS
     from test_sequence_models_contract import SEQUENCES
+    from test_whisper_contract import WHISPER
 
-    assert set(BUILTINS["model"]) == set(TOKENS) | set(INPUTS) | set(SEQUENCES)
+    here = set(TOKENS) | set(INPUTS) | set(SEQUENCES) | set(ENCODER_DECODERS)
+    here |= set(SPEECH) | set(WHISPER)
+    assert set(BUILTINS["model"]) == here
 
 
 # A bias of the keys shifts all scores of a query alike: its gradient is zero but for rounding.

@@ -1,100 +1,96 @@
-"""What every text task must hold, whatever it trains on."""
+"""What every task keeps, tried by the checks that users have: through runs of a few steps."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from tiny_runs import (
+    ENCODER_TASKS,
+    encoder_run,
+    preference_run,
+    tiny_run,
+    without_chance,
+    write_several_targets,
+)
 
-from groundup.contracts.data import DataContext
-from groundup.contracts.tasks import Task
-from groundup.core.registry import lookup, names
-from groundup.core.values import Conversation, Document, Message
-from groundup.data.stream.packing import Packing
-from groundup.data.stream.token_stream import open_token_stream
-from groundup.models.gpt import GPTConfig
-from groundup.processors.text.bytes import BytesConfig
+from groundup.core.registry import BUILTINS
+from groundup.testing import check_task
 
-PROCESSOR = BytesConfig().fit(lambda: iter(()))
-EXAMPLES: dict[str, list[Any]] = {
-    "language_modeling": [Document(f"d{i}", "some text " * (i + 1)) for i in range(9)],
-    "chat": [
-        Conversation(
-            f"c{i}",
-            (
-                Message("user", f"What is {i}?"),
-                Message("assistant", "It is a number. " * (i % 3 + 1)),
-            ),
-        )
-        for i in range(9)
+pytestmark = pytest.mark.slow
+SEVERAL = {
+    "digit": {"name": "classify", "class_weights": "balanced"},
+    "ink": "regression",
+    "loop": "classify",
+}
+# Settings of the tasks, each tried by itself.
+CASES: dict[str, list[dict[str, Any]]] = {
+    "language_modeling": [{}],
+    "chat": [{}, {"train_on": "last"}],
+    "masked_language_modeling": [{}],
+    "classify": [
+        {},
+        {"class_weights": "effective", "effective_beta": 0.99, "label_smoothing": 0.1},
     ],
+    "regression": [{}, {"objective": "huber", "delta": 0.5}],
+    "multitask": [{"tasks": SEVERAL}, {"tasks": SEVERAL, "weighting": "uncertainty"}],
+    "preference": [{}, {"objective": "simpo"}],
+    "text_to_text": [
+        {},
+        {"label_smoothing": 0.1, "metrics": ["rouge_l"], "measured": 5, "beams": 3, "prefix": "> "},
+    ],
+    "transcribe": [{}, {"ngram": 3, "beams": 3, "metrics": ["cer"], "measured": 0}],
+    **{name: [{}] for name in ENCODER_TASKS},
 }
 
 
-def batches(
-    task: Task, name: str, cache: Path, micro_batch_size: int
-) -> list[dict[str, torch.Tensor]]:
-    context = DataContext(
-        split="validation",
-        encode=lambda examples: task.encode(examples, PROCESSOR),
-        encode_key=name,
-        end_id=PROCESSOR.end_id,
-        sequence_length=128,
-        batch_size=4,
-        micro_batch_size=micro_batch_size,
-        seed=0,
-        cache=cache,
-    )
-    return list(open_token_stream(lambda: EXAMPLES[name], name, context, Packing()))
+def recipe_of(name: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a small run of a task on the data that it suits."""
+    if name in ENCODER_TASKS:
+        return encoder_run(name, folder, **settings)
+    if name == "preference":
+        return preference_run(folder, **settings)
+    if name in ("text_to_text", "transcribe"):
+        model = {"text_to_text": "encoder_decoder", "transcribe": "ctc"}[name]
+        recipe = tiny_run(model, folder)
+        return recipe | {"task": {**recipe["task"], **settings}}
+    if name in ("language_modeling", "chat"):
+        recipe = tiny_run("gpt", folder, {"context_length": 96})
+    elif name == "masked_language_modeling":
+        recipe = tiny_run("bert", folder, {"context_length": 96}, reads="documents")
+        recipe["processor"] = {"name": "bpe", "vocab_size": 300, "encoder": True}
+    else:
+        recipe = tiny_run("mlp", folder, reads="numbers" if name == "regression" else "pictures")
+    if name == "chat":
+        recipe["data"] = {"name": "conversations", "path": str(write_chats(folder))}
+    if name == "multitask":
+        recipe["data"] = write_several_targets(folder)
+    return recipe | {"task": {"name": name, **settings}}
 
 
-@pytest.fixture(params=[name for name in names("task") if lookup("task", name).unit == "tokens"])
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def write_chats(folder: Path) -> Path:
+    """Write conversations whose answers have very different lengths, some of two turns."""
+    lines = []
+    for number in range(60):
+        turns = ["Hello?", "Yes."] if number % 3 else []
+        turns += [f"What is {number}?", "A number. " * (1 + number % 4)]
+        roles = ("user", "assistant")
+        messages = [{"role": roles[n % 2], "content": text} for n, text in enumerate(turns)]
+        lines.append(json.dumps({"messages": messages}) + "\n")
+    path = folder / "chats.jsonl"
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
 
 
-@pytest.fixture
-def task(name: str) -> Task:
-    assert name in EXAMPLES, f"give the task {name!r} examples here"
-    return lookup("task", name)()  # type: ignore[no-any-return]
+def test_every_task_has_a_case() -> None:
+    assert set(CASES) == set(BUILTINS["task"])
 
 
-def test_batches_are_as_the_task_says(task: Task, name: str, tmp_path: Path) -> None:
-    batch = batches(task, name, tmp_path, 2)[0]
-    for key, described in task.batch_spec.items():
-        dtype, _, shape = described.partition(" ")
-        assert str(batch[key].dtype) == f"torch.{dtype}"
-        assert batch[key].dim() == len(shape.strip("() ,").split(","))
-
-
-def test_the_loss_is_sums_that_do_not_depend_on_the_micro_batch(
-    task: Task, name: str, tmp_path: Path
-) -> None:
-    torch.manual_seed(0)
-    config = GPTConfig(
-        layers=1, width=16, heads=2, context_length=128, vocabulary_size=PROCESSOR.vocabulary_size
-    )
-    model = config.build().double().eval()
-    found: list[dict[str, float]] = []
-    for micro_batch_size in (1, 2, 4):
-        sums: dict[str, tuple[float, float]] = {}
-        for batch in batches(task, name, tmp_path, micro_batch_size):
-            loss = task.loss(model(**task.inputs(batch)), batch)
-            for term, value in loss.terms.items():
-                total, count = sums.get(term, (0.0, 0.0))
-                sums[term] = (total + float(value.total.detach()), count + float(value.count))
-        found.append(task.summarise(sums))
-    assert found[0]["loss"] == pytest.approx(found[1]["loss"], rel=1e-12)
-    assert found[0]["loss"] == pytest.approx(found[2]["loss"], rel=1e-12)
-    assert found[0]["perplexity"] > 1
-
-
-def test_encoding_is_a_function_of_each_example_alone(task: Task, name: str) -> None:
-    together = task.encode(EXAMPLES[name], PROCESSOR)
-    for example, sequence in zip(EXAMPLES[name], together, strict=True):
-        alone = task.encode([example], PROCESSOR)[0]
-        assert alone.tokens.tolist() == sequence.tokens.tolist()
-        assert (alone.trained is None) == (sequence.trained is None)
-        assert alone.tokens.dtype.name == "int32"
+@pytest.mark.parametrize(
+    ("name", "settings"), [(name, settings) for name, cases in CASES.items() for settings in cases]
+)
+def test_contract(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    recipe = without_chance(recipe_of(name, settings, tmp_path))
+    check_task(recipe, {"training.batch_size": 8})

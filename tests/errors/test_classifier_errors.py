@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from groundup.data.sources.arrays import Arrays
 from groundup.metrics.classification import evaluate_classes, evaluate_labels
 from groundup.models.cnn import CNNConfig
 from groundup.models.mlp import MLPConfig
+from groundup.processors.class_targets import MultiLabel, SingleLabel
 from groundup.processors.image import ImageConfig, ImageProcessor
 from groundup.processors.labelled import Labelled, LabelledConfig
-from groundup.processors.targets import MultiLabel, RegressionTargets, SingleLabel
+from groundup.processors.targets import RegressionTargets
 from groundup.processors.text.bytes import BytesConfig
 from groundup.tasks.classify.task import Classify
 
@@ -126,6 +128,29 @@ def test_pictures_that_do_not_fit() -> None:
         PICTURES.targets.encode(["a", "c"])
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "remedy", "settings"),
+    [
+        ((2, 2), (2, 2, 3), "Set processor.channels: 3, or 1 for grey, or", {"channels": 3}),
+        ((2, 2, 3), (2, 2), "Set processor.channels: 3, or 1 for grey, or", {"channels": 1}),
+        ((2, 3), (4, 4), r"Set processor.size: [2, 3], or", {"size": (2, 3)}),
+        (
+            (2, 3),
+            (4, 4, 3),
+            r"Set processor.size: [2, 3] and processor.channels: 3, or",
+            {"size": (2, 3), "channels": 3},
+        ),
+    ],
+)
+def test_what_is_said_of_pictures_that_differ_helps(
+    first: tuple[int, ...], second: tuple[int, ...], remedy: str, settings: dict[str, Any]
+) -> None:
+    examples = [Example("a", np.ones(shape), 0) for shape in (first, second)]
+    with pytest.raises(DataError, match=re.escape(f"{remedy} give pictures of one kind")):
+        ImageConfig().fit(lambda: iter(examples))
+    assert ImageConfig(**settings).fit(lambda: iter(examples))
+
+
 def test_a_damaged_image_processor(tmp_path: Path) -> None:
     (tmp_path / "processor.json").write_text('{"name": "image", "shape": [1, 2]}')
     with pytest.raises(DataError, match="is damaged: ValueError"):
@@ -195,13 +220,13 @@ def test_an_order_that_does_not_fit_the_classes() -> None:
     for label in ("low", "nan", "inf"):
         with pytest.raises(
             DataError,
-            match=rf"is null, which orders numbers by size, and the class '{label}' is no",
+            match=rf"is null, which orders numbers by size, but the class '{label}' is no",
         ):
             SingleLabel.fit_ordered([1, 2, label], None)
     with pytest.raises(
-        DataError, match=r"is null, and the classes '1' and '1.0' are equal. Set order:"
+        DataError, match=r"is null, but the classes '01' and '1' are equal. Set order:"
     ):
-        SingleLabel.fit_ordered([1, "1.0", 2], None)
+        SingleLabel.fit_ordered(["1", "01", "2"], None)
     with pytest.raises(
         RecipeError, match=r"recipe.task.order: names 'a' twice. Give each class one place"
     ):

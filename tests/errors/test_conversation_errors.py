@@ -50,7 +50,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"messages": [turn("user", [{"type": "image_url"}]), ASSISTANT]},
-        "the content of turn 1 is a list",
+        "the content of turn 1 has a part of type 'image_url'; allowed: text",
     ),
     ({"messages": [{"content": "x"}]}, "turn 1 has no role (keys: content)"),
     ({"messages": ["hello"]}, 'turn 1 is not an object but "hello"'),

@@ -81,7 +81,7 @@ def rows(folder: Path, bad: str, header: str = "x,y", count: int = 40) -> dict[s
         ("abc,a", "row 8: column 'x' holds 'abc'; the column's other values are of kind numeric"),
         ("1e300,a", "row 8: column 'x' holds '1e300'; allowed: numbers up to 1e+30 in size"),
         ("1", "row 8 (ends on line 9): the row has 1 cells and the header 2"),
-        ("7,", "row 8: an example has no label. Give it one, or remove it"),
+        ("7,", "row 8: an example has no label, as 1 of 15 have none. Give it one, or remove it"),
         (
             '"7,a',
             "line 9: a quote is opened in the row that begins here, and never closed. Close it",
@@ -237,7 +237,7 @@ def test_damaged_npz(tmp_path: Path) -> None:
         (b"XX\x08\x01" + b"\0" * 8, "is not an idx file: it begins with 58 58 08 01"),
         (
             b"\0\0\x08\x03\0\0\0",
-            "is cut off: its header of 3 dimensions takes 16 bytes, and there are 7",
+            "is cut off: its header of 3 dimensions takes 16 bytes, but there are 7",
         ),
         (
             b"\0\0\x0d\x01" + struct.pack(">I", 2) + b"1234567",

@@ -11,9 +11,9 @@ import torch
 from groundup.core.errors import CheckpointError, DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.models.bert import BERTConfig
+from groundup.processors.class_targets import SingleLabel
 from groundup.processors.labelled import Labelled
 from groundup.processors.sequences import FramesProcessor
-from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.tasks.masked_lm.task import MaskedLanguageModeling

@@ -15,7 +15,8 @@ from ggufs import small_model, tokenizer
 
 from groundup.core.errors import CheckpointError, DataError, MissingExtraError, RunError
 from groundup.formats import llama_cpp
-from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.generation.decoding import generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.inference.llama_cpp import LlamaCppEngine, check_engine, open_engine, open_llama_cpp
 from groundup.inference.predictor import Predictor
 from groundup.models.bert import BERTConfig
@@ -35,6 +36,14 @@ from groundup.nn.rope import LongRope
             ),
         ),
         ("llama.cpp", "int9", "weights: 'int9' is no precision of weights"),
+        (
+            "llama.cpp",
+            "int4",
+            (
+                "weights: int4 are not for the engine llama.cpp; allowed: fp32, bf16, int8. Use"
+                " weights int8, or the engine groundup"
+            ),
+        ),
     ],
 )
 def test_what_is_chosen(name: str, weights: str, expected: str) -> None:

@@ -59,7 +59,7 @@ def test_a_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(onnx, "require_onnx", lambda: None)
-    monkeypatch.setitem(export_run._EXPORTERS, "onnx", full)
+    monkeypatch.setitem(export_run.EXPORTERS, "onnx", full)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / export_run.RECORD).write_text("{}")
     expected = (

@@ -46,12 +46,12 @@ def test_models_without_blocks() -> None:
 
 def test_layers_that_are_not_there() -> None:
     with pytest.raises(
-        RecipeError, match=r"train_layers: is 3, and the model has 2 blocks; allowed: 0 .* to 2"
+        RecipeError, match=r"train_layers: is 3, but the model has 2 blocks; allowed: 0 .* to 2"
     ):
         freeze_all_but(perceptron(), 3)
     tied = GPTConfig(vocabulary_size=11, layers=1, width=8, heads=2).build()
     with pytest.raises(
-        RecipeError, match=r"train_layers: is 0, and the model has no output layer of its own"
+        RecipeError, match=r"train_layers: is 0, but the model has no output layer of its own"
     ):
         freeze_all_but(tied, 0)
 
@@ -62,7 +62,7 @@ def test_releases_that_never_come() -> None:
     ):
         layers(perceptron(), unfreeze_every=2, train_layers=0)
     with pytest.raises(
-        RecipeError, match="unfreeze_every: is 10 steps, and the run has 10: no block would ever"
+        RecipeError, match="unfreeze_every: is 10 steps, but the run has 10: no block would ever"
     ):
         layers(perceptron(), unfreeze_every=10)
 

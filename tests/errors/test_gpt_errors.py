@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from groundup.contracts.processors import TextProcessor
 from groundup.core.errors import CheckpointError, DataError, RecipeError
 from groundup.core.settings import validate
-from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.generation.decoding import generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.models.gemma import Gemma3Config
 from groundup.models.gpt import GPTConfig
 from groundup.models.names.huggingface import gpt2, llama
@@ -56,7 +57,7 @@ class Tokenizer(TextProcessor):
             Phi3Config,
             {"width": 16, "heads": 2, "rotary_share": 0.4},
             (
-                "rotary_share 0.4 makes 3 of 8 channels rotary, and they turn in pairs. Change it"
+                "rotary_share 0.4 makes 3 of 8 channels rotary, but they turn in pairs. Change it"
                 " so that their number is"
             ),
         ),
@@ -93,7 +94,7 @@ def test_impossible_shapes_of_gemma_and_phi(
         (
             {"head_dim": 33},
             (
-                "recipe.model: head_dim 33 is odd, and rotary positions turn channels in pairs."
+                "recipe.model: head_dim 33 is odd, but rotary positions turn channels in pairs."
                 " Use head_dim 34 or positions: learned."
             ),
         ),
@@ -188,7 +189,7 @@ def test_models_of_other_families() -> None:
         llama.config_to_groundup({"model_type": "mamba"})
     with pytest.raises(
         CheckpointError,
-        match="rotary scaling longrope; supported: default, dynamic, linear, llama3",
+        match="rotary scaling longrope; supported: default, linear, dynamic, llama3",
     ):
         llama.config_to_groundup({"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}})
     with pytest.raises(CheckpointError, match="only a part of each head is rotary"):

@@ -19,9 +19,9 @@ from groundup.models.resnet import ResNetConfig
 from groundup.models.rnn import RNNConfig
 from groundup.models.transformer_classifier import TransformerClassifierConfig
 from groundup.models.vit import ViTConfig
+from groundup.processors.class_targets import SingleLabel
 from groundup.processors.image import ImageProcessor
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bytes import BytesConfig
 
 
@@ -186,3 +186,8 @@ def test_bags_of_ngrams() -> None:
     with pytest.raises(RecipeError, match=r"recipe.model.outputs: is 3, but the data has 2. Use 0"):
         config.model_copy(update={"outputs": 3}).complete_from(TEXTS)
     assert config.complete_from(TEXTS).vocabulary_size == BYTES.vocabulary_size
+    with pytest.raises(
+        RecipeError, match=r"dropout has no effect with width 0: .* Remove one of them"
+    ):
+        validate(BagOfNGramsConfig, {"width": 0, "dropout": 0.1}, "recipe.model")
+    validate(BagOfNGramsConfig, {"width": 0}, "recipe.model")

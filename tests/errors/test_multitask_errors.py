@@ -14,8 +14,9 @@ from groundup.core.settings import validate
 from groundup.core.values import Example
 from groundup.data.sources.arrays import Arrays
 from groundup.models.mlp import MLPConfig
+from groundup.processors.class_targets import SingleLabel
 from groundup.processors.image import ImageConfig
-from groundup.processors.targets import MultiTaskTargets, SingleLabel
+from groundup.processors.targets import MultiTaskTargets
 from groundup.tasks.classify.task import Classify
 from groundup.tasks.multitask.task import Multitask
 

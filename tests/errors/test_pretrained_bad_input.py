@@ -307,7 +307,7 @@ def test_weights_are_held_to_what_the_hub_said(here: Path) -> None:
     notes.write_text(f"{'a' * 40}\n{wrong}\n{time.time()}\n")
     with pytest.raises(
         CheckpointError,
-        match=f"is damaged: its SHA-256 is {right[:12]}..., and the hub's is 000000000000",
+        match=f"is damaged: its SHA-256 is {right[:12]}..., but the hub's is 000000000000",
     ):
         base_facts(recipe)
     notes.write_text(

@@ -109,7 +109,7 @@ def test_a_run_and_pretrained_weights(
             {"width": 64},
             (
                 "recipe.model.width: is 64, but the weights of BASE have 32; free to choose:"
-                " dropout, context_length. Remove it: config.json says what the model is."
+                " dropout, context_length, rope_scaling, tied_embeddings. Remove it: config.json says what the model is."
             ),
         ),
         (
@@ -118,14 +118,24 @@ def test_a_run_and_pretrained_weights(
         ),
         (
             {"context_length": 99},
-            "recipe.model.context_length: is 99, but BASE was trained for 64. Use at most 64.",
+            (
+                "recipe.model.context_length: is 99, but BASE was trained for 64. Use at most 64, or"
+                " stretch it: model.rope_scaling: {kind: yarn, factor: 2.0}."
+            ),
+        ),
+        (
+            {"context_length": 129, "rope_scaling": {"kind": "yarn", "factor": 2.0}},
+            (
+                "recipe.model.context_length: is 129, but BASE was trained for 64, which"
+                " rope_scaling stretches to 128. Use at most 128."
+            ),
         ),
         ({"lyers": 1}, "did you mean 'layers'"),
         (
             {"name": "mlp"},
             (
                 "recipe.model.name: no Hugging Face layout is known for model 'mlp'; allowed: gpt,"
-                " gemma3, phi3, hub, bert"
+                " gemma3, phi3, encoder_decoder, whisper, hub, bert"
             ),
         ),
         ({"name": "gtp"}, "there is no model 'gtp'; did you mean 'gpt'"),
@@ -285,6 +295,11 @@ def test_configs(
     path.unlink()
     if content is not None:
         path.write_text(content if isinstance(content, str) else json.dumps(content))
+    # Without a name the model hub takes over what is not built here.
+    names = {"llama": "gpt", "gemma3": "gemma3", "gemma3_text": "gemma3", "phi3": "phi3"}
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind in names and "quantization_config" not in content:
+        tuning = tuning | {"model": {"name": names[kind]}}
     with pytest.raises(GroundupError) as caught:
         groundup.trainer(tuning, runs=tmp_path / "runs")
     assert message in str(caught.value)
@@ -295,7 +310,7 @@ def test_configs(
     [
         (
             {"num_hidden_layers": 10**9},
-            "config.json says 1000000000 layers, and the files hold 21 tensors",
+            "config.json: says num_hidden_layers 1000000000, but the files hold 21 tensors",
         ),
         (
             {"num_hidden_layers": 3},
@@ -314,7 +329,13 @@ def test_configs(
         ),
         ({"vocab_size": 10**30}, "config.json says sizes that no model has: "),
         ({"vocab_size": 10**18}, "config.json says sizes that no model has: |config.json says"),
-        ({"tie_word_embeddings": True}, None),
+        (
+            {"tie_word_embeddings": True},
+            (
+                r"tensor lm_head.weight differs from model.embed_tokens.weight, but config.json says"
+                r" that they are one \(tie_word_embeddings\)\. Set model.tied_embeddings: false"
+            ),
+        ),
         (
             {"architectures": ["LlamaForSequenceClassification"]},
             "supported for model_type llama: LlamaForCausalLM",
@@ -323,13 +344,29 @@ def test_configs(
     ids=str,
 )
 def test_configs_that_do_not_belong_to_the_weights(
-    folder: Path, values: dict[str, Any], message: str | None
+    folder: Path, values: dict[str, Any], message: str
 ) -> None:
     change_config(folder, **values)
-    if (
-        message is None
-    ):  # a copy of the embedding beside tied ones is what transformers passes over, too
-        read(folder)
-        return
     with pytest.raises(CheckpointError, match=message):
         read(folder)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_hidden_layers": 10**9},
+        {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"], "num_hidden_layers": 10**8},
+        {"model_type": "gemma2", "num_hidden_layers": 20_000},
+        {"model_type": "mixtral", "num_local_experts": 10**9},
+        {"model_type": "nested", "text_config": {"n_layer": 10**9}},
+    ],
+    ids=str,
+)
+def test_more_layers_than_any_model_has(folder: Path, values: dict[str, Any]) -> None:
+    change_config(folder, **values)
+    with pytest.raises(CheckpointError, match=r"config.json: says \w+ \d+, but the files hold 21"):
+        load_recipe({"name": "a", "init": {"pretrained": str(folder)}, "task": "language_modeling"})
+    # The hub's files are fetched later: the recipe is read with config.json alone.
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="but no model has more than 10000"):
+        load_recipe({"name": "a", "init": {"pretrained": str(folder)}, "task": "language_modeling"})

@@ -184,9 +184,10 @@ def test_a_special_token_spelled_in_a_message_is_no_error() -> None:
 
 def test_a_template_that_hides_what_the_assistant_wrote() -> None:
     with pytest.raises(
-        DataError, match=r"turn 2, so what the assistant wrote cannot be told.*Put {% generation %}"
+        DataError,
+        match=r"leaves out what turn 1 \(user\) has. Remove the row; or set task.template to one",
     ):
-        _template("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}")
+        _template("{% for m in messages %}{{ m.content | length }}{% endfor %}")
 
 
 def test_a_conversation_that_holds_every_noncharacter() -> None:

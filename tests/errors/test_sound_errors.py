@@ -140,7 +140,7 @@ def test_folders_without_classes(tmp_path: Path) -> None:
     ):
         audio(root)
     (root / "空" / "notes.txt").write_text("x")
-    with pytest.raises(DataError, match=r"it has .txt\. Put files into it"):
+    with pytest.raises(DataError, match=r"it has .txt 1\. Put files into it"):
         audio(root)
 
 

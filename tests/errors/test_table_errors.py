@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,27 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "remedy", "corrected"),
+    [
+        ("# by R\nx,y\n", "The first line, '# by R', is no header: remove the lines", "x,y\n"),
+        ("sep=;\nx;y\n", "The first line, 'sep=.*', is no header: remove the lines", "x;y\n"),
+        ("Sales\nx,y\n", "If 'Sales' is a title, remove the lines above the header", "x,y\n"),
+        ("Sales,\nx,y,z\n", "If 'Sales' is a title, remove the lines", "x,y\n"),
+        ("Sales,,\nx,y,z\n", "named ''.*if lines of a title are above the header", "x,y\n"),
+        ("x,y\n1,2,\n", "Remove the separators at the ends of the rows, or end the", "x,y,\n"),
+    ],
+)
+def test_lines_that_are_no_table(tmp_path: Path, text: str, remedy: str, corrected: str) -> None:
+    cut = ROWS.replace(",a,", ",").replace(",b,", ",")
+    rows = cut.replace(",", ";") if ";" in text else cut
+    with pytest.raises(DataError, match=remedy):
+        read(tmp_path / "rows.csv", text + rows)
+    if corrected.endswith(",\n"):
+        rows = cut.replace("\n", ",\n")
+    assert read(tmp_path / "rows.csv", corrected + rows)[0].inputs["x"] == "0"
+
+
+@pytest.mark.parametrize(
     ("settings", "problem"),
     [
         (
@@ -76,7 +98,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ),
         (
             {"time_column": "city"},
-            r"rows.csv row 1: time_column 'city' holds 'a'; allowed: a number, or a date",
+            r"rows.csv row 1: time_column 'city' holds 'a'; allowed: a number in every row, or a date",
         ),
         (
             {"fraction": 1e-9},
@@ -109,7 +131,10 @@ def test_rows_without_a_group(tmp_path: Path) -> None:
 def test_files_of_different_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x,y\n1,2\n")
     for text, problem in (
-        ("x\n1\n", "no column 'y'; the first file has x, y"),
+        (
+            "x\n1\n",
+            r"no column 'y'; the first file, .*a\.csv, has x, y.*such as data\.path: .*b\.csv",
+        ),
         ("x,y,z\n1,2,3\n", "column, 'z'"),
     ):
         (tmp_path / "b.csv").write_text(text)
@@ -156,7 +181,10 @@ def test_settings_without_effect(section: dict[str, Any], problem: str) -> None:
 def test_columns_that_cannot_be_learned() -> None:
     with pytest.raises(DataError, match=r"there are no training examples"):
         fit([])
-    with pytest.raises(DataError, match=r"no column of the training split varies"):
+    with pytest.raises(
+        DataError,
+        match=r"no column of the training split \(2 rows\) tells its rows apart: .*does not vary",
+    ):
         fit([{"x": 1, "c": "a", "rare": "p"}, {"x": 1, "c": "a", "rare": "q"}])
     with pytest.raises(
         DataError, match=r"recipe.processor.numeric: there is no column 'agee'; did you mean 'age'"
@@ -188,9 +216,10 @@ def test_words_among_numbers() -> None:
     ):
         fitted.encode_inputs([{"age": 3, "ok": "yes"}, {"age": 3, "ok": "maybe"}])
     with pytest.raises(
-        DataError, match=r"row 1: column 'day' holds '31.12.2024'; .*allowed: a date in ISO 8601"
+        DataError,
+        match=r"row 2: column 'day' holds '31.13.2024'; .*allowed: a date such as 2024-05",
     ):
-        fit([{"day": "31.12.2024"}, {"day": "2024-01-01"}], dates=("day",))
+        fit([{"day": "31.12.2024"}, {"day": "31.13.2024"}], dates=("day",))
     with pytest.raises(
         DataError, match=r"row 1: column 'day' holds 1700000000000.0; .*seconds since 1970"
     ):
@@ -296,3 +325,30 @@ def test_targets_that_cannot_be_learned() -> None:
         match=r'delta has no effect with objective: "mse"; it applies when objective is "hub',
     ):
         validate(Regression, {"delta": 2.0}, "recipe.task")
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("1,x,2\n3,z,4\n", "If the first line, '1, x, 2', is a row and no header"),
+        ("a b y\n1 2 3\n", "The header looks separated by spaces"),
+        ("a,b,Y\n1,2,3\n", "did you mean 'Y'"),
+        ("a,b,y\n1,2,3\n4,5\n", "Fill in the cells that are missing"),
+        ("a,b,y\n1,2,3\n# checked by me\n", "If '# checked by me' is a remark, remove the line"),
+    ],
+)
+def test_what_to_do_about_headers_and_rows(tmp_path: Path, text: str, remedy: str) -> None:
+    with pytest.raises(DataError, match=re.escape(remedy)):
+        read(tmp_path / "rows.csv", text)
+
+
+def test_a_target_of_which_every_value_differs(tmp_path: Path) -> None:
+    text = "x,y\n" + "".join(f"{n},id{n}\n" for n in range(40))
+    with pytest.raises(DataError, match="'y' has 40 different values in 40 rows: name another"):
+        source(tmp_path / "rows.csv", text).examples("validation", tmp_path)
+
+
+def test_words_where_numbers_are_predicted() -> None:
+    rows = [Example(str(n), {"x": n}, ["high", "low"][n % 2]) for n in range(9)]
+    with pytest.raises(DataError, match=r"no value of the target is a number.*set task: classify"):
+        Regression().fit_processor(fit([row.inputs for row in rows]), lambda: iter(rows))

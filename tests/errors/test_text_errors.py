@@ -45,13 +45,12 @@ def test_empty_file(tmp_path: Path) -> None:
     [
         (b"\x89PNG\r\n\x1a\n", "a PNG image"),
         (b"%PDF-1.7\n", "a PDF"),
-        ("wide".encode("utf-16"), "text in UTF-16"),
         (gzip.compress(b"text", mtime=0), "compressed with gzip"),
         (b"abc\0def", "a binary file (a zero byte at byte 3)"),
     ],
 )
 def test_binary_named_txt(tmp_path: Path, content: bytes, what: str) -> None:
-    assert f"a.txt: this is {what}, not text in UTF-8" in message(tmp_path / "a.txt", content)
+    assert f"a.txt: this is {what}, not text" in message(tmp_path / "a.txt", content)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.json"])
@@ -92,7 +91,7 @@ def test_row_that_is_not_an_object(tmp_path: Path) -> None:
         tmp_path / "a.jsonl", b'{"text": "a"}\n["b"]\n'
     )
     assert "a.json row 1: the row is text" in message(tmp_path / "a.json", b'["b"]')
-    assert "a.json: the file holds an object" in message(tmp_path / "a.json", b'{\n"text": "b"\n}')
+    assert "a.json: the file holds text; allowed: a list of" in message(tmp_path / "a.json", b'"b"')
 
 
 def test_csv_rows_of_another_width_and_open_quotes(tmp_path: Path) -> None:
@@ -110,13 +109,15 @@ def test_unsupported_suffix(tmp_path: Path) -> None:
         "the suffix '.docx' is not a kind of file that is read here; allowed: .txt, .md, .jsonl"
         in text
     )
-    assert "'(none)'" in message(tmp_path / "README", b"x")
+    assert "'(none)'" in message(tmp_path / "weights", b"\x01\x02")
 
 
 def test_folder_without_readable_file(tmp_path: Path) -> None:
     assert "no file to read in this folder; it has no files" in message(tmp_path)
     (tmp_path / "a.docx").write_text("x")
-    assert "it has files of the kinds .docx; allowed: .txt" in message(tmp_path)
+    assert "it has 1 of other kinds (.docx 1); allowed: .txt" in message(tmp_path)
+    (tmp_path / "b.zip").write_text("x")
+    assert message(tmp_path).endswith("Unpack the archive, or give another folder.")
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
@@ -244,9 +245,7 @@ def test_sources_that_contradict_themselves(section: dict[str, Any], problem: st
     assert problem in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("row", "found"), [(b"7", "a number (7)"), (b"null", "null (null)"), (b"[7]", "a list")]
-)
+@pytest.mark.parametrize(("row", "found"), [(b"7", "a number (7)"), (b"[7]", "a list")])
 def test_text_column_that_is_not_text(tmp_path: Path, row: bytes, found: str) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "fine"}\n{"text": ' + row + b"}\n")
     with pytest.raises(DataError) as caught:
@@ -264,5 +263,5 @@ def test_a_split_that_nothing_fell_into(tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("one document\n")
     source = TextSource(path=str(tmp_path / "book.txt"), fraction=0.0)
     assert len(list(source.examples("train", tmp_path))) == 1
-    with pytest.raises(DataError, match=r"nothing is left for validation .*set split_on"):
+    with pytest.raises(DataError, match=r"nothing is left for validation .* set data.split_on"):
         list(source.examples("validation", tmp_path))

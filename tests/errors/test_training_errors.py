@@ -209,7 +209,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 def test_every_kind_of_error_has_its_exit_code_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: GroundupError
 ) -> None:
-    def fail(folder: Path) -> None:
+    def fail(folder: Path, overrides: dict[str, Any]) -> None:
         raise error
 
     monkeypatch.setattr(api, "resume", fail)
@@ -229,7 +229,7 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "resume", lambda folder: 1 / 0)
+    monkeypatch.setattr(api, "resume", lambda folder, overrides: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["groundup", "train", "--resume", "runs/x"])
     with pytest.raises(ZeroDivisionError):
         main.main()
@@ -243,8 +243,7 @@ def test_train_needs_recipes_or_a_run(
 ) -> None:
     assert run_main(monkeypatch, *arguments) == 2
     assert (
-        "groundup train: needs recipes, or --resume with a run folder alone."
-        in capsys.readouterr().err
+        "groundup train: needs recipes, or --resume with a run folder." in capsys.readouterr().err
     )
 
 

@@ -43,6 +43,10 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "sentence_embedding symmetric": ("encoder", {"symmetric": True, "pooling": "first"}),
     "token_classification": ("encoder", {}),
     "extractive_qa": ("encoder", {}),
+    "text_to_text": ("pairs", {}),
+    "text_to_text smoothed": ("pairs", {"label_smoothing": 0.1}),
+    "transcribe": ("spoken", {}),
+    "transcribe augmented": ("spoken", {"augmentation": AUGMENTATION["spoken"]}),
     "regression": ("numbers", {}),
     "regression mae": ("numbers", {"objective": "mae"}),
     "regression huber": ("numbers", {"objective": "huber"}),
@@ -83,6 +87,9 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
         return preference_run(folder, **settings)
     if reads == "encoder":
         return encoder_run(task.split()[0], folder, **settings)
+    if reads in ("pairs", "spoken"):
+        recipe = tiny_run({"pairs": "encoder_decoder", "spoken": "ctc"}[reads], folder)
+        return recipe | {"task": {**recipe["task"], **settings}}
     if reads == "documents":
         recipe = tiny_run("bert", folder, {"context_length": 24}, reads=reads)
         processor = {"name": "bpe", "vocab_size": 300, "encoder": True}

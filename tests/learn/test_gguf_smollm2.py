@@ -15,7 +15,8 @@ import platformdirs
 import pytest
 
 from groundup.core.values import Message
-from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.generation.decoding import generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.models.gpt import GPTConfig
 from groundup.nn.transformer import DecoderLM
 from groundup.processors.chat.template import ChatTemplate

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.nn.lora.adapters import adapted, attach
+from groundup.recipe.adapter import Adapter
 from groundup.recipe.recipe import Optim
-from groundup.recipe.sections import Adapter
 
 SETTINGS = [
     Adapter(rank=3, alpha=5.0),

@@ -17,7 +17,7 @@ from groundup.api import export
 from groundup.formats.huggingface_folder import labels_in
 from groundup.inference.predictor import Predictor
 from groundup.models.bert import BERTConfig
-from groundup.processors.targets import SingleLabel
+from groundup.processors.class_targets import SingleLabel
 
 pytestmark = pytest.mark.xdist_group("transformers")
 SMALL = {"max_tokens": 12, "stride": 2, "max_question_tokens": 4}

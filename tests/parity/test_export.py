@@ -13,8 +13,8 @@ from tiny_runs import tiny_run
 
 import groundup
 from groundup.api import export
-from groundup.export import export_run, onnx
-from groundup.export.verify import Limit, Model, Sample
+from groundup.export import onnx
+from groundup.export.verify import Limit, Model, Sample, compare
 from groundup.models.rnn import RNNConfig
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
@@ -227,7 +227,7 @@ def test_a_graph_of_recurrent_layers(tmp_path: Path, settings: dict[str, Any]) -
         _rows(config, *lengths) for lengths in ([9, 3, 1, 7], [4, 12], [1], [5], [2, 1, 2, 1, 1])
     ]
     onnx.write_graph(tmp_path / "model.onnx", model, samples[0], sequences=True)
-    found = export_run.compare(
+    found = compare(
         Model("ours", model), onnx.OnnxRuntime(tmp_path / "model.onnx", model), samples, Limit(1e-5)
     )
     assert found.problem() is None

@@ -16,8 +16,16 @@ from tiny_runs import tiny_run
 import groundup
 from groundup.api import export
 from groundup.core.errors import CheckpointError, GroundupError, MissingExtraError, RunError
-from groundup.export import export_run, gguf, huggingface, onnx
-from groundup.export.verify import Comparison, Limit, Model, Sample, check_tensors, layer_of
+from groundup.export import gguf, huggingface, onnx
+from groundup.export.verify import (
+    Comparison,
+    Limit,
+    Model,
+    Sample,
+    check_tensors,
+    compare,
+    layer_of,
+)
 from groundup.runs.run import Run
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
@@ -228,7 +236,7 @@ def test_padding_is_never_written() -> None:
     one = Model("one", torch.nn.Module())
     one.module.forward = plain  # type: ignore[method-assign, assignment]
     with pytest.raises(CheckpointError, match="would write tokens from 2 on"):
-        export_run.compare(one, Model("other", Padded()), [sample], Limit())
+        compare(one, Model("other", Padded()), [sample], Limit())
 
 
 # ------------------------------------------------------------------------------------------------ a

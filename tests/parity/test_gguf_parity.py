@@ -13,8 +13,8 @@ from ggufs import FAMILIES, small_model, tokenizer, write_small
 from later import Library
 
 from groundup.formats.gguf import open_gguf
-from groundup.formats.gguf_blocks import KINDS, dequantise
-from groundup.formats.gguf_writer import WRITABLE, quantise
+from groundup.formats.gguf_blocks import KINDS, dequantize
+from groundup.formats.gguf_writer import WRITABLE, quantize
 from groundup.models.gpt import GPTConfig
 from groundup.weights.gguf import read_gguf, save_gguf
 
@@ -32,7 +32,7 @@ def test_any_bytes_mean_the_same_to_the_last_bit(kind: str) -> None:
     raw = np.random.default_rng(0).integers(0, 256, (200, size), dtype=np.uint8)
     with np.errstate(all="ignore"):
         theirs = np.asarray(quants.dequantize(raw, _type(kind)), np.float32).reshape(-1)
-    ours = dequantise(raw.reshape(-1), KINDS[kind])
+    ours = dequantize(raw.reshape(-1), KINDS[kind])
     known = ~np.isnan(ours)
     assert np.array_equal(np.isnan(theirs), ~known)
     assert known.mean() > 0.5
@@ -47,7 +47,7 @@ def test_numbers_are_rounded_to_the_same_bytes(kind: str, scale: float) -> None:
     numbers[0], numbers[1] = 0, random.integers(-127, 128, 256) / 2
     numbers[1, ::32], numbers[2] = 63.5, np.sign(numbers[2])
     theirs = quants.quantize(numbers, _type(kind)).view(np.uint8).reshape(-1)
-    assert np.array_equal(quantise(numbers, KINDS[kind]), theirs)
+    assert np.array_equal(quantize(numbers, KINDS[kind]), theirs)
 
 
 @pytest.mark.parametrize("kind", WRITABLE)

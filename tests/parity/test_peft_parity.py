@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import groundup
 from groundup.models.gpt import GPTConfig
 from groundup.nn.lora.adapters import adapted, attach
-from groundup.recipe.sections import Adapter
+from groundup.recipe.adapter import Adapter
 
 # What the two libraries say to each other is not ours to change.
 pytestmark = [

@@ -16,6 +16,8 @@ from torch import Tensor
 from groundup.core.registry import lookup
 from groundup.core.settings import validate
 from groundup.formats.huggingface_folder import find_pretrained
+from groundup.generation.decoding import generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.models.gpt import GPTConfig
 from groundup.recipe.fill_from_init import inherit
 from groundup.weights.load import read_pretrained
@@ -48,9 +50,10 @@ def test_logits_forward_step_by_step_and_beside_padding(family: str, tmp_path: P
     assert_near(model(tokens), expected)
 
     cache = model.new_cache(2, 40)
+    # Beyond where a long Phi-3 has other wavelengths: `generate` reads a text again there.
     steps = [
-        model(tokens[:, :11], cache=cache),
-        *(model(tokens[:, at : at + 1], cache=cache) for at in range(11, 40)),
+        model(tokens[:, :25], cache=cache),
+        *(model(tokens[:, at : at + 1], cache=cache) for at in range(25, 40)),
     ]
     assert_near(torch.cat(steps, 1), expected)
 
@@ -65,6 +68,88 @@ def test_logits_forward_step_by_step_and_beside_padding(family: str, tmp_path: P
     theirs = module(padded, attention_mask=mask, position_ids=places).logits
     assert_near(model(tokens[:1]), theirs[:1])
     assert_near(model(shorter[None]), theirs[1:, -length:])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_long_phi3_writes_the_same_alone_beside_others_and_with_more_room(tmp_path: Path) -> None:
+    """It has other wavelengths above 20 tokens, by each text's own length."""
+    module = write_model(tmp_path, "phi3-long")
+    model = opened(tmp_path)
+    prompts = [torch.randint(4, 61, (size,)).tolist() for size in (5, 18, 27)]
+    expected = []
+    for prompt in prompts:
+        text = list(prompt)
+        for _ in range(20):
+            text.append(int(module(torch.tensor([text])).logits[0, -1].argmax()))
+        expected.append(text[len(prompt) :])
+    for count in (10, 20):
+        options = DecodingOptions(max_new_tokens=count, temperature=0)
+        together = generate_batch(model, prompts, options)
+        alone = [generate_batch(model, [prompt], options)[0] for prompt in prompts]
+        assert together == alone == [text[:count] for text in expected]
+
+
+STRETCHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "linear": ({"kind": "linear", "factor": 3.0}, {"rope_type": "linear", "factor": 3.0}),
+    "dynamic": ({"kind": "dynamic", "factor": 3.0}, {"rope_type": "dynamic", "factor": 3.0}),
+    "yarn": (
+        {"kind": "yarn", "factor": 3.0},
+        {"rope_type": "yarn", "factor": 3.0, "original_max_position_embeddings": 64},
+    ),
+    "llama3": (
+        {"kind": "llama3", "factor": 3.0},
+        {
+            **{"rope_type": "llama3", "factor": 3.0, "original_max_position_embeddings": 64},
+            **{"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+        },
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama2", "mistral-full", "qwen2", "qwen3"])
+@pytest.mark.parametrize("kind", STRETCHED)
+@torch.no_grad()
+def test_a_longer_context_by_stretching(kind: str, family: str, tmp_path: Path) -> None:
+    """As transformers reads the same weights when their config.json says so."""
+    write_model(tmp_path, family)
+    ours, theirs = STRETCHED[kind]
+    model = opened(tmp_path, context_length=192, rope_scaling=ours)
+    path = tmp_path / "config.json"
+    before = json.loads(path.read_text())
+    rope = {**before["rope_parameters"], **theirs}
+    length = {} if kind == "dynamic" else {"max_position_embeddings": 192}
+    path.write_text(json.dumps({**before, "rope_parameters": rope, **length}))
+    auto = transformers.AutoModelForCausalLM
+    for size in (40, 150):
+        # A module of its own each time: a dynamic one keeps the longest base that it has seen.
+        module = auto.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager")
+        tokens = torch.randint(61, (1, size))
+        expected = module.eval()(tokens).logits
+        assert_near(model(tokens), expected)
+    shorter = torch.randint(61, (1, 42))
+    packed = torch.cat([shorter, tokens], 1)
+    edges = torch.tensor([0, 42, 192], dtype=torch.int32)
+    places = torch.cat([torch.arange(42), torch.arange(150)])[None]
+    assert_near(model(packed, positions=places, boundaries=edges)[:, 42:], expected)
+
+    values, tensors = model.config.to_huggingface(model.state_dict())
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "config.json").write_text(json.dumps(values))
+    save_file(tensors, again / "model.safetensors", {"format": "pt"})
+    other = auto.from_pretrained(again, dtype=torch.float32, attn_implementation="eager")
+    assert_near(other.eval()(tokens).logits, expected)
+    reopened = opened(again, context_length=192)
+    assert_near(reopened(tokens), expected)
+
+    options = DecodingOptions(max_new_tokens=8, temperature=0)
+    prompts = [tokens[0, :60].tolist(), tokens[0, :90].tolist()]
+    for prompt, text in zip(prompts, generate_batch(model, prompts, options), strict=True):
+        for count in range(8):
+            read = torch.tensor([prompt + text[:count]])
+            assert model(read)[0, -1].argmax() == text[count]
 
 
 @pytest.mark.slow

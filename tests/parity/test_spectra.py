@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from later import Library
 
+from groundup.media.resampling import resample, resampling_taps
 from groundup.processors.spectrogram import (
     cosine_transform,
     fft_size,
     log_mel,
     mel_filters,
-    resample,
-    resampling_taps,
 )
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker

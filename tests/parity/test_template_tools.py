@@ -104,7 +104,7 @@ def test_a_template_that_shows_no_tools_is_refused(processor: TokenizerProcessor
     for name in ("llama2", "gemma", "phi"):
         with pytest.raises(
             DataError,
-            match=r"shows no tools, but the conversation has some.*task.template=chatml or",
+            match=r"shows no tools, but the conversation has some.*task.template to one that works here: chatml, qwen",
         ):
             ChatTemplate(TEMPLATES[name], processor).encode(ASKED, tools=TOOLS)
         with pytest.raises(
@@ -163,11 +163,11 @@ def test_an_answer_that_is_only_read(processor: TokenizerProcessor) -> None:
             "›", "", 1
         )
     source = (
-        "{% for m in messages %}{{ m.role }}{% endfor %}{% generation %}{{ messages[1].content }}{%"
-        " endgeneration %}"
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% generation %}{{ messages[1].content"
+        " }}{% endgeneration %}"
     )
     with pytest.raises(
-        DataError, match="marks 1 stretches for 2 answers, so those not to learn are not known"
+        DataError, match="what the assistant wrote in turn 4 cannot be told from the rest"
     ):
         ChatTemplate(source, processor).encode(read)
 

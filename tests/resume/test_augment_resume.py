@@ -109,7 +109,7 @@ def test_the_micro_batch_and_workers_change_not_one_bit(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     whole = taken(recipe, tmp_path, 96, micro_batch_size=16, workers=0)
-    assert set(whole) == {"inputs", "labels", "labels_2", "mix"}
+    assert set(whole) == {"inputs", "labels", "labels_2", "mix", "guess", "commonest"}
     for micro_batch_size, workers in ((4, 0), (8, 2)):
         other = taken(recipe, tmp_path, 96, micro_batch_size=micro_batch_size, workers=workers)
         for key, values in whole.items():

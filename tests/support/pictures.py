@@ -14,10 +14,11 @@ from groundup.data.sources.arrays import Arrays
 PHOTOGRAPHS = SKLEARN_DATA.parent / "images"
 
 
-def digit_folders(root: Path, count: int = 60, classes: str = "0123456789") -> Path:
-    """Write ``count`` digits as ``root/<digit>/<number>.png``, 8 x 8 pixels of grey."""
+def digit_folders(root: Path, count: int = 60, classes: str = "0123456789", first: int = 0) -> Path:
+    """Write ``count`` digits as ``root/<digit>/<number>.png``, 8 x 8 pixels of grey, from the
+    ``first`` on."""
     written = 0
-    for example in Arrays().examples("train", root):
+    for example in Arrays().examples("train", root)[first:]:
         if str(example.target) in classes and written < count:
             save(
                 root / str(example.target) / f"{int(example.name):04}.png",

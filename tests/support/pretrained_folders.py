@@ -206,3 +206,23 @@ def write_tokenizer(
         config["chat_template"] = template
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return Tokenizer.from_str(_tokenizer())
+
+
+def recipe_for(folder: Path, name: str, **parts: Any) -> dict[str, Any]:
+    """Return the recipe of one step that hardly moves the weights of ``folder / "base"``, on a few
+    texts that are written next to it."""
+    texts = folder / "texts"
+    texts.mkdir(exist_ok=True)
+    for number in range(20):
+        (texts / f"{number}.txt").write_text(f"the lamp and the river {number} " * 20)
+    return {
+        "name": name,
+        "init": {"pretrained": str(folder / "base")},
+        "model": {"context_length": 32},
+        "task": "language_modeling",
+        "data": {"name": "text", "path": str(texts)},
+        "optim": {"lr": 1e-12, "weight_decay": 0.0},
+        "training": {"batch_size": 2, "steps": 1},
+        "machine": {"threads": 1, "compile": False, "precision": "fp32"},
+        **parts,
+    }

@@ -7,6 +7,7 @@ A new model needs an entry in ``MODELS``: the tests that go over all registered 
 
 from __future__ import annotations
 
+import copy
 import csv
 import importlib.util
 import json
@@ -53,6 +54,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "dropout": 0.1,
         },
     ),
+    "encoder_decoder": (
+        "pairs",
+        {"layers": 1, "width": 16, "heads": 2, "context_length": 80, "dropout": 0.1},
+    ),
     "hub": (
         "documents",
         {
@@ -97,6 +102,21 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "frames",
         {"width": 12, "cell": "gru", "bidirectional": True, "pooling": "attention", "dropout": 0.1},
     ),
+    "ctc": (
+        "spoken",
+        {"blocks": "bilstm", "layers": 1, "width": 12, "subsampling": 2, "dropout": 0.1},
+    ),
+    "whisper": (
+        "spoken",
+        {
+            "layers": 1,
+            "width": 16,
+            "heads": 2,
+            "source_positions": 16,
+            "context_length": 16,
+            "dropout": 0.1,
+        },
+    ),
     "bag_of_ngrams": ("texts", {"width": 8, "ngrams": 2, "buckets": 500, "dropout": 0.1}),
     "bert": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
     "transformer_classifier": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
@@ -133,6 +153,7 @@ AUGMENTATION: dict[str, dict[str, Any]] = {
         },
     },
     "frames": {"time_mask": 0.3, "frequency_mask": 0.3, "noise": 0.1},
+    "spoken": {"time_masks": 1, "time_mask": 0.2, "frequency_masks": 1},
     "texts": {"token_dropout": 0.2},
     "numbers": {"noise": 0.1, "mixup": 0.4},
 }
@@ -156,13 +177,13 @@ def tiny_run(
         name: A registered model.
         folder: Where files of data may be written.
         model: Settings to add to the model's, or to put in place of its own.
-        reads: ``pictures``, ``frames``, ``texts``, ``numbers`` or ``documents``; empty: as
-            ``MODELS`` says.
+        reads: ``pictures``, ``frames``, ``texts``, ``numbers``, ``documents`` or ``pairs``; empty:
+            as ``MODELS`` says.
     """
     assert name in MODELS, f"give the model {name!r} a tiny run in {__file__}"
     own, settings = MODELS[name]
     reads = reads or own
-    return {
+    recipe = {
         **{
             "name": "tiny",
             "model": {"name": name, **settings, **(model or {})},
@@ -174,22 +195,25 @@ def tiny_run(
             "machine": MACHINE,
         },
     }
+    return copy.deepcopy(recipe)  # what one test changes is no other test's
 
 
 def augmented(recipe: dict[str, Any], name: str, reads: str = "") -> dict[str, Any]:
     """Return a model's tiny run with all its data's augmentation on; windows of documents start
-    anywhere already."""
+    anywhere already, and pairs of texts are left as they are."""
     reads = reads or MODELS[name][0]
-    if reads == "documents":
+    if reads in ("documents", "pairs"):
         return recipe
     return recipe | {"task": {**recipe["task"], "augmentation": AUGMENTATION[reads]}}
 
 
 def without_chance(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return the recipe with nothing random in the forward pass."""
-    return recipe | {
-        "model": {key: value for key, value in recipe["model"].items() if key not in RANDOM}
+    quiet = {
+        key: 0.0 if key in RANDOM else copy.deepcopy(value)
+        for key, value in recipe["model"].items()
     }
+    return recipe | {"model": quiet}
 
 
 def _data(reads: str, folder: Path) -> dict[str, Any]:
@@ -201,6 +225,8 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
         data = {"name": "table", "path": write_patients(folder), "target": "progression"}
         return {"task": {"name": "regression"}, "data": data, "processor": "table"}
     digits = Arrays().examples("train", folder)[:200]
+    if reads == "spoken":
+        return write_digit_strings(folder, digits)
     if reads == "frames":
         rows = [example.inputs[: 5 + int(example.name) % 4] for example in digits]
         labels, lengths = [example.target for example in digits], [len(each) for each in rows]
@@ -215,10 +241,43 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
         np.savez(folder / "texts.npz", x=np.array(texts), y=[example.target for example in digits])
         data = {"name": "arrays", "path": str(folder / "texts.npz")}
         return {"task": classify | {"max_tokens": 80}, "data": data, "processor": "bytes"}
+    if reads == "pairs":
+        return {
+            "task": {"name": "text_to_text", "max_source_tokens": 40, "max_target_tokens": 20},
+            "data": write_pairs(folder, texts),
+            "processor": "bytes",
+        }
     path = folder / "documents.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     data = {"name": "text", "path": str(path), "fraction": 0.2}
     return {"task": {"name": "language_modeling"}, "data": data, "processor": "bytes"}
+
+
+def write_digit_strings(folder: Path, digits: list[Any]) -> dict[str, Any]:
+    """Write three digits in a row as frames with the digits as their transcript, and return the
+    sections of task, data and processor."""
+    strings = [digits[n : n + 3 - n % 2] for n in range(0, len(digits) - 2, 2)]
+    frames = [np.concatenate([each.inputs for each in own]) for own in strings]
+    texts = ["".join(str(each.target) for each in own) for own in strings]
+    np.savez(
+        folder / "spoken.npz", X=np.concatenate(frames), lengths=list(map(len, frames)), y=texts
+    )
+    return {
+        "task": {"name": "transcribe", "measured": 8},
+        "data": {"name": "sequences", "path": str(folder / "spoken.npz"), "fraction": 0.2},
+        "processor": {"name": "speech", "features": "given"},
+    }
+
+
+def write_pairs(folder: Path, texts: list[str]) -> dict[str, Any]:
+    """Write upper rows of drawn digits with a row below them, and return the section ``data``."""
+    rows = []
+    for number, text in enumerate(texts):
+        lines = text.replace(" ", "_").split("\n")
+        rows.append({"source": "\n".join(lines[: 2 + number % 3]), "target": lines[5]})
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return {"name": "parallel_text", "path": str(path), "fraction": 0.2}
 
 
 def drawn(pixels: Any) -> str:

@@ -78,7 +78,7 @@ def test_steps_of_ones_own(recipe: dict[str, Any], tmp_path: Path) -> None:
     reports = list(trainer.steps())
     assert [report.step for report in reports] == list(range(6))
     assert reports[-1].samples_seen == 24
-    assert set(trainer.evaluate(1)) == {"loss", "perplexity", "bits_per_byte"}
+    assert set(trainer.evaluate(1)) == {"loss", "perplexity", "bits_per_byte", "baseline_loss"}
     trainer.save()
     trainer.close()
     assert groundup.trainer(recipe, {"optim.lr": 0.01}, runs=tmp_path).step == 6

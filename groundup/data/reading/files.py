@@ -1,39 +1,48 @@
-"""Data files as rows: .txt .md .jsonl .json .csv .tsv .parquet, bare or in folders, compressed or
-not, streamed."""
+"""Data files as rows: texts, mails, JSON, tables and Parquet, compressed or not, streamed."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from groundup.core.errors import DataError, did_you_mean
-from groundup.data.reading.compressed import DataFile, decode_lines, open_file
+from groundup.data.reading.compressed import DataFile, open_file
+from groundup.data.reading.documents import is_raw_mail, read_documents
+from groundup.data.reading.encodings import decode_lines
+from groundup.data.reading.json_files import read_json_file, read_json_lines
+from groundup.data.reading.json_text import type_name
+from groundup.data.reading.listing import KINDS, TEXT_KINDS, list_files
+from groundup.data.reading.npz import array_names
 from groundup.data.reading.parquet import parquet_rows
 from groundup.data.reading.plain_text import read_pieces
+from groundup.data.reading.separator import choose_separator, explain_width, suggest_separator
 
 __all__ = [
-    "COMPRESSIONS",
-    "KINDS",
-    "ROW_KINDS",
     "Cells",
     "Record",
+    "check_header",
+    "check_label",
     "check_text",
+    "find_unreadable",
     "fingerprint",
-    "list_files",
+    "is_header",
     "read_file",
     "read_records",
 ]
 
-KINDS = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
-ROW_KINDS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+
+_HEAD = 512  # bytes that tell a mail
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,8 @@ class Cells:
     """How lines become cells.
 
     Attributes:
-        separator: The character between cells; None: a comma in .csv, a tab in .tsv, and no cells
-            in .txt and .md.
+        separator: The character between cells; None: a comma in .csv and a tab in .tsv, unless the
+            header makes another one certain, and no cells in .txt and .md.
         header: The first row names the columns; else they are called 1, 2, 3 ...
         quotes: Cells of .csv and .tsv may be quoted; else a quote is a character like others, as
             always in .txt.
@@ -63,91 +72,16 @@ class Cells:
     quotes: bool = True
 
 
-# ------------------------------------------------------------------------------------------ listing
-def list_files(path: str | Path, kinds: Sequence[str] = KINDS) -> list[DataFile]:
-    """Return the readable files of a path: itself, or everything below it, sorted by relative path.
-
-    In a folder, hidden files, empty files and files of other kinds are passed over.
-
-    Raises:
-        DataError: If the path is missing, empty, of another kind, or a folder without a readable
-            file.
-    """
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise _missing_path(root)
-    if root.is_file():
-        return [_bare_file(root, kinds)]
-    files = []
-    for inner in sorted(root.rglob("*"), key=lambda p: p.relative_to(root).as_posix()):
-        relative = inner.relative_to(root)
-        kind, compression = _kind_of(inner)
-        # hidden at any depth: .git and .ipynb_checkpoints hold copies of what is next to them
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if kind in kinds and not hidden and inner.is_file() and inner.stat().st_size > 0:
-            files.append(DataFile(inner, relative.as_posix(), kind, compression))
-    if not files:
-        found = sorted({_kind_of(p)[0] or p.name for p in root.rglob("*") if p.is_file()})
-        have = "it has no files"
-        if found:
-            have = f"it has files of the kinds {', '.join(found[:8])}"
-        raise DataError(
-            str(root),
-            f"no file to read in this folder; {have}; allowed: {', '.join(kinds)}",
-            "Give another folder",
-        )
-    return files
-
-
-def fingerprint(paths: Sequence[str | Path], kinds: Sequence[str] = KINDS) -> str:
-    """Return a key that changes when a file below the paths is added, removed, resized or written
-    to."""
+def fingerprint(listings: Iterable[tuple[str, DataFile]]) -> str:
+    """Return a key that changes when one of the files, each below a path, is added, removed,
+    resized or written to."""
     # By size and time, not content: hashing a large corpus at each start would take minutes. A file
     # that is written again without a change is tokenized again: that costs time but is never wrong.
     key = hashlib.sha256()
-    for path in paths:
-        for file in list_files(path, kinds):
-            status = file.path.stat()
-            key.update(
-                f"{path}\0{file.relative}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
-            )
+    for path, file in listings:
+        status = file.path.stat()
+        key.update(f"{path}\0{file.relative}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return key.hexdigest()
-
-
-def _bare_file(path: Path, kinds: Sequence[str]) -> DataFile:
-    kind, compression = _kind_of(path)
-    # a named file of another kind is an error; in a folder it is passed over, as a README is
-    if kind not in kinds:
-        raise DataError(
-            str(path),
-            f"the suffix {kind or '(none)'!r} is not a kind of file that is read here; allowed:"
-            f" {', '.join(kinds)}, each also with {', '.join(COMPRESSIONS)}",
-            "Rename or convert the file",
-        )
-    if path.stat().st_size == 0:
-        raise DataError(
-            str(path), "the file is empty (0 bytes)", "Give a file with something in it"
-        )
-    return DataFile(path, path.name, kind, compression)
-
-
-def _kind_of(path: Path) -> tuple[str, str]:
-    *_, before, last = ["", "", *(suffix.lower() for suffix in path.suffixes)]
-    return (before, last) if last in COMPRESSIONS else (last, "")
-
-
-def _missing_path(path: Path) -> DataError:
-    # the first part of the path that is not there: what to correct may be a folder's name
-    missing = path
-    while not missing.parent.is_dir() and missing.parent != missing.parent.parent:
-        missing = missing.parent
-    folder = missing.parent
-    problem = f"there is no such file or folder; {folder.resolve()} has no {missing.name!r}"
-    inside = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    if hint := did_you_mean(missing.name, inside).rstrip():
-        problem += f"; {hint}"
-    remedy = "Correct the path; it is taken relative to the current folder"
-    return DataError(str(path), problem, remedy)
 
 
 # ------------------------------------------------------------------------------------------ reading
@@ -161,8 +95,9 @@ def read_records(
 ) -> Iterator[Record]:
     """Yield the rows of a file or folder, in order.
 
-    A .txt or .md file is one row with the column ``columns[0]`` (or ``text``), or several where
-    ``split_on`` is set. Rows are streamed, except from .json, which holds one list.
+    A text, a web page and a mail are one row with the column ``columns[0]`` (or ``text``); a .txt
+    or .md file is several where ``split_on`` is set. Rows are streamed, except from .json, which
+    holds one list.
 
     Args:
         path: A file, or a folder that is read recursively.
@@ -176,7 +111,7 @@ def read_records(
         DataError: Naming the file and line, row or byte that cannot be read.
     """
     # files in the order of their names, so that every machine reads the same rows in the same order
-    for file in list_files(path, kinds):
+    for file in list_files(path, kinds).files:
         yield from read_file(file, columns=columns, split_on=split_on, cells=cells)
 
 
@@ -186,20 +121,32 @@ def read_file(
     columns: Sequence[str] = (),
     split_on: str | None = None,
     cells: Cells = Cells(),
+    may_be_empty: bool = False,
 ) -> Iterator[Record]:
-    """Yield the rows of one file, in order; arguments and errors as ``read_records``."""
+    """Yield the rows of one file, in order; arguments and errors as ``read_records``.
+
+    What is met besides rows, such as empty lines, is counted in the file's ``notes``.
+    """
+    file.notes.clear()
     empty = True
     for number, origin, fields in _rows_of(file, columns, split_on, cells):
         empty = False
-        absent = [column for column in columns if column not in fields]
-        if absent:
-            raise _missing_column(origin, absent[0], list(fields))
+        for column in columns:
+            if column not in fields:
+                fields = _in_one_form(fields)
+                if unicodedata.normalize("NFC", column) not in fields:
+                    raise _missing_column(origin, column, fields, file.kind)
+                fields[column] = fields[unicodedata.normalize("NFC", column)]
         name = f"{file.relative}:{number}" if number else file.relative
         yield Record(fields, name, origin)
-    # an empty file among many is more likely a failed download than meant
-    if empty:
-        problem = "nothing to read: no rows, or only white space"
-        raise DataError(str(file.path), problem, "Give a file with content")
+    if empty and may_be_empty:
+        file.notes["files without rows, or of white space alone"] += 1
+    elif empty:
+        raise DataError(
+            str(file.path),
+            "nothing to read: no rows, or only white space",
+            "Give a file with content",
+        )
 
 
 def check_text(value: Any, where: str, what: str) -> str:
@@ -208,13 +155,18 @@ def check_text(value: Any, where: str, what: str) -> str:
     Raises:
         DataError: If it is not a string, or holds half of a surrogate pair.
     """
+    if isinstance(value, bytes):  # as some programs write columns of text to Parquet
+        with contextlib.suppress(UnicodeDecodeError):
+            return value.decode()
     if not isinstance(value, str):
         shown = json.dumps(value, default=str, ensure_ascii=False)[:60]
         raise DataError(
             where,
-            f"{what} is {_type_name(value)} ({shown}); allowed: text",
+            f"{what} is {type_name(value)} ({shown}); allowed: text",
             "Correct the row or name another column",
         )
+    if value.isascii():  # as it knows at once, whatever its length
+        return value
     # JSON may spell half of a surrogate pair, which fails only when a file is written much later
     try:
         value.encode()
@@ -225,6 +177,41 @@ def check_text(value: Any, where: str, what: str) -> str:
             "Correct the row",
         ) from None
     return value
+
+
+def check_label(value: Any, where: str, column: str) -> Any:
+    """Return ``value`` if it may be a label, or a list of them.
+
+    Raises:
+        DataError: If there is none.
+    """
+    # NaN differs from itself: what Parquet has where a number is missing
+    if value is None or value == "" or isinstance(value, dict) or value != value:
+        shown = repr(value)[:60] if value not in (None, "") else "nothing"
+        raise DataError(
+            where,
+            f"column {column!r} holds {shown}; allowed: a label, as text or a number, or a list of"
+            " them",
+            "Correct the row, or name another column",
+        )
+    return value
+
+
+def find_unreadable(file: DataFile) -> str:
+    """Return why the text of a file cannot be read, or an empty text; rows are not looked at."""
+    try:
+        if file.kind == ".parquet":
+            next(parquet_rows(file.path), None)
+        elif file.kind == ".npz":
+            array_names(file.path)
+        else:
+            with open_file(file) as handle:
+                if file.kind not in (".eml", ".mbox"):
+                    for _ in decode_lines(file, handle):
+                        pass
+    except DataError as error:
+        return error.problem
+    return ""
 
 
 def _rows_of(
@@ -242,98 +229,50 @@ def _rows_of(
             yield number, f"{file.path} row {number}", row
         return
     with open_file(file) as handle:
-        if file.kind in (".txt", ".md") and cells.separator is None:
+        if file.kind in TEXT_KINDS and cells.separator is None:
             (column,) = columns[:1] or ("text",)
-            for number, where, text in read_pieces(file, handle, split_on):
+            mail = split_on is None and is_raw_mail(handle.peek(_HEAD)[:_HEAD])
+            if file.kind in (".txt", ".md") and not mail:
+                texts = read_pieces(file, handle, split_on)
+            else:
+                texts = read_documents(file, handle)
+            for number, where, text in texts:
                 yield number, where, {column: text}
         elif file.kind == ".jsonl":
-            yield from _read_json_lines(file, handle)
+            yield from read_json_lines(file, decode_lines(file, handle))
         elif file.kind == ".json":
-            yield from _read_json_list(file, handle)
+            yield from read_json_file(file, handle)
         else:
             yield from _read_delimited(file, handle, cells)
 
 
-# --------------------------------------------------------------------------------------------- rows
-def _read_json_lines(
-    file: DataFile, handle: io.BufferedReader
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    for number, line in enumerate(decode_lines(file, handle), 1):
-        if line.strip():
-            where = f"{file.path} line {number}"
-            yield number, where, _require_object(_parse_json(line.rstrip("\r\n"), where), where)
-
-
-def _read_json_list(
-    file: DataFile, handle: io.BufferedReader
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    text = "".join(decode_lines(file, handle))
-    # Many keep lines of JSON in files called .json; a list begins with a bracket.
-    first, _, following = text.strip().partition("\n")
-    if first.startswith("{") and (first.rstrip().endswith("}") or not following):
-        lines: list[Any] = [
-            (n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()
-        ]
-        for number, line in lines:
-            where = f"{file.path} line {number}"
-            yield number, where, _require_object(_parse_json(line, where), where)
-        return
-    # one list, and so whole in memory: who has more than fits keeps it as .jsonl
-    rows = _parse_json(text, str(file.path))
-    if not isinstance(rows, list):
-        raise DataError(
-            str(file.path),
-            f"the file holds {_type_name(rows)}; allowed: a list of objects, or one object a line",
-            "Put the rows into a list",
-        )
-    for number, row in enumerate(rows, 1):
-        where = f"{file.path} row {number}"
-        yield number, where, _require_object(row, where)
-
-
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        at = f"column {error.colno}"
-        if error.lineno > 1:
-            at = f"line {error.lineno} {at}"
-        raise DataError(where, f"not JSON at {at}: {error.msg}", "Correct or remove it") from None
-    except RecursionError:
-        raise DataError(where, "JSON nested too deeply to read", "Correct or remove it") from None
-
-
-def _require_object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(
-            where,
-            f"the row is {_type_name(value)}; allowed: an object with named columns",
-            'Write {"text": ...}',
-        )
-    return value
-
-
+# -------------------------------------------------------------------------------------------- cells
 def _read_delimited(
     file: DataFile, handle: io.BufferedReader, how: Cells
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
     # a cell may hold a whole document; the library's limit is 131,072 characters
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    separator = how.separator or ("\t" if file.kind == ".tsv" else ",")
     quoting: Literal[0, 3] = csv.QUOTE_NONE
     if how.quotes and file.kind in (".csv", ".tsv"):
         quoting = csv.QUOTE_MINIMAL
-    reader = csv.reader(
-        decode_lines(file, handle), delimiter=separator, quoting=quoting, strict=True
-    )
+    separator, lines = choose_separator(file, decode_lines(file, handle), how.separator, quoting)
+    reader = csv.reader(lines, delimiter=separator, quoting=quoting, strict=True)
     header: list[str] = []
+    last: str | None = None  # the last name of a header that the file has
     number = ended = 0
     try:
         for cells in reader:
             ended = reader.line_num
             if not cells:
+                file.notes["empty lines"] += 1
                 continue
             if not header and how.header:
-                header = cells
+                header = check_header(cells, str(file.path))
+                last = header[-1]
+                continue
+            # files put together, each with its header and perhaps its mark
+            if cells[-1] == last and is_header(cells, header):
+                file.notes["header lines again"] += 1
                 continue
             header = header or [str(place) for place in range(1, len(cells) + 1)]
             number += 1
@@ -344,40 +283,69 @@ def _read_delimited(
                     where,
                     f"the row has {len(cells)} cells and the {'header' if how.header else 'first'}"
                     f" {len(header)}",
-                    "Quote cells that hold the separator",
+                    explain_width(header, cells),
                 )
             yield number, where, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         if "unexpected end of data" in str(error):
-            problem = "a quote is opened in the row that begins here, and never closed"
             raise DataError(
-                f"{file.path} line {ended + 1}", problem, "Close it, or remove it"
+                f"{file.path} line {ended + 1}",
+                "a quote is opened in the row that begins here, and never closed",
+                "Close it, or remove it",
             ) from None
+        remedy = "Correct the line: quotes in a cell in quotes are written twice"
+        if '\\"' in _line_of(file, reader.line_num):
+            remedy += ', not with a backslash: sed \'s/\\\\"/""/g\' OLD > NEW'
         raise DataError(
-            f"{file.path} line {reader.line_num}",
-            f"not {file.kind[1:]}: {error}",
-            "Correct the line",
+            f"{file.path} line {reader.line_num}", f"not {file.kind[1:]}: {error}", remedy
         ) from None
 
 
-def _missing_column(where: str, column: str, existing: list[str]) -> DataError:
+def _line_of(file: DataFile, number: int) -> str:
+    """Return a line by its number, from 1."""
+    with open_file(file) as handle:
+        return next(islice(decode_lines(file, handle), number - 1, None), "")
+
+
+def check_header(names: Sequence[str], where: str) -> list[str]:
+    """Return the names of columns in the one form in which names are compared (NFC).
+
+    Raises:
+        DataError: If two have the same name, of which one would silently be lost.
+    """
+    found = [unicodedata.normalize("NFC", name) for name in names]
+    for name, count in Counter(found).items():
+        if count > 1:
+            raise DataError(
+                where,
+                f"the header has {count} columns named {name!r}",
+                "Give every column a name of its own"
+                + ("" if name else "; if lines of a title are above the header, remove them"),
+            )
+    return found
+
+
+def is_header(cells: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether a row is the header once more."""
+    return cells[0].removeprefix("\ufeff") == header[0] and list(cells[1:]) == list(header[1:])
+
+
+def _in_one_form(fields: dict[str, Any]) -> dict[str, Any]:
+    # white space around the names of a header is no part of them
+    return {unicodedata.normalize("NFC", name).strip(): value for name, value in fields.items()}
+
+
+def _missing_column(where: str, column: str, row: dict[str, Any], kind: str) -> DataError:
+    existing = list(row)
+    remedy = "Name the right column, or correct the row"
+    inside = next((name for name, value in row.items() if isinstance(value, dict)), None)
+    if kind == ".json" and inside is not None:
+        remedy += f"; if the rows are inside, as in {inside!r}, write them as a list of objects"
+    if where.endswith(")"):  # of cells, whose header may be missing
+        remedy += "; where the first line is no header, add one (labelled_text: data.header: false)"
     return DataError(
         where,
         f"there is no column {column!r}; {did_you_mean(column, existing)}columns:"
         f" {', '.join(existing) or 'none'}",
-        "Name the right column, or correct the row",
+        suggest_separator(existing, remedy),
     )
-
-
-def _type_name(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "text",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-    }
-    return names.get(type(value), type(value).__name__)

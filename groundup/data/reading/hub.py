@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundup.core.errors import DataError, GroundupError, MissingExtraError, did_you_mean
+from groundup.core.settings import as_path
 from groundup.core.values import StoredFile
 from groundup.data.reading.files import Record
 
@@ -271,7 +272,7 @@ def _split_names(
 def _stamp_of_folder(dataset: str) -> str:
     """Return what changes when a file of a folder does; nothing for a name of the hub."""
     # part of the key of the caches below: who writes the folder and reads it again sees what is new
-    root = Path(dataset).expanduser()
+    root = as_path(dataset)
     if not root.is_dir():
         return ""
     key = hashlib.sha256()
@@ -346,10 +347,13 @@ def _load_dataset(
         raise MissingExtraError("datasets", "data") from None
     # Only a path that looks like one: owner/name may also be a folder that happens to be here.
     if dataset.startswith((".", "/", "~")):
-        folder = Path(dataset).expanduser()
+        folder = as_path(dataset)
         if not folder.exists():
-            remedy = "Correct the path; it is taken relative to the current folder"
-            raise DataError(f"data set {dataset}", "no such folder", remedy)
+            raise DataError(
+                f"data set {dataset}",
+                "no such folder",
+                "Correct the path; it is taken relative to the current folder",
+            )
         dataset = str(folder)
     return datasets.load_dataset(
         dataset, subset, split=split, revision=revision, streaming=streaming

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -19,11 +20,13 @@ from groundup.data.reading.hub import (
     hub_table,
 )
 from groundup.data.reading.source import Source
-from groundup.data.splitting.split_names import find_spelling
+from groundup.data.splitting.drawing import say_once
+from groundup.data.splitting.split_names import find_spelling, split_word
 
 __all__ = [
     "HubFile",
     "HubOrigin",
+    "file_column",
     "label_column",
     "labels_of",
     "text_column",
@@ -91,6 +94,8 @@ class HubOrigin(NamedTuple):
             taken = {re.split(r"\W", name)[0] for name in (self.train, *named.values()) if name}
             free = [name for name in known if name not in taken]
             named = {split: name or find_spelling(split, free) for split, name in named.items()}
+        if not self.streaming:
+            _say_column_of_splits(self.table(self.train))
         return found | {split: name for split, name in named.items() if name}
 
     def records(
@@ -116,6 +121,18 @@ class HubOrigin(NamedTuple):
             revision=self.revision,
             streaming=self.streaming,
         )
+
+    def contents(self) -> dict[str, str]:
+        """Return the version and the number of rows of each split; streaming, the revision that
+        was asked for."""
+        if self.streaming:
+            version = f"revision {self.revision or 'newest'}"
+            return {f"{self.dataset} {name}": version for name in self.names().values()}
+        found = {}
+        for name in self.names().values():
+            table = self.table(name)
+            found[f"{self.dataset} {name}"] = f"{len(table)} rows, version {table.version}"
+        return found
 
     def version(self) -> dict[str, str]:
         """Return what a data card says of which version is read."""
@@ -156,7 +173,7 @@ class HubOrigin(NamedTuple):
         """
         tables = self.tables(label)
         train = tables["train"]
-        column = _file_column(train, kind, column)
+        column = file_column(train, kind, column)
         label = label_column(train, label, column)
         found = []
         for split, table in tables.items():
@@ -182,6 +199,21 @@ class HubOrigin(NamedTuple):
         if unlabelled:
             about["without_labels"] = unlabelled
         return about
+
+
+@lru_cache(maxsize=8)
+def _say_column_of_splits(table: HubTable) -> None:
+    """Warn of a column by which the rows would be of several splits, were they in files."""
+    for name in ("split", "Split", "_split"):
+        if table.columns.get(name) not in ("text", "class"):
+            continue
+        splits = {split_word(value) for value in table.values(name)}
+        if len(splits) > 1 and None not in splits:
+            named = ", ".join(sorted(map(str, splits)))
+            say_once(
+                f"{table.where}: column {name!r} says that rows are of {named}, and all are read"
+                " alike: saved with to_parquet, and named as data.path, they are divided by it"
+            )
 
 
 def label_column(table: HubTable, named: str | None, inputs: str = "") -> str:
@@ -233,29 +265,39 @@ def labels_of(table: HubTable, column: str) -> list[Any]:
         DataError: If the column holds no labels, or a row none.
     """
     if table.columns[column] in ("nested", "image", "audio", "file"):
-        problem = (
+        raise DataError(
+            table.where,
             f"column {column!r} holds {table.columns[column]} values; allowed: classes, text or"
-            " numbers"
+            " numbers",
+            "Name another data.label_column",
         )
-        raise DataError(table.where, problem, "Name another data.label_column")
     found = table.values(column)
     # A label that is missing is no class of its own: learned as one, it would be predicted.
     empty = next((n for n, value in enumerate(found) if value is None or value == ""), None)
     if empty is not None:
-        remedy = "Name another data.label_column, or leave such rows out of a copy"
-        raise DataError(table.origin(empty), f"column {column!r} holds no label", remedy)
+        raise DataError(
+            table.origin(empty),
+            f"column {column!r} holds no label",
+            "Name another data.label_column, or leave such rows out of a copy",
+        )
     return found
 
 
-def _file_column(table: HubTable, kind: Literal["image", "audio"], named: str | None) -> str:
+def file_column(table: HubTable, kind: Literal["image", "audio"], named: str | None) -> str:
+    """Return the column of the pictures or sounds: the one named, or the only one.
+
+    Raises:
+        DataError: If it does not exist, or it is not clear which.
+    """
     if named is not None:
         _require_column(table, named, f"data.{kind}_column")
         if table.columns[named] not in (kind, "file"):
-            problem = (
+            raise DataError(
+                table.where,
                 f"column {named!r} holds {table.columns[named]} values; allowed: {kind}, or bytes"
-                " of files"
+                " of files",
+                f"Name another data.{kind}_column",
             )
-            raise DataError(table.where, problem, f"Name another data.{kind}_column")
         return named
     for sought in (kind, "file"):
         found = [name for name, each in table.columns.items() if each == sought]
@@ -263,19 +305,21 @@ def _file_column(table: HubTable, kind: Literal["image", "audio"], named: str | 
             return found[0]
         if found:
             raise _cannot_tell(table, kind, found)
-    problem = f"no column holds {kind} files; columns: {_describe_columns(table)}"
     raise DataError(
-        table.where, problem, "Give another data set, or its folder of files as data.path"
+        table.where,
+        f"no column holds {kind} files; columns: {_describe_columns(table)}",
+        "Give another data set, or its folder of files as data.path",
     )
 
 
 def _require_column(table: HubTable, name: str, setting_name: str) -> None:
     if name not in table.columns:
-        problem = (
+        raise DataError(
+            table.where,
             f"there is no column {name!r}; {did_you_mean(name, table.columns)}columns:"
-            f" {', '.join(table.columns)}"
+            f" {', '.join(table.columns)}",
+            f"Correct {setting_name}",
         )
-        raise DataError(table.where, problem, f"Correct {setting_name}")
 
 
 def _cannot_tell(table: HubTable, what: str, found: Sequence[str]) -> DataError:

@@ -57,10 +57,11 @@ def read_arrays(path: Path, keys: Sequence[str], remedy: str) -> list[NDArray[An
         for key in keys:
             if key not in arrays.files:
                 names = ", ".join(arrays.files) or "none"
-                problem = (
-                    f"there is no array {key!r}; {did_you_mean(key, arrays.files)}arrays: {names}"
+                raise DataError(
+                    str(path),
+                    f"there is no array {key!r}; {did_you_mean(key, arrays.files)}arrays: {names}",
+                    remedy,
                 )
-                raise DataError(str(path), problem, remedy)
         return [_read_array(arrays, key, path) for key in keys]
 
 
@@ -91,8 +92,11 @@ def _open_npz(path: Path) -> Iterator[Any]:
             with np.load(handle, allow_pickle=False) as arrays:
                 yield arrays
         except _DAMAGE as error:
-            problem = f"cannot be read as .npz: {str(error).rstrip('. ')}"
-            raise DataError(where, problem, "Check the file, or save it again") from None
+            raise DataError(
+                where,
+                f"cannot be read as .npz: {str(error).rstrip('. ')}",
+                "Check the file, or save it again",
+            ) from None
 
 
 def _read_array(arrays: Any, key: str, path: Path) -> NDArray[Any]:
@@ -106,11 +110,12 @@ def _read_array(arrays: Any, key: str, path: Path) -> NDArray[Any]:
             f"array {key!r} holds Python objects, as ragged or mixed rows are saved, which only"
             " pickle can read"
         )
-        remedy = (
+        raise DataError(
+            str(path),
+            f"{problem}; allowed: plain arrays",
             "Save numbers or text of one type; of sequences numpy.concatenate(sequences) and their"
-            " lengths"
-        )
-        raise DataError(str(path), f"{problem}; allowed: plain arrays", remedy) from None
+            " lengths",
+        ) from None
     if not isinstance(found, np.ndarray):
         raise DataError(
             str(path),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 
-from groundup.data.reading.compressed import DataFile, decode_lines
+from groundup.data.reading.compressed import DataFile
+from groundup.data.reading.encodings import decode_lines, decode_text
 
 __all__ = ["read_pieces"]
 
 # joined and cut at once; line by line, a separator over two lines would not be found
 _LINES_A_CHUNK = 4096
+_END_OF_TEXT = "<|endoftext|>"  # what GPT-2's tools write between documents
+_BEGINNING = 1 << 16  # characters of a first line that are looked at
 
 
 def read_pieces(
@@ -24,13 +27,19 @@ def read_pieces(
         handle: The file, opened.
         split_on: ``"line"``, ``"blank_line"``, the separator itself, or None for the whole file.
     """
-    # so that a text is the same whether it was written on Windows or not
-    lines = (line.replace("\r\n", "\n") for line in decode_lines(file, handle))
+    # every end of a line is the same, whether written on Windows, on an old Mac or elsewhere
     if split_on is None:
-        text = "".join(lines)
+        text = decode_text(file, handle)
+        _note_beginning(file, text[:_BEGINNING].partition("\n")[0])
+        if _END_OF_TEXT in text:
+            file.notes[f"files with {_END_OF_TEXT}, read as letters: data.split_on cuts there"] += 1
         if text.strip():
             yield 0, str(file.path), text
         return
+    lines = decode_lines(file, handle, ends=None)
+    first = next(lines, "")
+    _note_beginning(file, first.rstrip("\n"))
+    lines = chain([first] if first else [], lines)
     pieces: Iterator[str]
     if split_on == "line":
         pieces = (line.rstrip("\n") for line in lines)
@@ -38,8 +47,25 @@ def read_pieces(
         pieces = _read_paragraphs(lines)
     else:
         pieces = _split_at(lines, split_on)
-    for number, piece in enumerate((piece for piece in pieces if piece.strip()), 1):
+    number = empty = 0
+    for piece in pieces:
+        if not piece.strip():
+            empty += 1
+            continue
+        number += 1
         yield number, f"{file.path} piece {number}", piece
+    if split_on == "line":
+        file.notes["empty lines"] += empty
+
+
+def _note_beginning(file: DataFile, line: str) -> None:
+    """Note what the first line of a file shows: text that few mean to learn."""
+    if line.startswith('{"') and line.rstrip().endswith("}"):
+        file.notes["files that look like lines of JSON, read as text: call them .jsonl"] += 1
+    elif line == "---" and file.kind == ".md":
+        file.notes["files that begin with front matter, which is read as text"] += 1
+    elif "Project Gutenberg" in line:
+        file.notes["files with Project Gutenberg's words around the text, which are read"] += 1
 
 
 def _read_paragraphs(lines: Iterator[str]) -> Iterator[str]:

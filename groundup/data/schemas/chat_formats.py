@@ -3,18 +3,21 @@ functions of one row."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
 from groundup.core.errors import DataError, did_you_mean
-from groundup.core.values import Message, ToolCall
+from groundup.core.values import Message
 from groundup.data.reading.files import check_text
-from groundup.data.schemas.tool_calls import calls_of
+from groundup.data.reading.json_text import type_name
+from groundup.data.schemas.messages import REASONING, add_reasoning, read_turns, refuse_media
+from groundup.data.schemas.tool_calls import parse_json
 
-__all__ = ["FORMATS", "ChatFormat", "check_turns", "recognise", "to_messages"]
+__all__ = ["FORMATS", "ChatFormat", "check_turns", "recognise", "to_messages", "unused_columns"]
 
 ChatFormat = Literal["messages", "sharegpt", "alpaca", "pairs", "text"]
 FORMATS: dict[ChatFormat, str] = {
@@ -31,23 +34,15 @@ FORMATS: dict[ChatFormat, str] = {
 _BESIDE_TEXT = {"text", "id", "url", "source", "title", "timestamp", "meta", "metadata"}
 # in this order, where a row has several
 _PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"))
-# Roles of OpenAI, ShareGPT, Llama (ipython) and function calls before there were tools.
-_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-    "function_call": "assistant",
-    "function_response": "tool",
-    "function": "tool",
-    "ipython": "tool",
+_COLUMNS: dict[ChatFormat, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "alpaca": ("instruction", "input", "output", "history"),
+    "pairs": (),
+    "text": ("text",),
 }
-# OpenAI's name first, then those of other trainers
-_WEIGHTS = ("weight", "loss_weight", "train")
+_SHAPE = '{"messages": [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]}'
+_JSON_TURNS = re.compile(r"\s*\[\s*\{\s*[\"'](role|from|content|value)[\"']\s*:")
 # Which turns may follow which: what chat templates were written for.
 _NEXT = {
     "system": ("user",),
@@ -57,7 +52,9 @@ _NEXT = {
 }
 
 
-def recognise(columns: Sequence[str]) -> ChatFormat | None:
+# of each row is asked, and the rows of a file have the same columns
+@lru_cache(maxsize=1000)
+def recognise(columns: tuple[str, ...]) -> ChatFormat | None:
     """Return the format of rows with these columns, or None."""
     present = set(columns)
     # preferences hold messages too, but half of their answers are not to be learned
@@ -77,7 +74,10 @@ def recognise(columns: Sequence[str]) -> ChatFormat | None:
 
 
 def to_messages(
-    row: Mapping[str, Any], form: ChatFormat | Literal["auto"], where: str
+    row: Mapping[str, Any],
+    form: ChatFormat | Literal["auto"],
+    where: str,
+    ignore: Collection[str] = (),
 ) -> tuple[Message, ...]:
     """Return the turns of one row, checked; none where the row is plain text.
 
@@ -85,36 +85,56 @@ def to_messages(
         row: The columns and their values.
         form: The format, or ``"auto"`` to recognise it.
         where: File and row, for messages.
+        ignore: Keys of messages that are left out.
 
     Raises:
-        DataError: If the row has no such format, an unknown role, no content, or turns in an
-            impossible order.
+        DataError: If the row has no such format, an unknown role, no content, turns in an
+            impossible order, or pictures or sounds.
     """
-    known = recognise(list(row)) if form == "auto" else form
+    known = recognise(tuple(row)) if form == "auto" else form
     if known is None:
         raise DataError(
             where,
             f"no known kind of conversation has the columns {', '.join(row) or '(none)'}; known:"
             f" {_list_formats()}",
-            "Rename the columns",
+            f"Rename the columns; or write each row as {_SHAPE}",
         )
     match known:
-        case "messages":
-            turns = _to_messages(_require_column(row, "messages", known, where), where)
-        case "sharegpt":
-            turns = _to_messages(_require_column(row, "conversations", known, where), where)
-            if row.get("system"):
-                turns.insert(
-                    0, Message("system", check_text(row["system"], where, "column 'system'"))
-                )
+        case "messages" | "sharegpt":
+            column = "messages" if known == "messages" else "conversations"
+            turns = read_turns(_require_column(row, column, known, where), where, ignore)
+            # an empty system prompt is none, which templates write in their own way
+            turns = [turn for turn in turns if turn.role != "system" or turn.content.strip()]
+            turns = [*_system_message(row, known, where), *turns]
         case "alpaca":
             turns = _alpaca_messages(row, where)
         case "pairs":
-            turns = _pair_messages(row, where)
+            turns = _pair_messages(row, where, ignore)
         case "text":
+            refuse_media(row, (), where)
             return ()
+    refuse_media(row, turns, where)
     check_turns(turns, where)
     return tuple(turns)
+
+
+def unused_columns(row: Mapping[str, Any], form: ChatFormat) -> list[str]:
+    """Return the columns of a row in which there is something, and which its format does not
+    read."""
+    used = _used_columns(tuple(row), form)
+    return [name for name, value in row.items() if name not in used and value not in ("", [], {})]
+
+
+@lru_cache(maxsize=1000)
+def _used_columns(columns: tuple[str, ...], form: ChatFormat) -> frozenset[str]:
+    if form == "text":
+        return frozenset(("text",))
+    used = {*_COLUMNS[form], "system", "tools", "functions"}
+    if form == "pairs":
+        used |= {*_pair_of(columns)}
+    if form in ("alpaca", "pairs"):
+        used |= {*REASONING}
+    return frozenset(used)
 
 
 def check_turns(turns: Sequence[Message], where: str) -> None:
@@ -162,131 +182,26 @@ def check_turns(turns: Sequence[Message], where: str) -> None:
         )
 
 
-def _to_messages(value: Any, where: str) -> list[Message]:
-    if not isinstance(value, list):
-        raise DataError(
-            where,
-            f"the turns are not a list but {json.dumps(value, default=str)[:60]}",
-            "Give a list of turns",
-        )
-    turns: list[Message] = []
-    for number, given in enumerate(value, 1):
-        turn = _to_message(given, f"turn {number}", where)
-        if (
-            turns
-            and turn.tool_calls
-            and not turn.content
-            and turns[-1].role == "assistant"
-            and not turns[-1].tool_calls
-        ):
-            # ShareGPT says something in one turn and calls in the next: templates want one turn
-            turns[-1] = replace(turns[-1], tool_calls=turn.tool_calls)
-        else:
-            turns.append(turn)
-    return turns
-
-
-def _to_message(turn: Any, which: str, where: str) -> Message:
-    if not isinstance(turn, Mapping):
-        raise DataError(
-            where,
-            f"{which} is not an object but {json.dumps(turn, default=str)[:60]}",
-            "Give role and content",
-        )
-    role = turn.get("role", turn.get("from"))
-    if role is None:
-        raise DataError(
-            where,
-            f"{which} has no role (keys: {', '.join(map(str, turn))})",
-            "Add role: user or assistant",
-        )
-    if not isinstance(role, str) or role not in _ROLES:
-        raise DataError(
-            where,
-            f"{which} has the unknown role {role!r}; {did_you_mean(str(role), _ROLES)}allowed:"
-            f" {', '.join(_ROLES)}",
-            "Rename the role",
-        )
-    # ShareGPT calls it value
-    content = turn.get("content", turn.get("value"))
-    if role == "function_call":
-        return Message(
-            "assistant",
-            "",
-            calls_of(content, which, where),
-            trained=_is_trained(turn, which, where),
-        )
-    called = turn.get("tool_calls") or turn.get("function_call") or ()
-    calls: tuple[ToolCall, ...] = ()
-    if called:
-        calls = calls_of(called, f"a tool call of {which}", where)
-    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
-        found = [part.get("value") for part in content if part.get("type") == "tool_call"]
-        calls += tuple(
-            call for value in found for call in calls_of(value, f"a tool call of {which}", where)
-        )
-    if content is None and not calls:
-        raise DataError(
-            where, f"{which} ({role}) has no content", "Remove the row or fill in the turn"
-        )
-    # what a tool returned may be any JSON, and templates put it in as text
-    if _ROLES[role] == "tool" and not isinstance(content, str | list):
-        content = json.dumps(content, ensure_ascii=False)
-    text = ""
-    if content is not None:
-        text = _text_of_content(content, f"the content of {which}", where)
-    name, call = (str(turn.get(key) or "") for key in ("name", "tool_call_id"))
-    return Message(_ROLES[role], text, calls, name, call, _is_trained(turn, which, where))
-
-
-def _is_trained(turn: Mapping[str, Any], which: str, where: str) -> bool:
-    """Return what a turn's own weight says: 1 is learned, and 0 only read."""
-    for key in _WEIGHTS:
-        weight = turn.get(key)
-        # no share of a loss: a weight of 0.5 would be a feature that nobody asked for, done wrong
-        if weight is not None and weight not in (0, 1):
-            raise DataError(
-                where,
-                f"{which} has {key} {json.dumps(weight, default=str)[:40]}; allowed: 0 or 1",
-                "Correct it",
-            )
-        if weight == 0:
-            return False
-    return True
-
-
-def _text_of_content(content: Any, what: str, where: str) -> str:
-    """Return text, also from a list of parts where all of them are text, reasoning or calls."""
-    if not isinstance(content, list) or not all(
-        isinstance(part, Mapping) and _is_known_part(part) for part in content
-    ):
-        return check_text(content, where, what)
-    text = ""
-    for part in content:
-        if part.get("type") != "tool_call":
-            said = check_text(part.get("text", part.get("value")), where, what)
-            if part.get("type") == "reasoning":
-                # as Qwen and DeepSeek write it, whose templates know these marks
-                said = f"<think>\n{said.strip()}\n</think>\n\n"
-            text += said
-    return text
-
-
-def _is_known_part(part: Mapping[str, Any]) -> bool:
-    return part.get("type", "text") in ("text", "reasoning", "tool_call") and bool(
-        {"text", "value"} & part.keys()
-    )
-
-
 def _system_message(row: Mapping[str, Any], form: ChatFormat, where: str) -> list[Message]:
-    if not row.get("system"):
+    if not _is_given(row.get("system")):
         return []
     return [Message("system", _text_of_column(row, "system", form, where))]
 
 
+def _is_given(value: Any) -> bool:
+    """Whether there is something in an optional column; 0 and false are, and no text."""
+    return value not in (None, "", [], {})
+
+
 def _alpaca_messages(row: Mapping[str, Any], where: str) -> list[Message]:
     turns = _system_message(row, "alpaca", where)
-    for number, pair in enumerate(row.get("history") or [], 1):
+    history = row.get("history") or []
+    if isinstance(history, str):  # as .csv has it
+        history = parse_json(history, "column 'history'", where)
+    if not isinstance(history, list):
+        problem = f"column 'history' is {type_name(history)}; allowed: a list of pairs"
+        raise DataError(where, problem, "Correct the row")
+    for number, pair in enumerate(history, 1):
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError(
                 where, f"history {number} is not a pair [question, answer]", "Correct the row"
@@ -295,30 +210,51 @@ def _alpaca_messages(row: Mapping[str, Any], where: str) -> list[Message]:
         turns.append(Message("assistant", check_text(pair[1], where, f"history {number}")))
     question = _text_of_column(row, "instruction", "alpaca", where)
     # the instruction and what it is about, as Alpaca's own prompt puts them
-    if row.get("input"):
+    if _is_given(row.get("input")):
         question = f"{question}\n{_text_of_column(row, 'input', 'alpaca', where)}"
     return [
         *turns,
         Message("user", question),
-        Message("assistant", _text_of_column(row, "output", "alpaca", where)),
+        _answer_of(row, _text_of_column(row, "output", "alpaca", where), where),
     ]
 
 
-def _pair_messages(row: Mapping[str, Any], where: str) -> list[Message]:
-    asked, answered = next((pair for pair in _PAIRS if set(pair) <= set(row)), _PAIRS[0])
+def _answer_of(row: Mapping[str, Any], text: str, where: str) -> Message:
+    """Return the answer of a row, with the reasoning that a column of the row holds."""
+    answer = Message("assistant", text)
+    for column in REASONING:
+        if row.get(column):
+            said = check_text(row[column], where, f"column {column!r}")
+            answer = add_reasoning(answer, said, f"column {column!r}", where)
+    return answer
+
+
+def _pair_of(columns: Collection[str]) -> tuple[str, str]:
+    return next((pair for pair in _PAIRS if set(pair) <= set(columns)), _PAIRS[0])
+
+
+def _pair_messages(
+    row: Mapping[str, Any], where: str, ignore: Collection[str] = ()
+) -> list[Message]:
+    asked, answered = _pair_of(row)
     prompt = _require_column(row, asked, "pairs", where)
     completion = _require_column(row, answered, "pairs", where)
+    turns = _system_message(row, "pairs", where)
+    both = (prompt, completion)
+    if all(isinstance(each, str) and _JSON_TURNS.match(each) for each in both):  # as .csv has it
+        prompt = parse_json(prompt, f"column {asked!r}", where)
+        completion = parse_json(completion, f"column {answered!r}", where)
     if isinstance(prompt, list) and isinstance(completion, list):  # both as lists of messages
         # as TRL has it: a prompt may hold earlier answers, which are context and not learned
         read = [
-            replace(turn, trained=turn.role != "assistant") for turn in _to_messages(prompt, where)
+            replace(turn, trained=turn.role != "assistant")
+            for turn in read_turns(prompt, where, ignore)
         ]
-        return [*read, *_to_messages(completion, where)]
-    turns = _system_message(row, "pairs", where)
+        return [*turns, *read, *read_turns(completion, where, ignore)]
     return [
         *turns,
         Message("user", check_text(prompt, where, f"column {asked!r}")),
-        Message("assistant", check_text(completion, where, f"column {answered!r}")),
+        _answer_of(row, check_text(completion, where, f"column {answered!r}"), where),
     ]
 
 

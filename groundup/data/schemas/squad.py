@@ -6,13 +6,14 @@ Source: Rajpurkar et al., 2016 (arXiv:1606.05250); with questions that have no a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from groundup.core.errors import DataError
-from groundup.data.reading.compressed import DataFile, decode_lines, open_file
+from groundup.data.reading.compressed import DataFile, open_file
+from groundup.data.reading.encodings import decode_lines
 from groundup.data.reading.files import Record
+from groundup.data.reading.json_text import parse_json
 
 __all__ = ["squad_records"]
 
@@ -27,10 +28,7 @@ def squad_records(file: DataFile) -> Iterator[Record]:
     # the whole file at once: it is one JSON value, of 40 MB in SQuAD's case
     with open_file(file) as handle:
         text = "".join(decode_lines(file, handle))
-    try:
-        whole = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(str(file.path), f"not JSON: {error}", "Correct or remove it") from None
+    whole = parse_json(text, str(file.path))
     for article, where in _list_objects(whole, "data", str(file.path), "article"):
         for paragraph, place in _list_objects(article, "paragraphs", where, "paragraph"):
             for question, origin in _list_objects(paragraph, "qas", place, "question"):
@@ -43,9 +41,10 @@ def squad_records(file: DataFile) -> Iterator[Record]:
                 impossible = question.get("is_impossible") is True
                 answers = [] if impossible else question.get("answers", [])
                 if not answers and not impossible and "is_impossible" in question:
-                    remedy = "Write the answers, or is_impossible: true"
                     raise DataError(
-                        origin, "there are no answers, and is_impossible is not true", remedy
+                        origin,
+                        "there are no answers, and is_impossible is not true",
+                        "Write the answers, or is_impossible: true",
                     )
                 fields = {
                     "question": question["question"],

@@ -3,6 +3,7 @@ values."""
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +12,11 @@ from groundup.core.errors import DataError
 from groundup.core.values import ToolCall
 from groundup.data.reading.files import check_text
 
-__all__ = ["calls_of", "tools_of"]
+__all__ = ["calls_of", "parse_json", "tools_of"]
 
 _CALL = 'a call is {"name": ..., "arguments": {...}}, alone or under the key function'
+# index counts the calls of an answer, whose order says the same
+_CALL_KEYS = {"name", "arguments", "parameters", "id", "type", "function", "index"}
 _TOOL = (
     'a tool is {"type": "function", "function": {"name": ..., "description": ..., "parameters":'
     " {...}}}"
@@ -35,7 +38,7 @@ def tools_of(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], ...]:
     column = "tools" if row.get("tools") else "functions"
     value = row.get(column)
     if isinstance(value, str):
-        value = _parse_json(value.strip() or "[]", f"column {column!r}", where)
+        value = parse_json(value.strip() or "[]", f"column {column!r}", where)
     if not value:
         return ()
     if not isinstance(value, list):
@@ -58,7 +61,7 @@ def calls_of(value: Any, what: str, where: str) -> tuple[ToolCall, ...]:
         DataError: If that is no call.
     """
     if isinstance(value, str):
-        value = _parse_json(value, what, where)
+        value = parse_json(value, what, where)
     calls = value if isinstance(value, list) else [value]
     return tuple(_to_call(call, what, where) for call in calls)
 
@@ -78,10 +81,17 @@ def _to_call(call: Any, what: str, where: str) -> ToolCall:
     described = call.get("function", call) if isinstance(call, Mapping) else call
     if not isinstance(described, Mapping) or not isinstance(described.get("name"), str):
         raise DataError(where, f"{what} calls no tool by name: {_show(call)}", _CALL.capitalize())
+    given = {key for each in (call, described) for key, v in each.items() if v is not None}
+    if odd := sorted(given - _CALL_KEYS):
+        raise DataError(
+            where,
+            f"{what} has the key {odd[0]!r}; allowed: {', '.join(sorted(_CALL_KEYS))}",
+            "Remove it",
+        )
     arguments = described.get("arguments", described.get("parameters"))
     if isinstance(arguments, str):
         # OpenAI keeps arguments as JSON text, empty where a tool takes none
-        arguments = _parse_json(arguments.strip() or "{}", f"the arguments of {what}", where)
+        arguments = parse_json(arguments.strip() or "{}", f"the arguments of {what}", where)
     if not isinstance(arguments, Mapping):
         raise DataError(
             where,
@@ -93,12 +103,24 @@ def _to_call(call: Any, what: str, where: str) -> ToolCall:
     return ToolCall(check_text(described["name"], where, what), dict(arguments), str(identity))
 
 
-def _parse_json(text: str, what: str, where: str) -> Any:
+def parse_json(text: str, what: str, where: str) -> Any:
+    """Return what JSON text in a row means, or the same as Python prints it.
+
+    Raises:
+        DataError: If it is neither.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
+        pass
+    try:
+        # tables that pandas writes hold lists so; no code is run, only values are read
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         raise DataError(
-            where, f"{what} cannot be read as JSON: {_show(text)}", "Correct the row"
+            where,
+            f"{what} cannot be read as JSON: {_show(text)}",
+            "Correct the row, or write it with json.dumps",
         ) from None
 
 

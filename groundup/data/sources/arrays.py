@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream, Unlabelled
 from groundup.core.errors import DataError, MissingExtraError, did_you_mean
 from groundup.core.registry import data
-from groundup.core.settings import setting
+from groundup.core.settings import PathText, setting
 from groundup.core.values import Example, Split
-from groundup.data.reading.files import list_files
-from groundup.data.reading.idx import read_idx
+from groundup.data.reading.idx import mnist_files, read_idx
+from groundup.data.reading.listing import count_files, list_files
 from groundup.data.reading.npz import array_names, read_arrays
 from groundup.data.reading.source import Source, refuse_idle
+from groundup.data.reading.unlabelled import read_files, read_npz
+from groundup.data.splitting.drawing import SplitRule
 from groundup.data.splitting.hash_split import split_of
-from groundup.data.splitting.held_out import SplitRule, draw_missing, keep_some
+from groundup.data.splitting.held_out import draw_missing, keep_some, warn_of_repeated
 from groundup.data.splitting.split_names import SPELLINGS, divide_files
 from groundup.data.stream.in_memory import open_indexed_stream
+from groundup.media.images import SUFFIXES
+from groundup.media.table_values import as_category
 
 __all__ = ["Arrays"]
 
@@ -54,11 +58,13 @@ class Arrays(Source):
 
     reads_datasets = False
     reads_many_paths = False
+    reads_texts = False
     has_built_in = True
+    has_labels = True
 
-    labels_path: str | None = setting(None, "the idx file of the labels")
-    validation_labels_path: str | None = setting(None, "the idx file of those of validation")
-    test_labels_path: str | None = setting(None, "the idx file of those of the test")
+    labels_path: PathText | None = setting(None, "the idx file of the labels")
+    validation_labels_path: PathText | None = setting(None, "the idx file of those of validation")
+    test_labels_path: PathText | None = setting(None, "the idx file of those of the test")
     inputs_key: str = setting(
         "x", "name of the inputs in an .npz; x_train and x_test are found by it too"
     )
@@ -88,6 +94,8 @@ class Arrays(Source):
             "validation_labels_path": "validation",
             "test_labels_path": "test",
         }
+        if self.given("on_unreadable"):
+            return "on_unreadable has no effect: each split is one file. Remove it"
         given = self.given("path", *needs)
         for name, other in needs.items():
             if name in given and other not in given:
@@ -112,8 +120,7 @@ class Arrays(Source):
         """
         files = {str(path) for own in self._files().values() for path in own[:2] if path}
         # files that were written again are read again, within one process too
-        paths = [Path(name).expanduser() for name in sorted(files)]
-        stamps = tuple(path.stat().st_mtime_ns for path in paths if path.exists())
+        stamps = tuple(Path(f).stat().st_mtime_ns for f in sorted(files) if Path(f).exists())
         return _splits_of(self.model_dump_json(), stamps)[split]
 
     def _read_splits(self) -> dict[Split, list[Example]]:
@@ -127,9 +134,11 @@ class Arrays(Source):
         named = tuple(split for split in found if split != "train")
         refuse_idle(self, named, "a file")
         _check_labels(self.labels, found["train"])
-        kept = {str(label) for label in self.labels}
+        kept = {as_category(label) for label in self.labels}
         for split, every in found.items():
-            wanted = [example for example in every if not kept or str(example.target) in kept]
+            wanted = [
+                example for example in every if not kept or as_category(example.target) in kept
+            ]
             found[split] = keep_some(wanted, self.limit, self.seed)
         sides = _draw_splits(found, named, "", self.rule)
         if not self.only_held_out:
@@ -141,6 +150,17 @@ class Arrays(Source):
             "test": sides["test"],
         }
         return _draw_splits(held_out, ["test"], "again ", rule)
+
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read; see ``DataSource.contents``."""
+        files = {(s, p) for s, own in self._files().items() for p in own[:2] if p is not None}
+        found = {f"{s}/{Path(path).name}": Path(path) for s, path in sorted(files)}
+        return found or {"digits": "1,797 of scikit-learn"}
+
+    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
+        """Yield the inputs of an .npz, or pictures; see ``DataSource.unlabelled``."""
+        is_npz = path.endswith(".npz")
+        return read_npz(path, self.inputs_key) if is_npz else read_files(path, SUFFIXES)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -156,11 +176,35 @@ class Arrays(Source):
         }
         if self.path is None and not self.licence:
             card["licence"] = "BSD-3-Clause"
+        card |= self._describe_files()
         card["shape"] = next((list(np.shape(own[0].inputs)) for own in sides.values() if own), [])
+        rows = {s: (np.asarray(e.inputs).tobytes() for e in own) for s, own in sides.items()}
+        if warnings := warn_of_repeated(rows, "inputs"):
+            card["warnings"] = warnings
         for split, found in sides.items():
             labels = _count_labels([example.target for example in found])
             card[split] = {"examples": len(found), "labels": labels}
         return card
+
+    def _describe_files(self) -> dict[str, Any]:
+        """Return what the card says of files and arrays that are there and not read."""
+        about: dict[str, Any] = {}
+        files = self._files().values()
+        if self.path is not None and Path(self.place).is_dir():
+            used = {Path(path) for own in files for path in own[:2] if path is not None}
+            about["files"] = count_files(Path(self.place), used)
+        read: dict[str, set[str]] = {}
+        for path, _, inputs_key, keys in files:
+            own_keys = {inputs_key, *dict(keys).values()}
+            read.setdefault(path, set()).update(own_keys, (f"{key}_train" for key in own_keys))
+        not_used = [
+            name
+            for path, own_keys in read.items()
+            if path.endswith(".npz")
+            for name in array_names(Path(path))
+            if name not in own_keys
+        ]
+        return about | ({"arrays_not_used": not_used} if not_used else {})
 
     @property
     def _keys(self) -> _Keys:
@@ -170,7 +214,7 @@ class Arrays(Source):
         """Return the files of each split that has some; none of scikit-learn's digits."""
         if self.path is None:
             return {}
-        place = Path(self.place).expanduser()
+        place = Path(self.place)
         found: dict[Split, _Files] = {"train": self._files_named(self.place, self.labels_path)}
         if place.is_dir():
             found = self._files_of_folder(place)
@@ -187,14 +231,13 @@ class Arrays(Source):
 
     def _files_of_folder(self, folder: Path) -> dict[Split, _Files]:
         found: dict[Split, _Files] = {}
-        if not any(folder.glob("*.npz")):
+        if not any(folder.rglob("*.npz")):
             # MNIST's layout has no validation files of its own, but people add some
-            found = {"train": _mnist_files(folder, *_PREFIXES["train"])}
-            own = any(any(folder.glob(f"{word}*images*")) for word in _PREFIXES["validation"])
-            if own:
-                found["validation"] = _mnist_files(folder, *_PREFIXES["validation"])
-            return found | {"test": _mnist_files(folder, *_PREFIXES["test"])}
-        for split, files in divide_files(list_files(folder, (".npz",))).items():
+            found = {"train": (*mnist_files(folder, *_PREFIXES["train"]), "", ())}
+            if any(any(folder.glob(f"{word}*images*")) for word in _PREFIXES["validation"]):
+                found["validation"] = (*mnist_files(folder, *_PREFIXES["validation"]), "", ())
+            return found | {"test": (*mnist_files(folder, *_PREFIXES["test"]), "", ())}
+        for split, files in divide_files(list_files(folder, (".npz",)).files).items():
             if len(files) > 1:
                 names = ", ".join(file.relative for file in files[:6])
                 problem = f"holds several .npz for {split}: {names}; allowed: one a split"
@@ -217,7 +260,7 @@ class Arrays(Source):
 
     def _read_table(self, files: _Files) -> Table:
         path, labels_path, inputs_key, keys = files
-        file = Path(path).expanduser()
+        file = Path(path)
         if not file.is_file():
             raise DataError(
                 path, "no such file", "Correct the path; it is taken relative to the current folder"
@@ -243,7 +286,7 @@ class Arrays(Source):
                 "is no .npz, and nothing says where the labels are",
                 "Give labels_path as well",
             )
-        return _read_pair(file, Path(labels_path).expanduser(), stamp)
+        return _read_pair(file, Path(labels_path), stamp)
 
 
 @lru_cache(maxsize=4)
@@ -263,24 +306,6 @@ def _draw_splits(
         lambda example: example.target,
         rule,
     )
-
-
-def _mnist_files(folder: Path, *prefixes: str) -> _Files:
-    """Return the files of inputs and labels in a folder as MNIST comes: train-images-idx3-ubyte.gz
-    and so on."""
-    found = []
-    for kind in ("images", "labels"):
-        names = sorted(p for prefix in prefixes for p in folder.glob(f"{prefix}*{kind}*"))
-        if not names:
-            there = ", ".join(sorted(p.name for p in folder.iterdir())[:6]) or "nothing"
-            problem = f"has no file {prefixes[0]}*{kind}*, as MNIST's layout has it; there: {there}"
-            raise DataError(
-                str(folder),
-                problem,
-                "Name the files with path, labels_path, test, test_labels_path",
-            )
-        found.append(str(names[0]))
-    return found[0], found[1], "", ()
 
 
 @lru_cache(maxsize=4)
@@ -310,8 +335,8 @@ def _read_digits() -> Table:
 
 
 def _check_labels(wanted: tuple[str | int, ...], examples: list[Example]) -> None:
-    known = sorted({str(example.target) for example in examples})
-    for label in map(str, wanted):
+    known = sorted({as_category(example.target) for example in examples})
+    for label in map(as_category, wanted):
         if label not in known:
             problem = (
                 f"label {label!r} does not occur; {did_you_mean(label, known)}known:"
@@ -357,9 +382,7 @@ def _refuse_inputs(inputs: NDArray[Any], where: str) -> None:
     for number, row in enumerate(inputs, 1):
         if not np.isfinite(row).all():
             at = tuple(int(place) for place in np.argwhere(~np.isfinite(row))[0])
-            problem = (
-                f"the number at {list(at)}, counted from 0, is {row[at]}; allowed: finite numbers"
-            )
+            problem = f"the number at {list(at)}, counted from 0, is {row[at]}; allowed: finite"
             raise DataError(f"{where} row {number}", problem, "Correct the example, or remove it")
 
 
@@ -368,7 +391,7 @@ def _count_labels(targets: Sequence[Any]) -> dict[str, Any]:
     there are several."""
     if targets and isinstance(targets[0], dict):
         return {name: _count_labels([target[name] for target in targets]) for name in targets[0]}
-    found = Counter(str(target) for target in targets)
+    found = Counter(map(as_category, targets))
     # a regression's targets, of which a list says nothing
     if targets and isinstance(targets[0], float) and len(found) > _MOST_CLASSES:
         return {"different numbers": len(found)}

@@ -4,60 +4,55 @@ data set."""
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
-import re
-from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from groundup.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream, Unlabelled
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
-from groundup.core.values import Example, Split, StoredFile
+from groundup.core.values import Example, Split
 from groundup.data.reading.class_folders import (
     ClassFile,
-    base_of,
-    class_files,
-    named_folders,
+    ClassFiles,
+    contents_of,
+    find_class_files,
+    group_in_name,
+    problem_with_pattern,
 )
-from groundup.data.reading.files import read_records
 from groundup.data.reading.hub_splits import HubOrigin
+from groundup.data.reading.label_table import read_label_table, tables_of_labels
+from groundup.data.reading.listing import leave_out
+from groundup.data.reading.sound_facts import (
+    SoundFacts,
+    count_values,
+    read_sound_facts,
+    state_of_files,
+)
 from groundup.data.reading.source import Source, refuse_idle
+from groundup.data.reading.unlabelled import read_files
+from groundup.data.splitting.drawing import SplitRule
 from groundup.data.splitting.held_out import (
-    SplitRule,
     draw_missing,
-    keep_some,
     label_counts,
     leave_out_repeated,
     lengths_of,
     refuse_empty,
     refuse_lost,
     refuse_unknown,
+    warn_of_other_labels,
 )
 from groundup.data.stream.in_memory import open_indexed_stream
-from groundup.media.audio import SOUND_KINDS, read_sound
+from groundup.media.audio import SOUND_KINDS
 
 __all__ = ["Audio"]
 
-# as Hugging Face's AudioFolder has them
-_TABLES = ("metadata.csv", "metadata.jsonl")
 _FORMAT = 2  # raise it when a file would be described in another way
 _SHOWN = 20
 _log = logging.getLogger(__name__)
-
-
-class _SoundFacts(NamedTuple):
-    """What reading a file found: ``problem`` is empty where it can be read; ``digest`` is a hash
-    of its samples."""
-
-    seconds: float
-    rate: int
-    channels: int
-    digest: str
-    problem: str
 
 
 class _SoundFiles(NamedTuple):
@@ -67,8 +62,6 @@ class _SoundFiles(NamedTuple):
     key: str
     about: dict[str, Any]
     tabled: bool = False  # a table next to the files says their labels
-    unused: tuple[str, ...] = ()
-    without_class: int = 0
 
     @property
     def named(self) -> tuple[Split, ...]:
@@ -88,6 +81,7 @@ class Audio(Source):
     reads_in_order = False
     reads_many_paths = False
     for_files = ("group",)
+    has_labels = True
     for_datasets = ("audio_column",)
     for_drawing = ("folds", "fold", "group")
 
@@ -103,11 +97,6 @@ class Audio(Source):
         " group, or the whole match, is the same, such as a speaker's, are on one side",
         min_length=1,
     )
-    on_unreadable: Literal["stop", "skip"] = setting(
-        "stop",
-        "files that cannot be read, are empty or hold numbers that are not finite: stop, or leave"
-        " them out",
-    )
     in_memory: bool = setting(
         True, "keep the features of all sounds; false: read each file when its turn comes"
     )
@@ -118,12 +107,7 @@ class Audio(Source):
 
     def problem(self) -> str | None:
         """Return what contradicts itself, or None."""
-        if self.group is not None:
-            try:
-                re.compile(self.group)
-            except re.error as error:
-                return f"group {self.group!r} is no regular expression: {error}. Correct it"
-        return self.rule.problem(self.given("fraction", "fold"))
+        return problem_with_pattern(self.group) or self.rule.problem(self.given("fraction", "fold"))
 
     @property
     def rule(self) -> SplitRule:
@@ -135,7 +119,7 @@ class Audio(Source):
         hub = HubOrigin.of(self)
         if hub is not None:
             return self.rule.splits(hub.tables(self._label_named))
-        return self.rule.splits(named_folders(self, _TABLES).folders)
+        return self.rule.splits(self._find_labelled().named)
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the sounds of a split, sorted by name, or in the order of the rows; inputs are
@@ -164,6 +148,18 @@ class Audio(Source):
             for file in splits[split]
         ]
 
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read; see ``DataSource.contents``."""
+        hub = HubOrigin.of(self)
+        if hub is not None:
+            return hub.contents()
+        return contents_of(self._find_files().files) | tables_of_labels(Path(self.place))
+
+    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
+        """Yield the sounds of a folder, or of the rows of a file; see
+        ``DataSource.unlabelled``."""
+        return read_files(path, SOUND_KINDS, self.audio_column)
+
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split."""
         examples = self.examples(context.split, context.cache)
@@ -187,16 +183,20 @@ class Audio(Source):
                 | lengths_of(seconds, "seconds")
             )
         read = [each for each in facts.values() if not each.problem]
+        labels = {file.name: file.label for own in found_files.files.values() for file in own}
+        digests = {name: each.digest for name, each in facts.items() if not each.problem}
+        if warning := warn_of_other_labels(digests, labels, "sounds"):
+            card["warnings"] = [*card.get("warnings", ()), warning]
         bad = {name: each.problem for name, each in sorted(facts.items()) if each.problem}
+        if "files" in card:
+            leave_out(card["files"], "unreadable", len(bad))
         return card | {
-            "sample_rates": _count_values(each.rate for each in read),
-            "channels": _count_values(each.channels for each in read),
+            "sample_rates": count_values(each.rate for each in read),
+            "channels": count_values(each.channels for each in read),
             "several_channels": "averaged",
             "same_as_held_out": len(read) - sum(card[split]["examples"] for split in splits),
             "same_samples": len(read) - len({each.digest for each in read}),
             "kept_together": self.group or "files with the same samples",
-            "without_class": found_files.without_class,
-            "folders_not_used": list(found_files.unused),
             "set_aside": len(bad),
             "set_aside_files": dict(list(bad.items())[:_SHOWN]),
         }
@@ -219,8 +219,9 @@ class Audio(Source):
             problem = facts[bad.name].problem
             if others:
                 problem += f" ({others:,} other sounds too)"
-            remedy = "Fix or remove it, or set data.on_unreadable: skip"
-            raise DataError(str(bad.path), problem, remedy)
+            raise DataError(
+                str(bad.path), problem, "Fix or remove it, or set data.on_unreadable: skip"
+            )
         readable = {
             split: [file for file in files if not facts[file.name].problem]
             for split, files in found.files.items()
@@ -238,17 +239,11 @@ class Audio(Source):
             self.rule,
         )
 
-    def _keys_of(self, file: ClassFile, facts: _SoundFacts) -> tuple[str, ...]:
+    def _keys_of(self, file: ClassFile, facts: SoundFacts) -> tuple[str, ...]:
         if self.group is None:
             return (f"samples {facts.digest}",)
-        found = re.search(self.group, file.name)
-        name = found.group(min(found.re.groups, 1)) if found is not None else None
-        if name is None:
-            problem = f"data.group {self.group!r} finds nothing in {file.name!r}"
-            raise DataError(
-                str(file.path), problem, "Correct the expression so that it fits every file"
-            )
-        return (f"group {name}", f"samples {facts.digest}")
+        group = group_in_name(self.group, file.name, str(file.path))
+        return (group, f"samples {facts.digest}")
 
     @property
     def _label_named(self) -> str | None:
@@ -258,22 +253,14 @@ class Audio(Source):
         hub = HubOrigin.of(self)
         if hub is not None:
             return self._find_rows(hub)
-        root = Path(str(self.path)).expanduser()
-        folders, unused = named_folders(self, _TABLES)
-        files: dict[Split, list[ClassFile]] = {}
-        without_class = 0
-        for split, folder in folders.items():
-            own, loose = self._label_files(folder, base_of(folder, root))
-            files[split] = keep_some(own, self.limit, self.seed)
-            without_class += loose
-        return _SoundFiles(
-            files,
-            _state_of(root, files),
-            {"source": self.path, "licence": self.licence or "not stated"},
-            any(_table_of(folder) for folder in folders.values()),
-            unused,
-            without_class,
-        )
+        found = self._find_labelled()
+        every = [(file.name, Path(file.path)) for own in found.files.values() for file in own]
+        state = state_of_files(Path(self.place), every)
+        return _SoundFiles(found.files, state, found.about(self), found.tabled)
+
+    def _find_labelled(self) -> ClassFiles:
+        labels = partial(read_label_table, label_column=self.label_column)
+        return find_class_files(self, SOUND_KINDS, read_labels=labels)
 
     def _find_rows(self, hub: HubOrigin) -> _SoundFiles:
         files: dict[Split, list[ClassFile]] = {}
@@ -288,69 +275,8 @@ class Audio(Source):
         digest = hashlib.sha256(f"{key}{self.limit or ''}".encode()).hexdigest()
         return _SoundFiles(files, digest, hub.about(tables))
 
-    def _label_files(self, folder: Path, root: Path) -> tuple[list[ClassFile], int]:
-        table = _table_of(folder)
-        if table is None:
-            return class_files(folder, SOUND_KINDS, root)
-        found: dict[Path, ClassFile] = {}
-        for record in read_records(table, columns=("file_name", self.label_column)):
-            path = folder / str(record.fields["file_name"])
-            label = record.fields[self.label_column]
-            problem = ""
-            if not path.is_file():
-                problem = f"there is no file {path}"
-            elif path in found:
-                problem = f"{record.fields['file_name']} has a row already"
-            elif label in (None, ""):
-                problem = f"{record.fields['file_name']} has no label"
-            if problem:
-                raise DataError(record.origin, problem, "Correct the row, or remove it")
-            found[path] = ClassFile(path, Path(os.path.relpath(path, root)).as_posix(), label)
-        # files next to the table that it does not name, for the card
-        inside = sum(p.suffix.lower() in SOUND_KINDS and p not in found for p in folder.rglob("*"))
-        return sorted(found.values(), key=lambda file: file.name), inside
-
-    def _read_facts(self, found: _SoundFiles, cache: Path) -> dict[str, _SoundFacts]:
+    def _read_facts(self, found: _SoundFiles, cache: Path) -> dict[str, SoundFacts]:
         """Return what reading every file found, by its name: from the cache where no file has
         changed since."""
-        kept = cache / f"audio-{found.key[:24]}.json"
-        if kept.is_file():
-            saved = json.loads(kept.read_bytes())
-            return {name: _SoundFacts(*values) for name, values in saved.items()}
-        facts = {file.name: _read_fact(file.path) for each in found.files.values() for file in each}
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_name(f"{kept.name}.{os.getpid()}")
-        partial.write_text(json.dumps(facts), encoding="utf-8")
-        # renamed when complete, because two runs may start on the same data
-        partial.replace(kept)
-        return facts
-
-
-def _state_of(root: Path, files: dict[Split, list[ClassFile]]) -> str:
-    """Return what changes when a file below the root does."""
-    # The folder's place is part of it: two folders may hold files of the same names, sizes and
-    # times.
-    key = hashlib.sha256(f"{_FORMAT}\0{root.resolve()}".encode())
-    for file in (file for each in files.values() for file in each):
-        status = Path(file.path).stat()
-        key.update(f"{file.name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return key.hexdigest()
-
-
-def _table_of(folder: Path) -> Path | None:
-    return next((folder / name for name in _TABLES if (folder / name).is_file()), None)
-
-
-def _read_fact(path: Path | StoredFile) -> _SoundFacts:
-    try:
-        sound = read_sound(path)
-    except DataError as error:
-        return _SoundFacts(0.0, 0, 0, "", error.problem)
-    digest = hashlib.blake2b(
-        sound.samples.tobytes(), digest_size=16, key=str(sound.rate).encode()
-    ).hexdigest()
-    return _SoundFacts(sound.seconds, sound.rate, sound.channels, digest, "")
-
-
-def _count_values(values: Any) -> dict[str, int]:
-    return {str(value): count for value, count in sorted(Counter(values).items())}
+        sounds = {file.name: file.path for each in found.files.values() for file in each}
+        return read_sound_facts(sounds, found.key, cache)

@@ -6,31 +6,36 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from groundup.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream, Unlabelled
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Conversation, Document, Message, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.files import ROW_KINDS, check_text
+from groundup.data.reading.files import check_text
+from groundup.data.reading.listing import ROW_KINDS
 from groundup.data.reading.location import Origin, no_examples
 from groundup.data.reading.source import Source
-from groundup.data.schemas.chat_formats import ChatFormat, recognise, to_messages
+from groundup.data.reading.unlabelled import read_rows
+from groundup.data.schemas.chat_formats import ChatFormat, recognise, to_messages, unused_columns
+from groundup.data.schemas.column_names import rename_columns
+from groundup.data.schemas.missing import without_missing
+from groundup.data.schemas.prompts import to_prompt
 from groundup.data.schemas.tool_calls import tools_of
-from groundup.data.splitting.row_split import stream_split
+from groundup.data.splitting.noted_rows import describe_rows, offer_skipping, stream_noted
 from groundup.data.stream.packing import Packing
 from groundup.data.stream.token_stream import open_token_stream
 
 __all__ = ["ConversationSource", "first_question"]
 
-_FORMAT = 3  # raise it when the same files would give other conversations
+_FORMAT = 4  # raise it when the same files would give other conversations
 _PERCENTILES = (1, 10, 50, 90, 99)
 _Grouped = tuple[Conversation | Document, str]  # an example, and what it is split by
 
@@ -44,6 +49,7 @@ class ConversationSource(Source):
     """
 
     packs_rows = True
+    has_columns = True
 
     format: Literal["auto", "messages", "sharegpt", "alpaca", "pairs", "text"] = setting(
         "auto", "shape of the rows; auto recognises it by the columns"
@@ -52,6 +58,9 @@ class ConversationSource(Source):
         "error",
         "what to do with a conversation that cannot be learned from; skipped ones are counted in"
         " the data card",
+    )
+    ignore: tuple[str, ...] = setting(
+        (), "keys of messages, and columns of rows, that are left out without being named"
     )
     packing: Packing = setting(Packing(), "how conversations become rows of tokens")
 
@@ -72,11 +81,20 @@ class ConversationSource(Source):
             empty = False
             yield example
         if empty:
-            raise no_examples(split, origin)
+            groups = {group for _, group in self._read_conversations("train", origin, Counter())}
+            raise no_examples(split, origin, groups, "first question")
 
     def too_long_policy(self) -> str:
         """Return that of the packing."""
         return self.packing.too_long
+
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read; see ``DataSource.contents``."""
+        return Origin(self, ROW_KINDS).contents()
+
+    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
+        """Yield what is asked in each row; see ``DataSource.unlabelled``."""
+        return read_rows(path, to_prompt, self.encoding)
 
     def open(self, context: DataContext) -> Stream:
         """Return the packed micro-batches of a split; see ``DataSource.open``."""
@@ -93,76 +111,58 @@ class ConversationSource(Source):
         """Return counts of conversations, turns, roles and characters of each split, formats, and
         what was left out."""
         origin = Origin(self, ROW_KINDS)
-        notes: Counter[str] = Counter()
-        counts: dict[str, Any] = {}
-        for split in origin.splits:
-            # rows that are left out, and formats, are counted once: on the way to the training rows
-            seen = notes if split == "train" else Counter()
-            counts[split] = _count_conversations(self._conversations_of(split, origin, seen))
-        reasons = ["invalid", "question_in_validation"]
-        if "test" in origin.held_out:
-            reasons.append("question_in_test")
-        return {
-            **origin.about(),
-            **counts,
-            "left_out": {reason: notes[reason] for reason in reasons},
-            "formats": {
-                key.removeprefix("format "): n
-                for key, n in sorted(notes.items())
-                if key.startswith("format ")
-            },
-        }
+
+        def count(split: Split, notes: Counter[str]) -> dict[str, Any]:
+            return _count_conversations(self._conversations_of(split, origin, notes))
+
+        return describe_rows(origin, count, ["invalid"])
 
     def _conversations_of(
         self, split: Split, origin: Origin, notes: Counter[str]
     ) -> Iterator[_Grouped]:
         """Yield one split; ``notes`` counts what was met on the way."""
-
-        def read(named: Split) -> Iterator[_Grouped]:
-            # what the rows of another split hold is not counted for this one
-            own = split != "train" or named == split
-            return self._read_conversations(named, origin, notes if own else Counter())
-
-        def note(owner: Split) -> None:
-            notes[f"question_in_{owner}"] += 1
-
-        return stream_split(split, origin, read, self.rule, note)
+        return stream_noted(split, origin, self._read_conversations, self.rule, notes)
 
     def _read_conversations(
         self, split: Split, origin: Origin, notes: Counter[str]
     ) -> Iterator[_Grouped]:
         for record in origin.records(split):
-            row = {name: value for name, value in record.fields.items() if value is not None}
+            fields, renamed = rename_columns(record.fields)
+            notes.update(f"name {old} → {new}" for old, new in renamed.items())
+            row = without_missing(fields, notes)
             # of each row, because files of several shapes may be in one folder
-            form = recognise(list(row)) if self.format == "auto" else self.format
+            form = recognise(tuple(row)) if self.format == "auto" else self.format
             try:
-                example = _to_example(row, form, record.name, record.origin)
-            except DataError:
+                example = self._to_example(row, form, record.name, record.origin)
+            except DataError as error:
                 if self.invalid_rows == "error":
-                    raise
+                    raise offer_skipping(error) from None
                 notes["invalid"] += 1
                 continue
             notes[f"format {form}"] += 1
+            # only a row with a known format comes so far
+            for name in unused_columns(row, form or "text"):
+                if name not in self.ignore:
+                    notes[f"column {name}"] += 1
             if isinstance(example, Conversation):
                 yield example, example.group
             else:
                 yield example, text_digest(example.text)
 
-
-def _to_example(
-    row: dict[str, Any], form: ChatFormat | None, name: str, where: str
-) -> Conversation | Document:
-    """Return what a row holds: a conversation, or a text where the format says so."""
-    messages = to_messages(row, form or "auto", where)
-    # texts among chats, learned as a whole: pretraining data in a fine-tuning mixture
-    if form == "text":
-        text = check_text(row.get("text"), where, "column 'text'")
-        if not text.strip():
-            raise DataError(where, "the text is empty", "Remove the row or fill it in")
-        return Document(name, text, where)
-    return Conversation(
-        name, messages, where, text_digest(first_question(messages)), tools_of(row, where)
-    )
+    def _to_example(
+        self, row: dict[str, Any], form: ChatFormat | None, name: str, where: str
+    ) -> Conversation | Document:
+        """Return what a row holds: a conversation, or a text where the format says so."""
+        messages = to_messages(row, form or "auto", where, self.ignore)
+        # texts among chats, learned as a whole: pretraining data in a fine-tuning mixture
+        if form == "text":
+            text = check_text(row.get("text"), where, "column 'text'")
+            if not text.strip():
+                raise DataError(where, "the text is empty", "Remove the row or fill it in")
+            return Document(name, text, where)
+        return Conversation(
+            name, messages, where, text_digest(first_question(messages)), tools_of(row, where)
+        )
 
 
 def first_question(messages: tuple[Message, ...]) -> str:

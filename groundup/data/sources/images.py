@@ -1,6 +1,7 @@
 """Pictures with a label each: a folder for every class, or a Hugging Face data set.
 
-``CLASS/*.png``, or such folders in ``train``, ``validation`` (or ``val``) and ``test``.
+``CLASS/*.png``, or such folders in ``train``, ``validation`` (or ``val``) and ``test``; or a table
+``metadata.csv`` of ``file_name`` and ``label`` next to the pictures.
 """
 
 from __future__ import annotations
@@ -10,21 +11,39 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.contracts.data import DataContext, Stream
-from groundup.core.errors import DataError
+from groundup.contracts.data import DataContext, Stream, Unlabelled
+from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
-from groundup.data.reading.class_folders import ClassFile, base_of, class_files, named_folders
+from groundup.data.reading.class_folders import (
+    ClassFile,
+    ClassFiles,
+    contents_of,
+    find_class_files,
+    group_in_name,
+    problem_with_pattern,
+)
 from groundup.data.reading.hub_splits import HubOrigin
+from groundup.data.reading.label_table import read_label_table, tables_of_labels
+from groundup.data.reading.listing import leave_out
 from groundup.data.reading.source import Source, refuse_idle
-from groundup.data.splitting.held_out import draw_missing, keep_some, label_counts, refuse_lost
+from groundup.data.reading.unlabelled import read_files
+from groundup.data.splitting.held_out import (
+    draw_missing,
+    label_counts,
+    leave_out_repeated,
+    refuse_empty,
+    refuse_lost,
+    warn_of_other_labels,
+)
 from groundup.data.stream.in_memory import open_indexed_stream
 from groundup.media.images import SUFFIXES, examine
 
@@ -52,36 +71,53 @@ class _ImageFacts:
 
     problems: dict[str, str]  # by name
     sizes: dict[str, int]  # how many pictures have "H x W format"
+    digests: dict[str, str]  # of the bytes, by the names of pictures that have copies
 
 
 @data("images")
 class Images(Source):
     """Pictures in folders named like their classes, or in a data set's rows, decoded when they are
-    needed."""
+    needed.
+
+    Pictures of the same bytes are on one side: what is held out by name is left out of training.
+    """
 
     reads_in_order = False
     reads_many_paths = False
-    for_datasets = ("image_column", "label_column")
+    has_labels = True
+    for_files = ("group",)
+    reads_texts = False
+    for_datasets = ("image_column",)
+    for_drawing = ("group",)
 
     image_column: str | None = setting(None, "column of the pictures; silent: found by its type")
     label_column: str | None = setting(
-        None, "column of the labels; silent: label, or the one of classes"
+        None,
+        "column of the labels, of a data set or of metadata.csv; silent: label, or the one of"
+        " classes",
+    )
+    group: str | None = setting(
+        None,
+        "regular expression searched in a file's path below the root; files for which its first"
+        " group, or the whole match, is the same, such as a patient's, are on one side",
+        min_length=1,
     )
     in_memory: Literal["auto", True, False] = setting(
         "auto",
         "decode all pictures at the start and keep them, or each when needed; auto: keep them up to"
         " 1 GiB",
     )
-    on_unreadable: Literal["stop", "skip"] = setting(
-        "stop", "damaged pictures: an error, or left out and counted"
-    )
+
+    def problem(self) -> str | None:
+        """Return what contradicts itself, or None."""
+        return problem_with_pattern(self.group)
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are, named or drawn."""
         hub = HubOrigin.of(self)
         if hub is not None:
             return self.rule.splits(hub.tables(self.label_column))
-        return self.rule.splits(named_folders(self).folders)
+        return self.rule.splits(self._find_labelled().named)
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the pictures of a split, sorted by name, or in the order of the rows: their files
@@ -93,6 +129,18 @@ class Images(Source):
             RecipeError: If a setting of the split is given and a folder or a split is held out.
         """
         return self._read_splits(cache)[0][split]
+
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read; see ``DataSource.contents``."""
+        hub = HubOrigin.of(self)
+        if hub is not None:
+            return hub.contents()
+        return contents_of(self._find_files().files) | tables_of_labels(Path(self.place))
+
+    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
+        """Yield the pictures of a folder, or of the rows of a file; see
+        ``DataSource.unlabelled``."""
+        return read_files(path, _KINDS, self.image_column)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split."""
@@ -121,6 +169,13 @@ class Images(Source):
             card["sizes"]["others"] = sum(count for _, count in sizes[5:])
         for split, found in splits.items():
             card[split] = _count_labels(found)
+        if "files" in card:
+            left = card["files"]["read"] - len(facts.problems)
+            leave_out(card["files"], "unreadable", len(facts.problems))
+            leave_out(card["files"], "held out as well", left - sum(map(len, splits.values())))
+        labels = {e.name: e.target for own in splits.values() for e in own}
+        if warning := warn_of_other_labels(facts.digests, labels, "pictures"):
+            card["warnings"] = [*card.get("warnings", ()), warning]
         named = dict(sorted(facts.problems.items())[:_NAMED])
         return card | {"set_aside": {"pictures": len(facts.problems), **named}}
 
@@ -136,8 +191,11 @@ class Images(Source):
             problem = facts.problems[first.name]
             if len(facts.problems) > 1:
                 problem += f" ({len(facts.problems) - 1:,} other pictures too)"
-            remedy = "Replace or remove it, or set data.on_unreadable: skip to leave such out"
-            raise DataError(str(first.path), problem, remedy)
+            raise DataError(
+                str(first.path),
+                problem,
+                "Replace or remove it, or set data.on_unreadable: skip to leave such out",
+            )
         examples = {
             split: [
                 Example(file.name, file.path, file.label, str(file.path))
@@ -152,16 +210,37 @@ class Images(Source):
         if kept:
             refuse_lost([file.label for file in every], kept, self.place)
         named = [split for split in found.files if split != "train"]
+        leave_out_repeated(
+            examples, lambda example: [facts.digests.get(example.name, example.name)]
+        )
+        if kept and not examples["train"]:
+            raise refuse_empty("train", self.place, self.rule, named)
         drawn = draw_missing(
             examples,
             named,
-            lambda example: [example.name],
+            lambda example: self._keys_of(example, facts),
             lambda example: example.target,
             self.rule,
         )
         splits = {split: drawn[split] for split in self.rule.splits(named)}
         _check_labels(self.place, splits)
         return splits, facts, found.about
+
+    def _keys_of(self, example: Example, facts: _ImageFacts) -> tuple[str, ...]:
+        key = example.name
+        if self.group is not None:
+            key = group_in_name(self.group, example.name, example.origin)
+        # By its name alone where there is no copy: so the draw is that of before copies were known.
+        copies = facts.digests.get(example.name)
+        return (key,) if copies is None else (key, copies)
+
+    def _find_labelled(self) -> ClassFiles:
+        labels = partial(read_label_table, label_column=self.label_column or "label")
+        found = find_class_files(self, _KINDS, read_labels=labels)
+        if self.label_column is not None and not found.tabled:
+            problem = f"label_column has no effect: there is no metadata.csv in {self.place}"
+            raise RecipeError("recipe.data", problem, "Remove label_column, or add the file")
+        return found
 
     def _find_files(self) -> _ImageFiles:
         hub = HubOrigin.of(self)
@@ -175,16 +254,12 @@ class Images(Source):
             tables = hub.tables(self.label_column)
             key = "".join(table.key for table in tables.values())
             return _ImageFiles(files, key.encode(), hub.about(tables))
-        root = Path(str(self.path)).expanduser()
+        found = self._find_labelled()
         key_of_files = hashlib.sha256()
-        for split, folder in named_folders(self).folders.items():
-            own, _ = class_files(folder, _KINDS, base_of(folder, root))
-            files[split] = keep_some(own, self.limit, self.seed)
-            for file in files[split]:
-                state = file.path.stat()
-                key_of_files.update(f"{state.st_size}\0{state.st_mtime_ns}\n".encode())
-        about = {"source": self.path, "licence": self.licence or "not stated"}
-        return _ImageFiles(files, key_of_files.digest(), about)
+        for file in (file for own in found.files.values() for file in own):
+            state = file.path.stat()
+            key_of_files.update(f"{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        return _ImageFiles(found.files, key_of_files.digest(), found.about(self))
 
 
 def _check_labels(where: str, splits: dict[Split, list[Example]]) -> None:
@@ -195,10 +270,9 @@ def _check_labels(where: str, splits: dict[Split, list[Example]]) -> None:
     words = all(isinstance(example.target, str | list) for example in splits["train"])
     for split, found in splits.items():
         if words and (unknown := sorted(_labels_in(found) - trained)):
-            problem = f"class {unknown[0]!r} is only in the {split} split: it could not be learned"
             raise DataError(
                 where,
-                problem,
+                f"class {unknown[0]!r} is only in the {split} split: it could not be learned",
                 "Add pictures of it to training, or remove it; check how it is spelt",
             )
     if len(trained) < 2:
@@ -212,17 +286,21 @@ def _check_labels(where: str, splits: dict[Split, list[Example]]) -> None:
         )
     for split, found in splits.items():
         if not found:
-            problem = f"of {len(splits['train'])} pictures none is in the {split} split"
-            raise DataError(where, problem, "Add pictures, or raise data.fraction")
+            raise DataError(
+                where,
+                f"of {len(splits['train'])} pictures none is in the {split} split",
+                "Add pictures, or raise data.fraction",
+            )
 
 
 def _count_labels(examples: Sequence[Example]) -> dict[str, Any]:
     """Return how many examples there are of each label, or how many different numbers where there
     are very many."""
     found = label_counts(examples)
-    if len(found["labels"]) <= _MOST_NUMBERS or isinstance(examples[0].target, str | list):
+    labels = found.get("labels", {})
+    if len(labels) <= _MOST_NUMBERS or isinstance(examples[0].target, str | list):
         return found
-    return {"examples": len(examples), "different numbers": len(found["labels"])}
+    return {"examples": len(examples), "different numbers": len(labels)}
 
 
 def _labels_in(examples: Sequence[Example]) -> set[str]:
@@ -241,15 +319,13 @@ def _read_facts(files: Sequence[ClassFile], cache: Path, key: bytes) -> _ImageFa
     if path.is_file():
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
-            return _ImageFacts(saved["problems"], saved["sizes"])
+            return _ImageFacts(saved["problems"], saved["sizes"], saved["digests"])
         except (ValueError, KeyError, TypeError):
             pass  # a file that was cut off: look again
     found = _examine_all(files)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(
-        json.dumps({"problems": found.problems, "sizes": found.sizes}), encoding="utf-8"
-    )
+    unfinished.write_text(json.dumps(asdict(found)), encoding="utf-8")
     unfinished.replace(path)
     return found
 
@@ -268,4 +344,19 @@ def _examine_all(files: Sequence[ClassFile]) -> _ImageFacts:
             # decoding a million pictures takes minutes: silence would look like a hang
             if number % 20_000 == 0:
                 _log.info(f"looked at {number:,} of {len(files):,} pictures")
-    return _ImageFacts(problems, dict(sizes))
+    readable = [file for file in files if file.name not in problems]
+    return _ImageFacts(problems, dict(sizes), _find_copies(readable))
+
+
+def _find_copies(files: Sequence[ClassFile]) -> dict[str, str]:
+    """Return a digest of the bytes of each picture that is there more than once, by its name."""
+    # Copies are of one size, and few pictures that differ are. What is in a row has to be read.
+    size_of = {f.name: f.path.stat().st_size for f in files if isinstance(f.path, Path)}
+    sizes = Counter(size_of.values())
+    digests = {}
+    for file in files:
+        if file.name not in size_of or sizes[size_of[file.name]] > 1:
+            content = file.path.read_bytes() if isinstance(file.path, Path) else file.path.read()
+            digests[file.name] = f"bytes {hashlib.blake2b(content, digest_size=16).hexdigest()}"
+    counts = Counter(digests.values())
+    return {name: digest for name, digest in digests.items() if counts[digest] > 1}

@@ -1,40 +1,44 @@
-"""Texts with a label each: rows of files or of a Hugging Face data set, or a folder of text files
-for every class."""
+"""Texts with a label each: rows of files or of a data set, or a folder of texts for each class."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream, Unlabelled
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.class_folders import SplitFolders, base_of, class_files, named_folders
-from groundup.data.reading.compressed import DataFile, decode_lines, open_file
-from groundup.data.reading.files import ROW_KINDS, Cells, Record, check_text, list_files
+from groundup.data.reading.class_folders import ClassFiles, contents_of, find_class_files
+from groundup.data.reading.files import Cells, Record, check_label, find_unreadable, read_file
 from groundup.data.reading.hub_splits import HubOrigin, label_column, text_column
+from groundup.data.reading.listing import ROW_KINDS, TEXT_KINDS, leave_out, list_files
 from groundup.data.reading.location import Origin
+from groundup.data.reading.named_columns import find_columns, text_column_of
+from groundup.data.reading.placement import Placement
 from groundup.data.reading.source import Source, refuse_idle
+from groundup.data.reading.unlabelled import read_rows, texts_in
+from groundup.data.schemas.missing import stands_for_nothing, text_or_nothing
+from groundup.data.splitting.drawing import SplitRule
 from groundup.data.splitting.held_out import (
-    SplitRule,
     draw_missing,
-    keep_some,
     label_counts,
     leave_out_repeated,
     lengths_of,
     refuse_empty,
     refuse_unknown,
 )
+from groundup.data.splitting.labels import doubtful_labels, groups_to_draw
 from groundup.data.stream.in_memory import open_indexed_stream
+from groundup.media.table_values import as_category
 
 __all__ = ["LabelledText"]
 
-_TEXT_KINDS = (".txt", ".md")
 # empty texts that the card names
 _SHOWN = 20
 
@@ -48,8 +52,7 @@ class _Texts:
     about: dict[str, Any] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     same_as_held_out: int = 0
-    without_class: int = 0
-    folders_not_used: tuple[str, ...] = ()
+    placement: Placement | None = None  # of rows
 
 
 @data("labelled_text")
@@ -57,33 +60,36 @@ class LabelledText(Source):
     """Texts to classify: .csv .tsv .jsonl .json .parquet, .txt with a separator, folders of texts,
     or a hub name.
 
-    A folder that holds only .txt and .md files has a folder for each class, or folders of these
-    for the splits. Texts that are the same are always on one side; with ``pair_column`` pairs whose
-    first is.
+    A folder without rows, of texts, mails and web pages alone, has a folder for each class, or
+    folders of these for the splits. Texts that are the same are always on one side; with
+    ``pair_column`` pairs whose first is.
     """
 
     for_files = ("header", "separator", "quotes")
     for_drawing = ("folds", "fold")
+    has_labels = True
+    has_columns = True
 
     text_column: str | int = setting(
         "text",
-        "column of the text; its number from 1 without a header; of a data set found where none is"
-        " so called",
+        "column of the text; its number from 1 without a header; found by another common name"
+        " where none is so called",
     )
     pair_column: str | int | None = setting(
         None, "column of a second text, where the label is of two; null: there is one"
     )
     label_column: str | int = setting(
         "label",
-        "column of the label; its number from 1 without a header; of a data set found where none is"
-        " so called",
+        "column of the label; its number from 1 without a header; found by another common name"
+        " where none is so called",
     )
     header: bool = setting(
         True, "the first row of .csv, .tsv and separated .txt files names the columns"
     )
     separator: str | None = setting(
         None,
-        "character between cells; silent: a comma in .csv, a tab in .tsv",
+        "character between cells; silent: a comma in .csv, a tab in .tsv, or what the header makes"
+        " certain",
         min_length=1,
         max_length=1,
     )
@@ -123,12 +129,10 @@ class LabelledText(Source):
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are, named or drawn."""
         hub = HubOrigin.of(self)
-        named = self._named_folders()
+        folders = self._find_folders()
         if hub is not None:
-            named = tuple(self._named_splits(hub))
-        elif named is None:
-            return Origin(self, self._kinds).splits
-        return self.rule.splits(named)
+            return self.rule.splits(self._named_splits(hub))
+        return self._origin().splits if folders is None else self.rule.splits(folders.named)
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the texts of a split in the order of the files.
@@ -138,22 +142,45 @@ class LabelledText(Source):
         """
         found = self._read_splits()
         if not found.splits[split]:
-            raise refuse_empty(split, self.place, self.rule, found.named)
+            groups: set[str] = set()
+            if self.group_column is None and split not in found.named:
+                every = [each for own in found.splits.values() for each in own]
+                groups = groups_to_draw(split, every, _group_of, self.place)
+            raise refuse_empty(split, self.place, self.rule, found.named, groups, "text")
         return found.splits[split]
+
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read; see ``DataSource.contents``."""
+        folders = self._find_folders()
+        return self._origin().contents() if folders is None else contents_of(folders.files)
+
+    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
+        """Yield texts or pairs without labels; see ``DataSource.unlabelled``."""
+        text = str(self.text_column)
+
+        def to_inputs(row: Mapping[str, Any]) -> Any:
+            *columns, _ = self._columns(text_column_of(row, text), "")
+            return texts_in(row, columns)
+
+        return read_rows(path, to_inputs, self.encoding, text=text, cells=self._cells)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
         return open_indexed_stream(self.examples(context.split, context.cache), context)
 
     def card(self, cache: Path) -> dict[str, Any]:
-        """Return texts of each label in each split, their lengths, duplicates, what was left out,
-        and the licence."""
+        """Return labels and lengths of each split, duplicates, what was left out, the licence."""
         found = self._read_splits()
         every = [example for split in found.splits.values() for example in split]
         labels_of: dict[str, set[str]] = {}
         for example in every:
-            labels_of.setdefault(_key_of(example), set()).add(str(example.target))
+            labels_of.setdefault(_key_of(example), set()).add(as_category(example.target))
         card = dict(found.about)
+        warnings = doubtful_labels(every if found.placement else ())  # folders say it themselves
+        if count := len(found.empty):
+            warnings.append(f"{count:,} rows without a text are left out, as {found.empty[0]}")
+        if warnings:
+            card["warnings"] = [*card.get("warnings", ()), *warnings]
         labels: dict[Split, set[str]] = {"train": set(), "validation": set(), "test": set()}
         for split in self.rule.splits(found.named):
             examples = found.splits[split]
@@ -166,8 +193,6 @@ class LabelledText(Source):
             "same_text_with_other_labels": sum(len(labels) > 1 for labels in labels_of.values()),
             "labels_only_in_validation": sorted(labels["validation"] - labels["train"]),
             "same_as_held_out": found.same_as_held_out,
-            "without_class": found.without_class,
-            "folders_not_used": list(found.folders_not_used),
             "set_aside": len(found.empty),
             "set_aside_empty": found.empty[:_SHOWN],
         }
@@ -176,26 +201,33 @@ class LabelledText(Source):
         """Read everything, and put each text on its side."""
         found = _Texts()
         hub = HubOrigin.of(self)
-        folders = self._has_class_folders()
-        if folders:
-            self._read_folders(found)
+        folders = self._find_folders()
+        if folders is not None:
+            self._read_folders(folders, found)
         elif hub is not None:
             self._read_hub(hub, found)
         else:
             self._read_files(found)
         # a text that is held out must not be learned, not even with another label
+        placement = found.placement or Placement(self)
+
+        def groups_of(example: Example) -> tuple[str, ...]:
+            return (_group_of(example), *placement.keys(example.origin))
+
         found.same_as_held_out = leave_out_repeated(
-            found.splits, lambda example: [_key_of(example)]
+            found.splits,
+            lambda example: (_key_of(example), *placement.keys(example.origin)),
         )
         found.splits = draw_missing(
             found.splits,
             found.named,
-            lambda example: [_group_of(example)],
+            groups_of,
             lambda example: example.target,
             self.rule,
+            lambda example: placement.time(example.origin),
         )
         # the classes of rows may be ratings to predict, of which a rare one is no mistake
-        if folders:
+        if folders is not None:
             labels = {split: [e.target for e in own] for split, own in found.splits.items()}
             refuse_unknown(labels["train"], labels["validation"] + labels["test"], self.place)
         return found
@@ -203,29 +235,42 @@ class LabelledText(Source):
     # ----------------------------------------------------------------------------------------- rows
     @property
     def _kinds(self) -> tuple[str, ...]:
-        return ROW_KINDS if self.separator is None else (*ROW_KINDS, *_TEXT_KINDS)
+        return ROW_KINDS if self.separator is None else (*ROW_KINDS, *TEXT_KINDS)
+
+    @property
+    def _cells(self) -> Cells:
+        return Cells(self.separator, self.header, self.quotes)
+
+    def _origin(self) -> Origin:
+        return Origin(self, self._kinds, self._file_columns()[1], self._cells)
+
+    def _file_columns(self) -> tuple[str, str]:
+        named = str(self.text_column), str(self.label_column)
+        given = self.given("text_column", "label_column")
+        return find_columns(self, self._kinds, self._cells, *named, given)
 
     def _read_files(self, found: _Texts) -> None:
-        origin = Origin(self, self._kinds)
+        origin = self._origin()
         found.named = origin.held_out
-        found.about = origin.about()
-        text = str(self.text_column)
-        label = str(self.label_column)
-        cells = Cells(self.separator, self.header, self.quotes)
+        found.placement = origin.placement
+        text, label = self._file_columns()
         for split in ("train", *found.named):
-            records = origin.records(split, self._columns(text, label), cells=cells)
+            records = origin.records(split, self._columns(text, label), cells=self._cells)
             found.splits[split] = list(self._to_examples(records, split, text, label, found))
+        found.about = origin.about()
 
     def _read_hub(self, hub: HubOrigin, found: _Texts) -> None:
         names = self._named_splits(hub)
         found.named = tuple(split for split in names if split != "train")
         text, label = self._hub_columns(hub)
+        found.placement = Placement(self)
         found.about = {"source": self.place, "licence": self.licence or "not stated"}
         found.about |= hub.version() | {"splits": names}
         if not self.streaming:
             found.about = hub.about(hub.tables(label))
         for split, name in names.items():
-            records = hub.records(name, self._columns(text, label), self.limit)
+            columns = (*self._columns(text, label), *found.placement.columns)
+            records = found.placement.watch(hub.records(name, columns, self.limit))
             found.splits[split] = list(self._to_examples(records, split, text, label, found))
 
     def _named_splits(self, hub: HubOrigin) -> dict[Split, str]:
@@ -266,66 +311,74 @@ class LabelledText(Source):
         *columns, _ = self._columns(text, label)
         for record in records:
             texts = tuple(
-                check_text(record.fields[name], record.origin, f"column {name!r}")
+                text_or_nothing(record.fields[name], record.origin, f"column {name!r}")
                 for name in columns
             )
-            target = _check_label(record.fields[label], record.origin, label)
+            target = check_label(record.fields[label], record.origin, label)
             # left out and counted, not an error: exports of surveys are full of empty answers
-            if not all(each.strip() for each in texts):
+            if not all(each.strip() and not stands_for_nothing(each) for each in texts):
                 found.empty.append(record.origin)
                 continue
             inputs = texts if len(texts) > 1 else texts[0]
             yield Example(f"{split}/{record.name}", inputs, target, record.origin)
 
     # -------------------------------------------------------------------------------------- folders
-    def _has_class_folders(self) -> bool:
-        """Whether the path is a folder of .txt and .md files alone, and no separator makes rows of
-        these."""
+    def _find_folders(self) -> ClassFiles | None:
+        """Return the files of every class, where the path is a folder of texts alone, of which no
+        separator makes rows; else None."""
         if not isinstance(self.path, str) or self.separator is not None:
-            return False
-        root = Path(self.path).expanduser()
-        if not root.is_dir():
-            return False
-        return all(
-            file.kind in _TEXT_KINDS for file in list_files(root, (*ROW_KINDS, *_TEXT_KINDS))
-        )
-
-    def _named_folders(self) -> tuple[Split, ...] | None:
-        """Return the splits that have a folder, or None where there are no folders of classes."""
-        if not self._has_class_folders():
             return None
-        return tuple(self._folders().folders)
-
-    def _folders(self) -> SplitFolders:
-        """Return the folder of each split."""
-        idle = self.given("text_column", "pair_column", "label_column", "quotes")
+        if not Path(self.path).is_dir():
+            return None
+        kinds = (*ROW_KINDS, *TEXT_KINDS)
+        listing = list_files(
+            self.path, kinds, encoding=self.encoding, on_unreadable=self.on_unreadable
+        )
+        if any(file.kind in ROW_KINDS for file in listing.files):
+            return None
+        idle = self.given(
+            "text_column",
+            "pair_column",
+            "label_column",
+            "quotes",
+            "group_column",
+            "time_column",
+        )
         if idle:
-            problem = f"has no effect: {self.path} has a folder of texts for each class"
-            remedy = "Remove it, or name a file with columns"
-            raise DataError(f"recipe.data.{idle[0]}", problem, remedy)
-        return named_folders(self)
+            raise DataError(
+                f"recipe.data.{idle[0]}",
+                f"has no effect: {self.path} has a folder of texts for each class",
+                "Remove it, or name a file with columns",
+            )
+        return find_class_files(self, TEXT_KINDS, with_empty=False, listing=listing)
 
-    def _read_folders(self, found: _Texts) -> None:
-        root = Path(str(self.path)).expanduser()
-        folders, found.folders_not_used = self._folders()
-        found.named = tuple(split for split in folders if split != "train")
-        found.about = {"source": self.place, "licence": self.licence or "not stated"}
-        for split, folder in folders.items():
-            found.splits[split] = self._read_texts(folder, base_of(folder, root), found)
-
-    def _read_texts(self, folder: Path, root: Path, found: _Texts) -> list[Example]:
-        files, loose = class_files(folder, _TEXT_KINDS, root)
-        found.without_class += loose
-        examples = []
-        for path, name, label in keep_some(files, self.limit, self.seed):
-            file = DataFile(path, name, path.suffix.lower(), "")
-            with open_file(file) as handle:
-                text = "".join(decode_lines(file, handle))
-            if text.strip():
-                examples.append(Example(name, text, label, str(path)))
-            else:
-                found.empty.append(str(path))
-        return examples
+    def _read_folders(self, folders: ClassFiles, found: _Texts) -> None:
+        found.named = folders.named
+        met: Counter[str] = Counter()
+        bad: list[str] = []
+        for split, files in folders.files.items():
+            found.splits[split] = []
+            for _, _, label, file in files:
+                assert file is not None
+                if self.on_unreadable == "skip" and (problem := find_unreadable(file)):
+                    bad.append(f"left out: {file.path}: {problem}")
+                    continue
+                records = list(read_file(file, columns=("text",), may_be_empty=True))
+                for record in records:
+                    text = record.fields["text"]
+                    example = Example(record.name, text, label, record.origin)
+                    if text.strip():
+                        found.splits[split].append(example)
+                    else:
+                        found.empty.append(record.origin)
+                if not records:
+                    found.empty.append(str(file.path))
+                met += file.notes
+        folders.warnings += bad[:_SHOWN]
+        found.about = folders.about(self)
+        leave_out(found.about["files"], "unreadable", len(bad))
+        if met:
+            found.about["met_in_files"] = dict(sorted(met.items()))
 
 
 def _texts_of(example: Example) -> tuple[str, ...]:
@@ -344,15 +397,3 @@ def _group_of(example: Example) -> str:
 
 def _length_of(example: Example) -> int:
     return sum(map(len, _texts_of(example)))
-
-
-def _check_label(value: Any, where: str, column: str) -> Any:
-    # NaN differs from itself: what Parquet has where a number is missing
-    if value is None or value == "" or isinstance(value, dict) or value != value:
-        shown = repr(value)[:60] if value not in (None, "") else "nothing"
-        problem = (
-            f"column {column!r} holds {shown}; allowed: a label, as text or a number, or a list of"
-            " them"
-        )
-        raise DataError(where, problem, "Correct the row, or name another column")
-    return value

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import field_serializer, field_validator, model_validator
 
-from groundup.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.data import DataContext, DataSource, Stream, Unlabelled
 from groundup.core import registry, seeding
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import setting, validate
@@ -103,6 +103,19 @@ class Mixture(DataSource):
         for name, part in self._parts_with(split).items():
             for example in part.examples(split, cache):
                 yield dataclasses.replace(example, name=f"{name}/{example.name}")
+
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read; see ``DataSource.contents``."""
+        return {
+            f"{name}/{each}": content
+            for name, part in self.parts.items()
+            for each, content in part.contents().items()
+        }
+
+    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
+        """Yield what the first part reads; see ``DataSource.unlabelled``."""
+        part: DataSource = next(iter(self.parts.values()))
+        return part.unlabelled(path)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of all parts together; see ``DataSource.open``.
@@ -260,11 +273,12 @@ def _build_source(name: str, section: Any) -> DataSource:
     where = f"recipe.data.parts.{name}"
     cls = registry.lookup("data", str(section["name"]), f"{where}.name")
     if not cls.packs_rows:
-        problem = (
+        raise RecipeError(
+            f"{where}.name",
             f"{section['name']!r} makes no rows of tokens; allowed: text, conversations,"
-            " python_docs, ..."
+            " python_docs, ...",
+            "Use sources of text or conversations",
         )
-        raise RecipeError(f"{where}.name", problem, "Use sources of text or conversations")
     settings = {key: value for key, value in section.items() if key != "name"}
     source: DataSource = validate(cls, settings, where)
     return source
@@ -283,8 +297,11 @@ def _open_part(name: str, part: DataSource, context: DataContext, number: int) -
     except DataError as error:
         raise DataError(f"part {name!r}, {error.where}", error.problem, error.remedy) from None
     if not isinstance(stream, SampleStream):
-        problem = f"a {type(stream).__name__} cannot be read row by row"
-        raise DataError(f"part {name!r}", problem, "Open it with open_token_stream")
+        raise DataError(
+            f"part {name!r}",
+            f"a {type(stream).__name__} cannot be read row by row",
+            "Open it with open_token_stream",
+        )
     return stream.batches
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,18 +13,27 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream, Unlabelled
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Preference, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.files import ROW_KINDS
+from groundup.data.reading.listing import ROW_KINDS
 from groundup.data.reading.location import Origin, no_examples
 from groundup.data.reading.source import Source
-from groundup.data.schemas.preference_formats import Judgement, recognise_preference, to_judgement
+from groundup.data.reading.unlabelled import read_rows
+from groundup.data.schemas.column_names import rename_columns
+from groundup.data.schemas.missing import without_missing
+from groundup.data.schemas.preference_formats import (
+    Judgement,
+    recognise_preference,
+    to_judgement,
+    unused_preference_columns,
+)
+from groundup.data.schemas.prompts import to_prompt
 from groundup.data.sources.conversations import first_question
-from groundup.data.splitting.row_split import stream_split
+from groundup.data.splitting.noted_rows import describe_rows, offer_skipping, stream_noted
 from groundup.data.stream.in_memory import open_indexed_stream
 
 __all__ = ["PreferenceSource"]
@@ -44,6 +53,8 @@ class PreferenceSource(Source):
     both answers to a prompt are always in one micro-batch.
     """
 
+    has_columns = True
+
     invalid_rows: Literal["error", "skip"] = setting(
         "error",
         "what to do with a row that cannot be learned from; skipped ones are counted in the data"
@@ -60,6 +71,9 @@ class PreferenceSource(Source):
         "leave out rows whose prompt and longer answer have more characters; counted in the data"
         " card",
         ge=1,
+    )
+    ignore: tuple[str, ...] = setting(
+        (), "keys of messages, and columns of rows, that are left out without being named"
     )
     unpaired: bool = setting(
         False, "learn from a pair as from two answers with labels, as loss kto needs"
@@ -82,8 +96,17 @@ class PreferenceSource(Source):
         origin = Origin(self, ROW_KINDS)
         found = self._preferences_of(split, origin, Counter())
         if not found:
-            raise no_examples(split, origin)
+            groups = {group for _, group in self._read_preferences("train", origin, Counter())}
+            raise no_examples(split, origin, groups, "first question")
         return found
+
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read; see ``DataSource.contents``."""
+        return Origin(self, ROW_KINDS).contents()
+
+    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
+        """Yield what is asked in each row; see ``DataSource.unlabelled``."""
+        return read_rows(path, to_prompt, self.encoding)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, a row a sample; see ``DataSource.open``.
@@ -133,42 +156,23 @@ class PreferenceSource(Source):
         """Return counts of pairs, labels, prompts and characters of each split, formats, and what
         was left out."""
         origin = Origin(self, ROW_KINDS)
-        notes: Counter[str] = Counter()
-        counts: dict[str, Any] = {}
-        for split in origin.splits:
-            # rows that are left out, and formats, are counted once: on the way to the training rows
-            seen = notes if split == "train" else Counter()
-            counts[split] = _count_preferences(self._preferences_of(split, origin, seen))
-        reasons = ["invalid", "longest_characters", "question_in_validation"]
-        if "test" in origin.held_out:
-            reasons.append("question_in_test")
-        return {
-            **origin.about(),
-            **counts,
-            "left_out": {reason: notes[reason] for reason in reasons},
-            "formats": {
-                key.removeprefix("format "): n
-                for key, n in sorted(notes.items())
-                if key.startswith("format ")
-            },
-        }
+
+        def count(split: Split, notes: Counter[str]) -> dict[str, Any]:
+            return _count_preferences(self._preferences_of(split, origin, notes))
+
+        card = describe_rows(origin, count, ["invalid", "longest_characters"])
+        verdicts = {name for name in ("good", "bad", "pairs") if card["train"].get(name)}
+        if verdicts in ({"good"}, {"bad"}):
+            words = f"all answers to train on are labelled {verdicts.pop()}: nothing to compare"
+            card["warnings"] = [*card.get("warnings", ()), words]
+        return card
 
     def _preferences_of(
         self, split: Split, origin: Origin, notes: Counter[str]
     ) -> list[Preference]:
         """Return one split; ``notes`` counts what was met on the way."""
-
-        def read(named: Split) -> Iterator[tuple[Preference, str]]:
-            # what the rows of another split hold is not counted for this one
-            own = split != "train" or named == split
-            return self._read_preferences(named, origin, notes if own else Counter())
-
-        def note(owner: Split) -> None:
-            notes[f"question_in_{owner}"] += 1
-
-        return _add_mismatched(
-            [row for row, _ in stream_split(split, origin, read, self.rule, note)]
-        )
+        rows = stream_noted(split, origin, self._read_preferences, self.rule, notes)
+        return _add_mismatched([row for row, _ in rows])
 
     def _read_preferences(
         self, split: Split, origin: Origin, notes: Counter[str]
@@ -176,12 +180,14 @@ class PreferenceSource(Source):
         """Yield what the rows say, and what they are split by; of an answer with a label, the
         second answer is yet to be found."""
         for record in origin.records(split):
-            row = {name: value for name, value in record.fields.items() if value is not None}
+            fields, renamed = rename_columns(record.fields)
+            notes.update(f"name {old} → {new}" for old, new in renamed.items())
+            row = without_missing(fields, notes)
             try:
-                judgement = to_judgement(row, record.origin)
-            except DataError:
+                judgement = to_judgement(row, record.origin, self.ignore)
+            except DataError as error:
                 if self.invalid_rows == "error":
-                    raise
+                    raise offer_skipping(error) from None
                 notes["invalid"] += 1
                 continue
             if (
@@ -191,6 +197,8 @@ class PreferenceSource(Source):
                 notes["longest_characters"] += 1
                 continue
             notes[f"format {recognise_preference(row)}"] += 1
+            unused = unused_preference_columns(row)
+            notes.update(f"column {name}" for name in unused if name not in self.ignore)
             # by the first question, as conversations are: so a model and its preferences can be
             # split alike
             group = text_digest(first_question(judgement.prompt))
@@ -200,10 +208,16 @@ class PreferenceSource(Source):
             for name, each in found:
                 # an answer with a label has one of its own: the other is found once all are read
                 first, second = (*each.answers, ())[:2]
-                yield (
-                    Preference(name, each.prompt, (first, second), each.good, record.origin, group),
+                preference = Preference(
+                    name,
+                    each.prompt,
+                    (first, second),
+                    each.good,
+                    record.origin,
                     group,
+                    tools=each.tools,
                 )
+                yield preference, group
 
 
 def _take_apart(name: str, judgement: Judgement) -> list[tuple[str, Judgement]]:
@@ -212,14 +226,14 @@ def _take_apart(name: str, judgement: Judgement) -> list[tuple[str, Judgement]]:
     # a pair says that one is better, not that it is good: the recipe has to ask for this reading
     verdicts = zip(("chosen", "rejected"), judgement.answers, (True, False), strict=True)
     return [
-        (f"{name} {which}", Judgement(judgement.prompt, (answer,), good))
+        (f"{name} {which}", Judgement(judgement.prompt, (answer,), good, judgement.tools))
         for which, answer, good in verdicts
     ]
 
 
 def _count_characters(judgement: Judgement) -> int:
     sizes = [
-        sum(len(turn.content) for turn in turns) for turns in (judgement.prompt, *judgement.answers)
+        sum(len(turn.text) for turn in turns) for turns in (judgement.prompt, *judgement.answers)
     ]
     return sizes[0] + max(sizes[1:])
 
@@ -245,11 +259,11 @@ def _add_mismatched(rows: list[Preference]) -> list[Preference]:
 def _count_preferences(rows: Sequence[Preference]) -> dict[str, Any]:
     # the second answer of a row with a label is another row's, put in to compare with
     answers = [answer for row in rows for answer in row.answers[: 2 - (row.good is not None)]]
-    sizes = [sum(len(turn.content) for turn in answer) for answer in answers]
+    sizes = [sum(len(turn.text) for turn in answer) for answer in answers]
     lengths = np.percentile(sizes, _PERCENTILES) if sizes else np.zeros(len(_PERCENTILES))
     verdicts = Counter({None: "pairs", True: "good", False: "bad"}[row.good] for row in rows)
     texts = {
-        "\0".join(turn.content for turns in (row.prompt, *row.answers) for turn in turns)
+        "\0".join(turn.text for turns in (row.prompt, *row.answers) for turn in turns)
         for row in rows
     }
     return {

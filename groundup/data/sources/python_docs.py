@@ -4,7 +4,7 @@ download."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
@@ -24,8 +24,8 @@ from groundup.data.sources.python_source import (
     python_documents,
     python_version,
 )
+from groundup.data.splitting.drawing import SplitRule
 from groundup.data.splitting.hash_split import UnionFind
-from groundup.data.splitting.held_out import SplitRule
 from groundup.data.stream.packing import Packing
 from groundup.data.stream.token_stream import open_token_stream
 
@@ -79,6 +79,10 @@ class PythonDocs(DataSource):
     def too_long_policy(self) -> str:
         """Return that of the packing."""
         return self.packing.too_long
+
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return the interpreter's version, whose documentation it is."""
+        return {"library": python_version()}
 
     def open(self, context: DataContext) -> Stream:
         """Return the packed micro-batches of a split."""

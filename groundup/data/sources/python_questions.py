@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from abc import ABC
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from groundup.contracts.data import DataContext, DataSource, Stream
 from groundup.core.registry import data
@@ -26,7 +27,15 @@ from groundup.data.sources.python_source import (
 from groundup.data.stream.packing import Packing
 from groundup.data.stream.token_stream import open_token_stream
 
-__all__ = ["PythonQuestions", "QuestionAnswer", "first_paragraph", "question_for"]
+__all__ = [
+    "ECHO",
+    "Asked",
+    "PythonQuestions",
+    "QuestionAnswer",
+    "QuestionsOfPython",
+    "first_paragraph",
+    "question_for",
+]
 
 _PHRASINGS = (
     "What does {name} do?",
@@ -38,7 +47,7 @@ _PHRASINGS = (
     "I found {name}{signature} in some Python code. What does it do?",
     "What does the {kind} {short}{signature} in the module {module} do?",
 )
-_ECHO = re.compile(
+ECHO = re.compile(
     r"^[\w.]+\s*\(.*\)(\s*(->|=>|--?).*)?$"
 )  # "wrap(text) -> list" repeated inside the docstring
 _LONGEST_SIGNATURE = 100  # characters in a question
@@ -56,16 +65,23 @@ class QuestionAnswer:
     answer: str
 
 
-@data("python_questions")
-class PythonQuestions(DataSource):
+class Asked(NamedTuple):
+    """A question and its answer; ``document`` is the module of what is asked about."""
+
+    name: str
+    question: str
+    answer: str
+    origin: str
+    document: str
+
+
+class QuestionsOfPython(DataSource, ABC):
     """Question-answer pairs from the docstrings of public classes, functions and methods.
 
     The validation pairs come only from documents that ``python_docs`` holds out of pretraining with
     the same ``seed``, ``fraction`` and near-duplicate grouping, and no answer is on both sides.
     Each validation object is asked about once; each training object ``phrasings`` times.
     """
-
-    packs_rows = True
 
     fraction: float = setting(
         0.05, "share of the documents held out for validation, as in python_docs", gt=0, lt=1
@@ -86,11 +102,9 @@ class PythonQuestions(DataSource):
     max_answer_characters: int = setting(
         300, "longer answers end at the last sentence or word before this", ge=40
     )
-    packing: Packing = setting(Packing(), "how sequences become rows of tokens")
 
-    def examples(self, split: Split, cache: Path) -> Iterator[Conversation]:
-        """Yield the conversations of a split, one question and one answer each, in the order of the
-        objects' names."""
+    def asked(self, split: Split, cache: Path) -> Iterator[Asked]:
+        """Yield the questions of a split with their answers, in the order of the objects' names."""
         pairs, _ = self._make_pairs(cache)
         for pair in pairs[split]:
             answer = pair.answer
@@ -101,23 +115,15 @@ class PythonQuestions(DataSource):
             names = [pair.item.name, *(f"{pair.item.name}#{n}" for n in range(2, turns + 1))]
             for turn, name in enumerate(names):
                 question = question_for(pair.item, pair.document, self.seed, turn)
-                messages = (Message("user", question), Message("assistant", answer))
-                yield Conversation(name, messages, pair.origin, pair.document)
+                yield Asked(name, question, answer, pair.origin, pair.document)
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are."""
         return PythonDocs(fraction=self.fraction, test=self.test, seed=self.seed).splits()
 
-    def too_long_policy(self) -> str:
-        """Return that of the packing."""
-        return self.packing.too_long
-
-    def open(self, context: DataContext) -> Stream:
-        """Return the packed micro-batches of a split."""
-        key = f"python_questions-{corpus_key()}-{self.model_dump_json(exclude={'packing'})}"
-        return open_token_stream(
-            lambda: self.examples(context.split, context.cache), key, context, self.packing
-        )
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return the interpreter's version, whose documentation it is."""
+        return {"library": python_version()}
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many pairs there are, what was dropped and why, and the licence."""
@@ -164,6 +170,33 @@ class PythonQuestions(DataSource):
             yield QuestionAnswer(item, document.name, f"{document.origin} line {item.line}", answer)
 
 
+@data("python_questions")
+class PythonQuestions(QuestionsOfPython):
+    """Questions about Python's library as conversations, each answered by a docstring."""
+
+    packs_rows = True
+
+    packing: Packing = setting(Packing(), "how sequences become rows of tokens")
+
+    def examples(self, split: Split, cache: Path) -> Iterator[Conversation]:
+        """Yield the conversations of a split, one question and one answer each, in the order of the
+        objects' names."""
+        for asked in self.asked(split, cache):
+            messages = (Message("user", asked.question), Message("assistant", asked.answer))
+            yield Conversation(asked.name, messages, asked.origin, asked.document)
+
+    def too_long_policy(self) -> str:
+        """Return that of the packing."""
+        return self.packing.too_long
+
+    def open(self, context: DataContext) -> Stream:
+        """Return the packed micro-batches of a split."""
+        key = f"python_questions-{corpus_key()}-{self.model_dump_json(exclude={'packing'})}"
+        return open_token_stream(
+            lambda: self.examples(context.split, context.cache), key, context, self.packing
+        )
+
+
 def question_for(item: DocumentedObject, module: str, seed: int, turn: int = 0) -> str:
     """Return the question about ``item`` in a phrasing chosen by key; turns 0, 1, ... give
     different phrasings."""
@@ -189,7 +222,7 @@ def first_paragraph(text: str, longest: int) -> str:
     """
     for paragraph in re.split(r"\n\s*\n", text):
         lines = [line.strip() for line in paragraph.strip().splitlines()]
-        while lines and _ECHO.match(lines[0]):
+        while lines and ECHO.match(lines[0]):
             lines.pop(0)
         joined = " ".join(line for line in lines if line)
         if joined:

@@ -3,12 +3,13 @@ and answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream, Unlabelled
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.values import Example, Split
@@ -17,6 +18,7 @@ from groundup.data.reading.compressed import DataFile, open_file
 from groundup.data.reading.files import Record, check_text, read_file
 from groundup.data.reading.location import Origin
 from groundup.data.reading.source import Source
+from groundup.data.reading.unlabelled import read_rows, texts_in
 from groundup.data.schemas.squad import squad_records
 from groundup.data.splitting.held_out import lengths_of
 from groundup.data.splitting.row_split import SplitExamples, read_splits
@@ -39,6 +41,8 @@ class QuestionAnswers(Source):
     Questions about the same text are always on one side of the split.
     """
 
+    has_columns = True
+
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are, named or drawn."""
         return Origin(self, _KINDS).splits
@@ -50,7 +54,15 @@ class QuestionAnswers(Source):
         Raises:
             DataError: If a file cannot be read, or an answer is not where it is said to be.
         """
-        return self._read_splits()[split]
+        return self._read_splits(Origin(self, _KINDS))[split]
+
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read; see ``DataSource.contents``."""
+        return Origin(self, _KINDS).contents()
+
+    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
+        """Yield questions and the texts they are about; see ``DataSource.unlabelled``."""
+        return read_rows(path, partial(texts_in, names=_COLUMNS[:2]), self.encoding)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, encoded when their turn comes."""
@@ -61,8 +73,10 @@ class QuestionAnswers(Source):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return questions, those without an answer, texts and their lengths in each split, and the
         licence."""
-        card = Origin(self, _KINDS).about()
-        for split, found in self._read_splits().items():
+        origin = Origin(self, _KINDS)
+        splits = self._read_splits(origin)
+        card = origin.about()
+        for split, found in splits.items():
             texts = {example.inputs[1] for example in found}
             unanswered = sum(not example.target for example in found)
             sizes = lengths_of(map(len, texts), "characters")
@@ -74,8 +88,7 @@ class QuestionAnswers(Source):
             }
         return card
 
-    def _read_splits(self) -> SplitExamples:
-        origin = Origin(self, _KINDS)
+    def _read_splits(self, origin: Origin) -> SplitExamples:
         return read_splits(
             origin, lambda split: self._read_questions(split, origin), _key_of_text, self.rule
         )
@@ -96,13 +109,16 @@ class QuestionAnswers(Source):
 
 
 def _read_rows(split: Split, origin: Origin) -> Iterator[Record]:
-    if not origin.files(split):
-        yield from origin.records(split, _COLUMNS)
-    for _, file in origin.files(split):
+    placement = origin.placement
+    if not origin.files("train"):
+        return origin.records(split, _COLUMNS)
+
+    def read(file: DataFile, more: tuple[str, ...]) -> Iterator[Record]:
         if file.kind == ".json" and _is_squad(file):
-            yield from squad_records(file)
-        else:
-            yield from read_file(file, columns=_COLUMNS)
+            return squad_records(file)
+        return read_file(file, columns=(*_COLUMNS, *placement.columns, *more))
+
+    return placement.watch(origin.rows_of_files(split, read))
 
 
 # By what is inside, because a list of rows is kept in .json files too.
@@ -117,8 +133,11 @@ def _check_answers(value: Any, context: str, where: str) -> list[tuple[str, int]
     if isinstance(value, dict) and isinstance(value.get("text"), list):
         starts = value.get("answer_start")
         if not isinstance(starts, list) or len(starts) != len(value["text"]):
-            problem = f"there are {len(value['text'])} answers, but answer_start is {starts!r:.40}"
-            raise DataError(where, problem, "Give every answer its start")
+            raise DataError(
+                where,
+                f"there are {len(value['text'])} answers, but answer_start is {starts!r:.40}",
+                "Give every answer its start",
+            )
         value = [
             {"text": text, "answer_start": start}
             for text, start in zip(value["text"], starts, strict=True)
@@ -139,12 +158,11 @@ def _check_answers(value: Any, context: str, where: str) -> list[tuple[str, int]
             or not isinstance(start, int)
             or isinstance(start, bool)
         ):
-            problem = (
-                f"an answer is {answer!r:.60}; allowed: text and answer_start, a number of"
-                " characters"
-            )
             raise DataError(
-                where, problem, "Correct it; for a question without an answer leave the list empty"
+                where,
+                f"an answer is {answer!r:.60}; allowed: text and answer_start, a number of"
+                " characters",
+                "Correct it; for a question without an answer leave the list empty",
             )
         # Checked here, because a wrong start trains on the wrong words without any error. They are
         # wrong where offsets count bytes, or a text was normalised after it was annotated.

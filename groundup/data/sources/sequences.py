@@ -6,6 +6,9 @@ Shape legend: N sequences, T frames of one, F features, S frames of all.
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,12 @@ from groundup.core.values import Example, Split
 from groundup.data.reading.location import Origin
 from groundup.data.reading.npz import read_arrays
 from groundup.data.reading.source import Source
+from groundup.data.splitting.drawing import SplitRule
 from groundup.data.splitting.held_out import (
-    SplitRule,
+    are_texts,
     draw_missing,
     label_counts,
+    leave_out_repeated,
     lengths_of,
     refuse_empty,
 )
@@ -36,9 +41,14 @@ _KINDS = (".npz",)
 
 @data("sequences")
 class Sequences(Source):
-    """Sequences of feature vectors with a label each, such as sounds or gestures, in .npz files."""
+    """Sequences of feature vectors with a label each, such as sounds or gestures, in .npz files.
+
+    Sequences of the same frames are on one side: what is held out by name is left out of training.
+    """
 
     reads_datasets = False
+    reads_texts = False
+    has_labels = True
     for_drawing = ("folds", "fold", "groups_key")
 
     values_key: str = setting("X", "name of the frames, (frames of all, features)")
@@ -48,6 +58,10 @@ class Sequences(Source):
         None,
         "name of what sequences belong to, such as speakers, one a sequence: each group is on one"
         " side",
+    )
+    similar_lengths: bool = setting(
+        False,
+        "batches are of sequences of similar lengths, so that little is padding; false: of any",
     )
     folds: int | None = setting(
         None, "cut the sequences, or groups, into N folds, one of them held out", ge=2
@@ -76,20 +90,33 @@ class Sequences(Source):
         origin = Origin(self, _KINDS)
         named = {each: self._read_sequences(each, origin) for each in ("train", *origin.held_out)}
         group_of = {id(example): group for own in named.values() for example, group in own}
+        found = {each: [example for example, _ in own] for each, own in named.items()}
+        copies = _find_copies(example for own in found.values() for example in own)
+        leave_out_repeated(found, lambda example: [copies.get(id(example), f"{id(example)}")])
+        # Transcripts, nearly each of which is there once, are no classes to be trained on each.
+        classes = not are_texts([example.target for own in found.values() for example in own])
         chosen = draw_missing(
-            {each: [example for example, _ in own] for each, own in named.items()},
+            found,
             origin.held_out,
-            lambda example: [group_of[id(example)]],
-            lambda example: example.target,
+            lambda example: _keys_of(group_of[id(example)], copies.get(id(example))),
+            lambda example: example.target if classes else None,
             self.rule,
         )[split]
         if not chosen:
             raise refuse_empty(split, self.place, self.rule, origin.held_out)
         return chosen
 
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read; see ``DataSource.contents``."""
+        return Origin(self, _KINDS).contents()
+
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
-        return open_indexed_stream(self.examples(context.split, context.cache), context)
+        examples = self.examples(context.split, context.cache)
+        lengths = np.array([[len(each.inputs)] for each in examples], np.int64)
+        return open_indexed_stream(
+            examples, context, similar_lengths=self.similar_lengths, lengths=lengths
+        )
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return the sequences of each label in each split, their lengths, how they were split, and
@@ -126,6 +153,21 @@ class Sequences(Source):
                 place = f"{file.path} sequence {number}"
                 found.append((Example(name, values[begin:end], label, place), group))
         return found[: self.limit]
+
+
+def _find_copies(examples: Iterable[Example]) -> dict[int, str]:
+    """Return a digest of the frames of each sequence that is there more than once, by its id."""
+    digests = {
+        id(example): hashlib.blake2b(example.inputs.tobytes(), digest_size=16).hexdigest()
+        for example in examples
+    }
+    counts = Counter(digests.values())
+    return {key: f"frames {digest}" for key, digest in digests.items() if counts[digest] > 1}
+
+
+def _keys_of(group: str, copies: str | None) -> list[str]:
+    # By its group alone where there is no copy: so the draw is that of before copies were known.
+    return [group] if copies is None else [group, copies]
 
 
 def _refuse_misfits(

@@ -3,19 +3,21 @@ data set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.data import DataContext, Stream
+from groundup.contracts.data import DataContext, Stream, Unlabelled
 from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.files import ROW_KINDS, check_text
+from groundup.data.reading.files import check_text
+from groundup.data.reading.listing import ROW_KINDS
 from groundup.data.reading.location import Origin
 from groundup.data.reading.source import Source
+from groundup.data.reading.unlabelled import read_rows, text_in
 from groundup.data.splitting.held_out import lengths_of
 from groundup.data.splitting.row_split import SplitExamples, read_splits
 from groundup.data.stream.in_memory import open_indexed_stream
@@ -30,6 +32,8 @@ class TextPairs(Source):
 
     Pairs that share one of their two texts are always on one side of the split.
     """
+
+    has_columns = True
 
     anchor_column: str = setting(
         "anchor", "Column of the text that is looked for with, such as a question"
@@ -62,7 +66,19 @@ class TextPairs(Source):
         Raises:
             DataError: If a file cannot be read, a column is missing, or a text is empty.
         """
-        return self._read_splits()[split]
+        return self._read_splits(Origin(self, ROW_KINDS))[split]
+
+    def contents(self) -> Mapping[str, Path | str]:
+        """Return what is read; see ``DataSource.contents``."""
+        return Origin(self, ROW_KINDS).contents()
+
+    def unlabelled(self, path: str) -> Iterator[Unlabelled]:
+        """Yield the texts to make vectors of; see ``DataSource.unlabelled``."""
+
+        def to_inputs(row: Mapping[str, Any]) -> str:
+            return text_in(row, self.anchor_column, "text")
+
+        return read_rows(path, to_inputs, self.encoding, text=self.anchor_column)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, kept in memory."""
@@ -71,8 +87,10 @@ class TextPairs(Source):
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many pairs each split has, how long their texts are, how many are the same,
         and the licence."""
-        card = Origin(self, ROW_KINDS).about()
-        for split, found in self._read_splits().items():
+        origin = Origin(self, ROW_KINDS)
+        splits = self._read_splits(origin)
+        card = origin.about()
+        for split, found in splits.items():
             sizes = {
                 name: lengths_of((len(example.inputs[n]) for example in found), "characters")
                 for n, name in enumerate(self._columns())
@@ -84,8 +102,7 @@ class TextPairs(Source):
             }
         return card
 
-    def _read_splits(self) -> SplitExamples:
-        origin = Origin(self, ROW_KINDS)
+    def _read_splits(self, origin: Origin) -> SplitExamples:
         return read_splits(
             origin, lambda split: self._read_pairs(split, origin), _keys_of_pair, self.rule
         )
@@ -106,11 +123,12 @@ class TextPairs(Source):
                     )
             # in a batch of others such a pair is always right, whatever the model does
             if texts[0].strip() == texts[1].strip():
-                problem = (
+                raise DataError(
+                    record.origin,
                     f"columns {columns[0]!r} and {columns[1]!r} are the same text; nothing is"
-                    " learned from that"
+                    " learned from that",
+                    "Correct or remove the row",
                 )
-                raise DataError(record.origin, problem, "Correct or remove the row")
             yield Example(f"{split}/{record.name}", texts, None, record.origin)
 
 

@@ -11,77 +11,48 @@ import torch
 from numpy.typing import NDArray
 
 from groundup.contracts.data import DataContext
-from groundup.contracts.ragged import take_rows
+from groundup.contracts.ragged import offsets_of, take_rows
 from groundup.core import seeding
 from groundup.core.errors import DataError
 from groundup.core.seeding import scramble
 from groundup.core.values import Batch
-from groundup.data.stream.permutation import permute
+from groundup.data.stream.row_order import KeyedOrder, LengthOrder, OwnOrder, RowOrder
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
 
 __all__ = ["open_indexed_stream"]
 
-# places of the permutation that are computed at once: one by one they take longer than a small
-# model
-_BLOCK = 4096
 _PADDED = ("tokens", "next_tokens", "token_types", "inputs")  # (N, T, ...) where there are lengths
 
 
 class _Rows(MicroBatches):
-    """Rows of tensors in the order of the run: every training epoch a keyed permutation, validation
-    in its own order."""
+    """Rows of tensors in the order of the run."""
 
     def __init__(
-        self, take: Callable[[NDArray[np.int64]], Batch], size: int, context: DataContext
+        self,
+        take: Callable[[NDArray[np.int64]], Batch],
+        order: RowOrder,
+        context: DataContext,
     ) -> None:
         self.take = take
-        self.size = size
+        self.order = order
         self.layout = Layout.of(context)
         self.augment = context.augment
-        self._block: tuple[int, int] = (-1, -1)
-        self._rows = np.empty(0, np.int64)
 
     def __getitem__(self, number: int) -> Batch:
         first = self.layout.first_sample(number)
-        count = self.layout.micro_batch_size
-        if self.layout.split == "train":
-            samples = np.arange(first, first + count)
-            rows = self._rows_of(first, count)
-        else:
-            samples = rows = np.arange(first, min(first + count, self.size))
+        rows = self.order.rows(first, self.layout.micro_batch_size)
         batch = self.take(rows)
         if self.augment is None:
             return batch
+        samples = np.arange(first, first + len(rows))
         # keyed by the sample, as all that is drawn: the same partner whatever the micro-batches are
         partners = scramble(samples, seeding.key(self.layout.seed, "partners")) % np.uint64(
-            self.size
+            self.order.size
         )
         return self.augment(batch, samples, lambda: self.take(partners.astype(np.int64)))
 
-    def _rows_of(self, first: int, count: int) -> NDArray[np.int64]:
-        """Return the rows of the samples ``first + [0, count)`` of the run."""
-        parts = []
-        while count > 0:
-            epoch, place = divmod(first, self.size)
-            block, offset = divmod(place, _BLOCK)
-            part = self._rows_in(epoch, block)[offset : offset + count]
-            parts.append(part)
-            first += len(part)
-            count -= len(part)
-        return np.concatenate(parts)
-
-    def _rows_in(self, epoch: int, block: int) -> NDArray[np.int64]:
-        """Return the rows at places ``block * _BLOCK + [0, _BLOCK)`` of an epoch's permutation; the
-        last are kept."""
-        # rows are asked for in order: the block of before is nearly always the one
-        if self._block != (epoch, block):
-            places = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, self.size))
-            self._rows = permute(places, self.size, seeding.key(self.layout.seed, "rows", epoch))
-            self._block = (epoch, block)
-        return self._rows
-
     def samples_per_epoch(self, sample: int) -> int:
-        return self.size
+        return self.order.size
 
 
 class _InMemory:
@@ -106,7 +77,12 @@ class _OnDemand:
 
 
 def open_indexed_stream(
-    examples: Sequence[Any], context: DataContext, *, in_memory: bool = True
+    examples: Sequence[Any],
+    context: DataContext,
+    *,
+    in_memory: bool = True,
+    similar_lengths: bool = False,
+    lengths: NDArray[np.int64] | None = None,
 ) -> SampleStream:
     """Open a split of examples that can be taken by number.
 
@@ -115,6 +91,9 @@ def open_indexed_stream(
         context: What to open.
         in_memory: Encode all examples once and keep the tensors, instead of each when its turn
             comes.
+        similar_lengths: Make batches of examples of similar lengths, as ``LengthOrder`` does: by
+            ``lengths``, or by how much of each ragged tensor is theirs.
+        lengths: (N, D) by which they are then made, where these are known beforehand.
 
     Raises:
         DataError: If there are no examples.
@@ -124,10 +103,28 @@ def open_indexed_stream(
         raise DataError(
             f"data ({context.split})", "there are no examples", "Check the data section"
         )
+    assert in_memory or not similar_lengths or lengths is not None, "lengths are not known"
     take: Callable[[NDArray[np.int64]], Batch] = _OnDemand(examples, context.encode)
+    order: RowOrder = OwnOrder(len(examples))
+    if context.split == "train":
+        order = KeyedOrder(len(examples), context.seed)
     if in_memory:
-        take = _InMemory(context.encode(examples))
-    return SampleStream(_Rows(take, len(examples), context), Layout.of(context), context.workers)
+        rows = context.encode(examples)
+        take = _InMemory(rows)
+        if similar_lengths and lengths is None:
+            lengths = _lengths_of(rows, len(examples))
+    if similar_lengths and lengths is not None:
+        order = LengthOrder(lengths, context.batch_size, context.split, context.seed)
+    return SampleStream(_Rows(take, order, context), Layout.of(context), context.workers)
+
+
+def _lengths_of(rows: Batch, count: int) -> NDArray[np.int64]:
+    """Return (N, D) how many tokens each row has, of each of its texts."""
+    found = [rows[offsets_of(name)].diff() for name in rows if offsets_of(name) in rows]
+    if "lengths" in rows:
+        found.append(rows["lengths"])
+    # A task that tells no lengths gets its rows in a keyed order all the same.
+    return torch.stack(found or [torch.zeros(count, dtype=torch.int64)], 1).numpy()
 
 
 def _trim(batch: Batch) -> Batch:

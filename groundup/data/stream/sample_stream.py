@@ -4,6 +4,7 @@ workers."""
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import threading
 import time
@@ -81,6 +82,10 @@ class MicroBatches(Dataset[Batch], ABC):
         """Return how many samples the epoch has in which sample number ``sample`` of the run
         is."""
 
+    def counts(self) -> dict[str, int]:
+        """Return what ``Stream.counts`` does."""
+        return {}
+
 
 @dataclass(frozen=True)
 class _Numbers:
@@ -130,14 +135,11 @@ class SampleStream(Stream):
             # the loader has no error of its own for this: only the words tell
             if "DataLoader worker" not in str(error):
                 raise
-            remedy = (
-                "Lower machine.workers, and start the same command again: the run goes on from its"
-                " last checkpoint"
-            )
             raise TrainingError(
                 "data workers",
                 "a worker's process was killed, perhaps because memory ran out",
-                remedy,
+                "Lower machine.workers, and start the same command again: the run goes on from its"
+                " last checkpoint",
             ) from None
         if isinstance(batch, _Failure):
             self.close()
@@ -169,6 +171,10 @@ class SampleStream(Stream):
         """Samples in one pass over the data: of the epoch that the cursor is in, where epochs
         differ."""
         return self.batches.samples_per_epoch(self._samples)
+
+    def counts(self) -> dict[str, int]:
+        """Return what else can be counted in one pass."""
+        return self.batches.counts()
 
     def state_dict(self) -> dict[str, int]:
         """Return ``{"samples": n}``: how many samples all ranks together have delivered."""
@@ -221,12 +227,17 @@ def _start_worker(worker: int) -> None:
     torch.set_num_threads(
         1
     )  # as many workers as there are cores would else get in each other's way
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_trainer, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this process soon after the one that started it, even where that one was killed."""
-    # a killed process ends none of its children, and a worker would wait for its queue for ever
-    while os.getppid() == parent:
+def _end_with_trainer(parent: int) -> None:
+    """End this process soon after the one that reads its batches, even where that one was
+    killed."""
+    # A killed process ends none of its children, and a worker would wait for its queue for ever.
+    # Asked twice: of a fork server's children the parent is the server, which lives as long as
+    # they do; and a forked worker may hold open the pipe by which an earlier one is told.
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+    while trainer.is_alive() and os.getppid() == parent:
         time.sleep(_WATCH_S)
     os._exit(1)

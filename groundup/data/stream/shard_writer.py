@@ -196,9 +196,11 @@ def prepare_shards(
             (own / "lock").unlink()
             shards = _publish(own, folder)
     except OSError as error:
-        problem = f"tokens could not be prepared: {error.strerror or error}"
-        remedy = "Free some space, fix the file, or choose another cache folder"
-        raise DataError(str(error.filename or folder), problem, remedy) from error
+        raise DataError(
+            str(error.filename or folder),
+            f"tokens could not be prepared: {error.strerror or error}",
+            "Free some space, fix the file, or choose another cache folder",
+        ) from error
     finally:
         shutil.rmtree(own, ignore_errors=True)
     seconds = time.perf_counter() - begin
@@ -246,10 +248,11 @@ def _encode_batch(encode: Encode, batch: list[Any]) -> list[TokenSequence]:
     # a task of a user's own may leave out what it does not like, and all later numbers would shift
     sequences = encode(batch)
     if len(sequences) != len(batch):
-        problem = (
-            f"gave {len(sequences)} sequences for {len(batch)} examples; one for each is needed"
+        raise DataError(
+            "task.encode",
+            f"gave {len(sequences)} sequences for {len(batch)} examples; one for each is needed",
+            "Fix the task",
         )
-        raise DataError("task.encode", problem, "Fix the task")
     return sequences
 
 
@@ -271,7 +274,7 @@ def _characters(example: Any) -> int:
     if isinstance(example, Document):
         return len(example.text)
     if isinstance(example, Conversation):
-        return sum(len(message.content) for message in example.messages)
+        return len(example.text)
     return 1_000
 
 

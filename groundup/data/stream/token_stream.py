@@ -162,6 +162,12 @@ class _MicroBatches(MicroBatches):
             epoch, _ = self.epochs.locate(sample)
         return self.epochs.plan(epoch).rows
 
+    def counts(self) -> dict[str, int]:
+        """Return the documents, the tokens of them that are used, and those of the longest."""
+        lengths = self.epochs.lengths
+        longest = int(lengths.max(initial=0))
+        return {"documents": len(lengths), "tokens": int(lengths.sum()), "longest": longest}
+
     def _fill_row(
         self, plan: Plan, pieces: range, tokens: NDArray[np.int64], targets: NDArray[np.int64]
     ) -> list[int]:

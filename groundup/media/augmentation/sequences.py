@@ -16,7 +16,7 @@ from groundup.core.values import Batch
 from groundup.media.augmentation.draws import Draws
 from groundup.media.augmentation.settings import Augment
 
-__all__ = ["draw_frame_noise", "drop_tokens", "mask_frames"]
+__all__ = ["draw_frame_noise", "draw_stretch", "drop_tokens", "mask_frames"]
 
 
 def mask_frames(settings: Augment, inputs: Tensor, lengths: Tensor, draws: Draws) -> Tensor:
@@ -27,19 +27,17 @@ def mask_frames(settings: Augment, inputs: Tensor, lengths: Tensor, draws: Draws
         one mask of a kind.
     """
     if settings.time_mask:
-        inside = _draw_stretch("time", settings.time_mask, lengths.numpy(), inputs.shape[1], draws)
+        inside = draw_stretch("time", settings.time_mask, lengths.numpy(), inputs.shape[1], draws)
         inputs = inputs.masked_fill(inside[:, :, None], 0.0)
     if settings.frequency_mask:
         # Unlike times, a frame's numbers are all there.
         numbers = np.full(len(inputs), inputs.shape[2])
-        inside = _draw_stretch(
-            "frequency", settings.frequency_mask, numbers, inputs.shape[2], draws
-        )
+        inside = draw_stretch("frequency", settings.frequency_mask, numbers, inputs.shape[2], draws)
         inputs = inputs.masked_fill(inside[:, None], 0.0)
     return inputs
 
 
-def _draw_stretch(
+def draw_stretch(
     name: str, share: float, sizes: NDArray[np.int64], padded: int, draws: Draws
 ) -> Tensor:
     """Return (B, padded), True in a stretch of up to a share of each row's own size."""

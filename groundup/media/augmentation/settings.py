@@ -115,11 +115,17 @@ class Augment(Settings):
         for name in self.used:
             where = f"recipe.task.augmentation.{name}"
             if name not in _READ_BY[kind]:
-                remedy = f"Remove it; allowed here: {', '.join(_READ_BY[kind])}"
-                raise RecipeError(where, f"does nothing for inputs that are {kind}", remedy)
+                raise RecipeError(
+                    where,
+                    f"does nothing for inputs that are {kind}",
+                    f"Remove it; allowed here: {', '.join(_READ_BY[kind])}",
+                )
             if name in ("saturation", "hue") and input_shape[0] != 3:
-                problem = f"needs three channels, but the pictures have {input_shape[0]}"
-                raise RecipeError(where, problem, "Remove it")
+                raise RecipeError(
+                    where,
+                    f"needs three channels, but the pictures have {input_shape[0]}",
+                    "Remove it",
+                )
             if name == "mixup" and categories:
                 raise RecipeError(where, "cannot blend categorical columns", "Remove it")
 

@@ -6,7 +6,7 @@ Shape legend: B rows, T positions, V vocabulary, K classes, N boundaries.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED
 from groundup.generation.recompute_cache import RecomputeCache
+from groundup.models.hub.library import COUNT_PADDING, sees_all
 from groundup.models.hub.named_parts import named_parts, plain_linears, untie
+from groundup.models.hub.positions import BY_LENGTH, begin_again, rotary_positions
 from groundup.nn.loss import widen
 
 __all__ = ["Hub"]
@@ -35,7 +37,7 @@ class Hub(nn.Module):
 
     Attributes:
         tree: That module.
-        theirs: The library's name of each of groundup's tensors.
+        hf: The library's name of each of groundup's tensors, as its modules have it.
         tied: Our tensors by the library's names of their second places, such as an output layer's.
         transposed: Our names of matrices that are (in, out) there.
     """
@@ -59,11 +61,10 @@ class Hub(nn.Module):
         self.head = nn.ModuleDict(parts.groups["head"])
         # A tensor in two places would be saved twice, and twice in the optimizer.
         second = untie(self)
-        self.theirs = {name: parts.theirs(name) for name in self.state_dict()}
-        self.tied = {parts.theirs(name): kept for name, kept in second.items()}
-        self.transposed = frozenset(
-            name for name, theirs in self.theirs.items() if theirs in transposed
-        )
+        self.hf = {name: parts.hf(name) for name in self.state_dict()}
+        self.tied = {parts.hf(name): kept for name, kept in second.items()}
+        self.transposed = frozenset(name for name, hf in self.hf.items() if hf in transposed)
+        self._by_length = rotary_positions(tree, BY_LENGTH)
 
     def train(self, mode: bool = True) -> Hub:
         """Set the mode of all parts, and of what holds them together: it may drop out, too."""
@@ -111,7 +112,7 @@ class Hub(nn.Module):
         """
         for place in self._places:
             # An adapter may have taken the place of a part.
-            place.holder._modules[place.child] = self._modules[place.group]._modules[place.ours]  # type: ignore[union-attr]
+            place.holder._modules[place.child] = self._modules[place.group]._modules[place.own]  # type: ignore[union-attr]
         # A classifier has no tokens to predict.
         if self.config.outputs:
             return self._classes(tokens, lengths)
@@ -125,6 +126,7 @@ class Hub(nn.Module):
         return logits[:, -1:] if last_only else logits
 
     def _logits(self, tokens: Tensor) -> Tensor:
+        begin_again(self._by_length)
         return self.tree(input_ids=tokens, **self._accepted(use_cache=False)).logits  # type: ignore[no-any-return]
 
     def _accepted(self, **arguments: Any) -> dict[str, Any]:
@@ -143,6 +145,9 @@ class Hub(nn.Module):
         for start, end in pairwise(ends):
             if end > start:
                 size = max(_SHORTEST, end - start - 1).bit_length()
+                if self._by_length:
+                    # A longer document next to it would count as its own length.
+                    size = end - start
                 groups.setdefault(size, []).append((start, end))
         found = []
         places = []
@@ -162,24 +167,44 @@ class Hub(nn.Module):
     def _classes(self, tokens: Tensor, lengths: Tensor | None) -> Tensor:
         length = tokens.shape[1]
         if length > self.config.context_length:
-            problem = f"has {length} tokens; the model reads {self.config.context_length}"
             raise DataError(
-                "a text", problem, "Lower task.max_tokens, or raise model.context_length"
+                "a text",
+                f"has {length} tokens; the model reads {self.config.context_length}",
+                "Lower task.max_tokens, or raise model.context_length",
             )
         real = torch.ones_like(tokens, dtype=torch.bool)
         if lengths is not None:
             real = torch.arange(length, device=tokens.device) < lengths[:, None]
         # Of a causal model the last token that is no padding is read, told by the padding's own
-        # token.
-        padding = tokens[~real].tolist()
-        self.tree.config.pad_token_id = padding[0] if padding else -1
-        return self.tree(input_ids=tokens, attention_mask=real.long()).logits  # type: ignore[no-any-return]
+        # token: one that is in none of the texts.
+        if not sees_all(self.config.config):
+            used = set(tokens[real].tolist())
+            self.tree.config.pad_token_id = next(n for n in count() if n not in used)
+            tokens = tokens.masked_fill(~real, self.tree.config.pad_token_id)
+        begin_again(self._by_length)
+        try:
+            # Padding would make every text as long as the longest.
+            if self._by_length:
+                rows = zip(tokens, real, strict=True)
+                found = [self.tree(input_ids=row[own][None]).logits for row, own in rows]
+                return torch.cat(found)
+            return self.tree(input_ids=tokens, attention_mask=real.long()).logits  # type: ignore[no-any-return]
+        # How some of these models say that a text lacks the token whose state they classify.
+        except ValueError as error:
+            raise DataError(
+                "a text",
+                f"cannot be classified: {error}",
+                "Use a tokenizer that ends texts as the model's own does, or another model",
+            ) from error
 
     def _read(self, tokens: Tensor, mask: Tensor, past: Any) -> tuple[Tensor, Any]:
         """Return the last position's logits (B, 1, V) and what the next call is given as
         ``past``."""
+        begin_again(self._by_length)
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        arguments = self._accepted(position_ids=positions, past_key_values=past, use_cache=True)
+        arguments = self._accepted(position_ids=positions, past_key_values=past)
+        # Some keep what they made under another name, which cannot be given back.
+        arguments |= self._accepted(use_cache="past_key_values" in self._accepts)
         # Without padding a mask says nothing.
         if not mask.all():
             arguments["attention_mask"] = mask.long()
@@ -190,7 +215,12 @@ class Hub(nn.Module):
 
     def new_cache(self, batch: int, length: int) -> RecomputeCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
-        keeps = {"past_key_values", "attention_mask"} <= self._accepts
+        # Without positions to be given, a shorter row would be counted from its padding.
+        rows = {"position_ids"} if batch > 1 else set()
+        keeps = {"past_key_values", "attention_mask", *rows} <= self._accepts
+        # What was read before would be turned otherwise in a longer text.
+        keeps = keeps and not self._by_length
+        keeps = keeps and (batch == 1 or self.config.config["model_type"] not in COUNT_PADDING)
         return RecomputeCache(batch, next(self.parameters()).device, keeps=keeps)
 
     def matmul_parameters(self) -> int:

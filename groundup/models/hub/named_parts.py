@@ -22,7 +22,7 @@ class Place:
     holder: nn.Module
     group: str
     child: str
-    ours: str
+    own: str
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class NamedParts:
     """The parts of a tree of modules.
 
     Attributes:
-        groups: ``embed``, what was made before the blocks; ``norm``, what was made after them and
-            has no matrix; ``head``, what was made after them and has one.
+        groups: ``head``, what is around the model that all tasks share, and its pooler; of the
+            rest ``embed``, what was made before the blocks, and all tables of vectors; ``norm``,
+            what was made after them.
         blocks: The list of layers.
         between: The modules that hold the parts together: they have no parameters of their own.
         places: Where the parts of the groups are.
@@ -46,13 +47,13 @@ class NamedParts:
     prefixes: dict[str, str]
     accepts: frozenset[str]
 
-    def theirs(self, name: str) -> str:
+    def hf(self, name: str) -> str:
         """Return the tree's name of one of groundup's tensors."""
-        ours = max((ours for ours in self.prefixes if name.startswith(f"{ours}.")), key=len)
-        return self.prefixes[ours] + name.removeprefix(ours)
+        own = max((own for own in self.prefixes if name.startswith(f"{own}.")), key=len)
+        return self.prefixes[own] + name.removeprefix(own)
 
 
-def named_parts(tree: nn.Module) -> NamedParts:
+def named_parts(tree: Any) -> NamedParts:
     """Return the parts of a tree, which is left as it is.
 
     The blocks are the outermost list of modules that holds most parameters.
@@ -79,36 +80,33 @@ def named_parts(tree: nn.Module) -> NamedParts:
     walked = ""
     for step in path.split("."):
         holder = between[-1]
+        # What a new task replaces is around the model that all tasks share.
+        around = holder is tree and step == tree.base_model_prefix
         passed = False
         after: list[Place] = []
         for child, module in holder.named_children():
             passed = passed or child == step
             if child == step:
                 continue
-            # What has none is a norm, which is part of the trunk; what has one is a new task's to
-            # replace.
-            has_matrix = any(parameter.ndim >= 2 for parameter in module.parameters())
-            group = "embed"
-            if passed:
-                group = "head" if has_matrix else "norm"
+            group = _group_of(child, module, passed=passed, around=around)
             # Parts of two levels may have one name: the second is then called by its whole path.
             own = child
             if child in groups[group]:
                 own = f"{walked}{child}".replace(".", "_")
             place = Place(holder, group, child, own)
             prefixes[f"{group}.{own}"] = f"{walked}{child}"
-            if passed:
-                after.append(place)
-            else:
+            if group == "embed":
                 places.append(place)
                 groups[group][own] = module
+            else:
+                after.append(place)
         levels.append(after)
         walked += f"{step}."
         between.append(holder.get_submodule(step))
     # What is innermost is used first.
     for after in reversed(levels):
         for place in after:
-            groups[place.group][place.ours] = place.holder.get_submodule(place.child)
+            groups[place.group][place.own] = place.holder.get_submodule(place.child)
             places.append(place)
     # The last one is the list of blocks.
     between.pop()
@@ -119,6 +117,24 @@ def named_parts(tree: nn.Module) -> NamedParts:
         )
     accepts = frozenset(inspect.signature(tree.forward).parameters)
     return NamedParts(groups, lists[path], between, places, prefixes, accepts)
+
+
+def _group_of(child: str, module: nn.Module, *, passed: bool, around: bool) -> str:
+    """Return the group of a part.
+
+    Args:
+        child: Its name.
+        module: The part.
+        passed: Whether it was made after the blocks.
+        around: Whether it is outside the model that all tasks share.
+    """
+    # A pooler reads what comes out of the blocks; not all weights have it.
+    if "pooler" in child or (around and any(True for _ in module.parameters())):
+        return "head"
+    # Tables of vectors are looked up by the blocks, wherever they were made.
+    if not passed or any(isinstance(part, nn.Embedding) for part in module.modules()):
+        return "embed"
+    return "norm"
 
 
 def plain_linears(tree: nn.Module) -> frozenset[str]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from groundup.nn.autograd import apply
-from groundup.nn.lowbit.nf4 import dequantise
+from groundup.nn.lowbit.nf4 import dequantize
 
 __all__ = ["Change", "changed_row_norms", "low_rank_linear"]
 
@@ -30,12 +30,12 @@ class Change:
     Attributes:
         scale: What B A is multiplied with.
         dropout: Share of the inputs of A that is dropped now.
-        quantised: O and I of a weight that is given in few bits; None: it is given as it is.
+        quantized: O and I of a weight that is given in few bits; None: it is given as it is.
     """
 
     scale: float
     dropout: float = 0.0
-    quantised: tuple[int, int] | None = None
+    quantized: tuple[int, int] | None = None
 
 
 def low_rank_linear(
@@ -49,7 +49,7 @@ def low_rank_linear(
     """Return ``gain * (x W^T + scale * dropout(x) A^T B^T) + bias`` with W and bias frozen, (...,
     O).
 
-    Kept are x, which the layer before mostly keeps anyway, and (N, R). A quantised weight becomes
+    Kept are x, which the layer before mostly keeps anyway, and (N, R). A quantized weight becomes
     floats once forward and once backward. Of dropout one byte for each input is kept. The gain of
     DoRA, ``magnitude / |W + scale * B A|`` with no gradient through the norm, needs the sum over
     tokens of the gradient times the output without the gain: it is found from the output itself,
@@ -59,7 +59,7 @@ def low_rank_linear(
         x: (..., I).
         up: (..., I), or None; if given, silu(x) * up takes the place of x. That product is made
             twice and not kept.
-        weight: W (O, I) alone, or what ``quantise`` made of it.
+        weight: W (O, I) alone, or what ``quantize`` made of it.
         bias: (O,), or None.
         adapter: A (R, I), B (O, R) and the magnitude (O,) of DoRA, or None for LoRA.
         change: The rest.
@@ -67,7 +67,7 @@ def low_rank_linear(
     Source:
         Hu et al., LoRA, 2021 (arXiv:2106.09685), section 4.1; Dettmers et al., QLoRA, 2023
         (arXiv:2305.14314), section
-        3: dequantised again in the backward pass; Liu et al., DoRA, 2024 (arXiv:2402.09353),
+        3: dequantized again in the backward pass; Liu et al., DoRA, 2024 (arXiv:2402.09353),
             section 4.3.
     """
     return apply(_LowRank, x, up, bias, *adapter, change, *weight)
@@ -160,9 +160,9 @@ class _LowRank(torch.autograd.Function):
 
 def _weight(kept: tuple[Tensor, ...], change: Change, like: Tensor) -> Tensor:
     """Return W (O, I) as floats."""
-    if change.quantised is None:
+    if change.quantized is None:
         return kept[0]
-    return dequantise(kept, change.quantised).to(like.dtype)
+    return dequantize(kept, change.quantized).to(like.dtype)
 
 
 def _gate(x: Tensor, up: Tensor | None) -> Tensor:

@@ -1,5 +1,5 @@
 """Layers with 8-bit weights to predict with: a quarter of the memory, and of the bytes that are
-read for every token.
+read for every token. Those of 4 bits are put in here, too.
 
 Shape legend: I inputs of the layer, O its outputs, V vocabulary, C width.
 """
@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.nn.lora.adapters import AdaptedLinear
-from groundup.nn.lowbit.nf4 import QuantizedLinear, add_bias, dequantise, quantise
+from groundup.nn.lora.linear import AdaptedLinear
+from groundup.nn.lowbit.int4 import Int4Operator, Int4Weight, fits_int4
+from groundup.nn.lowbit.nf4 import QuantizedLinear, add_bias, dequantize, quantize
 
 __all__ = [
     "Int8Embedding",
-    "Int8Linear",
     "Int8Weight",
     "Operator",
-    "quantise_layers",
+    "PackedLinear",
+    "join_rows",
+    "quantize_layers",
+    "quickest_int4_operator",
     "quickest_operator",
 ]
 
-Operator = Literal["int8pack", "dequantise"]
+Operator = Literal["int8pack", "dequantize"]
+Make = Callable[[Tensor], nn.Module]
+Name = TypeVar("Name", Operator, Int4Operator)
 # Rows up to which reading 8-bit weights is quicker than turning them into floats first.
 _FEW = 16
 
@@ -37,7 +42,7 @@ class Int8Weight(nn.Module):
 
     It multiplies in one of two ways. ``int8pack`` is PyTorch's product of bfloat16 activations with
     8-bit weights: sums are in float32, and the activations and the sums are rounded to bfloat16,
-    the weights and scales are not. ``dequantise`` turns the weight into floats each time: slower,
+    the weights and scales are not. ``dequantize`` turns the weight into floats each time: slower,
     and available everywhere. More rows than a few take this way in any case.
 
     Args:
@@ -52,7 +57,7 @@ class Int8Weight(nn.Module):
     def __init__(self, weight: Tensor, operator: Operator) -> None:
         super().__init__()
         self.operator: Operator = operator
-        self._keep(*quantise(weight, "int8"))
+        self._keep(*quantize(weight, "int8"))
 
     def _keep(self, integers: Tensor, scales: Tensor) -> None:
         self.register_buffer("integers", integers, persistent=False)
@@ -79,25 +84,34 @@ class Int8Weight(nn.Module):
         """Return some rows as floats, (..., I) for numbers (...)."""
         return self.integers[numbers] * self.scales[numbers, None]
 
-    def dequantised(self) -> Tensor:
+    def dequantized(self) -> Tensor:
         """Return the weight as floats, (O, I): a new tensor each time."""
         rows, columns = self.integers.shape
-        return dequantise((self.integers, self.scales), (rows, columns))
+        return dequantize((self.integers, self.scales), (rows, columns))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x W^T, (..., O) from x (..., I)."""
-        if self.operator == "dequantise" or x.numel() > _FEW * x.shape[-1]:
-            return F.linear(x, self.dequantised().to(x.dtype))
+        if self.operator == "dequantize" or x.numel() > _FEW * x.shape[-1]:
+            return F.linear(x, self.dequantized().to(x.dtype))
         # With scales of 1: PyTorch's operator would round the real ones to bfloat16.
         rows = x.reshape(-1, x.shape[-1]).bfloat16()
         sums = torch._weight_int8pack_mm(rows, self.integers, self.ones)
         return (sums * self.scales).view(*x.shape[:-1], -1)
 
 
-class Int8Linear(nn.Module):
-    """A linear layer over an ``Int8Weight``."""
+def join_rows(weights: list[Any]) -> Int8Weight | Int4Weight | None:
+    """Return one weight with the rows of several, which from now on share its memory; None where
+    they cannot: some of 8 and some of 4 bits, or of another order of bytes."""
+    kinds = {type(weight) for weight in weights}
+    if kinds == {Int8Weight}:
+        return Int8Weight.joined(weights)
+    return Int4Weight.joined(weights) if kinds == {Int4Weight} else None
 
-    def __init__(self, stored: Int8Weight, bias: Tensor | None) -> None:
+
+class PackedLinear(nn.Module):
+    """A linear layer over a weight in 8 or 4 bits."""
+
+    def __init__(self, stored: Int8Weight | Int4Weight, bias: Tensor | None) -> None:
         super().__init__()
         self.stored = stored
         self.bias = bias
@@ -105,7 +119,7 @@ class Int8Linear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight as floats, (O, I): a new tensor each time."""
-        return self.stored.dequantised()
+        return self.stored.dequantized()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., O) from x (..., I)."""
@@ -123,7 +137,7 @@ class Int8Embedding(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The embedding as floats, (V, C): a new tensor each time."""
-        return self.stored.dequantised()
+        return self.stored.dequantized()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (..., C) from tokens (...)."""
@@ -131,33 +145,55 @@ class Int8Embedding(nn.Module):
 
 
 @torch.no_grad()
-def quantise_layers(model: nn.Module, operator: Operator, table: str = "") -> None:
-    """Replace every linear layer of a model by one with an 8-bit weight, one after the other.
+def quantize_layers(
+    model: nn.Module,
+    operator: Operator,
+    table: str = "",
+    int4: Int4Operator | None = None,
+    wide: tuple[str, ...] = (),
+) -> dict[type[nn.Module], int]:
+    """Replace every linear layer of a model by one with few bits, one after the other.
 
     Args:
         model: Changed in place. Adapters become part of the weights, and a base in 4 or 8 bits
             floats first.
-        operator: How they multiply.
-        table: The name of an embedding to replace too.
+        operator: How weights of 8 bits multiply.
+        table: The name of an embedding to replace too, by one of 8 bits.
+        int4: How weights of 4 bits multiply; None for 8 bits everywhere. A weight that does not fit
+            groups of 4 bits has 8.
+        wide: Names of layers that have 8 bits in any case.
+
+    Returns:
+        How many of the layers that are in neither ``table`` nor ``wide`` have which kind of weight.
 
     Source:
         Dettmers et al., LLM.int8(), 2022 (arXiv:2208.07339), section 2.1: absolute maxima, here of
-        each row; departs from it in that activations are not quantised.
+        each row; departs from it in that activations are not quantized.
     """
     kinds = (nn.Linear, AdaptedLinear, QuantizedLinear)
     names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
-    if table:
-        names.append(table)
-    for name in names:
-        parent, _, last = name.rpartition(".")
+    found: dict[type[nn.Module], int] = {Int4Weight: 0, Int8Weight: 0}
+    for name in [*names, table] if table else names:
+        place, _, last = name.rpartition(".")
         try:
             layer: Any = model.get_submodule(name)
         except AttributeError:
             # The linear layer inside one with an adapter, which was replaced.
             continue
-        stored = Int8Weight(layer.weight.detach(), operator)
-        made = Int8Embedding(stored) if name == table else Int8Linear(stored, layer.bias)
-        setattr(model.get_submodule(parent), last, made)
+        parent = model.get_submodule(place)
+        weight = layer.weight.detach()
+        if name == table:
+            setattr(parent, last, Int8Embedding(Int8Weight(weight, operator)))
+            continue
+        stored: Int8Weight | Int4Weight
+        if int4 is None or name in wide or not fits_int4(weight):
+            stored = Int8Weight(weight, operator)
+        else:
+            stored = Int4Weight.quantized(weight, int4)
+        if name not in wide:
+            found[type(stored)] += 1
+        setattr(parent, last, PackedLinear(stored, layer.bias))
+    return found
 
 
 def quickest_operator(
@@ -169,15 +205,37 @@ def quickest_operator(
     PyTorch's own is many times quicker where it is vectorised, and many times slower or missing
     elsewhere.
     """
+    own: dict[Operator, Make] = {
+        "int8pack": lambda weight: Int8Weight(weight, "int8pack"),
+        "dequantize": lambda weight: Int8Weight(weight, "dequantize"),
+    }
+    return _quickest(own, device, width, repeats)
+
+
+def quickest_int4_operator(
+    device: torch.device, width: int = 1024, repeats: int = 5
+) -> tuple[Int4Operator, dict[Int4Operator, float]]:
+    """Return the same for a 4-bit weight; ``width`` is a multiple of 32."""
+    own: dict[Int4Operator, Make] = {
+        "int4pack": lambda weight: Int4Weight.quantized(weight, "int4pack"),
+        "dequantize": lambda weight: Int4Weight.quantized(weight, "dequantize"),
+    }
+    return _quickest(own, device, width, repeats)
+
+
+def _quickest(
+    makes: dict[Name, Make], device: torch.device, width: int, repeats: int
+) -> tuple[Name, dict[Name, float]]:
+    """Return the quickest of several ways, and the milliseconds of each; the last, which is
+    available everywhere, on other devices than CPUs."""
     if device.type != "cpu":
-        return "dequantise", {}
-    found: dict[Operator, float] = {}
+        return list(makes)[-1], {}
+    found: dict[Name, float] = {}
     x = torch.ones(1, width)
-    weight = torch.ones(width, width)
-    for operator in ("int8pack", "dequantise"):
-        stored = Int8Weight(weight, operator)
+    for name, make in makes.items():
         try:
-            found[operator] = min(_milliseconds(stored, x) for _ in range(repeats))
+            stored = make(torch.ones(width, width))
+            found[name] = min(_milliseconds(stored, x) for _ in range(repeats))
         except (RuntimeError, NotImplementedError, AttributeError):
             # Not in this build of PyTorch.
             continue

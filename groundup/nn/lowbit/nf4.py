@@ -21,9 +21,9 @@ __all__ = [
     "QuantizedLinear",
     "QuantizedWeight",
     "add_bias",
-    "dequantise",
-    "quantise",
-    "quantised_shapes",
+    "dequantize",
+    "quantize",
+    "quantized_shapes",
 ]
 
 Kind = Literal["int8", "nf4"]
@@ -50,13 +50,13 @@ NF4 = (
 # Weights that share a constant, and constants that share a scale and an offset.
 _BLOCK = 64
 _OUTER = 256
-# Blocks quantised at a time, so that what is held between is small.
+# Blocks quantized at a time, so that what is held between is small.
 _CHUNK = 1 << 15
 # A block of zeros is divided by it.
 _TINY = 1e-38
 
 
-def quantise(weight: Tensor, kind: Kind, *, double: bool = False) -> tuple[Tensor, ...]:
+def quantize(weight: Tensor, kind: Kind, *, double: bool = False) -> tuple[Tensor, ...]:
     """Return a weight in fewer bits.
 
     ``int8`` keeps each row as integers from -127 to 127 and one float32 scale, the row's largest
@@ -69,16 +69,16 @@ def quantise(weight: Tensor, kind: Kind, *, double: bool = False) -> tuple[Tenso
     Args:
         weight: (O, I), finite.
         kind: How to keep it.
-        double: Of ``nf4``: quantise the constants too.
+        double: Of ``nf4``: quantize the constants too.
 
     Returns:
-        What ``dequantise`` takes. For int8: (O, I) int8, scales (O,). For nf4: (N, 32) uint8;
+        What ``dequantize`` takes. For int8: (O, I) int8, scales (O,). For nf4: (N, 32) uint8;
         (256,) int64, the two float32 that each byte means side by side; then constants (N,) or,
-        doubly quantised, their codes (M, 256) uint8, scales (M, 1) and offsets (M, 1).
+        doubly quantized, their codes (M, 256) uint8, scales (M, 1) and offsets (M, 1).
 
     Source:
         Dettmers et al., QLoRA, 2023 (arXiv:2305.14314), section 3 and appendix E for the values.
-        Departs from it in the second quantisation, which there is to 8-bit floats around the mean
+        Departs from it in the second quantization, which there is to 8-bit floats around the mean
         of all constants.
     """
     weight = weight.detach().float()
@@ -119,8 +119,8 @@ def _in_bytes(constants: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return ((outer - offsets) / scales.clamp(min=_TINY)).round_().to(torch.uint8), scales, offsets
 
 
-def dequantise(stored: tuple[Tensor, ...], shape: tuple[int, int]) -> Tensor:
-    """Return the weight (O, I), in the dtype of its scales, from what ``quantise`` returned.
+def dequantize(stored: tuple[Tensor, ...], shape: tuple[int, int]) -> Tensor:
+    """Return the weight (O, I), in the dtype of its scales, from what ``quantize`` returned.
 
     Args:
         stored: The tensors.
@@ -140,7 +140,7 @@ def dequantise(stored: tuple[Tensor, ...], shape: tuple[int, int]) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """x W^T with a weight that is dequantised once forward and once backward, and not kept between
+    """x W^T with a weight that is dequantized once forward and once backward, and not kept between
     the two."""
 
     @staticmethod
@@ -148,12 +148,12 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(*stored)
         ctx.shape = shape
         ctx.dtype = x.dtype
-        return F.linear(x, dequantise(stored, shape).to(x.dtype))
+        return F.linear(x, dequantize(stored, shape).to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight = dequantise(ctx.saved_tensors, ctx.shape).to(gradient.dtype)
+        weight = dequantize(ctx.saved_tensors, ctx.shape).to(gradient.dtype)
         return (gradient @ weight).to(ctx.dtype), None, *[None] * len(ctx.saved_tensors)
 
 
@@ -164,7 +164,7 @@ class QuantizedWeight(nn.Module):
     Args:
         weight: (O, I), finite.
         kind: ``int8`` or ``nf4``.
-        double: Of ``nf4``: quantise its constants too.
+        double: Of ``nf4``: quantize its constants too.
 
     Source:
         Dettmers et al., QLoRA, 2023 (arXiv:2305.14314), equations 5 and 6.
@@ -174,13 +174,13 @@ class QuantizedWeight(nn.Module):
         super().__init__()
         self.shape = (weight.shape[0], weight.shape[1])
         self._names = []
-        for number, tensor in enumerate(quantise(weight, kind, double=double)):
+        for number, tensor in enumerate(quantize(weight, kind, double=double)):
             self._names.append(f"stored_{number}")
             self.register_buffer(self._names[-1], tensor, persistent=False)
 
     @property
     def stored(self) -> tuple[Tensor, ...]:
-        """What ``quantise`` returned."""
+        """What ``quantize`` returned."""
         return tuple(self.get_buffer(name) for name in self._names)
 
     @property
@@ -188,9 +188,9 @@ class QuantizedWeight(nn.Module):
         """The memory it takes."""
         return sum(tensor.nbytes for tensor in self.stored)
 
-    def dequantised(self) -> Tensor:
+    def dequantized(self) -> Tensor:
         """Return the weight as floats, (O, I): a new tensor each time."""
-        return dequantise(self.stored, self.shape)
+        return dequantize(self.stored, self.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x W^T, (..., O) from x (..., I)."""
@@ -216,7 +216,7 @@ class QuantizedLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The weight as floats, (O, I): a new tensor each time."""
-        return self.stored.dequantised()
+        return self.stored.dequantized()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., O) from x (..., I)."""
@@ -230,8 +230,8 @@ def add_bias(x: Tensor, bias: Tensor | None) -> Tensor:
     return x + bias.to(x.dtype)
 
 
-def quantised_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return O and I of each layer of a model whose weight is quantised, by the layer's name."""
+def quantized_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return O and I of each layer of a model whose weight is quantized, by the layer's name."""
     return {
         name.rpartition(".")[0]: module.shape
         for name, module in model.named_modules()

@@ -33,6 +33,8 @@ _TOOL_WORDS = (
     "[/TOOL_RESULTS]",
 )
 PLAIN_WORDS = _LLAMA2_WORDS + _TOOL_WORDS
+# The keys under which templates read what the assistant thought.
+REASONING = ("reasoning_content", "reasoning", "thinking")
 # Unicode keeps these for a program's own use: no text that is exchanged has them.
 NONCHARACTERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 Tools = Sequence[dict[str, Any]]
@@ -43,13 +45,14 @@ class Marks:
     """Characters that the conversation does not hold: hidden in special tokens, and around what is
     generated.
 
-    At ``cut`` a message is cut, and its parts are encoded apart.
+    At ``cut`` a message is cut, and its parts are encoded apart. ``free`` has three more, for tags.
     """
 
     hide: str
     open: str
     close: str
     cut: str
+    free: str = ""
 
 
 def free_marks(messages: Sequence[Message], source: str, tools: Tools | None) -> Marks:
@@ -57,19 +60,34 @@ def free_marks(messages: Sequence[Message], source: str, tools: Tools | None) ->
         [[message_as_json(message) for message in messages], tools], ensure_ascii=False
     )
     free = [mark for mark in NONCHARACTERS if mark not in said]
-    # One for each of the four marks.
-    if len(free) < 4:
-        problem = (
+    # One for each of the four marks, and three for tags.
+    if len(free) < 7:
+        raise DataError(
+            "conversation",
             "holds nearly all of the noncharacters U+FDD0 to U+FDEF, which mark what the assistant"
-            " wrote"
+            " wrote",
+            "Remove them from the text",
         )
-        raise DataError("conversation", problem, "Remove them from the text")
-    return Marks(*free[:4])
+    hide, opening, closing, cut = free[:4]
+    return Marks(hide, opening, closing, cut, "".join(free[4:7]))
 
 
-def message_as_json(message: Message) -> dict[str, Any]:
-    """Return a message as templates read it."""
+def message_as_json(
+    message: Message, reads: frozenset[str] = frozenset(REASONING)
+) -> dict[str, Any]:
+    """Return a message as templates read it.
+
+    Args:
+        message: The message.
+        reads: The names that the template reads. Where it reads no reasoning, that is put before
+            the content, as Qwen and DeepSeek write it.
+    """
     said: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        thought = {name: message.reasoning for name in REASONING if name in reads}
+        if not thought:
+            said["content"] = f"<think>\n{message.reasoning}\n</think>\n\n{message.content}"
+        said |= thought
     if message.tool_calls:
         said["tool_calls"] = [
             {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -78,7 +96,7 @@ def message_as_json(message: Message) -> dict[str, Any]:
         ]
     # Templates test whether a key is there, so none is given without a value.
     about = {"name": message.name, "tool_call_id": message.call}
-    return said | {key: value for key, value in about.items() if value}
+    return message.extra | said | {key: value for key, value in about.items() if value}
 
 
 class Protection:

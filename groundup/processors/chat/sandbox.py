@@ -152,9 +152,9 @@ class _Generation(jinja2.ext.Extension):
         return f"{opens}{caller()}{closes}"
 
 
-def compile_template(source: str) -> tuple[jinja2.Template, bool, bool]:
-    """Return the compiled template, whether it marks what the assistant wrote, and whether it reads
-    the tools.
+def compile_template(source: str) -> tuple[jinja2.Template, bool, frozenset[str]]:
+    """Return the compiled template, whether it marks what the assistant wrote, and the names that
+    it reads: variables, attributes and keys.
 
     Raises:
         DataError: If the source is not valid Jinja, or is larger or nested more deeply than a
@@ -162,18 +162,25 @@ def compile_template(source: str) -> tuple[jinja2.Template, bool, bool]:
     """
     environment = _environment()
     if len(source) > LENGTH:
-        problem = f"has {len(source):,} characters; allowed: {LENGTH:,}"
-        raise DataError("chat template", problem, "Check that this is a template")
+        raise DataError(
+            "chat template",
+            f"has {len(source):,} characters; allowed: {LENGTH:,}",
+            "Check that this is a template",
+        )
     token = _budget.set(_Budget())
     try:
         tree = environment.parse(source)
         marked = any(_is_mark(call) for call in tree.find_all(nodes.CallBlock))
-        tools = "tools" in jinja2.meta.find_undeclared_variables(environment.parse(source))
-        return environment.from_string(_Limits().visit(tree)), marked, tools
+        reads = jinja2.meta.find_undeclared_variables(environment.parse(source))
+        reads |= {node.attr for node in tree.find_all(nodes.Getattr)}
+        constants = (node.value for node in tree.find_all(nodes.Const))
+        reads |= {value for value in constants if isinstance(value, str)}
+        return environment.from_string(_Limits().visit(tree)), marked, frozenset(reads)
     except jinja2.TemplateSyntaxError as error:
-        problem = f"is not valid Jinja: {error.message}"
         raise DataError(
-            f"chat template line {error.lineno}", problem, "Correct the template"
+            f"chat template line {error.lineno}",
+            f"is not valid Jinja: {error.message}",
+            "Correct the template",
         ) from None
     except (RecursionError, MemoryError, SyntaxError):
         raise DataError(
@@ -202,14 +209,16 @@ def render(template: jinja2.Template, variables: dict[str, Any]) -> str:
             pieces.append(piece)
         return "".join(pieces)
     except SecurityError as error:
-        problem = f"does what a template may not: {str(error).rstrip('.')}"
         raise DataError(
-            "chat template", problem, "Use a template from a source you trust"
+            "chat template",
+            f"does what a template may not: {str(error).rstrip('.')}",
+            "Use a template from a source you trust",
         ) from None
     except Exception as error:  # a template can fail in any way that Python can
-        problem = f"does not render: {str(error) or type(error).__name__}"
         raise DataError(
-            "chat template", problem, "Correct the template, or the conversation it refuses"
+            "chat template",
+            f"does not render: {str(error) or type(error).__name__}",
+            "Correct the template, or the conversation it refuses",
         ) from None
     finally:
         _budget.reset(token)
@@ -313,8 +322,9 @@ def _refuse_growth(name: str, text: str, given: tuple[Any, ...]) -> None:
 def _bound(value: Any) -> Any:
     """Return a value, or refuse one that is too large."""
     if isinstance(value, str | list | tuple | dict) and _weight(value) > SIZE:
-        problem = f"a value holds more than {SIZE:,} characters, or {SIZE // ITEM:,} items"
-        raise SecurityError(problem)
+        raise SecurityError(
+            f"a value holds more than {SIZE:,} characters, or {SIZE // ITEM:,} items"
+        )
     if isinstance(value, int) and value.bit_length() > BITS:
         raise SecurityError(f"a number has more than {BITS:,} bits")
     return value

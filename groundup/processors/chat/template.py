@@ -10,8 +10,9 @@ for, where a message spells them: it gets other tokens. Legend: T tokens.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from groundup.contracts.processors import TextProcessor
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.values import Message, TokenSequence
+from groundup.processors.chat.answer_spans import Said, find_missing, find_spans, unread_keys
 from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.pieces import (
     Piece,
@@ -41,6 +43,8 @@ from groundup.processors.chat.protection import (
 )
 from groundup.processors.chat.sandbox import CLOSE_NAME, OPEN_NAME, compile_template, render
 
+_log = logging.getLogger("groundup")
+
 __all__ = ["ROLES", "ChatTemplate", "find_template"]
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -55,19 +59,20 @@ class ChatTemplate:
 
     Args:
         source: Jinja source, as in Hugging Face's ``chat_template``. Where it has no
-            ``{% generation %}`` tags, what the assistant wrote is found by rendering the
-            conversation up to each of its turns.
+            ``{% generation %}`` tags, what the assistant wrote is found in what it renders.
         processor: The tokenizer.
+        advises: Whether errors name the built-in templates that work, for which all are tried.
 
     Raises:
         DataError: If the source is not valid, does not render a question with its answer, or uses a
             special token that the tokenizer lacks.
     """
 
-    def __init__(self, source: str, processor: TextProcessor) -> None:
+    def __init__(self, source: str, processor: TextProcessor, *, advises: bool = True) -> None:
         self.source = source
+        self._advises = advises
         self._processor = processor
-        self._template, self._tagged, self._reads_tools = compile_template(source)
+        self._template, self._tagged, self._reads = compile_template(source)
         self._specials = processor.special_tokens
         self._cut = re.compile(f"({any_of(self._specials).pattern})")
         self._protection = Protection(
@@ -78,12 +83,12 @@ class ChatTemplate:
             (name for name, index in self._specials.items() if index == processor.end_id), ""
         )
         self._start = processor.start_token or ""
+        self._told = False
         self._stop_ids = self._find_stops()
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """The tokens that end the assistant's turn: the template's own, and the processor's end
-        token."""
+        """The tokens that end the assistant's turn: the template's own, and the processor's."""
         return self._stop_ids
 
     def render(
@@ -148,13 +153,18 @@ class ChatTemplate:
         return [join_tokens(some, plain) for some in pieces]
 
     def _render(
-        self, messages: Sequence[Message], marks: Marks, tools: Tools | None, prompt: bool
+        self,
+        messages: Sequence[Message],
+        marks: Marks,
+        tools: Tools | None,
+        prompt: bool,
+        change: Callable[[Said], Said] = lambda said: said,
     ) -> str:
         _check_roles(messages)
-        self._refuse_unseen_tools(messages, tools)
-        said = [message_as_json(message) for message in messages]
+        self._refuse_unread(messages, tools)
+        said = [message_as_json(message, self._reads) for message in messages]
         variables = {
-            "messages": self._protection.value(said, marks),
+            "messages": change(self._protection.value(said, marks)),
             # Templates test tools and documents, so they are there even when there are none.
             "tools": self._protection.value(list(tools), marks) if tools else None,
             "documents": None,
@@ -170,14 +180,18 @@ class ChatTemplate:
             self._refuse_unknown_specials(text)
         return text
 
-    def _refuse_unseen_tools(self, messages: Sequence[Message], tools: Tools | None) -> None:
+    def _refuse_unread(self, messages: Sequence[Message], tools: Tools | None) -> None:
         calls = any(message.tool_calls for message in messages)
-        if (tools and not self._reads_tools) or (calls and "tool_calls" not in self.source):
+        if (tools and "tools" not in self._reads) or (calls and "tool_calls" not in self._reads):
             what = "calls of tools" if calls else "tools"
+            raise self._error(
+                f"shows no {what}, but the conversation has some", "Remove them", messages, tools
+            )
+        for number, key in unread_keys(messages, self._reads):
             raise DataError(
                 "chat template",
-                f"shows no {what}, but the conversation has some",
-                "Use one that does, such as task.template=chatml or qwen",
+                f"does not read the key {key!r}, which turn {number} has",
+                f"Remove the key, or leave it out with data.ignore=[{key}]",
             )
 
     def _refuse_unknown_specials(self, text: str) -> None:
@@ -185,58 +199,75 @@ class ChatTemplate:
         if unknown:
             near = did_you_mean(unknown[0], self._specials)
             known = ", ".join(list(self._specials)[:12]) or "none"
-            problem = (
-                f"uses the special token {unknown[0]}, which the tokenizer lacks; {near}it has:"
-                f" {known}"
-            )
             raise DataError(
                 "chat template",
-                problem,
+                f"uses the special token {unknown[0]}, which the tokenizer lacks; {near}it has:"
+                f" {known}",
                 "Use a template made for this tokenizer, such as 'groundup'",
             )
 
     def _pieces(self, messages: Sequence[Message], tools: Tools | None) -> list[Piece]:
         marks = free_marks(messages, self.source, tools)
         text, spans = take_spans(self._render(messages, marks, tools, False), marks)
-        if not self._tagged:
-            spans = self._spans_by_prefix(messages, text, marks, tools)
+        shown = text.replace(marks.hide, "").replace(marks.cut, "")
+        self._check_shown(messages, tools, shown)
         answers = [message for message in messages if message.role == "assistant"]
-        if not all(message.trained for message in answers):
-            # Which span is whose answer is known only where there is one for each.
-            if len(spans) != len(answers):
-                problem = (
-                    f"marks {len(spans)} stretches for {len(answers)} answers, so those not to"
-                    " learn are not known"
-                )
-                raise DataError(
-                    "chat template", problem, "Put {% generation %} around each answer once"
-                )
+        if not self._tagged:
+
+            def render(count: int, prompt: bool, change: Callable[[Said], Said]) -> str:
+                return self._render(messages[:count], marks, tools, prompt, change)
+
+            spans = find_spans(messages, text, render, marks.free, self._cut)
+        # Whose answer a span is, is known only where there is one for each.
+        told_apart = self._tagged and all(message.trained for message in answers)
+        if len(spans) != len(answers) and not told_apart:
+            turns = [n for n, message in enumerate(messages, 1) if message.role == "assistant"]
+            turn = turns[min(len(spans), len(turns) - 1)]
+            raise self._error(
+                f"what the assistant wrote in turn {turn} cannot be told from the rest",
+                "Put {% generation %} and {% endgeneration %} around the assistant's words in it",
+                messages,
+                tools,
+            )
+        if len(spans) == len(answers):
             spans = [span for span, message in zip(spans, answers, strict=True) if message.trained]
         return settle_stops(self._cut_up(text, spans, marks))
 
-    def _spans_by_prefix(
-        self, messages: Sequence[Message], text: str, marks: Marks, tools: Tools | None
-    ) -> list[tuple[int, int]]:
-        """Find what the assistant wrote between the prompt for a turn and the conversation up to
-        its end."""
-        spans: list[tuple[int, int]] = []
-        for index, message in enumerate(messages):
-            if message.role != "assistant":
-                continue
-            before = self._render(messages[:index], marks, tools, True)
-            after = self._render(messages[: index + 1], marks, tools, False)
-            grows = text.startswith(after) and after.startswith(before)
-            # Of equal length: the template leaves the answer out.
-            if not grows or len(before) == len(after):
-                raise DataError(
-                    "chat template",
-                    f"a conversation does not begin with the prompt of its turn {index + 1}, so"
-                    " what the assistant wrote cannot be told from the rest",
-                    "Put {% generation %} and {% endgeneration %} around the assistant's words in"
-                    " the template",
+    def _check_shown(self, messages: Sequence[Message], tools: Tools | None, text: str) -> None:
+        """Refuse a template that leaves out what a message says, or what is thought in the last
+        one; of earlier thoughts it is said once, as many templates drop them by design."""
+        for number, message in enumerate(messages, 1):
+            said, thought = find_missing(message, text)
+            if said or (thought and number == len(messages)):
+                what = "what" if said else "the reasoning that"
+                raise self._error(
+                    f"leaves out {what} turn {number} ({message.role}) has",
+                    "Remove the row",
+                    messages,
+                    tools,
                 )
-            spans.append((len(before), len(after)))
-        return spans
+            if thought and not self._told:
+                self._told = True
+                _log.warning("the chat template leaves out what was thought in earlier turns")
+
+    def _error(
+        self, problem: str, remedy: str, messages: Sequence[Message], tools: Tools | None
+    ) -> DataError:
+        """Return an error that names the templates which were tried and work."""
+        fitting = []
+        if self._advises:
+            fitting = [name for name in TEMPLATES if self._fits(name, messages, tools)]
+        if fitting:
+            remedy += f"; or set task.template to one that works here: {', '.join(fitting)}"
+        return DataError("chat template", problem, remedy)
+
+    def _fits(self, name: str, messages: Sequence[Message], tools: Tools | None) -> bool:
+        try:
+            other = ChatTemplate(TEMPLATES[name], self._processor, advises=False)
+            other.encode(messages, tools=tools)
+        except DataError:
+            return False
+        return True
 
     def _cut_up(self, text: str, spans: list[tuple[int, int]], marks: Marks) -> list[Piece]:
         """Cut at the spans' ends and at the template's special tokens; take out the hidden
@@ -262,7 +293,8 @@ class ChatTemplate:
             for p, after in zip(pieces, [*pieces[1:], None], strict=True)
             if ends_turn(p, after)
         ]
-        return tuple(dict.fromkeys([*(i for i in ends if i is not None), self._processor.end_id]))
+        turns = [end for end in ends if end is not None]
+        return tuple(dict.fromkeys([*turns, *self._processor.end_ids]))
 
 
 def find_template(name: str | None, processor: TextProcessor) -> str:
@@ -286,9 +318,10 @@ def find_template(name: str | None, processor: TextProcessor) -> str:
         return processor.chat_template
     if name not in TEMPLATES:
         near = did_you_mean(name, [*TEMPLATES, "tokenizer"])
-        problem = f"there is no template {name!r}; {near}known: tokenizer, {', '.join(TEMPLATES)}"
         raise DataError(
-            "chat template", problem, "Choose one of these, or give the Jinja source in a file"
+            "chat template",
+            f"there is no template {name!r}; {near}known: tokenizer, {', '.join(TEMPLATES)}",
+            "Choose one of these, or give the Jinja source in a file",
         )
     return TEMPLATES[name]
 
@@ -296,8 +329,9 @@ def find_template(name: str | None, processor: TextProcessor) -> str:
 def _check_roles(messages: Sequence[Message]) -> None:
     for number, message in enumerate(messages, 1):
         if message.role not in ROLES:
-            problem = (
+            raise DataError(
+                f"message {number}",
                 f"unknown role {message.role!r}; {did_you_mean(message.role, ROLES)}allowed:"
-                f" {', '.join(ROLES)}"
+                f" {', '.join(ROLES)}",
+                "Rename the role in the data",
             )
-            raise DataError(f"message {number}", problem, "Rename the role in the data")

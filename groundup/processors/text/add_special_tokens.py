@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from groundup.contracts.processors import TextProcessor
 from groundup.core.errors import DataError, RecipeError
-from groundup.core.values import Batch
+from groundup.core.values import Batch, CutInputs
 
 __all__ = [
     "Row",
@@ -65,9 +65,10 @@ def split_pair(value: Any) -> tuple[str, str]:
         and all(isinstance(part, str) for part in parts)
     )
     if not fits:
-        problem = f"{value!r:.80} is not two texts, but the model was trained on pairs"
         raise DataError(
-            "inputs", problem, "Give (first, second), or one text with a tab between the two"
+            "inputs",
+            f"{value!r:.80} is not two texts, but the model was trained on pairs",
+            "Give (first, second), or one text with a tab between the two",
         )
     first, second = parts
     if not first.strip() or not second.strip():
@@ -86,20 +87,27 @@ def frame_of(tokenizer: TextProcessor) -> tuple[list[int], list[int]]:
     return [first], [last]
 
 
-def frame_texts(texts: Sequence[str], tokenizer: TextProcessor, longest: int) -> list[Row]:
+def frame_texts(
+    texts: Sequence[str], tokenizer: TextProcessor, longest: int, cut: CutInputs | None = None
+) -> list[Row]:
     """Return each text as an encoder reads it, ``[CLS] text [SEP]``, cut to ``longest``; as it is
-    for other models."""
+    for other models. What is cut is counted in ``cut``."""
     # The frame stays whole where a text is cut.
     before, after = frame_of(tokenizer)
     room = max(0, longest - len(before) - len(after))
-    return [
-        (np.concatenate((before, tokens[:room], after)).astype(np.int64), None)
-        for tokens in tokenizer.encode_batch(texts)
-    ]
+    read = tokenizer.encode_batch(texts)
+    if cut is not None:
+        cut.add("texts", "tokens", f"max_tokens {longest}", list(map(len, read)), room)
+    # Arrays of whole numbers made once: an empty list would be one of fractions.
+    start, end = np.array(before, np.int64), np.array(after, np.int64)
+    return [(np.concatenate((start, tokens[:room], end)), None) for tokens in read]
 
 
 def frame_pairs(
-    pairs: Sequence[tuple[str, str]], tokenizer: TextProcessor, longest: int
+    pairs: Sequence[tuple[str, str]],
+    tokenizer: TextProcessor,
+    longest: int,
+    cut: CutInputs | None = None,
 ) -> list[Row]:
     """Return each pair as an encoder reads it: ``[CLS] a [SEP] b [SEP]``, the second text's tokens
     of another kind.
@@ -114,11 +122,15 @@ def frame_pairs(
     room = longest - len(start) - len(middle) - len(end)
     # One token of each text at least.
     if room < 2:
-        problem = (
+        raise RecipeError(
+            "recipe.task.max_tokens",
             f"is {longest}, but two texts with the tokens around them take at least"
-            f" {longest - room + 2}"
+            f" {longest - room + 2}",
+            "Set a larger number",
         )
-        raise RecipeError("recipe.task.max_tokens", problem, "Set a larger number")
+    if cut is not None:
+        lengths = [len(first) + len(second) for first, second in zip(firsts, seconds, strict=True)]
+        cut.add("pairs of texts", "tokens", f"max_tokens {longest}", lengths, room)
     found: list[Row] = []
     for first, second in zip(firsts, seconds, strict=True):
         left, right = _shares(len(first), len(second), room)

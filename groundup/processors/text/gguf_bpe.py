@@ -85,8 +85,9 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], end_token: str | None = Non
         found = str(kinds)[:60]
         if isinstance(kinds, list):
             found = f"{len(kinds)} entries"
-        problem = f"has {found} for {len(tokens)} tokens"
-        raise CheckpointError(prefix + "token_type", problem, _OTHER)
+        raise CheckpointError(
+            prefix + "token_type", f"has {found} for {len(tokens)} tokens", _OTHER
+        )
     if metadata.get(prefix + "model") == "llama":
         tokenizer = sentencepiece_tokenizer(metadata, vocabulary, kinds)
         starts = True
@@ -178,8 +179,11 @@ def _byte_level(metadata: Mapping[str, Any], vocabulary: dict[str, int]) -> tupl
     for number, merge in enumerate(_texts(metadata, "tokenizer.ggml.merges")):
         left, _, right = merge.partition(" ")
         if not {left, right, left + right} <= vocabulary.keys():
-            problem = f"entry {number} is {merge!r}, no two tokens that make a third"
-            raise CheckpointError("tokenizer.ggml.merges", problem, _OTHER)
+            raise CheckpointError(
+                "tokenizer.ggml.merges",
+                f"entry {number} is {merge!r}, no two tokens that make a third",
+                _OTHER,
+            )
         pairs.append((left, right))
     tokenizer = Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=name in _WHOLE_WORDS))
     splits: list[Any] = [
@@ -290,11 +294,12 @@ def _check_tokens(processor: TextProcessor, written: Mapping[str, Any]) -> None:
     there = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     for text, own, read in zip(texts, processor.encode_batch(texts), there, strict=True):
         if own.tolist() != read.ids:
-            problem = (
+            raise CheckpointError(
+                "processor",
                 f"joins tokens in an order that no scores of tokens give: {text!r:.100} is read"
-                " otherwise"
+                " otherwise",
+                _NO_PLACE,
             )
-            raise CheckpointError("processor", problem, _NO_PLACE)
 
 
 def _name_of(described: Mapping[str, Any]) -> str:
@@ -307,11 +312,12 @@ def _name_of(described: Mapping[str, Any]) -> str:
         names = []
     normalizer = (described["normalizer"] or {}).get("type")
     if not names or (normalizer is not None and (normalizer != "NFC" or names[0] not in _COMPOSED)):
-        problem = (
+        raise CheckpointError(
+            "processor",
             f"splits text by {' then '.join(found)[:200]}, normalised by {normalizer}, which has no"
-            " name in GGUF"
+            " name in GGUF",
+            _NO_PLACE,
         )
-        raise CheckpointError("processor", problem, _NO_PLACE)
     return names[0]
 
 

@@ -121,13 +121,19 @@ def sentencepiece_tokenizer(
     """
     lost = next((byte for byte in _BYTES if byte not in vocabulary), None)
     if lost is not None:
-        problem = f"lacks the token {lost} of a byte, and some text needs it"
-        raise CheckpointError("tokenizer.ggml.tokens", problem, _OTHER)
+        raise CheckpointError(
+            "tokenizer.ggml.tokens",
+            f"lacks the token {lost} of a byte, and some text needs it",
+            _OTHER,
+        )
     unknown = metadata.get("tokenizer.ggml.unknown_token_id")
     prefix = metadata.get(_PREFIX, True)
     if unknown is not None and (type(unknown) is not int or not 0 <= unknown < len(vocabulary)):
-        problem = f"is {str(unknown)[:60]}; there are {len(vocabulary)} tokens"
-        raise CheckpointError("tokenizer.ggml.unknown_token_id", problem, _OTHER)
+        raise CheckpointError(
+            "tokenizer.ggml.unknown_token_id",
+            f"is {str(unknown)[:60]}; there are {len(vocabulary)} tokens",
+            _OTHER,
+        )
     if not isinstance(prefix, bool):
         raise CheckpointError(_PREFIX, f"is {str(prefix)[:60]}; allowed: true or false", _OTHER)
     # The library joins by rank of merges, and a score says the same of the token that is made.
@@ -156,8 +162,9 @@ def _scores(metadata: Mapping[str, Any], size: int) -> list[float]:
         raise CheckpointError(_SCORES, f"{found}; there are {size} tokens", _OTHER)
     for number, score in enumerate(scores):
         if not isinstance(score, float | int) or not math.isfinite(score):
-            problem = f"entry {number} is {str(score)[:60]}, no finite number"
-            raise CheckpointError(_SCORES, problem, _OTHER)
+            raise CheckpointError(
+                _SCORES, f"entry {number} is {str(score)[:60]}, no finite number", _OTHER
+            )
     return scores
 
 
@@ -260,11 +267,12 @@ def _refuse_blanks(described: Mapping[str, Any]) -> None:
         each["content"] for each in described["added_tokens"] if each["lstrip"] or each["rstrip"]
     ]
     if takes and not _blanks_as_phi(described):
-        problem = (
+        raise CheckpointError(
+            "processor",
             f"has special tokens that take the blanks next to them ({takes[0]}), for which GGUF has"
-            " no place"
+            " no place",
+            _NO_PLACE,
         )
-        raise CheckpointError("processor", problem, _NO_PLACE)
 
 
 def _blanks_as_phi(described: Mapping[str, Any]) -> bool:
@@ -306,11 +314,12 @@ def _space_prefix(described: Mapping[str, Any]) -> bool:
     if found in (replaced, replaced + cut, never):
         return False
     names = [f"{step['type']} {step.get('prepend_scheme', '')}".strip() for step in kept]
-    problem = (
+    raise CheckpointError(
+        "processor",
         f"prepares text by {', '.join(names) or 'nothing'}; GGUF has a place for spaces as"
-        f" {_SPACE!r}, with one before every text or none"
+        f" {_SPACE!r}, with one before every text or none",
+        _NO_PLACE,
     )
-    raise CheckpointError("processor", problem, _NO_PLACE)
 
 
 def _steps(part: Mapping[str, Any] | None, inner: str) -> list[Mapping[str, Any]]:

@@ -25,6 +25,7 @@ from groundup.processors.saved_files import (
     write_json,
     write_text,
 )
+from groundup.processors.text.added_tokens import add_words
 from groundup.processors.text.gguf_bpe import tokenizer_to_gguf
 from groundup.processors.text.tokenizer_files import (
     EncoderTokens,
@@ -53,6 +54,7 @@ class TokenizerProcessor(TextProcessor):
         chat_template: Jinja source that travels with the processor.
         encoder: The tokens of an encoder, where it is the tokenizer of one.
         begin_token: The special token that starts every document; None: the end token does.
+        ends: Further tokens that end what a model writes.
 
     Raises:
         DataError: If the tokenizer has no ``end_token``.
@@ -67,6 +69,7 @@ class TokenizerProcessor(TextProcessor):
         chat_template: str | None = None,
         encoder: EncoderTokens | None = None,
         begin_token: str | None = None,
+        ends: Sequence[int] = (),
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -101,6 +104,7 @@ class TokenizerProcessor(TextProcessor):
         self.stripping_tokens = {name: takes[name] for name in special if any(takes.get(name, ()))}
         self._space_before = space_before(tokenizer)
         self._end_id: int = identity
+        self.other_ends = tuple(end for end in ends if end != identity)
         begin: int | None = tokenizer.token_to_id(begin_token) if begin_token else None
         self._begin_id = identity if begin is None else begin
         self.begin_token = None if self._begin_id == identity else begin_token
@@ -125,15 +129,35 @@ class TokenizerProcessor(TextProcessor):
 
     def with_chat_template(self, source: str | None) -> TokenizerProcessor:
         """Return the same processor with another chat template."""
+        return self._with(self._copy(), source)
+
+    def with_added_tokens(
+        self, words: Sequence[str], special: Sequence[str]
+    ) -> tuple[TokenizerProcessor, list[str]]:
+        """Return the same processor with further tokens; see ``added_tokens.add_words``."""
+        tokenizer = self._copy()
+        notes = add_words(tokenizer, words, special)
+        return self._with(tokenizer, self._template), notes
+
+    def number_of(self, token: str) -> int | None:
+        """Return the id of a token by what it is written as, or None."""
+        number: int | None = self._tokenizer.token_to_id(token)
+        return number
+
+    def _copy(self) -> Tokenizer:
+        # A tokenizer is changed when a processor takes it over.
+        return Tokenizer.from_str(self._tokenizer.to_str())
+
+    def _with(self, tokenizer: Tokenizer, template: str | None) -> TokenizerProcessor:
         return TokenizerProcessor(
-            # A copy: a tokenizer is changed when a processor takes it over.
-            Tokenizer.from_str(self._tokenizer.to_str()),
+            tokenizer,
             self.end_token,
             self.start_token,
             self.name,
-            source,
+            template,
             self.encoder,
             self.begin_token,
+            self.other_ends,
         )
 
     def to_gguf(self, size: int, name: str = "") -> dict[str, Any]:
@@ -241,6 +265,8 @@ class TokenizerProcessor(TextProcessor):
         }
         if self.begin_token:
             saved["begin_token"] = self.begin_token
+        if self.other_ends:
+            saved["other_ends"] = list(self.other_ends)
         if self.encoder is not None:
             saved["encoder"] = self.encoder._asdict()
         write_json(folder / "processor.json", saved)
@@ -272,7 +298,10 @@ class TokenizerProcessor(TextProcessor):
             # Runs of before begin_token was known start documents with the end token.
             begin = saved.get("begin_token")
             start = saved.get("start_token")
-            return cls(tokenizer, end, start, str(saved.get("name")), template, encoder, begin)
+            # Runs of before these were read have none.
+            ends = [int(number) for number in saved.get("other_ends", ())]
+            name = str(saved.get("name"))
+            return cls(tokenizer, end, start, name, template, encoder, begin, ends)
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
@@ -289,5 +318,8 @@ def open_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises nothing narrower
         # The library raises nothing narrower than Exception.
-        problem = f"is not a tokenizer that the tokenizers library can open: {error}"
-        raise DataError(str(path), problem, "Give a tokenizer.json of a fast tokenizer") from None
+        raise DataError(
+            str(path),
+            f"is not a tokenizer that the tokenizers library can open: {error}",
+            "Give a tokenizer.json of a fast tokenizer",
+        ) from None

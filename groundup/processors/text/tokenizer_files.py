@@ -40,6 +40,7 @@ ENDS = (
     "<|im_end|>",
     "<|eot_id|>",
 )
+_MAP = "special_tokens_map.json"
 STARTS = ("<|begin_of_text|>", "<s>", "<bos>", "<｜begin▁of▁sentence｜>", "[BOS]")
 
 
@@ -101,7 +102,8 @@ def start_token_of(folder: Path, tokenizer: Tokenizer) -> str | None:
     A tokenizer_config.json that does not name one means that there is none, as in transformers.
     """
     if config := _read_optional(folder / "tokenizer_config.json"):
-        return _text_of(config.get("bos_token"))
+        named = _text_of(config.get("bos_token"))
+        return named or _text_of(_read_optional(folder / _MAP).get("bos_token"))
     return _configured(folder, tokenizer, "bos_token") or _first_known(tokenizer, STARTS)
 
 
@@ -148,11 +150,12 @@ def put_before_texts(tokenizer: Tokenizer, start: str | None) -> None:
 
 
 def _configured(folder: Path, tokenizer: Tokenizer, key: str) -> str | None:
-    """Return a token by tokenizer_config.json, else by its number in generation_config.json or
-    config.json."""
-    named = _text_of(_read_optional(folder / "tokenizer_config.json").get(key))
-    if named and tokenizer.token_to_id(named) is not None:
-        return named
+    """Return a token by tokenizer_config.json, else by special_tokens_map.json, else by its number
+    in generation_config.json or config.json."""
+    for name in ("tokenizer_config.json", _MAP):
+        named = _text_of(_read_optional(folder / name).get(key))
+        if named and tokenizer.token_to_id(named) is not None:
+            return named
     for name in ("generation_config.json", "config.json"):
         identity = _read_optional(folder / name).get(f"{key}_id")
         if isinstance(identity, list) and identity:

@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 from groundup.contracts.processors import ProcessorConfig
 from groundup.core.errors import DataError
 from groundup.core.registry import processor
-from groundup.core.settings import setting
+from groundup.core.settings import PathText, setting
+from groundup.formats.generation_config import read_end_ids
+from groundup.processors.text.added_tokens import add_named_tokens
 from groundup.processors.text.gguf_bpe import GGUF_MODELS, tokenizer_from_gguf
 from groundup.processors.text.tokenizer import OTHER_END, TokenizerProcessor, open_tokenizer
 from groundup.processors.text.tokenizer_files import (
@@ -30,7 +32,7 @@ class TokenizerJSONConfig(ProcessorConfig):
 
     gguf_models: ClassVar[Mapping[str, str]] = GGUF_MODELS
 
-    path: str = setting(..., "A tokenizer.json, or the folder of one.", min_length=1)
+    path: PathText = setting(..., "A tokenizer.json, or the folder of one.", min_length=1)
     end_token: str | None = setting(
         None, "The token that ends documents, where its files do not say."
     )
@@ -41,9 +43,10 @@ class TokenizerJSONConfig(ProcessorConfig):
         Raises:
             DataError: If the files are missing or damaged, or nothing says which token ends a text.
         """
-        given = Path(self.path).expanduser()
+        given = Path(self.path)
         file = given / "tokenizer.json" if given.is_dir() else given
         tokenizer = open_tokenizer(file)
+        add_named_tokens(file.parent, tokenizer)
         encoder = encoder_tokens_of(file.parent, tokenizer)
         end = (
             self.end_token
@@ -55,7 +58,16 @@ class TokenizerJSONConfig(ProcessorConfig):
         start = start_token_of(file.parent, tokenizer)
         template = chat_template_of(file.parent)
         begin = begin_token_of(file.parent, tokenizer, start)
-        return TokenizerProcessor(tokenizer, end, start, "tokenizer_json", template, encoder, begin)
+        return TokenizerProcessor(
+            tokenizer,
+            end,
+            start,
+            "tokenizer_json",
+            template,
+            encoder,
+            begin,
+            read_end_ids(file.parent),
+        )
 
     @classmethod
     def load(cls, folder: Path) -> TokenizerProcessor:

@@ -18,7 +18,7 @@ from groundup.contracts.processors import TextProcessor
 from groundup.contracts.tasks import EvaluationContext
 from groundup.core.seeding import key
 from groundup.core.values import Conversation, Evaluation, Message, Table, TokenSequence
-from groundup.generation.decoding import DecodingOptions
+from groundup.generation.options import DecodingOptions
 from groundup.generation.scoring import sequence_nll, token_nll
 from groundup.metrics.compression import bits_per_byte
 from groundup.metrics.rouge import rouge_l
@@ -42,12 +42,17 @@ class _Question:
 
     name: str
     asked: tuple[Message, ...]
-    answer: str
+    reply: Message
     tools: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def answer(self) -> str:
+        """What the reply says, without what was thought before."""
+        return self.reply.content
 
     def conversation(self, asked: tuple[Message, ...] | None = None) -> tuple[Message, ...]:
         """Return the messages up to the answer, with this question or another."""
-        return (*(asked or self.asked), Message("assistant", self.answer))
+        return (*(asked or self.asked), dataclasses.replace(self.reply, trained=True))
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ def _order_questions(conversations: Iterable[Conversation], seed: int) -> list[_
         last = answers[-1] if answers else 0
         if last:  # an answer at the very beginning has no question
             questions.append(
-                _Question(conversation.name, turns[:last], turns[last].content, conversation.tools)
+                _Question(conversation.name, turns[:last], turns[last], conversation.tools)
             )
     # The name after the key: two keys may be the same, and the order must not depend on the files'.
     return sorted(questions, key=lambda each: (key(seed, f"question {each.name}"), each.name))
@@ -176,7 +181,7 @@ def _measure_bits(
     """Return the bits per byte of all answers together, after their own and another question."""
     # Over bytes, because runs with different tokenizers are compared: a token is not the same
     # length in both.
-    size = sum(len(question.answer.encode()) for question in questions)
+    size = sum(len(question.reply.text.encode()) for question in questions)
     others = [*questions[1:], *questions[:1]]  # one cycle: nobody keeps the own question
     right = answerer.encode([q.conversation() for q in questions], questions)
     swapped = [q.conversation(other.asked) for q, other in zip(questions, others, strict=True)]

@@ -10,46 +10,44 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from groundup.contracts.processors import TextProcessor
-from groundup.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.tasks import EvaluationContext
 from groundup.core.errors import DataError
 from groundup.core.registry import task
-from groundup.core.settings import setting
+from groundup.core.settings import PathText, setting
 from groundup.core.values import (
-    Batch,
     Conversation,
     Document,
     Evaluation,
-    Loss,
     Message,
     Split,
-    Term,
     TokenSequence,
 )
-from groundup.metrics.compression import perplexity
 from groundup.processors.chat.builtin_templates import TEMPLATES
 from groundup.processors.chat.template import ChatTemplate, find_template
 from groundup.processors.text.add_special_tokens import documents
 from groundup.tasks.chat.evaluation import evaluate_answers, last_run
-from groundup.tasks.shared.next_token_loss import logit_inputs, next_token_losses, next_token_sum
+from groundup.tasks.shared.next_token_task import NextTokenTask
 from groundup.tasks.shared.text_generation import decoding_options, write, write_stream
 
 __all__ = ["Chat"]
 
 
 @task("chat")
-class Chat(Task):
+class Chat(NextTokenTask):
     """Minimise -log p of every token of the assistant's answers, the one that ends an answer
     included."""
 
-    template: str | None = setting(
+    term: ClassVar[str] = "answer"
+    file_source: ClassVar[str] = "conversations"
+    template: PathText | None = setting(
         None,
         "A chat template by name (chatml, qwen, llama2, llama3, mistral, gemma, phi, groundup,"
         " plain; tokenizer: its own) or a file with one in Jinja; by default the tokenizer's own,"
@@ -76,17 +74,6 @@ class Chat(Task):
                 "system_prompt add needs a text. Give it under system, or keep system_prompt: keep"
             )
         return self
-
-    @property
-    def batch_spec(self) -> dict[str, str]:
-        """What ``inputs`` and ``loss`` read."""
-        tokens = "int64 (B, T)"
-        return {
-            "tokens": tokens,
-            "targets": tokens,
-            "positions": tokens,
-            "boundaries": "int32 (N,)",
-        }
 
     def fit_processor(
         self, processor: TextProcessor, examples: Callable[[], Iterator[Any]]
@@ -161,42 +148,6 @@ class Chat(Task):
         # An empty text with replace takes the system prompts out.
         return (Message("system", self.system), *rest) if self.system else tuple(rest)
 
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the batch: with targets in it, the model returns the sum of -log p."""
-        return {name: batch[name] for name in self.batch_spec}
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
-        """Return the sum of -log p in nats and the number of tokens that answers have."""
-        return Loss({"answer": Term(outputs, (batch["targets"] >= 0).sum())})
-
-    # ------------------------------------------------------- by logits: for teachers and privacy
-    @property
-    def distils(self) -> str:
-        """What a teacher must predict."""
-        return "next tokens"
-
-    def prediction_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the batch without its targets: the model then returns logits (B, T, V)."""
-        return logit_inputs(batch)
-
-    def predicted(self, batch: Batch) -> Tensor:
-        """Return (B, T) which logits are trained."""
-        return batch["targets"] >= 0
-
-    def prediction_loss(self, logits: Tensor, batch: Batch) -> Loss:
-        """Return what ``loss`` does, by logits."""
-        return self.loss(next_token_sum(logits, batch), batch)
-
-    def example_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Return (B,) the sum of -log p of each row, by logits; a packed row is one example."""
-        return next_token_losses(outputs, batch)
-
-    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Return loss in nats a token of an answer, and perplexity."""
-        total, count = sums["answer"]
-        mean = total / max(count, 1.0)
-        return {"loss": mean, "perplexity": perplexity(mean)}
-
     def predict(
         self, model: nn.Module, inputs: Any, processor: TextProcessor, **options: Any
     ) -> Any:
@@ -204,18 +155,22 @@ class Chat(Task):
 
         Args:
             inputs: A question, or a conversation: messages, ``{"role": ..., "content": ...}``, or a
-                ``Conversation`` with its tools; or a list of questions, which gives a list of
-                answers.
+                ``Conversation`` with its tools; or a list of questions or of ``Conversation``,
+                which gives a list of answers.
             **options: ``DecodingOptions``.
         """
         template = self.chat_template(processor)
         # A tuple of messages is one conversation, a list of texts several questions.
-        several = isinstance(inputs, list | tuple) and bool(inputs) and isinstance(inputs[0], str)
-        conversations = [_messages(each) for each in (inputs if several else [inputs])]
-        tools = inputs.tools if isinstance(inputs, Conversation) else None
-        prompts = [
-            template.prompt(self._with_system(each), tools=tools).tolist() for each in conversations
-        ]
+        several = (
+            isinstance(inputs, list | tuple)
+            and bool(inputs)
+            and isinstance(inputs[0], str | Conversation)
+        )
+        prompts = []
+        for each in inputs if several else [inputs]:
+            tools = each.tools if isinstance(each, Conversation) else None
+            turns = self._with_system(_messages(each))
+            prompts.append(template.prompt(turns, tools=tools).tolist())
         texts = write(model, prompts, processor, decoding_options(options), template.stop_ids)
         texts = [text.strip() for text in texts]
         return texts if several else texts[0]
@@ -281,4 +236,10 @@ def _messages(given: Any) -> tuple[Message, ...]:
 
 
 def _message(given: Mapping[str, str]) -> Message:
+    if odd := sorted(given.keys() - {"role", "content"}):
+        raise DataError(
+            "conversation",
+            f"a message has the key {odd[0]!r}; allowed: role and content",
+            "Give a groundup Message for anything else",
+        )
     return Message(given["role"], given["content"])

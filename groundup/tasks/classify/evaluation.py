@@ -134,6 +134,8 @@ def _score_training_examples(
     dropout and augmentation, does not.
     """
     every = list(context.examples("train"))
+    if not every:  # of pretrained weights nobody knows them
+        return {}
     order = torch.randperm(len(every), generator=seeding.generator(context.seed, "training sample"))
     chosen = [every[number] for number in order[: min(size, _TRAINING_SAMPLE)].tolist()]
     context.progress(f"classifying {len(chosen)} training examples")

@@ -17,26 +17,29 @@ from pydantic import field_validator
 from torch import Tensor, nn
 
 from groundup.contracts.processors import LabelProcessor, Targets
-from groundup.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.tasks import PREDICTION, EvaluationContext, Task
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.media.augmentation.batch import augment_batch
 from groundup.media.augmentation.draws import Draws
 from groundup.media.augmentation.settings import Augment
-from groundup.metrics.calibration import probabilities_of
-from groundup.metrics.classification import has_label
+from groundup.media.table_values import as_category
+from groundup.metrics.standard_error import standard_error
+from groundup.processors.class_targets import MultiLabel, SingleLabel
 from groundup.processors.labelled import check_pairs, with_targets
-from groundup.processors.targets import MultiLabel, SingleLabel
 from groundup.tasks.classify.class_weights import ClassWeights, class_weights
-from groundup.tasks.classify.evaluation import evaluate_classifier, outputs_of
+from groundup.tasks.classify.evaluation import evaluate_classifier
+from groundup.tasks.classify.losses import soft_labels, squared_hinge
+from groundup.tasks.classify.prediction import accuracy_on, chances_of, choose
 from groundup.tasks.shared.forgetting import compare_before_and_after
+from groundup.tasks.shared.guess_loss import guess_loss
 from groundup.tasks.shared.small_data import SMALL_DATA_SETTINGS
 
-__all__ = ["Classify", "soft_labels"]
+__all__ = ["Classify"]
 
 # What encoding and mixing put into a batch for the loss alone.
-_NOT_INPUTS = ("labels", "labels_2", "mix", "weights", "weights_2")
+_NOT_INPUTS = ("labels", "labels_2", "mix", "weights", "weights_2", "guess", "commonest")
 
 
 @task("classify")
@@ -49,6 +52,7 @@ class Classify(Task):
     """
 
     unit: ClassVar[str] = "examples"
+    file_source: ClassVar[str] = "labelled_text"
     default_settings: ClassVar[Mapping[str, Any]] = SMALL_DATA_SETTINGS
     labels: Literal["single", "ordinal", "multi_label"] = setting(
         "single",
@@ -68,8 +72,18 @@ class Classify(Task):
         gt=0,
         applies_when={"labels": ("ordinal",)},
     )
+    loss_function: Literal["cross_entropy", "squared_hinge"] = setting(
+        "cross_entropy",
+        "squared_hinge: that of a linear SVM, each class against the rest; its probabilities are"
+        " rough",
+        applies_when={"labels": ("single",)},
+    )
     label_smoothing: float = setting(
-        0.0, "Share of the target spread evenly over all classes", ge=0, lt=1
+        0.0,
+        "Share of the target spread evenly over all classes",
+        ge=0,
+        lt=1,
+        applies_when={"loss_function": ("cross_entropy",)},
     )
     class_weights: ClassWeights = setting(
         "none",
@@ -93,7 +107,7 @@ class Classify(Task):
         cls, order: tuple[str | int | float, ...] | None
     ) -> tuple[str | int | float, ...] | None:
         # As text: 1 and "1" are the same class in a CSV file.
-        names = [str(label) for label in order or ()]
+        names = [as_category(label) for label in order or ()]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"names {twice!r} twice. Give each class one place")
@@ -107,9 +121,11 @@ class Classify(Task):
     @property
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read."""
-        labels = "float32 (B, K)" if self.labels == "multi_label" else "int64 (B,)"
-        weights = {} if self.class_weights == "none" else {"weights": "float32 (B,)"}
-        return {"inputs": "float32 (B, ...)", "labels": labels, **weights}
+        if self.labels == "multi_label":
+            return {"inputs": "float32 (B, ...)", "labels": "float32 (B, K)"}
+        spec = {"inputs": "float32 (B, ...)", "labels": "int64 (B,)"}
+        spec |= {"guess": "float32 (B,)", "commonest": "bool (B,)"}
+        return spec | ({} if self.class_weights == "none" else {"weights": "float32 (B,)"})
 
     def fit_processor(
         self, processor: Any, examples: Callable[[], Iterator[Any]]
@@ -122,7 +138,7 @@ class Classify(Task):
                 fit the classes.
             RecipeError: If an augmentation does nothing for such inputs.
         """
-        order = None if self.order is None else [str(label) for label in self.order]
+        order = None if self.order is None else [as_category(label) for label in self.order]
 
         def fit(targets: Iterable[Any]) -> Targets:
             if self.orders_classes:
@@ -151,6 +167,12 @@ class Classify(Task):
             counts = processor.targets.counts
             weights = class_weights(counts, self.class_weights, self.effective_beta)
             encoded["weights"] = weights[encoded["labels"]]
+        if self.labels != "multi_label":
+            # Processors of older runs did not count.
+            counts = processor.targets.counts or (1,) * processor.targets.outputs
+            losses = guess_loss(counts)
+            encoded["guess"] = losses[encoded["labels"]]
+            encoded["commonest"] = encoded["labels"] == losses.argmin()
         return encoded
 
     def check_model(self, model: nn.Module, processor: Any) -> None:
@@ -192,33 +214,53 @@ class Classify(Task):
             al., 2017 (arXiv:1710.09412), section 2.
         """
         examples = torch.tensor(float(len(outputs)))
-        # The usual case in one fused operation: on small models the loss is a good part of a step.
-        if self.labels == "single" and not {"mix", "weights"} & batch.keys():
-            labels = batch["labels"]
+        # The usual case in one fused operation: on small models the loss is a good part of a step,
+        # and of a training step only the loss is logged.
+        fused = self.labels == "single" and self.loss_function == "cross_entropy"
+        if torch.is_grad_enabled() and fused and not {"mix", "weights"} & batch.keys():
+            smoothing = self.label_smoothing
             total = F.cross_entropy(
-                outputs.float(), labels, reduction="sum", label_smoothing=self.label_smoothing
+                outputs.float(), batch["labels"], reduction="sum", label_smoothing=smoothing
             )
-            terms = {"label": Term(total, examples)}
-            if torch.is_grad_enabled():  # of a training step only the loss is logged
-                return Loss(terms)
-            right = (outputs.argmax(1) == labels).sum()
-            return Loss(terms, {"right": right, "examples": examples})
-        losses, watched = self._losses(outputs.float(), batch)
+            return Loss({"label": Term(total, examples)})
+        losses, each = self._losses(outputs.float(), batch)
         # The same function gives the counts, so both agree to the last bit.
         own, others = _shares(batch)
-        sums = {name: value.sum() for name, value in watched.items()}
+        sums = {name: value.sum() for name, value in each.items()} | {"examples": examples}
+        if not torch.is_grad_enabled():
+            sums |= self._compared(outputs.float(), batch)
+            losses = losses.double()  # what differs between examples may be far below the mean
         count = (own + others).sum()
-        return Loss({"label": Term(losses.sum(), count)}, {**sums, "examples": examples})
+        return Loss({"label": Term(losses.sum(), count)}, sums)
+
+    @property
+    def _loss_is_plain(self) -> bool:
+        """Whether the loss is the cross-entropy itself, neither smoothed nor weighted."""
+        changed = self.label_smoothing or self.loss_function != "cross_entropy"
+        return self.labels != "ordinal" and not changed and self.class_weights == "none"
+
+    def _compared(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Return what a validation's loss is read next to: how far examples differ, the plain
+        cross-entropy where the loss is another, and that of always answering with the training
+        split's shares."""
+        found = {"loss_squares": (self._losses(outputs, batch)[0].double() ** 2).sum()}
+        labels = batch["labels"]
+        if not self._loss_is_plain:
+            if self.labels == "multi_label":
+                each = F.binary_cross_entropy_with_logits(outputs, labels, reduction="none")
+                found["plain"] = each.mean(1).sum()
+            else:
+                found["plain"] = F.cross_entropy(outputs, labels, reduction="sum")
+        if "guess" in batch:
+            found["guess"] = batch["guess"].sum()
+            found["usual"] = batch["commonest"].sum()
+        return found
 
     # ------------------------------------------------------ by example: for teachers and privacy
     @property
     def distils(self) -> str:
         """What a teacher must predict; of several labels nothing can be learned from one."""
         return "" if self.labels == "multi_label" else "classes"
-
-    def prediction_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what ``inputs`` does: the model returns logits (B, K) at any rate."""
-        return self.inputs(batch)
 
     def predicted(self, batch: Batch) -> Tensor:
         """Return (B,) that all examples are trained on."""
@@ -263,9 +305,11 @@ class Classify(Task):
         target = labels
         if self.orders_classes:
             target = soft_labels(labels, outputs.shape[1], self.ordinal_smoothing)
-        each = F.cross_entropy(
-            outputs, target, reduction="none", label_smoothing=self.label_smoothing
-        )
+        if self.loss_function == "squared_hinge":
+            each = squared_hinge(outputs, labels)
+        else:
+            smoothing = self.label_smoothing
+            each = F.cross_entropy(outputs, target, reduction="none", label_smoothing=smoothing)
         off = (outputs.argmax(1) - labels).abs().float()
         watched = {"right": (off == 0).float()}
         if self.orders_classes:
@@ -276,7 +320,11 @@ class Classify(Task):
         """Return loss in nats an example, and accuracy (of several labels: all of them right), 0 to
         1.
 
-        Of classes with an order also by how many classes the prediction is off, on average.
+        Of classes with an order also by how many classes the prediction is off, on average. Of held
+        out examples also ``plain_loss``, where the loss is weighted or smoothed, ``baseline_loss``,
+        the plain one of always answering with the training split's shares,
+        ``baseline_accuracy``, that of its commonest class, ``loss_standard_error``, and how many
+        ``examples`` there are.
         """
         total, count = sums["label"]
         examples = max(sums["examples"][0], 1.0)
@@ -285,6 +333,12 @@ class Classify(Task):
         found = {"loss": total / max(count, 1e-12), name: sums["right"][0] / examples}
         if self.orders_classes:
             found["mean_absolute_error"] = sums["off"][0] / examples
+        compared = {"plain": "plain_loss", "guess": "baseline_loss", "usual": "baseline_accuracy"}
+        found |= {name: sums[term][0] / examples for term, name in compared.items() if term in sums}
+        if "loss_squares" in sums:
+            squares = sums["loss_squares"][0]
+            error = standard_error(total, squares, examples) * examples / max(count, 1e-12)
+            found |= {"loss_standard_error": error, "examples": examples}
         return found
 
     def predict(
@@ -303,42 +357,35 @@ class Classify(Task):
                 may be: the run's evaluation says which one.
         """
         rows, each = processor.as_list(inputs)
-        outputs = outputs_of(model, rows, processor)
-        # 0 is what a caller of all tasks sends for greedy texts: here it changes nothing.
-        temperature = float(options.get("temperature") or 1.0)
-        several = self.labels == "multi_label"
         top = int(options.get("top", 0))
         found: list[Any] = []
-        for row in probabilities_of(outputs, several=several, temperature=temperature):
+        for row in chances_of(model, rows, processor, options, self.labels):
             order = row.argsort()[::-1]
             if top:
                 found.append([(processor.labels[k], float(row[k])) for k in order[:top]])
-            elif several:
-                found.append([processor.labels[k] for k in order if has_label(row[k])])
             else:
-                found.append(processor.labels[order[0]])
+                found.append(choose(row, processor.labels, self.labels))
         return found if each else found[0]
+
+    def tabulate(
+        self, model: nn.Module, inputs: Sequence[Any], processor: LabelProcessor, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return the class of each input, or its labels, and the probability of every class."""
+        rows = []
+        for row in chances_of(model, list(inputs), processor, options, self.labels):
+            chances = dict(zip(processor.labels, map(float, row), strict=True))
+            rows.append(
+                {PREDICTION: choose(row, processor.labels, self.labels), "probabilities": chances}
+            )
+        return rows
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Evaluate a model on the held-out examples: measures with intervals, calibration, and what
         it gets wrong."""
         found = evaluate_classifier(context, self.labels)
         if self.labels != "multi_label":
-            found.tables.extend(compare_before_and_after(context, "accuracy", _accuracy))
+            found.tables.extend(compare_before_and_after(context, "accuracy", accuracy_on))
         return found
-
-
-def soft_labels(labels: Tensor, classes: int, smoothing: float) -> Tensor:
-    """Return targets (B, K) of true classes (B,): shares that fall by exp(-1 / smoothing) from a
-    class to the next.
-
-    Source:
-        Diaz and Marathe, 2019, "Soft labels for ordinal regression", CVPR, equation 1; the distance
-        there is here the number of classes between over ``smoothing``.
-    """
-    # Only the distance in classes counts, not what the labels say: 1 to 5 stars are one apart.
-    distance = (torch.arange(classes, device=labels.device) - labels[:, None]).abs().float()
-    return torch.softmax(-distance / smoothing, 1)
 
 
 def _shares(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -347,10 +394,3 @@ def _shares(batch: Batch) -> tuple[Tensor, Tensor]:
     if "mix" not in batch:
         return own, torch.zeros_like(own)
     return batch["mix"] * own, (1 - batch["mix"]) * batch.get("weights_2", torch.ones_like(own))
-
-
-def _accuracy(model: nn.Module, processor: LabelProcessor, examples: Sequence[Example]) -> float:
-    # Of one label alone: of several, old and new data share no measure.
-    outputs = outputs_of(model, [example.inputs for example in examples], processor)
-    true = processor.targets.encode([example.target for example in examples])
-    return float((torch.as_tensor(outputs).argmax(1) == true).double().mean())

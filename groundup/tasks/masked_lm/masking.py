@@ -54,12 +54,12 @@ class _Vocabulary:
 def require_mask(processor: Processor) -> None:
     """Raise a RecipeError if a processor reserves no token to hide others with."""
     if not isinstance(processor, TextProcessor) or processor.mask_id is None:
-        problem = "has no token that stands for a hidden one, such as [MASK]"
-        remedy = (
+        raise RecipeError(
+            "recipe.processor",
+            "has no token that stands for a hidden one, such as [MASK]",
             "Use the tokenizer of a BERT or RoBERTa, or train one: processor: {name: bpe, encoder:"
-            " true}"
+            " true}",
         )
-        raise RecipeError("recipe.processor", problem, remedy)
 
 
 # By identity of the processor: its vocabulary does not change while a run lasts.

@@ -6,7 +6,7 @@ Legend: B rows, T positions, M hidden tokens, N boundaries, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +35,7 @@ from groundup.metrics.compression import perplexity
 from groundup.nn.loss import widen
 from groundup.tasks.masked_lm.masking import Masking, hide_tokens, require_mask
 from groundup.tasks.shared.first_documents import first_documents
+from groundup.tasks.shared.next_token_task import PACKED_ROWS
 
 __all__ = ["MaskedLanguageModeling"]
 
@@ -61,6 +62,7 @@ class MaskedLanguageModeling(Task):
     """
 
     unit: ClassVar[str] = "hidden_tokens"
+    file_source: ClassVar[str] = "text"
     share: float = setting(0.15, "Share of the tokens that are predicted", gt=0, lt=1)
     masked: float = setting(0.8, "Share of those that [MASK] stands for", ge=0, le=1)
     replaced: float = setting(
@@ -89,13 +91,7 @@ class MaskedLanguageModeling(Task):
     @property
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read; targets are -100 where nothing is hidden."""
-        tokens = "int64 (B, T)"
-        return {
-            "tokens": tokens,
-            "targets": tokens,
-            "positions": tokens,
-            "boundaries": "int32 (N,)",
-        }
+        return PACKED_ROWS
 
     def fit_processor(self, processor: Any, examples: Callable[[], Iterator[Any]]) -> Any:
         """Return the processor as it is.
@@ -152,10 +148,6 @@ class MaskedLanguageModeling(Task):
             "scored": batch["targets"] != IGNORED,
         }
 
-    def prediction_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what ``inputs`` does: the model returns logits (M, V) at any rate."""
-        return self.inputs(batch)
-
     def example_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return (B,) the sum of -log p in nats of each row's hidden tokens, by logits (M, V)."""
         hidden = batch["targets"] != IGNORED
@@ -164,9 +156,13 @@ class MaskedLanguageModeling(Task):
         rows = hidden.nonzero()[:, 0]
         return each.new_zeros(len(hidden)).index_add(0, rows, each)
 
+    def target_tokens(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return (M,) the tokens that are hidden."""
+        return batch["targets"][batch["targets"] != IGNORED]
+
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """Return the sum of -log p in nats by logits (M, V), and the number of hidden tokens."""
-        targets = batch["targets"][batch["targets"] != IGNORED]
+        targets = self.target_tokens(batch)
         total = F.cross_entropy(widen(outputs), targets, reduction="sum")
         count = torch.tensor(float(len(targets)))
         terms = {"hidden_token": Term(total, count)}
@@ -178,14 +174,17 @@ class MaskedLanguageModeling(Task):
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return loss in nats a hidden token, perplexity, and the share of hidden tokens predicted
-        first."""
+        first; of held-out texts also ``baseline_loss``, that of guessing tokens by frequency."""
         total, count = sums["hidden_token"]
         mean = total / max(count, 1.0)
-        return {
+        found = {
             "loss": mean,
             "perplexity": perplexity(mean),
             "masked_accuracy": sums["right"][0] / max(count, 1.0),
         }
+        if "guess" in sums:
+            found["baseline_loss"] = sums["guess"][0] / max(count, 1.0)
+        return found
 
     # -------------------------------------------------------------------------------------- predict
     def predict(
@@ -302,8 +301,11 @@ def _encode_with_masks(text: str, processor: Any) -> list[int]:
     mask = processor.encoder.mask
     parts = text.split(mask)
     if len(parts) < 2:
-        remedy = f"Put {mask} where a token is to be filled in, such as: It was {mask} good."
-        raise DataError("prompt", f"has no {mask}: {text[:60]!r}", remedy)
+        raise DataError(
+            "prompt",
+            f"has no {mask}: {text[:60]!r}",
+            f"Put {mask} where a token is to be filled in, such as: It was {mask} good.",
+        )
     # As in training, where a mask token takes the place of a word with the blank before it.
     parts = [*(part.rstrip(" ") for part in parts[:-1]), parts[-1]]
     encoded = processor.encode_batch(parts)

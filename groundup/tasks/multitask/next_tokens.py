@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.contracts.models import TokenLogits
+from groundup.contracts.classifier_models import TokenLogits
 from groundup.contracts.processors import TextProcessor
 from groundup.core.errors import RecipeError
 from groundup.core.values import Batch, Example, Loss, Term
@@ -41,18 +41,18 @@ def check_token_model(model: nn.Module, processor: Any, where: str) -> None:
             one token, because the model cannot do so as it is set.
     """
     if not isinstance(processor, TextProcessor):
-        problem = "makes no tokens, which language_modeling predicts"
-        remedy = f"Choose a tokenizer, or remove {where.removeprefix('recipe.')}"
-        raise RecipeError("recipe.processor", problem, remedy)
+        raise RecipeError(
+            "recipe.processor",
+            "makes no tokens, which language_modeling predicts",
+            f"Choose a tokenizer, or remove {where.removeprefix('recipe.')}",
+        )
     if not isinstance(model, TokenLogits):
-        problem = (
-            "is language_modeling, but the model predicts no tokens: it has no method token_logits"
-        )
-        remedy = (
+        raise RecipeError(
+            where,
+            "is language_modeling, but the model predicts no tokens: it has no method token_logits",
             "Choose a causal model of tokens that has one, such as transformer_classifier, or"
-            " remove the task"
+            " remove the task",
         )
-        raise RecipeError(where, problem, remedy)
     # Asked once, because whether a model can depends on its settings: it must not look ahead.
     token = torch.zeros(1, 1, dtype=torch.int64, device=device_of(model))
     with evaluating(model):

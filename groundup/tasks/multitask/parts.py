@@ -6,7 +6,8 @@ Legend: B examples of a batch, O outputs of all tasks.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from groundup.contracts.processors import InputProcessor
-from groundup.contracts.tasks import EvaluationContext
+from groundup.contracts.processors import InputProcessor, Targets
+from groundup.contracts.tasks import EvaluationContext, Task
 from groundup.core.errors import DataError
 from groundup.core.values import Batch, Example, Loss, Split
+from groundup.media.labels import is_missing
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import MultiTaskTargets, is_missing, target_of
+from groundup.processors.targets import MultiTaskTargets, target_of
 
 __all__ = [
     "COUNT",
@@ -30,10 +32,13 @@ __all__ = [
     "examples_of",
     "head_of",
     "name_in_errors",
+    "note_missing",
     "processor_of",
     "sums_of",
+    "tabulate_parts",
     "targets_of",
     "total_of",
+    "with_target",
 ]
 
 COUNT = " count"  # the end of the name under which a term's count is summed
@@ -87,12 +92,54 @@ def processor_of(processor: Labelled, name: str) -> Labelled:
     return Labelled(processor.inputs, targets_of(processor).parts[name], processor.max_length)
 
 
-def examples_of(name: str, examples: Iterable[Example]) -> Iterator[Example]:
+def tabulate_parts(
+    tasks: Mapping[str, Task],
+    model: nn.Module,
+    inputs: Sequence[Any],
+    processor: Labelled,
+    options: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return what each task tabulates of each input, its name before its columns'."""
+    rows: list[dict[str, Any]] = [{} for _ in inputs]
+    for name, part in tasks.items():
+        head = head_of(model, processor, name)
+        found = part.tabulate(head, inputs, processor_of(processor, name), **options)
+        for row, own in zip(rows, found, strict=True):
+            row |= {f"{name}_{column}": value for column, value in own.items()}
+    return rows
+
+
+def examples_of(
+    name: str, examples: Iterable[Example], part: Targets | None = None
+) -> Iterator[Example]:
     """Yield the examples that have a task's target, with that one alone."""
     for example in examples:
         target = target_of(example.target, name)
-        if not is_missing(target):
+        if not (is_missing(target) if part is None else part.lacks(target)):
             yield dataclasses.replace(example, target=target)
+
+
+def with_target(name: str, examples: Callable[[], Iterable[Example]]) -> Iterator[Example]:
+    """Yield what ``examples_of`` does, of examples that are read again each time."""
+    return examples_of(name, examples())
+
+
+def note_missing(parts: Mapping[str, Targets], examples: Iterable[Example]) -> list[str]:
+    """Return a line for each task of which examples have no target: how many, and what stands
+    there."""
+    found: dict[str, Counter[str]] = {name: Counter() for name in parts}
+    total = 0
+    for example in examples:
+        total += 1
+        for name, marks in found.items():
+            if parts[name].lacks(own := target_of(example.target, name)):
+                marks["nothing" if own is None or own == "" else repr(own)] += 1
+    return [
+        f"task {name}: {marks.total():,} of {total:,} examples have no target"
+        f" ({', '.join(f'{mark} {count:,}' for mark, count in marks.most_common())})"
+        for name, marks in found.items()
+        if marks
+    ]
 
 
 def batch_of(name: str, batch: Batch) -> Batch:
@@ -119,8 +166,10 @@ def sums_of(name: str, sums: dict[str, tuple[float, float]]) -> dict[str, tuple[
 def context_of(context: EvaluationContext, name: str) -> EvaluationContext:
     """Return what one task is evaluated with."""
 
+    part = targets_of(context.processor).parts[name]
+
     def own(examples: Callable[[Split], Iterable[Any]]) -> Callable[[Split], Iterable[Any]]:
-        return lambda split: examples_of(name, examples(split))
+        return lambda split: examples_of(name, examples(split), part)
 
     base = None
     base_examples = None

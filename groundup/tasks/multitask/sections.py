@@ -47,10 +47,16 @@ def build_task(name: str, section: Any, own: type[Task]) -> Task:
     if not isinstance(made, LanguageModeling) and (
         made.unit != "examples" or isinstance(made, own)
     ):
-        problem = f"is {kind}, which does not predict from the features of an example"
-        raise RecipeError(f"{where}.name", problem, "Choose a task such as classify")
+        raise RecipeError(
+            f"{where}.name",
+            f"is {kind}, which does not predict from the features of an example",
+            "Choose a task such as classify",
+        )
     # Two tasks could ask for different changes of the same input.
     if made.augments:
-        problem = "augments its examples, which has no effect within multitask"
-        raise RecipeError(where, problem, "Turn its augmentation off")
+        raise RecipeError(
+            where,
+            "augments its examples, which has no effect within multitask",
+            "Turn its augmentation off",
+        )
     return made

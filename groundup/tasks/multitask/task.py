@@ -23,7 +23,7 @@ from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Table, Term
 from groundup.generation.scoring import device_of
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import MultiTaskTargets, is_missing, target_of
+from groundup.processors.targets import MultiTaskTargets, target_of
 from groundup.tasks.language_modeling import LanguageModeling
 from groundup.tasks.multitask.gradient_conflict import compare_gradients
 from groundup.tasks.multitask.loss_weighting import (
@@ -48,10 +48,13 @@ from groundup.tasks.multitask.parts import (
     examples_of,
     head_of,
     name_in_errors,
+    note_missing,
     processor_of,
     sums_of,
+    tabulate_parts,
     targets_of,
     total_of,
+    with_target,
 )
 from groundup.tasks.multitask.sections import build_task, dump_task
 
@@ -156,8 +159,7 @@ class Multitask(Task):
 
     @property
     def batch_spec(self) -> dict[str, str]:
-        """What ``inputs`` and ``loss`` read: each task's own tensors as ``task/name``, and which
-        examples have them."""
+        """What is read: each task's tensors as ``task/name``, and which examples have them."""
         found = {"inputs": "float32 (B, ...)"}
         for name, part in self._labelled.items():
             own = {**part.batch_spec, "present": "bool (B,)"}
@@ -181,12 +183,14 @@ class Multitask(Task):
             known = inputs
             if name in before:
                 known = Labelled(inputs, before[name], processor.max_length)
-            own = functools.partial(_examples_with, name, examples)
+            own = functools.partial(with_target, name, examples)
             with name_in_errors(name):
                 fitted = part.fit_processor(known, own)
             targets[name] = fitted.targets
             longest = max(longest, fitted.max_length)
-        return Labelled(inputs, MultiTaskTargets(targets), longest)
+        several = MultiTaskTargets(targets)
+        notes = (*processor.notes, *several.notes, *note_missing(targets, examples()))
+        return Labelled(inputs, several, longest, notes=notes)
 
     def encode(self, examples: Sequence[Example], processor: Labelled) -> Batch:
         """Return all examples' inputs, and each task's targets with zeros where an example has
@@ -197,12 +201,13 @@ class Multitask(Task):
         """
         batch = processor.encode_inputs([example.inputs for example in examples])
         for name, part in self._labelled.items():
-            has_target = [not is_missing(target_of(each.target, name)) for each in examples]
-            present = torch.tensor(has_target, dtype=torch.bool)
+            targets = processor_of(processor, name).targets
+            lacking = [targets.lacks(target_of(each.target, name)) for each in examples]
+            present = ~torch.tensor(lacking, dtype=torch.bool)
             # Inputs are the same for all tasks and encoded once, above.
-            blind = Labelled(NoInputs(), processor_of(processor, name).targets, 0)
+            blind = Labelled(NoInputs(), targets, 0)
             with name_in_errors(name):
-                own = part.encode(list(examples_of(name, examples)), blind)
+                own = part.encode(list(examples_of(name, examples, targets)), blind)
             assert isinstance(own, dict)  # a labelled task gives tensors, not token sequences
             for key, values in own.items():
                 rows = values.new_zeros(len(examples), *values.shape[1:])
@@ -223,12 +228,12 @@ class Multitask(Task):
         for name in self.tasks.keys() - self._labelled.keys():  # language modelling
             check_token_model(model, processor.inputs, f"recipe.task.tasks.{name}")
         if self.weighting == "gradnorm" and not last_shared(model):
-            problem = (
+            raise RecipeError(
+                "recipe.task.weighting",
                 "is gradnorm, which compares gradients in the last block before the heads, but the"
-                " model has none"
+                " model has none",
+                "Use a model with hidden layers, or fixed weights",
             )
-            remedy = "Use a model with hidden layers, or fixed weights"
-            raise RecipeError("recipe.task.weighting", problem, remedy)
 
     def add_parameters(self, model: nn.Module, processor: Labelled) -> None:
         """Add the learned weights of the tasks to a model, as ``task_weights``."""
@@ -326,20 +331,22 @@ class Multitask(Task):
 
     # ----------------------------------------------------------------------------------- prediction
     def predict(self, model: nn.Module, inputs: Any, processor: Labelled, **options: Any) -> Any:
-        """Return every task's prediction by name for an input, or for each of a list; options go to
-        all tasks."""
+        """Return every task's prediction by name, for an input or each of a list."""
         several = isinstance(inputs, list | tuple)
-        rows = list(inputs) if several else [inputs]
-        found = {
-            name: part.predict(
-                head_of(model, processor, name), rows, processor_of(processor, name), **options
-            )
-            for name, part in self._labelled.items()
-        }
-        answers = [
-            dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)
-        ]
-        return answers if several else answers[0]
+        given = list(inputs) if several else [inputs]
+        rows: list[dict[str, Any]] = [{} for _ in given]
+        for name, part in self._labelled.items():
+            own = processor_of(processor, name)
+            found = part.predict(head_of(model, processor, name), given, own, **options)
+            for row, each in zip(rows, found, strict=True):
+                row[name] = each
+        return rows if several else rows[0]
+
+    def tabulate(
+        self, model: nn.Module, inputs: Sequence[Any], processor: Labelled, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Return what each task does, its name before its columns'."""
+        return tabulate_parts(self._labelled, model, inputs, processor, options)
 
     def evaluate(self, context: EvaluationContext) -> Evaluation:
         """Evaluate each task as it does by itself, on the held-out examples that have its target.
@@ -352,15 +359,12 @@ class Multitask(Task):
             context.progress(f"evaluating task {name}")
             found = self._evaluate_task(name, part, context)
             metrics |= {f"{name}/{key}": value for key, value in found.metrics.items()}
-            tables += [
-                dataclasses.replace(table, title=f"{name}: {table.title}") for table in found.tables
-            ]
+            tables += [dataclasses.replace(t, title=f"{name}: {t.title}") for t in found.tables]
         learned = task_weights_of(context.model)
         if learned is not None:
             rows: Any = list(zip(self.tasks, learned.values(), strict=True))
-            tables.append(
-                Table(f"Weights of the tasks ({self.weighting})", ("task", "weight"), rows)
-            )
+            title = f"Weights of the tasks ({self.weighting})"
+            tables.append(Table(title, ("task", "weight"), rows))
         if len(self.tasks) > 1:
             context.progress("comparing the tasks' gradients")
             losses = functools.partial(self._mean_losses, context)
@@ -393,7 +397,3 @@ class Multitask(Task):
             total_of(self._own_loss(name, outputs[name], batch), count) / count if count else None
             for name, count in self.counts(batch).items()
         ]
-
-
-def _examples_with(name: str, examples: Callable[[], Iterator[Example]]) -> Iterator[Example]:
-    return examples_of(name, examples())

@@ -15,9 +15,10 @@ import io
 import json
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,22 @@ from numpy.typing import NDArray
 from torch import nn
 
 from groundup.contracts.data import DataSource
+from groundup.contracts.tasks import Start
 from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError
 from groundup.core.storage import Storage
-from groundup.core.values import Batch, Preference, Split, Start
-from groundup.generation.log_probs import token_log_probs
+from groundup.core.values import Batch, Preference, Split
 from groundup.generation.scoring import device_of, evaluating
+from groundup.nn.lora.adapters import adapted
 from groundup.tasks.preference.changed_source import ChangedSource
+from groundup.tasks.preference.rows import split_samples
 from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["add_reference", "answer_log_probs", "sums_by_answer"]
 
 _log = logging.getLogger("groundup")
+_SHARE = re.compile("dropout|pdrop")  # how libraries call it where it is no module
 _AT_ONCE = 512  # examples that are tokenized together
-_ROWS = 4  # examples that are scored together
 _EVERY_S = 20.0  # between two messages of progress
 Floats = NDArray[np.float64]
 Score = Callable[[nn.Module, Sequence[Preference]], Floats]
@@ -63,7 +66,8 @@ def add_reference(source: DataSource, start: Start, score: Score) -> DataSource:
         if not examples:
             continue
         key = hashlib.sha256(
-            f"{start.key()} {start.sequence_length} ".encode() + b"".join(examples)
+            # In words how: values that were computed otherwise are not equal to the last bit.
+            f"{start.key()} {start.sequence_length} one by one ".encode() + b"".join(examples)
         )
         path = start.cache / "references" / f"{key.hexdigest()[:24]}.npy"
         values = _read_values(path, len(examples))
@@ -103,7 +107,7 @@ def answer_log_probs(
     model: nn.Module,
     examples: Sequence[Preference],
     encode: Callable[[Sequence[Preference]], Batch],
-    inputs: Callable[[Batch], dict[str, Any]],
+    forward: Callable[[nn.Module, Batch], torch.Tensor],
     longest: int,
     progress: Callable[[str], None] = _log.info,
 ) -> Floats:
@@ -114,26 +118,30 @@ def answer_log_probs(
         model: A language model.
         examples: N of them.
         encode: The task's.
-        inputs: The task's.
+        forward: The task's.
         longest: The context.
         progress: Called from time to time.
     """
+    if dropping := _dropping(model):
+        _log.warning(
+            "%s drops out in training, but the reference is computed without: the loss begins above"
+            " what two equal models give, and rewards are noisy. Set model.dropout: 0",
+            dropping,
+        )
     found = np.full((len(examples), 2), np.nan)
     device = device_of(model)
     begin = said = time.perf_counter()
     with evaluating(model):
         for first in range(0, len(examples), _AT_ONCE):
             rows = encode_located(encode, examples[first : first + _AT_ONCE])
-            # Sorted, so that rows of one batch are alike in length and little is padded.
-            order = torch.argsort(rows["lengths"], stable=True)
-            order = order[rows["sequence_lengths"].amax(1)[order] <= longest]
-            for at in range(0, len(order), _ROWS):
-                chosen = order[at : at + _ROWS]
-                most = int(rows["lengths"][chosen].max())
-                batch = move_batch({name: values[chosen] for name, values in rows.items()}, device)
-                batch |= {name: batch[name][:, :most] for name in ("tokens", "next_tokens")}
-                sums = sums_by_answer(token_log_probs(model, **inputs(batch)), batch)
-                found[first + chosen.numpy()] = sums.double().cpu().numpy()
+            for row, one in enumerate(split_samples(rows)):
+                if int(one["sequence_lengths"].max()) > longest:
+                    continue
+                batch = move_batch(one, device)
+                # With what gradients need, which is forgotten: other kernels round otherwise.
+                with torch.enable_grad():
+                    values = forward(model, batch).detach()
+                found[first + row] = sums_by_answer(values, batch)[0].double().cpu().numpy()
                 if time.perf_counter() - said > _EVERY_S:
                     said = time.perf_counter()
                     done = int(np.isfinite(found[:, 0]).sum())
@@ -142,6 +150,21 @@ def answer_log_probs(
                         f" {said - begin:.0f} s"
                     )
     return found
+
+
+def _dropping(model: nn.Module) -> str:
+    """Return the name of the first part that drops numbers out in training; empty: none does."""
+    # An adapter's dropout changes nothing as long as the adapter does not.
+    spared = set(adapted(model))
+    for name, module in model.named_modules():
+        shares = {key: value for key, value in vars(module).items() if _SHARE.search(key)}
+        if isinstance(module, nn.Dropout):
+            shares["p"] = module.p
+        if name not in spared and any(
+            isinstance(share, float) and share > 0 for share in shares.values()
+        ):
+            return str(name)
+    return ""
 
 
 def sums_by_answer(values: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -153,11 +176,9 @@ def sums_by_answer(values: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 def _digest(example: Preference) -> bytes:
     # By content, not by name: a row that moves to another file keeps its values.
-    turns = [
-        [(turn.role, turn.content) for turn in turns]
-        for turns in (example.prompt, *example.answers)
-    ]
-    return hashlib.blake2b(json.dumps(turns).encode(), digest_size=16).digest()
+    turns = [list(map(asdict, turns)) for turns in (example.prompt, *example.answers)]
+    said = json.dumps([turns, example.tools], default=str)
+    return hashlib.blake2b(said.encode(), digest_size=16).digest()
 
 
 def _read_values(path: Path, number: int) -> Floats | None:

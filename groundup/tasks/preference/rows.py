@@ -7,7 +7,7 @@ micro-batch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED, Batch, TokenSequence
 
-__all__ = ["count_scored", "encode_rows", "join_rows", "keep_last_runs"]
+__all__ = ["count_scored", "encode_rows", "join_rows", "keep_last_runs", "split_samples"]
 
 
 def encode_rows(sequences: Sequence[TokenSequence]) -> Batch:
@@ -63,6 +63,17 @@ def join_rows(batch: Batch) -> dict[str, Tensor]:
     }
 
 
+def split_samples(batch: Batch) -> Iterator[Batch]:
+    """Yield each sample of a batch as a batch: so they are computed where they are compared with a
+    reference that was.
+
+    Rounding, in bfloat16 up to two nats an answer, depends on what else is in a product, and would
+    look like a reward.
+    """
+    for row in range(len(batch["lengths"])):
+        yield {name: values[row : row + 1] for name, values in batch.items()}
+
+
 def count_scored(batch: Batch) -> Tensor:
     """Return (B, 2) how many tokens of each sequence are scored."""
     # The second sequence begins where the first ends.
@@ -82,11 +93,12 @@ def keep_last_runs(sequence: TokenSequence, runs: int) -> TokenSequence:
     # A run begins where a trained token follows one that is not.
     starts = np.flatnonzero(trained & ~np.append(False, trained[:-1]))
     if len(starts) < runs:
-        problem = (
+        raise DataError(
+            "chat template",
             "an answer has no tokens of its own once the chat template has put the conversation"
-            " together"
+            " together",
+            "Use another template, or remove the row",
         )
-        raise DataError("chat template", problem, "Use another template, or remove the row")
     kept = trained & (np.arange(len(trained)) >= starts[-runs])
     return dataclasses.replace(sequence, trained=kept)
 

@@ -11,8 +11,8 @@ without padding, each seeing itself alone.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from groundup.contracts.data import DataSource
 from groundup.contracts.processors import TextProcessor
-from groundup.contracts.tasks import EvaluationContext, Task
+from groundup.contracts.tasks import EvaluationContext, Start, Task
 from groundup.core.errors import DataError
 from groundup.core.registry import task
-from groundup.core.settings import setting
+from groundup.core.settings import PathText, setting
 from groundup.core.values import (
     Batch,
     Conversation,
@@ -35,7 +35,6 @@ from groundup.core.values import (
     Loss,
     Message,
     Preference,
-    Start,
     Term,
     TokenSequence,
 )
@@ -55,6 +54,7 @@ from groundup.tasks.preference.rows import (
     encode_rows,
     join_rows,
     keep_last_runs,
+    split_samples,
 )
 from groundup.tasks.preference.truncate_prompts import truncate_prompts
 
@@ -73,6 +73,7 @@ class PreferenceTuning(Task):
     """
 
     unit: ClassVar[str] = "pairs"
+    file_source: ClassVar[str] = "preferences"
     loss_name: ClassVar[str] = "preference"
     objective: Literal["dpo", "ipo", "orpo", "simpo", "kto"] = setting(
         "dpo", "The loss; kto learns from answers with labels, the others from pairs"
@@ -109,7 +110,7 @@ class PreferenceTuning(Task):
     undesirable_weight: float = setting(
         1.0, "Weight of bad answers", gt=0, applies_when={"objective": ("kto",)}
     )
-    template: str | None = setting(
+    template: PathText | None = setting(
         None,
         "A built-in chat template or a file with one in Jinja; by default the tokenizer's own, else"
         " groundup",
@@ -179,7 +180,7 @@ class PreferenceTuning(Task):
         ``data.too_long: truncate``.
         """
         # Before the reference is asked: it must see the prompts that training sees.
-        encode = functools.partial(self.encode, processor=start.processor)
+        encode = partial(self.encode, processor=start.processor)
         if source.too_long_policy() == "truncate":
 
             def lengths(examples: Sequence[Preference]) -> NDArray[np.int64]:
@@ -188,11 +189,9 @@ class PreferenceTuning(Task):
             source = truncate_prompts(source, lengths, start.sequence_length)
         if not self.compares:
             return source
-        # Once for the whole data: in training the reference would cost a second forward pass a
-        # step.
-        score = functools.partial(
-            answer_log_probs, encode=encode, inputs=self.inputs, longest=start.sequence_length
-        )
+        # Once for the whole data: in training it would cost a second forward pass a step.
+        longest = start.sequence_length
+        score = partial(answer_log_probs, encode=encode, forward=self.forward, longest=longest)
         return add_reference(source, start, score)
 
     def sequences(
@@ -210,7 +209,8 @@ class PreferenceTuning(Task):
         for each in examples:
             self._check(each)
             for answer in each.answers:
-                conversations.append(Conversation(each.name, (*each.prompt, *answer), each.origin))
+                said = (*each.prompt, *answer)
+                conversations.append(Conversation(each.name, said, each.origin, "", each.tools))
                 turns.append(sum(turn.role == "assistant" for turn in answer))
         found = self.chat.encode(conversations, processor)
         # A chat trains on every answer; here earlier ones belong to the prompt.
@@ -251,7 +251,8 @@ class PreferenceTuning(Task):
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return (M,) log p of each token fed, in nats, 0 where not scored."""
-        return token_log_probs(model, **self.inputs(batch))
+        parts = split_samples(batch) if self.compares else [batch]
+        return torch.cat([token_log_probs(model, **self.inputs(part)) for part in parts])
 
     def loss(self, outputs: Tensor, batch: Batch) -> Loss:
         """Return the sum of the losses over the pairs or labelled answers, their number, and sums
@@ -377,21 +378,20 @@ class PreferenceTuning(Task):
             options = {"max_new_tokens": 112, "temperature": 0.0}
             return str(self.chat.predict(model, tuple(prompt), processor, **options))
 
-        return evaluate_preferences(context, functools.partial(self._measure, context), answer)
+        return evaluate_preferences(context, partial(self._measure, context), answer)
 
     def _measure(
         self, context: EvaluationContext, examples: Sequence[Preference], model: Any
     ) -> Measured:
-        """Return the metrics of a model, or of the reference itself, on the examples that fit into
-        the context."""
-        encode = functools.partial(self.encode, processor=context.processor)
+        """Return the metrics of a model, or of the reference, on the examples that fit."""
+        encode = partial(self.encode, processor=context.processor)
         rows = encode(examples)
         fits = rows["sequence_lengths"].amax(1) <= context.sequence_length
         rows = {name: values[fits] for name, values in rows.items()}
         log_probs = reference = rows["reference"].double()
         if model is not None:
             longest, progress = context.sequence_length, context.progress
-            found = answer_log_probs(model, examples, encode, self.inputs, longest, progress)
+            found = answer_log_probs(model, examples, encode, self.forward, longest, progress)
             log_probs = torch.from_numpy(found)[fits]
         loss = self.compare(log_probs, count_scored(rows).double(), reference, rows["good"])
         sums = {name: (float(term.total), float(term.count)) for name, term in loss.terms.items()}

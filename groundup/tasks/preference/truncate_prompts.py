@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -94,4 +94,5 @@ def _key_of(example: Any) -> str:
     if not isinstance(example, Preference):  # the task's encode says what is wrong with it
         return repr(example)
     turns = (example.prompt, *example.answers)
-    return json.dumps([[(turn.role, turn.content) for turn in each] for each in turns])
+    said = [list(map(asdict, each)) for each in turns]
+    return json.dumps([said, example.tools], default=str)

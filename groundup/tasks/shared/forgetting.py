@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.contracts.models import Features
+from groundup.contracts.classifier_models import Features
 from groundup.contracts.processors import LabelProcessor
 from groundup.contracts.tasks import EvaluationContext
 from groundup.core.errors import GroundupError
 from groundup.core.values import Example, Split, Table
+from groundup.media.table_values import as_category
 from groundup.tasks.shared.model_outputs import model_outputs
 
 __all__ = ["Score", "compare_before_and_after", "nearest_neighbour_accuracy"]
@@ -202,9 +203,9 @@ def nearest_neighbour_accuracy(
     """
     if not isinstance(model, Features) or not known or not held_out:
         return None
-    labels = sorted({str(example.target) for example in (*known, *held_out)})
-    classes = torch.tensor([labels.index(str(example.target)) for example in known])
-    true = torch.tensor([labels.index(str(example.target)) for example in held_out])
+    labels = sorted({as_category(example.target) for example in (*known, *held_out)})
+    classes = torch.tensor([labels.index(as_category(example.target)) for example in known])
+    true = torch.tensor([labels.index(as_category(example.target)) for example in held_out])
     among = _normalised_features(model, model.features, processor, known)
     asked = _normalised_features(model, model.features, processor, held_out)
     right = 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.cli.arguments import read_arguments
+from groundup.cli.arguments import read_arguments, read_overrides, take_data_settings
 from groundup.core.errors import GroundupError
 
 
@@ -35,3 +35,26 @@ def test_what_is_not_there_is_taken_for_a_recipe() -> None:
 def test_data_that_is_given_twice(second: str) -> None:
     with pytest.raises(GroundupError, match=r"^data\.path: is given twice: .* Give one file or"):
         read_arguments(["a.yaml", "texts", second])
+
+
+@pytest.mark.parametrize("second", ["b.yaml", "no_such_file"])
+def test_a_verb_of_one_recipe_takes_no_other(second: str) -> None:
+    assert read_overrides(["texts", "seed=1"]) == {"data.path": "texts", "seed": 1}
+    with pytest.raises(GroundupError, match=second):
+        read_overrides([second])
+
+
+def test_settings_of_the_data_are_told_from_prompts() -> None:
+    given = ["x = 1", "a=b", "data.encoding=gb18030", "data.header=false"]
+    assert take_data_settings(given, ("seed",)) == (
+        ["x = 1", "a=b"],
+        {"encoding": "gb18030", "header": False},
+    )
+    for argument, remedy in (
+        ("max_new_tokens=8", "Write --max-new-tokens 8"),
+        ("top-p=0.9", "Write --top-p 0.9"),
+        ("encoding=gbk", "Write data.encoding=gbk"),
+        ("task.max_tokens=9", "Remove it, or train another run with it"),
+    ):
+        with pytest.raises(GroundupError, match=remedy):
+            take_data_settings([argument], ("max_new_tokens", "top_p"))

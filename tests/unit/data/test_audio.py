@@ -61,7 +61,9 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     assert set(card["train"]["labels"]) == {"低音", "high"}
     assert card["train"]["min_seconds"] >= 0.2
     assert card["train"]["max_seconds"] <= 0.31
-    assert (card["without_class"], card["set_aside"], card["channels"]) == (1, 0, {"1": 24})
+    left_out = {"without a class folder": 1}
+    assert card["files"] == {"found": 25, "read": 24, "left_out": left_out}
+    assert (card["set_aside"], card["channels"]) == (0, {"1": 24})
     assert card["several_channels"] == "averaged"
     assert found != sides(source.model_copy(update={"seed": 1}), tmp_path)
 
@@ -112,13 +114,14 @@ def test_folders_that_are_splits(tmp_path: Path, held_out: str) -> None:
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    for label in ("train", "test"):
+    for label in ("train", "bus", "test"):
         for number in range(9):
-            write(tmp_path / label / f"{number}.wav", tone(100 + number + 100 * len(label)))
-    assert {e.target for e in Audio(path=str(tmp_path)).examples("train", tmp_path)} == {
-        "train",
-        "test",
-    }
+            write(tmp_path / label / f"{number}.wav", tone(100 + number + 100 * ord(label[0])))
+    source = Audio(path=str(tmp_path), fraction=0.3)
+    found = {e.target for e in source.examples("train", tmp_path)}
+    assert found == {"bus", "train", "test"}
+    assert "read as classes, not as splits" in source.card(tmp_path)["warnings"][0]
+    assert source.card(tmp_path)["warnings"][0].endswith(": test, train")
 
 
 def test_a_table_beside_the_files(tmp_path: Path) -> None:
@@ -129,7 +132,8 @@ def test_a_table_beside_the_files(tmp_path: Path) -> None:
     source = Audio(path=str(tmp_path), label_column="digit", folds=2)
     assert {e.target for e in source.examples("train", tmp_path)} == {"0", "1"}
     assert sum(len(names) for names in sides(source, tmp_path).values()) == 7
-    assert source.card(tmp_path)["without_class"] == 1
+    files = source.card(tmp_path)["files"]
+    assert files["left_out"]["not named in the table of labels"] == 1
     rows = "".join(f'{{"file_name": "clips/{n}.wav", "label": ["a", "l{n}"]}}\n' for n in range(8))
     (tmp_path / "metadata.csv").unlink()
     (tmp_path / "metadata.jsonl").write_text(rows, encoding="utf-8")

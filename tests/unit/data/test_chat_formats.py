@@ -146,7 +146,7 @@ def test_reasoning_stands_before_the_answer() -> None:
     found = to_messages(
         {"messages": [ASKED, {"role": "assistant", "content": parts}]}, "auto", "here"
     )
-    assert found[1].content == "<think>\n3.\n</think>\n\nIt is 3."
+    assert (found[1].reasoning, found[1].content) == ("3.", "It is 3.")
 
 
 def learned(example: Conversation | Document, **task: Any) -> list[str]:

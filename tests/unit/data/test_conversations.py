@@ -49,12 +49,12 @@ SAME: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("form", "row"), SAME)
 def test_the_same_conversation_in_every_format(form: Any, row: dict[str, Any]) -> None:
-    assert recognise(list(row)) == form
+    assert recognise(tuple(row)) == form
     assert to_messages(row, "auto", "here") == to_messages(row, form, "here") == ASKED
 
 
 def test_nothing_is_recognised_in_other_columns() -> None:
-    assert recognise(["text", "label"]) is None
+    assert recognise(("text", "label")) is None
 
 
 @pytest.mark.parametrize("position", [1, 2, 3])

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.data.reading.files import fingerprint, list_files, read_records
+from groundup.data.reading.files import fingerprint, read_records
+from groundup.data.reading.listing import list_files
 
 TEXTS = [text for _, text in sorted(pydoc_data.topics.topics.items())][:12]
 
@@ -85,7 +86,11 @@ def test_a_folder_is_read_in_the_order_of_its_relative_paths(tmp_path: Path) -> 
     for name in ("b/2.txt", "a/1.md", "b/10.txt", ".hidden/x.txt", "photo.jpg"):
         write(tmp_path / name, name.encode())
     write(tmp_path / "empty.txt", b"")
-    assert [file.relative for file in list_files(tmp_path)] == ["a/1.md", "b/10.txt", "b/2.txt"]
+    found = list_files(tmp_path)
+    assert [file.relative for file in found.files] == ["a/1.md", "b/10.txt", "b/2.txt"]
+    left_out = {"empty (0 bytes)": 1, "hidden": 1, "of other kinds": 1}
+    about = {"found": 6, "read": 3, "left_out": left_out, "other_kinds": ".jpg 1"}
+    assert found.about(len(found.files)) == about
     assert [record.name for record in read_records(tmp_path)] == ["a/1.md", "b/10.txt", "b/2.txt"]
 
 
@@ -109,9 +114,13 @@ def test_rows_are_streamed(tmp_path: Path) -> None:
 
 def test_the_fingerprint_follows_names_sizes_and_times(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"one")
-    before = fingerprint([tmp_path])
-    assert fingerprint([tmp_path]) == before
+
+    def key() -> str:
+        return fingerprint(("here", file) for file in list_files(tmp_path).files)
+
+    before = key()
+    assert key() == before
     os.utime(path, ns=(1, 1))
-    touched = fingerprint([tmp_path])
+    touched = key()
     write(tmp_path / "b.txt", b"two")
-    assert len({before, touched, fingerprint([tmp_path])}) == 3
+    assert len({before, touched, key()}) == 3

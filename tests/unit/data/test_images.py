@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from pictures import digit_folders, save
 
 import groundup
 from groundup.contracts.data import DataContext
-from groundup.core.errors import DataError
+from groundup.core.errors import DataError, RecipeError
 from groundup.core.values import Example
 from groundup.data.sources import images
 from groundup.data.sources.images import Images
+from groundup.data.splitting.drawing import say_once
+from groundup.media.images import read_picture
 from groundup.processors.image import ImageConfig
 from groundup.tasks.classify.task import Classify
 
@@ -46,7 +50,7 @@ def test_a_folder_of_classes_is_split_by_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("held_out", ["validation", "val", "dev", "eval"])
 def test_folders_held_out_by_name(tmp_path: Path, held_out: str) -> None:
     digit_folders(tmp_path / "train", 30)
-    digit_folders(tmp_path / held_out, 20)
+    digit_folders(tmp_path / held_out, 20, first=30)
     (tmp_path / "validation").mkdir(
         exist_ok=True
     )  # empty: not what is held out, if another is there
@@ -58,10 +62,40 @@ def test_folders_held_out_by_name(tmp_path: Path, held_out: str) -> None:
     assert card["set_aside"] == {"pictures": 0}
 
 
+def test_copies_of_a_picture_are_on_one_side(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    say_once.cache_clear()
+    digit_folders(tmp_path / "root" / "train", 40)
+    digit_folders(tmp_path / "root" / "test", 5)  # which training has as well
+    source = Images(path=str(tmp_path / "root"))
+    found = {split: source.examples(split, tmp_path) for split in source.splits()}
+    assert sum(map(len, found.values())) == 40
+    assert "5 examples are left out, being held out as well" in caplog.text
+    files = source.card(tmp_path)["files"]
+    assert (files["read"], files["left_out"]) == (40, {"held out as well": 5})
+    root = digit_folders(tmp_path / "drawn", 40)
+    before = {e.name for e in Images(path=str(root), fraction=0.3).examples("train", tmp_path)}
+    for number, picture in enumerate(sorted(root.rglob("*.png"))[:20]):
+        picture.with_name(f"{number}_again.png").write_bytes(picture.read_bytes())
+    source = Images(path=str(root), fraction=0.3)
+    sides = [
+        {path.inputs.read_bytes() for path in source.examples(split, tmp_path)}
+        for split in ("train", "validation")
+    ]
+    assert not sides[0] & sides[1]
+    alone = {path.name for path in sorted(root.rglob("0*.png"))[20:]}
+    for example in source.examples("train", tmp_path):  # what has no copy stays on its side
+        assert example.inputs.name not in alone or example.name in before
+    train = str(tmp_path / "root" / "train")
+    with pytest.raises(DataError, match="nothing is left for train"):
+        Images(path=train, validation=train).examples("train", tmp_path)
+
+
 @pytest.mark.slow
 def test_the_layout_of_imagenet_with_a_test_folder(tmp_path: Path) -> None:
-    for split, count in (("train", 30), ("val", 20), ("test", 20)):
-        digit_folders(tmp_path / split, count)
+    for split, count, first in (("train", 30, 0), ("val", 20, 30), ("test", 20, 50)):
+        digit_folders(tmp_path / split, count, first=first)
     save(tmp_path / "train" / "1" / "n01440764_1.JPEG", np.zeros((8, 8)))
     source = Images(path=str(tmp_path))
     assert source.splits() == ("train", "validation", "test")
@@ -194,3 +228,35 @@ def test_a_classifier_of_picture_files_from_recipe_to_prediction(tmp_path: Path)
     assert groundup.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]["accuracy"] > 0.5
     path = next((root / "3").iterdir())
     assert groundup.predict(run.folder, path) == groundup.predict(run.folder, [str(path)])[0]
+
+
+def test_a_table_next_to_the_pictures_says_their_classes(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for number in range(20):
+        save(root / f"{number}.png", np.full((4, 4), number))
+    rows = "".join(f"{number}.png,{'ab'[number % 2]}\n" for number in range(20))
+    (root / "labels.csv").write_text(f"file_name,label\n{rows}", encoding="utf-8")
+    source = Images(path=str(root), fraction=0.3)
+    with pytest.raises(DataError, match=r"let labels\.csv say them: call it metadata\.csv"):
+        source.examples("train", tmp_path)
+    (root / "labels.csv").rename(root / "metadata.csv")
+    train = source.examples("train", tmp_path)
+    assert {example.target for example in train} == {"a", "b"}
+    # changed labels are changed data
+    assert source.contents()["root/metadata.csv"] == root / "metadata.csv"
+    folders = Images(path=str(digit_folders(tmp_path / "folders", 20, "01")), label_column="b")
+    with pytest.raises(RecipeError, match="label_column has no effect: there is no"):
+        folders.examples("train", tmp_path)
+
+
+def test_copies_with_other_classes_and_files_of_several_pictures_are_said(tmp_path: Path) -> None:
+    root = digit_folders(tmp_path / "root", 20, "01")
+    first = sorted((root / "0").iterdir())[0]
+    (root / "1" / "copy.png").write_bytes(first.read_bytes())
+    warnings = Images(path=str(root)).card(tmp_path)["warnings"]
+    assert "1 pictures are the same as another one with another label" in warnings[0]
+    frames = [PIL.Image.fromarray(np.full((8, 8), n, np.uint8)) for n in (0, 99)]
+    frames[0].save(root / "0" / "a.gif", save_all=True, append_images=frames[1:])
+    seen: Counter[str] = Counter()
+    read_picture(root / "0" / "a.gif", "a", seen=seen)
+    assert seen["of several frames or pages, of which the first is read"] == 1

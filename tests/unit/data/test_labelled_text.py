@@ -16,9 +16,11 @@ from torch import Tensor, nn
 import groundup
 from groundup.contracts.models import ModelConfig
 from groundup.core import registry
+from groundup.core.errors import DataError
 from groundup.core.settings import setting
 from groundup.core.values import Example
 from groundup.data.sources.labelled_text import LabelledText
+from groundup.data.splitting.drawing import say_once
 
 ROWS = [(f"text number {n}, 第{n}句", "ab"[n % 2]) for n in range(40)]
 
@@ -94,11 +96,15 @@ def test_a_folder_of_texts_for_each_class(tmp_path: Path) -> None:
     assert {e.target for e in both(source)} == {"正面", "neg"}
     assert len(both(source)) == 40
     card = source.card(tmp_path)
-    assert (card["without_class"], card["set_aside"]) == (1, 1)
+    assert card["files"]["left_out"] == {"without a class folder": 1}
+    assert card["set_aside"] == 1
     assert card["set_aside_empty"][0].endswith("empty.txt")
 
 
-def test_folders_that_are_splits_and_a_folder_held_out(tmp_path: Path) -> None:
+def test_folders_that_are_splits_and_a_folder_held_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    say_once.cache_clear()
     for split, rows in (("train", ROWS[:30]), ("dev", ROWS[28:])):
         for number, (text, label) in enumerate(rows):
             write(tmp_path / split / label / f"{number}.txt", text)
@@ -109,6 +115,7 @@ def test_folders_that_are_splits_and_a_folder_held_out(tmp_path: Path) -> None:
         assert sorted(texts(source, "validation")) == sorted(text for text, _ in ROWS[28:])
         assert sorted(texts(source, "train")) == sorted(text for text, _ in ROWS[:28])
         assert source.card(tmp_path)["same_as_held_out"] == 2
+    assert "2 examples are left out, being held out as well" in caplog.text
 
 
 def test_several_labels_are_counted_each(tmp_path: Path) -> None:
@@ -230,3 +237,39 @@ def test_a_classifier_from_recipe_to_prediction(
     assert found["metrics"]["held_out_examples"] == 120
     assert found["metrics"]["accuracy"] > 0.9
     assert groundup.predict(run.folder, [lines[0], shifted[0]]) == ["plain", "shifted"]
+
+
+@pytest.mark.parametrize(
+    "header", ["review,sentiment", "Text,Label", "id,text,category", "评论,标签"]
+)
+def test_columns_with_common_names_are_found(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "a.csv"
+    width = header.count(",")
+    rows = "".join(f"{'7,' * (width - 1)}text {n},{n % 2}\n" for n in range(40))
+    path.write_text(f"{header}\n{rows}", encoding="utf-8")
+    source = LabelledText(path=str(path))
+    examples = source.examples("train", tmp_path)
+    assert {example.target for example in examples} == {"0", "1"}
+    assert all(example.inputs.startswith("text ") for example in examples)
+    assert next(source.unlabelled(str(path))).inputs == "text 0"
+
+
+@pytest.mark.parametrize("header", ["id,phrase,emo", "review,comment,emo", "emo,text,rating,topic"])
+def test_the_settings_that_an_error_names_for_columns_are_right(
+    tmp_path: Path, header: str
+) -> None:
+    path = tmp_path / "a.csv"
+    names = header.split(",")
+    text = "phrase" if "phrase" in names else "text" if "text" in names else "review"
+    with path.open("w", encoding="utf-8") as file:
+        file.write(f"{header}\n")
+        for n in range(40):
+            values = dict.fromkeys(names, f"{n}") | {"emo": f"{n % 2}", text: f"long text {n}"}
+            file.write(",".join(values[name] for name in names) + "\n")
+    settings = {"text_column": text, "label_column": "emo"}
+    remedy = "text_column: {text_column}, label_column: {label_column}; or on the command line: "
+    remedy += "'data.text_column={text_column}' 'data.label_column={label_column}'"
+    with pytest.raises(DataError, match=remedy.format(**settings)):
+        LabelledText(path=str(path)).examples("train", tmp_path)
+    source = LabelledText(path=str(path), **settings)  # type: ignore[arg-type]
+    assert source.examples("train", tmp_path)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from groundup.data.sources.python_docs import PythonDocs, related_documents
+from groundup.data.sources.python_question_pairs import PythonQuestionPairs
 from groundup.data.sources.python_questions import PythonQuestions, first_paragraph, question_for
 from groundup.data.sources.python_source import (
     DocumentedObject,
@@ -151,6 +153,18 @@ def test_an_answer_begins_by_saying_what_is_asked_about(cache: Path) -> None:
             short.messages[1].content
         )
         assert subject.startswith(f"{long.name} is a ") or "." in long.name
+
+
+def test_the_same_questions_as_pairs_of_texts(cache: Path) -> None:
+    settings: dict[str, Any] = {"fraction": 0.2, "phrasings": 2}
+    for split in PythonQuestions(**settings).splits():
+        chats = list(PythonQuestions(**settings).examples(split, cache))
+        pairs = PythonQuestionPairs(**settings).examples(split, cache)
+        assert [(pair.name, pair.inputs, pair.target, pair.origin) for pair in pairs] == [
+            (chat.name, chat.messages[0].content, chat.messages[1].content, chat.origin)
+            for chat in chats
+        ]
+        assert all(pair.predicts_text for pair in pairs)
 
 
 def test_phrasings_differ_by_turn_and_are_keyed() -> None:

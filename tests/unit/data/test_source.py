@@ -28,7 +28,14 @@ from groundup.data.sources.text_pairs import TextPairs
 from groundup.data.splitting.held_out import SplitRule, keep_some, split_examples
 from groundup.data.splitting.split_names import divide_files
 
-BUILT_IN = ("mixture", "python_docs", "python_questions")  # of other sources, or of Python itself
+BUILT_IN = (
+    "dialled_numbers",
+    "mixture",
+    "python_docs",
+    "python_question_pairs",
+    "python_questions",
+    "python_summaries",
+)  # of other sources, or of Python itself
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -204,9 +211,27 @@ def test_arrays_and_sequences_have_files_of_their_own(tmp_path: Path) -> None:
     assert sizes(held, tmp_path) == {"train": 60, "validation": 5}
 
 
+@pytest.mark.parametrize(("copies", "warnings"), [(0, 0), (3, 1)])
+def test_arrays_that_are_held_out_as_well_are_said(
+    tmp_path: Path, copies: int, warnings: int
+) -> None:
+    x = np.arange(80, dtype=np.float32).reshape(40, 2)
+    np.savez(tmp_path / "train.npz", x=x, y=np.arange(40) % 2)
+    held_out = x[:4].copy()
+    held_out[copies:] += 100
+    np.savez(tmp_path / "test.npz", x=held_out, y=np.zeros(4))
+    found = Arrays(path=str(tmp_path))
+    said = found.card(tmp_path).get("warnings", [])
+    assert len(said) == warnings
+    assert all("3 of the training split's inputs are in validation or in" in each for each in said)
+    # they may be alike by chance, and stay
+    sides = sizes(found, tmp_path)
+    assert (sides["test"], sum(sides.values())) == (4, 44)
+
+
 def sequences(path: Path, count: int) -> Path:
     path.parent.mkdir(exist_ok=True)
-    values = np.arange(count * 2, dtype=np.float32)[:, None]
+    values = np.arange(count * 2, dtype=np.float32)[:, None] + count * 1000
     np.savez(path, X=values, lengths=np.full(count, 2), y=np.arange(count) % 3)
     return path
 

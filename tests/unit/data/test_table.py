@@ -106,6 +106,15 @@ def test_another_seed_holds_out_others_and_files_can_be_held_out(tmp_path: Path)
     assert [len(source.examples(split, tmp_path)) for split in ("train", "validation")] == [200, 7]  # type: ignore[arg-type]
 
 
+def test_rows_of_training_that_are_held_out_too_are_counted(tmp_path: Path) -> None:
+    rows = numbered()
+    write(tmp_path / "train.csv", rows)
+    write(tmp_path / "Test.csv", [*rows[:7], *({**row, "n": -1} for row in rows[7:])])
+    card = TableSource(path=str(tmp_path), target="y").card(tmp_path / "cache")
+    (warning,) = card["warnings"]
+    assert warning.startswith("7 of the training split's rows are in validation or in the test as")
+
+
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     source = TableSource(
         path=write(tmp_path / "a.csv", numbered(50)), target="y", validation=str(tmp_path)
@@ -139,3 +148,32 @@ def test_the_card_lists_columns(tmp_path: Path) -> None:
     )["targets"]["user"]
     assert sum(labels["labels"].values()) == 180
     json.dumps(card)
+
+
+def test_a_folder_whose_files_have_other_columns_is_predicted_file_by_file(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("id,x\n3,30\n", encoding="utf-8")
+    (tmp_path / "train.csv").write_text("id,x,y\n1,10,a\n2,20,b\n", encoding="utf-8")
+    rows = TableSource(path=str(tmp_path), target="y").unlabelled(str(tmp_path))
+    assert [row.columns["x"] for row in rows] == ["30", "10", "20"]
+
+
+@pytest.mark.parametrize(("column", "constant"), [("1,1", True), ("1,", False), (",", True)])
+def test_what_is_there_or_missing_is_no_constant(
+    tmp_path: Path, column: str, constant: bool
+) -> None:
+    values = column.split(",")
+    rows = [{**row, "flag": values[n % 2]} for n, row in enumerate(numbered(40))]
+    card = TableSource(path=write(tmp_path / "a.csv", rows), target="y").card(tmp_path)
+    assert card["constant_columns"] == ["flag"] * constant
+
+
+@pytest.mark.parametrize(
+    ("header", "named"), [("5.1,3,y", "5.1, 3"), ("x1,2023,y", "2023"), ("a,b,y", "")]
+)
+def test_a_header_that_holds_numbers_is_said(tmp_path: Path, header: str, named: str) -> None:
+    text = "".join(f"{n},{n % 7},{n / 2}\n" for n in range(40))
+    (tmp_path / "a.csv").write_text(f"{header}\n{text}", encoding="utf-8")
+    card = TableSource(path=str(tmp_path / "a.csv"), target="y").card(tmp_path)
+    said = "if the first line is a row, put a line of names above it"
+    warnings = [f"the header has columns called {named}: {said}"] if named else []
+    assert card.get("warnings", []) == warnings

@@ -19,8 +19,8 @@ from groundup.core.values import Example
 from groundup.data.sources.token_labels import TokenLabels
 from groundup.metrics.spans import are_spans, span_measures, spans_of
 from groundup.models.bert import BERTConfig
+from groundup.processors.class_targets import SingleLabel
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.tasks.token_classification import TokenClassification

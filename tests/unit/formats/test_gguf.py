@@ -18,8 +18,8 @@ from ggufs import FAMILIES, header, pair, small_model, text, tokenizer, write_sm
 from groundup.core.errors import CheckpointError, MissingExtraError
 from groundup.core.storage import Storage
 from groundup.formats.gguf import open_gguf
-from groundup.formats.gguf_blocks import KINDS, OTHER_KINDS, dequantise
-from groundup.formats.gguf_writer import WRITABLE, quantise, write_gguf
+from groundup.formats.gguf_blocks import KINDS, OTHER_KINDS, dequantize
+from groundup.formats.gguf_writer import WRITABLE, quantize, write_gguf
 from groundup.models.gpt import GPTConfig
 from groundup.models.names.gguf import gpt as names
 from groundup.weights.gguf import read_gguf, save_gguf
@@ -79,7 +79,7 @@ def test_tensors_read_back_as_their_kind_rounds_them(
     for name, tensor in tensors.items():
         row, numbers = file.tensors[name], tensor.numpy()
         assert (row.start % alignment, row.shape, row.kind.name) == (0, tuple(tensor.shape), kind)
-        rounded = dequantise(quantise(numbers, KINDS[kind]), KINDS[kind]).reshape(numbers.shape)
+        rounded = dequantize(quantize(numbers, KINDS[kind]), KINDS[kind]).reshape(numbers.shape)
         assert np.array_equal(file.read(name), rounded)
         steps = {"F32": 0.0, "F16": 1e-3, "BF16": 8e-3, "Q8_0": 1 / 127, "Q4_0": 1 / 7}
         assert np.abs(rounded - numbers).max() <= steps[kind] * np.abs(numbers).max()
@@ -87,19 +87,19 @@ def test_tensors_read_back_as_their_kind_rounds_them(
 
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = np.random.default_rng(0).standard_normal((40, 256)).astype(np.float32)
-    whole = {kind: quantise(numbers, KINDS[kind]) for kind in WRITABLE}
-    back = {kind: dequantise(raw, KINDS[kind]) for kind, raw in whole.items()}
+    whole = {kind: quantize(numbers, KINDS[kind]) for kind in WRITABLE}
+    back = {kind: dequantize(raw, KINDS[kind]) for kind, raw in whole.items()}
     monkeypatch.setattr("groundup.formats.gguf_blocks.CHUNK", 512)
     monkeypatch.setattr("groundup.formats.gguf_writer.CHUNK", 512)
-    assert all(np.array_equal(quantise(numbers, KINDS[kind]), whole[kind]) for kind in WRITABLE)
+    assert all(np.array_equal(quantize(numbers, KINDS[kind]), whole[kind]) for kind in WRITABLE)
     assert all(
-        np.array_equal(dequantise(whole[kind], KINDS[kind]), back[kind]) for kind in WRITABLE
+        np.array_equal(dequantize(whole[kind], KINDS[kind]), back[kind]) for kind in WRITABLE
     )
 
 
 def test_blocks_by_hand() -> None:
     def numbers(kind: str, raw: bytes) -> list[float]:
-        return list(dequantise(np.frombuffer(raw, np.uint8), KINDS[kind]).tolist())
+        return list(dequantize(np.frombuffer(raw, np.uint8), KINDS[kind]).tolist())
 
     assert numbers("F32", struct.pack("<2f", 1.5, -2)) == [1.5, -2]
     assert numbers("F16", HALF + QUARTER) == [0.5, 0.25]
@@ -141,7 +141,7 @@ def test_a_block_of_eight_parts_by_hand(kind: str) -> None:
     expected = [
         [scales[part] * value / 2 - lowest[part] / 4 for value in q[part]] for part in range(8)
     ]
-    assert dequantise(np.frombuffer(raw, np.uint8), KINDS[kind]).reshape(8, 32).tolist() == expected
+    assert dequantize(np.frombuffer(raw, np.uint8), KINDS[kind]).reshape(8, 32).tolist() == expected
 
 
 def test_a_block_of_q6_k_by_hand() -> None:
@@ -154,23 +154,23 @@ def test_a_block_of_q6_k_by_hand() -> None:
         high[32 * half + column] |= value >> 4 << 2 * row
     raw = bytes(low) + bytes(high) + struct.pack("<16b", *scales) + HALF
     expected = [scales[place // 16] * (value - 32) / 2 for place, value in enumerate(q)]
-    assert dequantise(np.frombuffer(raw, np.uint8), KINDS["Q6_K"]).tolist() == expected
+    assert dequantize(np.frombuffer(raw, np.uint8), KINDS["Q6_K"]).tolist() == expected
 
 
 def test_rounding_by_hand() -> None:
     numbers = np.zeros(32, np.float32)
     numbers[:5] = 127, 0.5, -0.5, 2.5, 0.49999997
-    raw = quantise(numbers, KINDS["Q8_0"])
+    raw = quantize(numbers, KINDS["Q8_0"])
     assert raw[:2].view(np.float16)[0] == 1
     assert raw[2:7].view(np.int8).tolist() == [127, 1, -1, 3, 0]  # halves away from zero
     numbers[:5] = -8, 8, 0.5, 0.49, -0.5  # of two as far from zero, the first one counts
-    raw = quantise(numbers, KINDS["Q4_0"])
+    raw = quantize(numbers, KINDS["Q4_0"])
     assert raw[:2].view(np.float16)[0] == 1
     assert (raw[2:7] & 15).tolist() == [0, 15, 9, 8, 8]
-    assert not quantise(np.full(32, 1e-40, np.float32), KINDS["Q8_0"]).any()
-    assert (quantise(np.zeros(32, np.float32), KINDS["Q4_0"])[2:] == 0x88).all()
+    assert not quantize(np.full(32, 1e-40, np.float32), KINDS["Q8_0"]).any()
+    assert (quantize(np.zeros(32, np.float32), KINDS["Q4_0"])[2:] == 0x88).all()
     ties = np.array([1 + 2**-8, 1 + 3 * 2**-8], np.float32)
-    assert dequantise(quantise(ties, KINDS["BF16"]), KINDS["BF16"]).tolist() == [1.0, 1 + 2**-6]
+    assert dequantize(quantize(ties, KINDS["BF16"]), KINDS["BF16"]).tolist() == [1.0, 1 + 2**-6]
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_model_reads_back_as_written(tmp_path: Path, family: str) -> None:
 
 
 @pytest.mark.parametrize("kind", WRITABLE)
-def test_matrices_are_quantised_and_norms_are_not(tmp_path: Path, kind: str) -> None:
+def test_matrices_are_quantized_and_norms_are_not(tmp_path: Path, kind: str) -> None:
     weights = write_small(tmp_path / "a.gguf", kind=kind)
     kinds = {name: row.kind.name for name, row in open_gguf(tmp_path / "a.gguf").tensors.items()}
     assert kinds["blk.0.attn_norm.weight"] == "F32"
@@ -253,12 +253,13 @@ def test_what_a_file_leaves_out(tmp_path: Path) -> None:
 
 
 def test_rotary_pairs_are_neighbours_in_the_file() -> None:
-    config = {"layers": 1, "heads": 2, "kv_heads": 1}
-    ours = {
+    config = GPTConfig(layers=1, width=8, heads=2, kv_heads=1)
+    own = {
         f"blocks.0.attention.{part}.weight": torch.arange(8.0)[:, None]
         for part in ("query", "key", "value")
     }
-    llama, qwen = names.to_gguf(ours, config, "llama"), names.to_gguf(ours, config, "qwen2")
+    llama = names.to_gguf(own, config.completed())
+    qwen = names.to_gguf(own, config.model_copy(update={"qk_norm": True}).completed())
     assert llama["blk.0.attn_q.weight"].flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
     assert llama["blk.0.attn_k.weight"].flatten().tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
     assert llama["blk.0.attn_v.weight"].flatten().tolist() == list(range(8))

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.generation.decoding import DecodingOptions, filter_logits, generate, generate_batch
+from groundup.generation.decoding import filter_logits, generate, generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.models.gpt import GPTConfig
 from groundup.nn.transformer import DecoderLM
 

@@ -9,14 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.generation.decoding import generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.generation.single_row_decoder import FastDecoder
 from groundup.inference.precision import quick, set_weights
 from groundup.models.gpt import GPTConfig
 from groundup.nn.lora.adapters import attach
-from groundup.nn.lowbit.int8 import Int8Linear, Int8Weight, quantise_layers, quickest_operator
+from groundup.nn.lowbit.int8 import (
+    Int8Weight,
+    PackedLinear,
+    quantize_layers,
+    quickest_int4_operator,
+    quickest_operator,
+)
 from groundup.nn.transformer import DecoderLM
-from groundup.recipe.sections import Adapter
+from groundup.recipe.adapter import Adapter
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"kv_heads": 2},
@@ -102,21 +109,43 @@ def test_layers_of_other_kinds_are_called_as_they_are() -> None:
     assert (token_by_token(model.decoder(), PROMPT) - expected).abs().max() < 1e-5
 
 
-# --------------------------------------------------------------------------------------------- int8
-@pytest.mark.slow
-@pytest.mark.parametrize(("operator", "tolerance"), [("dequantise", 1e-5), ("int8pack", 0.02)])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_int8_is_the_model_with_the_weights_that_the_integers_stand_for(
-    shape: str, operator: Any, tolerance: float
+# ----------------------------------------------------------------------------------- 8 and 4 bits
+@pytest.mark.parametrize(
+    ("int4", "tolerance"), [(None, 1e-5), ("dequantize", 1e-5), ("int4pack", 0.02)]
+)
+def test_few_bits_are_the_model_with_the_weights_that_they_stand_for(
+    int4: Any, tolerance: float
 ) -> None:
-    model, like = tiny(shape), tiny(shape)
-    quantise_layers(model, operator, "embed")
-    assert not [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    model, like = tiny(), tiny()
+    found = quantize_layers(model, "dequantize", "embed", int4)
+    assert list(found.values()) == ([0, 14] if int4 is None else [14, 0])
+    _use_floats(like, model)
+    expected = token_by_token(like, PROMPT)
+    for each in (model, model.decoder()):
+        assert (
+            token_by_token(each, PROMPT) - expected
+        ).abs().max() < tolerance * expected.abs().max()
+
+
+def _use_floats(like: Any, model: Any) -> None:
+    """Put the weights that a model's few bits stand for into one of floats."""
     with torch.no_grad():
         for name, parameter in like.named_parameters():
             if parameter.ndim == 2 and name != "positions.weight":
                 layer: Any = model.get_submodule(name.removesuffix(".weight"))
                 parameter.copy_(layer.weight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("operator", "tolerance"), [("dequantize", 1e-5), ("int8pack", 0.02)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_int8_is_the_model_with_the_weights_that_the_integers_stand_for(
+    shape: str, operator: Any, tolerance: float
+) -> None:
+    model, like = tiny(shape), tiny(shape)
+    quantize_layers(model, operator, "embed")
+    assert not [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    _use_floats(like, model)
     tokens = [*PROMPT, *range(8, 24)]
     expected = token_by_token(like, tokens)
     for each in (model, model.decoder()):
@@ -131,13 +160,13 @@ def test_int8_is_the_model_with_the_weights_that_the_integers_stand_for(
 def test_int8_rows_and_memory() -> None:
     weight = torch.randn(6, 16)
     weight[2] = 0
-    stored = Int8Weight(weight, "dequantise")
+    stored = Int8Weight(weight, "dequantize")
     steps = weight.abs().amax(1) / 127
-    assert ((stored.dequantised() - weight).abs() <= steps[:, None] * 0.5001).all()
-    assert torch.equal(stored.rows(torch.tensor([[4, 2]]))[0], stored.dequantised()[[4, 2]])
-    other = Int8Weight(weight * 2, "dequantise")
+    assert ((stored.dequantized() - weight).abs() <= steps[:, None] * 0.5001).all()
+    assert torch.equal(stored.rows(torch.tensor([[4, 2]]))[0], stored.dequantized()[[4, 2]])
+    other = Int8Weight(weight * 2, "dequantize")
     joined = Int8Weight.joined([stored, other])
-    assert torch.equal(joined.dequantised(), torch.cat([stored.dequantised(), other.dequantised()]))
+    assert torch.equal(joined.dequantized(), torch.cat([stored.dequantized(), other.dequantized()]))
     assert (
         stored.integers.untyped_storage().data_ptr() == joined.integers.untyped_storage().data_ptr()
     )
@@ -147,8 +176,12 @@ def test_int8_rows_and_memory() -> None:
 def test_the_operator_is_measured_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     operator, times = quickest_operator(torch.device("cpu"), width=64, repeats=1)
     assert operator in times
-    assert quickest_operator(torch.device("cuda")) == ("dequantise", {})
-    for weights, kind in (("bf16", torch.nn.Linear), ("int8", Int8Linear)):
+    narrow, narrow_times = quickest_int4_operator(torch.device("cpu"), width=64, repeats=1)
+    assert narrow in narrow_times
+    for quickest in (quickest_operator, quickest_int4_operator):
+        assert quickest(torch.device("cuda")) == ("dequantize", {})
+    kinds = {"bf16": torch.nn.Linear, "int8": PackedLinear, "int4": PackedLinear}
+    for weights, kind in kinds.items():
         model = tiny()
         with caplog.at_level("INFO", "groundup"):
             set_weights(model, weights, "runs/x")

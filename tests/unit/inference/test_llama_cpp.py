@@ -17,7 +17,8 @@ from ggufs import small_model, tokenizer
 import groundup
 from groundup.core.registry import lookup
 from groundup.core.settings import validate
-from groundup.generation.decoding import DecodingOptions, Engine, filter_logits, generate_batch
+from groundup.generation.decoding import Engine, filter_logits, generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.inference import llama_cpp
 from groundup.inference.llama_cpp import LlamaCppEngine, open_llama_cpp, sampling
 from groundup.processors.text.tokenizer import TokenizerProcessor
@@ -233,7 +234,7 @@ def test_llama_cpp_draws_from_the_same_distribution(
 @pytest.mark.slow
 @pytest.mark.parametrize("base", ["", "int8"])
 def test_a_run_writes_with_llama_cpp(recipe: dict[str, Any], tmp_path: Path, base: str) -> None:
-    """A run with an adapter, merged; beside a quantised base, too."""
+    """A run with an adapter, merged; beside a quantized base, too."""
     pytest.importorskip("xllamacpp")
     recipe["model"] |= {"width": 64, "dropout": 0.0}
     recipe |= {

@@ -92,7 +92,9 @@ def test_torch_before_groundup_is_named_as_what_makes_it_worse(
 
 def test_the_process_is_part_of_what_the_machine_does() -> None:
     before = measure_usage()
-    while time.process_time() < 0.02 or time.perf_counter() - before.clock_s < 0.05:
+    begin = time.process_time()
+    # on a busy machine this process may get no processor for a while
+    while time.process_time() - begin < 0.03 or time.perf_counter() - before.clock_s < 0.05:
         sum(range(1000))
     after = measure_usage()
     assert after.own_s > before.own_s

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from groundup.media.audio import read_sound
+from groundup.media.audio import SoundsSeen, read_sound
 
 
 def tone(hz: float, rate: int = 8000, seconds: float = 0.25) -> np.ndarray[Any, Any]:
@@ -44,3 +44,11 @@ def test_channels_are_averaged_and_whole_numbers_scaled(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             read_sound((numbers.astype(kind), 8000)).samples, left, atol=0.02
         )
+
+
+@pytest.mark.parametrize(("samples", "note"), [(159, ["1 shorter than 20 ms"]), (160, [])])
+def test_sounds_that_are_hardly_there_are_counted(samples: int, note: list[str]) -> None:
+    seen = SoundsSeen(8000)
+    for number in (samples, 2000):
+        seen.add(read_sound((tone(440)[:number], 8000)))
+    assert seen.notes() == [f"sounds: of 2 are {each}" for each in note]

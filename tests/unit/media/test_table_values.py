@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from groundup.media.table_values import as_boolean, as_category, as_date, as_number, kind_of
+from groundup.media.table_values import as_boolean, as_category, as_date, as_number
 
 
 # -------------------------------------------------------------------------------------- the columns
@@ -54,24 +54,18 @@ def test_values_are_read_as_what_they_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "kind"),
+    ("spellings", "label"),
     [
-        (["1", "2.5", ""], "numeric"),
-        (["0", "1"], "numeric"),
-        (["NA", "1", "2"], "numeric"),
-        (["yes", "no", ""], "boolean"),
-        ([True, False, None], "boolean"),
-        (["2024-01-01", "2024-01-02T10:00:00Z"], "date"),
-        ([date(2024, 1, 1)], "date"),
-        (["1", "2", "a"], "categorical"),
-        (["", None], "categorical"),
-        (["Rome", "Oslo"], "categorical"),
+        ((1, 1.0, "1", "1.0", " 1 ", np.int64(1), np.float32(1), "1.00"), "1"),
+        ((True, "true", "True", "TRUE ", np.bool_(True)), "true"),
+        (("pos", "pos ", " pos", "pos\t", "pos\u00a0", "\ufeffpos", b"pos", np.str_("pos")), "pos"),
+        (("Mu\u0308nchen", "M\u00fcnchen", "M\u00fcnchen".encode()), "M\u00fcnchen"),
+        (("New  York", "New York", "New\u00a0York"), "New York"),
+        (("007",), "007"),
+        (("1.50",), "1.50"),
+        (("Pos",), "Pos"),
+        ((None, float("nan"), "", "  "), ""),
     ],
 )
-def test_the_kind_of_a_column(values: list[Any], kind: str) -> None:
-    assert kind_of(dict.fromkeys(values, 1)) == kind
-
-
-def test_a_column_of_numbers_with_a_few_words_is_numeric() -> None:
-    assert kind_of({"1": 50, "2": 45, "x": 5}) == "numeric"
-    assert kind_of({"1": 50, "2": 35, "x": 15}) == "categorical"
+def test_a_label_has_one_spelling(spellings: tuple[Any, ...], label: str) -> None:
+    assert {as_category(each) for each in spellings} == {label}

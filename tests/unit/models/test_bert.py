@@ -16,8 +16,8 @@ from tiny_runs import tiny_run
 import groundup
 from groundup.core.registry import lookup
 from groundup.models.bert import BERTConfig
+from groundup.processors.class_targets import SingleLabel
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.tokenizer import TokenizerProcessor
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig

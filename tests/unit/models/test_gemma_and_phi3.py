@@ -9,13 +9,14 @@ import torch
 
 from groundup.core.errors import RecipeError
 from groundup.core.settings import validate
-from groundup.generation.decoding import DecodingOptions, generate_batch
+from groundup.generation.decoding import generate_batch
+from groundup.generation.options import DecodingOptions
 from groundup.models.gemma import Gemma3Config
 from groundup.models.phi3 import Phi3Config
 from groundup.nn import loss
 from groundup.nn.lora.adapters import adapted, attach
 from groundup.processors.text.bytes import BytesConfig
-from groundup.recipe.sections import Adapter
+from groundup.recipe.adapter import Adapter
 
 SHAPE: dict[str, Any] = {
     "vocabulary_size": 40,

@@ -37,6 +37,22 @@ PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
         "base": (109_514_298, 1e-6),
         "large": (335_174_458, 1e-6),
     },
+    # google-t5/t5-small, google/t5-v1_1-small, facebook/bart-base and bart-large, as transformers
+    # counts them.
+    "encoder_decoder": {
+        "t5-small": (60_506_624, 1e-6),
+        "t5-v1.1-small": (76_961_152, 1e-6),
+        "bart-base": (139_420_416, 1e-6),
+        "bart-large": (406_291_456, 1e-6),
+    },
+    # openai/whisper-*, as transformers counts them, without the encoder's table of sinusoids.
+    "whisper": {
+        "whisper-tiny": (37_184_640, 1e-6),
+        "whisper-base": (71_825_920, 1e-6),
+        "whisper-small": (240_582_912, 1e-6),
+        "whisper-medium": (762_321_920, 1e-6),
+        "whisper-large": (1_541_384_960, 1e-6),
+    },
     # torchvision's models of these names.
     "resnet": {
         "resnet-18": (11_689_512, 1e-6),
@@ -51,7 +67,12 @@ PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
         "vit-base": (86_567_656, 1e-6),
     },
 }
-UNPUBLISHED = {("gpt", "nano"), ("gpt", "micro"), ("gpt", "small")}
+UNPUBLISHED = {
+    *(("gpt", size) for size in ("nano", "micro", "small")),
+    *(("encoder_decoder", size) for size in ("nano", "micro")),
+    ("whisper", "nano"),
+    *(("ctc", size) for size in ("nano", "micro", "small", "medium", "large")),
+}
 CASES = [(name, size) for name, sizes in PUBLISHED.items() for size in sizes]
 
 

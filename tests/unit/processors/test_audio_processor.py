@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from groundup.core.values import Example
+from groundup.media.resampling import resample
 from groundup.processors.audio import AudioConfig
-from groundup.processors.spectrogram import differences, resample
+from groundup.processors.spectrogram import differences
 from groundup.runs.processor import load_processor
 
 

@@ -12,10 +12,11 @@ import torch
 from pictures import PHOTOGRAPHS, digit_folders, save
 from PIL import Image
 
+from groundup.core.errors import DataError
 from groundup.core.values import Example
 from groundup.data.sources.images import Images
 from groundup.media.images import read_picture
-from groundup.processors.image import ImageConfig
+from groundup.processors.image import ImageConfig, ImageProcessor
 from groundup.runs.processor import load_processor
 
 # ----------------------------------------------------------------------------------------- decoding
@@ -109,3 +110,48 @@ def test_a_picture_file_means_what_the_array_meant_that_the_processor_was_fitted
     torch.testing.assert_close(
         from_file, fitted.encode_inputs([digits[0]])["inputs"], rtol=0, atol=2e-3
     )
+
+
+def test_twelve_bits_in_sixteen_are_scaled_and_what_is_converted_is_said(tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    random = np.random.default_rng(0)
+    values = random.integers(0, 4096, (3, 8, 8)).astype(np.uint16)
+    values[0, 0, 0] = 4095
+    for number, picture in enumerate(values):
+        pillow.fromarray(picture).save(tmp_path / f"{number}.png")
+    examples = [Example(str(n), tmp_path / f"{n}.png") for n in range(3)]
+    fitted = ImageConfig().fit(lambda: iter(examples))
+    assert fitted.depth == 12
+    assert fitted.notes == ("pictures: of 3 looked at are 3 of 16 bits, of which 12 are used",)
+    fitted.save(tmp_path / "saved")
+    again = load_processor(tmp_path / "saved")
+    assert isinstance(again, ImageProcessor)
+    assert again.notes == fitted.notes
+    found = again.encode_inputs([example.inputs for example in examples])["inputs"]
+    expected = torch.from_numpy((values >> 4).astype(np.float32) / 255)[:, None]
+    torch.testing.assert_close(found, expected)
+    pillow.fromarray(values[0] * 2).save(tmp_path / "bright.png")
+    with pytest.raises(DataError, match=r"bright.png: has the value 8,190; allowed: up to 4,095"):
+        again.encode_inputs([tmp_path / "bright.png"])
+
+
+def test_small_values_of_sixteen_bits_and_other_modes(tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    small = np.arange(64, dtype=np.uint16).reshape(8, 8) * 4
+    pillow.fromarray(small).save(tmp_path / "small.png")
+    fitted = ImageConfig().fit(lambda: iter([Example("0", tmp_path / "small.png")]))
+    assert fitted.depth == 8
+    found = fitted.encode_inputs([tmp_path / "small.png"])["inputs"]
+    torch.testing.assert_close(found[0, 0], torch.from_numpy(small.astype(np.float32) / 255))
+    grey = pillow.fromarray(small.astype(np.uint8))
+    for mode in ("CMYK", "1", "P", "RGBA"):
+        grey.convert("RGB").convert(mode).save(tmp_path / f"{mode}.tiff")
+    examples = [Example(path.name, path) for path in sorted(tmp_path.glob("*.tiff"))]
+    (note,) = ImageConfig(channels=3).fit(lambda: iter(examples)).notes
+    for part in (
+        "1 in CMYK, brought to red",
+        "1 of 1 bit",
+        "1 with a palette",
+        "1 with transparen",
+    ):
+        assert part in note

@@ -4,6 +4,7 @@ said of bad ones."""
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.data.sources.labelled_text import LabelledText
 from groundup.models.bert import BERTConfig
+from groundup.processors.class_targets import SingleLabel
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import SingleLabel
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.runs.processor import load_processor
@@ -201,12 +202,9 @@ def test_what_cannot_be_pairs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"row 1 .*: there is no column 'third'"):
         LabelledText(**data | {"pair_column": "third"}).examples("train", tmp_path)
     (tmp_path / "pairs.csv").write_text("first,second,same\na,,yes\nb,c,no\n", encoding="utf-8")
-    assert (
-        LabelledText(**data | {"validation": data["path"]} | {"fraction": 0.1}).card(tmp_path)[
-            "set_aside"
-        ]
-        == 2
-    )
+    shutil.copy(tmp_path / "pairs.csv", tmp_path / "held_out.csv")
+    held_out = {"validation": str(tmp_path / "held_out.csv"), "fraction": 0.1}
+    assert LabelledText(**data | held_out).card(tmp_path)["set_aside"] == 2
     recipe = {
         **{"name": "marks", "model": {"name": "bag_of_ngrams", "width": 4}, "task": "classify"},
         **{

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -45,10 +44,15 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_numbers_are_scaled_and_gaps_filled_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "groundup"):
-        fitted = fit(ROWS)
-    assert "column 'same' is dropped" in caplog.text
+def test_numbers_are_scaled_and_gaps_filled_and_said() -> None:
+    fitted = fit(ROWS)
+    assert fitted.notes == (
+        "column 'gap': 2 missing ('nan' 1)",
+        "column 'ok': yes or no; 4 written like 'yes' for 1",
+        "column 'city': 2 of 4 values are rarer than processor.min_count 2, and read as one unknown"
+        " category",
+        "column 'same' is dropped: it does not vary in the training split",
+    )
     assert set(fitted.dropped) == {"same"}
     assert isinstance(fitted, InputProcessor)
     batch = fitted.encode_inputs(ROWS)
@@ -66,6 +70,18 @@ def test_numbers_are_scaled_and_gaps_filled_and_said(caplog: pytest.LogCaptureFi
     assert values[1, 3] < 0 < values[0, 3]  # ok
     assert fitted.category_sizes == (2,)  # Rome, and all others
     assert batch["categories"].tolist() == [[1], [0], [1], [0]]
+
+
+def test_a_number_that_stands_for_no_value_is_noted() -> None:
+    rows = [{"x": "-999" if n % 6 == 0 else f"{n / 4}"} for n in range(48)]
+    (note,) = fit(rows).notes
+    assert note.startswith("column 'x' holds -999 in 8 rows, far from all other numbers (0.25 to")
+    assert note.endswith("set processor.missing_values=['-999']")
+    # as the note says
+    processor = fit(rows, missing_values=("-999",))
+    assert processor.notes == ("column 'x': 8 missing ('-999' 8)",)
+    # 99 among others like it is a number
+    assert not any("99" in note for note in fit([{"x": n * 3 % 102} for n in range(204)]).notes)
 
 
 def test_dates_become_numbers() -> None:
@@ -163,3 +179,13 @@ def test_a_hundred_thousand_rows_in_seconds(tmp_path: Path) -> None:
     fitted.encode_inputs([example.inputs for example in examples])
     assert loaded - begin < 20
     assert time.perf_counter() - loaded < 20
+
+
+def test_values_that_training_did_not_have_are_counted() -> None:
+    rows = [{"a": str(n), "c": "xy"[n % 2]} for n in range(20)]
+    processor = TableConfig().fit(lambda: iter([Example(str(n), r) for n, r in enumerate(rows)]))
+    processor.encode_inputs([*rows, {"a": "", "c": "new"}, {"a": "3", "c": "new"}])
+    assert processor.cut.filled() == [
+        "1 values of column 'a' are missing, as none were in training (the mean is taken)",
+        "2 values of column 'c' are none of the known categories (such as 'new')",
+    ]

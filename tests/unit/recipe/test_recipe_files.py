@@ -3,10 +3,13 @@ type."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from groundup.core.errors import RecipeError
 from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.recipe.yaml import parse_yaml
 
@@ -28,12 +31,25 @@ def before() -> dict[str, Recipe]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_recipe_can_be_read(path: Path, before: dict[str, Recipe]) -> None:
-    Path("config.json").write_text(
-        '{"model_type": "bert", "max_position_embeddings": 2048}', encoding="utf-8"
-    )  # in place of the hub
+    # in place of the hub
+    config: dict[str, Any] = {"model_type": "bert", "max_position_embeddings": 2048}
+    if path.stem.startswith("whisper"):
+        config = {"model_type": "whisper"}
+        frames = '{"feature_extractor_type": "WhisperFeatureExtractor"}'
+        Path("preprocessor_config.json").write_text(frames, encoding="utf-8")
+    Path("config.json").write_text(json.dumps(config), encoding="utf-8")
     init = parse_yaml(path.read_text(encoding="utf-8"), str(path)).get("init", {})
     given = {"init.pretrained": "."} if "pretrained" in init else None
     recipe = load_recipe(
         path, given, planned=dict(before)
     )  # in a folder of its own, where no runs are
     assert recipe.about
+
+
+def test_what_is_no_recipe_but_may_be_meant(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"is data, and no recipe. Make one: groundup new .*csv"):
+        load_recipe(tmp_path / "rows.csv")
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(RecipeError, match=r"is the folder of a run. Give .*recipe\.yaml"):
+        load_recipe(tmp_path)

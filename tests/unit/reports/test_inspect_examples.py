@@ -18,10 +18,12 @@ from groundup import api
 from groundup.cli.main import app
 from groundup.core.values import Example
 from groundup.data.sources.images import Images
+from groundup.data.sources.table import TableSource
 from groundup.media.augmentation.settings import Augment
 from groundup.processors.image import ImageConfig
 from groundup.processors.text.bytes import BytesConfig
-from groundup.reports.inspect_examples import summarise_examples, write_sheet
+from groundup.reports.inspect_examples import summarise_examples
+from groundup.reports.picture_sheet import write_sheet
 from groundup.tasks.classify.task import Classify
 
 
@@ -54,6 +56,69 @@ def test_what_deserves_attention() -> None:
         texts(("one", "x")), texts(("two", "x"))
     )
     assert "No held-out example has the class 'y'." in warnings_of(balanced, texts(("three", "x")))
+
+
+def table(root: Path, rows: list[str], target: str, task: str) -> dict[str, Any]:
+    path = root / "rows.csv"
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return {
+        "name": "look",
+        "model": {"name": "mlp", "hidden": [4]},
+        "task": task,
+        "processor": "table",
+        "data": {"name": "table", "path": str(path), "target": target},
+        "training": {"steps": 1},
+    }
+
+
+def test_copies_in_a_table_are_found_within_a_split_and_across(tmp_path: Path) -> None:
+    rows = ["a,b,y", *(f"{n % 5},{n % 3},{n % 2}" for n in range(120))]
+    text = printed(api.inspect_data(table(tmp_path, rows, "y", "classify")))
+    train, validation = (
+        [example.inputs["a"] + example.inputs["b"] for example in split]
+        for split in (
+            TableSource(path=str(tmp_path / "rows.csv"), target="y").examples(split, tmp_path)
+            for split in ("train", "validation")
+        )
+    )
+    assert len({*train}) == 15
+    assert f"{len(train) - 15} of {len(train)} train examples are exact duplicates." in text
+    assert f"{len(validation)} validation examples are also in the training split." in text
+    assert "a: 0, b: 0" in text
+
+
+def test_a_sample_is_drawn_from_all_rows_and_said(tmp_path: Path) -> None:
+    rows = ["a,y", *(f"{n},{n % 2}" for n in range(2_000))]
+    text = printed(api.inspect_data(table(tmp_path, rows, "y", "classify"), limit=50))
+    found = TableSource(path=str(tmp_path / "rows.csv"), target="y").examples("train", tmp_path)
+    assert f"50 of {len(found):,} rows, drawn with seed 0" in text
+    assert f"50 of {2_000 - len(found):,} rows, drawn with seed 0" in text
+    # the counts are of all rows
+    assert f"all    {len(found):,}" in text
+
+
+def test_numbers_are_not_taken_for_classes(tmp_path: Path) -> None:
+    rows = ["a,price", *(f"{n % 7},{100 + n * 1.5}" for n in range(300))]
+    for task in ("regression", "classify"):
+        text = printed(
+            api.inspect_data(
+                table(tmp_path, rows, "price", task), {"data.fraction": 0.0}, examples=0
+            )
+        )
+        assert "Classes" not in text
+        assert "Numbers to predict" in text
+        # least, median and most of 100, 101.5, ... 548.5
+        for number in ("100", "324.2", "548.5"):
+            assert number in text
+        takes = "holds 300 different numbers, and the task takes each for a class"
+        assert (takes in text) == (task == "classify")
+
+
+def test_classes_that_are_numbers_stay_classes(tmp_path: Path) -> None:
+    rows = ["a,digit", *(f"{n % 7},{n % 30}" for n in range(3_000))]
+    text = printed(api.inspect_data(table(tmp_path, rows, "digit", "classify")))
+    assert "Classes" in text
+    assert "Numbers to predict" not in text
 
 
 def recipe_for(root: Path, **task: Any) -> dict[str, Any]:

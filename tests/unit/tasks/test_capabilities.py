@@ -20,9 +20,9 @@ from groundup.core.seeding import keyed_noise
 from groundup.core.settings import validate
 from groundup.core.values import IGNORED, Batch
 from groundup.models.gpt import GPTConfig
+from groundup.processors.class_targets import MultiLabel
 from groundup.processors.image import ImageProcessor
 from groundup.processors.labelled import Labelled
-from groundup.processors.targets import MultiLabel
 from groundup.tasks.classify.task import Classify
 from groundup.training.components import open_stream
 
@@ -134,7 +134,7 @@ def test_which_task_offers_what() -> None:
     }
     # protocols with properties take instances alone
     distils = {n for n, task in made.items() if n != "multitask" and isinstance(task(), Distils)}
-    assert distils == {"language_modeling", "chat", "classify"}
+    assert distils == {"language_modeling", "chat", "classify", "text_to_text"}
     assert Classify().distils == "classes"
     assert Classify(labels="multi_label").distils == ""
 

@@ -20,6 +20,7 @@ from groundup.data.reading.idx import read_idx
 from groundup.data.sources.arrays import Arrays
 from groundup.data.stream.in_memory import open_indexed_stream
 from groundup.metrics.classification import evaluate_classes, wilson_interval
+from groundup.processors.class_targets import SingleLabel
 from groundup.processors.image import ImageConfig
 from groundup.runs.processor import load_processor
 from groundup.tasks.classify.task import Classify
@@ -236,3 +237,11 @@ def test_a_classifier_from_recipe_to_prediction(tmp_path: Path) -> None:
     assert best[0][1] >= best[1][1]
     assert "examples_per_s" in (run.folder / "metrics.jsonl").read_text()
     assert "examples a second" in (run.folder / "report.html").read_text()
+
+
+def test_classes_that_look_like_several_labels_are_said() -> None:
+    for labels in (["a;b", "a", "b;c", "c"], ['["a"]', '["a", "b"]']):
+        (note,) = SingleLabel.fit(labels).notes
+        assert "set task.labels: multi_label" in note
+    assert not SingleLabel.fit(["rock, hard", "pop", "jazz"]).notes
+    assert "'01', '1' are one number" in SingleLabel.fit(["01", "1", "2"]).notes[0]

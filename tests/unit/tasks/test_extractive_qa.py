@@ -231,7 +231,7 @@ def test_rows_that_cannot_be_read(row: dict[str, Any], problem: str, tmp_path: P
             '{"data": [{"paragraphs": [{"qas": [{"question": "?"}]}]}]}',
             r"paragraph 1 question 1: there is no 'context'",
         ),
-        ('{"data": [{"paragraphs": [', r"a\.json: not JSON: "),
+        ('{"data": [{"paragraphs": [', r"a\.json: not JSON at column 27: "),
         (
             (
                 '{"data": [{"paragraphs": [{"context": "x", "qas": [{"question": "?",'

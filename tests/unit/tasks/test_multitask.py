@@ -192,9 +192,17 @@ def test_metrics_are_each_tasks_own() -> None:
         "loss",
         "digit/loss",
         "digit/accuracy",
+        "digit/baseline_accuracy",
+        "digit/baseline_loss",
+        "digit/examples",
+        "digit/loss_standard_error",
         "ink/loss",
         "loop/loss",
         "loop/accuracy",
+        "loop/baseline_accuracy",
+        "loop/baseline_loss",
+        "loop/examples",
+        "loop/loss_standard_error",
     }
     assert found["loss"] == pytest.approx(
         found["digit/loss"] + 0.5 * found["ink/loss"] + found["loop/loss"]

@@ -21,12 +21,13 @@ from groundup.contracts.processors import LabelProcessor
 from groundup.core.errors import DataError
 from groundup.core.values import Example
 from groundup.metrics.ordinal import evaluate_order
+from groundup.processors.class_targets import SingleLabel
 from groundup.processors.image import ImageConfig
 from groundup.processors.labelled import Labelled, with_targets
-from groundup.processors.targets import SingleLabel
 from groundup.reports.console_summary import print_summary
 from groundup.tasks.classify.class_weights import class_weights
-from groundup.tasks.classify.task import Classify, soft_labels
+from groundup.tasks.classify.losses import soft_labels
+from groundup.tasks.classify.task import Classify
 from groundup.tasks.multitask.task import Multitask
 
 pytestmark = pytest.mark.xdist_group("sklearn")  # imported by one worker

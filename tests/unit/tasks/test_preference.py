@@ -4,6 +4,7 @@ what."""
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,7 +70,7 @@ def test_the_same_pair_in_every_format(form: str, row: dict[str, Any]) -> None:
 @pytest.mark.parametrize("row", LABELS)
 def test_the_same_label_in_every_format(row: dict[str, Any]) -> None:
     found = to_judgement(row, "here")
-    assert found == ((Message("user", "Why?"),), ((Message("assistant", "So."),),), True)
+    assert found[:3] == ((Message("user", "Why?"),), ((Message("assistant", "So."),),), True)
 
 
 def test_answers_of_several_turns_part_where_they_differ() -> None:
@@ -231,11 +232,58 @@ def test_a_run_begins_at_its_reference(start: str, adapter: str | None, tmp_path
     ]
     first = next(row for row in rows if row["kind"] == "train")
     assert first["loss"] == pytest.approx(0.6931472, abs=1e-5)
-    found = api.evaluate(trained.folder, limit=1)["runs"][0]["evaluation"]["metrics"]
+    found = api.evaluate(trained.folder, limit=40)["runs"][0]["evaluation"]["metrics"]
     assert (found["base_reward_margin"], found["base_reward_accuracy"]) == (0.0, 0.5)
     assert found["reward_margin"] > 0
     assert found["reward_accuracy"] > 0.5
     assert len(list((tmp_path / "cache" / "references").glob("*.npy"))) == 2  # of both splits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_dropout_next_to_a_reference_is_said(
+    dropout: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = preference_run(tmp_path)
+    own = {"name": "base", "training.steps": 1, "task.objective": "simpo"}
+    base = api.train(recipe, own, runs=tmp_path / "runs")
+    assert "drops out in training" not in caplog.text
+    kept = {key: value for key, value in recipe.items() if key not in ("processor", "model")}
+    kept |= {"init": {"run": str(base.folder)}, "model": {"dropout": dropout}}
+    kept["adapter"] = {"rank": 2, "dropout": 0.2}
+    with caplog.at_level(logging.WARNING, logger="groundup"):
+        trainer = api.trainer(kept | {"name": "own"}, runs=tmp_path / "runs")
+    first = next(iter(trainer.steps()))
+    trainer.close()
+    said = "dropout drops out in training, but the reference is computed without" in caplog.text
+    assert said == bool(dropout)
+    assert (abs(first.loss - 0.6931472) < 1e-6) == (not dropout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", [None, "lora", "dora"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("objective", "expected"), [("dpo", 0.6931471806), ("ipo", 25.0)])
+def test_the_first_loss_is_exact_in_any_precision_and_batch(
+    precision: str, adapter: str | None, objective: str, expected: float, tmp_path: Path
+) -> None:
+    recipe = preference_run(tmp_path)
+    base = api.train(
+        recipe,
+        {"name": "base", "training.steps": 1, "task.objective": "simpo"},
+        runs=tmp_path / "runs",
+    )
+    recipe = {key: value for key, value in recipe.items() if key not in ("processor", "model")}
+    recipe |= {"init": {"run": str(base.folder)}, "model": {"dropout": 0.0}}
+    if adapter:
+        recipe["adapter"] = {"name": adapter, "rank": 2}
+    for micro in (8, 2):
+        machine = recipe["machine"] | {"precision": precision, "micro_batch_size": micro}
+        own = {"name": f"own{micro}", "machine": machine, "task.objective": objective}
+        trainer = api.trainer(recipe, own, runs=tmp_path / "runs")
+        first = next(iter(trainer.steps()))
+        trainer.close()
+        assert first.loss == pytest.approx(expected, abs=1e-6)
 
 
 # ------------------------------------------------------------------------------------------- losses

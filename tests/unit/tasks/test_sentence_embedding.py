@@ -4,6 +4,7 @@ errors."""
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from groundup.core.settings import validate
 from groundup.data.sources.text_pairs import TextPairs
 from groundup.metrics.retrieval import ranks, retrieval_measures
 from groundup.processors.text.bytes import BytesConfig
+from groundup.recipe.recipe import load_recipe
 from groundup.tasks.sentence_embedding import SentenceEmbedding
 from groundup.weights.model_folder import write_model_folder
 
@@ -135,6 +137,32 @@ def test_a_run_from_a_folder_and_its_vectors(tmp_path: Path) -> None:
     assert expected_vectors(exported, inputs) == pytest.approx(np.array(predictor(texts)), abs=1e-5)
 
 
+@pytest.mark.slow
+def test_pooling_comes_from_the_folder_and_goes_with_the_model(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "bert", "Model")
+    pool = tmp_path / "bert" / "1_Pooling" / "config.json"
+    pool.parent.mkdir()
+    pool.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}')
+    run = groundup.train(recipe(tmp_path), runs=tmp_path)
+    assert run.recipe.task == SentenceEmbedding(pooling="first", max_tokens=16)
+    read = json.loads((run.folder / "model" / "1_Pooling" / "config.json").read_text())
+    on = {key for key, value in read.items() if value is True}
+    assert on == {"pooling_mode_cls_token"}
+    modules = json.loads((run.folder / "model" / "modules.json").read_text())
+    assert [each["type"].rpartition(".")[2] for each in modules] == [
+        "Transformer",
+        "Pooling",
+        "Normalize",
+    ]
+    # A run that starts from this one goes on alike, and so does one that starts from its model/.
+    for init in ({"run": str(run.folder)}, {"pretrained": str(run.folder / "model")}):
+        further = load_recipe(recipe(tmp_path) | {"name": "further", "init": init})
+        assert further.task == SentenceEmbedding(pooling="first", max_tokens=16)
+    other = groundup.train(recipe(tmp_path, pooling="mean") | {"name": "other"}, runs=tmp_path)
+    notes = other.read_json("environment.json")["pretrained"]["notes"]
+    assert [note for note in notes if "task.pooling is mean" in note]
+
+
 @torch.no_grad()
 def expected_vectors(module: Any, inputs: Any) -> Any:
     states, mask = module(**inputs).last_hidden_state, inputs["attention_mask"][..., None]
@@ -178,7 +206,9 @@ def test_pairs_that_share_a_text_are_on_one_side(tmp_path: Path) -> None:
         )
         == 3
     )
-    named = TextPairs(**written(tmp_path, rows), validation=written(tmp_path, rows)["path"])
+    data = written(tmp_path, rows)
+    copy = shutil.copy(data["path"], tmp_path / "held_out.jsonl")
+    named = TextPairs(**data, validation=str(copy))
     with pytest.raises(DataError, match="nothing is left for train"):
         named.examples("train", tmp_path)
 
@@ -257,6 +287,6 @@ def test_other_models_and_batches_of_one() -> None:
         SentenceEmbedding().check_model(torch.nn.Linear(2, 2), processor)
     batch = {"texts": torch.ones(1, 2, 3, dtype=torch.int64), "text_lengths": torch.full((1, 2), 3)}
     with pytest.raises(
-        RecipeError, match=r"recipe\.training\.batch_size: is 1, and a pair is told apart from"
+        RecipeError, match=r"recipe\.training\.batch_size: is 1, but a pair is told apart from"
     ):
         SentenceEmbedding().loss(torch.randn(2, 3, 4), batch)

@@ -37,6 +37,9 @@ def write(path: Path, columns: dict[str, Any], rows: int = 40) -> Path:
         ({"chosen": "a", "rejected": "b"}, "preferences", ()),
         ({"left": LONG.format, "right": LONG.format}, "pairs", ("left", "right")),
         ({"sentence1": "a", "sentence2": "b"}, "pairs", ("sentence1", "sentence2")),
+        ({"en": LONG.format, "de": LONG.format, "id": 1}, "inputs and outputs", ("en", "de")),
+        ({"Article": LONG.format, "summary": "x"}, "inputs and outputs", ("Article", "summary")),
+        ({"translation": {"en": "a", "fr": "b"}}, "inputs and outputs", ()),
         ({"a": LONG.format, "b": lambda n: "xyz"[n % 3]}, "labelled text", ("a",)),
         (
             {"sentence1": "a", "sentence2": "b", "label": lambda n: n % 2},

@@ -1,4 +1,4 @@
-"""A stranger's file of each of eight kinds gets a recipe that works."""
+"""A stranger's file of each of ten kinds gets a recipe that works."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import groundup
+from groundup import api
 from groundup.core.errors import DataError
 from groundup.data.sources.arrays import Arrays
 from groundup.media.png import encode_png
@@ -23,7 +24,7 @@ from groundup.templates import write_recipe_for
 
 CITIES = ("Lisbon", "Oslo", "Cairo", "Lima", "Kyoto", "Quito", "Perth", "Turin")
 THINGS = ("river", "harbour", "market", "tower", "library")
-EIGHT: dict[str, tuple[str, str]] = {
+KINDS: dict[str, tuple[str, str]] = {
     "text": ("write_texts", "language_modeling"),
     "chats": ("write_chats", "chat"),
     "preferences": ("write_preferences", "preference"),
@@ -32,6 +33,8 @@ EIGHT: dict[str, tuple[str, str]] = {
     "pictures": ("write_digits", "classify"),
     "sounds": ("write_tones", "classify"),
     "pairs": ("write_pairs", "sentence_embedding"),
+    "inputs and outputs": ("write_translations", "text_to_text"),
+    "speech": ("write_speech", "transcribe"),
 }
 
 
@@ -125,8 +128,24 @@ def write_pairs(folder: Path) -> Path:
     return lines(folder / "pairs.jsonl", rows)
 
 
+def write_translations(folder: Path) -> Path:
+    rows = [
+        {"en": f"The {thing} of {city}", "de": f"{thing.title()} von {city}"}
+        for city in CITIES
+        for thing in THINGS
+    ]
+    return lines(folder / "translated.jsonl", rows)
+
+
+def write_speech(folder: Path) -> Path:
+    tones = write_tones(folder)
+    for number, path in enumerate(sorted(tones.rglob("*.wav"))):
+        path.with_suffix(".txt").write_text(f"{path.parent.name} {number % 3}", encoding="utf-8")
+    return tones
+
+
 def writer_of(kind: str) -> Callable[[Path], Path]:
-    return getattr(sys.modules[__name__], EIGHT[kind][0])  # type: ignore[no-any-return]
+    return getattr(sys.modules[__name__], KINDS[kind][0])  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +153,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("kind", EIGHT)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow
 def test_data_of_every_kind_gets_a_recipe_that_trains(kind: str, tmp_path: Path) -> None:
     data = writer_of(kind)(tmp_path).relative_to(tmp_path)
@@ -146,9 +165,10 @@ def test_data_of_every_kind_gets_a_recipe_that_trains(kind: str, tmp_path: Path)
     assert text.count("#") >= len(settings) - 2, text  # all but the name have a reason, mostly
     recipe = yaml.safe_load(text)
     assert recipe["data"]["path"] == str(data)
+    assert api.describe(load_recipe("mine.yaml"))["steps"] > 0
     short = {"training.steps": 2, "training.epochs": None, "machine.threads": 1}
     run = groundup.train("mine.yaml", short, runs=tmp_path / "runs")
-    assert run.recipe.task.registered_name == EIGHT[kind][1]
+    assert run.recipe.task.registered_name == KINDS[kind][1]
     assert run.finished
 
 
@@ -181,3 +201,21 @@ def test_several_columns_that_could_be_the_label_are_asked_about(tmp_path: Path)
     assert load_recipe("b.yaml").task.registered_name == "regression"
     with pytest.raises(DataError, match=r"there is no column 'survive'; did you mean 'survived'"):
         write_recipe_for(path, Path("c.yaml"), "survive")
+
+
+def test_pairs_of_documents_are_held_out_together_and_chinese_is_cut_into_words(
+    tmp_path: Path,
+) -> None:
+    rows = [{"source": f"Page {n}", "target": f"第{n}页", "Page": n // 4} for n in range(40)]
+    write_recipe_for(lines(tmp_path / "a.jsonl", rows), Path("a.yaml"))
+    recipe = yaml.safe_load(Path("a.yaml").read_text(encoding="utf-8"))
+    assert recipe["data"]["group_column"] == "Page"
+    assert recipe["task"]["bleu_tokenizer"] == "zh"
+    translated = [{"translation": {"en": f"Page {n}", "fr": f"La page {n}"}} for n in range(40)]
+    write_recipe_for(lines(tmp_path / "b.jsonl", translated), Path("b.yaml"))
+    text = Path("b.yaml").read_text(encoding="utf-8")
+    recipe = yaml.safe_load(text)
+    assert recipe["data"]["source_language"] == "en"
+    assert recipe["data"]["target_language"] == "fr"
+    assert "texts have up to 7 characters" in text.lower()
+    assert api.describe(load_recipe("b.yaml"))["steps"] > 0

@@ -160,7 +160,10 @@ def recipe(task: str = "", data: str = "", **model: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("spec", "batch_spec has inputs, labels, weights, but a batch has inputs, labels"),
+        (
+            "spec",
+            "has inputs, labels, guess, commonest, weights, but a batch has inputs, labels, guess,",
+        ),
         ("dtype", r"'labels' is int32 \(B,\) there, but torch.int64"),
         ("names", "forward has no parameter pixels; it has inputs, categories"),
         ("vector", r"float32 \(2,\) as the total of term label"),

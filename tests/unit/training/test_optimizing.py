@@ -124,7 +124,8 @@ def test_a_run_that_stops_early_is_finished(digits: dict[str, Any], tmp_path: Pa
     assert (
         run.checkpoints.newest_intact() == 9
     )  # the first validation counts, two more do not improve by 10
-    (event,) = rows_of(run.folder, "event")
+    event, verdict = rows_of(run.folder, "event")
+    assert verdict["message"].startswith(str(run.folder))
     assert (
         "stopped after step 9 of 200: loss has not improved by more than 10 in 2 validations"
         in event["message"]

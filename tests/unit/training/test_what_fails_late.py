@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import groundup
-from groundup.core.errors import TrainingError
+from groundup.core.errors import Interrupted, TrainingError
 from groundup.runs.run import Run
 from groundup.tasks.language_modeling import LanguageModeling
 
@@ -51,7 +54,14 @@ def test_a_sample_that_fails_costs_nothing_and_is_reported(
 def test_a_validation_that_fails_does_not_cost_the_step(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LanguageModeling, "summarise", lambda self, sums: 1 / 0)
+    summarise = LanguageModeling.summarise
+    calls = count()
+
+    def fail_later(self: LanguageModeling, sums: Any) -> Any:
+        # the first is before the first step, where a failure costs nothing and leaves no folder
+        return summarise(self, sums) if next(calls) == 0 else 1 / 0
+
+    monkeypatch.setattr(LanguageModeling, "summarise", fail_later)
     with pytest.raises(ZeroDivisionError):
         groundup.train(short(recipe, save=3), runs=tmp_path)
     assert Run.open(tmp_path / "small").checkpoints.newest_intact() == 3
@@ -70,3 +80,19 @@ def test_what_watches_a_run_ends_it_after_its_checkpoint(
         trainer.fit()
     trainer.close()
     assert trainer.run.pick("last") == 1
+
+
+def test_a_signal_between_saving_and_logging_stops_after_the_next_step(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Run.log
+
+    def interrupt_once(self: Run, row: dict[str, Any]) -> None:
+        log(self, row)
+        if row["kind"] == "train" and row["step"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Run, "log", interrupt_once)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM after step 2 of 3; everything is"):
+        groundup.train(short(recipe, save=100), runs=tmp_path)
+    assert Run.open(tmp_path / "small").checkpoints.newest_intact() == 2

@@ -201,7 +201,7 @@ def test_chat_uses_the_template_of_the_folder(
             said, add_generation_prompt=True, tokenize=True, return_dict=True
         )
         assert template.prompt([Message("user", "Hi")]).tolist() == theirs["input_ids"]
-    assert template.stop_ids == (3, 1)  # <|im_end|>, </s>
+    assert template.stop_ids == (3, 1, 2)  # <|im_end|>, </s>, and what generation_config.json says
 
 
 @pytest.mark.slow

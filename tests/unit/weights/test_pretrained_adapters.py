@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 import groundup
 from groundup.core.errors import GroundupError, RunError
 from groundup.models.gpt import GPTConfig
-from groundup.nn.lowbit.nf4 import quantised_shapes
+from groundup.nn.lowbit.nf4 import quantized_shapes
 from groundup.weights.load import pretrained_weights
-from groundup.weights.quantised_base import memory_of, quantise_layers
+from groundup.weights.quantized_base import memory_of, quantize_layers
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_from_the_folder_to_the_merged_model(tuning: dict[str, Any], tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("base", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
-def test_a_base_quantised_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, base: str) -> None:
+def test_a_base_quantized_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, base: str) -> None:
     tuning["adapter"]["base"] = base
     trainer = groundup.trainer(tuning, runs=tmp_path / "runs")
     list(islice(trainer.steps(), 1))
@@ -72,8 +72,8 @@ def test_a_base_quantised_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, 
     read = pretrained_weights(trainer.run)
     whole = GPTConfig(**trainer.recipe.model.model_dump()).build()
     whole.load_state_dict(read)
-    quantise_layers(whole, trainer.recipe.adapter, "base")
-    own, layers = trainer.model.state_dict(), quantised_shapes(whole)
+    quantize_layers(whole, trainer.recipe.adapter, "base")
+    own, layers = trainer.model.state_dict(), quantized_shapes(whole)
     assert len(layers) == 2 * 7
     assert all(torch.equal(own[name], value) for name, value in whole.state_dict().items())
     for name in layers:
@@ -93,7 +93,7 @@ def test_a_base_quantised_as_it_is_read(tuning: dict[str, Any], tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_a_new_head_beside_a_quantised_encoder(tmp_path: Path) -> None:
+def test_a_new_head_beside_a_quantized_encoder(tmp_path: Path) -> None:
     write_encoder(tmp_path / "bert", "Model")
     parts = {
         "init": {"pretrained": str(tmp_path / "bert")},

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from groundup.core.errors import CheckpointError
 from groundup.models.names.gguf.metadata import (
+    FIELDS,
     KEEP,
     OTHER,
     REQUIRED,
@@ -25,8 +26,9 @@ from groundup.models.names.gguf.metadata import (
     letter_sizes,
     refuse_parts,
     shapes_of,
+    stretched,
 )
-from groundup.models.names.table import Row, from_ours, to_ours
+from groundup.models.names.table import Row, from_own, to_own
 
 __all__ = ["config_to_gguf", "config_to_groundup", "shapes", "to_gguf", "to_groundup"]
 
@@ -50,25 +52,15 @@ _BLOCK = {
 _ROWS = (
     Row("token_embd.weight", ("embed.weight",)),
     *(
-        Row(f"blk.{{}}.{theirs}.weight", (f"blocks.{{}}.{ours}.weight",))
-        for theirs, (ours, _) in _BLOCK.items()
+        Row(f"blk.{{}}.{stored}.weight", (f"blocks.{{}}.{own}.weight",))
+        for stored, (own, _) in _BLOCK.items()
     ),
     Row("output_norm.weight", ("norm.weight",)),
 )
-# Metadata (each key follows the architecture's name), and groundup's settings.
-_FIELDS = {
-    "context_length": "context_length",
-    "block_count": "layers",
-    "embedding_length": "width",
-    "attention.head_count": "heads",
-    "attention.head_count_kv": "kv_heads",
+_FIELDS = FIELDS | {
     "attention.key_length": "head_dim",
     "attention.value_length": "head_dim",
-    "feed_forward_length": "mlp_width",
-    "attention.layer_norm_rms_epsilon": "norm_eps",
-    "rope.freq_base": "rope_theta",
     "rope.freq_base_swa": "local_rope_theta",
-    "vocab_size": "vocabulary_size",
 }
 _WINDOW = "attention.sliding_window"
 _PATTERN = "attention.sliding_window_pattern"
@@ -114,7 +106,7 @@ def config_to_groundup(
     values: dict[str, Any] = {
         "head_dim": given["embedding_length"] // given["attention.head_count"]
     }
-    values |= {ours: given[key] for key, ours in _FIELDS.items() if key in given}
+    values |= {own: given[key] for key, own in _FIELDS.items() if key in given}
     scale = _scale(values)
     return (
         {"rope_theta": 10000.0, "local_rope_theta": 10000.0}
@@ -147,11 +139,12 @@ def _global_every(metadata: Mapping[str, Any], layers: int) -> int:
         every = [*pattern, False].index(False) + 1
         if list(map(bool, pattern)) == [n % every != 0 for n in range(1, layers + 1)]:
             return every
-    problem = (
+    raise CheckpointError(
+        f"{_NAME}.{_PATTERN}",
         f"is {str(pattern)[:60]}; allowed: a number, or for each layer whether it is local, that"
-        " repeats"
+        " repeats",
+        OTHER,
     )
-    raise CheckpointError(f"{_NAME}.{_PATTERN}", problem, OTHER)
 
 
 def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,21 +153,23 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: If llama.cpp computes something else of them.
     """
-    scaling = config["rope_scaling"]
+    scaling = stretched(config)
     wanted = _scale(config)
     if scaling is not None and scaling["kind"] != "linear":
-        problem = (
+        raise CheckpointError(
+            "model",
             f"rotary wavelengths stretched by {scaling['kind']} have no place in a gemma3 GGUF"
-            " file: only linear"
+            " file: only linear",
+            KEEP,
         )
-        raise CheckpointError("model", problem, KEEP)
     if config["attention_scale"] != wanted:
-        problem = (
+        raise CheckpointError(
+            "model",
             f"attention_scale is {config['attention_scale']:g}, but llama.cpp takes {wanted:g} for"
-            " such a gemma3"
+            " such a gemma3",
+            KEEP,
         )
-        raise CheckpointError("model", problem, KEEP)
-    values = {f"{_NAME}.{key}": config[ours] for key, ours in _FIELDS.items()}
+    values = {f"{_NAME}.{key}": config[own] for key, own in _FIELDS.items()}
     # llama.cpp refuses a window that no layer has.
     if config["global_every"] > 1:
         values |= {
@@ -191,7 +186,7 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor that a file must have, by their names."""
-    block = {f"{theirs}.weight": letters for theirs, (_, letters) in _BLOCK.items()}
+    block = {f"{stored}.weight": letters for stored, (_, letters) in _BLOCK.items()}
     outer = {"token_embd.weight": "VC", "output_norm.weight": "C"}
     return shapes_of(outer, block, letter_sizes(config), config["layers"])
 
@@ -199,13 +194,13 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def to_groundup(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return groundup's tensors from the file's."""
     # Files hold 1 + the weight of every norm.
-    return _shift_norms(to_ours(_ROWS, tensors, config["layers"]), -1.0)
+    return _shift_norms(to_own(_ROWS, tensors, config["layers"]), -1.0)
 
 
 def to_gguf(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the file's tensors from groundup's, the inverse of ``to_groundup`` but for rounding
     the sum of 1 and a norm."""
-    return from_ours(_ROWS, _shift_norms(tensors, 1.0), config["layers"])
+    return from_own(_ROWS, _shift_norms(tensors, 1.0), config["layers"])
 
 
 def _shift_norms(tensors: Mapping[str, Tensor], by: float) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from groundup.core.errors import CheckpointError
 from groundup.models.names.gguf.metadata import (
+    FIELDS,
     KEEP,
     OTHER,
     check_head_dim,
@@ -20,9 +21,10 @@ from groundup.models.names.gguf.metadata import (
     letter_sizes,
     refuse_parts,
     shapes_of,
+    stretched,
 )
 from groundup.models.names.huggingface.llama import config_to_huggingface
-from groundup.models.names.table import Row, from_ours, to_ours
+from groundup.models.names.table import Row, from_own, to_own
 
 __all__ = [
     "ARCHITECTURES",
@@ -58,24 +60,14 @@ _BLOCK = {
 }
 _ROWS = (
     Row("token_embd.weight", ("embed.weight",)),
-    *(Row("blk.{}." + theirs, ("blocks.{}." + ours,)) for theirs, (ours, _) in _BLOCK.items()),
+    *(Row("blk.{}." + stored, ("blocks.{}." + own,)) for stored, (own, _) in _BLOCK.items()),
     Row("output_norm.weight", ("norm.weight",)),
     Row("output.weight", ("head.weight",)),
 )
-# Metadata (each key follows the architecture's name), and groundup's settings.
-_FIELDS = {
-    "context_length": "context_length",
-    "block_count": "layers",
-    "embedding_length": "width",
-    "attention.head_count": "heads",
-    "attention.head_count_kv": "kv_heads",
+_FIELDS = FIELDS | {
     "attention.key_length": "head_dim",
     "attention.value_length": "head_dim",
     "rope.dimension_count": "head_dim",
-    "feed_forward_length": "mlp_width",
-    "attention.layer_norm_rms_epsilon": "norm_eps",
-    "rope.freq_base": "rope_theta",
-    "vocab_size": "vocabulary_size",
 }
 # metadata that changes what a model computes in a way that is not built here, with the values that
 # do not
@@ -103,9 +95,7 @@ def config_to_groundup(
     """
     architecture = str(metadata.get("general.architecture"))
     given = given_fields(architecture, metadata, _FIELDS, tensors)
-    check_head_dim(
-        architecture, given, [key for key, ours in _FIELDS.items() if ours == "head_dim"]
-    )
+    check_head_dim(architecture, given, [key for key, own in _FIELDS.items() if own == "head_dim"])
     refuse_parts(architecture, metadata, _LACKED)
     # Llama 3.1 and later: the factors are a tensor there, not settings.
     if any(name.startswith("rope_") for name in tensors):
@@ -114,7 +104,7 @@ def config_to_groundup(
         )
     heads = given["attention.head_count"]
     values = {"kv_heads": heads, "head_dim": given["embedding_length"] // heads}
-    values |= {ours: given[key] for key, ours in _FIELDS.items() if key in given}
+    values |= {own: given[key] for key, own in _FIELDS.items() if key in given}
     return values | {
         "vocabulary_size": rows,
         "rope_theta": given.get("rope.freq_base", 10000.0),
@@ -131,15 +121,18 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
         CheckpointError: If no architecture has this combination of parts.
     """
     # Llama 3's factors would be a tensor, which is not written here.
-    if config.get("rope_scaling") is not None:
+    if stretched(config) is not None:
         raise CheckpointError(
             "model", "stretched rotary wavelengths are not written to GGUF here", KEEP
         )
     architecture = str(config_to_huggingface(config)["model_type"])
     if architecture not in ARCHITECTURES:
-        problem = f"no GGUF architecture has a sliding window of {config['sliding_window']} here"
-        raise CheckpointError("model", problem, KEEP)
-    values = {f"{architecture}.{key}": config[ours] for key, ours in _FIELDS.items()}
+        raise CheckpointError(
+            "model",
+            f"no GGUF architecture has a sliding window of {config['sliding_window']} here",
+            KEEP,
+        )
+    values = {f"{architecture}.{key}": config[own] for key, own in _FIELDS.items()}
     return {"general.architecture": architecture, "general.type": "model", **values}
 
 
@@ -152,15 +145,15 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     outer = {"token_embd.weight": "VC", "output_norm.weight": "C"}
     if not config["tied_embeddings"]:
         outer["output.weight"] = "VC"
-    block = {theirs: letters for theirs, (_, letters) in _BLOCK.items() if _exists(theirs, config)}
+    block = {stored: letters for stored, (_, letters) in _BLOCK.items() if _exists(stored, config)}
     return shapes_of(outer, block, letter_sizes(config), config["layers"])
 
 
-def _exists(theirs: str, config: Mapping[str, Any]) -> bool:
-    if theirs.endswith(".bias"):
-        inputs = theirs.startswith(("attn_q", "attn_k", "attn_v"))
+def _exists(stored: str, config: Mapping[str, Any]) -> bool:
+    if stored.endswith(".bias"):
+        inputs = stored.startswith(("attn_q", "attn_k", "attn_v"))
         return config["bias"] == "all" or (config["bias"] == "qkv" and inputs)
-    return config["qk_norm"] or not theirs.startswith(("attn_q_norm", "attn_k_norm"))
+    return config["qk_norm"] or not stored.startswith(("attn_q_norm", "attn_k_norm"))
 
 
 def to_groundup(
@@ -176,28 +169,24 @@ def to_groundup(
     Raises:
         CheckpointError: If a tensor of the file has no place in the GPT.
     """
-    ours = to_ours(_ROWS, tensors, config["layers"])
+    own = to_own(_ROWS, tensors, config["layers"])
     if architecture == "llama":
-        ours = {
-            name: _reorder_pairs(name, tensor, config, (-1, 2)) for name, tensor in ours.items()
-        }
-    return ours
+        own = {name: _reorder_pairs(name, tensor, config, (-1, 2)) for name, tensor in own.items()}
+    return own
 
 
-def to_gguf(
-    tensors: Mapping[str, Tensor], config: Mapping[str, Any], architecture: str
-) -> dict[str, Tensor]:
+def to_gguf(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the file's tensors from groundup's, the inverse of ``to_groundup``.
 
     Raises:
         CheckpointError: If a tensor of groundup's has no name there.
     """
     # Only files of this architecture have neighbouring pairs.
-    if architecture == "llama":
+    if config_to_huggingface(config)["model_type"] == "llama":
         tensors = {
             name: _reorder_pairs(name, tensor, config, (2, -1)) for name, tensor in tensors.items()
         }
-    return from_ours(_ROWS, tensors, config["layers"])
+    return from_own(_ROWS, tensors, config["layers"])
 
 
 def _reorder_pairs(

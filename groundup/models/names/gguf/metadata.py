@@ -13,6 +13,7 @@ from groundup.core.errors import CheckpointError
 from groundup.core.settings import Settings
 
 __all__ = [
+    "FIELDS",
     "KEEP",
     "OTHER",
     "REQUIRED",
@@ -24,6 +25,7 @@ __all__ = [
     "plain",
     "refuse_parts",
     "shapes_of",
+    "stretched",
 ]
 
 Config = TypeVar("Config", bound=Settings)
@@ -38,6 +40,19 @@ REQUIRED = (
     "attention.head_count",
     "attention.layer_norm_rms_epsilon",
 )
+# Metadata that all families have (each key follows the architecture's name), and groundup's
+# settings.
+FIELDS = {
+    "context_length": "context_length",
+    "block_count": "layers",
+    "embedding_length": "width",
+    "attention.head_count": "heads",
+    "attention.head_count_kv": "kv_heads",
+    "feed_forward_length": "mlp_width",
+    "attention.layer_norm_rms_epsilon": "norm_eps",
+    "rope.freq_base": "rope_theta",
+    "vocab_size": "vocabulary_size",
+}
 _FLOATS = ("epsilon", "freq_base", "freq_base_swa", "softcapping", "factor")
 _LARGE = ("context_length", "vocab_size", "rope.freq_base", "attention.sliding_window")
 
@@ -70,14 +85,18 @@ def given_fields(
         limit = 2**31 if key in _LARGE else 2**20
         # A boolean is an integer to Python, and a list means one value for each layer.
         if type(value) is not kind or not 0 < value < limit:
-            problem = (
+            raise CheckpointError(
+                f"{architecture}.{key}",
                 f"is {str(value)[:60]}; allowed: one number from 0 to {limit}, the same for every"
-                " layer"
+                " layer",
+                OTHER,
             )
-            raise CheckpointError(f"{architecture}.{key}", problem, OTHER)
     if given["block_count"] > len(tensors):
-        problem = f"is {given['block_count']}, but the file has {len(tensors)} tensors"
-        raise CheckpointError(f"{architecture}.block_count", problem, "Download it again")
+        raise CheckpointError(
+            f"{architecture}.block_count",
+            f"is {given['block_count']}, but the file has {len(tensors)} tensors",
+            "Download it again",
+        )
     return {key: plain(value) for key, value in given.items()}
 
 
@@ -131,7 +150,7 @@ def shapes_of(
     """Return shapes by tensor name, from letters that mean sizes; those of a block once for
     each layer."""
     numbered = {
-        f"blk.{n}.{theirs}": letters for n in range(layers) for theirs, letters in block.items()
+        f"blk.{n}.{stored}": letters for n in range(layers) for stored, letters in block.items()
     }
     return {
         name: tuple(sizes[letter] for letter in letters)
@@ -169,3 +188,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(str(np.float32(value)))
     return value
+
+
+def stretched(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return how rotary wavelengths are stretched in texts of the context's length, or None."""
+    scaling: Mapping[str, Any] | None = config.get("rope_scaling")
+    if scaling and scaling["kind"] == "dynamic":
+        return scaling if config["context_length"] > scaling["original_context"] else None
+    return scaling

@@ -19,6 +19,7 @@ from torch import Tensor
 from groundup.contracts.models import GGUFContents
 from groundup.core.errors import CheckpointError
 from groundup.models.names.gguf.metadata import (
+    FIELDS,
     KEEP,
     OTHER,
     given_fields,
@@ -26,7 +27,7 @@ from groundup.models.names.gguf.metadata import (
     refuse_parts,
     shapes_of,
 )
-from groundup.models.names.table import Row, from_ours, to_ours
+from groundup.models.names.table import Row, from_own, to_own
 
 __all__ = ["config_to_gguf", "config_to_groundup", "shapes", "to_gguf", "to_groundup"]
 
@@ -43,24 +44,12 @@ _BLOCK: dict[str, tuple[tuple[str, ...], str]] = {
 _ROWS = (
     Row("token_embd.weight", ("embed.weight",)),
     *(
-        Row(f"blk.{{}}.{theirs}.weight", tuple(f"blocks.{{}}.{name}.weight" for name in ours))
-        for theirs, (ours, _) in _BLOCK.items()
+        Row(f"blk.{{}}.{stored}.weight", tuple(f"blocks.{{}}.{name}.weight" for name in own))
+        for stored, (own, _) in _BLOCK.items()
     ),
     Row("output_norm.weight", ("norm.weight",)),
     Row("output.weight", ("head.weight",)),
 )
-# Metadata (each key follows the architecture's name), and groundup's settings.
-_FIELDS = {
-    "context_length": "context_length",
-    "block_count": "layers",
-    "embedding_length": "width",
-    "attention.head_count": "heads",
-    "attention.head_count_kv": "kv_heads",
-    "feed_forward_length": "mlp_width",
-    "attention.layer_norm_rms_epsilon": "norm_eps",
-    "rope.freq_base": "rope_theta",
-    "vocab_size": "vocabulary_size",
-}
 _ROTARY = "rope.dimension_count"
 _WINDOW = "attention.sliding_window"
 _ORIGINAL = "rope.scaling.original_context_length"
@@ -90,7 +79,7 @@ def config_to_groundup(file: GGUFContents, rows: int) -> dict[str, Any]:
         CheckpointError: If something is missing, or the model has a part that groundup's lacks.
     """
     metadata = file.metadata
-    fields = {*_FIELDS, _ROTARY, _ORIGINAL, _AMPLITUDE}
+    fields = {*FIELDS, _ROTARY, _ORIGINAL, _AMPLITUDE}
     # A window of 0 is none, and no positive number.
     if metadata.get(f"{_NAME}.{_WINDOW}", 0) != 0:
         fields.add(_WINDOW)
@@ -100,10 +89,11 @@ def config_to_groundup(file: GGUFContents, rows: int) -> dict[str, Any]:
     dim = given["embedding_length"] // heads
     rotary = given.get(_ROTARY, dim)
     if rotary > dim:
-        problem = f"is {rotary}, but heads have {dim} channels"
-        raise CheckpointError(f"{_NAME}.{_ROTARY}", problem, OTHER)
+        raise CheckpointError(
+            f"{_NAME}.{_ROTARY}", f"is {rotary}, but heads have {dim} channels", OTHER
+        )
     values = {"kv_heads": heads, "rope_theta": 10000.0}
-    values |= {ours: given[key] for key, ours in _FIELDS.items() if key in given}
+    values |= {own: given[key] for key, own in FIELDS.items() if key in given}
     share = rotary / dim
     if int(dim * share) != rotary:
         # Rounding took a channel away: half of one more gives it back.
@@ -120,7 +110,7 @@ def config_to_groundup(file: GGUFContents, rows: int) -> dict[str, Any]:
 def _long_rope(file: GGUFContents, given: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the settings of ``LongRope``, or None."""
     # Both or none: one alone is a damaged file.
-    there = {ours: theirs for ours, theirs in _FACTORS.items() if theirs in file.tensors}
+    there = {own: stored for own, stored in _FACTORS.items() if stored in file.tensors}
     if not there:
         return None
     missing = {*_FACTORS.values()} - {*there.values()}
@@ -132,7 +122,7 @@ def _long_rope(file: GGUFContents, given: Mapping[str, Any]) -> dict[str, Any] |
             "Convert the model again",
         )
     read = {
-        ours: [plain(float(value)) for value in file.read(theirs)] for ours, theirs in there.items()
+        own: [plain(float(value)) for value in file.read(stored)] for own, stored in there.items()
     }
     return {"original_context": given[_ORIGINAL], "amplitude": given.get(_AMPLITUDE, 1.0), **read}
 
@@ -147,12 +137,11 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
     window = config["sliding_window"]
     context = config["context_length"]
     if window is not None and window < context:
-        problem = (
-            f"sliding_window is {window} and context_length {context}, but llama.cpp has no window"
-            " for phi3"
-        )
         raise CheckpointError(
-            "model", problem, f"Train with context_length: {window}, or export to huggingface"
+            "model",
+            f"sliding_window is {window} and context_length {context}, but llama.cpp has no window"
+            " for phi3",
+            f"Train with context_length: {window}, or export to huggingface",
         )
     if long is not None and long["original_context"] < _SHORTEST:
         problem = (
@@ -161,7 +150,7 @@ def config_to_gguf(config: Mapping[str, Any]) -> dict[str, Any]:
         )
         problem += f" between short and long factors, opens none below {_SHORTEST}"
         raise CheckpointError("model", problem, KEEP)
-    values: dict[str, Any] = {f"{_NAME}.{key}": config[ours] for key, ours in _FIELDS.items()}
+    values: dict[str, Any] = {f"{_NAME}.{key}": config[own] for key, own in FIELDS.items()}
     values[f"{_NAME}.{_ROTARY}"] = int(config["width"] // config["heads"] * config["rotary_share"])
     if window is not None:
         values[f"{_NAME}.{_WINDOW}"] = window
@@ -190,7 +179,7 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         outer["output.weight"] = "VC"
     if config["long_rope"]:
         outer |= dict.fromkeys(_FACTORS.values(), "R")
-    block = {f"{theirs}.weight": letters for theirs, (_, letters) in _BLOCK.items()}
+    block = {f"{stored}.weight": letters for stored, (_, letters) in _BLOCK.items()}
     return shapes_of(outer, block, sizes, config["layers"])
 
 
@@ -198,15 +187,13 @@ def to_groundup(
     tensors: Mapping[str, Tensor], config: Mapping[str, Any], own: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return groundup's tensors from the file's; ``own`` says where one of the file's is to be cut,
-    as in ``to_ours``."""
+    as ``expected`` of ``to_own``."""
     kept: Collection[str] = [name for name in tensors if name not in _FACTORS.values()]
-    return to_ours(_ROWS, {name: tensors[name] for name in kept}, config["layers"], own)
+    return to_own(_ROWS, {name: tensors[name] for name in kept}, config["layers"], own)
 
 
 def to_gguf(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the file's tensors from groundup's, and the factors of rotary wavelengths."""
     long = config["long_rope"] or {}
-    factors = {
-        theirs: torch.tensor(long[ours]) for ours, theirs in _FACTORS.items() if ours in long
-    }
-    return from_ours(_ROWS, tensors, config["layers"]) | factors
+    factors = {stored: torch.tensor(long[own]) for own, stored in _FACTORS.items() if own in long}
+    return from_own(_ROWS, tensors, config["layers"]) | factors

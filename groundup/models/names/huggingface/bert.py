@@ -13,6 +13,7 @@ from groundup.models.names.table import (
 )
 
 __all__ = [
+    "KEYS",
     "POOLERS",
     "begin_head_again",
     "config_to_groundup",
@@ -100,13 +101,19 @@ _PLAIN = {
     "position_embedding_type": "absolute",
     "tie_word_embeddings": True,
 }
-_THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
+_HF_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
 _ATTENTION_DROPOUT = {
     "bert": "attention_probs_dropout_prob",
     "roberta": "attention_probs_dropout_prob",
     "distilbert": "attention_dropout",
 }
 _ACTIVATION_KEYS = {"bert": "hidden_act", "roberta": "hidden_act", "distilbert": "activation"}
+
+
+# What is read of config.json, of all families.
+KEYS = frozenset(key for fields in _FIELDS.values() for key in fields)
+KEYS |= {*_PLAIN, *_ATTENTION_DROPOUT.values(), *_ACTIVATION_KEYS.values()}
+KEYS |= {"max_position_embeddings"}
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,11 +125,12 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     family = str(config.get("model_type", ""))
     if family not in _CLASSES:
-        problem = (
+        raise CheckpointError(
+            "config.json",
             f"model_type {family or 'missing'} is no encoder that is built here; known:"
-            f" {', '.join(_CLASSES)}"
+            f" {', '.join(_CLASSES)}",
+            "Use a model of one of these families",
         )
-        raise CheckpointError("config.json", problem, "Use a model of one of these families")
     kinds = {f"{_CLASSES[family]}{kind}": head for head, kind in _HEAD_CLASSES.items()}
     kinds |= {
         f"{_CLASSES[family]}ForPreTraining": "masked",
@@ -134,10 +142,13 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     # Each family calls it by another name.
     activation = config.get(_ACTIVATION_KEYS[family], "gelu")
     if activation not in _ACTIVATIONS:
-        problem = f"activation {activation}; known: {', '.join(_ACTIVATIONS)}"
-        raise CheckpointError("config.json", problem, "Use another model")
+        raise CheckpointError(
+            "config.json",
+            f"activation {activation}; known: {', '.join(_ACTIVATIONS)}",
+            "Use another model",
+        )
     full = fill_in(_DEFAULTS[family], config)
-    settings = {ours: full[theirs] for theirs, ours in _FIELDS[family].items()}
+    settings = {own: full[hf] for hf, own in _FIELDS[family].items()}
     offset = 0
     if family == "roberta":
         # Its positions are counted from the padding's number on, as fairseq did.
@@ -191,9 +202,9 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(
             "model", f"no Hugging Face family has {odd}", "Keep it in the project's own layout"
         )
-    values = {theirs: config[ours] for theirs, ours in _FIELDS[family].items()}
+    values = {hf: config[own] for hf, own in _FIELDS[family].items()}
     values["max_position_embeddings"] = config["context_length"] + config["position_offset"]
-    values[_ACTIVATION_KEYS[family]] = _THEIR_ACTIVATIONS[config["activation"]]
+    values[_ACTIVATION_KEYS[family]] = _HF_ACTIVATIONS[config["activation"]]
     values[_ATTENTION_DROPOUT[family]] = 0.0
     values["tie_word_embeddings"] = True
     if head in ("labels", "tokens"):

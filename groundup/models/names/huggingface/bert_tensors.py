@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from groundup.models.names.huggingface.bert import family_of
-from groundup.models.names.table import Row, from_ours, to_ours
+from groundup.models.names.table import Row, drop_copy, from_own, to_own
 
 __all__ = ["to_groundup", "to_huggingface"]
 
 log = logging.getLogger("groundup")
 
 
-def _linear(theirs: str, ours: str) -> tuple[Row, Row]:
-    return Row(f"{theirs}.weight", (f"{ours}.weight",)), Row(f"{theirs}.bias", (f"{ours}.bias",))
+def _linear(hf: str, own: str) -> tuple[Row, Row]:
+    return Row(f"{hf}.weight", (f"{own}.weight",)), Row(f"{hf}.bias", (f"{own}.bias",))
 
 
 _BERT_LAYER = {
@@ -51,8 +51,8 @@ def _encoder(prefix: str, blocks: str, layer: Mapping[str, str]) -> tuple[Row, .
         *_linear(f"{prefix}.embeddings.LayerNorm", "embed_norm"),
         *(
             row
-            for theirs, ours in layer.items()
-            for row in _linear(f"{prefix}.{blocks}.layer.{{}}.{theirs}", f"blocks.{{}}.{ours}")
+            for hf, own in layer.items()
+            for row in _linear(f"{prefix}.{blocks}.layer.{{}}.{hf}", f"blocks.{{}}.{own}")
         ),
     )
 
@@ -103,8 +103,18 @@ _HEADS: dict[tuple[str, str], tuple[tuple[Row, ...], tuple[Row, ...]]] = {
     ("distilbert", "none"): (_NO_ROWS, _NO_ROWS),
     **{(family, "tokens"): (_NO_ROWS, _LABELS) for family in _ENCODERS},
 }
-# Copies of the embedding, which some files hold.
-_TIED = ("cls.predictions.decoder.", "lm_head.decoder.", "vocab_projector.weight")
+# What some files of the masked head hold twice, with the name that is kept.
+_COPIES = {
+    "bert": {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
+    "roberta": {
+        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    },
+    "distilbert": {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
+}
 # Heads that no setting asks for by these names.
 _NEVER_BUILT = ("cls.seq_relationship.", "qa_outputs.")
 _POSITIONS = "embeddings.position_embeddings.weight"
@@ -119,11 +129,11 @@ def to_groundup(
 
     Copies of tied embeddings and the constant ``position_ids`` of old files are left out, and so
     are learned positions beyond the context's length, and heads that the settings do not ask for. A
-    head that they do ask for and the file lacks is missing from what is returned. ``own`` is as in
-    ``to_ours``.
+    head that they do ask for and the file lacks is missing from what is returned. ``own`` is as
+    ``expected`` of ``to_own``.
 
     Raises:
-        CheckpointError: As ``to_ours``; a head that is there in part is an error too.
+        CheckpointError: As ``to_own``; a head that is there in part is an error too.
     """
     family = family_of(config)
     head = str(config["head"])
@@ -131,16 +141,19 @@ def to_groundup(
     if head == "tokens" and "classifier.weight" not in kept:
         # Answers begin and end at tokens, with a label each: the same layer by another name.
         kept = {name.replace("qa_outputs.", "classifier."): tensor for name, tensor in kept.items()}
+    if head == "masked":
+        for name, first in _COPIES[family].items():
+            kept = drop_copy(kept, name, first, "Use a model whose masked head is tied")
     position = f"{family}.{_POSITIONS}"
     # A shorter context needs fewer rows.
     if position in kept:
         kept[position] = kept[position][: config["context_length"] + config["position_offset"]]
     rows = list(_ENCODERS[family])
-    # A group that is there in part is an error, which to_ours raises.
+    # A group that is there in part is an error, which to_own raises.
     for group in _HEADS[family, head]:
         if _is_there(group, kept, own):
             rows += group
-    used = {row.theirs for row in rows}
+    used = {row.stored for row in rows}
     dropped = sorted(name for name in kept if _is_head(name, family) and name not in used)
     # Shapes are checked without content first: it is said once.
     if dropped and not kept[dropped[0]].is_meta:
@@ -148,20 +161,20 @@ def to_groundup(
     kept = {name: tensor for name, tensor in kept.items() if name not in dropped}
     expected = None
     if own is not None:
-        found = {name for row in rows for name in row.ours}
+        found = {name for row in rows for name in row.own}
         expected = {
             name: value
             for name, value in own.items()
             if not name.startswith("head") or name in found
         }
-    return to_ours(rows, kept, config["layers"], expected)
+    return to_own(rows, kept, config["layers"], expected)
 
 
 def _rename_as_new_files(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
     """Return tensors by the names that newer files have, with the family's prefix."""
     found = {}
     for name, tensor in tensors.items():
-        if name.endswith(".position_ids") or name.startswith(_TIED):
+        if name.endswith(".position_ids"):
             continue
         # As TensorFlow called them, in files converted from the authors' own.
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
@@ -173,28 +186,28 @@ def _rename_as_new_files(tensors: Mapping[str, Tensor], family: str) -> dict[str
 
 def _is_head(name: str, family: str) -> bool:
     known = {
-        row.theirs
+        row.stored
         for (kind, _), groups in _HEADS.items()
         if kind == family
         for rows in groups
         for row in rows
     }
-    return name in known or name.startswith(_NEVER_BUILT)
+    return name in known or name in _COPIES[family] or name.startswith(_NEVER_BUILT)
 
 
 def _is_there(
-    rows: tuple[Row, ...], theirs: Mapping[str, Tensor], own: Mapping[str, Tensor] | None
+    rows: tuple[Row, ...], hf: Mapping[str, Tensor], own: Mapping[str, Tensor] | None
 ) -> bool:
     """Whether weights hold a part of the head that the model has: of labels, for as many labels."""
-    asked = own is None or any(row.ours[0] in own for row in rows)
-    if not asked or not any(row.theirs in theirs for row in rows):
+    asked = own is None or any(row.own[0] in own for row in rows)
+    if not asked or not any(row.stored in hf for row in rows):
         return False
-    if own is None or rows[0].ours[0] != "head.weight":
+    if own is None or rows[0].own[0] != "head.weight":
         return True
     # The last is a bias, as long as there are outputs.
     last = rows[-1]
-    found = theirs.get(last.theirs)
-    return found is None or found.shape == own[last.ours[0]].shape
+    found = hf.get(last.stored)
+    return found is None or found.shape == own[last.own[0]].shape
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -203,7 +216,7 @@ def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> 
     family = family_of(config)
     head = str(config["head"])
     pooler, own = _HEADS[family, head]
-    found = from_ours((*_ENCODERS[family], *pooler, *own), tensors, config["layers"])
+    found = from_own((*_ENCODERS[family], *pooler, *own), tensors, config["layers"])
     if head != "none":
         return found
     return {name.removeprefix(f"{family}."): tensor for name, tensor in found.items()}

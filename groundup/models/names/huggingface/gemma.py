@@ -8,17 +8,24 @@ from typing import Any
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.names.huggingface.rotary import scaling_to_groundup, scaling_to_huggingface
+from groundup.models.names.huggingface.rotary import (
+    positions_to_huggingface,
+    scaling_to_groundup,
+    scaling_to_huggingface,
+)
 from groundup.models.names.table import (
+    LLAMA_FIELDS,
+    USE_HUB,
     Row,
     check_architecture,
+    drop_copy,
     fill_in,
-    from_ours,
+    from_own,
     refuse_other_values,
-    to_ours,
+    to_own,
 )
 
-__all__ = ["config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
+__all__ = ["KEYS", "config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
 
 _LAYER = {
     "input_layernorm": "attention_norm",
@@ -38,23 +45,15 @@ _LAYER = {
 _ROWS = (
     Row("model.embed_tokens.weight", ("embed.weight",)),
     *(
-        Row(f"model.layers.{{}}.{theirs}.weight", (f"blocks.{{}}.{ours}.weight",))
-        for theirs, ours in _LAYER.items()
+        Row(f"model.layers.{{}}.{hf}.weight", (f"blocks.{{}}.{own}.weight",))
+        for hf, own in _LAYER.items()
     ),
     Row("model.norm.weight", ("norm.weight",)),
 )
 # The names of settings in config.json, and groundup's.
-_FIELDS = {
-    "max_position_embeddings": "context_length",
-    "num_hidden_layers": "layers",
-    "hidden_size": "width",
-    "num_attention_heads": "heads",
-    "num_key_value_heads": "kv_heads",
+_FIELDS = LLAMA_FIELDS | {
     "head_dim": "head_dim",
-    "intermediate_size": "mlp_width",
     "sliding_window": "sliding_window",
-    "rms_norm_eps": "norm_eps",
-    "vocab_size": "vocabulary_size",
     "final_logit_softcapping": "logit_cap",
     "query_pre_attn_scalar": "attention_scale",
 }
@@ -86,20 +85,25 @@ _LOCAL = "sliding_attention"
 _GLOBAL = "full_attention"
 
 
+# What is read of config.json.
+KEYS = frozenset((*_FIELDS, *_DEFAULTS, *_PLAIN, "rope_scaling", "rope_parameters", "rope_theta"))
+KEYS |= {"rope_local_base_freq", "layer_types", "original_max_position_embeddings"}
+
+
 def to_groundup(
     tensors: Mapping[str, Tensor],
     config: Mapping[str, Any],
     own: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Return groundup's tensors from the file's. A copy of the embedding is left out. ``own`` is as
-    in ``to_ours``."""
-    kept = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
-    return to_ours(_ROWS, kept, config["layers"], own)
+    ``expected`` of ``to_own``."""
+    kept = drop_copy(tensors, "lm_head.weight", "model.embed_tokens.weight", USE_HUB)
+    return to_own(_ROWS, kept, config["layers"], own)
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the file's tensors from groundup's."""
-    return from_ours(_ROWS, tensors, config["layers"])
+    return from_own(_ROWS, tensors, config["layers"])
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError("config.json", problem, "Use another model")
     cap = full["final_logit_softcapping"]
     scale = full["query_pre_attn_scalar"]
-    return {ours: full[theirs] for theirs, ours in _FIELDS.items()} | {
+    return {own: full[hf] for hf, own in _FIELDS.items()} | {
         "global_every": _global_every(full),
         "rope_theta": float(far.get("rope_theta", full.get("rope_theta", 1e6))),
         "local_rope_theta": float(near.get("rope_theta", full.get("rope_local_base_freq", 1e4))),
@@ -169,7 +173,8 @@ def _kinds(layers: int, every: int) -> list[str]:
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the contents of config.json from all settings of Gemma 3, those that follow from
     others filled in."""
-    values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | _PLAIN
+    values: dict[str, Any] = {hf: config[own] for hf, own in _FIELDS.items()} | _PLAIN
+    values["max_position_embeddings"] = positions_to_huggingface(config)
     # transformers' settings have whole numbers there, where they are whole.
     scale = config["attention_scale"]
     if scale == int(scale):

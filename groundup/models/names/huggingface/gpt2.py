@@ -11,28 +11,29 @@ from groundup.core.errors import CheckpointError
 from groundup.models.names.table import (
     Row,
     check_architecture,
+    drop_copy,
     fill_in,
-    from_ours,
+    from_own,
     refuse_other_values,
-    to_ours,
+    to_own,
 )
 
-__all__ = ["config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
+__all__ = ["KEYS", "config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
 
 _BLOCK = "transformer.h.{}."
-_OURS = "blocks.{}."
+_OWN = "blocks.{}."
 _POSITIONS = "transformer.wpe.weight"
-_QKV = tuple(_OURS + f"attention.{name}." for name in ("query", "key", "value"))
+_QKV = tuple(_OWN + f"attention.{name}." for name in ("query", "key", "value"))
 _ROWS = (
     Row("transformer.wte.weight", ("embed.weight",)),
     Row(_POSITIONS, ("positions.weight",)),
     *(
         Row(
-            _BLOCK + f"{theirs}.{kind}",
-            (_OURS + f"{ours}.{kind}",),
+            _BLOCK + f"{hf}.{kind}",
+            (_OWN + f"{own}.{kind}",),
             transposed=linear and kind == "weight",
         )
-        for theirs, ours, linear in (
+        for hf, own, linear in (
             ("ln_1", "attention_norm", False),
             ("attn.c_proj", "attention.output", True),
             ("ln_2", "mlp_norm", False),
@@ -78,6 +79,11 @@ _PLAIN = {
 }
 
 
+# What is read of config.json.
+KEYS = frozenset((*_FIELDS, *_PLAIN, "activation_function", "n_inner", "n_ctx"))
+KEYS |= {"tie_word_embeddings"}
+
+
 def to_groundup(
     tensors: Mapping[str, Tensor],
     config: Mapping[str, Any],
@@ -86,7 +92,7 @@ def to_groundup(
     """Return groundup's tensors from the file's. Tied copies and the constant masks of old files
     are left out.
 
-    So are learned positions beyond the context's length. ``own`` is as in ``to_ours``.
+    So are learned positions beyond the context's length. ``own`` is as ``expected`` of ``to_own``.
     """
     # Masks, which old files hold as if they were weights.
     constant = (".attn.bias", ".attn.masked_bias")
@@ -94,17 +100,18 @@ def to_groundup(
         (name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"): tensor
         for name, tensor in tensors.items()
         if not name.endswith(constant)
-        and not (config["tied_embeddings"] and name == "lm_head.weight")
     }
+    if config["tied_embeddings"]:
+        kept = drop_copy(kept, "lm_head.weight", "transformer.wte.weight")
     # A shorter context needs fewer rows.
     if _POSITIONS in kept:
         kept[_POSITIONS] = kept[_POSITIONS][: config["context_length"]]
-    return to_ours(_ROWS, kept, config["layers"], own)
+    return to_own(_ROWS, kept, config["layers"], own)
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the file's tensors from groundup's."""
-    return from_ours(_ROWS, tensors, config["layers"])
+    return from_own(_ROWS, tensors, config["layers"])
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +132,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     full = fill_in(_DEFAULTS, config)
     return {
-        **{ours: full[theirs] for theirs, ours in _FIELDS.items()},
+        **{own: full[hf] for hf, own in _FIELDS.items()},
         "kv_heads": full["n_head"],
         "head_dim": full["n_embd"] // full["n_head"],
         "mlp_width": full.get("n_inner", 4 * full["n_embd"]),
@@ -158,9 +165,7 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
     if parts != ("learned", "layernorm", "all") or odd or not plain:
         found = f"GPT-2 has no {', '.join(parts)} with {config['activation']}"
         raise CheckpointError("model", found, "Keep it in the project's own layout")
-    values = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | {
-        "n_inner": config["mlp_width"]
-    }
+    values = {hf: config[own] for hf, own in _FIELDS.items()} | {"n_inner": config["mlp_width"]}
     values["activation_function"] = "gelu_new" if config["activation"] == "gelu_tanh" else "gelu"
     values["tie_word_embeddings"] = config["tied_embeddings"]
     return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **values}

@@ -9,18 +9,25 @@ from typing import Any
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.names.huggingface.rotary import scaling_to_groundup, scaling_to_huggingface
+from groundup.models.names.huggingface.rotary import (
+    positions_to_huggingface,
+    scaling_to_groundup,
+    scaling_to_huggingface,
+)
 from groundup.models.names.table import (
+    LLAMA_FIELDS,
     Row,
     check_architecture,
+    drop_copy,
     fill_in,
-    from_ours,
+    from_own,
     refuse_other_values,
-    to_ours,
+    to_own,
 )
 
 __all__ = [
     "FAMILIES",
+    "KEYS",
     "config_to_groundup",
     "config_to_huggingface",
     "to_groundup",
@@ -51,23 +58,12 @@ _LAYER = {
 }
 _ROWS = (
     Row("model.embed_tokens.weight", ("embed.weight",)),
-    *(Row("model.layers.{}." + theirs, ("blocks.{}." + ours,)) for theirs, ours in _LAYER.items()),
+    *(Row("model.layers.{}." + hf, ("blocks.{}." + own,)) for hf, own in _LAYER.items()),
     Row("model.norm.weight", ("norm.weight",)),
     Row("lm_head.weight", ("head.weight",)),
 )
 # The names of settings in config.json, and groundup's.
-_FIELDS = {
-    "max_position_embeddings": "context_length",
-    "num_hidden_layers": "layers",
-    "hidden_size": "width",
-    "num_attention_heads": "heads",
-    "num_key_value_heads": "kv_heads",
-    "head_dim": "head_dim",
-    "intermediate_size": "mlp_width",
-    "rms_norm_eps": "norm_eps",
-    "tie_word_embeddings": "tied_embeddings",
-    "vocab_size": "vocabulary_size",
-}
+_FIELDS = LLAMA_FIELDS | {"head_dim": "head_dim", "tie_word_embeddings": "tied_embeddings"}
 
 
 # Of transformers, for what config.json leaves out: of all families, and of each.
@@ -98,6 +94,13 @@ _OWN_DEFAULTS: dict[str, dict[str, Any]] = {
 _CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 
 
+# What is read of config.json, of all families.
+KEYS = frozenset((*_FIELDS, *_DEFAULTS, "hidden_act", "rope_parameters", "rope_scaling"))
+KEYS |= {"rope_theta", "partial_rotary_factor", "rope_interleaved", "attention_bias", "mlp_bias"}
+KEYS |= {"layer_types", "sliding_window", "use_sliding_window", "max_window_layers"}
+KEYS |= {"original_max_position_embeddings"}
+
+
 def to_groundup(
     tensors: Mapping[str, Tensor],
     config: Mapping[str, Any],
@@ -106,22 +109,19 @@ def to_groundup(
     """Return groundup's tensors from the file's. A copy of tied embeddings under ``lm_head`` is
     left out.
 
-    Old files' ``rotary_emb.inv_freq`` is left out too: it follows from the config. ``own`` is as in
-    ``to_ours``.
+    Old files' ``rotary_emb.inv_freq`` is left out too: it follows from the config. ``own`` is as
+    ``expected`` of ``to_own``.
     """
+    kept = {n: tensor for n, tensor in tensors.items() if not n.endswith(".rotary_emb.inv_freq")}
     # Some files hold the output layer although it is the embedding.
-    tied = config["tied_embeddings"]
-    kept = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not (tied and name == "lm_head.weight") and not name.endswith(".rotary_emb.inv_freq")
-    }
-    return to_ours(_ROWS, kept, config["layers"], own)
+    if config["tied_embeddings"]:
+        kept = drop_copy(kept, "lm_head.weight", "model.embed_tokens.weight")
+    return to_own(_ROWS, kept, config["layers"], own)
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the file's tensors from groundup's."""
-    return from_ours(_ROWS, tensors, config["layers"])
+    return from_own(_ROWS, tensors, config["layers"])
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     full.setdefault("head_dim", full["hidden_size"] // full["num_attention_heads"])
     # Newer files have all of it in one place.
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return {ours: full[theirs] for theirs, ours in _FIELDS.items()} | {
+    return {own: full[hf] for hf, own in _FIELDS.items()} | {
         "rope_theta": float(rope.get("rope_theta", full.get("rope_theta", 10000.0))),
         "rope_scaling": scaling_to_groundup(rope, full),
         "sliding_window": _window(config, full["num_hidden_layers"]),
@@ -207,9 +207,10 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(
             "model", f"no Hugging Face family has {found}", "Keep it in the project's own layout"
         )
-    values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | {
+    values: dict[str, Any] = {hf: config[own] for hf, own in _FIELDS.items()} | {
         "hidden_act": "silu"
     }
+    values["max_position_embeddings"] = positions_to_huggingface(config)
     values["rope_parameters"] = {
         "rope_theta": config["rope_theta"],
         **scaling_to_huggingface(config["rope_scaling"]),

@@ -10,43 +10,35 @@ from torch import Tensor
 
 from groundup.core.errors import CheckpointError
 from groundup.models.names.table import (
+    LLAMA_FIELDS,
     Row,
     check_architecture,
+    drop_copy,
     fill_in,
-    from_ours,
-    to_ours,
+    from_own,
+    to_own,
 )
 
-__all__ = ["config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
+__all__ = ["KEYS", "config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
 
 _BLOCK = "model.layers.{}."
-_OURS = "blocks.{}."
+_OWN = "blocks.{}."
 _ROWS = (
     Row("model.embed_tokens.weight", ("embed.weight",)),
-    Row(_BLOCK + "input_layernorm.weight", (_OURS + "attention_norm.weight",)),
+    Row(_BLOCK + "input_layernorm.weight", (_OWN + "attention_norm.weight",)),
     Row(
         _BLOCK + "self_attn.qkv_proj.weight",
-        tuple(_OURS + f"attention.{name}.weight" for name in ("query", "key", "value")),
+        tuple(_OWN + f"attention.{name}.weight" for name in ("query", "key", "value")),
     ),
-    Row(_BLOCK + "self_attn.o_proj.weight", (_OURS + "attention.output.weight",)),
-    Row(_BLOCK + "post_attention_layernorm.weight", (_OURS + "mlp_norm.weight",)),
-    Row(_BLOCK + "mlp.gate_up_proj.weight", (_OURS + "mlp.gate.weight", _OURS + "mlp.up.weight")),
-    Row(_BLOCK + "mlp.down_proj.weight", (_OURS + "mlp.down.weight",)),
+    Row(_BLOCK + "self_attn.o_proj.weight", (_OWN + "attention.output.weight",)),
+    Row(_BLOCK + "post_attention_layernorm.weight", (_OWN + "mlp_norm.weight",)),
+    Row(_BLOCK + "mlp.gate_up_proj.weight", (_OWN + "mlp.gate.weight", _OWN + "mlp.up.weight")),
+    Row(_BLOCK + "mlp.down_proj.weight", (_OWN + "mlp.down.weight",)),
     Row("model.norm.weight", ("norm.weight",)),
     Row("lm_head.weight", ("head.weight",)),
 )
 # The names of settings in config.json, and groundup's.
-_FIELDS = {
-    "max_position_embeddings": "context_length",
-    "num_hidden_layers": "layers",
-    "hidden_size": "width",
-    "num_attention_heads": "heads",
-    "num_key_value_heads": "kv_heads",
-    "intermediate_size": "mlp_width",
-    "rms_norm_eps": "norm_eps",
-    "tie_word_embeddings": "tied_embeddings",
-    "vocab_size": "vocabulary_size",
-}
+_FIELDS = LLAMA_FIELDS | {"tie_word_embeddings": "tied_embeddings"}
 # Of transformers, for what config.json leaves out.
 _DEFAULTS: dict[str, Any] = {
     "vocab_size": 32064,
@@ -63,27 +55,31 @@ _DEFAULTS: dict[str, Any] = {
 _LONG = ("longrope", "su", "yarn")
 
 
+# What is read of config.json.
+KEYS = frozenset((*_FIELDS, *_DEFAULTS, "hidden_act", "rope_scaling", "rope_parameters"))
+KEYS |= {"rope_theta", "partial_rotary_factor", "sliding_window"}
+
+
 def to_groundup(
     tensors: Mapping[str, Tensor],
     config: Mapping[str, Any],
     own: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Return groundup's tensors from the file's. A copy of tied embeddings is left out. ``own`` is
-    as in ``to_ours``.
+    """Return groundup's tensors from the file's. A copy of tied embeddings is left out.
+    ``own`` is as ``expected`` of ``to_own``.
 
     Without ``own`` it is not known where one matrix of the file is to be cut into queries, keys and
     values, unless there are as many of each.
     """
-    tied = config["tied_embeddings"]
-    kept = {
-        name: tensor for name, tensor in tensors.items() if not (tied and name == "lm_head.weight")
-    }
-    return to_ours(_ROWS, kept, config["layers"], own)
+    kept = dict(tensors)
+    if config["tied_embeddings"]:
+        kept = drop_copy(kept, "lm_head.weight", "model.embed_tokens.weight")
+    return to_own(_ROWS, kept, config["layers"], own)
 
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the file's tensors from groundup's."""
-    return from_ours(_ROWS, tensors, config["layers"])
+    return from_own(_ROWS, tensors, config["layers"])
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +99,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     full.setdefault("num_key_value_heads", full["num_attention_heads"])
     rope = full.get("rope_scaling") or full.get("rope_parameters") or {}
     share = rope.get("partial_rotary_factor", full.get("partial_rotary_factor", 1.0))
-    return {ours: full[theirs] for theirs, ours in _FIELDS.items()} | {
+    return {own: full[hf] for hf, own in _FIELDS.items()} | {
         "rope_theta": float(rope.get("rope_theta", full.get("rope_theta", 10000.0))),
         "rotary_share": float(share),
         "long_rope": _long_rope(rope, full),
@@ -135,7 +131,7 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
     others filled in."""
     long = config["long_rope"]
     share = config["rotary_share"]
-    values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()} | {
+    values: dict[str, Any] = {hf: config[own] for hf, own in _FIELDS.items()} | {
         "hidden_act": "silu"
     }
     values |= {"sliding_window": config["sliding_window"], "rope_theta": config["rope_theta"]}

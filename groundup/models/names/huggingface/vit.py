@@ -15,11 +15,12 @@ from groundup.models.names.table import (
     Row,
     check_architecture,
     fill_in,
-    from_ours,
-    to_ours,
+    from_own,
+    to_own,
 )
 
 __all__ = [
+    "KEYS",
     "config_to_groundup",
     "config_to_huggingface",
     "processor_to_groundup",
@@ -27,7 +28,7 @@ __all__ = [
     "to_huggingface",
 ]
 
-_BLOCK, _OURS = "vit.encoder.layer.{}.", "blocks.{}."
+_BLOCK, _OWN = "vit.encoder.layer.{}.", "blocks.{}."
 _LAYER = {
     "layernorm_before": "attention_norm",
     "attention.attention.query": "attention.query",
@@ -42,10 +43,10 @@ _ROWS = (
     Row("vit.embeddings.cls_token", ("embed.token",), leading=2),
     Row("vit.embeddings.position_embeddings", ("embed.positions",), leading=1),
     *(
-        Row(f"{theirs}.{kind}", (f"{ours}.{kind}",))
-        for theirs, ours in (
+        Row(f"{hf}.{kind}", (f"{own}.{kind}",))
+        for hf, own in (
             ("vit.embeddings.patch_embeddings.projection", "embed.project"),
-            *((_BLOCK + theirs, _OURS + ours) for theirs, ours in _LAYER.items()),
+            *((_BLOCK + hf, _OWN + own) for hf, own in _LAYER.items()),
             ("vit.layernorm", "norm"),
             ("classifier", "head"),
         )
@@ -74,8 +75,10 @@ _DEFAULTS: dict[str, Any] = {
     "patch_size": 16,
     "num_channels": 3,
 }
+# What is read of config.json, or is of parts that no classifier has.
+KEYS = frozenset((*_FIELDS, *_DEFAULTS, "encoder_stride", "pooler_act", "pooler_output_size"))
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-_THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+_HF_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 _POSITIONS = "vit.embeddings.position_embeddings"
 # Classifiers do not read it.
 _POOLER = ("vit.pooler.dense.weight", "vit.pooler.dense.bias")
@@ -93,8 +96,9 @@ def to_groundup(
     """Return groundup's tensors from the file's, of a classifier or of the model below it, whose
     pooler is left out.
 
-    So is an output layer of another shape than the model's. ``own`` is as in ``to_ours``; ``grid``
-    is how many patches our images have from top to bottom and from left to right.
+    So is an output layer of another shape than the model's. ``own`` is as ``expected`` of
+    ``to_own``; ``grid`` is how many patches the images have from top to bottom and from left to
+    right.
     """
     kept = {
         name if name.startswith(("vit.", "classifier.")) else f"vit.{name}": tensor
@@ -110,7 +114,7 @@ def to_groundup(
     places = grid[0] * grid[1] + 1
     if positions is not None and positions.ndim == 3 and positions.shape[1] != places:
         kept[_POSITIONS] = _interpolate(positions, grid)
-    return to_ours(_ROWS, kept, layers, own)
+    return to_own(_ROWS, kept, layers, own)
 
 
 def _interpolate(positions: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -134,7 +138,7 @@ def _interpolate(positions: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def to_huggingface(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the file's tensors from groundup's."""
-    return from_ours(_ROWS, tensors, config["layers"])
+    return from_own(_ROWS, tensors, config["layers"])
 
 
 def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,22 +152,26 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     family = full.get("model_type")
     activation = full["hidden_act"]
     if family != "vit" or activation not in _ACTIVATIONS:
-        found = (
+        raise CheckpointError(
+            "config.json",
             f"model_type {family}, activation {activation}; supported: vit;"
-            f" {', '.join(_ACTIVATIONS)}"
+            f" {', '.join(_ACTIVATIONS)}",
+            "Use another model",
         )
-        raise CheckpointError("config.json", found, "Use another model")
     check_architecture(config, ("ViTForImageClassification", "ViTModel"))
     height, width = _pair(full["image_size"])
     patch, across = _pair(full["patch_size"])
     # The model cuts squares only.
     if patch != across:
-        problem = f"patch_size is {[patch, across]}; supported: patches as high as wide"
-        raise CheckpointError("config.json", problem, "Use another model")
+        raise CheckpointError(
+            "config.json",
+            f"patch_size is {[patch, across]}; supported: patches as high as wide",
+            "Use another model",
+        )
     outputs = 0
     if full.get("architectures") != ["ViTModel"]:
         outputs = len(full.get("id2label", ())) or full.get("num_labels", 2)
-    return {ours: full[theirs] for theirs, ours in _FIELDS.items()} | {
+    return {own: full[hf] for hf, own in _FIELDS.items()} | {
         "patch": patch,
         "pooling": "class",
         "activation": _ACTIVATIONS[activation],
@@ -187,16 +195,19 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any]:
         CheckpointError: If the model has a part that transformers' lacks.
     """
     if config["pooling"] != "class":
-        problem = f"ViT has no pooling {config['pooling']} at Hugging Face"
-        raise CheckpointError("model", problem, "Keep it in the project's own layout")
+        raise CheckpointError(
+            "model",
+            f"ViT has no pooling {config['pooling']} at Hugging Face",
+            "Keep it in the project's own layout",
+        )
     channels, height, width = config["input_shape"]
-    values: dict[str, Any] = {theirs: config[ours] for theirs, ours in _FIELDS.items()}
+    values: dict[str, Any] = {hf: config[own] for hf, own in _FIELDS.items()}
     values |= {
         "image_size": height if height == width else [height, width],
         "patch_size": config["patch"],
         "num_channels": channels,
         "num_labels": config["outputs"],
-        "hidden_act": _THEIR_ACTIVATIONS[config["activation"]],
+        "hidden_act": _HF_ACTIVATIONS[config["activation"]],
     }
     return {"model_type": "vit", "architectures": ["ViTForImageClassification"], **values}
 
@@ -224,8 +235,9 @@ def processor_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     # Another interpolation gives other pixels: accuracy would fall without an error.
     if resample not in _RESAMPLE:
-        problem = f"resample is {resample}; supported: 2 (bilinear), 3 (bicubic)"
-        raise CheckpointError(where, problem, _OTHER)
+        raise CheckpointError(
+            where, f"resample is {resample}; supported: 2 (bilinear), 3 (bicubic)", _OTHER
+        )
     settings: dict[str, Any] = {"channels": 3}
     if resized:
         settings |= {"size": [height, width], "resample": _RESAMPLE[resample]}

@@ -17,8 +17,8 @@ import groundup
 from groundup.cli.main import app
 from groundup.nn import loss
 from groundup.nn.lora.adapters import adapted
+from groundup.recipe.adapter import Adapter
 from groundup.recipe.recipe import load_recipe
-from groundup.recipe.sections import Adapter
 
 OTHER: dict[str, Any] = {
     **{
@@ -30,6 +30,7 @@ OTHER: dict[str, Any] = {
         "lora_plus_ratio": 4.0,
     },
     **{"targets": {"query": 2}, "path": None, "base": "int8", "double_quantization": False},
+    **{"modules_to_save": ["norm"], "bias": "all", "trainable_token_indices": [3]},
 }
 
 
@@ -122,7 +123,7 @@ def test_an_adapter_on_an_adapter_and_one_to_go_on_from(
     expected = groundup.load(first).model(tokens)
     upon = groundup.trainer({**tuned, "name": "upon", "init": {"run": str(first)}}, runs=tmp_path)
     assert (upon.model.eval()(tokens) - expected).abs().max() < 1e-4
-    on = {**tuned, "name": "on", "adapter": {**tuned["adapter"], "path": str(first), "alpha": 3.0}}
+    on = {**tuned, "name": "on", "adapter": {"path": str(first)}}
     going_on = groundup.trainer(on, runs=tmp_path)
     assert (going_on.model.eval()(tokens) - expected).abs().max() < 1e-4
     plain = groundup.load(groundup.train({**on, "name": "done"}, runs=tmp_path).folder).model(
@@ -194,6 +195,8 @@ def test_every_model_with_linear_layers(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", [field for field in OTHER if field != "path"])
 def test_every_setting_has_an_effect(recipe: dict[str, Any], tmp_path: Path, field: str) -> None:
     assert set(OTHER) == set(Adapter.model_fields)
+    if field == "bias":
+        recipe["model"]["bias"] = "all"
     plain = tuning(recipe, tmp_path, rank=4)
     changed = {**plain, "adapter": {**plain["adapter"], field: OTHER[field]}}
     if field == "double_quantization":

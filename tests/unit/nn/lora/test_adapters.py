@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from groundup.models.gpt import GPTConfig
-from groundup.nn.lora.adapters import AdaptedLinear, adapted, attach, detach, merge, unmerge
-from groundup.recipe.sections import Adapter
-from groundup.weights.quantised_base import quantise_layers
+from groundup.nn.lora.adapters import adapted, attach, detach, merge, unmerge
+from groundup.nn.lora.linear import AdaptedLinear
+from groundup.recipe.adapter import Adapter
+from groundup.weights.quantized_base import quantize_layers
 
 TRAINED = ("lora_A", "lora_B", "magnitude")
 
@@ -62,7 +63,7 @@ def frozen_with_adapters(
     model = GPTConfig(**config).build()
     adapter = Adapter(**({} if "targets" in settings else {"rank": 2}), **settings)
     if adapter.base != "fp32":
-        quantise_layers(model, adapter, "here")
+        quantize_layers(model, adapter, "here")
     model.requires_grad_(requires_grad=False)
     attach(model, adapter)
     for name, parameter in model.named_parameters():
@@ -116,7 +117,7 @@ def test_dora_where_its_output_is_changed_in_place_or_the_backward_pass_runs_twi
 
 
 @pytest.mark.slow
-def test_a_quantised_base_and_dora_keep_no_more_than_lora() -> None:
+def test_a_quantized_base_and_dora_keep_no_more_than_lora() -> None:
     """Tensors saved for the backward pass, without the weights, and without the outputs that DoRA
     takes note of."""
     tokens, kept = torch.randint(0, 11, (2, 64)), {}

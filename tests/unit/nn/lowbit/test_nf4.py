@@ -12,22 +12,22 @@ import torch.nn.functional as F
 from torch import nn
 
 from groundup.nn.lora.adapters import (
-    AdaptedLinear,
     attach,
-    dequantise_layers,
+    dequantize_layers,
     detach,
     merge,
     unmerge,
 )
+from groundup.nn.lora.linear import AdaptedLinear
 from groundup.nn.lowbit.nf4 import (
     NF4,
     QuantizedLinear,
     QuantizedWeight,
-    dequantise,
-    quantise,
-    quantised_shapes,
+    dequantize,
+    quantize,
+    quantized_shapes,
 )
-from groundup.recipe.sections import Adapter
+from groundup.recipe.adapter import Adapter
 
 KINDS: list[tuple[Any, bool]] = [("int8", False), ("nf4", False), ("nf4", True)]
 SHAPES = [(1, 1), (3, 5), (7, 64), (33, 40), (300, 128)]
@@ -41,8 +41,8 @@ def weight(shape: tuple[int, int]) -> torch.Tensor:
 @pytest.mark.parametrize(("kind", "double"), KINDS)
 def test_every_value_is_within_half_a_step(kind: Any, double: bool, shape: tuple[int, int]) -> None:
     before = weight(shape)
-    stored = quantise(before, kind, double=double)
-    after = dequantise(stored, shape)
+    stored = quantize(before, kind, double=double)
+    after = dequantize(stored, shape)
     assert after.shape == before.shape
     assert after.dtype == torch.float32
     if kind == "int8":
@@ -59,13 +59,13 @@ def test_every_value_is_within_half_a_step(kind: Any, double: bool, shape: tuple
 @pytest.mark.parametrize("double", [False, True])
 def test_two_values_a_byte_the_first_in_the_upper_half(double: bool) -> None:
     exact = torch.tensor(NF4).repeat(8)[None] * 0.5  # two blocks of the 16 values themselves
-    stored = quantise(exact, "nf4", double=double)
+    stored = quantize(exact, "nf4", double=double)
     assert stored[0].shape == (2, 32)
     assert stored[0][0, :8].tolist() == [0x01, 0x23, 0x45, 0x67, 0x89, 0xAB, 0xCD, 0xEF]
-    assert torch.equal(dequantise(stored, (1, 128)), exact)
+    assert torch.equal(dequantize(stored, (1, 128)), exact)
     zeros = torch.zeros(3, 64)
-    assert torch.equal(dequantise(quantise(zeros, "nf4", double=double), (3, 64)), zeros)
-    assert torch.equal(dequantise(quantise(zeros, "int8"), (3, 64)), zeros)
+    assert torch.equal(dequantize(quantize(zeros, "nf4", double=double), (3, 64)), zeros)
+    assert torch.equal(dequantize(quantize(zeros, "int8"), (3, 64)), zeros)
 
 
 def test_the_values_are_quantiles_of_the_normal_distribution() -> None:
@@ -91,7 +91,7 @@ def test_what_it_takes(kind: Any, double: bool, share: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("kind", "double"), KINDS)
-def test_as_the_linear_layer_of_the_dequantised_weight(
+def test_as_the_linear_layer_of_the_dequantized_weight(
     kind: Any, double: bool, dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
@@ -121,7 +121,7 @@ def test_as_the_linear_layer_of_the_dequantised_weight(
 def test_an_adapter_beside_it(kind: Any, double: bool, name: Any) -> None:
     torch.manual_seed(0)
     own, bias = weight((12, 20)), nn.Parameter(torch.randn(12), requires_grad=False)
-    stood_for = dequantise(quantise(own, kind, double=double), (12, 20))
+    stood_for = dequantize(quantize(own, kind, double=double), (12, 20))
     model = nn.Sequential(QuantizedLinear(QuantizedWeight(own, kind, double=double), bias))
     plain = nn.Sequential(nn.Linear(20, 12))
     plain.load_state_dict({"0.weight": stood_for, "0.bias": bias})
@@ -138,7 +138,7 @@ def test_an_adapter_beside_it(kind: Any, double: bool, name: Any) -> None:
     with torch.no_grad():
         expected = plain(x)
         assert set(model.state_dict()) == set(plain.state_dict()) - {"0.weight"}
-        assert quantised_shapes(model) == {"0": (12, 20)}
+        assert quantized_shapes(model) == {"0": (12, 20)}
         for change in (
             lambda: None,
             lambda: merge(model),
@@ -155,7 +155,7 @@ def test_an_adapter_beside_it(kind: Any, double: bool, name: Any) -> None:
         assert torch.equal(model[0].weight, stood_for)
         attach(model, settings)
         model[0].load_state_dict({k: v for k, v in plain[0].state_dict().items() if k != "weight"})
-        dequantise_layers(model)
+        dequantize_layers(model)
         assert isinstance(model[0], nn.Linear)
         assert (model(x) - expected).abs().max() <= 1e-5
 
@@ -164,7 +164,7 @@ def test_an_adapter_beside_it(kind: Any, double: bool, name: Any) -> None:
 def test_as_bitsandbytes_has_it() -> None:
     """The same 16 values, codes and constants, so the same weights to the last bit.
 
-    The second quantisation is another: theirs is to 8-bit floats around the mean of all constants,
+    The second quantization is another: theirs is to 8-bit floats around the mean of all constants,
         ours to 256 equal
     steps between the smallest and the largest of 256 neighbours, which comes closer to the
     constants themselves.
@@ -173,16 +173,16 @@ def test_as_bitsandbytes_has_it() -> None:
     for shape in [*SHAPES, (1536, 576)]:
         own = weight(shape)
         codes, state = functional.quantize_4bit(own, blocksize=64, quant_type="nf4")
-        stored = quantise(own, "nf4")
+        stored = quantize(own, "nf4")
         assert torch.equal(state.code, torch.tensor(NF4))
         assert torch.equal(codes.view(-1), stored[0].view(-1)[: codes.numel()])
         assert torch.equal(state.absmax, stored[2])
         plain = functional.dequantize_4bit(codes, state)
-        assert torch.equal(plain, dequantise(stored, shape))
+        assert torch.equal(plain, dequantize(stored, shape))
         theirs = functional.quantize_4bit(
             own, blocksize=64, quant_type="nf4", compress_statistics=True
         )
-        ours = dequantise(quantise(own, "nf4", double=True), shape)
+        ours = dequantize(quantize(own, "nf4", double=True), shape)
         assert (ours - plain).abs().max() <= (
             functional.dequantize_4bit(*theirs) - plain
         ).abs().max() + 1e-7

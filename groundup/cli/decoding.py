@@ -1,0 +1,41 @@
+"""How ``predict`` and ``chat`` write: as was asked for, else as the weights say."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from groundup.inference.predictor import Predictor
+
+__all__ = ["GENERATION", "choose_decoding", "given"]
+
+log = logging.getLogger("groundup")
+
+# how a task writes text, as its predict names them
+GENERATION = (
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "stop",
+    "seed",
+)
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """Return those of a verb's parameters that say how to write, without what was not given: the
+    task's own defaults count then."""
+    return {name: values[name] for name in GENERATION if values.get(name) is not None}
+
+
+def choose_decoding(predictor: Predictor, options: dict[str, Any]) -> dict[str, Any]:
+    """Return decoding options: given ones, then those of generation_config.json, which are said;
+    where neither has a temperature, the likeliest token is taken."""
+    found = predictor.with_decoding(options)
+    said = [f"{key} {value}" for key, value in found.items() if key not in options]
+    if said:
+        log.info("by generation_config.json of the weights: %s", ", ".join(said))
+    # The same text each time, where nobody has said that it may vary.
+    return {"temperature": 0.0, **found}

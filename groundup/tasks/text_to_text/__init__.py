@@ -1,0 +1,1 @@
+"""Any text from any other: translation, summaries, answers, corrections."""

@@ -1,0 +1,399 @@
+"""Write one text from another: translation, summaries, questions answered in words, correction.
+
+Legend: B examples, N and M tokens of all inputs and outputs, T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groundup.contracts.models import EncoderDecoder
+from groundup.contracts.processors import TextProcessor
+from groundup.contracts.ragged import offsets_of, ragged_rows
+from groundup.contracts.tasks import EvaluationContext, Objective, Task
+from groundup.core.errors import DataError, RecipeError
+from groundup.core.registry import task
+from groundup.core.settings import setting
+from groundup.core.values import Batch, Evaluation, Example, Loss, Term
+from groundup.generation.options import DecodingOptions
+from groundup.metrics.compression import perplexity
+from groundup.metrics.generated_text import (
+    BleuTokenizer,
+    TextMetric,
+    quick_scores,
+    require_metrics,
+)
+from groundup.metrics.text_baselines import BASELINES, TextBaseline
+from groundup.nn.loss import widen
+from groundup.processors.text.bpe_dropout import bpe_dropout
+from groundup.tasks.shared.text_generation import decoding_options
+from groundup.tasks.text_to_text.evaluation import evaluate_outputs
+from groundup.tasks.text_to_text.like_lengths import run_in_parts
+from groundup.tasks.text_to_text.r_drop import r_drop_objective
+from groundup.tasks.text_to_text.rows import (
+    Frame,
+    continued,
+    cut_again,
+    encode_texts,
+    pack,
+    pad_source,
+    pad_target,
+    tokenizers,
+)
+from groundup.tasks.text_to_text.writing import check_language_model, write_about
+
+__all__ = ["TextToText"]
+
+
+@task("text_to_text")
+class TextToText(Task):
+    """Minimise -log p of every token of the output, its end included.
+
+    Source:
+        Sutskever et al., 2014 (arXiv:1409.3215), section 2; label smoothing: Szegedy et al., 2015
+        (arXiv:1512.00567), section 7.
+    """
+
+    unit: ClassVar[str] = "tokens"
+    file_source: ClassVar[str] = "parallel_text"
+
+    max_source_tokens: int = setting(
+        256, "The most tokens of an input, its end included; a longer one is cut", ge=2
+    )
+    source_cut: Literal["end", "middle"] = setting(
+        "end",
+        "Where an input that is too long is cut; middle: half of what is read is its beginning, and"
+        " half its end",
+    )
+    max_target_tokens: int = setting(
+        256, "The most tokens of an output, its end included; a longer one is cut at its end", ge=2
+    )
+    prefix: str = setting(
+        "", "Put before every input, such as 'summarize: ' for weights that were trained with it"
+    )
+    suffix: str = setting(
+        "",
+        "Put after every input, also after one that is cut; without one, what a language model"
+        " goes on from ends in the end token",
+    )
+    decoder_only: bool = setting(
+        False,
+        "The model is a language model, such as gpt: the input is its prompt, which is not"
+        " trained on",
+    )
+    label_smoothing: float = setting(
+        0.0, "Share of the target spread evenly over all tokens, in training", ge=0, lt=1
+    )
+    bpe_dropout: float = setting(
+        0.0,
+        "Chance that a merge of a byte-level BPE tokenizer is left out, so that texts are read and"
+        " learned in other tokens each time, in training; 0.1 is usual",
+        ge=0,
+        lt=1,
+    )
+    r_drop: float = setting(
+        0.0,
+        "Weight of how far apart two passes with different dropout are (R-Drop); 1 to 5 is usual;"
+        " a step takes twice as long",
+        ge=0,
+    )
+    metrics: tuple[TextMetric, ...] = setting(
+        ("chrf",), "What outputs are compared with the references by; none: the loss alone"
+    )
+    bleu_tokenizer: BleuTokenizer = setting(
+        "13a", "How BLEU cuts texts into words: 13a for most languages, zh for Chinese"
+    )
+    measured: int = setting(
+        100,
+        "Held-out examples whose outputs each validation measures, one beam each; 0: the loss"
+        " alone",
+        ge=0,
+    )
+    evaluated: int = setting(
+        1000, "Held-out examples that are written about when a run is evaluated", ge=1
+    )
+    baselines: tuple[TextBaseline, ...] = setting(
+        BASELINES,
+        "Answers without a model, scored next to it: the input itself, the output of the most"
+        " similar training input, the input's first or longest sentence",
+    )
+    beams: int = setting(
+        1, "Outputs that are written at once in predicting, of which the best is given", ge=1
+    )
+    length_penalty: float = setting(
+        1.0, "Of beams: higher prefers longer outputs; without effect with one"
+    )
+    no_repeat_ngram: int | None = setting(
+        None, "No sequence of this many tokens is written twice; null: any may be", ge=1
+    )
+    min_new_tokens: int = setting(0, "No output ends before it has this many tokens", ge=0)
+
+    @model_validator(mode="after")
+    def _options_are_possible(self) -> TextToText:
+        if self.beams == 1 and self.length_penalty != 1.0:
+            raise ValueError(
+                "length_penalty has no effect with one beam. Remove it, or use more beams"
+            )
+        if self.min_new_tokens > self.max_target_tokens:
+            raise ValueError(
+                f"min_new_tokens {self.min_new_tokens} is more than max_target_tokens"
+                f" {self.max_target_tokens}. Use less"
+            )
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError("metrics names one twice. Remove it")
+        return self
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read: the rows of both sides one after the other, and where
+        each begins."""
+        return {
+            "source": "int64 (N,)",
+            offsets_of("source"): "int64 (O,)",
+            "target": "int64 (M,)",
+            offsets_of("target"): "int64 (O,)",
+        }
+
+    def check_model(self, model: nn.Module, processor: Any) -> None:
+        """Check that the model reads inputs and writes outputs, as long as the task has them.
+
+        Raises:
+            RecipeError: If it does not, or the tokenizer has no merges to leave out.
+            MissingExtraError: If a library for the metrics is missing.
+        """
+        require_metrics(self.metrics)
+        for tokenizer in tokenizers(processor) if self.bpe_dropout else ():
+            bpe_dropout(tokenizer, self.bpe_dropout, 0)
+        if self.decoder_only:
+            check_language_model(model, self.max_source_tokens, self.max_target_tokens)
+        elif not isinstance(model, EncoderDecoder):
+            raise RecipeError(
+                "recipe.model",
+                f"{type(model).__name__} has no encoder, but task text_to_text writes about inputs",
+                "Use model: encoder_decoder; or task.decoder_only: true, by which a language model"
+                " reads the inputs as prompts",
+            )
+
+    def encode(self, examples: Sequence[Example], processor: TextProcessor) -> Batch:
+        """Return the tokens of inputs and outputs.
+
+        Raises:
+            DataError: If a text is empty.
+        """
+        reader, writer = tokenizers(processor)
+        source = self._encode_inputs([example.inputs for example in examples], reader)
+        outputs = [str(example.target) for example in examples]
+        frame = self._frame(writer, "target")
+        longest = self.max_target_tokens
+        return pack(source, encode_texts(outputs, writer, longest, "target", frame))
+
+    def _encode_inputs(self, inputs: Sequence[Any], reader: TextProcessor) -> list[Tensor]:
+        for each in inputs:
+            if not isinstance(each, str):
+                problem = f"{each!r:.60} is no text"
+                raise DataError("inputs", problem, "Give a text, or a list of texts")
+        texts = [self.prefix + each if each.strip() else each for each in inputs]
+        frame = self._frame(reader, "source")
+        return encode_texts(texts, reader, self.max_source_tokens, "source", frame)
+
+    def _frame(self, tokenizer: TextProcessor, side: str) -> Frame:
+        if side == "target":
+            return Frame.of(tokenizer)
+        frame = Frame.of(tokenizer, self.suffix, continues=self.decoder_only)
+        return frame._replace(cuts_middle=self.source_cut == "middle")
+
+    @property
+    def augments(self) -> bool:
+        """Whether texts are cut into other tokens in training."""
+        return self.bpe_dropout > 0
+
+    def augment(
+        self,
+        batch: Batch,
+        samples: NDArray[np.int64],
+        partners: Callable[[], Batch],
+        processor: TextProcessor,
+        seed: int,
+    ) -> Batch:
+        """Return a micro-batch with its texts in other tokens, by BPE-dropout of both sides."""
+        limits = {"source": self.max_source_tokens, "target": self.max_target_tokens}
+        found = {}
+        for (side, longest), tokenizer in zip(limits.items(), tokenizers(processor), strict=True):
+            dropout = bpe_dropout(tokenizer, self.bpe_dropout, seed)
+            rows = ragged_rows(batch, side)
+            frame = self._frame(tokenizer, side)
+            found[side] = cut_again(rows, samples, tokenizer, dropout, longest, side, frame)
+        return pack(found["source"], found["target"])
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return inputs and targets, padded: with targets, the model returns sums of losses."""
+        if self._by_logits:
+            return self.prediction_inputs(batch)
+        if self.decoder_only:
+            tokens, targets = continued(batch)
+            return {"tokens": tokens, "targets": targets}
+        return self.prediction_inputs(batch) | {"targets": pad_target(batch)}
+
+    @property
+    def _by_logits(self) -> bool:
+        # Two passes are compared by all that they predict, not by a sum; and the sum that a
+        # language model returns has no share for all other tokens.
+        return self.r_drop > 0 or (self.decoder_only and self.label_smoothing > 0)
+
+    def forward(self, model: nn.Module, batch: Batch) -> Any:
+        """Run the model, where it returns sums on rows of like lengths at a time."""
+        return run_in_parts(model, batch, self.inputs, sums=not self._by_logits)
+
+    def prediction_inputs(self, batch: Batch) -> dict[str, Any]:
+        """Return the batch without its targets, but with the text: the model then returns logits
+        (B, T, V)."""
+        if self.decoder_only:
+            return {"tokens": continued(batch)[0]}
+        return {**pad_source(ragged_rows(batch, "source")), "text": pad_target(batch).clamp(min=0)}
+
+    def build_objective(self, model: nn.Module, processor: Any) -> Objective:
+        """Return ``loss``, or with ``r_drop`` that of two passes."""
+        if not self.r_drop:
+            return self.loss
+        return r_drop_objective(self, model, self.r_drop)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Loss:
+        """Return the sum of -log p in nats and the number of target tokens.
+
+        Args:
+            outputs: (2,) the sums of -log p of the targets, and of the mean of -log p of all
+                tokens of the vocabulary; of a language model the first of them alone, a scalar; or
+                logits (B, T, V).
+            batch: What ``encode`` gave.
+        """
+        if outputs.dim() > 1:
+            return self.prediction_loss(outputs, batch)
+        if self.decoder_only and not outputs.dim():
+            outputs = torch.stack((outputs, outputs))
+        # Rows are ragged, so there is no padding to leave out of the count.
+        count = torch.tensor(float(len(batch["target"])))
+        total, uniform = outputs
+        smooth = self.label_smoothing
+        smoothed = total if not smooth else (1 - smooth) * total + smooth * uniform
+        return Loss({"target": Term(smoothed, count)}, {"plain": total.detach()})
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        """Return how many target tokens there are, for each term of the loss."""
+        count = float(len(batch["target"]))
+        return {"target": count, "consistency": count} if self.r_drop else {"target": count}
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return loss in nats a token, not smoothed, and perplexity."""
+        mean = sums["plain"][0] / max(sums["target"][1], 1.0)
+        return {"loss": mean, "perplexity": perplexity(mean)}
+
+    # ------------------------------------------------------- by logits: for teachers and privacy
+    @property
+    def distils(self) -> str:
+        """What a teacher must predict; nothing next to smoothed targets or another pass."""
+        return "" if self.label_smoothing or self.r_drop else "output tokens"
+
+    def predicted(self, batch: Batch) -> Tensor:
+        """Return (B, T) which logits are trained."""
+        return self._targets(batch) >= 0
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """Return (B, T) what logits predict, -100 where they are not trained."""
+        return continued(batch)[1] if self.decoder_only else pad_target(batch)
+
+    def prediction_loss(self, logits: Tensor, batch: Batch) -> Loss:
+        """Return what ``loss`` does, by logits."""
+        total, uniform = self._losses_by_logits(logits, batch)
+        return self.loss(torch.stack((total.sum(), uniform.sum())), batch)
+
+    def example_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return (B,) the loss of each example, by logits."""
+        total, uniform = self._losses_by_logits(outputs, batch)
+        return (1 - self.label_smoothing) * total + self.label_smoothing * uniform
+
+    def _losses_by_logits(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        targets = self._targets(batch)
+        wide = widen(logits)
+        total = F.cross_entropy(wide.transpose(1, 2), targets, reduction="none").sum(1)
+        uniform = -(wide.log_softmax(-1).mean(-1) * (targets >= 0)).sum(1)
+        return total, uniform
+
+    # ------------------------------------------------------------------------------------ writing
+    def predict(
+        self, model: nn.Module, inputs: Any, processor: TextProcessor, **options: Any
+    ) -> Any:
+        """Return what the model writes about an input, or about each of several.
+
+        Args:
+            model: The trained model.
+            inputs: A text, or a list of texts.
+            processor: The run's tokenizer.
+            **options: ``DecodingOptions``; what is not given is as the task's settings say, and the
+                likeliest token is taken. With ``n_best`` above 1 an input has a list of
+                ``{"text": ..., "score": ...}``, the best first.
+
+        Raises:
+            DataError: If an input is empty, or is no text.
+        """
+        several = isinstance(inputs, list | tuple)
+        texts = list(inputs) if several else [inputs]
+        chosen = self.decoding(options)
+        found = self.write(model, texts, processor, chosen)
+        if chosen.n_best == 1:
+            plain = [each[0][0] for each in found]
+            return plain if several else plain[0]
+        named = [[{"text": text, "score": score} for text, score in each] for each in found]
+        return named if several else named[0]
+
+    def decoding(self, options: dict[str, Any]) -> DecodingOptions:
+        """Return options, completed with the task's settings where nothing else is asked for."""
+        own: dict[str, Any] = {
+            "temperature": 0.0,
+            "max_new_tokens": self.max_target_tokens,
+            "no_repeat_ngram": self.no_repeat_ngram,
+        }
+        own["min_new_tokens"] = min(
+            self.min_new_tokens, options.get("max_new_tokens", self.max_target_tokens)
+        )
+        # Tokens that are drawn are not searched for.
+        if options.get("temperature", 0.0) == 0.0:
+            own["beams"] = self.beams
+            if options.get("beams", self.beams) > 1:
+                own["length_penalty"] = self.length_penalty
+        return decoding_options(own | options)
+
+    def write(
+        self,
+        model: nn.Module,
+        texts: Sequence[str],
+        processor: TextProcessor,
+        options: DecodingOptions,
+    ) -> list[list[tuple[str, float]]]:
+        """Return the best outputs about each input, each with its score, which is 0 with one
+        beam."""
+        reader, writer = tokenizers(processor)
+        return write_about(model, self._encode_inputs(texts, reader), writer, options)
+
+    def measure(
+        self, model: nn.Module, examples: Sequence[Example], processor: TextProcessor
+    ) -> dict[str, float]:
+        """Return the metrics of what the model writes about held-out inputs, token by token."""
+        # One beam whatever the settings: a validation is to take seconds.
+        options = self.decoding({"beams": 1})
+        found = self.write(model, [example.inputs for example in examples], processor, options)
+        outputs = [each[0][0] for each in found]
+        references = [str(example.target) for example in examples]
+        return quick_scores(self.metrics, outputs, references, bleu_tokenizer=self.bleu_tokenizer)
+
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Write about held-out inputs, and compare with references and baselines; see
+        ``evaluate_outputs``."""
+        return evaluate_outputs(self, context)

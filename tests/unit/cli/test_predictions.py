@@ -1,0 +1,135 @@
+"""``groundup predict`` and ``evaluate`` of files, as a user types them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_main import groundup
+
+from groundup.core.errors import DataError, GroundupError, RecipeError, RunError
+
+WORDS = {"pos": ["good", "great", "fine", "lovely"], "neg": ["bad", "awful", "poor", "dull"]}
+
+
+@pytest.fixture
+def classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a run that tells good words from bad ones."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    draws = random.Random(0)
+    rows = [
+        {"text": " ".join(draws.choices(WORDS[label], k=4)), "label": label}
+        for label in ("pos", "neg") * 60
+    ]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    recipe: dict[str, Any] = {
+        "name": "films",
+        "model": "bag_of_ngrams",
+        "task": "classify",
+        "processor": "bytes",
+        "data": {"name": "labelled_text", "path": "rows.jsonl"},
+        "training": {"batch_size": 16, "steps": 40},
+        "machine": {"threads": 1, "compile": False, "precision": "fp32"},
+    }
+    Path("films.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    groundup("train", "films.yaml")
+    return "runs/films"
+
+
+@pytest.mark.slow
+def test_a_file_is_predicted_and_evaluated(
+    classifier: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="groundup")
+    Path("new.csv").write_text("id,text\n7,good great\n8,bad awful\n9,lovely\n", encoding="utf-8")
+    assert "Wrote out.csv: 3 rows" in groundup("predict", classifier, "new.csv", "--out", "out.csv")
+    with Path("out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["id"], row["text"], row["prediction"]) for row in rows] == [
+        ("7", "good great", "pos"),
+        ("8", "bad awful", "neg"),
+        ("9", "lovely", "pos"),
+    ]
+    for row in rows:
+        chances = {name: float(row[f"probability_{name}"]) for name in ("neg", "pos")}
+        assert sum(chances.values()) == pytest.approx(1)
+        assert max(chances, key=lambda name: chances[name]) == row["prediction"]
+    with pytest.raises(RunError, match="exists already"):
+        groundup("predict", classifier, "new.csv", "--out", "out.csv")
+    printed = groundup("predict", classifier, "new.csv", "--limit", "2")
+    assert [json.loads(line)["id"] for line in printed.splitlines()] == ["7", "8"]
+    assert "predicted 2 of 3 rows, the first ones" in caplog.text
+    # prompts are what they were
+    assert groundup("predict", classifier, "good", "bad") == "pos\nneg\n"
+    assert groundup("predict", classifier, given="good\nbad\n") == "pos\nneg\n"
+    assert groundup("predict", classifier, "-", given="good\nbad\n") == "pos\nneg\n"
+
+    Path("held.csv").write_text("text,label\ngood bad fine fine,pos\nbad,neg\n", encoding="utf-8")
+    said = groundup("evaluate", classifier, "--data", "held.csv")
+    assert "On 2 held-out examples" in said
+    found = json.loads(Path(classifier, "evaluations", "held.json").read_text(encoding="utf-8"))
+    assert found["metrics"]["accuracy"] == 1.0
+    assert "held.csv: 0 of 2 examples are in the run's training data" in caplog.text
+    assert not Path(classifier, "evaluation.json").exists()
+    Path("held.csv").write_bytes("text,label\ngood café,pos\nbad,neg\n".encode("cp1252"))
+    encoding = "data.encoding=cp1252"
+    assert "good café" in groundup("predict", classifier, "held.csv", encoding)
+    assert "On 2 held-out" in groundup("evaluate", classifier, "--data", "held.csv", encoding)
+    with pytest.raises(RecipeError, match=r"data\.encodding: unknown key; did you mean 'encoding'"):
+        groundup("predict", classifier, "held.csv", "data.encodding=cp1252")
+    with pytest.raises(GroundupError, match=r"data\.encoding: has no effect without --data"):
+        groundup("evaluate", classifier, encoding)
+    groundup("evaluate", classifier, "--data", "rows.jsonl", "--limit", "50")
+    assert "looking at 50 of 120 rows, drawn with seed 0" in caplog.text
+    Path("odd.csv").write_text("text,label\ngood,great\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"odd\.csv row 1.*'great'.*known: neg, pos"):
+        groundup("evaluate", classifier, "--data", "odd.csv")
+
+
+@pytest.mark.slow
+def test_folders_and_rows_that_cannot_be_read(
+    classifier: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="groundup")
+    Path("texts").mkdir()
+    for name, text in (("b", "bad bad"), ("a", "good good"), ("c", "fine")):
+        Path("texts", f"{name}.txt").write_text(text, encoding="utf-8")
+    rows = [json.loads(line) for line in groundup("predict", classifier, "texts").splitlines()]
+    assert [(row["file"], row["prediction"]) for row in rows] == [
+        ("a.txt", "pos"),
+        ("b.txt", "neg"),
+        ("c.txt", "pos"),
+    ]
+    Path("holes.jsonl").write_text('{"text": "good"}\n{"text": ""}\n{"text": "bad"}\n', "utf-8")
+    with pytest.raises(DataError, match=r"holes\.jsonl line 2: column 'text' is empty"):
+        groundup("predict", classifier, "holes.jsonl")
+    # the remedy of that message, as it is written
+    said = groundup("predict", classifier, "holes.jsonl", "--on-unreadable", "skip")
+    assert [json.loads(line)["prediction"] for line in said.splitlines()] == ["pos", "neg"]
+    assert "1 of 3 rows cannot be read and are left out: holes.jsonl line 2" in caplog.text
+
+
+def test_mistakes_are_said_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", None)
+    Path("a.csv").touch()
+    for arguments, message in (
+        (["none.csv"], r"none\.csv: there is no such file"),
+        (["none.xlsx"], r"none\.xlsx: there is no such file"),
+        (["a.csv", "b"], r"a\.csv: is one of several; allowed: one file"),
+        (["seed=1"], "seed is an option of this command. Write --seed 1"),
+        (["x", "data.encoding=gbk"], "data.encoding: has no effect without a file"),
+        (["x", "--force"], "--force: has no effect without --out"),
+        (["x", "--out", "a.xlsx"], r"a\.xlsx: ends in '\.xlsx'"),
+        (["x", "--on-unreadable", "drop"], "--on-unreadable: is 'drop'; allowed: stop, skip"),
+    ):
+        with pytest.raises(GroundupError, match=message):
+            groundup("predict", "runs/none", *arguments)

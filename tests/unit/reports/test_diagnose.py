@@ -1,0 +1,154 @@
+"""What is said about curves of known shape."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.reports.diagnose import diagnose
+from groundup.reports.diagnosis import Diagnosis
+from groundup.reports.run_reader import read_run
+
+Curve = Callable[[float], float]
+RECIPE = """
+model: {name: mlp, hidden: [128], dropout: 0.0}
+task: {name: classify, label_smoothing: 0.0}
+optim: {name: adamw, lr: 0.001, weight_decay: 0.1}
+training: {batch_size: 32, epochs: 10}
+"""
+
+
+def diagnosed(
+    folder: Path, training: Curve, validation: Curve, steps: int = 1000, **metrics: float
+) -> Diagnosis | None:
+    rows: list[dict[str, Any]] = []
+    for step in range(10, steps + 1, 10):
+        noise = 0.02 * math.sin(7.0 * step)
+        rows.append({"kind": "train", "step": step, "loss": training(step / steps) * (1 + noise)})
+        if step % (steps // 10) == 0:
+            rows.append({"kind": "evaluate", "step": step, "loss": validation(step / steps)})
+    (folder / "recipe.yaml").write_text(RECIPE, "utf-8")
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", "utf-8")
+    (folder / "evaluation.json").write_text(json.dumps({"metrics": metrics}), "utf-8")
+    return diagnose(read_run(folder))
+
+
+def test_a_validation_loss_that_rises_is_overfitting(tmp_path: Path) -> None:
+    scores = {"training_accuracy": 0.998, "accuracy": 0.912, "accuracy_high_95": 0.94}
+    found = diagnosed(
+        tmp_path, lambda t: 2 * math.exp(-5 * t), lambda t: 0.5 + (t - 0.4) ** 2, **scores
+    )
+    assert found is not None
+    assert found.verdict == "overfitting"
+    assert "rising since step 400, from 0.500 to 0.7" in found.words
+    assert "training examples 99.8% are right, of held-out ones 91.2%" in found.words
+    for setting in (
+        "some model.dropout, such as 0.2",
+        "more optim.weight_decay, such as 0.2 instead of 0.1",
+        "smaller model.hidden, such as [64] instead of [128]",
+        "more training data",
+    ):
+        assert setting in found.advice
+    assert "augment" not in found.advice, "this recipe has no such setting"
+
+
+def test_a_gap_of_accuracies_is_overfitting_though_no_loss_rises(tmp_path: Path) -> None:
+    def flat(t: float) -> float:
+        return 0.4
+
+    scores = {"training_accuracy": 1.0, "accuracy": 0.8, "accuracy_high_95": 0.85}
+    found = diagnosed(tmp_path, lambda t: 2 * math.exp(-9 * t), flat, **scores)
+    assert found is not None
+    assert found.verdict == "overfitting"
+    assert "100.0% are right, of held-out ones 80.0%" in found.words
+    wide = diagnosed(
+        tmp_path, lambda t: 2 * math.exp(-9 * t), flat, **{**scores, "accuracy_high_95": 1.0}
+    )
+    assert wide is not None
+    assert wide.verdict == "fine", "few held-out examples: it may be chance"
+
+
+@pytest.mark.parametrize(
+    ("held_out", "verdict"),
+    [(0.84, "fine"), (0.83, "overfitting"), (0.7, "overfitting")],
+)
+def test_a_gap_begins_at_fifteen_points(tmp_path: Path, held_out: float, verdict: str) -> None:
+    scores = {"training_accuracy": 0.985, "accuracy": held_out, "accuracy_high_95": 0.88}
+    found = diagnosed(tmp_path, lambda t: 2 * math.exp(-9 * t), lambda t: 0.25, **scores)
+    assert found is not None
+    assert found.verdict == verdict
+
+
+def test_losses_that_still_fall_are_too_short_a_run(tmp_path: Path) -> None:
+    found = diagnosed(tmp_path, lambda t: 3 - 2 * t, lambda t: 3.1 - 2 * t)
+    assert found is not None
+    assert found.verdict == "too short"
+    assert "the last validation loss, 1.100, is the lowest" in found.words
+    assert found.advice == "more training.epochs, such as 20 instead of 10, or a higher optim.lr"
+
+
+def test_a_model_that_is_too_small_is_underfitting(tmp_path: Path) -> None:
+    scores = {"training_accuracy": 0.31, "accuracy": 0.3, "accuracy_high_95": 0.33}
+    scores["baseline_accuracy"] = 0.25
+    found = diagnosed(tmp_path, lambda t: 1 + math.exp(-20 * t), lambda t: 1.05, **scores)
+    assert found is not None
+    assert found.verdict == "underfitting"
+    assert "31.0% are right" in found.words
+    assert found.advice.startswith(
+        "a larger model.hidden, such as [512] instead of [128], less optim.weight_decay, such as 0.025"
+    )
+
+
+def test_a_training_loss_that_rises_again_has_diverged(tmp_path: Path) -> None:
+    found = diagnosed(tmp_path, lambda t: 0.5 + 2 * abs(t - 0.5), lambda t: 1 + t)
+    assert found is not None
+    assert found.verdict == "diverged"
+    assert "lower optim.lr" in found.advice
+
+
+@pytest.mark.parametrize("level", [0.3, 3.0])
+def test_curves_that_settle_are_fine(tmp_path: Path, level: float) -> None:
+    found = diagnosed(
+        tmp_path,
+        lambda t: level * (1 + math.exp(-20 * t)),
+        lambda t: level * (1.1 + math.exp(-20 * t)),
+    )
+    assert found is not None
+    assert found.verdict == "fine"
+    assert found.advice == ""
+    assert "lowest:" in found.words
+
+
+def test_a_run_that_has_hardly_begun_gets_a_sentence(tmp_path: Path) -> None:
+    found = diagnosed(tmp_path, lambda t: 1.0, lambda t: 1.0, steps=50)
+    assert found is not None
+    assert found.words.startswith("The training loss went from ")
+
+
+def test_a_single_validation_is_not_from_one_value_to_the_same(tmp_path: Path) -> None:
+    rows = [
+        {"kind": "train", "step": 10, "loss": 4.4},
+        {"kind": "evaluate", "step": 10, "loss": 4.347},
+    ]
+    (tmp_path / "recipe.yaml").write_text(RECIPE, "utf-8")
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", "utf-8")
+    found = diagnose(read_run(tmp_path))
+    assert found is not None
+    assert found.words == (
+        "The training loss is 4.400; the only validation loss is 4.347, at step 10."
+    )
+
+
+def test_a_run_without_validations_is_told_how_to_have_some(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE, "utf-8")
+    row = {"kind": "train", "step": 10, "loss": 4.4}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    found = diagnose(read_run(tmp_path))
+    assert found is not None
+    assert found.verdict == "not validated"
+    assert "evaluation.every" in found.advice
