@@ -20,6 +20,14 @@ GENERATION = (
     "min_p",
     "repetition_penalty",
     "stop",
+    "beams",
+    "n_best",
+    "length_penalty",
+    "early_stopping",
+    "min_new_tokens",
+    "no_repeat_ngram",
+    "ngram_weight",
+    "length_bonus",
     "seed",
 )
 

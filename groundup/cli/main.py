@@ -13,10 +13,18 @@ import typer
 
 from groundup.cli.streams import check_arguments, flush_output, prepare_output
 from groundup.cli.tools import (
+    Beams,
     Checkpoint,
+    EarlyStopping,
     Engine,
+    LengthBonus,
+    LengthPenalty,
     MaxNewTokens,
+    MinNewTokens,
     ModelPath,
+    NBest,
+    NgramWeight,
+    NoRepeatNgram,
     RunsFolder,
     Seed,
     Temperature,
@@ -230,6 +238,14 @@ def predict(
     stop: Annotated[
         list[str] | None, typer.Option(help="Stop before this text; may be given again.")
     ] = None,
+    beams: Beams = None,
+    n_best: NBest = None,
+    length_penalty: LengthPenalty = None,
+    early_stopping: EarlyStopping = None,
+    min_new_tokens: MinNewTokens = None,
+    no_repeat_ngram: NoRepeatNgram = None,
+    ngram_weight: NgramWeight = None,
+    length_bonus: LengthBonus = None,
     seed: Seed = 0,
     weights: Weights = "fp32",
     engine: Engine = "groundup",

@@ -120,10 +120,7 @@ def print_predictions(
             say(f"predicting {len(chosen):,} of {len(given):,} prompts, the first ones")
         if output.out is None:
             for predicted in predictor(chosen, **options):
-                # Of several values, as a transcript with its words' times, other programs read
-                # JSON.
-                lines = to_lines([predicted]) if isinstance(predicted, dict) else [predicted]
-                print(*lines)
+                print(_as_line(predicted))
             return
         rows = predict_rows(
             predictor,
@@ -138,6 +135,16 @@ def print_predictions(
         return
     write_rows(rows, output.out)
     print(f"Wrote {output.out}: {len(rows):,} rows")
+
+
+def _as_line(predicted: Any) -> Any:
+    """Return what is printed of a prediction: of several values, as a transcript with its words'
+    times, or of several outputs with their scores, JSON, which other programs read."""
+    if isinstance(predicted, dict):
+        return next(to_lines([predicted]))
+    if isinstance(predicted, list) and any(isinstance(each, dict) for each in predicted):
+        return f"[{', '.join(to_lines(predicted))}]"
+    return predicted
 
 
 def _as_data(prompts: Sequence[str], *, written: bool) -> str | None:

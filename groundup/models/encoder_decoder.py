@@ -295,11 +295,13 @@ class EncoderDecoderConfig(FromHuggingFace):
             config = names.config_to_huggingface(values)
             if config is not None:
                 return config, names.to_huggingface(weights, values)
+        others = t5.differences(values) | bart.differences(values)
+        nearest = min(others, key=lambda family: len(others[family]))
         raise CheckpointError(
             "model",
-            f"neither T5 nor BART nor Marian has {self.positions} positions, {self.norm}"
-            f" ({self.norm_placement}), activation {self.activation}, bias {self.bias}",
-            "Keep it in the project's own layout",
+            f"neither T5 nor BART nor Marian has these parts; {nearest}, the nearest, has"
+            f" {', '.join(others[nearest])}",
+            "Train one with these settings, or keep it in the project's own layout",
         )
 
     @classmethod

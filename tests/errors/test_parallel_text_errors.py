@@ -206,3 +206,17 @@ def test_missing_libraries(
     settings = LANGUAGES if name == "a.tmx" else {}
     with pytest.raises(MissingExtraError, match=rf"{library}: .*groundup\[translation\]"):
         read(write(tmp_path / name, content), **settings)
+
+
+def test_files_in_lines_without_languages(tmp_path: Path) -> None:
+    """What to set is said by the names of the files."""
+    write(tmp_path / "data" / "a.en", "a\n")
+    path = write(tmp_path / "data" / "a.zh", "b\n")
+    problem = r"no file to read.* set their languages.*_language=en data\.target_language=zh"
+    with pytest.raises(DataError, match=problem):
+        read(tmp_path / "data")
+    with pytest.raises(DataError, match="lines of another file, name that one"):
+        read(path)
+    rows = write(tmp_path / "rows.csv", "source,targte\na,b\n")
+    with pytest.raises(DataError, match=r"no column 'target'; did you mean 'targte'.*data section"):
+        read(rows)

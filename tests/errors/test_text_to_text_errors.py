@@ -82,6 +82,21 @@ def test_models_with_parts_that_are_not_built(config: dict[str, Any], message: s
 def test_a_shape_without_a_place_in_transformers() -> None:
     config = EncoderDecoderConfig(vocabulary_size=9, width=8, heads=2, layers=1)
     with pytest.raises(
-        CheckpointError, match="neither T5 nor BART nor Marian has rotary positions"
+        CheckpointError,
+        match=r"neither T5 nor BART nor Marian has these parts; T5, the nearest, has"
+        r" positions: relative, attention_scale: 1\.0\. Train one with",
+    ):
+        config.to_huggingface(config.build().state_dict())
+    marian: dict[str, Any] = {
+        "positions": "sinusoidal",
+        "norm": "layernorm",
+        "norm_placement": "post",
+        "activation": "silu",
+        "bias": "all",
+        "embedding_scale": True,
+    }
+    config = EncoderDecoderConfig(vocabulary_size=9, width=8, heads=2, layers=1, **marian)
+    with pytest.raises(
+        CheckpointError, match=r"Marian, the nearest, has norm_eps: 1e-05, output_bias: true\."
     ):
         config.to_huggingface(config.build().state_dict())

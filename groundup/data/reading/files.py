@@ -337,12 +337,12 @@ def _in_one_form(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _missing_column(where: str, column: str, row: dict[str, Any], kind: str) -> DataError:
     existing = list(row)
-    remedy = "Name the right column, or correct the row"
+    remedy = "Name the right column in the data section, or correct the row"
     inside = next((name for name, value in row.items() if isinstance(value, dict)), None)
     if kind == ".json" and inside is not None:
         remedy += f"; if the rows are inside, as in {inside!r}, write them as a list of objects"
     if where.endswith(")"):  # of cells, whose header may be missing
-        remedy += "; where the first line is no header, add one (labelled_text: data.header: false)"
+        remedy += "; where the first line is no header, add one (some have data.header: false)"
     return DataError(
         where,
         f"there is no column {column!r}; {did_you_mean(column, existing)}columns:"

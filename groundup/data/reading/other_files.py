@@ -42,6 +42,7 @@ _NO_ROWS = (
     ".flac",
 )
 _FASTTEXT = b"__label__"
+_ALIGNS = ".tmx"  # where it is read, so are files that are aligned line by line
 _SHOWN = 3  # files that a message names
 
 
@@ -57,6 +58,11 @@ def remedy_for(path: Path, suffix: str, kinds: Sequence[str]) -> str:
     for suffixes, remedy in _CONVERT.items():
         if suffix in suffixes:
             return remedy
+    if _ALIGNS in kinds and suffix not in (*_NO_ROWS, *COMPRESSIONS):
+        return (
+            "Convert it to rows; or for lines that belong to the lines of another file, name that"
+            " one as data.target_path"
+        )
     if suffix == ".txt":
         with path.open("rb") as handle:
             first = handle.read(len(_FASTTEXT))
@@ -92,6 +98,13 @@ def remedy_for_folder(root: Path, other_kinds: Counter[str], kinds: Sequence[str
     for suffixes, remedy in _CONVERT.items():
         if suffix in suffixes:
             return f"{remedy}; {otherwise}"
+    if _ALIGNS in kinds and suffix not in _NO_ROWS:
+        names = [each.lstrip(".") for each in sorted(other_kinds)][:2]
+        one, other = names if len(names) == 2 else ("en", "de")
+        return (
+            "For files whose lines belong together, set their languages, as the files are called:"
+            f" data.source_language={one} data.target_language={other}; {otherwise}"
+        )
     if ".txt" in kinds and suffix.startswith("."):
         return f"If {suffix} files are plain text, name them .txt; {otherwise}"
     return "Give another folder"

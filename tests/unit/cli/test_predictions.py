@@ -133,3 +133,42 @@ def test_mistakes_are_said_before_a_model_is_loaded(
     ):
         with pytest.raises(GroundupError, match=message):
             groundup("predict", "runs/none", *arguments)
+
+
+class _Recorder:
+    """A predictor that notes how it is asked."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+
+    def with_decoding(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options
+
+    def __call__(self, inputs: list[str], **options: Any) -> list[Any]:
+        self.options = options
+        best = [{"text": f"{each}!", "score": -0.5} for each in inputs]
+        return [[each, each] if "n_best" in options else "plain" for each in best]
+
+
+def test_how_outputs_are_searched_for_reaches_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = _Recorder()
+    monkeypatch.setattr("groundup.api.load", lambda *given: predictor)
+    search = ["--beams", "5", "--length-penalty", "0.6", "--early-stopping"]
+    assert groundup("predict", "run", "a", "b", *search) == "plain\nplain\n"
+    assert predictor.options == {
+        "beams": 5,
+        "length_penalty": 0.6,
+        "early_stopping": True,
+        "seed": 0,
+        "temperature": 0.0,
+    }
+    limits = ["--min-new-tokens", "2", "--no-repeat-ngram", "3"]
+    groundup("predict", "run", "a", *limits, "--ngram-weight", "0.3", "--length-bonus", "1.5")
+    named = {"min_new_tokens": 2, "no_repeat_ngram": 3, "ngram_weight": 0.3, "length_bonus": 1.5}
+    assert named.items() <= predictor.options.items()
+    # A line for each input, whatever is found about it.
+    lines = groundup("predict", "run", "a", "b", "--n-best", "2").splitlines()
+    assert [[each["text"] for each in json.loads(line)] for line in lines] == [
+        ["a!"] * 2,
+        ["b!"] * 2,
+    ]

@@ -14,6 +14,7 @@ from groundup.core.errors import CheckpointError
 from groundup.models.names.huggingface.two_stacks import (
     check_equal,
     check_two_stacks,
+    differing_settings,
     drop_embedding_copies,
     rows_of_blocks,
     rows_with_bias,
@@ -32,11 +33,13 @@ __all__ = [
     "KEYS",
     "config_to_groundup",
     "config_to_huggingface",
+    "differences",
     "to_groundup",
     "to_huggingface",
 ]
 
 FAMILIES = ("bart", "marian")
+_NAMES = {"bart": "BART", "marian": "Marian"}
 _CLASSES = {"bart": "BartForConditionalGeneration", "marian": "MarianMTModel"}
 # The rows that BART's table of positions has before that of the first position.
 _OFFSET = 2
@@ -203,15 +206,10 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the contents of config.json from all settings; None where neither family has these
     parts."""
-    fitting = [
-        family
-        for family, parts in _OF_FAMILY.items()
-        if all(config[key] == value for key, value in (_FIXED | parts).items())
-    ]
-    regular = config["head_dim"] * config["heads"] == config["width"]
-    if not fitting or not regular or config["activation"] not in _FROM_ACTIVATION:
+    fitting = [family for family, others in differences(config).items() if not others]
+    if not fitting:
         return None
-    family = fitting[0]
+    family = fitting[0].lower()  # as model_type has it
     values = {hf: config[own] for hf, own in _FIELDS.items()} | {
         "decoder_attention_heads": config["heads"],
         "decoder_ffn_dim": config["mlp_width"],
@@ -225,3 +223,14 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any] | None:
     if values["pad_token_id"] is None:
         values["pad_token_id"] = config["start_id"]
     return {"model_type": family, "architectures": [_CLASSES[family]], **values}
+
+
+def differences(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what BART and Marian have where a model of these settings has something else."""
+    found = {}
+    for family, parts in _OF_FAMILY.items():
+        others = differing_settings(config, _FIXED | parts, _FROM_ACTIVATION)
+        if config["head_dim"] * config["heads"] != config["width"]:
+            others.append(f"head_dim: {config['width'] // config['heads']}")
+        found[_NAMES[family]] = others
+    return found

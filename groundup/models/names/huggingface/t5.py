@@ -10,10 +10,21 @@ from typing import Any
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
-from groundup.models.names.huggingface.two_stacks import check_two_stacks, drop_embedding_copies
+from groundup.models.names.huggingface.two_stacks import (
+    check_two_stacks,
+    differing_settings,
+    drop_embedding_copies,
+)
 from groundup.models.names.table import Row, drop_copy, fill_in, from_own, to_own
 
-__all__ = ["KEYS", "config_to_groundup", "config_to_huggingface", "to_groundup", "to_huggingface"]
+__all__ = [
+    "KEYS",
+    "config_to_groundup",
+    "config_to_huggingface",
+    "differences",
+    "to_groundup",
+    "to_huggingface",
+]
 
 log = logging.getLogger("groundup")
 
@@ -170,9 +181,7 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the contents of config.json from all settings; None where no T5 has these parts."""
-    if any(config[key] != value for key, value in _FIXED.items()):
-        return None
-    if config["activation"] not in _FROM_ACTIVATION:
+    if differences(config)["T5"]:
         return None
     activation = _FROM_ACTIVATION[config["activation"]]
     gated = activation.startswith("gated-")
@@ -190,3 +199,8 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any] | None:
         "decoder_start_token_id": config["start_id"],
         "pad_token_id": config["start_id"],
     }
+
+
+def differences(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what T5 has where a model of these settings has something else."""
+    return {"T5": differing_settings(config, _FIXED, _FROM_ACTIVATION)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from groundup.models.names.table import Row, drop_copy
 __all__ = [
     "check_equal",
     "check_two_stacks",
+    "differing_settings",
     "drop_embedding_copies",
     "rows_of_blocks",
     "rows_with_bias",
@@ -51,6 +53,27 @@ def check_two_stacks(config: Mapping[str, Any], known: tuple[str, ...]) -> None:
                 f" {', '.join(known)}"
             )
             raise CheckpointError("config.json", problem, "Set model: hub, which reads others too")
+
+
+def differing_settings(
+    config: Mapping[str, Any], parts: Mapping[str, Any], activations: Iterable[str]
+) -> list[str]:
+    """Return the settings of a family in which a model is another one, as ``norm_eps: 1e-05``.
+
+    Args:
+        config: All settings of the model.
+        parts: Those that all models of the family have.
+        activations: Those that it may have.
+    """
+    others = {name: value for name, value in parts.items() if config[name] != value}
+    # As a recipe has them: null, true.
+    found = [
+        f"{name}: {value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in others.items()
+    ]
+    if config["activation"] not in activations:
+        found.append(f"activation: {' or '.join(activations)}")
+    return found
 
 
 def drop_embedding_copies(
