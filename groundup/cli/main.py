@@ -11,27 +11,9 @@ from typing import Annotated
 
 import typer
 
+from groundup.cli.predict import writing
 from groundup.cli.streams import check_arguments, flush_output, prepare_output
-from groundup.cli.tools import (
-    Beams,
-    Checkpoint,
-    EarlyStopping,
-    Engine,
-    LengthBonus,
-    LengthPenalty,
-    MaxNewTokens,
-    MinNewTokens,
-    ModelPath,
-    NBest,
-    NgramWeight,
-    NoRepeatNgram,
-    RunsFolder,
-    Seed,
-    Temperature,
-    TopP,
-    Weights,
-    tools,
-)
+from groundup.cli.tools import Checkpoint, RunsFolder, tools
 from groundup.core.errors import GroundupError, in_words
 from groundup.core.logs import log_to_standard_error
 
@@ -44,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(tools)
+app.add_typer(writing)
 
 
 def _print_version(asked: bool) -> None:
@@ -194,79 +177,6 @@ def evaluate(
         ),
         Console(highlight=False),
     )
-
-
-@app.command()
-def predict(
-    run: ModelPath,
-    prompts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Prompts; or a file of rows, or a folder of texts, pictures or sounds, and its"
-            " settings: data.encoding=cp1252; without any, or as -, each line of standard input."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The .csv or .jsonl file to write; without it, lines are printed."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace --out where it exists.")] = False,
-    limit: Annotated[
-        int | None, typer.Option(help="Predict of the first N rows or prompts.", min=1)
-    ] = None,
-    on_unreadable: Annotated[
-        str | None,
-        typer.Option(help="Rows that cannot be read: stop, or skip; else as in the run's data."),
-    ] = None,
-    checkpoint: Checkpoint = "best",
-    adapter: Annotated[
-        Path | None, typer.Option(help="A run or folder with an adapter for this run's weights.")
-    ] = None,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = None,
-    top_k: Annotated[
-        int | None, typer.Option(min=1, help="Draw from the K likeliest tokens.")
-    ] = None,
-    top_p: TopP = None,
-    min_p: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Draw from tokens this likely next to the likeliest."),
-    ] = None,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(min=1.0, help="Make tokens that were there less likely.")
-    ] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Stop before this text; may be given again.")
-    ] = None,
-    beams: Beams = None,
-    n_best: NBest = None,
-    length_penalty: LengthPenalty = None,
-    early_stopping: EarlyStopping = None,
-    min_new_tokens: MinNewTokens = None,
-    no_repeat_ngram: NoRepeatNgram = None,
-    ngram_weight: NgramWeight = None,
-    length_bonus: LengthBonus = None,
-    seed: Seed = 0,
-    weights: Weights = "fp32",
-    engine: Engine = "groundup",
-) -> None:
-    """Predict for prompts, or for the rows of a file.
-
-    Of a file or folder each row is kept, with what is predicted next to it: for classes the
-    probability of every one."""
-    from groundup import api
-    from groundup.cli.arguments import take_data_settings
-    from groundup.cli.decoding import GENERATION, choose_decoding, given
-    from groundup.cli.predictions import Output, print_predictions, refuse_mistakes
-
-    # None of the options is renamed here: the names are the tasks' own.
-    options = given(locals())
-    others = ("out", "force", "limit", "on_unreadable", "checkpoint", "adapter", "weights")
-    inputs, settings = take_data_settings(prompts or [], (*GENERATION, *others, "engine"))
-    output = Output(out, force, limit, on_unreadable, settings)
-    refuse_mistakes(inputs, output)
-    predictor = api.load(run, checkpoint, adapter, weights, engine)
-    print_predictions(predictor, inputs, output, choose_decoding(predictor, options))
 
 
 def _coloured(message: str) -> str:

@@ -11,18 +11,10 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "Beams",
     "Checkpoint",
-    "EarlyStopping",
     "Engine",
-    "LengthBonus",
-    "LengthPenalty",
     "MaxNewTokens",
-    "MinNewTokens",
     "ModelPath",
-    "NBest",
-    "NgramWeight",
-    "NoRepeatNgram",
     "Overrides",
     "RunsFolder",
     "Seed",
@@ -67,33 +59,6 @@ Temperature = Annotated[
 TopP = Annotated[
     float | None,
     typer.Option(min=0.0, max=1.0, help="Draw from the likeliest tokens of this share."),
-]
-Beams = Annotated[
-    int | None,
-    typer.Option(min=1, help="Search for the best of this many outputs at once; else as the task."),
-]
-NBest = Annotated[
-    int | None,
-    typer.Option(min=1, help="Give this many outputs with their scores, at most --beams."),
-]
-LengthPenalty = Annotated[
-    float | None, typer.Option(help="Of beams: higher prefers longer outputs; 1 where not given.")
-]
-EarlyStopping = Annotated[
-    bool | None,
-    typer.Option("--early-stopping", help="Of beams: stop at as many whole outputs as beams."),
-]
-MinNewTokens = Annotated[
-    int | None, typer.Option(min=0, help="No output ends before this many tokens.")
-]
-NoRepeatNgram = Annotated[
-    int | None, typer.Option(min=1, help="Write no sequence of this many tokens twice.")
-]
-NgramWeight = Annotated[
-    float | None, typer.Option(help="Of CTC: what n-grams of training transcripts count.")
-]
-LengthBonus = Annotated[
-    float | None, typer.Option(help="Of CTC with n-grams: what each token adds to a score.")
 ]
 Seed = Annotated[int, typer.Option(help="Decides what is drawn.")]
 Weights = Annotated[
