@@ -78,6 +78,21 @@ def said(run: Any) -> str:
     return "\n".join(row["message"] for row in rows if row["kind"] == "event")
 
 
+def check_kept_rows(base: Any, trainer: Any) -> None:
+    """Check that the rows of the classes that both runs have are the earlier run's."""
+    own = trainer.model.state_dict()
+    trainer.close()
+    there = base.checkpoints.load(2).model
+    old = groundup.load(base.folder).processor.targets.labels
+    new = trainer.parts.processor.targets.labels
+    heads = [name for name in own if name.startswith("head") and len(own[name]) == 4]
+    assert heads
+    for name in heads:
+        for label in ("acq", "earn"):
+            row = own[name][new.index(label)]
+            assert torch.equal(row, there[name][old.index(label)]), (name, label)
+
+
 MODELS: dict[str, dict[str, Any]] = {
     "bag": {"name": "bag_of_ngrams", "width": 4, "buckets": 64},
     "linear": {"name": "bag_of_ngrams", "width": 0, "buckets": 64},
@@ -103,17 +118,7 @@ def test_a_run_for_other_classes(tmp_path: Path, model: str, kind: str) -> None:
     further = {key: value for key, value in further.items() if key not in ("model", "processor")}
     further["init"] = {"run": str(base.folder)}
     trainer = groundup.trainer(further, runs=tmp_path)
-    own = trainer.model.state_dict()
-    trainer.close()
-    there = base.checkpoints.load(2).model
-    old = groundup.load(base.folder).processor.targets.labels
-    new = trainer.parts.processor.targets.labels
-    heads = [name for name in own if name.startswith("head") and len(own[name]) == 4]
-    assert heads
-    for name in heads:
-        for label in ("acq", "earn"):
-            row = own[name][new.index(label)]
-            assert torch.equal(row, there[name][old.index(label)]), (name, label)
+    check_kept_rows(base, trainer)
     assert "new, from random numbers: 2 (grain, ship); dropped: 1 (crude)" in said(trainer.run)
 
 
@@ -199,14 +204,5 @@ def test_a_run_of_hub_for_other_classes(tmp_path: Path, family: str) -> None:
     del further["processor"], further["model"]
     further["init"] = {"run": str(base.folder)}
     trainer = groundup.trainer(further, runs=tmp_path)
-    own = trainer.model.state_dict()
-    trainer.close()
-    there = base.checkpoints.load(2).model
-    old = groundup.load(base.folder).processor.targets.labels
-    new = trainer.parts.processor.targets.labels
-    heads = [name for name in own if name.startswith("head") and len(own[name]) == 4]
-    assert heads
-    for name in heads:
-        for label in ("acq", "earn"):
-            assert torch.equal(own[name][new.index(label)], there[name][old.index(label)]), name
+    check_kept_rows(base, trainer)
     assert "new, from random numbers: 2 (grain, ship); dropped: 1 (crude)" in said(trainer.run)
