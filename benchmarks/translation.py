@@ -40,11 +40,7 @@ from groundup.tasks.text_to_text.rows import pad_source
 __all__ = ["main"]
 
 CONTEXT = 128
-SIZES: dict[str, Any] = {
-    "layers": 3,
-    "width": 256,
-    "heads": 4,
-    "mlp_width": 1024,
+MARIAN: dict[str, Any] = {
     "context_length": CONTEXT,
     "positions": "sinusoidal",
     "norm": "layernorm",
@@ -67,6 +63,8 @@ def main() -> None:
     parser.add_argument("--stretch", type=int, default=20, help="steps before the other's turn")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--layers", type=int, default=3, help="of each stack")
+    parser.add_argument("--width", type=int, default=256, help="64 a head; the MLP's is four times")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5, help="of writing")
     parser.add_argument("--written", type=int, default=CONTEXT - 1, help="the most tokens")
@@ -86,11 +84,17 @@ def main() -> None:
 
 
 # ---------------------------------------------------------------------------------------- training
+def our_model(given: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings of our model, of Marian's shape."""
+    sizes = {"layers": given.layers, "width": given.width, "heads": given.width // 64}
+    return {**MARIAN, **sizes, "mlp_width": 4 * given.width}
+
+
 def our_trainer(given: argparse.Namespace) -> Any:
     """Return the trainer of a run with the pairs."""
     recipe = {
         "name": "translation",
-        "model": {"name": "encoder_decoder", **SIZES},
+        "model": {"name": "encoder_decoder", **our_model(given)},
         "task": {
             "name": "text_to_text",
             "max_source_tokens": CONTEXT,
@@ -162,7 +166,7 @@ def train(given: argparse.Namespace, trainer: Any, clock: Callable[[], float]) -
         seconds.append(clock() - begin)
         tokens.append(counted)
 
-    model = their_model(processor)
+    model = their_model(our_model(given), processor)
     turns = Turns(given.stretch, turn, clock)
     arguments = transformers.Seq2SeqTrainingArguments(
         output_dir=str(given.out / "theirs"),
@@ -229,10 +233,11 @@ def train(given: argparse.Namespace, trainer: Any, clock: Callable[[], float]) -
     }
     if not held:
         return found
-    found["bleu"] = {
-        "groundup": bleu(held, our_texts(trainer, held)),
-        "transformers": bleu(held, their_texts(model, task, held, processor)),
+    texts = {
+        "groundup": our_texts(trainer, held),
+        "transformers": their_texts(model, task, held, processor),
     }
+    found["held_out"] = {name: scores(held, own) for name, own in texts.items()}
     return found
 
 
@@ -254,24 +259,24 @@ def their_schedule(recipe: Any) -> str:
     )
 
 
-def their_model(processor: Any) -> Any:
+def their_model(sizes: dict[str, Any], processor: Any) -> Any:
     """Return the library's model of the same shape with its own fresh weights."""
     torch.manual_seed(0)
     end = processor.end_id
     return transformers.MarianMTModel(
         transformers.MarianConfig(
             vocab_size=processor.vocabulary_size,
-            d_model=SIZES["width"],
-            encoder_layers=SIZES["layers"],
-            decoder_layers=SIZES["layers"],
-            encoder_attention_heads=SIZES["heads"],
-            decoder_attention_heads=SIZES["heads"],
-            encoder_ffn_dim=SIZES["mlp_width"],
-            decoder_ffn_dim=SIZES["mlp_width"],
+            d_model=sizes["width"],
+            encoder_layers=sizes["layers"],
+            decoder_layers=sizes["layers"],
+            encoder_attention_heads=sizes["heads"],
+            decoder_attention_heads=sizes["heads"],
+            encoder_ffn_dim=sizes["mlp_width"],
+            decoder_ffn_dim=sizes["mlp_width"],
             max_position_embeddings=CONTEXT,
             activation_function="swish",
             scale_embedding=True,
-            dropout=SIZES["dropout"],
+            dropout=sizes["dropout"],
             attention_dropout=0.0,
             activation_dropout=0.0,
             pad_token_id=processor.vocabulary_size - 1,
@@ -312,9 +317,13 @@ def until_end(row: list[int], end: int) -> list[int]:
     return row[: row.index(end)] if end in row else row
 
 
-def bleu(held: list[Any], texts: list[str]) -> float:
-    """Return BLEU of texts against the references."""
-    return float(sacrebleu.corpus_bleu(texts, [[str(each.target) for each in held]]).score)
+def scores(held: list[Any], texts: list[str]) -> dict[str, float]:
+    """Return BLEU and chrF of texts against the references."""
+    references = [[str(each.target) for each in held]]
+    return {
+        "bleu": float(sacrebleu.corpus_bleu(texts, references).score),
+        "chrf": float(sacrebleu.corpus_chrf(texts, references).score),
+    }
 
 
 # ----------------------------------------------------------------------------------------- writing
