@@ -90,6 +90,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "characters": "groundup.processors.text.characters",
         "bpe": "groundup.processors.text.bpe",
         "tokenizer_json": "groundup.processors.text.tokenizer_json",
+        "two_tokenizers": "groundup.processors.text.two_tokenizers",
         "image": "groundup.processors.image",
         "audio": "groundup.processors.audio",
         "speech": "groundup.processors.speech",

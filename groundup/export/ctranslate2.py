@@ -51,14 +51,18 @@ def require_ctranslate2() -> Any:
 
 # ----------------------------------------------------------------------------------------- writing
 def write_folder(
-    folder: Path, model: nn.Module, names: Sequence[str], end: int, dtype: str
+    folder: Path,
+    model: nn.Module,
+    names: tuple[Sequence[str], Sequence[str]],
+    end: int,
+    dtype: str,
 ) -> None:
     """Write a model's folder.
 
     Args:
         folder: Exists.
         model: In float32, on the CPU.
-        names: Of ``token_names``.
+        names: Of ``token_names``, of the inputs and of the outputs.
         end: The token that ends an output.
         dtype: One of ``KINDS``.
 
@@ -76,12 +80,13 @@ def write_folder(
         spec.decoder.projection.bias = _numbers(model.output_bias)
     if shape.output_scale != 1.0:
         spec.decoder.scale_outputs = np.float32(shape.output_scale)
-    spec.register_source_vocabulary(list(names))
-    spec.register_target_vocabulary(list(names))
-    spec.config.bos_token = spec.config.decoder_start_token = names[model.start_id]
-    spec.config.eos_token = names[end]
+    read, written = names
+    spec.register_source_vocabulary(list(read))
+    spec.register_target_vocabulary(list(written))
+    spec.config.bos_token = spec.config.decoder_start_token = written[model.start_id]
+    spec.config.eos_token = written[end]
     # Every token of an input is in the vocabulary; the library asks for one for those that are not.
-    spec.config.unk_token = names[end]
+    spec.config.unk_token = written[end]
     spec.config.layer_norm_epsilon = shape.block.norm_eps
     spec.validate()
     spec.optimize(quantization=KINDS[dtype])
@@ -153,7 +158,8 @@ def _fill_stack(
         blocks = list(model.blocks)[shape.layers :]
         last = model.norm
     embedding = stack.embeddings if decodes else stack.embeddings[0]
-    embedding.weight = _numbers(model.embed.weight)
+    embed = model.embed if decodes or model.embed_source is None else model.embed_source
+    embedding.weight = _numbers(embed.weight)
     stack.scale_embeddings = np.float32(shape.embedding_scale)
     if isinstance(positions, nn.Embedding):
         stack.position_encodings.encodings = _numbers(positions.weight[shape.position_offset :])
@@ -238,17 +244,19 @@ class CTranslate2(Reader):
 
     Args:
         folder: Of ``write_folder``.
-        names: Of ``token_names``.
+        names: Of ``token_names``, of the inputs and of the outputs.
         dtype: One of ``KINDS``; what is not int8 is computed in float32.
     """
 
     slow = True
 
-    def __init__(self, folder: Path, names: Sequence[str], dtype: str) -> None:
+    def __init__(
+        self, folder: Path, names: tuple[Sequence[str], Sequence[str]], dtype: str
+    ) -> None:
         library = require_ctranslate2()
         self.name = f"ctranslate2 {library.__version__}"
-        self.names = list(names)
-        self.numbers = {name: number for number, name in enumerate(names)}
+        self.read, self.names = map(list, names)
+        self.numbers = {name: number for number, name in enumerate(self.names)}
         try:
             self.translator = library.Translator(
                 str(folder),
@@ -267,7 +275,7 @@ class CTranslate2(Reader):
     def _translate(self, sample: Sample, prefix: Sequence[int], length: int, **options: Any) -> Any:
         """Return what it writes about the sample's input after a prefix, at most ``length`` tokens
         in all."""
-        source = [self.names[token] for token in sample.inputs["source"][0].tolist()]
+        source = [self.read[token] for token in sample.inputs["source"][0].tolist()]
         found = self.translator.translate_batch(
             [source],
             [[self.names[token] for token in prefix]],

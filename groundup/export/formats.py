@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from groundup.contracts.processors import InputProcessor, LabelProcessor, TextProcessor
 from groundup.contracts.tasks import Chats
+from groundup.contracts.two_tokenizers import HasTwoTokenizers, tokenizers_of
 from groundup.core.values import Message
 from groundup.export import ctranslate2, gguf, huggingface, onnx
 from groundup.export.job import EXACT, NATS, ROUNDING, TABLE, Job
@@ -39,9 +41,10 @@ def _export_to_huggingface(job: Job) -> None:
     _check_reload(job, own, huggingface.round_to(job.weights, job.dtype))
     hf = huggingface.Transformers(job.folder)
     job.check(own, hf, job.limit(EXACT))
-    if (job.folder / "tokenizer.json").is_file():
-        tokenizer = job.processor.reader
-        _refuse_other_tokens(job, hf.name, hf.find_other_tokens(tokenizer, _choose_texts(job)))
+    for folder, tokenizer in _tokenizers(job):
+        if (folder / "tokenizer.json").is_file():
+            text = hf.find_other_tokens(folder, tokenizer, _choose_texts(job))
+            _refuse_other_tokens(job, hf.name, text)
 
 
 def _export_to_gguf(job: Job) -> None:
@@ -76,7 +79,7 @@ def _choose_llama_limit(job: Job) -> Limit:
 def _export_to_onnx(job: Job) -> None:
     path = job.folder / onnx.FILE
     processor = job.processor
-    text = isinstance(processor, TextProcessor)
+    text = isinstance(processor, TextProcessor | HasTwoTokenizers)
     tokens = isinstance(processor, LabelProcessor) and bool(processor.vocabulary_size)
     frames = isinstance(processor, InputProcessor | LabelProcessor) and 0 in processor.input_shape
     model = job.merged.module
@@ -94,8 +97,11 @@ def _export_to_onnx(job: Job) -> None:
 def _export_to_ctranslate2(job: Job) -> None:
     processor = job.processor
     processor.save(job.folder)
-    names = ctranslate2.token_names(job.folder, processor.vocabulary_size)
-    ctranslate2.write_folder(job.folder, job.merged.module, names, processor.end_id, job.dtype)
+    sides = [ctranslate2.token_names(at, each.vocabulary_size) for at, each in _tokenizers(job)]
+    # One tokenizer is that of both sides.
+    names = (sides[0], sides[-1])
+    end = tokenizers_of(processor)[1].end_id
+    ctranslate2.write_folder(job.folder, job.merged.module, names, end, job.dtype)
     other = ctranslate2.CTranslate2(job.folder, names, job.dtype)
     limit = Limit(nats=job.tolerance or NATS, choices=False)
     if job.dtype in ROUNDING:
@@ -127,9 +133,12 @@ def _check_reload(job: Job, own: Model, wanted: dict[str, Tensor]) -> None:
 
 def _choose_texts(job: Job) -> list[str]:
     """Return texts to compare tokenizers on: fixed ones, and what the prompts say."""
+    reader: Any = job.processor
+    if isinstance(reader, HasTwoTokenizers):
+        reader = reader.source
     prompts = [
         # of a text that is written about another one, that one
-        job.processor.decode(s.inputs.get("source", s.inputs["tokens"][:, : s.prompt])[0].tolist())
+        reader.decode(s.inputs.get("source", s.inputs["tokens"][:, : s.prompt])[0].tolist())
         for s in job.samples[:2]
         if s.prompt
     ]
@@ -149,12 +158,25 @@ def _render_chats(job: Job, context: int) -> list[tuple[str, list[int]]]:
     return [(text, tokens) for text, tokens in chats if len(tokens) < context]
 
 
+def _tokenizers(job: Job) -> list[tuple[Path, Any]]:
+    """Return the job's tokenizer, or both, each with the folder that its files are in."""
+    processor = job.processor
+    if isinstance(processor, HasTwoTokenizers):
+        return [
+            (job.folder / "source", processor.source),
+            (job.folder / "target", processor.target),
+        ]
+    return [(job.folder, processor.reader)]
+
+
 def _find_other_tokens(job: Job, processor: Any) -> str | None:
     texts = _choose_texts(job)
-    wanted = job.processor.encode_batch(texts)
-    for text, one, two in zip(texts, wanted, processor.encode_batch(texts), strict=True):
-        if one.tolist() != two.tolist():
-            return text
+    own, other = tokenizers_of(job.processor), tokenizers_of(processor)
+    for one, two in zip(own, other, strict=True):
+        encoded = zip(texts, one.encode_batch(texts), two.encode_batch(texts), strict=True)
+        for text, wanted, found in encoded:
+            if wanted.tolist() != found.tolist():
+                return text
     return None
 
 

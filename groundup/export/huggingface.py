@@ -152,11 +152,11 @@ class Transformers(Reader):
                 hook.remove()
         return {name: value.float() for name, value in found.items()}
 
-    def find_other_tokens(self, processor: Any, texts: Sequence[str]) -> str | None:
-        """Return the first text that its tokenizer reads as other tokens than groundup's, or
-        None."""
+    def find_other_tokens(self, folder: Path, processor: Any, texts: Sequence[str]) -> str | None:
+        """Return the first text that the tokenizer in a folder reads as other tokens than
+        groundup's, or None."""
         tokenizer = require_transformers().AutoTokenizer.from_pretrained(
-            self.folder, local_files_only=True
+            folder, local_files_only=True
         )
         # what it puts before texts
         begin = [processor.begin_id] if processor.begin_token else []

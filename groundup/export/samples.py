@@ -13,6 +13,7 @@ from torch import nn
 from groundup.contracts.models import EncoderDecoder, Generates, context_length_of
 from groundup.contracts.processors import TextProcessor
 from groundup.contracts.speech import EmitsFrames
+from groundup.contracts.two_tokenizers import HasTwoTokenizers, tokenizers_of
 from groundup.core.errors import CheckpointError, GroundupError
 from groundup.core.values import Example, TokenSequence
 from groundup.export.verify import Sample
@@ -51,7 +52,7 @@ def samples_of(
         CheckpointError: If the model writes about sounds, which no reader here is given.
     """
     if isinstance(model, EncoderDecoder):
-        if not isinstance(processor, TextProcessor):
+        if not isinstance(processor, TextProcessor | HasTwoTokenizers):
             problem = "models that write about sounds are not exported yet"
             remedy = "Take model/ of the run, which transformers opens"
             raise CheckpointError(run.recipe.model.registered_name, problem, remedy)
@@ -78,7 +79,7 @@ def samples_of(
 
 
 def _write_about(
-    run: Run, model: Any, processor: TextProcessor, prompts: int, new_tokens: int
+    run: Run, model: Any, processor: Any, prompts: int, new_tokens: int
 ) -> tuple[list[Sample], str]:
     """Return the inputs of validation examples, each with what the model writes about it."""
     task = run.recipe.task
@@ -94,13 +95,14 @@ def _write_about(
     context = context_length_of(run.recipe.model) or 2 * _LONGEST
     options = DecodingOptions(temperature=0, max_new_tokens=max(min(new_tokens, context - 1), 1))
     samples = []
+    writer = tokenizers_of(processor)[1]
     for row, real in zip(inputs["source"], inputs["source_mask"], strict=True):
         # Without padding, and so one by one: what another tool does with it is its own affair.
         source = row[real][None]
-        ends = set(processor.end_ids)
+        ends = set(writer.end_ids)
         text = generate_batch(model, [[model.start_id]], options, ends, None, {"source": source})[0]
         if len(text) < options.max_new_tokens:
-            text.append(processor.end_id)
+            text.append(writer.end_id)
         tokens = torch.tensor([[model.start_id, *text]])
         samples.append(Sample({"source": source, "tokens": tokens}, 1))
     return samples, origin

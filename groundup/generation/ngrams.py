@@ -6,7 +6,7 @@ Legend: V tokens, N the order.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -19,23 +19,31 @@ __all__ = ["NGramModel"]
 _START = -1
 _END = -2
 
+Discounts = tuple[float, float, float]
+_FALLBACK: Discounts = (0.5, 1.0, 1.5)
+
 
 class NGramModel:
-    """Probabilities of a token after up to N - 1 others, each order interpolated with the one
-    below.
+    """Probabilities of a token after up to N - 1 others: of each count a little is taken off, which
+    the shorter contexts share out, by modified Kneser-Ney smoothing.
 
-    The lowest order is uniform over all tokens and the end, so that none is impossible.
+    A shorter context counts in how many different longer ones it is followed by a token, not how
+    often: what is frequent in one place alone is unlikely in others. The lowest order is
+    interpolated with the same probability for every token and the end, so that none is impossible.
 
     Args:
         order: N; 1: how often each token is, whatever comes before.
         vocabulary_size: V.
-        counts: Of each context, how often each token follows.
+        counts: Of each context of N - 1 tokens, how often each token follows; shorter ones are left
+            out.
+        discounts: What is taken off counts of 1, of 2, and of 3 or more, for contexts of 0 to N - 1
+            tokens; None: estimated from how many counts are 1, 2, 3 and 4.
 
     Source:
-        Witten and Bell, 1991, "The zero-frequency problem", method C, in the interpolated form of
-        Chen and Goodman, 1998, "An empirical study of smoothing techniques for language modeling",
-        section 2.6. Not Kneser and Ney's, whose discounts are estimated from n-grams that are seen
-        once and twice: of a few hundred short transcripts, such as digits, there may be none.
+        Chen and Goodman, 1999, "An empirical study of smoothing techniques for language modeling",
+        Computer Speech and Language 13, section 3 (equations 26 to 28); Kneser and Ney, 1995. Where
+        too few counts are small to estimate discounts from, as in a few hundred digits, they are
+        those that Heafield et al., 2013, fall back to.
     """
 
     def __init__(
@@ -43,11 +51,22 @@ class NGramModel:
         order: int,
         vocabulary_size: int,
         counts: Mapping[tuple[int, ...], Mapping[int, int]],
+        discounts: Sequence[Discounts] | None = None,
     ) -> None:
         self.order = order
         self.vocabulary_size = vocabulary_size
-        self.counts = counts
-        self._totals = {context: sum(own.values()) for context, own in counts.items()}
+        self.counts = {context: own for context, own in counts.items() if len(context) == order - 1}
+        levels = [self.counts]
+        for _ in range(order - 1):
+            levels.append(_count_contexts(levels[-1]))
+        levels.reverse()
+        self.discounts = discounts or [_estimate(level) for level in levels]
+        self._seen = {context: own for level in levels for context, own in level.items()}
+        self._totals = {context: sum(own.values()) for context, own in self._seen.items()}
+        self._shared = {
+            context: sum(self._discount(len(context), count) for count in own.values())
+            for context, own in self._seen.items()
+        }
         # A search asks for the same few thousand again and again.
         self._cached = lru_cache(maxsize=1 << 18)(self._probability)
 
@@ -62,10 +81,7 @@ class NGramModel:
         for text in texts:
             padded = [*[_START] * (order - 1), *map(int, text), _END]
             for place in range(order - 1, len(padded)):
-                # Of every shorter context too, which the longer ones are mixed with.
-                for length in range(order):
-                    context = tuple(padded[place - length : place])
-                    counts[context][padded[place]] += 1
+                counts[tuple(padded[place - order + 1 : place])][padded[place]] += 1
         if not counts:
             raise DataError("data", "there are no training transcripts", "Check the data section")
         return cls(order, vocabulary_size, {c: dict(own) for c, own in counts.items()})
@@ -101,13 +117,16 @@ class NGramModel:
         # From the shortest context to the longest: each is mixed into the one before.
         for length in range(len(context) + 1):
             own = context[len(context) - length :]
-            following = self.counts.get(own)
+            following = self._seen.get(own)
             if following is None:
                 break  # nor was any longer one seen
-            kinds = len(following)
-            total = self._totals[own]
-            found = (following.get(token, 0) + kinds * found) / (total + kinds)
+            count = following.get(token, 0)
+            kept = count - self._discount(length, count)
+            found = (kept + self._shared[own] * found) / self._totals[own]
         return found
+
+    def _discount(self, length: int, count: int) -> float:
+        return self.discounts[length][min(count, 3) - 1] if count else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``from_json`` reads: counts as lists of numbers, a context a row."""
@@ -126,3 +145,32 @@ class NGramModel:
             following = dict(zip(pairs[::2], pairs[1::2], strict=True))
             counts[tuple(context)] = following
         return cls(int(saved["order"]), int(saved["vocabulary_size"]), counts)
+
+
+def _count_contexts(
+    counts: Mapping[tuple[int, ...], Mapping[int, int]],
+) -> dict[tuple[int, ...], dict[int, int]]:
+    """Return, of contexts that are one token shorter, in how many longer ones each token
+    follows."""
+    found: dict[tuple[int, ...], dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for context, following in counts.items():
+        for token in following:
+            found[context[1:]][token] += 1
+    return {context: dict(own) for context, own in found.items()}
+
+
+def _estimate(counts: Mapping[tuple[int, ...], Mapping[int, int]]) -> Discounts:
+    """Return what is taken off counts of 1, 2, and 3 or more: Chen and Goodman's equation 26."""
+    many = Counter(count for own in counts.values() for count in own.values())
+    one, two, three, four = (many[count] for count in (1, 2, 3, 4))
+    if not (one and two and three and four):
+        return _FALLBACK
+    share = one / (one + 2 * two)
+    found = (
+        1 - 2 * share * two / one,
+        2 - 3 * share * three / two,
+        3 - 4 * share * four / three,
+    )
+    # Of few counts an estimate may be less than nothing, or more than the count.
+    fits = all(0 <= discount <= count for count, discount in enumerate(found, 1))
+    return found if fits else _FALLBACK

@@ -11,15 +11,17 @@ from pydantic import model_validator
 from torch import Tensor
 
 from groundup.contracts.models import FromHuggingFace
-from groundup.contracts.processors import LabelProcessor, Processor, TextProcessor
+from groundup.contracts.processors import LabelProcessor, Processor
+from groundup.contracts.two_tokenizers import tokenizers_of
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.generation.two_stack_decoder import TwoStackDecoder
 from groundup.machine.meta_device import without_content
+from groundup.models.encoder_decoder_sizes import SIZES
 from groundup.models.names.huggingface import bart, t5
 from groundup.models.names.table import unknown_keys
-from groundup.models.sizes_from_data import fit_vocabulary, require_vocabulary
+from groundup.models.sizes_from_data import fit_two_vocabularies, require_vocabulary
 from groundup.nn.encoder_decoder import EncoderDecoderTransformer
 from groundup.nn.encoder_decoder_block import EncoderDecoderShape, Positions
 from groundup.nn.mlp import AnyActivation, default_width
@@ -38,10 +40,21 @@ class EncoderDecoderConfig(FromHuggingFace):
         *FromHuggingFace.free_settings,
         "tied_embeddings",
     )
-    decided_by_data: ClassVar[tuple[str, ...]] = ("vocabulary_size", "padding_id", "start_id")
+    decided_by_data: ClassVar[tuple[str, ...]] = (
+        "vocabulary_size",
+        "source_vocabulary_size",
+        "padding_id",
+        "start_id",
+    )
     rows_vary: ClassVar[bool] = True
 
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
+    source_vocabulary_size: int = setting(
+        0,
+        "Tokens of the inputs, where these have a tokenizer and an embedding of their own; 0: as"
+        " the processor has them",
+        ge=0,
+    )
     context_length: int = setting(256, "The longest input, and the longest output, in tokens", ge=1)
     layers: int = setting(3, "Blocks of the encoder", ge=1)
     decoder_layers: int | None = setting(
@@ -143,10 +156,20 @@ class EncoderDecoderConfig(FromHuggingFace):
                     f"{name} {token} is no token of a vocabulary of {self.vocabulary_size}."
                     f" Use at most {self.vocabulary_size - 1}"
                 )
+        if self.padding_id is not None and 0 < self.source_vocabulary_size <= self.padding_id:
+            raise ValueError(
+                f"padding_id {self.padding_id} is no token of the inputs' vocabulary of"
+                f" {self.source_vocabulary_size}. Use at most {self.source_vocabulary_size - 1}"
+            )
         return self
 
     @model_validator(mode="after")
     def _copying_is_possible(self) -> EncoderDecoderConfig:
+        if self.copying and self.source_vocabulary_size:
+            raise ValueError(
+                "copying needs one vocabulary: a token of the input is none of the outputs'. Remove"
+                " source_vocabulary_size, or set copying: false"
+            )
         # The published models that have either copy nothing, and the mixture reads plain states.
         if self.copying and (self.output_scale or self.output_bias):
             name = "output_scale" if self.output_scale else "output_bias"
@@ -199,6 +222,7 @@ class EncoderDecoderConfig(FromHuggingFace):
             tied=self.tied_embeddings,
             padding_id=self.padding_id,
             copies=self.copying,
+            source_vocabulary_size=self.source_vocabulary_size,
             init_std=self.init_std,
         )
 
@@ -244,11 +268,12 @@ class EncoderDecoderConfig(FromHuggingFace):
             problem = "encoder_decoder writes texts, but the task asks for labels or numbers"
             remedy = "Set task: text_to_text; or for a classifier of pretrained weights model: hub"
             raise RecipeError("recipe.model", problem, remedy)
-        size = fit_vocabulary("encoder_decoder", processor, self.vocabulary_size)
-        found: dict[str, Any] = {"vocabulary_size": size}
+        given = (self.source_vocabulary_size, self.vocabulary_size)
+        source, target = fit_two_vocabularies(processor, given, copies=self.copying)
+        found: dict[str, Any] = {"source_vocabulary_size": source, "vocabulary_size": target}
         # Without it a decoder would begin with token 0, which is a word in many tokenizers.
-        if self.start_id is None and isinstance(processor, TextProcessor):
-            found["start_id"] = processor.begin_id
+        if self.start_id is None:
+            found["start_id"] = tokenizers_of(processor)[1].begin_id
         return self.model_copy(update=found)
 
     def build(self) -> EncoderDecoderTransformer:
@@ -328,6 +353,12 @@ class EncoderDecoderConfig(FromHuggingFace):
         # Only names and shapes are compared, for which no memory is needed.
         with without_content():
             own = self.build().state_dict()
+        if self.source_vocabulary_size and any(name.endswith("shared.weight") for name in tensors):
+            raise CheckpointError(
+                "weights",
+                "inputs and outputs share an embedding, but the processor has a tokenizer for each",
+                "Use the tokenizer of the weights: processor: tokenizer_json",
+            )
         if self.positions == "relative":
             return t5.to_groundup(tensors, self.completed(), own)
         return bart.to_groundup(tensors, self.completed(), own)
@@ -335,54 +366,4 @@ class EncoderDecoderConfig(FromHuggingFace):
     @classmethod
     def sizes(cls) -> Mapping[str, EncoderDecoderConfig]:
         """Return the named sizes."""
-        return {name: cls(**values) for name, values in _SIZES.items()}
-
-
-# As config.json has them. The first two are not published: they are for small data.
-_T5: dict[str, Any] = {
-    "vocabulary_size": 32128,
-    "context_length": 512,
-    "positions": "relative",
-    "head_dim": 64,
-    "attention_scale": 1.0,
-    "start_id": 0,
-}
-_BART: dict[str, Any] = {
-    "vocabulary_size": 50265,
-    "context_length": 1024,
-    "positions": "learned",
-    "position_offset": 2,
-    "norm": "layernorm",
-    "norm_eps": 1e-5,
-    "norm_placement": "post",
-    "activation": "gelu",
-    "bias": "all",
-    "embedding_norm": True,
-    "output_bias": True,
-    "start_id": 2,
-    "padding_id": 1,
-}
-_SIZES: dict[str, dict[str, Any]] = {
-    "nano": {"layers": 2, "width": 64, "heads": 2},
-    "micro": {"layers": 3, "width": 192, "heads": 4},
-    "t5-small": {
-        **_T5,
-        "layers": 6,
-        "width": 512,
-        "heads": 8,
-        "mlp_width": 2048,
-        "activation": "relu",
-        "output_scale": True,
-    },
-    "t5-v1.1-small": {
-        **_T5,
-        "layers": 8,
-        "width": 512,
-        "heads": 6,
-        "mlp_width": 1024,
-        "activation": "geglu_tanh",
-        "tied_embeddings": False,
-    },
-    "bart-base": {**_BART, "layers": 6, "width": 768, "heads": 12, "mlp_width": 3072},
-    "bart-large": {**_BART, "layers": 12, "width": 1024, "heads": 16, "mlp_width": 4096},
-}
+        return {name: cls(**values) for name, values in SIZES.items()}

@@ -6,11 +6,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from groundup.contracts.processors import LabelProcessor, Processor, TextProcessor
+from groundup.contracts.two_tokenizers import HasTwoTokenizers
 from groundup.core.errors import RecipeError
 
 __all__ = [
     "Elements",
     "elements_of",
+    "fit_two_vocabularies",
     "fit_vocabulary",
     "image_shape",
     "require_image_shape",
@@ -109,6 +111,13 @@ def fit_vocabulary(model: str, processor: Processor, given: int) -> int:
     Raises:
         RecipeError: If the processor has more tokens than the model, or is no tokenizer.
     """
+    if isinstance(processor, HasTwoTokenizers):
+        raise RecipeError(
+            "recipe.processor",
+            f"has a tokenizer for inputs and another for outputs, but model {model} has one"
+            " vocabulary",
+            "Use one tokenizer, such as processor: bpe, or model: encoder_decoder",
+        )
     if not isinstance(processor, TextProcessor):
         raise RecipeError(
             "recipe.processor",
@@ -124,6 +133,44 @@ def fit_vocabulary(model: str, processor: Processor, given: int) -> int:
             f"Use vocabulary_size {tokens} or more, or a smaller tokenizer",
         )
     return given or tokens
+
+
+def fit_two_vocabularies(
+    processor: Processor, given: tuple[int, int], *, copies: bool
+) -> tuple[int, int]:
+    """Return how many tokens the inputs of an encoder-decoder have, 0 where they share the outputs'
+    vocabulary, and how many the outputs.
+
+    Args:
+        processor: One tokenizer, or two.
+        given: What the recipe says of both; 0: as the processor has.
+        copies: Whether tokens of the input may be copied.
+
+    Raises:
+        RecipeError: If there is no room for a tokenizer's tokens, there is one tokenizer for two
+            vocabularies, or tokens would be copied from one vocabulary to another.
+    """
+    where = "recipe.model.source_vocabulary_size"
+    if not isinstance(processor, HasTwoTokenizers):
+        if given[0]:
+            problem = f"is {given[0]}, but the processor has one tokenizer"
+            raise RecipeError(where, problem, "Set processor: two_tokenizers, or remove it")
+        return 0, fit_vocabulary("encoder_decoder", processor, given[1])
+    if copies:
+        raise RecipeError(
+            "recipe.model.copying",
+            "needs one vocabulary, but inputs and outputs have a tokenizer each",
+            "Set copying: false, or one tokenizer such as processor: bpe",
+        )
+    tokens = processor.source.vocabulary_size
+    if 0 < given[0] < tokens:
+        raise RecipeError(
+            where,
+            f"the inputs' tokenizer has {tokens} tokens, but the model {given[0]}",
+            f"Use source_vocabulary_size {tokens} or more, or a smaller tokenizer",
+        )
+    target = fit_vocabulary("encoder_decoder", processor.target, given[1])
+    return given[0] or tokens, target
 
 
 def require_image_shape(shape: tuple[int, int, int] | None, outputs: int) -> None:

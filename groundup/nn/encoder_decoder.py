@@ -22,7 +22,8 @@ __all__ = ["EncoderDecoderTransformer"]
 
 
 class EncoderDecoderTransformer(TwoStackTransformer):
-    """Inputs are tokens of the same vocabulary, with positions of the same kind."""
+    """Inputs are tokens too, of the same vocabulary or of one of their own, with positions of the
+    same kind."""
 
     def __init__(
         self,
@@ -124,7 +125,8 @@ class EncoderDecoderTransformer(TwoStackTransformer):
         if mask is not None:
             # Padding takes no place: an input is the same whichever side it is padded on.
             places = (mask.cumsum(1) - 1).clamp(min=0)
-        x = self._place(self.embed(source), places, self.positions_source)
+        embed = self.embed if self.embed_source is None else self.embed_source
+        x = self._place(embed(source), places, self.positions_source)
         if self.embed_source_norm is not None:
             x = self.embed_source_norm(x)
         seen = _seen(mask)

@@ -49,6 +49,8 @@ class EncoderDecoderShape:
         tied: Whether the embedding is the output layer too.
         padding_id: A token whose embedding is not trained as an input.
         copies: Whether tokens of the input may be copied.
+        source_vocabulary_size: Tokens of the inputs, where these have an embedding of their own; 0:
+            they share the outputs'.
         init_std: Standard deviation of fresh weights.
     """
 
@@ -71,6 +73,7 @@ class EncoderDecoderShape:
     tied: bool = True
     padding_id: int | None = None
     copies: bool = False
+    source_vocabulary_size: int = 0
     init_std: float = 0.02
 
     def attention(self, *, causal: bool) -> AttentionShape:

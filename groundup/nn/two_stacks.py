@@ -56,6 +56,11 @@ class TwoStackTransformer(nn.Module, ABC):
         # Whatever comes before the blocks is made before them: fine-tuning tells depth by this.
         self.embed_frames = self._frames()
         self.embed = nn.Embedding(shape.vocabulary_size, width, padding_idx=shape.padding_id)
+        self.embed_source: nn.Embedding | None = None
+        if shape.source_vocabulary_size:
+            self.embed_source = nn.Embedding(
+                shape.source_vocabulary_size, width, padding_idx=shape.padding_id
+            )
         self.positions_source = self._positions(decodes=False)
         self.positions_target = self._positions(decodes=True)
         self.embed_source_norm = shape.norm() if shape.embedding_norm else None
@@ -101,7 +106,8 @@ class TwoStackTransformer(nn.Module, ABC):
         vector 0."""
         initialise_transformer(self, self.shape.init_std, self.shape.decoder_layers)
         if self.shape.padding_id is not None:
-            self.embed.weight[self.shape.padding_id].zero_()
+            for embed in filter(None, (self.embed, self.embed_source)):
+                embed.weight[self.shape.padding_id].zero_()
         if self.output_bias is not None:
             self.output_bias.zero_()
 

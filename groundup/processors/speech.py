@@ -17,9 +17,8 @@ from pydantic import model_validator
 
 from groundup.contracts.processors import InputProcessor, ProcessorConfig, TextProcessor
 from groundup.core import registry
-from groundup.core.errors import RecipeError
 from groundup.core.registry import processor
-from groundup.core.settings import setting, validate
+from groundup.core.settings import setting
 from groundup.core.values import Batch, CutInputs, Example
 from groundup.generation.ngrams import NGramModel
 from groundup.media.audio import SoundsSeen, header_of, read_sound, resampled
@@ -28,6 +27,7 @@ from groundup.processors import spectrogram
 from groundup.processors.saved_files import read_json, saved_settings, write_json
 from groundup.processors.sequences import check_frames, mean_and_spread, pad
 from groundup.processors.sound_frames import OVER_ALL, SoundFrames
+from groundup.processors.tokenizer_section import read_tokenizer_section
 from groundup.processors.transcript_ngrams import load_ngrams, save_ngrams
 
 __all__ = ["SpeechConfig", "SpeechProcessor"]
@@ -100,20 +100,7 @@ class SpeechConfig(SoundFrames):
         Raises:
             RecipeError: If it is not one, or one of its settings is wrong.
         """
-        where = "recipe.processor.tokenizer"
-        section = dict(self.tokenizer)
-        if "name" not in section:
-            raise RecipeError(
-                f"{where}.name", "is required and missing", "Name a tokenizer, such as characters"
-            )
-        name = str(section.pop("name"))
-        cls = registry.lookup("processor", name, f"{where}.name")
-        if cls.reads != "texts":
-            raise RecipeError(
-                f"{where}.name", f"is {name}, which reads no texts", "Name a tokenizer, such as bpe"
-            )
-        made: ProcessorConfig = validate(cls, section, where)
-        return made
+        return read_tokenizer_section(self.tokenizer, "recipe.processor.tokenizer")
 
     @property
     def as_whisper(self) -> bool:

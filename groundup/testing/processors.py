@@ -16,6 +16,7 @@ from groundup.contracts.processors import (
     ProcessorConfig,
     TextProcessor,
 )
+from groundup.contracts.two_tokenizers import HasTwoTokenizers, tokenizers_of
 from groundup.core.values import Example
 from groundup.runs.processor import load_processor
 from groundup.testing.failure import ContractError, require, require_close
@@ -64,16 +65,18 @@ def check_processor(
     inputs = [each.inputs if isinstance(each, Example) else each for each in given]
     fitted = settings.fit(lambda: iter(given))
     require(
-        isinstance(fitted, TextProcessor | InputProcessor),
+        isinstance(fitted, TextProcessor | InputProcessor | HasTwoTokenizers),
         "fit() returns a TextProcessor or an InputProcessor",
         f"it returned {type(fitted).__name__}",
         "Derive it from one of these classes of groundup.contracts.processors",
     )
     read_again = _save_and_load(settings, fitted)
-    if isinstance(fitted, TextProcessor) and isinstance(read_again, TextProcessor):
-        _check_tokens(fitted, inputs, exact=exact)
-        _check_special_tokens(fitted)
-        _check_same_tokens(fitted, read_again, inputs)
+    if isinstance(fitted, TextProcessor | HasTwoTokenizers):
+        pairs = zip(tokenizers_of(fitted), tokenizers_of(read_again), strict=True)
+        for tokenizer, again in dict(pairs).items():
+            _check_tokens(tokenizer, inputs, exact=exact)
+            _check_special_tokens(tokenizer)
+            _check_same_tokens(tokenizer, again, inputs)
     if isinstance(fitted, InputProcessor) and isinstance(read_again, InputProcessor):
         _check_inputs(fitted, read_again, inputs)
 

@@ -20,6 +20,7 @@ from groundup.contracts.models import FromHuggingFace
 from groundup.contracts.processors import InputProcessor, LabelProcessor, Processor, TextProcessor
 from groundup.contracts.speech import ReadsSpeech
 from groundup.contracts.tasks import ReadsModelFolder
+from groundup.contracts.two_tokenizers import HasTwoTokenizers
 from groundup.core.errors import CheckpointError
 from groundup.formats.generation_config import NAME as GENERATION
 from groundup.formats.generation_config import describe_generation
@@ -119,6 +120,8 @@ def _tokenizer_of(processor: Processor) -> TextProcessor | None:
     """Return what makes the tokens that a model writes."""
     if isinstance(processor, TextProcessor):
         return processor
+    if isinstance(processor, HasTwoTokenizers):
+        return processor.target
     # What adds labels to a tokenizer has one too, but its models write no text.
     if isinstance(processor, LabelProcessor) or not isinstance(processor, ReadsSpeech):
         return None

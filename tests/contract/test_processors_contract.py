@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from groundup.contracts.processors import ProcessorConfig, TextProcessor
 from groundup.core.registry import lookup, names
+from groundup.core.values import Example
 from groundup.processors.text.special_tokens import SPECIAL_TOKENS
 from groundup.processors.text.stream_decoder import StreamDecoder
 from groundup.runs.processor import load_processor
@@ -55,6 +56,14 @@ def test_every_built_in_processor_is_here() -> None:
 
 def test_contract(name: str, tmp_path: Path) -> None:
     check_processor(settings_of(name, tmp_path), [*DOCUMENTS, *TEXTS])
+
+
+def test_contract_of_two_tokenizers() -> None:
+    settings = lookup("processor", "two_tokenizers")(
+        source={"name": "bpe", "vocab_size": 400}, target={"name": "characters"}
+    )
+    examples = [Example(str(n), text, TEXTS[0], predicts_text=True) for n, text in enumerate(TEXTS)]
+    check_processor(settings, examples)
 
 
 def test_special_tokens_have_ids_and_no_bytes(processor: TextProcessor) -> None:

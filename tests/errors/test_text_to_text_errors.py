@@ -69,7 +69,7 @@ def test_no_room_for_a_text() -> None:
             "encoder_attention_heads is 16, but decoder_attention_heads 8",
         ),
         (
-            {"model_type": "marian", "share_encoder_decoder_embeddings": False},
+            {"model_type": "bart", "share_encoder_decoder_embeddings": False},
             "share_encoder_decoder_embeddings is False; supported: True",
         ),
     ],

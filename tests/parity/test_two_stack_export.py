@@ -55,9 +55,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def train(folder: Path, family: str = "own", **changes: Any) -> Path:
+def train(
+    folder: Path, family: str = "own", processor: dict[str, Any] | None = None, **changes: Any
+) -> Path:
     recipe = tiny_run("encoder_decoder", folder, {**SIZES, **FAMILIES[family], **changes})
-    recipe["processor"] = {"name": "bpe", "vocab_size": 300}
+    recipe["processor"] = processor or {"name": "bpe", "vocab_size": 300}
     recipe["optim"] = {"lr": 0.01}
     return groundup.train(recipe, runs=folder).folder
 
@@ -118,7 +120,7 @@ def test_what_ctranslate2_has_not(tmp_path: Path) -> None:
 
 def test_a_folder_that_ctranslate2_does_not_open(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"does not open the folder .* of ctranslate2"):
-        ctranslate2.CTranslate2(tmp_path, ["a"], "fp32")
+        ctranslate2.CTranslate2(tmp_path, (["a"], ["a"]), "fp32")
 
 
 def test_names_of_tokens_without_a_tokenizer(tmp_path: Path) -> None:
@@ -163,22 +165,41 @@ def test_transformers_gives_the_same(family: str, tmp_path: Path) -> None:
     assert other["other"].startswith("transformers ")
 
 
+TWO = {
+    "name": "two_tokenizers",
+    "source": {"name": "bpe", "vocab_size": 290},
+    "target": {"name": "bpe", "vocab_size": 300},
+}
+
+
+@pytest.mark.parametrize("to", ["ctranslate2", "onnx", "huggingface"])
+def test_two_vocabularies_elsewhere(to: str, tmp_path: Path) -> None:
+    run = train(tmp_path, "marian", TWO)
+    model = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
+    assert (model["vocab_size"], model["decoder_vocab_size"]) == (290, 300)
+    assert not model["share_encoder_decoder_embeddings"]
+    found = compared(export(run, to, new_tokens=20))
+    assert found[-1]["same_continuations"] == (None if to == "huggingface" else 8)
+
+
 def test_every_shape_in_ctranslate2(tmp_path: Path) -> None:
-    for number, settings in enumerate(ENCODER_DECODERS["encoder_decoder"][:4]):
+    shapes = [each for each in ENCODER_DECODERS["encoder_decoder"] if "copying" not in each]
+    for number, settings in enumerate(shapes):
         torch.manual_seed(0)
         model = EncoderDecoderConfig(**settings, init_std=0.3).build().eval()
         if model.output_bias is not None:
             model.output_bias.normal_()
         folder = tmp_path / str(number)
         folder.mkdir()
-        names = ctranslate2.token_names(folder, 30)
+        source = settings.get("source_vocabulary_size", 30)
+        names = (ctranslate2.token_names(folder, source), ctranslate2.token_names(folder, 30))
         before = {name: values.clone() for name, values in model.state_dict().items()}
         ctranslate2.write_folder(folder, model, names, 7, "int8")
         # The library makes integers of copies.
         assert all(torch.equal(before[name], v) for name, v in model.state_dict().items())
         ctranslate2.write_folder(folder, model, names, 7, "fp32")
         reader = ctranslate2.CTranslate2(folder, names, "fp32")
-        given = {"source": torch.randint(30, (1, 6)), "tokens": torch.randint(30, (1, 5))}
+        given = {"source": torch.randint(source, (1, 6)), "tokens": torch.randint(30, (1, 5))}
         given["tokens"][0, 0] = model.start_id
         sample = Sample(given, 1)
         wanted = Model("the model", model).outputs(sample, range(5))

@@ -67,3 +67,10 @@ def test_a_resumed_run_is_the_one_that_was_never_stopped(tmp_path: Path) -> None
 def test_a_tokenizer_without_merges(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="bpe_dropout: needs a byte-level BPE tokenizer"):
         groundup.trainer(run_of(tmp_path, name="bytes"), runs=tmp_path / "runs")
+
+
+@pytest.mark.slow
+def test_with_a_tokenizer_for_each_side(tmp_path: Path) -> None:
+    sides = {"source": {"name": "bpe", "vocab_size": 290}, "target": {"name": "bpe"}}
+    recipe = run_of(tmp_path, name="two_tokenizers", **sides)
+    stopped_and_resumed(recipe, tmp_path / "runs", (3, 8))

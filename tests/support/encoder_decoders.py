@@ -49,6 +49,7 @@ ENCODER_DECODERS: dict[str, list[dict[str, Any]]] = {
             "output_scale": True,
         },
         {**SHAPE, "layers": 1, "copying": True},
+        {**SHAPE, "layers": 1, "source_vocabulary_size": 37},
     ]
 }
 

@@ -29,13 +29,7 @@ __all__ = [
     "pack",
     "pad_source",
     "pad_target",
-    "tokenizers",
 ]
-
-
-def tokenizers(processor: TextProcessor) -> tuple[TextProcessor, TextProcessor]:
-    """Return what reads the inputs, and what reads the outputs: one and the same."""
-    return processor, processor
 
 
 class Frame(NamedTuple):

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.contracts.models import EncoderDecoder
-from groundup.contracts.processors import TextProcessor
+from groundup.contracts.processors import Processor, TextProcessor
 from groundup.contracts.ragged import offsets_of, ragged_rows
 from groundup.contracts.tasks import EvaluationContext, Objective, Task
+from groundup.contracts.two_tokenizers import tokenizers_of
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import task
 from groundup.core.settings import setting
@@ -46,7 +47,6 @@ from groundup.tasks.text_to_text.rows import (
     pack,
     pad_source,
     pad_target,
-    tokenizers,
 )
 from groundup.tasks.text_to_text.writing import check_language_model, write_about
 
@@ -170,7 +170,7 @@ class TextToText(Task):
             MissingExtraError: If a library for the metrics is missing.
         """
         require_metrics(self.metrics)
-        for tokenizer in tokenizers(processor) if self.bpe_dropout else ():
+        for tokenizer in tokenizers_of(processor) if self.bpe_dropout else ():
             bpe_dropout(tokenizer, self.bpe_dropout, 0)
         if self.decoder_only:
             check_language_model(model, self.max_source_tokens, self.max_target_tokens)
@@ -182,13 +182,13 @@ class TextToText(Task):
                 " reads the inputs as prompts",
             )
 
-    def encode(self, examples: Sequence[Example], processor: TextProcessor) -> Batch:
+    def encode(self, examples: Sequence[Example], processor: Processor) -> Batch:
         """Return the tokens of inputs and outputs.
 
         Raises:
             DataError: If a text is empty.
         """
-        reader, writer = tokenizers(processor)
+        reader, writer = tokenizers_of(processor)
         source = self._encode_inputs([example.inputs for example in examples], reader)
         outputs = [str(example.target) for example in examples]
         frame = self._frame(writer, "target")
@@ -220,13 +220,15 @@ class TextToText(Task):
         batch: Batch,
         samples: NDArray[np.int64],
         partners: Callable[[], Batch],
-        processor: TextProcessor,
+        processor: Processor,
         seed: int,
     ) -> Batch:
         """Return a micro-batch with its texts in other tokens, by BPE-dropout of both sides."""
         limits = {"source": self.max_source_tokens, "target": self.max_target_tokens}
         found = {}
-        for (side, longest), tokenizer in zip(limits.items(), tokenizers(processor), strict=True):
+        for (side, longest), tokenizer in zip(
+            limits.items(), tokenizers_of(processor), strict=True
+        ):
             dropout = bpe_dropout(tokenizer, self.bpe_dropout, seed)
             rows = ragged_rows(batch, side)
             frame = self._frame(tokenizer, side)
@@ -327,15 +329,13 @@ class TextToText(Task):
         return total, uniform
 
     # ------------------------------------------------------------------------------------ writing
-    def predict(
-        self, model: nn.Module, inputs: Any, processor: TextProcessor, **options: Any
-    ) -> Any:
+    def predict(self, model: nn.Module, inputs: Any, processor: Processor, **options: Any) -> Any:
         """Return what the model writes about an input, or about each of several.
 
         Args:
             model: The trained model.
             inputs: A text, or a list of texts.
-            processor: The run's tokenizer.
+            processor: The run's tokenizer, or both.
             **options: ``DecodingOptions``; what is not given is as the task's settings say, and the
                 likeliest token is taken. With ``n_best`` above 1 an input has a list of
                 ``{"text": ..., "score": ...}``, the best first.
@@ -374,16 +374,16 @@ class TextToText(Task):
         self,
         model: nn.Module,
         texts: Sequence[str],
-        processor: TextProcessor,
+        processor: Processor,
         options: DecodingOptions,
     ) -> list[list[tuple[str, float]]]:
         """Return the best outputs about each input, each with its score, which is 0 with one
         beam."""
-        reader, writer = tokenizers(processor)
+        reader, writer = tokenizers_of(processor)
         return write_about(model, self._encode_inputs(texts, reader), writer, options)
 
     def measure(
-        self, model: nn.Module, examples: Sequence[Example], processor: TextProcessor
+        self, model: nn.Module, examples: Sequence[Example], processor: Processor
     ) -> dict[str, float]:
         """Return the metrics of what the model writes about held-out inputs, token by token."""
         # One beam whatever the settings: a validation is to take seconds.

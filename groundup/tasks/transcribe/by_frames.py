@@ -16,8 +16,8 @@ from torch import nn
 
 from groundup.contracts.processors import TextProcessor
 from groundup.contracts.speech import EmitsFrames, ReadsSpeech
-from groundup.core.errors import DataError
 from groundup.core.settings import Settings, setting
+from groundup.generation.combinations import best_different
 from groundup.generation.ctc import (
     FoundText,
     align_tokens,
@@ -105,7 +105,7 @@ def transcribe_by_frames(
         ngrams: A model of the training transcripts.
 
     Raises:
-        DataError: If one cannot be read; or several texts are asked for about a long one.
+        DataError: If one cannot be read.
     """
     assert isinstance(model, EmitsFrames)
     # What the whole of it is counted in: windows, words and silence.
@@ -115,7 +115,7 @@ def transcribe_by_frames(
     def read() -> Iterator[tuple[int, Window]]:
         for number, source in enumerate(sources):
             recording = Recording(source, processor, f"sound {number}")
-            decoders[number] = _Decoder(options, ngrams, recording.name)
+            decoders[number] = _Decoder(options, ngrams)
             own = windows(recording, unit, how.window_seconds, how.overlap_seconds)
             yield from ((number, window) for window in own)
 
@@ -173,16 +173,16 @@ def _log_probs(
 class _Decoder:
     """Tokens of one recording, of frames that come bit by bit."""
 
-    def __init__(self, options: FrameDecoding, ngrams: NGramModel | None, name: str) -> None:
+    def __init__(self, options: FrameDecoding, ngrams: NGramModel | None) -> None:
         self._options = options
         # With a weight of 0 they would only cost time.
         self._ngrams = ngrams if options.ngram_weight else None
-        self._name = name
         self._waiting: list[NDArray[np.float32]] = []
         self._frames = 0
         self._tokens: list[int] = []
         self._spans: list[tuple[int, int]] = []
-        self._best: list[FoundText] = []
+        # Of each segment the best texts.
+        self._best: list[list[FoundText]] = []
 
     def add(self, log_probs: NDArray[np.float32]) -> None:
         """Take the next frames (O, V + 1)."""
@@ -197,25 +197,22 @@ class _Decoder:
         self._waiting = [frames[cut:]]
 
     def finish(self, tokenizer: TextProcessor, unit: float) -> Transcript:
-        """Return the transcript.
-
-        Raises:
-            DataError: If several texts are asked for about a recording of several segments.
-        """
-        several = self._options.n_best > 1
-        if several and self._frames:
-            raise DataError(
-                self._name,
-                f"is too long for n_best {self._options.n_best}: a long recording is written part"
-                " by part",
-                "Use n_best 1, or cut it",
-            )
+        """Return the transcript."""
         self._decode(np.concatenate(self._waiting), ends=True)
         # From all tokens together: a word may begin in one segment and end in the next.
         words = list(timed_words(self._tokens, self._spans, tokenizer, unit))
-        best = [{"text": tokenizer.decode(e.tokens), "score": e.score} for e in self._best]
         text = tokenizer.decode(self._tokens)
-        return Transcript(text, words, best if several else [])
+        if self._options.n_best == 1:
+            return Transcript(text, words)
+        # A segment's n-grams are told what the best text before it is: of others the first few
+        # tokens of the next segment are scored as after that one.
+        best = best_different(
+            self._best,
+            lambda each: each.score,
+            lambda parts: tokenizer.decode([t for part in parts for t in part.tokens]),
+            self._options.n_best,
+        )
+        return Transcript(text, words, [{"text": t, "score": score} for t, score in best])
 
     def _decode(self, frames: NDArray[np.float32], *, ends: bool) -> None:
         options = self._options
@@ -229,7 +226,7 @@ class _Decoder:
             if begun and self._ngrams is not None:
                 # Where less was found than a context holds, the text's beginning is before it.
                 context = [*self._ngrams.start, *context][-(order - 1) :] if order > 1 else []
-            self._best = prefix_beam_search(
+            best = prefix_beam_search(
                 frames,
                 options.beams,
                 n_best=options.n_best,
@@ -239,7 +236,9 @@ class _Decoder:
                 context=tuple(context) if begun else None,
                 ends=ends,
             )
-            tokens = self._best[0].tokens
+            tokens = best[0].tokens
+            if options.n_best > 1:
+                self._best.append(best)
         # A search sums over all ways to emit a text: where its tokens are, the likeliest one says.
         spans = align_tokens(frames, tokens)
         self._tokens += tokens

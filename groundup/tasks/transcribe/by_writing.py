@@ -18,6 +18,7 @@ from groundup.contracts.models import EncoderDecoder
 from groundup.contracts.speech import ListensOnce, ReadsSpeech
 from groundup.core.values import Batch
 from groundup.generation.beam_search import beam_search
+from groundup.generation.combinations import best_different
 from groundup.generation.decoding import generate_batch
 from groundup.generation.options import DecodingOptions
 from groundup.generation.scoring import device_of, evaluating
@@ -212,8 +213,13 @@ def _spans(
 def _join(parts: Sequence[_Written], options: DecodingOptions, *, timed: bool) -> Transcript:
     best = [own.texts[0][0].strip() for own in parts]
     alternatives = []
-    # Of several windows the best texts do not belong together.
-    if options.n_best > 1 and len(parts) == 1:
-        alternatives = [{"text": each.strip(), "score": score} for each, score in parts[0].texts]
+    if options.n_best > 1:
+        found = best_different(
+            [own.texts for own in parts],
+            lambda each: each[1],
+            lambda some: " ".join(filter(None, (text.strip() for text, _ in some))),
+            options.n_best,
+        )
+        alternatives = [{"text": text, "score": score} for text, score in found]
     words = [word for own in parts for word in own.words]
     return Transcript(" ".join(filter(None, best)), words if timed else None, alternatives)

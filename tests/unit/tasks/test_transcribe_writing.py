@@ -67,6 +67,12 @@ def test_words_are_those_of_the_text_and_follow_each_other() -> None:
     assert both[1].words is None
     beams = chosen.predict(model, sound(1.5), processor, beams=3, n_best=2)
     assert len(beams["alternatives"]) == 2
+    # Of several windows the best combinations of what is written about each.
+    long = chosen.predict(model, sound(5.0), processor, beams=3, n_best=3)
+    assert long["alternatives"][0]["text"] == long["text"]
+    totals = [each["score"] for each in long["alternatives"]]
+    assert totals == sorted(totals, reverse=True)
+    assert len({each["text"] for each in long["alternatives"]}) == 3
 
 
 def test_silence_stays_silent() -> None:

@@ -99,13 +99,16 @@ _FIXED: dict[str, Any] = {
     "output_bias": True,
 }
 _OF_FAMILY: dict[str, dict[str, Any]] = {
-    "bart": {"positions": "learned", "position_offset": _OFFSET, "embedding_norm": True},
+    "bart": {
+        "positions": "learned",
+        "position_offset": _OFFSET,
+        "embedding_norm": True,
+        "source_vocabulary_size": 0,
+    },
     "marian": {"positions": "sinusoidal", "position_offset": 0, "embedding_norm": False},
 }
-# Parts that change what is computed, and that are not built otherwise. Marian's two vocabularies
-# would need two embeddings.
+# Parts that change what is computed, and that are not built otherwise.
 _PLAIN = {
-    "share_encoder_decoder_embeddings": True,
     "add_final_layer_norm": False,
     "normalize_before": False,
     "add_bias_logits": False,
@@ -113,6 +116,7 @@ _PLAIN = {
 }
 
 KEYS = frozenset((*_FIELDS, *_DEFAULTS, *_PLAIN, "decoder_vocab_size", "num_hidden_layers"))
+KEYS |= {"share_encoder_decoder_embeddings"}
 KEYS |= {"encoder_layerdrop", "decoder_layerdrop", "is_decoder", "normalize_embedding"}
 # Of generation, which a recipe or a call decides.
 KEYS |= {"max_length", "num_beams", "bad_words_ids", "early_stopping", "no_repeat_ngram_size"}
@@ -122,7 +126,7 @@ KEYS |= {"extra_pos_embeddings", "decoder_max_length", "encoder_no_repeat_ngram_
 
 def _rows(config: Mapping[str, Any]) -> tuple[Row, ...]:
     rows = [
-        Row("model.shared.weight", ("embed.weight",)),
+        Row(_embedding(config), ("embed.weight",)),
         Row("lm_head.weight", ("head.weight",)),
         Row("final_logits_bias", ("output_bias",), leading=1),
     ]
@@ -132,9 +136,17 @@ def _rows(config: Mapping[str, Any]) -> tuple[Row, ...]:
         rows += rows_with_bias(f"model.{stack}.layernorm_embedding", own)
     if config["positions"] == "sinusoidal":
         rows = [row for row in rows if "embed_positions" not in row.stored]
+    if config["source_vocabulary_size"]:
+        rows.append(Row("model.encoder.embed_tokens.weight", ("embed_source.weight",)))
     if not config["embedding_norm"]:
         rows = [row for row in rows if "layernorm_embedding" not in row.stored]
     return (*rows, *rows_of_blocks(config["layers"], config["decoder_layers"]))
+
+
+def _embedding(config: Mapping[str, Any]) -> str:
+    """Return the name of the outputs' embedding: that of both sides, where they share one."""
+    apart = bool(config["source_vocabulary_size"])
+    return "model.decoder.embed_tokens.weight" if apart else "model.shared.weight"
 
 
 def to_groundup(
@@ -152,9 +164,11 @@ def to_groundup(
         f"model.{name}" if name.startswith(("shared.", "encoder.", "decoder.")) else name: tensor
         for name, tensor in tensors.items()
     }
-    kept = drop_embedding_copies(kept, "model.shared.weight", "model.")
+    embedding = _embedding(config)
+    if not config["source_vocabulary_size"]:
+        kept = drop_embedding_copies(kept, embedding, "model.")
     if config["tied_embeddings"]:
-        kept = drop_copy(kept, "lm_head.weight", "model.shared.weight")
+        kept = drop_copy(kept, "lm_head.weight", embedding)
     for stack in ("encoder", "decoder"):
         name = f"model.{stack}.embed_positions.weight"
         # New versions of the library write the table that old ones computed.
@@ -162,9 +176,9 @@ def to_groundup(
             kept.pop(name, None)
         elif name in kept:
             kept[name] = kept[name][: config["context_length"] + config["position_offset"]]
-    if "final_logits_bias" not in kept and "model.shared.weight" in kept:
-        embedding = kept["model.shared.weight"]
-        kept["final_logits_bias"] = embedding.new_zeros(1, len(embedding))
+    if "final_logits_bias" not in kept and embedding in kept:
+        rows = kept[embedding]
+        kept["final_logits_bias"] = rows.new_zeros(1, len(rows))
     return to_own(_rows(config), kept, 0, own)
 
 
@@ -183,24 +197,32 @@ def config_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     bare = {"bart": "BartModel", "marian": "MarianModel"}
     check_two_stacks(config, (_CLASSES[family], bare[family]))
     refuse_other_values(config, _PLAIN)
+    # Marian's languages may have a vocabulary each.
+    shared = config.get("share_encoder_decoder_embeddings") is not False
+    if family != "marian":
+        refuse_other_values(config, {"share_encoder_decoder_embeddings": True})
     full = fill_in(_DEFAULTS | _OWN_DEFAULTS[family], config)
-    check_equal(
-        full,
-        (
-            ("encoder_attention_heads", "decoder_attention_heads"),
-            ("encoder_ffn_dim", "decoder_ffn_dim"),
-            ("vocab_size", "decoder_vocab_size"),
-        ),
-    )
+    pairs = [
+        ("encoder_attention_heads", "decoder_attention_heads"),
+        ("encoder_ffn_dim", "decoder_ffn_dim"),
+    ]
+    if shared:
+        pairs.append(("vocab_size", "decoder_vocab_size"))
+    check_equal(full, pairs)
     activation = full["activation_function"]
     if activation not in _ACTIVATIONS:
         problem = f"activation_function {activation}; known: {', '.join(_ACTIVATIONS)}"
         raise CheckpointError("config.json", problem, "Use another model")
-    return {own: full[hf] for hf, own in _FIELDS.items()} | {
+    found = {own: full[hf] for hf, own in _FIELDS.items()} | {
         **_FIXED,
+        "source_vocabulary_size": 0,
         **_OF_FAMILY[family],
         "activation": _ACTIVATIONS[activation],
     }
+    if not shared:
+        found["source_vocabulary_size"] = full["vocab_size"]
+        found["vocabulary_size"] = full.get("decoder_vocab_size", full["vocab_size"])
+    return found
 
 
 def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -220,8 +242,17 @@ def config_to_huggingface(config: Mapping[str, Any]) -> dict[str, Any] | None:
         # Whether a text has to end at its last token is decided by who generates.
         "forced_eos_token_id": None,
     }
+    source = config["source_vocabulary_size"]
+    if source:
+        values |= {
+            "vocab_size": source,
+            "decoder_vocab_size": config["vocabulary_size"],
+            "share_encoder_decoder_embeddings": False,
+        }
     if values["pad_token_id"] is None:
-        values["pad_token_id"] = config["start_id"]
+        # A token of both vocabularies: nothing but the gradient of its vector depends on it.
+        fits = not 0 < source <= config["start_id"]
+        values["pad_token_id"] = config["start_id"] if fits else 0
     return {"model_type": family, "architectures": [_CLASSES[family]], **values}
 
 

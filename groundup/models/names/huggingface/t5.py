@@ -81,6 +81,7 @@ _FIXED = {
     "output_bias": False,
     "position_offset": 0,
     "padding_id": None,
+    "source_vocabulary_size": 0,
 }
 
 KEYS = frozenset((*_FIELDS, *_DEFAULTS, "tie_word_embeddings", "scale_decoder_outputs"))
