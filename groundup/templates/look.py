@@ -15,6 +15,7 @@ from groundup.data.reading.files import read_records
 from groundup.data.reading.listing import KINDS, ROW_KINDS, list_files
 from groundup.data.reading.speech_folders import has_transcripts
 from groundup.data.schemas.chat_formats import recognise
+from groundup.data.schemas.pair_columns import OUTPUT_NAMES
 from groundup.data.schemas.preference_formats import recognise_preference
 from groundup.media.audio import SOUND_KINDS
 from groundup.media.images import SUFFIXES as PICTURE_KINDS
@@ -45,18 +46,8 @@ _PAIR_NAMES = (
     ("text1", "text2"),
     ("first", "second"),
 )
-# A text, and what is to be made of it.
-_OUTPUT_NAMES = (
-    ("source", "target"),
-    ("src", "tgt"),
-    ("article", "summary"),
-    ("article", "highlights"),
-    ("document", "summary"),
-    ("dialogue", "summary"),
-    ("text", "summary"),
-    ("description", "summary"),
-    ("text", "title"),
-)
+# Of questions about a text the answers.
+_ANSWERS = ("answer", "answers")
 # Columns called by languages hold translations of each other.
 _LANGUAGES = re.compile(
     "ar|bg|bn|ca|cs|da|de|el|en|es|et|fa|fi|fr|he|hi|hr|hu|id|it|ja|ko|lt|lv|ms|nb|nl|no|pl|pt|ro"
@@ -80,7 +71,8 @@ class Look:
         count: Files or rows; of rows at most the first 10,000.
         rows: The rows that were read.
         columns: What their columns hold.
-        texts: The columns of texts: one, or two that belong together.
+        texts: The columns of texts: one, or two that belong together; three of questions, answers
+            and what they are about.
         label: The column to predict; None where there is none, or the folders are the classes.
         files: The files, where these are the examples.
         languages: Of translations that are in one column, by language.
@@ -223,12 +215,15 @@ def _look_at_rows(path: Path, size: int, label: str | None) -> Look:
 
 
 def _inputs_and_outputs(columns: Mapping[str, Column]) -> tuple[str, ...]:
-    """Return the column that is read and the one that is to be written, by their names; () where
-    there are none."""
+    """Return the column that is read and the one that is to be written, by their names, and that of
+    what a question is about; () where there are none."""
     lower = {name.lower(): name for name in columns}
-    for pair in _OUTPUT_NAMES:
+    for pair in OUTPUT_NAMES:
         if lower.keys() >= set(pair):
             return (lower[pair[0]], lower[pair[1]])
+    answers = [lower[name] for name in _ANSWERS if name in lower]
+    if answers and lower.keys() >= {"question", "context"}:
+        return (lower["question"], answers[0], lower["context"])
     translated = [name for low, name in lower.items() if _LANGUAGES.fullmatch(low)]
     # A column "id" or "no" is rarely one of texts in Indonesian or Norwegian.
     translated = [name for name in translated if columns[name].holds in ("text", "names")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from groundup.data.schemas.pair_columns import first_answer, join_context
 from groundup.media.audio import read_sound
 from groundup.templates.look import Look
 
@@ -20,20 +21,26 @@ _DOCUMENTS = ("document", "document_id", "doc_id", "page", "file", "url", "artic
 def inputs_and_outputs(found: Look, held_out: dict[str, float], epochs: int) -> Iterator[Line]:
     """Yield the sections for texts with what is to be made of them."""
     data: dict[str, Any] = {"name": "parallel_text", "path": str(found.path)}
-    source, target = found.texts or found.languages
+    source, target, *context = found.texts or found.languages
     if found.languages:
         data |= {"source_language": source, "target_language": target}
     else:
         names = {"source_column": source, "target_column": target}
         defaults = {"source_column": "source", "target_column": "target"}
         data |= {key: name for key, name in names.items() if name != defaults[key]}
-    why = f"given {source!r}, {target!r} is to be written"
-    document = next((name for name in found.columns if name.lower() in _DOCUMENTS), None)
+        data |= {"context_column": context[0]} if context else {}
+    read = " and ".join(map(repr, (source, *context)))
+    why = f"given {read}, {target!r} is to be written"
+    others = [name for name in found.columns if name not in (source, target, *context)]
+    document = next((name for name in others if name.lower() in _DOCUMENTS), None)
     if document is not None:
         data["group_column"] = document
         why += f"; what is of one {document} is held out together"
     yield "data", {**data, **held_out}, why
     sides = [[_text(found, row, side) for row in found.rows] for side in (source, target)]
+    if context:
+        after = [str(row.get(context[0]) or "") for row in found.rows]
+        sides[0] = [join_context(*pair) for pair in zip(sides[0], after, strict=True)]
     # Tokens of a small vocabulary are about three characters; an output has an end as well.
     reads, writes = (_tokens(max(map(len, side), default=0)) for side in sides)
     task: dict[str, Any] = {"name": "text_to_text", "max_source_tokens": reads}
@@ -41,8 +48,11 @@ def inputs_and_outputs(found: Look, held_out: dict[str, float], epochs: int) -> 
     if _is_chinese("".join(sides[1])):
         # Written without blanks: BLEU needs to be told where words end.
         task |= {"metrics": ["bleu", "chrf"], "bleu_tokenizer": "zh"}
-    why = f"texts have up to {max(map(len, sides[0]), default=0):,} characters"
-    yield "task", task, f"{why}, outputs up to {max(map(len, sides[1]), default=0):,}"
+    longest = [max(map(len, side), default=0) for side in sides]
+    why = f"texts have up to {longest[0]:,} characters, outputs up to {longest[1]:,}"
+    if longest[0] > 3 * _MOST_TOKENS:
+        why += "; what is longer is cut at its end (source_cut)"
+    yield "task", task, why
     vocabulary = 8000 if found.size > 1_000_000 else 2000
     yield "processor", {"name": "bpe", "vocab_size": vocabulary}, "one vocabulary for both sides"
     model = {"name": "encoder_decoder", "layers": 3, "width": 256, "heads": 4}
@@ -80,7 +90,10 @@ def rate_and_length(found: Look) -> tuple[int, float]:
 
 def _text(found: Look, row: dict[str, Any], side: str) -> str:
     values = row.get("translation") or {} if found.languages else row
-    return str(values.get(side) or "")
+    value = values.get(side) or ""
+    if isinstance(value, list | dict):
+        return first_answer(value, side, str(found.path))[0]
+    return str(value)
 
 
 def _is_chinese(text: str) -> bool:

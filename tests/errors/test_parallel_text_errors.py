@@ -38,6 +38,12 @@ def read(path: Path, **settings: Any) -> None:
         ),
         ({"source_language": "en", "target_language": "en"}, "both languages are 'en'. Name two"),
         (
+            {**LANGUAGES, "context_column": "a"},
+            "context_column has no effect: with languages, texts are in the column 'translation'",
+        ),
+        ({"target_path": "b", "context_column": "a"}, "context_column has no effect with target_"),
+        ({"context_column": 3}, "context_column is 3, but header is true; allowed: a name"),
+        (
             {**LANGUAGES, "source_column": "a"},
             "source_column has no effect: with languages, texts are in the column 'translation'",
         ),
@@ -84,6 +90,21 @@ def test_settings(settings: dict[str, Any], problem: str) -> None:
             "line 1: there is no column 'target'; did you mean 'targets'. columns: source, targets",
         ),
         ({"source": "a", "target": ["b"]}, {}, "line 1: target 'target' is a list"),
+        (
+            {"question": "a", "answers": [1]},
+            {},
+            r"line 1: column 'answers' holds \[1\]; allowed: a text, a list of texts, or",
+        ),
+        (
+            {"question": "a", "context": 7, "answer": "b"},
+            {},
+            "line 1: context 'context' is a number",
+        ),
+        (
+            {"question": "a", "reply": "b"},
+            {},
+            "line 1: there is no column 'target'; columns: question, reply",
+        ),
         (
             {"translation": "a"},
             LANGUAGES,

@@ -80,11 +80,13 @@ class PairReport:
     Attributes:
         found: How many pairs there were.
         left_out: How many were left out, by the reason.
+        further_answers: Answers that are not read, of questions that have several.
         examples: Of each reason the first few: where, and how source and target begin.
     """
 
     found: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    further_answers: int = 0
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def leave_out(self, pair: Example, reason: str) -> None:
@@ -101,6 +103,8 @@ class PairReport:
         if self.left_out:
             card["left_out"] = dict(sorted(self.left_out.items()))
             card["left_out_examples"] = self.examples
+        if self.further_answers:
+            card["further_answers_not_read"] = self.further_answers
         return card
 
 

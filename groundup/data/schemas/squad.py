@@ -15,7 +15,14 @@ from groundup.data.reading.encodings import decode_lines
 from groundup.data.reading.files import Record
 from groundup.data.reading.json_text import parse_json
 
-__all__ = ["squad_records"]
+__all__ = ["is_squad", "squad_records"]
+
+
+# By what is inside, because a list of rows is kept in .json files too.
+def is_squad(file: DataFile) -> bool:
+    """Return whether a .json file has SQuAD's layout."""
+    with open_file(file) as handle:
+        return b'"paragraphs"' in handle.read()
 
 
 def squad_records(file: DataFile) -> Iterator[Record]:

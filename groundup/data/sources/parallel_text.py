@@ -3,14 +3,14 @@ summary, a question and its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from groundup.contracts.data import DataContext, DataSource, Stream, Unlabelled
-from groundup.core.errors import DataError, RecipeError, did_you_mean
+from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import data
 from groundup.core.settings import PathText, setting
 from groundup.core.values import Example, Split
@@ -18,20 +18,27 @@ from groundup.data.cleaning.cleaning import text_digest
 from groundup.data.cleaning.pair_filters import PairFilters, PairReport, filter_pairs
 from groundup.data.reading.aligned_files import AlignedFiles, aligned_records
 from groundup.data.reading.compressed import DataFile
-from groundup.data.reading.files import Cells, Record, check_text, read_file
+from groundup.data.reading.files import Cells, Record, read_file
 from groundup.data.reading.gettext_catalogs import catalog_records
 from groundup.data.reading.listing import ROW_KINDS, leave_out, suffix_of
 from groundup.data.reading.location import Origin
 from groundup.data.reading.source import Source, as_list
 from groundup.data.reading.tmx import tmx_records
 from groundup.data.reading.unlabelled import read_rows, text_in
+from groundup.data.schemas.pair_columns import (
+    PairColumns,
+    choose_columns,
+    join_context,
+    say_columns,
+    to_sides,
+)
+from groundup.data.schemas.squad import is_squad, squad_records
 from groundup.data.splitting.held_out import lengths_of
 from groundup.data.splitting.row_split import SplitExamples, read_splits
 from groundup.data.stream.in_memory import open_indexed_stream
 
 __all__ = ["ParallelText"]
 
-_SIDES = ("source", "target")
 _CATALOGS = (".po", ".mo")
 _KINDS = (*ROW_KINDS, ".tmx", *_CATALOGS)
 _NAMED = 6  # files without a partner that are named
@@ -60,10 +67,19 @@ class ParallelText(Source):
     for_files = ("header", "separator", "quotes", "target_path", "whole_files")
 
     source_column: str | int = setting(
-        "source", "column of the text that is read; its number from 1 without a header"
+        "source",
+        "column of the text that is read; silent: source, or one with a usual name, such as"
+        " document, article or question; its number from 1 without a header",
     )
     target_column: str | int = setting(
-        "target", "column of the text that is to be made of it; its number from 1 without a header"
+        "target",
+        "column of the text that is to be made of it; silent: target, or summary, highlights,"
+        " answer or answers, of which the first counts; its number from 1 without a header",
+    )
+    context_column: str | int | None = setting(
+        None,
+        "column of a text that comes after the source, on a new line; silent: context, next to"
+        " question",
     )
     source_language: str | None = setting(
         None,
@@ -107,7 +123,7 @@ class ParallelText(Source):
         if self._has_languages:
             if languages[0] == languages[1]:
                 return f"both languages are {languages[0]!r}. Name two"
-            if given := self.given("source_column", "target_column"):
+            if given := self.given("source_column", "target_column", "context_column"):
                 why = f"with languages, texts are in the column {self.translation_column!r}"
                 return f"{given[0]} has no effect: {why}. Remove it, or the languages"
         elif self.given("translation_column"):
@@ -118,7 +134,9 @@ class ParallelText(Source):
         return self._problem_with_columns()
 
     def _problem_with_target_path(self) -> str | None:
-        idle = self.given("source_column", "target_column", "header", "separator", "quotes")
+        idle = self.given(
+            "source_column", "target_column", "context_column", "header", "separator", "quotes"
+        )
         if self._has_languages or idle:
             name = idle[0] if idle else "source_language"
             return f"{name} has no effect with target_path. Remove one of them"
@@ -138,6 +156,7 @@ class ParallelText(Source):
 
     def _problem_with_columns(self) -> str | None:
         columns = {"source_column": self.source_column, "target_column": self.target_column}
+        columns |= {} if self.context_column is None else {"context_column": self.context_column}
         for name, column in columns.items():
             given = name in self.given(*columns)
             if (given or not self.header) and isinstance(column, str) != self.header:
@@ -187,9 +206,11 @@ class ParallelText(Source):
 
         def to_inputs(row: Mapping[str, Any]) -> str:
             inside = row.get(self.translation_column)
-            if self._has_languages and isinstance(inside, dict):
-                row = inside
-            return text_in(row, *names)
+            if self._has_languages:
+                return text_in(inside if isinstance(inside, dict) else row, *names)
+            columns = self._columns_in(row)
+            after = "" if columns.context is None else row.get(columns.context)
+            return join_context(text_in(row, columns.source), str(after or ""))
 
         return read_rows(
             path, to_inputs, self.encoding, text=names[0], cells=self._cells, split_on=split_on
@@ -237,6 +258,10 @@ class ParallelText(Source):
         return Origin(self, tuple(filter(None, dict.fromkeys(kinds))))
 
     @property
+    def _named_languages(self) -> tuple[str, str] | None:
+        return self._languages if self._has_languages else None
+
+    @property
     def _languages(self) -> tuple[str, str]:
         return self.source_language or "", self.target_language or ""
 
@@ -277,7 +302,7 @@ class ParallelText(Source):
 
         def read(split: Split) -> Iterable[Example]:
             records = islice(self._read_records(split, origin, aligned), self.limit)
-            pairs = (_to_pair(split, record) for record in records)
+            pairs = (_to_pair(split, record, report) for record in records)
             return filter_pairs(pairs, self.filters, report)
 
         def documents(pair: Example) -> tuple[str, ...]:
@@ -299,7 +324,9 @@ class ParallelText(Source):
     ) -> Iterator[Record]:
         """Yield what the data has for a split, each record with ``source`` and ``target``."""
         if self.dataset is not None:
-            yield from map(self._to_sides, origin.records(split, self._columns))
+            columns = self._columns_of(lambda: origin.records(split))
+            rows = origin.records(split, columns.names)
+            yield from (to_sides(record, columns, self._named_languages) for record in rows)
             return
         files = origin.files(split)
         several = len({path for path, _ in files}) > 1
@@ -320,10 +347,15 @@ class ParallelText(Source):
             return watch(catalog_records(file))
         if file.kind not in ROW_KINDS:  # what holds targets, and what has no partner
             return iter(())
-        columns = (*self._columns, *origin.placement.columns)
-        rows = read_file(file, columns=columns, cells=self._cells)
+        if file.kind == ".json" and is_squad(file):
+            columns = self._columns_of(lambda: squad_records(file))
+            rows = squad_records(file)
+        else:
+            columns = self._columns_of(lambda: read_file(file, cells=self._cells))
+            wanted = (*columns.names, *origin.placement.columns)
+            rows = read_file(file, columns=wanted, cells=self._cells)
         # Groups are read off the columns as they are called in the file.
-        return map(self._to_sides, watch(rows))
+        return (to_sides(record, columns, self._named_languages) for record in watch(rows))
 
     def _languages_for(self, file: DataFile) -> tuple[str, str]:
         if not self._has_languages:
@@ -338,55 +370,26 @@ class ParallelText(Source):
     def _cells(self) -> Cells:
         return Cells(self.separator, self.header, self.quotes)
 
-    @property
-    def _columns(self) -> tuple[str, ...]:
+    def _columns_of(self, rows: Callable[[], Iterator[Record]]) -> PairColumns:
+        """Return the columns that are read: those that are named, else by what the first row of a
+        file has."""
         if self._has_languages:
-            return (self.translation_column,)
-        return (str(self.source_column), str(self.target_column))
+            return PairColumns(self.translation_column, "")
+        first = next(rows(), None)
+        columns = self._columns_in({} if first is None else first.fields)
+        say_columns(self.place, columns)
+        return columns
 
-    def _to_sides(self, record: Record) -> Record:
-        """Return a row with its two texts by the names of the sides."""
-        fields = record.fields
-        names = self._columns
-        if self._has_languages:
-            (column,) = names
-            names = self._languages
-            fields = _translations(fields[column], names, column, record.origin)
-        sides = {}
-        for side, name in zip(_SIDES, names, strict=True):
-            # Where a row has no text it is left out with those that are empty.
-            text = "" if fields[name] is None else fields[name]
-            sides[side] = check_text(text, record.origin, f"{side} {name!r}")
-        return replace(record, fields=sides)
+    def _columns_in(self, row: Mapping[str, Any]) -> PairColumns:
+        context = None if self.context_column is None else str(self.context_column)
+        named = PairColumns(str(self.source_column), str(self.target_column), context)
+        given = self.given("source_column", "target_column")
+        return choose_columns(tuple(row), named, given) if self.header else named
 
 
-def _translations(value: Any, languages: Sequence[str], column: str, where: str) -> dict[str, Any]:
-    """Return a dictionary of texts by language.
-
-    Raises:
-        DataError: If it is none, or lacks a language.
-    """
-    if not isinstance(value, dict):
-        raise DataError(
-            where,
-            f"column {column!r} holds {value!r:.40}; allowed: a text for each language, as"
-            ' {"en": "...", "de": "..."}',
-            "Name the right data.translation_column, or the columns of both texts as"
-            " data.source_column and data.target_column",
-        )
-    for language in languages:
-        if language not in value:
-            raise DataError(
-                where,
-                f"column {column!r} has no {language!r}; {did_you_mean(language, value)}languages:"
-                f" {', '.join(map(str, value))}",
-                "Correct data.source_language or data.target_language",
-            )
-    return value
-
-
-def _to_pair(split: Split, record: Record) -> Example:
+def _to_pair(split: Split, record: Record, report: PairReport) -> Example:
     texts = record.fields
+    report.further_answers += texts.get("further", 0)
     name = f"{split}/{record.name}"
     return Example(name, texts["source"], texts["target"], record.origin, predicts_text=True)
 

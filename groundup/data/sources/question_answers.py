@@ -14,12 +14,12 @@ from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.values import Example, Split
 from groundup.data.cleaning.cleaning import text_digest
-from groundup.data.reading.compressed import DataFile, open_file
+from groundup.data.reading.compressed import DataFile
 from groundup.data.reading.files import Record, check_text, read_file
 from groundup.data.reading.location import Origin
 from groundup.data.reading.source import Source
 from groundup.data.reading.unlabelled import read_rows, texts_in
-from groundup.data.schemas.squad import squad_records
+from groundup.data.schemas.squad import is_squad, squad_records
 from groundup.data.splitting.held_out import lengths_of
 from groundup.data.splitting.row_split import SplitExamples, read_splits
 from groundup.data.stream.in_memory import open_indexed_stream
@@ -114,17 +114,11 @@ def _read_rows(split: Split, origin: Origin) -> Iterator[Record]:
         return origin.records(split, _COLUMNS)
 
     def read(file: DataFile, more: tuple[str, ...]) -> Iterator[Record]:
-        if file.kind == ".json" and _is_squad(file):
+        if file.kind == ".json" and is_squad(file):
             return squad_records(file)
         return read_file(file, columns=(*_COLUMNS, *placement.columns, *more))
 
     return placement.watch(origin.rows_of_files(split, read))
-
-
-# By what is inside, because a list of rows is kept in .json files too.
-def _is_squad(file: DataFile) -> bool:
-    with open_file(file) as handle:
-        return b'"paragraphs"' in handle.read()
 
 
 def _check_answers(value: Any, context: str, where: str) -> list[tuple[str, int]]:

@@ -109,7 +109,10 @@ def encode_texts(
     read = tokenizer.encode_batch(texts)
     if tokenizer.cut is not None:
         lengths = [len(tokens) for tokens in read]
-        tokenizer.cut.add(f"{kind} texts", "tokens", f"{setting} {longest}", lengths, room)
+        limit = f"{setting} {longest}"
+        if frame.cuts_middle:
+            limit += " (source_cut: middle)"
+        tokenizer.cut.add(f"{kind} texts", "tokens", limit, lengths, room)
     return [frame.put(tokens, longest) for tokens in read]
 
 

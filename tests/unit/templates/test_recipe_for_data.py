@@ -219,3 +219,28 @@ def test_pairs_of_documents_are_held_out_together_and_chinese_is_cut_into_words(
     assert recipe["data"]["target_language"] == "fr"
     assert "texts have up to 7 characters" in text.lower()
     assert api.describe(load_recipe("b.yaml"))["steps"] > 0
+
+
+def test_documents_with_summaries_and_questions_with_answers(tmp_path: Path) -> None:
+    document = " ".join(f"It rained in {city}." for city in CITIES) * 8
+    rows = [{"document": f"{n} {document}", "summary": f"rain {n}"} for n in range(30)]
+    write_recipe_for(lines(tmp_path / "news.jsonl", rows), tmp_path / "a.yaml")
+    text = (tmp_path / "a.yaml").read_text(encoding="utf-8")
+    recipe = yaml.safe_load(text)
+    assert recipe["task"]["name"] == "text_to_text"
+    assert (recipe["data"]["source_column"], recipe["data"]["target_column"]) == (
+        "document",
+        "summary",
+    )
+    # The text that is read is not what rows belong together by.
+    assert "group_column" not in recipe["data"]
+    assert "what is longer is cut at its end (source_cut)" in text
+    asked = [
+        {"question": question, "context": answer, "answers": {"text": [answer]}}
+        for question, answer in questions()
+    ]
+    write_recipe_for(lines(tmp_path / "qa.jsonl", asked), tmp_path / "b.yaml")
+    recipe = load_recipe(tmp_path / "b.yaml")
+    found = recipe.data.examples("train", tmp_path)
+    assert len(found) > 20
+    assert all(pair.inputs == f"{pair.inputs.splitlines()[0]}\n{pair.target}" for pair in found)
