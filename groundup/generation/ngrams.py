@@ -56,7 +56,7 @@ class NGramModel:
         self.order = order
         self.vocabulary_size = vocabulary_size
         self.counts = {context: own for context, own in counts.items() if len(context) == order - 1}
-        levels = [self.counts]
+        levels: list[Mapping[tuple[int, ...], Mapping[int, int]]] = [self.counts]
         for _ in range(order - 1):
             levels.append(_count_contexts(levels[-1]))
         levels.reverse()

@@ -155,7 +155,8 @@ def first_answer(value: Any, column: str, where: str) -> tuple[str, int]:
                 )
             different = dict.fromkeys(texts)
             # Without any, the question has no answer: such pairs are left out and counted.
-            return (texts[0] if texts else "", max(len(different) - 1, 0))
+            first = check_text(texts[0], where, f"target {column!r}") if texts else ""
+            return first, max(len(different) - 1, 0)
     return ("" if value is None else check_text(value, where, f"target {column!r}")), 0
 
 
