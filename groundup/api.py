@@ -18,6 +18,7 @@ from groundup.export.export_run import export_run
 from groundup.inference.evaluate_run import evaluate_on, evaluate_run, next_command
 from groundup.inference.predict_rows import predict_rows
 from groundup.inference.predictor import Predictor
+from groundup.machine.meta_device import without_content
 from groundup.recipe.recipe import Recipe, load_recipe
 from groundup.reports.data_notes import write_data_card
 from groundup.reports.diagnose import verdict_of
@@ -379,7 +380,9 @@ def inspect_data(
         return inspect_examples(source, task, processor, cache, sheet, seed=seed, **shown)
     if isinstance(processor, ReadsSpeech):
         sheet = folder / "sounds.png"
-        return inspect_speech(source, task, processor, cache, sheet, seed=seed, **shown)
+        with without_content():
+            model = loaded.model.complete_from(processor).build()
+        return inspect_speech(source, task, processor, cache, sheet, model, seed=seed, **shown)
     # Else a processor makes labels or texts.
     reader = cast(TextProcessor, processor)
     if isinstance(task, MeasuresOutputs):

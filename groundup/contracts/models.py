@@ -91,6 +91,11 @@ class ModelConfig(Settings, ABC):
         """Return forward + backward FLOPs a token or image: 6 x weights in products + attention."""
         return 0.0
 
+    def trained_flops_per_token(self, context: int, layers: int | None) -> float:
+        """Return ``flops_per_token`` where only the last ``layers`` blocks are trained, None: all.
+        A model that does not say is counted as if all were."""
+        return self.flops_per_token(context)
+
     def to_huggingface(
         self, weights: Mapping[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -11,12 +11,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.contracts.processors import TextProcessor
 from groundup.core.values import Batch, CutInputs
 
-__all__ = ["EmitsFrames", "ListensOnce", "ReadsSpeech"]
+__all__ = ["EmitsFrames", "FitsTranscripts", "ListensOnce", "ReadsSpeech"]
 
 
 @runtime_checkable
@@ -39,6 +39,14 @@ class EmitsFrames(Protocol):
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Return how many frames of the output (B,) belong to sounds of ``lengths`` frames."""
+
+
+@runtime_checkable
+class FitsTranscripts(Protocol):
+    """A task that knows which transcripts a model cannot write for their sounds."""
+
+    def beyond_frames(self, model: nn.Module, batch: Batch) -> list[int]:
+        """Return the rows of a batch whose transcripts need more frames than their sounds give."""
 
 
 @runtime_checkable

@@ -163,7 +163,7 @@ class SoundsSeen:
     def notes(self) -> list[str]:
         """Return a line with what was found, or none."""
         parts = [f"{count:,} {what}" for what, count in self._found.most_common()]
-        return [f"sounds: of {self.total:,} are {'; '.join(parts)}"] if parts else []
+        return [f"of {self.total:,} sounds {'; '.join(parts)}"] if parts else []
 
 
 def header_of(source: Any, name: str = "") -> SoundHeader:

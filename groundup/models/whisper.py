@@ -230,19 +230,31 @@ class WhisperConfig(FromHuggingFace):
     def flops_per_token(self, context: int) -> float:
         """Return forward + backward FLOPs of a sound and a text of ``context`` tokens, a token:
         most of them are the encoder's, and of the whole window."""
+        return self.trained_flops_per_token(context, None)
+
+    def trained_flops_per_token(self, context: int, layers: int | None) -> float:
+        """Return these where only the last ``layers`` blocks are trained: what comes before is
+        computed forwards alone, a third of its work, and the embedding that is the output layer
+        passes a gradient on, and gets none."""
         if not context:
             return 0.0
         block = self.block()
         frames = self.window
         places = frames // 2
         stem = 6.0 * 3 * self.width * (frames * self.mel_bands + places * self.width)
-        encoder = self.layers * places * block.flops_per_token(places)
+        encoder = places * block.flops_per_token(places)
         # Attention to the sound: queries and the output of each token, keys and values of each
         # place, and the products of all tokens with all places.
         across = 12.0 * self.width * (self.width * (context + places) + context * places)
         decoder = context * block.flops_per_token(seen_on_average(context, None)) + across
         output = 6.0 * context * self.width * self.vocabulary_size
-        return (stem + encoder + self.written_layers * decoder + output) / context
+        if layers is None:
+            return (stem + self.layers * encoder + self.written_layers * decoder + output) / context
+        # The decoder's blocks are the last ones.
+        written = min(layers, self.written_layers)
+        read = min(layers - written, self.layers)
+        still = stem + (self.layers - read) * encoder + (self.written_layers - written) * decoder
+        return (still / 3 + read * encoder + written * decoder + output * 2 / 3) / context
 
     def completed(self) -> dict[str, Any]:
         """Return all settings as plain values, those that follow from others filled in."""

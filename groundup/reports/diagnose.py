@@ -9,6 +9,7 @@ from pathlib import Path
 from groundup.reports.curves import Curves, compare, name_accuracies, read_curves
 from groundup.reports.diagnosis import Diagnosis, Rule
 from groundup.reports.fit_verdicts import (
+    find_beaten_by_a_baseline,
     find_gap,
     find_high_plateau,
     find_nothing_learned,
@@ -52,6 +53,8 @@ _RULES: tuple[Rule, ...] = (
     # where the curves end
     find_short_training,
     find_high_plateau,
+    # what was written, where nothing is the matter with the curves
+    find_beaten_by_a_baseline,
 )
 
 

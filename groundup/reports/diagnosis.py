@@ -18,6 +18,7 @@ Verdict = Literal[
     "diverged",
     "recovered",
     "no better than guessing",
+    "no better than a baseline",
     "suspiciously good",
     "overfitting",
     "noisy validation",

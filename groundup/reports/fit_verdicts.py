@@ -8,6 +8,7 @@ of the loss of guessing, where nothing else is said.
 from __future__ import annotations
 
 from groundup.media.table_values import TELLS
+from groundup.metrics.directions import best_of
 from groundup.reports.advice import (
     advise_against_overfitting,
     advise_against_underfitting,
@@ -23,6 +24,7 @@ from groundup.reports.formatting import is_number, number
 from groundup.reports.run_reader import RunRecord
 
 __all__ = [
+    "find_beaten_by_a_baseline",
     "find_gap",
     "find_high_plateau",
     "find_nothing_learned",
@@ -216,6 +218,29 @@ def find_high_plateau(record: RunRecord, curves: Curves) -> Diagnosis | None:
         f" {number(curves.settled)}.{compare(curves)}{name_accuracies(record)}"
     )
     return Diagnosis("underfitting", words, advise_against_underfitting(record))
+
+
+def find_beaten_by_a_baseline(record: RunRecord, curves: Curves) -> Diagnosis | None:
+    """An answer without a model, such as the most similar training example's, is as good by the
+    first metric of what was written."""
+    own = {name: value for name, value in record.metrics.items() if is_number(value)}
+    # Of texts that are written each metric has an interval.
+    name = next((name for name in own if f"{name}_low_95" in own), "")
+    ways = {
+        key.removeprefix("baseline_").removesuffix(f"_{name}"): value
+        for key, value in own.items()
+        if key.startswith("baseline_") and key.endswith(f"_{name}")
+    }
+    best = best_of(name, ways.values())
+    if best is None or best_of(name, (own[name], best)) != best:
+        return None
+    way = next(way for way, value in ways.items() if value == best)
+    words = (
+        f"On held-out examples {name} is {number(own[name])}, and {number(best)} without a model,"
+        f" by the answer {way!r}.{compare(curves)}"
+    )
+    read = "read the outputs with the lowest scores in the report"
+    return Diagnosis("no better than a baseline", words, f"more {name_length(record)}; {read}")
 
 
 def _share_left(record: RunRecord, curves: Curves) -> float | None:

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
 from rich.text import Text
+from torch import nn
 
 from groundup.contracts.data import DataSource
 from groundup.contracts.processors import Processor
 from groundup.contracts.ragged import offsets_of, ragged_rows
-from groundup.contracts.speech import ReadsSpeech
+from groundup.contracts.speech import FitsTranscripts, ReadsSpeech
 from groundup.contracts.tasks import Task
 from groundup.core.error_location import encode_located
 from groundup.core.values import Batch, Example, Split, TokenSequence
@@ -37,6 +38,7 @@ _WIDEST = 3000  # columns of a picture, each a frame
 _TALLEST = 2  # rows of a picture for each feature
 _BETWEEN = 6  # rows of white between pictures, twice as many between sounds
 _SHOWN = 400  # characters of a transcript
+_NAMED = 5  # sounds that a note names
 
 
 @dataclass
@@ -47,6 +49,7 @@ class _Seen:
     sample: Sample
     frames: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    beyond: list[str] = field(default_factory=list)
 
 
 def inspect_speech(
@@ -55,6 +58,7 @@ def inspect_speech(
     processor: ReadsSpeech,
     cache: Path,
     picture: Path,
+    model: nn.Module,
     *,
     examples: int = 5,
     seed: int = 0,
@@ -69,6 +73,7 @@ def inspect_speech(
         processor: The run's.
         cache: Where the source keeps prepared files.
         picture: The PNG to write.
+        model: The recipe's, of which only the shape counts.
         examples: How many sounds of each split are shown; those of training are drawn.
         seed: The run's.
         limit: How many sounds of each split are encoded.
@@ -85,6 +90,8 @@ def inspect_speech(
             encoded = encode_located(lambda some: _encode(task, some, processor), batch)
             seen.frames += encoded["lengths"].tolist()
             seen.tokens += encoded[offsets_of("text")].diff().tolist()
+            if isinstance(task, FitsTranscripts):
+                seen.beyond += [batch[row].name for row in task.beyond_frames(model, encoded)]
         splits.append(seen)
     repeated = {seen.split: copies.count(seen.split) for seen in splits}
     counts = [
@@ -99,7 +106,7 @@ def inspect_speech(
         Grid.of("Lengths", columns, list(_lengths(splits, processor)), numbers=2),
         Grid.of("Data card", ("what", "value"), list(card_rows(card))),
     ]
-    notes = [*_notes(processor), *data_notes(card)]
+    notes = [*_notes(processor), *_beyond(splits), *data_notes(card)]
     shown += [Text(f"Note: {note}", style="yellow") for note in notes]
     shown += [line for seen in splits for line in _show(seen, processor, examples)]
     drawn = splits[0].sample.rows[:examples]
@@ -133,6 +140,18 @@ def _notes(processor: ReadsSpeech) -> list[str]:
     for cut in (processor.cut, processor.tokenizer.cut):
         found += [] if cut is None else [*cut.notes(), *cut.filled()]
     return found
+
+
+def _beyond(splits: Sequence[_Seen]) -> Iterator[str]:
+    """Yield a line for each split with transcripts that are too long for their sounds."""
+    for seen in splits:
+        if seen.beyond:
+            named = ", ".join(seen.beyond[:_NAMED])
+            yield (
+                f"{seen.split}: {len(seen.beyond):,} of {len(seen.tokens):,} transcripts need more"
+                f" frames than their sounds give this model ({named}): training stops at the first,"
+                " or leaves them out with task.on_too_long: skip"
+            )
 
 
 def _lengths(splits: Sequence[_Seen], processor: ReadsSpeech) -> Iterator[tuple[str, ...]]:

@@ -44,6 +44,7 @@ class Meter:
         self._counted = 0
         self._busy_s = 0.0  # since the last line
         self._unit = recipe.task.unit
+        self._trained_layers = recipe.init.train_layers
         self._contention = ContentionWatch(torch.get_num_threads())
 
     @property
@@ -107,7 +108,7 @@ class Meter:
         if self._model.rows_vary:
             tokens = self._counted / self._steps
             length = max(round(tokens / self._batch_size), 1)
-        return self._model.flops_per_token(length) * tokens
+        return self._model.trained_flops_per_token(length, self._trained_layers) * tokens
 
     def restart_step(self) -> None:
         """Leave out what happened since the last step, such as a validation, from the rates."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from encoder_decoders import ENCODER_DECODERS, SHAPE, texts
 from torch.nn import functional as F
+from writers import check_cached_and_double, check_order_and_sums
 
 from groundup.contracts.models import EncoderDecoder, Generates, blocks_of
 from groundup.core.errors import DataError
@@ -54,40 +55,15 @@ def test_an_example_alone_gives_what_it_gives_in_a_batch(name: str, index: int) 
 def test_nothing_looks_ahead_and_losses_are_sums(name: str, index: int) -> None:
     config, model = tiny(name, index)
     given = texts()
-    before = model.eval()(**given)
-    changed = given["text"].clone()
-    changed[:, 3] = (changed[:, 3] + 1) % 30
-    after = model(**given | {"text": changed})
-    # The token at a place is an input of the next place, and the start token of the first.
-    torch.testing.assert_close(after[:, :4], before[:, :4], rtol=0, atol=1e-6)
-    assert not torch.allclose(after[:, 4], before[:, 4])
+    check_order_and_sums(model, given)
     tokens = F.pad(given["text"][:, :-1], (1, 0), value=config.first_token)
     whole = {key: values for key, values in given.items() if key != "text"}
-    assert torch.equal(model(tokens, **whole), before)
-    targets = given["text"].where(torch.rand(3, 6) < 0.7, -100)
-    kept = targets >= 0
-    wanted = F.cross_entropy(before[kept], targets[kept], reduction="sum")
-    uniform = -before[kept].log_softmax(-1).mean(-1).sum()
-    found = model(**given, targets=targets)
-    torch.testing.assert_close(found, torch.stack((wanted, uniform)), rtol=1e-5, atol=1e-4)
-    nothing = model(**given, targets=torch.full_like(targets, -100))
-    assert nothing.tolist() == [0.0, 0.0]
+    assert torch.equal(model(tokens, **whole), model(**given))
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
 def test_cached_and_in_double_precision(name: str, index: int) -> None:
-    _, model = tiny(name, index)
-    given = texts()
-    whole = model.eval()(**given)
-    with torch.no_grad():
-        cache = model.new_cache(3, 6)
-        model.encode(cache, source=given["source"], source_mask=given["source_mask"])
-        tokens = F.pad(given["text"][:, :-1], (1, 0), value=model.start_id)
-        parts = [model(part, cache=cache) for part in tokens.split([2, 1, 3], 1)]
-    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
-    double = model.double()(**given)
-    assert double.dtype == torch.float64
-    torch.testing.assert_close(double.float(), whole, rtol=0, atol=1e-5)
+    check_cached_and_double(tiny(name, index)[1], texts())
 
 
 def test_positions_end_where_their_table_does() -> None:

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from writers import check_cached_and_double, check_order_and_sums
 
 from groundup.contracts.models import EncoderDecoder, Generates, blocks_of
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.models.whisper import WhisperConfig
 from groundup.testing import check_model
+from groundup.training.layer_freezing import freeze_all_but
 
 SHAPE: dict[str, Any] = {
     "vocabulary_size": 30,
@@ -75,35 +78,11 @@ def test_a_sound_alone_gives_what_it_gives_in_a_batch(settings: dict[str, Any]) 
 
 
 def test_nothing_looks_ahead_and_losses_are_sums() -> None:
-    _, model = tiny(CASES[0])
-    given = sounds()
-    before = model.eval()(**given)
-    changed = given["text"].clone()
-    changed[:, 3] = (changed[:, 3] + 1) % 30
-    after = model(**given | {"text": changed})
-    torch.testing.assert_close(after[:, :4], before[:, :4], rtol=0, atol=1e-6)
-    assert not torch.allclose(after[:, 4], before[:, 4])
-    targets = given["text"].where(torch.rand(3, 6) < 0.7, -100)
-    kept = targets >= 0
-    wanted = F.cross_entropy(before[kept], targets[kept], reduction="sum")
-    uniform = -before[kept].log_softmax(-1).mean(-1).sum()
-    found = model(**given, targets=targets)
-    torch.testing.assert_close(found, torch.stack((wanted, uniform)), rtol=1e-5, atol=1e-4)
+    check_order_and_sums(tiny(CASES[0])[1], sounds())
 
 
 def test_cached_and_in_double_precision() -> None:
-    _, model = tiny(CASES[1])
-    given = sounds()
-    whole = model.eval()(**given)
-    with torch.no_grad():
-        cache = model.new_cache(3, 6)
-        model.encode(cache, inputs=given["inputs"], lengths=given["lengths"])
-        tokens = F.pad(given["text"][:, :-1], (1, 0), value=model.start_id)
-        parts = [model(part, cache=cache) for part in tokens.split([2, 1, 3], 1)]
-    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
-    double = model.double()(**given | {"inputs": given["inputs"].double()})
-    assert double.dtype == torch.float64
-    torch.testing.assert_close(double.float(), whole, rtol=0, atol=1e-5)
+    check_cached_and_double(tiny(CASES[1])[1], sounds())
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -125,3 +104,19 @@ def test_what_does_not_fit_is_refused() -> None:
             validate(WhisperConfig, {**SHAPE, **changed}, "recipe.model")
     with pytest.raises(RecipeError, match="mel_bands: is 0, but no processor has filled it in"):
         WhisperConfig(vocabulary_size=3).build()
+
+
+# What PyTorch says when oneDNN is switched off.
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("trained", [None, 3, 2, 1])
+def test_flops_are_those_that_pytorch_counts(trained: int | None) -> None:
+    config, model = tiny({**CASES[0], "width": 64})
+    if trained is not None:
+        freeze_all_but(model, trained)
+    given = {"inputs": torch.randn(1, config.window, 5), "text": torch.randint(30, (1, 12))}
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+        model(**given, targets=given["text"]).sum().backward()
+    expected = config.trained_flops_per_token(12, trained) * 12
+    # What reads numbers passes no gradient to them, and a causal mask leaves out pairs of tokens.
+    assert expected == pytest.approx(counter.get_total_flops(), rel=0.05)

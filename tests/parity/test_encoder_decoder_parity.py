@@ -14,6 +14,7 @@ from resuming import stopped_and_resumed
 from safetensors.torch import load_file, save_file
 from tiny_runs import tiny_run
 from torch import Tensor
+from writers import stir
 
 import groundup
 from groundup.core.errors import CheckpointError
@@ -71,13 +72,9 @@ def hf_model(family: str, vocabulary: int = VOCABULARY) -> Any:
     config = getattr(transformers, f"{name}Config")(vocab_size=vocabulary, **settings)
     torch.manual_seed(0)
     model = getattr(transformers, name + suffix)(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Fresh norms and biases do nothing, and what does nothing cannot be mixed up.
-            if parameter.requires_grad and parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.2)
-        if name != "T5":
-            model.final_logits_bias.normal_()
+    stir(model)
+    if name != "T5":
+        model.final_logits_bias.normal_()
     return model.eval()
 
 

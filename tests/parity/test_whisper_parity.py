@@ -12,6 +12,7 @@ import torch
 from pretrained_folders import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from writers import stir
 
 from groundup.core.errors import CheckpointError
 from groundup.core.settings import validate
@@ -57,11 +58,7 @@ def hf_whisper(**changed: Any) -> Any:
     torch.manual_seed(0)
     config = transformers.WhisperConfig(**{**SETTINGS, **changed})
     model = transformers.WhisperForConditionalGeneration(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Fresh norms and biases do nothing, and what does nothing cannot be mixed up.
-            if parameter.requires_grad and parameter.ndim == 1:
-                parameter.add_(torch.randn_like(parameter) * 0.2)
+    stir(model)
     return model.eval()
 
 

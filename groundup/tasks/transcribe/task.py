@@ -304,6 +304,13 @@ class Transcribe(Task):
         watched = {"plain": total.detach(), "left_out": (~fits).sum().float()}
         return Loss({"target": Term(total, count)}, watched)
 
+    def beyond_frames(self, model: nn.Module, batch: Batch) -> list[int]:
+        """Return the rows whose transcripts CTC cannot emit; an encoder-decoder can write all."""
+        if not isinstance(model, EmitsFrames):
+            return []
+        frames = model.output_lengths(batch["lengths"])
+        return (frame_targets(batch).needed > frames).nonzero().flatten().tolist()
+
     def build_objective(self, model: nn.Module, processor: SpeechProcessor) -> Objective:
         """Return the loss, which names the transcripts that are longer than can be emitted."""
         return NamesTooLong(self.loss, processor, skips=self.on_too_long == "skip")

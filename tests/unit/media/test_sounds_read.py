@@ -51,4 +51,4 @@ def test_sounds_that_are_hardly_there_are_counted(samples: int, note: list[str])
     seen = SoundsSeen(8000)
     for number in (samples, 2000):
         seen.add(read_sound((tone(440)[:number], 8000)))
-    assert seen.notes() == [f"sounds: of 2 are {each}" for each in note]
+    assert seen.notes() == [f"of 2 sounds {each}" for each in note]

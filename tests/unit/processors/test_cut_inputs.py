@@ -101,7 +101,7 @@ def test_sounds_that_are_cut_and_changed(normalise: Any, tmp_path: Path) -> None
     fitted = config.fit(lambda: iter(examples))
     cut = "1 of 6 sounds are longer than max_seconds 1 and cut: 50% of their seconds are not read"
     changed = (
-        "sounds: of 6 are 1 with several channels, which are averaged; 1 brought from 16,000 Hz to"
+        "of 6 sounds 1 with several channels, which are averaged; 1 brought from 16,000 Hz to"
         " 8,000; 1 silent; 1 clipped: many samples are as loud as can be"
     )
     expected = {"mean_variance": (changed, cut), "each_sound": (cut,)}[normalise]

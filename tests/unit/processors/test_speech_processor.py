@@ -78,7 +78,7 @@ def test_features_of_sounds_are_those_of_the_processor_audio() -> None:
 def test_another_rate_is_said() -> None:
     for settings in ({}, {"features": "whisper"}):
         made = fitted(spoken(8000), **settings)
-        assert made.notes == ("sounds: of 4 are 4 brought from 8,000 Hz to 16,000",)
+        assert made.notes == ("of 4 sounds 4 brought from 8,000 Hz to 16,000",)
         # It is known by now, and not said again of each.
         made.encode_inputs([example.inputs for example in spoken(8000)])
         assert made.cut.filled() == []

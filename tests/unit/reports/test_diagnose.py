@@ -152,3 +152,27 @@ def test_a_run_without_validations_is_told_how_to_have_some(tmp_path: Path) -> N
     assert found is not None
     assert found.verdict == "not validated"
     assert "evaluation.every" in found.advice
+
+
+def test_what_is_written_no_better_than_without_a_model(tmp_path: Path) -> None:
+    def curve(t: float) -> float:
+        return 3 + 4 * math.exp(-9 * t)
+
+    scores = {"bleu": 8.0, "bleu_low_95": 7.0, "bleu_high_95": 9.0, "chrf": 30.0}
+    scores |= {"baseline_copy_bleu": 3.8, "baseline_nearest_bleu": 8.35, "baseline_copy_chrf": 40.0}
+    found = diagnosed(tmp_path, curve, curve, **scores)
+    assert found is not None
+    assert found.verdict == "no better than a baseline"
+    assert "bleu is 8, and 8.35" in found.words.replace("8.000", "8").replace("8.350", "8.35")
+    assert "by the answer 'nearest'" in found.words
+    assert "read the outputs" in found.advice
+    better = diagnosed(tmp_path, curve, curve, **scores | {"bleu": 8.4})
+    assert better is not None
+    assert better.verdict == "fine"
+    rates = {"cer": 0.4, "cer_low_95": 0.3, "cer_high_95": 0.5, "baseline_empty_cer": 1.0}
+    fine = diagnosed(tmp_path, curve, curve, **rates)
+    assert fine is not None
+    assert fine.verdict == "fine"
+    worse = diagnosed(tmp_path, curve, curve, **rates | {"cer": 1.2})
+    assert worse is not None
+    assert "by the answer 'empty'" in worse.words

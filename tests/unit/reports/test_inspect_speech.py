@@ -75,3 +75,12 @@ def test_features_that_are_cut_are_said(tmp_path: Path) -> None:
     text = " ".join(lines)
     assert "sounds are longer than pad_seconds 0.3 and cut" in text
     assert "What a model reads" not in text
+
+
+@pytest.mark.slow
+def test_transcripts_that_cannot_be_emitted_are_named(tmp_path: Path) -> None:
+    root = write_library(tmp_path / "data", "text_files")
+    (root / "a0-0000.txt").write_text("far more than can be said in so short a time " * 9, "utf-8")
+    text = " ".join(inspected(recipe_of(root) | {"model": {"name": "ctc", "size": "nano"}}))
+    assert "need more frames than their sounds give this model (a0-0000.wav)" in text
+    assert "task.on_too_long: skip" in text
