@@ -180,7 +180,11 @@ class TwoStackTransformer(nn.Module, ABC):
             longest = self.shape.context_length
             if not torch.compiler.is_exporting() and places.shape[1] > longest:
                 problem = f"a sequence of {places.shape[1]} tokens, but positions end at {longest}"
-                raise DataError("inputs", problem, f"Cut the texts to {longest} tokens")
+                remedy = (
+                    f"Cut the texts to {longest} tokens (task.max_source_tokens,"
+                    " task.max_target_tokens), or raise model.context_length"
+                )
+                raise DataError("inputs", problem, remedy)
             x = x + table(places + self.shape.position_offset)
         elif self.shape.positions == "sinusoidal":
             x = x + sinusoids(places, x.shape[-1]).to(x.dtype)

@@ -112,7 +112,7 @@ def _row(name: str, split: Split, values: Sequence[float], form: str) -> tuple[s
 def _show_pairs(seen: _Seen, count: int) -> Iterator[RenderableType]:
     """Yield some pairs: where each was read, and both of its texts."""
     for pair in seen.sample.rows[:count]:
-        yield Text(f"{seen.split}: {pair.name}", style="bold", overflow="fold")
+        yield Text(f"{seen.split}: {pair.origin or pair.name}", style="bold", overflow="fold")
         for mark, text in (("  ", pair.inputs), ("→ ", pair.target)):
             yield Text(f"{mark}{_shorten(text)}", overflow="fold")
 

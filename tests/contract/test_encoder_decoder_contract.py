@@ -68,7 +68,10 @@ def test_cached_and_in_double_precision(name: str, index: int) -> None:
 
 def test_positions_end_where_their_table_does() -> None:
     _, model = tiny("encoder_decoder", 2)
-    with pytest.raises(DataError, match="a sequence of 13 tokens, but positions end at 12"):
+    problem = (
+        "a sequence of 13 tokens, but positions end at 12. Cut the texts to 12 tokens .task.max"
+    )
+    with pytest.raises(DataError, match=problem):
         model(source=torch.zeros(1, 13, dtype=torch.int64), text=torch.zeros(1, 2).long())
 
 

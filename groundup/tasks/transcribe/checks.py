@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -12,7 +14,9 @@ from groundup.core.errors import RecipeError
 from groundup.processors.speech import SpeechProcessor
 from groundup.tasks.transcribe.by_frames import WindowSettings
 
-__all__ = ["WINDOW_SECONDS", "check_settings", "window_settings"]
+__all__ = ["WINDOW_SECONDS", "check_settings", "name_unlearned", "window_settings"]
+
+_NAMED = 8  # characters that a line names
 
 WINDOW_SECONDS = 30.0
 """Of a window, where neither the task nor the processor says how long."""
@@ -90,6 +94,17 @@ def window_settings(task: _TranscribeSettings, processor: Any) -> WindowSettings
     # Where windows are short, so is what two have in common.
     overlap = min(task.overlap_seconds, window / 2)
     return WindowSettings(window, overlap, task.silence_db, task.no_speech)
+
+
+def name_unlearned(references: Sequence[str], processor: Any) -> str:
+    """Return how many characters of references no training transcript has, which a model that has
+    learned from nothing writes wrong; empty where there are none, or nothing is known."""
+    known = processor.characters if isinstance(processor, SpeechProcessor) else ""
+    others = Counter(each for text in references for each in text if each not in known)
+    if not known or not others:
+        return ""
+    named = ", ".join(repr(each) for each, _ in others.most_common(_NAMED))
+    return f"{others.total():,} characters of references are in no training transcript: {named}"
 
 
 def _kept_seconds(processor: Any) -> float | None:

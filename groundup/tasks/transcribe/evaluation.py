@@ -22,6 +22,7 @@ from groundup.metrics.generated_text import TextScore
 from groundup.tasks.shared.scored_texts import BASE, MODEL, compare_ways, name_scores, shorten
 from groundup.tasks.transcribe.baselines import SpeechBaseline, most_frequent, nearest_sounds
 from groundup.tasks.transcribe.by_frames import Transcript
+from groundup.tasks.transcribe.checks import name_unlearned
 
 __all__ = ["TranscribesSounds", "evaluate_transcripts"]
 
@@ -77,6 +78,8 @@ def evaluate_transcripts(task: TranscribesSounds, context: EvaluationContext) ->
         outputs |= _without_model(task, context, sounds)
     # Only now: what was written cannot depend on them.
     references = [str(example.target) for example in examples]
+    if unlearned := name_unlearned(references, context.processor):
+        context.progress(unlearned)
     context.progress(f"scoring {len(outputs)} ways to transcribe")
     # How many there were comes first: a rate of ten sounds says little.
     metrics: dict[str, float] = {"held_out_examples": float(len(examples))}

@@ -24,6 +24,7 @@ from groundup.metrics.error_rates import error_rates
 from groundup.models.ctc import CTCConfig
 from groundup.processors.speech import SpeechConfig, SpeechProcessor
 from groundup.runs.processor import load_processor
+from groundup.tasks.transcribe.checks import name_unlearned
 from groundup.tasks.transcribe.rows import frame_targets
 from groundup.tasks.transcribe.task import Transcribe
 
@@ -312,3 +313,15 @@ def test_the_work_of_frames_is_not_told_by_the_tokens(tmp_path: Path) -> None:
     rows = [row for row in map(json.loads, lines) if row["kind"] == "train"]
     assert rows
     assert all("tokens_per_s" in row and "flops_per_s" not in row for row in rows)
+
+
+def test_what_a_model_cannot_write_is_found_before_training() -> None:
+    processor, model = parts(subsampling=4)
+    chosen = task()
+    long = [*EXAMPLES, Example("long", frames(9, 12), "abc" * 4)]
+    assert chosen.beyond_frames(model, chosen.encode(long, processor)) == [5]
+    assert chosen.beyond_frames(torch.nn.Linear(1, 1), chosen.encode(long, processor)) == []
+    found = name_unlearned(["abba", "zürich", "zoo"], processor)
+    assert found.startswith("8 characters of references are in no training transcript: 'z', 'o', ")
+    assert not name_unlearned(["a cab"], processor)
+    assert not name_unlearned(["zoo"], object())
