@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
+# Python may keep what it has compiled, whatever the machine says: every test that starts the
+# program would compile it again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help quickstart setup test fast lint learn bench gpu-check docs clean
 help:

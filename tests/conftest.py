@@ -17,26 +17,42 @@ import pytest
 
 import groundup  # noqa: F401  # before torch: it chooses how torch's threads wait
 
-# until every file is imported: looking for garbage in what stays would take a fifth of the time
-gc.disable()
-
-import torch  # noqa: E402
-
-from groundup.recipe.recipe import Optim  # noqa: E402
-from groundup.training.optimizers import build_optimizers  # noqa: E402
-
-build_optimizers(
-    Optim(), torch.nn.Linear(1, 1).named_parameters()
-)  # no optimizer after it imports the compiler (3 s)
 ALL_SLOW = re.compile(r"^pytestmark = (\[[^]]*)?pytest\.mark\.slow", re.MULTILINE)
 GROUP = re.compile(r"pytest\.mark\.xdist_group\(\"(\w+)\"\)")
 NUMBERS = count()
 ROOT = Path(__file__).parents[1]
+FAST = "not slow"
+# Among fast tests, imports of 2 s and more count: transformers, by tests or their helpers, and
+# torch's compiler, which transformers imports too, to count operations. They go to one worker.
+TRANSFORMERS = re.compile(
+    r"(import|from) transformers|importorskip\(\"transformers|"
+    r"(encoder|pretrained)_folders|tiny_families"
+)
+COUNT_OPERATIONS = ("tests/contract/", "tests/unit/testing/")
+
+
+@cache
+def prepare() -> None:
+    """Import what nearly all tests need. The process that hands tests to workers needs none of it
+    (2 s)."""
+    # until every file is imported: looking for garbage in what stays would take a fifth of the time
+    gc.disable()
+    import torch
+
+    from groundup.recipe.recipe import Optim
+    from groundup.training.optimizers import build_optimizers
+
+    # no optimizer after it imports the compiler (3 s)
+    build_optimizers(Optim(), torch.nn.Linear(1, 1).named_parameters())
+
+
+def pytest_collectstart() -> None:
+    prepare()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave a file whose tests are all slow unread where slow ones are left out."""
-    if config.option.markexpr != "not slow" or collection_path.suffix != ".py":
+    if config.option.markexpr != FAST or collection_path.suffix != ".py":
         return None
     return bool(ALL_SLOW.search(collection_path.read_text(encoding="utf-8"))) or None
 
@@ -44,13 +60,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of one ``xdist_group`` on one worker, which alone imports their library.
 
-    The mark is read from the files, as not every version of pytest tells xdist of it.
+    The mark is read from the files, as not every version of pytest tells xdist of it. Fast tests
+    go file by file: one by one, xdist would count thousands of them again after each (8 s).
     """
     from xdist.scheduler import LoadScopeScheduling
 
+    by_file = config.option.markexpr == FAST
+
     class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return group_of(nodeid) or nodeid
+            path = nodeid.split("::")[0]
+            if by_file and imports_transformers(path):
+                return "transformers"
+            return group_of(nodeid) or (path if by_file else nodeid)
 
     return ByGroup(config, log)
 
@@ -60,6 +82,13 @@ def group_of(nodeid: str) -> str:
     if "[hub" in nodeid:  # a model of that library's, among ours
         return "transformers"
     return _group_in(nodeid.split("::")[0])
+
+
+@cache
+def imports_transformers(path: str) -> bool:
+    """Return whether tests of a file import that library, or what it takes longest to import."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return path.startswith(COUNT_OPERATIONS) or TRANSFORMERS.search(text) is not None
 
 
 @cache
@@ -93,6 +122,8 @@ def tmp_path(request: pytest.FixtureRequest, _places: Path) -> Path:
 def _private_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give every test its own working folder (for ``runs/``) and cache, one thread, and the random
     state it found."""
+    import torch
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     threads, state = torch.get_num_threads(), torch.get_rng_state()

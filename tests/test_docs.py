@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def test_recipes_in_the_documentation_are_valid(page: Path, workplace: Path) -> 
     write_files(page, workplace)
     for block in blocks(page, "yaml"):
         (workplace / "block.yaml").write_text(block, encoding="utf-8")
-        load_recipe("block.yaml")
+        assert load_recipe("block.yaml").name == yaml.safe_load(block)["name"]
 
 
 EXTENSIONS = re.split(r"^## ", EXTENDING.read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -188,9 +189,14 @@ def test_the_first_models_are_the_recipes() -> None:
         assert block.splitlines() == [line for line in lines if not line.startswith("#")]
 
 
+@cache
+def whole_command() -> Any:
+    return typer.main.get_command(app)
+
+
 def parse_command(words: list[str]) -> None:
     """Parse a command line as typer would, down to the verb, without running it."""
-    command: Any = typer.main.get_command(app)
+    command = whole_command()
     name, context = words[0], None
     arguments = words[1:]
     while True:

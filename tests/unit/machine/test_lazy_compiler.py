@@ -33,5 +33,9 @@ def test_an_operator_does_not_import_the_compiler(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_is_kept_elsewhere_is_left_alone() -> None:
-    spare_the_compiler(object())
-    spare_the_compiler(SimpleNamespace(_backend_fns={None: len}))
+    elsewhere = SimpleNamespace(fns={None: len})
+    plain = SimpleNamespace(_backend_fns={None: len})
+    for operator in (elsewhere, plain):
+        spare_the_compiler(operator)
+    assert vars(elsewhere) == {"fns": {None: len}}
+    assert vars(plain) == {"_backend_fns": {None: len}}

@@ -95,7 +95,8 @@ def test_the_loss_and_its_gradients_are_those_of_torch() -> None:
     total.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(loss.terms["target"].total, total, rtol=1e-5, atol=1e-5)
     for name, each in model.named_parameters():
-        torch.testing.assert_close(found[name], each.grad, rtol=1e-4, atol=1e-5)
+        # sums of hundreds of terms up to 1: in which order depends on where they are in memory
+        torch.testing.assert_close(found[name], each.grad, rtol=1e-4, atol=1e-4)
     assert float(loss.terms["target"].count) == sum(map(len, TEXTS)) + 5
     assert chosen.summarise({"plain": (30.0, 0.0), "target": (30.0, 15.0)}) == {"loss": 2.0}
 

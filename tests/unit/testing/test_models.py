@@ -128,7 +128,9 @@ def test_a_language_model_with_a_fault(fault: str, message: str) -> None:
 
 
 def test_a_language_model_without_one() -> None:
+    state = torch.random.get_rng_state()
     check_model(LanguageConfig)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_without_inputs_tokens_must_be_known() -> None:

@@ -107,12 +107,17 @@ def test_a_tokenizer_with_a_fault(fault: str, message: str) -> None:
 
 
 def test_a_tokenizer_that_folds_on_purpose() -> None:
-    check_processor(FaultyConfig(fault="folds"), exact=False)
+    folds = FaultyConfig(fault="folds")
+    check_processor(folds, exact=False)
+    with pytest.raises(ContractError):
+        check_processor(folds)
 
 
 @pytest.mark.parametrize("config", [BytesConfig, FaultyConfig()])
 def test_a_tokenizer_without_a_fault(config: Any) -> None:
+    state = torch.random.get_rng_state()
     check_processor(config)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 class Numbers(InputProcessor):

@@ -77,10 +77,14 @@ def test_a_batch_that_is_not_as_its_task_says(batch: Batch, expected: str) -> No
 
 
 def test_batches_that_are_as_their_task_says() -> None:
+    before = {name: value.clone() for name, value in BATCH.items()}
     check_batch(Toy(), BATCH)
     check_batch(Toy(), {**BATCH, "more": torch.zeros(1)})
     check_batch(Toy(), changed(inputs=None, tokens=torch.zeros(4, 9)))
     check_batch(Toy(), changed(inputs=torch.zeros(4, 3).double()), widened=True)
+    # looked at only
+    assert BATCH.keys() == before.keys()
+    assert all(torch.equal(BATCH[name], value) for name, value in before.items())
 
 
 def test_a_spec_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
