@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -23,6 +24,7 @@ from groundup.core.settings import setting
 from groundup.models.sizes_from_data import settle_size
 from groundup.nn.attention import AttentionContext
 from groundup.nn.conformer import ConformerBlock, Subsampling
+from groundup.nn.like_lengths import PASS_OF_SOUNDS, PASS_ON_GPU, group_like_lengths
 from groundup.nn.mlp import default_width
 from groundup.nn.pooling import within
 from groundup.nn.recurrent_nodes import in_graph, node_states
@@ -216,6 +218,30 @@ class CTC(nn.Module):
         """
         if lengths is None:
             lengths = torch.full((len(inputs),), inputs.shape[1], device=inputs.device)
+        groups = self._groups(lengths)
+        if len(groups) == 1:
+            return self._logits(inputs, lengths)
+        # Sounds of like lengths together, then put below each other in the order they came in.
+        longest = int(self.output_lengths(torch.tensor([inputs.shape[1]]))[0])
+        parts = []
+        for group in groups:
+            own = lengths[group]
+            found = self._logits(inputs[group, : int(own.max())], own)
+            parts.append(F.pad(found, (0, 0, 0, longest - found.shape[1])))
+        return torch.cat(parts)[torch.cat(groups).argsort()]
+
+    def _groups(self, lengths: Tensor) -> list[Tensor]:
+        """Return the numbers of the rows that are computed together: a function of their lengths
+        alone, so that a resumed run computes the same."""
+        # A graph has no branches that depend on numbers.
+        if torch.compiler.is_compiling() or len(lengths) == 1:
+            return [torch.arange(len(lengths), device=lengths.device)]
+        cost = PASS_OF_SOUNDS if lengths.device.type == "cpu" else PASS_ON_GPU
+        kept = self.output_lengths(lengths).cpu().numpy()
+        groups = group_like_lengths((kept,), cost)
+        return [torch.from_numpy(group).to(lengths.device) for group in groups]
+
+    def _logits(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         # Lengths go along: what is padding is as much a part of the input as the frames.
         x, kept = self.embed(inputs, lengths)
         inside = within(kept, x)

@@ -58,6 +58,26 @@ def test_padding_changes_nothing(blocks: str, subsampling: int) -> None:
             assert torch.equal(changed[row, : kept[row]], together[row, : kept[row]])
 
 
+@pytest.mark.parametrize("blocks", BLOCKS)
+def test_sounds_of_like_lengths_are_computed_together(blocks: str) -> None:
+    model = made(blocks).double()
+    # Two long ones and many short: two groups, in which the rows are not in their order.
+    lengths = torch.tensor([20, 900, 24, 16, 20, 880, 12, 20])
+    frames = torch.randn(8, 900, 5, dtype=torch.float64)
+    groups = model._groups(lengths)
+    assert [sorted(group.tolist()) for group in groups] == [[1, 5], [0, 2, 3, 4, 6, 7]]
+    inside = torch.arange(225) < model.output_lengths(lengths)[:, None]
+    found = {}
+    for name, run in {"groups": model, "whole": model._logits}.items():
+        model.zero_grad()
+        logits = run(frames, lengths)
+        assert logits.shape == (8, 225, 8)
+        logits[inside].pow(2).sum().backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        found[name] = [logits[inside].detach(), *gradients]
+    torch.testing.assert_close(found["groups"], found["whole"], rtol=1e-9, atol=1e-9)
+
+
 def test_it_says_what_it_emits() -> None:
     model = made("bilstm")
     assert isinstance(model, EmitsFrames)
