@@ -218,6 +218,9 @@ class CTC(nn.Module):
         """
         if lengths is None:
             lengths = torch.full((len(inputs),), inputs.shape[1], device=inputs.device)
+        # A graph has no branches that depend on numbers, nor a number of rows.
+        if torch.compiler.is_compiling():
+            return self._logits(inputs, lengths)
         groups = self._groups(lengths)
         if len(groups) == 1:
             return self._logits(inputs, lengths)
@@ -233,9 +236,6 @@ class CTC(nn.Module):
     def _groups(self, lengths: Tensor) -> list[Tensor]:
         """Return the numbers of the rows that are computed together: a function of their lengths
         alone, so that a resumed run computes the same."""
-        # A graph has no branches that depend on numbers.
-        if torch.compiler.is_compiling() or len(lengths) == 1:
-            return [torch.arange(len(lengths), device=lengths.device)]
         cost = PASS_OF_SOUNDS if lengths.device.type == "cpu" else PASS_ON_GPU
         kept = self.output_lengths(lengths).cpu().numpy()
         groups = group_like_lengths((kept,), cost)
