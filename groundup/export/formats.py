@@ -9,9 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
+from groundup.contracts.models import EncoderDecoder
 from groundup.contracts.processors import InputProcessor, LabelProcessor, TextProcessor
 from groundup.contracts.tasks import Chats
 from groundup.contracts.two_tokenizers import HasTwoTokenizers, tokenizers_of
+from groundup.core.errors import CheckpointError
 from groundup.core.values import Message
 from groundup.export import ctranslate2, gguf, huggingface, onnx
 from groundup.export.job import EXACT, NATS, ROUNDING, TABLE, Job
@@ -95,6 +97,11 @@ def _export_to_onnx(job: Job) -> None:
 
 
 def _export_to_ctranslate2(job: Job) -> None:
+    # Before its processor is asked for tokens, of which a classifier's has none.
+    if not isinstance(job.merged.module, EncoderDecoder):
+        kind = type(job.merged.module).__name__
+        problem = f"{kind} is no encoder with a decoder that writes a text"
+        raise CheckpointError("model", problem, "Export it to huggingface, onnx or gguf")
     processor = job.processor
     processor.save(job.folder)
     sides = [ctranslate2.token_names(at, each.vocabulary_size) for at, each in _tokenizers(job)]

@@ -20,7 +20,7 @@ from groundup.reports.advice import (
 )
 from groundup.reports.curves import Curves, accuracies_of, compare, name_accuracies
 from groundup.reports.diagnosis import Diagnosis
-from groundup.reports.formatting import is_number, number
+from groundup.reports.formatting import is_number, label, number
 from groundup.reports.run_reader import RunRecord
 
 __all__ = [
@@ -236,8 +236,8 @@ def find_beaten_by_a_baseline(record: RunRecord, curves: Curves) -> Diagnosis | 
         return None
     way = next(way for way, value in ways.items() if value == best)
     words = (
-        f"On held-out examples {name} is {number(own[name])}, and {number(best)} without a model,"
-        f" by the answer {way!r}.{compare(curves)}"
+        f"On held-out examples {label(name)} is {number(own[name])}, and without a model"
+        f" {number(best)}, by the answer {way!r}.{compare(curves)}"
     )
     read = "read the outputs with the lowest scores in the report"
     return Diagnosis("no better than a baseline", words, f"more {name_length(record)}; {read}")

@@ -19,6 +19,7 @@ import groundup
 from groundup.core.errors import CheckpointError, RunError
 from groundup.core.storage import Storage
 from groundup.export import export_run, gguf, huggingface, onnx
+from groundup.export.formats import EXPORTERS
 from groundup.export.verify import Reader, Sample, first_difference
 from groundup.runs.run import Run
 from groundup.weights.gguf import read_gguf_processor
@@ -260,3 +261,12 @@ def test_the_first_layer_that_differs_is_named_as_far_as_it_is_seen() -> None:
         ),
     ):
         assert first_difference(ours, _Shown(**others), [SAMPLE], 1e-4).endswith(expected)
+
+
+def test_what_writes_no_text_is_nothing_for_ctranslate2() -> None:
+    job: Any = SimpleNamespace(merged=SimpleNamespace(module=nn.Linear(2, 2)))
+    problem = (
+        "Linear is no encoder with a decoder that writes a text. Export it to huggingface, onnx"
+    )
+    with pytest.raises(CheckpointError, match=problem):
+        EXPORTERS["ctranslate2"](job)
