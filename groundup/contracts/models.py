@@ -59,8 +59,6 @@ class ModelConfig(Settings, ABC):
 
     Attributes:
         decided_by_data: Settings that ``complete_from`` fills in; a named size leaves them open.
-        rows_vary: Whether a row is as long as its text, not as the context, so that the work of a
-            step is that of the tokens that were counted.
     """
 
     decided_by_data: ClassVar[tuple[str, ...]] = (
@@ -69,7 +67,6 @@ class ModelConfig(Settings, ABC):
         "input_shape",
         "outputs",
     )
-    rows_vary: ClassVar[bool] = False
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -86,6 +83,12 @@ class ModelConfig(Settings, ABC):
         """Whether each example is computed apart from the others of its micro-batch, as under batch
         norm it is not."""
         return True
+
+    @property
+    def rows_vary(self) -> bool:
+        """Whether a row is as long as its text, not as the context, so that the work of a step is
+        that of the tokens that were counted."""
+        return False
 
     def flops_per_token(self, context: int) -> float:
         """Return forward + backward FLOPs a token or image: 6 x weights in products + attention."""

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from groundup.contracts.models import EncoderDecoder
 from groundup.core.errors import CheckpointError, MissingExtraError
 from groundup.export.verify import Reader, Sample
 from groundup.nn.encoder_decoder import EncoderDecoderTransformer
@@ -109,6 +110,11 @@ def _shape_of(model: nn.Module) -> EncoderDecoderShape:
     """Return the model's shape, if the library has one like it."""
     if not isinstance(model, EncoderDecoderTransformer):
         kind = type(model).__name__
+        if isinstance(model, EncoderDecoder):
+            problem = (
+                f"{kind} is another library's, and only encoder_decoder is written for CTranslate2"
+            )
+            raise CheckpointError("model", problem, "Export it to huggingface")
         remedy = "Export it to huggingface, onnx or gguf"
         raise CheckpointError("model", f"{kind} reads no text to write another one", remedy)
     if model.copying is not None:

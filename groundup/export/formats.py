@@ -89,6 +89,9 @@ def _export_to_onnx(job: Job) -> None:
     if isinstance(model, TwoStackTransformer):
         write_graphs(job.folder, model)
         job.check(job.merged, OnnxTwoStacks(job.folder, model), job.limit(EXACT))
+    elif isinstance(model, EncoderDecoder):
+        problem = f"{type(model).__name__} is another library's, which is not written as two graphs"
+        raise CheckpointError("model", problem, "Export it to huggingface")
     else:
         onnx.write_graph(path, model, job.samples[0], sequences=text or tokens or frames)
         job.check(job.merged, onnx.OnnxRuntime(path, model), job.limit(EXACT))

@@ -50,6 +50,7 @@ _TASKS = {
     "LMHeadModel": "language_modeling",
     "WhisperForConditionalGeneration": "transcribe",
 }
+_WRITES_ABOUT_INPUTS = ("ForConditionalGeneration", "MTModel")
 _NO_DATA = "(no data)"
 _NAME = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 
@@ -159,6 +160,9 @@ def _task_of(base: Pretrained) -> dict[str, str]:
         return {"name": "sentence_embedding"}
     kinds = [str(kind) for kind in config.get("architectures") or []]
     tasks = [task for kind in kinds for end, task in _TASKS.items() if kind.endswith(end)]
+    # The same ending is of models that read pictures or sounds, and go on from a prompt.
+    if config.get("is_encoder_decoder"):
+        tasks += ["text_to_text" for kind in kinds if kind.endswith(_WRITES_ABOUT_INPUTS)]
     if not tasks:
         raise RunError(
             str(base.folder / "config.json"),

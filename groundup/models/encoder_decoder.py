@@ -46,7 +46,6 @@ class EncoderDecoderConfig(FromHuggingFace):
         "padding_id",
         "start_id",
     )
-    rows_vary: ClassVar[bool] = True
 
     vocabulary_size: int = setting(0, "Tokens in the vocabulary; 0 takes the processor's", ge=0)
     source_vocabulary_size: int = setting(
@@ -225,6 +224,11 @@ class EncoderDecoderConfig(FromHuggingFace):
             source_vocabulary_size=self.source_vocabulary_size,
             init_std=self.init_std,
         )
+
+    @property
+    def rows_vary(self) -> bool:
+        """Inputs and outputs are as long as their texts."""
+        return True
 
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of forward and backward for one token of an output of ``context`` tokens

@@ -32,7 +32,6 @@ class WhisperConfig(FromHuggingFace):
     LayerNorm, GELU, and biases everywhere but in keys."""
 
     huggingface_model_types: ClassVar[tuple[str, ...]] = ("whisper",)
-    rows_vary: ClassVar[bool] = True
     free_settings: ClassVar[tuple[str, ...]] = (
         *FromHuggingFace.free_settings,
         "window_frames",
@@ -226,6 +225,11 @@ class WhisperConfig(FromHuggingFace):
             None if self.no_timestamps_id is None else self.no_timestamps_id - 1,
             heads,
         )
+
+    @property
+    def rows_vary(self) -> bool:
+        """Transcripts are as long as what is said."""
+        return True
 
     def flops_per_token(self, context: int) -> float:
         """Return forward + backward FLOPs of a sound and a text of ``context`` tokens, a token:

@@ -21,9 +21,16 @@ from torch import Tensor
 
 from groundup.contracts.models import ANY_MODEL_TYPE, FromHuggingFace
 from groundup.contracts.processors import LabelProcessor, Processor, TextProcessor
+from groundup.contracts.two_tokenizers import HasTwoTokenizers
 from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.models.hub.encoder_decoder import HubEncoderDecoder
+from groundup.models.hub.families import (
+    auto_classes,
+    check_encoder_decoder,
+    is_encoder_decoder,
+)
 from groundup.models.hub.library import (
     change_config,
     check_known,
@@ -73,14 +80,15 @@ _DROPPED = (
 
 @model("hub")
 class HubConfig(FromHuggingFace):
-    """An architecture of ``transformers``: a language model, or with ``outputs`` a classifier of
-    texts."""
+    """An architecture of ``transformers``: a language model, an encoder-decoder, or with
+    ``outputs`` a classifier of texts."""
 
     huggingface_model_types: ClassVar[tuple[str, ...]] = (ANY_MODEL_TYPE,)
     free_settings: ClassVar[tuple[str, ...]] = (
         *FromHuggingFace.free_settings,
         "tied_embeddings",
         "rope_scaling",
+        "start_id",
     )
 
     config: dict[str, Any] = setting(
@@ -95,6 +103,12 @@ class HubConfig(FromHuggingFace):
     )
     outputs: int = setting(
         0, "Classes of a classifier; 0: the processor's, or a language model", ge=0
+    )
+    start_id: int | None = setting(
+        None,
+        "The token before every output of an encoder-decoder; null: decoder_start_token_id of"
+        " config.json",
+        ge=0,
     )
     tied_embeddings: bool | None = setting(
         None, "Use the embedding as the output layer too; null: what config.json says"
@@ -116,10 +130,14 @@ class HubConfig(FromHuggingFace):
         """Return the settings that the contents of config.json mean.
 
         Raises:
-            CheckpointError: If ``transformers`` has no language model and no classifier of this
-                ``model_type``.
+            CheckpointError: If ``transformers`` has no language model, no encoder-decoder and no
+                classifier of this ``model_type``, or it is one that cannot be trained here.
         """
         check_known(config)
+        family = config["model_type"]
+        # Of others a classifier may be wanted: what is built decides.
+        if is_encoder_decoder(config) and family not in auto_classes("SEQUENCE_CLASSIFICATION"):
+            check_encoder_decoder(config)
         # What is kept is what the run's own recipe holds: nothing is asked of the folder again.
         kept = {key: value for key, value in config.items() if key not in _DROPPED}
         return {
@@ -127,6 +145,46 @@ class HubConfig(FromHuggingFace):
             "vocabulary_size": tokens_in(kept),
             "context_length": _first(config, _LENGTHS) or _UNLIMITED,
         }
+
+    @classmethod
+    def from_generation_config(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the token before every output, where generation_config.json says it."""
+        start = values.get("decoder_start_token_id")
+        return {"start_id": start} if isinstance(start, int) else {}
+
+    def to_generation_config(self) -> dict[str, Any]:
+        """Return the token before every output of an encoder-decoder."""
+        return {"decoder_start_token_id": self.first_token()} if self.reads_inputs else {}
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether an encoder reads an input, which the decoder writes about."""
+        return not self.outputs and is_encoder_decoder(self.config)
+
+    @property
+    def rows_vary(self) -> bool:
+        """Inputs and outputs of an encoder-decoder are as long as their texts."""
+        return self.reads_inputs
+
+    def first_token(self) -> int:
+        """Return the token before every output of an encoder-decoder.
+
+        Raises:
+            RecipeError: If neither the recipe nor the weights say it, or it is no token.
+        """
+        where = "recipe.model.start_id"
+        found = self.start_id
+        if found is None:
+            found = self.config.get("decoder_start_token_id")
+        tokens = self.vocabulary_size or tokens_in(self.config)
+        if not isinstance(found, int):
+            problem = "is not given, and config.json has no decoder_start_token_id"
+            remedy = "Set it to the token that comes before every output, often the end token"
+            raise RecipeError(where, problem, remedy)
+        if found >= tokens:
+            problem = f"is {found}, but the vocabulary has {tokens} tokens"
+            raise RecipeError(where, problem, f"Use at most {tokens - 1}")
+        return found
 
     @property
     def layers(self) -> int:
@@ -144,11 +202,10 @@ class HubConfig(FromHuggingFace):
             not isinstance(processor, LabelProcessor | TextProcessor)
             or not processor.vocabulary_size
         ):
-            raise RecipeError(
-                "recipe.processor",
-                "makes no tokens, which model hub reads",
-                "Choose a text processor",
-            )
+            problem = "makes no tokens, which model hub reads"
+            if isinstance(processor, HasTwoTokenizers):
+                problem = "has two tokenizers, but model hub has one vocabulary for both sides"
+            raise RecipeError("recipe.processor", problem, "Choose a text processor")
         tokens = processor.vocabulary_size
         known = self.vocabulary_size or tokens_in(self.config)
         if 0 < known < tokens:
@@ -160,12 +217,12 @@ class HubConfig(FromHuggingFace):
         found = processor.outputs if isinstance(processor, LabelProcessor) else 0
         return self.model_copy(update={"outputs": settle_size("outputs", self.outputs, found)})
 
-    def build(self) -> Hub:
+    def build(self) -> Hub | HubEncoderDecoder:
         """Return the model with freshly initialised weights.
 
         Raises:
             CheckpointError: If the architecture is unknown, or config.json does not describe it.
-            RecipeError: If its positions cannot be stretched.
+            RecipeError: If its positions cannot be stretched, or nobody says how outputs begin.
         """
         values = self._described()
         try:
@@ -178,6 +235,8 @@ class HubConfig(FromHuggingFace):
             raise RecipeError(where, error.problem, "Remove it, or use another kind") from error
         if self.rope_scaling and not rotary_positions(tree, (self.rope_scaling.kind,)):
             raise not_stretched(str(self.config["model_type"]))
+        if self.reads_inputs:
+            return HubEncoderDecoder(self, tree, self.first_token())
         return Hub(self, tree)
 
     def flops_per_token(self, context: int) -> float:
@@ -192,7 +251,12 @@ class HubConfig(FromHuggingFace):
         found = _on_meta(self._key())
         # Without one attention is not counted.
         width = _first(self.config, ("hidden_size", "n_embd", "d_model")) or 0
-        return 6.0 * found.matmul_parameters() + 6.0 * len(found.blocks) * width * context
+        attention = 6.0
+        if self.reads_inputs:
+            # Encoders see all of an input; decoders half of an output on average, and the input.
+            attention = (12.0 + 18.0) / 2
+        blocks = len(found.blocks)
+        return 6.0 * found.matmul_parameters() + attention * blocks * width * context
 
     def to_huggingface(
         self, weights: Mapping[str, Tensor]
@@ -226,6 +290,8 @@ class HubConfig(FromHuggingFace):
             values["num_labels"] = self.outputs
         if self.tied_embeddings is not None:
             values["tie_word_embeddings"] = self.tied_embeddings
+        if self.reads_inputs:
+            values["decoder_start_token_id"] = self.first_token()
         return values
 
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -278,7 +344,7 @@ class HubConfig(FromHuggingFace):
 
 
 @lru_cache(maxsize=8)
-def _on_meta(settings: str) -> Hub:
+def _on_meta(settings: str) -> Hub | HubEncoderDecoder:
     """Return the model without memory, for its names and shapes."""
     with torch.device("meta"):
         return HubConfig(**json.loads(settings)).build()

@@ -14,6 +14,12 @@ from groundup.contracts.models import ANY_MODEL_TYPE
 from groundup.core.errors import CheckpointError, RecipeError, did_you_mean
 from groundup.formats.model_types import huggingface_models
 from groundup.formats.transformers_library import require_transformers
+from groundup.models.hub.families import (
+    KINDS,
+    auto_classes,
+    check_encoder_decoder,
+    is_encoder_decoder,
+)
 from groundup.models.names.huggingface.rotary import scaling_to_huggingface
 from groundup.nn.rope import RopeScaling
 
@@ -46,21 +52,15 @@ COUNT_PADDING = ("deepseek_v4",)
 _TOKENS = ("decoder_vocab_size", "vocab_size")
 
 
-def _known(kind: str) -> Mapping[str, Any]:
-    """Return the classes of a kind of model by ``model_type``."""
-    auto = require_transformers().models.auto.modeling_auto
-    classes: Mapping[str, Any] = vars(auto)[f"MODEL_FOR_{kind}_MAPPING_NAMES"]
-    return classes
-
-
 def check_known(config: Mapping[str, Any]) -> None:
-    """Make sure that there is a language model or a classifier of a config.json's ``model_type``.
+    """Make sure that there is a language model, a classifier or an encoder-decoder of a
+    config.json's ``model_type``.
 
     Raises:
         CheckpointError: If there is none.
     """
     family = str(config.get("model_type") or "")
-    models = {*_known("CAUSAL_LM"), *_known("SEQUENCE_CLASSIFICATION")}
+    models = {name for kind in KINDS for name in auto_classes(kind)}
     if family in models:
         return
     here = [kind for kind in huggingface_models() if kind != ANY_MODEL_TYPE]
@@ -87,7 +87,7 @@ def keys_in_code(config: Mapping[str, Any]) -> set[str]:
     missing."""
     transformers = require_transformers()
     family = str(config["model_type"])
-    classes = [_known(kind).get(family) for kind in ("CAUSAL_LM", "SEQUENCE_CLASSIFICATION")]
+    classes = [auto_classes(kind).get(family) for kind in KINDS]
     found: set[str] = set()
     for name in filter(None, classes):
         module = inspect.getmodule(getattr(transformers, name))
@@ -122,7 +122,7 @@ def sees_all(config: Mapping[str, Any]) -> bool:
     """Return whether a config.json is of a model that sees more than the text before a position."""
     family = config["model_type"]
     # Encoders are registered as causal models too.
-    encoder = family in {*_known("MASKED_LM"), "bert-generation"}
+    encoder = family in {*auto_classes("MASKED_LM"), "bert-generation"}
     return family in _SEE_PADDING or (encoder and not config.get("is_decoder"))
 
 
@@ -244,24 +244,16 @@ def make_module(
 
     Args:
         config: Its contents.
-        outputs: Of a classifier; 0: a language model.
+        outputs: Of a classifier; 0: a language model, or an encoder-decoder.
         dropout: The share wherever a dropout is named; None: what is said there.
         tied: Whether the embedding is the output layer too; None: what is said there.
 
     Raises:
         CheckpointError: If there is no such module, or the config does not describe one.
     """
-    transformers = require_transformers()
     built = _settings(config)
     family = str(config["model_type"])
-    kind = "SEQUENCE_CLASSIFICATION" if outputs else "CAUSAL_LM"
-    if family not in _known(kind) or (not outputs and sees_all(config)):
-        wanted, remedy = "classifier", "Use another model"
-        if not outputs:
-            wanted, remedy = "causal language model", "Use task classify, or another model"
-        raise CheckpointError(
-            "config.json", f"model_type {family} has no {wanted} in transformers", remedy
-        )
+    auto = _auto_class(config, outputs)
     with _describing(family):
         if dropout is not None:
             for key, value in built.to_dict().items():
@@ -269,8 +261,30 @@ def make_module(
                     setattr(built, key, dropout)
         if tied is not None:
             built.tie_word_embeddings = tied
-        auto = transformers.AutoModelForCausalLM
         if outputs:
-            auto = transformers.AutoModelForSequenceClassification
             built.num_labels = outputs
         return auto.from_config(built, dtype=torch.float32, trust_remote_code=False)
+
+
+def _auto_class(config: Mapping[str, Any], outputs: int) -> Any:
+    """Return the library's class that makes the module of a config.json.
+
+    Raises:
+        CheckpointError: If there is none for what is wanted.
+    """
+    transformers = require_transformers()
+    family = str(config["model_type"])
+    if not outputs and is_encoder_decoder(config):
+        check_encoder_decoder(config)
+        return transformers.AutoModelForSeq2SeqLM
+    kind = "SEQUENCE_CLASSIFICATION" if outputs else "CAUSAL_LM"
+    if family not in auto_classes(kind) or (not outputs and sees_all(config)):
+        wanted, remedy = "classifier", "Use another model"
+        if not outputs:
+            wanted, remedy = "causal language model", "Use task classify, or another model"
+        raise CheckpointError(
+            "config.json", f"model_type {family} has no {wanted} in transformers", remedy
+        )
+    if outputs:
+        return transformers.AutoModelForSequenceClassification
+    return transformers.AutoModelForCausalLM

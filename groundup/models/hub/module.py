@@ -17,7 +17,13 @@ from groundup.core.errors import DataError
 from groundup.core.values import IGNORED
 from groundup.generation.recompute_cache import RecomputeCache
 from groundup.models.hub.library import COUNT_PADDING, sees_all
-from groundup.models.hub.named_parts import named_parts, plain_linears, untie
+from groundup.models.hub.named_parts import (
+    count_matrices,
+    follow_places,
+    named_parts,
+    plain_linears,
+    untie,
+)
 from groundup.models.hub.positions import BY_LENGTH, begin_again, rotary_positions
 from groundup.nn.loss import widen
 
@@ -110,9 +116,7 @@ class Hub(nn.Module):
             Logits (B, T or 1, V) or (B, K). With targets a scalar: the sum of -log p in nats over
             the targets.
         """
-        for place in self._places:
-            # An adapter may have taken the place of a part.
-            place.holder._modules[place.child] = self._modules[place.group]._modules[place.own]  # type: ignore[union-attr]
+        follow_places(self, self._places)
         # A classifier has no tokens to predict.
         if self.config.outputs:
             return self._classes(tokens, lengths)
@@ -224,9 +228,5 @@ class Hub(nn.Module):
         return RecomputeCache(batch, next(self.parameters()).device, keeps=keeps)
 
     def matmul_parameters(self) -> int:
-        """Return how many weights each token is multiplied with: matrices of the blocks, and of
-        what comes after."""
-        within = sum(
-            p.numel() for part in (self.blocks, self.head) for p in part.parameters() if p.ndim >= 2
-        )
-        return within + sum(self.get_parameter(name).numel() for name in set(self.tied.values()))
+        """Return how many weights each token is multiplied with."""
+        return count_matrices(self, self.tied)

@@ -4,6 +4,7 @@ blocks, and the rest."""
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,15 @@ from torch import nn
 
 from groundup.core.errors import CheckpointError
 
-__all__ = ["NamedParts", "Place", "named_parts", "plain_linears", "untie"]
+__all__ = [
+    "NamedParts",
+    "Place",
+    "count_matrices",
+    "follow_places",
+    "named_parts",
+    "plain_linears",
+    "untie",
+]
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,8 @@ class NamedParts:
     def hf(self, name: str) -> str:
         """Return the tree's name of one of groundup's tensors."""
         own = max((own for own in self.prefixes if name.startswith(f"{own}.")), key=len)
-        return self.prefixes[own] + name.removeprefix(own)
+        # Of what the tree itself holds the prefix is empty.
+        return (self.prefixes[own] + name.removeprefix(own)).removeprefix(".")
 
 
 def named_parts(tree: Any) -> NamedParts:
@@ -176,3 +186,23 @@ def untie(model: nn.Module) -> dict[str, str]:
             # Past nn.Module, which would register it again.
             module.__dict__[child] = parameter
     return found
+
+
+def follow_places(model: nn.Module, places: list[Place]) -> None:
+    """Let a tree compute with the parts that a model has now: an adapter may have taken the place
+    of one."""
+    for place in places:
+        place.holder._modules[place.child] = model.get_submodule(f"{place.group}.{place.own}")
+
+
+def count_matrices(model: nn.Module, tied: Mapping[str, str]) -> int:
+    """Return how many weights a token is multiplied with: matrices of the blocks, and of what comes
+    after.
+
+    Args:
+        model: With ``blocks`` and ``head``.
+        tied: The tensors' names, by the names of their second places.
+    """
+    parts = (model.get_submodule("blocks"), model.get_submodule("head"))
+    within = sum(p.numel() for part in parts for p in part.parameters() if p.ndim >= 2)
+    return within + sum(model.get_parameter(name).numel() for name in set(tied.values()))

@@ -13,10 +13,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
 from groundup.formats.transformers_library import require_transformers
+from groundup.models.hub.encoder_decoder import HubEncoderDecoder
 from groundup.models.hub.module import Hub
 from groundup.models.names.table import check_copy, check_dtype, list_some, no_output_layer
 from groundup.nn.part_names import HEADS
@@ -36,7 +38,7 @@ class FileTensors:
         known: The module, whose tensors need no content.
     """
 
-    def __init__(self, known: Hub) -> None:
+    def __init__(self, known: Hub | HubEncoderDecoder) -> None:
         self.known = known
         library = require_transformers("core_model_loading")
         mappings = require_transformers("conversion_mapping")
@@ -77,6 +79,7 @@ class FileTensors:
             check_copy(hf, tensor, known.hf[name], placed.setdefault(name, tensor))
         self._check_left(left)
         found = {n: v.T if n in known.transposed else v for n, v in placed.items()}
+        found |= self._computed(placed)
         for name, own in known.state_dict().items():
             if name in found and found[name].shape == own.shape:
                 check_dtype(known.hf[name], found[name], integer=not own.is_floating_point())
@@ -121,6 +124,23 @@ class FileTensors:
                 tensor.T.contiguous() if name in self.known.transposed else tensor
             )
         return tensors
+
+    def _computed(self, placed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what files of an encoder-decoder may lack, because it follows from config.json or
+        is 0: sines of positions, and what is added to logits."""
+        found = {}
+        for name, own in self.known.state_dict().items():
+            if name in placed:
+                continue
+            holder, _, child = self.known.hf[name].rpartition(".")
+            module: Any = self.known.tree.get_submodule(holder)
+            if child == "final_logits_bias":
+                found[name] = torch.zeros(own.shape)
+            elif "Sinusoidal" in type(module).__name__:
+                # As the library makes them, which on this one would be without content.
+                table = type(module)(*own.shape)
+                found[name] = table.create_weight()
+        return found
 
     def _as_modules(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors by the modules' names; those that no module has keep a name of their
