@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from groundup.contracts.tasks import MeasuresOutputs, Streams
+from groundup.core.errors import GroundupError
 from groundup.inference.predictor import Predictor
 
 __all__ = ["GENERATION", "choose_decoding", "given"]
 
 log = logging.getLogger("groundup")
+# also what probabilities of classes are flattened by; a seed is given where nobody asks for one
+_OF_ALL = {"temperature", "seed"}
 
 # how a task writes text, as its predict names them
 GENERATION = (
@@ -40,7 +44,16 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 def choose_decoding(predictor: Predictor, options: dict[str, Any]) -> dict[str, Any]:
     """Return decoding options: given ones, then those of generation_config.json, which are said;
-    where neither has a temperature, the likeliest token is taken."""
+    where neither has a temperature, the likeliest token is taken.
+
+    Raises:
+        GroundupError: If one is for texts, and the task writes none.
+    """
+    task = predictor.task
+    if not isinstance(task, Streams | MeasuresOutputs):
+        for name in sorted(options.keys() - _OF_ALL):
+            problem = f"has no effect: task {task.registered_name} writes no text"
+            raise GroundupError(f"--{name.replace('_', '-')}", problem, "Remove it")
     found = predictor.with_decoding(options)
     said = [f"{key} {value}" for key, value in found.items() if key not in options]
     if said:

@@ -6,6 +6,7 @@ Legend: N examples, K statistics of an example, R resamples.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,6 +26,7 @@ __all__ = [
     "BleuTokenizer",
     "TextMetric",
     "TextScore",
+    "doubt_bleu",
     "example_scores",
     "quick_scores",
     "require_metrics",
@@ -38,6 +40,8 @@ BleuTokenizer = Literal["13a", "zh", "intl", "char", "none"]
 METRICS: tuple[TextMetric, ...] = get_args(TextMetric)
 BLEU_TOKENIZERS: tuple[BleuTokenizer, ...] = get_args(BleuTokenizer)
 _OF_SACREBLEU = ("bleu", "chrf")
+_WITHOUT_BLANKS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_MUCH = 0.3  # of the letters, the rest of which may be names
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,24 @@ def require_metrics(names: Sequence[str]) -> None:
     """
     if not set(_OF_SACREBLEU).isdisjoint(names):
         _sacrebleu()
+
+
+def doubt_bleu(
+    names: Sequence[str], references: Sequence[str], bleu_tokenizer: BleuTokenizer
+) -> str:
+    """Return what is wrong with a tokenizer that finds words between blanks for references in
+    Chinese or Japanese; empty where nothing is."""
+    if "bleu" not in names or bleu_tokenizer in ("zh", "char"):
+        return ""
+    letters = [letter for text in references for letter in text if letter.isalpha()]
+    share = sum(bool(_WITHOUT_BLANKS.match(each)) for each in letters) / max(len(letters), 1)
+    if share < _MUCH:
+        return ""
+    return (
+        f"bleu: {share:.0%} of the references' letters are Chinese or Japanese, without blanks"
+        f" between words, so that {bleu_tokenizer} takes sentences for words; set"
+        " task.bleu_tokenizer: zh, or char"
+    )
 
 
 def score_texts(

@@ -16,6 +16,7 @@ from groundup.metrics.generated_text import (
     BleuTokenizer,
     TextMetric,
     TextScore,
+    doubt_bleu,
     example_scores,
     score_texts,
 )
@@ -79,6 +80,8 @@ def evaluate_outputs(task: WritesAboutInputs, context: EvaluationContext) -> Eva
                 outputs[name] = baseline_outputs(name, inputs, *known)
     # Only now: what was written cannot depend on them.
     references = [str(example.target) for example in examples]
+    if doubt := doubt_bleu(task.metrics, references, task.bleu_tokenizer):
+        context.progress(doubt)
     context.progress(f"scoring {len(outputs)} ways to answer")
     metrics: dict[str, float] = {"held_out_examples": float(len(examples))}
     scores: dict[str, dict[str, TextScore]] = {}

@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from test_main import groundup
 
+from groundup.contracts.tasks import Task
 from groundup.core.errors import DataError, GroundupError, RecipeError, RunError
+from groundup.tasks.classify.task import Classify
+from groundup.tasks.text_to_text.task import TextToText
 
 WORDS = {"pos": ["good", "great", "fine", "lovely"], "neg": ["bad", "awful", "poor", "dull"]}
 
@@ -138,7 +141,8 @@ def test_mistakes_are_said_before_a_model_is_loaded(
 class _Recorder:
     """A predictor that notes how it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task) -> None:
+        self.task = task
         self.options: dict[str, Any] = {}
 
     def with_decoding(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +155,7 @@ class _Recorder:
 
 
 def test_how_outputs_are_searched_for_reaches_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    predictor = _Recorder()
+    predictor = _Recorder(TextToText())
     monkeypatch.setattr("groundup.api.load", lambda *given: predictor)
     search = ["--beams", "5", "--length-penalty", "0.6", "--early-stopping"]
     assert groundup("predict", "run", "a", "b", *search) == "plain\nplain\n"
@@ -172,3 +176,13 @@ def test_how_outputs_are_searched_for_reaches_the_task(monkeypatch: pytest.Monke
         ["a!"] * 2,
         ["b!"] * 2,
     ]
+
+
+def test_options_of_texts_are_refused_where_none_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("groundup.api.load", lambda *given: _Recorder(Classify()))
+    assert groundup("predict", "run", "a", "--temperature", "2") == "plain\n"
+    problem = "--top-k: has no effect: task classify writes no text. Remove it"
+    with pytest.raises(GroundupError, match=problem):
+        groundup("predict", "run", "a", "--top-k", "3")

@@ -11,6 +11,7 @@ from groundup.metrics.directions import direction
 from groundup.metrics.generated_text import (
     BLEU_TOKENIZERS,
     METRICS,
+    doubt_bleu,
     example_scores,
     quick_scores,
     require_metrics,
@@ -90,3 +91,17 @@ def test_without_sacrebleu_the_error_says_how_to_install_it(
         MissingExtraError, match=r"sacrebleu.*pip install 'groundup\[translation\]'"
     ):
         require_metrics(["rouge_l", "bleu"])
+
+
+def test_a_tokenizer_that_sees_no_words_is_doubted() -> None:
+    chinese = [
+        "\u6587\u4ef6\u5df2\u6253\u5f00\u3002",
+        "LibreOffice \u5e2e\u52a9\u6587\u4ef6\u5df2\u6253\u5f00",
+    ]
+    found = doubt_bleu(["chrf", "bleu"], chinese, "13a")
+    assert "Chinese or Japanese" in found
+    assert "set task.bleu_tokenizer: zh, or char" in found
+    assert not doubt_bleu(["bleu"], chinese, "zh")
+    assert not doubt_bleu(["chrf"], chinese, "13a")
+    assert not doubt_bleu(["bleu"], ["Die Datei ist offen.", ""], "13a")
+    assert not doubt_bleu(["bleu"], [], "13a")
