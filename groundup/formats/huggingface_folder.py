@@ -112,8 +112,8 @@ def find_pretrained(name: str, revision: str | None = None, *, weights: bool = T
         near = did_you_mean(str(folder), [str(path) for path in folder.parent.glob(f"*{GGUF}")])
         raise RecipeError(
             "recipe.init.pretrained",
-            f"there is no file {name}; {near}",
-            "Give the path of a GGUF file",
+            f"there is no file {name}; {near}allowed: a GGUF file that exists",
+            "Correct the path",
         )
     if folder.is_dir() or folder.suffix == GGUF:
         if revision is not None:

@@ -94,7 +94,8 @@ class TokenizerProcessor(TextProcessor):
         if identity is None:
             raise DataError(
                 "processor.end_token",
-                f"the tokenizer has no token {end_token!r}; {did_you_mean(end_token, special)}",
+                f"the tokenizer has no token {end_token!r}; {did_you_mean(end_token, special)}"
+                "allowed: a token of its own",
                 OTHER_END,
             )
         # Some files do not mark it as special.

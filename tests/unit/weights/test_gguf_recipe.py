@@ -79,7 +79,7 @@ CASES: list[tuple[dict[str, Any], type[GroundupError], str]] = [
     (
         {"init": {"pretrained": "smal.gguf"}},
         RecipeError,
-        "there is no file smal.gguf; did you mean 'small.gguf'",
+        "there is no file smal.gguf; did you mean 'small.gguf'? allowed: a GGUF file that exists",
     ),
     (
         {"init": {"pretrained": "small.gguf", "revision": "main"}},
@@ -132,5 +132,5 @@ def test_what_is_wrong_is_said(
 
 def test_another_end_token_is_taken_or_refused(tuning: dict[str, Any], tmp_path: Path) -> None:
     tuning["processor"] = {"end_token": "<|nowhere|>"}
-    with pytest.raises(DataError, match=r"the tokenizer has no token '<\|nowhere\|>'"):
+    with pytest.raises(DataError, match=r"no token '<\|nowhere\|>'; .*allowed: a token of its own"):
         groundup.train(tuning, runs=tmp_path)
