@@ -17,6 +17,7 @@ from groundup.core.settings import validate
 from groundup.core.values import Document, Example
 from groundup.models.encoder_decoder import EncoderDecoderConfig
 from groundup.models.gpt import GPTConfig
+from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.processors.text.two_tokenizers import TwoTokenizers, TwoTokenizersConfig
 from groundup.runs.processor import load_processor
@@ -55,6 +56,19 @@ def test_each_side_has_its_own_tokens(tmp_path: Path) -> None:
         again.target.encode_batch(["\u4e09"])[0].tolist()
         == target.encode_batch(["\u4e09"])[0].tolist()
     )
+
+
+def test_a_tokenizer_from_a_file_and_one_that_is_learned(tmp_path: Path) -> None:
+    texts = ["one two three", "two one"]
+    BPEConfig(vocab_size=270).fit(lambda: iter(texts)).save(tmp_path / "existing")
+    path = str(tmp_path / "existing" / "tokenizer.json")
+    section = {"name": "tokenizer_json", "path": path, "end_token": "<|endoftext|>"}
+    processor = fitted(source=section)
+    processor.save(tmp_path / "saved")
+    again: Any = load_processor(tmp_path / "saved")
+    found = again.source.encode_batch(texts)[0].tolist()
+    assert found == processor.source.encode_batch(texts)[0].tolist()
+    assert again.source.decode(found) == texts[0]
 
 
 def test_rows_and_what_is_cut() -> None:
