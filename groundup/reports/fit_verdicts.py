@@ -231,7 +231,7 @@ def find_beaten_by_a_baseline(record: RunRecord, curves: Curves) -> Diagnosis | 
         for key, value in own.items()
         if key.startswith("baseline_") and key.endswith(f"_{name}")
     }
-    best = best_of(name, ways.values())
+    best = best_of(name, ways.values()) if ways else None
     if best is None or best_of(name, (own[name], best)) != best:
         return None
     way = next(way for way, value in ways.items() if value == best)

@@ -28,9 +28,11 @@ EVENTS_SHOWN = 60
 _TESTED = 4
 # points from which a running mean says more than the points
 _NOISY = 50
+# of texts that a model writes
+_WRITTEN = ("bleu", "chrf", "rouge_l", "exact_match", "f1", "wer", "cer")
 _HEADLINES = (
     "answer_bits_per_byte",
-    "rouge_l",
+    *_WRITTEN,
     "accuracy",
     "rmse",
     "mae",
@@ -248,6 +250,10 @@ def _draw_charts(record: RunRecord) -> list[Markup]:
         draw_line_chart("Loss", lines, unit=unit, marks=marks, clip_spikes=True),
         _draw_column(record, "Held-out text", "evaluate", "bits_per_byte", "bits per byte"),
         _draw_column(record, "Held-out accuracy", "evaluate", "accuracy", "share that is right"),
+        *(
+            _draw_column(record, f"Held-out {label}", "evaluate", name, label)
+            for name, label in ((name, formatting.label(name)) for name in _WRITTEN)
+        ),
         _draw_column(
             record, "Learning rate", "train", "learning_rate", "learning rate", from_zero=True
         ),

@@ -176,3 +176,7 @@ def test_what_is_written_no_better_than_without_a_model(tmp_path: Path) -> None:
     worse = diagnosed(tmp_path, curve, curve, **rates | {"cer": 1.2})
     assert worse is not None
     assert "by the answer 'empty'" in worse.words
+    alone = {name: value for name, value in scores.items() if not name.startswith("baseline")}
+    nothing_beside = diagnosed(tmp_path, curve, curve, **alone)
+    assert nothing_beside is not None
+    assert nothing_beside.verdict == "fine"

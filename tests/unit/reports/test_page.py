@@ -102,6 +102,21 @@ def test_a_report_is_well_formed_and_shows_every_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_written_has_a_card_and_a_chart(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    rows = [{"kind": "evaluate", "step": n, "loss": 2.0, "bleu": 3.0 * n} for n in (10, 20, 30)]
+    with (run / "metrics.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    metrics = {"bleu": 8.5, "bleu_low_95": 7.5, "bleu_high_95": 9.5, "cer": 0.25}
+    (run / "evaluation.json").write_text(json.dumps({"metrics": metrics}), "utf-8")
+    page = write_report([run], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Held-out bleu" in page
+    assert "Held-out cer" not in page
+    cards = page[: page.index("best validation loss")]
+    assert "8.500" in cards
+    assert "0.250" in cards
+
+
 def test_nothing_from_the_data_becomes_markup_and_nothing_is_loaded(tmp_path: Path) -> None:
     make_run(tmp_path / "a", name="'<b>bold</b>'")
     page = write_report([tmp_path / "a"], tmp_path / "report.html").read_text("utf-8")
