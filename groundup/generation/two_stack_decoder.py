@@ -30,6 +30,9 @@ __all__ = ["TwoStackDecoder"]
 
 # Where the positions of an input are in what is kept of it; elsewhere they come after the rows.
 _PLACE = {"keys": 2, "values": 2, "mask": 3}
+# Up to this many numbers a model's weights are kept a second time, in the order of a CPU's products
+# (400 MB): a large model's products wait for memory, which nothing shortens.
+_PACKED = 100_000_000
 
 
 class TwoStackDecoder(nn.Module):
@@ -39,7 +42,8 @@ class TwoStackDecoder(nn.Module):
     Args:
         model: An ``EncoderDecoderTransformer`` of floats or of ``PackedLinear`` layers. Weights
             that read the same are laid side by side in memory, so that each set is one product; to
-            the model they look as before.
+            the model they look as before. Of a small model in float32 on a CPU, products read a
+            second copy, which follows when the weights change.
     """
 
     def __init__(self, model: Any) -> None:
@@ -48,10 +52,11 @@ class TwoStackDecoder(nn.Module):
         self.config = model.config
         self.shape = model.shape
         blocks = list(model.blocks)
-        self.layers = [_Layer(block, self.shape) for block in blocks[self.shape.layers :]]
+        packed = sum(weight.numel() for weight in model.parameters()) <= _PACKED
+        self.layers = [_Layer(block, self.shape, packed) for block in blocks[self.shape.layers :]]
         self.embed_norm = _norm_or_none(model.embed_target_norm)
         self.norm = _norm_or_none(model.norm)
-        self.head = output_product(model)
+        self.head = output_product(model, packed=packed)
         self.positions = _Positions(model)
         self.eval()
 
@@ -208,7 +213,7 @@ class _Positions:
 class _Layer:
     """One block of the decoder, for one token of each row."""
 
-    def __init__(self, block: Any, shape: Any) -> None:
+    def __init__(self, block: Any, shape: Any, packed: bool) -> None:
         self.post_norm = shape.post_norm
         self.heads = shape.block.heads
         self.dim = shape.block.head_dim
@@ -217,15 +222,17 @@ class _Layer:
         cross = block.cross_attention
         mlp = block.mlp
         self.attention_norm = norm_product(block.attention_norm)
-        self.inputs = join_products([attention.query, attention.key, attention.value])
-        self.output = join_products([attention.output])
+        own = [attention.query, attention.key, attention.value]
+        self.inputs = join_products(own, packed=packed)
+        self.output = join_products([attention.output], packed=packed)
         self.cross_norm = norm_product(block.cross_norm)
-        self.cross_query = join_products([cross.query])
-        self.cross_output = join_products([cross.output])
+        self.cross_query = join_products([cross.query], packed=packed)
+        self.cross_output = join_products([cross.output], packed=packed)
         self.mlp_norm = norm_product(block.mlp_norm)
         self.gated = mlp.gate is not None
-        self.up = join_products([mlp.gate, mlp.up] if self.gated else [mlp.up])
-        self.down = join_products([mlp.down])
+        up = [mlp.gate, mlp.up] if self.gated else [mlp.up]
+        self.up = join_products(up, packed=packed)
+        self.down = join_products([mlp.down], packed=packed)
         self.activate = _activation(mlp)
 
     def attend(
