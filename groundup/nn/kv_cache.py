@@ -182,18 +182,31 @@ class KeyValueCache:
             layer.values = layer.values.index_select(0, index)
 
     def _move(self, index: Tensor) -> None:
-        """Let rows change places within the tensors that there are, which recorded steps read."""
-        if self._spare is None and self._grows:
-            self._spare = torch.empty_like(self.layers[0].keys)
+        """Let rows change places. Of a long cache most is empty, and need not move."""
         for layer in self.layers:
+            if self._grows:
+                layer.keys = self._moved(layer.keys, index)
+                layer.values = self._moved(layer.values, index)
+                continue
+            # Within the tensors that there are, which recorded steps read.
             for kept in (layer.keys, layer.values):
-                if self._spare is not None:
-                    # On a CPU, fresh memory at each step would cost more than the copy.
-                    kept.copy_(torch.index_select(kept, 0, index, out=self._spare))
-                    continue
-                # Of a long cache most is empty, and need not move.
                 used = kept[:, :, : self.used]
                 used.copy_(used.index_select(0, index))
+
+    def _moved(self, kept: Tensor, index: Tensor) -> Tensor:
+        """Return other memory with the rows of ``kept`` in their new places; ``kept`` is spare now.
+
+        Fresh memory at each step would cost more than the copy.
+        """
+        if self._spare is None:
+            # What is not written is read as well, with weight 0, and must be a number for that.
+            with torch.inference_mode(False):
+                self._spare = torch.zeros_like(kept)
+        found = self._spare
+        used = slice(0, self.used)
+        torch.index_select(kept[:, :, used], 0, index, out=found[:, :, used])
+        self._spare = kept
+        return found
 
 
 def _with_slots(kept: Tensor, before: int, slots: int) -> Tensor:

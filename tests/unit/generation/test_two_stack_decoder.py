@@ -225,6 +225,9 @@ def test_a_cache_grows_as_far_as_it_may() -> None:
         assert layer.keys.shape == (2, 1, 101, 4)
         assert torch.equal(layer.keys[0, 0, :100, 0], wanted)
         assert torch.equal(layer.values[1, 0, :100, 0], -wanted)
+        # Slots that nothing was written to are read with weight 0.
+        assert layer.keys.isfinite().all()
+        assert layer.values.isfinite().all()
     with pytest.raises(ValueError, match="position 100 is beyond the cache's 100 slots"):
         cache.reserve(torch.tensor([[100]]))
     cache.keep([1])
