@@ -80,7 +80,7 @@ class _Packing(NamedTuple):
 @cache
 def _packing() -> _Packing | None:
     # Private to torch: where another version does not have it, weights are read as they are.
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return None
     try:
         operators = torch.ops.mkldnn
