@@ -20,8 +20,9 @@ COMMAND_LINE = {
     "evaluate": "FOLDERS --data --checkpoint --limit --again",
     "predict": (
         "RUN [PROMPTS] --out --force --limit --on-unreadable --checkpoint --adapter"
-        " --max-new-tokens --temperature --top-k --top-p --min-p --repetition-penalty --stop --seed"
-        " --weights --engine"
+        " --max-new-tokens --temperature --top-k --top-p --min-p --repetition-penalty --stop"
+        " --beams --n-best --length-penalty --early-stopping --min-new-tokens --no-repeat-ngram"
+        " --ngram-weight --length-bonus --seed --weights --engine"
     ),
     "chat": "RUN --checkpoint --max-new-tokens --temperature --top-p --seed --weights --engine",
     "export": "RUN --to --dtype --out --checkpoint --tolerance",
