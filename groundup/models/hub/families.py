@@ -22,7 +22,7 @@ _SHARED_EXPERTS = (
 )
 _REFUSED = {
     "encoder-decoder": "is two models of any families, each with settings of its own",
-    "fsmt": "reads by one vocabulary and writes by another, whose tokenizers are in no tokenizer.json",
+    "fsmt": "reads by one vocabulary and writes by another, of tokenizers without a tokenizer.json",
     "nllb-moe": _SHARED_EXPERTS,
     "prophetnet": "learns several tokens ahead at once, by a loss of its own",
     "seamless_m4t": "reads and makes sounds, too",
