@@ -79,8 +79,7 @@ def test_training_prediction_and_export_begin_alike(kind: str, tmp_path: Path) -
     ids = theirs(text)["input_ids"]
     assert ids == [first, *plain.tolist()] if first == START else ids[0] != START
     reader = Transformers.__new__(Transformers)
-    reader.folder = tmp_path / "run"
-    assert reader.find_other_tokens(loaded, [text]) is None
+    assert reader.find_other_tokens(tmp_path / "run", loaded, [text]) is None
 
 
 def test_a_written_tokenizer_that_puts_no_start_is_noticed(tmp_path: Path) -> None:
@@ -91,8 +90,7 @@ def test_a_written_tokenizer_that_puts_no_start_is_noticed(tmp_path: Path) -> No
     )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     reader = Transformers.__new__(Transformers)
-    reader.folder = tmp_path
-    assert reader.find_other_tokens(processor, ["A text"]) == "A text"
+    assert reader.find_other_tokens(tmp_path, processor, ["A text"]) == "A text"
 
 
 def test_a_run_of_before_begins_as_it_did(tmp_path: Path) -> None:
