@@ -20,7 +20,7 @@ import resource
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +116,19 @@ def cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def read_frames(folder: Path, number: int) -> Any:
+def read_frames(folder: Path, number: int) -> Iterator[Tensor]:
     """Yield the frames (1, 3000, 80) of some sounds, evenly from a folder."""
     paths = sorted(folder.rglob("*.wav"))
     for path in paths[:: max(1, len(paths) // number)][:number]:
-        sound = read_sound(path)
-        samples = resample(sound.samples, sound.rate, RATE)[: 30 * RATE]
-        padded = np.pad(samples, (0, 30 * RATE - len(samples)))
-        yield torch.from_numpy(whisper_frames(padded, 80))[None]
+        yield sound_frames(path)
+
+
+def sound_frames(path: Path) -> Tensor:
+    """Return the frames (1, 3000, 80) of a sound, with silence after it."""
+    sound = read_sound(path)
+    samples = resample(sound.samples, sound.rate, RATE)[: 30 * RATE]
+    padded = np.pad(samples, (0, 30 * RATE - len(samples)))
+    return torch.from_numpy(whisper_frames(padded, 80))[None]
 
 
 def transformers_way(folder: Path, beams: int) -> Way:
@@ -141,13 +146,19 @@ def transformers_way(folder: Path, beams: int) -> Way:
     return write
 
 
-def own_way(folder: Path, beams: int, seconds: int) -> Way:
-    """Return what writes with groundup, with a window of so many seconds."""
+def own_model(folder: Path, seconds: int) -> Any:
+    """Return groundup's model of a folder, with a window of so many seconds."""
     settings = WhisperConfig.from_huggingface(read_config(folder))
     settings |= WhisperConfig.from_generation_config(read_object(folder / "generation_config.json"))
     config = validate(WhisperConfig, {**settings, "window_frames": seconds * 100}, "model")
     model: Any = config.build().eval()
     model.load_state_dict(read_pretrained(find_pretrained(str(folder)), config))
+    return model
+
+
+def own_way(folder: Path, beams: int, seconds: int) -> Way:
+    """Return what writes with groundup, with a window of so many seconds."""
+    model = own_model(folder, seconds)
     never, first = model.suppressed
     options = DecodingOptions(
         temperature=0,

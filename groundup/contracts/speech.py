@@ -68,6 +68,10 @@ class ListensOnce(Protocol):
         """The token whose probability after the start token is that nothing is said, if there is
         one."""
 
+    def in_window(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return all that is read of sounds (B, T, F) of ``lengths`` (B,) frames: each with the
+        silence after it."""
+
     def attention_to_sound(self, tokens: Tensor, encoded: Mapping[str, Tensor]) -> Tensor:
         """Return (B, N, T, S) how much tokens (B, T) attend to each two frames of the sounds in
         ``encoded``, which is a cache's, by N heads that follow the sound."""

@@ -7,7 +7,7 @@ Shape legend: P compared positions, V tokens of the vocabulary.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,17 @@ from groundup.nn.encoder_decoder import EncoderDecoderTransformer
 from groundup.nn.encoder_decoder_block import EncoderDecoderShape, TwoStackBlock
 from groundup.nn.positions import RelativeBias, sinusoids
 
-__all__ = ["KINDS", "CTranslate2", "require_ctranslate2", "token_names", "write_folder"]
+__all__ = [
+    "KINDS",
+    "CTranslate2",
+    "fill_block",
+    "fill_norm",
+    "numbers",
+    "open_folder",
+    "require_ctranslate2",
+    "token_names",
+    "write_folder",
+]
 
 KINDS = {"fp32": None, "fp16": "float16", "bf16": "bfloat16", "int8": "int8"}
 _NOTHING = "Nothing was exported, and the run is as it was"
@@ -76,9 +86,9 @@ def write_folder(
     spec = _empty_spec(library, shape)
     for decodes, stack in ((False, spec.encoder), (True, spec.decoder)):
         _fill_stack(library, stack, model, decodes=decodes)
-    spec.decoder.projection.weight = _numbers(model.output_weight)
+    spec.decoder.projection.weight = numbers(model.output_weight)
     if model.output_bias is not None:
-        spec.decoder.projection.bias = _numbers(model.output_bias)
+        spec.decoder.projection.bias = numbers(model.output_bias)
     if shape.output_scale != 1.0:
         spec.decoder.scale_outputs = np.float32(shape.output_scale)
     read, written = names
@@ -165,36 +175,38 @@ def _fill_stack(
         last = model.norm
     embedding = stack.embeddings if decodes else stack.embeddings[0]
     embed = model.embed if decodes or model.embed_source is None else model.embed_source
-    embedding.weight = _numbers(embed.weight)
+    embedding.weight = numbers(embed.weight)
     stack.scale_embeddings = np.float32(shape.embedding_scale)
     if isinstance(positions, nn.Embedding):
-        stack.position_encodings.encodings = _numbers(positions.weight[shape.position_offset :])
+        stack.position_encodings.encodings = numbers(positions.weight[shape.position_offset :])
     elif shape.positions == "sinusoidal":
         places = torch.arange(shape.context_length)
-        stack.position_encodings.encodings = _numbers(sinusoids(places, shape.block.width))
+        stack.position_encodings.encodings = numbers(sinusoids(places, shape.block.width))
     if norm is not None:
-        _fill_norm(stack.layernorm_embedding, norm)
+        fill_norm(stack.layernorm_embedding, norm)
     if last is not None:
-        _fill_norm(stack.layer_norm, last)
+        fill_norm(stack.layer_norm, last)
     for spec, block in zip(stack.layer, blocks, strict=True):
         assert isinstance(block, TwoStackBlock)
-        _fill_block(library, spec, block, shape, positions)
+        fill_block(library, spec, block, shape, positions)
 
 
-def _fill_block(
+def fill_block(
     library: Any,
     spec: Any,
     block: TwoStackBlock,
     shape: EncoderDecoderShape,
     positions: nn.Module | None,
 ) -> None:
+    """Give the library's specification of a layer the weights of a block; of relative positions it
+    holds them, too."""
     attention = block.attention
     own = spec.self_attention
     _fuse(library, own.linear[0], attention.query, attention.key, attention.value)
     _fill_linear(own.linear[1], attention.output)
-    _fill_norm(own.layer_norm, block.attention_norm)
+    fill_norm(own.layer_norm, block.attention_norm)
     if isinstance(positions, RelativeBias):
-        own.relative_attention_bias = _numbers(positions.weight)
+        own.relative_attention_bias = numbers(positions.weight)
         own.relative_attention_max_distance = np.int32(positions.longest)
     attentions = [own]
     if block.cross_attention is not None:
@@ -203,7 +215,7 @@ def _fill_block(
         _fill_linear(spec.attention.linear[0], cross.query)
         _fuse(library, spec.attention.linear[1], cross.key, cross.value)
         _fill_linear(spec.attention.linear[2], cross.output)
-        _fill_norm(spec.attention.layer_norm, block.cross_norm)
+        fill_norm(spec.attention.layer_norm, block.cross_norm)
         attentions.append(spec.attention)
     if shape.attention_scale is not None:
         for each in attentions:
@@ -215,7 +227,7 @@ def _fill_block(
         _fill_linear(spec.ffn.linear_0, mlp.gate)
         _fill_linear(spec.ffn.linear_0_noact, mlp.up)
     _fill_linear(spec.ffn.linear_1, mlp.down)
-    _fill_norm(spec.ffn.layer_norm, block.mlp_norm)
+    fill_norm(spec.ffn.layer_norm, block.mlp_norm)
 
 
 def _fuse(library: Any, spec: Any, *layers: nn.Linear) -> None:
@@ -226,25 +238,50 @@ def _fuse(library: Any, spec: Any, *layers: nn.Linear) -> None:
 
 
 def _fill_linear(spec: Any, layer: nn.Linear) -> None:
-    spec.weight = _numbers(layer.weight)
+    spec.weight = numbers(layer.weight)
     if layer.bias is not None:
-        spec.bias = _numbers(layer.bias)
+        spec.bias = numbers(layer.bias)
 
 
-def _fill_norm(spec: Any, norm: nn.Module) -> None:
+def fill_norm(spec: Any, norm: nn.Module) -> None:
+    """Give the library's specification of a norm its weights."""
     weights = dict(norm.named_parameters())
-    spec.gamma = _numbers(weights["weight"])
+    spec.gamma = numbers(weights["weight"])
     if "bias" in weights:
-        spec.beta = _numbers(weights["bias"])
+        spec.beta = numbers(weights["bias"])
 
 
-def _numbers(values: Tensor) -> NDArray[np.float32]:
+def numbers(values: Tensor) -> NDArray[np.float32]:
+    """Return numbers as the library takes them."""
     # A copy: the library turns the numbers into integers where they are.
     found: NDArray[np.float32] = values.detach().float().contiguous().numpy().copy()
     return found
 
 
 # ----------------------------------------------------------------------------------------- reading
+def open_folder(kind: Callable[..., Any], folder: Path, dtype: str) -> tuple[str, Any]:
+    """Return the library's name with its version, and a folder opened by one of its classes.
+
+    Raises:
+        CheckpointError: If it is not opened.
+    """
+    name = f"ctranslate2 {require_ctranslate2().__version__}"
+    try:
+        return name, kind(
+            str(folder),
+            device="cpu",
+            compute_type="int8_float32" if dtype == "int8" else "float32",
+            inter_threads=1,
+            intra_threads=torch.get_num_threads(),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            name,
+            f"does not open the folder that was written: {str(error)[:200]}",
+            f"{_NOTHING}. Try another version of ctranslate2",
+        ) from error
+
+
 class CTranslate2(Reader):
     """A folder opened by the library. Each compared position is one call.
 
@@ -260,23 +297,9 @@ class CTranslate2(Reader):
         self, folder: Path, names: tuple[Sequence[str], Sequence[str]], dtype: str
     ) -> None:
         library = require_ctranslate2()
-        self.name = f"ctranslate2 {library.__version__}"
+        self.name, self.translator = open_folder(library.Translator, folder, dtype)
         self.read, self.names = map(list, names)
         self.numbers = {name: number for number, name in enumerate(self.names)}
-        try:
-            self.translator = library.Translator(
-                str(folder),
-                device="cpu",
-                compute_type="int8_float32" if dtype == "int8" else "float32",
-                inter_threads=1,
-                intra_threads=torch.get_num_threads(),
-            )
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(
-                self.name,
-                f"does not open the folder that was written: {str(error)[:200]}",
-                f"{_NOTHING}. Try another version of ctranslate2",
-            ) from error
 
     def _translate(self, sample: Sample, prefix: Sequence[int], length: int, **options: Any) -> Any:
         """Return what it writes about the sample's input after a prefix, at most ``length`` tokens

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from groundup.contracts.models import EncoderDecoder
+from groundup.contracts.models import EncoderDecoder, FromHuggingFace
 from groundup.contracts.processors import InputProcessor, LabelProcessor, TextProcessor
+from groundup.contracts.speech import ReadsSpeech
 from groundup.contracts.tasks import Chats
 from groundup.contracts.two_tokenizers import HasTwoTokenizers, tokenizers_of
 from groundup.core.errors import CheckpointError
 from groundup.core.values import Message
 from groundup.export import ctranslate2, gguf, huggingface, onnx
+from groundup.export.ctranslate2_whisper import CTranslate2Whisper, write_whisper_folder
 from groundup.export.job import EXACT, NATS, ROUNDING, TABLE, Job
 from groundup.export.onnx_two_stacks import OnnxTwoStacks, write_graphs
 from groundup.export.samples import TEXTS
-from groundup.export.verify import Limit, Model, check_tensors
+from groundup.export.verify import Limit, Model, Reader, check_tensors
 from groundup.formats.model_types import as_gguf
 from groundup.inference.llama_cpp_parity import NEAR_BY_TABLE
 from groundup.nn.part_names import TASK_WEIGHTS
+from groundup.nn.speech_transformer import SpeechTransformer
 from groundup.nn.two_stacks import TwoStackTransformer
 from groundup.runs.processor import load_processor
 from groundup.weights.gguf import read_gguf_processor, rounded
@@ -40,7 +43,10 @@ DTYPES = {
 def _export_to_huggingface(job: Job) -> None:
     huggingface.write_folder(job.run, job.folder, job.config, job.weights, job.dtype)
     own = huggingface.reload_folder(job.folder, type(job.config))
-    _check_reload(job, own, huggingface.round_to(job.weights, job.dtype))
+    # what is written in this layout has a config that knows it
+    assert isinstance(job.config, FromHuggingFace)
+    kept = job.config.kept_by_huggingface(job.weights)
+    _check_reload(job, own, huggingface.round_to(kept, job.dtype))
     hf = huggingface.Transformers(job.folder)
     job.check(own, hf, job.limit(EXACT))
     for folder, tokenizer in _tokenizers(job):
@@ -85,6 +91,9 @@ def _export_to_onnx(job: Job) -> None:
     tokens = isinstance(processor, LabelProcessor) and bool(processor.vocabulary_size)
     frames = isinstance(processor, InputProcessor | LabelProcessor) and 0 in processor.input_shape
     model = job.merged.module
+    if isinstance(model, SpeechTransformer):
+        problem = "models that write about sounds are not exported to ONNX"
+        raise CheckpointError("model", problem, "Export it to huggingface or ctranslate2")
     job.processor.save(job.folder)
     if isinstance(model, TwoStackTransformer):
         write_graphs(job.folder, model)
@@ -101,18 +110,25 @@ def _export_to_onnx(job: Job) -> None:
 
 def _export_to_ctranslate2(job: Job) -> None:
     # Before its processor is asked for tokens, of which a classifier's has none.
-    if not isinstance(job.merged.module, EncoderDecoder):
-        kind = type(job.merged.module).__name__
+    module = job.merged.module
+    if not isinstance(module, EncoderDecoder):
+        kind = type(module).__name__
         problem = f"{kind} is no encoder with a decoder that writes a text"
         raise CheckpointError("model", problem, "Export it to huggingface, onnx or gguf")
     processor = job.processor
     processor.save(job.folder)
-    sides = [ctranslate2.token_names(at, each.vocabulary_size) for at, each in _tokenizers(job)]
-    # One tokenizer is that of both sides.
-    names = (sides[0], sides[-1])
-    end = tokenizers_of(processor)[1].end_id
-    ctranslate2.write_folder(job.folder, job.merged.module, names, end, job.dtype)
-    other = ctranslate2.CTranslate2(job.folder, names, job.dtype)
+    other: Reader
+    if isinstance(module, SpeechTransformer):
+        write_whisper_folder(job.folder, module, processor, job.dtype)
+        end = processor.tokenizer.end_id
+        other = CTranslate2Whisper(job.folder, module, end, job.dtype)
+    else:
+        sides = [ctranslate2.token_names(at, each.vocabulary_size) for at, each in _tokenizers(job)]
+        # One tokenizer is that of both sides.
+        names = (sides[0], sides[-1])
+        end = tokenizers_of(processor)[1].end_id
+        ctranslate2.write_folder(job.folder, module, names, end, job.dtype)
+        other = ctranslate2.CTranslate2(job.folder, names, job.dtype)
     limit = Limit(nats=job.tolerance or NATS, choices=False)
     if job.dtype in ROUNDING:
         limit = job.limit(ROUNDING[job.dtype], choices=job.dtype == "fp32")
@@ -121,7 +137,9 @@ def _export_to_ctranslate2(job: Job) -> None:
 
 
 def _check_saved_tokenizer(job: Job) -> None:
-    read = load_processor(job.folder)
+    read: Any = load_processor(job.folder)
+    if isinstance(read, ReadsSpeech):
+        read = read.tokenizer
     name = "groundup's reload of the tokenizer"
     _refuse_other_tokens(job, name, _find_other_tokens(job, read))
 
@@ -143,9 +161,8 @@ def _check_reload(job: Job, own: Model, wanted: dict[str, Tensor]) -> None:
 
 def _choose_texts(job: Job) -> list[str]:
     """Return texts to compare tokenizers on: fixed ones, and what the prompts say."""
-    reader: Any = job.processor
-    if isinstance(reader, HasTwoTokenizers):
-        reader = reader.source
+    # of two, that of the inputs
+    reader = _tokenizers(job)[0][1]
     prompts = [
         # of a text that is written about another one, that one
         reader.decode(s.inputs.get("source", s.inputs["tokens"][:, : s.prompt])[0].tolist())
@@ -176,12 +193,15 @@ def _tokenizers(job: Job) -> list[tuple[Path, Any]]:
             (job.folder / "source", processor.source),
             (job.folder / "target", processor.target),
         ]
-    return [(job.folder, processor.reader)]
+    # transcripts are read by a part of a processor of speech
+    reader = processor.reader
+    return [(job.folder, reader.tokenizer if isinstance(reader, ReadsSpeech) else reader)]
 
 
 def _find_other_tokens(job: Job, processor: Any) -> str | None:
     texts = _choose_texts(job)
-    own, other = tokenizers_of(job.processor), tokenizers_of(processor)
+    own = [tokenizer for _, tokenizer in _tokenizers(job)]
+    other: Sequence[Any] = [processor] if len(own) == 1 else tokenizers_of(processor)
     for one, two in zip(own, other, strict=True):
         encoded = zip(texts, one.encode_batch(texts), two.encode_batch(texts), strict=True)
         for text, wanted, found in encoded:

@@ -96,6 +96,10 @@ class Transformers(Reader):
             tokens = sample.inputs["tokens"]
             source = sample.inputs["source"]
             return self.module(input_ids=source, decoder_input_ids=tokens, use_cache=False)
+        if sample.prompt and "inputs" in sample.inputs:
+            frames = sample.inputs["inputs"].transpose(1, 2)
+            tokens = sample.inputs["tokens"]
+            return self.module(frames, decoder_input_ids=tokens, use_cache=False)
         if sample.prompt:
             return self.module(sample.inputs["tokens"], use_cache=False)
         # a model reads no others, or has them in the mask
@@ -125,7 +129,7 @@ class Transformers(Reader):
         model: Any = self.module
         found: dict[str, Tensor] = {}
         blocks: list[nn.Module]
-        if "source" in sample.inputs:
+        if "source" in sample.inputs or (sample.prompt and "inputs" in sample.inputs):
             blocks = [
                 block
                 for stack in (model.get_encoder(), model.get_decoder())

@@ -12,9 +12,10 @@ from torch import nn
 
 from groundup.contracts.models import EncoderDecoder, Generates, context_length_of
 from groundup.contracts.processors import TextProcessor
-from groundup.contracts.speech import EmitsFrames
-from groundup.contracts.two_tokenizers import HasTwoTokenizers, tokenizers_of
-from groundup.core.errors import CheckpointError, GroundupError
+from groundup.contracts.speech import EmitsFrames, ListensOnce, ReadsSpeech
+from groundup.contracts.two_tokenizers import tokenizers_of
+from groundup.core.errors import GroundupError
+from groundup.core.seeding import generator
 from groundup.core.values import Example, TokenSequence
 from groundup.export.verify import Sample
 from groundup.generation.decoding import generate_batch
@@ -32,6 +33,8 @@ TEXTS = (
 )
 # tokens of a prompt
 _LONGEST = 48
+# frames of a sound that nobody recorded, of which every window has more
+_FRAMES = 32
 # examples of a classifier
 _BATCH = 16
 
@@ -48,14 +51,10 @@ def samples_of(
         prompts: How many texts.
         new_tokens: How many tokens are written after each, at most half the model's context.
 
-    Raises:
-        CheckpointError: If the model writes about sounds, which no reader here is given.
     """
+    if isinstance(model, ListensOnce) and isinstance(processor, ReadsSpeech):
+        return _write_about_sounds(run, model, processor, prompts, new_tokens)
     if isinstance(model, EncoderDecoder):
-        if not isinstance(processor, TextProcessor | HasTwoTokenizers):
-            problem = "models that write about sounds are not exported yet"
-            remedy = "Take model/ of the run, which transformers opens"
-            raise CheckpointError(run.recipe.model.registered_name, problem, remedy)
         return _write_about(run, model, processor, prompts, new_tokens)
     if not isinstance(processor, TextProcessor) or not isinstance(model, Generates):
         return _encode_examples(run, model, processor), "validation data"
@@ -105,6 +104,45 @@ def _write_about(
             text.append(writer.end_id)
         tokens = torch.tensor([[model.start_id, *text]])
         samples.append(Sample({"source": source, "tokens": tokens}, 1))
+    return samples, origin
+
+
+def _write_about_sounds(
+    run: Run, model: Any, processor: ReadsSpeech, prompts: int, new_tokens: int
+) -> tuple[list[Sample], str]:
+    """Return the frames of validation sounds, with the silence after each, and what the model
+    writes about it."""
+    task = run.recipe.task
+    batches: list[Any] = []
+    origin = "fixed noise"
+    # the data may be gone, or of another machine
+    with suppress(GroundupError, OSError):
+        examples = islice(run.recipe.data.examples("validation", cache_folder()), prompts)
+        batches = [task.inputs(cast(Any, task.encode([each], processor))) for each in examples]
+        origin = "validation data" if batches else origin
+    if not batches:
+        random = generator(0, "export", 0)
+        size = (1, _FRAMES, processor.input_shape[1])
+        batches = [{"inputs": torch.randn(size, generator=random) / 2} for _ in TEXTS]
+    never, first = model.suppressed
+    prompt = [model.start_id, *model.prompt_ids]
+    # half of the context is a text's, in every program that writes with such a model
+    room = (context_length_of(run.recipe.model) or 2 * _LONGEST) // 2 - len(prompt)
+    options = DecodingOptions(
+        temperature=0,
+        max_new_tokens=max(min(new_tokens, room), 1),
+        suppress_tokens=never,
+        begin_suppress_tokens=first,
+    )
+    samples = []
+    for batch in batches[:prompts]:
+        frames = model.in_window(batch["inputs"], batch.get("lengths"))
+        ends = set(processor.tokenizer.end_ids)
+        text = generate_batch(model, [prompt], options, ends, None, {"inputs": frames})[0]
+        if len(text) < options.max_new_tokens:
+            text.append(processor.tokenizer.end_id)
+        tokens = torch.tensor([[*prompt, *text]])
+        samples.append(Sample({"inputs": frames, "tokens": tokens}, len(prompt)))
     return samples, origin
 
 

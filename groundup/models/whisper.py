@@ -272,9 +272,16 @@ class WhisperConfig(FromHuggingFace):
     def to_huggingface(
         self, weights: Mapping[str, Tensor]
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return config.json's contents and the tensors as Hugging Face's Whisper names them."""
-        values = self.completed()
-        return whisper.config_to_huggingface(values), whisper.to_huggingface(weights, values)
+        """Return config.json's contents and the tensors as Hugging Face's Whisper names them, which
+        reads as many frames as it has positions for."""
+        values = self.completed() | {"source_positions": self.window // 2}
+        tensors = whisper.to_huggingface(self.kept_by_huggingface(weights), values)
+        return whisper.config_to_huggingface(values), tensors
+
+    def kept_by_huggingface(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights without the positions beyond the window."""
+        kept = {name: weights[name][: self.window // 2] for name in (_PLACES,) if name in weights}
+        return dict(weights) | kept
 
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -338,6 +345,7 @@ class WhisperConfig(FromHuggingFace):
         }
 
 
+_PLACES = "embed_frames.positions"
 _SIZES = {
     "tiny": (4, 384, 6),
     "base": (6, 512, 8),

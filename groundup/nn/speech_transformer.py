@@ -256,10 +256,14 @@ class SpeechTransformer(TwoStackTransformer):
     ) -> tuple[Tensor, AttentionContext]:
         """Return the embedded window (B, S, C), and what it sees: everything."""
         assert self.embed_frames is not None
-        return self.dropout(self.embed_frames(self._in_window(frames, lengths))), AttentionContext()
+        return self.dropout(self.embed_frames(self.in_window(frames, lengths))), AttentionContext()
 
-    def _in_window(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return the sounds (B, window, F), with silence after each."""
+    def in_window(self, frames: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return the sounds (B, window, F) of ``forward``'s inputs, with silence after each.
+
+        Raises:
+            DataError: If one is longer than the window.
+        """
         long = frames.shape[1]
         longest = long
         if lengths is not None and len(lengths):

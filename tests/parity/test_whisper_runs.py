@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,36 @@ def write_sound(path: Path, seed: int, seconds: float = 0.6) -> None:
         file.writeframes((samples * 32000).astype(np.int16).tobytes())
 
 
-def base_folder(folder: Path) -> Any:
-    """Write a small Whisper that reads one second, and return it."""
+def base_folder(
+    folder: Path, suppressed: Sequence[int] = (5, 6), loud: float = 1.0, **changed: Any
+) -> Any:
+    """Write a small Whisper that reads one second, and return it.
+
+    Args:
+        folder: Where to.
+        suppressed: Tokens that are not written.
+        loud: What the decoder's weights are multiplied with: of small ones, it writes the same
+            about every sound.
+        **changed: Settings of the library's.
+    """
     model = hf_whisper(
         vocab_size=320,
         max_source_positions=50,
         pad_token_id=1,
         bos_token_id=0,
         eos_token_id=1,
-        suppress_tokens=[5, 6],
+        suppress_tokens=list(suppressed),
         begin_suppress_tokens=[7],
+        **changed,
     )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "encoder_attn" in name or "decoder.layers" in name:
+                parameter.mul_(loud)
     settings = model.generation_config
     settings.no_timestamps_token_id = 319
     settings.is_multilingual = False
-    settings.suppress_tokens = [5, 6]
+    settings.suppress_tokens = list(suppressed)
     settings.begin_suppress_tokens = [7]
     model.save_pretrained(folder)
     transformers.WhisperFeatureExtractor(feature_size=8, chunk_length=1).save_pretrained(folder)
