@@ -169,6 +169,8 @@ def own_way(folder: Path, beams: int, seconds: int) -> Way:
         begin_suppress_tokens=first,
     )
     prompt = [[model.start_id, *model.prompt_ids]]
+    # As a run's predictor writes on a CPU.
+    model = model.decoder()
     ends = {int(read_object(folder / "generation_config.json")["eos_token_id"])}
 
     def write(frames: Tensor) -> list[int]:

@@ -49,8 +49,8 @@ def set_weights(model: nn.Module, weights: str, where: str) -> None:
     if not (isinstance(model, SingleRowDecoding) and model.has_decoder):
         raise RunError(
             where,
-            f"weights {weights} are for the models gpt and encoder_decoder, but this one is a"
-            f" {type(model).__name__}",
+            f"weights {weights} are for the models gpt, encoder_decoder and whisper, but this"
+            f" one is a {type(model).__name__}",
             "Use weights fp32",
         )
     before = _resident(model)

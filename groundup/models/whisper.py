@@ -14,6 +14,7 @@ from groundup.contracts.speech import ReadsSpeech
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.generation.speech_decoder import SpeechDecoder
 from groundup.machine.meta_device import without_content
 from groundup.models.names.huggingface import whisper
 from groundup.models.names.table import unknown_keys
@@ -209,6 +210,7 @@ class WhisperConfig(FromHuggingFace):
             places=self.source_positions,
             window=self.window,
             tokens=self.transcript_tokens(),
+            decoder=SpeechDecoder,
         )
 
     def transcript_tokens(self) -> TranscriptTokens:

@@ -32,7 +32,6 @@ class EncoderDecoderTransformer(TwoStackTransformer):
         decoder: Callable[[nn.Module], nn.Module] | None = None,
     ) -> None:
         super().__init__(config, shape, decoder)
-        self.copying: CopyHead | None = None
         if shape.copies:
             self.copying = CopyHead(shape.block.width)
             # Drawn like all others, with the scale of the settings.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED
 from groundup.nn.attention import AttentionContext, Passage, token_positions
+from groundup.nn.copying import CopyHead
 from groundup.nn.encoder_decoder_block import EncoderDecoderShape, ReadInput, TwoStackBlock
 from groundup.nn.kv_cache import KeyValueCache
 from groundup.nn.loss import linear_cross_entropy_sum
@@ -51,6 +52,8 @@ class TwoStackTransformer(nn.Module, ABC):
         super().__init__()
         self.config = config
         self._decoder = decoder
+        # Of those whose inputs are tokens some may copy them.
+        self.copying: CopyHead | None = None
         self.shape = shape
         width = shape.block.width
         # Whatever comes before the blocks is made before them: fine-tuning tells depth by this.

@@ -28,8 +28,8 @@ from groundup.models.gpt import GPTConfig
         (
             "int8",
             (
-                "runs/x: weights int8 are for the models gpt and encoder_decoder, but this one is a Linear. Use weights"
-                " fp32"
+                "runs/x: weights int8 are for the models gpt, encoder_decoder and whisper, but this"
+                " one is a Linear. Use weights fp32"
             ),
         ),
     ],

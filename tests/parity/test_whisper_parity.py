@@ -233,12 +233,13 @@ def test_same_texts(beams: int, tmp_path: Path) -> None:
     )
     prompts = [[3, 39]] * len(frames)
     inputs = {"inputs": frames}
-    if beams == 1:
-        found = generate_batch(ours, prompts, options, {2}, inputs=inputs)
-    else:
-        found = [each[0].tokens for each in beam_search(ours, prompts, options, {2}, inputs)]
     wanted = [[token for token in row if token not in (1, 2)] for row in rows.tolist()]
-    assert [[token for token in row if token != 1] for row in found] == wanted
+    for writer in (ours, ours.decoder()):
+        if beams == 1:
+            found = generate_batch(writer, prompts, options, {2}, inputs=inputs)
+        else:
+            found = [each[0].tokens for each in beam_search(writer, prompts, options, {2}, inputs)]
+        assert [[token for token in row if token != 1] for row in found] == wanted
     assert not any({5, 6} & set(row) for row in found)
     assert len({tuple(row) for row in found}) > 30
 
