@@ -16,13 +16,16 @@ _MEDIAN = 7
 """Positions that a median is taken of; single ones that stand out are noise."""
 
 
-def token_begins(attention: Tensor) -> list[int]:
+def token_begins(attention: Tensor, before: int = 0, after: int = 0) -> list[int]:
     """Return the position of the sound at which each token begins, (T,), rising.
 
     Args:
-        attention: (N, T, S), S as long as the sound. The row of a token is that of the token
-            before it, from which it was predicted; a last row for the end of the text tells where
-            the last token ends.
+        attention: (N, before + T + after, S), S as long as the sound. The row of a token is that of
+            the token before it, from which it was predicted; a last row for the end of the text
+            tells where the last token ends.
+        before: Rows before the first token's, such as the start token's: with these the others are
+            compared too.
+        after: Rows after the last one, likewise.
 
     Source:
         As in the published code of Whisper: Radford et al., 2022 (arXiv:2212.04356); dynamic time
@@ -30,6 +33,8 @@ def token_begins(attention: Tensor) -> list[int]:
         recognition".
     """
     rows = attention.float()
+    # The silence after a sound, which is cut off here, is attended to as well, by some tokens more.
+    rows = rows / rows.sum(2, keepdim=True).clamp(min=1e-9)
     # What all tokens attend to, such as the sound's loud parts, tells nothing about any.
     spread = rows.std(1, unbiased=False, keepdim=True).clamp(min=1e-9)
     rows = (rows - rows.mean(1, keepdim=True)) / spread
@@ -37,7 +42,8 @@ def token_begins(attention: Tensor) -> list[int]:
     if rows.shape[2] > around:
         padded = F.pad(rows, (around, around), mode="reflect")
         rows = padded.unfold(2, _MEDIAN, 1).sort(-1).values[..., around]
-    mean: NDArray[np.float64] = rows.mean(0).double().cpu().numpy()
+    kept = rows.mean(0)[before : rows.shape[1] - after]
+    mean: NDArray[np.float64] = kept.double().cpu().numpy()
     tokens, places = warp(-mean)
     # The first step of the path in each row.
     changes = np.flatnonzero(np.diff(tokens, prepend=-1))

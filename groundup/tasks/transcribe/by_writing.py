@@ -151,7 +151,8 @@ def _write(
         texts = [(tokenizer.decode(each), score) for each, score in own]
         words = []
         if timed:
-            spans = _spans(decoder, of_window, prompt, tokens, int(batch["lengths"][number]))
+            frames = int(batch["lengths"][number])
+            spans = _spans(decoder, of_window, prompt, tokens, tokenizer.end_id, frames)
             unit = 2 * processor.frame_seconds
             words = list(timed_words(tokens, spans, tokenizer, unit, window.begin_s))
         found.append(_Written(texts, words))
@@ -195,18 +196,17 @@ def _mean_log_prob(
 
 
 def _spans(
-    model: Any, encoded: Batch, prompt: Sequence[int], tokens: Sequence[int], frames: int
+    model: Any, encoded: Batch, prompt: Sequence[int], tokens: Sequence[int], end: int, frames: int
 ) -> list[tuple[int, int]]:
     """Return the first and last position of the sound that each token is said in."""
     if not tokens:
         return []
     device = next(iter(encoded.values())).device
     with evaluating(model):
-        given = torch.tensor([[*prompt, *tokens]], device=device)
+        given = torch.tensor([[*prompt, *tokens, end]], device=device)
         attention = model.attention_to_sound(given, encoded)[0]
     # The place before a token is where it is predicted; that of the last predicts the end.
-    rows = attention[:, len(prompt) - 1 :, : max(1, frames // 2)]
-    begins = token_begins(rows)
+    begins = token_begins(attention[:, :, : max(1, frames // 2)], len(prompt) - 1, 1)
     return [(first, max(first, following - 1)) for first, following in pairwise(begins)]
 
 

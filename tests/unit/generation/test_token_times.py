@@ -40,5 +40,12 @@ def test_positions_are_found_again() -> None:
     attention[:, 4, 5] += 4
     found = token_begins(attention / attention.sum(-1, keepdim=True))
     assert all(abs(one - other) <= 1 for one, other in zip(found, begins, strict=True)), found
+    # How much of its attention a token leaves for the silence after the sound does not count.
+    less = attention * torch.tensor([1.0, 0.3, 0.5, 0.1, 0.9])[:, None]
+    assert token_begins(less) == token_begins(attention)
+    # Of rows around those of the tokens none is said.
+    around = torch.cat((attention[:, :1], attention, attention[:, 4:]), 1)
+    inner = token_begins(around, 1, 1)
+    assert all(abs(one - other) <= 1 for one, other in zip(inner, begins, strict=True)), inner
     # A sound shorter than the median's window.
     assert token_begins(torch.rand(2, 2, 2)) in ([0, 0], [0, 1])
