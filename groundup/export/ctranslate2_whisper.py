@@ -5,6 +5,7 @@ Shape legend: P compared positions, V tokens of the vocabulary.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -30,7 +31,6 @@ from groundup.export.ctranslate2 import (
 from groundup.export.verify import Reader, Sample
 from groundup.nn.encoder_decoder_block import TwoStackBlock
 from groundup.nn.speech_transformer import FrameEmbedding, SpeechTransformer
-from groundup.processors.saved_files import write_json
 
 __all__ = ["CTranslate2Whisper", "whisper_token_names", "write_whisper_folder"]
 
@@ -76,7 +76,8 @@ def write_whisper_folder(
         shutil.copyfile(inner, folder / "tokenizer.json")
     frames = processor.to_huggingface() if isinstance(processor, InputProcessor) else None
     if frames is not None:
-        write_json(folder / "preprocessor_config.json", frames)
+        text = json.dumps(frames, indent=1) + "\n"
+        (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
 
 
 def whisper_token_names(
