@@ -209,11 +209,6 @@ class FromHuggingFace(ModelConfig, ABC):
             CheckpointError: If one is missing, has no place, or has another shape.
         """
 
-    def kept_by_huggingface(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights that ``to_huggingface`` writes: all of them, without parts that
-        nothing reads."""
-        return dict(weights)
-
     def output_tensors(self) -> tuple[str, ...]:
         """Return how the names of tensors begin that have a row for each class."""
         return ("head.",)

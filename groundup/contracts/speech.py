@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from groundup.contracts.processors import TextProcessor
 from groundup.core.values import Batch, CutInputs
 
-__all__ = ["EmitsFrames", "FitsTranscripts", "ListensOnce", "ReadsSpeech"]
+__all__ = ["EmitsFrames", "FitsTranscripts", "ListensOnce", "ReadsSpeech", "WritesItsWindow"]
 
 
 @runtime_checkable
@@ -75,6 +75,14 @@ class ListensOnce(Protocol):
     def attention_to_sound(self, tokens: Tensor, encoded: Mapping[str, Tensor]) -> Tensor:
         """Return (B, N, T, S) how much tokens (B, T) attend to each two frames of the sounds in
         ``encoded``, which is a cache's, by N heads that follow the sound."""
+
+
+@runtime_checkable
+class WritesItsWindow(Protocol):
+    """Settings of a model of which ``to_huggingface`` leaves out what its window does not reach."""
+
+    def kept_by_huggingface(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights that are written."""
 
 
 @runtime_checkable

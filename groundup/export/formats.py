@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from groundup.contracts.models import EncoderDecoder, FromHuggingFace
+from groundup.contracts.models import EncoderDecoder
 from groundup.contracts.processors import InputProcessor, LabelProcessor, TextProcessor
-from groundup.contracts.speech import ReadsSpeech
+from groundup.contracts.speech import ReadsSpeech, WritesItsWindow
 from groundup.contracts.tasks import Chats
 from groundup.contracts.two_tokenizers import HasTwoTokenizers, tokenizers_of
 from groundup.core.errors import CheckpointError
@@ -43,9 +43,9 @@ DTYPES = {
 def _export_to_huggingface(job: Job) -> None:
     huggingface.write_folder(job.run, job.folder, job.config, job.weights, job.dtype)
     own = huggingface.reload_folder(job.folder, type(job.config))
-    # what is written in this layout has a config that knows it
-    assert isinstance(job.config, FromHuggingFace)
-    kept = job.config.kept_by_huggingface(job.weights)
+    kept = job.weights
+    if isinstance(job.config, WritesItsWindow):
+        kept = job.config.kept_by_huggingface(kept)
     _check_reload(job, own, huggingface.round_to(kept, job.dtype))
     hf = huggingface.Transformers(job.folder)
     job.check(own, hf, job.limit(EXACT))
