@@ -97,6 +97,9 @@ class RecordedSteps:
     def new_cache(self, batch: int, length: int) -> KeyValueCache:
         """Return an empty cache for ``batch`` rows of at most ``length`` tokens."""
         cache: KeyValueCache = self.model.new_cache(batch, length)
+        # A library's own cache is no such one, and its steps are not recorded.
+        if isinstance(cache, KeyValueCache):
+            cache.stay()
         return cache
 
     def __call__(

@@ -105,17 +105,24 @@ class KeyValueCache:
         if self.used > self.length:
             raise ValueError(f"position {self.used - 1} is beyond the cache's {self.length} slots")
         if self.used > self._slots:
-            self._grow()
+            self._grow(min(self.length, max(2 * self._slots, self.used)))
+
+    def stay(self) -> None:
+        """Allocate all slots, and let rows change places within these tensors from now on: recorded
+        steps read and write these very ones."""
+        self._grows = False
+        if self._slots < self.length:
+            self._grow(self.length)
 
     @torch.inference_mode(False)
-    def _grow(self) -> None:
+    def _grow(self, slots: int) -> None:
         """Allocate more slots.
 
         Not as tensors of inference mode, whoever asks: outside of it nothing may write into those.
         """
         before = self._slots
         self._spare = None
-        self._slots = min(self.length, max(2 * before, self.used))
+        self._slots = slots
         for layer in self.layers:
             layer.keys = _with_slots(layer.keys, before, self._slots)
             layer.values = _with_slots(layer.values, before, self._slots)

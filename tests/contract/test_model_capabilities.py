@@ -249,6 +249,7 @@ def test_a_cache_reorders_and_repeats_what_was_encoded() -> None:
     """As a beam search does when one text is continued in two ways."""
     cache = Summariser().new_cache(3, 4)
     cache.encoded["state"] = torch.arange(3.0)[:, None]
+    cache.reserve(torch.zeros(3, 1, dtype=torch.long))
     cache.layers[0].keys[:] = torch.arange(3.0)[:, None, None, None]
     cache.keep([2, 2, 0])
     assert cache.encoded["state"][:, 0].tolist() == [2, 2, 0]
