@@ -23,6 +23,7 @@ import hashlib
 import re
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 __all__ = ["main"]
@@ -34,9 +35,6 @@ REMARK = re.compile(r"\s*[\[(<][^\])>]*[\])>]")
 KEYS = {"*": "star", "#": "pound"}
 # Two names of one family each.
 SAME = {"confbridge": "conf", "priv": "privacy"}
-# Prompts held out, of 553: these many at most.
-TEST = 160
-VALIDATION = 50
 
 
 def main() -> None:
@@ -44,10 +42,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where the packages were unpacked")
     parser.add_argument("out", type=Path, help="the folder to write")
+    parser.add_argument("--test", type=int, default=160, help="prompts held out, at most")
+    parser.add_argument("--validation", type=int, default=50, help="as many more")
     given = parser.parse_args()
     texts = read_transcripts(given.folder / TEXTS)
     found = {name: text for name, text in texts.items() if sound_of(given.folder, name).is_file()}
-    sides = draw_families(Counter(map(family_of, found)))
+    room = {"test": given.test, "validation": given.validation}
+    sides = draw_families(Counter(map(family_of, found)), room)
     given.out.mkdir(parents=True, exist_ok=True)
     with (given.out / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -91,9 +92,14 @@ def family_of(name: str) -> str:
     return SAME.get(first, first)
 
 
-def draw_families(sizes: Counter[str]) -> dict[str, str]:
-    """Return the split of each family: in a fixed order by chance, each where there is room."""
-    room = {"test": TEST, "validation": VALIDATION}
+def draw_families(sizes: Counter[str], room: Mapping[str, int]) -> dict[str, str]:
+    """Return the split of each family: in a fixed order by chance, each where there is room.
+
+    Args:
+        sizes: How many prompts each family has.
+        room: How many prompts each split but ``train`` takes, at most.
+    """
+    room = dict(room)
     sides = dict.fromkeys(sizes, "train")
     for family in sorted(sizes, key=lambda each: hashlib.sha256(each.encode()).hexdigest()):
         side = next((split for split, left in room.items() if sizes[family] <= left), "train")
