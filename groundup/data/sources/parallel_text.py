@@ -102,6 +102,9 @@ class ParallelText(Source):
         False, "each file is a document: all of its pairs are on one side of the split"
     )
     filters: PairFilters = setting(PairFilters(), "which pairs are left out")
+    similar_lengths: bool = setting(
+        False, "batches are of pairs of similar lengths: less is learned from as many"
+    )
     header: bool = setting(True, "the first row of .csv and .tsv files names the columns")
     separator: str | None = setting(
         None,
@@ -110,9 +113,7 @@ class ParallelText(Source):
         min_length=1,
         max_length=1,
     )
-    quotes: bool = setting(
-        True, "cells of .csv and .tsv may be quoted; false: a quote is a character like others"
-    )
+    quotes: bool = setting(True, "cells of .csv and .tsv may be quoted; false: quotes are text")
 
     def problem(self) -> str | None:
         """Return what contradicts itself, or None."""
@@ -217,10 +218,9 @@ class ParallelText(Source):
         )
 
     def open(self, context: DataContext) -> Stream:
-        """Return the micro-batches of a split, each of pairs of similar lengths."""
-        # Padding costs as much as text, and pairs differ in length by a factor of a hundred.
+        """Return the micro-batches of a split."""
         pairs = self.examples(context.split, context.cache)
-        return open_indexed_stream(pairs, context, similar_lengths=True)
+        return open_indexed_stream(pairs, context, similar_lengths=self.similar_lengths)
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many pairs each split has, how long their sides are and how they compare,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from groundup.contracts.data import DataContext, Stream
 from groundup.core.registry import data
+from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.sources.python_questions import QuestionsOfPython
 from groundup.data.stream.in_memory import open_indexed_stream
@@ -18,6 +19,10 @@ class PythonQuestionPairs(QuestionsOfPython):
     """The questions of ``python_questions`` as inputs, and their answers as what is to be written;
     with the same settings the same ones are held out."""
 
+    similar_lengths: bool = setting(
+        False, "batches are of pairs of similar lengths: less is learned from as many"
+    )
+
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the pairs of a split in the order of the objects' names."""
         return [
@@ -26,6 +31,6 @@ class PythonQuestionPairs(QuestionsOfPython):
         ]
 
     def open(self, context: DataContext) -> Stream:
-        """Return the micro-batches of a split, each of pairs of similar lengths."""
+        """Return the micro-batches of a split."""
         pairs = self.examples(context.split, context.cache)
-        return open_indexed_stream(pairs, context, similar_lengths=True)
+        return open_indexed_stream(pairs, context, similar_lengths=self.similar_lengths)

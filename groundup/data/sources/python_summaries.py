@@ -62,6 +62,9 @@ class PythonSummaries(DataSource):
     )
     min_source_words: int = setting(8, "leave out pairs with shorter sources", ge=1)
     max_target_words: int = setting(30, "leave out pairs with longer first sentences", ge=1)
+    similar_lengths: bool = setting(
+        False, "batches are of pairs of similar lengths: less is learned from as many"
+    )
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are."""
@@ -80,10 +83,9 @@ class PythonSummaries(DataSource):
         return {"library": python_version()}
 
     def open(self, context: DataContext) -> Stream:
-        """Return the micro-batches of a split, each of pairs of similar lengths."""
-        # Padding costs as much as text, and pairs differ in length by a factor of a hundred.
+        """Return the micro-batches of a split."""
         pairs = self.examples(context.split, context.cache)
-        return open_indexed_stream(pairs, context, similar_lengths=True)
+        return open_indexed_stream(pairs, context, similar_lengths=self.similar_lengths)
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return pairs and their lengths in each split, what was left out and why, and the
