@@ -104,7 +104,14 @@ def our_trainer(given: argparse.Namespace) -> Any:
         },
         "data": {"name": "parallel_text", "path": str(given.pairs), "group_column": "page"},
         "processor": {"name": "bpe", "vocab_size": 8000},
-        "optim": {"lr": given.lr, "warmup_steps": 100, "weight_decay": 0.0},
+        # As the library has them, which falls to 0.
+        "optim": {
+            "lr": given.lr,
+            "betas": [0.9, 0.999],
+            "warmup_steps": 100,
+            "weight_decay": 0.0,
+            "final_lr_fraction": 0.0,
+        },
         "training": {"batch_size": given.batch, "steps": given.steps},
         "evaluation": {"every": given.steps, "batches": 4},
         "machine": {"threads": given.threads, "precision": "fp32", "device": "cpu"},
