@@ -24,7 +24,7 @@ from groundup.core.settings import setting
 from groundup.models.sizes_from_data import settle_size
 from groundup.nn.attention import AttentionContext
 from groundup.nn.conformer import ConformerBlock, Subsampling
-from groundup.nn.like_lengths import PASS_ON_CPU, PASS_ON_GPU, group_like_lengths
+from groundup.nn.like_lengths import PASS_OF_SOUNDS, PASS_ON_GPU, group_like_lengths
 from groundup.nn.mlp import default_width
 from groundup.nn.pooling import within
 from groundup.nn.recurrent_nodes import in_graph, node_states
@@ -236,7 +236,7 @@ class CTC(nn.Module):
     def _groups(self, lengths: Tensor) -> list[Tensor]:
         """Return the numbers of the rows that are computed together: a function of their lengths
         alone, so that a resumed run computes the same."""
-        cost = PASS_ON_CPU if lengths.device.type == "cpu" else PASS_ON_GPU
+        cost = PASS_OF_SOUNDS if lengths.device.type == "cpu" else PASS_ON_GPU
         kept = self.output_lengths(lengths).cpu().numpy()
         groups = group_like_lengths((kept,), cost)
         return [torch.from_numpy(group).to(lengths.device) for group in groups]

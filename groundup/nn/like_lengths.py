@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PASS_ON_CPU", "PASS_ON_GPU", "group_like_lengths"]
+__all__ = ["PASS_OF_SOUNDS", "PASS_ON_CPU", "PASS_ON_GPU", "group_like_lengths"]
 
-# What a further pass of a model costs, in tokens or frames: on a CPU its operations take as long as
-# some of them, and an LSTM goes through those of each pass one by one; a GPU needs thousands at
-# once to be busy. Of 128 pairs of a help, in any order, a step took 8% less with 128 than with 24
-# and 256; of sixteen prompts of 1 to 25 seconds a third of the time of a single pass with 96.
-PASS_ON_CPU = 96
+# What a further pass of a model costs, in tokens: on a CPU its operations take as long as a few
+# tokens, and a GPU needs thousands at once to be busy. With 128 in place of 24 a step of 128 pairs
+# of a help took 8% less, but 15% of it was padding, not 9%.
+PASS_ON_CPU = 24
 PASS_ON_GPU = 8192
+# In frames after subsampling, on a CPU: an LSTM goes through the frames of each pass one by one. Of
+# sixteen prompts of 1 to 25 seconds a pass forward and backward took a third of the time with
+# Conformer's blocks, and two thirds with LSTMs; of those of alike lengths the same.
+PASS_OF_SOUNDS = 96
 # With more places to cut, finding the best ones takes longer than it saves.
 _PLACES = 64
 
