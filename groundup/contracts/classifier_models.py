@@ -5,11 +5,11 @@ Shape legend: B rows, T positions, C width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["ChoosesHead", "Features", "TokenLogits"]
+__all__ = ["ChoosesHead", "FeatureMaps", "Features", "MapSize", "TokenLogits"]
 
 
 @runtime_checkable
@@ -39,4 +39,33 @@ class TokenLogits(Protocol):
 
         Raises:
             RecipeError: If the model cannot as it is set, because positions see later tokens.
+        """
+
+
+class MapSize(NamedTuple):
+    """What a feature map is: ``stride`` pixels of the picture between neighbouring places, and
+    ``width`` channels."""
+
+    stride: int
+    width: int
+
+
+@runtime_checkable
+class FeatureMaps(Protocol):
+    """Settings of a classifier of pictures whose layers can be the trunk of another model: what
+    finds things in a picture, or says something of each pixel.
+
+    The other model takes over ``embed`` and ``blocks`` of the built classifier under these names,
+    so that freezing, layer-wise rates and weights of a trained classifier find them.
+    """
+
+    def map_sizes(self) -> tuple[MapSize, ...]:
+        """Return what maps there are, from the finest to the coarsest; ``input_shape`` is known."""
+
+    def read_maps(self, model: nn.Module, inputs: Tensor) -> list[Tensor]:
+        """Return the maps (B, width, H / stride, W / stride) of inputs (B, channels, H, W).
+
+        Args:
+            model: Whatever has the classifier's ``embed`` and ``blocks``.
+            inputs: Pictures.
         """

@@ -6,7 +6,7 @@ Shape legend: B images, C channels, H rows, W columns, O outputs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Annotated, Any
 
 import torch
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from groundup.contracts.models import ModelConfig
+from groundup.contracts.classifier_models import MapSize
+from groundup.contracts.models import ModelConfig, blocks_of
 from groundup.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
@@ -120,6 +121,23 @@ class ConvNeXtConfig(ModelConfig):
         for blocks, width, place in zip(self.layers, widths, places, strict=True):
             products += blocks * place * width * (_KERNEL**2 + 2 * _WIDENING * width)
         return 6.0 * products
+
+    def map_sizes(self) -> tuple[MapSize, ...]:
+        """Return the maps that the stages end in."""
+        return tuple(
+            MapSize(self.patch * 2**stage, width) for stage, width in enumerate(self.widths)
+        )
+
+    def read_maps(self, model: nn.Module, inputs: Tensor) -> list[Tensor]:
+        """Return what the stages end in, the finest first, without a norm."""
+        ends = [total - 1 for total in accumulate(self.layers)]
+        x = model.embed(inputs.contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
+        found = []
+        for number, block in enumerate(blocks_of(model)):
+            x = block(x)
+            if number in ends:
+                found.append(x)
+        return found
 
     @classmethod
     def sizes(cls) -> Mapping[str, ConvNeXtConfig]:

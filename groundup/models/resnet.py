@@ -6,6 +6,7 @@ Shape legend: B images, C channels, H rows, W columns, O outputs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -13,13 +14,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.contracts.models import ModelConfig
+from groundup.contracts.classifier_models import MapSize
+from groundup.contracts.models import ModelConfig, blocks_of
 from groundup.contracts.processors import Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.sizes_from_data import image_shape, require_image_shape, settle_size
 from groundup.nn.activations import initialise_linear
 from groundup.nn.convolution import Convolution
+from groundup.nn.norm import keep_frozen_statistics
 
 __all__ = ["ResNet", "ResNetConfig"]
 
@@ -141,6 +144,30 @@ class ResNetConfig(ModelConfig):
         """Whether the stem ends in max-pooling."""
         return self.stem == "imagenet" or self.stem_pool
 
+    def map_sizes(self) -> tuple[MapSize, ...]:
+        """Return the maps that the stages end in."""
+        stride = (2 if self.stem == "imagenet" else 1) * (2 if self.pools else 1)
+        blocks = list(self.block_convolutions())
+        return tuple(
+            MapSize(stride * 2**stage, blocks[last][-1].outputs)
+            for stage, last in enumerate(self._last_blocks())
+        )
+
+    def _last_blocks(self) -> list[int]:
+        """Return the number of the block that each stage ends in."""
+        return [total - 1 for total in accumulate(self.layers)]
+
+    def read_maps(self, model: nn.Module, inputs: Tensor) -> list[Tensor]:
+        """Return what the stages end in, the finest first."""
+        ends = self._last_blocks()
+        x = model.embed(inputs.contiguous(memory_format=torch.channels_last))  # type: ignore[operator]
+        found = []
+        for number, block in enumerate(blocks_of(model)):
+            x = block(x)
+            if number in ends:
+                found.append(x)
+        return found
+
     @classmethod
     def sizes(cls) -> Mapping[str, ResNetConfig]:
         """Return the named sizes, for images of 224 x 224 pixels and the 1,000 classes of
@@ -195,10 +222,7 @@ class ResNet(nn.Module):
         """Set the mode. Batch norms that are frozen keep their statistics, as layers that are not
         trained should."""
         super().train(mode)
-        # Frozen weights with statistics of other data would be another model.
-        for layer in self.modules():
-            if isinstance(layer, nn.BatchNorm2d) and not layer.weight.requires_grad:
-                layer.eval()
+        keep_frozen_statistics(self)
         return self
 
     def features(self, inputs: Tensor) -> Tensor:

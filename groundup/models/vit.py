@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from groundup.contracts.models import FromHuggingFace
+from groundup.contracts.classifier_models import MapSize
+from groundup.contracts.models import FromHuggingFace, blocks_of
 from groundup.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
@@ -142,6 +144,21 @@ class ViTConfig(FromHuggingFace):
         inputs = self.input_shape[0] * self.patch**2
         outer = 6.0 * self.width * (patches * inputs + self.outputs)
         return outer + self.layers * places * self.block().flops_per_token(places)
+
+    def map_sizes(self) -> tuple[MapSize, ...]:
+        """Return the one map there is: a place for each patch."""
+        return (MapSize(self.patch, self.width),)
+
+    def read_maps(self, model: nn.Module, inputs: Tensor) -> list[Tensor]:
+        """Return the last states of the patches as a map, without the last norm."""
+        x = F.dropout(model.embed(inputs), self.dropout, model.training)  # type: ignore[operator]
+        context = AttentionContext()
+        for block in blocks_of(model):
+            x = block(x, context)
+        if self.pooling == "class":
+            x = x[:, 1:]
+        size = [side // self.patch for side in inputs.shape[2:]]
+        return [x.transpose(1, 2).unflatten(2, size)]
 
     def to_huggingface(
         self, weights: Mapping[str, Tensor]

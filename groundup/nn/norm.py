@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from groundup.nn.autograd import apply
 
-__all__ = ["RMSNorm", "ShiftedRMSNorm"]
+__all__ = ["RMSNorm", "ShiftedRMSNorm", "keep_frozen_statistics"]
 
 # A weight above it can be divided out of the output again without loss.
 _DIVISIBLE = 1e-4
@@ -95,3 +95,13 @@ class _RMSNorm(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_weight = product.flatten(0, -2).sum(0)
         return grad_x, grad_weight, None
+
+
+def keep_frozen_statistics(model: nn.Module) -> None:
+    """Let batch norms that are not trained keep their statistics, in training too.
+
+    Frozen weights with statistics of other data would be another model.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d) and not layer.weight.requires_grad:
+            layer.eval()
