@@ -31,7 +31,7 @@ def trunk_settings(section: dict[str, Any], shape: tuple[int, int, int] | None, 
     for key in ("input_shape", "outputs"):
         if key in rest:
             raise RecipeError(f"{where}.{key}", f"is the {owner}'s", "Remove it")
-    found = validate(registry.lookup("model", name, f"{where}.name"), rest, where)
+    found: Any = validate(registry.lookup("model", name, f"{where}.name"), rest, where)
     if not isinstance(found, FeatureMaps):
         raise RecipeError(
             f"{where}.name",
@@ -39,4 +39,5 @@ def trunk_settings(section: dict[str, Any], shape: tuple[int, int, int] | None, 
             "Choose resnet, convnext or vit",
         )
     # An output is built and thrown away: the trunk ends in maps.
-    return found.model_copy(update={"input_shape": shape, "outputs": 1})
+    settings: Any = found
+    return settings.model_copy(update={"input_shape": shape, "outputs": 1})

@@ -157,8 +157,8 @@ class ViTConfig(FromHuggingFace):
             x = block(x, context)
         if self.pooling == "class":
             x = x[:, 1:]
-        size = [side // self.patch for side in inputs.shape[2:]]
-        return [x.transpose(1, 2).unflatten(2, size)]
+        height, width = (side // self.patch for side in inputs.shape[2:])
+        return [x.transpose(1, 2).reshape(len(x), -1, height, width)]
 
     def to_huggingface(
         self, weights: Mapping[str, Tensor]
