@@ -44,7 +44,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 def choose_decoding(predictor: Predictor, options: dict[str, Any]) -> dict[str, Any]:
     """Return decoding options: given ones, then those of generation_config.json, which are said;
-    where neither has a temperature, the likeliest token is taken.
+    where neither has a temperature, the task's own is taken.
 
     Raises:
         GroundupError: If one is for texts, and the task writes none.
@@ -58,5 +58,5 @@ def choose_decoding(predictor: Predictor, options: dict[str, Any]) -> dict[str, 
     said = [f"{key} {value}" for key, value in found.items() if key not in options]
     if said:
         log.info("by generation_config.json of the weights: %s", ", ".join(said))
-    # The same text each time, where nobody has said that it may vary.
-    return {"temperature": 0.0, **found}
+    # The same text each time, where nobody has said that it may vary; see the task's own default.
+    return {"temperature": task.default_temperature, **found}

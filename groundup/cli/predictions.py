@@ -10,9 +10,12 @@ from typing import Any
 
 from groundup import api
 from groundup.cli.streams import read_lines
+from groundup.contracts.tasks import Picture
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.settings import as_path
+from groundup.inference.predict_pictures import picture_files, write_pictures
 from groundup.inference.predict_rows import (
+    PICTURE_KIND,
     check_out,
     predict_rows,
     to_lines,
@@ -58,6 +61,11 @@ class Output:
         self.on_unreadable = on_unreadable
         self.settings = settings
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether what is predicted is written as a picture."""
+        return self.out is not None and self.out.suffix.lower() == PICTURE_KIND
+
 
 def refuse_mistakes(prompts: Sequence[str], output: Output) -> None:
     """Raise an error for what cannot be meant, before a model is loaded.
@@ -79,6 +87,11 @@ def refuse_mistakes(prompts: Sequence[str], output: Output) -> None:
             raise GroundupError(str(output.out), "is what is read", "Choose another --out")
     elif output.force:
         raise GroundupError("--force", "has no effect without --out", "Give --out, or remove it")
+    if output.is_picture:
+        for each in prompts:
+            if _ROWS.fullmatch(each) or (each and as_path(each).is_dir()):
+                problem = f"is for a picture, but {each} is a folder or holds rows"
+                raise GroundupError(str(output.out), problem, "Write to .csv or .jsonl")
     files = [each for each in prompts if _ROWS.fullmatch(each) and as_path(each).is_file()]
     if files and len(prompts) > 1:
         problem = "is one of several; allowed: one file, or prompts"
@@ -102,7 +115,7 @@ def print_predictions(
     """Print or write what is predicted of prompts, of the lines of standard input, or of a file or
     folder."""
     say = logging.getLogger("groundup").info
-    path = _as_data(prompts, written=output.out is not None)
+    path = _as_data(prompts, written=output.out is not None and not output.is_picture)
     if path is not None:
         rows = api.predict_file(
             predictor,
@@ -118,9 +131,8 @@ def print_predictions(
         chosen = given[: output.limit]
         if len(chosen) < len(given):
             say(f"predicting {len(chosen):,} of {len(given):,} prompts, the first ones")
-        if output.out is None:
-            for predicted in predictor(chosen, **options):
-                print(_as_line(predicted))
+        if output.out is None or output.is_picture:
+            _print_each(predictor, chosen, output, options)
             return
         rows = predict_rows(
             predictor,
@@ -137,9 +149,29 @@ def print_predictions(
     print(f"Wrote {output.out}: {len(rows):,} rows")
 
 
+def _print_each(
+    predictor: Predictor, prompts: Sequence[str], output: Output, options: dict[str, Any]
+) -> None:
+    """Print what is predicted of each prompt, or write it as pictures."""
+    files = []
+    if output.out is not None:  # before anything is computed
+        files = picture_files(output.out, len(prompts), force=output.force)
+    found = predictor(list(prompts), **options)
+    if files:
+        write_pictures(found, files, predictor.task.registered_name)
+    for predicted in found:
+        print(_as_line(predicted))
+    for path in files:
+        print(f"Wrote {path}")
+    if not files and any(isinstance(each, Picture) for each in found):
+        logging.getLogger("groundup").warning("a picture was made: --out NAME.png keeps it")
+
+
 def _as_line(predicted: Any) -> Any:
     """Return what is printed of a prediction: of several values, as a transcript with its words'
     times, or of several outputs with their scores, JSON, which other programs read."""
+    if isinstance(predicted, Picture):
+        return next(to_lines([predicted.facts]))
     if isinstance(predicted, dict):
         return next(to_lines([predicted]))
     if isinstance(predicted, list) and any(isinstance(each, dict) for each in predicted):

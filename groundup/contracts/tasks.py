@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -26,6 +26,7 @@ __all__ = [
     "MeasuresOutputs",
     "Objective",
     "PerExampleLoss",
+    "Picture",
     "PredictsTokens",
     "ReadsModelFolder",
     "SeveralSequences",
@@ -39,6 +40,19 @@ PREDICTION = "prediction"
 
 Objective = Callable[[Any, Batch], Loss]
 """What a step minimises, from a model's outputs and the batch."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that a model made, as a prediction.
+
+    Attributes:
+        pixels: (H, W) in grey or (H, W, 3) in colour.
+        facts: What is said of it where texts are printed, plain JSON values by name.
+    """
+
+    pixels: NDArray[np.uint8]
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,8 @@ class Task(Settings, ABC):
     unit: ClassVar[str] = "tokens"
     file_source: ClassVar[str] = ""
     """The data source that reads files for this task, where a run has no files of its own."""
+    default_temperature: ClassVar[float] = 0.0
+    """By what ``predict`` draws where nobody says: 0 takes the likeliest token."""
     default_settings: ClassVar[Mapping[str, Any]] = {}
     """Values for dotted keys of the recipe that it leaves out, such as
     ``{"optim.weight_decay": 0.0}``. They are written into the run's recipe."""
@@ -255,9 +271,12 @@ class Task(Settings, ABC):
         self, model: nn.Module, inputs: Sequence[Any], processor: Any, **options: Any
     ) -> list[dict[str, Any]]:
         """Return what is predicted for each of several inputs, by the names of columns: plain
-        values, lists of them, or dictionaries of numbers by name."""
+        values, lists of them, or dictionaries of numbers by name. Of a picture what is said of
+        it."""
         found = self.predict(model, list(inputs), processor, **options)
-        return [{PREDICTION: each} for each in found]
+        return [
+            dict(each.facts) if isinstance(each, Picture) else {PREDICTION: each} for each in found
+        ]
 
     @abstractmethod
     def evaluate(self, context: EvaluationContext) -> Evaluation:

@@ -17,13 +17,22 @@ from groundup.core.storage import Storage
 from groundup.inference.predictor import Predictor
 from groundup.inference.remedies import remedy_after_training
 
-__all__ = ["check_out", "predict_rows", "to_lines", "unlabelled_prompts", "write_rows"]
+__all__ = [
+    "PICTURE_KIND",
+    "check_out",
+    "predict_rows",
+    "to_lines",
+    "unlabelled_prompts",
+    "write_rows",
+]
 
 Row = dict[str, Any]
 # rows that are predicted at a time
 _TOGETHER = 64
 _SHOWN = 5
 _KINDS = (".csv", ".jsonl")
+PICTURE_KIND = ".png"
+"""How the name of a file ends that holds a predicted picture."""
 
 
 def predict_rows(
@@ -139,10 +148,11 @@ def check_out(out: Path, *, force: bool) -> None:
     Raises:
         RunError: If the file exists, is of another kind, or would be in no folder.
     """
-    if out.suffix.lower() not in _KINDS:
+    if out.suffix.lower() not in (*_KINDS, PICTURE_KIND):
         raise RunError(
             str(out),
-            f"ends in {out.suffix!r}, but predictions are written to {' or '.join(_KINDS)}",
+            f"ends in {out.suffix!r}, but predictions are written to {' or '.join(_KINDS)}, and"
+            f" pictures to {PICTURE_KIND}",
             "Choose one of these",
         )
     if out.is_dir() or (out.exists() and not force):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-from groundup.contracts.tasks import MeasuresOutputs
+from groundup.contracts.tasks import MeasuresOutputs, Picture
 from groundup.core.values import Split
 from groundup.machine import devices
 from groundup.runs.processor import cache_folder
@@ -79,8 +80,8 @@ class Sampler:
             return []
         rows = zip(prompts, texts, strict=True)
         return [
-            {"kind": "sample", "step": step, "prompt": prompt, "text": text}
-            for prompt, text in rows
+            {"kind": "sample", "step": step, "prompt": prompt, **_shown(found)}
+            for prompt, found in rows
         ]
 
     def rehearse(self, names: str) -> None:
@@ -115,3 +116,10 @@ class Sampler:
                 ]
         finally:
             parts.model.train()  # predict leaves it in evaluation mode
+
+
+def _shown(predicted: Any) -> dict[str, Any]:
+    """Return what a row of the log holds of a prediction."""
+    if isinstance(predicted, Picture):
+        return {"text": json.dumps(predicted.facts)}
+    return {"text": predicted}

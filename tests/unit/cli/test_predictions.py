@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_main import groundup
 
-from groundup.contracts.tasks import Task
+from groundup.contracts.tasks import Picture, Task
 from groundup.core.errors import DataError, GroundupError, RecipeError, RunError
+from groundup.media.images import read_picture
 from groundup.tasks.classify.task import Classify
 from groundup.tasks.text_to_text.task import TextToText
 
@@ -186,3 +188,45 @@ def test_options_of_texts_are_refused_where_none_is_written(
     problem = "--top-k: has no effect: task classify writes no text. Remove it"
     with pytest.raises(GroundupError, match=problem):
         groundup("predict", "run", "a", "--top-k", "3")
+
+
+class _Painter(_Recorder):
+    """A predictor of pictures."""
+
+    def __call__(self, inputs: list[str], **options: Any) -> list[Any]:
+        pixels = np.zeros((2, 3), np.uint8)
+        return [Picture(pixels, {"of": each}) for each in inputs]
+
+
+def test_pictures_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("groundup.api.load", lambda *given: _Painter(TextToText()))
+    said = groundup("predict", "run", "a hat", "--out", "hat.png")
+    assert said == '{"of": "a hat"}\nWrote hat.png\n'
+    assert read_picture(Path("hat.png"), "hat").shape == (2, 3)
+    with pytest.raises(RunError, match=r"hat\.png: exists already"):
+        groundup("predict", "run", "a hat", "--out", "hat.png")
+    groundup("predict", "run", "a", "b", "--out", "two.png")
+    assert sorted(path.name for path in Path().glob("two*")) == ["two-1.png", "two-2.png"]
+    with pytest.raises(RunError, match=r"two-1\.png: exists already"):
+        groundup("predict", "run", "a", "b", "--out", "two.png")
+    groundup("predict", "run", "a", "b", "--out", "two.png", "--force")
+    caplog.clear()
+    groundup("predict", "run", "a hat")
+    assert "a picture was made: --out NAME.png keeps it" in caplog.text
+
+
+def test_what_is_no_picture_is_not_written_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("groundup.api.load", lambda *given: _Recorder(Classify()))
+    with pytest.raises(RunError, match=r"hat\.png: is for a picture, but task classify predicts"):
+        groundup("predict", "run", "a hat", "--out", "hat.png")
+    Path("rows.csv").touch()
+    for several in ("rows.csv", "."):
+        with pytest.raises(GroundupError, match=rf"for a picture, but {several} is a folder or"):
+            groundup("predict", "run", several, "--out", "hat.png")
+    assert not Path("hat.png").exists()
