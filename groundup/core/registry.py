@@ -75,6 +75,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "parallel_text": "groundup.data.sources.parallel_text",
         "preferences": "groundup.data.sources.preferences",
         "images": "groundup.data.sources.images",
+        "captioned_images": "groundup.data.sources.captioned_images",
         "mixture": "groundup.data.sources.mixture",
         "python_docs": "groundup.data.sources.python_docs",
         "python_questions": "groundup.data.sources.python_questions",

@@ -26,6 +26,7 @@ __all__ = [
     "Listing",
     "count_files",
     "in_one_form",
+    "is_hidden",
     "leave_out",
     "list_files",
     "suffix_of",
@@ -249,7 +250,7 @@ def _walk(root: Path, listing: Listing, on_unreadable: str) -> Iterator[tuple[st
         for entry in entries:
             relative = prefix + entry.name
             # hidden at any depth: .git and .ipynb_checkpoints hold copies of what is next to them
-            if _HIDDEN.match(entry.name):
+            if is_hidden(entry.name):
                 listing.left_out["hidden"] += _count_files(entry)
             elif entry.is_symlink():
                 links.append((relative, entry.path))
@@ -273,6 +274,11 @@ def _count_files(entry: os.DirEntry[str]) -> int:
     if not entry.is_dir(follow_symlinks=False):
         return 1
     return sum(len(names) for _, _, names in os.walk(entry.path))
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden, or left behind by a system."""
+    return _HIDDEN.match(name) is not None
 
 
 def in_one_form(name: str) -> str:

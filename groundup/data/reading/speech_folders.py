@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from groundup.core.errors import DataError
 from groundup.core.settings import expand_path
-from groundup.core.values import Split
 from groundup.data.reading.compressed import DataFile
 from groundup.data.reading.files import Cells
 from groundup.data.reading.listing import ROW_KINDS, Listing, list_files
@@ -26,11 +25,10 @@ from groundup.data.reading.speech_tables import (
     read_table,
     sounds_in_table,
 )
-from groundup.data.reading.utterances import SpeechColumns, Transcripts, Utterance, shown
-from groundup.data.splitting.split_names import divide_files
+from groundup.data.reading.utterances import SpeechColumns, Transcripts, shown
 from groundup.media.audio import SOUND_KINDS
 
-__all__ = ["FORMS", "Form", "by_split", "has_transcripts", "read_transcripts"]
+__all__ = ["FORMS", "Form", "has_transcripts", "read_transcripts"]
 
 Form = Literal["metadata", "ljspeech", "common_voice", "librispeech", "kaldi", "text_files"]
 FORMS: dict[Form, str] = {
@@ -219,24 +217,3 @@ def _read_form(
 
 def _folder_of(file: DataFile) -> str:
     return file.relative.rpartition("/")[0]
-
-
-def by_split(found: Sequence[Utterance]) -> dict[Split, list[Utterance]]:
-    """Return utterances by what they say they are of, or by the names of their folders."""
-    sides: dict[Split, list[Utterance]] = {}
-    if any(each.split for each in found):
-        for each in found:
-            sides.setdefault(each.split or "train", []).append(each)
-        return sides
-    # By folders alone: a prompt that says 'test' is no test.
-    places = {
-        folder: DataFile(Path(folder), f"{folder}/0.wav", ".wav", "")
-        for folder in dict.fromkeys(each.folder for each in found)
-        if folder
-    }
-    side_of: dict[str, Split] = {}
-    for split, files in divide_files(list(places.values())).items():
-        side_of |= dict.fromkeys((file.path.as_posix() for file in files), split)
-    for each in found:
-        sides.setdefault(side_of.get(each.folder, "train"), []).append(each)
-    return sides

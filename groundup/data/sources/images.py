@@ -7,13 +7,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +30,7 @@ from groundup.data.reading.class_folders import (
 from groundup.data.reading.hub_splits import HubOrigin
 from groundup.data.reading.label_table import read_label_table, tables_of_labels
 from groundup.data.reading.listing import leave_out
+from groundup.data.reading.picture_facts import PictureFacts, read_picture_facts
 from groundup.data.reading.source import Source, refuse_idle
 from groundup.data.reading.unlabelled import read_files
 from groundup.data.splitting.held_out import (
@@ -44,13 +41,12 @@ from groundup.data.splitting.held_out import (
     refuse_lost,
     warn_of_other_labels,
 )
-from groundup.data.stream.in_memory import open_indexed_stream
-from groundup.media.images import SUFFIXES, examine
+from groundup.data.stream.in_memory import open_in_memory_if_small
+from groundup.media.images import SUFFIXES
 
 __all__ = ["Images"]
 
 _KINDS = tuple(sorted(SUFFIXES))
-_FITS = 1 << 30  # bytes of tensors of one split that are kept in memory
 _MOST_NUMBERS = 100  # different numbers that the data card counts one by one
 _NAMED = 20  # pictures left out that the data card names
 _log = logging.getLogger(__name__)
@@ -63,15 +59,6 @@ class _ImageFiles:
     files: dict[Split, list[ClassFile]]
     key: bytes
     about: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _ImageFacts:
-    """What looking at every picture found; kept in the cache."""
-
-    problems: dict[str, str]  # by name
-    sizes: dict[str, int]  # how many pictures have "H x W format"
-    digests: dict[str, str]  # of the bytes, by the names of pictures that have copies
 
 
 @data("images")
@@ -150,23 +137,14 @@ class Images(Source):
             _log.warning(
                 f"{self.place}: {len(facts.problems):,} unreadable pictures are left out: {named}"
             )
-        found = splits[context.split]
-        keep = self.in_memory
-        if keep == "auto":
-            # of one picture encoded: files say nothing of how large a resized one is
-            one = context.encode(found[:1])
-            keep = len(found) * sum(values.nbytes for values in one.values()) <= _FITS
-        return open_indexed_stream(found, context, in_memory=keep)
+        return open_in_memory_if_small(splits[context.split], context, self.in_memory)
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many pictures there are of each class in each split, their sizes, and which
         were left out."""
         splits, facts, about = self._read_splits(cache)
-        sizes = sorted(facts.sizes.items(), key=lambda item: (-item[1], item[0]))
         card = dict(about)
-        card["sizes"] = dict(sizes[:5])
-        if len(sizes) > 5:
-            card["sizes"]["others"] = sum(count for _, count in sizes[5:])
+        card["sizes"] = facts.describe_sizes()
         for split, found in splits.items():
             card[split] = _count_labels(found)
         if "files" in card:
@@ -181,11 +159,12 @@ class Images(Source):
 
     def _read_splits(
         self, cache: Path
-    ) -> tuple[dict[Split, list[Example]], _ImageFacts, dict[str, Any]]:
+    ) -> tuple[dict[Split, list[Example]], PictureFacts, dict[str, Any]]:
         """Return the splits, what looking at the pictures found, and what the card says of them."""
         found = self._find_files()
         every = [file for files in found.files.values() for file in files]
-        facts = _read_facts(every, cache, found.key)
+        names = [file.name for file in every]
+        facts = read_picture_facts(names, [file.path for file in every], found.key, cache)
         if facts.problems and self.on_unreadable == "stop":
             first = next(file for file in every if file.name in facts.problems)
             problem = facts.problems[first.name]
@@ -226,7 +205,7 @@ class Images(Source):
         _check_labels(self.place, splits)
         return splits, facts, found.about
 
-    def _keys_of(self, example: Example, facts: _ImageFacts) -> tuple[str, ...]:
+    def _keys_of(self, example: Example, facts: PictureFacts) -> tuple[str, ...]:
         key = example.name
         if self.group is not None:
             key = group_in_name(self.group, example.name, example.origin)
@@ -306,57 +285,3 @@ def _count_labels(examples: Sequence[Example]) -> dict[str, Any]:
 def _labels_in(examples: Sequence[Example]) -> set[str]:
     targets = [e.target if isinstance(e.target, list) else [e.target] for e in examples]
     return {str(label) for labels in targets for label in labels}
-
-
-# ----------------------------------------------------------------------------------------- checking
-def _read_facts(files: Sequence[ClassFile], cache: Path, key: bytes) -> _ImageFacts:
-    """Return what is wrong with which pictures, looking at them only if one has changed since the
-    last time."""
-    digest = hashlib.sha256(
-        b"".join(f"{file.name}\n".encode("utf-8", "replace") for file in files) + key
-    )
-    path = cache / "images" / f"{digest.hexdigest()[:24]}.json"
-    if path.is_file():
-        try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
-            return _ImageFacts(saved["problems"], saved["sizes"], saved["digests"])
-        except (ValueError, KeyError, TypeError):
-            pass  # a file that was cut off: look again
-    found = _examine_all(files)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(asdict(found)), encoding="utf-8")
-    unfinished.replace(path)
-    return found
-
-
-def _examine_all(files: Sequence[ClassFile]) -> _ImageFacts:
-    problems: dict[str, str] = {}
-    sizes: Counter[str] = Counter()
-    # threads are enough: decoding lets other threads run
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        looks: Iterable[Any] = threads.map(examine, [file.path for file in files])
-        for number, (file, (problem, size)) in enumerate(zip(files, looks, strict=True), 1):
-            if problem is not None:
-                problems[file.name] = problem
-            else:
-                sizes[size] += 1
-            # decoding a million pictures takes minutes: silence would look like a hang
-            if number % 20_000 == 0:
-                _log.info(f"looked at {number:,} of {len(files):,} pictures")
-    readable = [file for file in files if file.name not in problems]
-    return _ImageFacts(problems, dict(sizes), _find_copies(readable))
-
-
-def _find_copies(files: Sequence[ClassFile]) -> dict[str, str]:
-    """Return a digest of the bytes of each picture that is there more than once, by its name."""
-    # Copies are of one size, and few pictures that differ are. What is in a row has to be read.
-    size_of = {f.name: f.path.stat().st_size for f in files if isinstance(f.path, Path)}
-    sizes = Counter(size_of.values())
-    digests = {}
-    for file in files:
-        if file.name not in size_of or sizes[size_of[file.name]] > 1:
-            content = file.path.read_bytes() if isinstance(file.path, Path) else file.path.read()
-            digests[file.name] = f"bytes {hashlib.blake2b(content, digest_size=16).hexdigest()}"
-    counts = Counter(digests.values())
-    return {name: digest for name, digest in digests.items() if counts[digest] > 1}

@@ -37,10 +37,11 @@ from groundup.data.reading.speech_card import (
     notes_of,
     warn_of_unknown,
 )
-from groundup.data.reading.speech_folders import Form, by_split, read_transcripts
+from groundup.data.reading.speech_folders import Form, read_transcripts
 from groundup.data.reading.speech_hub import read_hub_speech
 from groundup.data.reading.unlabelled import read_files
 from groundup.data.reading.utterances import SpeechColumns, Transcripts, Utterance, shown
+from groundup.data.splitting.by_folder import by_split
 from groundup.data.splitting.drawing import SplitRule
 from groundup.data.splitting.held_out import (
     draw_missing,

@@ -4,7 +4,7 @@ needed."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from groundup.core.values import Batch
 from groundup.data.stream.row_order import KeyedOrder, LengthOrder, OwnOrder, RowOrder
 from groundup.data.stream.sample_stream import Layout, MicroBatches, SampleStream
 
-__all__ = ["open_indexed_stream"]
+__all__ = ["open_in_memory_if_small", "open_indexed_stream"]
+
+_FITS = 1 << 30  # bytes of tensors of one split that are kept in memory
 
 _PADDED = ("tokens", "next_tokens", "token_types", "inputs")  # (N, T, ...) where there are lengths
 
@@ -116,6 +118,19 @@ def open_indexed_stream(
     if similar_lengths and lengths is not None:
         order = LengthOrder(lengths, context.batch_size, context.split, context.seed)
     return SampleStream(_Rows(take, order, context), Layout.of(context), context.workers)
+
+
+def open_in_memory_if_small(
+    examples: Sequence[Any], context: DataContext, in_memory: bool | Literal["auto"]
+) -> SampleStream:
+    """Open a split of examples, ``auto`` keeping their tensors up to 1 GiB; arguments and errors as
+    ``open_indexed_stream``."""
+    keep = in_memory
+    if keep == "auto":
+        # of one picture encoded: files say nothing of how large a resized one is
+        one = context.encode(examples[:1])
+        keep = len(examples) * sum(values.nbytes for values in one.values()) <= _FITS
+    return open_indexed_stream(examples, context, in_memory=keep)
 
 
 def _lengths_of(rows: Batch, count: int) -> NDArray[np.int64]:

@@ -16,8 +16,9 @@ from pictures import digit_folders
 import groundup
 from groundup.contracts.data import DataContext
 from groundup.core.values import StoredFile
-from groundup.data.sources import images
 from groundup.data.sources.images import Images
+from groundup.data.sources import images
+from groundup.data.stream import in_memory as in_memory_stream
 from groundup.processors.image import ImageConfig
 from groundup.reports.sampling import _digest
 from groundup.tasks.classify.task import Classify
@@ -189,7 +190,7 @@ def test_memory_disk_and_workers_give_the_same_batches(
     monkeypatch.setattr(
         type(example.inputs), "read", lambda cell: (reads.append(1), plain(cell))[1]
     )
-    monkeypatch.setattr(images, "_FITS", 100)  # bytes: larger data is not kept
+    monkeypatch.setattr(in_memory_stream, "_FITS", 100)  # bytes: larger data is not kept
     stream = source.open(opened)
     assert len(reads) == 1  # the size of one
     next(stream)

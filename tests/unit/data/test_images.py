@@ -19,9 +19,10 @@ import groundup
 from groundup.contracts.data import DataContext
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.values import Example
-from groundup.data.sources import images
+from groundup.data.reading import picture_facts
 from groundup.data.sources.images import Images
 from groundup.data.splitting.drawing import say_once
+from groundup.data.stream import in_memory as in_memory_stream
 from groundup.media.images import read_picture
 from groundup.processors.image import ImageConfig
 from groundup.tasks.classify.task import Classify
@@ -121,7 +122,7 @@ def test_larger_data_is_read_picture_by_picture(
     counting = replace(
         opened, encode=lambda given: (encoded.append(len(given)), opened.encode(given))[1]
     )
-    monkeypatch.setattr(images, "_FITS", 1000)  # bytes; one picture has 256
+    monkeypatch.setattr(in_memory_stream, "_FITS", 1000)  # bytes; one picture has 256
     stream = Images(path=str(root), fraction=0.2).open(counting)
     next(stream)
     next(stream)
@@ -151,7 +152,7 @@ def test_unreadable_pictures_are_set_aside_counted_and_named(
     source.open(context("train", tmp_path))
     assert "1 unreadable pictures are left out: 1/bad.png" in caplog.text
     calls: list[Path] = []
-    monkeypatch.setattr(images, "examine", lambda path: (calls.append(path), "8 x 8 L"))
+    monkeypatch.setattr(picture_facts, "examine", lambda path: (calls.append(path), "8 x 8 L"))
     source.examples("train", tmp_path)
     assert not calls  # looked at once
     os.utime(root / "1" / "bad.png", (1, 1))
@@ -199,10 +200,10 @@ def test_memory_disk_and_workers_give_the_same_batches(
     assert all(torch.equal(found[0], other) for other in found[1:])
     kept: list[bool] = []
     monkeypatch.setattr(
-        images, "open_indexed_stream", lambda *given, in_memory: kept.append(in_memory)
+        in_memory_stream, "open_indexed_stream", lambda *given, in_memory: kept.append(in_memory)
     )
     for limit in (1 << 30, 100):
-        monkeypatch.setattr(images, "_FITS", limit)
+        monkeypatch.setattr(in_memory_stream, "_FITS", limit)
         Images(path=str(root), fraction=0.2).open(context("train", tmp_path))
     assert kept == [True, False]
 

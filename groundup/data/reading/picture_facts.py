@@ -1,0 +1,112 @@
+"""What looking at every picture of a data set found, kept until one changes: which cannot be read,
+their sizes, and which are copies of another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.core.values import StoredFile
+from groundup.media.images import examine
+
+__all__ = ["PictureFacts", "read_picture_facts"]
+
+_log = logging.getLogger("groundup")
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """What looking at pictures found.
+
+    Attributes:
+        problems: What is wrong with those that cannot be read, by their names.
+        sizes: How many have "H x W format".
+        digests: Of the bytes, by the names of pictures that have copies.
+    """
+
+    problems: dict[str, str]
+    sizes: dict[str, int]
+    digests: dict[str, str]
+
+    def describe_sizes(self) -> dict[str, int]:
+        """Return how many pictures have each of the commonest sizes, for a data card."""
+        ordered = sorted(self.sizes.items(), key=lambda item: (-item[1], item[0]))
+        found = dict(ordered[:5])
+        if len(ordered) > 5:
+            found["others"] = sum(count for _, count in ordered[5:])
+        return found
+
+
+def read_picture_facts(
+    names: Sequence[str],
+    pictures: Sequence[Path | StoredFile],
+    key: bytes,
+    cache: Path,
+) -> PictureFacts:
+    """Return what is wrong with which pictures, looking at them only if one has changed since the
+    last time.
+
+    Args:
+        names: (N,) of the pictures.
+        pictures: (N,) the pictures.
+        key: Changes when one of them does.
+        cache: The folder in which it is kept.
+    """
+    digest = hashlib.sha256(b"".join(f"{name}\n".encode("utf-8", "replace") for name in names))
+    digest.update(key)
+    path = cache / "images" / f"{digest.hexdigest()[:24]}.json"
+    if path.is_file():
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            return PictureFacts(saved["problems"], saved["sizes"], saved["digests"])
+        except (ValueError, KeyError, TypeError):
+            pass  # a file that was cut off: look again
+    found = _examine_all(names, pictures)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.write_text(json.dumps(asdict(found)), encoding="utf-8")
+    unfinished.replace(path)
+    return found
+
+
+def _examine_all(names: Sequence[str], pictures: Sequence[Path | StoredFile]) -> PictureFacts:
+    problems: dict[str, str] = {}
+    sizes: Counter[str] = Counter()
+    # threads are enough: decoding lets other threads run
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        looks: Iterable[Any] = threads.map(examine, pictures)
+        for number, (name, (problem, size)) in enumerate(zip(names, looks, strict=True), 1):
+            if problem is not None:
+                problems[name] = problem
+            else:
+                sizes[size] += 1
+            # decoding a million pictures takes minutes: silence would look like a hang
+            if number % 20_000 == 0:
+                _log.info(f"looked at {number:,} of {len(names):,} pictures")
+    readable = [n for n, name in enumerate(names) if name not in problems]
+    copies = _find_copies([pictures[n] for n in readable])
+    return PictureFacts(
+        problems, dict(sizes), {names[readable[n]]: digest for n, digest in copies.items()}
+    )
+
+
+def _find_copies(pictures: Sequence[Path | StoredFile]) -> dict[int, str]:
+    """Return a digest of the bytes of each picture that is there more than once, by its number."""
+    # Copies are of one size, and few pictures that differ are. What is in a row has to be read.
+    size_of = {n: p.stat().st_size for n, p in enumerate(pictures) if isinstance(p, Path)}
+    sizes = Counter(size_of.values())
+    digests = {}
+    for number, picture in enumerate(pictures):
+        if number not in size_of or sizes[size_of[number]] > 1:
+            content = picture.read_bytes() if isinstance(picture, Path) else picture.read()
+            digests[number] = f"bytes {hashlib.blake2b(content, digest_size=16).hexdigest()}"
+    counts = Counter(digests.values())
+    return {number: digest for number, digest in digests.items() if counts[digest] > 1}
