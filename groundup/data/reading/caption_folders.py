@@ -84,6 +84,7 @@ class CaptionReader:
         root = Path(expand_path(path))
         if not root.exists():
             raise missing_path(root)
+        # With empty files: an empty caption is one that is missing, and not a file of no use.
         kinds = (*PICTURE_KINDS, ".txt", ".tar", *ROW_KINDS)
         if root.is_file():
             kinds = (*ROW_KINDS, ".tar")
@@ -94,6 +95,7 @@ class CaptionReader:
         form = self._choose(root, found)
         captions = Captions(CAPTION_FORMS[form])
         self._read_form(root, form, found, captions)
+        # Next to archives, pictures and texts are files of another kind, and no halves of samples.
         if form != "webdataset":
             _count_others(listing, found, captions, whole=root.is_dir())
         listing.files = [file for file in listing.files if file.relative in captions.files]
@@ -130,6 +132,7 @@ class CaptionReader:
         try:
             first = next(iter(read_file(file, may_be_empty=True)), None)
         except DataError:
+            # Another table in the folder may be anything; one that is read says what is wrong.
             return False
         columns = () if first is None else tuple(first.fields)
         pictures = {self.columns.image or "", *PICTURE_COLUMNS}
@@ -176,6 +179,7 @@ class CaptionReader:
     def _read_table(self, file: DataFile, captions: Captions) -> None:
         """Add the rows of a table with a column of pictures and one of captions."""
         captions.files[file.relative] = file.path
+        # A table called train.csv is that split, whatever its rows say.
         split = split_called(PurePosixPath(file.relative).name.split(".")[0])
         sides = None
         if split is None:
@@ -186,6 +190,7 @@ class CaptionReader:
             own = split
             if sides is not None:
                 own = split_of(sides.name, record.fields[sides.name])
+            # Of a pair of which one picture is missing, the other is of no use.
             paths = [find_picture(file.path.parent, name) for name in names]
             pictures = [path for path in paths if path is not None]
             if len(pictures) < len(names):
@@ -226,6 +231,7 @@ class CaptionReader:
 
     def _texts_in(self, record: Record) -> list[str] | list[None]:
         columns = self.columns
+        # Pairs need no caption, and so no column; one that is named has to be there.
         usual = any(name in record.fields for name in CAPTION_COLUMNS)
         if columns.second is not None and columns.text is None and not usual:
             return [None]
@@ -239,6 +245,7 @@ def _count_others(listing: Listing, found: _Files, captions: Captions, whole: bo
     """Count the pictures without a caption, and the files that are no captions."""
     if not whole:
         return
+    # The second pictures of pairs have no row of their own.
     used = {picture for each in captions.found for picture in each.pictures}
     empty = set(captions.without_words)
     captions.without_caption += [

@@ -28,6 +28,7 @@ def read_hub_captions(
     Raises:
         DataError: If a column is missing or cannot be found.
     """
+    # Not hub.tables, which leaves out test splits without labels: there are none here.
     tables = {split: hub.table(name) for split, name in hub.names().items()}
     captions = Captions("")
     for split, table in tables.items():
@@ -66,6 +67,7 @@ def _columns(table: HubTable, columns: CaptionColumns) -> tuple[str, str | None,
         second = None
     else:
         second = file_column(table, "image", columns.second)
+        # Of two columns of pictures the other one is meant.
         image = columns.image or ""
         if columns.image is None:
             kinds = table.columns

@@ -70,6 +70,7 @@ def _add_sample(
         used.add(columns.second)
     row: Mapping[str, Any] = {}
     written = columns.text or "txt"
+    # Parsing is slow: only where something is taken from it.
     if "json" in parts and (written not in parts or columns.group is not None):
         row = _read_json(parts["json"])
     origin, values = _texts(parts, row, columns, used)
@@ -96,8 +97,10 @@ def _picture(
     if columns.image is not None:
         used.add(columns.image)
         return parts.get(columns.image)
+    # The end alone says the kind: of left.png it is .png.
     kinds = [part for part in parts if f".{part.rpartition('.')[2]}" in SUFFIXES]
     kinds = [part for part in kinds if part != columns.second]
+    # Taking the first would train on masks or thumbnails without a word.
     if len(kinds) > 1:
         raise DataError(
             str(parts[kinds[0]].archive),

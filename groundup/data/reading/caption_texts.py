@@ -39,6 +39,7 @@ def read_text_files(
     Raises:
         DataError: If two pictures share a text, a file cannot be read, or none has the language.
     """
+    # By the whole path: two folders may have files of one name.
     by_stem: dict[str, str] = {}
     for name in pictures:
         other = by_stem.setdefault(name.rpartition(".")[0], name)
@@ -50,6 +51,7 @@ def read_text_files(
             )
     known: set[str] = set()
     for file in texts:
+        # Without a picture it has been read all the same, and is no file of another kind.
         captions.files[file.relative] = file.path
         name = by_stem.get(file.relative.rpartition(".")[0], "")
         if not name:
@@ -80,6 +82,7 @@ def read_text_files(
 
 def _translations(content: str) -> dict[str, str]:
     """Return a caption by its languages; nothing where a text is not written so."""
+    # Every line has to be one: a caption may well speak of fr.utf8=.
     first, *others = content.strip().splitlines() or [""]
     matches = [_LANGUAGE.fullmatch(line.strip()) for line in others if line.strip()]
     if not matches or None in matches or _LANGUAGE.fullmatch(first.strip()):

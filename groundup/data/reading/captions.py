@@ -98,6 +98,7 @@ class Captions:
 
     def add(self, one: Captioned, texts: Iterable[str | None]) -> None:
         """Add a picture with each of its captions, unless there is nothing in any."""
+        # None is a pair without a caption, and an empty text one whose caption is missing.
         written = [text for text in texts if text is None or text]
         if not written:
             self.without_words.append(one.name)
@@ -105,6 +106,7 @@ class Captions:
 
     def merge(self, other: Captions, prefix: str = "") -> None:
         """Add what another path has; ``prefix`` makes its names other ones."""
+        # Several paths may be of several forms, and all of them are said.
         if other.form not in self.form.split("; "):
             self.form = "; ".join(filter(None, (self.form, other.form)))
         if prefix:
@@ -134,6 +136,7 @@ def captions_in(value: Any, where: str, what: str) -> list[str]:
     Raises:
         DataError: If it is neither.
     """
+    # COCO has five captions of each picture: a list in a row.
     values = value if isinstance(value, list | tuple) else [value]
     return [one_line(each, where, what) for each in values]
 

@@ -60,6 +60,7 @@ def read_picture_facts(
         key: Changes when one of them does.
         cache: The folder in which it is kept.
     """
+    # Names alone do not tell that a file was replaced: the key does.
     digest = hashlib.sha256(b"".join(f"{name}\n".encode("utf-8", "replace") for name in names))
     digest.update(key)
     path = cache / "images" / f"{digest.hexdigest()[:24]}.json"
@@ -71,6 +72,7 @@ def read_picture_facts(
             pass  # a file that was cut off: look again
     found = _examine_all(names, pictures)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # renamed when complete, because two runs may start on the same data
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     unfinished.write_text(json.dumps(asdict(found)), encoding="utf-8")
     unfinished.replace(path)

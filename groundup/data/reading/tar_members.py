@@ -111,6 +111,7 @@ def index_tar(path: Path) -> TarIndex:
         DataError: If it is no archive, or a compressed one, in which nothing can be read by its
             place.
     """
+    # Asked here, so that a file that is written again is read again.
     try:
         status = path.stat()
     except OSError as error:
@@ -125,6 +126,7 @@ def index_tar(path: Path) -> TarIndex:
 def _index(path: Path, size: int, changed: int) -> TarIndex:
     with path.open("rb") as file:
         head = file.read(8)
+    # tarfile would read them, from the beginning for every picture.
     for magic, command in _COMPRESSED.items():
         if head.startswith(magic):
             raise DataError(
@@ -137,6 +139,7 @@ def _index(path: Path, size: int, changed: int) -> TarIndex:
     try:
         with tarfile.open(path, "r:") as archive:
             for entry in archive:
+                # Sparse files have holes, and are not at one place; links could lead anywhere.
                 if entry.isreg() and not entry.issparse():
                     if any(map(is_hidden, entry.name.removeprefix("./").split("/"))):
                         left_out["hidden"] += 1
@@ -157,6 +160,7 @@ def _index(path: Path, size: int, changed: int) -> TarIndex:
 def _check_end(path: Path, found: TarIndex, size: int, end: int) -> TarIndex:
     """Return the index with what is wrong with the archive's end, which tarfile passes over."""
     members, left_out = list(found.members), found.left_out
+    # Reading headers skips over contents, beyond the end of the file if need be.
     if members and members[-1].offset + members[-1].size > size:
         return _cut_off(members, left_out, size, f"it ends within {members[-1].name}")
     with path.open("rb") as file:
@@ -167,9 +171,11 @@ def _check_end(path: Path, found: TarIndex, size: int, end: int) -> TarIndex:
             return TarIndex(found.members, left_out, "", warning)
         if len(block) < _BLOCK:
             return _cut_off(members, left_out, size, "it ends within a header")
+        # tarfile takes whatever is no header for the end, and a damaged archive for a short one.
         if any(block):
             problem = f"what begins at byte {end:,} is no header: it is damaged there"
             return TarIndex(found.members, left_out, problem)
+        # cat one.tar two.tar gives a file of which tar itself lists the first alone.
         while more := file.read(1 << 20):
             if any(more):
                 problem = f"another archive is appended after the end mark at byte {end:,}"

@@ -3,10 +3,9 @@ Hugging Face data set."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
+from groundup.data.reading.caption_card import describe_captions, state_of_pictures
 from groundup.data.reading.caption_folders import PICTURE_KINDS, CaptionForm, CaptionReader
 from groundup.data.reading.caption_hub import read_hub_captions
 from groundup.data.reading.captions import CaptionColumns, Captioned, Captions
@@ -24,7 +24,7 @@ from groundup.data.reading.hub_splits import HubOrigin
 from groundup.data.reading.listing import NOT_USED
 from groundup.data.reading.picture_facts import PictureFacts, read_picture_facts
 from groundup.data.reading.source import Source, as_list, refuse_idle
-from groundup.data.reading.tar_members import TarMember, expand_braces
+from groundup.data.reading.tar_members import expand_braces
 from groundup.data.reading.unlabelled import read_files
 from groundup.data.reading.utterances import shown
 from groundup.data.splitting.by_folder import by_split
@@ -32,7 +32,6 @@ from groundup.data.splitting.held_out import (
     draw_missing,
     keep_some,
     leave_out_repeated,
-    lengths_of,
     refuse_empty,
 )
 from groundup.data.stream.in_memory import open_in_memory_if_small
@@ -151,6 +150,7 @@ class CaptionedImages(Source):
         times: Counter[str] = Counter()
         for each in own:
             times[each.name] += 1
+            # Names are unique in a source, and a picture may have several captions.
             name = each.name
             if times[name] > 1:
                 name = f"{name}#{times[name]}"
@@ -202,7 +202,7 @@ class CaptionedImages(Source):
             card["not_read"] = dict(sorted(found.captions.unread.items()))
         card["kept_together"] = f"{self.group or self.group_column or 'each picture'}, and copies"
         for split in self.rule.splits(found.named):
-            card[split] = _describe(sides[split])
+            card[split] = describe_captions(sides[split])
         notes = [
             f"{len(names):,} {reason} are left out: {shown(names)}"
             for reason, names in left_out.items()
@@ -232,8 +232,10 @@ class CaptionedImages(Source):
             found = _Found(captions, {}, key, about)
             for each in captions.found:
                 found.splits.setdefault(each.split or "train", []).append(each)
+        # Before anything is drawn: what is missing is a mistake more often than not.
         self._refuse_lacking(found)
         for split, own in found.splits.items():
+            # Said twice it would count twice, and of two sides be on both.
             unique: dict[Any, Captioned] = {}
             for each in own:
                 unique.setdefault((each.pictures, each.text), each)
@@ -243,7 +245,7 @@ class CaptionedImages(Source):
             found.left_out["beyond data.limit"] += len(new) - len(found.splits[split])
         refuse_idle(self, found.named, "pictures")
         if hub is None:
-            found.key = _state_of(found)
+            found.key = state_of_pictures(found.every)
         return found
 
     def _refuse_lacking(self, found: _Found) -> None:
@@ -355,6 +357,7 @@ class CaptionedImages(Source):
         """Return what says with what a picture belongs together, besides its copies."""
         if self.group is not None:
             return [group_in_name(self.group, each.name, str(each.picture))]
+        # By the picture, not by the caption: all captions of one are on its side.
         return [each.group or each.name]
 
 
@@ -369,29 +372,3 @@ def _prefix_of(path: str) -> str:
 def _name_of(each: Captioned, number: int) -> str:
     """Return the name of a picture, or of the second of a pair."""
     return f"{each.name} second" if number else each.name
-
-
-def _state_of(found: _Found) -> str:
-    """Return what changes when one of the files does."""
-    key = hashlib.sha256()
-    archives: set[Path] = set()
-    for each in found.every:
-        for picture in each.pictures:
-            place = picture.archive if isinstance(picture, TarMember) else picture
-            if isinstance(place, Path) and place not in archives:
-                status = place.stat()
-                key.update(f"{place}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-                if place is not picture:
-                    archives.add(place)
-    return key.hexdigest()
-
-
-def _describe(own: Sequence[Captioned]) -> dict[str, Any]:
-    """Return how many pictures and captions there are, and how long these are."""
-    about: dict[str, Any] = {"examples": len(own), "pictures": len({each.name for each in own})}
-    texts = [each.text for each in own if each.text is not None]
-    if texts:
-        about["different_captions"] = len(set(texts))
-        about["captions"] = lengths_of(map(len, texts), "characters")
-        about["words"] = sum(len(text.split()) for text in texts)
-    return about

@@ -32,6 +32,7 @@ def by_split(found: Sequence[Item]) -> dict[Split, list[Item]]:
     """Return what was found by what it says it is of, or by the names of its folders."""
     sides: dict[Split, list[Item]] = {}
     if any(each.split for each in found):
+        # What the data say comes before what folders are called.
         for each in found:
             sides.setdefault(each.split or "train", []).append(each)
         return sides

@@ -16,8 +16,8 @@ from pictures import digit_folders
 import groundup
 from groundup.contracts.data import DataContext
 from groundup.core.values import StoredFile
-from groundup.data.sources.images import Images
 from groundup.data.sources import images
+from groundup.data.sources.images import Images
 from groundup.data.stream import in_memory as in_memory_stream
 from groundup.processors.image import ImageConfig
 from groundup.reports.sampling import _digest
