@@ -34,6 +34,7 @@ def read_hub_captions(
     for split, table in tables.items():
         image, second, text = _columns(table, columns)
         texts = table.values(text) if text is not None else [None] * len(table)
+        # A whole column at a time: row by row the library would decode every picture.
         groups: list[Any] = [""] * len(table)
         if columns.group is not None:
             choose_column(table.columns, columns.group, (), table.where, "group_column")

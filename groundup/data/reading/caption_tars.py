@@ -141,6 +141,7 @@ def _decode(member: TarMember) -> str:
 
 
 def _read_json(member: TarMember) -> Mapping[str, Any]:
+    # Strict about keys that are there twice, as all JSON that is read here.
     row = parse_json(_decode(member), str(member))
     if not isinstance(row, dict):
         raise DataError(

@@ -179,6 +179,7 @@ def group_in(row: Mapping[str, Any], column: str | None, where: str) -> str:
     Raises:
         DataError: If the column is missing or empty.
     """
+    # The word keeps a group from being taken for the name of a picture.
     if column is None:
         return ""
     named = choose_column(list(row), column, (), where, "group_column")
@@ -199,6 +200,7 @@ def _places(folder: Path, name: str) -> Iterator[Path]:
     if not name.isascii():
         # archives made on a Mac hold NFD
         forms += [unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)]
+    # The table's own folder first: there the name is what the table says.
     for place in _FOLDERS:
         for form in dict.fromkeys(forms):
             yield folder / place / form

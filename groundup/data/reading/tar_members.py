@@ -49,6 +49,7 @@ class TarMember(StoredFile):
     def read(self) -> bytes:
         """Return the file's bytes."""
         try:
+            # Opened each time, because workers must not share a place in one open file.
             with self.archive.open("rb") as file:
                 file.seek(self.offset)
                 content = file.read(self.size)
@@ -92,6 +93,7 @@ def expand_braces(path: str) -> list[str]:
         return [path]
     first, last = found.groups()
     numbers = range(int(first), int(last) + 1)
+    # A slip such as {0..10000000000} would fill the memory with names.
     if not 0 < len(numbers) <= _MOST:
         raise DataError(
             path,
@@ -195,6 +197,7 @@ def group_members(members: Iterable[TarMember]) -> dict[str, dict[str, TarMember
     Raises:
         DataError: If a sample has a part twice.
     """
+    # Of the whole archive: one that tar wrote from a folder has the files in any order.
     groups: dict[str, dict[str, TarMember]] = {}
     for member in members:
         folder, slash, last = member.name.removeprefix("./").rpartition("/")

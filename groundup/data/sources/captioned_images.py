@@ -164,6 +164,7 @@ class CaptionedImages(Source):
         if hub is not None:
             return hub.contents()
         found = self._find()
+        # Those in archives are told by the archives, which are among the files.
         pictures = {
             f"{split}/{each.name}{' second' * number}": picture
             for split, own in found.splits.items()
@@ -224,6 +225,7 @@ class CaptionedImages(Source):
 
     def _find(self) -> _Found:
         """Read all captions, and no picture."""
+        # A data set says itself which rows are of which split.
         hub = HubOrigin.of(self)
         if hub is None:
             found = self._find_files()
