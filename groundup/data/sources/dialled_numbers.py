@@ -22,6 +22,7 @@ from groundup.core.values import Example, Split
 from groundup.data.reading.unlabelled import read_files
 from groundup.data.splitting.held_out import lengths_of
 from groundup.data.stream.in_memory import open_indexed_stream
+from groundup.data.stream.row_order import similar_lengths_setting
 from groundup.media.audio import SOUND_KINDS
 
 __all__ = ["KEYS", "DialledNumbers"]
@@ -65,6 +66,7 @@ class DialledNumbers(DataSource):
     twist_db: _Range = setting(
         (-6.0, 4.0), "decibels by which the higher tone is louder than the lower"
     )
+    similar_lengths: bool = similar_lengths_setting("sounds")
     seed: int = setting(0, "another seed makes other numbers", ge=0)
 
     @model_validator(mode="after")
@@ -114,7 +116,9 @@ class DialledNumbers(DataSource):
 
     def contents(self) -> Mapping[str, Path | str]:
         """Return the settings, of which all follows."""
-        return {"dialled numbers": f"version {_FORMAT}, {self.model_dump_json()}"}
+        # In any order they are the same sounds.
+        settings = self.model_dump_json(exclude={"similar_lengths"})
+        return {"dialled numbers": f"version {_FORMAT}, {settings}"}
 
     def unlabelled(self, path: str) -> Iterator[Unlabelled]:
         """Yield the sounds of a folder, or those that the rows of a file name; see
@@ -122,10 +126,12 @@ class DialledNumbers(DataSource):
         return read_files(path, SOUND_KINDS)
 
     def open(self, context: DataContext) -> Stream:
-        """Return the micro-batches of a split, each of sounds of similar lengths."""
+        """Return the micro-batches of a split."""
         examples = self.examples(context.split, context.cache)
         lengths = np.array([[len(each.inputs[0])] for each in examples], np.int64)
-        return open_indexed_stream(examples, context, similar_lengths=True, lengths=lengths)
+        return open_indexed_stream(
+            examples, context, similar_lengths=self.similar_lengths, lengths=lengths
+        )
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many numbers there are, and how long they are."""

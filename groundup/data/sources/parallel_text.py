@@ -36,6 +36,7 @@ from groundup.data.schemas.squad import is_squad, squad_records
 from groundup.data.splitting.held_out import lengths_of
 from groundup.data.splitting.row_split import SplitExamples, read_splits
 from groundup.data.stream.in_memory import open_indexed_stream
+from groundup.data.stream.row_order import similar_lengths_setting
 
 __all__ = ["ParallelText"]
 
@@ -102,9 +103,7 @@ class ParallelText(Source):
         False, "each file is a document: all of its pairs are on one side of the split"
     )
     filters: PairFilters = setting(PairFilters(), "which pairs are left out")
-    similar_lengths: bool = setting(
-        False, "batches are of pairs of similar lengths: less is learned from as many"
-    )
+    similar_lengths: bool = similar_lengths_setting("pairs")
     header: bool = setting(True, "the first row of .csv and .tsv files names the columns")
     separator: str | None = setting(
         None,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from groundup.contracts.data import DataContext, Stream
 from groundup.core.registry import data
-from groundup.core.settings import setting
 from groundup.core.values import Example, Split
 from groundup.data.sources.python_questions import QuestionsOfPython
 from groundup.data.stream.in_memory import open_indexed_stream
+from groundup.data.stream.row_order import similar_lengths_setting
 
 __all__ = ["PythonQuestionPairs"]
 
@@ -19,9 +19,7 @@ class PythonQuestionPairs(QuestionsOfPython):
     """The questions of ``python_questions`` as inputs, and their answers as what is to be written;
     with the same settings the same ones are held out."""
 
-    similar_lengths: bool = setting(
-        False, "batches are of pairs of similar lengths: less is learned from as many"
-    )
+    similar_lengths: bool = similar_lengths_setting("pairs")
 
     def examples(self, split: Split, cache: Path) -> list[Example]:
         """Return the pairs of a split in the order of the objects' names."""

@@ -24,6 +24,7 @@ from groundup.data.sources.python_source import (
 )
 from groundup.data.splitting.held_out import leave_out_repeated, lengths_of
 from groundup.data.stream.in_memory import open_indexed_stream
+from groundup.data.stream.row_order import similar_lengths_setting
 from groundup.metrics.text_baselines import sentences_of
 
 __all__ = ["PythonSummaries", "spell_words", "split_docstring"]
@@ -62,9 +63,7 @@ class PythonSummaries(DataSource):
     )
     min_source_words: int = setting(8, "leave out pairs with shorter sources", ge=1)
     max_target_words: int = setting(30, "leave out pairs with longer first sentences", ge=1)
-    similar_lengths: bool = setting(
-        False, "batches are of pairs of similar lengths: less is learned from as many"
-    )
+    similar_lengths: bool = similar_lengths_setting("pairs")
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are."""

@@ -33,6 +33,7 @@ from groundup.data.splitting.held_out import (
     refuse_empty,
 )
 from groundup.data.stream.in_memory import open_indexed_stream
+from groundup.data.stream.row_order import similar_lengths_setting
 
 __all__ = ["Sequences"]
 
@@ -59,10 +60,7 @@ class Sequences(Source):
         "name of what sequences belong to, such as speakers, one a sequence: each group is on one"
         " side",
     )
-    similar_lengths: bool = setting(
-        False,
-        "batches are of sequences of similar lengths, so that little is padding; false: of any",
-    )
+    similar_lengths: bool = similar_lengths_setting("sequences")
     folds: int | None = setting(
         None, "cut the sequences, or groups, into N folds, one of them held out", ge=2
     )

@@ -50,6 +50,7 @@ from groundup.data.splitting.held_out import (
     refuse_empty,
 )
 from groundup.data.stream.in_memory import open_indexed_stream
+from groundup.data.stream.row_order import similar_lengths_setting
 from groundup.media.audio import SOUND_KINDS
 
 __all__ = ["Speech"]
@@ -118,6 +119,7 @@ class Speech(Source):
     in_memory: bool = setting(
         True, "keep the features of all sounds; false: read each file when its turn comes"
     )
+    similar_lengths: bool = similar_lengths_setting("sounds")
     folds: int | None = setting(
         None, "cut the sounds, or groups, into N folds, one of them held out", ge=2
     )
@@ -182,14 +184,18 @@ class Speech(Source):
         return read_files(path, SOUND_KINDS, self.audio_column)
 
     def open(self, context: DataContext) -> Stream:
-        """Return the micro-batches of a split, each of sounds of similar lengths."""
+        """Return the micro-batches of a split."""
         found = self._find()
         facts = self._read_facts(found, context.cache)
         examples = self.examples(context.split, context.cache)
         # By the sounds alone: frames are many times as many as tokens, and these go with them.
         lengths = np.array([[round(100 * facts[each.name].seconds)] for each in examples], np.int64)
         return open_indexed_stream(
-            examples, context, in_memory=self.in_memory, similar_lengths=True, lengths=lengths
+            examples,
+            context,
+            in_memory=self.in_memory,
+            similar_lengths=self.similar_lengths,
+            lengths=lengths,
         )
 
     def card(self, cache: Path) -> dict[str, Any]:
