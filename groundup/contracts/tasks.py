@@ -318,9 +318,9 @@ class ReadsModelFolder(Protocol):
     def differences(self, folder: Path) -> list[str]:
         """Return in words what is done otherwise than a folder says."""
 
-    def model_files(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return files in JSON for the folder of a trained model, from what its config.json
-        says."""
+    def model_files(self, config: Mapping[str, Any], processor: Any) -> dict[str, Any]:
+        """Return files in JSON for the folder of a trained model, from what its config.json says
+        and the run's processor; what they say is added to generation_config.json."""
 
 
 @runtime_checkable

@@ -100,6 +100,19 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "table": "groundup.processors.table",
     },
 }
+# What users look for, by the field's other names, and what is it here.
+_ELSEWHERE: dict[Kind, dict[str, str]] = {
+    "model": {
+        **dict.fromkeys(("t5", "bart", "marian", "seq2seq"), "encoder_decoder"),
+        **dict.fromkeys(("conformer", "wav2vec2"), "ctc"),
+    },
+    "task": {
+        **dict.fromkeys(("translation", "summarization", "seq2seq"), "text_to_text"),
+        **dict.fromkeys(("asr", "speech_recognition", "speech_to_text"), "transcribe"),
+    },
+    "data": dict.fromkeys(("documents", "summaries", "translation", "bitext"), "parallel_text"),
+    "processor": dict.fromkeys(("tokenizer", "sentencepiece"), "bpe"),
+}
 _registered: dict[Kind, dict[str, type]] = {kind: {} for kind in BUILTINS}
 
 
@@ -150,9 +163,10 @@ def lookup(kind: Kind, name: str, where: str = "") -> Any:
     if name not in _registered[kind] and name in BUILTINS[kind]:
         importlib.import_module(BUILTINS[kind][name])
     if name not in _registered[kind]:
+        nearest = _ELSEWHERE[kind].get(name.casefold(), name)
         raise RecipeError(
             where or f"recipe.{kind}.name",
-            f"there is no {kind} {name!r}; {did_you_mean(name, names(kind))}known:"
+            f"there is no {kind} {name!r}; {did_you_mean(nearest, names(kind))}known:"
             f" {', '.join(names(kind)) or 'none'}",
             "Choose one of these, or name your own file under 'uses:'",
         )

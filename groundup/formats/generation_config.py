@@ -11,14 +11,22 @@ from typing import Any
 from groundup.core.errors import CheckpointError
 from groundup.formats.huggingface_folder import GENERATION, read_object
 
-__all__ = ["NAME", "describe_generation", "read_decoding", "read_end_ids", "unused_keys"]
+__all__ = [
+    "NAME",
+    "describe_generation",
+    "read_decoding",
+    "read_end_ids",
+    "read_first_token",
+    "unused_keys",
+]
 
 NAME = GENERATION
 # What is read by the names of ``DecodingOptions``, and the values that choose nothing.
 _SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 _PENALTY = "repetition_penalty"
+_FIRST = "forced_bos_token_id"
 _WITHOUT_EFFECT = re.compile(
-    r"(bos|eos|pad|decoder_start)_token_id|_from_model_config|transformers_version|use_cache"
+    r"(forced_bos|bos|eos|pad|decoder_start)_token_id|_from_model_config|transformers_version|use_cache"
     r"|return_dict.*|output_.*|trust_remote_code|do_sample|cache_.*|max_(new_tokens|length)"
     r"|(max|prefill_chunk)_(time|size)|disable_compile|compile_config|use_model_defaults|_.*"
 )
@@ -67,6 +75,29 @@ def read_end_ids(folder: Path) -> tuple[int, ...]:
             "Fetch the model again",
         )
     return ()
+
+
+def read_first_token(folder: Path) -> str | int | None:
+    """Return the token that every text begins with, as generation_config.json says, or config.json
+    where there is no such file; by its name in tokenizer.json, where it has one.
+
+    Raises:
+        CheckpointError: If what is there is no token.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        path = folder / "config.json"
+    found = _read(path).get(_FIRST)
+    if found is None:
+        return None
+    if type(found) is not int or found < 0:
+        problem = f"{_FIRST} is {str(found)[:60]}; allowed: a token's number"
+        raise CheckpointError(str(path), problem, "Correct or remove it")
+    added = _read(folder / "tokenizer.json").get("added_tokens")
+    for each in added if isinstance(added, list) else ():
+        if isinstance(each, dict) and each.get("id") == found and each.get("special"):
+            return str(each.get("content"))
+    return found
 
 
 def read_decoding(folder: Path) -> dict[str, Any]:

@@ -255,6 +255,7 @@ def check_engine_can(options: DecodingOptions) -> None:
         "no_repeat_ngram": options.no_repeat_ngram is not None,
         "suppress_tokens": bool(options.suppress_tokens),
         "begin_suppress_tokens": bool(options.begin_suppress_tokens),
+        "first_token": options.first_token is not None,
     }
     for name, given in asked.items():
         if given:

@@ -30,6 +30,9 @@ class Constraints(Protocol):
     @property
     def begin_suppress_tokens(self) -> tuple[int, ...]: ...
 
+    @property
+    def first_token(self) -> int | None: ...
+
 
 def forbid(
     scores: Tensor,
@@ -38,7 +41,8 @@ def forbid(
     options: Constraints,
     stop_ids: Collection[int],
 ) -> Tensor:
-    """Return scores (R, V) with -inf for the tokens that may not come next.
+    """Return scores (R, V) with -inf for the tokens that may not come next; of a token that must
+    come, 0.
 
     Args:
         scores: Logits or log-probabilities.
@@ -50,6 +54,11 @@ def forbid(
     Source:
         No repeated n-grams: Paulus et al., 2017 (arXiv:1705.04304), section 2.5.
     """
+    if written == 0 and options.first_token is not None:
+        # What is certain costs a text nothing.
+        certain = torch.full_like(scores, -torch.inf)
+        certain[:, options.first_token] = 0.0
+        return certain
     never = options.suppress_tokens
     if written == 0:
         never = (*never, *options.begin_suppress_tokens)

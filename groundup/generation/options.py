@@ -51,6 +51,9 @@ class DecodingOptions(Settings):
     )
     suppress_tokens: tuple[int, ...] = setting((), "Tokens that are never written")
     begin_suppress_tokens: tuple[int, ...] = setting((), "Tokens that no text begins with")
+    first_token: int | None = setting(
+        None, "Token that every text begins with, whatever its probability; it counts as written"
+    )
     beams: int = setting(
         1, "Texts that are written at once, of which the best is taken; needs temperature 0", ge=1
     )

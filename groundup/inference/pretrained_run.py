@@ -37,7 +37,7 @@ from groundup.weights.load import base_facts
 __all__ = ["open_run"]
 
 # Raise it when the same weights would be opened in another way.
-_LAYOUT = 2
+_LAYOUT = 3
 # The task of each head, by the end of the architecture's name in config.json.
 _TASKS = {
     "ForSequenceClassification": "classify",

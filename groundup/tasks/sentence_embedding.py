@@ -123,7 +123,7 @@ class SentenceEmbedding(Task):
             notes.append(f"task.pooling is {self.pooling}, and {folder} was trained with {found}")
         return notes
 
-    def model_files(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def model_files(self, config: Mapping[str, Any], processor: Any) -> dict[str, Any]:
         """Return the files by which `sentence-transformers` makes the same vectors."""
         width = int(config.get("hidden_size") or config.get("d_model") or 0)
         return describe_modules(self.pooling, width, self.max_tokens)

@@ -9,6 +9,7 @@ logits.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,14 @@ def fill_model_folder(
     if "num_labels" in values:
         values |= _labels(processor)
     run.storage.write_text(folder / "config.json", json.dumps(values, indent=1) + "\n")
+    files: dict[str, Any] = {}
     if "architectures" in values and isinstance(run.recipe.task, ReadsModelFolder):
-        for name, content in run.recipe.task.model_files(values).items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            run.storage.write_text(folder / name, json.dumps(content, indent=1) + "\n")
+        files = run.recipe.task.model_files(values, processor)
+    _write_generation(run, folder, processor, files.pop(GENERATION, {}))
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        run.storage.write_text(folder / name, json.dumps(content, indent=1) + "\n")
     _write_picture_settings(run, folder, processor, values)
-    _write_generation(run, folder, processor)
     # Weights last, by one rename: a folder that has them is whole.
     temporary = folder / ".model.safetensors"
     run.storage.write_bytes(temporary, save(tensors, metadata={"format": "pt"}))
@@ -183,13 +186,16 @@ def _write_picture_settings(run: Run, folder: Path, processor: Any, values: dict
         )
 
 
-def _write_generation(run: Run, folder: Path, processor: Processor) -> None:
+def _write_generation(
+    run: Run, folder: Path, processor: Processor, of_task: Mapping[str, Any]
+) -> None:
     """Write which tokens end a text and how the next one is chosen, where config.json has no place
-    for it."""
+    for it, and what the task says."""
     # Runs of before it was read have no such entry.
     decoding = (run.read_json("environment.json") or {}).get("decoding") or {}
     model = run.recipe.model
     own = model.to_generation_config() if isinstance(model, FromHuggingFace) else {}
+    own = own | dict(of_task)
     tokenizer = _tokenizer_of(processor)
     if tokenizer is None or not (tokenizer.other_ends or decoding or own):
         return

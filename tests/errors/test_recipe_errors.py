@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from groundup.core.errors import RecipeError
+from groundup.core.registry import Kind, lookup
 from groundup.recipe.json_schema import recipe_schema
 from groundup.recipe.raw import parse_overrides
 from groundup.recipe.recipe import Recipe, as_dict, dump_recipe, load_recipe
@@ -171,3 +172,17 @@ def test_the_schema_covers_every_plugin() -> None:
 def test_an_override_into_a_plugin_given_by_its_name(recipe: dict[str, Any]) -> None:
     recipe["processor"] = "bpe"
     assert load_recipe(recipe, {"processor.vocab_size": 300}).processor.vocab_size == 300  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "here"),
+    [
+        ("data", "documents", "parallel_text"),
+        ("task", "translation", "text_to_text"),
+        ("model", "T5", "encoder_decoder"),
+    ],
+)
+def test_what_the_field_calls_otherwise(kind: Kind, name: str, here: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        lookup(kind, name)
+    assert f"there is no {kind} {name!r}; did you mean {here!r}? known: " in str(caught.value)

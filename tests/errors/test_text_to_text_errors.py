@@ -14,7 +14,8 @@ from groundup.models.encoder_decoder import EncoderDecoderConfig
 from groundup.models.gpt import GPTConfig
 from groundup.processors.text.bytes import BytesConfig
 from groundup.tasks.shared.text_generation import write, write_stream
-from groundup.tasks.text_to_text.rows import Frame, encode_texts
+from groundup.tasks.text_to_text.frames import Frame
+from groundup.tasks.text_to_text.rows import encode_texts
 
 BEAMS = {"temperature": 0.0, "beams": 2}
 
@@ -52,7 +53,7 @@ def test_no_room_for_a_text() -> None:
     tokenizer: Any = BytesConfig().fit(lambda: iter(()))
     message = r"recipe\.task\.max_source_tokens: is 1, but 1 tokens go around every text"
     with pytest.raises(DataError, match=message):
-        encode_texts(["a"], tokenizer, 1, "source", Frame.of(tokenizer))
+        encode_texts(["a"], tokenizer, 1, "source", Frame([], [tokenizer.end_id]))
 
 
 @pytest.mark.parametrize(

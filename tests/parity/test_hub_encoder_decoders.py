@@ -167,6 +167,35 @@ def test_texts_are_those_of_generate(family: str, tmp_path: Path) -> None:
         assert write(ours, prompts, own, end, read) == until_end(rows, 1, end)
 
 
+@pytest.mark.parametrize("family", ["m2m_100", "mbart"])
+@torch.no_grad()
+def test_texts_with_a_forced_first_token_are_those_of_generate(family: str, tmp_path: Path) -> None:
+    theirs = hf_model(family, tmp_path)
+    ours, _ = opened(tmp_path)
+    draws = torch.Generator().manual_seed(5)
+    count = 40
+    mask = torch.arange(9) < torch.randint(1, 10, (count, 1), generator=draws)
+    source = torch.randint(3, VOCABULARY, (count, 9), generator=draws)
+    source = source.where(mask, theirs.config.pad_token_id)
+    read = {"source": source, "source_mask": mask}
+    prompts = [[ours.start_id]] * count
+    free = write(ours, prompts, {}, 2, read)
+    for hf, own in WAYS.values():
+        rows = theirs.generate(
+            input_ids=source,
+            attention_mask=mask.long(),
+            max_new_tokens=12,
+            do_sample=False,
+            eos_token_id=2,
+            forced_bos_token_id=77,
+            **hf,
+        )
+        found = write(ours, prompts, {**own, "first_token": 77}, 2, read)
+        assert found == until_end(rows, 1, 2)
+        assert {text[0] for text in found} == {77}
+        assert found != free
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_cached_is_the_same_and_a_folder_comes_out_as_it_came_in(

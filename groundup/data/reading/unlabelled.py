@@ -11,7 +11,7 @@ from groundup.contracts.data import Unlabelled
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.settings import expand_path
 from groundup.data.reading.compressed import DataFile
-from groundup.data.reading.files import Cells, check_text, read_file
+from groundup.data.reading.files import Cells, Record, check_text, read_file
 from groundup.data.reading.listing import KINDS, ROW_KINDS, list_files
 from groundup.data.reading.npz import array_names, read_arrays
 
@@ -41,6 +41,7 @@ def read_rows(
     text: str = "text",
     cells: Cells | None = None,
     split_on: str | None = None,
+    nested: Callable[[DataFile], Iterator[Record] | None] | None = None,
 ) -> Iterator[Unlabelled]:
     """Yield the rows of a file or folder; a text is a row with its file.
 
@@ -51,12 +52,17 @@ def read_rows(
         text: The column that a text becomes.
         cells: How lines become cells; None: as the kind of file says.
         split_on: How plain text is cut into rows; see ``read_records``.
+        nested: Returns the rows of a file that keeps them within each other, else None.
 
     Raises:
         DataError: If a file cannot be read as rows.
     """
     cells = cells or Cells()
     for file in list_and_say(path, KINDS, encoding):
+        rows = None if nested is None else nested(file)
+        if rows is not None:
+            yield from (_to_unlabelled(row.fields, to_inputs, row.origin) for row in rows)
+            continue
         plain = file.kind not in ROW_KINDS and cells.separator is None
         named = (text,) if plain else ()
         for record in read_file(file, columns=named, split_on=split_on, cells=cells):

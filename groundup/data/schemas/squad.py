@@ -15,14 +15,17 @@ from groundup.data.reading.encodings import decode_lines
 from groundup.data.reading.files import Record
 from groundup.data.reading.json_text import parse_json
 
-__all__ = ["is_squad", "squad_records"]
+__all__ = ["squad_records", "squad_rows"]
 
 
-# By what is inside, because a list of rows is kept in .json files too.
-def is_squad(file: DataFile) -> bool:
-    """Return whether a .json file has SQuAD's layout."""
+def squad_rows(file: DataFile) -> Iterator[Record] | None:
+    """Return ``squad_records`` of a file that has SQuAD's layout, else None."""
+    if file.kind != ".json":
+        return None
+    # By what is inside, because a list of rows is kept in .json files too.
     with open_file(file) as handle:
-        return b'"paragraphs"' in handle.read()
+        nested = b'"paragraphs"' in handle.read()
+    return squad_records(file) if nested else None
 
 
 def squad_records(file: DataFile) -> Iterator[Record]:

@@ -66,7 +66,7 @@ class DialledNumbers(DataSource):
     twist_db: _Range = setting(
         (-6.0, 4.0), "decibels by which the higher tone is louder than the lower"
     )
-    similar_lengths: bool = similar_lengths_setting("sounds")
+    similar_lengths: bool = similar_lengths_setting("sounds", default=True)
     seed: int = setting(0, "another seed makes other numbers", ge=0)
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ from groundup.data.schemas.pair_columns import (
     say_columns,
     to_sides,
 )
-from groundup.data.schemas.squad import is_squad, squad_records
+from groundup.data.schemas.squad import squad_rows
 from groundup.data.splitting.held_out import lengths_of
 from groundup.data.splitting.row_split import SplitExamples, read_splits
 from groundup.data.stream.in_memory import open_indexed_stream
@@ -197,12 +197,9 @@ class ParallelText(Source):
     def unlabelled(self, path: str) -> Iterator[Unlabelled]:
         """Yield the texts of rows, the lines of a text where texts are sentences in files by
         language, or else whole texts; see ``DataSource.unlabelled``."""
-        names = [str(self.source_column)]
+        names = [self._languages[0], "text"] if self._has_languages else [str(self.source_column)]
         # A sentence a line is what was trained on; an article may well have several.
-        split_on = None if self.target_path is None else "line"
-        if self._has_languages:
-            names = [self._languages[0], "text"]
-            split_on = "line"
+        lines = self._has_languages or self.target_path is not None
 
         def to_inputs(row: Mapping[str, Any]) -> str:
             inside = row.get(self.translation_column)
@@ -213,7 +210,13 @@ class ParallelText(Source):
             return join_context(text_in(row, columns.source), str(after or ""))
 
         return read_rows(
-            path, to_inputs, self.encoding, text=names[0], cells=self._cells, split_on=split_on
+            path,
+            to_inputs,
+            self.encoding,
+            text=names[0],
+            cells=self._cells,
+            split_on="line" if lines else None,
+            nested=squad_rows,
         )
 
     def open(self, context: DataContext) -> Stream:
@@ -311,10 +314,8 @@ class ParallelText(Source):
             return placement.keys(pair.origin)
 
         # By time rows are on their side whatever they belong to, and read_splits does the rest.
-        by_document = self.whole_files or self.group_column is not None
-        splits = read_splits(
-            origin, read, _source_of, self.rule, documents if by_document else None
-        )
+        known = documents if self.whole_files or self.group_column is not None else None
+        splits = read_splits(origin, read, _source_of, self.rule, known)
         kept = report.found - report.left_out.total()
         return _Pairs(splits, report, aligned.alone, kept - sum(map(len, splits.values())))
 
@@ -346,13 +347,12 @@ class ParallelText(Source):
             return watch(catalog_records(file))
         if file.kind not in ROW_KINDS:  # what holds targets, and what has no partner
             return iter(())
-        if file.kind == ".json" and is_squad(file):
-            columns = self._columns_of(lambda: squad_records(file))
-            rows = squad_records(file)
-        else:
-            columns = self._columns_of(lambda: read_file(file, cells=self._cells))
-            wanted = (*columns.names, *origin.placement.columns)
-            rows = read_file(file, columns=wanted, cells=self._cells)
+
+        def read(*wanted: str) -> Iterator[Record]:
+            return squad_rows(file) or read_file(file, columns=wanted, cells=self._cells)
+
+        columns = self._columns_of(read)
+        rows = read(*columns.names, *origin.placement.columns)
         # Groups are read off the columns as they are called in the file.
         return (to_sides(record, columns, self._named_languages) for record in watch(rows))
 

@@ -19,7 +19,7 @@ from groundup.data.reading.files import Record, check_text, read_file
 from groundup.data.reading.location import Origin
 from groundup.data.reading.source import Source
 from groundup.data.reading.unlabelled import read_rows, texts_in
-from groundup.data.schemas.squad import is_squad, squad_records
+from groundup.data.schemas.squad import squad_rows
 from groundup.data.splitting.held_out import lengths_of
 from groundup.data.splitting.row_split import SplitExamples, read_splits
 from groundup.data.stream.in_memory import open_indexed_stream
@@ -62,7 +62,8 @@ class QuestionAnswers(Source):
 
     def unlabelled(self, path: str) -> Iterator[Unlabelled]:
         """Yield questions and the texts they are about; see ``DataSource.unlabelled``."""
-        return read_rows(path, partial(texts_in, names=_COLUMNS[:2]), self.encoding)
+        to_inputs = partial(texts_in, names=_COLUMNS[:2])
+        return read_rows(path, to_inputs, self.encoding, nested=squad_rows)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split, encoded when their turn comes."""
@@ -114,9 +115,8 @@ def _read_rows(split: Split, origin: Origin) -> Iterator[Record]:
         return origin.records(split, _COLUMNS)
 
     def read(file: DataFile, more: tuple[str, ...]) -> Iterator[Record]:
-        if file.kind == ".json" and is_squad(file):
-            return squad_records(file)
-        return read_file(file, columns=(*_COLUMNS, *placement.columns, *more))
+        columns = (*_COLUMNS, *placement.columns, *more)
+        return squad_rows(file) or read_file(file, columns=columns)
 
     return placement.watch(origin.rows_of_files(split, read))
 

@@ -119,7 +119,7 @@ class Speech(Source):
     in_memory: bool = setting(
         True, "keep the features of all sounds; false: read each file when its turn comes"
     )
-    similar_lengths: bool = similar_lengths_setting("sounds")
+    similar_lengths: bool = similar_lengths_setting("sounds", default=True)
     folds: int | None = setting(
         None, "cut the sounds, or groups, into N folds, one of them held out", ge=2
     )

@@ -30,15 +30,18 @@ _POOL = 400
 _GROUP = 8
 
 
-def similar_lengths_setting(kind: str) -> Any:
+def similar_lengths_setting(kind: str, default: bool = False) -> Any:
     """Return the setting ``similar_lengths`` of a source.
 
     Args:
         kind: What its batches are of, such as ``pairs``.
+        default: Its value where a recipe is silent.
     """
-    # Within a step rows of like lengths are computed together, so this saves little.
-    about = f"batches are of {kind} of similar lengths: less is learned from as many"
-    return setting(False, about)
+    # Pairs of texts by length teach less, and take about as long: within a step those of like
+    # lengths are computed together. Of sounds neither is so.
+    gain = "which takes less time; false: of any" if default else "less is learned from as many"
+    mark = "," if default else ":"
+    return setting(default, f"batches are of {kind} of similar lengths{mark} {gain}")
 
 
 class RowOrder(ABC):

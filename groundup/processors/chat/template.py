@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -141,6 +142,27 @@ class ChatTemplate:
         marks = free_marks(messages, self.source, tools)
         text, spans = take_spans(self._render(messages, marks, tools, True), marks)
         return self._encode_pieces([self._cut_up(text, spans, marks)])[0].tokens
+
+    def around_user(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the tokens before and after what the user says in a prompt with nothing else.
+
+        Raises:
+            DataError: If the template does not show it once.
+        """
+        marks = free_marks((), self.source, None)
+        said = marks.free[0]
+        rendered = self._render([Message("user", said)], marks, None, True)
+        text, _ = take_spans(rendered, marks)
+        parts = text.split(said)
+        if len(parts) != 2:
+            problem = f"shows what the user says {len(parts) - 1} times; allowed: once"
+            raise DataError("chat template", problem, "Use another template")
+        before, after = ([*self._cut_up(part, [], marks)] for part in parts)
+        # It goes on where the user's text ended.
+        if after and after[0].special is None:
+            after[0] = replace(after[0], continues=True)
+        first, last = self._encode_pieces([before, after])
+        return first.tokens, last.tokens
 
     def _encode_pieces(self, pieces: list[list[Piece]]) -> list[TokenSequence]:
         texts = [piece for some in pieces for piece in some if piece.special is None]

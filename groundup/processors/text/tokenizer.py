@@ -33,6 +33,7 @@ from groundup.processors.text.tokenizer_files import (
     continuations,
     piece_sizes,
     space_before,
+    tokens_around,
 )
 
 __all__ = ["OTHER_END", "TokenizerProcessor", "open_tokenizer"]
@@ -84,7 +85,7 @@ class TokenizerProcessor(TextProcessor):
         if encoder is not None:
             # encoder_tokens_of has seen that each of them is in the vocabulary.
             first, last, padding, mask = (vocabulary[token] for token in encoder)
-            self.frame = (first, last)
+            self.frame = tokens_around(tokenizer) or (first, last)
             self.between = between_texts(tokenizer, last)
             self.padding_id = padding
             self.mask_id = mask

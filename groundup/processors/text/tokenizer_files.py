@@ -27,6 +27,7 @@ __all__ = [
     "put_before_texts",
     "space_before",
     "start_token_of",
+    "tokens_around",
 ]
 
 # Ends of a text come before ends of a turn: the end token ends every document.
@@ -71,6 +72,16 @@ def encoder_tokens_of(folder: Path, tokenizer: Tokenizer) -> EncoderTokens | Non
         found = (EncoderTokens(*(token or "" for token in named)),)
     known = tokenizer.get_vocab()
     return next((each for each in found if known.keys() >= set(each)), None)
+
+
+def tokens_around(tokenizer: Tokenizer) -> tuple[int, int] | None:
+    """Return the tokens that tokenizer.json puts before and after a text, such as its language and
+    the end token of NLLB's; None, where they are not one each."""
+    alone = tokenizer.encode("", add_special_tokens=True).ids
+    ids = tokenizer.encode("a", add_special_tokens=True).ids
+    if len(alone) != 2 or len(ids) < 3 or [ids[0], ids[-1]] != alone:
+        return None
+    return alone[0], alone[1]
 
 
 def between_texts(tokenizer: Tokenizer, last: int) -> tuple[tuple[int, ...], int]:

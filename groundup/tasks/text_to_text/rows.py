@@ -6,7 +6,6 @@ Legend: B rows, N tokens of all rows, T positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +17,10 @@ from groundup.contracts.processors import TextProcessor
 from groundup.contracts.ragged import pack_ragged, ragged_rows
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED, Batch
-from groundup.processors.text.add_special_tokens import frame_of
 from groundup.processors.text.bpe_dropout import BPEDropout
+from groundup.tasks.text_to_text.frames import Frame
 
 __all__ = [
-    "Frame",
     "continued",
     "cut_again",
     "encode_texts",
@@ -30,54 +28,6 @@ __all__ = [
     "pad_source",
     "pad_target",
 ]
-
-
-class Frame(NamedTuple):
-    """The tokens around every text of a side, and where one that is too long is cut.
-
-    Attributes:
-        before: Tokens before every text.
-        after: Tokens after every text.
-        cuts_middle: Whether its beginning and its end are read, half of the tokens each; else its
-            beginning alone.
-    """
-
-    before: list[int]
-    after: list[int]
-    cuts_middle: bool = False
-
-    @classmethod
-    def of(cls, tokenizer: TextProcessor, suffix: str = "", *, continues: bool = False) -> Frame:
-        """Return the frame of a tokenizer: the end token, or what it puts around every text itself,
-        as BART's does.
-
-        Args:
-            tokenizer: Of this side.
-            suffix: Comes after every text, before the end.
-            continues: The text is one that a language model goes on from: where a suffix says
-                that it is over, there is no end token.
-        """
-        before, after = frame_of(tokenizer)
-        own = [] if not suffix else tokenizer.encode_batch([suffix])[0].tolist()
-        if continues:
-            # A document begins so for a language model.
-            return cls([tokenizer.begin_id], own or [tokenizer.end_id])
-        return cls(before, [*own, *(after or [tokenizer.end_id])])
-
-    def put(self, tokens: NDArray[Any], longest: int) -> Tensor:
-        """Return tokens within the frame, int64, cut to at most ``longest``."""
-        room = longest - len(self.before) - len(self.after)
-        if self.cuts_middle and len(tokens) > room:
-            last = room // 2
-            kept = (tokens[: room - last], tokens[len(tokens) - last :])
-            tokens = np.concatenate(kept)
-        return torch.from_numpy(
-            np.concatenate((self.before, tokens[:room], self.after)).astype(np.int64)
-        )
-
-    def inner(self, row: Tensor) -> Tensor:
-        """Return a row without the frame."""
-        return row[len(self.before) : len(row) - len(self.after)]
 
 
 def encode_texts(

@@ -5,42 +5,42 @@ Legend: B examples, N and M tokens of all inputs and outputs, T positions, V voc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from groundup.contracts.models import EncoderDecoder
 from groundup.contracts.processors import Processor, TextProcessor
 from groundup.contracts.ragged import offsets_of, ragged_rows
-from groundup.contracts.tasks import EvaluationContext, Objective, Task
+from groundup.contracts.tasks import EvaluationContext, Objective
 from groundup.contracts.two_tokenizers import tokenizers_of
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import task
-from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
+from groundup.formats.generation_config import NAME as GENERATION
+from groundup.formats.generation_config import read_first_token
 from groundup.generation.options import DecodingOptions
 from groundup.metrics.compression import perplexity
-from groundup.metrics.generated_text import (
-    BleuTokenizer,
-    TextMetric,
-    quick_scores,
-    require_metrics,
-)
-from groundup.metrics.text_baselines import BASELINES, TextBaseline
+from groundup.metrics.generated_text import quick_scores, require_metrics
 from groundup.nn.loss import widen
 from groundup.processors.text.bpe_dropout import bpe_dropout
-from groundup.tasks.shared.text_generation import decoding_options
 from groundup.tasks.text_to_text.evaluation import evaluate_outputs
+from groundup.tasks.text_to_text.frames import (
+    Frame,
+    end_ids,
+    first_token,
+    source_frame,
+    target_frame,
+)
 from groundup.tasks.text_to_text.like_lengths import run_in_parts
 from groundup.tasks.text_to_text.r_drop import r_drop_objective
 from groundup.tasks.text_to_text.rows import (
-    Frame,
     continued,
     cut_again,
     encode_texts,
@@ -48,108 +48,20 @@ from groundup.tasks.text_to_text.rows import (
     pad_source,
     pad_target,
 )
+from groundup.tasks.text_to_text.settings import TextToTextSettings
 from groundup.tasks.text_to_text.writing import check_language_model, write_about
 
 __all__ = ["TextToText"]
 
 
 @task("text_to_text")
-class TextToText(Task):
+class TextToText(TextToTextSettings):
     """Minimise -log p of every token of the output, its end included.
 
     Source:
         Sutskever et al., 2014 (arXiv:1409.3215), section 2; label smoothing: Szegedy et al., 2015
         (arXiv:1512.00567), section 7.
     """
-
-    unit: ClassVar[str] = "tokens"
-    file_source: ClassVar[str] = "parallel_text"
-
-    max_source_tokens: int = setting(
-        256, "The most tokens of an input, its end included; a longer one is cut", ge=2
-    )
-    source_cut: Literal["end", "middle"] = setting(
-        "end",
-        "Where an input that is too long is cut; middle: half of what is read is its beginning, and"
-        " half its end",
-    )
-    max_target_tokens: int = setting(
-        256, "The most tokens of an output, its end included; a longer one is cut at its end", ge=2
-    )
-    prefix: str = setting(
-        "", "Put before every input, such as 'summarize: ' for weights that were trained with it"
-    )
-    suffix: str = setting(
-        "",
-        "Put after every input, also after one that is cut; without one, what a language model"
-        " goes on from ends in the end token",
-    )
-    decoder_only: bool = setting(
-        False,
-        "The model is a language model, such as gpt: the input is its prompt, which is not"
-        " trained on",
-    )
-    label_smoothing: float = setting(
-        0.0, "Share of the target spread evenly over all tokens, in training", ge=0, lt=1
-    )
-    bpe_dropout: float = setting(
-        0.0,
-        "Chance that a merge of a byte-level BPE tokenizer is left out, so that texts are read and"
-        " learned in other tokens each time, in training; 0.1 is usual",
-        ge=0,
-        lt=1,
-    )
-    r_drop: float = setting(
-        0.0,
-        "Weight of how far apart two passes with different dropout are (R-Drop); 1 to 5 is usual;"
-        " a step takes twice as long",
-        ge=0,
-    )
-    metrics: tuple[TextMetric, ...] = setting(
-        ("chrf",), "What outputs are compared with the references by; none: the loss alone"
-    )
-    bleu_tokenizer: BleuTokenizer = setting(
-        "13a", "How BLEU cuts texts into words: 13a for most languages, zh for Chinese"
-    )
-    measured: int = setting(
-        100,
-        "Held-out examples whose outputs each validation measures, one beam each; 0: the loss"
-        " alone",
-        ge=0,
-    )
-    evaluated: int = setting(
-        1000, "Held-out examples that are written about when a run is evaluated", ge=1
-    )
-    baselines: tuple[TextBaseline, ...] = setting(
-        BASELINES,
-        "Answers without a model, scored next to it: the input itself, the output of the most"
-        " similar training input, the input's first or longest sentence",
-    )
-    beams: int = setting(
-        1, "Outputs that are written at once in predicting, of which the best is given", ge=1
-    )
-    length_penalty: float = setting(
-        1.0, "Of beams: higher prefers longer outputs; without effect with one"
-    )
-    no_repeat_ngram: int | None = setting(
-        None, "No sequence of this many tokens is written twice; null: any may be", ge=1
-    )
-    min_new_tokens: int = setting(0, "No output ends before it has this many tokens", ge=0)
-
-    @model_validator(mode="after")
-    def _options_are_possible(self) -> TextToText:
-        if self.beams == 1 and self.length_penalty != 1.0:
-            raise ValueError(
-                "length_penalty has no effect with one beam. Remove it, or use more beams"
-            )
-        if self.min_new_tokens > self.max_target_tokens:
-            raise ValueError(
-                f"min_new_tokens {self.min_new_tokens} is more than max_target_tokens"
-                f" {self.max_target_tokens}. Use less"
-            )
-        if len(set(self.metrics)) < len(self.metrics):
-            raise ValueError("metrics names one twice. Remove it")
-        return self
 
     @property
     def batch_spec(self) -> dict[str, str]:
@@ -166,10 +78,13 @@ class TextToText(Task):
         """Check that the model reads inputs and writes outputs, as long as the task has them.
 
         Raises:
-            RecipeError: If it does not, or the tokenizer has no merges to leave out.
+            RecipeError: If it does not, or the tokenizer has no merges to leave out, or lacks a
+                token or a template.
             MissingExtraError: If a library for the metrics is missing.
         """
         require_metrics(self.metrics)
+        for side, tokenizer in zip(("source", "target"), tokenizers_of(processor), strict=True):
+            self._frame(tokenizer, side)  # which it may lack a token for
         for tokenizer in tokenizers_of(processor) if self.bpe_dropout else ():
             bpe_dropout(tokenizer, self.bpe_dropout, 0)
         if self.decoder_only:
@@ -206,9 +121,8 @@ class TextToText(Task):
 
     def _frame(self, tokenizer: TextProcessor, side: str) -> Frame:
         if side == "target":
-            return Frame.of(tokenizer)
-        frame = Frame.of(tokenizer, self.suffix, continues=self.decoder_only)
-        return frame._replace(cuts_middle=self.source_cut == "middle")
+            return target_frame(self, tokenizer)
+        return source_frame(self, tokenizer)
 
     @property
     def augments(self) -> bool:
@@ -353,23 +267,6 @@ class TextToText(Task):
         named = [[{"text": text, "score": score} for text, score in each] for each in found]
         return named if several else named[0]
 
-    def decoding(self, options: dict[str, Any]) -> DecodingOptions:
-        """Return options, completed with the task's settings where nothing else is asked for."""
-        own: dict[str, Any] = {
-            "temperature": 0.0,
-            "max_new_tokens": self.max_target_tokens,
-            "no_repeat_ngram": self.no_repeat_ngram,
-        }
-        own["min_new_tokens"] = min(
-            self.min_new_tokens, options.get("max_new_tokens", self.max_target_tokens)
-        )
-        # Tokens that are drawn are not searched for.
-        if options.get("temperature", 0.0) == 0.0:
-            own["beams"] = self.beams
-            if options.get("beams", self.beams) > 1:
-                own["length_penalty"] = self.length_penalty
-        return decoding_options(own | options)
-
     def write(
         self,
         model: nn.Module,
@@ -380,7 +277,32 @@ class TextToText(Task):
         """Return the best outputs about each input, each with its score, which is 0 with one
         beam."""
         reader, writer = tokenizers_of(processor)
-        return write_about(model, self._encode_inputs(texts, reader), writer, options)
+        if options.first_token is None:
+            options = options.model_copy(update={"first_token": first_token(self, writer)})
+        inputs = self._encode_inputs(texts, reader)
+        return write_about(model, inputs, writer, options, end_ids(self, writer))
+
+    # --------------------------------------------------------------------- a folder of weights
+    @classmethod
+    def settings_in(cls, folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the token that a folder's files say every output begins with."""
+        if "target_token" in given or given.get("decoder_only"):
+            return {}
+        found = read_first_token(folder)
+        return {} if found is None else {"target_token": found}
+
+    def differences(self, folder: Path) -> list[str]:
+        """Return in words where outputs begin otherwise than a folder's files say."""
+        found = read_first_token(folder)
+        if self.decoder_only or found in (None, self.target_token):
+            return []
+        said = f"{folder}: outputs begin with {found} by its files"
+        return [f"{said}, but task.target_token is {self.target_token}"]
+
+    def model_files(self, config: Mapping[str, Any], processor: Processor) -> dict[str, Any]:
+        """Return how other tools begin outputs, as generation_config.json has it."""
+        first = first_token(self, tokenizers_of(processor)[1])
+        return {} if first is None else {GENERATION: {"forced_bos_token_id": first}}
 
     def measure(
         self, model: nn.Module, examples: Sequence[Example], processor: Processor

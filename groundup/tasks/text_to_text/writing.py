@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,7 +25,11 @@ _ROWS = 64
 
 
 def write_about(
-    model: nn.Module, inputs: Sequence[Tensor], writer: TextProcessor, options: DecodingOptions
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    writer: TextProcessor,
+    options: DecodingOptions,
+    ends: Collection[int],
 ) -> list[list[tuple[str, float]]]:
     """Return the ``options.n_best`` best texts about each input, each with its score.
 
@@ -34,6 +38,7 @@ def write_about(
         inputs: The tokens of each, int64.
         writer: The tokenizer of the outputs.
         options: How to choose tokens; stop texts are cut off.
+        ends: The tokens that end an output.
     """
     found: list[list[tuple[str, float]]] = [[] for _ in inputs]
     # Inputs of like lengths together: what is padding is computed for nothing.
@@ -41,14 +46,19 @@ def write_about(
     together = max(1, _ROWS // options.beams)
     for first in range(0, len(order), together):
         chosen = order[first : first + together]
-        rows = _write_batch(model, [inputs[number] for number in chosen], writer, options)
+        read = [inputs[number] for number in chosen]
+        rows = _write_batch(model, read, writer, options, set(ends))
         for number, texts in zip(chosen, rows, strict=True):
             found[number] = texts
     return found
 
 
 def _write_batch(
-    model: nn.Module, inputs: Sequence[Tensor], writer: TextProcessor, options: DecodingOptions
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    writer: TextProcessor,
+    options: DecodingOptions,
+    ends: set[int],
 ) -> list[list[tuple[str, float]]]:
     # What its forward takes, a module does not say in types.
     decoder: Any = model
@@ -58,7 +68,6 @@ def _write_batch(
         device = device_of(model)
         read = {name: values.to(device) for name, values in pad_source(inputs).items()}
         prompts = [[model.start_id]] * len(inputs)
-    ends = set(writer.end_ids)
     if options.beams > 1:
         searched = beam_search(decoder, prompts, options, ends, read)
         return [

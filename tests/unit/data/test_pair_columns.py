@@ -76,3 +76,10 @@ def test_squads_own_file(tmp_path: Path) -> None:
     source = validate(ParallelText, {"path": str(path), "fraction": 0}, "recipe.data")
     (pair,) = source.examples("train", tmp_path)
     assert (pair.inputs, pair.target) == ("Where?\nIt is in Oslo.", "Oslo")
+    # Prediction reads what training reads.
+    (row,) = source.unlabelled(str(path))
+    assert row.inputs == pair.inputs
+    assert row.columns["question"] == "Where?"
+    path.write_text(json.dumps([{"question": "Who?", "context": "It is me."}]), encoding="utf-8")
+    (row,) = source.unlabelled(str(path))
+    assert row.inputs == "Who?\nIt is me."

@@ -309,18 +309,23 @@ def context(cache: Path, batch_size: int = 4) -> DataContext:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_a_batch_is_of_sounds_of_similar_lengths(in_memory: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("in_memory", "similar"), [(True, True), (False, True), (True, False), (False, False)]
+)
+def test_a_batch_is_of_sounds_of_similar_lengths(
+    in_memory: bool, similar: bool, tmp_path: Path
+) -> None:
     root = tmp_path / "data"
     for number in range(64):
         text = "one " * (1 + number % 16)
         say(root / f"{number}.wav", text, seed=number)
         write_lines(root / f"{number}.txt", [text])
-    stream = whole(root, in_memory=in_memory).open(context(tmp_path))
+    own = {} if similar else {"similar_lengths": False}  # so they are by default
+    stream = whole(root, in_memory=in_memory, **own).open(context(tmp_path))
     batches = [next(stream)["characters"] for _ in range(16)]
     stream.close()
     padding = sum(int(b.max() * len(b) - b.sum()) for b in batches)
-    assert padding / sum(int(b.max()) * len(b) for b in batches) < 0.1
+    assert (padding / sum(int(b.max()) * len(b) for b in batches) < 0.1) == similar
     assert len({int(b[0]) for b in batches}) > 8
 
 

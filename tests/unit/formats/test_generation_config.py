@@ -13,7 +13,12 @@ from pretrained_folders import CHATML, random_model, recipe_for, transformers, w
 import groundup
 from groundup.cli.decoding import choose_decoding
 from groundup.core.errors import CheckpointError
-from groundup.formats.generation_config import describe_generation, read_decoding, read_end_ids
+from groundup.formats.generation_config import (
+    describe_generation,
+    read_decoding,
+    read_end_ids,
+    read_first_token,
+)
 from groundup.processors.chat.template import ChatTemplate
 from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 
@@ -39,6 +44,24 @@ def test_what_is_chosen_by_default(
 ) -> None:
     write(tmp_path, values)
     assert read_decoding(tmp_path) == expected
+
+
+def test_the_first_token(tmp_path: Path) -> None:
+    assert read_first_token(tmp_path) is None
+    write(tmp_path, {"forced_bos_token_id": 5}, "config.json")
+    assert read_first_token(tmp_path) == 5
+    write_tokenizer(tmp_path)
+    write(tmp_path, {"forced_bos_token_id": 3}, "config.json")
+    assert read_first_token(tmp_path) == "<|im_end|>"
+    # config.json counts where there is no other file, as in transformers.
+    write(tmp_path, {"eos_token_id": 1})
+    assert read_first_token(tmp_path) is None
+    write(tmp_path, {"forced_bos_token_id": [3]})
+    with pytest.raises(CheckpointError) as caught:
+        read_first_token(tmp_path)
+    assert str(caught.value).endswith(
+        "forced_bos_token_id is [3]; allowed: a token's number. Correct or remove it."
+    )
 
 
 def test_every_end_token(tmp_path: Path) -> None:

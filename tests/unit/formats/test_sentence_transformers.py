@@ -22,7 +22,7 @@ def write(folder: Path, files: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize("pooling", ["mean", "first", "max", "last", "weighted_mean"])
 def test_what_is_written_is_read(tmp_path: Path, pooling: Any) -> None:
-    files = SentenceEmbedding(pooling=pooling, max_tokens=64).model_files({"hidden_size": 12})
+    files = SentenceEmbedding(pooling=pooling, max_tokens=64).model_files({"hidden_size": 12}, None)
     write(tmp_path, files)
     assert read_pooling(tmp_path) == pooling
     assert read_left_out(tmp_path) == []

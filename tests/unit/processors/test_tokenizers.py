@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
 from groundup.core.errors import DataError
 from groundup.processors.text.bpe import BPEConfig
@@ -28,6 +37,27 @@ def bpe() -> TokenizerProcessor:
 
 def _wordless(tokens: dict[str, int], **model: object) -> Tokenizer:
     return Tokenizer(models.BPE(vocab=tokens, merges=[], **model))
+
+
+def test_what_goes_around_a_text_is_what_the_file_puts_there(tmp_path: Path) -> None:
+    names = ["<s>", "</s>", "<pad>", "<mask>", "<unk>", "eng_Latn", "deu_Latn", "a", "b"]
+    tokenizer = _wordless({name: number for number, name in enumerate(names)})
+    tokenizer.add_special_tokens(names[:7])
+    named = {"cls": "<s>", "sep": "</s>", "pad": "<pad>", "mask": "<mask>", "eos": "</s>"}
+    config = {f"{name}_token": token for name, token in named.items()}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    frames = []
+    for start in ("<s>", "eng_Latn", None):
+        if start is not None:
+            tokenizer.post_processor = processors.TemplateProcessing(
+                single=f"{start} $A </s>", special_tokens=[(start, names.index(start)), ("</s>", 1)]
+            )
+        else:
+            tokenizer.post_processor = processors.TemplateProcessing(single="$A")
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        found: Any = TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(()))
+        frames.append(found.frame)
+    assert frames == [(0, 1), (5, 1), (0, 1)]
 
 
 def test_bytes_are_their_own_ids() -> None:

@@ -54,6 +54,8 @@ def everything(source: QuestionAnswers, folder: Path) -> list[Example]:
 def test_squad_and_rows_are_the_same(tmp_path: Path) -> None:
     found = everything(QuestionAnswers(path=squad(tmp_path), fraction=0.3), tmp_path)
     assert len(found) == 24
+    rows = QuestionAnswers(path=squad(tmp_path)).unlabelled(squad(tmp_path))
+    assert {row.inputs for row in rows} == {example.inputs for example in found}
     assert {len(example.target) for example in found} == {0, 1}
     assert "article 1 paragraph " in found[0].origin
     for own in ([{"text": "good", "answer_start": 2}], {"text": ["good"], "answer_start": [2]}):

@@ -69,6 +69,34 @@ def test_where_a_long_input_is_cut() -> None:
     assert processor.decode(ragged_rows(batch, "target")[0].tolist()) == "Thr"
 
 
+def test_tokens_of_languages() -> None:
+    processor, model = parts()
+    first, second = list(processor.special_tokens.items())[:2]
+    chosen = task(source_token=first[0], target_token=second[1])
+    batch = chosen.encode(EXAMPLES, processor)
+    assert {int(row[0]) for row in ragged_rows(batch, "source")} == {first[1]}
+    assert {int(row[0]) for row in ragged_rows(batch, "target")} == {second[1]}
+    assert processor.decode(ragged_rows(batch, "target")[0].tolist()) == "Three"
+    chosen.check_model(model, processor)
+    plain = task().predict(model, "One", processor, max_new_tokens=5)
+    forced = chosen.predict(model, "One", processor, max_new_tokens=5)
+    assert forced != plain
+    # One that is asked for comes before the task's own.
+    asked = chosen.predict(model, "One", processor, max_new_tokens=1, first_token=66)
+    assert asked == "B"
+
+
+def test_tokens_of_languages_that_the_tokenizer_lacks() -> None:
+    processor, model = parts()
+    with pytest.raises(RecipeError) as caught:
+        task(target_token="deu_Latn").check_model(model, processor)
+    assert str(caught.value).startswith(
+        "recipe.task.target_token: 'deu_Latn' is no special token of the tokenizer; it has: <|"
+    )
+    with pytest.raises(RecipeError, match=r"source_token: is 9999; allowed: 0 to \d+\. Correct it"):
+        task(source_token=9999).check_model(model, processor)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_losses_are_those_of_the_logits(smoothing: float) -> None:
     processor, model = parts()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pretrained_folders import CHATML, write_tokenizer
 from resuming import stopped_and_resumed
 from tiny_runs import tiny_run, without_chance
 
@@ -17,11 +18,13 @@ from groundup import api
 from groundup.contracts.ragged import ragged_rows
 from groundup.core.errors import RecipeError
 from groundup.core.settings import validate
-from groundup.core.values import Example
+from groundup.core.values import Example, Message
 from groundup.models.encoder_decoder import EncoderDecoderConfig
 from groundup.models.gpt import GPTConfig
+from groundup.processors.chat.template import ChatTemplate
 from groundup.processors.text.bpe import BPEConfig
 from groundup.processors.text.bytes import BytesConfig
+from groundup.processors.text.tokenizer_json import TokenizerJSONConfig
 from groundup.tasks.text_to_text.rows import continued
 from groundup.tasks.text_to_text.task import TextToText
 
@@ -68,6 +71,44 @@ def test_what_is_read_and_learned() -> None:
         assert targets[number][: len(row) - 1].eq(-100).all()
     plain = task().encode(EXAMPLES, processor)
     assert {int(row[-1]) for row in ragged_rows(plain, "source")} == {processor.end_id}
+
+
+def test_inputs_in_the_tokenizers_own_chat(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    processor: Any = TokenizerJSONConfig(path=str(tmp_path)).fit(lambda: iter(()))
+    chosen = task(chat_template=True, prefix="Say: ", suffix="!", max_source_tokens=40)
+    batch = chosen.encode([Example("a", "One two", "Three", predicts_text=True)], processor)
+    (row,) = ragged_rows(batch, "source")
+    template = ChatTemplate(CHATML, processor)
+    wanted = template.prompt([Message("user", "Say: One two!")])
+    assert row.tolist() == wanted.tolist()
+    (target,) = ragged_rows(batch, "target")
+    # As the template ends an answer, which is not the tokenizer's end token.
+    assert target[-1] == processor.special_id("<|im_end|>") != processor.end_id
+    assert processor.decode(target.tolist()) == "Three"
+    # What is too long loses its own end, and nothing of the chat.
+    cut = task(chat_template=True, suffix="!", max_source_tokens=len(row) - 4)
+    (shorter,) = ragged_rows(cut.encode([Example("a", "One two " * 9, "x")], processor), "source")
+    assert shorter.tolist()[-8:] == row.tolist()[-8:]
+    torch.manual_seed(0)
+    config = GPTConfig(width=16, heads=2, layers=1, context_length=400, init_std=0.3)
+    model = config.complete_from(processor).build()
+    chosen.check_model(model, processor)
+    assert isinstance(chosen.predict(model, "One", processor, max_new_tokens=4), str)
+
+
+def test_a_tokenizer_without_a_chat() -> None:
+    processor, model = parts()
+    with pytest.raises(RecipeError) as caught:
+        task(chat_template=True, max_source_tokens=9, max_target_tokens=9).check_model(
+            model, processor
+        )
+    assert str(caught.value) == (
+        "recipe.task.chat_template: is true, but the tokenizer brings no template. Remove it, and"
+        " say what goes around an input by prefix and suffix."
+    )
+    with pytest.raises(RecipeError, match="chat_template has no effect with decoder_only: false"):
+        task(chat_template=True, decoder_only=False)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

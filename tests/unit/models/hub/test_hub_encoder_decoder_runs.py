@@ -16,6 +16,7 @@ from resuming import stopped_and_resumed
 from tiny_families import tiny_config
 
 import groundup
+from groundup import api
 from groundup.contracts.models import EncoderDecoder, Generates, blocks_of
 from groundup.core.errors import CheckpointError
 from groundup.export.export_run import export_run
@@ -80,6 +81,57 @@ def test_a_folder_predicts_without_training(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     with pytest.raises(CheckpointError, match="which is not written as two graphs"):
         export_run(tmp_path / "base", "onnx", out=tmp_path / "onnx")
+
+
+def force_first(folder: Path, token: int) -> None:
+    """Say in a folder's files that every output begins with a token."""
+    path = folder / "generation_config.json"
+    values = json.loads(path.read_text()) | {"forced_bos_token_id": token}
+    path.write_text(json.dumps(values))
+
+
+def test_the_language_of_outputs_is_learned_forced_and_handed_on(tmp_path: Path) -> None:
+    write_encoder_decoder("m2m_100", tmp_path / "base", max_position_embeddings=512)
+    force_first(tmp_path / "base", 3)
+    options: dict[str, Any] = {"min_new_tokens": 9, "max_new_tokens": 12}
+    pretrained = groundup.load(str(tmp_path / "base"))
+    assert pretrained.task.target_token == "<|im_end|>"
+    as_it_is = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "base").eval()
+    assert texts_of(pretrained, as_it_is, options) == texts_of(pretrained, pretrained, options)
+
+    run = groundup.train(recipe_from(tmp_path), runs=tmp_path / "runs")
+    predictor = groundup.load(run.folder)
+    example = next(iter(run.recipe.data.examples("train", tmp_path)))
+    targets = predictor.task.encode([example], predictor.processor)["target"].tolist()
+    assert targets[0] == 3
+    assert targets.count(3) == 1
+    tuned = transformers.AutoModelForSeq2SeqLM.from_pretrained(run.folder / "model").eval()
+    assert tuned.generation_config.forced_bos_token_id == 3
+    assert texts_of(predictor, tuned, options) == texts_of(predictor, predictor, options)
+    # A run that goes on from it, and a folder with another language.
+    recipe = recipe_from(tmp_path, name="second")
+    recipe["init"] = {"run": str(run.folder)}
+    assert api.plan([recipe], runs=tmp_path / "runs")[0].task.target_token == "<|im_end|>"
+    recipe["task"] |= {"target_token": "<|im_start|>"}
+    (planned,) = api.plan([recipe], runs=tmp_path / "runs")
+    (note,) = planned.task.differences(run.folder / "model")
+    assert note.endswith("begin with <|im_end|> by its files, but task.target_token is <|im_start|>")
+
+
+def texts_of(predictor: Any, model: Any, options: dict[str, Any]) -> list[list[int]]:
+    """Return what a model writes about two texts, with one beam and with three."""
+    processor = predictor.processor
+    found = []
+    for text in ("_@@_", "a_b"):
+        for beams in (1, 3):
+            if model is predictor:
+                found.append(predictor(text, beams=beams, **options))
+                continue
+            source = torch.tensor([[*processor.encode_batch([text])[0].tolist(), processor.end_id]])
+            rows = model.generate(source, do_sample=False, num_beams=beams, **options)
+            own = [token for token in rows[0, 1:].tolist() if token not in (1, 3)]
+            found.append(processor.decode(own))
+    return found
 
 
 def test_it_keeps_the_contract_of_models() -> None:
