@@ -115,7 +115,9 @@ def test_the_language_of_outputs_is_learned_forced_and_handed_on(tmp_path: Path)
     recipe["task"] |= {"target_token": "<|im_start|>"}
     (planned,) = api.plan([recipe], runs=tmp_path / "runs")
     (note,) = planned.task.differences(run.folder / "model")
-    assert note.endswith("begin with <|im_end|> by its files, but task.target_token is <|im_start|>")
+    assert note.endswith(
+        "begin with <|im_end|> by its files, but task.target_token is <|im_start|>"
+    )
 
 
 def texts_of(predictor: Any, model: Any, options: dict[str, Any]) -> list[list[int]]:
