@@ -5,6 +5,7 @@ Shape legend: N sounds, T frames, F features, S samples.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -31,6 +32,8 @@ from groundup.processors.tokenizer_section import read_tokenizer_section
 from groundup.processors.transcript_ngrams import load_ngrams, save_ngrams
 
 __all__ = ["SpeechConfig", "SpeechProcessor"]
+
+_log = logging.getLogger("groundup")
 
 _SOUNDS = ("mfcc", "log_mel", "whisper")
 _NAMED = 8  # characters that are named in a message
@@ -239,8 +242,15 @@ class SpeechProcessor(InputProcessor):
         """Return preprocessor_config.json's contents; None where features are not Whisper's."""
         if not self.config.as_whisper:
             return None
-        # Whole seconds: that library fills up to nothing else.
-        seconds = round(self.config.pad_seconds or 30)
+        # That library fills up to whole seconds alone.
+        seconds = max(1, round(self.config.pad_seconds or 30))
+        if seconds != self.config.pad_seconds:
+            _log.warning(
+                "preprocessor_config.json: chunk_length is %d, but pad_seconds is %s: transformers"
+                " fills sounds up to whole seconds, and its frames are others than these",
+                seconds,
+                "null" if self.config.pad_seconds is None else f"{self.config.pad_seconds:g}",
+            )
         return spectrogram.whisper_settings(self.config.mel_bands, seconds)
 
     @property

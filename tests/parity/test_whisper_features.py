@@ -3,6 +3,8 @@ so."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from groundup.processors.spectrogram import slaney_filters
 from groundup.processors.speech import SpeechConfig
 
 pytestmark = pytest.mark.xdist_group("transformers")  # imported once, by one worker
+SPOKEN = [Example("a", (np.ones(800, np.float32) / 9, 16000), "a")]
 audio: Any = Library("transformers.audio_utils")
 whisper: Any = Library("transformers.models.whisper.feature_extraction_whisper")
 
@@ -43,3 +46,25 @@ def test_features_and_lengths(bands: int) -> None:
     expected = theirs["input_features"].transpose(0, 2, 1)
     np.testing.assert_allclose(batch["inputs"].numpy(), expected, atol=1e-5, rtol=0)
     assert batch["lengths"].tolist() == theirs["attention_mask"].sum(1).tolist()
+
+
+@pytest.mark.parametrize("seconds", [10.0, 1.0])
+def test_a_short_window_is_the_librarys_too(seconds: float, tmp_path: Path) -> None:
+    own = SpeechConfig(features="whisper", pad_seconds=seconds).fit(lambda: iter(SPOKEN))
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(own.to_huggingface()))
+    extract = whisper.WhisperFeatureExtractor.from_pretrained(tmp_path)
+    assert extract.chunk_length == seconds
+    sound = np.random.default_rng(0).normal(size=8000).astype(np.float32) / 10
+    theirs = extract(sound, sampling_rate=16000, return_tensors="np").input_features[0].T
+    found = own.encode_inputs([(sound, 16000)])["inputs"][0].numpy()
+    assert found.shape == theirs.shape == (100 * seconds, 80)
+    np.testing.assert_allclose(found, theirs, atol=1e-6)
+
+
+def test_parts_of_seconds_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    own = SpeechConfig(features="whisper", pad_seconds=2.5).fit(lambda: iter(SPOKEN))
+    written = own.to_huggingface()
+    assert written is not None
+    assert written["chunk_length"] == 2
+    assert "chunk_length is 2, but pad_seconds is 2.5: transformers fills" in caplog.text
