@@ -76,6 +76,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "preferences": "groundup.data.sources.preferences",
         "images": "groundup.data.sources.images",
         "captioned_images": "groundup.data.sources.captioned_images",
+        "boxes": "groundup.data.sources.boxes",
         "mixture": "groundup.data.sources.mixture",
         "python_docs": "groundup.data.sources.python_docs",
         "python_questions": "groundup.data.sources.python_questions",
@@ -97,6 +98,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "speech": "groundup.processors.speech",
         "frames": "groundup.processors.sequences",
         "labelled": "groundup.processors.labelled",
+        "boxes": "groundup.processors.boxes",
         "table": "groundup.processors.table",
     },
 }

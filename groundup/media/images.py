@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 from groundup.core.errors import DataError, MissingExtraError
 from groundup.core.values import StoredFile
 
-__all__ = ["LARGEST", "SUFFIXES", "depth_of", "draw_sheet", "examine", "is_picture", "read_picture"]
+__all__ = [
+    "LARGEST",
+    "SUFFIXES",
+    "depth_of",
+    "draw_sheet",
+    "examine",
+    "is_picture",
+    "measure",
+    "read_picture",
+]
 
 # Files that are photographs or drawings; Pillow opens others as well, such as .pdf and .hdf.
 _USUAL = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -156,6 +165,17 @@ def examine(path: Path | StoredFile) -> tuple[str | None, str]:
     except Exception as error:  # as above
         return f"is no readable picture: {_describe(error)}", ""
     return None, size
+
+
+def measure(source: Any) -> tuple[int, int, int]:
+    """Return a picture's width and height as it is stored, and EXIF's number of how it is to be
+    turned, 1 if not; of a file only its header is read.
+
+    Args:
+        source: As of ``read_picture``; it must be readable.
+    """
+    with _opened(source) as image:
+        return image.width, image.height, int(image.getexif().get(_ORIENTATION, 1))
 
 
 class _TooLarge(Exception):

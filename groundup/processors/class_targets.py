@@ -1,4 +1,4 @@
-"""Classes to be predicted, as tensors: one for an example, or any number.
+"""Classes to be predicted, as tensors: one for an example, any number, or one of each box in it.
 
 Learned from the training split. Legend: N examples, K classes.
 """
@@ -15,12 +15,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from groundup.contracts.detection import Boxes
 from groundup.contracts.processors import Targets
 from groundup.core.errors import DataError, did_you_mean
+from groundup.core.values import IGNORED
 from groundup.media.labels import LabelSpellings, is_missing, split_labels
 from groundup.media.table_values import as_category
 
-__all__ = ["MultiLabel", "SingleLabel"]
+__all__ = ["BoxClasses", "MultiLabel", "SingleLabel"]
 
 # Labels that nearly all differ: more of them than this, with fewer examples each.
 _MANY = 20
@@ -227,6 +229,46 @@ class MultiLabel(_Classes):
 
     def _with(self, labels: Sequence[str], counts: Sequence[int], notes: Sequence[str]) -> Self:
         return type(self)(labels, counts=counts, notes=notes, separator=self.separator)
+
+
+class BoxClasses(_Classes):
+    """The classes of the boxes in each example, any number of boxes."""
+
+    kind = "boxes"
+
+    @classmethod
+    def fit(cls, targets: Iterable[Boxes]) -> BoxClasses:
+        """Return the classes that occur; one is enough. Regions of many things are not counted.
+
+        Raises:
+            DataError: If there are none.
+        """
+        found: Counter[str] = Counter()
+        for target in targets:
+            for label, crowd in zip(target.labels, target.crowd.tolist(), strict=True):
+                found[as_category(label)] += not crowd
+        labels = sorted((label for label, count in found.items() if count), key=_rank)
+        if not labels:
+            raise DataError(
+                "labels",
+                "no training picture has a box around a single thing",
+                "Check the data section, or raise data.limit where it is set",
+            )
+        return cls(labels, counts=[found[label] for label in labels])
+
+    def encode(self, targets: Sequence[Boxes]) -> Tensor:
+        """Return class numbers (N, K) int64, ``IGNORED`` where an example has fewer boxes than
+        another; K is 1 at least.
+
+        Raises:
+            DataError: If a label is not one of the training split's.
+        """
+        most = max((len(target.labels) for target in targets), default=0)
+        rows = torch.full((len(targets), max(1, most)), IGNORED, dtype=torch.int64)
+        for row, target in zip(rows, targets, strict=True):
+            numbers = [self._number_of(as_category(label)) for label in target.labels]
+            row[: len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
+        return rows
 
 
 def _find_separator(targets: Sequence[Any]) -> str:

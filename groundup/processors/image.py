@@ -21,6 +21,7 @@ from groundup.core.settings import setting
 from groundup.core.values import Batch, Example
 from groundup.media.images import depth_of, is_picture
 from groundup.processors.picture_pixels import (
+    Frame,
     PictureForm,
     Resample,
     Resize,
@@ -99,7 +100,13 @@ class ImageProcessor(InputProcessor):
             DataError: If a picture cannot be read, or has another shape than those the processor
                 was fitted to.
         """
+        return {"inputs": self.encode_placed(inputs)[0]}
+
+    def encode_placed(self, inputs: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Return what ``encode_inputs`` does, and float32 (N, 4) where the places of each picture
+        are in it, as ``Frame`` says."""
         values = torch.zeros(len(inputs), *self.input_shape)
+        frames = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(inputs), 1)
         height, width = self.shape[1:]
         top = (values.shape[2] - height) // 2
         left = (values.shape[3] - width) // 2
@@ -110,20 +117,22 @@ class ImageProcessor(InputProcessor):
             inside[:, 0] = torch.from_numpy(plain)
         else:
             for number, each in enumerate(inputs):
-                inside[number] = self._read(each, number)
+                inside[number], frame = self._read(each, number)
+                frames[number] = torch.tensor(frame)
+        frames += torch.tensor([0.0, 0.0, left, top])
         mean, scale = _as_columns(self.mean, self.scale, values)
         inside.sub_(mean).div_(scale)
-        return {"inputs": values}
+        return values, frames
 
-    def _read(self, source: Any, number: int) -> Tensor:
+    def _read(self, source: Any, number: int) -> tuple[Tensor, Frame]:
         where = name_picture(source, number)
-        pixels = self._form.read(source, where)
+        pixels, frame = self._form.read_placed(source, where)
         if pixels.shape != self.shape:
             raise other_shape(where, pixels.shape, self.shape)
         if self.largest != 255.0 and is_picture(source):
             # It was fitted to arrays that say white with another number.
-            return torch.from_numpy(pixels) * (self.largest / 255.0)
-        return torch.from_numpy(pixels)
+            return torch.from_numpy(pixels) * (self.largest / 255.0), frame
+        return torch.from_numpy(pixels), frame
 
     def to_pixels(self, inputs: Tensor) -> Tensor:
         """Return (N, C, H, W) with 0 for black and 1 for white, of what ``encode_inputs`` gave."""

@@ -21,6 +21,7 @@ from groundup.core.values import StoredFile
 from groundup.media.images import is_picture, read_picture
 
 __all__ = [
+    "Frame",
     "PictureForm",
     "Resample",
     "Resize",
@@ -33,6 +34,9 @@ __all__ = [
 Resize = Literal["stretch", "crop", "pad"]
 Resample = Literal["linear", "cubic"]
 Shape = tuple[int, int, int]
+Frame = tuple[float, float, float, float]
+"""Where a picture's places are after resizing: x times the first number plus the third, and y times
+the second plus the fourth; 0, 0 is the corner of a picture, not the middle of its first pixel."""
 # Of red, green and blue, as ITU-R BT.601 weighs them.
 _GREY = (0.299, 0.587, 0.114)
 
@@ -65,6 +69,12 @@ class PictureForm(NamedTuple):
         Raises:
             DataError: If it cannot be read, or has another number of axes or channels.
         """
+        return self.read_placed(source, where, seen)[0]
+
+    def read_placed(
+        self, source: Any, where: str, seen: Counter[str] | None = None
+    ) -> tuple[NDArray[Any], Frame]:
+        """Return what ``read`` does, and where the picture's places are in it."""
         pixels = source
         if is_picture(source):
             pixels = read_picture(source, where, self.channels, self.depth, seen)
@@ -86,16 +96,20 @@ class PictureForm(NamedTuple):
         elif self.channels == 3:
             # Without transparency.
             picture = picture[:3]
+        frame: Frame = (1.0, 1.0, 0.0, 0.0)
         if self.size is not None and picture.shape[1:] != tuple(self.size):
             # torch takes neither negative strides nor arrays that cannot be written to.
             whole = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
-            picture = _resize(whole, self.size, self.resize, self.resample).numpy()
-        return np.require(picture, requirements=["C", "W"])
+            resized, frame = _resize(whole, self.size, self.resize, self.resample)
+            picture = resized.numpy()
+        return np.require(picture, requirements=["C", "W"]), frame
 
 
-def _resize(picture: Tensor, size: tuple[int, int], resize: Resize, resample: Resample) -> Tensor:
-    """Return (C, *size) of a picture (C, H, W): interpolation over the area that a new pixel
-    covers."""
+def _resize(
+    picture: Tensor, size: tuple[int, int], resize: Resize, resample: Resample
+) -> tuple[Tensor, Frame]:
+    """Return (C, *size) of a picture (C, H, W), by interpolation over the area that a new pixel
+    covers; and where its places are."""
     height, width = picture.shape[1:]
     rows, columns = size
     if resize != "stretch":
@@ -111,10 +125,11 @@ def _resize(picture: Tensor, size: tuple[int, int], resize: Resize, resample: Re
         found = found.clamp(float(picture.min()), float(picture.max()))
     top = (size[0] - rows) // 2
     left = (size[1] - columns) // 2
+    frame = (columns / width, rows / height, float(left), float(top))
     # Here both margins are negative, or 0.
     if resize == "crop":
-        return found[:, -top : size[0] - top, -left : size[1] - left]
-    return F.pad(found, (left, size[1] - columns - left, top, size[0] - rows - top))
+        return found[:, -top : size[0] - top, -left : size[1] - left], frame
+    return F.pad(found, (left, size[1] - columns - left, top, size[0] - rows - top)), frame
 
 
 def stack_grey(arrays: Sequence[Any]) -> NDArray[Any] | None:

@@ -18,7 +18,7 @@ from groundup.contracts.processors import Targets
 from groundup.core.errors import DataError
 from groundup.media.column_format import Format
 from groundup.media.labels import is_missing
-from groundup.processors.class_targets import MultiLabel, SingleLabel
+from groundup.processors.class_targets import BoxClasses, MultiLabel, SingleLabel
 
 __all__ = [
     "FixedTargets",
@@ -227,6 +227,8 @@ def targets_from_json(saved: dict[str, Any]) -> Targets:
         case MultiLabel.kind:
             separator = saved.get("separator", "|")
             return MultiLabel(saved["labels"], counts=saved.get("counts", ()), separator=separator)
+        case BoxClasses.kind:
+            return BoxClasses(saved["labels"], counts=saved["counts"])
     return SingleLabel(saved["labels"], counts=saved.get("counts", ()))
 
 

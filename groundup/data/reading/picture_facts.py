@@ -10,12 +10,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from groundup.core.values import StoredFile
-from groundup.media.images import examine
+from groundup.media.images import examine, measure
 
 __all__ = ["PictureFacts", "read_picture_facts"]
 
@@ -30,11 +30,14 @@ class PictureFacts:
         problems: What is wrong with those that cannot be read, by their names.
         sizes: How many have "H x W format".
         digests: Of the bytes, by the names of pictures that have copies.
+        measures: By name the width and height as stored, and EXIF's number of how a picture is to
+            be turned, where these were asked for.
     """
 
     problems: dict[str, str]
     sizes: dict[str, int]
     digests: dict[str, str]
+    measures: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def describe_sizes(self) -> dict[str, int]:
         """Return how many pictures have each of the commonest sizes, for a data card."""
@@ -50,6 +53,8 @@ def read_picture_facts(
     pictures: Sequence[Path | StoredFile],
     key: bytes,
     cache: Path,
+    *,
+    measured: bool = False,
 ) -> PictureFacts:
     """Return what is wrong with which pictures, looking at them only if one has changed since the
     last time.
@@ -59,18 +64,25 @@ def read_picture_facts(
         pictures: (N,) the pictures.
         key: Changes when one of them does.
         cache: The folder in which it is kept.
+        measured: The size of each picture is asked for.
     """
     # Names alone do not tell that a file was replaced: the key does.
     digest = hashlib.sha256(b"".join(f"{name}\n".encode("utf-8", "replace") for name in names))
-    digest.update(key)
+    digest.update(key + b"measured" if measured else key)
     path = cache / "images" / f"{digest.hexdigest()[:24]}.json"
     if path.is_file():
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
-            return PictureFacts(saved["problems"], saved["sizes"], saved["digests"])
+            measures = {name: (w, h, way) for name, (w, h, way) in saved["measures"].items()}
+            return PictureFacts(saved["problems"], saved["sizes"], saved["digests"], measures)
         except (ValueError, KeyError, TypeError):
-            pass  # a file that was cut off: look again
+            pass  # a file that was cut off, or of another version: look again
     found = _examine_all(names, pictures)
+    if measured:
+        # Only headers are read again, and only where each size is needed: there may be millions.
+        for name, picture in zip(names, pictures, strict=True):
+            if name not in found.problems:
+                found.measures[name] = measure(picture)
     path.parent.mkdir(parents=True, exist_ok=True)
     # renamed when complete, because two runs may start on the same data
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")

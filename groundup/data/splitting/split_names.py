@@ -18,6 +18,7 @@ __all__ = [
     "find_spelling",
     "missing_parts",
     "split_called",
+    "split_in_path",
     "split_word",
 ]
 
@@ -46,6 +47,24 @@ def split_called(name: str) -> Split | None:
     """Return the split that a name is a spelling of, such as test_2 of test, or None."""
     whole = _WHOLE_NAME.fullmatch(name.lower())
     return _SPLIT_OF.get(whole[1]) if whole else None
+
+
+def split_in_path(relative: str, *, folders_only: bool = True) -> Split | None:
+    """Return the split that the folders on the way to a file are called, the innermost first, or a
+    word at either end of their names, such as instances_train2017; None where none is.
+
+    Args:
+        relative: A path with slashes.
+        folders_only: Do not look at the file's own name.
+    """
+    *folders, name = relative.split("/")
+    places = folders if folders_only else [*folders, name.split(".")[0]]
+    for place in reversed(places):
+        words = [place, *_BETWEEN_WORDS.split(place)]
+        for word in (words[0], words[-1], words[1]):
+            if (split := split_called(word)) is not None:
+                return split
+    return None
 
 
 def split_word(value: object) -> Split | None:

@@ -1,0 +1,68 @@
+"""Finding the picture that a file of annotations names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from groundup.core.values import Split
+from groundup.data.reading.compressed import DataFile
+from groundup.data.reading.listing import in_one_form
+from groundup.data.splitting.split_names import split_in_path
+
+__all__ = ["PictureIndex"]
+
+
+class PictureIndex:
+    """The pictures below a root, by the ends of their paths."""
+
+    def __init__(self, pictures: Iterable[DataFile]) -> None:
+        self._by_name: dict[str, list[DataFile]] = {}
+        self.used: set[str] = set()
+        self.pictures = list(pictures)
+        for picture in self.pictures:
+            self._by_name.setdefault(picture.relative.rpartition("/")[2], []).append(picture)
+
+    def find(self, name: str, folder: str, split: Split | None) -> tuple[list[DataFile], str]:
+        """Return the pictures that a name may mean, best one alone, and the name in one form.
+
+        A name is taken from the folder of the annotations, from ``images`` in it, from the root, or
+        from any folder whose pictures it is the end of; where several are, those of the same split
+        come first. Folders of another machine at its begin are passed over, unless they decide.
+
+        Args:
+            name: As the annotations have it.
+            folder: That of the annotations, below the root.
+            split: The one that the annotations are of.
+        """
+        plain = in_one_form(name.replace("\\", "/"))
+        plain = os.path.normpath(plain).replace(os.sep, "/")
+        while plain.startswith("../"):
+            plain = plain[3:]
+        plain = plain.lstrip("/")
+        near = [f"{folder}/{plain}", f"{folder}/images/{plain}"] if folder else []
+        exact = {*near, plain, f"images/{plain}"}
+        candidates = self._by_name.get(PurePosixPath(plain).name, [])
+        for wanted in (*near, plain, f"images/{plain}"):
+            found = [each for each in candidates if each.relative == wanted]
+            # In the root there may be a folder of pictures for each split, with the same names.
+            if found and (wanted in near or len(candidates) == 1):
+                return self._take(found), plain
+        ends = [e for e in candidates if e.relative in exact or e.relative.endswith(f"/{plain}")]
+        if len(ends) > 1 and split is not None:
+            ends = [each for each in ends if split_in_path(each.relative) == split] or ends
+        if not ends:
+            parts = plain.split("/")
+            tails = {"/".join(parts[start:]) for start in range(1, len(parts))}
+            places = tails | {f"{folder}/{tail}" for tail in tails}
+            ends = [each for each in candidates if each.relative in places]
+        return self._take(ends), plain
+
+    def unused(self) -> list[DataFile]:
+        """Return the pictures that were never found."""
+        return [each for each in self.pictures if each.relative not in self.used]
+
+    def _take(self, found: list[DataFile]) -> list[DataFile]:
+        self.used.update(each.relative for each in found)
+        return found
