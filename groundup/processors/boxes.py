@@ -71,6 +71,7 @@ class BoxesProcessor(LabelProcessor):
         batch = self.encode_inputs([example.inputs for example in examples])
         targets = [_boxes_of(example) for example in examples]
         labels = self.targets.encode(targets)
+        # Padded, not ragged: losses and assignments take all pictures of a batch at once.
         boxes = torch.zeros(*labels.shape, 4)
         crowd = torch.zeros(labels.shape, dtype=torch.bool)
         for row, target in enumerate(targets):
@@ -131,8 +132,10 @@ def with_boxes(processor: Any, examples: Callable[[], Iterator[Example]]) -> Box
             "is crop, which cuts off the sides of pictures with what is in them",
             "Set pad, which keeps proportions, or stretch",
         )
+    # Classes are those with boxes in training; no head learns what is never seen.
     targets = BoxClasses.fit(_boxes_of(example) for example in examples())
     if isinstance(processor, BoxesProcessor):
+        # The head of the base run stays, with its numbers, where it knows all of these classes.
         before = processor.targets
         if set(targets.labels) <= set(before.labels):
             targets = before.counted_as(targets)

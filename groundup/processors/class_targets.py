@@ -247,6 +247,7 @@ class BoxClasses(_Classes):
         for target in targets:
             for label, crowd in zip(target.labels, target.crowd.tolist(), strict=True):
                 found[as_category(label)] += not crowd
+        # Numbered in the order of their names, whatever numbers a file has, which may have holes.
         labels = sorted((label for label, count in found.items() if count), key=_rank)
         if not labels:
             raise DataError(

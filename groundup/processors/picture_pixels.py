@@ -125,6 +125,7 @@ def _resize(
         found = found.clamp(float(picture.min()), float(picture.max()))
     top = (size[0] - rows) // 2
     left = (size[1] - columns) // 2
+    # By whole pixels, not by the factor: a picture of 5 pixels resized to 0.7 of it has 4 or 3.
     frame = (columns / width, rows / height, float(left), float(top))
     # Here both margins are negative, or 0.
     if resize == "crop":

@@ -73,6 +73,7 @@ def read_boxes(path: str, reading: BoxReading) -> tuple[Marked, Listing]:
     files = _find(path, reading)
     form = _choose(files, reading.form)
     found = Marked(FORMS[form])
+    # One index for all files, so that in the end it is known which pictures nobody names.
     index = PictureIndex(files.pictures)
     reader = _READERS[form]
     reader(files, index, found, reading)
@@ -112,6 +113,7 @@ def _find(path: str, reading: BoxReading) -> _Files:
             annotations = [
                 DataFile(annotation.path, f"annotations/{annotation.relative}", annotation.kind, "")
             ]
+    # Empty files count: in some formats they say that nothing is in a picture.
     listing = list_files(
         str(root),
         (*_PICTURES, *kinds),
@@ -157,7 +159,7 @@ def _choose(files: _Files, form: Form | None) -> Form:
     )
 
 
-def splits_of_files(files: Sequence[DataFile]) -> dict[str, Split | None]:
+def _splits_of_files(files: Sequence[DataFile]) -> dict[str, Split | None]:
     """Return the split of each file of annotations by the names of it and its folders; None for all
     where none is called train."""
     named = {e.relative: split_in_path(e.relative, folders_only=False) for e in files}
@@ -192,7 +194,7 @@ def _read_coco_files(
     # Next to COCO's boxes are the same pictures with captions and with key points.
     instances = [e for e in own if PurePosixPath(e.relative).name.startswith("instances_")]
     chosen = instances or own
-    splits = splits_of_files(chosen)
+    splits = _splits_of_files(chosen)
     for file in chosen:
         read_coco(file, index, found, splits[file.relative], shares=reading.units == "relative")
 

@@ -70,8 +70,10 @@ def settle_boxes(
             )
             return None
         found.notes["pictures whose boxes are turned upright with them, as EXIF says"] += 1
+    # Looked at one by one: a picture has few boxes, and each mistake is to be named by its row.
     kept: list[tuple[MarkedBox, Corners]] = []
     seen: set[tuple[str, Corners]] = set()
+    # Shares of a picture that is turned afterwards are of its stored sides.
     scale = (size.width, size.height) if turned else (width, height)
     for box in picture.boxes:
         corners = _in_pixels(box, picture.shares, scale, found)
@@ -173,6 +175,7 @@ def _within(
             _FIX,
         )
         return None
+    # 0, 0 is the corner of the first pixel, so the last one ends at width, height.
     inside = (max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height)))
     beyond = max(abs(one - other) for one, other in zip(corners, inside, strict=True))
     if beyond > _ROUNDING * max(width, height) and outside == "refuse":

@@ -52,6 +52,7 @@ def read_coco(
     with open_file(file) as handle:
         content = parse_json(decode_text(file, handle), str(file.path))
     lists = {name: _list_in(content, name, file.path) for name in _LISTS}
+    # Classes first, and then pictures: annotations name both by number, in any order.
     names = _read_classes(lists["categories"], file, found)
     pictures = _read_pictures(lists["images"], file, index, found, split)
     for picture in pictures.values():
@@ -88,6 +89,7 @@ def _read_classes(rows: Sequence[Any], file: DataFile, found: Marked) -> dict[An
                 "Give each class an id of its own",
             )
         names[row["id"]] = row["name"]
+    # Programs that merge data sets leave one name with two numbers.
     repeated = [name for name, count in Counter(names.values()).items() if count > 1]
     if repeated:
         found.warnings.append(
@@ -124,6 +126,7 @@ def _read_pictures(
             remedy = "Give each picture an id of its own"
             found.complain("pictures with an id that is there twice", where, problem, remedy)
             continue
+        # Known from here on, so that boxes of a picture that is missing are not a second complaint.
         pictures[identity] = None
         stored = look_up(row["file_name"], where, file, index, found, split)
         if stored is None:
@@ -228,6 +231,7 @@ def _corners_in(row: Mapping[str, Any], where: str, found: Marked) -> Corners | 
             )
             return None
         return corners_of(values, "xywh")
+    # Outlines alone, as some programs export them: the box around all their points.
     points = [point for polygon in _polygons(row) for point in polygon]
     if not points:
         problem = "has no bbox"
@@ -259,6 +263,7 @@ def _area_of(row: Mapping[str, Any]) -> float | None:
         return float(given)
     total = 0.0
     for points in _polygons(row):
+        # The shoelace formula; an outline may run either way round.
         following = points[1:] + points[:1]
         twice = sum(x * v - u * y for (x, y), (u, v) in zip(points, following, strict=True))
         total += abs(twice) / 2
@@ -269,6 +274,7 @@ def numbers_in(value: Any) -> tuple[float, float, float, float] | None:
     """Return four finite numbers, or None where it is something else."""
     if not isinstance(value, list | tuple) or len(value) != 4:
         return None
+    # true is a number to Python.
     if any(isinstance(each, bool) or not isinstance(each, int | float) for each in value):
         return None
     first, second, third, fourth = map(float, value)

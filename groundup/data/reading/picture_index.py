@@ -44,6 +44,7 @@ class PictureIndex:
         near = [f"{folder}/{plain}", f"{folder}/images/{plain}"] if folder else []
         exact = {*near, plain, f"images/{plain}"}
         candidates = self._by_name.get(PurePosixPath(plain).name, [])
+        # The nearest place decides, so that a copy elsewhere does not make a name unclear.
         for wanted in (*near, plain, f"images/{plain}"):
             found = [each for each in candidates if each.relative == wanted]
             # In the root there may be a folder of pictures for each split, with the same names.
@@ -52,6 +53,7 @@ class PictureIndex:
         ends = [e for e in candidates if e.relative in exact or e.relative.endswith(f"/{plain}")]
         if len(ends) > 1 and split is not None:
             ends = [each for each in ends if split_in_path(each.relative) == split] or ends
+        # /home/somebody/data/images/1.jpg, or ../images/1.jpg, as it was called where it was drawn.
         if not ends:
             parts = plain.split("/")
             tails = {"/".join(parts[start:]) for start in range(1, len(parts))}

@@ -203,6 +203,7 @@ class BoxesSource(Source):
         marked, listing = read_boxes(self.place, reading)
         sides: dict[Split, list[MarkedPicture]] = {"train": []}
         held_out: dict[Split, Any] = {"validation": self.validation, "test": self.test}
+        # What the recipe names comes before what is called so.
         named: dict[Split, list[MarkedPicture]] = {}
         for split, path in held_out.items():
             if isinstance(path, str):
@@ -247,6 +248,7 @@ class BoxesSource(Source):
         for split, own in sides.items():
             settled = (self._settle(picture, facts, marked) for picture in own)
             examples[split] = [example for example in settled if example is not None]
+        # Only once all were looked at, so that the message tells how many others there are.
         self._refuse_problems(marked)
         named = tuple(split for split in sides if split != "train")
         left_out = leave_out_repeated(examples, lambda e: [facts.digests.get(e.name, e.name)])
@@ -303,6 +305,7 @@ class BoxesSource(Source):
     def _refuse_problems(self, marked: Marked) -> None:
         if not marked.problems or self.on_unreadable == "skip":
             return
+        # One message for all: who has a thousand such boxes does not want to meet them one by one.
         first = marked.problems[0]
         problem = first.problem
         counts = Counter(each.kind for each in marked.problems)
