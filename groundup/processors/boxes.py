@@ -126,6 +126,7 @@ def with_boxes(processor: Any, examples: Callable[[], Iterator[Example]]) -> Box
         raise RecipeError(
             "recipe.processor", "makes no pictures, in which things are found", "Choose image"
         )
+    # A thing that was cut off can never be found, and evaluation would count it as missed.
     if inputs.resize == "crop":
         raise RecipeError(
             "recipe.processor.resize",

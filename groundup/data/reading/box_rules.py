@@ -55,6 +55,8 @@ def settle_boxes(
         The boxes; None where the file speaks of a picture of another size.
     """
     width, height = size.upright
+    # Of pictures that a camera turned, some programs annotate what is stored, and others what is
+    # seen; the size that they wrote down tells which.
     turned = False
     if picture.size is not None and picture.size != (width, height):
         stored = (size.width, size.height)
@@ -83,6 +85,7 @@ def settle_boxes(
             corners = _within(box, corners, (width, height), outside, found)
         if corners is None:
             continue
+        # Merged data sets hold some boxes twice; a detector would be asked for two things.
         if (box.label, corners) in seen:
             found.notes["boxes that repeat one of the same class exactly, left out"] += 1
             continue

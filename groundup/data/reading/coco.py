@@ -22,12 +22,15 @@ from groundup.data.reading.picture_index import PictureIndex
 
 __all__ = ["corners_of", "is_coco", "look_up", "numbers_in", "read_coco"]
 
+# Others, such as info and licenses, say nothing of boxes.
 _LISTS = ("images", "annotations", "categories")
 _CORRECT = "Correct it, or remove it"
 
 
 def is_coco(path: Path) -> bool:
     """Return whether a JSON file looks like COCO's, by the names of its lists."""
+    # By the text alone: parsing takes half a minute where there are a million boxes, and is done
+    # once, by who reads it.
     content = path.read_bytes()
     return content.lstrip()[:1] == b"{" and all(
         f'"{name}"'.encode() in content for name in ("images", "annotations")
@@ -136,6 +139,7 @@ def _read_pictures(
             found.complain("pictures named twice", where, problem, "Remove one of the rows")
             continue
         named.add(stored.relative)
+        # What the size was when the boxes were drawn: pictures may have been resized since.
         width, height = row.get("width"), row.get("height")
         size = None
         if isinstance(width, int | float) and isinstance(height, int | float):
@@ -249,6 +253,7 @@ def _polygons(row: Mapping[str, Any]) -> list[list[tuple[float, float]]]:
     given = row.get("segmentation")
     found = []
     for polygon in given if isinstance(given, list) else ():
+        # Three points at least; two are a line, which has no area.
         plain = isinstance(polygon, list) and all(isinstance(v, int | float) for v in polygon)
         if plain and len(polygon) >= 6 and len(polygon) % 2 == 0:
             found.append(list(zip(polygon[::2], polygon[1::2], strict=True)))

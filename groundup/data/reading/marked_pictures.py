@@ -69,6 +69,8 @@ class Problem(NamedTuple):
     remedy: str
 
 
+# Readers of all formats add to one of these, and stop at what damages a whole file alone: what is
+# wrong with a row is gathered, so that a recipe may say what becomes of it.
 @dataclass
 class Marked:
     """What the files of a path say.

@@ -19,6 +19,7 @@ class PictureIndex:
 
     def __init__(self, pictures: Iterable[DataFile]) -> None:
         self._by_name: dict[str, list[DataFile]] = {}
+        # By the last part of the path alone, since files of annotations agree on no more.
         self.used: set[str] = set()
         self.pictures = list(pictures)
         for picture in self.pictures:
@@ -51,6 +52,7 @@ class PictureIndex:
             if found and (wanted in near or len(candidates) == 1):
                 return self._take(found), plain
         ends = [e for e in candidates if e.relative in exact or e.relative.endswith(f"/{plain}")]
+        # train/1.jpg and val/1.jpg: the annotations of a split mean its own.
         if len(ends) > 1 and split is not None:
             ends = [each for each in ends if split_in_path(each.relative) == split] or ends
         # /home/somebody/data/images/1.jpg, or ../images/1.jpg, as it was called where it was drawn.

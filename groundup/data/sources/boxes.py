@@ -224,6 +224,7 @@ class BoxesSource(Source):
                 marked.left_out["pictures called like a split for which others are named"] += 1
             else:
                 sides.setdefault(split, []).append(picture)
+        # Named ones last, in place of any that were called so.
         sides |= named
         refuse_idle(self, [split for split in sides if split != "train"])
         for split in sides:
