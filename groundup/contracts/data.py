@@ -18,9 +18,26 @@ from groundup.core.values import Batch, Split, Table
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Augment", "DataContext", "DataSource", "HasTexts", "Refillable", "Stream", "Unlabelled"]
+__all__ = [
+    "Augment",
+    "DataContext",
+    "DataSource",
+    "HasTexts",
+    "Partners",
+    "Refillable",
+    "Stream",
+    "Unlabelled",
+]
 
-Augment = Callable[[Batch, "NDArray[np.int64]", Callable[[], Batch]], Batch]
+
+class Partners(Protocol):
+    """Other training examples for a micro-batch, to mix with its own."""
+
+    def __call__(self, which: int = 0) -> Batch:
+        """Return as many other examples, each chosen by its sample's number and ``which``."""
+
+
+Augment = Callable[[Batch, "NDArray[np.int64]", Partners], Batch]
 
 
 @dataclass(frozen=True)

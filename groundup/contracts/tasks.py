@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 import numpy as np
 from torch import Tensor, nn
 
-from groundup.contracts.data import DataSource
+from groundup.contracts.data import DataSource, Partners
 from groundup.core.settings import Settings
 from groundup.core.values import Batch, Evaluation, Loss, Split, TokenSequence
 
@@ -171,7 +171,7 @@ class Task(Settings, ABC):
         self,
         batch: Batch,
         samples: NDArray[np.int64],
-        partners: Callable[[], Batch],
+        partners: Partners,
         processor: Any,
         seed: int,
     ) -> Batch:
@@ -182,7 +182,8 @@ class Task(Settings, ABC):
             batch: What ``encode`` gave, one row a sample. Not to be changed in place.
             samples: (B,) the samples' numbers, counted from the start of the run: what draws are
                 keyed by.
-            partners: Returns as many other training examples, chosen by key, for mixtures of two.
+            partners: Returns as many other training examples, chosen by key, for mixtures; of
+                several, ``partners(0)``, ``partners(1)`` and so on.
             processor: The run's processor.
             seed: The run's seed.
         """

@@ -206,7 +206,7 @@ def _draw(
     for version in range(_VERSIONS if task.augments else 0):
         numbers = np.arange(len(examples), dtype=np.int64) + version * len(examples)
         # No partners are asked for: sounds are not mixed.
-        versions.append(task.augment(batch, numbers, lambda: batch, processor, seed))
+        versions.append(task.augment(batch, numbers, lambda which=0: batch, processor, seed))
     rows = [ragged_rows(each, "frames") for each in versions]
     width = min(_WIDEST, max(len(frames) for own in rows for frames in own))
     lines: list[NDArray[np.uint8]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from groundup.contracts.data import DataContext, DataSource, Refillable, Stream
+from groundup.contracts.data import DataContext, DataSource, Partners, Refillable, Stream
 from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import Processor, TextProcessor
 from groundup.contracts.tasks import Task
@@ -57,7 +57,7 @@ def open_stream(run: Run, parts: Components, split: Split) -> Stream:
     digest = hashlib.sha256(task.model_dump_json().encode() + task.registered_name.encode())
     add_files(digest, run.folder / "processor")
 
-    def augment(batch: Batch, samples: NDArray[np.int64], partners: Callable[[], Batch]) -> Batch:
+    def augment(batch: Batch, samples: NDArray[np.int64], partners: Partners) -> Batch:
         # A fixed seed for held-out examples, so that runs with other seeds are validated on the
         # same.
         return task.augment(

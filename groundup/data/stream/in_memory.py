@@ -47,11 +47,14 @@ class _Rows(MicroBatches):
         if self.augment is None:
             return batch
         samples = np.arange(first, first + len(rows))
-        # keyed by the sample, as all that is drawn: the same partner whatever the micro-batches are
-        partners = scramble(samples, seeding.key(self.layout.seed, "partners")) % np.uint64(
-            self.order.size
-        )
-        return self.augment(batch, samples, lambda: self.take(partners.astype(np.int64)))
+
+        def take_partners(which: int = 0) -> Batch:
+            # keyed by the sample, as all that is drawn: the same whatever the micro-batches are
+            name = f"partners {which}" if which else "partners"
+            chosen = scramble(samples, seeding.key(self.layout.seed, name))
+            return self.take((chosen % np.uint64(self.order.size)).astype(np.int64))
+
+        return self.augment(batch, samples, take_partners)
 
     def samples_per_epoch(self, sample: int) -> int:
         return self.order.size

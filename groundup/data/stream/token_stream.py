@@ -152,7 +152,7 @@ class _MicroBatches(MicroBatches):
         if self.augment is None:
             return batch
         samples = self.layout.first_sample(number) + np.arange(rows)
-        return self.augment(batch, samples, lambda: batch)
+        return self.augment(batch, samples, lambda which=0: batch)
 
     def samples_per_epoch(self, sample: int) -> int:
         """Return the rows in one pass over the data: of the epoch that a sample is in, where epochs

@@ -16,7 +16,7 @@ from torch import Tensor
 from groundup.contracts.processors import Pictures
 from groundup.media.augmentation.boxes import boxes_within
 from groundup.media.augmentation.draws import Draws
-from groundup.media.augmentation.settings import COLOURS, WARPS, Augment
+from groundup.media.augmentation.settings import COLOURS, WARPS, PictureAugment
 from groundup.media.pixels import (
     brighten,
     change_contrast,
@@ -30,36 +30,55 @@ from groundup.media.pixels import (
     turn_hue,
 )
 
-__all__ = ["augment_pictures"]
+__all__ = ["Warp", "augment_pictures", "erase_rectangles", "plan_changes"]
 
 
 def augment_pictures(
-    settings: Augment, inputs: Tensor, draws: Draws, processor: Pictures
+    settings: PictureAugment, inputs: Tensor, draws: Draws, processor: Pictures
 ) -> Tensor:
     """Return (B, C, H, W): colours are changed first, then pixels are moved in one resampling, then
     rectangles are erased.
 
     One resampling, because each blurs the picture a little.
     """
+    inputs, warp = plan_changes(settings, inputs, draws, processor)
+    if set(settings.used) & set(WARPS):
+        inputs = resample(inputs, warp.matrices, warp.shifts)
+    return erase_rectangles(settings, inputs, draws)
+
+
+def plan_changes(
+    settings: PictureAugment, inputs: Tensor, draws: Draws, processor: Pictures
+) -> tuple[Tensor, Warp]:
+    """Return inputs with other colours, and the map by which they are then to be moved, such as
+    with the boxes in them.
+
+    Args:
+        settings: What is done.
+        inputs: (B, C, H, W), left as they are.
+        draws: The samples' random numbers.
+        processor: What reads the inputs.
+    """
     used = set(settings.used)
-    warp = _Warp(len(inputs), inputs.shape[2], inputs.shape[3])
+    warp = Warp(len(inputs), inputs.shape[2], inputs.shape[3])
     if used & set(COLOURS):
         pixels = _change_colours(settings, processor.to_pixels(inputs).clamp(0, 1), draws)
         for number in range(settings.randaugment):
             strength = settings.randaugment_magnitude / 10
             pixels = _apply_drawn_operation(pixels, warp, strength, draws, number)
         inputs = processor.from_pixels(pixels)
-    if used & set(WARPS):
-        _move(settings, warp, draws)
-        inputs = resample(inputs, warp.matrices, warp.shifts)
-    if settings.erase:
-        inputs = _erase(inputs, settings.erase, draws)
-    return inputs
+    _move(settings, warp, draws)
+    return inputs, warp
 
 
-class _Warp:
+class Warp:
     """Maps from places in the new pictures to places in the old ones, one a sample, being put
-    together."""
+    together: matrix times place plus shift, both places in pixels from the middle.
+
+    Attributes:
+        matrices: (B, 2, 2).
+        shifts: (B, 2).
+    """
 
     def __init__(self, count: int, height: int, width: int) -> None:
         self.height = height
@@ -74,6 +93,12 @@ class _Warp:
             [m * a + n * c, m * b + n * d, o * a + p * c, o * b + p * d], -1
         ).reshape(-1, 2, 2)
 
+    def place(self, factor: NDArray[np.float64], shift: NDArray[np.float64]) -> None:
+        """Let places times factors (B,) plus shifts (B, 2) be what was the new picture's places, so
+        that it is shrunk and put somewhere in a larger one."""
+        self.shifts = self.shifts + np.einsum("bij,bj->bi", self.matrices, shift)
+        self.matrices = self.matrices * factor[:, None, None]
+
     def turn(self, degrees: NDArray[np.float64]) -> None:
         angle = np.deg2rad(degrees)
         self.then(np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle))
@@ -83,7 +108,7 @@ class _Warp:
         self.shifts += np.stack(np.broadcast_arrays(x, y, np.zeros(len(self.shifts)))[:2], -1)
 
 
-def _move(settings: Augment, warp: _Warp, draws: Draws) -> None:
+def _move(settings: PictureAugment, warp: Warp, draws: Draws) -> None:
     if settings.rotate_degrees:
         warp.turn(draws.symmetric("rotate", settings.rotate_degrees))
     if settings.scale != (1.0, 1.0):
@@ -104,7 +129,7 @@ def _move(settings: Augment, warp: _Warp, draws: Draws) -> None:
         warp.then(d=np.where(draws("vertical_flip")[0] < 0.5, -1.0, 1.0))
 
 
-def _change_colours(settings: Augment, pixels: Tensor, draws: Draws) -> Tensor:
+def _change_colours(settings: PictureAugment, pixels: Tensor, draws: Draws) -> Tensor:
     changes = (
         ("brightness", settings.brightness, brighten),
         ("contrast", settings.contrast, change_contrast),
@@ -119,7 +144,7 @@ def _change_colours(settings: Augment, pixels: Tensor, draws: Draws) -> Tensor:
 
 
 def _apply_drawn_operation(
-    pixels: Tensor, warp: _Warp, strength: float, draws: Draws, number: int
+    pixels: Tensor, warp: Warp, strength: float, draws: Draws, number: int
 ) -> Tensor:
     """Return pixels after one of RandAugment's operations each; one that moves pixels is added to
     the warp.
@@ -164,17 +189,19 @@ def _apply_drawn_operation(
     return pixels
 
 
-def _erase(inputs: Tensor, chance: float, draws: Draws) -> Tensor:
-    """Return pictures with a rectangle of zeros.
+def erase_rectangles(settings: PictureAugment, inputs: Tensor, draws: Draws) -> Tensor:
+    """Return pictures, each with a rectangle of zeros by the chance that the settings say.
 
     Source:
         Zhong et al., 2017, "Random erasing data augmentation" (arXiv:1708.04896), algorithm 1.
         Departs from it: zeros instead of random values, and a rectangle too large for the picture
             is cut off at its edges.
     """
+    if not settings.erase:
+        return inputs
     drawn, area, aspect, across, down = draws("erase", 5)
     height, width = inputs.shape[2:]
-    size = (0.02 + 0.31 * area) * height * width * (drawn < chance)
+    size = (0.02 + 0.31 * area) * height * width * (drawn < settings.erase)
     # The logarithm of the aspect ratio is uniform: as often wide as tall.
     tall = np.sqrt(size * np.exp((2 * aspect - 1) * np.log(1 / 0.3)))
     wide = np.divide(size, tall, out=np.zeros_like(size), where=tall > 0)

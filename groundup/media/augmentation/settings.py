@@ -7,7 +7,7 @@ from pydantic import model_validator
 from groundup.core.errors import RecipeError
 from groundup.core.settings import Settings, setting
 
-__all__ = ["COLOURS", "WARPS", "Augment"]
+__all__ = ["COLOURS", "WARPS", "Augment", "PictureAugment"]
 
 # RandAugment is in both: some of its operations move pixels, some change their colours.
 WARPS = ("rotate_degrees", "scale", "shift", "crop", "flip", "vertical_flip", "randaugment")
@@ -20,9 +20,8 @@ _READ_BY: dict[str, tuple[str, ...]] = {
 }
 
 
-class Augment(Settings):
-    """How training examples are changed at random, differently each time. Nothing is changed in
-    validation."""
+class PictureAugment(Settings):
+    """How pictures are moved, recoloured and blanked at random."""
 
     rotate_degrees: float = setting(
         0.0, "Pictures: turned by up to this many degrees either way", ge=0, le=180
@@ -61,23 +60,9 @@ class Augment(Settings):
     erase: float = setting(
         0.0, "Pictures: chance that a rectangle of 2% to 33% of the area is blanked", ge=0, le=1
     )
-    noise: float = setting(
-        0.0, "Standard deviation of normal noise, in the units that the model reads", ge=0
-    )
-    mixup: float = setting(
-        0.0, "Two examples blended; the share is from Beta(mixup, mixup); 0: never", ge=0
-    )
-    cutmix: float = setting(
-        0.0, "A box from another picture, its area from Beta(cutmix, cutmix); 0: never", ge=0
-    )
-    time_mask: float = setting(0.0, "Frames: up to this share of them in a row blanked", ge=0, le=1)
-    frequency_mask: float = setting(
-        0.0, "Frames: up to this share of their neighbouring numbers blanked", ge=0, le=1
-    )
-    token_dropout: float = setting(0.0, "Tokens: each removed with this chance", ge=0, lt=1)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Augment:
+    def _consistent(self) -> PictureAugment:
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(
                 f"scale is {list(self.scale)}; allowed: two factors above 0, the smaller one first."
@@ -100,6 +85,26 @@ class Augment(Settings):
             for name, value in self
             if value != fields[name].default and name != "randaugment_magnitude"
         )
+
+
+class Augment(PictureAugment):
+    """How training examples are changed at random, differently each time. Nothing is changed in
+    validation."""
+
+    noise: float = setting(
+        0.0, "Standard deviation of normal noise, in the units that the model reads", ge=0
+    )
+    mixup: float = setting(
+        0.0, "Two examples blended; the share is from Beta(mixup, mixup); 0: never", ge=0
+    )
+    cutmix: float = setting(
+        0.0, "A box from another picture, its area from Beta(cutmix, cutmix); 0: never", ge=0
+    )
+    time_mask: float = setting(0.0, "Frames: up to this share of them in a row blanked", ge=0, le=1)
+    frequency_mask: float = setting(
+        0.0, "Frames: up to this share of their neighbouring numbers blanked", ge=0, le=1
+    )
+    token_dropout: float = setting(0.0, "Tokens: each removed with this chance", ge=0, lt=1)
 
     def check(self, input_shape: tuple[int, ...], *, categories: bool = False) -> None:
         """Raise an error for what would do nothing with inputs of this shape, or cannot be done.
