@@ -145,13 +145,18 @@ class CTCConfig(ModelConfig):
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of one frame of a sound of ``context`` frames, forward and backward: 6 a
         weight, and attention."""
-        total = 0.0
+        return self.trained_flops_per_token(context, None)
+
+    def trained_flops_per_token(self, context: int, layers: int | None) -> float:
+        """Return these where only the last ``layers`` blocks and the head are trained; what comes
+        before is computed forwards alone, a third of its work."""
+        stem = 0.0
         kept = 1.0
         # Each convolution is computed for the frames that it leaves.
         for number in range(max(1, self.halvings)):
             kept /= 2 if self.halvings else 1
             inputs = self.width if number else self.frame_width
-            total += 6.0 * kept * inputs * self.width * self.subsampling_kernel
+            stem += 6.0 * kept * inputs * self.width * self.subsampling_kernel
         block = self.shape().flops_per_token(context * kept)
         if self.blocks == "bilstm":
             half = self.width // 2
@@ -161,7 +166,14 @@ class CTCConfig(ModelConfig):
             second_mlp = 2 * self.width * self.shape().mlp_width
             convolution = 3 * self.width**2 + self.width * self.kernel
             block += 6.0 * (second_mlp + convolution)
-        return total + kept * (self.layers * block + 6.0 * self.width * (self.vocabulary_size + 1))
+        head = 6.0 * self.width * (self.vocabulary_size + 1)
+        if layers is None:
+            return stem + kept * (self.layers * block + head)
+        found = stem / 3 + kept * (((self.layers - layers) / 3 + layers) * block + head)
+        if self.blocks == "bilstm" and layers:
+            # The lowest one is given numbers that get no gradient; others begin with a norm.
+            found -= kept * 2.0 * _GATES * self.width**2
+        return found
 
     @classmethod
     def sizes(cls) -> Mapping[str, CTCConfig]:

@@ -241,25 +241,50 @@ class EncoderDecoderConfig(FromHuggingFace):
         Source:
             As of ``GPTConfig.flops_per_token``.
         """
+        return self.trained_flops_per_token(context, None)
+
+    def trained_flops_per_token(self, context: int, layers: int | None) -> float:
+        """Return these where only the last ``layers`` blocks are trained, of which the decoder's
+        come first: a matrix costs a third forwards, a third where it passes a gradient on, and a
+        third where it gets one."""
         block = self.shape().block
         decoder_layers = self.decoder_layers or self.layers
-        encoder = self.layers * block.flops_per_token(context)
-        decoder = decoder_layers * block.flops_per_token(context / 2)
-        # The four matrices of attention once more; two of them are of the input.
-        cross = (
-            6.0 * 4 * self.width * self.heads * self.dim + 12.0 * self.heads * self.dim * context
-        )
-        # The bias of the logits is a channel more: ``EncoderDecoderTransformer.forward``.
-        output = 6.0 * (self.width + self.output_bias) * self.vocabulary_size
-        copying = self._copying_flops(context) if self.copying else 0.0
-        return encoder + decoder + decoder_layers * cross + output + copying
-
-    def _copying_flops(self, context: int) -> float:
         width = self.width
-        matrices = 6.0 * (2 * width**2 + width)
+        attended = self.heads * self.dim
+        encoder = block.flops_per_token(context)
+        # The four matrices of attention once more; two of them are of the input.
+        cross = 6.0 * 4 * width * attended + 12.0 * attended * context
+        decoder = block.flops_per_token(context / 2) + cross
+        # The bias of the logits is a channel more: ``EncoderDecoderTransformer.forward``.
+        output = 2.0 * (width + self.output_bias) * self.vocabulary_size
+        if layers is None:
+            blocks = self.layers * encoder + decoder_layers * decoder
+            return blocks + 3 * output + self._copying_flops(context, reads=True, weighs=True)
+        written = min(layers, decoder_layers)
+        read = min(layers - written, self.layers)
+        still = (self.layers - read) * encoder + (decoder_layers - written) * decoder
+        found = still / 3 + read * encoder + written * decoder
+        if not read:
+            # Keys and values of the input, which gets no gradient.
+            found -= written * 2.0 * 2 * width * attended
+        post = self.norm_placement == "post"
+        # There nothing that is trained comes before the queries of the lowest block of a stack.
+        found -= post * ((layers > 0) + (read > 0)) * 2.0 * 3 * width * attended
+        own = not self.tied_embeddings
+        found += (1 + (layers > 0 or not post) + own) * output
+        return found + self._copying_flops(context, reads=read > 0, weighs=own)
+
+    def _copying_flops(self, context: int, *, reads: bool, weighs: bool) -> float:
+        """Return what copying costs a token; ``reads``: the states of the input get a gradient,
+        ``weighs``: the output layer does."""
+        if not self.copying:
+            return 0.0
+        width = self.width
+        matrices = 6.0 * (2 * width**2 + width) - 2.0 * width**2 * (not reads)
         # Products with the positions' keys and with their tokens' output weights; and the sums of
         # what is copied from equal tokens, through which no gradient passes to the comparison.
-        return matrices + 2 * 6.0 * width * context + 4.0 * context**2
+        products = 6.0 * width * context + 2.0 * (2 + weighs) * width * context
+        return matrices + products + 4.0 * context**2
 
     def complete_from(self, processor: Processor) -> EncoderDecoderConfig:
         """Return the config with vocabulary and start token where they were open.

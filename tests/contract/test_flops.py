@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from encoder_decoders import ENCODER_DECODERS
+from test_ctc_contract import SPEECH
 from test_models_contract import INPUTS, TOKENS
 from test_sequence_models_contract import SEQUENCES
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from groundup.core.registry import lookup
 from groundup.core.settings import validate
 from groundup.nn.attention import seen_on_average
+from groundup.training.layer_freezing import freeze_all_but
 
 ROWS, LENGTH = 2, 8
 EVERY = {**TOKENS, **INPUTS, **SEQUENCES}
@@ -87,19 +89,62 @@ def test_flops_are_those_that_pytorch_counts(name: str, index: int) -> None:
     assert found == pytest.approx(expected, rel=1e-6)
 
 
+TWO_STACKS = [
+    *ENCODER_DECODERS["encoder_decoder"],
+    # Of Marian's shape, with an output layer of its own.
+    {**ENCODER_DECODERS["encoder_decoder"][3], "tied_embeddings": False},
+    {**ENCODER_DECODERS["encoder_decoder"][4], "tied_embeddings": False},
+]
+
+
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
-@pytest.mark.parametrize("index", range(len(ENCODER_DECODERS["encoder_decoder"])))
-def test_flops_of_an_input_and_an_output(index: int) -> None:
+@pytest.mark.parametrize("trained", [None, 0, 1, 2, 3, 4])
+@pytest.mark.parametrize("index", range(len(TWO_STACKS)))
+def test_flops_of_an_input_and_an_output(index: int, trained: int | None) -> None:
     torch.manual_seed(0)
-    settings = ENCODER_DECODERS["encoder_decoder"][index]
-    config: Any = validate(lookup("model", "encoder_decoder"), settings, "recipe.model")
+    config: Any = validate(lookup("model", "encoder_decoder"), TWO_STACKS[index], "recipe.model")
     model = config.build().train()
+    if trained is not None:
+        if trained > len(model.blocks) or (trained == 0 and config.tied_embeddings):
+            return  # an error: there are no more blocks, or nothing would be trained
+        freeze_all_but(model, trained)
     tokens = torch.randint(30, (ROWS, LENGTH))
     given = {"source": tokens, "text": tokens, "targets": tokens}
     found = counted(model, given)
     layers = config.decoder_layers or config.layers
-    masked = 12.0 * config.heads * config.dim * LENGTH * layers * (LENGTH - LENGTH / 2)
+    # Forwards alone, or with both gradients.
+    passes = 3 * layers if trained is None else layers + 2 * min(trained, layers)
+    masked = 4.0 * config.heads * config.dim * LENGTH * passes * (LENGTH - LENGTH / 2)
     # Backward through log-probabilities computes the logits again, which is no work of the model.
-    again = 2.0 * config.width * config.vocabulary_size * LENGTH * config.copying
-    expected = config.flops_per_token(LENGTH) * LENGTH + masked + again
+    again = 2.0 * config.width * config.vocabulary_size * LENGTH
+    again *= config.copying and (trained is None or not config.tied_embeddings)
+    expected = config.trained_flops_per_token(LENGTH, trained) * LENGTH + masked + again
     assert found == pytest.approx(expected, rel=1e-6)
+    if trained is None:
+        assert config.flops_per_token(LENGTH) == config.trained_flops_per_token(LENGTH, None)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("trained", [None, 0, 1, 2])
+@pytest.mark.parametrize("index", range(len(SPEECH["ctc"])))
+def test_flops_of_frames(index: int, trained: int | None) -> None:
+    torch.manual_seed(0)
+    config: Any = validate(lookup("model", "ctc"), SPEECH["ctc"][index], "recipe.model")
+    model = config.build().train()
+    if trained is not None:
+        freeze_all_but(model, trained)
+    # Nothing is asked of the frames themselves where nothing before the blocks is trained.
+    frames = torch.randn(ROWS, LENGTH, config.frame_width, requires_grad=trained is None)
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+        model(frames).sum().backward()
+    found = counter.get_total_flops() / ROWS
+    kept = LENGTH // config.subsampling
+    blocks = config.layers if trained is None else trained
+    if config.blocks == "bilstm":
+        # No gradient passes to the state of zeros.
+        found += 2.0 * blocks * 2 * 4 * (config.width // 2) ** 2
+    if config.blocks == "conformer":
+        # One gradient of a grouped convolution is counted as if it were not grouped.
+        found -= 2.0 * blocks * kept * config.kernel * config.width * (config.width - 1)
+    assert found == pytest.approx(config.trained_flops_per_token(LENGTH, trained) * LENGTH, 1e-6)
