@@ -11,17 +11,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED
 from groundup.formats.transformers_library import require_transformers
-from groundup.models.hub.named_parts import (
-    count_matrices,
-    follow_places,
-    plain_linears,
-    untie,
-)
+from groundup.models.hub.library_module import LibraryModule
 from groundup.models.hub.read_inputs import ReadInputs
 from groundup.models.hub.two_stacks import two_stack_parts
 from groundup.nn.loss import widen
@@ -35,44 +30,21 @@ _LONGEST = {
 }
 
 
-class HubEncoderDecoder(nn.Module):
+class HubEncoderDecoder(LibraryModule):
     """The model of a ``HubConfig`` of a family that reads one text and writes another.
 
     Args:
         config: The settings: ``context_length`` is read.
-        tree: The library's module. Its parts are registered here under our names; the modules
-            between them are not.
+        tree: The library's module.
         start_id: The token before every output.
 
     Attributes:
-        tree: That module.
-        hf: The library's name of each of groundup's tensors, as its modules have it.
-        tied: Our tensors by the library's names of their second places, such as an output layer's.
-        transposed: Our names of matrices that are (in, out) there.
         start_id: The token before every output.
     """
 
-    tree: Any
-
     def __init__(self, config: Any, tree: Any, start_id: int) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, tree, two_stack_parts)
         self.start_id = start_id
-        # Past nn.Module, which would register all tensors a second time.
-        self.__dict__["tree"] = tree
-        transposed = plain_linears(tree)
-        parts = two_stack_parts(tree)
-        self._between = parts.between
-        self._places = parts.places
-        self._accepts = parts.accepts
-        self.embed = nn.ModuleDict(parts.groups["embed"])
-        self.blocks = parts.blocks
-        self.norm = nn.ModuleDict(parts.groups["norm"])
-        self.head = nn.ModuleDict(parts.groups["head"])
-        second = untie(self)
-        self.hf = {name: parts.hf(name) for name in self.state_dict()}
-        self.tied = {parts.hf(name): kept for name, kept in second.items()}
-        self.transposed = frozenset(name for name, hf in self.hf.items() if hf in transposed)
         self._outside = [name for name in self.hf if self.hf[name] in tree._buffers]
         values = tree.config.to_dict()
         self._padding = int(values.get("pad_token_id") or 0)
@@ -80,20 +52,6 @@ class HubEncoderDecoder(nn.Module):
             kind: next((values[key] for key in keys if values.get(key)), None)
             for kind, keys in _LONGEST.items()
         }
-
-    def train(self, mode: bool = True) -> HubEncoderDecoder:
-        """Set the mode of all parts, and of what holds them together: it may drop out, too."""
-        for module in self._between:
-            module.training = mode
-        return super().train(mode)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # Such as constant masks.
-        for module in self._between:
-            module._buffers |= {
-                name: fn(value) for name, value in module._buffers.items() if value is not None
-            }
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -147,12 +105,9 @@ class HubEncoderDecoder(nn.Module):
         return logits[:, -1:] if last_only else logits
 
     def _follow(self) -> None:
-        follow_places(self, self._places)
+        super()._follow()
         for name in self._outside:
             self.tree._buffers[self.hf[name]] = self.get_buffer(name)
-
-    def _accepted(self, **arguments: Any) -> dict[str, Any]:
-        return {name: value for name, value in arguments.items() if name in self._accepts}
 
     def _check_length(self, kind: str, tokens: Tensor) -> None:
         longest = self._longest[kind]
@@ -216,10 +171,6 @@ class HubEncoderDecoder(nn.Module):
         caches = require_transformers("cache_utils")
         # Not by the settings: of these the library takes as many layers as the encoder has.
         return caches.EncoderDecoderCache(caches.DynamicCache(), caches.DynamicCache())
-
-    def matmul_parameters(self) -> int:
-        """Return how many weights each token is multiplied with."""
-        return count_matrices(self, self.tied)
 
 
 def _losses(logits: Tensor, targets: Tensor) -> Tensor:

@@ -11,19 +11,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.core.errors import DataError
 from groundup.core.values import IGNORED
 from groundup.generation.recompute_cache import RecomputeCache
 from groundup.models.hub.library import COUNT_PADDING, sees_all
-from groundup.models.hub.named_parts import (
-    count_matrices,
-    follow_places,
-    named_parts,
-    plain_linears,
-    untie,
-)
+from groundup.models.hub.library_module import LibraryModule
+from groundup.models.hub.named_parts import named_parts
 from groundup.models.hub.positions import BY_LENGTH, begin_again, rotary_positions
 from groundup.nn.loss import widen
 
@@ -33,59 +28,17 @@ __all__ = ["Hub"]
 _SHORTEST = 16
 
 
-class Hub(nn.Module):
+class Hub(LibraryModule):
     """The model of a ``HubConfig``.
 
     Args:
         config: The settings: ``outputs`` and ``context_length`` are read.
-        tree: The library's module. Its parts are registered here under our names; the modules
-            between them are not.
-
-    Attributes:
-        tree: That module.
-        hf: The library's name of each of groundup's tensors, as its modules have it.
-        tied: Our tensors by the library's names of their second places, such as an output layer's.
-        transposed: Our names of matrices that are (in, out) there.
+        tree: The library's module.
     """
 
-    tree: Any
-
     def __init__(self, config: Any, tree: Any) -> None:
-        super().__init__()
-        self.config = config
-        # Past nn.Module, which would register all tensors a second time.
-        self.__dict__["tree"] = tree
-        # Before the parts are found: it replaces some of them.
-        transposed = plain_linears(tree)
-        parts = named_parts(tree)
-        self._between = parts.between
-        self._places = parts.places
-        self._accepts = parts.accepts
-        self.embed = nn.ModuleDict(parts.groups["embed"])
-        self.blocks = parts.blocks
-        self.norm = nn.ModuleDict(parts.groups["norm"])
-        self.head = nn.ModuleDict(parts.groups["head"])
-        # A tensor in two places would be saved twice, and twice in the optimizer.
-        second = untie(self)
-        self.hf = {name: parts.hf(name) for name in self.state_dict()}
-        self.tied = {parts.hf(name): kept for name, kept in second.items()}
-        self.transposed = frozenset(name for name, hf in self.hf.items() if hf in transposed)
+        super().__init__(config, tree, named_parts)
         self._by_length = rotary_positions(tree, BY_LENGTH)
-
-    def train(self, mode: bool = True) -> Hub:
-        """Set the mode of all parts, and of what holds them together: it may drop out, too."""
-        # They are not registered here, so nn.Module does not reach them.
-        for module in self._between:
-            module.training = mode
-        return super().train(mode)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # Such as constant masks.
-        for module in self._between:
-            module._buffers |= {
-                name: fn(value) for name, value in module._buffers.items() if value is not None
-            }
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def forward(
         self,
@@ -116,7 +69,7 @@ class Hub(nn.Module):
             Logits (B, T or 1, V) or (B, K). With targets a scalar: the sum of -log p in nats over
             the targets.
         """
-        follow_places(self, self._places)
+        self._follow()
         # A classifier has no tokens to predict.
         if self.config.outputs:
             return self._classes(tokens, lengths)
@@ -132,9 +85,6 @@ class Hub(nn.Module):
     def _logits(self, tokens: Tensor) -> Tensor:
         begin_again(self._by_length)
         return self.tree(input_ids=tokens, **self._accepted(use_cache=False)).logits  # type: ignore[no-any-return]
-
-    def _accepted(self, **arguments: Any) -> dict[str, Any]:
-        return {name: value for name, value in arguments.items() if name in self._accepts}
 
     def _apart(self, tokens: Tensor, boundaries: Tensor) -> Tensor:
         """Return (B, T, V), each document computed in a row of its own, padded on the right, where
@@ -226,7 +176,3 @@ class Hub(nn.Module):
         keeps = keeps and not self._by_length
         keeps = keeps and (batch == 1 or self.config.config["model_type"] not in COUNT_PADDING)
         return RecomputeCache(batch, next(self.parameters()).device, keeps=keeps)
-
-    def matmul_parameters(self) -> int:
-        """Return how many weights each token is multiplied with."""
-        return count_matrices(self, self.tied)
