@@ -17,6 +17,7 @@ from groundup.core.errors import DataError
 from groundup.core.values import IGNORED
 from groundup.formats.transformers_library import require_transformers
 from groundup.models.hub.library_module import LibraryModule
+from groundup.models.hub.named_parts import NamedParts
 from groundup.models.hub.read_inputs import ReadInputs
 from groundup.models.hub.two_stacks import two_stack_parts
 from groundup.nn.loss import widen
@@ -43,7 +44,7 @@ class HubEncoderDecoder(LibraryModule):
     """
 
     def __init__(self, config: Any, tree: Any, start_id: int) -> None:
-        super().__init__(config, tree, two_stack_parts)
+        super().__init__(config, tree)
         self.start_id = start_id
         self._outside = [name for name in self.hf if self.hf[name] in tree._buffers]
         values = tree.config.to_dict()
@@ -52,6 +53,9 @@ class HubEncoderDecoder(LibraryModule):
             kind: next((values[key] for key in keys if values.get(key)), None)
             for kind, keys in _LONGEST.items()
         }
+
+    def _find_parts(self, tree: Any) -> NamedParts:
+        return two_stack_parts(tree)
 
     def forward(
         self,

@@ -3,7 +3,7 @@ tensors they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 from torch import nn
@@ -19,14 +19,13 @@ from groundup.models.hub.named_parts import (
 __all__ = ["LibraryModule"]
 
 
-class LibraryModule(nn.Module):
+class LibraryModule(nn.Module, ABC):
     """The parts of a library's module, which is not registered itself.
 
     Args:
         config: The settings.
         tree: The library's module. Its parts are registered here under our names; the modules
             between them are not.
-        find_parts: Returns the parts of such a module.
 
     Attributes:
         tree: That module.
@@ -37,14 +36,14 @@ class LibraryModule(nn.Module):
 
     tree: Any
 
-    def __init__(self, config: Any, tree: Any, find_parts: Callable[[Any], NamedParts]) -> None:
+    def __init__(self, config: Any, tree: Any) -> None:
         super().__init__()
         self.config = config
         # Past nn.Module, which would register all tensors a second time.
         self.__dict__["tree"] = tree
         # Before the parts are found: it replaces some of them.
         transposed = plain_linears(tree)
-        parts = find_parts(tree)
+        parts = self._find_parts(tree)
         self._between = parts.between
         self._places = parts.places
         self._accepts = parts.accepts
@@ -57,6 +56,10 @@ class LibraryModule(nn.Module):
         self.hf = {name: parts.hf(name) for name in self.state_dict()}
         self.tied = {parts.hf(name): kept for name, kept in second.items()}
         self.transposed = frozenset(name for name, hf in self.hf.items() if hf in transposed)
+
+    @abstractmethod
+    def _find_parts(self, tree: Any) -> NamedParts:
+        """Return the parts of a module, which is left as it is."""
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all parts, and of what holds them together: it may drop out, too."""

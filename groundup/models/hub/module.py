@@ -18,7 +18,7 @@ from groundup.core.values import IGNORED
 from groundup.generation.recompute_cache import RecomputeCache
 from groundup.models.hub.library import COUNT_PADDING, sees_all
 from groundup.models.hub.library_module import LibraryModule
-from groundup.models.hub.named_parts import named_parts
+from groundup.models.hub.named_parts import NamedParts, named_parts
 from groundup.models.hub.positions import BY_LENGTH, begin_again, rotary_positions
 from groundup.nn.loss import widen
 
@@ -37,8 +37,11 @@ class Hub(LibraryModule):
     """
 
     def __init__(self, config: Any, tree: Any) -> None:
-        super().__init__(config, tree, named_parts)
+        super().__init__(config, tree)
         self._by_length = rotary_positions(tree, BY_LENGTH)
+
+    def _find_parts(self, tree: Any) -> NamedParts:
+        return named_parts(tree)
 
     def forward(
         self,
