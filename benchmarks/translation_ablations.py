@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import os
 import random
 import statistics
@@ -32,7 +31,6 @@ from typing import Any
 import sacrebleu
 
 from groundup import api
-from groundup.contracts.ragged import offsets_of
 from groundup.inference.precision import quick
 
 __all__ = ["main"]
@@ -154,19 +152,17 @@ def measure(given: argparse.Namespace, name: str, seed: int, pairs: Path) -> dic
     processor = trainer.parts.processor
     held = list(trainer.recipe.data.examples("validation", given.out))
     references = [str(each.target) for each in held]
-    tokens = int(trainer.task.encode(held, processor)[offsets_of("target")][-1])
-    size = sum(len(text.encode()) for text in references)
-    nats = trainer.evaluate()["loss"]
+    found = trainer.evaluate()
     with trainer.averaging.applied():
         model = quick(trainer.model.eval())
         inputs = [each.inputs for each in held]
         written = trainer.task.predict(model, inputs, processor, beams=1)
     trainer.close()
     return {
-        "bits_per_byte": nats * tokens / size / math.log(2),
+        "bits_per_byte": found["bits_per_byte"],
         "bleu": float(sacrebleu.corpus_bleu(written, [references]).score),
         "chrf": float(sacrebleu.corpus_chrf(written, [references]).score),
-        "loss_a_token": nats,
+        "loss_a_token": found["loss"],
         "training_loss": statistics.mean(losses[-25:]),
         "cpu_s": seconds,
         "steps": given.steps,

@@ -6,6 +6,8 @@ Legend: B rows, N tokens of all rows, T positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from groundup.processors.text.bpe_dropout import BPEDropout
 from groundup.tasks.text_to_text.frames import Frame
 
 __all__ = [
+    "byte_sizes",
     "continued",
     "cut_again",
     "encode_texts",
@@ -28,6 +31,14 @@ __all__ = [
     "pad_source",
     "pad_target",
 ]
+
+
+@lru_cache(maxsize=2)
+def byte_sizes(tokenizer: TextProcessor) -> Tensor | None:
+    """Return (V,) how many UTF-8 bytes each token stands for; None where these are not fixed."""
+    with suppress(DataError):
+        return torch.from_numpy(tokenizer.token_bytes())
+    return None
 
 
 def encode_texts(

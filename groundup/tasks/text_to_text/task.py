@@ -26,7 +26,7 @@ from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.formats.generation_config import NAME as GENERATION
 from groundup.formats.generation_config import read_first_token
 from groundup.generation.options import DecodingOptions
-from groundup.metrics.compression import perplexity
+from groundup.metrics.compression import bits_per_byte, perplexity
 from groundup.metrics.generated_text import quick_scores, require_metrics
 from groundup.nn.loss import widen
 from groundup.processors.text.bpe_dropout import bpe_dropout
@@ -41,6 +41,7 @@ from groundup.tasks.text_to_text.frames import (
 from groundup.tasks.text_to_text.like_lengths import run_in_parts
 from groundup.tasks.text_to_text.r_drop import r_drop_objective
 from groundup.tasks.text_to_text.rows import (
+    byte_sizes,
     continued,
     cut_again,
     encode_texts,
@@ -206,10 +207,22 @@ class TextToText(TextToTextSettings):
         count = float(len(batch["target"]))
         return {"target": count, "consistency": count} if self.r_drop else {"target": count}
 
+    def count_bytes(self, batch: Batch, processor: Processor) -> float:
+        """Return how many UTF-8 bytes the targets stand for, 0 where their tokens stand for none in
+        particular."""
+        writer: Any = tokenizers_of(processor)[1]  # for the cache: told apart by identity
+        sizes = byte_sizes(writer)
+        return 0.0 if sizes is None else float(sizes[batch["target"].cpu()].sum())
+
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
-        """Return loss in nats a token, not smoothed, and perplexity."""
-        mean = sums["plain"][0] / max(sums["target"][1], 1.0)
-        return {"loss": mean, "perplexity": perplexity(mean)}
+        """Return loss in nats a token, not smoothed, and perplexity; and, where bytes were counted,
+        bits for each of them, by which runs with other tokens compare."""
+        total = sums["plain"][0]
+        mean = total / max(sums["target"][1], 1.0)
+        found = {"loss": mean, "perplexity": perplexity(mean)}
+        if "bytes" in sums:
+            found["bits_per_byte"] = bits_per_byte(total, int(sums["bytes"][0]))
+        return found
 
     # ------------------------------------------------------- by logits: for teachers and privacy
     @property

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import tiny_run, without_chance
@@ -121,6 +122,12 @@ def test_losses_are_those_of_the_logits(smoothing: float) -> None:
     )
     assert found["loss"] == pytest.approx(plain.item(), rel=1e-5)
     assert chosen.distils == ("" if smoothing else "output tokens")
+    # By bytes of the references: their ends are in the loss, and have none.
+    size = chosen.count_bytes(batch, processor)
+    assert size == sum(len(str(example.target)) for example in EXAMPLES)
+    nats = float(loss.metrics["plain"])
+    found = chosen.summarise({"target": (1.0, 1.0), "plain": (nats, 1.0), "bytes": (size, 1.0)})
+    assert found["bits_per_byte"] == pytest.approx(nats / size / np.log(2))
 
 
 @pytest.mark.slow
