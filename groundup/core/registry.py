@@ -48,6 +48,8 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "bag_of_ngrams": "groundup.models.bag_of_ngrams",
         "transformer_classifier": "groundup.models.transformer_classifier",
         "ctc": "groundup.models.ctc",
+        "unet": "groundup.models.unet",
+        "dit": "groundup.models.dit",
     },
     "task": {
         "language_modeling": "groundup.tasks.language_modeling",
@@ -62,6 +64,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "extractive_qa": "groundup.tasks.extractive_qa",
         "multitask": "groundup.tasks.multitask.task",
         "preference": "groundup.tasks.preference.task",
+        "generate_images": "groundup.tasks.generate_images.task",
     },
     "data": {
         "arrays": "groundup.data.sources.arrays",
