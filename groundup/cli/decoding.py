@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from groundup.contracts.tasks import MeasuresOutputs, Streams
+from groundup.contracts.tasks import DrawsPictures, MeasuresOutputs, Streams, Task
 from groundup.core.errors import GroundupError
 from groundup.inference.predictor import Predictor
 
-__all__ = ["GENERATION", "choose_decoding", "given"]
+__all__ = ["DRAWING", "GENERATION", "choose_decoding", "given"]
 
 log = logging.getLogger("groundup")
 # also what probabilities of classes are flattened by; a seed is given where nobody asks for one
@@ -34,12 +35,15 @@ GENERATION = (
     "length_bonus",
     "seed",
 )
+# how a task makes pictures, likewise
+DRAWING = ("count", "guidance", "sampler", "steps")
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
-    """Return those of a verb's parameters that say how to write, without what was not given: the
-    task's own defaults count then."""
-    return {name: values[name] for name in GENERATION if values.get(name) is not None}
+    """Return those of a verb's parameters that say how to write or draw, without what was not
+    given: the task's own defaults count then."""
+    names = (*GENERATION, *DRAWING)
+    return {name: values[name] for name in names if values.get(name) is not None}
 
 
 def choose_decoding(predictor: Predictor, options: dict[str, Any]) -> dict[str, Any]:
@@ -47,16 +51,30 @@ def choose_decoding(predictor: Predictor, options: dict[str, Any]) -> dict[str, 
     where neither has a temperature, the task's own is taken.
 
     Raises:
-        GroundupError: If one is for texts, and the task writes none.
+        GroundupError: If one is for texts, and the task writes none; or for pictures likewise.
     """
     task = predictor.task
+    draws = task.drawing_options if isinstance(task, DrawsPictures) else ()
+    for name in sorted(options.keys() & set(DRAWING)):
+        if name not in draws:
+            problem = f"has no effect: task {task.registered_name} draws no pictures so"
+            raise GroundupError(f"--{name}", problem, "Remove it")
+    if isinstance(task, DrawsPictures):
+        _refuse_options_of_texts(task, options, (*draws, "seed"))
+        return options
     if not isinstance(task, Streams | MeasuresOutputs):
-        for name in sorted(options.keys() - _OF_ALL):
-            problem = f"has no effect: task {task.registered_name} writes no text"
-            raise GroundupError(f"--{name.replace('_', '-')}", problem, "Remove it")
+        _refuse_options_of_texts(task, options, _OF_ALL)
     found = predictor.with_decoding(options)
     said = [f"{key} {value}" for key, value in found.items() if key not in options]
     if said:
         log.info("by generation_config.json of the weights: %s", ", ".join(said))
     # The same text each time, where nobody has said that it may vary; see the task's own default.
     return {"temperature": task.default_temperature, **found}
+
+
+def _refuse_options_of_texts(
+    task: Task, options: Mapping[str, Any], allowed: Collection[str]
+) -> None:
+    for name in sorted(options.keys() - set(allowed)):
+        problem = f"has no effect: task {task.registered_name} writes no text"
+        raise GroundupError(f"--{name.replace('_', '-')}", problem, "Remove it")

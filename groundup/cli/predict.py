@@ -50,6 +50,19 @@ NgramWeight = Annotated[
 LengthBonus = Annotated[
     float | None, typer.Option(help="Of CTC with n-grams: what each token adds to a score.")
 ]
+Count = Annotated[
+    int | None, typer.Option(min=1, help="Of pictures: so many of each prompt, on one sheet.")
+]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Of pictures: steps from noise; else as the task.")
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Of pictures: above 1, more of what is asked for than was learned."),
+]
+Sampler = Annotated[
+    str | None, typer.Option(help="Of pictures: heun or euler, which asks half as often.")
+]
 
 
 @writing.command()
@@ -102,6 +115,10 @@ def predict(
     no_repeat_ngram: NoRepeatNgram = None,
     ngram_weight: NgramWeight = None,
     length_bonus: LengthBonus = None,
+    count: Count = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: Sampler = None,
     seed: Seed = 0,
     weights: Weights = "fp32",
     engine: Engine = "groundup",
@@ -112,13 +129,13 @@ def predict(
     probability of every one."""
     from groundup import api
     from groundup.cli.arguments import take_data_settings
-    from groundup.cli.decoding import GENERATION, choose_decoding, given
+    from groundup.cli.decoding import DRAWING, GENERATION, choose_decoding, given
     from groundup.cli.predictions import Output, print_predictions, refuse_mistakes
 
     # None of the options is renamed here: the names are the tasks' own.
     options = given(locals())
     others = ("out", "force", "limit", "on_unreadable", "checkpoint", "adapter", "weights")
-    inputs, settings = take_data_settings(prompts or [], (*GENERATION, *others, "engine"))
+    inputs, settings = take_data_settings(prompts or [], (*GENERATION, *DRAWING, *others, "engine"))
     output = Output(out, force, limit, on_unreadable, settings)
     refuse_mistakes(inputs, output)
     predictor = api.load(run, checkpoint, adapter, weights, engine)

@@ -22,6 +22,7 @@ __all__ = [
     "PREDICTION",
     "Chats",
     "Distils",
+    "DrawsPictures",
     "EvaluationContext",
     "MeasuresOutputs",
     "Objective",
@@ -85,6 +86,7 @@ class EvaluationContext:
         base: The model and processor this one was fine-tuned from, to compare before and after.
         base_examples: Raw examples of a split of what the base was trained on.
         base_held_out: The split to evaluate on there.
+        judge: The model and processor of another run, by which what this one makes is evaluated.
         sequence_length: The context to evaluate with, in tokens.
         limit: Evaluate at most N examples where each costs a generation.
     """
@@ -96,6 +98,7 @@ class EvaluationContext:
     base: tuple[nn.Module, Any] | None = None
     base_examples: Callable[[Split], Iterable[Any]] | None = None
     base_held_out: Split = "validation"
+    judge: tuple[nn.Module, Any] | None = None
     held_out: Split = "validation"
     seed: int = 0
     limit: int = 10
@@ -347,6 +350,25 @@ class MeasuresOutputs(Protocol):
         self, model: nn.Module, examples: Sequence[Any], processor: Any
     ) -> dict[str, float]:
         """Return metrics by name. Nothing is drawn from torch's default generator."""
+
+
+@runtime_checkable
+class DrawsPictures(Protocol):
+    """A task whose predictions are a ``Picture`` each, made out of noise for what is asked for.
+
+    Attributes:
+        drawing_options: The options of ``predict`` next to ``seed``, such as ``steps``.
+        judge: The folder of another run whose model evaluates what is made; empty: none.
+    """
+
+    drawing_options: ClassVar[tuple[str, ...]]
+    judge: str
+
+    def draw_sheet(
+        self, model: nn.Module, prompts: Sequence[str], processor: Any, seed: int
+    ) -> bytes:
+        """Return a PNG of pictures for each prompt, as a run in training shows them. Nothing is
+        drawn from torch's default generator."""
 
 
 @runtime_checkable

@@ -377,9 +377,11 @@ class Figure:
         pictures: ``items``, each with ``true``, ``predicted``, ``probability``, ``name`` and
             ``picture`` (a PNG as a data address) or ``text``.
         scatter: ``points``, each (predicted, true).
+        sheet: ``picture``, one picture that is a grid of others.
+        pairs: ``items``, each with ``name``, ``label``, ``picture``, and whether it is ``marked``.
     """
 
-    kind: Literal["matrix", "reliability", "pictures", "scatter"]
+    kind: Literal["matrix", "reliability", "pictures", "scatter", "sheet", "pairs"]
     title: str
     content: dict[str, Any]
     note: str = ""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from groundup.contracts.data import DataSource
 from groundup.contracts.models import context_length_of
-from groundup.contracts.tasks import EvaluationContext, Streams, Task
+from groundup.contracts.tasks import DrawsPictures, EvaluationContext, Streams, Task
 from groundup.core import registry
 from groundup.core.errors import DataError, GroundupError, RunError
 from groundup.core.settings import validate
@@ -311,6 +311,9 @@ class Predictor:
                 base_examples=_examples(base.run.recipe.data),
                 base_held_out=_held_out(base.run.recipe.data),
             )
+        if isinstance(self.task, DrawsPictures) and self.task.judge:
+            judge = Predictor.load(Path(self.task.judge))
+            context = replace(context, judge=(judge.model, judge.processor))
         if recipe.evaluation.baselines:
             check_baselines(self.processor)  # before what takes long
         found = self.task.evaluate(context)

@@ -223,7 +223,7 @@ class UNet(nn.Module):
         self.head = nn.Sequential(
             NormAct(config.groups, width), nn.Conv2d(width, channels, 3, padding=1)
         )
-        nn.init.normal_(self.head[1].weight, std=NEAR_ZERO)
+        nn.init.normal_(self.head[1].weight, std=NEAR_ZERO)  # type: ignore[arg-type]
         nn.init.zeros_(self.head[1].bias)  # type: ignore[arg-type]
         # oneDNN's convolutions are quicker where the channels of a place are next to each other.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 from groundup.nn.picture_conditions import NEAR_ZERO
 
@@ -62,13 +63,20 @@ def _round(x: Tensor) -> Tensor:
     return x
 
 
+def _for_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Return what a norm reads, in the precision of its weights."""
+    x = x.to(norm.weight.dtype)
+    # PyTorch's forward derivative of this norm takes no other layout of the memory.
+    return x if unpack_dual(x).tangent is None else x.contiguous()
+
+
 class NormAct(nn.GroupNorm):
     """Group norm and SiLU, in the precision of the weights: in bf16 PyTorch's norm takes three
     times as long on a CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return (B, C, H, W) of the same shape."""
-        return F.silu(_round(super().forward(input.to(self.weight.dtype))))
+        return F.silu(_round(super().forward(_for_norm(input, self))))
 
 
 class Residual(nn.Module):
@@ -91,7 +99,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Return (B, C out, H, W) from x (B, C, H, W) and the conditions (B, E)."""
         scale, shift = self.told(told)[:, :, None, None].chunk(2, 1)
-        y = self.norm(self.first(self.before(x)).to(self.norm.weight.dtype))
+        y = self.norm(_for_norm(self.first(self.before(x)), self.norm))
         y = _round(torch.addcmul(shift.to(y.dtype), y, 1 + scale.to(y.dtype)))
         return self.shortcut(x) + self.second(self.dropout(F.silu(y)))  # type: ignore[no-any-return]
 
@@ -113,7 +121,7 @@ class MapAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, H, W) from x (B, C, H, W)."""
         # Next to each other are the channels of a place, so nothing is copied here.
-        rows = self.norm(x.to(self.norm.weight.dtype)).permute(0, 2, 3, 1).flatten(1, 2)
+        rows = self.norm(_for_norm(x, self.norm)).permute(0, 2, 3, 1).flatten(1, 2)
         query, key, value = (
             project(rows).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for project in (self.query, self.key, self.value)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from groundup.reports.formatting import number
 from groundup.reports.line_charts import nice_ticks
 
-__all__ = ["draw_figure"]
+__all__ = ["draw_figure", "show_picture"]
 
 _SIDE = 520.0
 _LEFT = 58.0
@@ -37,6 +37,8 @@ def draw_figure(figure: Mapping[str, Any]) -> Markup:
         "reliability": _draw_reliability,
         "pictures": _show_pictures,
         "scatter": _draw_scatter,
+        "sheet": _show_sheet,
+        "pairs": _show_pairs,
     }
     draw = kinds.get(str(figure.get("kind")))
     if draw is None:
@@ -52,7 +54,10 @@ def draw_figure(figure: Mapping[str, Any]) -> Markup:
     if figure.get("note"):
         note = Markup('<p class="quiet">{}</p>').format(figure["note"])
     wide = ""
-    if figure["kind"] == "pictures" or len(figure["content"].get("labels", ())) > _NARROW:
+    if (
+        figure["kind"] in ("pictures", "sheet", "pairs")
+        or len(figure["content"].get("labels", ())) > _NARROW
+    ):
         wide = " wide"
     return Markup('<figure class="chart{}"><figcaption><b>{}</b></figcaption>{}{}</figure>').format(
         wide, figure["title"], inside, note
@@ -271,6 +276,33 @@ def _show_pictures(content: Mapping[str, Any], title: str) -> Markup:
     style = "mistakes" if any(item.get("picture") for item in items) else "mistaken"
     cells = [_show_mistake(item) for item in items]
     return Markup('<div class="{}">{}</div>').format(style, Markup("").join(cells))
+
+
+def _show_sheet(content: Mapping[str, Any], title: str) -> Markup:
+    """Show a grid of small pictures, each of its pixels three wide."""
+    return show_picture(str(content["picture"]), title)
+
+
+def show_picture(address: str, words: str) -> Markup:
+    """Return an image of a PNG as a data address, enlarged without smoothing; nothing, where it is
+    none."""
+    if not _PICTURE.fullmatch(address):
+        return Markup("")
+    return Markup('<img class="sheet" src="{}" alt="{}"/>').format(address, words)
+
+
+def _show_pairs(content: Mapping[str, Any], title: str) -> Markup:
+    cells = []
+    for item in content["items"]:
+        label = str(item["label"])
+        style = "bad" if item.get("marked") else "quiet"
+        picture = show_picture(str(item["picture"]), f"{item['name']}: {label}")
+        cells.append(
+            Markup('<div title="{}">{}<span class="{}">{}</span></div>').format(
+                str(item["name"]), picture, style, label
+            )
+        )
+    return Markup('<div class="mistakes">{}</div>').format(Markup("").join(cells))
 
 
 def _show_mistake(item: Mapping[str, Any]) -> Markup:

@@ -178,7 +178,7 @@ class ProgressDisplay:
                 SEPARATOR.join([f"{self.name} {row['step']}/{self.total_steps} · {split}", *facts])
             )
         elif row.get("kind") == "sample":
-            text = " ".join(str(row["text"]).split())
+            text = " ".join(str(row.get("text") or row.get("picture") or "").split())
             if len(text) > _SAMPLE:
                 text = f"{text[:_SAMPLE]}…"
             self.message(f"  {row['prompt']}▸{text}")

@@ -3,6 +3,7 @@ well."""
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,7 +17,7 @@ from markupsafe import Markup
 from groundup.core.errors import RunError
 from groundup.reports import formatting
 from groundup.reports.diagnose import diagnose
-from groundup.reports.figures import draw_figure
+from groundup.reports.figures import draw_figure, show_picture
 from groundup.reports.line_charts import Series, draw_line_chart, smooth, thin
 from groundup.reports.run_reader import RunRecord, read_run
 
@@ -48,6 +49,7 @@ _ROLES = {
     "before": r"before|base|pretrained",
     "after": r"after|answer|fine-?tuned|model",
 }
+_SAMPLE_PICTURE = re.compile(r"samples/[\w-]+\.png")
 Row = dict[str, Any]
 # label, value, remark
 Card = tuple[str, str, str]
@@ -323,7 +325,19 @@ def _choose_samples(record: RunRecord) -> list[tuple[float, list[Row]]]:
     by_step: dict[float, list[Row]] = {}
     for row in record.sample:
         by_step.setdefault(row["step"], []).append(row)
-    return thin(list(by_step.items()), SAMPLES_SHOWN)
+    chosen = thin(list(by_step.items()), SAMPLES_SHOWN)
+    return [(step, [_embed_picture(row, record.folder) for row in rows]) for step, rows in chosen]
+
+
+def _embed_picture(row: Row, folder: Path) -> Row:
+    """Return a sample with the picture that it names, where the run has it."""
+    name = str(row.get("picture") or "")
+    # The file may be anybody's: no other folder is read, and only a PNG is shown.
+    if not _SAMPLE_PICTURE.fullmatch(name) or not (folder / name).is_file():
+        return row
+    content = base64.b64encode((folder / name).read_bytes()).decode("ascii")
+    words = f"{row.get('prompt', '')} at step {row['step']}"
+    return {**row, "shown": show_picture(f"data:image/png;base64,{content}", words)}
 
 
 def find_answer_cards(table: Row) -> list[Row]:

@@ -47,7 +47,7 @@ class EventWriter:
         step = int(row["step"])
         if kind == "sample":
             # indented, a text is shown as it is: it may look like Markdown or HTML
-            text = str(row.get("text", "")).replace("\n", "\n    ")
+            text = str(row.get("text") or row.get("picture") or "").replace("\n", "\n    ")
             self._writer.add_text("sample", f"**{row.get('prompt', '')}**\n\n    {text}", step)
         elif kind == "event":
             self._writer.add_text("event", str(row.get("message", "")), step)

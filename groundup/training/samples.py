@@ -6,10 +6,12 @@ import copy
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from groundup.contracts.tasks import MeasuresOutputs, Picture
+from groundup.contracts.tasks import DrawsPictures, MeasuresOutputs, Picture
 from groundup.core.values import Split
 from groundup.machine import devices
 from groundup.runs.processor import cache_folder
@@ -64,9 +66,12 @@ class Sampler:
             parts.model.train()  # writing leaves it in evaluation mode
 
     def sample(self, step: int) -> list[dict[str, Any]]:
-        """Return a row for each prompt; none where the task fails, which ends no training."""
+        """Return a row for each prompt, or for each sheet of pictures; none where the task fails,
+        which ends no training."""
         prompts = self._run.recipe.samples.prompts
         try:
+            if isinstance(self._parts.task, DrawsPictures):
+                return self._draw(self._parts.task, step)
             texts = self._predict(prompts, max_new_tokens=64)
         except Exception as error:
             # It may be a user's own task that fails, after hours: everything else goes on.
@@ -83,6 +88,31 @@ class Sampler:
             {"kind": "sample", "step": step, "prompt": prompt, **_shown(found)}
             for prompt, found in rows
         ]
+
+    def _draw(self, task: DrawsPictures, step: int) -> list[dict[str, Any]]:
+        """Return a row for a sheet by the weights themselves, and one by their average."""
+        run = self._run
+        # Next to each other: an average that lags behind, or was taken of nothing, shows.
+        weights: dict[str, AbstractContextManager[None]] = {"weights": nullcontext()}
+        if self._averaging.count:
+            weights["averaged weights"] = self._averaging.applied()
+        rows = []
+        for name, chosen in weights.items():
+            try:
+                with devices.eager(run.recipe.machine), chosen:
+                    model = self._parts.model
+                    if run.recipe.machine.precision == "fp64":
+                        model = copy.deepcopy(model).float()
+                    prompts = run.recipe.samples.prompts
+                    sheet = task.draw_sheet(model, prompts, self._parts.processor, run.recipe.seed)
+            finally:
+                self._parts.model.train()
+            path = Path("samples") / f"step-{step:08d} {name}.png".replace(" ", "-")
+            (run.folder / path).parent.mkdir(exist_ok=True)
+            run.storage.write_parts(run.folder / path, [sheet])
+            row = {"kind": "sample", "step": step, "prompt": name, "picture": path.as_posix()}
+            rows.append({**row, "asked": list(prompts)})
+        return rows
 
     def rehearse(self, names: str) -> None:
         """Predict one token from the first prompt.

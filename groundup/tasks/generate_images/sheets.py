@@ -1,0 +1,52 @@
+"""Pictures next to each other, as what a model made is shown.
+
+Shape legend: N pictures, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groundup.contracts.processors import LabelProcessor, Pictures
+from groundup.core.errors import RecipeError
+
+__all__ = ["arrange", "as_bytes", "pictures_of"]
+
+_GAP = 1  # pixels between pictures
+
+
+def pictures_of(processor: LabelProcessor) -> Pictures:
+    """Return what reads pictures and shows what was read.
+
+    Raises:
+        RecipeError: If the processor reads no pictures.
+    """
+    reader = processor.inputs
+    if not isinstance(reader, Pictures):
+        raise RecipeError(
+            "recipe.processor", "makes no pictures, which generate_images learns", "Choose image"
+        )
+    return reader
+
+
+def as_bytes(made: Tensor, processor: LabelProcessor) -> list[NDArray[np.uint8]]:
+    """Return (H, W) or (H, W, 3) of each of N pictures as the model made them, black to white."""
+    shown = pictures_of(processor).to_pixels(made.float().cpu()).clamp(0, 1)
+    pixels = (shown * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [each[:, :, 0] if each.shape[2] == 1 else each for each in pixels]
+
+
+def arrange(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+    """Return one picture of rows of pictures of one size, with white between them."""
+    height, width = rows[0][0].shape[:2]
+    columns = max(map(len, rows))
+    shape = (len(rows) * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP)
+    sheet = np.full((*shape, *rows[0][0].shape[2:]), 255, np.uint8)
+    for down, row in enumerate(rows):
+        for across, each in enumerate(row):
+            top = down * (height + _GAP)
+            left = across * (width + _GAP)
+            sheet[top : top + height, left : left + width] = each
+    return sheet

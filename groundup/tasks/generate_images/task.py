@@ -1,0 +1,417 @@
+"""Making pictures: a model learns what noise becomes, and makes pictures of other noise.
+
+Legend: B pictures of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from groundup.contracts.generators import PictureGenerator
+from groundup.contracts.processors import LabelProcessor, Targets
+from groundup.contracts.tasks import EvaluationContext, Picture, Task
+from groundup.core.errors import DataError, RecipeError, did_you_mean
+from groundup.core.registry import task
+from groundup.core.settings import setting
+from groundup.core.values import Batch, Evaluation, Example, Loss, Term
+from groundup.generation.scoring import device_of, evaluating
+from groundup.media.augmentation.draws import Draws
+from groundup.media.png import encode_png
+from groundup.media.table_values import as_category
+from groundup.processors.class_targets import SingleLabel
+from groundup.processors.labelled import with_targets
+from groundup.processors.targets import FixedTargets
+from groundup.tasks.generate_images.evaluation import evaluate_generator
+from groundup.tasks.generate_images.mean_flow import (
+    MeanFlowOutputs,
+    adaptive_weight,
+    draw_spans,
+    mean_flow_outputs,
+)
+from groundup.tasks.generate_images.sheets import arrange, as_bytes, pictures_of
+from groundup.tasks.generate_images.ways import (
+    Walk,
+    draw_times,
+    noise_of,
+    on_the_way,
+    velocity_weight,
+    walk,
+)
+
+__all__ = ["GenerateImages"]
+
+# Quarters of the way whose errors a validation tells apart.
+_QUARTERS = ("first", "second", "third", "last")
+_AT_ONCE = 256  # pictures that are made together
+
+
+@task("generate_images")
+class GenerateImages(Task):
+    """Flow matching: from pictures with noise at any time of the way, the model says the picture.
+
+    A picture's loss is the mean over its numbers (pixels and channels) of the squared error, and
+    the loss of a step the mean over its pictures.
+
+    Source:
+        Lipman et al., 2022 (arXiv:2210.02747); Liu et al., 2022 (arXiv:2209.03003); that the
+        network says pictures and not noise: Li and He, 2025, "Back to basics: let denoising
+        generative models denoise".
+    """
+
+    unit: ClassVar[str] = "pictures"
+    file_source: ClassVar[str] = "images"
+    default_settings: ClassVar[Mapping[str, Any]] = {
+        # Weights of single steps make noisy pictures; decay and a falling rate are not needed with
+        # an average.
+        "optim.average": "ema",
+        "optim.weight_decay": 0.0,
+        "optim.schedule": "constant",
+        "optim.betas": (0.9, 0.99),
+    }
+    drawing_options: ClassVar[tuple[str, ...]] = ("count", "guidance", "sampler", "steps")
+
+    condition: Literal["class", "none"] = setting(
+        "class", "What pictures are asked for by: their class, or nothing"
+    )
+    class_dropout: float = setting(
+        0.1,
+        "Share of training pictures whose class is not told: guidance compares with that",
+        ge=0,
+        lt=1,
+        applies_when={"condition": ("class",)},
+    )
+    weighting: Literal["velocity", "picture"] = setting(
+        "velocity",
+        "velocity: the picture's error over what is left of the way, squared; picture: its error",
+    )
+    times: Literal["logit_normal", "uniform"] = setting(
+        "logit_normal", "How times on the way are drawn, from 0 (noise) to 1 (picture)"
+    )
+    time_mean: float = setting(
+        0.0, "Of the times' logits; lower: more noise", applies_when={"times": ("logit_normal",)}
+    )
+    time_std: float = setting(
+        1.0,
+        "Standard deviation of the times' logits",
+        gt=0,
+        applies_when={"times": ("logit_normal",)},
+    )
+    mean_flow: bool = setting(
+        False, "Learn steps of any length, so that one makes a picture (MeanFlow)"
+    )
+    span_share: float = setting(
+        0.5,
+        "Share of the samples with a step; the others learn directions",
+        gt=0,
+        le=1,
+        applies_when={"mean_flow": (True,)},
+    )
+    error_power: float = setting(
+        1.0,
+        "Errors are divided by themselves to this power: 0 leaves them, 1 lets all count alike",
+        ge=0,
+        applies_when={"mean_flow": (True,)},
+    )
+    steps: int = setting(50, "Steps from noise to a picture", ge=1)
+    sampler: Literal["heun", "euler"] = setting(
+        "heun",
+        "heun asks twice a step, euler once",
+        applies_when={"mean_flow": (False,)},
+    )
+    guidance: float = setting(
+        1.0,
+        "How much more of what is asked for; 1: as it was learned, and in half the time",
+        ge=0,
+        applies_when={"condition": ("class",)},
+    )
+    shown: int = setting(4, "Pictures of each prompt in samples while training", ge=1)
+    evaluated: int = setting(1000, "Pictures that groundup evaluate makes", ge=2)
+    judge: str = setting(
+        "", "A run folder: its classifier evaluates what is made; empty: pixels are compared"
+    )
+
+    @property
+    def batch_spec(self) -> dict[str, str]:
+        """What ``inputs`` and ``loss`` read."""
+        spec = {
+            "inputs": "float32 (B, C, H, W)",
+            "noise": "float32 (B, C, H, W)",
+            "times": "float32 (B,)",
+        }
+        if self.condition == "class":
+            spec["classes"] = "int64 (B,)"
+        return spec | ({"spans": "float32 (B,)"} if self.mean_flow else {})
+
+    def fit_processor(
+        self, processor: Any, examples: Callable[[], Iterator[Any]]
+    ) -> LabelProcessor:
+        """Return the processor with the training split's classes; a base run's, where it knows them
+        all.
+
+        Raises:
+            DataError: If pictures are asked for by class, and one has none.
+            RecipeError: If the processor makes no pictures around 0, as noise is.
+        """
+        fit = _fit_classes if self.condition == "class" else _fit_nothing
+        found = with_targets(processor, examples, fit, 0)
+        reader = pictures_of(found)
+        black = reader.from_pixels(torch.zeros(1, *found.input_shape))
+        if float(black.min()) >= 0:
+            raise RecipeError(
+                "recipe.processor.normalise",
+                "gives pictures without numbers below 0, but noise is around 0, and what is between"
+                " both would be neither",
+                "Write normalise: given with mean [0.5] and std [0.5] (three each in colour)",
+            )
+        return found
+
+    def encode(self, examples: Sequence[Example], processor: LabelProcessor) -> Batch:
+        """Return all examples' pictures, and their class numbers.
+
+        Raises:
+            DataError: If a picture has another shape, or a class was not in the training split.
+        """
+        encoded = processor.encode_inputs([example.inputs for example in examples])
+        if self.condition == "class":
+            encoded["classes"] = processor.targets.encode([each.target for each in examples])
+        return encoded
+
+    def check_model(self, model: nn.Module, processor: Any) -> None:
+        """Check that the model makes pictures.
+
+        Raises:
+            RecipeError: If it does not.
+        """
+        if not isinstance(model, PictureGenerator):
+            problem = f"{type(model).__name__} makes no pictures"
+            raise RecipeError("recipe.model.name", problem, "Use unet or dit")
+
+    @property
+    def augments(self) -> bool:
+        """Noise and times are always drawn."""
+        return True
+
+    @property
+    def augments_held_out(self) -> bool:
+        """For held-out pictures too, the same at each validation."""
+        return True
+
+    def augment(
+        self,
+        batch: Batch,
+        samples: NDArray[np.int64],
+        partners: Callable[[], Batch],
+        processor: LabelProcessor,
+        seed: int,
+    ) -> Batch:
+        """Return the batch with noise, times and spans; of some pictures the class is taken away.
+
+        Held-out pictures keep theirs, and are asked about at fixed times.
+        """
+        draws = Draws(seed, samples)
+        held_out = seed < 0
+        kind = "fixed" if held_out else self.times
+        times = draw_times(draws, kind, self.time_mean, self.time_std)
+        noise = noise_of(seed, "noise", samples, batch["inputs"].shape[1:])
+        found = {**batch, "noise": noise, "times": times}
+        if self.mean_flow:
+            other = draw_times(Draws(seed, samples, "end "), kind, self.time_mean, self.time_std)
+            share = 0.0 if held_out else self.span_share
+            found["times"], found["spans"] = draw_spans(draws, times, other, share)
+        if "classes" in batch and not held_out:
+            dropped = torch.from_numpy(draws("class")[0] < self.class_dropout)
+            found["classes"] = torch.where(dropped, len(processor.labels), batch["classes"])
+        return found
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Return pictures on their way, the times, and what is asked for."""
+        told = [name for name in ("times", "spans", "classes") if name in batch]
+        return {"inputs": on_the_way(batch), **{name: batch[name] for name in told}}
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor | MeanFlowOutputs:
+        """Return the pictures that the model says; to learn steps also those that it should say."""
+        if self.mean_flow and torch.is_grad_enabled():
+            return mean_flow_outputs(model, self.inputs(batch), batch)
+        return model(**self.inputs(batch))  # type: ignore[no-any-return]
+
+    def loss(self, outputs: Tensor | MeanFlowOutputs, batch: Batch) -> Loss:
+        """Return the summed loss of the pictures, and their number.
+
+        A validation of a run that learns steps tells the error of directions, as of any other.
+        """
+        said = outputs
+        wanted = batch["inputs"]
+        if isinstance(outputs, MeanFlowOutputs):
+            said, wanted = outputs
+        assert isinstance(said, Tensor)
+        errors = (said.float() - wanted.float()).square().mean((1, 2, 3))
+        weighted = errors
+        if self.weighting == "velocity":
+            weighted = errors * velocity_weight(batch["times"])
+        if isinstance(outputs, MeanFlowOutputs):
+            weighted = weighted * adaptive_weight(weighted, self.error_power)
+        metrics: dict[str, Tensor] = {}
+        if not torch.is_grad_enabled():
+            quarters = (batch["times"] * len(_QUARTERS)).long().clamp(max=len(_QUARTERS) - 1)
+            for number, name in enumerate(_QUARTERS):
+                own = quarters == number
+                metrics |= {f"{name}_error": errors[own].sum(), f"{name}_count": own.sum()}
+        count = torch.tensor(float(len(errors)))
+        return Loss({"picture": Term(weighted.sum(), count)}, metrics)
+
+    def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+        """Return the loss, and the pictures' mean squared error in each quarter of the way."""
+        total, count = sums["picture"]
+        found = {"loss": total / count}
+        for name in _QUARTERS:
+            pictures = sums.get(f"{name}_count", (0.0, 0.0))[0]
+            if pictures:
+                found[f"{name}_quarter_error"] = sums[f"{name}_error"][0] / pictures
+        return found
+
+    # --------------------------------------------------------------------------------- what is made
+    def predict(
+        self, model: nn.Module, inputs: Any, processor: LabelProcessor, **options: Any
+    ) -> Any:
+        """Return a ``Picture`` for each prompt: the name of a class, or an empty text for none.
+
+        Args:
+            model: Makes them.
+            inputs: A prompt, or a list of them.
+            processor: The run's.
+            **options: ``seed`` (0), ``count`` pictures of each prompt on one sheet (1), and in
+                place of the settings of the same names ``steps``, ``sampler`` and ``guidance``.
+                Picture n of a prompt begins with noise that is a function of seed and n alone.
+
+        Raises:
+            DataError: If there is no such class, or an option is out of range.
+        """
+        prompts = inputs if isinstance(inputs, list) else [inputs]
+        count = int(options.get("count") or 1)
+        rows = self.make(model, prompts, processor, count, options)
+        sheets = [as_bytes(row, processor) for row in rows]
+        facts = {"pictures": count} if count > 1 else {}
+        found = [
+            Picture(arrange([each]), {"prompt": str(prompt), **facts})
+            for prompt, each in zip(prompts, sheets, strict=True)
+        ]
+        return found if isinstance(inputs, list) else found[0]
+
+    def make(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Any],
+        processor: LabelProcessor,
+        count: int,
+        options: Mapping[str, Any] | None = None,
+    ) -> list[Tensor]:
+        """Return (count, C, H, W) for each prompt, as the model reads pictures; see ``predict``."""
+        how = self.choose_walk(options or {})
+        numbers = [self._class_of(prompt, processor, how) for prompt in prompts]
+        seed = int((options or {}).get("seed") or 0)
+        noise = noise_of(seed, "picture", np.arange(count), processor.input_shape)
+        noise = noise.to(device_of(model))
+        made = []
+        with evaluating(model):
+            places = noise.repeat(len(prompts), 1, 1, 1)
+            classes = None
+            if self.condition == "class":
+                classes = torch.tensor(numbers, device=noise.device).repeat_interleave(count)
+            for start in range(0, len(places), _AT_ONCE):
+                part = slice(start, start + _AT_ONCE)
+                asked = None if classes is None else classes[part]
+                made.append(walk(model, places[part], asked, how))
+        return list(torch.cat(made).split(count))
+
+    def choose_walk(self, options: Mapping[str, Any]) -> Walk:
+        """Return how the way is walked, by options in place of settings.
+
+        Raises:
+            DataError: If one is out of range, or has no effect.
+        """
+        steps = options.get("steps", self.steps)
+        sampler = options.get("sampler", self.sampler)
+        guidance = options.get("guidance", self.guidance)
+        count = options.get("count", 1)
+        for name, value, fits, allowed in (
+            ("steps", steps, steps >= 1, "1 or more"),
+            ("count", count, count >= 1, "1 or more"),
+            ("sampler", sampler, sampler in ("heun", "euler"), "heun, euler"),
+            ("guidance", guidance, guidance >= 0, "0 or more"),
+        ):
+            if not fits:
+                raise DataError(name, f"is {value}; allowed: {allowed}", "Correct or remove it")
+        if guidance != 1.0 and self.condition == "none":
+            raise DataError(
+                "guidance",
+                f"is {guidance}, but the run was trained without classes to guide by",
+                "Remove it, or train with task.condition: class",
+            )
+        if guidance != 1.0 and not self.class_dropout:
+            raise DataError(
+                "guidance",
+                f"is {guidance}, but the run was trained with class_dropout 0: the model does not"
+                " know pictures without a class, which guidance compares with",
+                "Remove it, or train with task.class_dropout: 0.1",
+            )
+        return Walk(int(steps), sampler, float(guidance), self.mean_flow)
+
+    def _class_of(self, prompt: Any, processor: LabelProcessor, how: Walk) -> int:
+        name = "" if prompt is None else as_category(prompt)
+        labels = [as_category(label) for label in processor.labels]
+        if self.condition == "none":
+            if name:
+                raise DataError(
+                    name,
+                    "is asked for, but the run was trained without classes",
+                    "Ask for the empty text, or train with task.condition: class",
+                )
+            return 0
+        if name in labels:
+            return labels.index(name)
+        if name:
+            problem = f"is no class of the run; {did_you_mean(name, labels)}known:"
+            raise DataError(name, f"{problem} {', '.join(labels[:12])}", "Choose one of these")
+        if not self.class_dropout:
+            raise DataError(
+                "prompt",
+                "is empty, but the run was trained with class_dropout 0, only with a class",
+                f"Ask for one of {', '.join(labels[:12])}",
+            )
+        return len(labels)
+
+    def draw_sheet(
+        self, model: nn.Module, prompts: Sequence[str], processor: LabelProcessor, seed: int
+    ) -> bytes:
+        """Return a PNG with a row of pictures for each prompt."""
+        rows = self.make(model, prompts, processor, self.shown, {"seed": seed})
+        return encode_png(arrange([as_bytes(row, processor) for row in rows]))
+
+    def evaluate(self, context: EvaluationContext) -> Evaluation:
+        """Compare what is made with held-out pictures."""
+
+        def make(prompts: Sequence[Any], count: int) -> list[Tensor]:
+            options = {"seed": context.seed}
+            return self.make(context.model, prompts, context.processor, count, options)
+
+        return evaluate_generator(context, make, self.evaluated)
+
+
+def _fit_nothing(targets: Iterable[Any]) -> Targets:
+    """Return that nothing is asked for."""
+    return FixedTargets(())
+
+
+def _fit_classes(targets: Iterable[Any]) -> Targets:
+    """Return the classes that occur: one may be enough, to learn some pictures of one's own."""
+    seen = list(targets)
+    names = {as_category(target) for target in seen}
+    if len(names) == 1 and "" not in names:
+        return SingleLabel([names.pop()], counts=[len(seen)])
+    return SingleLabel.fit(seen)

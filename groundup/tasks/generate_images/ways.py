@@ -1,0 +1,153 @@
+"""The way from noise to a picture: how one that is on its way is drawn for training, and how the
+way is walked to make one.
+
+Shape legend: B pictures, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groundup.core.seeding import keyed_noise
+from groundup.core.values import Batch
+from groundup.media.augmentation.draws import Draws
+
+__all__ = ["NEAR_END", "Walk", "draw_times", "noise_of", "on_the_way", "velocity_weight", "walk"]
+
+NEAR_END = 0.05
+"""What is left of the way counts as at least so much, where errors are divided by it: Li and He,
+2025, section 4."""
+# Times at which validation asks, over and over again.
+_FIXED_TIMES = 16
+
+
+def draw_times(draws: Draws, kind: str, mean: float, std: float) -> Tensor:
+    """Return (B,) float32 times between 0 and 1, each a function of its sample's number.
+
+    Args:
+        draws: Keyed by the samples.
+        kind: ``uniform``, ``logit_normal``, or ``fixed``: the middles of sixteenths in turn.
+        mean: Of the logits.
+        std: Of the logits.
+
+    Source:
+        Esser et al., 2024 (arXiv:2403.03206), section 3.1. Departs from it: 1 is the picture here.
+    """
+    if kind == "fixed":
+        return torch.from_numpy((draws.samples % _FIXED_TIMES + 0.5) / _FIXED_TIMES).float()
+    times = draws("time")[0]
+    if kind == "logit_normal":
+        # The normal distribution's quantile: one number in [0, 1) makes one time.
+        quantiles = torch.special.ndtri(torch.from_numpy(times).clamp(1e-9, 1 - 1e-9))
+        return (mean + std * quantiles).sigmoid().float()
+    return torch.from_numpy(times).float()
+
+
+def noise_of(seed: int, purpose: str, numbers: NDArray[np.int64], shape: Sequence[int]) -> Tensor:
+    """Return (B, *shape) normal noise, each row a function of seed, purpose and number."""
+    return keyed_noise(seed, purpose, numbers, shape)
+
+
+def on_the_way(batch: Batch) -> Tensor:
+    """Return (B, C, H, W), at each one's time between its noise and its picture.
+
+    Source:
+        Liu et al., 2022 (arXiv:2209.03003), equation 1; Lipman et al., 2022 (arXiv:2210.02747).
+    """
+    # So, and not by a weighted sum: at time 1 it is the picture to the last bit.
+    times = batch["times"][:, None, None, None]
+    return batch["noise"] + times * (batch["inputs"] - batch["noise"])
+
+
+def velocity_weight(times: Tensor) -> Tensor:
+    """Return (B,) by what a picture's squared error is multiplied to be that of the velocity.
+
+    The velocity at a place is what is left of the way over the time that is left.
+
+    Source:
+        Li and He, 2025, "Back to basics: let denoising generative models denoise", section 4: the
+        network says the picture, and the loss is that of the velocity.
+    """
+    return (1 - times).clamp(min=NEAR_END) ** -2
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How the way is walked.
+
+    Attributes:
+        steps: Into how many equal steps it is cut.
+        sampler: ``euler`` asks once a step; ``heun`` also at its end, and takes the mean of both
+            directions, except for the last one.
+        guidance: How far to go from what is said of nothing asked for to what is said of what is
+            asked for; 1: that far, and only this is asked.
+        spans: Whether the model is told how long the step is, as one trained by MeanFlow.
+    """
+
+    steps: int = 50
+    sampler: Literal["euler", "heun"] = "heun"
+    guidance: float = 1.0
+    spans: bool = False
+
+
+@torch.no_grad()
+def walk(model: Callable[..., Any], noise: Tensor, classes: Tensor | None, how: Walk) -> Tensor:
+    """Return (B, C, H, W) pictures, from their noise.
+
+    Args:
+        model: A ``PictureGenerator``.
+        noise: (B, C, H, W).
+        classes: (B,) what each is asked for, or None.
+        how: Steps, sampler, guidance.
+
+    Source:
+        Heun's rule as Karras et al., 2022 (arXiv:2206.00364), algorithm 1 without the noise;
+        guidance: Ho and Salimans, 2022 (arXiv:2207.12598), equation 6, of the pictures instead of
+        the noise, which is the same.
+    """
+    place = noise
+    length = 1 / how.steps
+    for step in range(how.steps):
+        start = step * length
+        span = length if how.spans else None
+        first = _direction(model, place, start, span, classes, how.guidance)
+        ahead = place + length * first
+        # At the end nothing is left of the way, and no direction can be asked for there.
+        if how.sampler == "heun" and not how.spans and step + 1 < how.steps:
+            second = _direction(model, ahead, start + length, None, classes, how.guidance)
+            ahead = place + length * (first + second) / 2
+        place = ahead
+    return place
+
+
+def _direction(
+    model: Callable[..., Any],
+    place: Tensor,
+    time: float,
+    span: float | None,
+    classes: Tensor | None,
+    guidance: float,
+) -> Tensor:
+    """Return (B, C, H, W), what is left of the way over the time that is left."""
+    count = len(place)
+    told: dict[str, Tensor] = {} if classes is None else {"classes": classes}
+    guided = classes is not None and guidance != 1.0
+    inputs = place
+    if guided and classes is not None:
+        nothing = torch.full_like(classes, int(model.class_count))  # type: ignore[attr-defined]
+        told = {"classes": torch.cat([classes, nothing])}
+        inputs = torch.cat([place, place])
+    if span is not None:
+        told["spans"] = place.new_full((len(inputs),), span)
+    pictures: Tensor = model(inputs=inputs, times=place.new_full((len(inputs),), time), **told)
+    if guided:
+        without = pictures[count:]
+        pictures = without + guidance * (pictures[:count] - without)
+    return (pictures - place) / (1 - time)
