@@ -6,7 +6,6 @@ Shape legend: B pictures, C channels, H rows, W columns, T patches, E width of t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -117,16 +116,6 @@ class DiTConfig(ModelConfig):
         block = patches * (4 * wide**2 + 2 * wide * self.inner) + 2 * wide * patches**2
         told = 6 * wide**2 * self.layers + 2 * wide**2 + wide * (2 * wide + wide)
         return 6.0 * (self.layers * block + told + 2 * patches * numbers * wide)
-
-    @classmethod
-    def sizes(cls) -> Mapping[str, DiTConfig]:
-        """Return the named sizes, of Peebles and Xie's table 1, for pictures themselves in patches
-        of 16 x 16 pixels, as Li and He have them."""
-        sizes = {"small": (12, 384, 6), "base": (12, 768, 12), "large": (24, 1024, 16)}
-        return {
-            f"dit-{name}": cls(patch=16, layers=layers, width=width, heads=heads)
-            for name, (layers, width, heads) in sizes.items()
-        }
 
 
 class DiT(nn.Module):

@@ -6,8 +6,8 @@ Shape legend: B pictures, C channels, H rows, W columns, E width of the conditio
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -169,19 +169,6 @@ class UNetConfig(ModelConfig):
             elif level.scale == -2:
                 products += 9 * out**2 * level.side * 4
         return 6.0 * products
-
-    @classmethod
-    def sizes(cls) -> Mapping[str, UNetConfig]:
-        """Return the named sizes.
-
-        Source:
-            CIFAR: Ho et al., 2020 (arXiv:2006.11239), appendix B, with this model's norms.
-        """
-        cifar: dict[str, Any] = {"widths": (128, 256, 256, 256), "layers": 2, "groups": 32}
-        return {
-            "unet-small": cls(widths=(64, 128)),
-            "unet-cifar": cls(**cifar, attention_side=16, head_width=256, dropout=0.1),
-        }
 
 
 def _is_middle(level: UNetLevel, config: UNetConfig) -> bool:

@@ -67,7 +67,9 @@ def _for_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """Return what a norm reads, in the precision of its weights."""
     x = x.to(norm.weight.dtype)
     # PyTorch's forward derivative of this norm takes no other layout of the memory.
-    return x if unpack_dual(x).tangent is None else x.contiguous()
+    if unpack_dual(x).tangent is None:  # type: ignore[no-untyped-call]
+        return x
+    return x.contiguous()
 
 
 class NormAct(nn.GroupNorm):

@@ -19,7 +19,7 @@ from groundup import api
 from groundup.api import RecipeLike
 from groundup.contracts.processors import LabelProcessor
 from groundup.contracts.ragged import offsets_of, ragged_rows
-from groundup.contracts.tasks import Streams, Task
+from groundup.contracts.tasks import DrawsPictures, Streams, Task
 from groundup.core.settings import validate
 from groundup.core.values import Batch, Document, Example, TokenSequence
 from groundup.testing.failure import ContractError, require, require_close
@@ -283,9 +283,14 @@ def _check_predictions(trainer: Trainer) -> None:
         examples = list(islice(found, 3))
     # What a conversation or a pair of answers is asked for is the task's own affair: it is not
     # tried.
-    if all(isinstance(each, Example) for each in examples):
+    if isinstance(trainer.task, DrawsPictures):
+        # Pictures are made of what they show, and two steps are enough to see that.
+        asked = bool(trainer.parts.processor.labels)
+        inputs = [each.target if asked else "" for each in examples]
+        options: dict[str, Any] = {"steps": 2}
+    elif all(isinstance(each, Example) for each in examples):
         inputs = [each.inputs for each in examples]
-        options: dict[str, Any] = {}
+        options = {}
     # Of documents only a task that writes on from them: another may read marks in its inputs.
     elif isinstance(trainer.task, Streams) and all(isinstance(e, Document) for e in examples):
         # The beginning of a text is a prompt of any length, and greedy decoding draws nothing.

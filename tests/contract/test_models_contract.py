@@ -223,11 +223,12 @@ def tiny(name: str, index: int) -> tuple[ModelConfig, nn.Module]:
 def test_every_model_has_a_tiny_version_here() -> None:
     from test_ctc_contract import SPEECH
     from test_encoder_decoder_contract import ENCODER_DECODERS
+    from test_generators_contract import GENERATORS
     from test_sequence_models_contract import SEQUENCES
     from test_whisper_contract import WHISPER
 
     here = set(TOKENS) | set(INPUTS) | set(SEQUENCES) | set(ENCODER_DECODERS)
-    here |= set(SPEECH) | set(WHISPER)
+    here |= set(SPEECH) | set(WHISPER) | set(GENERATORS)
     assert set(BUILTINS["model"]) == here
 
 

@@ -41,6 +41,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {},
         {"label_smoothing": 0.1, "metrics": ["rouge_l"], "measured": 5, "beams": 3, "prefix": "> "},
     ],
+    "generate_images": [{}, {"weighting": "picture", "times": "uniform"}, {"condition": "none"}],
     "transcribe": [{}, {"ngram": 3, "beams": 3, "metrics": ["cer"], "measured": 0}],
     **{name: [{}] for name in ENCODER_TASKS},
 }
@@ -52,8 +53,9 @@ def recipe_of(name: str, settings: dict[str, Any], folder: Path) -> dict[str, An
         return encoder_run(name, folder, **settings)
     if name == "preference":
         return preference_run(folder, **settings)
-    if name in ("text_to_text", "transcribe"):
-        model = {"text_to_text": "encoder_decoder", "transcribe": "ctc"}[name]
+    models = {"text_to_text": "encoder_decoder", "transcribe": "ctc", "generate_images": "unet"}
+    if name in models:
+        model = models[name]
         recipe = tiny_run(model, folder)
         return recipe | {"task": {**recipe["task"], **settings}}
     if name in ("language_modeling", "chat"):

@@ -47,6 +47,8 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "text_to_text smoothed": ("pairs", {"label_smoothing": 0.1}),
     "transcribe": ("spoken", {}),
     "transcribe augmented": ("spoken", {"augmentation": AUGMENTATION["spoken"]}),
+    "generate_images": ("drawings", {}),
+    "generate_images mean_flow": ("drawings", {"mean_flow": True}),
     "regression": ("numbers", {}),
     "regression mae": ("numbers", {"objective": "mae"}),
     "regression huber": ("numbers", {"objective": "huber"}),
@@ -87,8 +89,9 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
         return preference_run(folder, **settings)
     if reads == "encoder":
         return encoder_run(task.split()[0], folder, **settings)
-    if reads in ("pairs", "spoken"):
-        recipe = tiny_run({"pairs": "encoder_decoder", "spoken": "ctc"}[reads], folder)
+    models = {"pairs": "encoder_decoder", "spoken": "ctc", "drawings": "unet"}
+    if reads in models:
+        recipe = tiny_run(models[reads], folder)
         return recipe | {"task": {**recipe["task"], **settings}}
     if reads == "documents":
         recipe = tiny_run("bert", folder, {"context_length": 24}, reads=reads)

@@ -117,6 +117,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
             "dropout": 0.1,
         },
     ),
+    "unet": ("drawings", {"widths": [8, 16], "groups": 4, "head_width": 8, "dropout": 0.1}),
+    "dit": ("drawings", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
     "bag_of_ngrams": ("texts", {"width": 8, "ngrams": 2, "buckets": 500, "dropout": 0.1}),
     "bert": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
     "transformer_classifier": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
@@ -202,7 +204,7 @@ def augmented(recipe: dict[str, Any], name: str, reads: str = "") -> dict[str, A
     """Return a model's tiny run with all its data's augmentation on; windows of documents start
     anywhere already, and pairs of texts are left as they are."""
     reads = reads or MODELS[name][0]
-    if reads in ("documents", "pairs"):
+    if reads in ("documents", "pairs", "drawings"):
         return recipe
     return recipe | {"task": {**recipe["task"], "augmentation": AUGMENTATION[reads]}}
 
@@ -221,6 +223,9 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
     classify = {"name": "classify"}
     if reads == "pictures":
         return {"task": classify, "data": "arrays", "processor": "image"}
+    if reads == "drawings":  # to be made, not told apart
+        around_zero = {"name": "image", "normalise": "given", "mean": [0.5], "std": [0.5]}
+        return {"task": {"name": "generate_images"}, "data": "arrays", "processor": around_zero}
     if reads == "numbers":
         data = {"name": "table", "path": write_patients(folder), "target": "progression"}
         return {"task": {"name": "regression"}, "data": data, "processor": "table"}

@@ -327,7 +327,7 @@ class GenerateImages(Task):
                 part = slice(start, start + _AT_ONCE)
                 asked = None if classes is None else classes[part]
                 made.append(walk(model, places[part], asked, how))
-        return list(torch.cat(made).split(count))
+        return list(torch.split(torch.cat(made), count))
 
     def choose_walk(self, options: Mapping[str, Any]) -> Walk:
         """Return how the way is walked, by options in place of settings.

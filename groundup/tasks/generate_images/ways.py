@@ -46,7 +46,8 @@ def draw_times(draws: Draws, kind: str, mean: float, std: float) -> Tensor:
     if kind == "logit_normal":
         # The normal distribution's quantile: one number in [0, 1) makes one time.
         quantiles = torch.special.ndtri(torch.from_numpy(times).clamp(1e-9, 1 - 1e-9))
-        return (mean + std * quantiles).sigmoid().float()
+        logits: Tensor = mean + std * quantiles
+        return logits.sigmoid().float()
     return torch.from_numpy(times).float()
 
 
