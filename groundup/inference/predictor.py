@@ -302,9 +302,22 @@ class Predictor:
             limit=limit or _GENERATED,
             progress=progress,
         )
+        context = self._with_other_runs(context)
+        if recipe.evaluation.baselines:
+            check_baselines(self.processor)  # before what takes long
+        found = self.task.evaluate(context)
+        for note in _notes_of(self.processor.cut):
+            progress(note)
+        if recipe.evaluation.baselines:
+            add_baselines(found, self.task, context, recipe.evaluation.baselines)
+        return found
+
+    def _with_other_runs(self, context: EvaluationContext) -> EvaluationContext:
+        """Return the context with the runs that this one is compared with, or evaluated by."""
+        init = self.run.recipe.init
         # What the base was trained on is evaluated too, to see what fine-tuning made it forget.
-        if recipe.init.run is not None:
-            base = Predictor.load(Path(recipe.init.run), recipe.init.checkpoint)
+        if init.run is not None:
+            base = Predictor.load(Path(init.run), init.checkpoint)
             context = replace(
                 context,
                 base=(base.model, base.processor),
@@ -314,14 +327,7 @@ class Predictor:
         if isinstance(self.task, DrawsPictures) and self.task.judge:
             judge = Predictor.load(Path(self.task.judge))
             context = replace(context, judge=(judge.model, judge.processor))
-        if recipe.evaluation.baselines:
-            check_baselines(self.processor)  # before what takes long
-        found = self.task.evaluate(context)
-        for note in _notes_of(self.processor.cut):
-            progress(note)
-        if recipe.evaluation.baselines:
-            add_baselines(found, self.task, context, recipe.evaluation.baselines)
-        return found
+        return context
 
     def _pretrained(self, progress: Any) -> tuple[nn.Module, Any] | None:
         """Return the model with the pretrained weights that the run began with, and the run's own
