@@ -111,6 +111,7 @@ class DiTConfig(ModelConfig):
         rows, columns = self.grid()
         patches = rows * columns
         assert self.input_shape is not None
+        # Projections and the MLP a patch, attention a pair of patches, the conditions once.
         numbers = self.input_shape[0] * self.patch**2
         wide = self.width
         block = patches * (4 * wide**2 + 2 * wide * self.inner) + 2 * wide * patches**2
@@ -134,6 +135,7 @@ class DiT(nn.Module):
         self.class_count = config.classes
         width = config.width
         numbers = config.input_shape[0] * config.patch**2
+        # Embeddings, blocks and head in the order of their use, as freezing needs it.
         self.embed = nn.ModuleDict(
             {
                 "conditions": PictureConditions(width, width, config.classes),
@@ -202,11 +204,13 @@ class _Block(nn.Module):
         self.down = nn.Linear(config.inner, width)
         for layer in (self.query, self.key, self.value, self.output, self.up, self.down):
             initialise_linear(layer, "sigmoid")
+        # Gates next to 0: each block begins as the identity, and deep stacks learn at once.
         nn.init.normal_(self.told.weight, std=NEAR_ZERO)
         nn.init.zeros_(self.told.bias)
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Return (B, T, E) from x (B, T, E) and the conditions (B, E)."""
+        # Shift, scale and gate of attention, then of the MLP; in float32 also under autocast.
         parts = self.told(told).to(self.told.weight.dtype).chunk(6, 1)
         x = x + parts[2][:, None] * self._attend(_scaled(x, parts[0], parts[1]))
         inner = F.gelu(self.up(_scaled(x, parts[3], parts[4])), approximate="tanh")

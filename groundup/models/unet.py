@@ -80,6 +80,7 @@ class UNetConfig(ModelConfig):
             problem = "input_shape is null, but no data has filled it in"
             raise RecipeError("recipe.model", problem, "Give it")
         _, height, width = self.input_shape
+        # A side that cannot be halved would come back one pixel larger on the way up.
         step = self.patch * 2 ** (len(self.widths) - 1)
         if height % step or width % step:
             halves = len(self.widths) - 1
@@ -90,6 +91,7 @@ class UNetConfig(ModelConfig):
                 f"Give fewer widths, or pad the pictures: processor.pad_to"
                 f" [{-(-height // step) * step}, {-(-width // step) * step}]",
             )
+        # Found now: PyTorch's norm says so in the middle of the first step, and in other words.
         for channels in self.widths:
             for name in ("groups", "head_width"):
                 divisor = int(dict(self)[name])
@@ -130,12 +132,14 @@ class UNetConfig(ModelConfig):
             yield UNetLevel(inputs, channels, attends, 2 if halves else 1, side)
             kept += [channels] * (self.layers + halves)
             before = channels
+        # The middle, where every place is reached: two layers with attention between them.
         side = (height >> last) * (width >> last)
         yield UNetLevel((before, before), before, True, 1, side)
         for number in range(last, -1, -1):
             channels = self.widths[number]
             side = (height >> number) * (width >> number)
             attends = height >> number <= self.attention_side
+            # Each layer reads one of the maps that were kept at its size, the last one first.
             read = []
             for _ in range(self.layers + 1):
                 read.append(before + kept.pop())
@@ -153,6 +157,8 @@ class UNetConfig(ModelConfig):
 
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of one picture, forward and backward: 6 a weight and place."""
+        # Of each convolution a product a weight and place; norms and activations are next to
+        # nothing.
         channels, height, width = self.maps()
         products = 2 * 9 * channels * self.widths[0] * height * width
         features, wide = self.widths[0], self.conditions_width
@@ -203,6 +209,7 @@ class UNet(nn.Module):
         shape = UNetShape(wide, config.head_width, config.groups, config.dropout)
         levels = list(config.levels())
         middle = len(config.widths)
+        # In one list and in the order of their use, as freezing of the first ones needs it.
         self.blocks = nn.ModuleList()
         for number, level in enumerate(levels):
             kind = (Down, Middle, Up)[(number >= middle) + (number > middle)]
@@ -210,6 +217,7 @@ class UNet(nn.Module):
         self.head = nn.Sequential(
             NormAct(config.groups, width), nn.Conv2d(width, channels, 3, padding=1)
         )
+        # The first guess is the middle grey for every picture, whatever the noise.
         nn.init.normal_(self.head[1].weight, std=NEAR_ZERO)  # type: ignore[arg-type]
         nn.init.zeros_(self.head[1].bias)  # type: ignore[arg-type]
         # oneDNN's convolutions are quicker where the channels of a place are next to each other.
@@ -226,6 +234,7 @@ class UNet(nn.Module):
         told = F.silu(self.embed["conditions"](times, spans, classes))
         maps = F.pixel_unshuffle(inputs, self.config.patch)
         x = self.embed["maps"](maps.contiguous(memory_format=torch.channels_last))
+        # What the way up reads again, as a stack: each block takes from it or adds to it.
         kept = [x]
         for block in self.blocks:
             x = block(x, told, kept)

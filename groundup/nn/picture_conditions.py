@@ -50,6 +50,7 @@ class PictureConditions(nn.Module):
         self.features = features
         self.time = nn.Linear(2 * features, width)
         self.out = nn.Linear(width, width)
+        # One more than there are classes, for nothing asked for: guidance goes away from it.
         self.classes: nn.Embedding | None = None
         if classes:
             self.classes = nn.Embedding(classes + 1, width)
@@ -59,6 +60,7 @@ class PictureConditions(nn.Module):
         """Return (B, C)."""
         times = times.to(self.time.weight.dtype)
         spans = torch.zeros_like(times) if spans is None else spans.to(times.dtype)
+        # Both as features: a linear layer of the plain time could not tell 0.02 from 0.04.
         told = [time_features(each, self.features) for each in (times, spans)]
         found = self.out(F.silu(self.time(torch.cat(told, 1))))
         if self.classes is not None:

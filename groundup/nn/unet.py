@@ -92,6 +92,7 @@ class Residual(nn.Module):
         self.norm = nn.GroupNorm(shape.groups, outputs, _EPS)
         self.dropout = nn.Dropout(shape.dropout)
         self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        # Where widths differ, what is added to has to be brought to the new one.
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs:
             self.shortcut = nn.Conv2d(inputs, outputs, 1)
@@ -100,6 +101,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         """Return (B, C out, H, W) from x (B, C, H, W) and the conditions (B, E)."""
+        # One scale and shift for each channel, the same at all places of a picture.
         scale, shift = self.told(told)[:, :, None, None].chunk(2, 1)
         y = self.norm(_for_norm(self.first(self.before(x)), self.norm))
         y = _round(torch.addcmul(shift.to(y.dtype), y, 1 + scale.to(y.dtype)))
@@ -141,6 +143,7 @@ class Down(nn.Module):
     def __init__(self, shape: UNetShape, level: UNetLevel) -> None:
         super().__init__()
         self.layers, self.attention = _layers(shape, level, len(level.inputs))
+        # A convolution instead of pooling: it chooses what is kept.
         self.halve: nn.Conv2d | None = None
         if level.scale == 2:
             self.halve = nn.Conv2d(level.outputs, level.outputs, 3, 2, 1)
@@ -179,6 +182,7 @@ class Up(nn.Module):
     def __init__(self, shape: UNetShape, level: UNetLevel) -> None:
         super().__init__()
         self.layers, self.attention = _layers(shape, level, len(level.inputs))
+        # Not a transposed convolution, which leaves a chequered pattern in pictures.
         self.enlarge: nn.Conv2d | None = None
         if level.scale == -2:
             self.enlarge = nn.Conv2d(level.outputs, level.outputs, 3, padding=1)

@@ -107,6 +107,7 @@ class Sampler:
                     sheet = task.draw_sheet(model, prompts, self._parts.processor, run.recipe.seed)
             finally:
                 self._parts.model.train()
+            # Files next to the log, not in it: a line of the log stays a line to read.
             path = Path("samples") / f"step-{step:08d} {name}.png".replace(" ", "-")
             (run.folder / path).parent.mkdir(exist_ok=True)
             run.storage.write_parts(run.folder / path, [sheet])

@@ -53,6 +53,7 @@ def evaluate_generator(context: EvaluationContext, make: Make, count: int) -> Ev
     prompts: list[Any] = list(processor.labels) or [""]
     train = list(context.examples("train"))
     held_out = list(context.examples(context.held_out))
+    # As many made as real ones: distances of unequal numbers do not compare.
     each = max(1, min(count, len(train), len(held_out)) // len(prompts))
     context.progress(f"making {each * len(prompts):,} pictures")
     rows = make(prompts, each)
@@ -96,6 +97,7 @@ def evaluate_generator(context: EvaluationContext, make: Make, count: int) -> Ev
 
 
 def _distances(made: Floats, real: Floats, known: Floats) -> dict[str, float]:
+    # A class may have fewer held-out examples than were asked for.
     size = min(map(len, (made, real, known)))
     made, real, known = (part[:size] for part in (made, real, known))
     return {
@@ -180,6 +182,7 @@ def _look_for_copies(
     places, distances = nearest(flat[0], flat[1])
     _, usual = nearest(flat[2], flat[1])
     limit = float(np.quantile(usual, _COPY))
+    # By the data's own measure: held-out pictures are no copies, however near they are.
     copied = distances < limit
     prompts = [str(label) for label in processor.labels] or [""]
     asked = [prompt for prompt, row in zip(prompts, rows, strict=True) for _ in row]

@@ -42,6 +42,7 @@ def draw_spans(draws: Draws, times: Tensor, other: Tensor, share: float) -> tupl
         Geng et al., 2025 (arXiv:2505.13447), section 4.3.
     """
     goes = torch.from_numpy(draws("span")[0] < share)
+    # The earlier one is where the step starts, as 0 is noise.
     starts = torch.where(goes, torch.minimum(times, other), times)
     spans = torch.where(goes, (times - other).abs(), 0.0)
     return starts, spans
@@ -72,6 +73,7 @@ def mean_flow_outputs(model: nn.Module, inputs: dict[str, Any], batch: Batch) ->
         Geng et al., 2025 (arXiv:2505.13447), equations 6 to 11. Departs from it: time 0 is noise,
         so the sign of the change is the other one, and the network says pictures.
     """
+    # Of the way of this one pair; the model's mean over all pairs follows from training.
     velocity = batch["inputs"] - batch["noise"]
     told = {name: value for name, value in inputs.items() if name == "classes"}
 
@@ -87,6 +89,7 @@ def mean_flow_outputs(model: nn.Module, inputs: dict[str, Any], batch: Batch) ->
         mean = (found - at[0]) / left
         spans = at[2][:, None, None, None]
         wanted = batch["inputs"] + spans * (slope - velocity + mean)
+    # Asked again, now with a gradient: through the slope none goes back.
     return MeanFlowOutputs(say(*at), wanted.to(found.dtype))
 
 

@@ -161,6 +161,7 @@ class GenerateImages(Task):
         fit = _fit_classes if self.condition == "class" else _fit_nothing
         found = with_targets(processor, examples, fit, 0)
         reader = pictures_of(found)
+        # The commonest silent fault: pictures from 0 to 1, of which a model makes grey fog.
         black = reader.from_pixels(torch.zeros(1, *found.input_shape))
         if float(black.min()) >= 0:
             raise RecipeError(
@@ -214,6 +215,7 @@ class GenerateImages(Task):
 
         Held-out pictures keep theirs, and are asked about at fixed times.
         """
+        # All is keyed by the sample's number: a resumed run, and any micro-batch, draws the same.
         draws = Draws(seed, samples)
         held_out = seed < 0
         kind = "fixed" if held_out else self.times
@@ -222,9 +224,11 @@ class GenerateImages(Task):
         found = {**batch, "noise": noise, "times": times}
         if self.mean_flow:
             other = draw_times(Draws(seed, samples, "end "), kind, self.time_mean, self.time_std)
+            # Held-out pictures are asked for directions, so that runs with and without compare.
             share = 0.0 if held_out else self.span_share
             found["times"], found["spans"] = draw_spans(draws, times, other, share)
         if "classes" in batch and not held_out:
+            # The number after the last class says that nothing is asked for.
             dropped = torch.from_numpy(draws("class")[0] < self.class_dropout)
             found["classes"] = torch.where(dropped, len(processor.labels), batch["classes"])
         return found
@@ -258,6 +262,7 @@ class GenerateImages(Task):
             weighted = weighted * adaptive_weight(weighted, self.error_power)
         metrics: dict[str, Tensor] = {}
         if not torch.is_grad_enabled():
+            # Early errors decide what is in a picture, late ones how sharp it is.
             quarters = (batch["times"] * len(_QUARTERS)).long().clamp(max=len(_QUARTERS) - 1)
             for number, name in enumerate(_QUARTERS):
                 own = quarters == number
@@ -319,6 +324,7 @@ class GenerateImages(Task):
         noise = noise.to(device_of(model))
         made = []
         with evaluating(model):
+            # All prompts begin with the same noise: what differs is what was asked for.
             places = noise.repeat(len(prompts), 1, 1, 1)
             classes = None
             if self.condition == "class":
@@ -339,6 +345,7 @@ class GenerateImages(Task):
         sampler = options.get("sampler", self.sampler)
         guidance = options.get("guidance", self.guidance)
         count = options.get("count", 1)
+        # Options come from a command line or from Python, and were checked by neither.
         for name, value, fits, allowed in (
             ("steps", steps, steps >= 1, "1 or more"),
             ("count", count, count >= 1, "1 or more"),
