@@ -26,7 +26,6 @@ __all__ = [
     "EvaluationContext",
     "MeasuresOutputs",
     "Objective",
-    "PerExampleLoss",
     "Picture",
     "PredictsTokens",
     "ReadsModelFolder",
@@ -86,7 +85,7 @@ class EvaluationContext:
         base: The model and processor this one was fine-tuned from, to compare before and after.
         base_examples: Raw examples of a split of what the base was trained on.
         base_held_out: The split to evaluate on there.
-        judge: The model and processor of another run, by which what this one makes is evaluated.
+        judge: The model and processor of the run that ``DrawsPictures.judge`` names.
         sequence_length: The context to evaluate with, in tokens.
         limit: Evaluate at most N examples where each costs a generation.
     """
@@ -308,8 +307,7 @@ class Chats(Streams, Protocol):
 
 @runtime_checkable
 class ReadsModelFolder(Protocol):
-    """A task of which folders of pretrained weights have files, such as how the states of a text
-    become a vector."""
+    """A task of which folders of pretrained weights have files, such as how texts are pooled."""
 
     @classmethod
     def settings_in(cls, folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -354,12 +352,8 @@ class MeasuresOutputs(Protocol):
 
 @runtime_checkable
 class DrawsPictures(Protocol):
-    """A task whose predictions are a ``Picture`` each, made out of noise for what is asked for.
-
-    Attributes:
-        drawing_options: The options of ``predict`` next to ``seed``, such as ``steps``.
-        judge: The folder of another run whose model evaluates what is made; empty: none.
-    """
+    """A task that makes a ``Picture`` out of noise, by ``drawing_options`` of ``predict`` and a
+    seed; what it makes is evaluated by the run in the folder ``judge``, if any."""
 
     drawing_options: ClassVar[tuple[str, ...]]
     judge: str
@@ -367,21 +361,7 @@ class DrawsPictures(Protocol):
     def draw_sheet(
         self, model: nn.Module, prompts: Sequence[str], processor: Any, seed: int
     ) -> bytes:
-        """Return a PNG of pictures for each prompt, as a run in training shows them. Nothing is
-        drawn from torch's default generator."""
-
-
-@runtime_checkable
-class PerExampleLoss(Protocol):
-    """A task that tells the loss of each example of a batch.
-
-    Differential privacy clips each example's gradient, and membership tests compare losses; both
-    need them before they are added up.
-    """
-
-    def example_losses(self, outputs: Any, batch: Batch) -> Tensor:
-        """Return (B,) the losses whose sum is the total of ``loss``, by what the model returns for
-        ``prediction_inputs``."""
+        """Return a PNG of pictures for a run in training, without torch's default generator."""
 
 
 @runtime_checkable

@@ -3,7 +3,6 @@ well."""
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,13 +16,13 @@ from markupsafe import Markup
 from groundup.core.errors import RunError
 from groundup.reports import formatting
 from groundup.reports.diagnose import diagnose
-from groundup.reports.figures import draw_figure, show_picture
-from groundup.reports.line_charts import Series, draw_line_chart, smooth, thin
+from groundup.reports.figures import draw_figure
+from groundup.reports.line_charts import Series, draw_line_chart, smooth
 from groundup.reports.run_reader import RunRecord, read_run
+from groundup.reports.samples import choose_samples
 
 __all__ = ["find_answer_cards", "highlight_yaml", "render_page", "write_report"]
 
-SAMPLES_SHOWN = 8
 EVENTS_SHOWN = 60
 # metrics of the test split that are cards
 _TESTED = 4
@@ -49,7 +48,6 @@ _ROLES = {
     "before": r"before|base|pretrained",
     "after": r"after|answer|fine-?tuned|model",
 }
-_SAMPLE_PICTURE = re.compile(r"samples/[\w-]+\.png")
 Row = dict[str, Any]
 # label, value, remark
 Card = tuple[str, str, str]
@@ -117,7 +115,7 @@ def _make_section(record: RunRecord, index: int) -> Row:
         "charts": _draw_charts(record),
         "figures": [figure for figure in figures if figure],
         "diagnosis": diagnose(record),
-        "samples": _choose_samples(record),
+        "samples": choose_samples(record),
         "samples_total": len(record.sample),
         "metrics": [
             (name, formatting.value(name, amount)) for name, amount in record.metrics.items()
@@ -319,27 +317,7 @@ def _draw_column(
     return draw_line_chart(title, lines, unit=unit, **options)
 
 
-# ------------------------------------------------------------------------------------------ samples
-def _choose_samples(record: RunRecord) -> list[tuple[float, list[Row]]]:
-    """Return a few moments of training with the texts written then, grouped by step."""
-    by_step: dict[float, list[Row]] = {}
-    for row in record.sample:
-        by_step.setdefault(row["step"], []).append(row)
-    chosen = thin(list(by_step.items()), SAMPLES_SHOWN)
-    return [(step, [_embed_picture(row, record.folder) for row in rows]) for step, rows in chosen]
-
-
-def _embed_picture(row: Row, folder: Path) -> Row:
-    """Return a sample with the picture that it names, where the run has it."""
-    name = str(row.get("picture") or "")
-    # The file may be anybody's: no other folder is read, and only a PNG is shown.
-    if not _SAMPLE_PICTURE.fullmatch(name) or not (folder / name).is_file():
-        return row
-    content = base64.b64encode((folder / name).read_bytes()).decode("ascii")
-    words = f"{row.get('prompt', '')} at step {row['step']}"
-    return {**row, "shown": show_picture(f"data:image/png;base64,{content}", words)}
-
-
+# ------------------------------------------------------------------------------------------ answers
 def find_answer_cards(table: Row) -> list[Row]:
     """Return a table of questions and answers as cards, or nothing when the table is not one.
 

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from groundup.contracts.generators import PictureGenerator
 from groundup.contracts.processors import LabelProcessor, Targets
 from groundup.contracts.tasks import EvaluationContext, Picture, Task
-from groundup.core.errors import DataError, RecipeError, did_you_mean
+from groundup.core.errors import RecipeError
 from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
-from groundup.generation.scoring import device_of, evaluating
 from groundup.media.augmentation.draws import Draws
 from groundup.media.png import encode_png
 from groundup.media.table_values import as_category
@@ -28,6 +27,7 @@ from groundup.processors.class_targets import SingleLabel
 from groundup.processors.labelled import with_targets
 from groundup.processors.targets import FixedTargets
 from groundup.tasks.generate_images.evaluation import evaluate_generator
+from groundup.tasks.generate_images.making import Asking, make_pictures
 from groundup.tasks.generate_images.mean_flow import (
     MeanFlowOutputs,
     adaptive_weight,
@@ -35,20 +35,12 @@ from groundup.tasks.generate_images.mean_flow import (
     mean_flow_outputs,
 )
 from groundup.tasks.generate_images.sheets import arrange, as_bytes, pictures_of
-from groundup.tasks.generate_images.ways import (
-    Walk,
-    draw_times,
-    noise_of,
-    on_the_way,
-    velocity_weight,
-    walk,
-)
+from groundup.tasks.generate_images.ways import draw_times, noise_of, on_the_way, velocity_weight
 
 __all__ = ["GenerateImages"]
 
 # Quarters of the way whose errors a validation tells apart.
 _QUARTERS = ("first", "second", "third", "last")
-_AT_ONCE = 256  # pictures that are made together
 
 
 @task("generate_images")
@@ -317,81 +309,17 @@ class GenerateImages(Task):
         options: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """Return (count, C, H, W) for each prompt, as the model reads pictures; see ``predict``."""
-        how = self.choose_walk(options or {})
-        numbers = [self._class_of(prompt, processor, how) for prompt in prompts]
-        seed = int((options or {}).get("seed") or 0)
-        noise = noise_of(seed, "picture", np.arange(count), processor.input_shape)
-        noise = noise.to(device_of(model))
-        made = []
-        with evaluating(model):
-            # All prompts begin with the same noise: what differs is what was asked for.
-            places = noise.repeat(len(prompts), 1, 1, 1)
-            classes = None
-            if self.condition == "class":
-                classes = torch.tensor(numbers, device=noise.device).repeat_interleave(count)
-            for start in range(0, len(places), _AT_ONCE):
-                part = slice(start, start + _AT_ONCE)
-                asked = None if classes is None else classes[part]
-                made.append(walk(model, places[part], asked, how))
-        return list(torch.split(torch.cat(made), count))
-
-    def choose_walk(self, options: Mapping[str, Any]) -> Walk:
-        """Return how the way is walked, by options in place of settings.
-
-        Raises:
-            DataError: If one is out of range, or has no effect.
-        """
-        steps = options.get("steps", self.steps)
-        sampler = options.get("sampler", self.sampler)
-        guidance = options.get("guidance", self.guidance)
-        count = options.get("count", 1)
-        # Options come from a command line or from Python, and were checked by neither.
-        for name, value, fits, allowed in (
-            ("steps", steps, steps >= 1, "1 or more"),
-            ("count", count, count >= 1, "1 or more"),
-            ("sampler", sampler, sampler in ("heun", "euler"), "heun, euler"),
-            ("guidance", guidance, guidance >= 0, "0 or more"),
-        ):
-            if not fits:
-                raise DataError(name, f"is {value}; allowed: {allowed}", "Correct or remove it")
-        if guidance != 1.0 and self.condition == "none":
-            raise DataError(
-                "guidance",
-                f"is {guidance}, but the run was trained without classes to guide by",
-                "Remove it, or train with task.condition: class",
-            )
-        if guidance != 1.0 and not self.class_dropout:
-            raise DataError(
-                "guidance",
-                f"is {guidance}, but the run was trained with class_dropout 0: the model does not"
-                " know pictures without a class, which guidance compares with",
-                "Remove it, or train with task.class_dropout: 0.1",
-            )
-        return Walk(int(steps), sampler, float(guidance), self.mean_flow)
-
-    def _class_of(self, prompt: Any, processor: LabelProcessor, how: Walk) -> int:
-        name = "" if prompt is None else as_category(prompt)
-        labels = [as_category(label) for label in processor.labels]
-        if self.condition == "none":
-            if name:
-                raise DataError(
-                    name,
-                    "is asked for, but the run was trained without classes",
-                    "Ask for the empty text, or train with task.condition: class",
-                )
-            return 0
-        if name in labels:
-            return labels.index(name)
-        if name:
-            problem = f"is no class of the run; {did_you_mean(name, labels)}known:"
-            raise DataError(name, f"{problem} {', '.join(labels[:12])}", "Choose one of these")
-        if not self.class_dropout:
-            raise DataError(
-                "prompt",
-                "is empty, but the run was trained with class_dropout 0, only with a class",
-                f"Ask for one of {', '.join(labels[:12])}",
-            )
-        return len(labels)
+        settings = {name: value for name, value in self if name in (*self.drawing_options, "steps")}
+        given = settings | dict(options or {})
+        asking = Asking(
+            labels=tuple(map(as_category, processor.labels)),
+            by_class=self.condition == "class",
+            knows_nothing=self.class_dropout > 0,
+        )
+        how = asking.choose_walk(given, spans=self.mean_flow)
+        numbers = asking.numbers(prompts)
+        seed = int(given.get("seed") or 0)
+        return make_pictures(model, numbers, processor.input_shape, count, seed, how)
 
     def draw_sheet(
         self, model: nn.Module, prompts: Sequence[str], processor: LabelProcessor, seed: int

@@ -14,7 +14,8 @@ from tiny_runs import tiny_run
 from torch import Tensor, nn
 
 from groundup import api
-from groundup.contracts.tasks import Chats, Distils, PerExampleLoss, SeveralSequences, Streams
+from groundup.contracts.example_losses import PerExampleLoss
+from groundup.contracts.tasks import Chats, Distils, SeveralSequences, Streams
 from groundup.core.registry import lookup, names
 from groundup.core.seeding import keyed_noise
 from groundup.core.settings import validate
