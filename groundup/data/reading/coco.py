@@ -18,9 +18,9 @@ from groundup.data.reading.compressed import DataFile, open_file
 from groundup.data.reading.encodings import decode_text
 from groundup.data.reading.json_text import parse_json, type_name
 from groundup.data.reading.marked_pictures import Corners, Marked, MarkedBox, MarkedPicture
-from groundup.data.reading.picture_index import PictureIndex
+from groundup.data.reading.picture_index import PictureIndex, look_up
 
-__all__ = ["corners_of", "is_coco", "look_up", "numbers_in", "read_coco"]
+__all__ = ["corners_of", "is_coco", "numbers_in", "read_coco"]
 
 # Others, such as info and licenses, say nothing of boxes.
 _LISTS = ("images", "annotations", "categories")
@@ -148,37 +148,6 @@ def _read_pictures(
             stored.relative, stored.path, where, split=split, size=size
         )
     return pictures
-
-
-def look_up(
-    name: str,
-    where: str,
-    file: DataFile,
-    index: PictureIndex,
-    found: Marked,
-    split: Split | None,
-) -> DataFile | None:
-    """Return the picture that a row names, or None after noting that there is none, or several."""
-    folder = file.relative.rpartition("/")[0]
-    candidates, plain = index.find(name, folder, split)
-    if len(candidates) == 1:
-        return candidates[0]
-    if candidates:
-        several = " and ".join(each.relative for each in candidates[:2])
-        found.complain(
-            "pictures of whose name there are several",
-            where,
-            f"{plain} may be {several}",
-            "Write the path from the folder of the annotations, or name it data.images",
-        )
-    else:
-        found.complain(
-            "pictures that are listed and missing",
-            where,
-            f"there is no picture {plain}",
-            "Add it, correct the name, or name the folder of the pictures as data.images",
-        )
-    return None
 
 
 def _read_boxes(

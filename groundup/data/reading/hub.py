@@ -165,6 +165,13 @@ class HubTable:
         names = _class_names(self._rows.features[column])
         return found if names is None else [_name_classes(value, names) for value in found]
 
+    def names_within(self, column: str) -> dict[str, Sequence[str]]:
+        """Return the names of the classes that a column of objects holds, by the objects' keys."""
+        feature = self._rows.features[column]
+        inner = feature if isinstance(feature, Mapping) else _elements_of(feature)
+        keys = inner.items() if isinstance(inner, Mapping) else ()
+        return {key: names for key, own in keys if (names := _class_names(own)) is not None}
+
     def file(self, column: str, number: int) -> StoredFile:
         """Return the file in a row, not yet read."""
         return _Cell(self, column, number)

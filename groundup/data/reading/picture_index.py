@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 from groundup.core.values import Split
 from groundup.data.reading.compressed import DataFile
 from groundup.data.reading.listing import in_one_form
+from groundup.data.reading.marked_pictures import Marked
 from groundup.data.splitting.split_names import split_in_path
 
-__all__ = ["PictureIndex"]
+__all__ = ["PictureIndex", "look_up"]
 
 
 class PictureIndex:
@@ -19,11 +20,14 @@ class PictureIndex:
 
     def __init__(self, pictures: Iterable[DataFile]) -> None:
         self._by_name: dict[str, list[DataFile]] = {}
+        self._by_stem: dict[str, list[DataFile]] = {}
         # By the last part of the path alone, since files of annotations agree on no more.
         self.used: set[str] = set()
         self.pictures = list(pictures)
         for picture in self.pictures:
-            self._by_name.setdefault(picture.relative.rpartition("/")[2], []).append(picture)
+            name = PurePosixPath(picture.relative)
+            self._by_name.setdefault(name.name, []).append(picture)
+            self._by_stem.setdefault(name.stem, []).append(picture)
 
     def find(self, name: str, folder: str, split: Split | None) -> tuple[list[DataFile], str]:
         """Return the pictures that a name may mean, best one alone, and the name in one form.
@@ -63,6 +67,15 @@ class PictureIndex:
             ends = [each for each in candidates if each.relative in places]
         return self._take(ends), plain
 
+    def knows(self, name: str) -> bool:
+        """Return whether any picture has the last part of this name."""
+        return PurePosixPath(in_one_form(name.replace("\\", "/"))).name in self._by_name
+
+    def called(self, stem: str) -> list[DataFile]:
+        """Return the pictures that have this name without their suffixes."""
+        found = self._by_stem.get(stem, [])
+        return self._take(found) if len(found) == 1 else found
+
     def unused(self) -> list[DataFile]:
         """Return the pictures that were never found."""
         return [each for each in self.pictures if each.relative not in self.used]
@@ -70,3 +83,41 @@ class PictureIndex:
     def _take(self, found: list[DataFile]) -> list[DataFile]:
         self.used.update(each.relative for each in found)
         return found
+
+
+def look_up(
+    name: str,
+    where: str,
+    file: DataFile,
+    index: PictureIndex,
+    found: Marked,
+    split: Split | None,
+) -> DataFile | None:
+    """Return the picture that a row names, or None after noting that there is none, or several."""
+    folder = file.relative.rpartition("/")[0]
+    candidates, plain = index.find(name, folder, split)
+    if not candidates:
+        # Some write names without the suffix, or that of a format the pictures had before.
+        candidates = index.called(PurePosixPath(plain).stem)
+        if len(candidates) > 1:
+            candidates = []
+        elif candidates:
+            found.notes["pictures named with another suffix, or none"] += 1
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        several = " and ".join(each.relative for each in candidates[:2])
+        found.complain(
+            "pictures of whose name there are several",
+            where,
+            f"{plain} may be {several}",
+            "Write the path from the folder of the annotations, or name it data.images",
+        )
+    else:
+        found.complain(
+            "pictures that are listed and missing",
+            where,
+            f"there is no picture {plain}",
+            "Add it, correct the name, or name the folder of the pictures as data.images",
+        )
+    return None

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from groundup.core.errors import DataError, MissingExtraError
-from groundup.data.reading.compressed import DataFile, open_file
+from groundup.core.errors import DataError
+from groundup.data.reading.compressed import DataFile
 from groundup.data.reading.files import Record
+from groundup.data.reading.safe_xml import read_elements
 
 __all__ = ["tmx_records"]
 
@@ -69,38 +70,18 @@ def tmx_records(file: DataFile, source: str, target: str) -> Iterator[Record]:
 
 def _read_units(file: DataFile) -> Iterator[Any]:
     """Yield each ``tu``, of which nothing is kept once the next one is asked for."""
-    try:
-        from defusedxml import DefusedXmlException, EntitiesForbidden
-        from defusedxml.ElementTree import ParseError, iterparse
-    except ImportError:
-        raise MissingExtraError("defusedxml", "translation") from None
     root = body = None
-    try:
-        with open_file(file) as handle:
-            for event, element in iterparse(handle, ("start", "end")):
-                if root is None:
-                    root = element
-                    _check_root(root, file)
-                # Cleared behind each unit: memories of gigabytes are read in the memory of one.
-                if event == "start" and element.tag == "body":
-                    body = element
-                if event == "end" and element.tag == "tu":
-                    yield element
-                    if body is not None:
-                        body.clear()
-    except ParseError as error:
-        raise DataError(
-            str(file.path), f"is not XML: {error}", "Correct it there, or export it again"
-        ) from None
-    except EntitiesForbidden as error:
-        # A few lines of entities that name each other stand for more text than any memory holds.
-        problem = f"declares the entity {error.name!r}, which may expand without end; allowed: none"
-        raise DataError(
-            str(file.path), problem, "Remove the declarations, and write the characters themselves"
-        ) from None
-    except DefusedXmlException as error:
-        problem = f"refers to another file: {error}"
-        raise DataError(str(file.path), problem, "Remove the reference") from None
+    for event, element in read_elements(file, ("start", "end"), "translation"):
+        if root is None:
+            root = element
+            _check_root(root, file)
+        # Cleared behind each unit: memories of gigabytes are read in the memory of one.
+        if event == "start" and element.tag == "body":
+            body = element
+        if event == "end" and element.tag == "tu":
+            yield element
+            if body is not None:
+                body.clear()
 
 
 def _check_root(root: Any, file: DataFile) -> None:

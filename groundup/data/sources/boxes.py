@@ -1,4 +1,5 @@
-"""Pictures with boxes around what is in them: COCO's JSON, or a Hugging Face data set."""
+"""Pictures with boxes around what is in them: COCO's JSON, Pascal VOC's XML, YOLO's texts, a table,
+or a Hugging Face data set."""
 
 from __future__ import annotations
 
@@ -18,13 +19,17 @@ from groundup.core.settings import PathText, setting
 from groundup.core.values import Example, Split
 from groundup.data.reading.box_card import describe_boxes, labels_in, rarest_of
 from groundup.data.reading.box_folders import BoxReading, Form, Units, read_boxes
+from groundup.data.reading.box_hub import read_hub_boxes
 from groundup.data.reading.box_rules import Outside, PictureSize, settle_boxes
+from groundup.data.reading.box_tables import BoxLayout
 from groundup.data.reading.class_folders import group_in_name, problem_with_pattern
+from groundup.data.reading.hub_splits import HubOrigin
 from groundup.data.reading.listing import Listing
 from groundup.data.reading.marked_pictures import Marked, MarkedPicture
 from groundup.data.reading.picture_facts import PictureFacts, read_picture_facts
 from groundup.data.reading.source import Source, refuse_idle
 from groundup.data.reading.unlabelled import read_files
+from groundup.data.reading.voc import Difficult
 from groundup.data.splitting.held_out import (
     draw_missing,
     keep_some,
@@ -56,7 +61,8 @@ class _Read:
 
 @data("boxes")
 class BoxesSource(Source):
-    """Pictures with boxes around what is in them, found by what lies in the folder: COCO's JSON.
+    """Pictures with boxes around what is in them, found by what lies in the folder: COCO's JSON, Pascal
+    VOC's XML, YOLO's texts, or a table; or a data set with a column of objects.
 
     Files and folders called train, validation (valid, val, dev, eval) and test are the splits.
     Pictures of the same bytes are on one side.
@@ -65,7 +71,8 @@ class BoxesSource(Source):
     reads_in_order = False
     reads_many_paths = False
     has_labels = True
-    for_files = ("group", "form", "images")
+    for_files = ("group", "form", "images", "difficult")
+    for_datasets = ("image_column", "objects_column")
     for_drawing = ("group",)
 
     form: Form | None = setting(
@@ -78,6 +85,22 @@ class BoxesSource(Source):
         None,
         "units of the boxes: pixels, or relative: shares of the width and height; silent: as the"
         " format has it",
+    )
+    box_layout: BoxLayout | None = setting(
+        None,
+        "what four numbers of a box in one cell are: xyxy: corners, xywh: a corner and the size,"
+        " cxcywh: the middle and the size; silent: xywh",
+    )
+    difficult: Difficult = setting(
+        "ignore",
+        "things that Pascal VOC's XML marks as difficult: neither right nor wrong, as in its own"
+        " evaluation; keep: things like others; skip: left out",
+    )
+    image_column: str | None = setting(
+        None, "column of the pictures of a data set; silent: found by its type"
+    )
+    objects_column: str | None = setting(
+        None, "column of what is in the pictures of a data set; silent: objects, or the like"
     )
     outside: Outside = setting(
         "clip",
@@ -123,6 +146,8 @@ class BoxesSource(Source):
 
     def contents(self) -> Mapping[str, Path | str]:
         """Return what is read; see ``DataSource.contents``."""
+        if (hub := HubOrigin.of(self)) is not None:
+            return hub.contents()
         marked, sides, _ = self._find()
         pictures = {f"{s}/{each.name}": each.file for s, own in sides.items() for each in own}
         return {**marked.files, **pictures}
@@ -130,7 +155,7 @@ class BoxesSource(Source):
     def unlabelled(self, path: str) -> Iterator[Unlabelled]:
         """Yield the pictures of a folder, or of the rows of a file; see
         ``DataSource.unlabelled``."""
-        return read_files(path, _KINDS)
+        return read_files(path, _KINDS, self.image_column)
 
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split."""
@@ -178,7 +203,15 @@ class BoxesSource(Source):
 
     # -------------------------------------------------------------------------------------- reading
     def _reading(self) -> BoxReading:
-        return BoxReading(self.form, self.images, self.units, self.encoding, self.on_unreadable)
+        return BoxReading(
+            self.form,
+            self.images,
+            self.units,
+            self.box_layout,
+            self.difficult,
+            self.encoding,
+            self.on_unreadable,
+        )
 
     def _find(self) -> tuple[Marked, dict[Split, list[MarkedPicture]], Listing]:
         """Return what the files say, and the pictures named for each split; none is looked at."""
@@ -186,6 +219,8 @@ class BoxesSource(Source):
 
     def _stamp(self) -> str:
         """Return what changes when a file below one of the paths does."""
+        if (hub := HubOrigin.of(self)) is not None:
+            return " ".join(hub.table(name).key for name in hub.names().values())
         named = [self.place, self.images, self.validation, self.test]
         key = hashlib.sha256()
         for path in named:
@@ -198,8 +233,20 @@ class BoxesSource(Source):
         return _read_once(self, self._stamp(), cache)
 
     def find_marked(self) -> tuple[Marked, dict[Split, list[MarkedPicture]], Listing]:
-        """Return the same as ``_find``, from the files."""
+        """Return the same as ``_find``, from the files, or the data set."""
         reading = self._reading()
+        if (hub := HubOrigin.of(self)) is not None:
+            found = read_hub_boxes(
+                hub,
+                self.image_column,
+                self.objects_column,
+                layout=self.box_layout,
+                shares=self.units == "relative",
+            )
+            by_split: dict[Split, list[MarkedPicture]] = {"train": []}
+            for picture in found.pictures:
+                by_split.setdefault(picture.split or "train", []).append(picture)
+            return found, self._limit(found, by_split), Listing()
         marked, listing = read_boxes(self.place, reading)
         sides: dict[Split, list[MarkedPicture]] = {"train": []}
         held_out: dict[Split, Any] = {"validation": self.validation, "test": self.test}
@@ -226,14 +273,20 @@ class BoxesSource(Source):
                 sides.setdefault(split, []).append(picture)
         # Named ones last, in place of any that were called so.
         sides |= named
-        refuse_idle(self, [split for split in sides if split != "train"])
-        for split in sides:
-            own = sides[split]
+        for own in sides.values():
             # by name, because folders list their files in another order on every file system
             own.sort(key=lambda picture: picture.name)
-            sides[split] = keep_some(own, self.limit, self.seed)
-            marked.left_out["pictures beyond data.limit"] += len(own) - len(sides[split])
-        return marked, sides, listing
+        return marked, self._limit(marked, sides), listing
+
+    def _limit(
+        self, marked: Marked, sides: dict[Split, list[MarkedPicture]]
+    ) -> dict[Split, list[MarkedPicture]]:
+        """Return at most ``limit`` pictures of each split."""
+        refuse_idle(self, [split for split in sides if split != "train"])
+        found = {split: keep_some(own, self.limit, self.seed) for split, own in sides.items()}
+        beyond = sum(map(len, sides.values())) - sum(map(len, found.values()))
+        marked.left_out["pictures beyond data.limit"] += beyond
+        return found
 
     def read_pictures(self, cache: Path) -> _Read:
         """Return the splits, every picture looked at and every box checked against it."""
@@ -271,8 +324,11 @@ class BoxesSource(Source):
         held_out = set().union(*(labels[split] for split in splits if split != "train"))
         refuse_unknown(labels["train"], held_out, self.place)
         about: dict[str, Any] = {"source": self.place, "licence": self.licence or "not stated"}
+        if (hub := HubOrigin.of(self)) is not None:
+            about = hub.about({split: hub.table(name) for split, name in hub.names().items()})
         about["form"] = marked.form
-        about["files"] = listing.about(sum(map(len, splits.values())) + len(marked.files))
+        if hub is None:
+            about["files"] = listing.about(len(every) + len(marked.files))
         if left := +marked.left_out:
             about["pictures_left_out"] = dict(sorted(left.items()))
         return _Read(splits, named, marked, facts, about)
