@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from groundup.contracts.detection import Boxes
 from groundup.core.values import Example
+from groundup.data.reading.marked_pictures import Marked
 from groundup.data.splitting.held_out import lengths_of
 
-__all__ = ["describe_boxes", "labels_in", "rarest_of"]
+__all__ = ["describe_boxes", "describe_marked", "labels_in", "rarest_of"]
+
+_NAMED = 5  # of each kind of problem
+_LISTED = 20  # classes that a warning names
 
 
 def labels_in(examples: Sequence[Example]) -> set[str]:
@@ -52,3 +56,34 @@ def describe_boxes(examples: Sequence[Example]) -> dict[str, Any]:
         "box_side_px": lengths_of(np.sqrt(areas).tolist(), "px"),
         "boxes_a_picture": lengths_of(many, "boxes"),
     }
+
+
+def describe_marked(marked: Marked, boxed: Collection[str]) -> dict[str, Any]:
+    """Return what the data card says of the files: the numbers that classes have in them, what was
+    changed, and what was set aside.
+
+    Args:
+        marked: What the files say.
+        boxed: The classes that have boxes.
+    """
+    card: dict[str, Any] = {}
+    warnings = list(marked.warnings)
+    if marked.classes:
+        # Models number the classes from 0 in the order of their names; files as they like.
+        card["class_ids"] = {name: number for number, name in marked.classes.items()}
+    without = [name for name in card.get("class_ids", {}) if name not in boxed]
+    if without:
+        named = ", ".join(without[:_LISTED])
+        warnings.append(f"classes without a box, which are not learned: {len(without)} ({named})")
+    if notes := +marked.notes:
+        card["met_in_files"] = dict(sorted(notes.items()))
+    aside: dict[str, list[str]] = {}
+    for each in marked.problems:
+        aside.setdefault(each.kind, []).append(f"{each.where}: {each.problem}")
+    card["set_aside"] = {
+        kind: {"count": len(lines), "first": lines[:_NAMED]} for kind, lines in aside.items()
+    }
+    warnings += [f"left out: {len(lines):,} {kind}" for kind, lines in aside.items()]
+    if warnings:
+        card["warnings"] = warnings
+    return card

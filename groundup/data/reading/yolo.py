@@ -95,9 +95,7 @@ def read_yolo(
             file.relative, file.path, where, split=_split_of(file, splits), shares=shares
         )
         if text is None:
-            found.notes[
-                "pictures without a file of labels, taken as ones with nothing in them"
-            ] += 1
+            found.notes["pictures without a file of boxes, in which nothing is"] += 1
         else:
             found.files[text.relative] = text.path
             _read_lines(text, picture, names, found)
@@ -172,10 +170,9 @@ def _splits_in(content: Mapping[str, Any]) -> dict[str, Split]:
 def _split_of(file: DataFile, splits: Mapping[str, Split]) -> Split | None:
     folder = file.relative.rpartition("/")[0]
     for name, split in splits.items():
+        within = f"{folder}/".startswith(f"{name}/")
         # A path of another machine ends with folders that are here.
-        if name and (
-            folder == name or folder.startswith(f"{name}/") or name.endswith(f"/{folder}")
-        ):
+        if name and (within or (folder and name.endswith(f"/{folder}"))):
             return split
     return split_in_path(file.relative)
 

@@ -17,7 +17,7 @@ from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import PathText, setting
 from groundup.core.values import Example, Split
-from groundup.data.reading.box_card import describe_boxes, labels_in, rarest_of
+from groundup.data.reading.box_card import describe_boxes, describe_marked, labels_in, rarest_of
 from groundup.data.reading.box_folders import BoxReading, Form, Units, read_boxes
 from groundup.data.reading.box_hub import read_hub_boxes
 from groundup.data.reading.box_rules import Outside, PictureSize, settle_boxes
@@ -44,7 +44,6 @@ __all__ = ["BoxesSource"]
 
 _KINDS = tuple(sorted(SUFFIXES))
 _FITS = 1 << 30  # bytes of tensors of one split that are kept in memory
-_NAMED = 5  # of each kind of problem, in the data card
 _log = logging.getLogger(__name__)
 
 
@@ -61,8 +60,8 @@ class _Read:
 
 @data("boxes")
 class BoxesSource(Source):
-    """Pictures with boxes around what is in them, found by what lies in the folder: COCO's JSON, Pascal
-    VOC's XML, YOLO's texts, or a table; or a data set with a column of objects.
+    """Pictures with boxes around what is in them, found by what lies in the folder: COCO's JSON,
+    Pascal VOC's XML, YOLO's texts, or a table; or a data set with a column of objects.
 
     Files and folders called train, validation (valid, val, dev, eval) and test are the splits.
     Pictures of the same bytes are on one side.
@@ -178,28 +177,10 @@ class BoxesSource(Source):
         read = self._read(cache)
         card = dict(read.about)
         card["sizes"] = read.facts.describe_sizes()
-        if read.marked.classes:
-            card["class_ids"] = {name: number for number, name in read.marked.classes.items()}
         for split, examples in read.splits.items():
             card[split] = describe_boxes(examples)
-        boxed = {label for own in read.splits.values() for e in own for label in e.target.labels}
-        without = [name for name in card.get("class_ids", {}) if name not in boxed]
-        warnings = list(read.marked.warnings)
-        if without:
-            named = ", ".join(without[:20])
-            warnings.append(f"{len(without)} classes have no box, and are not learned: {named}")
-        if read.marked.notes:
-            card["met_in_files"] = dict(sorted(read.marked.notes.items()))
-        aside: dict[str, Any] = {}
-        for each in read.marked.problems:
-            aside.setdefault(each.kind, []).append(f"{each.where}: {each.problem}")
-        card["set_aside"] = {
-            kind: {"count": len(lines), "first": lines[:_NAMED]} for kind, lines in aside.items()
-        }
-        warnings += [f"left out: {len(lines):,} {kind}" for kind, lines in aside.items()]
-        if warnings:
-            card["warnings"] = warnings
-        return card
+        boxed = set().union(*map(labels_in, read.splits.values()))
+        return card | describe_marked(read.marked, boxed)
 
     # -------------------------------------------------------------------------------------- reading
     def _reading(self) -> BoxReading:
