@@ -71,6 +71,7 @@ def describe_marked(marked: Marked, boxed: Collection[str]) -> dict[str, Any]:
     if marked.classes:
         # Models number the classes from 0 in the order of their names; files as they like.
         card["class_ids"] = {name: number for number, name in marked.classes.items()}
+    # Told rather than refused: COCO's own list has classes that a part of it never shows.
     without = [name for name in card.get("class_ids", {}) if name not in boxed]
     if without:
         named = ", ".join(without[:_LISTED])

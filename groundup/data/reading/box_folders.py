@@ -161,6 +161,7 @@ def _find(path: str, reading: BoxReading) -> _Files:
 
 def _sort(found: _Files, annotations: Sequence[DataFile]) -> None:
     """Put each file to the format that it is of."""
+    # Texts are labels only as a whole: one line tells nothing of a folder of captions.
     texts = [file for file in annotations if file.kind in _TEXTS and not is_class_list(file)]
     found.labels = pair_with_pictures(texts, found.pictures)
     labels = {file.relative for file in found.labels.values()}
@@ -259,6 +260,7 @@ def _read_coco_files(
 def _read_voc_files(files: _Files, index: PictureIndex, found: Marked, reading: BoxReading) -> None:
     own = files.of_form["voc"]
     lists = [file for file in files.others if "ImageSets/Main" in file.relative]
+    # Lists of names come before folders, of which VOC has one for all splits.
     named = splits_in_lists(lists, found)
     splits = _splits_of_files(own)
     if named:

@@ -41,6 +41,7 @@ def read_hub_boxes(
         names = table.names_within(boxes)
         for classes in names.values():
             found.classes |= {str(number): each for number, each in enumerate(classes)}
+        # The column of objects alone: rows would bring every picture with them.
         for number, value in enumerate(table.values(boxes)):
             where = table.origin(number)
             picture = MarkedPicture(

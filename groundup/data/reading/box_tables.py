@@ -19,6 +19,7 @@ from groundup.data.splitting.split_names import split_in_path, split_word
 __all__ = ["BoxLayout", "add_objects", "is_box_table", "read_box_table"]
 
 BoxLayout = Literal["xyxy", "xywh", "cxcywh"]
+# Spellings of public data sets, the plainest first: where a table has several, that one is read.
 _FILE = (
     "file_name",
     "filename",
@@ -39,6 +40,7 @@ _CORNERS = (
     ("xmax", "x_max", "x2", "right", "bbox_xmax"),
     ("ymax", "y_max", "y2", "bottom", "bbox_ymax"),
 )
+# Width and height come last here: next to xmax, these are of the picture, and not of the box.
 _SIZES = (
     ("x", "bbox_x", *_CORNERS[0]),
     ("y", "bbox_y", *_CORNERS[1]),
@@ -86,6 +88,7 @@ def read_box_table(
     Raises:
         DataError: If a column is missing, or the file cannot be read.
     """
+    # A picture has a row for each box, and these need not follow each other.
     pictures: dict[str, MarkedPicture | None] = {}
     for record in read_file(file):
         row = record.fields
@@ -126,6 +129,7 @@ def _add_row(
             "Name them xmin, ymin, xmax, ymax, or bbox",
         )
     columns, kind = way
+    # As RetinaNet's tables say that nothing is in a picture.
     cells = [row[column] for column in columns]
     if all(cell in _NO_BOX for cell in cells):
         return
@@ -136,7 +140,7 @@ def _add_row(
         problem = f"has no four numbers: {shown[:80]}"
         if values is not None:
             problem = "has no class"
-        found.complain("boxes that cannot be read", record.origin, problem, _FIX)
+        found.complain("boxes that cannot be read", record.origin, problem, _FIX, picture)
         return
     corners = corners_of(values, layout or "xywh" if kind == "cell" else kind)
     crowd = _flag(row, _CROWD)
@@ -171,28 +175,30 @@ def add_objects(
         if uneven:
             key, length = next(iter(uneven.items()))
             problem = f"{key} has {length} values, but there are {count} objects"
-            found.complain("boxes that cannot be read", where, problem, "Correct the row")
+            found.complain("boxes that cannot be read", where, problem, "Correct the row", picture)
             return
         rows = [{key: value[n] for key, value in lists.items()} for n in range(count)]
     for number, row in enumerate(rows, 1):
         place = f"{where} object {number}"
         if not isinstance(row, Mapping):
-            found.complain("boxes that cannot be read", place, f"is {str(row)[:40]!r}", _FIX)
+            problem = f"is {str(row)[:40]!r}; allowed: an object"
+            found.complain("boxes that cannot be read", place, problem, _FIX, picture)
             continue
         box = _find(row, _BOX)
         label = _find(row, (*_LABEL, "categories", "labels", "category_id", "class_id"))
         values = numbers_in(row[box]) if box is not None else None
         if values is None or label is None or row[label] is None:
             problem = f"has no bbox of four numbers and a category: {str(dict(row))[:80]}"
-            found.complain("boxes that cannot be read", place, problem, _FIX)
+            found.complain("boxes that cannot be read", place, problem, _FIX, picture)
             continue
+        # Numbers of classes mean nothing outside of their data set, and names do.
         name = row[label]
         known = names.get(label, ())
         if known and isinstance(name, int):
             if not 0 <= name < len(known):
                 problem = f"{label} is {name}, but there are {len(known)} classes"
                 kind = "boxes with a class id that no category has"
-                found.complain(kind, place, problem, _FIX)
+                found.complain(kind, place, problem, _FIX, picture)
                 continue
             name = known[name]
         picture.boxes.append(
@@ -208,6 +214,7 @@ def add_objects(
 
 def _way_of(row: Mapping[str, Any]) -> tuple[list[str], str] | None:
     """Return the columns of a box, and what they are: ``xyxy``, ``xywh``, or one ``cell``."""
+    # Corners first, since tables with corners often have the size of the picture as well.
     for groups, kind in ((_CORNERS, "xyxy"), (_SIZES, "xywh")):
         columns = [_find(row, names) for names in groups]
         there = [column for column in columns if column is not None]

@@ -182,15 +182,18 @@ def _read_boxes(
                 where,
                 f"category_id {row.get('category_id')!r} is that of no category; there: {known}",
                 "Correct it, or add the category",
+                picture,
             )
             continue
-        if (corners := _corners_in(row, where, found)) is not None:
+        if (corners := _corners_in(row, where, picture, found)) is not None:
             label = names[row["category_id"]]
             box = MarkedBox(corners, label, where, bool(row.get("iscrowd")), _area_of(row))
             picture.boxes.append(box)
 
 
-def _corners_in(row: Mapping[str, Any], where: str, found: Marked) -> Corners | None:
+def _corners_in(
+    row: Mapping[str, Any], where: str, picture: MarkedPicture, found: Marked
+) -> Corners | None:
     """Return the corners of an annotation's box, of its polygons where it has none; or None after
     noting what is wrong."""
     if row.get("bbox"):
@@ -201,6 +204,7 @@ def _corners_in(row: Mapping[str, Any], where: str, found: Marked) -> Corners | 
                 where,
                 f"bbox is {str(row['bbox'])[:60]}; allowed: four numbers, x, y, width, height",
                 _CORRECT,
+                picture,
             )
             return None
         return corners_of(values, "xywh")
@@ -210,7 +214,8 @@ def _corners_in(row: Mapping[str, Any], where: str, found: Marked) -> Corners | 
         problem = "has no bbox"
         if isinstance(row.get("segmentation"), Mapping):
             problem += ", and an outline as run lengths, of which none is made"
-        found.complain("boxes that cannot be read", where, problem, "Add the bbox, or remove it")
+        remedy = "Add the bbox, or remove it"
+        found.complain("boxes that cannot be read", where, problem, remedy, picture)
         return None
     found.notes["boxes made of polygons, as there is no bbox"] += 1
     across, down = zip(*points, strict=True)

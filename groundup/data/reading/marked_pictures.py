@@ -45,6 +45,7 @@ class MarkedPicture:
         split: The split that it is of, where the data say so.
         size: Width and height in pixels as the file says; None where it does not.
         shares: Whether boxes are in shares of the width and height.
+        unread: How many boxes it has that cannot be read.
     """
 
     name: str
@@ -54,6 +55,7 @@ class MarkedPicture:
     split: Split | None = None
     size: tuple[float, float] | None = None
     shares: bool = False
+    unread: int = 0
 
 
 class Problem(NamedTuple):
@@ -95,9 +97,18 @@ class Marked:
     warnings: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def complain(self, kind: str, where: str, problem: str, remedy: str) -> None:
-        """Note what cannot be used."""
+    def complain(
+        self,
+        kind: str,
+        where: str,
+        problem: str,
+        remedy: str,
+        box_of: MarkedPicture | None = None,
+    ) -> None:
+        """Note what cannot be used; of a box, the picture that then lacks one."""
         self.problems.append(Problem(kind, where, problem, remedy))
+        if box_of is not None:
+            box_of.unread += 1
 
     def add(self, other: Marked) -> None:
         """Add what another path holds."""

@@ -46,7 +46,8 @@ class PictureIndex:
         while plain.startswith("../"):
             plain = plain[3:]
         plain = plain.lstrip("/")
-        near = [f"{folder}/{plain}", f"{folder}/images/{plain}"] if folder else []
+        place = f"{folder}/" if folder else ""
+        near = [f"{place}{plain}", f"{place}images/{plain}"]
         exact = {*near, plain, f"images/{plain}"}
         candidates = self._by_name.get(PurePosixPath(plain).name, [])
         # The nearest place decides, so that a copy elsewhere does not make a name unclear.
@@ -95,7 +96,10 @@ def look_up(
 ) -> DataFile | None:
     """Return the picture that a row names, or None after noting that there is none, or several."""
     folder = file.relative.rpartition("/")[0]
-    candidates, plain = index.find(name, folder, split)
+    # By the file's name alone too: instances_val2017.json means what is in val2017, even where it
+    # is all that is read.
+    side = split or split_in_path(file.relative, folders_only=False)
+    candidates, plain = index.find(name, folder, side)
     if not candidates:
         # Some write names without the suffix, or that of a format the pictures had before.
         candidates = index.called(PurePosixPath(plain).stem)

@@ -58,6 +58,7 @@ def read_voc(
         MissingExtraError: If defusedxml is not installed.
         DataError: If a file is no XML or declares entities.
     """
+    # All files first: from where pixels are counted is told by the smallest number of all.
     begin = len(found.pictures)
     for file in files:
         picture = _read_file(file, index, found, splits[file.relative], difficult)
@@ -115,7 +116,7 @@ def _read_file(
             problem = f"has no numbers {', '.join(_SIDES)} in bndbox"
             if not label:
                 problem = "has no name"
-            found.complain("boxes that cannot be read", where, problem, _FIX)
+            found.complain("boxes that cannot be read", where, problem, _FIX, picture)
             continue
         hard = (thing.findtext("difficult") or "0").strip() == "1"
         if hard and difficult == "skip":

@@ -44,6 +44,7 @@ def pair_with_pictures(
 ) -> dict[str, DataFile]:
     """Return the texts that are labels, by the names of the pictures that they are of; none, where
     no text reads like one."""
+    # Without suffixes, because a picture may be .jpg, .png or whatever.
     by_stem = {file.relative.rpartition(".")[0]: file for file in texts}
     found = {}
     for picture in pictures:
@@ -87,6 +88,7 @@ def read_yolo(
         DataError: If a file that names classes cannot be read.
     """
     names, splits = _read_abouts(abouts, found)
+    # Classes are numbered by their place in the list, and so without holes.
     found.classes |= {str(number): name for number, name in enumerate(names)}
     for file in pictures:
         text = labels.get(file.relative)
@@ -100,6 +102,7 @@ def read_yolo(
             found.files[text.relative] = text.path
             _read_lines(text, picture, names, found)
         found.pictures.append(picture)
+    # A folder called test is one only next to one called train.
     if not any(picture.split == "train" for picture in found.pictures):
         for picture in found.pictures:
             picture.split = None
@@ -194,6 +197,7 @@ def _read_lines(
                 f"is {line.strip()[:60]!r}; allowed: class cx cy w h, or class and a polygon's x y"
                 " ...",
                 _FIX,
+                picture,
             )
             continue
         label = int(words[0])
@@ -203,6 +207,7 @@ def _read_lines(
                 where,
                 f"the class is {label}, but {len(names)} are named, from 0 to {len(names) - 1}",
                 "Correct it, or name the class",
+                picture,
             )
             continue
         name = names[label] if names else str(label)

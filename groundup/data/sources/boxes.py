@@ -331,7 +331,7 @@ class BoxesSource(Source):
         boxes = settle_boxes(picture, size, self.outside, marked)
         if boxes is None:
             return None
-        if not boxes.labels and len(marked.problems) > before:
+        if not boxes.labels and (picture.unread or len(marked.problems) > before):
             # Where all its boxes are mistakes, a picture is no picture in which nothing is.
             marked.left_out["pictures of which no box can be used"] += 1
             return None

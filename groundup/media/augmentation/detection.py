@@ -98,6 +98,7 @@ def augment_detection(
     inputs, warp = plan_changes(settings, batch["inputs"], draws, processor)
     height, width = inputs.shape[2:]
     whole = np.tile([0.0, 0.0, width, height], (len(inputs), 1))
+    # In the places of the tensor, not of the stored picture: that is where the pixels are moved.
     boxes = _move_and_cut(settings, batch, warp, whole)
     if set(settings.used) & set(WARPS):
         moved = resample(inputs, warp.matrices, warp.shifts)
@@ -133,6 +134,7 @@ def _put_together(
         processor: What reads the pictures.
     """
     moved, boxes = alone
+    # Rows that are no mosaics stay as they are.
     moved = moved.clone()
     height, width = moved.shape[2:]
     size = np.array([width, height], np.float64)
@@ -156,6 +158,7 @@ def _put_together(
         # A place x of the mosaic is (x - joint) / shrunk in a picture that begins at the joint, and
         # as much before its end in one that ends there; both are counted from the middle.
         shift = (size / 2 - joint) / shrunk[:, None] + before * size - size / 2
+        # Put behind the picture's own turns and shifts, so that it is resampled once.
         warp.place(1 / shrunk, shift)
         window = np.concatenate(
             [(1 - before) * joint, np.where(before == 1, joint, size[None])], axis=1
@@ -226,6 +229,7 @@ def _move_and_cut(
     last = torch.minimum(torch.maximum(moved[..., 2:], low), high)
     left = (last - first).prod(2)
     whole = (moved[..., 2:] - moved[..., :2]).prod(2)
+    # A line along the edge has no area, whatever share is asked for.
     enough = (left > 0) & (left >= settings.min_visible * whole)
     kept = enough & (batch["labels"] != IGNORED)
     return _Boxes(torch.cat([first, last], 2), batch["labels"], batch["crowd"], kept)

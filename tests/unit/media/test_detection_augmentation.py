@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.core.settings import validate
@@ -40,10 +40,10 @@ def no_partners(which: int = 0) -> Batch:
     raise AssertionError("asked for partners")
 
 
-def augment(settings: BoxAugment, batch: Batch, first: int = 0, **more: Any) -> Batch:
+def augment(given: BoxAugment, batch: Batch, first: int = 0, **more: Any) -> Batch:
     samples = np.arange(first, first + len(batch["inputs"]))
     partners = more.get("partners", no_partners)
-    return augment_detection(settings, batch, Draws(3, samples), partners, READER)
+    return augment_detection(given, batch, Draws(3, samples), partners, READER)
 
 
 def around_pixels(picture: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ def around_pixels(picture: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("settings", "slack"),
+    ("changes", "slack"),
     [
         ({"flip": True}, 0.0),
         ({"vertical_flip": True}, 0.0),
@@ -65,26 +65,28 @@ def around_pixels(picture: torch.Tensor) -> torch.Tensor:
         ({"rotate_degrees": 8, "scale": (0.8, 1.2), "flip": True, "shift": 0.05}, 1.5),
     ],
 )
+@settings(deadline=None, max_examples=30)
 @given(number=st.integers(0, 10_000), left=st.integers(14, 26), top=st.integers(10, 18))
 def test_a_moved_box_is_around_the_moved_pixels(
-    settings: dict[str, Any], slack: float, number: int, left: int, top: int
+    changes: dict[str, Any], slack: float, number: int, left: int, top: int
 ) -> None:
     batch = batch_of([(left, top, left + 15, top + 11)])
-    found = augment(BoxAugment(min_visible=0.0, **settings), batch, number)
+    found = augment(BoxAugment(min_visible=0.0, **changes), batch, number)
     assert int(found["labels"][0, 0]) == 0
     there = around_pixels(found["inputs"][0])
     assert float((found["boxes"][0, 0] - there).abs().max()) <= slack + 1e-4
 
 
+@settings(deadline=None, max_examples=30)
 @given(number=st.integers(0, 10_000))
 def test_boxes_of_a_mosaic_are_around_their_pixels(number: int) -> None:
-    settings = BoxAugment(mosaic=1.0, min_visible=0.01)
+    mosaic = BoxAugment(mosaic=1.0, min_visible=0.01)
 
     def partners(which: int = 0) -> Batch:
         return batch_of([(16, 12, 36, 28)], first=which + 1) | {}
 
     own = batch_of([(16, 12, 36, 28)])
-    found = augment(settings, own, number, partners=partners)
+    found = augment(mosaic, own, number, partners=partners)
     labels = [int(label) for label in found["labels"][0] if label != IGNORED]
     assert sorted(labels) == sorted(set(labels))
     covered = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
@@ -108,7 +110,7 @@ def test_each_sample_is_changed_by_its_number_alone() -> None:
         for count in (3, 0, 1, 5)
     ]
     others = [batch_of(*pictures[1:], pictures[0], first=10 * which) for which in range(3)]
-    settings = BoxAugment(
+    several = BoxAugment(
         flip=True, rotate_degrees=20, scale=(0.6, 1.4), crop=0.1, hue=0.1, mosaic=0.5, erase=0.5
     )
 
@@ -119,7 +121,7 @@ def test_each_sample_is_changed_by_its_number_alone() -> None:
             return {name: values[rows] for name, values in others[which].items()}
 
         own = {name: values[rows] for name, values in batch_of(*pictures).items()}
-        return augment(settings, own, first, partners=partners)
+        return augment(several, own, first, partners=partners)
 
     together = take(0, 4)
     assert len(set(together["labels"].flatten().tolist())) > 5  # some are mosaics
