@@ -12,8 +12,8 @@ __all__ = ["PASS_OF_SOUNDS", "PASS_ON_CPU", "PASS_ON_GPU", "group_like_lengths"]
 
 # What a further pass of a model costs, in tokens: on a CPU its operations take as long as a few
 # tokens, and a GPU needs thousands at once to be busy. With 128 in place of 24 a step of 128 pairs
-# of a help took 8% less, but 15% of it was padding, not 9%.
-PASS_ON_CPU = 24
+# of a help took 8% less, but 15% of it was padding; with 20 less than 10% is, in 16 to 128 pairs.
+PASS_ON_CPU = 20
 PASS_ON_GPU = 8192
 # In frames after subsampling, on a CPU: an LSTM goes through the frames of each pass one by one. Of
 # sixteen prompts of 1 to 25 seconds a pass forward and backward took a third of the time with
