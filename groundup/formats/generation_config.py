@@ -26,7 +26,7 @@ _SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_
 _PENALTY = "repetition_penalty"
 _FIRST = "forced_bos_token_id"
 _WITHOUT_EFFECT = re.compile(
-    r"(forced_bos|bos|eos|pad|decoder_start)_token_id|_from_model_config|transformers_version|use_cache"
+    r"(bos|eos|pad|decoder_start)_token_id|_from_model_config|transformers_version|use_cache"
     r"|return_dict.*|output_.*|trust_remote_code|do_sample|cache_.*|max_(new_tokens|length)"
     r"|(max|prefill_chunk)_(time|size)|disable_compile|compile_config|use_model_defaults|_.*"
 )
@@ -136,6 +136,10 @@ def read_decoding(folder: Path) -> dict[str, Any]:
 def unused_keys(folder: Path) -> str:
     """Return what the file says that is not done here, key by key; empty: nothing."""
     values = _read(folder / NAME)
+    done = {*_SAMPLING, _PENALTY}
+    # What goes on from a text is not made to begin in any way.
+    if _read(folder / "config.json").get("is_encoder_decoder"):
+        done.add(_FIRST)
     # No other family says how its texts begin where no times are wanted.
     elsewhere = _OF_WHISPER if "no_timestamps_token_id" in values else _WITHOUT_EFFECT
     left = [
@@ -143,7 +147,7 @@ def unused_keys(folder: Path) -> str:
         for key, value in values.items()
         # False and what is empty ask for nothing, whatever they are about.
         if not (_WITHOUT_EFFECT.fullmatch(key) or elsewhere.fullmatch(key))
-        and key not in (*_SAMPLING, _PENALTY)
+        and key not in done
         and value not in (None, False, [], {}, "", _NEUTRAL.get(key))
     ]
     return ", ".join(left)

@@ -20,6 +20,14 @@ def test_generation_settings_that_are_not_done(tmp_path: Path) -> None:
     assert notes_on(tmp_path) == [f"{path}: not done here: suppress_tokens [3], num_beams 4"]
 
 
+def test_a_forced_first_token_is_done_where_texts_are_written_about_inputs(tmp_path: Path) -> None:
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"forced_bos_token_id": 3}))
+    assert notes_on(tmp_path) == [f"{path}: not done here: forced_bos_token_id 3"]
+    (tmp_path / "config.json").write_text(json.dumps({"is_encoder_decoder": True}))
+    assert notes_on(tmp_path) == []
+
+
 def test_what_whisper_says_of_its_texts_is_read_elsewhere(tmp_path: Path) -> None:
     values = {"suppress_tokens": [3], "no_timestamps_token_id": 7, "alignment_heads": [[1, 2]]}
     (tmp_path / "generation_config.json").write_text(json.dumps(values))
