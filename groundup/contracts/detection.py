@@ -72,8 +72,20 @@ class SetDetections:
             a softmax makes them probabilities.
         boxes: (B, Q, 4) left, top, right and bottom, in pixels of ``inputs``.
         earlier: What earlier layers say, of which the loss is taken as well.
+        nothing: Whether the last of the logits is "nothing": their number alone does not tell.
+        sizes: (B, 2) width and height of each picture in pixels of ``inputs``, without what pads
+            it: the unit of distances between boxes in the loss. None: ``inputs`` as a whole.
     """
 
     logits: Tensor
     boxes: Tensor
     earlier: tuple[SetDetections, ...] = ()
+    nothing: bool = False
+    sizes: Tensor | None = None
+
+    def probabilities(self) -> Tensor:
+        """Return (B, Q, C), of each class."""
+        logits = self.logits.float()
+        if self.nothing:
+            return logits.softmax(-1)[..., :-1]
+        return logits.sigmoid()

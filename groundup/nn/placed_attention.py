@@ -1,0 +1,119 @@
+"""Transformer blocks of set-prediction detectors: positions are added in every layer, to what
+attention compares and not to what it passes on.
+
+Shape legend: B pictures, T places or queries, S places that are attended to, C width, H heads, D
+    head dimension, h and w rows and columns of a feature map.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.nn.mlp import MLP
+
+__all__ = ["PlacedAttention", "PlacedBlock", "PlacedShape", "picture_sinusoids"]
+
+
+@dataclass(frozen=True)
+class PlacedShape:
+    """The sizes of a block.
+
+    Attributes:
+        width: C.
+        heads: H.
+        mlp_width: Inner width of the MLP.
+        dropout: Share of what attention and MLP give that is dropped in training.
+        activation: Of the MLP.
+        norm_eps: Added to the variance in every norm.
+    """
+
+    width: int
+    heads: int
+    mlp_width: int
+    dropout: float = 0.0
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    norm_eps: float = 1e-5
+
+
+class PlacedAttention(nn.Module):
+    """Attention whose queries and keys are told where they are.
+
+    Source:
+        Carion et al., 2020 (arXiv:2005.12872), appendix A.3 and figure 10.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Return (B, T, C).
+
+        Args:
+            queries: (B, T, C), with their positions.
+            keys: (B, S, C), with theirs.
+            values: (B, S, C), without.
+            mask: (B, 1, 1, S) booleans, which places are seen; None: all.
+        """
+        parts = ((self.query, queries), (self.key, keys), (self.value, values))
+        split = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project, x in parts
+        )
+        out = F.scaled_dot_product_attention(*split, mask)  # (B, H, T, D)
+        return self.output(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class PlacedBlock(nn.Module):
+    """Attention among the places themselves and the MLP, each added to its input and the sum
+    normalised."""
+
+    def __init__(self, shape: PlacedShape) -> None:
+        super().__init__()
+        self.attention = PlacedAttention(shape.width, shape.heads)
+        self.attention_norm = nn.LayerNorm(shape.width, shape.norm_eps)
+        self.mlp = MLP(shape.width, shape.mlp_width, shape.activation, bias=True)
+        self.mlp_norm = nn.LayerNorm(shape.width, shape.norm_eps)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return (B, T, C) from x (B, T, C) at positions (B or 1, T, C); see ``PlacedAttention``
+        about the mask."""
+        placed = x + positions
+        x = self.attention_norm(x + self.dropout(self.attention(placed, placed, x, mask)))
+        return self.mlp_norm(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
+
+
+def picture_sinusoids(seen: Tensor, width: int) -> Tensor:
+    """Return (B, h w, C) float32, where the places of feature maps are: half of the channels say
+    how far down, half how far across, by sines and cosines in turn.
+
+    Args:
+        seen: (B, h, w) booleans: which places are of the picture, and not of what pads it. Lengths
+            are in shares of the picture, so that its edges are the same for pictures of all sizes.
+        width: C, a multiple of 4.
+
+    Source:
+        Carion et al., 2020 (arXiv:2005.12872), appendix A.4; shares of 2 pi as in the authors'
+        code.
+    """
+    half = width // 2
+    exponents = torch.arange(0, half, 2, device=seen.device) / half
+    scales = 10000.0**exponents
+    parts = []
+    for across in (1, 2):
+        places = seen.float().cumsum(across)
+        whole = places.amax(across, keepdim=True)
+        # What the authors add keeps a map of padding alone from 0 / 0.
+        angles = (places / (whole + 1e-6) * (2 * math.pi))[..., None] / scales
+        parts.append(torch.stack((angles.sin(), angles.cos()), -1).flatten(-2))
+    return torch.cat(parts, -1).flatten(1, 2)

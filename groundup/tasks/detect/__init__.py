@@ -1,0 +1,1 @@
+"""Detection: boxes around things in pictures, and what they are."""
