@@ -5,6 +5,8 @@ Shape legend: leading dimensions are kept; C channels.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,7 +61,7 @@ class LayersMLP(nn.Module):
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        pairs = zip(widths[:-1], widths[1:], strict=True)
+        pairs = pairwise(widths)
         self.layers = nn.ModuleList(nn.Linear(one, other) for one, other in pairs)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from groundup.nn.mlp import MLP
 
-__all__ = ["PlacedAttention", "PlacedBlock", "PlacedShape", "picture_sinusoids"]
+__all__ = ["PlacedAttention", "PlacedBlock", "PlacedShape", "Places", "picture_sinusoids"]
 
 
 @dataclass(frozen=True)
@@ -66,30 +66,71 @@ class PlacedAttention(nn.Module):
             mask: (B, 1, 1, S) booleans, which places are seen; None: all.
         """
         parts = ((self.query, queries), (self.key, keys), (self.value, values))
-        split = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project, x in parts
-        )
+        split = (project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project, x in parts)
         out = F.scaled_dot_product_attention(*split, mask)  # (B, H, T, D)
         return self.output(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-class PlacedBlock(nn.Module):
-    """Attention among the places themselves and the MLP, each added to its input and the sum
-    normalised."""
+@dataclass(frozen=True)
+class Places:
+    """What queries look at.
 
-    def __init__(self, shape: PlacedShape) -> None:
+    Attributes:
+        states: (B, S, C).
+        placed: (B, S, C), these with their positions.
+        mask: (B, 1, 1, S) booleans, which places are seen; None: all.
+    """
+
+    states: Tensor
+    placed: Tensor
+    mask: Tensor | None
+
+
+class PlacedBlock(nn.Module):
+    """Attention among themselves, in a decoder attention to a picture's places, and the MLP, each
+    added to its input and the sum normalised.
+
+    Args:
+        shape: The sizes.
+        decodes: Whether it is one of the decoder's.
+    """
+
+    def __init__(self, shape: PlacedShape, *, decodes: bool = False) -> None:
         super().__init__()
         self.attention = PlacedAttention(shape.width, shape.heads)
         self.attention_norm = nn.LayerNorm(shape.width, shape.norm_eps)
+        self.cross_attention: PlacedAttention | None = None
+        self.cross_norm: nn.Module | None = None
+        if decodes:
+            self.cross_attention = PlacedAttention(shape.width, shape.heads)
+            self.cross_norm = nn.LayerNorm(shape.width, shape.norm_eps)
         self.mlp = MLP(shape.width, shape.mlp_width, shape.activation, bias=True)
         self.mlp_norm = nn.LayerNorm(shape.width, shape.norm_eps)
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return (B, T, C) from x (B, T, C) at positions (B or 1, T, C); see ``PlacedAttention``
-        about the mask."""
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor | None = None,
+        picture: Places | None = None,
+    ) -> Tensor:
+        """Return (B, T, C).
+
+        Args:
+            x: (B, T, C).
+            positions: (B or 1, T, C), added to what attention compares.
+            mask: (B, 1, 1, T) booleans, which of x are seen; None: all.
+            picture: What the queries of a decoder look at.
+        """
         placed = x + positions
         x = self.attention_norm(x + self.dropout(self.attention(placed, placed, x, mask)))
+        if self.cross_attention is not None and self.cross_norm is not None:
+            assert picture is not None
+            found = self.cross_attention(
+                x + positions, picture.placed, picture.states, picture.mask
+            )
+            x = self.cross_norm(x + self.dropout(found))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))  # type: ignore[no-any-return]
 
 

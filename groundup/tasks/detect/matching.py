@@ -1,4 +1,4 @@
-"""Which query of a set-prediction detector is to find which box: one each, by the least cost in all.
+"""Which query of a set-prediction detector is to find which box: one each, by the least cost.
 
 Shape legend: N sets of predictions (B pictures of each layer), Q queries, K boxes, C classes.
 """
@@ -32,9 +32,7 @@ def class_costs(probabilities: Tensor, labels: Tensor) -> Tensor:
     return -_of_labels(probabilities, labels)
 
 
-def focal_class_costs(
-    probabilities: Tensor, labels: Tensor, alpha: float, gamma: float
-) -> Tensor:
+def focal_class_costs(probabilities: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
     """Return (N, Q, K), what the focal loss of a query grows by when it is to find a box.
 
     Source:

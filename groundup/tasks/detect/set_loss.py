@@ -89,8 +89,7 @@ class SetLoss(Settings):
         labels = targets.labels.repeat(len(layers), 1)
         queries = match(torch.cat(costs), labels).chunk(len(layers))
         parts = [
-            self._of_layer(layer, targets, own)
-            for layer, own in zip(layers, queries, strict=True)
+            self._of_layer(layer, targets, own) for layer, own in zip(layers, queries, strict=True)
         ]
         boxes = targets.count
         # The count is that of one layer: the terms of layers are added, not averaged.
@@ -152,7 +151,8 @@ class SetLoss(Settings):
         """Return the cross-entropy and the weights, each summed over the queries that count."""
         nothing = logits.shape[-1] - 1
         each = F.cross_entropy(
-            logits.flatten(0, 1), labels.masked_fill(labels == IGNORED, nothing).flatten(),
+            logits.flatten(0, 1),
+            labels.masked_fill(labels == IGNORED, nothing).flatten(),
             reduction="none",
         )
         weights = torch.where(labels == IGNORED, self.nothing_weight, 1.0) * counted

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.core.errors import CheckpointError
+from groundup.models.names.huggingface.picture_settings import picture_settings
 from groundup.models.names.table import (
     Row,
     check_architecture,
@@ -82,12 +83,6 @@ _HF_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
 _POSITIONS = "vit.embeddings.position_embeddings"
 # Classifiers do not read it.
 _POOLER = ("vit.pooler.dense.weight", "vit.pooler.dense.bias")
-# Pillow's numbers.
-_RESAMPLE = {2: "linear", 3: "cubic"}
-_OTHER = (
-    "Name the processor in the recipe, such as processor: {name: image, size: [224, 224],"
-    " channels: 3}"
-)
 
 
 def to_groundup(
@@ -218,37 +213,4 @@ def processor_to_groundup(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: If images are prepared in another way.
     """
-    where = "preprocessor_config.json"
-    kind = str(config.get("image_processor_type", "ViTImageProcessor"))
-    size = config.get("size", {"height": 224, "width": 224})
-    resample = config.get("resample", 2)
-    # Old files have one number for both sides; a shortest edge alone is another way of resizing.
-    sides = size if isinstance(size, Mapping) else {"height": size, "width": size}
-    height = sides.get("height")
-    width = sides.get("width")
-    resized = config.get("do_resize", True)
-    known = kind.startswith("ViT") and not config.get("do_center_crop")
-    if not known or (resized and not (height and width)):
-        problem = f"{kind} with size {size}, do_center_crop {config.get('do_center_crop', False)}"
-        raise CheckpointError(
-            where, f"{problem}; supported: ViTImageProcessor, height and width, no crop", _OTHER
-        )
-    # Another interpolation gives other pixels: accuracy would fall without an error.
-    if resample not in _RESAMPLE:
-        raise CheckpointError(
-            where, f"resample is {resample}; supported: 2 (bilinear), 3 (bicubic)", _OTHER
-        )
-    settings: dict[str, Any] = {"channels": 3}
-    if resized:
-        settings |= {"size": [height, width], "resample": _RESAMPLE[resample]}
-    # Pixels here are shares of 255 before mean and deviation are applied, whatever the file's are.
-    unit = 255.0
-    if config.get("do_rescale", True):
-        unit *= config.get("rescale_factor", 1 / 255)
-    mean = config.get("image_mean") or [0.5] * 3
-    std = config.get("image_std") or [0.5] * 3
-    if not config.get("do_normalize", True):
-        mean = [0.0] * 3
-        std = [1.0] * 3
-    shares = {"mean": [value / unit for value in mean], "std": [value / unit for value in std]}
-    return settings | {"normalise": "given", **shares, "channels": 1 if len(mean) == 1 else 3}
+    return picture_settings(config, "ViT", (224, 224), [0.5] * 3, [0.5] * 3)
