@@ -44,7 +44,6 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "resnet": "groundup.models.resnet",
         "convnext": "groundup.models.convnext",
         "vit": "groundup.models.vit",
-        "detr": "groundup.models.detr",
         "rnn": "groundup.models.rnn",
         "bag_of_ngrams": "groundup.models.bag_of_ngrams",
         "transformer_classifier": "groundup.models.transformer_classifier",

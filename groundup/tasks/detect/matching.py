@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from groundup.core.errors import MissingExtraError
 from groundup.core.values import IGNORED
 from groundup.nn.box_head import to_centres
 from groundup.nn.box_overlap import generalized_overlap
@@ -87,7 +88,10 @@ def match(costs: Tensor, labels: Tensor) -> Tensor:
         Kuhn, 1955, "The Hungarian method for the assignment problem"; solved by ``scipy``.
     """
     # Imported here, in the one file that needs it: no other task waits for scipy.
-    from scipy.optimize import linear_sum_assignment
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError:
+        raise MissingExtraError("scipy", "detect") from None
 
     # One transfer from the device for all layers and pictures.
     most = torch.finfo(torch.float32).max
