@@ -255,8 +255,8 @@ class DETR(nn.Module):
                 if isinstance(layer, nn.BatchNorm2d):
                     layer.requires_grad_(False)
         # oneDNN's convolutions are quicker where the channels of a place are next to each other.
-        self.embed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.blocks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.embed.to(memory_format=torch.channels_last)
+        self.blocks.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> DETR:
         """Set the mode; batch norms that are frozen keep their statistics."""

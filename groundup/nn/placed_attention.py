@@ -65,9 +65,11 @@ class PlacedAttention(nn.Module):
             values: (B, S, C), without.
             mask: (B, 1, 1, S) booleans, which places are seen; None: all.
         """
-        parts = ((self.query, queries), (self.key, keys), (self.value, values))
-        split = (project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project, x in parts)
-        out = F.scaled_dot_product_attention(*split, mask)  # (B, H, T, D)
+        query, key, value = (
+            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for project, x in ((self.query, queries), (self.key, keys), (self.value, values))
+        )
+        out = F.scaled_dot_product_attention(query, key, value, mask)  # (B, H, T, D)
         return self.output(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
