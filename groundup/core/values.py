@@ -379,9 +379,11 @@ class Figure:
         scatter: ``points``, each (predicted, true).
         sheet: ``picture``, one picture that is a grid of others.
         pairs: ``items``, each with ``name``, ``label``, ``picture``, and whether it is ``marked``.
+        lines: ``series``, each with ``name`` and ``points`` (x, y), shares of 0 to 1; ``x`` and
+            ``y`` say what of.
     """
 
-    kind: Literal["matrix", "reliability", "pictures", "scatter", "sheet", "pairs"]
+    kind: Literal["matrix", "reliability", "pictures", "scatter", "sheet", "pairs", "lines"]
     title: str
     content: dict[str, Any]
     note: str = ""

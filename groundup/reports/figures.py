@@ -39,6 +39,7 @@ def draw_figure(figure: Mapping[str, Any]) -> Markup:
         "scatter": _draw_scatter,
         "sheet": _show_sheet,
         "pairs": _show_pairs,
+        "lines": _draw_lines,
     }
     draw = kinds.get(str(figure.get("kind")))
     if draw is None:
@@ -265,6 +266,62 @@ def _draw_scatter(content: Mapping[str, Any], title: str) -> Markup:
         )
     parts.append(_text(_LEFT + side, bottom + 36, "predicted", anchor="end", style="axis"))
     return _svg(title, bottom + 42, parts)
+
+
+# -------------------------------------------------------------------------------------------- lines
+def _draw_lines(content: Mapping[str, Any], title: str) -> Markup:
+    """Draw lines of shares over shares, 0 to 1 both, with their names below."""
+    series = content["series"]
+    if not series:
+        return Markup("")
+    width = _SIDE - _LEFT - 14
+    plot = 300.0
+    bottom = _TOP + plot
+    parts = [_text(4, 14, str(content["y"]), anchor="start", style="axis")]
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        at = bottom - tick * plot
+        parts.append(
+            Markup(
+                '<line class="grid" x1="{0:.1f}" x2="{1:.1f}" y1="{2:.1f}" y2="{2:.1f}"/>'
+            ).format(_LEFT, _LEFT + width, at)
+        )
+        parts.append(_text(_LEFT - 7, at + 4, f"{tick:g}", anchor="end"))
+        # the last one would run out of the picture
+        anchor = "end" if tick == 1 else "middle"
+        parts.append(_text(_LEFT + tick * width, bottom + 18, f"{tick:g}", anchor=anchor))
+    parts.append(_text(_LEFT + width, bottom + 36, str(content["x"]), anchor="end", style="axis"))
+    names = []
+    for place, each in enumerate(series):
+        # there are six colours; further lines differ by their dashes
+        dashes = ("", "6 4", "2 3")[place // 6 % 3]
+        points = [(float(x), float(y)) for x, y in each["points"]]
+        drawn = " ".join(
+            f"{_LEFT + x * width:.1f},{bottom - min(max(y, 0.0), 1.0) * plot:.1f}"
+            for x, y in points
+            if math.isfinite(x) and math.isfinite(y)
+        )
+        style = f"line-{place % 6}"
+        parts.append(
+            Markup(
+                '<polyline class="line {}" points="{}" stroke-dasharray="{}"><title>{}</title>'
+                "</polyline>"
+            ).format(style, drawn, dashes, each["name"])
+        )
+        names.append(_draw_name(str(each["name"]), place, style, dashes, bottom + 58))
+    rows = (len(series) + 2) // 3
+    return _svg(title, bottom + 58 + 18 * rows, parts + names)
+
+
+def _draw_name(name: str, place: int, style: str, dashes: str, top: float) -> Markup:
+    """Draw a short piece of a line with its name, three in a row."""
+    row, column = divmod(place, 3)
+    left = _LEFT + column * (_SIDE - _LEFT) / 3
+    y = top + 18 * row
+    line = Markup(
+        '<polyline class="line {0}" points="{1:.1f},{2:.1f} {3:.1f},{2:.1f}"'
+        ' stroke-dasharray="{4}"/>'
+    ).format(style, left, y, left + 22, dashes)
+    return line + _text(left + 28, y + 4, _cut(name), anchor="start")
 
 
 # ----------------------------------------------------------------------------------------- pictures

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from groundup.contracts.detection import DenseDetections, SetDetections
 from groundup.contracts.models import HasVocabulary, ModelConfig, context_length_of
 from groundup.testing.failure import require, require_close
 from groundup.training.optimizers import depths
@@ -139,11 +140,18 @@ def _check_build(tested: _Model) -> None:
 
 def _forward(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     found = model(**inputs)
+    # What a detector says of a picture, as one row.
+    if isinstance(found, DenseDetections):
+        return torch.cat((found.logits.flatten(1), found.distances.flatten(1)), 1)
+    if isinstance(found, SetDetections):
+        layers = (*found.earlier, found)
+        said = [part.flatten(1) for layer in layers for part in (layer.logits, layer.boxes)]
+        return torch.cat(said, 1)
     require(
         isinstance(found, Tensor),
         "forward returns a tensor",
         f"it returned {type(found).__name__}",
-        "Return the logits, or with targets their loss",
+        "Return the logits, with targets their loss, or detections",
     )
     return found  # type: ignore[no-any-return]
 

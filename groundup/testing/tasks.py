@@ -225,7 +225,8 @@ def _check_encoding(trainer: Trainer) -> None:
             )
         return
     # To the longest of the batch, which no model reads: what is compared is what is there alone.
-    padded = any(key.endswith("lengths") for key in together)
+    # Pictures have as many rows of boxes as the one with the most; see ``contracts.detection``.
+    padded = any(key.endswith("lengths") for key in together) or "crowd" in together
     starts = {offsets_of(key) for key in together}
     for key, values in together.items():
         if key in starts:  # where rows begin follows from those that were before

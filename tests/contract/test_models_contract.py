@@ -222,13 +222,18 @@ def tiny(name: str, index: int) -> tuple[ModelConfig, nn.Module]:
 
 def test_every_model_has_a_tiny_version_here() -> None:
     from test_ctc_contract import SPEECH
+    from test_detector_contract import DETECTORS
     from test_encoder_decoder_contract import ENCODER_DECODERS
     from test_generators_contract import GENERATORS
     from test_sequence_models_contract import SEQUENCES
     from test_whisper_contract import WHISPER
 
     here = set(TOKENS) | set(INPUTS) | set(SEQUENCES) | set(ENCODER_DECODERS)
+<<<<<<< HEAD
     here |= set(SPEECH) | set(WHISPER) | set(GENERATORS)
+=======
+    here |= set(SPEECH) | set(WHISPER) | set(DETECTORS)
+>>>>>>> 094c371 (detect: a one-stage detector, its task and its measures)
     assert set(BUILTINS["model"]) == here
 
 

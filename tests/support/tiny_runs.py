@@ -98,6 +98,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "vit": ("pictures", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
+    "detector": (
+        "scenes",
+        {
+            "backbone": {"name": "resnet", "layers": [1, 1, 1], "width": 4, "stem": "small"},
+            "strides": [4, 8],
+            "width": 8,
+            "head_layers": 1,
+        },
+    ),
     "rnn": (
         "frames",
         {"width": 12, "cell": "gru", "bidirectional": True, "pooling": "attention", "dropout": 0.1},
@@ -179,8 +188,8 @@ def tiny_run(
         name: A registered model.
         folder: Where files of data may be written.
         model: Settings to add to the model's, or to put in place of its own.
-        reads: ``pictures``, ``frames``, ``texts``, ``numbers``, ``documents`` or ``pairs``; empty:
-            as ``MODELS`` says.
+        reads: ``pictures``, ``scenes``, ``frames``, ``texts``, ``numbers``, ``documents`` or
+            ``pairs``; empty: as ``MODELS`` says.
     """
     assert name in MODELS, f"give the model {name!r} a tiny run in {__file__}"
     own, settings = MODELS[name]
@@ -204,7 +213,11 @@ def augmented(recipe: dict[str, Any], name: str, reads: str = "") -> dict[str, A
     """Return a model's tiny run with all its data's augmentation on; windows of documents start
     anywhere already, and pairs of texts are left as they are."""
     reads = reads or MODELS[name][0]
+<<<<<<< HEAD
     if reads in ("documents", "pairs", "drawings"):
+=======
+    if reads in ("documents", "pairs", "scenes"):
+>>>>>>> 094c371 (detect: a one-stage detector, its task and its measures)
         return recipe
     return recipe | {"task": {**recipe["task"], "augmentation": AUGMENTATION[reads]}}
 
@@ -223,9 +236,16 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
     classify = {"name": "classify"}
     if reads == "pictures":
         return {"task": classify, "data": "arrays", "processor": "image"}
+<<<<<<< HEAD
     if reads == "drawings":  # to be made, not told apart
         around_zero = {"name": "image", "normalise": "given", "mean": [0.5], "std": [0.5]}
         return {"task": {"name": "generate_images"}, "data": "arrays", "processor": around_zero}
+=======
+    if reads == "scenes":
+        sizes = {"size": 32, "digits": [0, 3], "digit_size": [8, 12]}
+        data = {"name": "digit_scenes", "pictures": 96, "held_out": 16, "tested": 0, **sizes}
+        return {"task": {"name": "detect", "measured": 8}, "data": data, "processor": "image"}
+>>>>>>> 094c371 (detect: a one-stage detector, its task and its measures)
     if reads == "numbers":
         data = {"name": "table", "path": write_patients(folder), "target": "progression"}
         return {"task": {"name": "regression"}, "data": data, "processor": "table"}

@@ -1,0 +1,37 @@
+"""What a trained detector finds in raw pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from groundup.generation.scoring import device_of, evaluating
+from groundup.processors.boxes import BoxesProcessor
+from groundup.tasks.detect.found import Choice, Found, find
+from groundup.tasks.shared.model_outputs import move_batch
+
+__all__ = ["find_in"]
+
+# Pictures at a time: their maps are a hundred times as large as what is found.
+_AT_ONCE = 32
+
+
+def find_in(
+    model: nn.Module, pictures: Sequence[Any], processor: BoxesProcessor, choice: Choice
+) -> list[Found]:
+    """Return what a model finds in each of several raw pictures, on the CPU."""
+    device = device_of(model)
+    found: list[Found] = []
+    with evaluating(model):
+        for start in range(0, len(pictures), _AT_ONCE):
+            batch = move_batch(
+                processor.encode_inputs(pictures[start : start + _AT_ONCE]), device
+            )
+            inputs = batch["inputs"]
+            size = (inputs.shape[2], inputs.shape[3])
+            outputs = model(inputs=inputs)
+            for each in find(outputs, batch["frame"], size, choice):
+                found.append(Found(*(values.cpu() for values in each)))
+    return found
