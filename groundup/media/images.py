@@ -26,6 +26,7 @@ __all__ = [
     "LARGEST",
     "SUFFIXES",
     "depth_of",
+    "draw_boxes",
     "draw_sheet",
     "examine",
     "is_picture",
@@ -300,6 +301,45 @@ def draw_sheet(
             pen.text((left, top + side + 1), line, fill="black", font=font)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
+
+
+def draw_boxes(
+    picture: NDArray[np.uint8],
+    boxes: Sequence[Sequence[float]],
+    texts: Sequence[str],
+    colours: Sequence[str],
+    factor: float = 1.0,
+) -> NDArray[np.uint8]:
+    """Return a picture (H, W, 3) with boxes around parts of it, each with a text at its corner.
+
+    Args:
+        picture: (H, W) or (H, W, 3); it is left as it is.
+        boxes: Left, top, right and bottom in pixels of it.
+        texts: What to write at each; an empty one is left out.
+        colours: Of each, by a name or as #rrggbb.
+        factor: How much larger the picture is returned: small ones have no room for letters.
+    """
+    library = _pillow()
+    image = library.Image.fromarray(picture).convert("RGB")
+    shown = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    image = image.resize(shown, library.Image.Resampling.NEAREST)
+    pen = library.ImageDraw.Draw(image)
+    font = _find_font()
+    line = max(1, round(min(shown) / 200))
+    for box, text, colour in zip(boxes, texts, colours, strict=True):
+        left, top, right, bottom = (round(edge * factor) for edge in box)
+        # The last pixel of a box is inside it.
+        right = max(left, right - 1)
+        bottom = max(top, bottom - 1)
+        pen.rectangle((left, top, right, bottom), outline=colour, width=line)
+        if text:
+            wide = font.getlength(text) + 4
+            x = max(0, min(left, shown[0] - wide))
+            # Above the box, or inside it where there is no room.
+            y = top - _LINE if top >= _LINE else top
+            pen.rectangle((x, y, x + wide, y + _LINE), fill=colour)
+            pen.text((x + 2, y), text, fill="white", font=font)
+    return np.asarray(image, np.uint8)
 
 
 def _find_font() -> Any:

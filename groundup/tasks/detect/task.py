@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.contracts.detection import DenseDetections, SetDetections
@@ -18,8 +20,11 @@ from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss
 from groundup.generation.scoring import device_of, evaluating
+from groundup.contracts.data import Partners
+from groundup.media.augmentation.detection import BoxAugment, augment_detection
+from groundup.media.augmentation.draws import Draws
 from groundup.processors.boxes import BoxesProcessor, with_boxes
-from groundup.tasks.detect.dense_loss import DenseLoss, real_boxes
+from groundup.tasks.detect.dense_loss import DenseLoss
 from groundup.tasks.detect.evaluation import evaluate_detector, score_examples
 from groundup.tasks.detect.found import Choice, Found
 from groundup.tasks.detect.prediction import find_in
@@ -47,6 +52,9 @@ class Detect(Task):
     )
     set_loss: SetLoss = setting(
         SetLoss(), "The loss of detectors with queries, such as detr"
+    )
+    augmentation: BoxAugment = setting(
+        BoxAugment(), "How training pictures are changed at random, their boxes with them"
     )
     threshold: float = setting(
         0.3, "The least probability of what predict and pictures of mistakes show", ge=0, lt=1
@@ -81,9 +89,17 @@ class Detect(Task):
 
         Raises:
             DataError: If there are none.
-            RecipeError: If it reads no pictures.
+            RecipeError: If it reads no pictures, or an augmentation means nothing for them.
         """
-        return with_boxes(processor, examples)
+        found = with_boxes(processor, examples)
+        for name in ("saturation", "hue"):
+            if name in self.augmentation.used and found.input_shape[0] != 3:
+                raise RecipeError(
+                    f"recipe.task.augmentation.{name}",
+                    f"needs three channels, but the pictures have {found.input_shape[0]}",
+                    "Remove it",
+                )
+        return found
 
     def encode(self, examples: Sequence[Example], processor: BoxesProcessor) -> Batch:
         """Return pictures and boxes of examples; see ``contracts.detection``."""
@@ -116,6 +132,23 @@ class Detect(Task):
                 f" {type(model).__name__}",
                 "Remove it",
             )
+
+    @property
+    def augments(self) -> bool:
+        """Whether any augmentation is set."""
+        return bool(self.augmentation.used)
+
+    def augment(
+        self,
+        batch: Batch,
+        samples: NDArray[np.int64],
+        partners: Partners,
+        processor: BoxesProcessor,
+        seed: int,
+    ) -> Batch:
+        """Return a training micro-batch changed at random; see ``augment_detection``."""
+        draws = Draws(seed, samples)
+        return augment_detection(self.augmentation, batch, draws, partners, processor.inputs)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return the pictures."""
