@@ -76,7 +76,7 @@ def require_hotcoco() -> Any:
 
         return hotcoco
     except ImportError:
-        raise MissingExtraError("hotcoco", "detection") from None
+        raise MissingExtraError("hotcoco", "detect") from None
 
 
 def evaluate_boxes(

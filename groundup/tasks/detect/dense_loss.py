@@ -65,6 +65,7 @@ class DenseLoss(Settings):
         distances = outputs.distances.float()
         found = decode_distances(distances, outputs.points, outputs.strides)
         wanted = real_boxes(batch)
+        # Without gradients: which point is to learn what is no function to be improved.
         assigned = assign(
             logits.detach().sigmoid(),
             found.detach(),
@@ -79,6 +80,7 @@ class DenseLoss(Settings):
         picture, point = (assigned.box != NO_BOX).nonzero(as_tuple=True)  # (P,) each
         box = assigned.box[picture, point]
         score = assigned.score[picture, point]
+        # Soft targets: a point is to be as sure as its box is right.
         target = torch.zeros_like(logits)
         target[picture, point, batch["labels"][picture, box]] = score
         counted = (assigned.box != NO_BOX) | ~_in_crowds(outputs.points, batch)
@@ -98,8 +100,9 @@ class DenseLoss(Settings):
         }
         total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         count = wanted.sum().float()
+        # Watched alone: gradients are those of the weighted sum.
         watched = {name: part.detach() / self.candidates for name, part in parts.items()}
-        return Loss({"boxes": Term(total / self.candidates, count)}, watched | {"boxes_seen": count})
+        return Loss({"boxes": Term(total / self.candidates, count)}, watched)
 
     def _class_losses(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return (B, A, C) the quality focal loss."""

@@ -64,11 +64,11 @@ def _score(
     found: Sequence[FoundBoxes],
     processor: BoxesProcessor,
 ) -> DetectionScores:
-    true = [true_boxes(example.target, processor) for example in examples]
+    true = [_true_boxes(example.target, processor) for example in examples]
     return evaluate_boxes(true, found, processor.labels, task.threshold)
 
 
-def true_boxes(target: Boxes, processor: BoxesProcessor) -> TrueBoxes:
+def _true_boxes(target: Boxes, processor: BoxesProcessor) -> TrueBoxes:
     """Return an example's boxes with the numbers of their classes."""
     labels = processor.targets.encode([target])[0, : len(target.labels)].numpy()
     return TrueBoxes(target.corners, labels, target.crowd, target.areas)
@@ -93,7 +93,7 @@ def evaluate_detector(task: _Finds, context: EvaluationContext) -> Evaluation:
     tables = [_class_table(scores, processor.labels)]
     figures = [_curves(scores, processor.labels), _matrix(scores, processor.labels)]
     shown = [_above(each, task.threshold) for each in found]
-    true = [true_boxes(example.target, processor) for example in examples]
+    true = [_true_boxes(example.target, processor) for example in examples]
     mistakes = count_mistakes(true, shown)
     tables.append(mistakes.table())
     figures.append(draw_mistakes(mistakes, examples, true, shown, processor))

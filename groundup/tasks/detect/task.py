@@ -203,10 +203,9 @@ class Detect(Task):
         choice = Choice(
             float(options.get("threshold", self.threshold)), self.max_detections, self.nms
         )
-        found = [
-            _in_words(each, processor.labels) for each in find_in(model, pictures, processor, choice)
-        ]
-        return found if several else found[0]
+        found = find_in(model, pictures, processor, choice)
+        named = [_in_words(each, processor.labels) for each in found]
+        return named if several else named[0]
 
     def tabulate(
         self, model: nn.Module, inputs: Sequence[Any], processor: BoxesProcessor, **options: Any
