@@ -144,9 +144,7 @@ class DetectorConfig(ModelConfig):
         sizes = trunk.map_sizes()
         places = {stride: height * width // stride**2 for stride in self.strides}
         read = [sizes[place] for place in self.read_levels()]
-        products = sum(
-            size.width * self.width * height * width // size.stride**2 for size in read
-        )
+        products = sum(size.width * self.width * height * width // size.stride**2 for size in read)
         square = 9 * self.width**2
         for number, stride in enumerate(self.strides):
             # Smoothing, both heads, and what each map beyond the first has of the way back.

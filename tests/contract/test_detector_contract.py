@@ -39,7 +39,8 @@ DETECTORS: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "index"), [(name, index) for name in DETECTORS for index in range(len(DETECTORS[name]))]
+    ("name", "index"),
+    [(name, index) for name in DETECTORS for index in range(len(DETECTORS[name]))],
 )
 def test_detectors_keep_their_contract(name: str, index: int) -> None:
     torch.manual_seed(0)

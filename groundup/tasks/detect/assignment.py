@@ -9,9 +9,8 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-
 from groundup.nn.box_overlap import overlap
+from torch import Tensor
 
 __all__ = ["NO_BOX", "Assignment", "assign"]
 

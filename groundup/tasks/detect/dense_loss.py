@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from groundup.nn.box_overlap import generalized_overlap
 from torch import Tensor
 
 from groundup.contracts.detection import DenseDetections
 from groundup.core.settings import Settings, setting
 from groundup.core.values import IGNORED, Batch, Loss, Term
 from groundup.nn.box_distances import decode_distances, distances_to
-from groundup.nn.box_overlap import generalized_overlap
 from groundup.tasks.detect.assignment import NO_BOX, assign
 
 __all__ = ["DenseLoss", "real_boxes"]

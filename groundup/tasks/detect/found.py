@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from groundup.nn.box_overlap import overlap
 from torch import Tensor
 
 from groundup.contracts.detection import DenseDetections, SetDetections
 from groundup.nn.box_distances import decode_distances
-from groundup.nn.box_overlap import overlap
 
 __all__ = ["Choice", "Found", "find", "suppress"]
 

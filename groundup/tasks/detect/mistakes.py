@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from groundup.nn.box_overlap import overlap
 from numpy.typing import NDArray
 
 from groundup.core.values import Example, Figure, Table
 from groundup.media.images import draw_boxes
 from groundup.media.png import data_uri
 from groundup.metrics.detection import FoundBoxes, TrueBoxes
-from groundup.nn.box_overlap import overlap
 from groundup.processors.boxes import BoxesProcessor, place_in_inputs
 
 __all__ = ["Mistakes", "count_mistakes", "draw_mistakes"]

@@ -26,9 +26,7 @@ def find_in(
     found: list[Found] = []
     with evaluating(model):
         for start in range(0, len(pictures), _AT_ONCE):
-            batch = move_batch(
-                processor.encode_inputs(pictures[start : start + _AT_ONCE]), device
-            )
+            batch = move_batch(processor.encode_inputs(pictures[start : start + _AT_ONCE]), device)
             inputs = batch["inputs"]
             size = (inputs.shape[2], inputs.shape[3])
             outputs = model(inputs=inputs)

@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from groundup.tasks.detect.set_loss import SetLoss
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from groundup.contracts.data import Partners
 from groundup.contracts.detection import DenseDetections, SetDetections
 from groundup.contracts.tasks import PREDICTION, EvaluationContext, Task
 from groundup.core.errors import RecipeError
@@ -20,7 +22,6 @@ from groundup.core.registry import task
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss
 from groundup.generation.scoring import device_of, evaluating
-from groundup.contracts.data import Partners
 from groundup.media.augmentation.detection import BoxAugment, augment_detection
 from groundup.media.augmentation.draws import Draws
 from groundup.processors.boxes import BoxesProcessor, with_boxes
@@ -28,7 +29,6 @@ from groundup.tasks.detect.dense_loss import DenseLoss
 from groundup.tasks.detect.evaluation import evaluate_detector, score_examples
 from groundup.tasks.detect.found import Choice, Found
 from groundup.tasks.detect.prediction import find_in
-from groundup.tasks.detect.set_loss import SetLoss
 
 __all__ = ["Detect"]
 
@@ -50,9 +50,7 @@ class Detect(Task):
     dense_loss: DenseLoss = setting(
         DenseLoss(), "The loss of detectors that look at points, such as detector"
     )
-    set_loss: SetLoss = setting(
-        SetLoss(), "The loss of detectors with queries, such as detr"
-    )
+    set_loss: SetLoss = setting(SetLoss(), "The loss of detectors with queries, such as detr")
     augmentation: BoxAugment = setting(
         BoxAugment(), "How training pictures are changed at random, their boxes with them"
     )

@@ -11,7 +11,9 @@ BOX = [10.0, 10.0, 30.0, 30.0]
 OTHER = [50.0, 50.0, 60.0, 60.0]
 
 
-def there(boxes: list[list[float]], labels: list[int], crowd: list[bool] | None = None) -> TrueBoxes:
+def there(
+    boxes: list[list[float]], labels: list[int], crowd: list[bool] | None = None
+) -> TrueBoxes:
     corners = np.array(boxes).reshape(-1, 4)
     areas = (corners[:, 2:] - corners[:, :2]).prod(1)
     flags = np.array(crowd or [False] * len(labels), np.bool_)
@@ -19,9 +21,7 @@ def there(boxes: list[list[float]], labels: list[int], crowd: list[bool] | None 
 
 
 def here(boxes: list[list[float]], scores: list[float], labels: list[int]) -> FoundBoxes:
-    return FoundBoxes(
-        np.array(boxes).reshape(-1, 4), np.array(scores), np.array(labels, np.int64)
-    )
+    return FoundBoxes(np.array(boxes).reshape(-1, 4), np.array(scores), np.array(labels, np.int64))
 
 
 def test_everything_right_and_nothing_found() -> None:

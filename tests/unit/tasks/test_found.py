@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from groundup.nn.box_overlap import overlap
 from torch import Tensor
 
 from groundup.contracts.detection import DenseDetections, SetDetections
 from groundup.nn.box_distances import decode_distances, distances_to
-from groundup.nn.box_overlap import overlap
 from groundup.tasks.detect.found import Choice, find, suppress
 
 WHOLE = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
@@ -41,9 +41,7 @@ def test_distances_there_and_back() -> None:
     strides = torch.tensor([8.0, 16.0])
     boxes = torch.tensor([[4.0, 8.0, 44.0, 30.0], [10.0, 20.0, 90.0, 70.0]])
     distances = distances_to(boxes, points, strides)
-    torch.testing.assert_close(
-        decode_distances(distances[..., None], points, strides), boxes
-    )
+    torch.testing.assert_close(decode_distances(distances[..., None], points, strides), boxes)
     # A distribution of which two bins share the distance.
     logits = torch.full((2, 4, 8), -1e4)
     below = distances.floor().long()
@@ -89,7 +87,8 @@ def test_boxes_come_back_to_the_stored_picture() -> None:
     """A picture of 40 x 20 was made twice as large, with bars of 12 pixels above and below."""
     frame = torch.tensor([[2.0, 2.0, 0.0, 12.0]])
     outputs = SetDetections(
-        torch.tensor([[[9.0], [8.0]]]), torch.tensor([[[10.0, 22.0, 30.0, 42.0], [-5.0, 0.0, 80.0, 64.0]]])
+        torch.tensor([[[9.0], [8.0]]]),
+        torch.tensor([[[10.0, 22.0, 30.0, 42.0], [-5.0, 0.0, 80.0, 64.0]]]),
     )
     (found,) = find(outputs, frame, (64, 80), Choice(0.3, 10, 0.5))
     assert found.boxes.tolist() == [[5, 5, 15, 15], [0, 0, 40, 20]]
