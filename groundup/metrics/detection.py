@@ -114,6 +114,7 @@ def evaluate_boxes(
         value = _mean(precision[..., size])
         if value is not None:
             metrics[f"map_{name}"] = value
+    # Crowds are no things: they count for no class.
     counts = np.zeros(len(labels), np.int64)
     for picture in true:
         counts += np.bincount(picture.labels[~picture.crowd], minlength=len(labels))
@@ -126,6 +127,7 @@ def evaluate_boxes(
         )
         for number in range(len(labels))
     ]
+    # At the overlap of 0.5, which is what a curve is usually shown of.
     curves = precision[0, :, :, 0].T.copy()
     curves[curves < 0] = np.nan
     confusion = evaluation.confusion_matrix(iou_thr=_HALF, max_det=MOST, min_score=threshold)
@@ -141,7 +143,7 @@ def _mean(values: Floats) -> float | None:
 
 
 def _as_coco(true: Sequence[TrueBoxes], labels: Sequence[str]) -> dict[str, Any]:
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for number, picture in enumerate(true, 1):
         rows = zip(
             _sides(picture.corners),

@@ -156,7 +156,8 @@ class DetectorConfig(ModelConfig):
                 layers += 1
             outputs = self.outputs + 4 * self.bins
             products += places[stride] * (layers * square + outputs * self.width)
-        return float(trunk.flops_per_token(context)) + 6.0 * products
+        own: float = 6.0 * products
+        return own + float(trunk.flops_per_token(context))
 
     def build(self) -> Detector:
         """Return the model with freshly initialised weights.
@@ -188,6 +189,7 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config
         trunk = config.trunk()
+        # Its head and last norm are left behind.
         classifier = trunk.build()
         self.embed = classifier.embed
         self.blocks = classifier.blocks
@@ -206,6 +208,7 @@ class Detector(nn.Module):
 
     def forward(self, inputs: Tensor) -> DenseDetections:
         """Return what is at each place, of inputs (B, channels, H, W)."""
+        # The trunk's own layers are this model's: see ``FeatureMaps``.
         maps = self.neck(self._read_maps(self, inputs))
         logits, distances = self.head(maps)
         points, strides = _places(self.config.strides, [found.shape[2:] for found in maps], inputs)
@@ -216,6 +219,7 @@ def _places(
     strides: Sequence[int], sizes: Sequence[Sequence[int]], like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return (A, 2) the middles of all places, in pixels, and (A,) their strides."""
+    # In float32 whatever the precision of the maps: bf16 knows no half pixel beyond 128.
     points = []
     widths = []
     for stride, (height, width) in zip(strides, sizes, strict=True):
@@ -273,10 +277,12 @@ class _Neck(nn.Module):
             stride: layer(maps[place])
             for stride, place, layer in zip(self._first, self._read, self.sideways, strict=True)
         }
+        # Maps beyond the trunk's coarsest one, each made of the one before.
         last = self._first[-1]
         for layer in self.coarser:
             own[2 * last] = layer(own[last])
             last *= 2
+        # From the coarsest to the finest: what a place is part of helps to tell what it is.
         found: list[Tensor] = []
         above: Tensor | None = None
         for stride, layer in zip(reversed(self._strides), reversed(self.smooth), strict=True):
@@ -290,6 +296,7 @@ class _Neck(nn.Module):
                 x = F.interpolate(own[self._first[0]], scale_factor=factor, mode="nearest")
             above = x
             found.insert(0, layer(x))
+        # And back: where edges are exactly is known by the finest map.
         if self.down is None:
             return found
         for place, (down, merge) in enumerate(zip(self.down, self.merge, strict=True)):
@@ -308,6 +315,7 @@ class _Head(nn.Module):
         self.edges = _Tower(config)
         self.logits = nn.Conv2d(config.width, config.outputs, 1)
         self.distances = nn.Conv2d(config.width, 4 * config.bins, 1)
+        # Small weights: at the start every place says what the biases say.
         for layer in (self.logits, self.distances):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -320,7 +328,8 @@ class _Head(nn.Module):
         for level, x in enumerate(maps):
             logits.append(self.logits(self.classes(x, level)).flatten(2))
             distances.append(self.distances(self.edges(x, level)).flatten(2))
-        edges = torch.cat(distances, 2).transpose(1, 2).unflatten(2, (4, self._bins))
+        rows = torch.cat(distances, 2).transpose(1, 2)
+        edges = rows.reshape(len(rows), -1, 4, self._bins)
         if self._bins == 1:
             # A distance is no logit: positive, and with a gradient wherever it is.
             edges = F.softplus(edges)

@@ -27,6 +27,7 @@ def decode_distances(distances: Tensor, points: Tensor, strides: Tensor) -> Tens
     if bins == 1:
         lengths = distances[..., 0]
     else:
+        # The mean of the distribution: finer than its bins.
         places = torch.arange(bins, dtype=distances.dtype, device=distances.device)
         lengths = distances.softmax(-1) @ places
     lengths = lengths * strides[:, None]

@@ -290,6 +290,7 @@ def _draw_lines(content: Mapping[str, Any], title: str) -> Markup:
         anchor = "end" if tick == 1 else "middle"
         parts.append(_text(_LEFT + tick * width, bottom + 18, f"{tick:g}", anchor=anchor))
     parts.append(_text(_LEFT + width, bottom + 36, str(content["x"]), anchor="end", style="axis"))
+    # Names below, not beside their lines: curves of classes lie on each other.
     names = []
     for place, each in enumerate(series):
         # there are six colours; further lines differ by their dashes

@@ -229,11 +229,7 @@ def test_every_model_has_a_tiny_version_here() -> None:
     from test_whisper_contract import WHISPER
 
     here = set(TOKENS) | set(INPUTS) | set(SEQUENCES) | set(ENCODER_DECODERS)
-<<<<<<< HEAD
-    here |= set(SPEECH) | set(WHISPER) | set(GENERATORS)
-=======
-    here |= set(SPEECH) | set(WHISPER) | set(DETECTORS)
->>>>>>> 094c371 (detect: a one-stage detector, its task and its measures)
+    here |= set(SPEECH) | set(WHISPER) | set(GENERATORS) | set(DETECTORS)
     assert set(BUILTINS["model"]) == here
 
 

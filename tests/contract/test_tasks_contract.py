@@ -41,14 +41,11 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {},
         {"label_smoothing": 0.1, "metrics": ["rouge_l"], "measured": 5, "beams": 3, "prefix": "> "},
     ],
-<<<<<<< HEAD
     "generate_images": [{}, {"weighting": "picture", "times": "uniform"}, {"condition": "none"}],
-=======
     "detect": [
         {},
         {"dense_loss": {"gamma": 0.0, "candidates": 15, "distribution_weight": 0.0}, "measured": 0},
     ],
->>>>>>> 094c371 (detect: a one-stage detector, its task and its measures)
     "transcribe": [{}, {"ngram": 3, "beams": 3, "metrics": ["cer"], "measured": 0}],
     **{name: [{}] for name in ENCODER_TASKS},
 }
@@ -60,13 +57,9 @@ def recipe_of(name: str, settings: dict[str, Any], folder: Path) -> dict[str, An
         return encoder_run(name, folder, **settings)
     if name == "preference":
         return preference_run(folder, **settings)
-<<<<<<< HEAD
     models = {"text_to_text": "encoder_decoder", "transcribe": "ctc", "generate_images": "unet"}
+    models["detect"] = "detector"
     if name in models:
-=======
-    if name in ("text_to_text", "transcribe", "detect"):
-        models = {"text_to_text": "encoder_decoder", "transcribe": "ctc", "detect": "detector"}
->>>>>>> 094c371 (detect: a one-stage detector, its task and its measures)
         model = models[name]
         recipe = tiny_run(model, folder)
         return recipe | {"task": {**recipe["task"], **settings}}

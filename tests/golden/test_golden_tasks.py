@@ -47,12 +47,9 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "text_to_text smoothed": ("pairs", {"label_smoothing": 0.1}),
     "transcribe": ("spoken", {}),
     "transcribe augmented": ("spoken", {"augmentation": AUGMENTATION["spoken"]}),
-<<<<<<< HEAD
     "generate_images": ("drawings", {}),
     "generate_images mean_flow": ("drawings", {"mean_flow": True}),
-=======
     "detect": ("scenes", {}),
->>>>>>> 094c371 (detect: a one-stage detector, its task and its measures)
     "regression": ("numbers", {}),
     "regression mae": ("numbers", {"objective": "mae"}),
     "regression huber": ("numbers", {"objective": "huber"}),
@@ -93,13 +90,8 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
         return preference_run(folder, **settings)
     if reads == "encoder":
         return encoder_run(task.split()[0], folder, **settings)
-<<<<<<< HEAD
-    models = {"pairs": "encoder_decoder", "spoken": "ctc", "drawings": "unet"}
+    models = {"pairs": "encoder_decoder", "spoken": "ctc", "drawings": "unet", "scenes": "detector"}
     if reads in models:
-=======
-    if reads in ("pairs", "spoken", "scenes"):
-        models = {"pairs": "encoder_decoder", "spoken": "ctc", "scenes": "detector"}
->>>>>>> 094c371 (detect: a one-stage detector, its task and its measures)
         recipe = tiny_run(models[reads], folder)
         return recipe | {"task": {**recipe["task"], **settings}}
     if reads == "documents":

@@ -22,6 +22,8 @@ from groundup.data.sources.arrays import Arrays
 SKLEARN_DATA = Path(str(importlib.util.find_spec("sklearn").origin)).parent / "datasets" / "data"  # type: ignore[union-attr]
 PATIENT_COLUMNS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 
+TRUNK = {"name": "resnet", "layers": [1, 1, 1], "width": 4, "stem": "small"}
+SHORT = {"context_length": 16}
 # Each model with what it reads. What is random in training is on: tests of exact losses turn
 # ``dropout`` off.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -98,15 +100,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "vit": ("pictures", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
-    "detector": (
-        "scenes",
-        {
-            "backbone": {"name": "resnet", "layers": [1, 1, 1], "width": 4, "stem": "small"},
-            "strides": [4, 8],
-            "width": 8,
-            "head_layers": 1,
-        },
-    ),
+    "detector": ("scenes", {"backbone": TRUNK, "strides": [4, 8], "width": 8, "head_layers": 1}),
     "rnn": (
         "frames",
         {"width": 12, "cell": "gru", "bidirectional": True, "pooling": "attention", "dropout": 0.1},
@@ -117,17 +111,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "whisper": (
         "spoken",
-        {
-            "layers": 1,
-            "width": 16,
-            "heads": 2,
-            "source_positions": 16,
-            "context_length": 16,
-            "dropout": 0.1,
-        },
+        {"layers": 1, "width": 16, "heads": 2, "source_positions": 16, **SHORT, "dropout": 0.1},
     ),
-    "unet": ("drawings", {"widths": [8, 16], "groups": 4, "head_width": 8, "dropout": 0.1}),
-    "dit": ("drawings", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
     "bag_of_ngrams": ("texts", {"width": 8, "ngrams": 2, "buckets": 500, "dropout": 0.1}),
     "bert": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
     "transformer_classifier": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
@@ -213,11 +198,7 @@ def augmented(recipe: dict[str, Any], name: str, reads: str = "") -> dict[str, A
     """Return a model's tiny run with all its data's augmentation on; windows of documents start
     anywhere already, and pairs of texts are left as they are."""
     reads = reads or MODELS[name][0]
-<<<<<<< HEAD
-    if reads in ("documents", "pairs", "drawings"):
-=======
-    if reads in ("documents", "pairs", "scenes"):
->>>>>>> 094c371 (detect: a one-stage detector, its task and its measures)
+    if reads in ("documents", "pairs", "drawings", "scenes"):
         return recipe
     return recipe | {"task": {**recipe["task"], "augmentation": AUGMENTATION[reads]}}
 
@@ -236,16 +217,13 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
     classify = {"name": "classify"}
     if reads == "pictures":
         return {"task": classify, "data": "arrays", "processor": "image"}
-<<<<<<< HEAD
     if reads == "drawings":  # to be made, not told apart
         around_zero = {"name": "image", "normalise": "given", "mean": [0.5], "std": [0.5]}
         return {"task": {"name": "generate_images"}, "data": "arrays", "processor": around_zero}
-=======
     if reads == "scenes":
         sizes = {"size": 32, "digits": [0, 3], "digit_size": [8, 12]}
         data = {"name": "digit_scenes", "pictures": 96, "held_out": 16, "tested": 0, **sizes}
         return {"task": {"name": "detect", "measured": 8}, "data": data, "processor": "image"}
->>>>>>> 094c371 (detect: a one-stage detector, its task and its measures)
     if reads == "numbers":
         data = {"name": "table", "path": write_patients(folder), "target": "progression"}
         return {"task": {"name": "regression"}, "data": data, "processor": "table"}

@@ -125,6 +125,7 @@ class DigitScenes(DataSource):
             high, wide = scaled.shape
             if wide > size:
                 continue
+            # Anywhere, but hardly over another digit: nobody could read what lies below.
             for _ in range(_TRIES):
                 top = int(random.integers(0, size - high + 1))
                 left = int(random.integers(0, size - wide + 1))
@@ -134,6 +135,7 @@ class DigitScenes(DataSource):
             else:  # the picture is full
                 continue
             part = picture[top : top + high, left : left + wide]
+            # As light on light: ink adds to the ground, and never beyond white.
             part += scaled * random.uniform(0.6, 1.0) * (1 - part)
             corners.append(box)
             labels.append(label)

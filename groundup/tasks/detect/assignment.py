@@ -9,8 +9,9 @@ import math
 from typing import NamedTuple
 
 import torch
-from groundup.nn.box_overlap import overlap
 from torch import Tensor
+
+from groundup.nn.box_overlap import overlap
 
 __all__ = ["NO_BOX", "Assignment", "assign"]
 
@@ -77,6 +78,7 @@ def assign(
     # Its logarithm: the product of a small probability and a sixth power has no digits left.
     aligned = alpha * chances.clamp(min=_LEAST).log() + beta * overlaps.clamp(min=_LEAST).log()
     aligned = aligned.masked_fill(~possible, -math.inf)
+    # Fewer points may be inside than candidates are asked for: those outside are -inf.
     best, places = aligned.topk(min(candidates, len(points)), dim=2)
     chosen = torch.zeros_like(possible).scatter_(2, places, best > -math.inf)
     if boxes.shape[1] > 1:
@@ -88,7 +90,8 @@ def assign(
     top = aligned.amax(2, keepdim=True).clamp(min=-1e30)
     largest = (overlaps * chosen).amax(2, keepdim=True)
     scores = (aligned - top).exp() * largest
-    score, box = scores.max(1)
+    # At most one box of each point is left, so the largest is its own.
+    score = scores.amax(1)
     taken = chosen.any(1)
     box = torch.where(taken, chosen.to(torch.uint8).argmax(1), NO_BOX)
     return Assignment(box, score)

@@ -41,6 +41,7 @@ def trivial_answers(
     """
     order = torch.randperm(len(trained), generator=seeding.generator(seed, "trivial answers"))
     known = [trained[number] for number in order[:_MOST].tolist()]
+    # In pixels of the inputs, where pictures of all sizes are alike.
     own_pixels, own_frames = _look_at(known, processor)
     pixels, frames = _look_at(examples, processor)
     commonest, middle = _mean_box(known, own_frames, processor)
@@ -50,6 +51,7 @@ def trivial_answers(
     copied = []
     for frame, other in zip(frames, nearest, strict=True):
         target = known[other].target
+        # A region of many things is no answer.
         real = np.flatnonzero(~target.crowd)
         corners = torch.from_numpy(target.corners[real]).view(-1, 4)
         numbers = [processor.labels.index(_as_known(target.labels[k], processor)) for k in real]

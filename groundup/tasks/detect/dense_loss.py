@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from groundup.nn.box_overlap import generalized_overlap
 from torch import Tensor
 
 from groundup.contracts.detection import DenseDetections
 from groundup.core.settings import Settings, setting
 from groundup.core.values import IGNORED, Batch, Loss, Term
 from groundup.nn.box_distances import decode_distances, distances_to
+from groundup.nn.box_overlap import generalized_overlap
 from groundup.tasks.detect.assignment import NO_BOX, assign
 
 __all__ = ["DenseLoss", "real_boxes"]
@@ -61,6 +61,7 @@ class DenseLoss(Settings):
             probabilities; by the number of boxes the scale is known from the batch alone, and does
             not change while the detector learns. With bins, GIoU sees the expected distance.
         """
+        # A product of a probability and the sixth power of an overlap needs float32.
         logits = outputs.logits.float()
         distances = outputs.distances.float()
         found = decode_distances(distances, outputs.points, outputs.strides)
@@ -123,6 +124,7 @@ def _in_crowds(points: Tensor, batch: Batch) -> Tensor:
     boxes = batch["boxes"]
     if not crowds.any():
         return torch.zeros(len(boxes), len(points), dtype=torch.bool, device=boxes.device)
+    # Of the point alone: what it predicts says nothing of what it sees.
     low = points - boxes[:, :, None, :2]
     high = boxes[:, :, None, 2:] - points
     inside = torch.minimum(low, high).amin(-1) >= 0

@@ -44,9 +44,14 @@ _BY_HEART = 0.9
 class _Finds(Protocol):
     """The settings of the task that are read here."""
 
-    threshold: float
-    max_detections: int
-    nms: float
+    @property
+    def threshold(self) -> float: ...
+
+    @property
+    def max_detections(self) -> int: ...
+
+    @property
+    def nms(self) -> float: ...
 
 
 def score_examples(
@@ -89,9 +94,11 @@ def evaluate_detector(task: _Finds, context: EvaluationContext) -> Evaluation:
     processor = context.processor
     context.progress(f"looking for things in {len(examples)} held-out pictures")
     scores, found = score_examples(task, context.model, examples, processor)
+    # Counts first: a mean over ten pictures is read otherwise than one over a thousand.
     metrics = {"held_out_pictures": float(len(examples)), **scores.metrics}
     tables = [_class_table(scores, processor.labels)]
     figures = [_curves(scores, processor.labels), _matrix(scores, processor.labels)]
+    # Mistakes are of what a user is shown; mAP is of all that was found.
     shown = [_above(each, task.threshold) for each in found]
     true = [_true_boxes(example.target, processor) for example in examples]
     mistakes = count_mistakes(true, shown)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from groundup.nn.box_overlap import overlap
 from torch import Tensor
 
 from groundup.contracts.detection import DenseDetections, SetDetections
 from groundup.nn.box_distances import decode_distances
+from groundup.nn.box_overlap import overlap
 
 __all__ = ["Choice", "Found", "find", "suppress"]
 
@@ -72,10 +72,12 @@ def find(
         boxes = decode_distances(outputs.distances.float(), outputs.points, outputs.strides)
         most = _CANDIDATES * choice.most
     classes = chances.shape[2]
+    # A place may show several things of different classes: each class competes by itself.
     flat = chances.flatten(1)
     scores, places = flat.topk(min(most, flat.shape[1]), dim=1)
     labels = places % classes
     boxes = boxes.gather(1, (places // classes)[..., None].expand(-1, -1, 4))
+    # Rows of a batch have as many candidates; those that are too improbable are no boxes.
     kept = scores >= choice.threshold
     if isinstance(outputs, DenseDetections):
         kept = suppress(boxes, labels, kept, choice.nms)
@@ -102,6 +104,7 @@ def suppress(boxes: Tensor, labels: Tensor, kept: Tensor, most: float) -> Tensor
     takes = (overlap(boxes[:, :, None], boxes[:, None]) > most) & alike
     # (B, M, M): row i takes away column j, of those after it.
     takes = takes.triu(1)
+    # It ends: in round n every box is settled that depends on n - 1 others in a row.
     left = kept
     while True:
         again = kept & ~(takes & left[:, :, None]).any(1)

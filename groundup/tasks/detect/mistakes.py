@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from groundup.nn.box_overlap import overlap
 from numpy.typing import NDArray
 
 from groundup.core.values import Example, Figure, Table
 from groundup.media.images import draw_boxes
 from groundup.media.png import data_uri
 from groundup.metrics.detection import FoundBoxes, TrueBoxes
+from groundup.nn.box_overlap import overlap
 from groundup.processors.boxes import BoxesProcessor, place_in_inputs
 
 __all__ = ["Mistakes", "count_mistakes", "draw_mistakes"]
@@ -112,12 +112,14 @@ def _judge(
     overlaps: NDArray[np.float64], label: int, there: TrueBoxes, taken: set[int]
 ) -> tuple[str, int]:
     """Return what a found box is, and the true box that it is about, -1 for none."""
+    # The nearest thing first: a box is about the one that it covers most.
     order = np.argsort(-overlaps, kind="stable").tolist()
     real = [k for k in order if not there.crowd[k]]
     same = [k for k in real if there.labels[k] == label]
     free = [k for k in same if k not in taken and overlaps[k] >= _RIGHT]
     if free:
         return "right", free[0]
+    # Nobody counted what is in a crowd.
     if any(overlaps[k] > 0 for k in order if there.crowd[k]):
         return "crowd", -1
     if same and overlaps[same[0]] >= _RIGHT:

@@ -29,6 +29,7 @@ def find_in(
             batch = move_batch(processor.encode_inputs(pictures[start : start + _AT_ONCE]), device)
             inputs = batch["inputs"]
             size = (inputs.shape[2], inputs.shape[3])
+            # What is found leaves the device at once; the maps of the next pictures need the room.
             outputs = model(inputs=inputs)
             for each in find(outputs, batch["frame"], size, choice):
                 found.append(Found(*(values.cpu() for values in each)))

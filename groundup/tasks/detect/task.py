@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from groundup.tasks.detect.set_loss import SetLoss
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -29,6 +28,7 @@ from groundup.tasks.detect.dense_loss import DenseLoss
 from groundup.tasks.detect.evaluation import evaluate_detector, score_examples
 from groundup.tasks.detect.found import Choice, Found
 from groundup.tasks.detect.prediction import find_in
+from groundup.tasks.detect.set_loss import SetLoss
 
 __all__ = ["Detect"]
 
@@ -110,6 +110,7 @@ class Detect(Task):
             RecipeError: If it does not, or the loss of detectors of the other kind was set.
         """
         sides = [1, *processor.input_shape]
+        # One forward pass of a black picture: what a model gives is not declared anywhere.
         with evaluating(model):
             try:
                 found = model(inputs=torch.zeros(sides, device=device_of(model)))
@@ -168,6 +169,7 @@ class Detect(Task):
             count = max(count, 1.0)
             parts = {f"{name}_loss": sums[name][0] / count for name in _DENSE}
             return {"loss": total / count, **parts}
+        # Terms of sets have counts of their own, so each mean is taken before it is weighed.
         weights = {
             "class": self.set_loss.class_weight,
             "box": self.set_loss.box_weight,
