@@ -145,6 +145,7 @@ class DetectorConfig(ModelConfig):
         places = {stride: height * width // stride**2 for stride in self.strides}
         read = [sizes[place] for place in self.read_levels()]
         products = sum(size.width * self.width * height * width // size.stride**2 for size in read)
+        # A 3x3 convolution at one place.
         square = 9 * self.width**2
         for number, stride in enumerate(self.strides):
             # Smoothing, both heads, and what each map beyond the first has of the way back.
@@ -287,6 +288,7 @@ class _Neck(nn.Module):
         above: Tensor | None = None
         for stride, layer in zip(reversed(self._strides), reversed(self.smooth), strict=True):
             x = own.get(stride)
+            # Nearest neighbours: the 3x3 convolution that follows smooths what they leave.
             if above is not None:
                 finer = F.interpolate(above, scale_factor=2.0, mode="nearest")
                 x = finer if x is None else x + finer
@@ -299,6 +301,7 @@ class _Neck(nn.Module):
         # And back: where edges are exactly is known by the finest map.
         if self.down is None:
             return found
+        # Each finer map is finished before the next coarser one is made of it.
         for place, (down, merge) in enumerate(zip(self.down, self.merge, strict=True)):
             found[place + 1] = merge(found[place + 1] + down(found[place]))
         return found

@@ -47,6 +47,7 @@ def trivial_answers(
     commonest, middle = _mean_box(known, own_frames, processor)
     number = processor.labels.index(commonest)
     mean = [_back(middle[None], [number], frame) for frame in frames]
+    # A few pixels of each: a thousand pictures are compared in a moment.
     nearest = torch.cdist(pixels, own_pixels).argmin(1).tolist()
     copied = []
     for frame, other in zip(frames, nearest, strict=True):
@@ -90,6 +91,7 @@ def _mean_box(
                 places.setdefault(name, []).append(box)
     if not counts:  # a sample of a large set without any box
         return processor.labels[0], torch.zeros(4)
+    # The mean of its own boxes: other classes may be of other sizes.
     commonest = counts.most_common(1)[0][0]
     return commonest, torch.stack(places[commonest]).mean(0)
 

@@ -97,6 +97,7 @@ def count_mistakes(true: Sequence[TrueBoxes], found: Sequence[FoundBoxes]) -> Mi
                 wrong.append(_Mistake(number, index, kind, other, score))
                 counts[kind] += 1
         counts["missed"] += len(real) - len(taken)
+    # Stable, so that equal ones stay in the order of the pictures.
     wrong.sort(key=lambda mistake: -mistake.score)
     return Mistakes(wrong, counts, right)
 
