@@ -26,6 +26,7 @@ from groundup.core.values import Example, Split
 from groundup.media.table_values import as_number
 from groundup.reports.data_notes import data_notes
 from groundup.reports.formatting import number
+from groundup.reports.inspect_boxes import list_boxes, sides_of, warn_of_small_boxes
 from groundup.reports.inspect_texts import PERCENTILES, card_rows
 from groundup.reports.picture_sheet import one_of_each_class, write_sheet
 from groundup.reports.sampling import LIMIT, Copies, Sample, read_in_batches
@@ -59,6 +60,8 @@ class SplitSeen:
     Attributes:
         labels: How many examples each class has, by the target's name; a single target's is empty.
         numbers: The values of targets that are numbers, by their names.
+        sides: Of the boxes that were looked at, the side of a square as large, in pixels of what a
+            model reads.
         sample: The examples that were looked at closely, and how many there are.
         copies: How many examples repeat an earlier one exactly.
         shared: How many examples are in the training split as well.
@@ -67,6 +70,7 @@ class SplitSeen:
     split: Split
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     numbers: dict[str, list[float]] = field(default_factory=dict)
+    sides: list[float] = field(default_factory=list)
     sample: Sample = field(default_factory=Sample)
     copies: int = 0
     shared: int = 0
@@ -81,6 +85,9 @@ class SplitSeen:
             else:  # an example may have several labels
                 for label, count in zip(targets.labels, encoded.sum(0).tolist(), strict=True):
                     counts[label] += int(count)
+        elif targets.kind == "boxes":
+            counts = self.labels.setdefault(name, Counter())
+            counts.update(label for target in given for label in target.labels)
         elif targets.kind == "numbers":
             for each in given:
                 for own, value in _numbers_in(each, targets):
@@ -139,6 +146,7 @@ def inspect_examples(
     shown: list[RenderableType] = [Grid.of("Data", names, counts, numbers=1)]
     shown += _list_classes(splits)
     shown += _list_numbers(splits)
+    shown += list_boxes(splits, processor, found.card)
     shown += [
         Grid.of("What a model reads", ("tensor", "shape, type and values"), found.tensors),
         Grid.of("Data card", ("what", "value"), list(card_rows(found.card))),
@@ -183,6 +191,8 @@ def summarise_examples(
         # What is wrong with one of them would stop the training.
         for batch in read_in_batches(seen.sample.rows, TOGETHER):
             encoded = encode_located(lambda some: task.encode(some, processor), batch)
+            if isinstance(encoded, dict) and "boxes" in encoded:
+                seen.sides += sides_of(encoded)
             if split == "train" and isinstance(encoded, dict):
                 for name, values in encoded.items():
                     tensors.setdefault(name, _Values()).add(values)
@@ -193,6 +203,7 @@ def summarise_examples(
     cut = processor.cut.notes() if processor.cut is not None else ()
     warnings = [*processor.notes, *cut, *data_notes(card), *_move_numbers(splits)]
     warnings += _list_warnings(splits, bool(processor.labels))
+    warnings += warn_of_small_boxes(splits)
     described = [(name, values.describe()) for name, values in tensors.items()]
     return ExamplesSummary(splits, described, card, warnings)
 

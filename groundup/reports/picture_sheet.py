@@ -1,4 +1,4 @@
-"""A sheet of pictures: as they are, and as training will see them.
+"""A sheet of pictures: as they are, and as training will see them; with the boxes in them.
 
 Shape legend: B pictures, C channels, H rows, W columns.
 """
@@ -15,14 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from groundup.contracts.detection import Boxes
 from groundup.contracts.tasks import Task
-from groundup.core.values import Batch, Example
-from groundup.media.images import draw_sheet
+from groundup.core.values import IGNORED, Batch, Example
+from groundup.media.images import draw_boxes, draw_sheet
 
 __all__ = ["VERSIONS", "one_of_each_class", "write_sheet"]
 
 # columns of the sheet next to the originals
 VERSIONS = 7
+# Pixels that pictures with boxes are shown with, at least: names of classes need room.
+_SIDE = 192
+_COLOURS = (
+    "#cf222e",
+    "#0969da",
+    "#1a7f37",
+    "#8250df",
+    "#bf3989",
+    "#9a6700",
+    "#0a7d91",
+    "#57606a",
+)
 
 
 def write_sheet(
@@ -49,17 +62,27 @@ def write_sheet(
     columns = [("original", batch)]
     for version in range(VERSIONS if task.augments else 0):
         numbers = np.arange(len(chosen), dtype=np.int64) + version * len(examples)
-        # any others will do; 7919 is a prime, so that neighbours get partners far apart
-        partners = [examples[int(place)] for place in (numbers * 7919 + 13) % len(examples)]
-        encode = partial(_encode_batch, task, partners, processor)
-        changed = task.augment(batch, numbers, encode, processor, seed)
+        find_partners = partial(_encode_partners, task, examples, processor, numbers)
+        changed = task.augment(batch, numbers, find_partners, processor, seed)
         columns.append((f"augmented {version + 1}", changed))
-    drawn = [(_to_pictures(each, processor), _caption(each, processor)) for _, each in columns]
+    drawn = [(_draw_pictures(each, processor), _caption(each, processor)) for _, each in columns]
     rows = [
         [(pictures[row], captions[row]) for pictures, captions in drawn]
         for row in range(len(chosen))
     ]
     draw_sheet(rows, [title for title, _ in columns], path)
+
+
+def _encode_partners(
+    task: Task,
+    examples: Sequence[Example],
+    processor: Any,
+    numbers: NDArray[np.int64],
+    which: int = 0,
+) -> Batch:
+    # any others will do; 7919 is a prime, so that neighbours get partners far apart
+    places = (numbers * 7919 + 13 + 101 * which) % len(examples)
+    return _encode_batch(task, [examples[int(place)] for place in places], processor)
 
 
 def _encode_batch(task: Task, examples: Sequence[Example], processor: Any) -> Batch:
@@ -74,6 +97,9 @@ def one_of_each_class(examples: Sequence[Example], count: int) -> list[Example]:
     ranked = []
     for place, example in enumerate(examples):
         label = str(example.target)
+        # Pictures with other things in them than those shown before, and none of two boxes alike.
+        if isinstance(example.target, Boxes):
+            label = ", ".join(sorted(set(example.target.labels)))
         ranked.append((turn[label], place))
         turn[label] += 1
     return [examples[place] for _, place in sorted(ranked)[:count]]
@@ -85,7 +111,37 @@ def _to_pictures(batch: Batch, processor: Any) -> NDArray[np.float32]:
     return shown.clamp(0, 1).permute(0, 2, 3, 1).float().numpy()
 
 
+def _draw_pictures(batch: Batch, processor: Any) -> Sequence[NDArray[np.float32]]:
+    """Return pictures (H, W, C), 0 to 1, with the boxes in them drawn where the model gets them;
+    regions of many things in grey."""
+    pictures = _to_pictures(batch, processor)
+    if "boxes" not in batch:
+        return list(pictures)
+    factor = max(1.0, _SIDE / max(pictures.shape[1:3]))
+    found = []
+    for row, picture in enumerate(pictures):
+        there = batch["labels"][row] != IGNORED
+        numbers = batch["labels"][row][there].tolist()
+        colours = [_COLOURS[number % (len(_COLOURS) - 1)] for number in numbers]
+        for place, crowd in enumerate(batch["crowd"][row][there].tolist()):
+            if crowd:
+                colours[place] = _COLOURS[-1]
+        values = (picture * 255).round().astype(np.uint8)
+        drawn = draw_boxes(
+            values.squeeze(2) if values.shape[2] == 1 else values,
+            batch["boxes"][row][there].tolist(),
+            [processor.labels[number] for number in numbers],
+            colours,
+            factor,
+        )
+        found.append((drawn / 255).astype(np.float32))
+    return found
+
+
 def _caption(batch: Batch, processor: Any) -> list[str]:
+    if "boxes" in batch:
+        counts = (batch["labels"] != IGNORED).sum(1).tolist()
+        return [f"{count} boxes" if count != 1 else "1 box" for count in counts]
     own = [processor.labels[int(label)] for label in batch["labels"]]
     if "mix" not in batch:
         return own
