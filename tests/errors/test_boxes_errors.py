@@ -176,6 +176,17 @@ def test_the_first_of_many_is_named_and_the_others_are_counted(tmp_path: Path) -
     assert "(there are others: 3 boxes of no area)" in found
 
 
+def test_units_that_are_said_are_not_doubted(tmp_path: Path) -> None:
+    content = coco_content(write_pictures(tmp_path / "data"))
+    content["annotations"][0]["bbox"] = [0, 0, 1, 1]
+    (tmp_path / "data" / "a.json").write_text(json.dumps(content))
+    assert "these look like shares" in refused(tmp_path / "data", tmp_path)
+    found = read(tmp_path / "data", tmp_path, units="pixels")
+    assert found[0].target.corners[0].tolist() == [0, 0, 1, 1]
+    found = read(tmp_path / "data", tmp_path, units="relative", on_unreadable="skip")
+    assert found[0].target.corners[0].tolist() == [0, 0, 40, 30]
+
+
 def test_boxes_beyond_their_picture_are_refused_when_asked(tmp_path: Path) -> None:
     content = coco_content(write_pictures(tmp_path / "data"))
     content["annotations"][0]["bbox"] = [30, 3, 20, 12]

@@ -41,7 +41,12 @@ class PictureSize(NamedTuple):
 
 
 def settle_boxes(
-    picture: MarkedPicture, size: PictureSize, outside: Outside, found: Marked
+    picture: MarkedPicture,
+    size: PictureSize,
+    outside: Outside,
+    found: Marked,
+    *,
+    certain: bool = False,
 ) -> Boxes | None:
     """Return the boxes of a picture in pixels of it turned upright; what cannot be used is noted.
 
@@ -50,6 +55,7 @@ def settle_boxes(
         size: The picture's.
         outside: What becomes of boxes that reach beyond the picture.
         found: Told of problems, and of what was changed.
+        certain: The recipe says the units of the boxes: numbers that look like others are meant.
 
     Returns:
         The boxes; None where the file speaks of a picture of another size.
@@ -78,7 +84,7 @@ def settle_boxes(
     # Shares of a picture that is turned afterwards are of its stored sides.
     scale = (size.width, size.height) if turned else (width, height)
     for box in picture.boxes:
-        corners = _in_pixels(box, picture.shares, scale, found)
+        corners = _in_pixels(box, picture.shares, scale, found, certain=certain)
         if corners is not None and turned:
             corners = _turn(corners, size)
         if corners is not None:
@@ -108,14 +114,14 @@ def _as_arrays(kept: Sequence[tuple[MarkedBox, Corners]]) -> Boxes:
 
 
 def _in_pixels(
-    box: MarkedBox, shares: bool, scale: tuple[int, int], found: Marked
+    box: MarkedBox, shares: bool, scale: tuple[int, int], found: Marked, *, certain: bool
 ) -> Corners | None:
     """Return a box in pixels, or None where its numbers are in other units than is said."""
     width, height = scale
     left, top, right, bottom = box.corners
     largest = max(map(abs, box.corners))
     if shares:
-        if largest > _LARGEST_SHARE:
+        if largest > _LARGEST_SHARE and not certain:
             found.complain(
                 "boxes in pixels where shares of the picture are expected",
                 box.where,
@@ -126,7 +132,7 @@ def _in_pixels(
             return None
         return left * width, top * height, right * width, bottom * height
     # A thing within the first pixel of a picture is not what anybody draws a box around.
-    if largest <= 1 and min(width, height) > 1:
+    if largest <= 1 and min(width, height) > 1 and not certain:
         found.complain(
             _NUMBERS,
             box.where,

@@ -328,7 +328,7 @@ class BoxesSource(Source):
             return None
         size = PictureSize(*facts.measures[picture.name])
         before = len(marked.problems)
-        boxes = settle_boxes(picture, size, self.outside, marked)
+        boxes = settle_boxes(picture, size, self.outside, marked, certain=self.units is not None)
         if boxes is None:
             return None
         if not boxes.labels and (picture.unread or len(marked.problems) > before):
