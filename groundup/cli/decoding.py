@@ -69,6 +69,8 @@ def choose_decoding(predictor: Predictor, options: dict[str, Any]) -> dict[str, 
     if said:
         log.info("by generation_config.json of the weights: %s", ", ".join(said))
     # The same text each time, where nobody has said that it may vary; see the task's own default.
+    if task.default_temperature is None:
+        return found
     return {"temperature": task.default_temperature, **found}
 
 

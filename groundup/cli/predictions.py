@@ -87,6 +87,7 @@ def refuse_mistakes(prompts: Sequence[str], output: Output) -> None:
             raise GroundupError(str(output.out), "is what is read", "Choose another --out")
     elif output.force:
         raise GroundupError("--force", "has no effect without --out", "Give --out, or remove it")
+    # Rows have a line each in a file, which a picture has no place for.
     if output.is_picture:
         for each in prompts:
             if _ROWS.fullmatch(each) or (each and as_path(each).is_dir()):

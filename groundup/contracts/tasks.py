@@ -115,8 +115,9 @@ class Task(Settings, ABC):
     unit: ClassVar[str] = "tokens"
     file_source: ClassVar[str] = ""
     """The data source that reads files for this task, where a run has no files of its own."""
-    default_temperature: ClassVar[float] = 0.0
-    """By what ``predict`` draws where nobody says: 0 takes the likeliest token."""
+    default_temperature: ClassVar[float | None] = 0.0
+    """By what ``predict`` draws where nobody says: 0 takes the likeliest token; None: as the task
+    decides."""
     default_settings: ClassVar[Mapping[str, Any]] = {}
     """Values for dotted keys of the recipe that it leaves out, such as
     ``{"optim.weight_decay": 0.0}``. They are written into the run's recipe."""

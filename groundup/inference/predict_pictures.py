@@ -51,6 +51,7 @@ def write_pictures(predicted: Sequence[Any], files: Sequence[Path], task: str) -
                 f"is for a picture, but task {task} predicts none of this: {str(each)[:60]!r}",
                 "Write to .csv or .jsonl, or leave --out away",
             )
+    # Only when all are known to be pictures: none is written of several that are not.
     storage = Storage()
     for each, path in zip(predicted, files, strict=True):
         storage.write_parts(path, [encode_png(each.pixels)])

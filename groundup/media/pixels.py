@@ -24,6 +24,7 @@ __all__ = [
     "sharpen",
     "solarize",
     "stretch_contrast",
+    "to_bytes",
     "turn_hue",
 ]
 
@@ -148,3 +149,11 @@ def _grey(pixels: Tensor) -> Tensor:
 
 def _wide(values: Tensor) -> Tensor:
     return values.float()[:, None, None, None]
+
+
+def to_bytes(pictures: Tensor) -> NDArray[np.uint8]:
+    """Return (B, H, W) of grey pictures, (B, H, W, 3) of coloured ones, 8 bits a channel; what is
+    beyond black and white is cut off."""
+    found = (pictures.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels: NDArray[np.uint8] = found.permute(0, 2, 3, 1).contiguous().numpy()
+    return pixels[..., 0] if pixels.shape[3] == 1 else pixels

@@ -11,10 +11,13 @@ __all__ = ["best_of", "direction", "lower_is_better"]
 _HIGHER_ENDINGS = (
     "accuracy",
     "accuracy_at_1",
+    "accuracy_at_5",
     "auroc",
     "average_precision",
     "bleu",
     "chrf",
+    "codes_used",
+    "effective_codes",
     "exact_match",
     "exact_windows",
     "f1",
@@ -24,12 +27,14 @@ _HIGHER_ENDINGS = (
     "map_75",
     "mrr",
     "per_s",
+    "psnr",
     "r2",
     "recall_at_10",
     "reward_margin",
     "rouge_1",
     "rouge_2",
     "rouge_l",
+    "ssim",
 )
 _LOWER_WORDS = {
     "loss",

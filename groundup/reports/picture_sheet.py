@@ -142,6 +142,8 @@ def _caption(batch: Batch, processor: Any) -> list[str]:
     if "boxes" in batch:
         counts = (batch["labels"] != IGNORED).sum(1).tolist()
         return [f"{count} boxes" if count != 1 else "1 box" for count in counts]
+    if "labels" not in batch:
+        return [""] * len(batch["inputs"])
     own = [processor.labels[int(label)] for label in batch["labels"]]
     if "mix" not in batch:
         return own

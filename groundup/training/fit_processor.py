@@ -16,12 +16,15 @@ from groundup.contracts.processors import (
     ProcessorConfig,
     ReadFromFiles,
 )
+from groundup.contracts.trained_models import TakesTrainedModel, TrainedModel
 from groundup.core.error_location import encode_located
 from groundup.core.errors import DataError, RecipeError
 from groundup.formats.huggingface_folder import find_pretrained, labels_in
 from groundup.recipe.recipe import Recipe
 from groundup.runs.processor import cache_folder, load_processor
+from groundup.runs.run import Run
 from groundup.weights.gguf import read_gguf_processor
+from groundup.weights.initial_model import build_trained_model
 
 __all__ = ["check_classes", "make_processor"]
 
@@ -84,9 +87,21 @@ def _fit(recipe: Recipe, examples: Callable[[], Iterator[Any]]) -> Processor:
             return read_gguf_processor(base.folder, config.end_token)
         # A hub's name is not a path: the file is in the folder that it was fetched to.
         config = _point_to(config, base.folder)
+    if isinstance(config, TakesTrainedModel):
+        return config.fit_with(_trained_model(*config.trained_run), examples)
     if config.reads == "examples":
         return config.fit(examples)
     return config.fit(lambda: _texts(examples()))
+
+
+def _trained_model(folder: str, checkpoint: str | int) -> TrainedModel:
+    """Return what another run has learned, for a processor that takes it over."""
+    # By its own recipe: this run's may have another model and another task.
+    run = Run.open(Path(folder))
+    processor = load_processor(run.folder / "processor")
+    model = build_trained_model(run, run.pick(str(checkpoint)), processor)
+    task = run.recipe.task.registered_name
+    return TrainedModel(folder, task, run.recipe.model, model.eval(), processor)
 
 
 def _add_tokens(recipe: Recipe, processor: Processor) -> Processor:

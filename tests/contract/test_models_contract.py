@@ -179,6 +179,13 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
             **{"stochastic_depth": 0.5},
         },
     ],
+    "fsq_autoencoder": [
+        {"patch": 2, "widths": [8], "groups": 4, "levels": [4, 3], "input_shape": [3, 4, 4]},
+        {
+            **{"patch": 1, "widths": [8, 12, 16], "layers": 2, "groups": 4},
+            **{"levels": [2, 5, 3], "input_shape": [3, 4, 4]},
+        },
+    ],
     "vit": [
         {"patch": 2, "layers": 2, "width": 12, "heads": 3, "input_shape": [3, 4, 4], "outputs": 5},
         {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from picture_runs import caption_run
 from tiny_runs import (
     ENCODER_TASKS,
     encoder_run,
@@ -35,6 +36,8 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"class_weights": "effective", "effective_beta": 0.99, "label_smoothing": 0.1},
     ],
     "regression": [{}, {"objective": "huber", "delta": 0.5}],
+    "autoencode": [{}, {"objective": "mae", "measured": 0}],
+    "text_and_pictures": [{"caption_weight": 0.5}, {"directions": "to_caption", "measured": 0}],
     "multitask": [{"tasks": SEVERAL}, {"tasks": SEVERAL, "weighting": "uncertainty"}],
     "preference": [{}, {"objective": "simpo"}],
     "text_to_text": [
@@ -50,6 +53,14 @@ CASES: dict[str, list[dict[str, Any]]] = {
     **{name: [{}] for name in ENCODER_TASKS},
 }
 
+OWN_MODELS = {
+    "text_to_text": "encoder_decoder",
+    "transcribe": "ctc",
+    "autoencode": "fsq_autoencoder",
+    "generate_images": "unet",
+    "detect": "detector",
+}
+
 
 def recipe_of(name: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return a small run of a task on the data that it suits."""
@@ -57,11 +68,10 @@ def recipe_of(name: str, settings: dict[str, Any], folder: Path) -> dict[str, An
         return encoder_run(name, folder, **settings)
     if name == "preference":
         return preference_run(folder, **settings)
-    models = {"text_to_text": "encoder_decoder", "transcribe": "ctc", "generate_images": "unet"}
-    models["detect"] = "detector"
-    if name in models:
-        model = models[name]
-        recipe = tiny_run(model, folder)
+    if name == "text_and_pictures":
+        return caption_run(folder, **settings)
+    if name in OWN_MODELS:
+        recipe = tiny_run(OWN_MODELS[name], folder)
         return recipe | {"task": {**recipe["task"], **settings}}
     if name in ("language_modeling", "chat"):
         recipe = tiny_run("gpt", folder, {"context_length": 96})

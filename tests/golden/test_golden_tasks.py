@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from picture_runs import caption_run
 from tiny_runs import (
     AUGMENTATION,
     MODELS,
@@ -50,6 +51,11 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "generate_images": ("drawings", {}),
     "generate_images mean_flow": ("drawings", {"mean_flow": True}),
     "detect": ("scenes", {}),
+    "text_and_pictures": ("captioned", {}),
+    "text_and_pictures to_caption": ("captioned", {"directions": "to_caption"}),
+    "autoencode": ("redrawn", {}),
+    "autoencode mae": ("redrawn", {"objective": "mae"}),
+    "autoencode augmented": ("redrawn", {"augmentation": AUGMENTATION["redrawn"]}),
     "regression": ("numbers", {}),
     "regression mae": ("numbers", {"objective": "mae"}),
     "regression huber": ("numbers", {"objective": "huber"}),
@@ -60,6 +66,13 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
         f"preference {name}": ("preferences", {"objective": name})
         for name in ("dpo", "ipo", "orpo", "simpo", "kto")
     },
+}
+OWN_MODELS = {
+    "pairs": "encoder_decoder",
+    "spoken": "ctc",
+    "redrawn": "fsq_autoencoder",
+    "drawings": "unet",
+    "scenes": "detector",
 }
 ELSEWHERE = {"language_modeling", "chat"}  # in test_golden.py
 SEVERAL = {"digit": "classify", "ink": "regression", "loop": "classify"}
@@ -88,11 +101,12 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     reads, settings = TASKS[task]
     if reads == "preferences":
         return preference_run(folder, **settings)
+    if reads == "captioned":
+        return caption_run(folder, **settings)
     if reads == "encoder":
         return encoder_run(task.split()[0], folder, **settings)
-    models = {"pairs": "encoder_decoder", "spoken": "ctc", "drawings": "unet", "scenes": "detector"}
-    if reads in models:
-        recipe = tiny_run(models[reads], folder)
+    if reads in OWN_MODELS:
+        recipe = tiny_run(OWN_MODELS[reads], folder)
         return recipe | {"task": {**recipe["task"], **settings}}
     if reads == "documents":
         recipe = tiny_run("bert", folder, {"context_length": 24}, reads=reads)

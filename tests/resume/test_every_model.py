@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from picture_runs import caption_run
 from resuming import assert_equal, stopped_and_resumed
 from tiny_runs import ENCODER_TASKS, MODELS, RANDOM, augmented, encoder_run, tiny_run
 
@@ -30,7 +31,7 @@ def compare(recipe: dict[str, Any], runs: Path) -> None:
 @pytest.mark.parametrize("name", names("model"))
 def test_every_model_resumes_exactly(name: str, tmp_path: Path) -> None:
     recipe = augmented(tiny_run(name, tmp_path), name)
-    assert name == "resnet" or set(RANDOM) & set(MODELS[name][1]), (
+    assert name in ("resnet", "fsq_autoencoder") or set(RANDOM) & set(MODELS[name][1]), (
         "let its tiny run draw at random, as dropout does"
     )
     compare(recipe, tmp_path / "runs")
@@ -48,6 +49,11 @@ def test_models_of_both_tokens_and_frames(name: str, reads: str, tmp_path: Path)
 @pytest.mark.parametrize("task", ENCODER_TASKS)
 def test_tasks_of_encoders_resume_exactly(task: str, tmp_path: Path) -> None:
     compare(encoder_run(task, tmp_path), tmp_path / "runs")
+
+
+@pytest.mark.slow
+def test_captions_and_pictures_resume_exactly(tmp_path: Path) -> None:
+    compare(caption_run(tmp_path), tmp_path / "runs")
 
 
 @pytest.mark.slow

@@ -101,6 +101,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "vit": ("pictures", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
     "detector": ("scenes", {"backbone": TRUNK, "strides": [4, 8], "width": 8, "head_layers": 1}),
+    "fsq_autoencoder": (
+        "redrawn",
+        {"patch": 2, "widths": [8, 12], "levels": [4, 3], "groups": 4},
+    ),
     "rnn": (
         "frames",
         {"width": 12, "cell": "gru", "bidirectional": True, "pooling": "attention", "dropout": 0.1},
@@ -148,6 +152,7 @@ AUGMENTATION: dict[str, dict[str, Any]] = {
             "cutmix": 1.0,
         },
     },
+    "redrawn": {"flip": True, "shift": 0.1, "brightness": 0.2, "noise": 0.1},
     "frames": {"time_mask": 0.3, "frequency_mask": 0.3, "noise": 0.1},
     "spoken": {"time_masks": 1, "time_mask": 0.2, "frequency_masks": 1},
     "texts": {"token_dropout": 0.2},
@@ -224,6 +229,9 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
         sizes = {"size": 32, "digits": [0, 3], "digit_size": [8, 12]}
         data = {"name": "digit_scenes", "pictures": 96, "held_out": 16, "tested": 0, **sizes}
         return {"task": {"name": "detect", "measured": 8}, "data": data, "processor": "image"}
+    if reads == "redrawn":
+        task = {"name": "autoencode", "measured": 8}
+        return {"task": task, "data": "arrays", "processor": "image"}
     if reads == "numbers":
         data = {"name": "table", "path": write_patients(folder), "target": "progression"}
         return {"task": {"name": "regression"}, "data": data, "processor": "table"}

@@ -25,7 +25,18 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
     )
     sums |= dict.fromkeys(("right", "off", "examples", "squared", "absolute", "bytes"), (1.0, 1.0))
     sums |= dict.fromkeys(
-        ("hidden_token", "word", "pair", "found", "window", "preference", "token"), (1.0, 2.0)
+        (
+            "picture",
+            "caption",
+            "hidden_token",
+            "word",
+            "pair",
+            "found",
+            "window",
+            "preference",
+            "token",
+        ),
+        (1.0, 2.0),
     )
     sums |= dict.fromkeys(("accuracy", "ranking", "good", "divergence", *REWARDS), (1.0, 1.0))
     made = {name: [lookup("task", name)()] for name in names("task") if name != "multitask"}

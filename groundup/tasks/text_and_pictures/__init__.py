@@ -1,0 +1,1 @@
+"""Pictures written token by token from captions, and captions from pictures."""
