@@ -5,7 +5,7 @@ Legend: N pictures, D features of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.contracts.classifier_models import Features
+from groundup.contracts.processors import Pictures
 from groundup.contracts.tasks import EvaluationContext
 from groundup.core import seeding
 from groundup.core.errors import RecipeError
 from groundup.core.values import Evaluation, Example, Figure, Table
+from groundup.generation.scoring import device_of, evaluating
 from groundup.media.png import data_uri
 from groundup.media.table_values import as_category
 from groundup.metrics.frechet import frechet_distance, nearest, same_kind_share
-from groundup.tasks.generate_images.sheets import arrange, as_bytes
-from groundup.tasks.shared.model_outputs import model_outputs
+from groundup.tasks.generate_images.sheets import arrange, as_bytes, pictures_of
 
 __all__ = ["Make", "evaluate_generator"]
 
@@ -34,15 +35,18 @@ _SHOWN = 24  # pictures that are looked for in the training split
 # A made picture is a copy where it is nearer to a training picture than this share of the held-out
 # pictures is to theirs.
 _COPY = 0.01
+_FITTED = 2_000  # training pictures of a class that its normal distribution is of
+_AT_ONCE = 512
 
 
 def evaluate_generator(context: EvaluationContext, make: Make, count: int) -> Evaluation:
     """Compare about ``count`` made pictures with as many real ones.
 
     What is compared are features of the judge, another run's classifier, or pixels where there is
-    none. Each distance is next to its floor: that of as many training pictures from the same
-    held-out ones. With a judge that knows the classes, also how often it sees the class that was
-    asked for, and how often it is right about real pictures.
+    none. Next to what is made are as many training pictures, which nothing made can be expected to
+    beat, and as many drawn from a normal distribution of each class's pixels, which is what can be
+    had without learning anything. With a judge that knows the classes, also how often it sees the
+    class that was asked for.
 
     Args:
         context: What to evaluate.
@@ -54,72 +58,100 @@ def evaluate_generator(context: EvaluationContext, make: Make, count: int) -> Ev
     train = list(context.examples("train"))
     held_out = list(context.examples(context.held_out))
     # As many made as real ones: distances of unequal numbers do not compare.
-    each = max(1, min(count, len(train), len(held_out)) // len(prompts))
-    context.progress(f"making {each * len(prompts):,} pictures")
-    rows = make(prompts, each)
-    made = as_bytes(torch.cat(rows), processor)
-    # As many of each class, as they were asked for: else classes would be compared, not pictures.
+    each = max(2, min(count, len(train), len(held_out)) // len(prompts))
     real = _choose(held_out, prompts, each, context.seed)
     known = _choose(train, prompts, each, context.seed)
+    # A class may have fewer held-out pictures than that, and then the others as few.
+    each = min(len(part) for part in (*real, *known))
+    context.progress(f"making {each * len(prompts):,} pictures")
+    rows = make(prompts, each)
     look = _Judge(context)
-    features = [look.features(part) for part in (made, real, known)]
-    metrics = {"made_pictures": float(len(made)), "real_pictures": float(len(real))}
-    metrics |= _distances(*features)
+    own = _pixels(torch.cat(rows), context)
+    pixels = {
+        "made": own,
+        "training": _read([one for part in known for one in part[:each]], context),
+        "normal": _draw_normal(train, prompts, each, context),
+    }
+    true = _read([one for part in real for one in part[:each]], context)
+    classes = np.repeat(np.arange(len(prompts)), each)
+    metrics, table = _compare(pixels, true, classes, look)
     if look.knows(prompts):
         asked = [as_category(prompt) for prompt in prompts for _ in range(each)]
-        metrics["class_agreement_accuracy"] = look.accuracy(made, asked)
-        right = [as_category(example.target) for example in real]
-        metrics["judge_accuracy"] = look.accuracy([one.inputs for one in real], right)
+        metrics["class_agreement_accuracy"] = look.accuracy(own, asked)
+        metrics["judge_accuracy"] = look.accuracy(true, asked)
     shown = [row[: max(1, _SHOWN // len(prompts))] for row in rows]
-    copies, found, figure = _look_for_copies(context, shown, train, real)
-    metrics |= copies
+    copies, found, figure = _look_for_copies(context, shown, _read(train, context), true, train)
     sheet = Figure(
         "sheet",
         "Pictures that it made",
         {"picture": data_uri(arrange([as_bytes(row[:8], processor) for row in rows[:20]]))},
         f"A row for each of: {', '.join(map(str, prompts[:20]))}" if processor.labels else "",
     )
-    table = Table(
-        "How far what is made is from real pictures",
-        ("measure", "made", "as many training pictures"),
-        [
-            ("Fréchet distance", metrics["frechet_distance"], metrics["frechet_floor"]),
-            (
-                "share whose nearest neighbour is of its own kind",
-                metrics["same_kind_share"],
-                metrics["same_kind_share_floor"],
-            ),
-        ],
-        f"By {look.name}, from {len(real):,} held-out pictures. One half of the share says that"
-        " both cannot be told apart.",
-    )
-    return Evaluation(metrics, [table, found], [sheet, figure])
+    return Evaluation(metrics | copies, [table, found], [sheet, figure])
 
 
-def _distances(made: Floats, real: Floats, known: Floats) -> dict[str, float]:
-    # A class may have fewer held-out examples than were asked for.
-    size = min(map(len, (made, real, known)))
-    made, real, known = (part[:size] for part in (made, real, known))
-    return {
-        "frechet_distance": frechet_distance(made, real),
-        "frechet_floor": frechet_distance(known, real),
-        "same_kind_share": same_kind_share(made, real),
-        "same_kind_share_floor": same_kind_share(known, real),
+def _compare(
+    pixels: Mapping[str, Tensor], true: Tensor, classes: NDArray[np.int64], look: _Judge
+) -> tuple[dict[str, float], Table]:
+    """Return how far pictures of each origin are from true ones, as metrics and as a table."""
+    real = look.features(true)
+    metrics = {"compared_pictures": float(len(real))}
+    columns = []
+    for origin, part in pixels.items():
+        features = look.features(part)
+        # What stands for a classifier trained on these: it has nothing to be tuned.
+        neighbours, _ = nearest(real, features)
+        found = {
+            "frechet_distance": frechet_distance(features, real),
+            "same_kind_share": same_kind_share(features, real),
+            "nearest_neighbour_accuracy": float((classes[neighbours] == classes).mean()),
+        }
+        columns.append(found)
+        prefix = {"made": "", "training": "training_", "normal": "baseline_"}[origin]
+        metrics |= {f"{prefix}{name}": value for name, value in found.items()}
+    words = {
+        "frechet_distance": "Fréchet distance from held-out pictures",
+        "same_kind_share": "share whose nearest neighbour is of its own kind",
+        "nearest_neighbour_accuracy": "held-out pictures whose class the nearest of these has",
     }
+    table = Table(
+        "What is made, next to real pictures",
+        ("measure", "made", "training pictures", "normal distributions"),
+        [(words[name], *(round(each[name], 4) for each in columns)) for name in words],
+        f"By {look.name}, of {len(real):,} pictures of each. One half of the share says that two"
+        " kinds cannot be told apart. Normal distributions have the mean and covariance of each"
+        " class's training pixels.",
+    )
+    return metrics, table
+
+
+def _draw_normal(
+    train: Sequence[Example], prompts: Sequence[Any], each: int, context: EvaluationContext
+) -> Tensor:
+    """Return pictures (N, C, H, W) drawn from the normal distribution of each class's pixels."""
+    drawn = torch.Generator().manual_seed(seeding.key(context.seed, "normal pictures"))
+    found = []
+    for part in _choose(train, prompts, _FITTED, context.seed):
+        pixels = _read(part, context)
+        mean = pixels.mean(0)
+        # Sums of examples with normal weights have their covariance, which is never computed.
+        weights = torch.randn(each, len(pixels), generator=drawn) / max(len(pixels) - 1, 1) ** 0.5
+        found.append(mean + torch.einsum("kn,nchw->kchw", weights, pixels - mean))
+    return torch.cat(found).clamp(0, 1)
 
 
 def _choose(
     examples: Sequence[Example], prompts: Sequence[Any], each: int, seed: int
-) -> list[Example]:
+) -> list[list[Example]]:
     """Return up to so many examples of each class, drawn by key."""
     order = torch.randperm(len(examples), generator=seeding.generator(seed, "compared")).tolist()
     drawn = [examples[number] for number in order]
     if list(prompts) == [""]:
-        return drawn[:each]
+        return [drawn[:each]]
     found = []
     for prompt in prompts:
         name = as_category(prompt)
-        found += [example for example in drawn if as_category(example.target) == name][:each]
+        found.append([example for example in drawn if as_category(example.target) == name][:each])
     return found
 
 
@@ -127,30 +159,33 @@ class _Judge:
     """What looks at pictures: another run's classifier, or nothing but their pixels."""
 
     def __init__(self, context: EvaluationContext) -> None:
-        self.processor = context.processor
         self.model: Any = None
         self.name = "pixels"
         if context.judge is None:
             return
         self.model, self.processor = context.judge
         self.name = f"features of {type(self.model).__name__}"
-        if not isinstance(self.model, Features):
+        fits = isinstance(self.model, Features) and isinstance(self.processor.inputs, Pictures)
+        if not fits or self.processor.input_shape != context.processor.input_shape:
+            shape = list(context.processor.input_shape)
             raise RecipeError(
                 "recipe.task.judge",
-                f"is a run of {type(self.model).__name__}, which shows no features of pictures",
-                "Choose a classifier of pictures, such as resnet, convnext or vit",
+                f"is a run of {type(self.model).__name__}, but a classifier of pictures of shape"
+                f" {shape} is needed, which shows its features",
+                "Choose one, such as a run of resnet, convnext or vit on the same data",
             )
 
-    def _inputs(self, pictures: Sequence[Any]) -> list[Any]:
-        return [one.inputs if isinstance(one, Example) else one for one in pictures]
-
-    def features(self, pictures: Sequence[Any]) -> Floats:
-        """Return (N, D) of examples, or of pixels (H, W) or (H, W, 3)."""
-        inputs = self._inputs(pictures)
+    def features(self, pixels: Tensor) -> Floats:
+        """Return (N, D) of pictures (N, C, H, W) between 0 and 1."""
         if self.model is None:
-            values = self.processor.inputs.encode_inputs(inputs)["inputs"]
-            return values.flatten(1).double().numpy()  # type: ignore[no-any-return]
-        found = model_outputs(self.model, inputs, self.processor, self.model.features)
+            return pixels.flatten(1).double().numpy()  # type: ignore[no-any-return]
+        return self._ask(pixels, self.model.features)
+
+    def _ask(self, pixels: Tensor, call: Callable[..., Tensor]) -> Floats:
+        inputs = self.processor.inputs.from_pixels(pixels)
+        device = device_of(self.model)
+        with evaluating(self.model):
+            found = [call(part.to(device)) for part in inputs.split(_AT_ONCE)]
         return torch.cat(found).double().cpu().numpy()
 
     def knows(self, prompts: Sequence[Any]) -> bool:
@@ -158,9 +193,9 @@ class _Judge:
         own = {as_category(label) for label in self.processor.labels}
         return self.model is not None and {as_category(prompt) for prompt in prompts} <= own
 
-    def accuracy(self, pictures: Sequence[Any], classes: Sequence[str]) -> float:
+    def accuracy(self, pixels: Tensor, classes: Sequence[str]) -> float:
         """Return the share of pictures in which it sees these classes."""
-        outputs = torch.cat(model_outputs(self.model, self._inputs(pictures), self.processor))
+        outputs = self._ask(pixels, self.model)
         names = [as_category(label) for label in self.processor.labels]
         seen = [names[number] for number in outputs.argmax(1).tolist()]
         return float(np.mean([one == other for one, other in zip(seen, classes, strict=True)]))
@@ -169,29 +204,30 @@ class _Judge:
 def _look_for_copies(
     context: EvaluationContext,
     rows: Sequence[Tensor],
-    train: Sequence[Example],
-    real: Sequence[Example],
+    train: Tensor,
+    real: Tensor,
+    examples: Sequence[Example],
 ) -> tuple[dict[str, float], Table, Figure]:
     """Return how many of the shown pictures are copies, and each next to its nearest training
     picture."""
     processor = context.processor
     context.progress(f"looking for {sum(map(len, rows))} pictures in the training split")
-    shown = torch.cat(list(rows))
-    pixels = [as_bytes(shown, processor), _pixels_of(train, context), _pixels_of(real, context)]
-    flat = [np.stack(part).reshape(len(part), -1) / 255.0 for part in pixels]
+    flat = [part.flatten(1).numpy() for part in (_pixels(torch.cat(list(rows)), context), train)]
     places, distances = nearest(flat[0], flat[1])
-    _, usual = nearest(flat[2], flat[1])
+    _, usual = nearest(real.flatten(1).numpy(), flat[1])
     limit = float(np.quantile(usual, _COPY))
     # By the data's own measure: held-out pictures are no copies, however near they are.
     copied = distances < limit
     prompts = [str(label) for label in processor.labels] or [""]
     asked = [prompt for prompt, row in zip(prompts, rows, strict=True) for _ in row]
+    shown = as_bytes(torch.cat(list(rows)), processor)
+    known = as_bytes(processor.inputs.from_pixels(train[places]), processor)
     items = [
         {
-            "name": train[place].origin or train[place].name,
-            "label": f"{asked[number]}: {distances[number]:.3f}",
+            "name": examples[place].origin or examples[place].name,
+            "label": f"{asked[number]} {distances[number]:.3f}",
             "marked": bool(copied[number]),
-            "picture": data_uri(arrange([[pixels[0][number], pixels[1][place]]])),
+            "picture": data_uri(arrange([[shown[number], known[number]]])),
         }
         for number, place in enumerate(places.tolist())
     ]
@@ -211,7 +247,7 @@ def _look_for_copies(
     )
     figure = Figure("pairs", "Made, and the nearest training picture", {"items": items}, note)
     metrics = {
-        "shown_pictures": float(len(shown)),
+        "shown_pictures": float(len(asked)),
         "copied_pictures": float(copied.sum()),
         "copy_limit": limit,
         "nearest_training_distance": float(np.median(distances)),
@@ -220,6 +256,12 @@ def _look_for_copies(
     return metrics, table, figure
 
 
-def _pixels_of(examples: Sequence[Example], context: EvaluationContext) -> list[NDArray[np.uint8]]:
+def _read(examples: Sequence[Example], context: EvaluationContext) -> Tensor:
+    """Return pictures (N, C, H, W) between 0 and 1, as the run reads them."""
     encoded = context.processor.encode_inputs([example.inputs for example in examples])
-    return as_bytes(encoded["inputs"], context.processor)
+    return _pixels(encoded["inputs"], context)
+
+
+def _pixels(pictures: Tensor, context: EvaluationContext) -> Tensor:
+    reader = pictures_of(context.processor)
+    return reader.to_pixels(pictures.float().cpu()).clamp(0, 1)

@@ -1,0 +1,219 @@
+"""Pictures out of noise: the way there, losses, guidance, steps, and what is the same each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest, norm
+from tiny_runs import tiny_run, without_chance
+from torch import Tensor, nn
+
+from groundup import api
+from groundup.contracts.generators import PictureGenerator
+from groundup.contracts.tasks import DrawsPictures, Picture
+from groundup.media.augmentation.draws import Draws
+from groundup.processors.class_targets import SingleLabel
+from groundup.processors.image import ImageProcessor
+from groundup.processors.labelled import Labelled
+from groundup.reports.run_reader import read_run
+from groundup.tasks.generate_images.mean_flow import adaptive_weight, mean_flow_outputs
+from groundup.tasks.generate_images.task import GenerateImages
+from groundup.tasks.generate_images.ways import Walk, draw_times, on_the_way, walk
+
+PROCESSOR = Labelled(
+    ImageProcessor((1, 4, 4), None, [0.5], [0.5]), SingleLabel(["cat", "dog"], counts=[1, 1]), 0
+)
+
+
+class Known(nn.Module):
+    """Says the best that can be said where pictures of class k are all 1 - k, with noise of their
+    own: known in closed form."""
+
+    def __init__(self, spread: float = 0.5) -> None:
+        super().__init__()
+        self.spread = spread
+        self.class_count = 2
+        self.asked = 0
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(
+        self,
+        inputs: Tensor,
+        times: Tensor,
+        spans: Tensor | None = None,
+        classes: Tensor | None = None,
+    ) -> Tensor:
+        self.asked += len(inputs)
+        mean = 0.0 if classes is None else (1.0 - classes.float()) * (classes < 2)
+        mean = torch.as_tensor(mean).expand(len(inputs))[:, None, None, None]
+        t = times[:, None, None, None]
+        share = t * self.spread**2 / (t**2 * self.spread**2 + (1 - t) ** 2)
+        return self.scale * (mean + share * (inputs - t * mean))
+
+
+def test_the_way_is_straight_and_ends_at_the_picture() -> None:
+    batch = {"inputs": torch.randn(3, 1, 4, 4), "noise": torch.randn(3, 1, 4, 4)}
+    at = on_the_way({**batch, "times": torch.tensor([0.0, 1.0, 0.25])})
+    assert torch.equal(at[0], batch["noise"][0])
+    torch.testing.assert_close(at[1], batch["inputs"][1])
+    torch.testing.assert_close(at[2], 0.75 * batch["noise"][2] + 0.25 * batch["inputs"][2])
+
+
+def test_times_are_distributed_as_said_and_belong_to_their_samples() -> None:
+    samples = np.arange(4000)
+    times = draw_times(Draws(0, samples), "logit_normal", -0.8, 0.6)
+    logits = torch.logit(times.double()).numpy()
+    assert kstest(logits, norm(-0.8, 0.6).cdf).pvalue > 0.01
+    assert torch.equal(
+        times[10:20], draw_times(Draws(0, samples[10:20]), "logit_normal", -0.8, 0.6)
+    )
+    uniform = draw_times(Draws(0, samples), "uniform", 0.0, 1.0)
+    assert kstest(uniform.numpy(), "uniform").pvalue > 0.01
+    fixed = draw_times(Draws(-1, samples), "fixed", 0.0, 1.0)
+    assert sorted(set(fixed.tolist())) == [(n + 0.5) / 16 for n in range(16)]
+
+
+@pytest.mark.parametrize(("sampler", "steps", "near"), [("euler", 200, 0.03), ("heun", 40, 0.01)])
+def test_the_walk_ends_where_the_exact_one_does(sampler: Any, steps: int, near: float) -> None:
+    """Of normal pictures the exact way is known: noise times their spread, plus their mean."""
+    noise = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    classes = torch.tensor([0, 0, 1, 1, 0, 1])
+    found = walk(Known(), noise, classes, Walk(steps, sampler))
+    wanted = 0.5 * noise + (1.0 - classes.float())[:, None, None, None]
+    assert float((found - wanted).abs().max()) < near
+
+
+def test_guidance_goes_on_from_nothing_asked_for() -> None:
+    noise = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    model = Known()
+    classes = torch.tensor([0, 0])
+    plain, guided = (walk(model, noise, classes, Walk(50, "euler", g)) for g in (1.0, 2.0))
+    without = walk(model, noise, torch.tensor([2, 2]), Walk(50, "euler"))
+    # With one spread for all classes, guidance moves the mean alone.
+    torch.testing.assert_close(guided - without, 2 * (plain - without), rtol=1e-3, atol=1e-3)
+
+
+def test_how_often_a_model_is_asked() -> None:
+    noise, classes = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])
+    for how, asked in (
+        (Walk(10, "euler"), 20),
+        (Walk(10, "heun"), 38),  # not at the end
+        (Walk(10, "euler", 2.0), 40),
+        (Walk(10, "heun", spans=True), 20),
+    ):
+        model = Known()
+        walk(model, noise, classes, how)
+        assert model.asked == asked
+
+
+@pytest.mark.parametrize("weighting", ["velocity", "picture"])
+def test_the_loss_is_that_of_the_velocity(weighting: Any) -> None:
+    task = GenerateImages(weighting=weighting)
+    drawn = torch.Generator().manual_seed(0)
+    shape = (3, 2, 4, 4)
+    batch = {name: torch.randn(shape, generator=drawn) for name in ("inputs", "noise")}
+    batch["times"] = torch.tensor([0.1, 0.6, 0.99])
+    said = torch.randn(shape, generator=drawn)
+    (term,) = task.loss(said, batch).terms.values()
+    errors = (said - batch["inputs"]).square().mean((1, 2, 3))
+    if weighting == "velocity":
+        left = (1 - batch["times"]).clamp(min=0.05)[:, None, None, None]
+        velocities = [(each - on_the_way(batch)) / left for each in (said, batch["inputs"])]
+        errors = (velocities[0] - velocities[1]).square().mean((1, 2, 3))
+    torch.testing.assert_close(term.total, errors.sum())
+    assert float(term.count) == 3
+    with torch.no_grad():
+        sums = {"picture": (6.0, 3.0)}
+        metrics = task.loss(said, batch).metrics
+        sums |= {name: (float(value), 1.0) for name, value in metrics.items()}
+    found = task.summarise(sums)
+    assert found["loss"] == 2.0
+    assert set(found) == {"loss", *(f"{n}_quarter_error" for n in ("first", "third", "last"))}
+
+
+def test_a_step_of_any_length_asks_for_what_the_exact_one_is() -> None:
+    """A model that says where the exact way ends is what MeanFlow asks for, at any span."""
+
+    class Ends(nn.Module):
+        class_count = 0
+
+        def forward(self, inputs: Tensor, times: Tensor, spans: Tensor) -> Tensor:
+            # Pictures are one and the same: from anywhere the way is straight to it.
+            return torch.full_like(inputs, 0.3)
+
+    drawn = torch.Generator().manual_seed(0)
+    noise = torch.randn(4, 1, 4, 4, generator=drawn)
+    times, spans = torch.rand(2, 4, generator=drawn) / 2
+    pictures = torch.full_like(noise, 0.3)
+    batch = {"inputs": pictures, "noise": noise, "times": times, "spans": spans}
+    inputs = {"inputs": on_the_way(batch), "times": times, "spans": spans}
+    said, wanted = mean_flow_outputs(Ends(), inputs, batch)
+    torch.testing.assert_close(wanted, said, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(walk(Ends(), noise, None, Walk(1, spans=True)), pictures)
+    weights = adaptive_weight(torch.tensor([0.0, 1.0, 3.0]), 1.0)
+    torch.testing.assert_close(weights, 1 / torch.tensor([0.001, 1.001, 3.001]))
+
+
+def test_what_is_drawn_belongs_to_the_sample_and_held_out_pictures_keep_their_class() -> None:
+    task = GenerateImages(class_dropout=0.5, mean_flow=True)
+    batch = {"inputs": torch.zeros(64, 1, 4, 4), "classes": torch.arange(64) % 2}
+    samples = np.arange(64)
+    whole = task.augment(batch, samples, dict, PROCESSOR, 7)
+    part = {name: values[5:9] for name, values in batch.items()}
+    for name, values in task.augment(part, samples[5:9], dict, PROCESSOR, 7).items():
+        assert torch.equal(values, whole[name][5:9]), name
+    dropped = whole["classes"] == 2
+    assert 15 < int(dropped.sum()) < 49
+    assert torch.equal(whole["classes"][~dropped], batch["classes"][~dropped])
+    assert (whole["times"] + whole["spans"] <= 1).all()
+    assert 15 < int((whole["spans"] > 0).sum()) < 49
+    held_out = task.augment(batch, samples, dict, PROCESSOR, -1)
+    assert torch.equal(held_out["classes"], batch["classes"])
+    assert not held_out["spans"].any()
+
+
+def test_the_same_seed_makes_the_same_pictures_in_any_company() -> None:
+    task = GenerateImages(steps=6)
+    model = Known()
+    assert isinstance(model, PictureGenerator)
+    assert isinstance(task, DrawsPictures)
+    alone = task.make(model, ["dog"], PROCESSOR, 2, {"seed": 3})[0]
+    many = task.make(model, ["cat", "dog"], PROCESSOR, 300, {"seed": 3})
+    torch.testing.assert_close(many[1][:2], alone, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(task.make(model, ["dog"], PROCESSOR, 2, {"seed": 4})[0], alone)
+    one = task.predict(model, "dog", PROCESSOR, seed=3)
+    assert isinstance(one, Picture)
+    assert one.pixels.shape == (4, 4)
+    sheet, other = task.predict(model, ["dog", "cat"], PROCESSOR, seed=3, count=2)
+    assert sheet.facts == {"prompt": "dog", "pictures": 2}
+    assert sheet.pixels.shape == (4, 9)
+    assert (sheet.pixels[:, :4] == one.pixels).all()
+    assert not (other.pixels == sheet.pixels).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"mean_flow": True, "times": "uniform"}])
+def test_micro_batches_and_pictures_while_training(settings: Any, tmp_path: Path) -> None:
+    """Gradients do not depend on the micro-batch; both sheets are there, and in the report."""
+    losses = []
+    for part in (16, 4):
+        recipe = without_chance(tiny_run("unet", tmp_path))
+        recipe["task"] |= {**settings, "steps": 2, "shown": 2, "evaluated": 20}
+        recipe["machine"] |= {"micro_batch_size": part}
+        recipe["samples"] = {"every": 3, "prompts": ["0", ""]}
+        recipe["evaluation"] = {"batches": None}  # which are micro-batches
+        changes = {"name": f"by{part}", "training.steps": 3}
+        run = api.train(recipe, changes, runs=tmp_path)
+        (row,) = read_run(run.folder).evaluate
+        losses.append(row["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    sheets = sorted(path.name for path in (run.folder / "samples").iterdir())
+    assert sheets == ["step-00000003-averaged-weights.png", "step-00000003-weights.png"]
+    found = api.evaluate(run.folder)["runs"][0]["evaluation"]["metrics"]
+    assert found["compared_pictures"] == 20
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert page.count('class="sheet"') >= 23  # samples, what was made, and pairs
