@@ -190,8 +190,10 @@ class _Judge:
 
     def knows(self, prompts: Sequence[Any]) -> bool:
         """Whether it can tell the classes that are asked for."""
+        if self.model is None:
+            return False
         own = {as_category(label) for label in self.processor.labels}
-        return self.model is not None and {as_category(prompt) for prompt in prompts} <= own
+        return {as_category(prompt) for prompt in prompts} <= own
 
     def accuracy(self, pixels: Tensor, classes: Sequence[str]) -> float:
         """Return the share of pictures in which it sees these classes."""
