@@ -8,11 +8,12 @@ asked for is a class by its number, a text by the states of an encoder, or nothi
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-__all__ = ["ClassSizes", "PictureGenerator"]
+__all__ = ["PictureGenerator", "WritesDiffusers"]
 
 
 @runtime_checkable
@@ -43,7 +44,14 @@ class PictureGenerator(Protocol):
 
 
 @runtime_checkable
-class ClassSizes(Protocol):
-    """Settings of such a model; 0 classes takes the data's."""
+class WritesDiffusers(Protocol):
+    """Settings of such a model that has a place in diffusers' layout."""
 
-    classes: int
+    def to_diffusers(
+        self, weights: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return the contents of config.json and the tensors by that library's names.
+
+        Raises:
+            CheckpointError: If a part of it has no place there.
+        """

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from groundup.core.errors import CheckpointError, RunError, did_you_mean
-from groundup.export import ctranslate2, onnx
+from groundup.export import ctranslate2, diffusers, onnx
 from groundup.export.formats import DTYPES, EXPORTERS
 from groundup.export.job import EXACT, Job
 from groundup.export.samples import samples_of
@@ -55,7 +55,7 @@ def export_run(
 
     Args:
         folder: The run's; or of pretrained weights, a GGUF file, or a name of the hub.
-        to: ``"huggingface"``, ``"gguf"``, ``"onnx"`` or ``"ctranslate2"``.
+        to: ``"huggingface"``, ``"gguf"``, ``"onnx"``, ``"ctranslate2"`` or ``"diffusers"``.
         dtype: How weights are stored: ``fp32``, ``fp16``, ``bf16``; for GGUF also ``q8_0`` and
             ``q4_0``, for CTranslate2 ``int8``.
         out: The new folder; None: ``export/TO-DTYPE`` in the run's, NAME-TO-DTYPE of pretrained
@@ -163,6 +163,7 @@ def _check_format(to: str, dtype: str) -> None:
         "gguf": require_llama_cpp,
         "onnx": onnx.require_onnx,
         "ctranslate2": ctranslate2.require_ctranslate2,
+        "diffusers": diffusers.require_diffusers,
     }
     require[to]()
 

@@ -16,7 +16,7 @@ from groundup.contracts.tasks import Chats
 from groundup.contracts.two_tokenizers import HasTwoTokenizers, tokenizers_of
 from groundup.core.errors import CheckpointError
 from groundup.core.values import Message
-from groundup.export import ctranslate2, gguf, huggingface, onnx
+from groundup.export import ctranslate2, diffusers, gguf, huggingface, onnx
 from groundup.export.ctranslate2_whisper import CTranslate2Whisper, write_whisper_folder
 from groundup.export.job import EXACT, NATS, ROUNDING, TABLE, Job
 from groundup.export.onnx_two_stacks import OnnxTwoStacks, write_graphs
@@ -37,6 +37,7 @@ DTYPES = {
     "gguf": tuple(gguf.KINDS),
     "onnx": ("fp32",),
     "ctranslate2": tuple(ctranslate2.KINDS),
+    "diffusers": ("fp32",),
 }
 
 
@@ -144,6 +145,12 @@ def _check_saved_tokenizer(job: Job) -> None:
     _refuse_other_tokens(job, name, _find_other_tokens(job, read))
 
 
+def _export_to_diffusers(job: Job) -> None:
+    diffusers.write_diffusers_folder(job)
+    # Of numbers of a picture none is chosen.
+    job.check(job.merged, diffusers.Diffusers(job.folder), job.limit(EXACT, choices=False))
+
+
 def _check_reload(job: Job, own: Model, wanted: dict[str, Tensor]) -> None:
     """Check groundup's own reload against what was written, tensor by tensor, and against the
     merged model.
@@ -220,4 +227,5 @@ EXPORTERS: dict[str, Callable[[Job], None]] = {
     "gguf": _export_to_gguf,
     "onnx": _export_to_onnx,
     "ctranslate2": _export_to_ctranslate2,
+    "diffusers": _export_to_diffusers,
 }

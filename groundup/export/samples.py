@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -175,6 +176,12 @@ def _encode_examples(run: Run, model: nn.Module, processor: Any) -> list[Sample]
     task = run.recipe.task
     examples = list(islice(source.examples("validation", cache_folder()), _BATCH))
     batches: list[Any] = [task.encode(some, processor) for some in (examples, examples[:1])]
+    if task.augments_held_out:
+        # What is no input without its noise, as pictures on their way: the noise of validations.
+        batches = [
+            task.augment(each, np.arange(len(some)), dict, processor, -1)
+            for each, some in zip(batches, (examples, examples[:1]), strict=True)
+        ]
     found = [Sample(task.inputs(batch)) for batch in batches]
     # Of sounds a model gives fewer frames than it reads.
     if isinstance(model, EmitsFrames):

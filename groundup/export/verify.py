@@ -108,7 +108,10 @@ class Model(Reader):
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
         """Return (P, V)."""
         found: Tensor = self.module(**sample.inputs).float()
-        return found[0, list(positions)] if sample.prompt else found
+        if sample.prompt:
+            return found[0, list(positions)]
+        # All numbers of a picture are one row.
+        return found.flatten(1)
 
     @torch.no_grad()
     def layers(self, sample: Sample) -> dict[str, Tensor]:

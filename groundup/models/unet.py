@@ -6,8 +6,8 @@ Shape legend: B pictures, C channels, H rows, W columns, E width of the conditio
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Annotated, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from groundup.contracts.models import ModelConfig
 from groundup.contracts.processors import Processor
-from groundup.core.errors import RecipeError
+from groundup.core.errors import CheckpointError, RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
+from groundup.models.names.diffusers_unet import UNetNames, to_diffusers
 from groundup.models.sizes_from_data import image_shape, settle_size
 from groundup.nn.picture_conditions import NEAR_ZERO, PictureConditions
 from groundup.nn.unet import Down, Middle, NormAct, UNetLevel, UNetShape, Up
@@ -154,6 +155,34 @@ class UNetConfig(ModelConfig):
         """
         self.check()
         return UNet(self)
+
+    def to_diffusers(
+        self, weights: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return diffusers' settings and tensors.
+
+        Raises:
+            CheckpointError: If squares of pixels are put into channels, which it cannot.
+        """
+        if self.patch > 1:
+            problem = f"patch is {self.patch}, for which UNet2DModel has no setting"
+            raise CheckpointError("model.patch", problem, "Train with patch 1, or export to onnx")
+        assert self.input_shape is not None
+        channels, height, width = self.input_shape
+        config: dict[str, Any] = {
+            "sample_size": [height, width],
+            "in_channels": channels,
+            "out_channels": channels,
+            "attention_head_dim": self.head_width,
+            "norm_num_groups": self.groups,
+            "dropout": self.dropout,
+        }
+        if self.classes:
+            config["num_class_embeds"] = self.classes + 1
+        down = list(self.levels())[: len(self.widths)]
+        attends = tuple(level.attends for level in down)
+        shape = UNetNames(self.widths, attends, self.layers, self.widths[0], config)
+        return to_diffusers(shape, weights)
 
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of one picture, forward and backward: 6 a weight and place."""
