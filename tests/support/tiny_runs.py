@@ -117,6 +117,8 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "spoken",
         {"layers": 1, "width": 16, "heads": 2, "source_positions": 16, **SHORT, "dropout": 0.1},
     ),
+    "unet": ("drawings", {"widths": [8, 16], "groups": 4, "head_width": 8, "dropout": 0.1}),
+    "dit": ("drawings", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
     "bag_of_ngrams": ("texts", {"width": 8, "ngrams": 2, "buckets": 500, "dropout": 0.1}),
     "bert": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
     "transformer_classifier": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
