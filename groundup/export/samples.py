@@ -179,8 +179,8 @@ def _encode_examples(run: Run, model: nn.Module, processor: Any) -> list[Sample]
     if task.augments_held_out:
         # What is no input without its noise, as pictures on their way: the noise of validations.
         batches = [
-            task.augment(each, np.arange(len(some)), dict, processor, -1)
-            for each, some in zip(batches, (examples, examples[:1]), strict=True)
+            task.augment(batches[place], np.arange(count), lambda which=0: {}, processor, -1)
+            for place, count in enumerate((len(examples), 1))
         ]
     found = [Sample(task.inputs(batch)) for batch in batches]
     # Of sounds a model gives fewer frames than it reads.

@@ -178,7 +178,7 @@ class _Judge:
     def features(self, pixels: Tensor) -> Floats:
         """Return (N, D) of pictures (N, C, H, W) between 0 and 1."""
         if self.model is None:
-            return pixels.flatten(1).double().numpy()  # type: ignore[no-any-return]
+            return pixels.flatten(1).double().numpy()
         return self._ask(pixels, self.model.features)
 
     def _ask(self, pixels: Tensor, call: Callable[..., Tensor]) -> Floats:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from groundup.contracts.data import Partners
 from groundup.contracts.generators import PictureGenerator
 from groundup.contracts.processors import LabelProcessor, Targets
 from groundup.contracts.tasks import EvaluationContext, Picture, Task
@@ -199,7 +200,7 @@ class GenerateImages(Task):
         self,
         batch: Batch,
         samples: NDArray[np.int64],
-        partners: Callable[[], Batch],
+        partners: Partners,
         processor: LabelProcessor,
         seed: int,
     ) -> Batch:
