@@ -44,6 +44,7 @@ def write_diffusers_folder(job: Job) -> None:
     if not isinstance(job.config, WritesDiffusers):
         problem = f"model {job.config.registered_name} has no layout of diffusers"
         raise CheckpointError("model", problem, "Export a unet, or to onnx")
+    # The weights of the job are those that were averaged, as predictions take them.
     config, tensors = job.config.to_diffusers(job.weights)
     text = json.dumps(config, indent=1) + "\n"
     job.run.storage.write_text(job.folder / "config.json", text)
@@ -66,6 +67,7 @@ class Diffusers(Reader):
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
         """Return (B, C H W). Its times go to 1,000."""
         told = sample.inputs
+        # Without spans: that library has no steps of a given length.
         classes = told.get("classes")
         found = self.module(told["inputs"], 1000.0 * told["times"], class_labels=classes)
         return found.sample.float().flatten(1)  # type: ignore[no-any-return]

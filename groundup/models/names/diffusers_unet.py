@@ -55,6 +55,7 @@ def to_diffusers(
     The features of a span of 0 are constants, cosines of 1 and sines of 0: what they add goes into
     the bias of the first layer.
     """
+    # Said of each size, though all of diffusers' own defaults are others.
     kinds = ["AttnDownBlock2D" if attends else "DownBlock2D" for attends in shape.attends]
     config = {
         "_class_name": "UNet2DModel",
@@ -91,6 +92,7 @@ def _names(shape: UNetNames, weights: Mapping[str, Tensor]) -> Iterator[tuple[st
         "head.0.": "conv_norm_out.",
         "head.1.": "conv_out.",
     }
+    # Here all blocks are in one list, there in three.
     sizes = len(shape.widths)
     for number in range(2 * sizes + 1):
         block = f"down_blocks.{number}"
@@ -98,6 +100,7 @@ def _names(shape: UNetNames, weights: Mapping[str, Tensor]) -> Iterator[tuple[st
             block = "mid_block"
         elif number > sizes:
             block = f"up_blocks.{number - sizes - 1}"
+        # More names than there are tensors: the middle has two layers, the way up one more.
         for layer in range(shape.layers + 2):
             for own, name in _RESIDUAL.items():
                 parts[f"blocks.{number}.layers.{layer}.{own}."] = f"{block}.resnets.{layer}.{name}."
@@ -109,5 +112,6 @@ def _names(shape: UNetNames, weights: Mapping[str, Tensor]) -> Iterator[tuple[st
     for own in weights:
         if own.startswith("embed.conditions.time."):
             continue
+        # A tensor that has no name there is an error, not left out.
         part, _, kind = own.rpartition(".")
         yield own, f"{parts[f'{part}.']}{kind}"

@@ -79,6 +79,7 @@ def evaluate_generator(context: EvaluationContext, make: Make, count: int) -> Ev
         asked = [as_category(prompt) for prompt in prompts for _ in range(each)]
         metrics["class_agreement_accuracy"] = look.accuracy(own, asked)
         metrics["judge_accuracy"] = look.accuracy(true, asked)
+    # A few of each class, as a person would look at them.
     shown = [row[: max(1, _SHOWN // len(prompts))] for row in rows]
     copies, found, figure = _look_for_copies(context, shown, _read(train, context), true, train)
     sheet = Figure(
@@ -100,6 +101,7 @@ def _compare(
     for origin, part in pixels.items():
         features = look.features(part)
         # What stands for a classifier trained on these: it has nothing to be tuned.
+        # The nearest neighbour has no settings that could favour one of the three.
         neighbours, _ = nearest(real, features)
         found = {
             "frechet_distance": frechet_distance(features, real),
@@ -197,6 +199,7 @@ class _Judge:
 
     def accuracy(self, pixels: Tensor, classes: Sequence[str]) -> float:
         """Return the share of pictures in which it sees these classes."""
+        # By name: the judge may number the classes in another order.
         outputs = self._ask(pixels, self.model)
         names = [as_category(label) for label in self.processor.labels]
         seen = [names[number] for number in outputs.argmax(1).tolist()]

@@ -131,6 +131,7 @@ def make_pictures(
     # All prompts begin with the same noise: what differs is what was asked for.
     noise = noise_of(seed, "picture", np.arange(count), shape).to(device_of(model))
     places = noise.repeat(prompts, 1, 1, 1)
+    # Next to each other for each prompt, as they are taken apart below.
     classes = None
     if not isinstance(asked, int):
         classes = torch.tensor(asked, device=noise.device).repeat_interleave(count)

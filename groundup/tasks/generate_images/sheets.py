@@ -33,6 +33,7 @@ def pictures_of(processor: LabelProcessor) -> Pictures:
 
 def as_bytes(made: Tensor, processor: LabelProcessor) -> list[NDArray[np.uint8]]:
     """Return (H, W) or (H, W, 3) of each of N pictures as the model made them, black to white."""
+    # A model may say a little more than white, or less than black.
     shown = pictures_of(processor).to_pixels(made.float().cpu()).clamp(0, 1)
     pixels = (shown * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return [each[:, :, 0] if each.shape[2] == 1 else each for each in pixels]
@@ -43,6 +44,7 @@ def arrange(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
     height, width = rows[0][0].shape[:2]
     columns = max(map(len, rows))
     shape = (len(rows) * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP)
+    # White, so that dark pictures do not run into each other.
     sheet = np.full((*shape, *rows[0][0].shape[2:]), 255, np.uint8)
     for down, row in enumerate(rows):
         for across, each in enumerate(row):
