@@ -14,8 +14,9 @@ A batch of ``detect`` holds, next to ``inputs`` (B, 3, H, W):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -23,7 +24,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Boxes", "DenseDetections", "SetDetections"]
+__all__ = ["Boxes", "DenseDetections", "OwnPictureClass", "SetDetections"]
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,13 @@ class SetDetections:
         if self.nothing:
             return logits.softmax(-1)[..., :-1]
         return logits.sigmoid()
+
+
+@runtime_checkable
+class OwnPictureClass(Protocol):
+    """Settings of a model whose pictures ``transformers`` prepares by a class of its own, which
+    also makes boxes of what the model says."""
+
+    def processor_to_huggingface(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the contents of preprocessor_config.json for that class, from what the processor
+        of pictures says of itself."""

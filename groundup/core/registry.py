@@ -42,6 +42,8 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "mlp": "groundup.models.mlp",
         "cnn": "groundup.models.cnn",
         "detector": "groundup.models.detector",
+        "detr": "groundup.models.detr",
+        "rt_detr": "groundup.models.rt_detr",
         "resnet": "groundup.models.resnet",
         "convnext": "groundup.models.convnext",
         "vit": "groundup.models.vit",

@@ -7,7 +7,6 @@ Shape legend: B pictures, H rows, W columns, h and w those of the map, C width, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -22,11 +21,12 @@ from groundup.contracts.processors import Processor
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.names.huggingface import detr
+from groundup.models.names.huggingface.picture_settings import as_class
 from groundup.models.names.table import unknown_keys
 from groundup.models.sizes_from_data import image_shape, require_image_shape, settle_size
 from groundup.models.trunk import trunk_settings
-from groundup.nn.box_head import LayersMLP, from_centres
-from groundup.nn.norm import keep_frozen_statistics
+from groundup.nn.box_head import LayersMLP, begin_rare, from_centres
+from groundup.nn.norm import freeze_norms, keep_frozen_statistics
 from groundup.nn.placed_attention import (
     PlacedBlock,
     PlacedShape,
@@ -36,9 +36,6 @@ from groundup.nn.placed_attention import (
 from groundup.nn.transformer import check_heads
 
 __all__ = ["DETR", "DETRConfig"]
-
-# Probability of every class at the start, of a head whose classes stand by themselves.
-_PRIOR = 0.01
 
 
 @model("detr")
@@ -179,6 +176,10 @@ class DETRConfig(FromHuggingFace):
         """
         return detr.processor_to_groundup(config)
 
+    def processor_to_huggingface(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the contents of preprocessor_config.json for ``DetrImageProcessor``."""
+        return as_class(values, "DetrImageProcessor")
+
     def weights_from_huggingface(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return this model's tensors from Hugging Face's; each is used once and none is left over.
 
@@ -249,11 +250,9 @@ class DETR(nn.Module):
                     nn.init.xavier_uniform_(layer.weight)
                     nn.init.zeros_(layer.bias)
         if not nothing:
-            nn.init.constant_(self.head.bias, -math.log((1 - _PRIOR) / _PRIOR))
+            begin_rare(self.head)
         if config.frozen_norms:
-            for layer in self.modules():
-                if isinstance(layer, nn.BatchNorm2d):
-                    layer.requires_grad_(False)
+            freeze_norms(self)
         # oneDNN's convolutions are quicker where the channels of a place are next to each other.
         self.embed.to(memory_format=torch.channels_last)
         self.blocks.to(memory_format=torch.channels_last)
@@ -272,9 +271,11 @@ class DETR(nn.Module):
             mask: (B, H, W) booleans, what is of a picture and not of what pads it, which is below
                 it and right of it; None: all.
         """
+        # The coarsest map alone: attention compares all its places with each other.
         found = self.project(self._read_maps(self, inputs)[-1])
         if mask is None:
             mask = inputs.new_ones(1, *inputs.shape[2:], dtype=torch.bool)
+        # A place is of the picture where its nearest pixel is.
         seen = F.interpolate(mask[None].float(), size=found.shape[2:])[0].bool()
         positions = picture_sinusoids(seen, self.config.width).to(found.dtype)
         attended = None
@@ -294,6 +295,7 @@ class DETR(nn.Module):
     def _decode(self, places: Tensor, positions: Tensor, mask: Tensor | None) -> list[Tensor]:
         """Return the states of the queries (B, Q, C) after the blocks whose loss is taken."""
         picture = Places(places, places + positions, mask)
+        # A query is only a place to ask from, until it has looked at the picture.
         x = torch.zeros_like(self.queries).expand(len(places), -1, -1)
         found = []
         for block in self.decoder:

@@ -53,15 +53,20 @@ class ResNetConfig(ModelConfig):
     width: int = setting(
         64, "Channels of the stem and inside the first stage; doubled with every stage", ge=1
     )
-    stem: Literal["imagenet", "small"] = setting(
+    stem: Literal["imagenet", "deep", "small"] = setting(
         "imagenet",
-        "imagenet: 7x7 convolution and pooling, a quarter of the size; small: 3x3, for 28 x 28"
-        " pixels or so",
+        "imagenet: 7x7 convolution and pooling, a quarter of the size; deep: three of 3x3 in place"
+        " of it; small: one of 3x3, for 28 x 28 pixels or so",
     )
     stem_pool: bool = setting(
         False,
         "Max-pooling after the small stem, to half of the size",
         applies_when={"stem": ("small",)},
+    )
+    shortcut: Literal["strided", "pooled"] = setting(
+        "strided",
+        "How a shortcut halves the map: strided leaves three of four places out; pooled takes their"
+        " mean first, and every stage begins with a projection",
     )
     zero_init: bool = setting(
         False, "Let every block start as the identity: its last batch norm scales by 0"
@@ -86,12 +91,17 @@ class ResNetConfig(ModelConfig):
         outputs = settle_size("outputs", self.outputs, processor.outputs)
         return self.model_copy(update={"input_shape": shape, "outputs": outputs})
 
-    def stem_convolution(self) -> _Convolution:
-        """Return the sizes of the first convolution."""
+    def stem_convolutions(self) -> list[_Convolution]:
+        """Return the sizes of the convolutions before the blocks."""
         assert self.input_shape is not None
+        channels = self.input_shape[0]
         if self.stem == "imagenet":
-            return _Convolution(self.input_shape[0], self.width, 7, 2)
-        return _Convolution(self.input_shape[0], self.width, 3)
+            return [_Convolution(channels, self.width, 7, 2)]
+        if self.stem == "small":
+            return [_Convolution(channels, self.width, 3)]
+        half = max(1, self.width // 2)
+        first = _Convolution(channels, half, 3, 2)
+        return [first, _Convolution(half, half, 3), _Convolution(half, self.width, 3)]
 
     def block_convolutions(self) -> Iterator[list[_Convolution]]:
         """Yield the sizes of the convolutions of each block."""
@@ -111,6 +121,13 @@ class ResNetConfig(ModelConfig):
                     yield [_Convolution(inputs, inner, 3, stride), _Convolution(inner, inner, 3)]
                 inputs = outputs
 
+    def block_shortcuts(self) -> Iterator[list[_Convolution]]:
+        """Yield the projection of the input of each block, if it has any."""
+        begins = {0, *(last + 1 for last in self._last_blocks())}
+        for number, convolutions in enumerate(self.block_convolutions()):
+            always = self.shortcut == "pooled" and number in begins
+            yield _shortcut(convolutions, always=always)
+
     @property
     def last_width(self) -> int:
         """Channels that the output layer reads."""
@@ -128,25 +145,30 @@ class ResNetConfig(ModelConfig):
     def flops_per_token(self, context: int) -> float:
         """Return the FLOPs of one image, forward and backward: 6 a weight and place."""
         assert self.input_shape is not None
-        sides, weights = _products(self.stem_convolution(), self.input_shape[1:])
+        sides = self.input_shape[1:]
+        weights = 0
+        for convolution in self.stem_convolutions():
+            sides, products = _products(convolution, sides)
+            weights += products
         if self.pools:
             sides, _ = _products(_Convolution(0, 0, 3, 2), sides)
-        for convolutions in self.block_convolutions():
+        blocks = zip(self.block_convolutions(), self.block_shortcuts(), strict=True)
+        for convolutions, shortcut in blocks:
             for convolution in convolutions:
                 sides, products = _products(convolution, sides)
                 weights += products
             # The shortcut's window has one place, whatever its stride: counted at its output.
-            weights += sum(_products(c, sides)[1] for c in _shortcut(convolutions, strided=False))
+            weights += sum(_products(each._replace(stride=1), sides)[1] for each in shortcut)
         return 6.0 * (weights + self.last_width * self.outputs)
 
     @property
     def pools(self) -> bool:
         """Whether the stem ends in max-pooling."""
-        return self.stem == "imagenet" or self.stem_pool
+        return self.stem != "small" or self.stem_pool
 
     def map_sizes(self) -> tuple[MapSize, ...]:
         """Return the maps that the stages end in."""
-        stride = (2 if self.stem == "imagenet" else 1) * (2 if self.pools else 1)
+        stride = (1 if self.stem == "small" else 2) * (2 if self.pools else 1)
         blocks = list(self.block_convolutions())
         return tuple(
             MapSize(stride * 2**stage, blocks[last][-1].outputs)
@@ -192,18 +214,24 @@ class ResNet(nn.Module):
         He et al., 2015 (arXiv:1512.03385), sections 3 and 4.1; initialisation: He et al., 2015
         (arXiv:1502.01852);
         ``zero_init``: Goyal et al., 2017 (arXiv:1706.02677), section 5.1; the small stem: as
-            section 4.2 has for CIFAR.
+            section 4.2 has for CIFAR; the deep stem and pooled shortcuts: He et al., 2018
+            (arXiv:1812.01187), section 4.2, ResNet-C and ResNet-D.
         Departs from it: the 3x3 convolution of a bottleneck is the strided one, as in most
             implementations.
     """
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
-        self.embed = nn.Sequential(*_with_norm(config.stem_convolution()), nn.ReLU())
+        self.embed = nn.Sequential()
+        for convolution in config.stem_convolutions():
+            self.embed.extend([*_with_norm(convolution), nn.ReLU()])
         if config.pools:
             self.embed.append(nn.MaxPool2d(3, 2, 1))
         self.blocks = nn.ModuleList(
-            _Block(convolutions) for convolutions in config.block_convolutions()
+            _Block(convolutions, shortcut, pooled=config.shortcut == "pooled")
+            for convolutions, shortcut in zip(
+                config.block_convolutions(), config.block_shortcuts(), strict=True
+            )
         )
         self.head = nn.Linear(config.last_width, config.outputs)
         for layer in self.modules():
@@ -242,29 +270,34 @@ class _Block(nn.Module):
     """Convolutions, each with batch norm, added to their input; where the sizes differ, to a
     projection of it."""
 
-    def __init__(self, convolutions: list[_Convolution]) -> None:
+    def __init__(
+        self, convolutions: list[_Convolution], shortcut: list[_Convolution], *, pooled: bool
+    ) -> None:
         super().__init__()
         layers = _with_norm(convolutions[0])
         for convolution in convolutions[1:]:
             layers += [nn.ReLU(), *_with_norm(convolution)]
         self.layers = nn.Sequential(*layers)
-        self.shortcut = nn.Sequential(
-            *(layer for c in _shortcut(convolutions) for layer in _with_norm(c))
-        )
+        self.shortcut = nn.Sequential()
+        for convolution in shortcut:
+            if pooled and convolution.stride == 2:
+                self.shortcut.append(nn.AvgPool2d(2, ceil_mode=True))
+                convolution = convolution._replace(stride=1)
+            self.shortcut.extend(_with_norm(convolution))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C out, H out, W out) from x (B, C, H, W)."""
         return F.relu(self.layers(x) + self.shortcut(x))
 
 
-def _shortcut(convolutions: list[_Convolution], *, strided: bool = True) -> list[_Convolution]:
-    """Return the projection that a block's input needs, if any."""
+def _shortcut(convolutions: list[_Convolution], *, always: bool) -> list[_Convolution]:
+    """Return the projection that a block's input needs, if any or ``always``."""
     inputs = convolutions[0].inputs
     outputs = convolutions[-1].outputs
     stride = max(convolution.stride for convolution in convolutions)
-    if inputs == outputs and stride == 1:
+    if inputs == outputs and stride == 1 and not always:
         return []
-    return [_Convolution(inputs, outputs, 1, stride if strided else 1)]
+    return [_Convolution(inputs, outputs, 1, stride)]
 
 
 def _with_norm(sizes: _Convolution) -> list[nn.Module]:

@@ -12,7 +12,13 @@ from torch.autograd.function import once_differentiable
 
 from groundup.nn.autograd import apply
 
-__all__ = ["RMSNorm", "ShiftedRMSNorm", "keep_frozen_statistics"]
+__all__ = [
+    "FrozenNorm",
+    "RMSNorm",
+    "ShiftedRMSNorm",
+    "freeze_norms",
+    "keep_frozen_statistics",
+]
 
 # A weight above it can be divided out of the output again without loss.
 _DIVISIBLE = 1e-4
@@ -95,6 +101,38 @@ class _RMSNorm(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_weight = product.flatten(0, -2).sum(0)
         return grad_x, grad_weight, None
+
+
+class FrozenNorm(nn.Module):
+    """A batch norm of which nothing is trained and whose statistics stay: weights that came with
+    others' statistics go on with these.
+
+    All of it are buffers, so that nothing that makes parameters trainable reaches it.
+
+    Args:
+        norm: What it begins as.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, norm.state_dict()[name])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H, W) from x (B, C, H, W)."""
+        own = dict(self.named_buffers())
+        return F.batch_norm(
+            x, own["running_mean"], own["running_var"], own["weight"], own["bias"], eps=self.eps
+        )
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Put a ``FrozenNorm`` in the place of every batch norm inside a model."""
+    for part in list(model.modules()):
+        for name, layer in list(part.named_children()):
+            if isinstance(layer, nn.BatchNorm2d):
+                part.add_module(name, FrozenNorm(layer))
 
 
 def keep_frozen_statistics(model: nn.Module) -> None:

@@ -16,8 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.nn.mlp import MLP
+from groundup.nn.positions import sinusoids
 
-__all__ = ["PlacedAttention", "PlacedBlock", "PlacedShape", "Places", "picture_sinusoids"]
+__all__ = [
+    "PlacedAttention",
+    "PlacedBlock",
+    "PlacedShape",
+    "Places",
+    "grid_sinusoids",
+    "picture_sinusoids",
+]
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,7 @@ class PlacedBlock(nn.Module):
             mask: (B, 1, 1, T) booleans, which of x are seen; None: all.
             picture: What the queries of a decoder look at.
         """
+        # Where something is says what to look at, and is no part of what is seen there.
         placed = x + positions
         x = self.attention_norm(x + self.dropout(self.attention(placed, placed, x, mask)))
         if self.cross_attention is not None and self.cross_norm is not None:
@@ -160,3 +169,23 @@ def picture_sinusoids(seen: Tensor, width: int) -> Tensor:
         angles = (places / (whole + 1e-6) * (2 * math.pi))[..., None] / scales
         parts.append(torch.stack((angles.sin(), angles.cos()), -1).flatten(-2))
     return torch.cat(parts, -1).flatten(1, 2)
+
+
+def grid_sinusoids(height: int, width: int, channels: int, device: torch.device) -> Tensor:
+    """Return (1, h w, C) float32: a quarter of the channels are sines of how far down a place is, a
+    quarter cosines, and the other half says how far across it is.
+
+    Places are counted in steps of the map, and not in shares of it as ``picture_sinusoids`` has
+    them.
+
+    Source:
+        Vaswani et al., 2017 (arXiv:1706.03762), section 3.5, for two directions, as the authors of
+        RT-DETR have it.
+    """
+    down = sinusoids(torch.arange(height, device=device), channels // 2)
+    across = sinusoids(torch.arange(width, device=device), channels // 2)
+    both = (
+        down[:, None].expand(height, width, -1),
+        across[None].expand(height, width, -1),
+    )
+    return torch.cat(both, -1).flatten(0, 1)[None]

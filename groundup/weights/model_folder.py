@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
+from groundup.contracts.detection import OwnPictureClass
 from groundup.contracts.models import FromHuggingFace
 from groundup.contracts.processors import InputProcessor, LabelProcessor, Processor, TextProcessor
 from groundup.contracts.speech import ReadsSpeech
@@ -181,6 +182,8 @@ def _write_picture_settings(run: Run, folder: Path, processor: Any, values: dict
     if "architectures" not in values or not isinstance(reader, InputProcessor):
         return
     if (found := reader.to_huggingface()) is not None:
+        if isinstance(run.recipe.model, OwnPictureClass):
+            found = run.recipe.model.processor_to_huggingface(found)
         run.storage.write_text(
             folder / "preprocessor_config.json", json.dumps(found, indent=1) + "\n"
         )

@@ -23,6 +23,7 @@ SKLEARN_DATA = Path(str(importlib.util.find_spec("sklearn").origin)).parent / "d
 PATIENT_COLUMNS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 
 TRUNK = {"name": "resnet", "layers": [1, 1, 1], "width": 4, "stem": "small"}
+QUERIES = {"backbone": TRUNK, "mlp_width": 24, "decoder_layers": 2, "queries": 8, "dropout": 0.1}
 SHORT = {"context_length": 16}
 # Each model with what it reads. What is random in training is on: tests of exact losses turn
 # ``dropout`` off.
@@ -101,10 +102,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "vit": ("pictures", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
     "detector": ("scenes", {"backbone": TRUNK, "strides": [4, 8], "width": 8, "head_layers": 1}),
-    "fsq_autoencoder": (
-        "redrawn",
-        {"patch": 2, "widths": [8, 12], "levels": [4, 3], "groups": 4},
-    ),
+    "fsq_autoencoder": ("redrawn", {"patch": 2, "widths": [8, 12], "levels": [4, 3], "groups": 4}),
+    "detr": ("scenes", {**QUERIES, "width": 16, "heads": 2, "encoder_layers": 1}),
+    "rt_detr": ("scenes", {**QUERIES, "maps": 2, "width": 16, "encoder_width": 16}),
     "rnn": (
         "frames",
         {"width": 12, "cell": "gru", "bidirectional": True, "pooling": "attention", "dropout": 0.1},

@@ -100,6 +100,7 @@ def match(costs: Tensor, labels: Tensor) -> Tensor:
     found = np.full(present.shape, UNMATCHED, dtype=np.int64)
     for number, own in enumerate(present):
         columns = np.flatnonzero(own)
+        # Columns of what is no box are not shown to the solver, which would match them too.
         queries, boxes = linear_sum_assignment(table[number][:, columns])
         found[number, columns[boxes]] = queries
     return torch.from_numpy(found).to(costs.device)

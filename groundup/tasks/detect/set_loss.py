@@ -137,6 +137,7 @@ class SetLoss(Settings):
         logits = layer.logits.float()
         labels = targets.labels.new_full(logits.shape[:2], IGNORED)
         labels[picture, query] = targets.labels[picture, box]
+        # What is in a crowd may well be right: nobody told its things apart.
         counted = (labels != IGNORED) | ~targets.in_a_crowd(layer.boxes)
         if layer.nothing:
             total, count = self._softmax(logits, labels, counted)
@@ -175,6 +176,7 @@ class SetLoss(Settings):
             wish: (M,) the probability that is asked for.
             counted: (B, Q).
         """
+        # Of all other classes and queries 0 is asked.
         target = torch.zeros_like(logits)
         target[*place, labels] = wish
         is_class = torch.zeros_like(logits, dtype=torch.bool)

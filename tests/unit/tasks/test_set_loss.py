@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from groundup.contracts.detection import SetDetections
+from groundup.core.errors import MissingExtraError
 from groundup.core.values import IGNORED, Batch, Loss
 from groundup.nn.box_head import from_centres, inverse_sigmoid, to_centres
 from groundup.tasks.detect.matching import UNMATCHED, match
@@ -189,3 +191,9 @@ def test_centres_are_there_and_back() -> None:
     shares = torch.tensor([0.0, 0.25, 1.0])
     assert torch.isfinite(inverse_sigmoid(shares)).all()
     torch.testing.assert_close(inverse_sigmoid(shares).sigmoid(), shares, rtol=0, atol=2e-5)
+
+
+def test_without_scipy_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'groundup\[detect\]'"):
+        match(torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.int64))

@@ -177,6 +177,7 @@ def to_groundup(
     if output is None or output.shape != own["head.weight"].shape:
         kept = {name: each for name, each in kept.items() if not name.startswith("class_labels_")}
         expected = {name: each for name, each in expected.items() if not name.startswith("head.")}
+    # Whose names they are shows in the tensors: config.json may be of another version.
     rows = _rows(config, timm=f"{_TRUNK}conv1.weight" in kept)
     found = to_own(rows, kept, 0, expected)
     # The count of batches is not in files whose norms are frozen; nothing depends on it.

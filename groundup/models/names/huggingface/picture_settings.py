@@ -52,6 +52,7 @@ def picture_settings(
     height = sides.get("height")
     width = sides.get("width")
     resized = config.get("do_resize", True)
+    # Also for the remedy, which says what to write.
     values = _normalisation(config, mean, std, normalises=normalises)
     known = kind.startswith(family) and not config.get("do_center_crop")
     if not known or (resized and not (height and width)):

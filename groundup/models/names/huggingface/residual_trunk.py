@@ -131,6 +131,7 @@ def trunk_to_groundup(config: Mapping[str, Any], kind: str) -> tuple[dict[str, A
     )
     bottleneck = full["layer_type"] == "bottleneck"
     width = full["embedding_size"]
+    # Stages of other widths would need settings that resnet does not have.
     factor = _WIDENING if bottleneck else 1
     wanted = [width * factor * 2**stage for stage in range(len(full["depths"]))]
     if list(full["hidden_sizes"]) != wanted or full["hidden_act"] != "relu":
