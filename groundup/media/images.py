@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import DataError, MissingExtraError
 from groundup.core.values import StoredFile
+from groundup.media.picture_conversions import ORIENTATION, conversions_of
+from groundup.media.picture_fit import CroppedPicture, PictureFit, Placement, Resample
 
 __all__ = [
     "LARGEST",
@@ -32,6 +34,7 @@ __all__ = [
     "is_picture",
     "measure",
     "read_picture",
+    "read_placed",
 ]
 
 # Files that are photographs or drawings; Pillow opens others as well, such as .pdf and .hdf.
@@ -48,8 +51,6 @@ _FONTS = (
     "DejaVuSans.ttf",
 )
 _FLOATS = "its pixels are floating-point numbers; allowed: 8 or 16 bits"
-# The tag of EXIF that says how a camera was held.
-_ORIENTATION = 0x0112
 # In pixels.
 _MARGIN = 6
 _LINE = 16
@@ -61,6 +62,7 @@ def _pillow() -> Any:
         import PIL
         import PIL.Image
         import PIL.ImageDraw
+        import PIL.ImageFile
         import PIL.ImageFont
         import PIL.ImageOps
     except ImportError:
@@ -108,11 +110,49 @@ def read_picture(
         DataError: If it cannot be read, is too large, or has values beyond the depth.
         MissingExtraError: If Pillow is not installed.
     """
+    return read_placed(source, where, channels, depth, seen)[0]
+
+
+def read_placed(
+    source: Any,
+    where: str,
+    channels: int | None = None,
+    depth: int = 16,
+    seen: Counter[str] | None = None,
+    *,
+    fit: PictureFit | None = None,
+    crop: CroppedPicture | None = None,
+) -> tuple[NDArray[np.uint8], Placement | None]:
+    """Return what ``read_picture`` does, brought to a size by Pillow's own resampling, in whole
+    numbers; and what became of the picture, or None where no ``fit`` is asked for.
+
+    Args:
+        source: As of ``read_picture``, and the following.
+        where: What to call it in messages.
+        channels: 1 for grey, 3 for colour.
+        depth: How many of 16 bits are used.
+        seen: Counts what was converted.
+        fit: How it gets its size; None: as the file has.
+        crop: The part of it that is drawn; None: all of it.
+    """
     try:
         with _opened(source) as opened:
+            # Asked before anything is decoded, which reading the EXIF of a PNG does.
+            wide = _is_wide(opened)
             if seen is not None:
-                seen.update(_conversions(opened))
-            image = _eight_bits(_pillow().ImageOps.exif_transpose(opened), depth, where)
+                seen.update(conversions_of(opened, wide))
+            # Asked first: Pillow copies a picture that needs no turn.
+            if opened.getexif().get(ORIENTATION, 1) != 1:
+                opened = _pillow().ImageOps.exif_transpose(opened)
+            image = _eight_bits(opened, depth, where, wide)
+            if channels is not None:
+                image = _convert(image, "L" if channels == 1 else "RGB")
+            placed = None
+            if fit is not None:
+                placed = fit.place(image.height, image.width, crop)
+                image = _fitted(image, placed, fit.resample)
+            # Within the file, which Pillow reads when the pixels are asked for.
+            return np.asarray(image), placed
     except (MissingExtraError, DataError):
         raise
     except _TooLarge as error:
@@ -122,9 +162,26 @@ def read_picture(
         raise DataError(
             where, f"is no readable picture: {_describe(error)}", "Replace or remove it"
         ) from None
-    if channels is not None:
-        image = image.convert("L" if channels == 1 else "RGB")
-    return np.asarray(image)
+
+
+def _convert(image: Any, mode: str) -> Any:
+    # Pillow copies what is of this mode already.
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _fitted(image: Any, placed: Placement, resample: Resample) -> Any:
+    """Return a picture's part of the size asked for."""
+    filters = {"linear": "BILINEAR", "cubic": "BICUBIC"}
+    if placed.box != (0, 0, *image.size):
+        image = image.crop(placed.box)
+    if (placed.columns, placed.rows) != image.size:
+        named = _pillow().Image.Resampling[filters[resample]]
+        image = image.resize((placed.columns, placed.rows), named)
+    height, width = placed.size
+    if image.size == (width, height):
+        return image
+    # What is beyond the edges is black.
+    return image.crop((placed.left, placed.top, placed.left + width, placed.top + height))
 
 
 def depth_of(sources: Iterable[Any]) -> tuple[int, int]:
@@ -176,7 +233,7 @@ def measure(source: Any) -> tuple[int, int, int]:
         source: As of ``read_picture``; it must be readable.
     """
     with _opened(source) as image:
-        return image.width, image.height, int(image.getexif().get(_ORIENTATION, 1))
+        return image.width, image.height, int(image.getexif().get(ORIENTATION, 1))
 
 
 class _TooLarge(Exception):
@@ -205,32 +262,26 @@ def _opened(source: Any) -> Iterator[Any]:
         yield image
 
 
-def _conversions(image: Any) -> list[str]:
-    """Return what has to be converted in an image."""
-    found = []
-    mode = image.mode
-    if mode.startswith("I"):
-        found.append("of 16 bits")
-    elif mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        found.append(f"in {mode}, brought to red, green and blue")
-    elif mode == "1":
-        found.append("of 1 bit")
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        found.append("with transparency, laid on white")
-    elif mode == "P":
-        found.append("with a palette")
-    if getattr(image, "n_frames", 1) > 1:
-        found.append("of several frames or pages, of which the first is read")
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        found.append("turned upright as EXIF says")
-    return found
+def _is_wide(image: Any) -> bool:
+    """Whether a picture in colour has 16 bits a channel, of which Pillow reads 8."""
+    if not isinstance(image, _pillow().ImageFile.ImageFile) or image.mode.startswith("I"):
+        return False
+    # Where the file's parts are, until it is decoded, and how they are stored: RGB;16B.
+    return any(";16" in str(tile) for tile in image.tile)
 
 
-def _eight_bits(image: Any, depth: int, where: str) -> Any:
+def _eight_bits(image: Any, depth: int, where: str, wide_colours: bool) -> Any:
     """Return the image as grey or as red, green and blue, 8 bits each."""
     if image.mode.startswith("I"):
         # Pillow would clip 16 bits to 255 instead of scaling them.
-        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> (depth - 8)
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(
+                f"it has values from {values.min():,} to {values.max():,}; allowed: 0 to 65,535"
+            )
+        wide = values >> (depth - 8)
+        # Laid on white, like all that is transparent.
+        wide[values == image.info.get("transparency", -1)] = 255
         if wide.max() > 255:
             raise DataError(
                 where,
@@ -241,12 +292,20 @@ def _eight_bits(image: Any, depth: int, where: str) -> Any:
         return _pillow().Image.fromarray(wide.astype(np.uint8))
     if image.mode == "F":
         raise ValueError(_FLOATS)
+    if wide_colours:
+        brightest = max(high for _, high in image.convert("RGB").getextrema())
+        # Of 12 bits in 16 Pillow's upper 8 would be nearly black, and 4 of them lost.
+        if 0 < brightest < 16:
+            raise ValueError(
+                f"its colours of 16 bits are all below {brightest + 1} x 256, as of a camera with"
+                " fewer bits; allowed: all 16 used, or 8. Scale it, or write 8 bits"
+            )
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
         ground = _pillow().Image.new("RGBA", image.size, "white")
         opaque = _pillow().Image.alpha_composite(ground, clear)
         return opaque.convert("L" if image.mode in ("LA", "La", "L") else "RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    return _convert(image, "L" if image.mode in ("1", "L") else "RGB")
 
 
 def _describe(error: Exception) -> str:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
@@ -19,26 +21,33 @@ from groundup.core.errors import DataError
 from groundup.core.registry import processor
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Example
-from groundup.media.images import depth_of, is_picture
+from groundup.media.decoding_threads import for_each
+from groundup.media.images import is_picture
 from groundup.processors.picture_pixels import (
     Frame,
     PictureForm,
     Resample,
     Resize,
     Shape,
+    is_stored,
     name_picture,
     other_shape,
     stack_grey,
 )
-from groundup.processors.picture_scale import FileSample, PictureSums
+from groundup.processors.picture_scale import (
+    FileSample,
+    PictureSums,
+    as_columns,
+    find_depth,
+    note_conversions,
+    scaling_of,
+)
 from groundup.processors.saved_files import saved_settings, write_json
 
 __all__ = ["ImageConfig", "ImageProcessor"]
 
 # Arrays that are looked at at a time.
 _TOGETHER = 4096
-# Files whose headers say whether there may be pictures of 16 bits.
-_FIRST = 16
 
 
 class ImageProcessor(InputProcessor):
@@ -55,6 +64,9 @@ class ImageProcessor(InputProcessor):
         resample: How pixels between others are found where pictures are resized.
         depth: How many of 16 bits a channel are used, in files that have as many.
         notes: What was converted in the training pictures.
+        whole_numbers: Files are resized to whole numbers; runs of before have it otherwise.
+        shorter: What the shorter side is resized to before the middle is kept; None: to what just
+            covers the size.
     """
 
     def __init__(
@@ -70,7 +82,11 @@ class ImageProcessor(InputProcessor):
         resample: Resample = "linear",
         depth: int = 16,
         notes: Sequence[str] = (),
+        whole_numbers: bool = True,
+        shorter: int | None = None,
     ) -> None:
+        self.whole_numbers = whole_numbers
+        self.shorter = shorter
         self.depth = depth
         self.notes = tuple(notes)
         self.shape = shape
@@ -87,6 +103,8 @@ class ImageProcessor(InputProcessor):
             resize or "stretch",
             resample,
             depth,
+            whole_numbers,
+            shorter,
         )
 
     @property
@@ -116,32 +134,36 @@ class ImageProcessor(InputProcessor):
         if plain is not None and (1, *plain.shape[1:]) == self.shape:
             inside[:, 0] = torch.from_numpy(plain)
         else:
-            for number, each in enumerate(inputs):
-                inside[number], frame = self._read(each, number)
-                frames[number] = torch.tensor(frame)
+            # By NumPy, which copies without threads of its own.
+            cells, places = inside.numpy(), frames.numpy()
+
+            def read(number: int) -> None:
+                cells[number], places[number] = self._read(inputs[number], number)
+
+            for_each(read, len(inputs), parallel=any(map(is_stored, inputs)))
         frames += torch.tensor([0.0, 0.0, left, top])
-        mean, scale = _as_columns(self.mean, self.scale, values)
+        mean, scale = as_columns(self.mean, self.scale, values)
         inside.sub_(mean).div_(scale)
         return values, frames
 
-    def _read(self, source: Any, number: int) -> tuple[Tensor, Frame]:
+    def _read(self, source: Any, number: int) -> tuple[NDArray[np.float32], Frame]:
         where = name_picture(source, number)
         pixels, frame = self._form.read_placed(source, where)
         if pixels.shape != self.shape:
             raise other_shape(where, pixels.shape, self.shape)
-        if self.largest != 255.0 and is_picture(source):
+        if self.largest != 255.0 and is_stored(source):
             # It was fitted to arrays that say white with another number.
-            return torch.from_numpy(pixels) * (self.largest / 255.0), frame
-        return torch.from_numpy(pixels), frame
+            return pixels * np.float32(self.largest / 255.0), frame
+        return pixels, frame
 
     def to_pixels(self, inputs: Tensor) -> Tensor:
         """Return (N, C, H, W) with 0 for black and 1 for white, of what ``encode_inputs`` gave."""
-        mean, scale = _as_columns(self.mean, self.scale, inputs)
+        mean, scale = as_columns(self.mean, self.scale, inputs)
         return (inputs * scale + mean) / self.largest
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """Return what a model reads, of pixels between 0 and 1: the reverse of ``to_pixels``."""
-        mean, scale = _as_columns(self.mean, self.scale, pixels)
+        mean, scale = as_columns(self.mean, self.scale, pixels)
         return (pixels * self.largest - mean) / scale
 
     def save(self, folder: Path) -> None:
@@ -159,6 +181,8 @@ class ImageProcessor(InputProcessor):
             "resample": self.resample,
             "depth": self.depth,
             "notes": self.notes,
+            "whole_numbers": self.whole_numbers,
+            "resize_shorter": self.shorter,
         }
         write_json(folder / "processor.json", saved)
 
@@ -202,6 +226,9 @@ class ImageProcessor(InputProcessor):
                 resample=saved.get("resample", "linear"),
                 depth=saved.get("depth", 16),
                 notes=saved.get("notes", ()),
+                # What was trained on pixels that are no whole numbers is predicted from such.
+                whole_numbers=saved.get("whole_numbers", False),
+                shorter=saved.get("resize_shorter"),
             )
 
 
@@ -217,6 +244,13 @@ class ImageConfig(ProcessorConfig):
     resize: Resize = setting(
         "stretch",
         "stretch: whatever the proportions; crop: the middle is kept; pad: black bars are added",
+    )
+    resize_shorter: int | None = setting(
+        None,
+        "Pixels that the shorter side is resized to before the middle is kept, such as 256 for a"
+        " size of 224; null: what just covers the size",
+        ge=1,
+        applies_when={"resize": ("crop",)},
     )
     resample: Resample = setting("linear", "How pixels between others are found when resizing")
     channels: Literal[1, 3] | None = setting(
@@ -250,6 +284,11 @@ class ImageConfig(ProcessorConfig):
         ):
             if self.size is None and value != default:
                 raise ValueError(f"{name} has no effect without size. Give size, or remove {name}")
+        if self.resize_shorter is not None and self.size and self.resize_shorter < max(self.size):
+            raise ValueError(
+                f"resize_shorter is {self.resize_shorter}, less than the size {list(self.size)}."
+                f" Give {max(self.size)} or more"
+            )
         if self.normalise == "given" and (not self.mean or len(self.mean) != len(self.std or ())):
             raise ValueError(
                 "normalise: given needs mean and std, one number each for each channel. Give both"
@@ -282,7 +321,7 @@ class ImageConfig(ProcessorConfig):
         sums = self._add_all(sums, arrays)
         largest = None if sums is None else sums.largest
         chosen = list(files)
-        depth = _find_depth([example.inputs for _, example in chosen])
+        depth = find_depth([example.inputs for _, example in chosen])
         seen: Counter[str] = Counter()
         for number, example in chosen:
             largest = 255.0
@@ -300,7 +339,7 @@ class ImageConfig(ProcessorConfig):
                 "Choose a larger size",
             )
         # 1 where all pictures are black.
-        mean, scale = self._scaling(sums, largest or 1.0)
+        mean, scale = scaling_of(sums, largest or 1.0, self.normalise, self.mean, self.std)
         return ImageProcessor(
             sums.shape,
             self.pad_to,
@@ -311,23 +350,9 @@ class ImageConfig(ProcessorConfig):
             convert=self.channels is not None,
             resample=self.resample,
             depth=depth,
-            notes=_note_conversions(seen, len(chosen), depth),
+            notes=note_conversions(seen, len(chosen), depth),
+            shorter=self.resize_shorter,
         )
-
-    def _scaling(self, sums: PictureSums, largest: float) -> tuple[list[float], list[float]]:
-        """Return what is taken off each channel, and what it is then divided by."""
-        channels = sums.shape[0]
-        if self.normalise == "standard":
-            return sums.scaling()
-        if self.mean is not None and self.std is not None:
-            if len(self.mean) != channels:
-                raise DataError(
-                    "recipe.processor.mean",
-                    f"has {len(self.mean)} numbers, but the pictures {channels} channels",
-                    "Give one for each channel, or set channels",
-                )
-            return [value * largest for value in self.mean], [value * largest for value in self.std]
-        return [0.0] * channels, [largest if self.normalise == "unit" else 1.0] * channels
 
     def _add_all(
         self, sums: PictureSums | None, arrays: list[tuple[int, Example]]
@@ -356,7 +381,14 @@ class ImageConfig(ProcessorConfig):
     ) -> PictureSums:
         """Return the sums with one more picture in them."""
         where = example.origin or name_picture(example.inputs, number)
-        form = PictureForm(self.channels, self.size, self.resize, self.resample, depth)
+        form = PictureForm(
+            self.channels,
+            self.size,
+            self.resize,
+            self.resample,
+            depth,
+            shorter=self.resize_shorter,
+        )
         pixels = form.read(example.inputs, where, seen)
         if sums is None:
             channels, height, width = pixels.shape
@@ -370,27 +402,3 @@ class ImageConfig(ProcessorConfig):
     def load(cls, folder: Path) -> ImageProcessor:
         """Return the processor that was saved to ``folder``."""
         return ImageProcessor.load(folder)
-
-
-def _find_depth(pictures: Sequence[Any]) -> int:
-    """Return how many of 16 bits are used; all are looked at where one of the first has as many."""
-    return depth_of(pictures)[0] if depth_of(pictures[:_FIRST])[1] else 16
-
-
-def _note_conversions(seen: Counter[str], total: int, depth: int) -> list[str]:
-    if not seen:
-        return []
-    wide = f", of which {depth} are used" if depth < 16 else ", of which the upper 8 are read"
-    parts = [
-        f"{count:,} {what}{wide if what == 'of 16 bits' else ''}"
-        for what, count in seen.most_common()
-    ]
-    return [f"pictures: of {total:,} looked at are {'; '.join(parts)}"]
-
-
-def _as_columns(
-    mean: Sequence[float], scale: Sequence[float], like: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return both as (C, 1, 1), of the type and device of ``like``."""
-    # With two more axes they go over rows and columns.
-    return like.new_tensor(mean)[:, None, None], like.new_tensor(scale)[:, None, None]

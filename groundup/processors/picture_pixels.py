@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,15 @@ from torch import Tensor
 
 from groundup.core.errors import DataError
 from groundup.core.values import StoredFile
-from groundup.media.images import is_picture, read_picture
+from groundup.media.images import is_picture, read_placed
+from groundup.media.picture_fit import (
+    CroppedPicture,
+    Frame,
+    PictureFit,
+    Placement,
+    Resample,
+    Resize,
+)
 
 __all__ = [
     "Frame",
@@ -26,17 +34,13 @@ __all__ = [
     "Resample",
     "Resize",
     "Shape",
+    "is_stored",
     "name_picture",
     "other_shape",
     "stack_grey",
 ]
 
-Resize = Literal["stretch", "crop", "pad"]
-Resample = Literal["linear", "cubic"]
 Shape = tuple[int, int, int]
-Frame = tuple[float, float, float, float]
-"""Where a picture's places are after resizing: x times the first number plus the third, and y times
-the second plus the fourth; 0, 0 is the corner of a picture, not the middle of its first pixel."""
 # Of red, green and blue, as ITU-R BT.601 weighs them.
 _GREY = (0.299, 0.587, 0.114)
 
@@ -50,6 +54,10 @@ class PictureForm(NamedTuple):
         resize: How pictures of other proportions get this size.
         resample: How pixels between others are found.
         depth: How many of 16 bits a channel are used, in files that have as many.
+        whole_numbers: Files are resized by Pillow, to whole numbers; else as arrays are. They
+            differ by less than 1 of 255.
+        shorter: What the shorter side is resized to before the middle is kept; None: to what just
+            covers ``size``.
     """
 
     channels: int | None
@@ -57,12 +65,20 @@ class PictureForm(NamedTuple):
     resize: Resize
     resample: Resample
     depth: int = 16
+    whole_numbers: bool = True
+    shorter: int | None = None
+
+    @property
+    def fit(self) -> PictureFit:
+        """How pictures get their size."""
+        return PictureFit(self.size, self.resize, self.resample, self.shorter)
 
     def read(self, source: Any, where: str, seen: Counter[str] | None = None) -> NDArray[Any]:
         """Return a picture (C, H, W) float32 with its own values.
 
         Args:
-            source: A path, the bytes of a file, a Pillow image, or an array (H, W) or (H, W, C).
+            source: A path, the bytes of a file, a Pillow image, an array (H, W) or (H, W, C), or a
+                part of one of these.
             where: What to call it in messages.
             seen: Counts what was converted.
 
@@ -75,9 +91,16 @@ class PictureForm(NamedTuple):
         self, source: Any, where: str, seen: Counter[str] | None = None
     ) -> tuple[NDArray[Any], Frame]:
         """Return what ``read`` does, and where the picture's places are in it."""
+        crop = None
+        if isinstance(source, CroppedPicture):
+            crop, source = source, source.picture
         pixels = source
+        placed = None
         if is_picture(source):
-            pixels = read_picture(source, where, self.channels, self.depth, seen)
+            fit = self.fit if self.whole_numbers else None
+            pixels, placed = read_placed(
+                source, where, self.channels, self.depth, seen, fit=fit, crop=crop
+            )
         found = np.asarray(pixels)
         if found.ndim == 2:
             found = found[:, :, None]
@@ -96,41 +119,33 @@ class PictureForm(NamedTuple):
         elif self.channels == 3:
             # Without transparency.
             picture = picture[:3]
-        frame: Frame = (1.0, 1.0, 0.0, 0.0)
-        if self.size is not None and picture.shape[1:] != tuple(self.size):
-            # torch takes neither negative strides nor arrays that cannot be written to.
-            whole = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
-            resized, frame = _resize(whole, self.size, self.resize, self.resample)
-            picture = resized.numpy()
-        return np.require(picture, requirements=["C", "W"]), frame
+        if placed is None:
+            height, width = picture.shape[1:]
+            placed = self.fit.place(height, width, crop)
+            left, top, right, bottom = placed.box
+            picture = picture[:, top:bottom, left:right]
+            if picture.shape[1:] != tuple(placed.size):
+                # torch takes neither negative strides nor arrays that cannot be written to.
+                whole = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
+                picture = _resize(whole, placed, self.resample).numpy()
+        return np.require(picture, requirements=["C", "W"]), placed.frame
 
 
-def _resize(
-    picture: Tensor, size: tuple[int, int], resize: Resize, resample: Resample
-) -> tuple[Tensor, Frame]:
-    """Return (C, *size) of a picture (C, H, W), by interpolation over the area that a new pixel
-    covers; and where its places are."""
-    height, width = picture.shape[1:]
-    rows, columns = size
-    if resize != "stretch":
-        choose = max if resize == "crop" else min
-        factor = choose(rows / height, columns / width)
-        rows = max(1, round(height * factor))
-        columns = max(1, round(width * factor))
+def _resize(picture: Tensor, placed: Placement, resample: Resample) -> Tensor:
+    """Return (C, *size) of a picture (C, H, W): interpolation over the area that a new pixel
+    covers."""
+    new = (placed.rows, placed.columns)
     if resample == "linear":
-        found = F.interpolate(picture[None], (rows, columns), mode="bilinear", antialias=True)[0]
+        found = F.interpolate(picture[None], new, mode="bilinear", antialias=True)[0]
     else:
-        found = F.interpolate(picture[None], (rows, columns), mode="bicubic", antialias=True)[0]
+        found = F.interpolate(picture[None], new, mode="bicubic", antialias=True)[0]
         # A cubic overshoots at edges, beyond black and white.
         found = found.clamp(float(picture.min()), float(picture.max()))
-    top = (size[0] - rows) // 2
-    left = (size[1] - columns) // 2
-    # By whole pixels, not by the factor: a picture of 5 pixels resized to 0.7 of it has 4 or 3.
-    frame = (columns / width, rows / height, float(left), float(top))
-    # Here both margins are negative, or 0.
-    if resize == "crop":
-        return found[:, -top : size[0] - top, -left : size[1] - left], frame
-    return F.pad(found, (left, size[1] - columns - left, top, size[0] - rows - top)), frame
+    height, width = placed.size
+    # Negative padding cuts off.
+    right = placed.left + width - placed.columns
+    bottom = placed.top + height - placed.rows
+    return F.pad(found, (-placed.left, right, -placed.top, bottom))
 
 
 def stack_grey(arrays: Sequence[Any]) -> NDArray[Any] | None:
@@ -144,8 +159,15 @@ def stack_grey(arrays: Sequence[Any]) -> NDArray[Any] | None:
     return np.stack(arrays)
 
 
+def is_stored(source: Any) -> bool:
+    """Whether a picture, or what a part is of, has to be decoded."""
+    return is_picture(source.picture if isinstance(source, CroppedPicture) else source)
+
+
 def name_picture(source: Any, number: int) -> str:
     """Return what to call a picture in messages: its file, or its number."""
+    if isinstance(source, CroppedPicture):
+        source = source.picture
     return str(source) if isinstance(source, str | Path | StoredFile) else f"picture {number}"
 
 

@@ -7,17 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from groundup.core.errors import DataError
 from groundup.core.values import Example
+from groundup.media.images import depth_of
 from groundup.processors.picture_pixels import Shape
 
-__all__ = ["FileSample", "PictureSums"]
+__all__ = [
+    "FileSample",
+    "PictureSums",
+    "as_columns",
+    "find_depth",
+    "note_conversions",
+    "scaling_of",
+]
+
+# Files whose headers say whether there may be pictures of 16 bits.
+_FIRST = 16
 
 # Picture files that the scale is learned from.
 _SAMPLE = 2000
@@ -86,3 +100,60 @@ class FileSample:
         """Yield the sample in the order of the data."""
         for _, number, example in sorted(self._heap, key=lambda entry: entry[1]):
             yield number, example
+
+
+def scaling_of(
+    sums: PictureSums,
+    largest: float,
+    normalise: str,
+    given_mean: Sequence[float] | None,
+    given_std: Sequence[float] | None,
+) -> tuple[list[float], list[float]]:
+    """Return what is taken off each channel, and what it is then divided by.
+
+    Args:
+        sums: Of the training pictures.
+        largest: The value that is white.
+        normalise: As the processor's setting.
+        given_mean: As the recipe says, or None.
+        given_std: Likewise.
+
+    Raises:
+        DataError: If other numbers of channels are given.
+    """
+    channels = sums.shape[0]
+    if normalise == "standard":
+        return sums.scaling()
+    if given_mean is not None and given_std is not None:
+        if len(given_mean) != channels:
+            raise DataError(
+                "recipe.processor.mean",
+                f"has {len(given_mean)} numbers, but the pictures {channels} channels",
+                "Give one for each channel, or set channels",
+            )
+        return [value * largest for value in given_mean], [value * largest for value in given_std]
+    return [0.0] * channels, [largest if normalise == "unit" else 1.0] * channels
+
+
+def find_depth(pictures: Sequence[Any]) -> int:
+    """Return how many of 16 bits are used; all are looked at where one of the first has as many."""
+    return depth_of(pictures)[0] if depth_of(pictures[:_FIRST])[1] else 16
+
+
+def note_conversions(seen: Counter[str], total: int, depth: int) -> list[str]:
+    if not seen:
+        return []
+    wide = f", of which {depth} are used" if depth < 16 else ", of which the upper 8 are read"
+    parts = [
+        f"{count:,} {what}{wide if what == 'of 16 bits' else ''}"
+        for what, count in seen.most_common()
+    ]
+    return [f"pictures: of {total:,} looked at are {'; '.join(parts)}"]
+
+
+def as_columns(
+    mean: Sequence[float], scale: Sequence[float], like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return both as (C, 1, 1), of the type and device of ``like``."""
+    # With two more axes they go over rows and columns.
+    return like.new_tensor(mean)[:, None, None], like.new_tensor(scale)[:, None, None]
