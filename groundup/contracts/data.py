@@ -27,6 +27,7 @@ __all__ = [
     "Refillable",
     "Stream",
     "Unlabelled",
+    "Views",
 ]
 
 
@@ -38,6 +39,8 @@ class Partners(Protocol):
 
 
 Augment = Callable[[Batch, "NDArray[np.int64]", Partners], Batch]
+# examples, the numbers of their samples, and what they are read for: empty, or of partners' kind
+Views = Callable[[Sequence[Any], "NDArray[np.int64]", str], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class DataContext:
         cache: A folder for prepared shards, shared by runs.
         augment: The task's ``augment`` with the processor bound, or None where nothing is
             augmented.
+        views: Says what of each example is read, drawn for its sample, before it is encoded; None
+            where all of it is. Examples are then encoded anew each time.
     """
 
     split: Split
@@ -73,6 +78,7 @@ class DataContext:
     rank: int = 0
     world: int = 1
     augment: Augment | None = None
+    views: Views | None = None
 
 
 @dataclass(frozen=True)

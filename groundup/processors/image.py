@@ -64,9 +64,8 @@ class ImageProcessor(InputProcessor):
         resample: How pixels between others are found where pictures are resized.
         depth: How many of 16 bits a channel are used, in files that have as many.
         notes: What was converted in the training pictures.
-        whole_numbers: Files are resized to whole numbers; runs of before have it otherwise.
-        shorter: What the shorter side is resized to before the middle is kept; None: to what just
-            covers the size.
+        whole_numbers: As ``PictureForm`` has it; not in runs of before.
+        shorter: As ``PictureForm`` has it.
     """
 
     def __init__(
@@ -187,8 +186,7 @@ class ImageProcessor(InputProcessor):
         write_json(folder / "processor.json", saved)
 
     def to_huggingface(self) -> dict[str, Any] | None:
-        """Return the contents of preprocessor_config.json; None where pictures are cropped or
-        padded."""
+        """Return preprocessor_config.json; None where pictures are cropped or padded."""
         if self.pad_to is not None or self.resize in ("crop", "pad"):
             return None
         return {
@@ -226,7 +224,7 @@ class ImageProcessor(InputProcessor):
                 resample=saved.get("resample", "linear"),
                 depth=saved.get("depth", 16),
                 notes=saved.get("notes", ()),
-                # What was trained on pixels that are no whole numbers is predicted from such.
+                # trained on pixels that are no whole numbers
                 whole_numbers=saved.get("whole_numbers", False),
                 shorter=saved.get("resize_shorter"),
             )
@@ -234,8 +232,7 @@ class ImageProcessor(InputProcessor):
 
 @processor("image")
 class ImageConfig(ProcessorConfig):
-    """Pictures brought to one size. What scales them is learned from the training split and saved
-    with the run."""
+    """Pictures brought to one size, and scaled by what the training split shows."""
 
     reads: ClassVar[Literal["texts", "examples"]] = "examples"
     size: tuple[PositiveInt, PositiveInt] | None = setting(
@@ -247,8 +244,7 @@ class ImageConfig(ProcessorConfig):
     )
     resize_shorter: int | None = setting(
         None,
-        "Pixels that the shorter side is resized to before the middle is kept, such as 256 for a"
-        " size of 224; null: what just covers the size",
+        "Pixels of the shorter side before the middle is kept, as 256; null: as cover the size",
         ge=1,
         applies_when={"resize": ("crop",)},
     )

@@ -55,7 +55,7 @@ class PictureForm(NamedTuple):
         resample: How pixels between others are found.
         depth: How many of 16 bits a channel are used, in files that have as many.
         whole_numbers: Files are resized by Pillow, to whole numbers; else as arrays are. They
-            differ by less than 1 of 255.
+            differ by at most 1 of 255, and at hard edges of a cubic by more.
         shorter: What the shorter side is resized to before the middle is kept; None: to what just
             covers ``size``.
     """

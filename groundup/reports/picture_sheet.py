@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.contracts.detection import Boxes
+from groundup.contracts.pictures import DrawsViews
 from groundup.contracts.tasks import Task
 from groundup.core.values import IGNORED, Batch, Example
 from groundup.media.images import draw_boxes, draw_sheet
@@ -60,9 +61,12 @@ def write_sheet(
     chosen = one_of_each_class(examples, count)
     batch = _encode_batch(task, chosen, processor)
     columns = [("original", batch)]
+    views = task.views(seed) if isinstance(task, DrawsViews) else None
     for version in range(VERSIONS if task.augments else 0):
         numbers = np.arange(len(chosen), dtype=np.int64) + version * len(examples)
         find_partners = partial(_encode_partners, task, examples, processor, numbers)
+        if views is not None:
+            batch = _encode_batch(task, views(chosen, numbers, ""), processor)
         changed = task.augment(batch, numbers, find_partners, processor, seed)
         columns.append((f"augmented {version + 1}", changed))
     drawn = [(_draw_pictures(each, processor), _caption(each, processor)) for _, each in columns]

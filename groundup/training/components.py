@@ -16,6 +16,7 @@ from torch import nn
 
 from groundup.contracts.data import DataContext, DataSource, Partners, Refillable, Stream
 from groundup.contracts.models import context_length_of
+from groundup.contracts.pictures import DrawsViews
 from groundup.contracts.processors import Processor, TextProcessor
 from groundup.contracts.tasks import Task
 from groundup.core.error_location import encode_located
@@ -64,6 +65,9 @@ def open_stream(run: Run, parts: Components, split: Split) -> Stream:
             batch, samples, partners, processor, recipe.seed if split == "train" else -1
         )
 
+    views = None
+    if split == "train" and isinstance(task, DrawsViews):
+        views = task.views(recipe.seed)
     changed = task.augments and (split == "train" or task.augments_held_out)
 
     context = DataContext(
@@ -78,6 +82,7 @@ def open_stream(run: Run, parts: Components, split: Split) -> Stream:
         cache=cache_folder(),
         workers=recipe.machine.workers if split == "train" else 0,
         augment=augment if changed else None,
+        views=views,
     )
     return parts.source.open(context)
 

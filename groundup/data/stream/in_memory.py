@@ -26,12 +26,16 @@ _FITS = 1 << 30  # bytes of tensors of one split that are kept in memory
 _PADDED = ("tokens", "next_tokens", "token_types", "inputs")  # (N, T, ...) where there are lengths
 
 
+# rows, the numbers of their samples, and what they are read for
+_Take = Callable[[NDArray[np.int64], NDArray[np.int64], str], Batch]
+
+
 class _Rows(MicroBatches):
     """Rows of tensors in the order of the run."""
 
     def __init__(
         self,
-        take: Callable[[NDArray[np.int64]], Batch],
+        take: _Take,
         order: RowOrder,
         context: DataContext,
     ) -> None:
@@ -39,20 +43,22 @@ class _Rows(MicroBatches):
         self.order = order
         self.layout = Layout.of(context)
         self.augment = context.augment
+        self.reads_files = isinstance(take, _OnDemand)
 
     def __getitem__(self, number: int) -> Batch:
         first = self.layout.first_sample(number)
         rows = self.order.rows(first, self.layout.micro_batch_size)
-        batch = self.take(rows)
+        samples = np.arange(first, first + len(rows))
+        batch = self.take(rows, samples, "")
         if self.augment is None:
             return batch
-        samples = np.arange(first, first + len(rows))
 
         def take_partners(which: int = 0) -> Batch:
             # keyed by the sample, as all that is drawn: the same whatever the micro-batches are
             name = f"partners {which}" if which else "partners"
             chosen = scramble(samples, seeding.key(self.layout.seed, name))
-            return self.take((chosen % np.uint64(self.order.size)).astype(np.int64))
+            rows = (chosen % np.uint64(self.order.size)).astype(np.int64)
+            return self.take(rows, samples, f"{name} ")
 
         return self.augment(batch, samples, take_partners)
 
@@ -66,19 +72,23 @@ class _InMemory:
     def __init__(self, rows: Batch) -> None:
         self.rows = rows
 
-    def __call__(self, chosen: NDArray[np.int64]) -> Batch:
+    def __call__(self, chosen: NDArray[np.int64], samples: NDArray[np.int64], role: str) -> Batch:
         return _trim(take_rows(self.rows, torch.from_numpy(chosen)))
 
 
 class _OnDemand:
     """Examples read and encoded when their turn comes, for data larger than memory."""
 
-    def __init__(self, examples: Sequence[Any], encode: Callable[[Sequence[Any]], Batch]) -> None:
+    def __init__(self, examples: Sequence[Any], context: DataContext) -> None:
         self.examples = examples
-        self.encode = encode
+        self.encode = context.encode
+        self.views = context.views
 
-    def __call__(self, chosen: NDArray[np.int64]) -> Batch:
-        return _trim(self.encode([self.examples[number] for number in chosen.tolist()]))
+    def __call__(self, chosen: NDArray[np.int64], samples: NDArray[np.int64], role: str) -> Batch:
+        read: Sequence[Any] = [self.examples[number] for number in chosen.tolist()]
+        if self.views is not None:
+            read = self.views(read, samples, role)
+        return _trim(self.encode(read))
 
 
 def open_indexed_stream(
@@ -109,11 +119,12 @@ def open_indexed_stream(
             f"data ({context.split})", "there are no examples", "Check the data section"
         )
     assert in_memory or not similar_lengths or lengths is not None, "lengths are not known"
-    take: Callable[[NDArray[np.int64]], Batch] = _OnDemand(examples, context.encode)
+    take: _Take = _OnDemand(examples, context)
     order: RowOrder = OwnOrder(len(examples))
     if context.split == "train":
         order = KeyedOrder(len(examples), context.seed)
-    if in_memory:
+    # What is drawn anew each time cannot be kept.
+    if in_memory and context.views is None:
         rows = context.encode(examples)
         take = _InMemory(rows)
         if similar_lengths and lengths is None:

@@ -9,7 +9,9 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +25,7 @@ from groundup.core.values import Batch, Split
 __all__ = ["Layout", "MicroBatches", "SampleStream"]
 
 _WATCH_S = 0.5
+_AHEAD = 2  # micro-batches that are read before they are needed
 
 
 class Layout(NamedTuple):
@@ -72,7 +75,14 @@ class Layout(NamedTuple):
 
 class MicroBatches(Dataset[Batch], ABC):
     """Micro-batch ``number`` of one rank, computed from the number alone; used in this process or
-    in a worker."""
+    in a worker.
+
+    Attributes:
+        reads_files: Whether making one takes the time of reading files, so that the next are made
+            while the model computes.
+    """
+
+    reads_files: bool = False
 
     @abstractmethod
     def __getitem__(self, number: int) -> Batch: ...
@@ -152,6 +162,8 @@ class SampleStream(Stream):
             stop = -(-self.samples_per_epoch // self._share)
         numbers = _Numbers(self._samples // self._share, stop)
         if not self._workers:  # a loader would only add its own time
+            if self.batches.reads_files and stop is None:
+                return _read_ahead(self.batches, numbers)
             return map(self.batches.__getitem__, numbers)
         # whole micro-batches by number: the loader neither shuffles nor collates
         loader: DataLoader[Batch | _Failure] = DataLoader(
@@ -199,7 +211,27 @@ class SampleStream(Stream):
 
     def close(self) -> None:
         """Stop the workers; the next batch would start them again."""
-        self._iterator = None
+        iterator, self._iterator = self._iterator, None
+        if isinstance(iterator, Generator):
+            iterator.close()
+
+
+def _read_ahead(batches: MicroBatches, numbers: Iterable[int]) -> Iterator[Batch]:
+    """Yield micro-batches in order, the next ones being read in a thread meanwhile.
+
+    What is wrong with one is raised when its turn comes, as without reading ahead.
+    """
+    waiting: deque[Future[Batch]] = deque()
+    # One thread: decoding has threads of its own, and what is next comes first.
+    with ThreadPoolExecutor(1, "read-ahead") as thread:
+        try:
+            for number in numbers:
+                waiting.append(thread.submit(batches.__getitem__, number))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+        finally:
+            for each in waiting:
+                each.cancel()
 
 
 @dataclass(frozen=True)

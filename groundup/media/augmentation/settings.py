@@ -12,8 +12,17 @@ __all__ = ["COLOURS", "WARPS", "Augment", "PictureAugment"]
 # RandAugment is in both: some of its operations move pixels, some change their colours.
 WARPS = ("rotate_degrees", "scale", "shift", "crop", "flip", "vertical_flip", "randaugment")
 COLOURS = ("brightness", "contrast", "saturation", "hue", "randaugment")
+_HOW = ("randaugment_magnitude", "random_resized_crop_ratio")
 _READ_BY: dict[str, tuple[str, ...]] = {
-    "pictures": (*WARPS, *COLOURS[:-1], "erase", "noise", "mixup", "cutmix"),
+    "pictures": (
+        *WARPS,
+        *COLOURS[:-1],
+        "random_resized_crop",
+        "erase",
+        "noise",
+        "mixup",
+        "cutmix",
+    ),
     "frames of varying length": ("time_mask", "frequency_mask", "noise"),
     "tokens": ("token_dropout",),
     "numbers": ("noise", "mixup"),
@@ -78,12 +87,10 @@ class PictureAugment(Settings):
     @property
     def used(self) -> tuple[str, ...]:
         """The names of the settings that change something."""
-        # The magnitude changes nothing by itself; ``_consistent`` refuses it without randaugment.
+        # These change nothing by themselves, and are refused without what they are of.
         fields = type(self).model_fields
         return tuple(
-            name
-            for name, value in self
-            if value != fields[name].default and name != "randaugment_magnitude"
+            name for name, value in self if value != fields[name].default and name not in _HOW
         )
 
 
@@ -91,6 +98,14 @@ class Augment(PictureAugment):
     """How training examples are changed at random, differently each time. Nothing is changed in
     validation."""
 
+    random_resized_crop: tuple[float, float] | None = setting(
+        None,
+        "Pictures: a part of each is read, drawn anew each time, and resized: the smallest and"
+        " largest share of its area, as [0.08, 1.0] for ImageNet",
+    )
+    random_resized_crop_ratio: tuple[float, float] = setting(
+        (0.75, 4 / 3), "Its smallest and largest width for a height of 1"
+    )
     noise: float = setting(
         0.0, "Standard deviation of normal noise, in the units that the model reads", ge=0
     )
@@ -105,6 +120,28 @@ class Augment(PictureAugment):
         0.0, "Frames: up to this share of their neighbouring numbers blanked", ge=0, le=1
     )
     token_dropout: float = setting(0.0, "Tokens: each removed with this chance", ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Augment:
+        low, high = self.random_resized_crop or (1.0, 1.0)
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"random_resized_crop is {[low, high]}; allowed: two shares of the area above 0 and"
+                " up to 1, the smaller one first. Correct it"
+            )
+        narrow, wide = self.random_resized_crop_ratio
+        if not 0 < narrow <= wide:
+            raise ValueError(
+                f"random_resized_crop_ratio is {[narrow, wide]}; allowed: two numbers above 0, the"
+                " smaller one first. Correct it"
+            )
+        default = type(self).model_fields["random_resized_crop_ratio"].default
+        if self.random_resized_crop is None and (narrow, wide) != default:
+            raise ValueError(
+                "random_resized_crop_ratio has no effect without random_resized_crop. Set that, or"
+                " remove it"
+            )
+        return self
 
     def check(self, input_shape: tuple[int, ...], *, categories: bool = False) -> None:
         """Raise an error for what would do nothing with inputs of this shape, or cannot be done.

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["soft_labels", "squared_hinge"]
+from groundup.core.values import Batch
+
+__all__ = ["shares_of", "soft_labels", "squared_hinge"]
 
 
 def squared_hinge(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -39,3 +41,11 @@ def soft_labels(labels: Tensor, classes: int, smoothing: float) -> Tensor:
     # Only the distance in classes counts, not what the labels say: 1 to 5 stars are one apart.
     distance = (torch.arange(classes, device=labels.device) - labels[:, None]).abs().float()
     return torch.softmax(-distance / smoothing, 1)
+
+
+def shares_of(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return (B,) what each example's own label counts for, and the one that was mixed in."""
+    own = batch.get("weights", torch.ones(len(batch["labels"]), device=batch["labels"].device))
+    if "mix" not in batch:
+        return own, torch.zeros_like(own)
+    return batch["mix"] * own, (1 - batch["mix"]) * batch.get("weights_2", torch.ones_like(own))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 from torch import Tensor, nn
 
+from groundup.contracts.data import Views
 from groundup.contracts.processors import LabelProcessor, Targets
 from groundup.contracts.tasks import PREDICTION, EvaluationContext, Task
 from groundup.core.registry import task
@@ -24,13 +25,14 @@ from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.media.augmentation.batch import augment_batch
 from groundup.media.augmentation.draws import Draws
 from groundup.media.augmentation.settings import Augment
+from groundup.media.augmentation.views import views_of
 from groundup.media.table_values import as_category
 from groundup.metrics.standard_error import standard_error
 from groundup.processors.class_targets import MultiLabel, SingleLabel
 from groundup.processors.labelled import check_pairs, with_targets
 from groundup.tasks.classify.class_weights import ClassWeights, class_weights
 from groundup.tasks.classify.evaluation import evaluate_classifier
-from groundup.tasks.classify.losses import soft_labels, squared_hinge
+from groundup.tasks.classify.losses import shares_of, soft_labels, squared_hinge
 from groundup.tasks.classify.prediction import accuracy_on, chances_of, choose
 from groundup.tasks.shared.forgetting import compare_before_and_after
 from groundup.tasks.shared.guess_loss import guess_loss
@@ -196,6 +198,10 @@ class Classify(Task):
         draws = Draws(seed, samples)
         return augment_batch(self.augmentation, batch, draws, partners, processor.inputs)
 
+    def views(self, seed: int) -> Views | None:
+        """Return what draws the parts of pictures that are read; see ``DrawsViews``."""
+        return views_of(self.augmentation, seed)
+
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return what the model reads: all but the labels and weights."""
         return {name: values for name, values in batch.items() if name not in _NOT_INPUTS}
@@ -225,7 +231,7 @@ class Classify(Task):
             return Loss({"label": Term(total, examples)})
         losses, each = self._losses(outputs.float(), batch)
         # The same function gives the counts, so both agree to the last bit.
-        own, others = _shares(batch)
+        own, others = shares_of(batch)
         sums = {name: value.sum() for name, value in each.items()} | {"examples": examples}
         if not torch.is_grad_enabled():
             sums |= self._compared(outputs.float(), batch)
@@ -277,14 +283,14 @@ class Classify(Task):
     def counts(self, batch: Batch) -> dict[str, float]:
         """Return what the examples count for in the loss: 1 each, or as much as the classes'
         weights and shares say."""
-        own, others = _shares(batch)
+        own, others = shares_of(batch)
         return {"label": float((own + others).sum())}
 
     def _losses(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return (B,) each example's loss, by its weight and its shares of two labels, and what
         ``_each`` tells of it."""
         each, watched = self._each(outputs, batch["labels"])
-        own, others = _shares(batch)
+        own, others = shares_of(batch)
         if "mix" not in batch:
             return each * own, watched
         second, other = self._each(outputs, batch["labels_2"])
@@ -386,11 +392,3 @@ class Classify(Task):
         if self.labels != "multi_label":
             found.tables.extend(compare_before_and_after(context, "accuracy", accuracy_on))
         return found
-
-
-def _shares(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return (B,) what each example's own label counts for, and the one that was mixed in."""
-    own = batch.get("weights", torch.ones(len(batch["labels"]), device=batch["labels"].device))
-    if "mix" not in batch:
-        return own, torch.zeros_like(own)
-    return batch["mix"] * own, (1 - batch["mix"]) * batch.get("weights_2", torch.ones_like(own))

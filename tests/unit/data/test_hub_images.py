@@ -195,7 +195,9 @@ def test_memory_disk_and_workers_give_the_same_batches(
     assert len(reads) == 1  # the size of one
     next(stream)
     next(stream)
-    assert len(reads) == 1 + 16
+    stream.close()
+    # Two batches of eight, and of the next two what was read before their turn.
+    assert 1 + 16 <= len(reads) <= 1 + 32
 
 
 def test_the_same_pictures_are_seen_as_the_same(tmp_path: Path) -> None:
