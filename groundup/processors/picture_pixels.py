@@ -74,7 +74,7 @@ class PictureForm(NamedTuple):
         return PictureFit(self.size, self.resize, self.resample, self.shorter)
 
     def read(self, source: Any, where: str, seen: Counter[str] | None = None) -> NDArray[Any]:
-        """Return a picture (C, H, W) float32 with its own values.
+        """Return a picture (C, H, W), float32 or of a file uint8, with its own values.
 
         Args:
             source: A path, the bytes of a file, a Pillow image, an array (H, W) or (H, W, C), or a
@@ -111,6 +111,9 @@ class PictureForm(NamedTuple):
                 " 4 channels)",
                 "Reshape the inputs",
             )
+        if placed is not None:
+            # Not made into float32 here: whoever copies it into a batch does so in one go.
+            return np.moveaxis(found, 2, 0), placed.frame
         picture = np.moveaxis(found, 2, 0).astype(np.float32, copy=False)
         if self.channels == 1 and len(picture) > 1:
             picture = np.tensordot(np.asarray(_GREY, np.float32), picture[:3], 1)[None]
@@ -119,15 +122,14 @@ class PictureForm(NamedTuple):
         elif self.channels == 3:
             # Without transparency.
             picture = picture[:3]
-        if placed is None:
-            height, width = picture.shape[1:]
-            placed = self.fit.place(height, width, crop)
-            left, top, right, bottom = placed.box
-            picture = picture[:, top:bottom, left:right]
-            if picture.shape[1:] != tuple(placed.size):
-                # torch takes neither negative strides nor arrays that cannot be written to.
-                whole = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
-                picture = _resize(whole, placed, self.resample).numpy()
+        height, width = picture.shape[1:]
+        placed = self.fit.place(height, width, crop)
+        left, top, right, bottom = placed.box
+        picture = picture[:, top:bottom, left:right]
+        if picture.shape[1:] != tuple(placed.size):
+            # torch takes neither negative strides nor arrays that cannot be written to.
+            whole = torch.from_numpy(np.require(picture, requirements=["C", "W"]))
+            picture = _resize(whole, placed, self.resample).numpy()
         return np.require(picture, requirements=["C", "W"]), placed.frame
 
 
