@@ -22,6 +22,7 @@ __all__ = [
     "Augment",
     "DataContext",
     "DataSource",
+    "DrawsViews",
     "HasTexts",
     "Partners",
     "Refillable",
@@ -41,6 +42,19 @@ class Partners(Protocol):
 Augment = Callable[[Batch, "NDArray[np.int64]", Partners], Batch]
 # examples, the numbers of their samples, and what they are read for: empty, or of partners' kind
 Views = Callable[[Sequence[Any], "NDArray[np.int64]", str], Sequence[Any]]
+
+
+@runtime_checkable
+class DrawsViews(Protocol):
+    """A task that may read another part of a training example each time it comes.
+
+    A part of a large picture is cut out of what is decoded, before it gets its size: cut out of a
+    picture that has it already, it would be magnified pixels.
+    """
+
+    def views(self, seed: int) -> Views | None:
+        """Return what draws the parts, keyed by ``seed`` and the samples' numbers; None where all
+        of each example is read."""
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from groundup.contracts.data import Views
-
-__all__ = ["DrawsViews", "PictureCodes"]
-
-
-@runtime_checkable
-class DrawsViews(Protocol):
-    """A task that may read another part of a training example each time it comes.
-
-    A part of a large picture is cut out of what is decoded, before it gets its size: cut out of a
-    picture that has it already, it would be magnified pixels.
-    """
-
-    def views(self, seed: int) -> Views | None:
-        """Return what draws the parts, keyed by ``seed`` and the samples' numbers; None where all
-        of each example is read."""
+__all__ = ["PictureCodes"]
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -28,11 +28,10 @@ __all__ = [
     "LARGEST",
     "SUFFIXES",
     "depth_of",
-    "draw_boxes",
-    "draw_sheet",
     "examine",
     "is_picture",
     "measure",
+    "pillow",
     "read_picture",
     "read_placed",
 ]
@@ -43,21 +42,11 @@ _RARE = (".apng", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".dib", ".avif", ".tg
 SUFFIXES = frozenset((".ppm", ".pgm", ".pbm", ".pnm")).union(_USUAL, _RARE)
 # Pixels; a small file that unpacks to more is an accident or an attack.
 LARGEST = 80_000_000
-_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "NotoSerifCJK-Bold.ttc",
-    "msyh.ttc",
-    "PingFang.ttc",
-    "DejaVuSans.ttf",
-)
 _FLOATS = "its pixels are floating-point numbers; allowed: 8 or 16 bits"
-# In pixels.
-_MARGIN = 6
-_LINE = 16
 
 
-def _pillow() -> Any:
-    """Return the package ``PIL`` with the parts that are used here."""
+def pillow() -> Any:
+    """Return the package ``PIL`` with the parts that are used in this folder."""
     try:
         import PIL
         import PIL.Image
@@ -143,7 +132,7 @@ def read_placed(
                 seen.update(conversions_of(opened, wide))
             # Asked first: Pillow copies a picture that needs no turn.
             if opened.getexif().get(ORIENTATION, 1) != 1:
-                opened = _pillow().ImageOps.exif_transpose(opened)
+                opened = pillow().ImageOps.exif_transpose(opened)
             image = _eight_bits(opened, depth, where, wide)
             if channels is not None:
                 image = _convert(image, "L" if channels == 1 else "RGB")
@@ -175,7 +164,7 @@ def _fitted(image: Any, placed: Placement, resample: Resample) -> Any:
     if placed.box != (0, 0, *image.size):
         image = image.crop(placed.box)
     if (placed.columns, placed.rows) != image.size:
-        named = _pillow().Image.Resampling[filters[resample]]
+        named = pillow().Image.Resampling[filters[resample]]
         image = image.resize((placed.columns, placed.rows), named)
     height, width = placed.size
     if image.size == (width, height):
@@ -244,7 +233,7 @@ class _TooLarge(Exception):
 @contextmanager
 def _opened(source: Any) -> Iterator[Any]:
     """Give a Pillow image, its pixels not yet decoded; a file is closed afterwards."""
-    library = _pillow().Image
+    library = pillow().Image
     if isinstance(source, _PillowImage):
         yield source
         return
@@ -264,7 +253,7 @@ def _opened(source: Any) -> Iterator[Any]:
 
 def _is_wide(image: Any) -> bool:
     """Whether a picture in colour has 16 bits a channel, of which Pillow reads 8."""
-    if not isinstance(image, _pillow().ImageFile.ImageFile) or image.mode.startswith("I"):
+    if not isinstance(image, pillow().ImageFile.ImageFile) or image.mode.startswith("I"):
         return False
     # Where the file's parts are, until it is decoded, and how they are stored: RGB;16B.
     return any(";16" in str(tile) for tile in image.tile)
@@ -289,7 +278,7 @@ def _eight_bits(image: Any, depth: int, where: str, wide_colours: bool) -> Any:
                 f" as the training pictures use {depth} of 16 bits",
                 "Scale it as the others, or train with such pictures",
             )
-        return _pillow().Image.fromarray(wide.astype(np.uint8))
+        return pillow().Image.fromarray(wide.astype(np.uint8))
     if image.mode == "F":
         raise ValueError(_FLOATS)
     if wide_colours:
@@ -302,8 +291,8 @@ def _eight_bits(image: Any, depth: int, where: str, wide_colours: bool) -> Any:
             )
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         clear = image.convert("RGBA")
-        ground = _pillow().Image.new("RGBA", image.size, "white")
-        opaque = _pillow().Image.alpha_composite(ground, clear)
+        ground = pillow().Image.new("RGBA", image.size, "white")
+        opaque = pillow().Image.alpha_composite(ground, clear)
         return opaque.convert("L" if image.mode in ("LA", "La", "L") else "RGB")
     return _convert(image, "L" if image.mode in ("1", "L") else "RGB")
 
@@ -314,108 +303,8 @@ def _describe(error: Exception) -> str:
         return "no such file; allowed: a picture file"
     if isinstance(error, IsADirectoryError):
         return "it is a folder; allowed: a picture file"
-    if isinstance(error, _pillow().UnidentifiedImageError):
+    if isinstance(error, pillow().UnidentifiedImageError):
         return f"it is empty, or of no known kind; allowed: {', '.join(sorted(SUFFIXES))}"
     first = str(error).strip().partition("\n")[0]
     # An address in memory, which Pillow names, differs from run to run.
     return re.sub(r" at 0x[0-9a-f]+", "", first).rstrip(".") or type(error).__name__
-
-
-# ------------------------------------------------------------------------------------------ a sheet
-def draw_sheet(
-    rows: Sequence[Sequence[tuple[NDArray[np.float32], str]]],
-    columns: Sequence[str],
-    path: Path,
-    side: int = 96,
-) -> None:
-    """Write a PNG of pictures in rows, each with a line of text below it.
-
-    Args:
-        rows: Pictures (H, W, 1 or 3), 0 to 1, and what to write below each.
-        columns: A title for each column.
-        path: The PNG.
-        side: Pixels that the longer side of a picture is shown with, at least its own.
-    """
-    library = _pillow().Image
-    side = max([side, *(max(picture.shape[:2]) for row in rows for picture, _ in row)])
-    wide = side + 2 * _MARGIN
-    high = side + _LINE + 2 * _MARGIN
-    head = _LINE + 2 * _MARGIN
-    sheet = library.new("RGB", (wide * len(columns), head + high * len(rows)), "white")
-    pen = _pillow().ImageDraw.Draw(sheet)
-    font = _find_font()
-    for number, title in enumerate(columns):
-        pen.text((number * wide + _MARGIN, _MARGIN), title, fill="black", font=font)
-    for down, row in enumerate(rows):
-        top = head + down * high
-        for across, (picture, text) in enumerate(row):
-            values = (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
-            # A single channel is grey to Pillow only without the axis of channels.
-            image = library.fromarray(values.squeeze(2) if values.shape[2] == 1 else values)
-            factor = side / max(image.size)
-            shown = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-            left = across * wide + _MARGIN
-            sheet.paste(image.resize(shown, library.Resampling.NEAREST), (left, top))
-            line = _shorten(text, font, side + _MARGIN)
-            pen.text((left, top + side + 1), line, fill="black", font=font)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
-
-
-def draw_boxes(
-    picture: NDArray[np.uint8],
-    boxes: Sequence[Sequence[float]],
-    texts: Sequence[str],
-    colours: Sequence[str],
-    factor: float = 1.0,
-) -> NDArray[np.uint8]:
-    """Return a picture (H, W, 3) with boxes around parts of it, each with a text at its corner.
-
-    Args:
-        picture: (H, W) or (H, W, 3); it is left as it is.
-        boxes: Left, top, right and bottom in pixels of it.
-        texts: What to write at each; an empty one is left out.
-        colours: Of each, by a name or as #rrggbb.
-        factor: How much larger the picture is returned: small ones have no room for letters.
-    """
-    library = _pillow()
-    image = library.Image.fromarray(picture).convert("RGB")
-    shown = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    image = image.resize(shown, library.Image.Resampling.NEAREST)
-    pen = library.ImageDraw.Draw(image)
-    font = _find_font()
-    line = max(1, round(min(shown) / 200))
-    for box, text, colour in zip(boxes, texts, colours, strict=True):
-        left, top, right, bottom = (round(edge * factor) for edge in box)
-        # The last pixel of a box is inside it.
-        right = max(left, right - 1)
-        bottom = max(top, bottom - 1)
-        pen.rectangle((left, top, right, bottom), outline=colour, width=line)
-        if text:
-            wide = font.getlength(text) + 4
-            x = max(0, min(left, shown[0] - wide))
-            # Above the box, or inside it where there is no room.
-            y = top - _LINE if top >= _LINE else top
-            pen.rectangle((x, y, x + wide, y + _LINE), fill=colour)
-            pen.text((x + 2, y), text, fill="white", font=font)
-    return np.asarray(image, np.uint8)
-
-
-def _find_font() -> Any:
-    """Return a font that knows Chinese if the system has one, else Pillow's own."""
-    fonts = _pillow().ImageFont
-    for name in _FONTS:
-        try:
-            return fonts.truetype(name, 11)
-        except OSError:
-            continue
-    return fonts.load_default(11)
-
-
-def _shorten(text: str, font: Any, width: int) -> str:
-    """Return a text cut to ``width`` pixels, with an ellipsis where it is longer."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"

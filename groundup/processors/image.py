@@ -23,11 +23,9 @@ from groundup.core.settings import setting
 from groundup.core.values import Batch, Example
 from groundup.media.decoding_threads import for_each
 from groundup.media.images import is_picture
+from groundup.media.picture_fit import Frame, Resample, Resize
 from groundup.processors.picture_pixels import (
-    Frame,
     PictureForm,
-    Resample,
-    Resize,
     Shape,
     is_stored,
     name_picture,

@@ -29,10 +29,7 @@ from groundup.media.picture_fit import (
 )
 
 __all__ = [
-    "Frame",
     "PictureForm",
-    "Resample",
-    "Resize",
     "Shape",
     "is_stored",
     "name_picture",

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from groundup.contracts.data import DrawsViews
 from groundup.contracts.detection import Boxes
-from groundup.contracts.pictures import DrawsViews
 from groundup.contracts.tasks import Task
 from groundup.core.values import IGNORED, Batch, Example
-from groundup.media.images import draw_boxes, draw_sheet
+from groundup.media.picture_drawing import draw_boxes, draw_sheet
 
 __all__ = ["VERSIONS", "one_of_each_class", "write_sheet"]
 

@@ -14,9 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from groundup.contracts.data import DataContext, DataSource, Partners, Refillable, Stream
+from groundup.contracts.data import (
+    DataContext,
+    DataSource,
+    DrawsViews,
+    Partners,
+    Refillable,
+    Stream,
+)
 from groundup.contracts.models import context_length_of
-from groundup.contracts.pictures import DrawsViews
 from groundup.contracts.processors import Processor, TextProcessor
 from groundup.contracts.tasks import Task
 from groundup.core.error_location import encode_located

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from groundup.core.values import Example, Figure, Table
-from groundup.media.images import draw_boxes
+from groundup.media.picture_drawing import draw_boxes
 from groundup.media.png import data_uri
 from groundup.metrics.detection import FoundBoxes, TrueBoxes
 from groundup.nn.box_overlap import overlap
