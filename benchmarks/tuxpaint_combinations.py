@@ -47,22 +47,34 @@ def main() -> None:
     parser.add_argument("--things", type=int, default=100, help="how many are coloured, at most")
     given = parser.parse_args()
     root = given.folder / STAMPS
-    stamps = {path.relative_to(root): path for path in sorted(root.rglob("*.png"))}
+    # The other side of a stamp has a file of its own where it is not the same mirrored.
+    stamps = {
+        path.relative_to(root): path
+        for path in sorted(root.rglob("*.png"))
+        if not path.stem.endswith(("_mirror", "_flip"))
+    }
     for name, path in stamps.items():
         target = given.out / "stamps" / name.parts[0] / "-".join(name.parts[1:])
         target.parent.mkdir(parents=True, exist_ok=True)
-        on_white(read(path)).save(target)
+        ground = on_white(in_a_square(path, "white"))
+        ground.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(target)
     things = things_of(stamps, given.things)
     counts = write_combinations(things, given.out / "combinations")
     print(f"{len(stamps):,} stamps; {len(things)} things: {dict(sorted(counts.items()))}")
 
 
-def read(path: Path) -> Any:
-    """Return a stamp in the middle of a square with nothing around it, SIDE high and wide."""
+def in_a_square(path: Path, around: str | tuple[int, int, int, int]) -> Any:
+    """Return a stamp in the middle of a square."""
     image = Image.open(path).convert("RGBA")
     side = max(image.size)
-    square = Image.new("RGBA", (side, side), (255, 255, 255, 0))
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    square = Image.new("RGBA", (side, side), around)
+    square.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def read(path: Path) -> Any:
+    """Return a stamp with nothing around it, SIDE high and wide."""
+    square = in_a_square(path, (255, 255, 255, 0))
     # Colours of clear pixels would come through at the edges.
     return square.convert("RGBa").resize((SIDE, SIDE), Image.Resampling.LANCZOS).convert("RGBA")
 

@@ -37,6 +37,7 @@ PAIRS = [
     ("docs/translate.md", "docs/translate.zh.md"),
     ("docs/summarize.md", "docs/summarize.zh.md"),
     ("docs/digit_strings.md", "docs/digit_strings.zh.md"),
+    ("docs/autoencode.md", "docs/autoencode.zh.md"),
 ]
 STEPS = ("Initialise", "Forward", "Loss", "Backward", "Update", "Repeat")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

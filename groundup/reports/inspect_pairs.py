@@ -114,7 +114,8 @@ def _show_pairs(seen: _Seen, count: int) -> Iterator[RenderableType]:
     for pair in seen.sample.rows[:count]:
         yield Text(f"{seen.split}: {pair.origin or pair.name}", style="bold", overflow="fold")
         for mark, text in (("  ", pair.inputs), ("→ ", pair.target)):
-            yield Text(f"{mark}{_shorten(text)}", overflow="fold")
+            # An input may also be a picture's file, which is named.
+            yield Text(f"{mark}{_shorten(str(text))}", overflow="fold")
 
 
 def _shorten(text: str) -> str:

@@ -73,7 +73,7 @@ def evaluate_both(task: DrawsAndCaptions, context: EvaluationContext) -> Evaluat
       after that picture: evaluated by the model itself;
     - ``drawn_nearest_accuracy_at_1``: how often the real picture of that caption is the nearest, of
       all real pictures, to the drawn one. No model has a say in this;
-    - ``copies``: the share of drawn pictures that are a training picture, but for 30 dB.
+    - ``copies``: the share of drawn pictures nearer than 30 dB PSNR to a training picture.
     """
     processor: PictureTokens = context.processor
     look = _choose(list(context.examples(context.held_out)), task.candidates, context.seed)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from picture_runs import autoencoder_run, caption_run, captioned_digits, picture_tokens
 from pictures import save
+from rich.text import Text
 
 import groundup
+from groundup import api
 from groundup.contracts.tasks import Picture
 from groundup.models.gpt import GPTConfig
 from groundup.tasks.text_and_pictures.retrieval import caption_scores, share_found
@@ -81,6 +83,16 @@ def test_a_caption_is_scored_by_its_tokens_after_the_picture() -> None:
         with torch.no_grad():
             total = float(task.forward(model, batch)["caption"])
         assert scores[row, row] == pytest.approx(-total, rel=1e-4)
+
+
+def test_pictures_and_captions_are_inspected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    shown = api.inspect_data(caption_run(tmp_path), examples=1)
+    lines = [each.plain for each in shown if isinstance(each, Text)]
+    assert any(line.strip().endswith(".png") for line in lines)
+    assert any(line.startswith("→ a ") and line.endswith("written by hand") for line in lines)
 
 
 @pytest.mark.slow
