@@ -5,7 +5,7 @@ Make the pairs with ``benchmarks/libreoffice_help.py``, then
 
     python benchmarks/translation_ablations.py PAIRS.jsonl OUT
 
-Of the short pairs as many are drawn as ``--pairs`` says, with those of a page on one side. Every run
+Of the short pairs as many are drawn as ``--drawn`` says, with those of a page on one side. Every run
 has the same ones, the same number of steps and one thread. What counts is measured on the
 validation pairs, with the weights after the last step or their average: the loss in bits for each
 byte of the references, which runs with other tokens can be compared by, and BLEU and chrF of what is
@@ -56,8 +56,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "r_drop 2": {"task.r_drop": 2.0},
     "copying": {"model.copying": True},
     "similar_lengths": {"data.similar_lengths": True},
-    "muon": {"optim.name": "muon", "optim.lr": 1e-2},
-    "muon, copying": {"optim.name": "muon", "optim.lr": 1e-2, "model.copying": True},
+}
+# As recipes here have them.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "adamw": {"lr": 2e-3, "warmup_steps": 50},
+    "muon": {"name": "muon", "lr": 1e-2, "warmup_steps": 50},
 }
 COLUMNS = ("bits_per_byte", "bleu", "chrf", "training_loss", "cpu_s")
 
@@ -69,10 +72,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--only", help="names of rows, between semicolons")
     parser.add_argument("--seeds", default="0", help="numbers, between commas")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--drawn", type=int, default=5500, help="pairs, a tenth of them held out")
-    parser.add_argument("--lr", type=float, default=2e-3, help="of AdamW")
+    parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="muon", help="of all rows")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     short = given.out / "short.jsonl"
@@ -80,13 +83,14 @@ def main() -> None:
         draw_short(given.pairs, short, given.drawn)
     found = given.out / "ablations.jsonl"
     done = [json.loads(line) for line in found.read_text().splitlines()] if found.exists() else []
-    there = {(row["name"], row["seed"]) for row in done}
+    there = {(row["optimizer"], row["name"], row["seed"]) for row in done}
     names = list(ABLATIONS) if given.only is None else given.only.split(";")
     for seed in map(int, given.seeds.split(",")):
         for name in names:
-            if (name, seed) in there:
+            if (given.optimizer, name, seed) in there:
                 continue
-            row = {"name": name, "seed": seed, **measure(given, name, seed, short)}
+            row = {"optimizer": given.optimizer, "name": name, "seed": seed}
+            row |= measure(given, name, seed, short)
             done.append(row)
             with found.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
@@ -108,7 +112,7 @@ def recipe_of(given: argparse.Namespace, name: str, seed: int, pairs: Path) -> d
     """Return the recipe of a row without what it differs in."""
     slug = "".join(each if each.isalnum() else "_" for each in name)
     return {
-        "name": f"{slug}-{seed}",
+        "name": f"{given.optimizer}-{slug}-{seed}",
         "seed": seed,
         "model": {
             "name": "encoder_decoder",
@@ -133,7 +137,7 @@ def recipe_of(given: argparse.Namespace, name: str, seed: int, pairs: Path) -> d
             "fraction": 0.1,
         },
         "processor": {"name": "bpe", "vocab_size": 4000},
-        "optim": {"lr": given.lr, "warmup_steps": 50},
+        "optim": OPTIMIZERS[given.optimizer],
         "training": {"batch_size": given.batch, "steps": given.steps},
         "evaluation": {"every": given.steps, "batches": 1},
         "checkpoints": {"every": given.steps},
@@ -174,12 +178,12 @@ def measure(given: argparse.Namespace, name: str, seed: int, pairs: Path) -> dic
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Print the mean of each row over its seeds."""
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    print(f"{'':24} seeds {' '.join(f'{column:>13}' for column in COLUMNS)}")
-    for name in names:
-        own = [row for row in rows if row["name"] == name]
+    kinds = dict.fromkeys((row["optimizer"], row["name"]) for row in rows)
+    print(f"{'':30} seeds {' '.join(f'{column:>13}' for column in COLUMNS)}")
+    for kind in kinds:
+        own = [row for row in rows if (row["optimizer"], row["name"]) == kind]
         means = [statistics.mean(row[column] for row in own) for column in COLUMNS]
-        print(f"{name:24} {len(own):5} {' '.join(f'{mean:13.3f}' for mean in means)}")
+        print(f"{': '.join(kind):30} {len(own):5} {' '.join(f'{mean:13.3f}' for mean in means)}")
 
 
 if __name__ == "__main__":
