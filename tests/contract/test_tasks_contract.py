@@ -44,7 +44,11 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {},
         {"label_smoothing": 0.1, "metrics": ["rouge_l"], "measured": 5, "beams": 3, "prefix": "> "},
     ],
-    "generate_images": [{}, {"weighting": "picture", "times": "uniform"}, {"condition": "none"}],
+    "generate_images": [
+        {},
+        {"weighting": "picture", "times": "uniform"},
+        {"condition": "none", "mean_flow": True},
+    ],
     "detect": [
         {},
         {"dense_loss": {"gamma": 0.0, "candidates": 15, "distribution_weight": 0.0}, "measured": 0},
