@@ -38,6 +38,7 @@ PAIRS = [
     ("docs/summarize.md", "docs/summarize.zh.md"),
     ("docs/digit_strings.md", "docs/digit_strings.zh.md"),
     ("docs/autoencode.md", "docs/autoencode.zh.md"),
+    ("docs/detect.md", "docs/detect.zh.md"),
 ]
 STEPS = ("Initialise", "Forward", "Loss", "Backward", "Update", "Repeat")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

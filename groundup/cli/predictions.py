@@ -10,6 +10,7 @@ from typing import Any
 
 from groundup import api
 from groundup.cli.streams import read_lines
+from groundup.contracts.detection import DrawsPredictions
 from groundup.contracts.tasks import Picture
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.settings import as_path
@@ -159,7 +160,11 @@ def _print_each(
         files = picture_files(output.out, len(prompts), force=output.force)
     found = predictor(list(prompts), **options)
     if files:
-        write_pictures(found, files, predictor.task.registered_name)
+        made = found
+        if isinstance(predictor.task, DrawsPredictions):
+            # What is said is printed; the file shows where it is.
+            made = [Picture(pixels) for pixels in predictor.task.draw(prompts, found)]
+        write_pictures(made, files, predictor.task.registered_name)
     for predicted in found:
         print(_as_line(predicted))
     for path in files:

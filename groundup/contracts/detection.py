@@ -14,7 +14,7 @@ A batch of ``detect`` holds, next to ``inputs`` (B, 3, H, W):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -24,7 +24,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Boxes", "DenseDetections", "OwnPictureClass", "SetDetections"]
+__all__ = ["Boxes", "DenseDetections", "DrawsPredictions", "OwnPictureClass", "SetDetections"]
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,11 @@ class OwnPictureClass(Protocol):
     def processor_to_huggingface(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the contents of preprocessor_config.json for that class, from what the processor
         of pictures says of itself."""
+
+
+@runtime_checkable
+class DrawsPredictions(Protocol):
+    """A task whose predictions can be shown in the pictures that they are of."""
+
+    def draw(self, inputs: Sequence[Any], predicted: Sequence[Any]) -> list[NDArray[np.uint8]]:
+        """Return pictures (H, W, 3) of raw inputs, with what was predicted drawn into each."""

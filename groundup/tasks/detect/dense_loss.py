@@ -14,6 +14,7 @@ from groundup.core.settings import Settings, setting
 from groundup.core.values import IGNORED, Batch, Loss, Term
 from groundup.nn.box_distances import decode_distances, distances_to
 from groundup.nn.box_overlap import generalized_overlap
+from groundup.nn.loss import widen
 from groundup.tasks.detect.assignment import NO_BOX, assign
 
 __all__ = ["DenseLoss", "real_boxes"]
@@ -62,16 +63,19 @@ class DenseLoss(Settings):
             not change while the detector learns. With bins, GIoU sees the expected distance.
         """
         # A product of a probability and the sixth power of an overlap needs float32.
-        logits = outputs.logits.float()
-        distances = outputs.distances.float()
-        found = decode_distances(distances, outputs.points, outputs.strides)
+        logits = widen(outputs.logits)
+        distances = widen(outputs.distances)
+        boxes = batch["boxes"].to(logits.dtype)
+        points = outputs.points.to(logits.dtype)
+        strides = outputs.strides.to(logits.dtype)
+        found = decode_distances(distances, points, strides)
         wanted = real_boxes(batch)
         # Without gradients: which point is to learn what is no function to be improved.
         assigned = assign(
             logits.detach().sigmoid(),
             found.detach(),
-            outputs.points,
-            batch["boxes"],
+            points,
+            boxes,
             batch["labels"],
             wanted,
             candidates=self.candidates,
@@ -84,10 +88,10 @@ class DenseLoss(Settings):
         # Soft targets: a point is to be as sure as its box is right.
         target = torch.zeros_like(logits)
         target[picture, point, batch["labels"][picture, box]] = score
-        counted = (assigned.box != NO_BOX) | ~_in_crowds(outputs.points, batch)
-        corners = batch["boxes"][picture, box]
+        counted = (assigned.box != NO_BOX) | ~_in_crowds(points, batch)
+        corners = boxes[picture, box]
         apart = score * (1 - generalized_overlap(found[picture, point], corners))
-        wish = distances_to(corners, outputs.points[point], outputs.strides[point])
+        wish = distances_to(corners, points[point], strides[point])
         spread = score * _distribution_loss(distances[picture, point], wish)
         parts = {
             "class": (self._class_losses(logits, target) * counted[..., None]).sum(),
@@ -136,7 +140,7 @@ def _distribution_loss(distances: Tensor, wish: Tensor) -> Tensor:
     wished for, the nearer one weighing more; 0 where there are no bins."""
     bins = distances.shape[-1]
     if bins == 1:
-        return torch.zeros(len(wish), device=wish.device)
+        return wish.new_zeros(len(wish))
     # Beyond the last bin the nearest that can be said: a box that is too large for this map.
     inside = wish.clamp(0.0, bins - 1 - _INSIDE_LAST_BIN)
     below = inside.floor()

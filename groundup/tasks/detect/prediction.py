@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from groundup.generation.scoring import device_of, evaluating
@@ -23,11 +24,15 @@ def find_in(
 ) -> list[Found]:
     """Return what a model finds in each of several raw pictures, on the CPU."""
     device = device_of(model)
+    precise = next(model.parameters()).dtype == torch.float64
     found: list[Found] = []
     with evaluating(model):
         for start in range(0, len(pictures), _AT_ONCE):
             batch = move_batch(processor.encode_inputs(pictures[start : start + _AT_ONCE]), device)
             inputs = batch["inputs"]
+            # Pictures are float32, which only a model in another precision than fp64 reads.
+            if precise:
+                inputs = inputs.double()
             size = (inputs.shape[2], inputs.shape[3])
             # What is found leaves the device at once; the maps of the next pictures need the room.
             outputs = model(inputs=inputs)

@@ -25,6 +25,7 @@ from groundup.media.augmentation.detection import BoxAugment, augment_detection
 from groundup.media.augmentation.draws import Draws
 from groundup.processors.boxes import BoxesProcessor, with_boxes
 from groundup.tasks.detect.dense_loss import DenseLoss
+from groundup.tasks.detect.drawing import draw_found
 from groundup.tasks.detect.evaluation import evaluate_detector, score_examples
 from groundup.tasks.detect.found import Choice, Found
 from groundup.tasks.detect.prediction import find_in
@@ -213,6 +214,10 @@ class Detect(Task):
         """Return what is in each picture, and how many things that are."""
         found = self.predict(model, list(inputs), processor, **options)
         return [{PREDICTION: each, "things": len(each)} for each in found]
+
+    def draw(self, inputs: Sequence[Any], predicted: Sequence[Any]) -> list[NDArray[np.uint8]]:
+        """Return pictures (H, W, 3) with the boxes found in each, small ones enlarged."""
+        return [draw_found(each, found) for each, found in zip(inputs, predicted, strict=True)]
 
     def measure(
         self, model: nn.Module, examples: Sequence[Example], processor: BoxesProcessor

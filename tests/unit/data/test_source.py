@@ -30,6 +30,7 @@ from groundup.data.splitting.split_names import divide_files
 
 BUILT_IN = (
     "dialled_numbers",
+    "digit_scenes",
     "mixture",
     "python_docs",
     "python_question_pairs",
