@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.media.images import draw_boxes, read_picture
+from groundup.media.images import read_picture
+from groundup.media.picture_drawing import draw_boxes
 
 __all__ = ["draw_found"]
 
