@@ -136,7 +136,9 @@ def settle_steps(step: Callable[[], Any], seconds: float) -> int:
 
 def train_ours(name: str, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """Train one of groundup's detectors and return what it reached."""
-    trial = api.trainer(recipe_of(name, args, 1000), {"name": "trial"}, runs=args.out)
+    trial = api.trainer(
+        recipe_of(name, args, 1000), {"name": f"trial_{OURS[name]['name']}"}, runs=args.out
+    )
     steps: Iterator[Any] = trial.steps()
     count = settle_steps(lambda: next(steps), seconds)
     trial.close()

@@ -179,6 +179,10 @@ class Detect(Task):
         means = {name: sums[name][0] / max(sums[name][1], 1.0) for name in weights}
         parts = {f"{name}_loss": mean for name, mean in means.items()}
         loss = sum(weights[name] * mean for name, mean in means.items())
+        # Named where there are any: they teach nothing, and no loss would show it.
+        beyond, _ = sums.get("boxes_without_query", (0.0, 0.0))
+        if beyond:
+            parts["boxes_without_query"] = beyond
         return {"loss": loss, **parts}
 
     # ------------------------------------------------------------------------------------ finding

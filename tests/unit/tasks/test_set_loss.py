@@ -16,6 +16,7 @@ from groundup.core.values import IGNORED, Batch, Loss
 from groundup.nn.box_head import from_centres, inverse_sigmoid, to_centres
 from groundup.tasks.detect.matching import UNMATCHED, match
 from groundup.tasks.detect.set_loss import SetLoss
+from groundup.tasks.detect.task import Detect
 
 SIDE = 32
 
@@ -142,6 +143,10 @@ def test_more_boxes_than_queries_are_counted() -> None:
     loss = SetLoss()(random_outputs(1, 2, 3), batch)
     assert loss.metrics["boxes_without_query"].item() == 3
     assert torch.isfinite(total(loss))
+    sums = {name: (term.total.item(), term.count.item()) for name, term in loss.terms.items()}
+    assert "boxes_without_query" not in Detect().summarise(sums)
+    sums["boxes_without_query"] = (3.0, 1.0)
+    assert Detect().summarise(sums)["boxes_without_query"] == 3.0
 
 
 def test_distances_are_in_shares_of_a_picture_without_what_pads_it() -> None:
