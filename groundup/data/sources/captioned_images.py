@@ -22,7 +22,7 @@ from groundup.data.reading.captions import CaptionColumns, Captioned, Captions
 from groundup.data.reading.class_folders import group_in_name, problem_with_pattern
 from groundup.data.reading.hub_splits import HubOrigin
 from groundup.data.reading.listing import NOT_USED
-from groundup.data.reading.picture_facts import PictureFacts, read_picture_facts
+from groundup.data.reading.picture_facts import Check, PictureFacts, read_picture_facts
 from groundup.data.reading.source import Source, as_list, refuse_idle
 from groundup.data.reading.tar_members import expand_braces
 from groundup.data.reading.unlabelled import read_files
@@ -110,6 +110,11 @@ class CaptionedImages(Source):
         "regular expression searched in a picture's name; pictures for which its first group, or"
         " the whole match, is the same are on one side",
         min_length=1,
+    )
+    check: Check = setting(
+        "auto",
+        "what is looked at before training: each picture decoded, or its header and the end of its"
+        " file; auto: decoded up to 50,000 pictures",
     )
     in_memory: Literal["auto", True, False] = setting(
         "auto",
@@ -317,7 +322,9 @@ class CaptionedImages(Source):
             for number, picture in enumerate(each.pictures)
         }
         key = f"captioned {found.key}".encode()
-        return read_picture_facts(list(pictures), list(pictures.values()), key, cache)
+        return read_picture_facts(
+            list(pictures), list(pictures.values()), key, cache, check=self.check
+        )
 
     # ------------------------------------------------------------------------------------- dividing
     def _divide(self, found: _Found, facts: PictureFacts) -> dict[Split, list[Captioned]]:

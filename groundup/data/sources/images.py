@@ -30,7 +30,7 @@ from groundup.data.reading.class_folders import (
 from groundup.data.reading.hub_splits import HubOrigin
 from groundup.data.reading.label_table import read_label_table, tables_of_labels
 from groundup.data.reading.listing import leave_out
-from groundup.data.reading.picture_facts import PictureFacts, read_picture_facts
+from groundup.data.reading.picture_facts import MANY, Check, PictureFacts, read_picture_facts
 from groundup.data.reading.source import Source, refuse_idle
 from groundup.data.reading.unlabelled import read_files
 from groundup.data.splitting.held_out import (
@@ -89,6 +89,11 @@ class Images(Source):
         " group, or the whole match, is the same, such as a patient's, are on one side",
         min_length=1,
     )
+    check: Check = setting(
+        "auto",
+        "what is looked at before training: each picture decoded, or its header and the end of its"
+        " file; auto: decoded up to 50,000 pictures",
+    )
     in_memory: Literal["auto", True, False] = setting(
         "auto",
         "decode all pictures at the start and keep them, or each when needed; auto: keep them up to"
@@ -145,6 +150,9 @@ class Images(Source):
         splits, facts, about = self._read_splits(cache)
         card = dict(about)
         card["sizes"] = facts.describe_sizes()
+        pictures = sum(facts.sizes.values()) + len(facts.problems)
+        if self.check == "headers" or (self.check == "auto" and pictures > MANY):
+            card["looked_at"] = "headers and the ends of files: damage between is met in training"
         for split, found in splits.items():
             card[split] = _count_labels(found)
         if "files" in card:
@@ -164,7 +172,9 @@ class Images(Source):
         found = self._find_files()
         every = [file for files in found.files.values() for file in files]
         names = [file.name for file in every]
-        facts = read_picture_facts(names, [file.path for file in every], found.key, cache)
+        facts = read_picture_facts(
+            names, [file.path for file in every], found.key, cache, check=self.check
+        )
         if facts.problems and self.on_unreadable == "stop":
             first = next(file for file in every if file.name in facts.problems)
             problem = facts.problems[first.name]
