@@ -81,7 +81,7 @@ def test_the_recipe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "machine.threads": 1,
     }
     run = groundup.train(recipe, small)
-    model = groundup.load(run)
+    model = groundup.load(run.folder)
     picture = next((root / "val").glob("*.JPEG"))
     assert model(str(picture)) in CLASSES
 
