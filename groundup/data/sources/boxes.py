@@ -37,13 +37,12 @@ from groundup.data.splitting.held_out import (
     refuse_empty,
     refuse_unknown,
 )
-from groundup.data.stream.in_memory import open_indexed_stream
+from groundup.data.stream.in_memory import open_in_memory_if_small
 from groundup.media.images import SUFFIXES
 
 __all__ = ["BoxesSource"]
 
 _KINDS = tuple(sorted(SUFFIXES))
-_FITS = 1 << 30  # bytes of tensors of one split that are kept in memory
 _log = logging.getLogger(__name__)
 
 
@@ -163,13 +162,7 @@ class BoxesSource(Source):
             counts = Counter(each.kind for each in read.marked.problems)
             words = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
             _log.warning(f"{self.place}: left out: {words}")
-        found = read.splits[context.split]
-        keep = self.in_memory
-        if keep == "auto":
-            # of one picture encoded: files say nothing of how large a resized one is
-            one = context.encode(found[:1])
-            keep = len(found) * sum(values.nbytes for values in one.values()) <= _FITS
-        return open_indexed_stream(found, context, in_memory=keep)
+        return open_in_memory_if_small(read.splits[context.split], context, self.in_memory)
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return how many pictures and boxes there are of each class in each split, how large these
