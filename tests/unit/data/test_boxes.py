@@ -26,6 +26,7 @@ from boxed_pictures import (
 from hub import datasets, own_cache, write_dataset
 from pictures import save
 from PIL import Image
+from tiny_runs import TRUNK
 
 from groundup.contracts.data import DataContext
 from groundup.contracts.detection import Boxes
@@ -33,6 +34,7 @@ from groundup.core.values import IGNORED, Example
 from groundup.data.sources.boxes import BoxesSource
 from groundup.processors.boxes import with_boxes
 from groundup.processors.image import ImageConfig
+from groundup.testing import check_data
 
 __all__ = ["own_cache"]
 
@@ -382,3 +384,20 @@ def test_a_stream_of_boxes(tmp_path: Path) -> None:
         assert torch.equal(one["inputs"], other["inputs"])
         most = other["boxes"].shape[1]
         assert torch.equal(one["boxes"][:, :most], other["boxes"])
+
+
+@pytest.mark.slow
+def test_what_every_source_keeps(tmp_path: Path) -> None:
+    model = {"name": "detector", "backbone": TRUNK, "strides": [4, 8], "width": 8}
+    mosaic = {"mosaic": 0.5, "flip": True, "scale": [0.8, 1.2]}
+    check_data(
+        {
+            "name": "boxes",
+            "model": model,
+            "task": {"name": "detect", "augmentation": mosaic},
+            "processor": {"name": "image", "size": [32, 32], "resize": "pad"},
+            "data": {"name": "boxes", "path": str(write_coco(tmp_path / "data", 40))},
+            "training": {"batch_size": 4, "steps": 3},
+            "machine": {"device": "cpu", "threads": 1},
+        }
+    )
