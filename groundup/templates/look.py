@@ -1,4 +1,4 @@
-"""What a file or folder of data is: one of ten kinds, by its files, its columns and its rows."""
+"""What a file or folder of data is: one of eleven kinds, by its files, its columns and its rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundup.core.errors import DataError
+from groundup.data.reading.box_folders import find_form
 from groundup.data.reading.files import read_records
 from groundup.data.reading.listing import KINDS, ROW_KINDS, list_files
 from groundup.data.reading.speech_folders import has_transcripts
@@ -30,6 +31,7 @@ Kind = Literal[
     "labelled text",
     "table",
     "pictures",
+    "boxes",
     "sounds",
     "pairs",
     "inputs and outputs",
@@ -106,6 +108,12 @@ def look_at(path: Path, label: str | None = None) -> Look:
     if path.is_dir():
         known = (*KINDS, *PICTURE_KINDS, *SOUND_KINDS)
         files = list_files(path, known, with_empty=True).files
+        pictures = tuple(file.path for file in files if file.kind in PICTURE_KINDS)
+        # Before anything is counted: YOLO has a text, and VOC an XML, for each picture.
+        if pictures and label is None and (form := find_form(path)):
+            why = f"{len(pictures):,} pictures with boxes in {form}"
+            size = sum(file.stat().st_size for file in pictures)
+            return Look("boxes", path, why, size, len(pictures), files=pictures)
         for kind, suffixes in (("pictures", PICTURE_KINDS), ("sounds", SOUND_KINDS)):
             own = [file.path for file in files if file.kind in suffixes]
             # A few tables or read-me files may be next to pictures and sounds, not the other way;

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from groundup.core.errors import RecipeError
+from groundup.data.sources.boxes import BoxesSource
 from groundup.media.images import read_picture
 from groundup.templates.look import Kind, Look, look_at
 from groundup.templates.recipes_for_writing import (
@@ -286,6 +288,30 @@ def _pictures(found: Look) -> Iterator[Line]:
     yield "training", {"batch_size": 32, "epochs": epochs, "patience": 10}, _PATIENCE
 
 
+def _boxes(found: Look) -> Iterator[Line]:
+    data = {"name": "boxes", "path": str(found.path), **_held_out(found)}
+    try:
+        BoxesSource(path=str(found.path), **_held_out(found)).splits()
+    except RecipeError:
+        # Pictures for validation are named, and a share would have no effect.
+        data = {"name": "boxes", "path": str(found.path)}
+    yield "data", data, ""
+    yield "task", "detect", "things are found, and named"
+    some = found.files[:: max(1, found.count // _LOOKED_AT)]
+    sides = sorted(max(read_picture(file, str(file)).shape[:2]) for file in some)
+    # The coarsest map of a detector has a point every 32 pixels.
+    side = min(512, 32 * max(2, round(sides[len(sides) // 2] / 32)))
+    processor = {"name": "image", "size": [side, side], "resize": "pad", "channels": 3}
+    why = (
+        f"one size for all, with their proportions; they have about {sides[len(sides) // 2]} pixels"
+    )
+    yield "processor", {**processor, "normalise": "standard"}, why
+    yield "model", {"name": "detector"}, "finds things at every point of three maps"
+    yield "optim", {"lr": 3e-3}, "suits a small detector from random weights"
+    epochs = _epochs(found.count, 60_000)
+    yield "training", {"batch_size": 16, "epochs": epochs, "patience": 10}, _PATIENCE
+
+
 def _sounds(found: Look) -> Iterator[Line]:
     data = {"name": "audio", "path": str(found.path)}
     if found.label is not None and found.label.column.name != "label":
@@ -337,6 +363,7 @@ _RECIPES: Mapping[Kind, Callable[[Look], Iterator[Line]]] = {
     "labelled text": _labelled_text,
     "table": _table,
     "pictures": _pictures,
+    "boxes": _boxes,
     "sounds": _sounds,
     "pairs": _pairs,
     "inputs and outputs": _inputs_and_outputs,

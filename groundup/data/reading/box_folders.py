@@ -28,7 +28,7 @@ from groundup.data.reading.yolo import (
 from groundup.data.splitting.split_names import split_in_path
 from groundup.media.images import SUFFIXES
 
-__all__ = ["FORMS", "BoxReading", "Form", "Units", "read_boxes"]
+__all__ = ["FORMS", "BoxReading", "Form", "Units", "find_form", "read_boxes"]
 
 Form = Literal["coco", "voc", "yolo", "table"]
 Units = Literal["pixels", "relative"]
@@ -107,6 +107,14 @@ def read_boxes(path: str, reading: BoxReading) -> tuple[Marked, Listing]:
     if not files.single:
         _count_unused(files, index, found)
     return found, files.listing
+
+
+def find_form(path: Path) -> str:
+    """Return in words in which format there are boxes around parts of pictures below a folder, or
+    an empty text."""
+    files = _find(str(path), BoxReading())
+    there = [words for form, words in FORMS.items() if form in files.of_form]
+    return there[0] if there and files.pictures else ""
 
 
 def _count_unused(files: _Files, index: PictureIndex, found: Marked) -> None:

@@ -1,4 +1,4 @@
-"""A stranger's file of each of ten kinds gets a recipe that works."""
+"""A stranger's file of each of eleven kinds gets a recipe that works."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from boxed_pictures import write_yolo
 
 import groundup
 from groundup import api
@@ -31,6 +32,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "labelled text": ("write_reviews", "classify"),
     "table": ("write_iris", "classify"),
     "pictures": ("write_digits", "classify"),
+    "boxes": ("write_boxes", "detect"),
     "sounds": ("write_tones", "classify"),
     "pairs": ("write_pairs", "sentence_embedding"),
     "inputs and outputs": ("write_translations", "text_to_text"),
@@ -49,6 +51,10 @@ def questions() -> list[tuple[str, str]]:
         for city in CITIES
         for thing in THINGS
     ]
+
+
+def write_boxes(folder: Path) -> Path:
+    return write_yolo(folder / "boxes", 24)
 
 
 def write_texts(folder: Path) -> Path:
