@@ -289,9 +289,9 @@ def _pictures(found: Look) -> Iterator[Line]:
 
 
 def _boxes(found: Look) -> Iterator[Line]:
-    data = {"name": "boxes", "path": str(found.path), **_held_out(found)}
+    data: dict[str, Any] = {"name": "boxes", "path": str(found.path), **_held_out(found)}
     try:
-        BoxesSource(path=str(found.path), **_held_out(found)).splits()
+        BoxesSource.model_validate({"path": str(found.path), **_held_out(found)}).splits()
     except RecipeError:
         # Pictures for validation are named, and a share would have no effect.
         data = {"name": "boxes", "path": str(found.path)}
