@@ -51,6 +51,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "generate_images": ("drawings", {}),
     "generate_images mean_flow": ("drawings", {"mean_flow": True}),
     "detect": ("scenes", {}),
+    "detect augmented": ("scenes", {"augmentation": AUGMENTATION["scenes"]}),
     "text_and_pictures": ("captioned", {}),
     "text_and_pictures to_caption": ("captioned", {"directions": "to_caption"}),
     "autoencode": ("redrawn", {}),

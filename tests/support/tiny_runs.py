@@ -25,8 +25,7 @@ PATIENT_COLUMNS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"
 TRUNK = {"name": "resnet", "layers": [1, 1, 1], "width": 4, "stem": "small"}
 QUERIES = {"backbone": TRUNK, "mlp_width": 24, "decoder_layers": 2, "queries": 8, "dropout": 0.1}
 SHORT = {"context_length": 16}
-# Each model with what it reads. What is random in training is on: tests of exact losses turn
-# ``dropout`` off.
+# Each model with what it reads. What is random in training is on: tests of exact losses end it.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt": (
         "documents",
@@ -155,6 +154,7 @@ AUGMENTATION: dict[str, dict[str, Any]] = {
         },
     },
     "redrawn": {"flip": True, "shift": 0.1, "brightness": 0.2, "noise": 0.1},
+    "scenes": {"flip": True, "scale": [0.8, 1.2], "shift": 0.1, "contrast": 0.2, "mosaic": 0.5},
     "frames": {"time_mask": 0.3, "frequency_mask": 0.3, "noise": 0.1},
     "spoken": {"time_masks": 1, "time_mask": 0.2, "frequency_masks": 1},
     "texts": {"token_dropout": 0.2},
@@ -205,7 +205,7 @@ def augmented(recipe: dict[str, Any], name: str, reads: str = "") -> dict[str, A
     """Return a model's tiny run with all its data's augmentation on; windows of documents start
     anywhere already, and pairs of texts are left as they are."""
     reads = reads or MODELS[name][0]
-    if reads in ("documents", "pairs", "drawings", "scenes"):
+    if reads in ("documents", "pairs", "drawings"):
         return recipe
     return recipe | {"task": {**recipe["task"], "augmentation": AUGMENTATION[reads]}}
 
