@@ -21,7 +21,8 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
     """What trials, checkpoints and comparisons are judged by; a metric with a new name belongs into
     the list."""
     sums = dict.fromkeys(
-        ("picture", "next_token", "answer", "label", "target", "plain"), (1.0, 2.0)
+        ("picture", "class", "box", "giou", "next_token", "answer", "label", "target", "plain"),
+        (1.0, 2.0),
     )
     sums |= dict.fromkeys(("right", "off", "examples", "squared", "absolute", "bytes"), (1.0, 1.0))
     sums |= dict.fromkeys(
