@@ -66,6 +66,11 @@ PUBLISHED: dict[str, dict[str, tuple[float, float]]] = {
         "vit-small": (22_050_664, 1e-6),
         "vit-base": (86_567_656, 1e-6),
     },
+    # facebook/detr-resnet-50, PekingU/rtdetr_r18vd and rtdetr_r50vd, as transformers counts them,
+    # with the scales and shifts of the trunk's norms, which are buffers there, and without the
+    # table of noisy classes.
+    "detr": {"detr-resnet-50": (41_577_888, 1e-6)},
+    "rt_detr": {"rt-detr-r18": (20_163_728, 1e-6), "rt-detr-r50": (42_923_884, 1e-6)},
 }
 UNPUBLISHED = {
     *(("gpt", size) for size in ("nano", "micro", "small")),
