@@ -24,7 +24,7 @@ from groundup import api
 from groundup.inference.predictor import Predictor
 from groundup.metrics.frechet import frechet_distance
 from groundup.runs.processor import cache_folder
-from groundup.tasks.generate_images.sheets import as_bytes
+from groundup.tasks.generate_images.contact_sheet import as_bytes
 
 __all__ = ["main"]
 

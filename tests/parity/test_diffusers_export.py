@@ -14,8 +14,8 @@ from torch import Tensor
 from groundup import api
 from groundup.core.errors import CheckpointError
 from groundup.export.export_run import export_run
-from groundup.tasks.generate_images.making import make_pictures
-from groundup.tasks.generate_images.ways import Walk
+from groundup.tasks.generate_images.flow import SamplerOptions
+from groundup.tasks.generate_images.sampling import make_pictures
 
 pytestmark = pytest.mark.slow
 diffusers = pytest.importorskip("diffusers")
@@ -54,7 +54,7 @@ def test_the_same_seed_makes_the_same_picture(tmp_path: Path) -> None:
             found: Tensor = self.inner(inputs, 1000 * times, class_labels=classes).sample
             return found
 
-    how = Walk(5, "heun", 2.0)
+    how = SamplerOptions(5, "heun", 2.0)
     made = [
         make_pictures(model, [3, 7], (1, 8, 8), 2, 1, how)
         for model in (api.load(run).model, Theirs())

@@ -25,7 +25,7 @@ from groundup.metrics.detection import (
 )
 from groundup.processors.boxes import BoxesProcessor
 from groundup.tasks.detect.baselines import trivial_answers
-from groundup.tasks.detect.found import Choice, Found
+from groundup.tasks.detect.detections import Choice, Found
 from groundup.tasks.detect.mistakes import count_mistakes, draw_mistakes
 from groundup.tasks.detect.prediction import find_in
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from groundup.generation.scoring import device_of, evaluating
 from groundup.processors.boxes import BoxesProcessor
-from groundup.tasks.detect.found import Choice, Found, find
+from groundup.tasks.detect.detections import Choice, Found, find
 from groundup.tasks.shared.model_outputs import move_batch
 
 __all__ = ["find_in"]

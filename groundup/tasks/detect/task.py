@@ -25,9 +25,9 @@ from groundup.media.augmentation.detection import BoxAugment, augment_detection
 from groundup.media.augmentation.draws import Draws
 from groundup.processors.boxes import BoxesProcessor, with_boxes
 from groundup.tasks.detect.dense_loss import DenseLoss
+from groundup.tasks.detect.detections import Choice, Found
 from groundup.tasks.detect.drawing import draw_found
 from groundup.tasks.detect.evaluation import evaluate_detector, score_examples
-from groundup.tasks.detect.found import Choice, Found
 from groundup.tasks.detect.prediction import find_in
 from groundup.tasks.detect.set_loss import SetLoss
 

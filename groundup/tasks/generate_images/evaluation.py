@@ -23,7 +23,7 @@ from groundup.generation.scoring import device_of, evaluating
 from groundup.media.png import data_uri
 from groundup.media.table_values import as_category
 from groundup.metrics.frechet import frechet_distance, nearest, same_kind_share
-from groundup.tasks.generate_images.sheets import arrange, as_bytes, pictures_of
+from groundup.tasks.generate_images.contact_sheet import arrange, as_bytes, pictures_of
 
 __all__ = ["Make", "evaluate_generator"]
 

@@ -27,16 +27,16 @@ from groundup.media.table_values import as_category
 from groundup.processors.class_targets import SingleLabel
 from groundup.processors.labelled import with_targets
 from groundup.processors.targets import FixedTargets
+from groundup.tasks.generate_images.contact_sheet import arrange, as_bytes, pictures_of
 from groundup.tasks.generate_images.evaluation import evaluate_generator
-from groundup.tasks.generate_images.making import Asking, make_pictures
+from groundup.tasks.generate_images.flow import draw_noise, draw_times, interpolate, velocity_weight
 from groundup.tasks.generate_images.mean_flow import (
     MeanFlowOutputs,
     adaptive_weight,
     draw_spans,
     mean_flow_outputs,
 )
-from groundup.tasks.generate_images.sheets import arrange, as_bytes, pictures_of
-from groundup.tasks.generate_images.ways import draw_times, noise_of, on_the_way, velocity_weight
+from groundup.tasks.generate_images.sampling import Conditions, make_pictures
 
 __all__ = ["GenerateImages"]
 
@@ -213,7 +213,7 @@ class GenerateImages(Task):
         held_out = seed < 0
         kind = "fixed" if held_out else self.times
         times = draw_times(draws, kind, self.time_mean, self.time_std)
-        noise = noise_of(seed, "noise", samples, batch["inputs"].shape[1:])
+        noise = draw_noise(seed, "noise", samples, batch["inputs"].shape[1:])
         found = {**batch, "noise": noise, "times": times}
         if self.mean_flow:
             other = draw_times(Draws(seed, samples, "end "), kind, self.time_mean, self.time_std)
@@ -229,7 +229,7 @@ class GenerateImages(Task):
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return pictures on their way, the times, and what is asked for."""
         told = [name for name in ("times", "spans", "classes") if name in batch]
-        return {"inputs": on_the_way(batch), **{name: batch[name] for name in told}}
+        return {"inputs": interpolate(batch), **{name: batch[name] for name in told}}
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor | MeanFlowOutputs:
         """Return the pictures that the model says; to learn steps also those that it should say."""
@@ -312,13 +312,13 @@ class GenerateImages(Task):
         """Return (count, C, H, W) for each prompt, as the model reads pictures; see ``predict``."""
         settings = {name: value for name, value in self if name in (*self.drawing_options, "steps")}
         given = settings | dict(options or {})
-        asking = Asking(
+        conditions = Conditions(
             labels=tuple(map(as_category, processor.labels)),
             by_class=self.condition == "class",
             knows_nothing=self.class_dropout > 0,
         )
-        how = asking.choose_walk(given, spans=self.mean_flow)
-        numbers = asking.numbers(prompts)
+        how = conditions.sampler_options(given, spans=self.mean_flow)
+        numbers = conditions.numbers(prompts)
         seed = int(given.get("seed") or 0)
         return make_pictures(model, numbers, processor.input_shape, count, seed, how)
 

@@ -20,9 +20,9 @@ from groundup.processors.class_targets import SingleLabel
 from groundup.processors.image import ImageProcessor
 from groundup.processors.labelled import Labelled
 from groundup.reports.run_reader import read_run
+from groundup.tasks.generate_images.flow import SamplerOptions, draw_times, integrate, interpolate
 from groundup.tasks.generate_images.mean_flow import adaptive_weight, mean_flow_outputs
 from groundup.tasks.generate_images.task import GenerateImages
-from groundup.tasks.generate_images.ways import Walk, draw_times, on_the_way, walk
 
 PROCESSOR = Labelled(
     ImageProcessor((1, 4, 4), None, [0.5], [0.5]), SingleLabel(["cat", "dog"], counts=[1, 1]), 0
@@ -57,7 +57,7 @@ class Known(nn.Module):
 
 def test_the_way_is_straight_and_ends_at_the_picture() -> None:
     batch = {"inputs": torch.randn(3, 1, 4, 4), "noise": torch.randn(3, 1, 4, 4)}
-    at = on_the_way({**batch, "times": torch.tensor([0.0, 1.0, 0.25])})
+    at = interpolate({**batch, "times": torch.tensor([0.0, 1.0, 0.25])})
     assert torch.equal(at[0], batch["noise"][0])
     torch.testing.assert_close(at[1], batch["inputs"][1])
     torch.testing.assert_close(at[2], 0.75 * batch["noise"][2] + 0.25 * batch["inputs"][2])
@@ -78,11 +78,11 @@ def test_times_are_distributed_as_said_and_belong_to_their_samples() -> None:
 
 
 @pytest.mark.parametrize(("sampler", "steps", "near"), [("euler", 200, 0.03), ("heun", 40, 0.01)])
-def test_the_walk_ends_where_the_exact_one_does(sampler: Any, steps: int, near: float) -> None:
+def test_the_sampler_ends_where_the_exact_one_does(sampler: Any, steps: int, near: float) -> None:
     """Of normal pictures the exact way is known: noise times their spread, plus their mean."""
     noise = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([0, 0, 1, 1, 0, 1])
-    found = walk(Known(), noise, classes, Walk(steps, sampler))
+    found = integrate(Known(), noise, classes, SamplerOptions(steps, sampler))
     wanted = 0.5 * noise + (1.0 - classes.float())[:, None, None, None]
     assert float((found - wanted).abs().max()) < near
 
@@ -91,8 +91,10 @@ def test_guidance_goes_on_from_nothing_asked_for() -> None:
     noise = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     model = Known()
     classes = torch.tensor([0, 0])
-    plain, guided = (walk(model, noise, classes, Walk(50, "euler", g)) for g in (1.0, 2.0))
-    without = walk(model, noise, torch.tensor([2, 2]), Walk(50, "euler"))
+    plain, guided = (
+        integrate(model, noise, classes, SamplerOptions(50, "euler", g)) for g in (1.0, 2.0)
+    )
+    without = integrate(model, noise, torch.tensor([2, 2]), SamplerOptions(50, "euler"))
     # With one spread for all classes, guidance moves the mean alone.
     torch.testing.assert_close(guided - without, 2 * (plain - without), rtol=1e-3, atol=1e-3)
 
@@ -100,13 +102,13 @@ def test_guidance_goes_on_from_nothing_asked_for() -> None:
 def test_how_often_a_model_is_asked() -> None:
     noise, classes = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])
     for how, asked in (
-        (Walk(10, "euler"), 20),
-        (Walk(10, "heun"), 38),  # not at the end
-        (Walk(10, "euler", 2.0), 40),
-        (Walk(10, "heun", spans=True), 20),
+        (SamplerOptions(10, "euler"), 20),
+        (SamplerOptions(10, "heun"), 38),  # not at the end
+        (SamplerOptions(10, "euler", 2.0), 40),
+        (SamplerOptions(10, "heun", spans=True), 20),
     ):
         model = Known()
-        walk(model, noise, classes, how)
+        integrate(model, noise, classes, how)
         assert model.asked == asked
 
 
@@ -122,7 +124,7 @@ def test_the_loss_is_that_of_the_velocity(weighting: Any) -> None:
     errors = (said - batch["inputs"]).square().mean((1, 2, 3))
     if weighting == "velocity":
         left = (1 - batch["times"]).clamp(min=0.05)[:, None, None, None]
-        velocities = [(each - on_the_way(batch)) / left for each in (said, batch["inputs"])]
+        velocities = [(each - interpolate(batch)) / left for each in (said, batch["inputs"])]
         errors = (velocities[0] - velocities[1]).square().mean((1, 2, 3))
     torch.testing.assert_close(term.total, errors.sum())
     assert float(term.count) == 3
@@ -150,10 +152,12 @@ def test_a_step_of_any_length_asks_for_what_the_exact_one_is() -> None:
     times, spans = torch.rand(2, 4, generator=drawn) / 2
     pictures = torch.full_like(noise, 0.3)
     batch = {"inputs": pictures, "noise": noise, "times": times, "spans": spans}
-    inputs = {"inputs": on_the_way(batch), "times": times, "spans": spans}
+    inputs = {"inputs": interpolate(batch), "times": times, "spans": spans}
     said, wanted = mean_flow_outputs(Ends(), inputs, batch)
     torch.testing.assert_close(wanted, said, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(walk(Ends(), noise, None, Walk(1, spans=True)), pictures)
+    torch.testing.assert_close(
+        integrate(Ends(), noise, None, SamplerOptions(1, spans=True)), pictures
+    )
     weights = adaptive_weight(torch.tensor([0.0, 1.0, 3.0]), 1.0)
     torch.testing.assert_close(weights, 1 / torch.tensor([0.001, 1.001, 3.001]))
 

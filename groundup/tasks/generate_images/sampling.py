@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from groundup.core.errors import DataError, did_you_mean
 from groundup.generation.scoring import device_of, evaluating
 from groundup.media.table_values import as_category
-from groundup.tasks.generate_images.ways import Walk, noise_of, walk
+from groundup.tasks.generate_images.flow import SamplerOptions, draw_noise, integrate
 
-__all__ = ["Asking", "make_pictures"]
+__all__ = ["Conditions", "make_pictures"]
 
 _AT_ONCE = 256  # pictures that are made together
 
 
 @dataclass(frozen=True)
-class Asking:
+class Conditions:
     """What a run can be asked for.
 
     Attributes:
@@ -37,8 +37,8 @@ class Asking:
     by_class: bool
     knows_nothing: bool
 
-    def choose_walk(self, options: Mapping[str, Any], *, spans: bool) -> Walk:
-        """Return how the way is walked.
+    def sampler_options(self, options: Mapping[str, Any], *, spans: bool) -> SamplerOptions:
+        """Return how pictures are sampled.
 
         Args:
             options: ``steps``, ``sampler`` and ``guidance``; ``count`` is checked along.
@@ -73,7 +73,7 @@ class Asking:
                 " not know pictures without a class, which guidance compares with",
                 "Remove it, or train with task.class_dropout: 0.1",
             )
-        return Walk(steps, sampler, guidance, spans)
+        return SamplerOptions(steps, sampler, guidance, spans)
 
     def numbers(self, prompts: Sequence[Any]) -> list[int] | int:
         """Return the class number of each prompt, the one after the last for an empty text; where
@@ -112,7 +112,7 @@ def make_pictures(
     shape: Sequence[int],
     count: int,
     seed: int,
-    how: Walk,
+    how: SamplerOptions,
 ) -> list[Tensor]:
     """Return (count, C, H, W) for each prompt.
 
@@ -129,7 +129,7 @@ def make_pictures(
     """
     prompts = asked if isinstance(asked, int) else len(asked)
     # All prompts begin with the same noise: what differs is what was asked for.
-    noise = noise_of(seed, "picture", np.arange(count), shape).to(device_of(model))
+    noise = draw_noise(seed, "picture", np.arange(count), shape).to(device_of(model))
     places = noise.repeat(prompts, 1, 1, 1)
     # Next to each other for each prompt, as they are taken apart below.
     classes = None
@@ -139,5 +139,7 @@ def make_pictures(
     with evaluating(model):
         for start in range(0, len(places), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            made.append(walk(model, places[part], None if classes is None else classes[part], how))
+            made.append(
+                integrate(model, places[part], None if classes is None else classes[part], how)
+            )
     return list(torch.split(torch.cat(made), count))

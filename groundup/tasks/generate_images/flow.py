@@ -1,5 +1,5 @@
-"""The way from noise to a picture: how one that is on its way is drawn for training, and how the
-way is walked to make one.
+"""Flow matching: the straight path from noise to a picture, from which training draws, and the
+sampler that follows it to make one.
 
 Shape legend: B pictures, C channels, H rows, W columns.
 """
@@ -19,7 +19,15 @@ from groundup.core.seeding import keyed_noise
 from groundup.core.values import Batch
 from groundup.media.augmentation.draws import Draws
 
-__all__ = ["NEAR_END", "Walk", "draw_times", "noise_of", "on_the_way", "velocity_weight", "walk"]
+__all__ = [
+    "NEAR_END",
+    "SamplerOptions",
+    "draw_noise",
+    "draw_times",
+    "integrate",
+    "interpolate",
+    "velocity_weight",
+]
 
 NEAR_END = 0.05
 """What is left of the way counts as at least so much, where errors are divided by it: Li and He,
@@ -51,12 +59,12 @@ def draw_times(draws: Draws, kind: str, mean: float, std: float) -> Tensor:
     return torch.from_numpy(times).float()
 
 
-def noise_of(seed: int, purpose: str, numbers: NDArray[np.int64], shape: Sequence[int]) -> Tensor:
+def draw_noise(seed: int, purpose: str, numbers: NDArray[np.int64], shape: Sequence[int]) -> Tensor:
     """Return (B, *shape) normal noise, each row a function of seed, purpose and number."""
     return keyed_noise(seed, purpose, numbers, shape)
 
 
-def on_the_way(batch: Batch) -> Tensor:
+def interpolate(batch: Batch) -> Tensor:
     """Return (B, C, H, W), at each one's time between its noise and its picture.
 
     Source:
@@ -80,8 +88,8 @@ def velocity_weight(times: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """How the way is walked.
+class SamplerOptions:
+    """How a picture is sampled.
 
     Attributes:
         steps: Into how many equal steps it is cut.
@@ -99,7 +107,9 @@ class Walk:
 
 
 @torch.no_grad()
-def walk(model: Callable[..., Any], noise: Tensor, classes: Tensor | None, how: Walk) -> Tensor:
+def integrate(
+    model: Callable[..., Any], noise: Tensor, classes: Tensor | None, how: SamplerOptions
+) -> Tensor:
     """Return (B, C, H, W) pictures, from their noise.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor
 from groundup.contracts.detection import DenseDetections, SetDetections
 from groundup.nn.box_distances import decode_distances, distances_to
 from groundup.nn.box_overlap import overlap
-from groundup.tasks.detect.found import Choice, find, suppress
+from groundup.tasks.detect.detections import Choice, find, suppress
 
 WHOLE = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
 
