@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from groundup.contracts.tasks import Chats
+from groundup.contracts.tasks import Chats, DrawsPictures
 from groundup.core.errors import RunError
 from groundup.inference.predictor import Predictor
 from groundup.inference.pretrained_run import open_run
@@ -29,6 +29,7 @@ _INPUTS = {
     "audio": "sound.wav",
     "speech": "sound.wav",
     "table": """'{"column": "value"}'""",
+    "picture_tokens": "'a red hat' --out drawn.png",
 }
 
 
@@ -155,6 +156,8 @@ def next_command(run: Run) -> str:
     predict."""
     if isinstance(run.recipe.task, Chats):
         return f"groundup chat {run.folder}"
+    if isinstance(run.recipe.task, DrawsPictures):
+        return f"groundup predict {run.folder} CLASS --out made.png"
     reads = run.recipe.processor.registered_name
     if reads == "frames":  # which no file holds alone
         return f"groundup runs compare {run.folder} another_run"
