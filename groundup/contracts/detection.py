@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ class SetDetections:
 
     def probabilities(self) -> Tensor:
         """Return (B, Q, C), of each class."""
-        logits = self.logits.float()
+        # In bfloat16 probabilities would have two digits.
+        logits = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
         if self.nothing:
             return logits.softmax(-1)[..., :-1]
         return logits.sigmoid()

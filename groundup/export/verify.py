@@ -111,7 +111,7 @@ class Model(Reader):
         if sample.prompt:
             return found[0, list(positions)]
         # All numbers of a picture are one row.
-        return found.flatten(1)
+        return found.flatten(1) if found.dim() == 4 else found
 
     @torch.no_grad()
     def layers(self, sample: Sample) -> dict[str, Tensor]:

@@ -180,7 +180,7 @@ class FSQAutoencoder(nn.Module):
 
     def codes(self, inputs: Tensor) -> Tensor:
         """Return int64 (B, R, S) the codes of pictures (B, C, H, W)."""
-        return self.quantizer.codes(self._encode(inputs))
+        return self.quantizer.codes(self._encode(inputs.to(self._dtype)))
 
     def from_codes(self, codes: Tensor) -> Tensor:
         """Return (B, C, H, W) of codes (B, R, S).
@@ -188,7 +188,13 @@ class FSQAutoencoder(nn.Module):
         Raises:
             DataError: If one is not in the codebook.
         """
-        return self._decode(self.quantizer.from_codes(codes))
+        numbers = self.quantizer.from_codes(codes)
+        return self._decode(numbers.to(self._dtype))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """That of the weights: pictures and codes that are given from outside are float32."""
+        return next(self.parameters()).dtype
 
     def _encode(self, inputs: Tensor) -> Tensor:
         places = F.pixel_unshuffle(inputs, self.patch)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import DataError
+from groundup.nn.loss import widen
 
 __all__ = ["FiniteScalarQuantizer"]
 
@@ -84,7 +85,7 @@ class FiniteScalarQuantizer(nn.Module):
     def _bound(self, numbers: Tensor) -> Tensor:
         """Return numbers that round to one of the values each."""
         # Near the edge between two values bfloat16 would not tell them apart.
-        wide = numbers.float()
+        wide = widen(numbers)
         reach = (self.levels - 1) * (1 + _MARGIN) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
         # An even number of values has none in the middle; numbers near 0 stay near 0.

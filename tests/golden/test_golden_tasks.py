@@ -95,7 +95,8 @@ def compare(case: str, recipe: dict[str, Any], runs: Path) -> None:
         FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     assert case in golden, f"no losses of {case!r}: see how to write them at the top of this file"
     assert len(found) == STEPS
-    assert found == pytest.approx(golden[case], rel=1e-5)
+    # After twenty steps processors with other instructions are up to 1.6e-5 apart.
+    assert found == pytest.approx(golden[case], rel=2e-5)
 
 
 def recipe_of(task: str, folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from groundup.core.settings import Settings, setting
 from groundup.core.values import IGNORED, Batch, Loss, Term
 from groundup.nn.box_head import to_centres
 from groundup.nn.box_overlap import areas, generalized_overlap, intersections, overlap
+from groundup.nn.loss import widen
 from groundup.tasks.detect.matching import (
     UNMATCHED,
     class_costs,
@@ -115,7 +116,7 @@ class SetLoss(Settings):
             if self.class_cost is not None:
                 weight = self.class_cost
             place = match_costs(
-                layer.boxes.float(),
+                widen(layer.boxes),
                 targets.boxes,
                 targets.sizes,
                 box_cost=self.box_cost,
@@ -129,12 +130,12 @@ class SetLoss(Settings):
         """Return the sum and the count of the class term, and the sums of the two others."""
         picture, box = (queries != UNMATCHED).nonzero(as_tuple=True)  # (M,) each
         query = queries[picture, box]
-        found = layer.boxes.float()[picture, query]
+        found = widen(layer.boxes)[picture, query]
         wanted = targets.boxes[picture, box]
         unit = targets.sizes[picture]
         distances = (to_centres(found, unit) - to_centres(wanted, unit)).abs().sum()
         apart = (1 - generalized_overlap(found, wanted)).sum()
-        logits = layer.logits.float()
+        logits = widen(layer.logits)
         labels = targets.labels.new_full(logits.shape[:2], IGNORED)
         labels[picture, query] = targets.labels[picture, box]
         # What is in a crowd may well be right: nobody told its things apart.
@@ -178,7 +179,7 @@ class SetLoss(Settings):
         """
         # Of all other classes and queries 0 is asked.
         target = torch.zeros_like(logits)
-        target[*place, labels] = wish
+        target[*place, labels] = wish.to(target.dtype)
         is_class = torch.zeros_like(logits, dtype=torch.bool)
         is_class[*place, labels] = True
         probability = logits.detach().sigmoid()
@@ -220,14 +221,17 @@ class _Targets:
         if sizes is None:
             height, width = batch["inputs"].shape[-2:]
             sizes = batch["boxes"].new_tensor([width, height]).expand(len(batch["boxes"]), 2)
+        # A run in float64 has boxes of the data in float32.
+        boxes = batch["boxes"].to(widen(outputs.boxes).dtype)
+        sizes = sizes.to(boxes.dtype)
         crowds = batch["crowd"] & (batch["labels"] != IGNORED)
         labels = batch["labels"].masked_fill(crowds, IGNORED)
         count = (labels != IGNORED).sum().float()
-        return cls(batch["boxes"], labels, crowds, sizes, count)
+        return cls(boxes, labels, crowds, sizes, count)
 
     def in_a_crowd(self, boxes: Tensor) -> Tensor:
         """Return which of boxes (B, Q, 4) are mostly inside one crowd region, (B, Q)."""
-        boxes = boxes.detach().float()
+        boxes = widen(boxes.detach())
         if not self.crowds.any():
             return boxes.new_zeros(boxes.shape[:2], dtype=torch.bool)
         both = intersections(boxes[:, :, None], self.boxes[:, None])
