@@ -75,6 +75,7 @@ def by_pycocotools(true: list[TrueBoxes], found: list[FoundBoxes]) -> Any:
     return evaluation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(100))
 def test_map_is_that_of_pycocotools(seed: int) -> None:
     true, found = draw(seed)

@@ -18,7 +18,7 @@ from groundup.models.rt_detr import RTDETRConfig
 from groundup.nn.box_head import to_centres
 from groundup.weights.load import read_pretrained
 
-pytestmark = pytest.mark.xdist_group("transformers")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("transformers")]
 
 transformers: Any = Library("transformers")
 

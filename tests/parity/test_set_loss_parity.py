@@ -13,7 +13,7 @@ from groundup.contracts.detection import SetDetections
 from groundup.core.values import IGNORED, Batch, Loss
 from groundup.tasks.detect.set_loss import SetLoss
 
-pytestmark = pytest.mark.xdist_group("transformers")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("transformers")]
 
 transformers: Any = Library("transformers")
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from boxed_pictures import write_coco
 from numpy.typing import NDArray
@@ -55,6 +56,7 @@ def settled(root: Path, cache: Path, size: int) -> tuple[BoxesSource, BoxesProce
     return source, with_boxes(reader, lambda: iter(examples))
 
 
+@pytest.mark.slow
 def test_boxes_are_listed_and_drawn(tmp_path: Path) -> None:
     source, processor = settled(write_coco(tmp_path / "data", 12), tmp_path, 48)
     task: Any = Detects()
