@@ -58,6 +58,7 @@ def test_padding_changes_nothing(blocks: str, subsampling: int) -> None:
             assert torch.equal(changed[row, : kept[row]], together[row, : kept[row]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", BLOCKS)
 def test_sounds_of_like_lengths_are_computed_together(blocks: str) -> None:
     model = made(blocks).double()

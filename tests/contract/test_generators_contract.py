@@ -51,6 +51,7 @@ def told(config: Any, channels: int = 1) -> dict[str, Tensor]:
     return inputs | ({"classes": torch.tensor([0, 1, 2, 3])} if config.classes else {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "index"), CASES)
 def test_generators_keep_their_contract(name: str, index: int) -> None:
     config = settings_of(name, index)

@@ -105,6 +105,7 @@ def test_a_picture_without_a_class(tmp_path: Path) -> None:
         api.trainer(tiny_run("unet", tmp_path) | {"data": data}, runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_judge_of_other_pictures(tmp_path: Path) -> None:
     judge = tiny_run("mlp", tmp_path) | {"name": "judge"}
     judge["processor"] = {"name": "image", "pad_to": [10, 10]}

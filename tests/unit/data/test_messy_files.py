@@ -264,6 +264,7 @@ def check_texts(style: Style, as_json: bool) -> None:
         assert targets.labels[int(targets.encode([example.target]))] == label
 
 
+@pytest.mark.slow
 @_FAST
 @given(styles())
 def test_tables(style: Style) -> None:

@@ -77,6 +77,7 @@ def test_a_moved_box_is_around_the_moved_pixels(
     assert float((found["boxes"][0, 0] - there).abs().max()) <= slack + 1e-4
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(number=st.integers(0, 10_000))
 def test_boxes_of_a_mosaic_are_around_their_pixels(number: int) -> None:

@@ -147,6 +147,7 @@ def test_a_part_of_a_file_is_cut_out_before_it_is_resized(tmp_path: Path) -> Non
     assert PictureFit(None).place(7, 5).frame == (1.0, 1.0, 0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_each_sample_reads_another_part_whatever_the_micro_batches(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{n}.png", np.roll(NOISE, n, 1)) for n in range(6)]
     processor = reader(tmp_path, NOISE, size=[8, 8])
