@@ -76,6 +76,8 @@ OWN_MODELS = {
     "scenes": "detector",
 }
 ELSEWHERE = {"language_modeling", "chat"}  # in test_golden.py
+# In float32 their last steps differ by more than 1e-5 between processors.
+IN_FLOAT64 = {"sentence_embedding symmetric"}
 SEVERAL = {"digit": "classify", "ink": "regression", "loop": "classify"}
 
 
@@ -95,8 +97,7 @@ def compare(case: str, recipe: dict[str, Any], runs: Path) -> None:
         FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     assert case in golden, f"no losses of {case!r}: see how to write them at the top of this file"
     assert len(found) == STEPS
-    # After twenty steps processors with other instructions are up to 1.6e-5 apart.
-    assert found == pytest.approx(golden[case], rel=2e-5)
+    assert found == pytest.approx(golden[case], rel=1e-5)
 
 
 def recipe_of(task: str, folder: Path) -> dict[str, Any]:
@@ -180,7 +181,10 @@ def test_language_modelling_beside_a_classifier(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks(task: str, tmp_path: Path) -> None:
-    compare(f"task {task}", recipe_of(task, tmp_path), tmp_path / "runs")
+    recipe = recipe_of(task, tmp_path)
+    if task in IN_FLOAT64:
+        recipe["machine"] = {**recipe["machine"], "precision": "fp64"}
+    compare(f"task {task}", recipe, tmp_path / "runs")
 
 
 @pytest.mark.slow
