@@ -6,23 +6,19 @@ Shape legend: B pictures, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from groundup.core.seeding import keyed_noise
 from groundup.core.values import Batch
 from groundup.media.augmentation.draws import Draws
 
 __all__ = [
     "NEAR_END",
     "SamplerOptions",
-    "draw_noise",
     "draw_times",
     "integrate",
     "interpolate",
@@ -57,11 +53,6 @@ def draw_times(draws: Draws, kind: str, mean: float, std: float) -> Tensor:
         logits: Tensor = mean + std * quantiles
         return logits.sigmoid().float()
     return torch.from_numpy(times).float()
-
-
-def draw_noise(seed: int, purpose: str, numbers: NDArray[np.int64], shape: Sequence[int]) -> Tensor:
-    """Return (B, *shape) normal noise, each row a function of seed, purpose and number."""
-    return keyed_noise(seed, purpose, numbers, shape)
 
 
 def interpolate(batch: Batch) -> Tensor:

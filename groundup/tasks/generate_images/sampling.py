@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import DataError, did_you_mean
+from groundup.core.seeding import keyed_noise
 from groundup.generation.scoring import device_of, evaluating
 from groundup.media.table_values import as_category
-from groundup.tasks.generate_images.flow import SamplerOptions, draw_noise, integrate
+from groundup.tasks.generate_images.flow import SamplerOptions, integrate
 
 __all__ = ["Conditions", "make_pictures"]
 
@@ -129,7 +130,7 @@ def make_pictures(
     """
     prompts = asked if isinstance(asked, int) else len(asked)
     # All prompts begin with the same noise: what differs is what was asked for.
-    noise = draw_noise(seed, "picture", np.arange(count), shape).to(device_of(model))
+    noise = keyed_noise(seed, "picture", np.arange(count), shape).to(device_of(model))
     places = noise.repeat(prompts, 1, 1, 1)
     # Next to each other for each prompt, as they are taken apart below.
     classes = None

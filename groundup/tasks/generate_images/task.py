@@ -19,6 +19,7 @@ from groundup.contracts.processors import LabelProcessor, Targets
 from groundup.contracts.tasks import EvaluationContext, Picture, Task
 from groundup.core.errors import RecipeError
 from groundup.core.registry import task
+from groundup.core.seeding import keyed_noise
 from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.media.augmentation.draws import Draws
@@ -29,7 +30,7 @@ from groundup.processors.labelled import with_targets
 from groundup.processors.targets import FixedTargets
 from groundup.tasks.generate_images.contact_sheet import arrange, as_bytes, pictures_of
 from groundup.tasks.generate_images.evaluation import evaluate_generator
-from groundup.tasks.generate_images.flow import draw_noise, draw_times, interpolate, velocity_weight
+from groundup.tasks.generate_images.flow import draw_times, interpolate, velocity_weight
 from groundup.tasks.generate_images.mean_flow import (
     MeanFlowOutputs,
     adaptive_weight,
@@ -213,7 +214,7 @@ class GenerateImages(Task):
         held_out = seed < 0
         kind = "fixed" if held_out else self.times
         times = draw_times(draws, kind, self.time_mean, self.time_std)
-        noise = draw_noise(seed, "noise", samples, batch["inputs"].shape[1:])
+        noise = keyed_noise(seed, "noise", samples, batch["inputs"].shape[1:])
         found = {**batch, "noise": noise, "times": times}
         if self.mean_flow:
             other = draw_times(Draws(seed, samples, "end "), kind, self.time_mean, self.time_std)
