@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.core.errors import DataError
 from groundup.core.settings import Settings
@@ -136,10 +136,12 @@ class Stream(ABC):
         return {}
 
     @abstractmethod
-    def state_dict(self) -> dict[str, int]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
 
     @abstractmethod
-    def load_state_dict(self, state: dict[str, int]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned; ``{"samples": 0}`` is the beginning."""
 
     @abstractmethod
     def close(self) -> None:
@@ -159,18 +161,27 @@ class HasTexts(Protocol):
 class Refillable(Protocol):
     """A stream whose next examples are made by the current weights: self-play, online preferences,
     reinforcement learning.
+
+    Its examples cannot be made again, because the weights that made them are gone: they are saved
+    with each checkpoint. ``contracts.experience`` has a stream that keeps all of this.
     """
 
     def refill(self, model: nn.Module, step: int) -> None:
         """Make the examples of step ``step``, or keep those of before where they still serve.
 
-        Called before every training step, on every rank, with the same weights, in evaluation mode
-        and without gradients; ``model`` may be wrapped for sharding, so its tensors are not
-        written to. Draws are keyed by the run's seed and ``step``. A stream that keeps examples for
-        several steps stores them in ``DataContext.cache`` under a name with the step at which
-        they were made, and returns that step from ``state_dict``: then a resumed run reads them
-        again instead of making others with later weights.
+        Called before every training step, on every rank, with the same weights, and before a
+        held-out split is read; in evaluation mode, without gradients and in the precision of the
+        run. ``model`` may be wrapped for sharding, so its tensors are not written to. Draws are
+        keyed by the run's seed and ``step``.
         """
+
+    def buffer(self) -> dict[str, Tensor]:
+        """Return the examples that later steps still read, as tensors by name. With
+        ``state_dict``, which holds plain JSON values, it is all that the rest of the run depends
+        on."""
+
+    def load_buffer(self, tensors: dict[str, Tensor]) -> None:
+        """Go on with what ``buffer`` returned, after ``load_state_dict``."""
 
 
 class DataSource(Settings, ABC):

@@ -27,18 +27,25 @@ log = logging.getLogger("groundup")
 STATE = "state.json"
 TO_PREDICT = ("model.safetensors", STATE)
 """What is read of a checkpoint to predict; a resume reads the optimizer's file as well."""
+_OPTIMIZER = "optimizer.safetensors"
+_EXPERIENCE = "experience.safetensors"
 # Always eight digits, so that a listing by name is in the order of the steps.
 _NAME = re.compile(r"^step-(\d{8})$")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on exactly as if it had never stopped."""
+    """What a run needs to go on exactly as if it had never stopped.
+
+    Attributes:
+        experience: Examples that weights of before made, and later steps still read.
+    """
 
     step: int
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    experience: dict[str, Tensor] = field(default_factory=dict)
 
 
 class CheckpointFolder:
@@ -114,7 +121,9 @@ class CheckpointFolder:
         state = json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1).encode()
         contents = {"model.safetensors": save(checkpoint.model), STATE: state}
         if checkpoint.optimizer:
-            contents["optimizer.safetensors"] = save(checkpoint.optimizer)
+            contents[_OPTIMIZER] = save(checkpoint.optimizer)
+        if checkpoint.experience:
+            contents[_EXPERIENCE] = save(checkpoint.experience)
         manifest = {}
         for name, content in contents.items():
             self._storage.write_bytes(folder / name, content)
@@ -165,14 +174,14 @@ class CheckpointFolder:
             )
         folder = self.path(step)
         try:
-            # A checkpoint without moments has no such file; see ``_write``.
-            optimizer = folder / "optimizer.safetensors"
-            return Checkpoint(
-                step,
-                load_file(folder / "model.safetensors"),
-                load_file(optimizer) if with_optimizer and optimizer.exists() else {},
-                json.loads((folder / STATE).read_text(encoding="utf-8")),
+            # A checkpoint without moments, or without experience, has no such file; see ``_write``.
+            optimizer, experience = (
+                load_file(folder / name) if with_optimizer and (folder / name).exists() else {}
+                for name in (_OPTIMIZER, _EXPERIENCE)
             )
+            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            model = load_file(folder / "model.safetensors")
+            return Checkpoint(step, model, optimizer, state, experience)
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(
                 str(folder), f"cannot be read: {error}", "Use another checkpoint"

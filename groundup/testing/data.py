@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from groundup.api import RecipeLike
-from groundup.contracts.data import DataContext, DataSource, Stream
+from groundup.contracts.data import DataContext, DataSource, Refillable, Stream
 from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import TextProcessor
 from groundup.contracts.ragged import offsets_of, ragged_rows
 from groundup.core.values import Batch, Split
 from groundup.testing.failure import require, require_close
 from groundup.testing.tasks import open_trainer
+from groundup.training.components import experience_of, refill
 from groundup.training.trainer import Trainer
 
 __all__ = ["check_data"]
 
 _STEPS = 3
+Open = Callable[[DataContext], Stream]
 
 
 def check_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None) -> None:
@@ -47,13 +50,55 @@ def check_data(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None) -
         source = trainer.parts.source
         cache = Path(folder)
         _check_examples(source, cache)
+        open_stream = partial(_open, trainer)
         for split in ("train", "validation"):
             context = _context_of(trainer, split, cache)
-            _check_repeats(source, context)
-            _check_resume(source, context)
+            _check_repeats(open_stream, context)
+            _check_resume(open_stream, context)
         training = _context_of(trainer, "train", cache)
-        _check_shares(source, training)
-        _check_ends(source, training, _context_of(trainer, "validation", cache))
+        _check_shares(open_stream, training)
+        _check_ends(open_stream, training, _context_of(trainer, "validation", cache))
+
+
+class _Refilled(Stream):
+    """A stream whose rows weights make, asked for them as in training: by the same weights in all
+    steps."""
+
+    def __init__(self, trainer: Trainer, stream: Stream, context: DataContext) -> None:
+        self._trainer = trainer
+        self._stream = stream
+        self._batches = context.batch_size // (context.micro_batch_size * context.world)
+        self._held_out = context.split != "train"
+        self._taken = 0
+
+    def __next__(self) -> Batch:
+        step, within = divmod(self._taken, self._batches)
+        if not (within or (self._held_out and self._taken)):
+            refill(self._stream, self._trainer.model, step, self._trainer.recipe.machine)
+        self._taken += 1
+        return next(self._stream)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        return self._stream.samples_per_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {"stream": self._stream.state_dict(), "taken": self._taken}
+        return {**state, "experience": experience_of(self._stream)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._taken = state["taken"]
+        self._stream.load_state_dict(state["stream"])
+        if isinstance(self._stream, Refillable):
+            self._stream.load_buffer(state["experience"])
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _open(trainer: Trainer, context: DataContext) -> Stream:
+    stream = trainer.parts.source.open(context)
+    return _Refilled(trainer, stream, context) if isinstance(stream, Refillable) else stream
 
 
 def _context_of(trainer: Trainer, split: Split, cache: Path) -> DataContext:
@@ -109,8 +154,8 @@ def _check_examples(source: DataSource, cache: Path) -> None:
             seen[example] = split
 
 
-def _take(source: DataSource, context: DataContext, batches: int) -> list[Batch]:
-    with closing(source.open(context)) as stream:
+def _take(open_stream: Open, context: DataContext, batches: int) -> list[Batch]:
+    with closing(open_stream(context)) as stream:
         return list(islice(stream, batches))
 
 
@@ -128,25 +173,25 @@ def _require_same(found: list[Batch], wanted: list[Batch], contract: str, remedy
             require_close(values, other[key], 0.0, contract, what, remedy)
 
 
-def _check_repeats(source: DataSource, context: DataContext) -> None:
+def _check_repeats(open_stream: Open, context: DataContext) -> None:
     _require_same(
-        _take(source, context, _STEPS),
-        _take(source, context, _STEPS),
+        _take(open_stream, context, _STEPS),
+        _take(open_stream, context, _STEPS),
         f"the same seed gives the same batches of {context.split}",
         "Let sample n be a function of (seed, n): open_indexed_stream and open_token_stream do it",
     )
 
 
-def _check_resume(source: DataSource, context: DataContext) -> None:
+def _check_resume(open_stream: Open, context: DataContext) -> None:
     # A state is read after the first batch: one of a stream that has given nothing yet is right
     # even where state_dict counts wrongly.
-    with closing(source.open(context)) as stream:
+    with closing(open_stream(context)) as stream:
         next(stream)
         # A copy: a stream may return the dictionary that it goes on counting in.
         state = dict(stream.state_dict())
         wanted = list(islice(stream, 2))
     # A new stream, as after a restart: workers of the old one may have prepared batches ahead.
-    with closing(source.open(context)) as other:
+    with closing(open_stream(context)) as other:
         other.load_state_dict(state)
         _require_same(
             list(islice(other, 2)),
@@ -169,14 +214,14 @@ def _samples(stream: Stream, batches: int) -> list[Any]:
     return found
 
 
-def _check_shares(source: DataSource, context: DataContext) -> None:
+def _check_shares(open_stream: Open, context: DataContext) -> None:
     """Compare one process with whole batches to two processes with micro-batches of one sample."""
     contract = "samples do not depend on micro-batches and processes"
     remedy = "Take them in the order of DataContext, as the streams of groundup.data.stream do"
     # This is what lets a run go on with other micro-batches or another number of processes, as when
     # a machine has less memory than the one before.
     size = context.batch_size
-    with closing(source.open(context)) as stream:
+    with closing(open_stream(context)) as stream:
         wanted = _samples(stream, 1)
     for world in (1, 2):
         if size % world:
@@ -184,7 +229,7 @@ def _check_shares(source: DataSource, context: DataContext) -> None:
         shares = []
         for rank in range(world):
             part = replace(context, micro_batch_size=1, rank=rank, world=world)
-            with closing(source.open(part)) as stream:
+            with closing(open_stream(part)) as stream:
                 shares.append(_samples(stream, size // world))
         # Micro-batch k of rank r holds sample k * world + r, so the ranks' rows alternate.
         found = [row for rows in zip(*shares, strict=True) for row in rows]
@@ -201,8 +246,8 @@ def _same_row(one: Any, other: Any) -> bool:
     return one[:length] == other[:length]
 
 
-def _check_ends(source: DataSource, training: DataContext, held_out: DataContext) -> None:
-    with closing(source.open(training)) as stream:
+def _check_ends(open_stream: Open, training: DataContext, held_out: DataContext) -> None:
+    with closing(open_stream(training)) as stream:
         # One batch more than an epoch: a stream that ends with it would stop a run of many epochs.
         epoch = stream.samples_per_epoch
         steps = epoch // training.batch_size + 1
@@ -212,7 +257,7 @@ def _check_ends(source: DataSource, training: DataContext, held_out: DataContext
             f"it ended within {steps} batches, an epoch and one more",
             "Begin the next epoch, in another order",
         )
-    with closing(source.open(held_out)) as stream:
+    with closing(open_stream(held_out)) as stream:
         # Held-out data are measured whole: a stream that never ends would make evaluation endless.
         most = stream.samples_per_epoch // held_out.batch_size + 2
         require(

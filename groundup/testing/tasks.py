@@ -23,6 +23,7 @@ from groundup.contracts.tasks import DrawsPictures, Streams, Task
 from groundup.core.settings import validate
 from groundup.core.values import Batch, Document, Example, TokenSequence
 from groundup.testing.failure import ContractError, require, require_close
+from groundup.training.components import refill
 from groundup.training.trainer import Trainer
 
 __all__ = ["check_task", "open_trainer"]
@@ -50,6 +51,7 @@ def check_task(recipe: RecipeLike, overrides: Mapping[str, Any] | None = None) -
         GroundupError: If the recipe itself cannot be run.
     """
     with open_trainer(recipe, overrides) as trainer:
+        refill(trainer.stream, trainer.model, 0, trainer.recipe.machine)
         batch = {key: values.to(trainer.device) for key, values in next(trainer.stream).items()}
         _check_batch(trainer, batch)
         _check_settings(trainer)

@@ -7,12 +7,11 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.contracts.data import (
     DataContext,
@@ -26,14 +25,26 @@ from groundup.contracts.models import context_length_of
 from groundup.contracts.processors import Processor, TextProcessor
 from groundup.contracts.tasks import Task
 from groundup.core.error_location import encode_located
+from groundup.core.errors import RunError
 from groundup.core.values import Batch, Split
+from groundup.machine import devices
 from groundup.recipe.sections import Machine
+from groundup.runs.checkpoint import Checkpoint
 from groundup.runs.processor import add_files, cache_folder
 from groundup.runs.run import Run
 from groundup.training.distillation import Teacher
 from groundup.weights.restore import FrozenWeightsRef
 
-__all__ = ["Components", "first_batches", "move_batch", "open_stream", "refill"]
+__all__ = [
+    "Components",
+    "HeldOut",
+    "experience_of",
+    "first_batches",
+    "move_batch",
+    "open_stream",
+    "refill",
+    "restore_stream",
+]
 
 
 @dataclass(frozen=True)
@@ -94,13 +105,69 @@ def open_stream(run: Run, parts: Components, split: Split) -> Stream:
 
 
 @torch.no_grad()
-def refill(stream: Stream, model: nn.Module, step: int) -> None:
+def refill(stream: Stream, model: nn.Module, step: int, machine: Machine) -> None:
     """Let a stream whose examples are made by the current weights make those of a step."""
     if isinstance(stream, Refillable):
+        training = model.training
         # What is dropped in training would be missing from the examples, too.
         model.eval()
-        stream.refill(model, step)
-        model.train()
+        with devices.eager(machine), devices.autocast(machine):
+            stream.refill(model, step)
+        model.train(training)
+
+
+def experience_of(stream: Stream) -> dict[str, Tensor]:
+    """Return what a checkpoint holds of a stream besides its state."""
+    if not isinstance(stream, Refillable):
+        return {}
+    return {name: each.detach().cpu().contiguous() for name, each in stream.buffer().items()}
+
+
+def restore_stream(run: Run, stream: Stream, checkpoint: Checkpoint) -> None:
+    """Let a stream go on from where a checkpoint was saved.
+
+    Raises:
+        RunError: If the data is not what the checkpoint was trained on.
+    """
+    stream.load_state_dict(checkpoint.state["stream"])
+    if isinstance(stream, Refillable):
+        stream.load_buffer(checkpoint.experience)
+    elif checkpoint.experience:
+        problem = "its checkpoint holds examples that weights made, but the data makes none now"
+        remedy = "Restore the data and the task, or start a new run with init.run"
+        raise RunError(str(run.folder), problem, remedy)
+    there = checkpoint.state["samples_per_epoch"]
+    here = stream.samples_per_epoch
+    if there != here:
+        problem = f"the data has changed: an epoch had {there} samples, but has {here} now"
+        remedy = "Restore the data, or start a new run with init.run"
+        raise RunError(str(run.folder), problem, remedy)
+
+
+class HeldOut:
+    """The held-out splits of a run, each opened once."""
+
+    def __init__(self, run: Run, parts: Components) -> None:
+        self._run = run
+        self._parts = parts
+        self._streams: dict[Split, Stream] = {}
+
+    def restart(self, split: Split, step: int) -> Stream:
+        """Return a split from its first micro-batch; examples that weights make are made anew."""
+        if split not in self._streams:
+            self._streams[split] = open_stream(self._run, self._parts, split)
+        stream = self._streams[split]
+        # The same micro-batches each time, so that validations compare.
+        stream.load_state_dict({"samples": 0})
+        refill(stream, self._parts.model, step, self._run.recipe.machine)
+        return stream
+
+    def close(self) -> None:
+        """Stop the data workers."""
+        # Closing comes after an error as often as not: that one is to be seen.
+        for stream in self._streams.values():
+            with contextlib.suppress(Exception):
+                stream.close()
 
 
 def move_batch(batch: Batch, machine: Machine, device: torch.device) -> Batch:
@@ -131,5 +198,8 @@ def first_batches(run: Run, parts: Components, samples: int | None = None) -> It
             batch_size = run.recipe.training.batch_size
             steps = math.ceil(min(stream.samples_per_epoch, samples) / batch_size)
             number = steps * batch_size // micro_batch_size
-        for batch in islice(stream, number):
-            yield move_batch(batch, run.recipe.machine, device)
+        per_step = run.recipe.training.batch_size // micro_batch_size
+        for place in range(number):
+            if place % per_step == 0:
+                refill(stream, parts.model, place // per_step, run.recipe.machine)
+            yield move_batch(next(stream), run.recipe.machine, device)

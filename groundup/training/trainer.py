@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from groundup.contracts.data import Stream
-from groundup.core.errors import Interrupted, RecipeError, RunError
+from groundup.core.errors import Interrupted, RecipeError
 from groundup.core.seeding import reseed
 from groundup.core.values import Batch, Report, Split
 from groundup.machine import devices
@@ -30,7 +30,16 @@ from groundup.training.accumulation import (
     non_finite,
 )
 from groundup.training.averaging import Averaging
-from groundup.training.components import Components, first_batches, move_batch, open_stream, refill
+from groundup.training.components import (
+    Components,
+    HeldOut,
+    experience_of,
+    first_batches,
+    move_batch,
+    open_stream,
+    refill,
+    restore_stream,
+)
 from groundup.training.distillation import DistillationObjective
 from groundup.training.early_stopping import BestSoFar
 from groundup.training.first_batch import FirstBatchCheck, explain
@@ -94,7 +103,7 @@ class Trainer:
         )
         self.sampler = Sampler(run, self.parts, self.averaging)
         self.best = BestSoFar(self.recipe.checkpoints.best_metric, self.recipe.training)
-        self._held_out: dict[Split, Stream] = {}
+        self._held_out = HeldOut(run, parts)
         self.accumulate = count_micro_batches(self.recipe)
         adapted = run.recipe.adapter is not None
         self.layers = TrainedLayers(
@@ -225,7 +234,7 @@ class Trainer:
         machine = self.recipe.machine
         while not self.finished:
             # Before anything of the step is read: it may be made by these very weights.
-            refill(self.stream, self.model, self.step)
+            refill(self.stream, self.model, self.step, machine)
             self.layers.release(self.step)
             accumulated = Accumulation(self.objective, self._next_batch, self.accumulate)
             for batch in accumulated.batches:
@@ -304,7 +313,7 @@ class Trainer:
         self.model.eval()
         try:
             with devices.eager(self.recipe.machine), self.averaging.applied():
-                for batch in islice(self._from_the_start(split), batches):
+                for batch in islice(self._held_out.restart(split, self.step), batches):
                     byte_count += self.task.count_bytes(batch, self.parts.processor)
                     on_device = move_batch(batch, self.recipe.machine, self.device)
                     with devices.autocast(self.recipe.machine):
@@ -315,15 +324,6 @@ class Trainer:
         if byte_count:
             sums.values["bytes"] = (byte_count, 1.0)
         return self.task.summarise(sums.values) | self.sampler.measure(split, batches)
-
-    def _from_the_start(self, split: Split) -> Stream:
-        """Return a held-out split from its first micro-batch, prepared once."""
-        stream = self._held_out[split] = self._held_out.get(split) or open_stream(
-            self.run, self.parts, split
-        )
-        # The same micro-batches each time, so that validations compare.
-        stream.load_state_dict({"samples": 0})
-        return stream
 
     # ---------------------------------------------------------------------------------------- state
     def state_dict(self) -> Checkpoint:
@@ -344,9 +344,8 @@ class Trainer:
         with self.averaging.applied():
             trained = self.parts.base.leave_out(self.model.state_dict())
             weights = {name: value.detach().contiguous() for name, value in trained.items()}
-        return Checkpoint(
-            self.step, weights, self.optimizer.state_dict() | self.averaging.state_dict(), state
-        )
+        moments = self.optimizer.state_dict() | self.averaging.state_dict()
+        return Checkpoint(self.step, weights, moments, state, experience_of(self.stream))
 
     def load_state_dict(self, checkpoint: Checkpoint) -> None:
         """Restore what ``state_dict`` returned.
@@ -360,13 +359,7 @@ class Trainer:
         state: dict[str, Any] = checkpoint.state
         if self.parts.teacher is not None:
             self.parts.teacher.check_same(state, where)
-        self.stream.load_state_dict(state["stream"])
-        there = state["samples_per_epoch"]
-        here = self.stream.samples_per_epoch
-        if there != here:
-            problem = f"the data has changed: an epoch had {there} samples, but has {here} now"
-            remedy = "Restore the data, or start a new run with init.run"
-            raise RunError(str(self.run.folder), problem, remedy)
+        restore_stream(self.run, self.stream, checkpoint)
         weights, moments = self.averaging.load(checkpoint, state["averaged"])
         check_names(self.recipe.model, weights, where)
         load_weights(self.model, weights, where)
@@ -395,6 +388,6 @@ class Trainer:
     def close(self) -> None:
         """Stop the data workers."""
         # Closing comes after an error as often as not: that one is to be seen.
-        for stream in (self.stream, *self._held_out.values()):
-            with contextlib.suppress(Exception):
-                stream.close()
+        with contextlib.suppress(Exception):
+            self.stream.close()
+        self._held_out.close()

@@ -52,9 +52,9 @@ def _child(
     trainer.resume()
     due = trainer._due
 
-    def slow_due(every: int) -> bool:
+    def slow_due(every: int, after: int = 0) -> bool:
         time.sleep(pause_s)
-        return due(every)
+        return due(every, after)
 
     trainer._due = slow_due  # type: ignore[method-assign]
     trainer.fit()

@@ -16,7 +16,12 @@ __all__ = ["assert_equal", "stopped_and_resumed"]
 def assert_equal(one: Checkpoint, other: Checkpoint) -> None:
     """Hold weights, optimizer and everything else that the rest of a run depends on to the last
     bit."""
-    for mine, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):
+    pairs = (
+        (one.model, other.model),
+        (one.optimizer, other.optimizer),
+        (one.experience, other.experience),
+    )
+    for mine, theirs in pairs:
         assert mine.keys() == theirs.keys()
         assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
     states = [

@@ -45,5 +45,9 @@ def test_a_stream_says_that_it_is_refilled() -> None:
     class SelfPlay:
         def refill(self, model: object, step: int) -> None: ...
 
+        def buffer(self) -> dict[str, object]: ...
+
+        def load_buffer(self, tensors: dict[str, object]) -> None: ...
+
     assert isinstance(SelfPlay(), Refillable)
     assert not isinstance(object(), Refillable)

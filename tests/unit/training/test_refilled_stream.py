@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +29,12 @@ class Refilled(Stream):
         self.done.append(f"refill {step}")
         self.weights.append(float(next(model.parameters()).sum()))
 
+    def buffer(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def load_buffer(self, tensors: dict[str, torch.Tensor]) -> None:
+        assert not tensors
+
     def __next__(self) -> Batch:
         self.done.append("take")
         return next(self.stream)
@@ -36,10 +43,10 @@ class Refilled(Stream):
     def samples_per_epoch(self) -> int:
         return self.stream.samples_per_epoch
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         return self.stream.state_dict()
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.stream.load_state_dict(state)
 
     def close(self) -> None:
