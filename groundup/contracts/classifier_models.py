@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-__all__ = ["ChoosesHead", "FeatureMaps", "Features", "MapSize", "TokenLogits"]
+__all__ = ["ChoosesHead", "FeatureMaps", "Features", "HasTrunk", "MapSize", "TokenLogits"]
 
 
 @runtime_checkable
@@ -69,3 +69,17 @@ class FeatureMaps(Protocol):
             model: Whatever has the classifier's ``embed`` and ``blocks``.
             inputs: Pictures.
         """
+
+
+@runtime_checkable
+class HasTrunk(Protocol):
+    """Settings of a model whose ``embed`` and ``blocks`` are those of a classifier of pictures.
+
+    Attributes:
+        backbone: The classifier's section, with its name.
+    """
+
+    backbone: dict[str, Any]
+
+    def trunk(self) -> Any:
+        """Return the classifier's settings, for pictures of this model's shape."""

@@ -16,9 +16,11 @@ from groundup.contracts.tasks import Chats
 from groundup.contracts.two_tokenizers import HasTwoTokenizers, tokenizers_of
 from groundup.core.errors import CheckpointError
 from groundup.core.values import Message
-from groundup.export import ctranslate2, diffusers, gguf, huggingface, onnx
+from groundup.export import ctranslate2, diffusers, gguf, huggingface
 from groundup.export.ctranslate2_whisper import CTranslate2Whisper, write_whisper_folder
+from groundup.export.detections import check_detections, find
 from groundup.export.job import EXACT, NATS, ROUNDING, TABLE, Job
+from groundup.export.onnx_graph import write_and_check
 from groundup.export.onnx_two_stacks import OnnxTwoStacks, write_graphs
 from groundup.export.samples import TEXTS
 from groundup.export.verify import Limit, Model, Reader, check_tensors
@@ -49,6 +51,9 @@ def _export_to_huggingface(job: Job) -> None:
         kept = job.config.kept_by_huggingface(kept)
     _check_reload(job, own, huggingface.round_to(kept, job.dtype))
     hf = huggingface.Transformers(job.folder)
+    if find(job) is not None:
+        check_detections(job, own, hf, job.limit(EXACT))
+        return
     job.check(own, hf, job.limit(EXACT))
     for folder, tokenizer in _tokenizers(job):
         if (folder / "tokenizer.json").is_file():
@@ -86,7 +91,6 @@ def _choose_llama_limit(job: Job) -> Limit:
 
 
 def _export_to_onnx(job: Job) -> None:
-    path = job.folder / onnx.FILE
     processor = job.processor
     text = isinstance(processor, TextProcessor | HasTwoTokenizers)
     tokens = isinstance(processor, LabelProcessor) and bool(processor.vocabulary_size)
@@ -103,8 +107,7 @@ def _export_to_onnx(job: Job) -> None:
         problem = f"{type(model).__name__} is another library's, which is not written as two graphs"
         raise CheckpointError("model", problem, "Export it to huggingface")
     else:
-        onnx.write_graph(path, model, job.samples[0], sequences=text or tokens or frames)
-        job.check(job.merged, onnx.OnnxRuntime(path, model), job.limit(EXACT))
+        write_and_check(job, sequences=text or tokens or frames)
     if text:
         _check_saved_tokenizer(job)
 
@@ -163,7 +166,10 @@ def _check_reload(job: Job, own: Model, wanted: dict[str, Tensor]) -> None:
     limit = Limit(choices=False)
     if job.dtype in ROUNDING:
         limit = job.limit(ROUNDING[job.dtype], choices=job.dtype == "fp32")
-    job.check(job.merged, own, limit)
+    if find(job) is not None:
+        check_detections(job, job.merged, own, limit)
+    else:
+        job.check(job.merged, own, limit)
 
 
 def _choose_texts(job: Job) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ __all__ = [
     "open_session",
     "require_onnx",
     "run_session",
+    "write_facts",
     "write_graph",
 ]
 
@@ -56,17 +58,29 @@ def require_onnx() -> tuple[Any, Any]:
 class _Named(nn.Module):
     """A model whose inputs are given in a fixed order."""
 
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+    def __init__(
+        self, model: nn.Module, names: Sequence[str], read: Callable[[Any], Any] | None
+    ) -> None:
         super().__init__()
         self.model = model
         self.names = tuple(names)
+        self.read = read
 
     def forward(self, *values: Tensor) -> Any:
-        """Return what the model returns."""
-        return self.model(**dict(zip(self.names, values, strict=True)))
+        """Return what is read of what the model returns."""
+        found = self.model(**dict(zip(self.names, values, strict=True)))
+        return found if self.read is None else self.read(found)
 
 
-def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool) -> None:
+def write_graph(
+    path: Path,
+    model: nn.Module,
+    sample: Sample,
+    *,
+    sequences: bool,
+    outputs: Sequence[str] = ("outputs",),
+    read: Callable[[Any], Any] | None = None,
+) -> None:
     """Write the model's forward pass as a graph; the number of rows is free, and that of positions
     in sequences.
 
@@ -75,6 +89,8 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
         model: In evaluation mode, on the CPU.
         sample: Inputs that it takes, of any number of rows.
         sequences: Whether the second dimension of inputs is a length.
+        outputs: The names of what the graph returns.
+        read: Makes these tensors of what the model returns; None: it returns them.
 
     Raises:
         CheckpointError: If torch.export cannot trace the model, or fixes a dimension that must be
@@ -86,8 +102,18 @@ def write_graph(path: Path, model: nn.Module, sample: Sample, *, sequences: bool
     for name, value in inputs.items():
         if sequences and value.ndim > 1 and name in ("tokens", "inputs"):
             free[name][1] = "length"
-    named = _Named(model, list(inputs))
-    export_graph(path, named, inputs, free, ["outputs"], type(model).__name__)
+    named = _Named(model, list(inputs), read)
+    export_graph(path, named, inputs, free, outputs, type(model).__name__)
+
+
+def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write into a graph's file what its users must know: values of JSON, by name."""
+    onnx, _ = require_onnx()
+    # Weights over 2 GB are in files of their own, which stay as they are.
+    graph = onnx.load(str(path), load_external_data=False)
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+    onnx.helper.set_model_props(graph, texts)
+    onnx.save(graph, str(path))
 
 
 def export_graph(
@@ -217,7 +243,10 @@ class OnnxRuntime(Reader):
     def outputs(self, sample: Sample, positions: Sequence[int]) -> Tensor:
         """Return (P, V)."""
         (found,) = run_session(self.session, sample.inputs, ["outputs"])
-        return found[0, list(positions)] if sample.prompt else found
+        if sample.prompt:
+            return found[0, list(positions)]
+        # All numbers of a picture are one row.
+        return found.flatten(1) if found.dim() == 4 else found
 
     def layers(self, sample: Sample) -> dict[str, Tensor]:
         """Return what each part of the model computes: in a copy of the graph, its last node

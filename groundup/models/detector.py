@@ -22,8 +22,14 @@ from groundup.contracts.processors import Processor
 from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
-from groundup.models.sizes_from_data import image_shape, require_image_shape, settle_size
-from groundup.models.trunk import trunk_settings
+from groundup.models.sizes_from_data import require_image_shape
+from groundup.models.trunk import (
+    complete_for_pictures,
+    freeze_trunk_norms,
+    frozen_norms_setting,
+    trunk_flops,
+    trunk_settings,
+)
 from groundup.nn.convolution import Convolution
 from groundup.nn.norm import keep_frozen_statistics
 
@@ -44,6 +50,7 @@ class DetectorConfig(ModelConfig):
         {"name": "resnet"},
         "The trunk: the section of a model of pictures, such as {name: convnext, patch: 4}",
     )
+    frozen_norms: bool = frozen_norms_setting()
     strides: tuple[_Stride, ...] = setting(
         (8, 16, 32),
         "Pixels between neighbouring places of each map of the pyramid, each twice the one before;"
@@ -88,8 +95,8 @@ class DetectorConfig(ModelConfig):
 
     @property
     def loss_is_sum(self) -> bool:
-        """Batch norm ties the examples of a micro-batch together."""
-        return self.norm == "group" and bool(self.trunk().loss_is_sum)
+        """Batch norm ties the examples of a micro-batch together, unless it is frozen."""
+        return self.norm == "group" and (self.frozen_norms or bool(self.trunk().loss_is_sum))
 
     def complete_from(self, processor: Processor) -> DetectorConfig:
         """Return the config with the data's shape and classes.
@@ -98,9 +105,7 @@ class DetectorConfig(ModelConfig):
             RecipeError: If the processor makes no pictures, or of a size that the coarsest map does
                 not divide.
         """
-        shape, processor = image_shape("detector", processor, self.input_shape)
-        outputs = settle_size("outputs", self.outputs, processor.outputs)
-        fitted = self.model_copy(update={"input_shape": shape, "outputs": outputs})
+        fitted = complete_for_pictures(self, "detector", processor)
         fitted.check_sizes()
         return fitted
 
@@ -158,7 +163,7 @@ class DetectorConfig(ModelConfig):
             outputs = self.outputs + 4 * self.bins
             products += places[stride] * (layers * square + outputs * self.width)
         own: float = 6.0 * products
-        return own + float(trunk.flops_per_token(context))
+        return own + trunk_flops(trunk, context)
 
     def build(self) -> Detector:
         """Return the model with freshly initialised weights.
@@ -198,6 +203,8 @@ class Detector(nn.Module):
         self._read_maps = trunk.read_maps
         self.neck = _Neck(config, trunk.map_sizes())
         self.head = _Head(config)
+        if config.frozen_norms:
+            freeze_trunk_norms(self)
         # oneDNN's convolutions are quicker where the channels of a place are next to each other.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

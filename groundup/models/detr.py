@@ -23,16 +23,23 @@ from groundup.core.settings import setting
 from groundup.models.names.huggingface import detr
 from groundup.models.names.huggingface.picture_settings import as_class
 from groundup.models.names.table import unknown_keys
-from groundup.models.sizes_from_data import image_shape, require_image_shape, settle_size
-from groundup.models.trunk import trunk_settings
+from groundup.models.sizes_from_data import require_image_shape
+from groundup.models.trunk import (
+    complete_for_pictures,
+    freeze_trunk_norms,
+    frozen_norms_setting,
+    trunk_flops,
+    trunk_settings,
+)
 from groundup.nn.box_head import LayersMLP, begin_rare, from_centres
-from groundup.nn.norm import freeze_norms, keep_frozen_statistics
+from groundup.nn.norm import keep_frozen_statistics
 from groundup.nn.placed_attention import (
     PlacedBlock,
     PlacedShape,
     Places,
     picture_sinusoids,
 )
+from groundup.nn.set_detector_flops import box_head_products, decoder_flops, encoder_products
 from groundup.nn.transformer import check_heads
 
 __all__ = ["DETR", "DETRConfig"]
@@ -60,11 +67,7 @@ class DETRConfig(FromHuggingFace):
         "The trunk, whose last map is read: the section of a model of pictures, such as"
         " {name: convnext, patch: 4}",
     )
-    frozen_norms: bool = setting(
-        False,
-        "Keep statistics, weights and biases of the trunk's batch norms as they are: for pretrained"
-        " weights",
-    )
+    frozen_norms: bool = frozen_norms_setting()
     width: int = setting(128, "Channels of the transformer; a multiple of 4", ge=4, multiple_of=4)
     heads: int = setting(8, "Attention heads", ge=1)
     encoder_layers: int = setting(2, "Blocks of the encoder", ge=0)
@@ -117,9 +120,26 @@ class DETRConfig(FromHuggingFace):
         Raises:
             RecipeError: If the processor makes no pictures.
         """
-        shape, processor = image_shape("detr", processor, self.input_shape)
-        outputs = settle_size("outputs", self.outputs, processor.outputs)
-        return self.model_copy(update={"input_shape": shape, "outputs": outputs})
+        return complete_for_pictures(self, "detr", processor)
+
+    def flops_per_token(self, context: int) -> float:
+        """Return the FLOPs of one picture, forward and backward."""
+        assert self.input_shape is not None
+        trunk = self.trunk()
+        last = trunk.map_sizes()[-1]
+        # Convolutions with a stride round up.
+        down, across = (-(-side // last.stride) for side in self.input_shape[1:])
+        places = down * across
+        width, queries = self.width, self.queries
+        products = places * last.width * width
+        products += self.encoder_layers * encoder_products(self.block(), places)
+        answered = self.decoder_layers if self.earlier_losses else 1
+        outputs = self.outputs + (self.head == "softmax")
+        products += answered * queries * (box_head_products(width) + outputs * width)
+        # Queries and outputs, keys and values, and the products of both.
+        read = 2 * width**2 * (queries + places) + 2 * width * queries * places
+        decoded = decoder_flops(self.block(), self.decoder_layers, queries, read)
+        return trunk_flops(trunk, context) + 6.0 * products + decoded
 
     def block(self) -> PlacedShape:
         """Return the shape of every block."""
@@ -252,7 +272,7 @@ class DETR(nn.Module):
         if not nothing:
             begin_rare(self.head)
         if config.frozen_norms:
-            freeze_norms(self)
+            freeze_trunk_norms(self)
         # oneDNN's convolutions are quicker where the channels of a place are next to each other.
         self.embed.to(memory_format=torch.channels_last)
         self.blocks.to(memory_format=torch.channels_last)
@@ -273,20 +293,21 @@ class DETR(nn.Module):
         """
         # The coarsest map alone: attention compares all its places with each other.
         found = self.project(self._read_maps(self, inputs)[-1])
-        if mask is None:
-            mask = inputs.new_ones(1, *inputs.shape[2:], dtype=torch.bool)
-        # A place is of the picture where its nearest pixel is.
-        seen = F.interpolate(mask[None].float(), size=found.shape[2:])[0].bool()
-        positions = picture_sinusoids(seen, self.config.width).to(found.dtype)
         attended = None
-        # Without padding there is nothing to hide, and attention is quicker without a mask.
-        if len(mask) > 1 or not bool(seen.all()):
+        if mask is None:
+            # Nothing is hidden, and attention is quicker without a mask.
+            seen = inputs.new_ones(1, *found.shape[2:], dtype=torch.bool)
+            sizes = inputs.new_tensor([inputs.shape[3], inputs.shape[2]], dtype=torch.float32)[None]
+        else:
+            # A place is of the picture where its nearest pixel is.
+            seen = F.interpolate(mask[None].float(), size=found.shape[2:])[0].bool()
             attended = seen.flatten(1)[:, None, None]
+            sizes = torch.stack((mask.any(1).sum(-1), mask.any(2).sum(-1)), -1).float()
+        positions = picture_sinusoids(seen, self.config.width).to(found.dtype)
         x = self.dropout(found.flatten(2).transpose(1, 2))
         for block in self.encoder:
             x = block(x, positions, attended)
         states = self._decode(x, positions, attended)
-        sizes = torch.stack((mask.any(1).sum(-1), mask.any(2).sum(-1)), -1).float()
         sizes = sizes.expand(len(inputs), 2)
         layers = [self._answer(state, sizes) for state in states]
         last = layers[-1]

@@ -21,13 +21,21 @@ from groundup.core.settings import setting
 from groundup.models.names.huggingface import rt_detr
 from groundup.models.names.huggingface.picture_settings import as_class
 from groundup.models.names.table import unknown_keys
-from groundup.models.sizes_from_data import image_shape, require_image_shape, settle_size
-from groundup.models.trunk import trunk_settings
-from groundup.nn.box_head import LayersMLP, begin_rare, first_boxes, from_centres, inverse_sigmoid
+from groundup.models.sizes_from_data import require_image_shape
+from groundup.models.trunk import (
+    complete_for_pictures,
+    freeze_trunk_norms,
+    frozen_norms_setting,
+    trunk_flops,
+    trunk_settings,
+)
+from groundup.nn.box_head import LayersMLP, begin_rare, from_centres, inverse_sigmoid
 from groundup.nn.deformable_attention import DeformableBlock, MapPlaces
 from groundup.nn.hybrid_encoder import HybridEncoder, convolution_with_norm
-from groundup.nn.norm import freeze_norms, keep_frozen_statistics
+from groundup.nn.norm import keep_frozen_statistics
 from groundup.nn.placed_attention import PlacedShape
+from groundup.nn.query_selection import QuerySelection
+from groundup.nn.set_detector_flops import box_head_products, decoder_flops, hybrid_products
 from groundup.nn.transformer import check_heads
 
 __all__ = ["RTDETR", "RTDETRConfig"]
@@ -66,11 +74,7 @@ class RTDETRConfig(FromHuggingFace):
         "The trunk, whose last maps are read: the section of a model of pictures, such as"
         " {name: convnext, patch: 4}",
     )
-    frozen_norms: bool = setting(
-        False,
-        "Keep statistics, weights and biases of the trunk's batch norms as they are: for pretrained"
-        " weights",
-    )
+    frozen_norms: bool = frozen_norms_setting()
     maps: int = setting(3, "Maps of the trunk that are read, the coarsest ones", ge=1)
     encoder_width: int = setting(
         96, "Channels of the encoder; a multiple of 4", ge=4, multiple_of=4
@@ -122,11 +126,37 @@ class RTDETRConfig(FromHuggingFace):
             RecipeError: If the processor makes no pictures, or of a size that the maps do not
                 divide, or with fewer places than there are queries.
         """
-        shape, processor = image_shape("rt_detr", processor, self.input_shape)
-        outputs = settle_size("outputs", self.outputs, processor.outputs)
-        fitted = self.model_copy(update={"input_shape": shape, "outputs": outputs})
+        fitted = complete_for_pictures(self, "rt_detr", processor)
         fitted.check_sizes()
         return fitted
+
+    def flops_per_token(self, context: int) -> float:
+        """Return the FLOPs of one picture, forward and backward; the few points that queries read
+        of the maps are not products."""
+        assert self.input_shape is not None
+        _, height, width = self.input_shape
+        trunk = self.trunk()
+        sizes = trunk.map_sizes()[-self.maps :]
+        places = [height * width // size.stride**2 for size in sizes]
+        inside, wide, queries = self.encoder_width, self.width, self.queries
+        shape = PlacedShape(inside, self.encoder_heads, self.encoder_mlp_width)
+        inner = int(inside * self.expansion)
+        products = hybrid_products(shape, self.encoder_layers, inner, places)
+        for size, count in zip(sizes, places, strict=True):
+            # Into the encoder and out of it, and what it is there and where.
+            each = size.width * inside + inside * wide + wide**2 + self.outputs * wide
+            products += count * (each + box_head_products(wide))
+        # Of each query its box, the box's position, and its classes.
+        each = box_head_products(wide) + self.outputs * wide + 2 * wide**2
+        products += self.decoder_layers * queries * each
+        # Boxes are given to the positions without a gradient.
+        positions = 4.0 * 4 * 2 * wide * self.decoder_layers * queries
+        # Where to look, how much of it, and the output; values of all places.
+        points = self.heads * self.maps * self.points
+        read = queries * (3 * points * wide + wide**2) + sum(places) * wide**2
+        block = PlacedShape(wide, self.heads, self.mlp_width)
+        decoded = decoder_flops(block, self.decoder_layers, queries, read)
+        return trunk_flops(trunk, context) + 6.0 * products + positions + decoded
 
     def check_sizes(self) -> None:
         """Check that the maps fit together and have a place for each query.
@@ -293,7 +323,7 @@ class RTDETR(nn.Module):
         inner = int(inside * config.expansion)
         self.encoder = HybridEncoder(shape, config.encoder_layers, config.maps, inner)
         self.inward = nn.ModuleList(convolution_with_norm(inside, config.width) for _ in sizes)
-        self.select = _Selection(config.width, config.queries)
+        self.select = QuerySelection(config.width, config.queries)
         self.head_score = nn.Linear(config.width, config.outputs)
         self.position = LayersMLP(4, 2 * config.width, config.width)
         decoded = PlacedShape(config.width, config.heads, config.mlp_width, config.dropout)
@@ -314,8 +344,7 @@ class RTDETR(nn.Module):
             nn.init.normal_(last.weight, std=_STEP)
             nn.init.zeros_(last.bias)
         if config.frozen_norms:
-            freeze_norms(self.embed)
-            freeze_norms(self.blocks)
+            freeze_trunk_norms(self)
         # oneDNN's convolutions are quicker where the channels of a place are next to each other.
         for part in (self.embed, self.blocks, self.project, self.encoder, self.inward):
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -351,34 +380,3 @@ class RTDETR(nn.Module):
         ]
         last = layers[-1]
         return SetDetections(last.logits, last.boxes, tuple(layers[:-1]), sizes=picture)
-
-
-class _Selection(nn.Module):
-    """Chooses the places where something is most likely, with the box that each of them says.
-
-    Args:
-        width: C.
-        queries: Q.
-    """
-
-    def __init__(self, width: int, queries: int) -> None:
-        super().__init__()
-        self._queries = queries
-        self.output = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
-        self.box = LayersMLP(width, width, width, 4)
-        nn.init.xavier_uniform_(self.output[0].weight)  # type: ignore[arg-type]
-
-    def forward(self, places: MapPlaces, score: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the states of the queries (B, Q, C), without a gradient to what they are made of,
-        and the logits (B, Q, K) and boxes in shares (B, Q, 4) of their places; ``score`` is what
-        makes logits of states."""
-        anchors, inside = first_boxes(places.sizes, places.states.device)
-        # A place without a part says the same whatever is there, and its box is infinitely large.
-        states = self.output(places.states * inside.to(places.states.dtype))
-        logits = score(states)
-        boxes = self.box(states).float() + anchors
-        # By the surest class: which one it is does not matter yet.
-        best = logits.amax(-1).topk(self._queries, 1).indices[..., None]  # (B, Q, 1)
-        chosen = [x.gather(1, best.expand(-1, -1, x.shape[2])) for x in (states, logits, boxes)]
-        # The decoder does not teach the encoder by way of the states: that is the loss's affair.
-        return chosen[0].detach(), chosen[1], chosen[2].sigmoid()

@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import nn
 
 from groundup.contracts.classifier_models import FeatureMaps
+from groundup.contracts.models import ModelConfig
+from groundup.contracts.processors import Processor
 from groundup.core import registry
 from groundup.core.errors import RecipeError
-from groundup.core.settings import validate
+from groundup.core.settings import setting, validate
+from groundup.models.sizes_from_data import image_shape, settle_size
+from groundup.nn.norm import freeze_norms
 
-__all__ = ["trunk_settings"]
+__all__ = [
+    "complete_for_pictures",
+    "freeze_trunk_norms",
+    "frozen_norms_setting",
+    "trunk_flops",
+    "trunk_settings",
+]
+
+_Config = TypeVar("_Config", bound=ModelConfig)
+
+
+def frozen_norms_setting() -> Any:
+    """Return the setting ``frozen_norms``."""
+    return setting(
+        False,
+        "Keep statistics, weights and biases of the trunk's batch norms as they are: for pretrained"
+        " weights",
+    )
+
+
+def freeze_trunk_norms(model: nn.Module) -> None:
+    """Freeze the batch norms in the trunk of a built model, its ``embed`` and ``blocks``."""
+    for part in (model.embed, model.blocks):
+        assert isinstance(part, nn.Module)
+        freeze_norms(part)
+
+
+def complete_for_pictures(config: _Config, owner: str, processor: Processor) -> _Config:
+    """Return a config with the data's ``input_shape`` and ``outputs``.
+
+    Args:
+        config: Of a model with a trunk.
+        owner: The model's name, for messages.
+        processor: The run's.
+
+    Raises:
+        RecipeError: If the processor makes no pictures, or the recipe says other sizes.
+    """
+    given = dict(config)
+    shape, labelled = image_shape(owner, processor, given["input_shape"])
+    outputs = settle_size("outputs", given["outputs"], labelled.outputs)
+    return config.model_copy(update={"input_shape": shape, "outputs": outputs})
+
+
+def trunk_flops(trunk: Any, context: int) -> float:
+    """Return the FLOPs of a picture in a trunk, forward and backward."""
+    # Its output layer is built and thrown away.
+    return float(trunk.model_copy(update={"outputs": 0}).flops_per_token(context))
 
 
 def trunk_settings(section: dict[str, Any], shape: tuple[int, int, int] | None, owner: str) -> Any:

@@ -65,7 +65,7 @@ def from_centres(boxes: Tensor, sizes: Tensor, corner: Tensor | None = None) -> 
 
 def inverse_sigmoid(shares: Tensor) -> Tensor:
     """Return the logits of shares, those of 0 and 1 finite."""
-    return (shares.clamp(_NEAREST, 1) / (1 - shares).clamp(_NEAREST, 1)).log()
+    return (shares.clamp(_NEAREST, 1.0) / (1 - shares).clamp(_NEAREST, 1.0)).log()
 
 
 def begin_rare(layer: nn.Linear) -> None:

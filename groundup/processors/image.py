@@ -24,6 +24,7 @@ from groundup.core.values import Batch, Example
 from groundup.media.decoding_threads import for_each
 from groundup.media.images import is_picture
 from groundup.media.picture_fit import Frame, Resample, Resize
+from groundup.processors.picture_description import describe, describe_to_huggingface
 from groundup.processors.picture_pixels import (
     PictureForm,
     Shape,
@@ -185,20 +186,11 @@ class ImageProcessor(InputProcessor):
 
     def to_huggingface(self) -> dict[str, Any] | None:
         """Return preprocessor_config.json; None where pictures are cropped or padded."""
-        if self.pad_to is not None or self.resize in ("crop", "pad"):
-            return None
-        return {
-            "image_processor_type": "ViTImageProcessor",
-            "do_resize": True,
-            "size": {"height": self.shape[1], "width": self.shape[2]},
-            # Pillow's numbers of the two.
-            "resample": {"linear": 2, "cubic": 3}[self.resample],
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
-            "image_mean": [value / self.largest for value in self.mean],
-            "image_std": [value / self.largest for value in self.scale],
-        }
+        return describe_to_huggingface(self)
+
+    def describe(self) -> dict[str, Any]:
+        """Return how pictures become tensors, as ``DescribesPictures`` says it."""
+        return describe(self)
 
     @classmethod
     def load(cls, folder: Path) -> ImageProcessor:

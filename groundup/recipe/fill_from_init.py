@@ -31,6 +31,7 @@ from groundup.formats.huggingface_folder import (
 from groundup.formats.model_types import gguf_model_of, gguf_models, huggingface_models
 from groundup.recipe.raw import section_of
 from groundup.recipe.renamed import upgrade
+from groundup.recipe.trunk_from_init import fill_trunk_section, has_other_trunk
 from groundup.recipe.yaml import parse_yaml
 
 __all__ = ["inherit"]
@@ -97,6 +98,8 @@ def _from_teacher(raw: dict[str, Any], sections: dict[str, Any]) -> None:
 
 def _from_run(raw: dict[str, Any], base: str, planned: Mapping[str, dict[str, Any]]) -> None:
     sections = _sections(base, planned, "recipe.init.run")
+    if has_other_trunk(raw.get("model"), str(sections["model"]["name"])):
+        fill_trunk_section(raw, sections["model"], "init.run")
     for kind in ("model", "processor"):
         # With a name a section is the user's own as a whole; without one it changes single keys.
         own = raw.get(kind)
@@ -110,13 +113,31 @@ def _from_pretrained(raw: dict[str, Any], name: str, init: Mapping[str, Any]) ->
     base = find_pretrained(name, init.get("revision"), weights=False)
     if not isinstance(raw.get("model") or {}, dict):
         return  # an error, which the validation of the section says better
-    raw["model"] = _model_section(raw.get("model") or {}, base, init.get("ignore_config_keys"))
+    ignored = init.get("ignore_config_keys")
+    kind = "" if base.is_gguf else huggingface_models().get(str(_type_of(base)), "")
+    if kind and has_other_trunk(raw.get("model"), kind):
+        _take_trunk(raw, base, kind, ignored)
+    else:
+        raw["model"] = _model_section(raw.get("model") or {}, base, ignored)
+        kind = str(raw["model"]["name"])
     _fill_task(raw, base.folder)
     processor = raw.get("processor") or {}
     # A section with a name is a processor of the user's choice; one without changes single keys.
     if isinstance(processor, dict) and "name" not in processor:
-        found = _processor(str(raw["model"]["name"]), name, base.folder)
+        found = _processor(kind, name, base.folder)
         raw["processor"] = {**found, **processor}
+
+
+def _type_of(base: Pretrained) -> Any:
+    return read_config(base.folder).get("model_type")
+
+
+def _take_trunk(raw: dict[str, Any], base: Pretrained, kind: str, ignored: Any) -> None:
+    """Fill the trunk of a recipe's model with the classifier in a folder."""
+    section = _model_section({"name": kind}, base, ignored)
+    cls = registry.lookup("model", kind)
+    free = cls.free_settings if issubclass(cls, FromHuggingFace) else ()
+    fill_trunk_section(raw, section, f"init.pretrained, {base.name},", free)
 
 
 def _fill_task(raw: dict[str, Any], folder: Path) -> None:

@@ -25,6 +25,7 @@ from groundup.runs.processor import cache_folder, load_processor
 from groundup.runs.run import Run
 from groundup.weights.gguf import read_gguf_processor
 from groundup.weights.initial_model import build_trained_model
+from groundup.weights.trunk import trunk_of
 
 __all__ = ["check_classes", "make_processor"]
 
@@ -57,7 +58,7 @@ def make_processor(
 
     # Weights know tokens and classes by their numbers alone: another processor would shuffle them.
     # The same holds for what a teacher predicts.
-    if recipe.init.run is not None:
+    if recipe.init.run is not None and not _starts_with_a_trunk(recipe):
         processor = load_processor(Path(recipe.init.run) / "processor")
     elif recipe.distill is not None and recipe.init.pretrained is None:
         processor = load_processor(Path(recipe.distill.teacher) / "processor")
@@ -74,6 +75,13 @@ def make_processor(
     processor.save(folder)
     # Read back, so that the first run of a folder computes with what every later one will read.
     return load_processor(folder)
+
+
+def _starts_with_a_trunk(recipe: Recipe) -> bool:
+    """Whether only the layers of another run are taken, which read pictures of any size, and know
+    no classes."""
+    base = Run.open(Path(str(recipe.init.run)))
+    return trunk_of(recipe.model, base.recipe.model) is not None
 
 
 def _fit(recipe: Recipe, examples: Callable[[], Iterator[Any]]) -> Processor:

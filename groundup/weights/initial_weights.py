@@ -42,6 +42,7 @@ from groundup.weights.quantized_base import (
     weights_as_quantized,
 )
 from groundup.weights.restore import check_same_base, load_weights, misfit
+from groundup.weights.trunk import fill_trunk, trunk_in, trunk_of
 
 __all__ = [
     "FromPretrained",
@@ -164,6 +165,9 @@ class FromRun(InitialWeights):
         """Copy them; a head keeps its random numbers where other classes or numbers are
         predicted."""
         weights = self.read()
+        if trunk_of(self._run.recipe.model, self.base.recipe.model) is not None:
+            self.new_head = fill_trunk(model, weights, str(self.base.folder), announce)
+            return
         # Random numbers where the names of classes differ, even if there are as many of them.
         if self._predicts_otherwise():
             own = {k: v for k, v in model.state_dict().items() if k.startswith(HEADS)}
@@ -221,11 +225,12 @@ class FromPretrained(InitialWeights):
         """Return a model without content, unless it may get a new head, which needs random
         numbers."""
         config = self._run.recipe.model
+        stored = self._trunk() or config
         # What the data cannot be read with is said in the recipe's words, before shapes are.
-        if isinstance(config, FromHuggingFace):
-            config.note_on_pretrained(pretrained_config(self._run))
+        if isinstance(stored, FromHuggingFace):
+            stored.note_on_pretrained(pretrained_config(self._run))
         # Sizes first: what config.json claims may be more than any memory holds.
-        check_pretrained(self._run)
+        check_pretrained(self._run, stored)
         if _may_get_a_head(config):
             return config.build()
         return build_without_content(config)
@@ -237,10 +242,16 @@ class FromPretrained(InitialWeights):
         config = run.recipe.model
         name = str(run.recipe.init.pretrained)
         announce(f"starts from the pretrained weights {name}")
-        if isinstance(config, FromHuggingFace):
-            note = config.note_on_pretrained(pretrained_config(run))
+        trunk = self._trunk()
+        stored = trunk or config
+        if isinstance(stored, FromHuggingFace):
+            note = stored.note_on_pretrained(pretrained_config(run))
             if note:
                 announce(note)
+        if trunk is not None:
+            weights = {k: w for part in pretrained_parts(run, trunk) for k, w in part.items()}
+            self.new_head = fill_trunk(model, weights, name, announce)
+            return
         own = model.state_dict()
         quantized: set[str] = set()
         if settings is not None:
@@ -279,6 +290,11 @@ class FromPretrained(InitialWeights):
         # Tensors that were assigned require no gradient by themselves.
         for parameter in model.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
+
+    def _trunk(self) -> FromHuggingFace | None:
+        """Return the settings of the model's trunk, where the weights are of this alone."""
+        model_type = str(pretrained_config(self._run).get("model_type"))
+        return trunk_in(self._run.recipe.model, model_type)
 
     def _fill_head(self, model: nn.Module, announce: Announce) -> None:
         """Copy the rows of classes that the weights tell apart, too, to a new head; the others keep

@@ -133,9 +133,9 @@ def pretrained_parts(run: Run, config: ModelConfig | None = None) -> Iterator[di
         yield stored_as.complete(found)
 
 
-def check_pretrained(run: Run) -> None:
-    """Compare names, dtypes and shapes of the weights that a run starts from with its model's;
-    no tensor is read.
+def check_pretrained(run: Run, config: ModelConfig | None = None) -> None:
+    """Compare names, dtypes and shapes of the weights that a run starts from with its model's, or
+    with a model of other settings; no tensor is read.
 
     Raises:
         CheckpointError: If they are not this model's.
@@ -143,7 +143,7 @@ def check_pretrained(run: Run) -> None:
     base, _ = _recorded_base(run)
     if not base.is_gguf:
         with _named(base):
-            _checked_headers(base, AsStored(base, run.recipe.model).config)
+            _checked_headers(base, AsStored(base, config or run.recipe.model).config)
 
 
 def _parts(headers: dict[str, Tensor]) -> list[set[str]]:

@@ -19,12 +19,14 @@ import pytest
 import torch
 from encoder_decoders import ENCODER_DECODERS
 from test_ctc_contract import SPEECH
+from test_detector_contract import DETECTORS
 from test_models_contract import INPUTS, TOKENS
 from test_sequence_models_contract import SEQUENCES
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from groundup.contracts.detection import SetDetections
 from groundup.core.registry import lookup
 from groundup.core.settings import validate
 from groundup.nn.attention import seen_on_average
@@ -148,3 +150,25 @@ def test_flops_of_frames(index: int, trained: int | None) -> None:
         # One gradient of a grouped convolution is counted as if it were not grouped.
         found -= 2.0 * blocks * kept * config.kernel * config.width * (config.width - 1)
     assert found == pytest.approx(config.trained_flops_per_token(LENGTH, trained) * LENGTH, 1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_flops_of_a_detector(name: str) -> None:
+    for settings in DETECTORS[name]:
+        # Of grouped convolutions PyTorch counts another number, and those of a trunk are not ours.
+        if settings["backbone"]["name"] == "convnext":
+            continue
+        torch.manual_seed(0)
+        config: Any = validate(lookup("model", name), settings, "recipe.model")
+        inputs = torch.randn(ROWS, 3, 16, 16, requires_grad=True)
+        counter = FlopCounterMode(display=False)
+        with counter, sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+            found = config.build().train()(inputs)
+            parts = [found, *(found.earlier if isinstance(found, SetDetections) else ())]
+            boxes = (part.boxes if name != "detector" else part.distances for part in parts)
+            (
+                sum(part.logits.sum() for part in parts) + sum(each.sum() for each in boxes)
+            ).backward()
+        each = counter.get_total_flops() / ROWS
+        assert each == pytest.approx(config.flops_per_token(1), rel=1e-6)

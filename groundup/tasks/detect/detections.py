@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from groundup.contracts.detection import DenseDetections, SetDetections
-from groundup.nn.box_distances import decode_distances
 from groundup.nn.box_overlap import overlap
+from groundup.nn.detections import read_detections
 
 __all__ = ["Choice", "Found", "find", "suppress"]
 
@@ -62,15 +62,11 @@ def find(
         size: Height and width of the inputs.
         choice: Which boxes count.
     """
-    if isinstance(outputs, SetDetections):
-        # Each query finds a thing of its own: nothing has to be left out.
-        chances = outputs.probabilities()
-        boxes = outputs.boxes.float()
-        most = choice.most
-    else:
-        chances = outputs.logits.float().sigmoid()
-        boxes = decode_distances(outputs.distances.float(), outputs.points, outputs.strides)
-        most = _CANDIDATES * choice.most
+    chances, boxes = (values.float() for values in read_detections(outputs))
+    most = choice.most
+    # Each query finds a thing of its own: nothing has to be left out.
+    if isinstance(outputs, DenseDetections):
+        most *= _CANDIDATES
     classes = chances.shape[2]
     # A place may show several things of different classes: each class competes by itself.
     flat = chances.flatten(1)
