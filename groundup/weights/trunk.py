@@ -68,6 +68,8 @@ def fill_trunk(
         here = list(own[name].shape)
         if there != here:
             raise _misfit(where, f"tensor {name} has shape {there}, but that of the trunk {here}")
+    # In the model's order, which its reader knows.
+    trunk = {name: trunk[name] for name in own if name in trunk}
     model.load_state_dict(trunk, strict=False)
     new = [name for name in own if name not in trunk]
     left = [name for name in weights if name not in trunk]

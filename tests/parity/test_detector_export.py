@@ -13,6 +13,7 @@ import pytest
 import torch
 from pictures import save
 from PIL import Image
+from test_set_detector_runs import FAMILIES, prepared, recipe_of
 from tiny_runs import tiny_run
 
 from groundup import api
@@ -113,3 +114,18 @@ def test_another_program_that_says_other_boxes(
     ):
         export_run(run.folder, "onnx", out=tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.xdist_group("transformers")
+def test_a_folder_for_transformers(family: str, tmp_path: Path) -> None:
+    write, *_ = FAMILIES[family]
+    write(tmp_path / "base", "bottleneck" if family == "Detr" else "basic")
+    values = prepared(family, 1 if family == "Detr" else 3)
+    (tmp_path / "base" / "preprocessor_config.json").write_text(json.dumps(values))
+    run = api.train(recipe_of(tmp_path / "base"), runs=tmp_path / "runs")
+    folder = export_run(run.folder, "huggingface", out=tmp_path / "out")
+    record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    compared = [each["other"] for each in record["comparisons"]]
+    assert [name.rpartition(" ")[2] for name in compared] == ["(scores)", "(boxes)"] * 2
+    assert all(each["relative_difference"] <= 1e-4 for each in record["comparisons"])

@@ -1,0 +1,59 @@
+"""The network of a generator goes out to ONNX, and pictures can be made with it."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import tiny_run
+
+from groundup import api
+from groundup.export.export_run import export_run
+from groundup.tasks.generate_images.flow import SamplerOptions
+from groundup.tasks.generate_images.sampling import make_pictures
+
+MAKE = Path(__file__).parents[2] / "examples" / "make_pictures.py"
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("name", "mean_flow"), [("unet", False), ("dit", True)])
+def test_onnxruntime_makes_the_same_pictures(
+    name: str, mean_flow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    recipe = tiny_run(name, tmp_path)
+    recipe["task"]["mean_flow"] = mean_flow
+    run = api.train(recipe, {"training.steps": 2}, runs=tmp_path / "runs")
+    folder = export_run(run.folder, "onnx", out=tmp_path / "onnx")
+    record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    (found,) = record["comparisons"]
+    assert found["relative_difference"] <= 1e-4
+    session = runtime.InferenceSession(str(folder / "model.onnx"))
+    names = {value.name for value in session.get_inputs()}
+    assert names == {"inputs", "times", "classes"} | ({"spans"} if mean_flow else set())
+    # As the example makes them, of the same noise.
+    served = runpy.run_path(str(MAKE))
+    known = session.get_modelmeta().custom_metadata_map
+    facts = {key: json.loads(value) for key, value in known.items()}
+    noise = torch.randn(1, *facts["inputs"]["shape"], generator=torch.Generator().manual_seed(0))
+    made = served["sample"](session, facts, noise.numpy(), number=3, steps=4, guidance=2.0)
+
+    def fixed(*_: object, **__: object) -> torch.Tensor:
+        return noise
+
+    monkeypatch.setattr("groundup.tasks.generate_images.sampling.keyed_noise", fixed)
+    how = SamplerOptions(4, "euler" if mean_flow else "heun", 2.0, mean_flow)
+    (wanted,) = make_pictures(
+        api.load(run.folder).model, [3], tuple(facts["inputs"]["shape"]), 1, 0, how
+    )
+    np.testing.assert_allclose(made, wanted.numpy(), atol=2e-4)
+    out = tmp_path / "three.png"
+    arguments = [str(folder / "model.onnx"), facts["classes"][3], str(out)]
+    monkeypatch.setattr(sys, "argv", ["make_pictures.py", *arguments])
+    runpy.run_path(str(MAKE), run_name="__main__")
+    assert out.read_bytes()[:4] == b"\x89PNG"
