@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 
 
 def prepare(picture, facts):
-    """Return the tensor (1, C, H, W), and what brings places in it back: scale and offset."""
+    """Return the tensor (1, C, H, W) and which of it is the picture; and what brings places in it
+    back: scale and offset."""
     mode = {"grey": "L", "RGB": "RGB"}.get(facts["channels"])
     picture = ImageOps.exif_transpose(picture)
     picture = picture.convert(mode) if mode else picture
@@ -36,7 +37,10 @@ def prepare(picture, facts):
     whole = np.zeros((*facts["shape"][1:], facts["shape"][0]), np.float32)
     down, across = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
     whole[down : down + height, across : across + width] = pixels
-    return whole.transpose(2, 0, 1)[None], scale, np.array([left + across, top + down])
+    offset = np.array([left + across, top + down])
+    mask = np.zeros((1, *whole.shape[:2]), bool)
+    mask[:, offset[1] : offset[1] + rows, offset[0] : offset[0] + columns] = True
+    return {"inputs": whole.transpose(2, 0, 1)[None], "mask": mask}, scale, offset
 
 
 def overlap(box, others):
@@ -56,8 +60,9 @@ def main() -> None:
     facts = {name: json.loads(text) for name, text in known.items()}
     task = facts["task"]
     picture = Image.open(sys.argv[2])
-    inputs, scale, offset = prepare(picture, facts["inputs"])
-    scores, boxes = (part[0] for part in session.run(["scores", "boxes"], {"inputs": inputs}))
+    tensors, scale, offset = prepare(picture, facts["inputs"])
+    told = {value.name: tensors[value.name] for value in session.get_inputs()}
+    scores, boxes = (part[0] for part in session.run(["scores", "boxes"], told))
     # Each place says a probability for each class: the surest pairs of both are what is there.
     places, labels = np.nonzero(scores >= task["threshold"])
     order = (-scores[places, labels]).argsort(kind="stable")

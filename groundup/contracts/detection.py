@@ -8,6 +8,8 @@ A batch of ``detect`` holds, next to ``inputs`` (B, 3, H, W):
   that a picture of the batch has, the others are padded with zeros;
 - ``labels`` int64 (B, K): the number of each box's class; ``IGNORED`` where there is no box;
 - ``crowd`` bool (B, K): regions of many things that nobody told apart: neither right nor wrong;
+- ``picture`` float32 (B, 4), where a model is to know what only pads a picture: left, top, right
+  and bottom of the picture in ``inputs``;
 - ``frame`` float32 (B, 4): what brings a place in ``inputs`` back to the picture as it was stored:
   x = (x - frame[2]) / frame[0], and y = (y - frame[3]) / frame[1].
 """
@@ -77,6 +79,7 @@ class SetDetections:
         nothing: Whether the last of the logits is "nothing": their number alone does not tell.
         sizes: (B, 2) width and height of each picture in pixels of ``inputs``, without what pads
             it: the unit of distances between boxes in the loss. None: ``inputs`` as a whole.
+        corners: (B, 2) x and y where each picture begins in ``inputs``. None: at 0, 0.
     """
 
     logits: Tensor
@@ -84,6 +87,7 @@ class SetDetections:
     earlier: tuple[SetDetections, ...] = ()
     nothing: bool = False
     sizes: Tensor | None = None
+    corners: Tensor | None = None
 
     def probabilities(self) -> Tensor:
         """Return (B, Q, C), of each class."""

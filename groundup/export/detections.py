@@ -95,7 +95,8 @@ def _ask(other: Reader, sample: Sample, own: _Detections) -> tuple[Tensor, Tenso
     masks = {"mask": "pixel_mask", "inputs": "pixel_values"}
     said = other.module(**{masks[name]: value for name, value in sample.inputs.items()})
     assert own.sizes is not None
-    boxes = from_centres(said.pred_boxes.float(), own.sizes[:, None])
+    corners = None if own.corners is None else own.corners[:, None]
+    boxes = from_centres(said.pred_boxes.float(), own.sizes[:, None], corners)
     return read_detections(SetDetections(said.logits.float(), boxes, nothing=own.nothing))
 
 

@@ -8,7 +8,8 @@ Shape legend: B pictures, H rows, W columns, h and w those of the map, C width, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -288,8 +289,7 @@ class DETR(nn.Module):
 
         Args:
             inputs: (B, channels, H, W).
-            mask: (B, H, W) booleans, what is of a picture and not of what pads it, which is below
-                it and right of it; None: all.
+            mask: (B, H, W) booleans, what is of a picture and not of what pads it; None: all.
         """
         # The coarsest map alone: attention compares all its places with each other.
         found = self.project(self._read_maps(self, inputs)[-1])
@@ -297,21 +297,23 @@ class DETR(nn.Module):
         if mask is None:
             # Nothing is hidden, and attention is quicker without a mask.
             seen = inputs.new_ones(1, *found.shape[2:], dtype=torch.bool)
-            sizes = inputs.new_tensor([inputs.shape[3], inputs.shape[2]], dtype=torch.float32)[None]
+            whole = inputs.new_tensor([inputs.shape[3], inputs.shape[2]], dtype=torch.float32)
+            frame = _Frame(whole[None], torch.zeros_like(whole)[None])
         else:
             # A place is of the picture where its nearest pixel is.
             seen = F.interpolate(mask[None].float(), size=found.shape[2:])[0].bool()
+            # Of a picture between two places nothing would be seen, and no weights sum to 1.
+            seen = seen | ~seen.any(2, keepdim=True).any(1, keepdim=True)
             attended = seen.flatten(1)[:, None, None]
-            sizes = torch.stack((mask.any(1).sum(-1), mask.any(2).sum(-1)), -1).float()
+            frame = _Frame.of(mask)
         positions = picture_sinusoids(seen, self.config.width).to(found.dtype)
         x = self.dropout(found.flatten(2).transpose(1, 2))
         for block in self.encoder:
             x = block(x, positions, attended)
         states = self._decode(x, positions, attended)
-        sizes = sizes.expand(len(inputs), 2)
-        layers = [self._answer(state, sizes) for state in states]
-        last = layers[-1]
-        return SetDetections(last.logits, last.boxes, tuple(layers[:-1]), last.nothing, sizes)
+        frame = _Frame(*(values.expand(len(inputs), 2) for values in frame))
+        *earlier, last = [self._answer(state, frame) for state in states]
+        return replace(last, earlier=tuple(earlier))
 
     def _decode(self, places: Tensor, positions: Tensor, mask: Tensor | None) -> list[Tensor]:
         """Return the states of the queries (B, Q, C) after the blocks whose loss is taken."""
@@ -333,9 +335,26 @@ class DETR(nn.Module):
             return found[-1:]
         return found
 
-    def _answer(self, states: Tensor, sizes: Tensor) -> SetDetections:
+    def _answer(self, states: Tensor, frame: _Frame) -> SetDetections:
         shares = self.head_box(states).float().sigmoid()
-        boxes = from_centres(shares, sizes[:, None])
-        return SetDetections(
-            self.head(states), boxes, nothing=self.config.head == "softmax", sizes=sizes
-        )
+        boxes = from_centres(shares, frame.sizes[:, None], frame.corners[:, None])
+        nothing = self.config.head == "softmax"
+        return SetDetections(self.head(states), boxes, (), nothing, frame.sizes, frame.corners)
+
+
+class _Frame(NamedTuple):
+    """Where pictures are in the inputs: their width and height, and where they begin, (B, 2) in
+    pixels."""
+
+    sizes: Tensor
+    corners: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor) -> _Frame:
+        """Return it of what is of each picture, (B, H, W)."""
+        sides = (mask.any(1).int(), mask.any(2).int())
+        # Boxes are shares of a picture, which is never without width.
+        sizes = torch.stack([side.sum(-1) for side in sides], -1).float().clamp(min=1.0)
+        # The first of the largest: where the picture begins.
+        corners = torch.stack([side.argmax(-1) for side in sides], -1).float()
+        return cls(sizes, corners)

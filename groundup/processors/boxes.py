@@ -23,7 +23,14 @@ from groundup.processors.image import ImageProcessor
 from groundup.processors.saved_files import read_json, saved_settings, write_json
 from groundup.processors.targets import targets_from_json
 
-__all__ = ["BoxesConfig", "BoxesProcessor", "place_in_inputs", "with_boxes"]
+__all__ = [
+    "BoxesConfig",
+    "BoxesProcessor",
+    "mask_of",
+    "picture_in_inputs",
+    "place_in_inputs",
+    "with_boxes",
+]
 
 
 class BoxesProcessor(LabelProcessor):
@@ -97,6 +104,24 @@ class BoxesProcessor(LabelProcessor):
 def place_in_inputs(corners: Tensor, frame: Tensor) -> Tensor:
     """Return corners (K, 4) of a stored picture as places in ``inputs``, by its frame (4,)."""
     return corners * frame[:2].repeat(2) + frame[2:].repeat(2)
+
+
+def picture_in_inputs(batch: Batch) -> Tensor:
+    """Return (N, 4) left, top, right and bottom of the stored pictures in ``inputs``, without what
+    pads them."""
+    height, width = batch["inputs"].shape[2:]
+    least = batch["frame"][:, 2:]
+    # The margins are as wide on both sides, up to a pixel.
+    return torch.cat((least, least.new_tensor([width, height]) - least), 1)
+
+
+def mask_of(areas: Tensor, height: int, width: int) -> Tensor:
+    """Return bool (N, H, W), which pixels have their middle in areas (N, 4)."""
+    left, top, right, bottom = areas.T[:, :, None]
+    x = torch.arange(width, device=areas.device) + 0.5
+    y = torch.arange(height, device=areas.device) + 0.5
+    down = (y >= top) & (y < bottom)
+    return down[:, :, None] & ((x >= left) & (x < right))[:, None]
 
 
 def _boxes_of(example: Example) -> Boxes:

@@ -20,6 +20,7 @@ from groundup import api
 from groundup.core.errors import CheckpointError
 from groundup.export.export_run import export_run
 from groundup.nn.detections import read_detections
+from groundup.processors.boxes import mask_of, picture_in_inputs
 from groundup.runs.run import Run
 
 SERVE = Path(__file__).parents[2] / "examples" / "serve_detector.py"
@@ -41,7 +42,9 @@ def test_onnxruntime_finds_what_the_model_finds(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runtime = pytest.importorskip("onnxruntime")
-    run = trained(name, tmp_path, processor={"name": "image", "size": [32, 32], "resize": "pad"})
+    task = {"name": "detect", "measured": 8, "mask_padding": name == "detr"}
+    padded = {"name": "image", "size": [32, 32], "resize": "pad"}
+    run = trained(name, tmp_path, processor=padded, task=task)
     folder = export_run(run.folder, "onnx", out=tmp_path / "onnx")
     record = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     assert [each["other"].split()[-1] for each in record["comparisons"]] == ["(scores)", "(boxes)"]
@@ -50,14 +53,18 @@ def test_onnxruntime_finds_what_the_model_finds(
     predictor = api.load(run.folder)
     # A number of pictures that it was not written with.
     inputs = torch.randn(5, *predictor.processor.input_shape)
+    told = {"inputs": inputs}
+    if name == "detr":
+        told["mask"] = torch.ones(5, 32, 32, dtype=torch.bool)
+        told["mask"][1, :10] = told["mask"][2, :, 20:] = False
     with torch.no_grad():
-        wanted = read_detections(predictor.model.eval()(inputs))
-    found = session.run(["scores", "boxes"], {"inputs": inputs.numpy()})
+        wanted = read_detections(predictor.model.eval()(**told))
+    found = session.run(["scores", "boxes"], {key: each.numpy() for key, each in told.items()})
     for one, two in zip(wanted, found, strict=True):
         # Noise has near ties, whose queries come in any order.
         np.testing.assert_allclose(np.sort(two, 1), np.sort(one, 1), atol=1e-3)
-    told = session.get_modelmeta().custom_metadata_map
-    facts = {key: json.loads(value) for key, value in told.items()}
+    known = session.get_modelmeta().custom_metadata_map
+    facts = {key: json.loads(value) for key, value in known.items()}
     assert facts["classes"] == list(predictor.processor.labels)
     assert facts["inputs"]["size"] == [32, 32]
     assert facts["needs_nms"] is (name == "detector")
@@ -66,9 +73,10 @@ def test_onnxruntime_finds_what_the_model_finds(
     rng = np.random.default_rng(0)
     save(picture, rng.integers(0, 255, (24, 48)).repeat(2, 0).repeat(2, 1))
     served = runpy.run_path(str(SERVE))
-    tensor, _, _ = served["prepare"](Image.open(picture), facts["inputs"])
-    own = predictor.processor.encode_inputs([str(picture)])["inputs"]
-    np.testing.assert_allclose(tensor, own, atol=1e-5)
+    tensors, _, _ = served["prepare"](Image.open(picture), facts["inputs"])
+    own = predictor.processor.encode_inputs([str(picture)])
+    np.testing.assert_allclose(tensors["inputs"], own["inputs"], atol=1e-5)
+    np.testing.assert_array_equal(tensors["mask"], mask_of(picture_in_inputs(own), 32, 32))
     least = 0.9 * float(predictor(str(picture), threshold=0.0)[0]["score"])
     path = _with_threshold(folder / "model.onnx", least)
     monkeypatch.setattr(sys, "argv", ["serve_detector.py", str(path), str(picture)])

@@ -64,11 +64,11 @@ def write_detr(folder: Path, case: str) -> Any:
     return module
 
 
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("padded", ["", "below", "around"])
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
 def test_the_same_outputs_and_there_and_back_the_same_bits(
-    case: str, padded: bool, tmp_path: Path
+    case: str, padded: str, tmp_path: Path
 ) -> None:
     module = write_detr(tmp_path / "theirs", case)
     section = DETRConfig.from_huggingface(read_config(tmp_path / "theirs"))
@@ -81,12 +81,15 @@ def test_the_same_outputs_and_there_and_back_the_same_bits(
     mask = torch.ones(3, 41, 56, dtype=torch.bool)
     if padded:
         for picture, (height, width) in enumerate([(41, 30), (33, 56), (20, 24)]):
-            mask[picture, height:] = False
-            mask[picture, :, width:] = False
+            # As that library pads pictures of several sizes, or as letterboxes are.
+            top, left = ((41 - height) // 2, (56 - width) // 2) if padded == "around" else (0, 0)
+            mask[picture] = False
+            mask[picture, top : top + height, left : left + width] = True
     expected = module(pictures, pixel_mask=mask.long())
     found = model(pictures, mask) if padded else model(pictures)
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
-    shares = to_centres(found.boxes, found.sizes[:, None])
+    boxes = found.boxes - found.corners.repeat(1, 2)[:, None]
+    shares = to_centres(boxes, found.sizes[:, None])
     torch.testing.assert_close(shares, expected.pred_boxes, rtol=1e-4, atol=1e-4)
     assert expected.logits.std() > 0.05
     assert found.nothing

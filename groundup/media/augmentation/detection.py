@@ -104,13 +104,29 @@ def augment_detection(
         moved = resample(inputs, warp.matrices, warp.shifts)
     else:
         moved = inputs
+    found: Batch = {}
+    if "picture" in batch:
+        found["picture"] = _cut(move_boxes(batch["picture"][:, None], warp)[:, 0], whole)
     if settings.mosaic:
         rows = np.flatnonzero(draws("mosaic")[0] < settings.mosaic)
         if len(rows):
             moved, boxes = _put_together(
                 settings, (moved, boxes), (batch, inputs, warp), rows, draws, partners, processor
             )
-    return batch | {"inputs": erase_rectangles(settings, moved, draws)} | _pack(boxes)
+            if found:
+                # A mosaic fills the tensor.
+                filled = _set_rows(len(moved), rows)[:, None]
+                edges = torch.from_numpy(whole).to(found["picture"].dtype)
+                found["picture"] = torch.where(filled, edges, found["picture"])
+    return batch | found | {"inputs": erase_rectangles(settings, moved, draws)} | _pack(boxes)
+
+
+def _cut(areas: Tensor, whole: NDArray[np.float64]) -> Tensor:
+    """Return areas (B, 4) cut off at the edges of what holds them, (B, 4)."""
+    least, most = (
+        torch.from_numpy(whole[:, part]).repeat(1, 2) for part in (slice(2), slice(2, 4))
+    )
+    return torch.minimum(torch.maximum(areas, least.to(areas.dtype)), most.to(areas.dtype))
 
 
 def _put_together(

@@ -53,13 +53,17 @@ class _Finds(Protocol):
     @property
     def nms(self) -> float: ...
 
+    @property
+    def mask_padding(self) -> bool: ...
+
 
 def score_examples(
     task: _Finds, model: nn.Module, examples: Sequence[Example], processor: BoxesProcessor
 ) -> tuple[DetectionScores, list[Found]]:
     """Return how good what a model finds in examples is, and what it finds."""
     choice = Choice(_LEAST, task.max_detections, task.nms)
-    found = find_in(model, [example.inputs for example in examples], processor, choice)
+    pictures = [example.inputs for example in examples]
+    found = find_in(model, pictures, processor, choice, masked=task.mask_padding)
     return _score(task, examples, [_as_arrays(each) for each in found], processor), found
 
 

@@ -5,6 +5,7 @@ Shape legend: B pictures, K boxes, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -23,7 +24,12 @@ from groundup.core.values import Batch, Evaluation, Example, Loss
 from groundup.generation.scoring import device_of, evaluating
 from groundup.media.augmentation.detection import BoxAugment, augment_detection
 from groundup.media.augmentation.draws import Draws
-from groundup.processors.boxes import BoxesProcessor, with_boxes
+from groundup.processors.boxes import (
+    BoxesProcessor,
+    mask_of,
+    picture_in_inputs,
+    with_boxes,
+)
 from groundup.tasks.detect.dense_loss import DenseLoss
 from groundup.tasks.detect.detections import Choice, Found
 from groundup.tasks.detect.drawing import draw_found
@@ -55,6 +61,11 @@ class Detect(Task):
     augmentation: BoxAugment = setting(
         BoxAugment(), "How training pictures are changed at random, their boxes with them"
     )
+    mask_padding: bool = setting(
+        False,
+        "Tell the model which pixels only pad a picture (processor.resize: pad), so that nothing"
+        " looks there; detr reads it, as that of transformers does",
+    )
     threshold: float = setting(
         0.3, "The least probability of what predict and pictures of mistakes show", ge=0, lt=1
     )
@@ -74,12 +85,13 @@ class Detect(Task):
     def batch_spec(self) -> dict[str, str]:
         """What ``inputs`` and ``loss`` read; see ``contracts.detection``. ``frame`` comes with the
         pictures."""
-        return {
+        spec = {
             "inputs": "float32 (B, C, H, W)",
             "boxes": "float32 (B, K, 4)",
             "labels": "int64 (B, K)",
             "crowd": "bool (B, K)",
         }
+        return spec | ({"picture": "float32 (B, 4)"} if self.mask_padding else {})
 
     def fit_processor(
         self, processor: Any, examples: Callable[[], Iterator[Example]]
@@ -102,7 +114,10 @@ class Detect(Task):
 
     def encode(self, examples: Sequence[Example], processor: BoxesProcessor) -> Batch:
         """Return pictures and boxes of examples; see ``contracts.detection``."""
-        return processor.encode(examples)
+        batch = processor.encode(examples)
+        if self.mask_padding:
+            batch["picture"] = picture_in_inputs(batch)
+        return batch
 
     def check_model(self, model: nn.Module, processor: BoxesProcessor) -> None:
         """Check that the model finds things in pictures, of the data's classes.
@@ -117,6 +132,8 @@ class Detect(Task):
                 found = model(inputs=torch.zeros(sides, device=device_of(model)))
             except TypeError:
                 found = None
+        if self.mask_padding:
+            self._check_mask(model, processor)
         kinds = {DenseDetections: "set_loss", SetDetections: "dense_loss"}
         idle = kinds.get(type(found))
         if idle is None:
@@ -131,6 +148,27 @@ class Detect(Task):
                 "has no effect: it is the loss of detectors of another kind than"
                 f" {type(model).__name__}",
                 "Remove it",
+            )
+
+    def _check_mask(self, model: nn.Module, processor: BoxesProcessor) -> None:
+        """Check that pictures are padded, and that the model is to know of it.
+
+        Raises:
+            RecipeError: If not.
+        """
+        where = "recipe.task.mask_padding"
+        reader = processor.inputs
+        if reader.resize != "pad" and reader.pad_to is None:
+            raise RecipeError(
+                where,
+                "has no effect: nothing pads the pictures",
+                "Remove it, or set processor.resize: pad",
+            )
+        if "mask" not in inspect.signature(model.forward).parameters:
+            raise RecipeError(
+                where,
+                f"has no effect: {type(model).__name__} reads no mask",
+                "Remove it, or use model: detr",
             )
 
     @property
@@ -151,8 +189,12 @@ class Detect(Task):
         return augment_detection(self.augmentation, batch, draws, partners, processor.inputs)
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the pictures."""
-        return {"inputs": batch["inputs"]}
+        """Return the pictures, and what is of them where something pads them."""
+        inputs = batch["inputs"]
+        if not self.mask_padding:
+            return {"inputs": inputs}
+        height, width = inputs.shape[2:]
+        return {"inputs": inputs, "mask": mask_of(batch["picture"], height, width)}
 
     def loss(self, outputs: DenseDetections | SetDetections, batch: Batch) -> Loss:
         """Return sums over the batch's boxes; see ``DenseLoss`` and ``SetLoss``."""
@@ -208,7 +250,7 @@ class Detect(Task):
         choice = Choice(
             float(options.get("threshold", self.threshold)), self.max_detections, self.nms
         )
-        found = find_in(model, pictures, processor, choice)
+        found = find_in(model, pictures, processor, choice, masked=self.mask_padding)
         named = [_in_words(each, processor.labels) for each in found]
         return named if several else named[0]
 

@@ -161,3 +161,21 @@ def test_settings_that_do_nothing() -> None:
     with pytest.raises(Exception, match="min_visible has no effect where no picture is moved"):
         validate(BoxAugment, {"min_visible": 0.5, "hue": 0.1}, "recipe.task.augmentation")
     assert BoxAugment(min_visible=0.5, flip=True).used == ("flip",)
+
+
+def test_what_is_of_a_picture_moves_with_it() -> None:
+    """As a box around all of it does."""
+    area = [(8, 4, 46, 33)] * 12
+    batch = batch_of(*([each] for each in area))
+    batch["picture"] = torch.tensor(area).float()
+    moves = BoxAugment(min_visible=0.0, flip=True, scale=(0.7, 1.3), shift=0.2, rotate_degrees=8)
+    found = augment(moves, batch)
+    kept = found["labels"][:, 0] == 0
+    assert kept.all()
+    torch.testing.assert_close(found["picture"], found["boxes"][:, 0])
+    assert not torch.equal(found["picture"], batch["picture"])
+    mosaics = augment(BoxAugment(mosaic=0.5), batch, partners=lambda which=0: batch)
+    whole = torch.tensor([0.0, 0.0, WIDTH, HEIGHT])
+    filled = (mosaics["picture"] == whole).all(1)
+    assert 0 < int(filled.sum()) < 12
+    torch.testing.assert_close(mosaics["picture"][~filled], batch["picture"][~filled])
