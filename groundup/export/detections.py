@@ -75,11 +75,13 @@ def check_detections(job: Job, reference: Model, other: Reader, limit: Limit) ->
             one_said[id(sample)] = one
             two_said[id(sample)] = its
     for place, name in enumerate(OUTPUTS):
-        one = _Recorded(reference, name, own_parts[place])
         # Of the four numbers of a box none is chosen.
         choices = limit.choices and name == "scores"
-        its = _Recorded(other, name, other_parts[place])
-        job.check(one, its, Limit(limit.difference, choices=choices))
+        job.check(
+            _Recorded(reference, name, own_parts[place]),
+            _Recorded(other, name, other_parts[place]),
+            Limit(limit.difference, choices=choices),
+        )
 
 
 @torch.no_grad()

@@ -132,7 +132,7 @@ class DETRConfig(FromHuggingFace):
         down, across = (-(-side // last.stride) for side in self.input_shape[1:])
         places = down * across
         width, queries = self.width, self.queries
-        products = places * last.width * width
+        products: int = places * last.width * width
         products += self.encoder_layers * encoder_products(self.block(), places)
         answered = self.decoder_layers if self.earlier_losses else 1
         outputs = self.outputs + (self.head == "softmax")

@@ -121,7 +121,9 @@ def mask_of(areas: Tensor, height: int, width: int) -> Tensor:
     x = torch.arange(width, device=areas.device) + 0.5
     y = torch.arange(height, device=areas.device) + 0.5
     down = (y >= top) & (y < bottom)
-    return down[:, :, None] & ((x >= left) & (x < right))[:, None]
+    across = (x >= left) & (x < right)
+    mask: Tensor = down[:, :, None] & across[:, None]
+    return mask
 
 
 def _boxes_of(example: Example) -> Boxes:
