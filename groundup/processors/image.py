@@ -92,9 +92,9 @@ class ImageProcessor(InputProcessor):
         self.mean = tuple(mean)
         self.scale = tuple(scale)
         self.largest = largest
-        self.resize = resize
+        self.resize: Resize | None = resize
         self.convert = convert
-        self.resample = resample
+        self.resample: Resample = resample
         self._form = PictureForm(
             shape[0] if convert else None,
             shape[1:] if resize else None,

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from groundup.processors.image import ImageProcessor
+from groundup.media.picture_fit import Resample, Resize
+from groundup.processors.picture_pixels import Shape
 
 __all__ = ["describe", "describe_to_huggingface"]
 
 
-def describe(processor: ImageProcessor) -> dict[str, Any]:
+class _Reader(Protocol):
+    """What is said of an ``ImageProcessor``."""
+
+    shape: Shape
+    pad_to: tuple[int, int] | None
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    largest: float
+    resize: Resize | None
+    resample: Resample
+    shorter: int | None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+
+
+def describe(processor: _Reader) -> dict[str, Any]:
     """Return what ``DescribesPictures`` says of pictures."""
     return {
         "shape": list(processor.input_shape),
@@ -26,7 +42,7 @@ def describe(processor: ImageProcessor) -> dict[str, Any]:
     }
 
 
-def describe_to_huggingface(processor: ImageProcessor) -> dict[str, Any] | None:
+def describe_to_huggingface(processor: _Reader) -> dict[str, Any] | None:
     """Return preprocessor_config.json; None where pictures are cropped or padded."""
     if processor.pad_to is not None or processor.resize in ("crop", "pad"):
         return None
