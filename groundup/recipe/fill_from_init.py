@@ -29,9 +29,8 @@ from groundup.formats.huggingface_folder import (
     read_object,
 )
 from groundup.formats.model_types import gguf_model_of, gguf_models, huggingface_models
-from groundup.recipe.raw import section_of
+from groundup.recipe.raw import fill_trunk_section, has_other_trunk, section_of
 from groundup.recipe.renamed import upgrade
-from groundup.recipe.trunk_from_init import fill_trunk_section, has_other_trunk
 from groundup.recipe.yaml import parse_yaml
 
 __all__ = ["inherit"]
