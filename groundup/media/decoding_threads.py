@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import torch
 
@@ -30,11 +30,25 @@ def for_each(do: Callable[[int], None], count: int, *, parallel: bool) -> None:
         for number in range(count):
             do(number)
         return
-    # A pool for each call: one that is kept would not survive the fork of a data worker.
-    with ThreadPoolExecutor(workers) as threads:
-        try:
-            for _ in threads.map(do, range(count)):
-                pass
-        except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
-            raise
+    numbers = iter(range(count))
+    failures: dict[int, BaseException] = {}
+
+    def work() -> None:
+        # Each takes the next number when it is free, which costs less than handing numbers out.
+        for number in numbers:
+            try:
+                do(number)
+            except BaseException as error:
+                failures[number] = error
+            if failures:
+                return
+
+    # Threads for each call: those that are kept would not survive the fork of a data worker.
+    others = [Thread(target=work, name="decoding") for _ in range(workers - 1)]
+    for each in others:
+        each.start()
+    work()
+    for each in others:
+        each.join()
+    if failures:
+        raise failures[min(failures)]

@@ -264,7 +264,9 @@ class _TooLarge(Exception):
 def _opened(source: Any) -> Iterator[Any]:
     """Give a Pillow image, its pixels not yet decoded; a file is closed afterwards."""
     library = pillow().Image
-    if isinstance(source, _PillowImage):
+    # The protocol is asked about last: for it, Python looks at each of its methods.
+    stored = isinstance(source, str | bytes | Path | StoredFile)
+    if not stored and isinstance(source, _PillowImage):
         yield source
         return
     if isinstance(source, StoredFile):

@@ -40,6 +40,7 @@ from groundup.processors.picture_scale import (
     find_depth,
     note_conversions,
     scaling_of,
+    write_scaled,
 )
 from groundup.processors.saved_files import saved_settings, write_json
 
@@ -121,27 +122,30 @@ class ImageProcessor(InputProcessor):
     def encode_placed(self, inputs: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Return what ``encode_inputs`` does, and float32 (N, 4) where the places of each picture
         are in it, as ``Frame`` says."""
-        values = torch.zeros(len(inputs), *self.input_shape)
+        values = torch.empty(len(inputs), *self.input_shape)
         frames = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(inputs), 1)
         height, width = self.shape[1:]
         top = (values.shape[2] - height) // 2
         left = (values.shape[3] - width) // 2
         inside = values[:, :, top : top + height, left : left + width]
+        if inside.shape != values.shape:
+            values.zero_()
+        mean, scale = as_columns(self.mean, self.scale, values)
         # Thousands of small arrays are copied at once instead of one by one.
         plain = None if self.convert or self.resize else stack_grey(inputs)
         if plain is not None and (1, *plain.shape[1:]) == self.shape:
             inside[:, 0] = torch.from_numpy(plain)
+            inside.sub_(mean).div_(scale)
         else:
-            # By NumPy, which copies without threads of its own.
+            # By NumPy, which has no threads of its own.
             cells, places = inside.numpy(), frames.numpy()
 
             def read(number: int) -> None:
-                cells[number], places[number] = self._read(inputs[number], number)
+                pixels, places[number] = self._read(inputs[number], number)
+                write_scaled(cells[number], pixels, mean, scale)
 
             for_each(read, len(inputs), parallel=any(map(is_stored, inputs)))
         frames += torch.tensor([0.0, 0.0, left, top])
-        mean, scale = as_columns(self.mean, self.scale, values)
-        inside.sub_(mean).div_(scale)
         return values, frames
 
     def _read(self, source: Any, number: int) -> tuple[NDArray[np.float32], Frame]:
@@ -368,12 +372,7 @@ class ImageConfig(ProcessorConfig):
         """Return the sums with one more picture in them."""
         where = example.origin or name_picture(example.inputs, number)
         form = PictureForm(
-            self.channels,
-            self.size,
-            self.resize,
-            self.resample,
-            depth,
-            shorter=self.resize_shorter,
+            self.channels, self.size, self.resize, self.resample, depth, shorter=self.resize_shorter
         )
         pixels = form.read(example.inputs, where, seen)
         if sums is None:

@@ -28,6 +28,7 @@ __all__ = [
     "find_depth",
     "note_conversions",
     "scaling_of",
+    "write_scaled",
 ]
 
 # Files whose headers say whether there may be pictures of 16 bits.
@@ -157,3 +158,13 @@ def as_columns(
     """Return both as (C, 1, 1), of the type and device of ``like``."""
     # With two more axes they go over rows and columns.
     return like.new_tensor(mean)[:, None, None], like.new_tensor(scale)[:, None, None]
+
+
+def write_scaled(
+    cell: NDArray[np.float32], pixels: NDArray[Any], mean: Tensor, scale: Tensor
+) -> None:
+    """Write pixels (C, H, W) to their place in a batch, less ``mean`` and divided by ``scale``."""
+    # In three passes over one picture, which stays in the cache; one over a batch does not.
+    cell[...] = pixels
+    cell -= mean.numpy()
+    cell /= scale.numpy()
