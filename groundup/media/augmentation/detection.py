@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from groundup.contracts.data import Partners
@@ -20,6 +20,7 @@ from groundup.core.values import IGNORED, Batch
 from groundup.media.augmentation.draws import Draws
 from groundup.media.augmentation.pictures import Warp, erase_rectangles, plan_changes
 from groundup.media.augmentation.settings import WARPS, PictureAugment
+from groundup.media.augmentation.training_sizes import draw_size, resize_batch
 from groundup.media.pixels import resample
 
 __all__ = ["BoxAugment", "augment_detection", "move_boxes"]
@@ -47,8 +48,19 @@ class BoxAugment(PictureAugment):
         le=1,
     )
 
+    sizes: tuple[tuple[PositiveInt, PositiveInt], ...] = setting(
+        (),
+        "Heights and widths that training pictures are resized to, one drawn for every size_every"
+        " samples; none: as the processor makes them",
+    )
+    size_every: int = setting(
+        64, "Samples that have the same size: training.batch_size, or a multiple of it", ge=1
+    )
+
     @model_validator(mode="after")
     def _moves(self) -> BoxAugment:
+        if self.size_every != type(self).model_fields["size_every"].default and not self.sizes:
+            raise ValueError("size_every has no effect without sizes. Set sizes, or remove it")
         moves = any(name in (*WARPS, "mosaic") for name in self.used)
         if self.min_visible != type(self).model_fields["min_visible"].default and not moves:
             raise ValueError(
@@ -60,8 +72,8 @@ class BoxAugment(PictureAugment):
     @property
     def used(self) -> tuple[str, ...]:
         """The names of the settings that change something."""
-        # How much must be left changes nothing by itself.
-        return tuple(name for name in super().used if name != "min_visible")
+        # How much must be left changes nothing by itself, nor how often nothing is drawn.
+        return tuple(name for name in super().used if name not in ("min_visible", "size_every"))
 
 
 class _Boxes(NamedTuple):
@@ -118,7 +130,10 @@ def augment_detection(
                 filled = _set_rows(len(moved), rows)[:, None]
                 edges = torch.from_numpy(whole).to(found["picture"].dtype)
                 found["picture"] = torch.where(filled, edges, found["picture"])
-    return batch | found | {"inputs": erase_rectangles(settings, moved, draws)} | _pack(boxes)
+    found |= {"inputs": erase_rectangles(settings, moved, draws)} | _pack(boxes)
+    if not settings.sizes:
+        return batch | found
+    return resize_batch(batch | found, draw_size(settings.sizes, settings.size_every, draws))
 
 
 def _cut(areas: Tensor, whole: NDArray[np.float64]) -> Tensor:

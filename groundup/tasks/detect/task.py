@@ -36,6 +36,7 @@ from groundup.tasks.detect.drawing import draw_found
 from groundup.tasks.detect.evaluation import evaluate_detector, score_examples
 from groundup.tasks.detect.prediction import find_in
 from groundup.tasks.detect.set_loss import SetLoss
+from groundup.tasks.detect.training_sizes import check_sizes
 
 __all__ = ["Detect"]
 
@@ -134,6 +135,8 @@ class Detect(Task):
                 found = None
         if self.mask_padding:
             self._check_mask(model, processor)
+        if self.augmentation.sizes:
+            check_sizes(model, processor.input_shape[0], self.augmentation.sizes)
         kinds = {DenseDetections: "set_loss", SetDetections: "dense_loss"}
         idle = kinds.get(type(found))
         if idle is None:
