@@ -94,7 +94,8 @@ BAD_ROWS: list[tuple[Change, str, str]] = [
     (
         lambda content: content["annotations"][0].update(bbox=None, segmentation={"counts": "a"}),
         "boxes that cannot be read",
-        r"has no bbox, and an outline as run lengths, of which none is made",
+        r"has no bbox, and its outline of run lengths cannot be read: size is None; allowed: height"
+        r" and width",
     ),
     (
         of_first("annotations", category_id=99),

@@ -8,16 +8,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from groundup.core.errors import DataError
+from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import expand_path
 from groundup.core.values import Split
-from groundup.data.reading.box_tables import BoxLayout, is_box_table, read_box_table
+from groundup.data.reading.box_tables import (
+    LABELS,
+    BoxLayout,
+    TableColumns,
+    is_box_table,
+    read_box_table,
+)
 from groundup.data.reading.coco import is_coco, read_coco
 from groundup.data.reading.compressed import DataFile
 from groundup.data.reading.listing import ROW_KINDS, Listing, list_files
 from groundup.data.reading.marked_pictures import Marked
 from groundup.data.reading.other_files import missing_path
 from groundup.data.reading.picture_index import PictureIndex
+from groundup.data.reading.split_column import find_split_column
 from groundup.data.reading.voc import Difficult, is_voc, read_voc, splits_in_lists
 from groundup.data.reading.yolo import (
     is_class_list,
@@ -53,6 +60,9 @@ class BoxReading(NamedTuple):
         units: Of the boxes; None: as the format has it.
         layout: What four numbers of a box in one cell are; None: x, y, width, height.
         difficult: What becomes of things that are marked as hard to see.
+        split_column: Of a table, by which rows are of several splits; None: to be found; empty:
+            none.
+        group_column: Of a table, what pictures belong to; None: nothing.
     """
 
     form: Form | None = None
@@ -62,6 +72,8 @@ class BoxReading(NamedTuple):
     difficult: Difficult = "ignore"
     encoding: str | None = None
     on_unreadable: str = "stop"
+    split_column: str | None = None
+    group_column: str | None = None
 
 
 @dataclass
@@ -94,6 +106,16 @@ def read_boxes(path: str, reading: BoxReading) -> tuple[Marked, Listing]:
     """
     files = _find(path, reading)
     form = _choose(files, reading.form)
+    for name, column in (
+        ("split_column", reading.split_column),
+        ("group_column", reading.group_column),
+    ):
+        if column and form != "table":
+            raise RecipeError(
+                f"recipe.data.{name}",
+                f"has no effect: the boxes are in {FORMS[form]}, which has no columns",
+                "Remove it; data.group is searched in the names of files",
+            )
     found = Marked(FORMS[form])
     # One index for all files, so that in the end it is known which pictures nobody names.
     index = PictureIndex(files.pictures)
@@ -301,7 +323,14 @@ def _read_yolo_files(
                 "Add the picture, or remove the file",
             )
             found.files[file.relative] = file.path
-    read_yolo(files.pictures, files.labels, abouts, found, shares=reading.units != "pixels")
+    read_yolo(
+        files.pictures,
+        files.labels,
+        abouts,
+        found,
+        shares=reading.units != "pixels",
+        texts=files.others,
+    )
     index.used.update(file.relative for file in files.pictures)
 
 
@@ -309,6 +338,8 @@ def _read_tables(files: _Files, index: PictureIndex, found: Marked, reading: Box
     own = files.of_form["table"]
     splits = _splits_of_files(own)
     begin = len(found.pictures)
+    column = find_split_column(own, reading.split_column, LABELS)
+    columns = TableColumns(None if column is None else column.name, reading.group_column)
     for file in own:
         read_box_table(
             file,
@@ -317,6 +348,7 @@ def _read_tables(files: _Files, index: PictureIndex, found: Marked, reading: Box
             splits[file.relative],
             layout=reading.layout,
             shares=reading.units == "relative",
+            columns=columns,
         )
     pictures = found.pictures[begin:]
     # A folder that is called test is one only next to one that is called train.

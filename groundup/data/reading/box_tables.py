@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from groundup.core.errors import DataError, did_you_mean
 from groundup.core.values import Split
@@ -14,9 +14,11 @@ from groundup.data.reading.compressed import DataFile
 from groundup.data.reading.files import Record, read_file
 from groundup.data.reading.marked_pictures import Corners, Marked, MarkedBox, MarkedPicture
 from groundup.data.reading.picture_index import PictureIndex, look_up
-from groundup.data.splitting.split_names import split_in_path, split_word
+from groundup.data.reading.placement import group_of
+from groundup.data.reading.split_column import split_of
+from groundup.data.splitting.split_names import split_in_path
 
-__all__ = ["BoxLayout", "add_objects", "is_box_table", "read_box_table"]
+__all__ = ["LABELS", "BoxLayout", "TableColumns", "add_objects", "is_box_table", "read_box_table"]
 
 BoxLayout = Literal["xyxy", "xywh", "cxcywh"]
 # Spellings of public data sets, the plainest first: where a table has several, that one is read.
@@ -32,7 +34,7 @@ _FILE = (
     "image_id",
     "imageid",
 )
-_LABEL = ("label", "class", "class_name", "category", "name", "labelname", "label_name")
+LABELS = ("label", "class", "class_name", "category", "name", "labelname", "label_name")
 _BOX = ("bbox", "box", "boxes")
 _CORNERS = (
     ("xmin", "x_min", "x1", "left", "bbox_xmin"),
@@ -49,10 +51,21 @@ _SIZES = (
 )
 _CROWD = ("iscrowd", "is_crowd", "crowd", "isgroupof")
 _AREA = ("area",)
-_SPLIT = ("split", "subset", "set")
 _OBJECTS = ("objects", "annotations", "boxes")
 _NO_BOX = (None, "")
 _FIX = "Correct it, or remove it"
+
+
+class TableColumns(NamedTuple):
+    """Columns that say something of a picture.
+
+    Attributes:
+        split: By which rows are of several splits; None: none.
+        group: What pictures belong to; None: none.
+    """
+
+    split: str | None = None
+    group: str | None = None
 
 
 def is_box_table(file: DataFile) -> bool:
@@ -74,6 +87,7 @@ def read_box_table(
     *,
     layout: BoxLayout | None,
     shares: bool,
+    columns: TableColumns,
 ) -> None:
     """Add the pictures and boxes of a table.
 
@@ -84,9 +98,10 @@ def read_box_table(
         split: The split that all of them are of, where that is known.
         layout: What four numbers in one cell are; None: x, y, width, height.
         shares: Boxes are in shares of the width and height.
+        columns: What says the split and the group of a picture.
 
     Raises:
-        DataError: If a column is missing, or the file cannot be read.
+        DataError: If a column is missing, a row has no group, or the file cannot be read.
     """
     # A picture has a row for each box, and these need not follow each other.
     pictures: dict[str, MarkedPicture | None] = {}
@@ -94,20 +109,37 @@ def read_box_table(
         row = record.fields
         name = _require(row, _FILE, "the picture", record.origin)
         key = str(row[name])
+        side, group = _read_columns(row, columns, record.origin)
         if key not in pictures:
-            stored = look_up(key, record.origin, file, index, found, _split_in(row) or split)
+            stored = look_up(key, record.origin, file, index, found, side or split)
             pictures[key] = None
             if stored is not None:
                 pictures[key] = MarkedPicture(
                     stored.relative,
                     stored.path,
                     record.origin,
-                    split=_split_in(row) or split or split_in_path(stored.relative),
+                    split=side or split or split_in_path(stored.relative),
                     shares=shares,
+                    group=group,
                 )
         picture = pictures[key]
-        if picture is not None:
-            _add_row(record, picture, found, layout)
+        if picture is None:
+            continue
+        if group != picture.group or side not in (None, picture.split):
+            what = "group" if group != picture.group else "split"
+            before, now = {
+                "group": (picture.group, group),
+                "split": (picture.split, side),
+            }[what]
+            found.complain(
+                f"pictures with rows of several {what}s",
+                record.origin,
+                f"the {what} of {key} is {now}, but {before} in {picture.where}",
+                "Give all rows of a picture the same",
+                picture,
+            )
+            continue
+        _add_row(record, picture, found, layout)
     found.pictures += [picture for picture in pictures.values() if picture is not None]
     found.files[file.relative] = file.path
 
@@ -134,7 +166,7 @@ def _add_row(
     if all(cell in _NO_BOX for cell in cells):
         return
     values = _four_numbers(cells)
-    label = row[_require(row, _LABEL, "the class", record.origin)]
+    label = row[_require(row, LABELS, "the class", record.origin)]
     if values is None or label in _NO_BOX:
         shown = ", ".join(f"{column} {row[column]!r}" for column in columns)
         problem = f"has no four numbers: {shown[:80]}"
@@ -185,7 +217,7 @@ def add_objects(
             found.complain("boxes that cannot be read", place, problem, _FIX, picture)
             continue
         box = _find(row, _BOX)
-        label = _find(row, (*_LABEL, "categories", "labels", "category_id", "class_id"))
+        label = _find(row, (*LABELS, "categories", "labels", "category_id", "class_id"))
         values = numbers_in(row[box]) if box is not None else None
         if values is None or label is None or row[label] is None:
             problem = f"has no bbox of four numbers and a category: {str(dict(row))[:80]}"
@@ -259,9 +291,20 @@ def _require(row: Mapping[str, Any], names: Sequence[str], what: str, where: str
     return found
 
 
-def _split_in(row: Mapping[str, Any]) -> Split | None:
-    column = _find(row, _SPLIT)
-    return None if column is None else split_word(row[column])
+def _read_columns(
+    row: Mapping[str, Any], columns: TableColumns, where: str
+) -> tuple[Split | None, str | None]:
+    """Return the split and the group that a row says."""
+    side = group = None
+    if columns.split is not None:
+        side = split_of(columns.split, row.get(columns.split))
+    if columns.group is not None:
+        if columns.group not in row:
+            hint = did_you_mean(columns.group, row)
+            problem = f"there is no column {columns.group!r}; {hint}columns: {', '.join(row)}"
+            raise DataError(where, problem, "Correct data.group_column")
+        group = group_of(row[columns.group], where, columns.group)
+    return side, group
 
 
 def _flag(row: Mapping[str, Any], names: Sequence[str]) -> bool:

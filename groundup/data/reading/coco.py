@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from groundup.data.reading.encodings import decode_text
 from groundup.data.reading.json_text import parse_json, type_name
 from groundup.data.reading.marked_pictures import Corners, Marked, MarkedBox, MarkedPicture
 from groundup.data.reading.picture_index import PictureIndex, look_up
+from groundup.data.reading.run_lengths import read_region
 
 __all__ = ["corners_of", "is_coco", "numbers_in", "read_coco"]
 
@@ -208,18 +210,38 @@ def _corners_in(
             )
             return None
         return corners_of(values, "xywh")
+    if isinstance(row.get("segmentation"), Mapping):
+        return _corners_of_region(row["segmentation"], where, picture, found)
     # Outlines alone, as some programs export them: the box around all their points.
     points = [point for polygon in _polygons(row) for point in polygon]
     if not points:
-        problem = "has no bbox"
-        if isinstance(row.get("segmentation"), Mapping):
-            problem += ", and an outline as run lengths, of which none is made"
         remedy = "Add the bbox, or remove it"
-        found.complain("boxes that cannot be read", where, problem, remedy, picture)
+        found.complain("boxes that cannot be read", where, "has no bbox", remedy, picture)
         return None
     found.notes["boxes made of polygons, as there is no bbox"] += 1
     across, down = zip(*points, strict=True)
     return min(across), min(down), max(across), max(down)
+
+
+def _corners_of_region(
+    segmentation: Mapping[str, Any], where: str, picture: MarkedPicture, found: Marked
+) -> Corners | None:
+    """Return the corners around an outline of run lengths, or None after noting what is wrong."""
+    problem = ""
+    try:
+        region = read_region(segmentation)
+        height, width = region.size
+        if picture.size not in (None, (width, height)):
+            problem = f"is of {height} x {width} pixels, but the picture has other ones"
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        words = f"has no bbox, and its outline of run lengths cannot be read: {problem}"
+        remedy = "Add the bbox, or remove it"
+        found.complain("boxes that cannot be read", where, words, remedy, picture)
+        return None
+    found.notes["boxes made of run lengths, as there is no bbox"] += 1
+    return region.corners
 
 
 def _polygons(row: Mapping[str, Any]) -> list[list[tuple[float, float]]]:
@@ -235,12 +257,15 @@ def _polygons(row: Mapping[str, Any]) -> list[list[tuple[float, float]]]:
 
 
 def _area_of(row: Mapping[str, Any]) -> float | None:
-    """Return the area that an annotation states, else that within its polygons; None where it has
+    """Return the area that an annotation states, else that within its outline; None where it has
     neither. Some programs write 0 where they know none."""
     given = row.get("area")
     if isinstance(given, int | float) and given > 0:
         return float(given)
     total = 0.0
+    if isinstance(row.get("segmentation"), Mapping):
+        with suppress(ValueError):
+            total = float(read_region(row["segmentation"]).area)
     for points in _polygons(row):
         # The shoelace formula; an outline may run either way round.
         following = points[1:] + points[:1]

@@ -46,6 +46,7 @@ class MarkedPicture:
         size: Width and height in pixels as the file says; None where it does not.
         shares: Whether boxes are in shares of the width and height.
         unread: How many boxes it has that cannot be read.
+        group: What it belongs to, such as a film, where a column says so.
     """
 
     name: str
@@ -56,6 +57,7 @@ class MarkedPicture:
     size: tuple[float, float] | None = None
     shares: bool = False
     unread: int = 0
+    group: str | None = None
 
 
 class Problem(NamedTuple):

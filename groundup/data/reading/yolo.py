@@ -1,14 +1,15 @@
 """YOLO's texts: a file of lines ``class cx cy w h`` for each picture, in shares of its size.
 
 ``labels/1.txt`` belongs to ``images/1.jpg``, or a text to the picture next to it. The names of the
-classes are in ``data.yaml``, ``classes.txt`` or ``obj.names``.
+classes are in ``data.yaml``, ``classes.txt`` or ``obj.names``; splits are folders or lists of
+pictures.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,6 +20,8 @@ from groundup.core.values import Split
 from groundup.data.reading.coco import corners_of
 from groundup.data.reading.compressed import DataFile
 from groundup.data.reading.marked_pictures import Corners, Marked, MarkedBox, MarkedPicture
+from groundup.data.reading.picture_index import PictureIndex
+from groundup.data.reading.yolo_lists import NamedList, find_lists, plain_path, read_lists
 from groundup.data.splitting.split_names import split_in_path, split_word
 
 __all__ = ["is_class_list", "is_yolo_yaml", "pair_with_pictures", "read_yolo"]
@@ -74,6 +77,7 @@ def read_yolo(
     found: Marked,
     *,
     shares: bool,
+    texts: Sequence[DataFile] = (),
 ) -> None:
     """Add the pictures with their boxes; one without a text is one in which nothing is.
 
@@ -83,19 +87,26 @@ def read_yolo(
         abouts: Files that name the classes, and folders of splits.
         found: What is added to.
         shares: Boxes are in shares of the width and height, as YOLO has them, or in pixels.
+        texts: Other texts, among which there may be lists of pictures.
 
     Raises:
-        DataError: If a file that names classes cannot be read.
+        DataError: If a file that names classes cannot be read, or names a list that is not there.
     """
-    names, splits = _read_abouts(abouts, found)
+    names, splits, named = _read_abouts(abouts, found)
+    lists = find_lists(named, texts, folders=bool(splits))
+    listed = read_lists(lists, PictureIndex(pictures), found)
     # Classes are numbered by their place in the list, and so without holes.
     found.classes |= {str(number): name for number, name in enumerate(names)}
     for file in pictures:
         text = labels.get(file.relative)
+        split = listed.get(file.relative) or _split_of(file, splits, by_name=not lists)
+        if lists and split is None:
+            found.left_out["pictures in no list of a split"] += 1
+            if text is not None:
+                found.files[text.relative] = text.path
+            continue
         where = str(text.path if text is not None else file.path)
-        picture = MarkedPicture(
-            file.relative, file.path, where, split=_split_of(file, splits), shares=shares
-        )
+        picture = MarkedPicture(file.relative, file.path, where, split=split, shares=shares)
         if text is None:
             found.notes["pictures without a file of boxes, in which nothing is"] += 1
         else:
@@ -113,10 +124,14 @@ def read_yolo(
         )
 
 
-def _read_abouts(abouts: Sequence[DataFile], found: Marked) -> tuple[list[str], dict[str, Split]]:
-    """Return the names of classes in the order of their numbers, and the splits of folders."""
+def _read_abouts(
+    abouts: Sequence[DataFile], found: Marked
+) -> tuple[list[str], dict[str, Split], list[NamedList]]:
+    """Return the names of classes in the order of their numbers, the splits of folders, and what
+    lists of pictures are named."""
     names: list[str] = []
     splits: dict[str, Split] = {}
+    lists: list[NamedList] = []
     # YAML says more than a list, and comes first.
     for file in sorted(abouts, key=lambda each: each.kind == ".txt"):
         if file.kind == ".txt" or file.path.suffix == ".names":
@@ -125,7 +140,11 @@ def _read_abouts(abouts: Sequence[DataFile], found: Marked) -> tuple[list[str], 
         else:
             content = _read_yaml(file)
             own = _names_in(content.get("names"), file)
-            splits |= _splits_in(content)
+            for path, split in _paths_in(content):
+                if path.endswith(".txt"):
+                    lists.append(NamedList(path, split, str(file.path)))
+                else:
+                    splits[plain_path(path)] = split
         if names and own and own != names:
             raise DataError(
                 str(file.path),
@@ -134,7 +153,7 @@ def _read_abouts(abouts: Sequence[DataFile], found: Marked) -> tuple[list[str], 
             )
         names = names or own
         found.files[file.relative] = file.path
-    return names, splits
+    return names, splits, lists
 
 
 def _read_yaml(file: DataFile) -> Mapping[str, Any]:
@@ -158,26 +177,23 @@ def _names_in(value: Any, file: DataFile) -> list[str]:
     )
 
 
-def _splits_in(content: Mapping[str, Any]) -> dict[str, Split]:
-    """Return which folder is which split, as YAML says; lists of pictures are not read."""
-    found: dict[str, Split] = {}
+def _paths_in(content: Mapping[str, Any]) -> Iterator[tuple[str, Split]]:
+    """Yield which folder, or list of pictures, is which split, as YAML says."""
     for key, value in content.items():
         split = split_word(key)
         for path in value if isinstance(value, list) else [value]:
-            if split is not None and isinstance(path, str) and not path.endswith(".txt"):
-                plain = re.sub(r"^(\.{1,2}/)+", "", path.replace("\\", "/"))
-                found[plain.strip("/")] = split
-    return found
+            if split is not None and isinstance(path, str):
+                yield path, split
 
 
-def _split_of(file: DataFile, splits: Mapping[str, Split]) -> Split | None:
+def _split_of(file: DataFile, splits: Mapping[str, Split], *, by_name: bool) -> Split | None:
     folder = file.relative.rpartition("/")[0]
     for name, split in splits.items():
         within = f"{folder}/".startswith(f"{name}/")
         # A path of another machine ends with folders that are here.
         if name and (within or (folder and name.endswith(f"/{folder}"))):
             return split
-    return split_in_path(file.relative)
+    return split_in_path(file.relative) if by_name else None
 
 
 def _read_lines(

@@ -69,9 +69,10 @@ class BoxesSource(Source):
     reads_in_order = False
     reads_many_paths = False
     has_labels = True
-    for_files = ("group", "form", "images", "difficult")
+    has_columns = True
+    for_files = ("group", "group_column", "form", "images", "difficult")
     for_datasets = ("image_column", "objects_column")
-    for_drawing = ("group",)
+    for_drawing = ("group", "group_column")
 
     form: Form | None = setting(
         None, "format of the annotations; silent: recognised by what lies in the folder"
@@ -124,6 +125,10 @@ class BoxesSource(Source):
 
     def problem(self) -> str | None:
         """Return what contradicts itself, or None."""
+        if self.time_column is not None:
+            return "time_column has no effect: pictures are not held out by time. Remove it"
+        if self.group is not None and self.group_column is not None:
+            return "group has no effect with group_column. Remove one of them"
         return problem_with_pattern(self.group)
 
     def splits(self) -> tuple[Split, ...]:
@@ -185,6 +190,8 @@ class BoxesSource(Source):
             self.difficult,
             self.encoding,
             self.on_unreadable,
+            self.split_column,
+            self.group_column,
         )
 
     def _find(self) -> tuple[Marked, dict[Split, list[MarkedPicture]], Listing]:
@@ -283,10 +290,11 @@ class BoxesSource(Source):
         marked.left_out["pictures held out as well"] += left_out
         if not examples["train"]:
             raise refuse_empty("train", self.place, self.rule, named)
+        groups = {picture.name: picture.group for picture in every if picture.group is not None}
         drawn = draw_missing(
             examples,
             named,
-            lambda example: self._keys_of(example, facts),
+            lambda example: self._keys_of(example, facts, groups),
             rarest_of(examples["train"]),
             self.rule,
         )
@@ -347,8 +355,10 @@ class BoxesSource(Source):
         remedy = f"{first.remedy}; or set data.on_unreadable: skip to leave such out"
         raise DataError(first.where, problem, remedy)
 
-    def _keys_of(self, example: Example, facts: PictureFacts) -> tuple[str, ...]:
-        key = example.name
+    def _keys_of(
+        self, example: Example, facts: PictureFacts, groups: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        key = groups.get(example.name, example.name)
         if self.group is not None:
             key = group_in_name(self.group, example.name, example.origin)
         copies = facts.digests.get(example.name)
