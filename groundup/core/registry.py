@@ -54,6 +54,9 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "ctc": "groundup.models.ctc",
         "unet": "groundup.models.unet",
         "dit": "groundup.models.dit",
+        "matrix_factorization": "groundup.models.matrix_factorization",
+        "two_tower": "groundup.models.two_tower",
+        "sequence_recommender": "groundup.models.sequence_recommender",
     },
     "task": {
         "language_modeling": "groundup.tasks.language_modeling",
@@ -72,6 +75,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "multitask": "groundup.tasks.multitask.task",
         "preference": "groundup.tasks.preference.task",
         "generate_images": "groundup.tasks.generate_images.task",
+        "recommend": "groundup.tasks.recommend.task",
     },
     "data": {
         "arrays": "groundup.data.sources.arrays",
@@ -97,6 +101,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "text_pairs": "groundup.data.sources.text_pairs",
         "token_labels": "groundup.data.sources.token_labels",
         "question_answers": "groundup.data.sources.question_answers",
+        "interactions": "groundup.data.sources.interactions",
     },
     "processor": {
         "bytes": "groundup.processors.text.bytes",
@@ -112,6 +117,7 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "labelled": "groundup.processors.labelled",
         "boxes": "groundup.processors.boxes",
         "table": "groundup.processors.table",
+        "interactions": "groundup.processors.interactions",
     },
 }
 # What users look for, by the field's other names, and what is it here.
@@ -119,12 +125,17 @@ _ELSEWHERE: dict[Kind, dict[str, str]] = {
     "model": {
         **dict.fromkeys(("t5", "bart", "marian", "seq2seq"), "encoder_decoder"),
         **dict.fromkeys(("conformer", "wav2vec2"), "ctc"),
+        **dict.fromkeys(("sasrec", "bert4rec"), "sequence_recommender"),
+        **dict.fromkeys(("svd", "als", "lightfm"), "matrix_factorization"),
     },
     "task": {
         **dict.fromkeys(("translation", "summarization", "seq2seq"), "text_to_text"),
         **dict.fromkeys(("asr", "speech_recognition", "speech_to_text"), "transcribe"),
     },
-    "data": dict.fromkeys(("documents", "summaries", "translation", "bitext"), "parallel_text"),
+    "data": {
+        **dict.fromkeys(("documents", "summaries", "translation", "bitext"), "parallel_text"),
+        **dict.fromkeys(("recbole", "ratings", "movielens"), "interactions"),
+    },
     "processor": dict.fromkeys(("tokenizer", "sentencepiece"), "bpe"),
 }
 _registered: dict[Kind, dict[str, type]] = {kind: {} for kind in BUILTINS}

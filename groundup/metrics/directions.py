@@ -21,11 +21,13 @@ _HIGHER_ENDINGS = (
     "exact_match",
     "exact_windows",
     "f1",
+    "hr",
     "kappa",
     "map",
     "map_50",
     "map_75",
     "mrr",
+    "ndcg",
     "per_s",
     "psnr",
     "r2",
@@ -50,7 +52,8 @@ _LOWER_WORDS = {
     "rmse",
 }
 # What is said of a metric after its name: the ends of an interval, another way to measure it.
-_ADDITIONS = re.compile(r"(_low_95|_high_95|_bootstrap|_other_question)+$")
+_ADDITIONS = re.compile(r"(_low_95|_high_95|_bootstrap|_other_question|_unmasked|_masked)+$")
+_LENGTH = re.compile(r"(hr|ndcg)_at_\d+$")  # of lists: however long they are
 
 
 def direction(name: str) -> Literal["lower", "higher"] | None:
@@ -59,7 +62,7 @@ def direction(name: str) -> Literal["lower", "higher"] | None:
     Of ``task/metric`` only the metric's own name counts, and its end before its words:
     ``error_code_r2`` is an R2.
     """
-    own = _ADDITIONS.sub("", name.rpartition("/")[2])
+    own = _LENGTH.sub(r"\1", _ADDITIONS.sub("", name.rpartition("/")[2]))
     if any(own == end or own.endswith(f"_{end}") for end in _HIGHER_ENDINGS):
         return "higher"
     return "lower" if _LOWER_WORDS & set(own.split("_")) else None

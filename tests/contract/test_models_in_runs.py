@@ -21,7 +21,7 @@ def rows_of(batch: Batch, chosen: slice) -> Batch:
 
 
 # Of what these models read, each example has no row of outputs of its own.
-WITHOUT_LABELS = ("documents", "pairs", "spoken", "drawings", "redrawn", "scenes")
+WITHOUT_LABELS = ("documents", "pairs", "spoken", "drawings", "redrawn", "scenes", "interactions")
 
 
 @pytest.mark.slow

@@ -53,6 +53,12 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {},
         {"dense_loss": {"gamma": 0.0, "candidates": 15, "distribution_weight": 0.0}, "measured": 0},
     ],
+    "recommend": [
+        {"windows": "random", "shuffle_ties": True},
+        {"objective": "sampled_softmax", "drawn_items": 8, "measured": 0},
+        {"objective": "bpr", "drawn_items": 4, "popularity_power": 0.5, "k": 3},
+        {"objective": "ratings", "mask_seen": False},
+    ],
     "transcribe": [{}, {"ngram": 3, "beams": 3, "metrics": ["cer"], "measured": 0}],
     **{name: [{}] for name in ENCODER_TASKS},
 }
@@ -63,6 +69,7 @@ OWN_MODELS = {
     "autoencode": "fsq_autoencoder",
     "generate_images": "unet",
     "detect": "detector",
+    "recommend": "sequence_recommender",
 }
 
 

@@ -54,6 +54,9 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "detect augmented": ("scenes", {"augmentation": AUGMENTATION["scenes"]}),
     "text_and_pictures": ("captioned", {}),
     "text_and_pictures to_caption": ("captioned", {"directions": "to_caption"}),
+    "recommend": ("interactions", {"horizon": 3, "windows": "random", "shuffle_ties": True}),
+    "recommend sampled": ("interactions", {"objective": "sampled_softmax", "drawn_items": 8}),
+    "recommend bpr": ("interactions", {"objective": "bpr", "drawn_items": 4}),
     "autoencode": ("redrawn", {}),
     "autoencode mae": ("redrawn", {"objective": "mae"}),
     "autoencode augmented": ("redrawn", {"augmentation": AUGMENTATION["redrawn"]}),
@@ -74,6 +77,7 @@ OWN_MODELS = {
     "redrawn": "fsq_autoencoder",
     "drawings": "unet",
     "scenes": "detector",
+    "interactions": "sequence_recommender",
 }
 ELSEWHERE = {"language_modeling", "chat"}  # in test_golden.py
 # In float32 their last steps differ by more than 1e-5 between processors.

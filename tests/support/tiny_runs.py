@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recommendations import write_interactions
 
 from groundup.data.sources.arrays import Arrays
 
@@ -34,27 +35,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": (
         "documents",
         {
-            **{
-                "layers": 2,
-                "width": 16,
-                "heads": 2,
-                "head_dim": 8,
-                "mlp_width": 24,
-                "context_length": 16,
-            },
+            **{"layers": 2, "width": 16, "heads": 2, "head_dim": 8, "mlp_width": 24, **SHORT},
             **{"global_every": 2, "sliding_window": 6, "dropout": 0.1},
         },
     ),
     "phi3": (
         "documents",
-        {
-            "layers": 1,
-            "width": 16,
-            "heads": 2,
-            "mlp_width": 24,
-            "context_length": 16,
-            "dropout": 0.1,
-        },
+        {"layers": 1, "width": 16, "heads": 2, "mlp_width": 24, **SHORT, "dropout": 0.1},
     ),
     "encoder_decoder": (
         "pairs",
@@ -118,6 +105,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "unet": ("drawings", {"widths": [8, 16], "groups": 4, "head_width": 8, "dropout": 0.1}),
     "dit": ("drawings", {"patch": 2, "layers": 2, "width": 12, "heads": 2, "dropout": 0.1}),
+    "matrix_factorization": ("interactions", {"width": 8, "dropout": 0.1}),
+    "two_tower": ("interactions", {"width": 8, "hidden": 12, "dropout": 0.1}),
+    "sequence_recommender": ("interactions", {"layers": 1, "width": 8, "dropout": 0.1}),
     "bag_of_ngrams": ("texts", {"width": 8, "ngrams": 2, "buckets": 500, "dropout": 0.1}),
     "bert": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
     "transformer_classifier": ("texts", {"layers": 1, "width": 16, "heads": 2, "dropout": 0.1}),
@@ -205,7 +195,7 @@ def augmented(recipe: dict[str, Any], name: str, reads: str = "") -> dict[str, A
     """Return a model's tiny run with all its data's augmentation on; windows of documents start
     anywhere already, and pairs of texts are left as they are."""
     reads = reads or MODELS[name][0]
-    if reads in ("documents", "pairs", "drawings"):
+    if reads in ("documents", "pairs", "drawings", "interactions"):
         return recipe
     return recipe | {"task": {**recipe["task"], "augmentation": AUGMENTATION[reads]}}
 
@@ -237,6 +227,9 @@ def _data(reads: str, folder: Path) -> dict[str, Any]:
     if reads == "numbers":
         data = {"name": "table", "path": write_patients(folder), "target": "progression"}
         return {"task": {"name": "regression"}, "data": data, "processor": "table"}
+    if reads == "interactions":
+        task = {"name": "recommend", "max_history": 8}
+        return {"task": task, "data": write_interactions(folder), "processor": "interactions"}
     digits = Arrays().examples("train", folder)[:200]
     if reads == "spoken":
         return write_digit_strings(folder, digits)

@@ -23,7 +23,13 @@ __all__ = ["open_in_memory_if_small", "open_indexed_stream"]
 
 _FITS = 1 << 30  # bytes of tensors of one split that are kept in memory
 
-_PADDED = ("tokens", "next_tokens", "token_types", "inputs")  # (N, T, ...) where there are lengths
+_PADDED = (
+    "tokens",
+    "next_tokens",
+    "token_types",
+    "inputs",
+    "ratings",
+)  # (N, T, ...) where there are lengths
 
 
 # rows, the numbers of their samples, and what they are read for

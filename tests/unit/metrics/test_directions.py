@@ -36,6 +36,7 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
             "window",
             "preference",
             "token",
+            "choice",
         ),
         (1.0, 2.0),
     )

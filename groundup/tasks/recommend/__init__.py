@@ -1,0 +1,1 @@
+"""Items recommended to users, or ratings predicted, by what all of them did."""

@@ -1,0 +1,104 @@
+"""What is recommended to a user, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from torch import nn
+
+from groundup.contracts.recommendation import NOBODY, Recommender
+from groundup.core.errors import DataError, did_you_mean
+from groundup.generation.scoring import evaluating
+from groundup.media.table_values import as_category
+from groundup.processors.interactions import InteractionsProcessor
+from groundup.tasks.recommend.ratings import predict_ratings
+from groundup.tasks.recommend.scoring import explain, top_items
+
+__all__ = ["recommend"]
+
+_REASONS = 3
+
+
+class Recommends(Protocol):
+    """The task, as far as it predicts."""
+
+    @property
+    def objective(self) -> str: ...
+
+    @property
+    def mask_seen(self) -> bool: ...
+
+
+def recommend(
+    task: Recommends,
+    model: nn.Module,
+    inputs: Sequence[Any],
+    processor: InteractionsProcessor,
+    count: int,
+) -> list[Any]:
+    """Return for each question the items with the highest scores, or the rating of the item that it
+    names.
+
+    Raises:
+        DataError: If nothing is known of a user or an item.
+    """
+    inputs = [_parse(each) for each in inputs]
+    asked = [processor.as_history(each) for each in inputs]
+    numbers, scores = top_items(model, asked, processor, count, with_seen=not task.mask_seen)
+    with evaluating(model):
+        vectors = cast(Recommender, model).item_vectors().float().cpu()
+    mean = 0.0
+    if task.objective == "ratings":
+        assert processor.ratings is not None
+        mean = processor.ratings[0]
+    found: list[Any] = []
+    for n, given in enumerate(inputs):
+        item = _item_of(given)
+        if item:
+            found.append(_rate(task, model, asked[n], item, processor))
+            continue
+        found.append(
+            [
+                {
+                    "item": processor.items[number - 1],
+                    "title": processor.title(number),
+                    "score": round(score + mean, 4),
+                    "because": explain(vectors, number, asked[n], processor, _REASONS),
+                }
+                for number, score in zip(numbers[n].tolist(), scores[n].tolist(), strict=True)
+                if number != NOBODY
+            ]
+        )
+    return found
+
+
+def _parse(given: Any) -> Any:
+    """Return a question that is written as a JSON object as a dictionary."""
+    if not isinstance(given, str) or not given.lstrip().startswith("{"):
+        return given
+    try:
+        return json.loads(given)
+    except ValueError as error:
+        problem = f"is no JSON: {error}"
+        raise DataError(given[:40], problem, "Write a user's id, or a JSON object") from None
+
+
+def _item_of(given: Any) -> str:
+    return as_category(given["item"]) if isinstance(given, Mapping) and "item" in given else ""
+
+
+def _rate(
+    task: Recommends, model: nn.Module, asked: Any, item: str, processor: InteractionsProcessor
+) -> dict[str, Any]:
+    if task.objective != "ratings":
+        problem = "asks for a rating, but the run has learned what is chosen"
+        raise DataError(f"item {item!r}", problem, "Leave item out, or train objective: ratings")
+    number = processor.item_number(item)
+    if number == NOBODY:
+        hint = did_you_mean(item, processor.items)
+        problem = f"is not one of the {len(processor.items):,} items of the data; {hint}".strip()
+        raise DataError(f"item {item!r}", problem, "Name one of them")
+    rating = float(predict_ratings(model, [asked], [[item]], processor)[0][0])
+    return {"item": item, "title": processor.title(number), "rating": round(rating, 4)}

@@ -1,0 +1,122 @@
+"""Scores of all items for users, a part of the users at a time.
+
+Shape legend: U users, N items, C width, K how long a list is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from groundup.contracts.recommendation import NOBODY, Recommender, UserHistory
+from groundup.core.values import Batch
+from groundup.generation.scoring import device_of, evaluating
+from groundup.processors.interactions import InteractionsProcessor, pad, read_from
+
+__all__ = ["AT_ONCE", "encode_histories", "explain", "hide_seen", "model_scores", "top_items"]
+
+AT_ONCE = 256
+"""Users whose scores are in memory at a time."""
+
+
+def encode_histories(
+    asked: Sequence[UserHistory], processor: InteractionsProcessor, *, hides: bool
+) -> Batch:
+    """Return what a model reads of users and their histories; with ``hides`` the item that comes
+    next stands at the end, hidden."""
+    longest = processor.max_history
+    rows = [processor.item_numbers(each.items) for each in asked]
+    if hides:
+        hidden = np.array([len(processor.items) + 1])
+        rows = [np.concatenate([row, hidden])[-longest:] for row in rows]
+    else:
+        rows = [read_from(row, longest) for row in rows]
+    return processor.encode_users(asked) | pad(rows)
+
+
+def model_scores(
+    model: nn.Module, asked: Sequence[UserHistory], processor: InteractionsProcessor
+) -> Iterator[Tensor]:
+    """Yield (U, N + 1) scores of some users at a time; minus infinity for the unknown item, and for
+    those that the model can say nothing about."""
+    own = cast(Recommender, model)
+    with evaluating(model):
+        vectors, biases = own.item_vectors().float(), own.item_biases().float()
+        for begin in range(0, len(asked), AT_ONCE):
+            some = asked[begin : begin + AT_ONCE]
+            batch = encode_histories(some, processor, hides=own.hides_items)
+            states = own.user_states(**_to(batch, device_of(model))).float()
+            scores = states @ vectors.T + biases
+            scores[:, NOBODY] = -torch.inf
+            if not own.places_untrained_items:
+                scores[:, processor.trained_items + 1 :] = -torch.inf
+            yield scores
+
+
+def _to(batch: Batch, device: torch.device) -> dict[str, Any]:
+    return {name: values.to(device) for name, values in batch.items()}
+
+
+def top_items(
+    model: nn.Module,
+    asked: Sequence[UserHistory],
+    processor: InteractionsProcessor,
+    count: int,
+    *,
+    with_seen: bool = False,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the items with the highest scores for each user, (U, K) numbers and scores, the best
+    first; 0 where there are no more.
+
+    Args:
+        model: The trained model.
+        asked: Users and what they did.
+        processor: The run's.
+        count: K.
+        with_seen: Keep what a user has seen among what is recommended.
+    """
+    found, values = [], []
+    begin = 0
+    for scores in model_scores(model, asked, processor):
+        if not with_seen:
+            hide_seen(scores, asked[begin : begin + len(scores)], processor)
+        best = scores.topk(min(count, scores.shape[1] - 1))
+        numbers = best.indices.masked_fill(best.values.isneginf(), NOBODY)
+        found.append(numbers.cpu().numpy())
+        values.append(best.values.double().cpu().numpy())
+        begin += len(scores)
+    if not found:
+        return np.zeros((0, count), np.int64), np.zeros((0, count))
+    return np.concatenate(found), np.concatenate(values)
+
+
+def hide_seen(
+    scores: Tensor, asked: Sequence[UserHistory], processor: InteractionsProcessor
+) -> None:
+    """Set the scores (U, N + 1) of what each user did before to minus infinity, in place."""
+    rows, columns = [], []
+    for n, each in enumerate(asked):
+        seen = [processor.item_number(item) for item in each.items]
+        rows += [n] * len(seen)
+        columns += seen
+    if rows:
+        scores[torch.tensor(rows), torch.tensor(columns)] = -torch.inf
+
+
+def explain(
+    vectors: Tensor, number: int, asked: UserHistory, processor: InteractionsProcessor, count: int
+) -> list[str]:
+    """Return what a user did that is nearest to an item: the titles of the items whose vectors,
+    among all (N + 1, C), have the greatest cosine with its own, the nearest first."""
+    history = torch.from_numpy(processor.item_numbers(asked.items))
+    if not len(history):
+        return []
+    near = torch.nn.functional.cosine_similarity(vectors[history], vectors[number][None])
+    order = torch.argsort(near, descending=True, stable=True).tolist()
+    titles = dict.fromkeys(processor.title(int(history[n])) for n in order)
+    return list(titles)[:count]
