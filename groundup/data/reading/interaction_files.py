@@ -62,7 +62,7 @@ def stamp_of(paths: Sequence[str]) -> str:
 
 def files_of(path: str) -> list[DataFile]:
     """Return the files of a path that are read; of RecBole's folder the interactions."""
-    kinds = (*KINDS, *RECBOLE)
+    kinds: tuple[str, ...] = (*KINDS, *RECBOLE)
     place = as_path(path)
     if place.is_dir() and any(place.glob("*.inter")):
         # Users, items and knowledge graphs are next to them.

@@ -215,7 +215,7 @@ def _sort(
     by_user = np.array([user_ids[users[row]] for row in kept], dtype=np.int64)
     by_item = np.array([item_ids[items[row]] for row in kept], dtype=np.int64)
     # The last key decides first. What happened in one second stays in the order of the rows.
-    keys = [chosen, by_user]
+    keys: list[NDArray[Any]] = [chosen, by_user]
     if times is not None:
         keys.insert(1, times[chosen])
     order = np.lexsort(keys)
