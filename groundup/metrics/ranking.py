@@ -68,6 +68,7 @@ def rank_chosen(scores: Floats, chosen: Sequence[Numbers], length: int) -> Ranke
     found = np.zeros((4, len(chosen)))
     discounts = 1 / np.log2(np.arange(2, length + 2))
     for user, items in enumerate(chosen):
+        # A user at a time: they chose different numbers of items.
         row = scores[user]
         own = np.sort(row[items])[::-1]
         above = (row[None] >= own[:, None]).sum(1)
@@ -75,6 +76,7 @@ def rank_chosen(scores: Floats, chosen: Sequence[Numbers], length: int) -> Ranke
         places = above - (own[None] >= own[:, None]).sum(1) + np.arange(len(own))
         places = np.where(np.isneginf(own), np.iinfo(np.int64).max, places)
         on_list = places[places < length]
+        # A list is as good as can be with all that was chosen on top.
         best = discounts[: len(items)].sum()
         found[0, user] = len(on_list) > 0
         found[1, user] = discounts[on_list].sum() / best if len(items) else 0.0
@@ -88,6 +90,7 @@ def interval(values: Floats, seed: int) -> tuple[float, float]:
     """Return where the mean of (U,) is with 95% confidence, by resamples of users."""
     if not len(values):
         return 0.0, 0.0
+    # Users are drawn, not interactions: what one user did belongs together.
     weights = bootstrap_weights(len(values), seed)
     means = np.concatenate([own @ values / len(values) for own in weights])
     low, high = np.quantile(means, (0.025, 0.975))

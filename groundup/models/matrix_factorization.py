@@ -71,6 +71,7 @@ class MatrixFactorization(nn.Module):
         self.embed_items = nn.Embedding(config.items + 1, config.width, padding_idx=0)
         self.user_bias: nn.Embedding | None = None
         self.item_bias: nn.Embedding | None = None
+        # Without them a vector has to say how popular its item is.
         if config.biases:
             self.user_bias = nn.Embedding(config.users + 1, 1, padding_idx=0)
             self.item_bias = nn.Embedding(config.items + 1, 1, padding_idx=0)

@@ -117,6 +117,7 @@ class SequenceRecommender(nn.Module):
         self.embed = nn.Embedding(rows, width)
         self.positions = nn.Embedding(config.context_length, width)
         self.dropout = nn.Dropout(config.dropout)
+        # As published: BERT4Rec normalises behind each layer, SASRec before.
         kind = PostNormBlock if self.hides_items else Block
         self.blocks = nn.ModuleList(kind(config.block()) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)

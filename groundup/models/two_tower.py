@@ -96,6 +96,7 @@ class Tower(nn.Module):
         """Return (..., C) of ids (...), numbers (..., I) and categories (..., K)."""
         x: Tensor | None = None
         if self.ids is not None:
+            # In training every id is known, and that of a new user would never be learned.
             if self.training and self.id_dropout:
                 drawn = torch.rand(ids.shape, device=ids.device)
                 ids = ids.masked_fill(drawn < self.id_dropout, 0)
@@ -109,6 +110,7 @@ class Tower(nn.Module):
             own = embed(categories[..., column])
             x = own if x is None else x + own
         assert x is not None, "neither ids nor columns are read"
+        # Of the sum: one column dropped whole would look like a missing one.
         x = self.dropout(x)
         return x if self.layer is None else x + self.layer(x)
 
@@ -138,6 +140,7 @@ class TwoTower(nn.Module):
         self.items = Tower(config, items, sizes.item_numbers, sizes.item_categories)
         self.bias = nn.Linear(config.width, 1)
         self.item_bias = nn.Embedding(sizes.trained_items + 1, 1)
+        # Popularity is learned first, and from nothing.
         nn.init.zeros_(self.bias.weight)
         nn.init.zeros_(self.item_bias.weight)
         # Of items without training interactions the id says nothing: they share the unknown one's.

@@ -50,6 +50,7 @@ class EntityColumns:
             min_count: Rarer values are taken together.
         """
         known = [row for row in rows if row]
+        # All rows of a file have the same columns.
         names = list(known[0]) if known else []
         lists = [name for name in names if any(isinstance(row[name], list) for row in known)]
         words: dict[str, list[str]] = {}
@@ -58,6 +59,7 @@ class EntityColumns:
             # One that all have tells nothing.
             kept = [w for w, n in counts.items() if min_count <= n < len(known)]
             words[name] = sorted(kept, key=lambda word: (-counts[word], word))
+        # Values of one column that are read as those of any table.
         single = [name for name in names if name not in lists]
         if not single:
             return cls(None, words)
@@ -67,6 +69,7 @@ class EntityColumns:
         try:
             table = TableConfig(min_count=min_count).fit(lambda: iter(examples))
         except DataError as error:
+            # Columns are an addition: ids alone can be learned from.
             notes = [f"columns of {what} are not read: {error.problem}"]
             return cls(None, words, notes)
         return cls(table, words, [f"{what}: {note}" for note in table.notes])

@@ -98,6 +98,7 @@ class InteractionsProcessor(RecommenderProcessor):
 
     def with_max_history(self, longest: int) -> InteractionsProcessor:
         """Return the processor with another length of the histories that are read."""
+        # A base run may share it.
         found = copy.copy(self)
         found.max_history = longest
         return found
@@ -114,6 +115,7 @@ class InteractionsProcessor(RecommenderProcessor):
     def item_numbers(self, items: Sequence[str]) -> NDArray[np.int64]:
         """Return the number of each item that is known; others are left out and counted."""
         found = np.array([self._items.get(item, NOBODY) for item in items], dtype=np.int64)
+        # An unknown item would be read as the start of the history.
         unknown = int((found == NOBODY).sum())
         if unknown:
             example = items[int((found == NOBODY).argmax())]
@@ -165,6 +167,7 @@ class InteractionsProcessor(RecommenderProcessor):
             return self._known(as_category(given))
         user = as_category(given.get("user", ""))
         columns = {k: v for k, v in given.items() if k not in ("user", "history", "item")}
+        # A file of users may have columns that training has not.
         columns = {k: v for k, v in columns.items() if k in self.user_columns.names}
         if "history" in given:
             history = given["history"]
@@ -172,6 +175,7 @@ class InteractionsProcessor(RecommenderProcessor):
                 problem = f"history is {history!r:.60}; allowed: a list of items"
                 raise DataError(f"user {user!r}", problem, "Write [ITEM, ITEM], the latest last")
             items = tuple(as_category(each) for each in history)
+            # One unknown item is left out and counted; of none known nothing can be said.
             if items and not any(each in self._items for each in items):
                 hint = did_you_mean(items[-1], self.items)
                 problem = f"no item of the history is known, such as {items[-1]!r}; {hint}".strip()
@@ -202,6 +206,7 @@ class InteractionsProcessor(RecommenderProcessor):
         folder.mkdir(parents=True, exist_ok=True)
         self.user_columns.save(folder / "users")
         self.item_columns_reader.save(folder / "items")
+        # By number: the ids of items would be repeated in every history.
         numbers = {name: n for n, name in enumerate(self.items)}
         extra = sorted({i for seen in self.about.seen.values() for i in seen if i not in numbers})
         numbers |= {name: n for n, name in enumerate(extra, len(numbers))}
@@ -302,6 +307,7 @@ class InteractionsConfig(ProcessorConfig):
                     "reads interactions, which the data has none of",
                     "Set data: interactions",
                 )
+            # In the order of the examples, which is the same at every reading.
             users[example.inputs.user] = None
             about = about or example.inputs.catalogue
             ratings += example.target.ratings
@@ -310,6 +316,7 @@ class InteractionsConfig(ProcessorConfig):
         if not counts:
             raise DataError("recipe.processor", "there are no training examples", "Check the data")
         about = about or Catalogue({}, {}, {}, {})
+        # Behind those that were trained, so that one number tells them apart.
         others = [item for item in about.items if item not in counts]
         items = [*counts, *others]
         trained = [about.users.get(user, {}) for user in users]

@@ -21,8 +21,10 @@ def find_repeats(users: Numbers, items: Numbers, repeats: Repeats) -> Numbers:
     """Return which interactions (R,), in order of time, repeat a pair of user and item and are not
     kept: with ``last`` all but the last of each, else all but the first."""
     pairs = np.stack([users, items], 1)
+    # The first of each is found: backwards that is the last.
     if repeats == "last":
         pairs = pairs[::-1]
+    # One of each pair stays, and the others are repeats of it.
     _, first = np.unique(pairs, axis=0, return_index=True)
     again = np.setdiff1d(np.arange(len(users)), first)
     if repeats == "last":

@@ -50,6 +50,7 @@ def next_to(path: str, kind: str) -> str | None:
     place = as_path(path)
     if place.is_dir():
         found = sorted(place.glob(f"*{kind}"))
+        # Of several nobody knows which one belongs to the interactions.
         return str(found[0]) if len(found) == 1 else None
     other = place.with_suffix(kind)
     return str(other) if place.suffix == ".inter" and other.is_file() else None
@@ -91,6 +92,7 @@ def read_rows(path: str, separator: str | None = None, encoding: str | None = No
             file = replace(file, kind=".tsv")
         file = replace(file, encoding=encoding)
         _append(found, file, cells, typed=typed)
+        # Known only once the file was read to its end.
         for what, count in file.notes.items():
             found.left_out[what] += count
     return found
@@ -131,6 +133,7 @@ def _plain_names(path: Path, fields: Mapping[str, Any], found: Rows) -> dict[str
         elif kind not in _ONE_VALUE:
             found.left_out[f"column {plain!r} of type {kind}"] += 1
             continue
+        # The user means the name without the type.
         names[header] = plain
     return names
 
@@ -173,6 +176,7 @@ def find_column(
                 "Name one of them",
             )
         return given or None
+    # Names differ in case and blanks from file to file.
     plain = {name.strip().lower().replace(" ", "_"): name for name in rows.columns}
     found = [plain[name] for name in usual if name in plain]
     if len(found) > 1:

@@ -108,6 +108,7 @@ def read_log(rows: Rows, columns: LogColumns, *, skip: bool) -> Log:
     times = None
     if columns.time is not None:
         times = _times(rows.columns[columns.time], columns.time, problems)
+    # Of a row with several mistakes the first counts.
     bad: dict[int, _Problem] = {}
     for each in problems:
         bad.setdefault(each.row, each)
@@ -134,6 +135,7 @@ def _without_name(names: Sequence[str], what: str, column: str) -> Iterator[_Pro
 
 def _first_of(bad: Mapping[int, _Problem], rows: Rows) -> DataError:
     first = bad[min(bad)]
+    # Who has a thousand such rows does not want to meet them one by one.
     counts = Counter(each.kind for each in bad.values())
     counts[first.kind] -= 1
     others = ", ".join(f"{count:,} {kind}" for kind, count in (+counts).items())
@@ -198,6 +200,7 @@ def _dates(values: Sequence[Any], column: str) -> list[float]:
     except AmbiguousColumn as error:
         remedy = error.remedy.partition(", or write")[2] or "all dates as 2024-01-31"
         raise DataError("data.time", error.problem, f"Write {remedy.strip()}") from None
+    # Each value once: a day has many interactions.
     known = {value: form.read(value, "date") for value in set(values)}
     return [math.nan if known[value] is None else float(known[value] or 0.0) for value in values]
 
@@ -210,6 +213,7 @@ def _sort(
     kept: Sequence[int],
 ) -> Log:
     chosen = np.array(kept, dtype=np.int64)
+    # In the order in which they come, so that added rows at the end keep the numbers.
     user_ids = {name: n for n, name in enumerate(dict.fromkeys(users[row] for row in kept))}
     item_ids = {name: n for n, name in enumerate(dict.fromkeys(items[row] for row in kept))}
     by_user = np.array([user_ids[users[row]] for row in kept], dtype=np.int64)
@@ -245,6 +249,7 @@ def read_columns_of(
     Raises:
         DataError: If one has no id, or is there twice.
     """
+    # What is left out is not looked at: it may hold anything.
     names = [name for name in rows.columns if name != key and name not in left_out]
     found: dict[str, dict[str, Any]] = {}
     places: dict[str, int] = {}

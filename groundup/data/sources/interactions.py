@@ -168,6 +168,7 @@ class Interactions(DataSource):
 
     def splits(self) -> tuple[Split, ...]:
         """Return the splits there are."""
+        # Of each user the last is always test.
         tested = self.hold_out == "last" or self.folds is not None or self.test > 0
         return ("train", "validation", "test") if tested else ("train", "validation")
 
@@ -210,6 +211,7 @@ class Interactions(DataSource):
     def _examples(self, read: _Read, split: Split) -> Iterator[Example]:
         log = read.log
         ends = np.flatnonzero(np.append(np.diff(log.users), 1)) + 1
+        # Rows of a user are next to each other.
         begin = 0
         for end in ends.tolist():
             own = np.arange(begin, end)
@@ -221,6 +223,7 @@ class Interactions(DataSource):
             elif self.hold_out == "users":
                 # All of the user is held out, and what is not predicted is what is known.
                 before, now = now[:-1], now[-1:]
+            # Of this user the split has nothing.
             if not len(now):
                 continue
             if split == "train" and self.rows == "interactions":
@@ -236,6 +239,7 @@ class Interactions(DataSource):
         user = log.user_ids[int(log.users[now[0]])]
         both = np.concatenate([before, now])
         items = tuple(log.item_ids[n] for n in log.items[both].tolist())
+        # Of both, so that ties can be found among what is chosen.
         times: tuple[float, ...] = ()
         if log.times is not None:
             times = tuple(log.times[both].tolist())
@@ -270,6 +274,7 @@ class Interactions(DataSource):
         for row, origin in enumerate(rows.origins):
             columns = {name: values[row] for name, values in rows.columns.items()}
             user = as_category(columns[key])
+            # The id is asked by its own name, whatever its column is called.
             others = {name: value for name, value in columns.items() if name != key}
             yield Unlabelled(columns, {"user": user, **others}, origin)
 
@@ -287,6 +292,7 @@ class Interactions(DataSource):
         users, _ = self._side("users", self.users or next_to(self.path, ".user"), lists)
         items, titles = self._side("items", self.items or next_to(self.path, ".item"), lists)
         self._filter(log)
+        # A fold takes the place of the share.
         fold = None if self.folds is None else (self.fold, self.folds)
         shares = (self.fraction, 0.0 if self.folds is not None else self.test)
         split = hold_out(self.hold_out, log.users, log.times, shares, self.seed, fold)
@@ -316,6 +322,7 @@ class Interactions(DataSource):
                     f"no column has a usual name; there are: {', '.join(rows.columns)}",
                     f"Name it: data.{name}",
                 )
+        # Known only once the file is read, so the settings could not say it.
         if self.hold_out == "time" and not time:
             raise DataError(
                 "data.hold_out", "is time, but there is no column of times", "Name it: data.time"
@@ -345,6 +352,7 @@ class Interactions(DataSource):
             title = find_column(rows, self.title, _TITLE, "data.title", "the title")
         left_out = [*self.ignore, *([title] if title else [])]
         found = read_columns_of(rows, key, left_out, {**rows.lists, **lists})
+        # An item without a name is shown by its id.
         if not title:
             return found, {}
         ids = map(as_category, rows.columns[key])
@@ -354,8 +362,10 @@ class Interactions(DataSource):
     def _filter(self, log: Log) -> None:
         if self.min_rating is not None and log.ratings is not None:
             log.keep(log.ratings >= self.min_rating, f"rated less than {self.min_rating:g}")
+        # After the ratings, because a repeat may be rated higher than what it repeats.
         if self.repeats != "keep":
             again = find_repeats(log.users, log.items, self.repeats)
+            # The data of whoever says so has none.
             if len(again) and self.repeats == "stop":
                 user = log.user_ids[int(log.users[again[0]])]
                 item = log.item_ids[int(log.items[again[0]])]

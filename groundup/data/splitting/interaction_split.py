@@ -45,6 +45,7 @@ def hold_out(
     found = np.zeros(len(users), np.int64)
     if how == "last":
         _, begins, counts = np.unique(users, return_index=True, return_counts=True)
+        # Who has fewer is trained on, with all they did.
         ends = (begins + counts)[counts >= _FEWEST]
         found[ends - 1] = HELD_OUT["test"]
         found[ends - 2] = HELD_OUT["validation"]
@@ -68,6 +69,7 @@ def hold_out(
     if fold is not None:
         tested = order[fold[0] :: fold[1]]
     of[tested] = HELD_OUT["test"]
+    # What is test stays test, whatever the share of validation.
     rest = order[of[order] == 0]
     of[rest[: round(len(order) * shares[0])]] = HELD_OUT["validation"]
     return of[np.searchsorted(numbers, users)] if how == "users" else of

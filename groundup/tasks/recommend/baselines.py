@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Baselines", "Biases"]
+__all__ = ["Biases", "SimpleMethods"]
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -27,7 +27,7 @@ _DECAY = 0.8
 _DAMPING = 10.0
 
 
-class Baselines:
+class SimpleMethods:
     """Scores (U, N + 1) by the interactions of a training split; no setting was tuned.
 
     - ``popularity``: how often an item was chosen.
@@ -80,6 +80,7 @@ class Baselines:
 
     def _neighbours(self, together: NDArray[np.float64]) -> Floats:
         norms = np.sqrt(np.diag(together))
+        # Two rare items that one user has would be as near as can be.
         near = together / (norms[:, None] * norms[None] + _SHRINK)
         np.fill_diagonal(near, 0.0)
         kept = min(_NEIGHBOURS, self.items)
@@ -90,7 +91,9 @@ class Baselines:
         found = np.zeros((self.items + 1, self.items + 1), np.float32)
         for row in self.rows:
             for further in range(1, min(_WITHIN, len(row) - 1) + 1):
+                # Not found[...] +=, which counts a pair that is there twice once.
                 np.add.at(found, (row[:-further], row[further:]), further**-0.5)
+        # Shares, shrunk where little followed.
         found /= found.sum(1, keepdims=True) + _DAMPING
         # Where nothing followed, the popular comes first.
         rest = 1e-6 * self.counts / max(float(self.counts.max()), 1.0)
@@ -113,6 +116,7 @@ def _indicators(rows: Sequence[Numbers], items: int) -> Floats:
 
 
 def _ease(together: NDArray[np.float64]) -> Floats:
+    # An item must not predict itself: the diagonal is 0 by construction.
     inverse = np.linalg.inv(together + _RIDGE * np.eye(len(together)))
     found = inverse / -np.diag(inverse)
     np.fill_diagonal(found, 0.0)

@@ -17,12 +17,13 @@ from groundup.contracts.tasks import EvaluationContext
 from groundup.core.values import Evaluation, Example, Table
 from groundup.metrics.ranking import Ranked, coverage, interval, mean_popularity, rank_chosen
 from groundup.processors.interactions import InteractionsProcessor
-from groundup.tasks.recommend.baselines import Baselines
+from groundup.tasks.recommend.baselines import SimpleMethods
 from groundup.tasks.recommend.scoring import AT_ONCE, model_scores
 
 __all__ = ["Recommends", "evaluate_lists", "measure_lists", "training_rows"]
 
 Numbers = NDArray[np.int64]
+# One is what a user meets, the other what is published most.
 _WAYS = (True, False)  # with what was seen left out, and with it
 
 
@@ -63,10 +64,12 @@ def evaluate_lists(task: Recommends, context: EvaluationContext) -> Evaluation:
     rows = training_rows(context.examples("train"), processor)
     context.progress(f"ranking {len(processor.items):,} items for {len(examples):,} users")
     own = _Scored("this run")
+    # The model and every baseline are asked the same.
     histories = [example.inputs for example in examples]
     _add(own, task, examples, processor, model_scores(context.model, histories, processor))
     methods = [own]
-    baselines = Baselines(rows, len(processor.items))
+    baselines = SimpleMethods(rows, len(processor.items))
+    # Looked up once, because every baseline reads them.
     known = [processor.item_numbers(example.inputs.items) for example in examples]
     for name, scores in baselines.all():
         context.progress(f"ranking by {name}")
@@ -83,6 +86,7 @@ def evaluate_lists(task: Recommends, context: EvaluationContext) -> Evaluation:
             suffix = "_unmasked" if task.mask_seen else "_masked"
         metrics |= {f"{name}{suffix}": value for name, value in found.items()}
         tables.append(table)
+    # A mean over all hides that of the few who are new.
     tables.append(_by_newness(task, methods, examples, processor, context.seed))
     return Evaluation(metrics, tables)
 
@@ -102,6 +106,7 @@ def measure_lists(
     """Return the mean of each measure over held-out users."""
     found = _Scored("")
     histories = [example.inputs for example in examples]
+    # One way only: this is done at every validation.
     scores = model_scores(model, histories, processor)
     _add(found, task, examples, processor, scores, ways=(task.mask_seen,))
     named = found.ranked(task.mask_seen).by_name(task.k)
@@ -121,6 +126,7 @@ def _add(
     for part in parts:
         whole = part.cpu().numpy() if isinstance(part, Tensor) else part
         scores = whole.astype(np.float64)
+        # It stands for no item, whatever a baseline counted for it.
         scores[:, NOBODY] = -np.inf
         some = examples[begin : begin + len(scores)]
         begin += len(scores)
@@ -139,6 +145,7 @@ def _numbers(items: Sequence[str], processor: InteractionsProcessor) -> Numbers:
 
 def _best(scores: NDArray[np.float64], length: int) -> Numbers:
     length = min(length, scores.shape[1] - 1)
+    # Which they are, not in what order: lists are only counted.
     near = np.argpartition(-scores, length - 1, axis=1)[:, :length]
     values = np.take_along_axis(scores, near, 1)
     return np.where(np.isneginf(values), NOBODY, near)
@@ -159,6 +166,7 @@ def _compare(
     for method in methods:
         named = method.ranked(way).by_name(k)
         lists = np.concatenate(method.lists[way])
+        # High scores may come from always the same few items: these two show it.
         covered = coverage(lists, len(processor.items))
         popular = mean_popularity(lists, processor.popularity)
         cells: list[Any] = [method.name]
@@ -169,6 +177,7 @@ def _compare(
             if method is methods[0]:
                 found |= {name: mean, f"{name}_low_95": low, f"{name}_high_95": high}
             else:
+                # As names of metrics are written.
                 short = method.name.lower().replace("-", "_").replace(" ", "_")
                 found[f"{short}_{name}"] = mean
         if method is methods[0]:
@@ -205,6 +214,7 @@ def _by_newness(
     }
     rows: list[tuple[Any, ...]] = []
     for words, chosen in groups.items():
+        # A group that nobody is in has no line.
         places = np.flatnonzero(chosen)
         for method in methods if len(places) else ():
             own = method.ranked(task.mask_seen).take(places)

@@ -29,6 +29,7 @@ def softmax_losses(scores: Tensor, batch: Batch, horizon: int = 1) -> Tensor:
         3.2.2. Departs from it: the weights.
     """
     targets = batch["next_tokens"]
+    # Sums over thousands of items lose digits in 16 bits.
     scores = scores.float()
     items = torch.arange(scores.shape[-1], device=scores.device)
     last = batch["trained_items"].view(-1, *[1] * (scores.dim() - 1))
@@ -73,6 +74,7 @@ def sampled_softmax_losses(scores: Tensor, batch: Batch) -> Tensor:
     corrected = drawn - batch["log_expected"][:, None]
     same = batch["drawn"][:, None] == batch["next_tokens"][..., None]
     others = corrected.masked_fill(same, -torch.inf).logsumexp(-1)
+    # What was chosen is always in the sum, so the loss is never below 0.
     losses = torch.logaddexp(own, others) - own
     return torch.where(batch["next_tokens"] != IGNORED, losses, 0.0)
 
@@ -100,6 +102,7 @@ def rating_errors(scores: Tensor, batch: Batch) -> Tensor:
         batch: With ``ratings`` (B, T), less the mean of training, and ``next_tokens`` (B, T).
     """
     scores = scores.float()
+    # A position is asked for the one item that was rated there.
     own = scores if scores.dim() == 2 else scores.diagonal(dim1=1, dim2=2)
     return torch.where(batch["next_tokens"] != IGNORED, own - batch["ratings"], 0.0)
 

@@ -16,7 +16,7 @@ from groundup.processors.interactions import InteractionsProcessor
 from groundup.tasks.recommend.ratings import predict_ratings
 from groundup.tasks.recommend.scoring import explain, top_items
 
-__all__ = ["recommend"]
+__all__ = ["Recommends", "recommend"]
 
 _REASONS = 3
 
@@ -46,9 +46,11 @@ def recommend(
     """
     inputs = [_parse(each) for each in inputs]
     asked = [processor.as_history(each) for each in inputs]
+    # Of all questions at once: a pass over the items costs as much for one user as for many.
     numbers, scores = top_items(model, asked, processor, count, with_seen=not task.mask_seen)
     with evaluating(model):
         vectors = cast(Recommender, model).item_vectors().float().cpu()
+    # What was learned is how far ratings are from their mean.
     mean = 0.0
     if task.objective == "ratings":
         assert processor.ratings is not None
@@ -100,5 +102,6 @@ def _rate(
         hint = did_you_mean(item, processor.items)
         problem = f"is not one of the {len(processor.items):,} items of the data; {hint}".strip()
         raise DataError(f"item {item!r}", problem, "Name one of them")
+    # The same as evaluation does, kept within the range of ratings.
     rating = float(predict_ratings(model, [asked], [[item]], processor)[0][0])
     return {"item": item, "title": processor.title(number), "rating": round(rating, 4)}

@@ -46,6 +46,7 @@ def predict_ratings(
             some = asked[begin : begin + AT_ONCE]
             wanted = items[begin : begin + AT_ONCE]
             numbers = [[processor.item_number(item) for item in own] for own in wanted]
+            # Padded with the unknown item, whose scores are cut off again.
             longest = max(map(len, numbers), default=1)
             candidates = torch.tensor([own + [NOBODY] * (longest - len(own)) for own in numbers])
             own_model = cast(Any, model)
@@ -53,6 +54,7 @@ def predict_ratings(
             device = device_of(model)
             batch = {name: values.to(device) for name, values in batch.items()}
             scores = model(**batch, candidates=candidates.to(device)).double().cpu()
+            # The state at the end of the history has seen all of it.
             if scores.dim() == 3:
                 scores = scores[torch.arange(len(scores)), batch["lengths"].cpu() - 1]
             values = (scores + mean).clamp(low, high).numpy()
@@ -75,6 +77,7 @@ def evaluate_ratings(context: EvaluationContext) -> Evaluation:
     biases = _biases(context.examples("train"), processor)
     assert processor.ratings is not None
     mean, low, high = processor.ratings
+    # The mean shows what there is to explain at all.
     methods = {
         "this run": own,
         "biases of users and items": [
@@ -90,6 +93,7 @@ def evaluate_ratings(context: EvaluationContext) -> Evaluation:
     for name, predicted in methods.items():
         squares = np.array([((a - b) ** 2).sum() for a, b in zip(predicted, true, strict=True)])
         errors = np.array([np.abs(a - b).sum() for a, b in zip(predicted, true, strict=True)])
+        # A user with more ratings counts more, as in the mean over ratings.
         counts = np.array([len(values) for values in true], dtype=np.float64)
         rmse = float(np.sqrt(squares.sum() / counts.sum()))
         mae = float(errors.sum() / counts.sum())

@@ -81,6 +81,7 @@ def _row(
     if rated:
         assert processor.ratings is not None
         given = np.array(chosen.ratings, dtype=np.float32) - np.float32(processor.ratings[0])
+    # Of an item that nobody knows nothing can be learned.
     numbers, given = numbers[known], given[known]
     both = np.concatenate([before, numbers])
     targets = np.concatenate([np.full(len(before), IGNORED, np.int64), numbers])
@@ -136,6 +137,7 @@ def hide_items(batch: Batch, samples: Numbers, seed: int, share: float, hidden: 
     chosen[alone] = False
     inside = torch.arange(length)[None] < batch["lengths"][:, None]
     chosen &= inside & (tokens > 0)
+    # A row that predicts nothing would be read for nothing.
     none = ~chosen.any(1)
     chosen[rows[none], last[none]] = known[none] != IGNORED
     wanted = torch.where(chosen, tokens, torch.full_like(tokens, IGNORED))
@@ -160,6 +162,7 @@ def draw_items(
     share = weights / weights.sum()
     uniform = seeding.uniforms(seed, "draw items", samples, count).T
     places = np.searchsorted(np.cumsum(share), uniform, side="right")
+    # Rounding may leave the sum of the shares below 1.
     places = np.minimum(places, len(share) - 1)
     expected = np.log(share[places] * count).astype(np.float32)
     return {"drawn": torch.from_numpy(places + 1), "log_expected": torch.from_numpy(expected)}
@@ -185,6 +188,7 @@ def draw_window(
     order = np.arange(count)
     if shuffle_ties and history.times:
         order = np.lexsort((draws.random(count), np.array(history.times)))
+    # Any part is as likely: the last items of a long history would else be all that is learned.
     if count > longest:
         begin = int(draws.integers(0, count - longest + 1))
         order = order[begin : begin + longest]

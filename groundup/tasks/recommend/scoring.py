@@ -46,6 +46,7 @@ def model_scores(
     those that the model can say nothing about."""
     own = cast(Recommender, model)
     with evaluating(model):
+        # Once for all users: towers compute them anew each time.
         vectors, biases = own.item_vectors().float(), own.item_biases().float()
         for begin in range(0, len(asked), AT_ONCE):
             some = asked[begin : begin + AT_ONCE]
@@ -53,6 +54,7 @@ def model_scores(
             states = own.user_states(**_to(batch, device_of(model))).float()
             scores = states @ vectors.T + biases
             scores[:, NOBODY] = -torch.inf
+            # Their vectors are as they were drawn at the start.
             if not own.places_untrained_items:
                 scores[:, processor.trained_items + 1 :] = -torch.inf
             yield scores
@@ -85,6 +87,7 @@ def top_items(
     for scores in model_scores(model, asked, processor):
         if not with_seen:
             hide_seen(scores, asked[begin : begin + len(scores)], processor)
+        # Exact: nothing is approximated, and only a part of the users is in memory.
         best = scores.topk(min(count, scores.shape[1] - 1))
         numbers = best.indices.masked_fill(best.values.isneginf(), NOBODY)
         found.append(numbers.cpu().numpy())
@@ -116,6 +119,7 @@ def explain(
     history = torch.from_numpy(processor.item_numbers(asked.items))
     if not len(history):
         return []
+    # Not the product, by which the popular would be near to everything.
     near = torch.nn.functional.cosine_similarity(vectors[history], vectors[number][None])
     order = torch.argsort(near, descending=True, stable=True).tolist()
     titles = dict.fromkeys(processor.title(int(history[n])) for n in order)

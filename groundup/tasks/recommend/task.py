@@ -167,6 +167,7 @@ class Recommend(Task):
                 f"{problem} {'hidden' if model.hides_items else 'next'}",
                 remedy,
             )
+        # Elsewhere nothing would show that they do nothing.
         for key in ("horizon", "shuffle_ties"):
             if dict(self)[key] != type(self).model_fields[key].default and not model.reads_order:
                 problem = f"has no effect: {name} reads no order"
@@ -178,6 +179,7 @@ class Recommend(Task):
     def add_parameters(self, model: nn.Module, processor: InteractionsProcessor) -> None:
         """Let the model read the columns of all items; nothing is added."""
         if isinstance(model, ReadsCatalogue):
+            # Not in forward: they are the same in every step.
             columns = processor.item_columns()
             model.read_catalogue(columns["numbers"], columns["categories"])
 
@@ -193,8 +195,10 @@ class Recommend(Task):
 
     def views(self, seed: int) -> Views | None:
         """Return what takes another part of a long history, or in another order, each time."""
+        # Encoded once and kept, where each example is the same every time.
         if self.windows == "last" and not self.shuffle_ties:
             return None
+        # The encoding cuts what is beyond, from the front.
         longest = self.max_history if self.windows == "random" else sys.maxsize
         return _Windows(seed, longest, shuffle_ties=self.shuffle_ties)
 
@@ -221,6 +225,7 @@ class Recommend(Task):
             hidden = len(processor.items) + 1
             batch = hide_items(batch, samples, seed, self.hidden_share, hidden)
         if self.objective in _DRAWS["objective"]:
+            # Keyed by the sample: the same however a step is cut into micro-batches.
             power = self.popularity_power
             batch = batch | draw_items(processor, samples, seed, self.drawn_items, power)
         return batch
@@ -239,6 +244,7 @@ class Recommend(Task):
         """Return the sum of what each choice costs."""
         there = batch["next_tokens"] != IGNORED
         if self.objective == "ratings":
+            # In the units of ratings, from their mean.
             errors = rating_errors(outputs, batch)
             losses = errors**2
             watched = {"absolute": errors.detach().abs().sum()}
@@ -265,6 +271,7 @@ class Recommend(Task):
 
         def objective(outputs: Tensor, batch: Batch) -> Loss:
             found = self.loss(outputs, batch)
+            # Validations compare what is predicted, not how large vectors are.
             if not torch.is_grad_enabled():
                 return found
             squares = own.squared_norms(batch["users"], batch["next_tokens"].clamp(min=0))
@@ -314,6 +321,7 @@ class Recommend(Task):
         self, model: nn.Module, examples: Sequence[Example], processor: Any
     ) -> dict[str, float]:
         """Return the measures of lists on held-out users; of ratings nothing more than the loss."""
+        # Of ratings the loss says all.
         if self.objective == "ratings":
             return {}
         return measure_lists(self, model, examples, processor)
