@@ -50,6 +50,10 @@ class PictureConditions(nn.Module):
         self.features = features
         self.time = nn.Linear(2 * features, width)
         self.out = nn.Linear(width, width)
+        # Spans are not heard before one was learned from: the first step of any length is then the
+        # direction, and not that after a random shift.
+        with torch.no_grad():
+            self.time.weight[:, features:].zero_()
         # One more than there are classes, for nothing asked for: guidance goes away from it.
         self.classes: nn.Embedding | None = None
         if classes:
