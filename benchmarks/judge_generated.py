@@ -1,7 +1,7 @@
 """Pictures that a run of generate_images made, before a classifier of real ones and as the data of another.
 
-Run ``python benchmarks/judge_generated.py RUN JUDGE [--count 1000] [--steps 50] [--sampler euler] [--guidance G] [--bf16]
-[--student RECIPE]``. It makes ``count`` pictures of each class and prints
+Run ``python benchmarks/judge_generated.py RUN JUDGE [--count 1000] [--steps 50] [--sampler euler] [--guidance G]
+[--interval FIRST LAST] [--bf16] [--student RECIPE]``. It makes ``count`` pictures of each class and prints
 
 - the share in which JUDGE, a run of ``classify`` on the same data, sees the class that was asked for, next to how often
   it is right about the test split;
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--sampler", choices=("heun", "euler"))
     parser.add_argument("--guidance", type=float)
+    parser.add_argument("--interval", type=float, nargs=2, dest="guidance_interval", metavar="TIME")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--checkpoint", default="best")
@@ -59,7 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     predictor, judge = api.load(arguments.run, arguments.checkpoint), api.load(arguments.judge)
     labels = list(predictor.processor.labels)
-    names = ("steps", "sampler", "guidance", "seed")
+    names = ("steps", "sampler", "guidance", "guidance_interval", "seed")
     options = {name: vars(arguments)[name] for name in names if vars(arguments)[name] is not None}
     start = time.process_time()
     with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):

@@ -13,6 +13,7 @@ from tiny_runs import tiny_run
 from groundup import api
 from groundup.cli.decoding import choose_decoding
 from groundup.core.errors import DataError, GroundupError, RecipeError
+from groundup.core.settings import validate
 from groundup.models.dit import DiTConfig
 from groundup.models.unet import UNetConfig
 from groundup.processors.class_targets import SingleLabel
@@ -127,3 +128,22 @@ def test_options_of_pictures_are_refused_elsewhere(tmp_path: Path) -> None:
     assert choose_decoding(predictor, {"steps": 3, "seed": 1}) == {"steps": 3, "seed": 1}
     with pytest.raises(GroundupError, match="--top-k: has no effect: task generate_images writes"):
         choose_decoding(predictor, {"top_k": 3})
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"guidance_interval": [0.6, 0.2]}, r"guidance_interval \[0\.6, 0\.2\] is empty. Turn"),
+        (
+            {"mean_flow": True, "step_guidance": 1.5, "guidance": 2.0},
+            "step_guidance is 1.5 and guidance 2: pictures would be guided twice. Leave guidance",
+        ),
+        (
+            {"mean_flow": True, "step_guidance": 1.5, "class_dropout": 0.0},
+            "step_guidance needs pictures without a class. Raise class_dropout",
+        ),
+    ],
+)
+def test_guidance_that_is_not_possible(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(RecipeError, match=problem):
+        validate(GenerateImages, settings, "recipe.task")

@@ -89,12 +89,25 @@ class SamplerOptions:
         guidance: How far to go from what is said of nothing asked for to what is said of what is
             asked for; 1: that far, and only this is asked.
         spans: Whether the model is told how long the step is, as one trained by MeanFlow.
+        interval: The first and the last time that are guided; at others only what is asked for is.
     """
 
     steps: int = 50
     sampler: Literal["euler", "heun"] = "heun"
     guidance: float = 1.0
     spans: bool = False
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def guidance_at(self, time: float) -> float:
+        """Return that of one time.
+
+        Source:
+            Kynkäänniemi et al., 2024 (arXiv:2404.07724), equation 5.
+        """
+        first, last = self.interval
+        if first <= time <= last:
+            return self.guidance
+        return 1.0
 
 
 @torch.no_grad()
@@ -119,11 +132,12 @@ def integrate(
     for step in range(how.steps):
         start = step * length
         span = length if how.spans else None
-        first = _direction(model, place, start, span, classes, how.guidance)
+        first = _direction(model, place, start, span, classes, how.guidance_at(start))
         ahead = place + length * first
         # At the end nothing is left of the way, and no direction can be asked for there.
         if how.sampler == "heun" and not how.spans and step + 1 < how.steps:
-            second = _direction(model, ahead, start + length, None, classes, how.guidance)
+            later = start + length
+            second = _direction(model, ahead, later, None, classes, how.guidance_at(later))
             ahead = place + length * (first + second) / 2
         place = ahead
     return place

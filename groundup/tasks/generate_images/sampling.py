@@ -19,7 +19,7 @@ from groundup.generation.scoring import device_of, evaluating
 from groundup.media.table_values import as_category
 from groundup.tasks.generate_images.flow import SamplerOptions, integrate
 
-__all__ = ["Conditions", "make_pictures"]
+__all__ = ["Conditions", "check_guidance", "make_pictures"]
 
 _AT_ONCE = 256  # pictures that are made together
 
@@ -42,7 +42,8 @@ class Conditions:
         """Return how pictures are sampled.
 
         Args:
-            options: ``steps``, ``sampler`` and ``guidance``; ``count`` is checked along.
+            options: ``steps``, ``sampler``, ``guidance`` and ``guidance_interval``; ``count`` is
+                checked along.
             spans: Whether the model is told how long steps are.
 
         Raises:
@@ -74,7 +75,7 @@ class Conditions:
                 " not know pictures without a class, which guidance compares with",
                 "Remove it, or train with task.class_dropout: 0.1",
             )
-        return SamplerOptions(steps, sampler, guidance, spans)
+        return SamplerOptions(steps, sampler, guidance, spans, options["guidance_interval"])
 
     def numbers(self, prompts: Sequence[Any]) -> list[int] | int:
         """Return the class number of each prompt, the one after the last for an empty text; where
@@ -105,6 +106,32 @@ class Conditions:
             problem = "is empty, but the run was trained with class_dropout 0, only with a class"
             raise DataError("prompt", problem, f"Ask for one of {known}")
         return len(self.labels)
+
+
+def check_guidance(
+    guidance: float, interval: tuple[float, float], learned: float, class_dropout: float
+) -> None:
+    """Check that settings of guidance fit each other.
+
+    Args:
+        guidance: When pictures are made.
+        interval: First and last time of it.
+        learned: Guidance that steps learn.
+        class_dropout: Share of training pictures without a class.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    if interval[0] > interval[1]:
+        first, last = interval
+        raise ValueError(f"guidance_interval [{first:g}, {last:g}] is empty. Turn it round")
+    if learned != 1 and guidance != 1:
+        raise ValueError(
+            f"step_guidance is {learned:g} and guidance {guidance:g}: pictures would be guided"
+            " twice. Leave guidance at 1"
+        )
+    if learned != 1 and not class_dropout:
+        raise ValueError("step_guidance needs pictures without a class. Raise class_dropout")
 
 
 def make_pictures(

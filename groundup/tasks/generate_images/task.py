@@ -6,11 +6,12 @@ Legend: B pictures of a batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from groundup.contracts.data import Partners
@@ -33,14 +34,17 @@ from groundup.tasks.generate_images.evaluation import evaluate_generator
 from groundup.tasks.generate_images.flow import draw_times, interpolate, velocity_weight
 from groundup.tasks.generate_images.mean_flow import (
     MeanFlowOutputs,
+    MeanFlowTarget,
     adaptive_weight,
     draw_spans,
     mean_flow_outputs,
 )
-from groundup.tasks.generate_images.sampling import Conditions, make_pictures
+from groundup.tasks.generate_images.sampling import Conditions, check_guidance, make_pictures
 
 __all__ = ["GenerateImages"]
 
+_Time = Annotated[float, Field(ge=0, le=1)]
+_DRAWING = ("count", "guidance", "guidance_interval", "sampler", "steps")
 # Quarters of the way whose errors a validation tells apart.
 _QUARTERS = ("first", "second", "third", "last")
 
@@ -106,6 +110,33 @@ class GenerateImages(Task):
         le=1,
         applies_when={"mean_flow": (True,)},
     )
+    end_share: float = setting(
+        0.0,
+        "Share of the steps that go to the end, where one step is what counts",
+        ge=0,
+        le=1,
+        applies_when={"mean_flow": (True,)},
+    )
+    step_guidance: float = setting(
+        1.0,
+        "Guidance that steps learn: a guided picture then asks once a step, with guidance 1",
+        ge=0,
+        applies_when={"mean_flow": (True,), "condition": ("class",)},
+    )
+    own_share: float = setting(
+        0.0,
+        "Share of a direction that the model says itself: less noise, from a trained run on",
+        ge=0,
+        lt=1,
+        applies_when={"mean_flow": (True,)},
+    )
+    piece: float = setting(
+        0.0,
+        "Of the way, after which steps ask for the rest; 0: the derivative of the paper",
+        ge=0,
+        le=1,
+        applies_when={"mean_flow": (True,)},
+    )
     error_power: float = setting(
         1.0,
         "Errors are divided by themselves to this power: 0 leaves them, 1 lets all count alike",
@@ -124,11 +155,23 @@ class GenerateImages(Task):
         ge=0,
         applies_when={"condition": ("class",)},
     )
+    guidance_interval: tuple[_Time, _Time] = setting(
+        (0.0, 1.0),
+        "First and last time with guidance: at others half the time is saved",
+        applies_when={"condition": ("class",)},
+    )
     shown: int = setting(4, "Pictures of each prompt in samples while training", ge=1)
     evaluated: int = setting(1000, "Pictures that groundup evaluate makes", ge=2)
     judge: str = setting(
         "", "A run folder: its classifier evaluates what is made; empty: pixels are compared"
     )
+
+    @model_validator(mode="after")
+    def _guidance_is_possible(self) -> GenerateImages:
+        check_guidance(
+            self.guidance, self.guidance_interval, self.step_guidance, self.class_dropout
+        )
+        return self
 
     @property
     def batch_spec(self) -> dict[str, str]:
@@ -220,7 +263,7 @@ class GenerateImages(Task):
             other = draw_times(Draws(seed, samples, "end "), kind, self.time_mean, self.time_std)
             # Held-out pictures are asked for directions, so that runs with and without compare.
             share = 0.0 if held_out else self.span_share
-            found["times"], found["spans"] = draw_spans(draws, times, other, share)
+            found["times"], found["spans"] = draw_spans(draws, times, other, share, self.end_share)
         if "classes" in batch and not held_out:
             # The number after the last class says that nothing is asked for.
             dropped = torch.from_numpy(draws("class")[0] < self.class_dropout)
@@ -235,7 +278,8 @@ class GenerateImages(Task):
     def forward(self, model: nn.Module, batch: Batch) -> Tensor | MeanFlowOutputs:
         """Return the pictures that the model says; to learn steps also those that it should say."""
         if self.mean_flow and torch.is_grad_enabled():
-            return mean_flow_outputs(model, self.inputs(batch), batch)
+            target = MeanFlowTarget(self.step_guidance, self.own_share, self.piece)
+            return mean_flow_outputs(model, self.inputs(batch), batch, target)
         return model(**self.inputs(batch))  # type: ignore[no-any-return]
 
     def loss(self, outputs: Tensor | MeanFlowOutputs, batch: Batch) -> Loss:
@@ -311,7 +355,7 @@ class GenerateImages(Task):
         options: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """Return (count, C, H, W) for each prompt, as the model reads pictures; see ``predict``."""
-        settings = {name: value for name, value in self if name in (*self.drawing_options, "steps")}
+        settings = {name: value for name, value in self if name in _DRAWING}
         given = settings | dict(options or {})
         conditions = Conditions(
             labels=tuple(map(as_category, processor.labels)),

@@ -21,7 +21,12 @@ from groundup.processors.image import ImageProcessor
 from groundup.processors.labelled import Labelled
 from groundup.reports.run_reader import read_run
 from groundup.tasks.generate_images.flow import SamplerOptions, draw_times, integrate, interpolate
-from groundup.tasks.generate_images.mean_flow import adaptive_weight, mean_flow_outputs
+from groundup.tasks.generate_images.mean_flow import (
+    MeanFlowTarget,
+    adaptive_weight,
+    draw_spans,
+    mean_flow_outputs,
+)
 from groundup.tasks.generate_images.task import GenerateImages
 
 PROCESSOR = Labelled(
@@ -105,6 +110,7 @@ def test_how_often_a_model_is_asked() -> None:
         (SamplerOptions(10, "euler"), 20),
         (SamplerOptions(10, "heun"), 38),  # not at the end
         (SamplerOptions(10, "euler", 2.0), 40),
+        (SamplerOptions(10, "euler", 2.0, interval=(0.25, 0.55)), 26),
         (SamplerOptions(10, "heun", spans=True), 20),
     ):
         model = Known()
@@ -162,6 +168,69 @@ def test_a_step_of_any_length_asks_for_what_the_exact_one_is() -> None:
     torch.testing.assert_close(weights, 1 / torch.tensor([0.001, 1.001, 3.001]))
 
 
+class Going(Known):
+    """Says where the exact way of ``Known`` ends after any span: of normal pictures it is known."""
+
+    def forward(
+        self,
+        inputs: Tensor,
+        times: Tensor,
+        spans: Tensor | None = None,
+        classes: Tensor | None = None,
+    ) -> Tensor:
+        if spans is None or not spans.any():
+            return super().forward(inputs, times, None, classes)
+        mean = torch.as_tensor(0.0 if classes is None else (1.0 - classes.float()) * (classes < 2))
+        mean = mean.expand(len(inputs))[:, None, None, None]
+        start, span = times[:, None, None, None], spans[:, None, None, None]
+        end = start + span
+        # The way keeps the place in units of the spread of its time.
+        spreads = [((each * self.spread) ** 2 + (1 - each) ** 2).sqrt() for each in (start, end)]
+        there = end * mean + (inputs - start * mean) * spreads[1] / spreads[0]
+        return inputs + (1 - start) * (there - inputs) / span.clamp(min=1e-6)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("piece", [0.0, 0.02])
+def test_steps_of_the_exact_model_ask_for_what_it_says(guidance: float, piece: float) -> None:
+    """With directions that are nearly its own, by the derivative and by pieces; guided where both
+    say the same."""
+    drawn = torch.Generator().manual_seed(0)
+    noise = torch.randn(64, 1, 2, 2, generator=drawn).double()
+    times, spans = (torch.rand(2, 64, generator=drawn) / 2.1 + 0.02).double()
+    classes = torch.full((64,), 2)  # nothing: guided and not are the same
+    batch = {"inputs": 0.5 * torch.randn(64, 1, 2, 2, generator=drawn).double(), "noise": noise}
+    inputs = {"inputs": interpolate({**batch, "times": times}), "times": times, "spans": spans}
+    target = MeanFlowTarget(guidance, 0.999, piece)
+    said, wanted = mean_flow_outputs(Going(), {**inputs, "classes": classes}, batch, target)
+    assert float((said - wanted).abs().mean()) < 0.02
+    assert float((said - batch["inputs"]).abs().mean()) > 0.2
+
+
+def test_guidance_and_the_own_share_are_in_the_directions() -> None:
+    """Of samples without a span: the way of the pair, what the model says, and what of nothing."""
+    drawn = torch.Generator().manual_seed(0)
+    batch = {name: torch.randn(4, 1, 2, 2, generator=drawn) for name in ("inputs", "noise")}
+    times, classes = torch.rand(4, generator=drawn), torch.tensor([0, 1, 0, 2])
+    inputs = {"inputs": interpolate({**batch, "times": times}), "times": times}
+    inputs |= {"spans": torch.zeros(4), "classes": classes}
+    model = Known()
+    _, wanted = mean_flow_outputs(model, inputs, batch, MeanFlowTarget(1.5, 0.8))
+    with torch.no_grad():
+        own = model(inputs["inputs"], times, None, classes)
+        nothing = model(inputs["inputs"], times, None, torch.full((4,), 2))
+    torch.testing.assert_close(wanted, 0.3 * batch["inputs"] + 0.8 * own - 0.1 * nothing)
+
+
+def test_steps_to_the_end() -> None:
+    draws = Draws(0, np.arange(400))
+    times, other = torch.rand(2, 400, generator=torch.Generator().manual_seed(0))
+    starts, spans = draw_spans(draws, times, other, 0.75, 0.5)
+    ends = starts + spans
+    assert torch.equal(starts[spans == 0], times[spans == 0])
+    assert 0.3 < float((ends == 1).float().mean()) < 0.45
+
+
 def test_what_is_drawn_belongs_to_the_sample_and_held_out_pictures_keep_their_class() -> None:
     task = GenerateImages(class_dropout=0.5, mean_flow=True)
     batch = {"inputs": torch.zeros(64, 1, 4, 4), "classes": torch.arange(64) % 2}
@@ -200,7 +269,9 @@ def test_the_same_seed_makes_the_same_pictures_in_any_company() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"mean_flow": True, "times": "uniform"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"mean_flow": True, "times": "uniform"}, {"mean_flow": True, "piece": 0.1}]
+)
 def test_micro_batches_and_pictures_while_training(settings: Any, tmp_path: Path) -> None:
     """Gradients do not depend on the micro-batch; both sheets are there, and in the report."""
     losses = []

@@ -1,0 +1,50 @@
+"""The same seed makes the same picture, to the last bit, whether a run was stopped or not: with
+directions and with steps, with all weights and with an adapter on a few pictures of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from resuming import stopped_and_resumed
+from tiny_runs import tiny_run
+
+from groundup import api
+from groundup.data.sources.arrays import Arrays
+
+pytestmark = pytest.mark.slow
+STEPS = {"mean_flow": True, "step_guidance": 1.5, "own_share": 0.5, "piece": 0.1, "end_share": 0.5}
+
+
+def same_pictures(recipe: dict[str, Any], runs: Path) -> None:
+    stopped_and_resumed(recipe, runs, (2, 5))
+    whole, parts = (api.load(runs / each / recipe["name"], "last") for each in ("whole", "parts"))
+    for seed in (0, 1):
+        one, other = (each("7", seed=seed, steps=3).pixels for each in (whole, parts))
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("settings", [{}, STEPS], ids=["directions", "steps"])
+def test_of_a_stopped_run(settings: dict[str, Any], tmp_path: Path) -> None:
+    recipe = tiny_run("unet", tmp_path)
+    recipe["task"] |= settings
+    same_pictures(recipe | {"training": {"batch_size": 16, "steps": 5}}, tmp_path)
+
+
+@pytest.mark.parametrize("adapter", [None, {"rank": 2}], ids=["all weights", "lora"])
+def test_of_a_stopped_fine_tuning(adapter: dict[str, Any] | None, tmp_path: Path) -> None:
+    recipe = tiny_run("unet", tmp_path)
+    api.train(recipe, {"training.steps": 3}, runs=tmp_path)
+    sevens = [each for each in Arrays().examples("train", tmp_path) if each.target == 7][:12]
+    pictures = np.stack([np.asarray(each.inputs) / 2 for each in sevens])
+    np.savez(tmp_path / "grey.npz", x=pictures, y=np.full(12, 7))
+    few = {key: value for key, value in recipe.items() if key not in ("model", "processor")}
+    few |= {
+        "name": "few",
+        "init": {"run": str(tmp_path / "tiny")},
+        "data": {"name": "arrays", "path": str(tmp_path / "grey.npz"), "fraction": 0.2},
+        "training": {"batch_size": 4, "steps": 5},
+    }
+    same_pictures(few if adapter is None else few | {"adapter": adapter}, tmp_path)
