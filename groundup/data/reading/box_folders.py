@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ from groundup.data.reading.box_tables import (
 )
 from groundup.data.reading.coco import is_coco, read_coco
 from groundup.data.reading.compressed import DataFile
+from groundup.data.reading.forms import Forms, choose_form
 from groundup.data.reading.listing import ROW_KINDS, Listing, list_files
 from groundup.data.reading.marked_pictures import Marked
 from groundup.data.reading.other_files import missing_path
@@ -226,25 +226,14 @@ def _is_orphan(file: DataFile) -> bool:
 
 def _choose(files: _Files, form: Form | None) -> Form:
     """Return the format of the boxes."""
-    there = [each for each in FORMS if each in files.of_form]
-    if form is not None and form in there:
-        return form
-    if form is None and len(there) == 1:
-        return there[0]
-    if form is None and there:
-        names = ", ".join(f"{each} ({files.of_form[each][0].relative})" for each in there)
-        raise DataError(
-            str(files.root), f"holds boxes in several formats: {names}", "Name one as data.form"
-        )
-    others = Counter(PurePosixPath(file.relative).name for file in files.others)
-    looked = FORMS[form] if form is not None else "; ".join(FORMS.values())
-    named = ", ".join(name for name, _ in others.most_common(6)) or "none"
-    raise DataError(
-        str(files.root),
-        f"no boxes are found for {len(files.pictures):,} pictures; looked for: {looked}; other"
-        f" files: {named}",
+    forms = Forms(
+        "boxes",
+        f"{len(files.pictures):,} pictures",
+        "files",
+        "formats",
         "Put the annotations below the folder of the pictures, or name their file as data.path",
     )
+    return choose_form(files.root, form, FORMS, files.of_form, files.others, forms)
 
 
 def _splits_of_files(files: Sequence[DataFile]) -> dict[str, Split | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -26,6 +25,7 @@ from groundup.data.reading.captions import (
 )
 from groundup.data.reading.compressed import DataFile
 from groundup.data.reading.files import Record, check_text, read_file
+from groundup.data.reading.forms import Forms, choose_form
 from groundup.data.reading.listing import ROW_KINDS, Listing, list_files
 from groundup.data.reading.other_files import missing_path
 from groundup.data.reading.split_column import find_split_column, split_of
@@ -141,29 +141,15 @@ class CaptionReader:
 
     def _choose(self, root: Path, found: _Files) -> CaptionForm:
         """Return the form of the captions."""
-        form = self.form
-        if form is not None and form in found.of_form:
-            return form
-        there: list[CaptionForm] = [each for each in CAPTION_FORMS if each in found.of_form]
-        if form is None and len(there) == 1:
-            return there[0]
-        if form is None and there:
-            names = ", ".join(f"{each} ({found.of_form[each][0].relative})" for each in there)
-            raise DataError(
-                str(root), f"holds captions in several forms: {names}", "Name one as data.form"
-            )
-        kinds = Counter(PurePosixPath(file.relative).name for file in found.others)
-        others = ", ".join(name for name, _ in kinds.most_common(6)) or "none"
-        looked = "; ".join(CAPTION_FORMS.values())
-        if form is not None:
-            looked = CAPTION_FORMS[form]
-        raise DataError(
-            str(root),
-            f"no captions are found for {len(found.pictures):,} pictures; looked for: {looked};"
-            f" other texts and tables: {others}",
+        forms = Forms(
+            "captions",
+            f"{len(found.pictures):,} pictures",
+            "texts and tables",
+            "forms",
             "Write a metadata.csv with the columns file_name and text next to the pictures, or name"
             " a table of them as data.path",
         )
+        return choose_form(root, self.form, CAPTION_FORMS, found.of_form, found.others, forms)
 
     def _read_form(self, root: Path, form: CaptionForm, found: _Files, captions: Captions) -> None:
         files = found.of_form[form]

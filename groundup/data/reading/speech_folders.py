@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from groundup.core.errors import DataError
 from groundup.core.settings import expand_path
 from groundup.data.reading.compressed import DataFile
 from groundup.data.reading.files import Cells
+from groundup.data.reading.forms import Forms, choose_form
 from groundup.data.reading.listing import ROW_KINDS, Listing, list_files
 from groundup.data.reading.other_files import missing_path
 from groundup.data.reading.speech_lists import read_kaldi, read_librispeech, read_text_files
@@ -158,26 +158,15 @@ def _sort(files: Iterable[DataFile]) -> _Files:
 
 def _choose(root: Path, form: Form | None, found: _Files) -> Form:
     """Return the form of the transcripts."""
-    if form is not None and form in found.of_form:
-        return form
-    there: list[Form] = [each for each in FORMS if each in found.of_form]
-    if form is None and len(there) == 1:
-        return there[0]
-    if form is None and there:
-        names = ", ".join(f"{each} ({found.of_form[each][0].relative})" for each in there)
-        raise DataError(
-            str(root), f"holds transcripts in several forms: {names}", "Name one as data.form"
-        )
-    kinds = Counter(PurePosixPath(file.relative).name for file in found.others)
-    others = ", ".join(name for name, _ in kinds.most_common(6)) or "none"
-    looked = FORMS[form] if form is not None else "; ".join(FORMS.values())
-    raise DataError(
-        str(root),
-        f"no transcripts are found for {len(found.sounds):,} sounds; looked for: {looked}; other"
-        f" texts and tables: {others}",
+    forms = Forms(
+        "transcripts",
+        f"{len(found.sounds):,} sounds",
+        "texts and tables",
+        "forms",
         "Write a metadata.csv with the columns file_name and text next to the sounds, or name a"
         " table of them as data.path",
     )
+    return choose_form(root, form, FORMS, found.of_form, found.others, forms)
 
 
 def _read_form(

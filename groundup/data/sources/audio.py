@@ -4,14 +4,12 @@ data set."""
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from groundup.contracts.data import DataContext, Stream, Unlabelled
-from groundup.core.errors import DataError
 from groundup.core.registry import data
 from groundup.core.settings import setting
 from groundup.core.values import Example, Split
@@ -34,6 +32,7 @@ from groundup.data.reading.sound_facts import (
 )
 from groundup.data.reading.source import Source, refuse_idle
 from groundup.data.reading.unlabelled import read_files
+from groundup.data.reading.unreadable import refuse_unreadable, warn_of_unreadable
 from groundup.data.splitting.drawing import SplitRule
 from groundup.data.splitting.held_out import (
     draw_missing,
@@ -52,7 +51,6 @@ __all__ = ["Audio"]
 
 _FORMAT = 2  # raise it when a file would be described in another way
 _SHOWN = 20
-_log = logging.getLogger(__name__)
 
 
 class _SoundFiles(NamedTuple):
@@ -203,25 +201,16 @@ class Audio(Source):
 
     def _warn_of_unreadable(self, cache: Path) -> None:
         facts = self._read_facts(self._find_files(), cache)
-        if bad := sorted(name for name, each in facts.items() if each.problem):
-            named = ", ".join(bad[:_SHOWN])
-            _log.warning(
-                f"{self.place}: {len(bad):,} sounds that cannot be used are left out: {named}"
-            )
+        bad = [name for name, each in facts.items() if each.problem]
+        warn_of_unreadable(self.place, bad, "sounds")
 
     def _split_files(self, found: _SoundFiles, cache: Path) -> dict[Split, list[ClassFile]]:
         """Return the files of each split that can be read."""
         facts = self._read_facts(found, cache)
         every = [file for each in found.files.values() for file in each]
-        bad = next((file for file in every if facts[file.name].problem), None)
-        if bad is not None and self.on_unreadable == "stop":
-            others = sum(bool(each.problem) for each in facts.values()) - 1
-            problem = facts[bad.name].problem
-            if others:
-                problem += f" ({others:,} other sounds too)"
-            raise DataError(
-                str(bad.path), problem, "Fix or remove it, or set data.on_unreadable: skip"
-            )
+        looked = ((str(file.path), facts[file.name].problem) for file in every)
+        bad = [(where, problem) for where, problem in looked if problem]
+        refuse_unreadable(bad, "sounds", self.on_unreadable)
         readable = {
             split: [file for file in files if not facts[file.name].problem]
             for split, files in found.files.items()

@@ -3,7 +3,6 @@ Hugging Face data set."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from groundup.data.reading.picture_facts import Check, PictureFacts, read_pictur
 from groundup.data.reading.source import Source, as_list, refuse_idle
 from groundup.data.reading.tar_members import expand_braces
 from groundup.data.reading.unlabelled import read_files
+from groundup.data.reading.unreadable import refuse_unreadable, warn_of_unreadable
 from groundup.data.reading.utterances import shown
 from groundup.data.splitting.by_folder import by_split
 from groundup.data.splitting.held_out import (
@@ -39,7 +39,6 @@ from groundup.data.stream.in_memory import open_in_memory_if_small
 __all__ = ["CaptionedImages"]
 
 _NAMED = 20  # pictures left out that the data card names
-_log = logging.getLogger("groundup")
 
 
 @dataclass
@@ -187,6 +186,10 @@ class CaptionedImages(Source):
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split."""
         examples = self.examples(context.split, context.cache)
+        # Not where none can be: captions are read once more for it.
+        if context.split == "train" and self.on_unreadable == "skip":
+            problems = self._read_facts(self._find(), context.cache).problems
+            warn_of_unreadable(self.place, problems, "pictures")
         return open_in_memory_if_small(examples, context, self.in_memory)
 
     def card(self, cache: Path) -> dict[str, Any]:
@@ -335,14 +338,8 @@ class CaptionedImages(Source):
             return facts.problems.keys().isdisjoint(names)
 
         bad = [each for each in found.every if not is_read(each)]
-        if bad and self.on_unreadable == "stop":
-            name, problem = next(iter(facts.problems.items()))
-            more = len(facts.problems) - 1
-            raise DataError(
-                f"{self.place}: {name}",
-                f"{problem} ({more:,} other pictures too)" if more else problem,
-                "Replace or remove it, or set data.on_unreadable: skip to leave such out",
-            )
+        problems = [(f"{self.place}: {name}", words) for name, words in facts.problems.items()]
+        refuse_unreadable(problems, "pictures", self.on_unreadable)
         kept = {split: [e for e in own if is_read(e)] for split, own in found.splits.items()}
         if not any(kept.values()):
             raise DataError(

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +32,7 @@ from groundup.data.reading.listing import leave_out
 from groundup.data.reading.picture_facts import MANY, Check, PictureFacts, read_picture_facts
 from groundup.data.reading.source import Source, refuse_idle
 from groundup.data.reading.unlabelled import read_files
+from groundup.data.reading.unreadable import refuse_unreadable, warn_of_unreadable
 from groundup.data.splitting.held_out import (
     draw_missing,
     label_counts,
@@ -49,7 +49,6 @@ __all__ = ["Images"]
 _KINDS = tuple(sorted(SUFFIXES))
 _MOST_NUMBERS = 100  # different numbers that the data card counts one by one
 _NAMED = 20  # pictures left out that the data card names
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -137,11 +136,8 @@ class Images(Source):
     def open(self, context: DataContext) -> Stream:
         """Return the micro-batches of a split."""
         splits, facts, _ = self._read_splits(context.cache)
-        if facts.problems and context.split == "train":
-            named = ", ".join(sorted(facts.problems)[:_NAMED])
-            _log.warning(
-                f"{self.place}: {len(facts.problems):,} unreadable pictures are left out: {named}"
-            )
+        if context.split == "train":
+            warn_of_unreadable(self.place, facts.problems, "pictures")
         return open_in_memory_if_small(splits[context.split], context, self.in_memory)
 
     def card(self, cache: Path) -> dict[str, Any]:
@@ -175,16 +171,9 @@ class Images(Source):
         facts = read_picture_facts(
             names, [file.path for file in every], found.key, cache, check=self.check
         )
-        if facts.problems and self.on_unreadable == "stop":
-            first = next(file for file in every if file.name in facts.problems)
-            problem = facts.problems[first.name]
-            if len(facts.problems) > 1:
-                problem += f" ({len(facts.problems) - 1:,} other pictures too)"
-            raise DataError(
-                str(first.path),
-                problem,
-                "Replace or remove it, or set data.on_unreadable: skip to leave such out",
-            )
+        problems = facts.problems
+        bad = [(str(file.path), problems[file.name]) for file in every if file.name in problems]
+        refuse_unreadable(bad, "pictures", self.on_unreadable)
         examples = {
             split: [
                 Example(file.name, file.path, file.label, str(file.path))

@@ -40,6 +40,7 @@ from groundup.data.reading.speech_card import (
 from groundup.data.reading.speech_folders import Form, read_transcripts
 from groundup.data.reading.speech_hub import read_hub_speech
 from groundup.data.reading.unlabelled import read_files
+from groundup.data.reading.unreadable import refuse_unreadable, warn_of_unreadable
 from groundup.data.reading.utterances import SpeechColumns, Transcripts, Utterance, shown
 from groundup.data.splitting.by_folder import by_split
 from groundup.data.splitting.drawing import SplitRule
@@ -188,6 +189,9 @@ class Speech(Source):
         found = self._find()
         facts = self._read_facts(found, context.cache)
         examples = self.examples(context.split, context.cache)
+        if context.split == "train":
+            bad = [name for name, each in facts.items() if each.problem]
+            warn_of_unreadable(self.place, bad, "sounds")
         # By the sounds alone: frames are many times as many as tokens, and these go with them.
         lengths = np.array([[round(100 * facts[each.name].seconds)] for each in examples], np.int64)
         return open_indexed_stream(
@@ -316,14 +320,9 @@ class Speech(Source):
     ) -> dict[Split, list[Utterance]]:
         """Return the utterances of each split whose sounds can be read and are not too long."""
         every = [each for own in found.splits.values() for each in own]
-        bad = [each for each in every if facts[each.name].problem]
-        if bad and self.on_unreadable == "stop":
-            problem = facts[bad[0].name].problem
-            if len(bad) > 1:
-                problem += f" ({len(bad) - 1:,} other sounds too)"
-            raise DataError(
-                str(bad[0].sound), problem, "Fix or remove it, or set data.on_unreadable: skip"
-            )
+        looked = ((str(each.sound), facts[each.name].problem) for each in every)
+        bad = [(where, problem) for where, problem in looked if problem]
+        refuse_unreadable(bad, "sounds", self.on_unreadable)
         kept = {
             split: [each for each in own if self._is_used(facts[each.name])]
             for split, own in found.splits.items()
