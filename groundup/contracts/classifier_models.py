@@ -9,7 +9,15 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-__all__ = ["ChoosesHead", "FeatureMaps", "Features", "HasTrunk", "MapSize", "TokenLogits"]
+__all__ = [
+    "ChoosesHead",
+    "FeatureMaps",
+    "Features",
+    "HasTrunk",
+    "MapSize",
+    "TokenLogits",
+    "TokenStates",
+]
 
 
 @runtime_checkable
@@ -40,6 +48,21 @@ class TokenLogits(Protocol):
         Raises:
             RecipeError: If the model cannot as it is set, because positions see later tokens.
         """
+
+
+@runtime_checkable
+class TokenStates(Protocol):
+    """A model of texts that shows what it made of each token, for another model to read.
+
+    Attributes:
+        state_width: C.
+    """
+
+    state_width: int
+
+    def states(self, *args: Any, **inputs: Tensor) -> Tensor:
+        """Return (B, T, C) of ``tokens`` (B, T), or ``inputs`` (B, T, F) where it reads frames, and
+        ``lengths`` (B,), by keyword. What is in the padding means nothing."""
 
 
 class MapSize(NamedTuple):

@@ -39,8 +39,9 @@ class TakesTrainedModel(Protocol):
     with this processor needs no other one."""
 
     @property
-    def trained_run(self) -> tuple[str, str | int]:
-        """The run's folder, and the checkpoint: ``best``, ``last`` or a step."""
+    def trained_run(self) -> tuple[str, str | int] | None:
+        """The run's folder, and the checkpoint: ``best``, ``last`` or a step; None: with these
+        settings it takes no other, and is fitted."""
 
     def fit_with(self, trained: TrainedModel, examples: Callable[[], Iterator[Any]]) -> Processor:
         """Return the processor.

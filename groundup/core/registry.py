@@ -111,6 +111,8 @@ BUILTINS: dict[Kind, dict[str, str]] = {
         "two_tokenizers": "groundup.processors.text.two_tokenizers",
         "picture_tokens": "groundup.processors.picture_tokens",
         "image": "groundup.processors.image",
+        "encoded_texts": "groundup.processors.encoded_texts",
+        "captioned_pictures": "groundup.processors.captioned_pictures",
         "audio": "groundup.processors.audio",
         "speech": "groundup.processors.speech",
         "frames": "groundup.processors.sequences",

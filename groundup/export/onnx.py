@@ -100,7 +100,9 @@ def write_graph(
     inputs = {name: torch.cat([value, value])[:3] for name, value in sample.inputs.items()}
     free: dict[str, dict[int, str]] = {name: {0: "batch"} for name in inputs}
     for name, value in inputs.items():
-        if sequences and value.ndim > 1 and name in ("tokens", "inputs"):
+        # Of what pictures are asked for by; the pictures themselves are of one size.
+        a_text = name == "text" or (sequences and name in ("tokens", "inputs"))
+        if a_text and value.ndim > 1:
             free[name][1] = "length"
     named = _Named(model, list(inputs), read)
     export_graph(path, named, inputs, free, outputs, type(model).__name__)

@@ -30,6 +30,7 @@ _INPUTS = {
     "speech": "sound.wav",
     "table": """'{"column": "value"}'""",
     "picture_tokens": "'a red hat' --out drawn.png",
+    "captioned_pictures": "'a red hat' --out made.png",
 }
 
 
@@ -156,9 +157,9 @@ def next_command(run: Run) -> str:
     predict."""
     if isinstance(run.recipe.task, Chats):
         return f"groundup chat {run.folder}"
-    if isinstance(run.recipe.task, DrawsPictures):
-        return f"groundup predict {run.folder} CLASS --out made.png"
     reads = run.recipe.processor.registered_name
+    if isinstance(run.recipe.task, DrawsPictures) and reads == "image":
+        return f"groundup predict {run.folder} CLASS --out made.png"
     if reads == "frames":  # which no file holds alone
         return f"groundup runs compare {run.folder} another_run"
     return f"groundup predict {run.folder} {_INPUTS.get(reads, _TEXT)}"

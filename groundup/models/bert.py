@@ -269,14 +269,14 @@ class BERT(nn.Module):
         self.embed_norm = nn.LayerNorm(width, config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(PostNormBlock(config.block()) for _ in range(config.layers))
-        head = config.chosen_head
+        self.state_width = width
         self.head_pooler: nn.Linear | None = None
-        if head in ("labels", "none") and config.pooler != "none":
+        if self.chosen_head in ("labels", "none") and config.pooler != "none":
             self.head_pooler = nn.Linear(width, width)
         self.head: nn.Module | None = None
-        if head == "masked":
+        if self.chosen_head == "masked":
             self.head = MaskedHead(config.vocabulary_size, config.block())
-        elif head != "none":
+        elif self.chosen_head != "none":
             self.head = nn.Linear(width, config.outputs)
         self.initialise()
 

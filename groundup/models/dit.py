@@ -6,7 +6,7 @@ Shape legend: B pictures, C channels, H rows, W columns, T patches, E width of t
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,16 @@ from groundup.core.errors import RecipeError
 from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.sizes_from_data import image_shape, settle_size
+from groundup.models.text_encoder import TextEncoder, complete_text, tell, text_flops
 from groundup.nn.activations import initialise_linear
-from groundup.nn.picture_conditions import NEAR_ZERO, PictureConditions, time_features
+from groundup.nn.picture_conditions import (
+    NEAR_ZERO,
+    PictureConditions,
+    TextKeys,
+    Told,
+    attend,
+    time_features,
+)
 from groundup.nn.transformer import check_heads
 
 __all__ = ["DiT", "DiTConfig"]
@@ -51,6 +59,11 @@ class DiTConfig(ModelConfig):
         None, "Channels, height, width; null: as the data has"
     )
     classes: int = setting(0, "Classes that can be asked for; 0: as the data has", ge=0)
+    text: dict[str, Any] | None = setting(
+        None,
+        "The encoder of captions: the section of a model of texts, such as {name: bert, layers: 2,"
+        " width: 128, heads: 4}; null: a transformer_classifier, where the data has captions",
+    )
 
     @model_validator(mode="after")
     def _shape_is_possible(self) -> DiTConfig:
@@ -60,15 +73,17 @@ class DiTConfig(ModelConfig):
         return self
 
     def complete_from(self, processor: Processor) -> DiTConfig:
-        """Return the config with the data's shape and classes.
+        """Return the config with the data's shape, classes and captions.
 
         Raises:
-            RecipeError: If the processor makes no images, or they cannot be cut into such
-                patches.
+            RecipeError: If the processor makes no images, they cannot be cut into such patches, or
+                the encoder of captions is none.
         """
         shape, processor = image_shape("dit", processor, self.input_shape)
         classes = settle_size("classes", self.classes, len(processor.labels))
-        fitted = self.model_copy(update={"input_shape": shape, "classes": classes})
+        text = complete_text(self.text, processor, "dit")
+        sizes = {"input_shape": shape, "classes": classes, "text": text}
+        fitted = self.model_copy(update=sizes)
         fitted.grid()
         return fitted
 
@@ -116,7 +131,8 @@ class DiTConfig(ModelConfig):
         wide = self.width
         block = patches * (4 * wide**2 + 2 * wide * self.inner) + 2 * wide * patches**2
         told = 6 * wide**2 * self.layers + 2 * wide**2 + wide * (2 * wide + wide)
-        return 6.0 * (self.layers * block + told + 2 * patches * numbers * wide)
+        whole = 6.0 * (self.layers * block + told + 2 * patches * numbers * wide)
+        return whole + text_flops(self.text)
 
 
 class DiT(nn.Module):
@@ -133,6 +149,7 @@ class DiT(nn.Module):
         assert config.input_shape is not None
         self.config = config
         self.class_count = config.classes
+        self.reads_text = config.text is not None
         width = config.width
         numbers = config.input_shape[0] * config.patch**2
         # Embeddings, blocks and head in the order of their use, as freezing needs it.
@@ -142,9 +159,14 @@ class DiT(nn.Module):
                 "patches": nn.Linear(numbers, width),
             }
         )
+        text_width = 0
+        if config.text is not None:
+            encoder = TextEncoder(config.text, width)
+            self.embed["text"] = encoder
+            text_width = encoder.state_width
         # Made from the settings, and not saved: they are no weights.
         self.register_buffer("places", _places(*config.grid(), width), persistent=False)
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(_Block(config, text_width) for _ in range(config.layers))
         self.head = _Output(width, numbers)
         initialise_linear(self.embed["patches"], "sigmoid")
 
@@ -154,16 +176,18 @@ class DiT(nn.Module):
         times: Tensor,
         spans: Tensor | None = None,
         classes: Tensor | None = None,
+        text: Tensor | None = None,
+        text_lengths: Tensor | None = None,
     ) -> Tensor:
         """Return (B, C, H, W); see ``PictureGenerator``."""
-        told = F.silu(self.embed["conditions"](times, spans, classes))
+        told = tell(self.embed, (times, spans, classes), text, text_lengths)
         patch = self.config.patch
         # Of each patch all numbers of a channel together: (B, C p p, rows, columns).
         cut = F.pixel_unshuffle(inputs, patch)
         x = self.embed["patches"](cut.flatten(2).transpose(1, 2)) + self.places
         for block in self.blocks:
             x = block(x, told)
-        out = self.head(x, told).transpose(1, 2).unflatten(2, cut.shape[2:])
+        out = self.head(x, told.vector).transpose(1, 2).unflatten(2, cut.shape[2:])
         return F.pixel_shuffle(out.to(inputs.dtype), patch)
 
 
@@ -188,9 +212,10 @@ def _scaled(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class _Block(nn.Module):
-    """Attention and an MLP, each scaled and shifted before and gated after by the conditions."""
+    """Attention, also to the text if any, and an MLP, each scaled and shifted before and gated
+    after by the conditions."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, text_width: int) -> None:
         super().__init__()
         width = config.width
         self.heads = config.heads
@@ -202,29 +227,26 @@ class _Block(nn.Module):
         self.up = nn.Linear(width, config.inner)
         self.dropout = nn.Dropout(config.dropout)
         self.down = nn.Linear(config.inner, width)
+        self.text: TextKeys | None = None
+        if text_width:
+            self.text = TextKeys(text_width, width)
         for layer in (self.query, self.key, self.value, self.output, self.up, self.down):
             initialise_linear(layer, "sigmoid")
         # Gates next to 0: each block begins as the identity, and deep stacks learn at once.
         nn.init.normal_(self.told.weight, std=NEAR_ZERO)
         nn.init.zeros_(self.told.bias)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        """Return (B, T, E) from x (B, T, E) and the conditions (B, E)."""
+    def forward(self, x: Tensor, told: Told) -> Tensor:
+        """Return (B, T, E) from x (B, T, E)."""
         # Shift, scale and gate of attention, then of the MLP; in float32 also under autocast.
-        parts = self.told(told).to(self.told.weight.dtype).chunk(6, 1)
-        x = x + parts[2][:, None] * self._attend(_scaled(x, parts[0], parts[1]))
+        parts = self.told(told.vector).to(self.told.weight.dtype).chunk(6, 1)
+        x = x + parts[2][:, None] * self._attend(_scaled(x, parts[0], parts[1]), told)
         inner = F.gelu(self.up(_scaled(x, parts[3], parts[4])), approximate="tanh")
         return x + parts[5][:, None] * self.down(self.dropout(inner))  # type: ignore[no-any-return]
 
-    def _attend(self, x: Tensor) -> Tensor:
-        query, key, value = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project in (self.query, self.key, self.value)
-        )
-        # Written out, as in ``nn/unet.py``: MeanFlow takes its forward derivative.
-        weights = (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(-1)
-        out = (weights.to(value.dtype) @ value).transpose(1, 2).flatten(2)
-        return self.output(out)  # type: ignore[no-any-return]
+    def _attend(self, x: Tensor, told: Told) -> Tensor:
+        places = (self.query(x), self.key(x), self.value(x))
+        return self.output(attend(places, self.text, told, self.heads))  # type: ignore[no-any-return]
 
 
 class _Output(nn.Module):

@@ -130,6 +130,7 @@ class RNN(nn.Module):
     def __init__(self, config: RNNConfig) -> None:
         super().__init__()
         self.pooling = config.pooling
+        self.state_width = config.widths[-1]
         self.bidirectional = config.bidirectional
         self.embed: nn.Embedding | None = None
         if config.vocabulary_size:
@@ -142,14 +143,16 @@ class RNN(nn.Module):
         self.head = nn.Linear(config.widths[-1], config.outputs)
         initialise_linear(self.head, "sigmoid")
 
-    def states(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return the last layer's states (B, T, C), 0 in the padding.
-
-        Args:
-            x: (B, T, F) what the first layer reads.
-            lengths: (B,) int64; the layers run over packed sequences, so that padding is never
-                read.
-        """
+    def states(
+        self,
+        tokens: Tensor | None = None,
+        inputs: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Return the last layer's states (B, T, C), 0 in the padding. Arguments as in ``forward``;
+        the layers run over packed sequences, so that padding is never read."""
+        x = self.embed(tokens) if self.embed is not None else inputs
+        assert x is not None
         # ONNX has no packed sequences, but its operators take lengths.
         if in_graph():
             for block in self.blocks:
@@ -174,10 +177,8 @@ class RNN(nn.Module):
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Return what the output layer reads, (B, C). Arguments as in ``forward``."""
-        x = self.embed(tokens) if self.embed is not None else inputs
-        assert x is not None
+        x = self.states(tokens, inputs, lengths)
         inside = within(lengths, x)
-        x = self.states(x, lengths)
         if self.pool is not None:
             return self.pool(x, inside)  # type: ignore[no-any-return]
         if self.pooling == "mean":

@@ -234,7 +234,7 @@ class TransformerClassifier(nn.Module):
     def __init__(self, config: TransformerClassifierConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.width
+        self.state_width = width = config.width
         self.embed: nn.Embedding | nn.Linear
         if config.vocabulary_size:
             rows = round_up(config.vocabulary_size, config.vocabulary_multiple)
@@ -290,6 +290,11 @@ class TransformerClassifier(nn.Module):
             return state
         # Side by side, so that one output layer weighs deep states and n-grams against each other.
         return torch.cat((state, self.head_ngrams(tokens, lengths)), -1)
+
+    def states(self, lengths: Tensor | None = None, **given: Tensor) -> Tensor:
+        """Return (B, T, C) of ``tokens`` or ``inputs``, a class token's not; as in ``forward``."""
+        x, _ = self._states(given.get("tokens"), given.get("inputs"), lengths)
+        return x[:, int(self.embed_class is not None) :]
 
     def _pool(self, x: Tensor, inside: Tensor) -> Tensor:
         """Return (B, C) of the last block's states (B, T, C)."""

@@ -21,6 +21,7 @@ from groundup.core.registry import model
 from groundup.core.settings import setting
 from groundup.models.names.diffusers_unet import UNetNames, to_diffusers
 from groundup.models.sizes_from_data import image_shape, settle_size
+from groundup.models.text_encoder import TextEncoder, complete_text, tell, text_flops
 from groundup.nn.picture_conditions import NEAR_ZERO, PictureConditions
 from groundup.nn.unet import Down, Middle, NormAct, UNetLevel, UNetShape, Up
 
@@ -58,16 +59,24 @@ class UNetConfig(ModelConfig):
         None, "Channels, height, width; null: as the data has"
     )
     classes: int = setting(0, "Classes that can be asked for; 0: as the data has", ge=0)
+    text: dict[str, Any] | None = setting(
+        None,
+        "The encoder of captions: the section of a model of texts, such as {name: bert, layers: 2,"
+        " width: 128, heads: 4}; null: a transformer_classifier, where the data has captions",
+    )
 
     def complete_from(self, processor: Processor) -> UNetConfig:
-        """Return the config with the data's shape and classes.
+        """Return the config with the data's shape, classes and captions.
 
         Raises:
-            RecipeError: If the processor makes no images, or they cannot be halved often enough.
+            RecipeError: If the processor makes no images, they cannot be halved often enough, or
+                the encoder of captions is none.
         """
         shape, processor = image_shape("unet", processor, self.input_shape)
         classes = settle_size("classes", self.classes, len(processor.labels))
-        fitted = self.model_copy(update={"input_shape": shape, "classes": classes})
+        text = complete_text(self.text, processor, "unet")
+        sizes = {"input_shape": shape, "classes": classes, "text": text}
+        fitted = self.model_copy(update=sizes)
         fitted.check()
         return fitted
 
@@ -162,8 +171,12 @@ class UNetConfig(ModelConfig):
         """Return diffusers' settings and tensors.
 
         Raises:
-            CheckpointError: If squares of pixels are put into channels, which it cannot.
+            CheckpointError: If captions are read or squares of pixels put into channels, which it
+                cannot.
         """
+        if self.text is not None:
+            problem = "reads captions, which UNet2DModel cannot"
+            raise CheckpointError("model.text", problem, "Export it to onnx")
         if self.patch > 1:
             problem = f"patch is {self.patch}, for which UNet2DModel has no setting"
             raise CheckpointError("model.patch", problem, "Train with patch 1, or export to onnx")
@@ -203,7 +216,7 @@ class UNetConfig(ModelConfig):
                 products += 9 * out**2 * level.side // 4
             elif level.scale == -2:
                 products += 9 * out**2 * level.side * 4
-        return 6.0 * products
+        return 6.0 * products + text_flops(self.text)
 
 
 def _is_middle(level: UNetLevel, config: UNetConfig) -> bool:
@@ -226,6 +239,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         self.class_count = config.classes
+        self.reads_text = config.text is not None
         channels, _, _ = config.maps()
         width = config.widths[0]
         wide = config.conditions_width
@@ -235,7 +249,12 @@ class UNet(nn.Module):
                 "maps": nn.Conv2d(channels, width, 3, padding=1),
             }
         )
-        shape = UNetShape(wide, config.head_width, config.groups, config.dropout)
+        text_width = 0
+        if config.text is not None:
+            encoder = TextEncoder(config.text, wide)
+            self.embed["text"] = encoder
+            text_width = encoder.state_width
+        shape = UNetShape(wide, config.head_width, config.groups, config.dropout, text_width)
         levels = list(config.levels())
         middle = len(config.widths)
         # In one list and in the order of their use, as freezing of the first ones needs it.
@@ -258,9 +277,11 @@ class UNet(nn.Module):
         times: Tensor,
         spans: Tensor | None = None,
         classes: Tensor | None = None,
+        text: Tensor | None = None,
+        text_lengths: Tensor | None = None,
     ) -> Tensor:
         """Return (B, C, H, W); see ``PictureGenerator``."""
-        told = F.silu(self.embed["conditions"](times, spans, classes))
+        told = tell(self.embed, (times, spans, classes), text, text_lengths)
         maps = F.pixel_unshuffle(inputs, self.config.patch)
         x = self.embed["maps"](maps.contiguous(memory_format=torch.channels_last))
         # What the way up reads again, as a stack: each block takes from it or adds to it.

@@ -1,23 +1,89 @@
 """What a model that makes pictures is told next to the picture: the time, and what is asked for.
 
-Shape legend: B pictures, C channels, K classes.
+Shape legend: B pictures, C channels, K classes, P places of a picture, S states of a text, D their
+    width, H heads.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["NEAR_ZERO", "PictureConditions", "time_features"]
+__all__ = ["NEAR_ZERO", "PictureConditions", "TextKeys", "Told", "attend", "time_features"]
 
 # Weights that papers start at 0, so that a block is the identity: next to 0 they are the same to
 # the eye, and what is behind them learns from the first step on.
 NEAR_ZERO = 1e-3
 # The longest period of the features, in thousandths of the way.
 _LONGEST = 10_000.0
+
+
+class Told(NamedTuple):
+    """What every layer is told.
+
+    Attributes:
+        vector: (B, E), of the time and of what is asked for as a whole.
+        states: (B, S, D) of a text that is asked for, at least one; None: nothing is asked for so.
+        padding: (B, 1, 1, S) booleans, which of them are none.
+    """
+
+    vector: Tensor
+    states: Tensor | None = None
+    padding: Tensor | None = None
+
+
+class TextKeys(nn.Module):
+    """Keys and values (B, S, C) of the states (B, S, D) of a text."""
+
+    def __init__(self, states: int, width: int) -> None:
+        super().__init__()
+        self.key = nn.Linear(states, width)
+        self.value = nn.Linear(states, width)
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both."""
+        return self.key(states), self.value(states)
+
+
+def attend(
+    places: tuple[Tensor, Tensor, Tensor], text: nn.Module | None, told: Told, heads: int
+) -> Tensor:
+    """Return (B, P, C), what every place of a picture finds at all places, and in the text.
+
+    Args:
+        places: Queries, keys and values of the places, each (B, P, C).
+        text: ``TextKeys``; None: the model reads no text.
+        told: The text's states, and which of them are padding.
+        heads: Attention heads.
+
+    Source:
+        Keys and values of the text next to those of the places: Nichol et al., GLIDE, 2021
+        (arXiv:2112.10741), section 3.
+    """
+    query, key, value = (_split(each, heads) for each in places)
+    # Written out: PyTorch's fused kernel is slow backward in bf16 on a CPU, and has no forward
+    # derivative, which MeanFlow takes. A small map has few products.
+    scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+    if text is not None:
+        assert told.states is not None, "the model is asked for a text"
+        assert told.padding is not None
+        key, read = (_split(each, heads) for each in text(told.states))
+        found = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+        # One softmax over both: what a place finds in the text, it does not look for elsewhere.
+        scores = torch.cat([found.masked_fill(told.padding, -torch.inf), scores], 3)
+        value = torch.cat([read, value], 2)
+    weights = scores.softmax(-1)
+    found: Tensor = weights.to(value.dtype) @ value
+    return found.transpose(1, 2).flatten(2)
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """Return (B, H, P, C / H) of x (B, P, C)."""
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def time_features(times: Tensor, width: int) -> Tensor:

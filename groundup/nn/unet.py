@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 
-from groundup.nn.picture_conditions import NEAR_ZERO
+from groundup.nn.picture_conditions import NEAR_ZERO, TextKeys, Told, attend
 
 __all__ = ["Down", "MapAttention", "Middle", "NormAct", "Residual", "UNetLevel", "UNetShape", "Up"]
 
@@ -28,12 +28,14 @@ class UNetShape:
         head_width: Channels of an attention head.
         groups: Of every norm.
         dropout: Inside residual layers.
+        text_width: Channels of the states of a text that attention reads too; 0: there is none.
     """
 
     conditions_width: int
     head_width: int
     groups: int
     dropout: float
+    text_width: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Residual(nn.Module):
 
 
 class MapAttention(nn.Module):
-    """Every place of a map reads all others; added to its input."""
+    """Every place of a map reads all others, and the text if any; added to its input."""
 
     def __init__(self, shape: UNetShape, width: int) -> None:
         super().__init__()
@@ -121,19 +123,16 @@ class MapAttention(nn.Module):
         self.output = nn.Linear(width, width)
         nn.init.normal_(self.output.weight, std=NEAR_ZERO)
         nn.init.zeros_(self.output.bias)
+        self.text: TextKeys | None = None
+        if shape.text_width:
+            self.text = TextKeys(shape.text_width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, told: Told) -> Tensor:
         """Return (B, C, H, W) from x (B, C, H, W)."""
         # Next to each other are the channels of a place, so nothing is copied here.
         rows = self.norm(_for_norm(x, self.norm)).permute(0, 2, 3, 1).flatten(1, 2)
-        query, key, value = (
-            project(rows).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project in (self.query, self.key, self.value)
-        )
-        # Written out: PyTorch's fused kernel is slow backward in bf16 on a CPU, and has no forward
-        # derivative, which MeanFlow takes. A small map has few products.
-        weights = (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(-1)
-        out = (weights.to(value.dtype) @ value).transpose(1, 2).flatten(2)
+        places = (self.query(rows), self.key(rows), self.value(rows))
+        out = attend(places, self.text, told, self.heads)
         return x + self.output(out).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
@@ -148,12 +147,12 @@ class Down(nn.Module):
         if level.scale == 2:
             self.halve = nn.Conv2d(level.outputs, level.outputs, 3, 2, 1)
 
-    def forward(self, x: Tensor, told: Tensor, kept: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, told: Told, kept: list[Tensor]) -> Tensor:
         """Return (B, C, H / 2, W / 2), and keep what the way up reads."""
         for number, layer in enumerate(self.layers):
-            x = layer(x, told)
+            x = layer(x, told.vector)
             if self.attention:
-                x = self.attention[number](x)
+                x = self.attention[number](x, told)
             kept.append(x)
         if self.halve is not None:
             x = self.halve(x)
@@ -168,11 +167,11 @@ class Middle(nn.Module):
         super().__init__()
         self.layers, self.attention = _layers(shape, level, len(level.inputs) - 1)
 
-    def forward(self, x: Tensor, told: Tensor, kept: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, told: Told, kept: list[Tensor]) -> Tensor:
         """Return (B, C, H, W)."""
-        x = self.layers[0](x, told)
+        x = self.layers[0](x, told.vector)
         for attention, layer in zip(self.attention, self.layers[1:], strict=True):
-            x = layer(attention(x), told)
+            x = layer(attention(x, told), told.vector)
         return x
 
 
@@ -187,12 +186,12 @@ class Up(nn.Module):
         if level.scale == -2:
             self.enlarge = nn.Conv2d(level.outputs, level.outputs, 3, padding=1)
 
-    def forward(self, x: Tensor, told: Tensor, kept: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, told: Told, kept: list[Tensor]) -> Tensor:
         """Return (B, C, 2 H, 2 W)."""
         for number, layer in enumerate(self.layers):
-            x = layer(torch.cat([x, kept.pop().to(x.dtype)], 1), told)
+            x = layer(torch.cat([x, kept.pop().to(x.dtype)], 1), told.vector)
             if self.attention:
-                x = self.attention[number](x)
+                x = self.attention[number](x, told)
         if self.enlarge is None:
             return x
         return self.enlarge(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]

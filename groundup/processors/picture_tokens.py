@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from groundup.contracts.models import ModelConfig
@@ -31,9 +29,10 @@ from groundup.contracts.trained_models import TrainedModel
 from groundup.core import registry
 from groundup.core.errors import DataError, RecipeError
 from groundup.core.registry import processor
-from groundup.core.settings import PathText, setting, validate
+from groundup.core.settings import PathText, setting
 from groundup.media.pixels import to_bytes
 from groundup.processors.saved_files import read_json, saved_settings, write_json
+from groundup.processors.saved_model import load_model, save_model
 from groundup.processors.tokenizer_section import read_tokenizer_section
 
 __all__ = ["PictureTokens", "PictureTokensConfig"]
@@ -181,11 +180,7 @@ class PictureTokens(TextProcessor):
         for name, part in (("tokenizer", self.tokenizer), ("pictures", self.pictures)):
             (folder / name).mkdir(parents=True, exist_ok=True)
             part.save(folder / name)
-        # Next to the tokenizer, so that a run is whole without the other one.
-        weights = {name: values.contiguous() for name, values in self._model.state_dict().items()}
-        save_file(weights, folder / _WEIGHTS)
-        settings = self._config.model_dump(mode="json")
-        model = {"name": self._config.registered_name, **settings}
+        model = save_model(folder / _WEIGHTS, self._config, self._model)
         write_json(folder / "processor.json", {"name": "picture_tokens", "autoencoder": model})
 
     @classmethod
@@ -197,18 +192,9 @@ class PictureTokens(TextProcessor):
         """
         tokenizer = _load_part(folder / "tokenizer")
         reader = _load_part(folder / "pictures")
-        with saved_settings(folder) as saved:
-            settings = dict(saved["autoencoder"])
-            name = settings.pop("name")
         where = str(folder / "processor.json")
-        made: ModelConfig = validate(registry.lookup("model", name, where), settings, where)
-        model = made.build()
-        path = folder / _WEIGHTS
-        try:
-            model.load_state_dict(load_file(path), strict=True)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            problem = f"is missing or damaged: {str(error).splitlines()[0]}"
-            raise DataError(str(path), problem, "Restore the run's folder") from None
+        with saved_settings(folder) as saved:
+            made, model = load_model(folder / _WEIGHTS, saved["autoencoder"], where)
         if not isinstance(tokenizer, TextProcessor) or not isinstance(reader, InputProcessor):
             problem = "names no tokenizer and reader of pictures"
             raise DataError(where, problem, "Restore the run's folder")

@@ -95,7 +95,7 @@ def _fit(recipe: Recipe, examples: Callable[[], Iterator[Any]]) -> Processor:
             return read_gguf_processor(base.folder, config.end_token)
         # A hub's name is not a path: the file is in the folder that it was fetched to.
         config = _point_to(config, base.folder)
-    if isinstance(config, TakesTrainedModel):
+    if isinstance(config, TakesTrainedModel) and config.trained_run is not None:
         return config.fit_with(_trained_model(*config.trained_run), examples)
     if config.reads == "examples":
         return config.fit(examples)

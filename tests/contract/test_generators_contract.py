@@ -15,6 +15,10 @@ from groundup.core.settings import validate
 from groundup.tasks.generate_images.mean_flow import slope_along
 from groundup.testing import check_model
 
+WORDS = {"vocabulary_size": 11, "width": 8}
+TRANSFORMER = {"name": "transformer_classifier", **WORDS, "layers": 1, "context_length": 5}
+ENCODER = {"name": "bert", **WORDS, "layers": 1, "heads": 2, "context_length": 5}
+ENCODER |= {"head": "none", "pooler": "none"}
 GENERATORS: dict[str, list[dict[str, Any]]] = {
     "unet": [
         {"widths": [8, 16], "groups": 4, "head_width": 8, "dropout": 0.1, "classes": 3},
@@ -26,10 +30,12 @@ GENERATORS: dict[str, list[dict[str, Any]]] = {
             "groups": 2,
             "head_width": 4,
         },
+        {"widths": [4, 8], "groups": 2, "head_width": 4, "text": TRANSFORMER},
     ],
     "dit": [
         {"patch": 2, "layers": 2, "width": 16, "heads": 2, "dropout": 0.1, "classes": 3},
         {"patch": 4, "layers": 1, "width": 12, "heads": 3, "mlp_width": 10},
+        {"patch": 4, "layers": 1, "width": 12, "heads": 3, "text": ENCODER},
     ],
 }
 CASES = [(name, index) for name in GENERATORS for index in range(len(GENERATORS[name]))]
@@ -48,6 +54,9 @@ def told(config: Any, channels: int = 1) -> dict[str, Tensor]:
         "times": torch.rand(4, generator=drawn) / 2,
         "spans": torch.rand(4, generator=drawn) / 2,
     }
+    if config.text is not None:
+        inputs["text"] = torch.randint(0, 11, (4, 5), generator=drawn)
+        inputs["text_lengths"] = torch.tensor([5, 3, 0, 1])
     return inputs | ({"classes": torch.tensor([0, 1, 2, 3])} if config.classes else {})
 
 
@@ -64,6 +73,7 @@ def test_they_return_pictures_and_read_all_they_are_told(name: str, index: int) 
     model = config.build().eval()
     assert isinstance(model, PictureGenerator)
     assert model.class_count == config.classes
+    assert model.reads_text == (config.text is not None)
     # Conditions come in next to 0: as if trained, they are seen.
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -88,11 +98,12 @@ def test_the_derivative_along_the_way_is_that_of_differences(name: str, index: i
         key: each.double() if each.is_floating_point() else each
         for key, each in told(config).items()
     }
-    classes = {key: each for key, each in given.items() if key == "classes"}
+    moving = ("inputs", "times", "spans")
+    asked = {key: each for key, each in given.items() if key not in moving}
     way = torch.randn(given["inputs"].shape, dtype=torch.float64)
 
     def said(place: Tensor, times: Tensor, spans: Tensor) -> Tensor:
-        found: Tensor = model(inputs=place, times=times, spans=spans, **classes)
+        found: Tensor = model(inputs=place, times=times, spans=spans, **asked)
         return found
 
     at = (given["inputs"], given["times"], given["spans"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from picture_runs import caption_run
+from picture_runs import caption_run, from_captions_run
 from tiny_runs import (
     ENCODER_TASKS,
     encoder_run,
@@ -48,6 +48,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {},
         {"weighting": "picture", "times": "uniform"},
         {"condition": "none", "mean_flow": True},
+        {"condition": "text", "caption_dropout": 0.3},
     ],
     "detect": [
         {},
@@ -81,6 +82,8 @@ def recipe_of(name: str, settings: dict[str, Any], folder: Path) -> dict[str, An
         return preference_run(folder, **settings)
     if name == "text_and_pictures":
         return caption_run(folder, **settings)
+    if settings.get("condition") == "text":
+        return from_captions_run(folder, **settings)
     if name in OWN_MODELS:
         recipe = tiny_run(OWN_MODELS[name], folder)
         return recipe | {"task": {**recipe["task"], **settings}}

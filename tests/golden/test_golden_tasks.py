@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from picture_runs import caption_run
+from picture_runs import caption_run, from_captions_run
 from tiny_runs import (
     AUGMENTATION,
     MODELS,
@@ -50,6 +50,8 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "transcribe augmented": ("spoken", {"augmentation": AUGMENTATION["spoken"]}),
     "generate_images": ("drawings", {}),
     "generate_images mean_flow": ("drawings", {"mean_flow": True}),
+    "generate_images text": ("captions to draw", {"name": "unet"}),
+    "generate_images text mean_flow": ("captions to draw", {"name": "dit", "mean_flow": True}),
     "detect": ("scenes", {}),
     "detect augmented": ("scenes", {"augmentation": AUGMENTATION["scenes"]}),
     "text_and_pictures": ("captioned", {}),
@@ -110,6 +112,8 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
         return preference_run(folder, **settings)
     if reads == "captioned":
         return caption_run(folder, **settings)
+    if reads == "captions to draw":
+        return from_captions_run(folder, **settings)
     if reads == "encoder":
         return encoder_run(task.split()[0], folder, **settings)
     if reads in OWN_MODELS:

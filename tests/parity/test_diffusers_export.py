@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from picture_runs import from_captions_run
 from tiny_runs import tiny_run
 from torch import Tensor
 
 from groundup import api
 from groundup.core.errors import CheckpointError
 from groundup.export.export_run import export_run
-from groundup.tasks.generate_images.flow import SamplerOptions
+from groundup.tasks.generate_images.flow import Asked, SamplerOptions
 from groundup.tasks.generate_images.sampling import make_pictures
 
 pytestmark = pytest.mark.slow
@@ -44,8 +45,6 @@ def test_the_same_seed_makes_the_same_picture(tmp_path: Path) -> None:
     theirs = diffusers.UNet2DModel.from_pretrained(export_run(run, "diffusers")).eval()
 
     class Theirs(torch.nn.Module):
-        class_count = 10
-
         def __init__(self) -> None:
             super().__init__()
             self.inner = theirs
@@ -55,8 +54,9 @@ def test_the_same_seed_makes_the_same_picture(tmp_path: Path) -> None:
             return found
 
     how = SamplerOptions(5, "heun", 2.0)
+    asked = Asked({"classes": torch.tensor([3, 7])}, {"classes": torch.tensor([10, 10])})
     made = [
-        make_pictures(model, [3, 7], (1, 8, 8), 2, 1, how)
+        make_pictures(model, 2, asked, (1, 8, 8), 2, 1, how)
         for model in (api.load(run).model, Theirs())
     ]
     for one, other in zip(*made, strict=True):
@@ -66,6 +66,11 @@ def test_the_same_seed_makes_the_same_picture(tmp_path: Path) -> None:
 def test_what_has_no_place_there(tmp_path: Path) -> None:
     run = trained(tmp_path, patch=2, widths=[8, 16])
     with pytest.raises(CheckpointError, match=r"model\.patch: patch is 2, for which UNet2DModel"):
+        export_run(run, "diffusers")
+    run = api.train(
+        from_captions_run(tmp_path) | {"name": "words"}, {"training.steps": 1}, runs=tmp_path
+    ).folder
+    with pytest.raises(CheckpointError, match=r"model\.text: reads captions, which UNet2DModel"):
         export_run(run, "diffusers")
     run = api.train(
         tiny_run("dit", tmp_path) | {"name": "dit"}, {"training.steps": 1}, runs=tmp_path

@@ -36,7 +36,10 @@ def test_same_weights_same_states(cell: str, bidirectional: bool) -> None:
         block = model.blocks[int(layer)].state_dict()
         block[f"{own}_l0{'_' + reverse if reverse else ''}"].copy_(value)
     frames = torch.randn(4, 7, 3)
-    states, last = model.states(frames, LENGTHS), model.features(inputs=frames, lengths=LENGTHS)
+    states, last = (
+        model.states(inputs=frames, lengths=LENGTHS),
+        model.features(inputs=frames, lengths=LENGTHS),
+    )
     for row, length in enumerate(LENGTHS.tolist()):
         expected, end = theirs(frames[row : row + 1, :length])
         hidden = end[0] if cell == "lstm" else end

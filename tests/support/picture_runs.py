@@ -59,8 +59,8 @@ def picture_tokens(**settings: Any) -> PictureTokens:
     return config.fit_with(trained_autoencoder(), lambda: iter(captioned_digits()))
 
 
-def caption_run(folder: Path, **settings: Any) -> dict[str, Any]:
-    """Return the recipe of a run of 20 steps on captioned digits, written to ``folder``."""
+def write_captioned_digits(folder: Path) -> dict[str, Any]:
+    """Write digits with captions, and return the section ``data``."""
     examples = captioned_digits()
     for split, own in (("train", examples[:44]), ("validation", examples[44:])):
         rows = [("file_name", "text")]
@@ -69,6 +69,30 @@ def caption_run(folder: Path, **settings: Any) -> dict[str, Any]:
             rows.append((f"{each.name}.png", each.target))
         with (folder / "digits" / split / "metadata.csv").open("w", newline="") as file:
             csv.writer(file).writerows(rows)
+    return {"name": "captioned_images", "path": str(folder / "digits")}
+
+
+def from_captions_run(
+    folder: Path, name: str = "unet", model: dict[str, Any] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Return the recipe of a run of 20 steps that makes digits from captions, written to
+    ``folder``."""
+    encoder = {"name": "transformer_classifier", "layers": 1, "width": 8, "heads": 2}
+    recipe = tiny_run(name, folder, {"text": encoder, **(model or {})})
+    return recipe | {
+        "task": {"name": "generate_images", "condition": "text", **settings},
+        "processor": {
+            "name": "captioned_pictures",
+            "tokenizer": {"name": "characters"},
+            "pictures": recipe["processor"],
+            "max_tokens": 24,
+        },
+        "data": write_captioned_digits(folder),
+    }
+
+
+def caption_run(folder: Path, **settings: Any) -> dict[str, Any]:
+    """Return the recipe of a run of 20 steps on captioned digits, written to ``folder``."""
     recipe = {
         "name": "captions",
         "model": {
@@ -84,7 +108,7 @@ def caption_run(folder: Path, **settings: Any) -> dict[str, Any]:
             "autoencoder": str(autoencoder_run()),
             "tokenizer": {"name": "characters"},
         },
-        "data": {"name": "captioned_images", "path": str(folder / "digits")},
+        "data": write_captioned_digits(folder),
         "optim": {"lr": 3e-3, "warmup_steps": 2, **FALLING_AND_CLIPPED},
         "training": {"batch_size": 16, "steps": 20},
         "machine": MACHINE,

@@ -25,13 +25,13 @@ from groundup.media.table_values import as_category
 from groundup.metrics.frechet import frechet_distance, nearest, same_kind_share
 from groundup.tasks.generate_images.contact_sheet import arrange, as_bytes, pictures_of
 
-__all__ = ["Make", "evaluate_generator"]
+__all__ = ["SHOWN", "Make", "evaluate_generator", "look_for_copies", "made_pixels", "read_pixels"]
 
 Make = Callable[[Sequence[Any], int], list[Tensor]]
 """Makes so many pictures (count, C, H, W) for each prompt."""
 
 Floats = NDArray[np.float64]
-_SHOWN = 24  # pictures that are looked for in the training split
+SHOWN = 24  # pictures that are looked for in the training split
 # A made picture is a copy where it is nearer to a training picture than this share of the held-out
 # pictures is to theirs.
 _COPY = 0.01
@@ -66,13 +66,13 @@ def evaluate_generator(context: EvaluationContext, make: Make, count: int) -> Ev
     context.progress(f"making {each * len(prompts):,} pictures")
     rows = make(prompts, each)
     look = _Judge(context)
-    own = _pixels(torch.cat(rows), context)
+    own = made_pixels(torch.cat(rows), context)
     pixels = {
         "made": own,
-        "training": _read([one for part in known for one in part[:each]], context),
+        "training": read_pixels([one for part in known for one in part[:each]], context),
         "normal": _draw_normal(train, prompts, each, context),
     }
-    true = _read([one for part in real for one in part[:each]], context)
+    true = read_pixels([one for part in real for one in part[:each]], context)
     classes = np.repeat(np.arange(len(prompts)), each)
     metrics, table = _compare(pixels, true, classes, look)
     if look.knows(prompts):
@@ -80,8 +80,10 @@ def evaluate_generator(context: EvaluationContext, make: Make, count: int) -> Ev
         metrics["class_agreement_accuracy"] = look.accuracy(own, asked)
         metrics["judge_accuracy"] = look.accuracy(true, asked)
     # A few of each class, as a person would look at them.
-    shown = [row[: max(1, _SHOWN // len(prompts))] for row in rows]
-    copies, found, figure = _look_for_copies(context, shown, _read(train, context), true, train)
+    shown = [row[: max(1, SHOWN // len(prompts))] for row in rows]
+    asked = [str(prompt) for prompt, row in zip(prompts, shown, strict=True) for _ in row]
+    part = torch.cat(shown)
+    copies, found, figure = look_for_copies(context, part, asked, true, train)
     sheet = Figure(
         "sheet",
         "Pictures that it made",
@@ -134,7 +136,7 @@ def _draw_normal(
     drawn = torch.Generator().manual_seed(seeding.key(context.seed, "normal pictures"))
     found = []
     for part in _choose(train, prompts, _FITTED, context.seed):
-        pixels = _read(part, context)
+        pixels = read_pixels(part, context)
         mean = pixels.mean(0)
         # Sums of examples with normal weights have their covariance, which is never computed.
         weights = torch.randn(each, len(pixels), generator=drawn) / max(len(pixels) - 1, 1) ** 0.5
@@ -206,26 +208,33 @@ class _Judge:
         return float(np.mean([one == other for one, other in zip(seen, classes, strict=True)]))
 
 
-def _look_for_copies(
+def look_for_copies(
     context: EvaluationContext,
-    rows: Sequence[Tensor],
-    train: Tensor,
+    made: Tensor,
+    asked: Sequence[str],
     real: Tensor,
     examples: Sequence[Example],
 ) -> tuple[dict[str, float], Table, Figure]:
     """Return how many of the shown pictures are copies, and each next to its nearest training
-    picture."""
+    picture.
+
+    Args:
+        context: What is evaluated.
+        made: (N, C, H, W), as the model makes them.
+        asked: What each was asked for.
+        real: (M, C, H, W) held-out pictures, between 0 and 1.
+        examples: The training split.
+    """
     processor = context.processor
-    context.progress(f"looking for {sum(map(len, rows))} pictures in the training split")
-    flat = [part.flatten(1).numpy() for part in (_pixels(torch.cat(list(rows)), context), train)]
+    context.progress(f"looking for {len(made)} pictures in the training split")
+    train = read_pixels(examples, context)
+    flat = [part.flatten(1).numpy() for part in (made_pixels(made, context), train)]
     places, distances = nearest(flat[0], flat[1])
     _, usual = nearest(real.flatten(1).numpy(), flat[1])
     limit = float(np.quantile(usual, _COPY))
     # By the data's own measure: held-out pictures are no copies, however near they are.
     copied = distances < limit
-    prompts = [str(label) for label in processor.labels] or [""]
-    asked = [prompt for prompt, row in zip(prompts, rows, strict=True) for _ in row]
-    shown = as_bytes(torch.cat(list(rows)), processor)
+    shown = as_bytes(made, processor)
     known = as_bytes(processor.inputs.from_pixels(train[places]), processor)
     items = [
         {
@@ -261,12 +270,13 @@ def _look_for_copies(
     return metrics, table, figure
 
 
-def _read(examples: Sequence[Example], context: EvaluationContext) -> Tensor:
+def read_pixels(examples: Sequence[Example], context: EvaluationContext) -> Tensor:
     """Return pictures (N, C, H, W) between 0 and 1, as the run reads them."""
     encoded = context.processor.encode_inputs([example.inputs for example in examples])
-    return _pixels(encoded["inputs"], context)
+    return made_pixels(encoded["inputs"], context)
 
 
-def _pixels(pictures: Tensor, context: EvaluationContext) -> Tensor:
+def made_pixels(pictures: Tensor, context: EvaluationContext) -> Tensor:
+    """Return pictures (N, C, H, W) between 0 and 1, of what a model made."""
     reader = pictures_of(context.processor)
     return reader.to_pixels(pictures.float().cpu()).clamp(0, 1)

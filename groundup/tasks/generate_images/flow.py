@@ -7,7 +7,7 @@ Shape legend: B pictures, C channels, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from groundup.media.augmentation.draws import Draws
 
 __all__ = [
     "NEAR_END",
+    "Asked",
     "SamplerOptions",
     "draw_times",
     "integrate",
@@ -110,16 +111,53 @@ class SamplerOptions:
         return 1.0
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What pictures are asked for, a row each by the names of the model's arguments; none of them,
+    where pictures are asked for by nothing.
+
+    Attributes:
+        told: What each is asked for.
+        nothing: The same of pictures that are asked for nothing, which guidance goes away from.
+    """
+
+    told: Batch = field(default_factory=dict)
+    nothing: Batch = field(default_factory=dict)
+
+    def __getitem__(self, rows: slice) -> Asked:
+        """Return what some of the pictures are asked for."""
+        parts = ({name: values[rows] for name, values in each.items()} for each in self.both)
+        return Asked(*parts)
+
+    @property
+    def both(self) -> tuple[Batch, Batch]:
+        """What is asked for, and nothing."""
+        return self.told, self.nothing
+
+    def repeated(self, count: int) -> Asked:
+        """Return each row so many times, next to each other."""
+        parts = (
+            {name: values.repeat_interleave(count, 0) for name, values in each.items()}
+            for each in self.both
+        )
+        return Asked(*parts)
+
+    def to(self, device: torch.device) -> Asked:
+        """Return it on a device."""
+        parts = ({name: values.to(device) for name, values in each.items()} for each in self.both)
+        return Asked(*parts)
+
+
 @torch.no_grad()
 def integrate(
-    model: Callable[..., Any], noise: Tensor, classes: Tensor | None, how: SamplerOptions
+    model: Callable[..., Any], noise: Tensor, asked: Asked, how: SamplerOptions
 ) -> Tensor:
     """Return (B, C, H, W) pictures, from their noise.
 
     Args:
         model: A ``PictureGenerator``.
         noise: (B, C, H, W).
-        classes: (B,) what each is asked for, or None.
+        asked: What each is asked for.
         how: Steps, sampler, guidance.
 
     Source:
@@ -132,12 +170,12 @@ def integrate(
     for step in range(how.steps):
         start = step * length
         span = length if how.spans else None
-        first = _direction(model, place, start, span, classes, how.guidance_at(start))
+        first = _direction(model, place, start, span, asked, how.guidance_at(start))
         ahead = place + length * first
         # At the end nothing is left of the way, and no direction can be asked for there.
         if how.sampler == "heun" and not how.spans and step + 1 < how.steps:
             later = start + length
-            second = _direction(model, ahead, later, None, classes, how.guidance_at(later))
+            second = _direction(model, ahead, later, None, asked, how.guidance_at(later))
             ahead = place + length * (first + second) / 2
         place = ahead
     return place
@@ -148,17 +186,16 @@ def _direction(
     place: Tensor,
     time: float,
     span: float | None,
-    classes: Tensor | None,
+    asked: Asked,
     guidance: float,
 ) -> Tensor:
     """Return (B, C, H, W), what is left of the way over the time that is left."""
     count = len(place)
-    told: dict[str, Tensor] = {} if classes is None else {"classes": classes}
-    guided = classes is not None and guidance != 1.0
+    told = dict(asked.told)
+    guided = bool(told) and guidance != 1.0
     inputs = place
-    if guided and classes is not None:
-        nothing = torch.full_like(classes, int(model.class_count))  # type: ignore[attr-defined]
-        told = {"classes": torch.cat([classes, nothing])}
+    if guided:
+        told = {name: torch.cat([told[name], asked.nothing[name]]) for name in told}
         inputs = torch.cat([place, place])
     if span is not None:
         told["spans"] = place.new_full((len(inputs),), span)

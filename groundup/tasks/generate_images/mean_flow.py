@@ -28,6 +28,7 @@ __all__ = [
 
 # Added to a squared error before its power is taken: appendix A of the paper.
 _SMALLEST = 1e-3
+_MOVING = ("inputs", "times", "spans")
 
 
 class MeanFlowOutputs(NamedTuple):
@@ -112,7 +113,7 @@ def mean_flow_outputs(
     """
 
     def say(rows: Tensor | slice, place: Tensor, times: Tensor, spans: Tensor) -> Tensor:
-        told = {name: value[rows] for name, value in inputs.items() if name == "classes"}
+        told = {name: value[rows] for name, value in inputs.items() if name not in _MOVING}
         return model(inputs=place, times=times, spans=spans, **told)  # type: ignore[no-any-return]
 
     places, times, spans = inputs["inputs"], inputs["times"], inputs["spans"]
@@ -139,16 +140,17 @@ def _ahead(
     """Return the pictures (B, C, H, W) that the directions go to: the true ones, and those that the
     model says."""
     own, guidance = target.own, target.guidance
-    told = {"inputs": inputs["inputs"], "times": inputs["times"]}
-    if "classes" in inputs:
-        told["classes"] = inputs["classes"]
+    told = {name: value for name, value in inputs.items() if name != "spans"}
     # Weights of the true picture, of what is said of the class, and of what is said of none.
     weights = ((1 - own) * guidance, own, (1 - own) * (1 - guidance))
     ahead = weights[0] * pictures
     if own:
         ahead = ahead + own * model(**told)
     if guidance != 1.0:
-        told["classes"] = torch.full_like(told["classes"], int(model.class_count))  # type: ignore[arg-type]
+        if "classes" in told:
+            told["classes"] = torch.full_like(told["classes"], int(model.class_count))  # type: ignore[arg-type]
+        if "text_lengths" in told:
+            told["text_lengths"] = torch.zeros_like(told["text_lengths"])
         ahead = ahead + weights[2] * model(**told)
     return ahead
 

@@ -5,7 +5,7 @@ Legend: B pictures of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from groundup.contracts.data import Partners
 from groundup.contracts.generators import PictureGenerator
-from groundup.contracts.processors import LabelProcessor, Targets
+from groundup.contracts.processors import LabelProcessor
 from groundup.contracts.tasks import EvaluationContext, Picture, Task
 from groundup.core.errors import RecipeError
 from groundup.core.registry import task
@@ -25,10 +25,8 @@ from groundup.core.settings import setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.media.augmentation.draws import Draws
 from groundup.media.png import encode_png
-from groundup.media.table_values import as_category
-from groundup.processors.class_targets import SingleLabel
-from groundup.processors.labelled import with_targets
-from groundup.processors.targets import FixedTargets
+from groundup.tasks.generate_images.caption_evaluation import evaluate_by_caption
+from groundup.tasks.generate_images.conditions import ByCaption, ByClass, ByNothing, Condition
 from groundup.tasks.generate_images.contact_sheet import arrange, as_bytes, pictures_of
 from groundup.tasks.generate_images.evaluation import evaluate_generator
 from groundup.tasks.generate_images.flow import draw_times, interpolate, velocity_weight
@@ -39,7 +37,11 @@ from groundup.tasks.generate_images.mean_flow import (
     draw_spans,
     mean_flow_outputs,
 )
-from groundup.tasks.generate_images.sampling import Conditions, check_guidance, make_pictures
+from groundup.tasks.generate_images.sampling import (
+    check_guidance,
+    make_pictures,
+    sampler_options,
+)
 
 __all__ = ["GenerateImages"]
 
@@ -74,8 +76,8 @@ class GenerateImages(Task):
     }
     drawing_options: ClassVar[tuple[str, ...]] = ("count", "guidance", "sampler", "steps")
 
-    condition: Literal["class", "none"] = setting(
-        "class", "What pictures are asked for by: their class, or nothing"
+    condition: Literal["class", "text", "none"] = setting(
+        "class", "What pictures are asked for by: their class, their caption, or nothing"
     )
     class_dropout: float = setting(
         0.1,
@@ -83,6 +85,13 @@ class GenerateImages(Task):
         ge=0,
         lt=1,
         applies_when={"condition": ("class",)},
+    )
+    caption_dropout: float = setting(
+        0.1,
+        "Share of training pictures whose caption is not told: guidance compares with that",
+        ge=0,
+        lt=1,
+        applies_when={"condition": ("text",)},
     )
     weighting: Literal["velocity", "picture"] = setting(
         "velocity",
@@ -121,7 +130,7 @@ class GenerateImages(Task):
         1.0,
         "Guidance that steps learn: a guided picture then asks once a step, with guidance 1",
         ge=0,
-        applies_when={"mean_flow": (True,), "condition": ("class",)},
+        applies_when={"mean_flow": (True,), "condition": ("class", "text")},
     )
     own_share: float = setting(
         0.0,
@@ -153,12 +162,12 @@ class GenerateImages(Task):
         1.0,
         "How much more of what is asked for; 1: as it was learned, and in half the time",
         ge=0,
-        applies_when={"condition": ("class",)},
+        applies_when={"condition": ("class", "text")},
     )
     guidance_interval: tuple[_Time, _Time] = setting(
         (0.0, 1.0),
         "First and last time with guidance: at others half the time is saved",
-        applies_when={"condition": ("class",)},
+        applies_when={"condition": ("class", "text")},
     )
     shown: int = setting(4, "Pictures of each prompt in samples while training", ge=1)
     evaluated: int = setting(1000, "Pictures that groundup evaluate makes", ge=2)
@@ -169,7 +178,7 @@ class GenerateImages(Task):
     @model_validator(mode="after")
     def _guidance_is_possible(self) -> GenerateImages:
         check_guidance(
-            self.guidance, self.guidance_interval, self.step_guidance, self.class_dropout
+            self.guidance, self.guidance_interval, self.step_guidance, self.asked_by.dropout
         )
         return self
 
@@ -181,9 +190,15 @@ class GenerateImages(Task):
             "noise": "float32 (B, C, H, W)",
             "times": "float32 (B,)",
         }
-        if self.condition == "class":
-            spec["classes"] = "int64 (B,)"
-        return spec | ({"spans": "float32 (B,)"} if self.mean_flow else {})
+        spans = {"spans": "float32 (B,)"} if self.mean_flow else {}
+        return spec | self.asked_by.spec | spans
+
+    @property
+    def asked_by(self) -> Condition:
+        """What pictures are asked for by."""
+        if self.condition == "text":
+            return ByCaption(self.caption_dropout)
+        return ByClass(self.class_dropout) if self.condition == "class" else ByNothing(0.0)
 
     def fit_processor(
         self, processor: Any, examples: Callable[[], Iterator[Any]]
@@ -193,10 +208,10 @@ class GenerateImages(Task):
 
         Raises:
             DataError: If pictures are asked for by class, and one has none.
-            RecipeError: If the processor makes no pictures around 0, as noise is.
+            RecipeError: If the processor makes no pictures around 0, as noise is, or reads no
+                captions where pictures are asked for by them.
         """
-        fit = _fit_classes if self.condition == "class" else _fit_nothing
-        found = with_targets(processor, examples, fit, 0)
+        found = self.asked_by.fit(processor, examples)
         reader = pictures_of(found)
         # The commonest silent fault: pictures from 0 to 1, of which a model makes grey fog.
         black = reader.from_pixels(torch.zeros(1, *found.input_shape))
@@ -210,18 +225,17 @@ class GenerateImages(Task):
         return found
 
     def encode(self, examples: Sequence[Example], processor: LabelProcessor) -> Batch:
-        """Return all examples' pictures, and their class numbers.
+        """Return all examples' pictures, and their class numbers or captions.
 
         Raises:
-            DataError: If a picture has another shape, or a class was not in the training split.
+            DataError: If a picture has another shape or no caption, or a class was not in the
+                training split.
         """
         encoded = processor.encode_inputs([example.inputs for example in examples])
-        if self.condition == "class":
-            encoded["classes"] = processor.targets.encode([each.target for each in examples])
-        return encoded
+        return encoded | self.asked_by.encode(examples, processor)
 
     def check_model(self, model: nn.Module, processor: Any) -> None:
-        """Check that the model makes pictures.
+        """Check that the model makes pictures, of texts where it is asked by them.
 
         Raises:
             RecipeError: If it does not.
@@ -229,6 +243,12 @@ class GenerateImages(Task):
         if not isinstance(model, PictureGenerator):
             problem = f"{type(model).__name__} makes no pictures"
             raise RecipeError("recipe.model.name", problem, "Use unet or dit")
+        if model.reads_text != (self.condition == "text"):
+            problem = f"{type(model).__name__} reads no captions, by which pictures are asked for"
+            if model.reads_text:
+                problem = f"{type(model).__name__} reads captions, which nothing gives"
+            remedy = "Set task.condition: text for models with an encoder of texts, and no others"
+            raise RecipeError("recipe.model.text", problem, remedy)
 
     @property
     def augments(self) -> bool:
@@ -248,7 +268,8 @@ class GenerateImages(Task):
         processor: LabelProcessor,
         seed: int,
     ) -> Batch:
-        """Return the batch with noise, times and spans; of some pictures the class is taken away.
+        """Return the batch with noise, times and spans; of some pictures what is asked for is taken
+        away.
 
         Held-out pictures keep theirs, and are asked about at fixed times.
         """
@@ -264,16 +285,21 @@ class GenerateImages(Task):
             # Held-out pictures are asked for directions, so that runs with and without compare.
             share = 0.0 if held_out else self.span_share
             found["times"], found["spans"] = draw_spans(draws, times, other, share, self.end_share)
-        if "classes" in batch and not held_out:
-            # The number after the last class says that nothing is asked for.
-            dropped = torch.from_numpy(draws("class")[0] < self.class_dropout)
-            found["classes"] = torch.where(dropped, len(processor.labels), batch["classes"])
+        asked_by = self.asked_by
+        if asked_by.word and not held_out:
+            dropped = torch.from_numpy(draws(asked_by.word)[0] < asked_by.dropout)
+            found = asked_by.take_away(found, dropped, processor)
         return found
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """Return pictures on their way, the times, and what is asked for."""
-        told = [name for name in ("times", "spans", "classes") if name in batch]
-        return {"inputs": interpolate(batch), **{name: batch[name] for name in told}}
+        told = [name for name in ("times", "spans", *self.asked_by.spec) if name in batch]
+        found = {"inputs": interpolate(batch), **{name: batch[name] for name in told}}
+        if "text" in found:
+            # Padded to the longest of all examples; at least one, which encoders need.
+            longest = max(1, int(found["text_lengths"].max()))
+            found["text"] = found["text"][:, :longest]
+        return found
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor | MeanFlowOutputs:
         """Return the pictures that the model says; to learn steps also those that it should say."""
@@ -322,7 +348,8 @@ class GenerateImages(Task):
     def predict(
         self, model: nn.Module, inputs: Any, processor: LabelProcessor, **options: Any
     ) -> Any:
-        """Return a ``Picture`` for each prompt: the name of a class, or an empty text for none.
+        """Return a ``Picture`` for each prompt: the name of a class, a text, or an empty text for
+        nothing.
 
         Args:
             model: Makes them.
@@ -333,7 +360,7 @@ class GenerateImages(Task):
                 Picture n of a prompt begins with noise that is a function of seed and n alone.
 
         Raises:
-            DataError: If there is no such class, or an option is out of range.
+            DataError: If there is no such class, a text is too long, or an option is out of range.
         """
         prompts = inputs if isinstance(inputs, list) else [inputs]
         count = int(options.get("count") or 1)
@@ -357,15 +384,10 @@ class GenerateImages(Task):
         """Return (count, C, H, W) for each prompt, as the model reads pictures; see ``predict``."""
         settings = {name: value for name, value in self if name in _DRAWING}
         given = settings | dict(options or {})
-        conditions = Conditions(
-            labels=tuple(map(as_category, processor.labels)),
-            by_class=self.condition == "class",
-            knows_nothing=self.class_dropout > 0,
-        )
-        how = conditions.sampler_options(given, spans=self.mean_flow)
-        numbers = conditions.numbers(prompts)
+        how = sampler_options(given, self.asked_by, spans=self.mean_flow)
+        asked = self.asked_by.ask(prompts, processor)
         seed = int(given.get("seed") or 0)
-        return make_pictures(model, numbers, processor.input_shape, count, seed, how)
+        return make_pictures(model, len(prompts), asked, processor.input_shape, count, seed, how)
 
     def draw_sheet(
         self, model: nn.Module, prompts: Sequence[str], processor: LabelProcessor, seed: int
@@ -381,18 +403,6 @@ class GenerateImages(Task):
             options = {"seed": context.seed}
             return self.make(context.model, prompts, context.processor, count, options)
 
+        if self.condition == "text":
+            return evaluate_by_caption(context, make, self.evaluated)
         return evaluate_generator(context, make, self.evaluated)
-
-
-def _fit_nothing(targets: Iterable[Any]) -> Targets:
-    """Return that nothing is asked for."""
-    return FixedTargets(())
-
-
-def _fit_classes(targets: Iterable[Any]) -> Targets:
-    """Return the classes that occur: one may be enough, to learn some pictures of one's own."""
-    seen = list(targets)
-    names = {as_category(target) for target in seen}
-    if len(names) == 1 and "" not in names:
-        return SingleLabel([names.pop()], counts=[len(seen)])
-    return SingleLabel.fit(seen)

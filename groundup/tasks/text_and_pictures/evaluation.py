@@ -8,28 +8,31 @@ Legend: N held-out examples, M different captions of theirs, P codes of a pictur
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.contracts.tasks import EvaluationContext, Picture
-from groundup.core import seeding
 from groundup.core.values import Evaluation, Example, Figure, Table
 from groundup.media.png import data_uri
 from groundup.processors.picture_tokens import PictureTokens
-from groundup.tasks.text_and_pictures.retrieval import caption_scores, share_found
+from groundup.tasks.shared.caption_retrieval import (
+    Look,
+    choose_captions,
+    distances,
+    share_found,
+    shared_words,
+)
+from groundup.tasks.text_and_pictures.retrieval import caption_scores
 
 __all__ = ["DrawsAndCaptions", "evaluate_both"]
 
 _SHOWN = 12
 _GAP = 2  # columns of white between two pictures
 _COPY = 30.0  # dB from which a drawn picture is called a copy
-_SIDE = 16  # pixels to which pictures are reduced to compare them by sight
 _TRAINED = 4000  # training pictures that drawn ones are compared with
 
 
@@ -50,15 +53,6 @@ class DrawsAndCaptions(Protocol):
     ) -> Any: ...
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What is evaluated: N examples, their M captions, and which of these is whose."""
-
-    examples: list[Example]
-    captions: list[str]
-    wanted: list[int]
-
-
 def evaluate_both(task: DrawsAndCaptions, context: EvaluationContext) -> Evaluation:
     """Look for each held-out picture's caption among the captions of all that are looked at.
 
@@ -76,7 +70,7 @@ def evaluate_both(task: DrawsAndCaptions, context: EvaluationContext) -> Evaluat
     - ``copies``: the share of drawn pictures nearer than 30 dB PSNR to a training picture.
     """
     processor: PictureTokens = context.processor
-    look = _choose(list(context.examples(context.held_out)), task.candidates, context.seed)
+    look = choose_captions(list(context.examples(context.held_out)), task.candidates, context.seed)
     chance = 1 / len(look.captions)
     metrics = {"held_out_pictures": float(len(look.examples)), "chance": chance}
     codes = processor.encode_pictures([example.inputs for example in look.examples])
@@ -108,7 +102,7 @@ def evaluate_both(task: DrawsAndCaptions, context: EvaluationContext) -> Evaluat
         pixels = _pixels(np.stack([each.pixels for each in drawn]))
         # By caption, where the real pictures are by example.
         own = [look.wanted.index(number) for number in range(len(look.captions))]
-        near = share_found(-_distances(pixels, real[own]), range(len(own)))
+        near = share_found(-distances(pixels, real[own]), range(len(own)))
         found("drawn_nearest_accuracy_at_1", "drawn: nearest real picture", near)
         if task.directions == "both":
             again = processor.encode_pictures([each.pixels for each in drawn])
@@ -127,24 +121,11 @@ def evaluate_both(task: DrawsAndCaptions, context: EvaluationContext) -> Evaluat
     return Evaluation(metrics, [table, *tables], figures)
 
 
-def _choose(examples: list[Example], count: int, seed: int) -> _Look:
-    """Return a keyed sample of the examples, each with a caption of its own."""
-    order = torch.randperm(len(examples), generator=seeding.generator(seed, "candidates")).tolist()
-    # Two examples of one caption could not be told apart by it.
-    chosen: dict[str, Example] = {}
-    for number in order:
-        chosen.setdefault(str(examples[number].target), examples[number])
-        if len(chosen) == count:
-            break
-    captions = list(chosen)
-    return _Look(list(chosen.values()), captions, list(range(len(captions))))
-
-
 def _scores(
     task: DrawsAndCaptions,
     model: nn.Module,
     codes: Tensor,
-    look: _Look,
+    look: Look,
     processor: PictureTokens,
 ) -> NDArray[np.float64]:
     return caption_scores(model, codes, look.captions, processor, task.max_caption_tokens)
@@ -162,19 +143,7 @@ def _pixels(pictures: NDArray[np.uint8]) -> Tensor:
     return found[:, None] if found.dim() == 3 else found.permute(0, 3, 1, 2)
 
 
-def _distances(pictures: Tensor, others: Tensor) -> NDArray[np.float64]:
-    """Return the squared distance of each picture from each other, both made small."""
-    found: NDArray[np.float64] = torch.cdist(_small(pictures), _small(others)).square().numpy()
-    return found
-
-
-def _small(pictures: Tensor) -> Tensor:
-    """Return (N, D) few numbers of each picture."""
-    found = F.interpolate(pictures, (_SIDE, _SIDE), mode="bilinear", antialias=True)
-    return found.flatten(1).double()
-
-
-def _by_nearest(look: _Look, trained: Sequence[Example], processor: PictureTokens) -> float:
+def _by_nearest(look: Look, trained: Sequence[Example], processor: PictureTokens) -> float:
     """Return how often the words of the nearest training picture's caption find a picture's own."""
     chosen = trained[:_TRAINED]
     known, real = (
@@ -182,24 +151,18 @@ def _by_nearest(look: _Look, trained: Sequence[Example], processor: PictureToken
         for each in (chosen, look.examples)
     )
     # As codes draw them: a baseline with sharper pictures than the model's would be another test.
-    nearest = _distances(real, known).argmin(1)
+    nearest = distances(real, known).argmin(1)
     scores = np.array(
         [
-            [_in_common(str(chosen[place].target), caption) for caption in look.captions]
+            [shared_words(str(chosen[place].target), caption) for caption in look.captions]
             for place in nearest.tolist()
         ]
     )
     return share_found(scores, look.wanted)
 
 
-def _in_common(one: str, other: str) -> float:
-    """Return the share of words that two captions have in common, of those of either."""
-    words, others = (set(each.lower().replace(",", " ").split()) for each in (one, other))
-    return len(words & others) / max(len(words | others), 1)
-
-
 def _compare_with_training(
-    look: _Look, drawn: Sequence[Picture], pixels: Tensor, known: Tensor
+    look: Look, drawn: Sequence[Picture], pixels: Tensor, known: Tensor
 ) -> tuple[float, Figure]:
     """Return the share of drawn pictures that are copies, and drawn pictures each next to its
     nearest training picture."""
@@ -234,7 +197,7 @@ def _compare_with_training(
 def _mistakes(
     task: DrawsAndCaptions,
     model: nn.Module,
-    look: _Look,
+    look: Look,
     processor: PictureTokens,
     scores: NDArray[np.float64],
 ) -> Table:

@@ -17,7 +17,7 @@ from groundup.generation.scoring import sequence_nll
 from groundup.processors.picture_tokens import PictureTokens
 from groundup.tasks.text_and_pictures.rows import encode_captions, prompt_of_picture
 
-__all__ = ["caption_scores", "share_found"]
+__all__ = ["caption_scores"]
 
 _ROWS = 64
 
@@ -44,12 +44,3 @@ def caption_scores(
     context = max((len(each.tokens) for each in sequences), default=1)
     nats = np.array(sequence_nll(model, sequences, context, _ROWS))
     return -nats.reshape(len(codes), len(captions))
-
-
-def share_found(scores: NDArray[np.float64], wanted: Sequence[int]) -> float:
-    """Return the share of rows whose wanted column has the highest score; of several highest ones
-    each counts in part."""
-    # A model that says the same of all captions finds none, and not always the first.
-    best = scores == scores.max(1, keepdims=True)
-    rows = np.arange(len(scores))
-    return float((best[rows, list(wanted)] / best.sum(1)).mean())

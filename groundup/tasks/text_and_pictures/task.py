@@ -22,8 +22,9 @@ from groundup.core.settings import as_path, setting
 from groundup.core.values import Batch, Evaluation, Example, Loss, Term
 from groundup.media.images import SUFFIXES, is_picture
 from groundup.processors.picture_tokens import PictureTokens
+from groundup.tasks.shared.caption_retrieval import share_found
 from groundup.tasks.text_and_pictures.evaluation import evaluate_both
-from groundup.tasks.text_and_pictures.retrieval import caption_scores, share_found
+from groundup.tasks.text_and_pictures.retrieval import caption_scores
 from groundup.tasks.text_and_pictures.rows import (
     caption_rows,
     encode_captions,

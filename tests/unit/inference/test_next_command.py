@@ -18,6 +18,11 @@ from groundup.inference.evaluate_run import next_command
         ("classify", "image", "groundup predict runs/a picture.png"),
         ("generate_images", "image", "groundup predict runs/a CLASS --out made.png"),
         (
+            "generate_images",
+            "captioned_pictures",
+            "groundup predict runs/a 'a red hat' --out made.png",
+        ),
+        (
             "text_and_pictures",
             "picture_tokens",
             "groundup predict runs/a 'a red hat' --out drawn.png",

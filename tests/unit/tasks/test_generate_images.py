@@ -20,7 +20,13 @@ from groundup.processors.class_targets import SingleLabel
 from groundup.processors.image import ImageProcessor
 from groundup.processors.labelled import Labelled
 from groundup.reports.run_reader import read_run
-from groundup.tasks.generate_images.flow import SamplerOptions, draw_times, integrate, interpolate
+from groundup.tasks.generate_images.flow import (
+    Asked,
+    SamplerOptions,
+    draw_times,
+    integrate,
+    interpolate,
+)
 from groundup.tasks.generate_images.mean_flow import (
     MeanFlowTarget,
     adaptive_weight,
@@ -34,6 +40,11 @@ PROCESSOR = Labelled(
 )
 
 
+def asked(classes: Tensor) -> Asked:
+    """Return what pictures are asked for, where 2 stands for nothing."""
+    return Asked({"classes": classes}, {"classes": torch.full_like(classes, 2)})
+
+
 class Known(nn.Module):
     """Says the best that can be said where pictures of class k are all 1 - k, with noise of their
     own: known in closed form."""
@@ -42,6 +53,7 @@ class Known(nn.Module):
         super().__init__()
         self.spread = spread
         self.class_count = 2
+        self.reads_text = False
         self.asked = 0
         self.scale = nn.Parameter(torch.ones(()))
 
@@ -87,7 +99,7 @@ def test_the_sampler_ends_where_the_exact_one_does(sampler: Any, steps: int, nea
     """Of normal pictures the exact way is known: noise times their spread, plus their mean."""
     noise = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([0, 0, 1, 1, 0, 1])
-    found = integrate(Known(), noise, classes, SamplerOptions(steps, sampler))
+    found = integrate(Known(), noise, asked(classes), SamplerOptions(steps, sampler))
     wanted = 0.5 * noise + (1.0 - classes.float())[:, None, None, None]
     assert float((found - wanted).abs().max()) < near
 
@@ -97,16 +109,16 @@ def test_guidance_goes_on_from_nothing_asked_for() -> None:
     model = Known()
     classes = torch.tensor([0, 0])
     plain, guided = (
-        integrate(model, noise, classes, SamplerOptions(50, "euler", g)) for g in (1.0, 2.0)
+        integrate(model, noise, asked(classes), SamplerOptions(50, "euler", g)) for g in (1.0, 2.0)
     )
-    without = integrate(model, noise, torch.tensor([2, 2]), SamplerOptions(50, "euler"))
+    without = integrate(model, noise, asked(torch.tensor([2, 2])), SamplerOptions(50, "euler"))
     # With one spread for all classes, guidance moves the mean alone.
     torch.testing.assert_close(guided - without, 2 * (plain - without), rtol=1e-3, atol=1e-3)
 
 
 def test_how_often_a_model_is_asked() -> None:
     noise, classes = torch.zeros(2, 1, 4, 4), torch.tensor([0, 1])
-    for how, asked in (
+    for how, often in (
         (SamplerOptions(10, "euler"), 20),
         (SamplerOptions(10, "heun"), 38),  # not at the end
         (SamplerOptions(10, "euler", 2.0), 40),
@@ -114,8 +126,8 @@ def test_how_often_a_model_is_asked() -> None:
         (SamplerOptions(10, "heun", spans=True), 20),
     ):
         model = Known()
-        integrate(model, noise, classes, how)
-        assert model.asked == asked
+        integrate(model, noise, asked(classes), how)
+        assert model.asked == often
 
 
 @pytest.mark.parametrize("weighting", ["velocity", "picture"])
@@ -162,7 +174,7 @@ def test_a_step_of_any_length_asks_for_what_the_exact_one_is() -> None:
     said, wanted = mean_flow_outputs(Ends(), inputs, batch)
     torch.testing.assert_close(wanted, said, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
-        integrate(Ends(), noise, None, SamplerOptions(1, spans=True)), pictures
+        integrate(Ends(), noise, Asked(), SamplerOptions(1, spans=True)), pictures
     )
     weights = adaptive_weight(torch.tensor([0.0, 1.0, 3.0]), 1.0)
     torch.testing.assert_close(weights, 1 / torch.tensor([0.001, 1.001, 3.001]))
