@@ -77,8 +77,8 @@ def attend(
         scores = torch.cat([found.masked_fill(told.padding, -torch.inf), scores], 3)
         value = torch.cat([read, value], 2)
     weights = scores.softmax(-1)
-    found: Tensor = weights.to(value.dtype) @ value
-    return found.transpose(1, 2).flatten(2)
+    gathered: Tensor = weights.to(value.dtype) @ value
+    return gathered.transpose(1, 2).flatten(2)
 
 
 def _split(x: Tensor, heads: int) -> Tensor:

@@ -83,8 +83,8 @@ class CaptionedPictures(LabelProcessor):
             # The tokens around a text say nothing by themselves.
             if not text.strip():
                 lengths[row] = 0
-        text = read["tokens"] if "tokens" in read else read["inputs"]
-        return {"text": text, "text_lengths": lengths}
+        states = read["tokens"] if "tokens" in read else read["inputs"]
+        return {"text": states, "text_lengths": lengths}
 
     def check_prompt(self, text: str) -> str:
         """Return which tokens of a text no training caption has, in quotes; empty: none.
