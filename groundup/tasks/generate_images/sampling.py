@@ -55,7 +55,7 @@ def sampler_options(
 
 
 def check_guidance(
-    guidance: float, interval: tuple[float, float], learned: float, dropout: float
+    guidance: float, interval: tuple[float, float], learned: float, condition: Condition
 ) -> None:
     """Check that settings of guidance fit each other.
 
@@ -63,7 +63,7 @@ def check_guidance(
         guidance: When pictures are made.
         interval: First and last time of it.
         learned: Guidance that steps learn.
-        dropout: Share of training pictures without what they are asked for by.
+        condition: What pictures are asked for by.
 
     Raises:
         ValueError: If they do not.
@@ -76,8 +76,10 @@ def check_guidance(
             f"step_guidance is {learned:g} and guidance {guidance:g}: pictures would be guided"
             " twice. Leave guidance at 1"
         )
-    if learned != 1 and not dropout:
-        raise ValueError("step_guidance needs pictures without a class. Raise class_dropout")
+    if learned != 1 and not condition.dropout:
+        word = condition.word
+        problem = f"step_guidance needs pictures without a {word}. Raise {word}_dropout"
+        raise ValueError(problem)
 
 
 def make_pictures(

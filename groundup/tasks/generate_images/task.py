@@ -177,9 +177,7 @@ class GenerateImages(Task):
 
     @model_validator(mode="after")
     def _guidance_is_possible(self) -> GenerateImages:
-        check_guidance(
-            self.guidance, self.guidance_interval, self.step_guidance, self.asked_by.dropout
-        )
+        check_guidance(self.guidance, self.guidance_interval, self.step_guidance, self.asked_by)
         return self
 
     @property
