@@ -72,6 +72,7 @@ def complete_text(
         if given.get(name, "none") != "none":
             problem = f"is of the head of {given.get('name')}, which an encoder has none of"
             raise RecipeError(f"{_WHERE}.{name}", problem, "Remove it")
+    # What the recipe leaves to the data is written down, so that the run's recipe builds it alone.
     before = _settings(given)
     after = before.complete_from(processor.captions)
     own = dict(before)
@@ -95,6 +96,7 @@ def _build(section: dict[str, Any]) -> TokenStates:
             f"is {section['name']}, which shows no states of a text",
             "Choose transformer_classifier, bert or rnn",
         )
+    # What has no gradient would be an error of training, and a burden of files.
     for name, _ in list(model.named_children()):
         if f"{name}.".startswith(HEADS):
             delattr(model, name)

@@ -93,6 +93,7 @@ class CaptionedPictures(LabelProcessor):
             DataError: If the text is longer than what is read of it.
         """
         tokenizer = self.captions.tokenizer
+        # Whoever asks reads the answer: here nothing is cut, as it may be among many captions.
         (tokens,) = tokenizer.encode_batch([text])
         room = self.captions.max_length - 2 * (tokenizer.frame is not None)
         if len(tokens) > room:
@@ -101,6 +102,7 @@ class CaptionedPictures(LabelProcessor):
                 f"has {len(tokens)} tokens, but the run reads up to {room} of a text",
                 "Ask for less, or train with a larger processor.max_tokens",
             )
+        # A trained encoder has seen more than these captions.
         if self.seen is None:
             return ""
         new = dict.fromkeys(token for token in tokens.tolist() if token not in self.seen)

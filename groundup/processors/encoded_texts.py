@@ -78,6 +78,7 @@ class EncodedTexts(LabelProcessor):
         read = self._texts.encode_inputs(inputs)
         tokens = read["tokens"]
         lengths = read["lengths"]
+        # In parts: a split of captions is encoded at once, and its states are larger than texts.
         found = [
             self._states(tokens[first : first + _AT_ONCE], lengths[first : first + _AT_ONCE])
             for first in range(0, len(tokens), _AT_ONCE)
@@ -114,6 +115,7 @@ def texts_encoded_by(trained: TrainedModel, max_length: int) -> EncodedTexts:
             f"{trained.where} is a run of task {trained.task}, which shows no states of texts",
             "Name a run of bert, transformer_classifier, rnn or gpt on texts",
         )
+    # Learned positions end there.
     longest = context_length_of(trained.config)
     if 0 < longest < max_length:
         problem = f"is {max_length}, but the encoder reads up to {longest} tokens"

@@ -37,6 +37,7 @@ def load_model(path: Path, saved: Mapping[str, Any], where: str) -> tuple[ModelC
     Raises:
         DataError: If the weights are missing or damaged.
     """
+    # Validated again: a saved file is data, and may have been edited.
     settings = dict(saved)
     name = settings.pop("name")
     config: ModelConfig = validate(registry.lookup("model", name, where), settings, where)

@@ -64,6 +64,7 @@ def evaluate_by_caption(context: EvaluationContext, make: Make, count: int) -> E
     made = torch.cat(make(captions, 1))
     pixels = made_pixels(made, context)
     real = read_pixels(look.examples, context)
+    # Every caption has one real picture, so guessing finds one of so many.
     chance = 1 / len(captions)
     scores = -distances(pixels, real)
     found = [captions[place] for place in scores.argmax(1).tolist()]
@@ -79,6 +80,7 @@ def evaluate_by_caption(context: EvaluationContext, make: Make, count: int) -> E
         metrics[name] = share
         rows.append((words, round(share, 4), round(share / chance, 1)))
 
+    # What a user could do without a model: take the most similar picture that is there already.
     near = read_pixels([_nearest_by_words(caption, train) for caption in captions], context)
     baseline = share_found(-distances(near, real), look.wanted)
     add(
@@ -100,6 +102,7 @@ def evaluate_by_caption(context: EvaluationContext, make: Make, count: int) -> E
         rows,
         f"Of {len(captions):,} different captions of held-out pictures.",
     )
+    # As many of each: distances of unequal numbers do not compare.
     known = read_pixels(train[: len(captions)], context)
     metrics |= _compare(pixels, known, real)
     shown = slice(0, SHOWN)
@@ -131,6 +134,7 @@ def _judge(
             "Choose a run of task text_and_pictures on the same data, or none",
         )
     context.progress("asking the judge for captions")
+    # The judge reads pictures by a processor of its own, which may want another size.
     whole = (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()
     pictures: list[Any] = [each[:, :, 0] if each.shape[2] == 1 else each for each in whole]
     codes = processor.encode_pictures(pictures)

@@ -50,6 +50,7 @@ class Condition(ABC):
             DataError: If a picture has none of what it is asked for by.
             RecipeError: If the processor cannot read it.
         """
+        # Training would go well, and only the pictures would show that no caption was read.
         if isinstance(processor, CaptionedPictures):
             raise RecipeError(
                 "recipe.task.condition",
@@ -85,6 +86,7 @@ class Condition(ABC):
             )
             raise DataError("prompt", problem, self._instead(processor))
         told = self._tell(words, processor)
+        # Of the same shapes, so that both are asked in one pass.
         everywhere = torch.ones(len(prompts), dtype=torch.bool)
         return Asked(told, self.take_away(told, everywhere, processor))
 
@@ -215,6 +217,7 @@ class ByCaption(Condition):
         return {**batch, "text_lengths": batch["text_lengths"].masked_fill(which, 0)}
 
     def _tell(self, words: Sequence[str], processor: CaptionedPictures) -> Batch:
+        # Made all the same: a part of the prompt may be known, but nobody should wonder.
         for word in words:
             new = processor.check_prompt(word)
             if new:

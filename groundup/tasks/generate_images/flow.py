@@ -23,12 +23,16 @@ __all__ = [
     "draw_times",
     "integrate",
     "interpolate",
+    "mean_quarters",
+    "sum_quarters",
     "velocity_weight",
 ]
 
 NEAR_END = 0.05
 """What is left of the way counts as at least so much, where errors are divided by it: Li and He,
 2025, section 4."""
+# Quarters of the way whose errors a validation tells apart.
+_QUARTERS = ("first", "second", "third", "last")
 # Times at which validation asks, over and over again.
 _FIXED_TIMES = 16
 
@@ -77,6 +81,27 @@ def velocity_weight(times: Tensor) -> Tensor:
         network says the picture, and the loss is that of the velocity.
     """
     return (1 - times).clamp(min=NEAR_END) ** -2
+
+
+def sum_quarters(errors: Tensor, times: Tensor) -> dict[str, Tensor]:
+    """Return the sum of errors (B,) at times (B,) in each quarter of the way, and their number."""
+    # Early errors decide what is in a picture, late ones how sharp it is.
+    quarters = (times * len(_QUARTERS)).long().clamp(max=len(_QUARTERS) - 1)
+    found: dict[str, Tensor] = {}
+    for number, name in enumerate(_QUARTERS):
+        own = quarters == number
+        found |= {f"{name}_error": errors[own].sum(), f"{name}_count": own.sum()}
+    return found
+
+
+def mean_quarters(sums: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Return the mean error in each quarter that was asked about."""
+    found = {}
+    for name in _QUARTERS:
+        pictures = sums.get(f"{name}_count", (0.0, 0.0))[0]
+        if pictures:
+            found[f"{name}_quarter_error"] = sums[f"{name}_error"][0] / pictures
+    return found
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,13 @@ from groundup.tasks.generate_images.caption_evaluation import evaluate_by_captio
 from groundup.tasks.generate_images.conditions import ByCaption, ByClass, ByNothing, Condition
 from groundup.tasks.generate_images.contact_sheet import arrange, as_bytes, pictures_of
 from groundup.tasks.generate_images.evaluation import evaluate_generator
-from groundup.tasks.generate_images.flow import draw_times, interpolate, velocity_weight
+from groundup.tasks.generate_images.flow import (
+    draw_times,
+    interpolate,
+    mean_quarters,
+    sum_quarters,
+    velocity_weight,
+)
 from groundup.tasks.generate_images.mean_flow import (
     MeanFlowOutputs,
     MeanFlowTarget,
@@ -37,18 +43,12 @@ from groundup.tasks.generate_images.mean_flow import (
     draw_spans,
     mean_flow_outputs,
 )
-from groundup.tasks.generate_images.sampling import (
-    check_guidance,
-    make_pictures,
-    sampler_options,
-)
+from groundup.tasks.generate_images.sampling import check_guidance, make_pictures, sampler_options
 
 __all__ = ["GenerateImages"]
 
 _Time = Annotated[float, Field(ge=0, le=1)]
 _DRAWING = ("count", "guidance", "guidance_interval", "sampler", "steps")
-# Quarters of the way whose errors a validation tells apart.
-_QUARTERS = ("first", "second", "third", "last")
 
 
 @task("generate_images")
@@ -324,23 +324,14 @@ class GenerateImages(Task):
             weighted = weighted * adaptive_weight(weighted, self.error_power)
         metrics: dict[str, Tensor] = {}
         if not torch.is_grad_enabled():
-            # Early errors decide what is in a picture, late ones how sharp it is.
-            quarters = (batch["times"] * len(_QUARTERS)).long().clamp(max=len(_QUARTERS) - 1)
-            for number, name in enumerate(_QUARTERS):
-                own = quarters == number
-                metrics |= {f"{name}_error": errors[own].sum(), f"{name}_count": own.sum()}
+            metrics = sum_quarters(errors, batch["times"])
         count = torch.tensor(float(len(errors)))
         return Loss({"picture": Term(weighted.sum(), count)}, metrics)
 
     def summarise(self, sums: dict[str, tuple[float, float]]) -> dict[str, float]:
         """Return the loss, and the pictures' mean squared error in each quarter of the way."""
         total, count = sums["picture"]
-        found = {"loss": total / count}
-        for name in _QUARTERS:
-            pictures = sums.get(f"{name}_count", (0.0, 0.0))[0]
-            if pictures:
-                found[f"{name}_quarter_error"] = sums[f"{name}_error"][0] / pictures
-        return found
+        return {"loss": total / count, **mean_quarters(sums)}
 
     # --------------------------------------------------------------------------------- what is made
     def predict(
