@@ -109,6 +109,7 @@ def text_flops(section: dict[str, Any] | None) -> float:
     if section is None:
         return 0.0
     settings = _settings(section)
+    # Recurrent models have no longest text; their encoder is next to nothing in the whole.
     longest = context_length_of(settings) or 1
     return longest * settings.flops_per_token(longest)
 
@@ -155,6 +156,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.encoder = _build(section)
         self.state_width = self.encoder.state_width
+        # As large as normalised states are.
         self.nothing = nn.Parameter(torch.randn(self.state_width))
         self.vector = nn.Linear(self.state_width, width)
         # As large as the vectors of classes are, or what is asked for is hardly heard.

@@ -41,6 +41,7 @@ class TextKeys(nn.Module):
 
     def __init__(self, states: int, width: int) -> None:
         super().__init__()
+        # As PyTorch draws them: next to 0 a text would be looked at by nobody for long.
         self.key = nn.Linear(states, width)
         self.value = nn.Linear(states, width)
 

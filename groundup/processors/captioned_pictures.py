@@ -204,6 +204,7 @@ class CaptionedPicturesConfig(ProcessorConfig):
         inputs = self._fit_pictures(texts)
         reader = tokenizer.fit(lambda: iter(captions))
         assert isinstance(reader, TextProcessor), "what reads texts is a TextProcessor"
+        # What the model never learned of, though the tokenizer can spell it.
         seen = {token for tokens in reader.encode_batch(captions) for token in tokens.tolist()}
         labelled = Labelled(reader, FixedTargets(()), self.max_tokens, head="none")
         return CaptionedPictures(inputs, labelled, sorted(seen))
@@ -227,6 +228,7 @@ class CaptionedPicturesConfig(ProcessorConfig):
         Raises:
             DataError: If one of its files is missing or damaged.
         """
+        # Each in a folder of its own: both write a processor.json.
         parts = []
         for name in ("inputs", "captions"):
             saved = read_json(folder / name / "processor.json")

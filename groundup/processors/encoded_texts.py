@@ -83,6 +83,7 @@ class EncodedTexts(LabelProcessor):
             self._states(tokens[first : first + _AT_ONCE], lengths[first : first + _AT_ONCE])
             for first in range(0, len(tokens), _AT_ONCE)
         ]
+        # Batches of no text are asked for where there are no examples of a split.
         states = torch.cat(found) if found else torch.zeros(0, 1, self.width)
         inside = torch.arange(tokens.shape[1]) < lengths[:, None]
         return {"inputs": states.float() * inside[..., None], "lengths": lengths}

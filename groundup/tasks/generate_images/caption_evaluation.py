@@ -105,6 +105,7 @@ def evaluate_by_caption(context: EvaluationContext, make: Make, count: int) -> E
     # As many of each: distances of unequal numbers do not compare.
     known = read_pixels(train[: len(captions)], context)
     metrics |= _compare(pixels, known, real)
+    # A person looks at a few.
     shown = slice(0, SHOWN)
     copies, nearby, figure = look_for_copies(context, made[shown], captions[shown], real, train)
     tables = [table, _list(captions, found), nearby]

@@ -176,6 +176,7 @@ class ByClass(Condition):
         return {**batch, "classes": classes}
 
     def _tell(self, words: Sequence[str], processor: LabelProcessor) -> Batch:
+        # By name, as they are written in files and on the command line.
         labels = [as_category(label) for label in processor.labels]
         numbers = []
         for word in words:

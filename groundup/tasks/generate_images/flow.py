@@ -161,6 +161,7 @@ class Asked:
 
     def repeated(self, count: int) -> Asked:
         """Return each row so many times, next to each other."""
+        # Pictures of a prompt lie next to each other, as their noise does.
         parts = (
             {name: values.repeat_interleave(count, 0) for name, values in each.items()}
             for each in self.both
@@ -217,6 +218,7 @@ def _direction(
     """Return (B, C, H, W), what is left of the way over the time that is left."""
     count = len(place)
     told = dict(asked.told)
+    # Both in one pass: twice the rows take less time than two passes.
     guided = bool(told) and guidance != 1.0
     inputs = place
     if guided:

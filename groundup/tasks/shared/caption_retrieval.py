@@ -46,6 +46,7 @@ def choose_captions(examples: Sequence[Example], count: int, seed: int) -> Look:
 
 def small(pictures: Tensor) -> Tensor:
     """Return (N, D) few numbers of each picture (N, C, H, W)."""
+    # Small, so that an outline a few pixels aside counts for less than another colour.
     found = F.interpolate(pictures, (_SIDE, _SIDE), mode="bilinear", antialias=True)
     return found.flatten(1).double()
 
@@ -67,5 +68,6 @@ def share_found(scores: NDArray[np.float64], wanted: Sequence[int]) -> float:
 
 def shared_words(one: str, other: str) -> float:
     """Return the share of words that two captions have in common, of those of either."""
+    # As a person would count: a comma or a capital makes no other word.
     words, others = (set(each.lower().replace(",", " ").split()) for each in (one, other))
     return len(words & others) / max(len(words | others), 1)
