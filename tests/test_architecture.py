@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from syntax import dotted, nodes_below, nodes_of, tree_of
 
 pytestmark = pytest.mark.xdist_group("architecture")  # every file is read once
 ROOT = Path(__file__).parent.parent
@@ -48,16 +49,6 @@ def module_of(path: Path) -> str:
     """Return the dotted name below the package: ``core.run``; the package itself is ``""``."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
-
-
-@cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
-
-
-@cache
-def nodes_of(path: Path) -> tuple[ast.AST, ...]:
-    return tuple(ast.walk(tree_of(path)))
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -239,7 +230,7 @@ def lines_of(node: Any) -> int:
 
 def docstring_lines(tree: ast.AST) -> set[int]:
     found: set[int] = set()
-    for node in ast.walk(tree):
+    for node in nodes_below(tree):
         if (
             isinstance(node, ast.Expr)
             and isinstance(node.value, ast.Constant)
@@ -295,7 +286,7 @@ def test_nothing_runs_code_from_data() -> None:
         assert not {name.split(".")[0] for name in imports_of(path)} & unsafe, path
         for node in nodes_of(path):
             if isinstance(node, ast.Call):
-                called = ast.unparse(node.func)
+                called = dotted(node.func)
                 assert called not in banned, f"{path}:{node.lineno} calls {called}"
                 pickled = [
                     k

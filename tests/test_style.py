@@ -8,7 +8,8 @@ from collections import Counter
 from functools import cache
 
 import pytest
-from test_architecture import FILES, MODULES, PACKAGE, ROOT, nodes_of, own_imports
+from syntax import nodes_of
+from test_architecture import FILES, MODULES, PACKAGE, ROOT, own_imports
 
 pytestmark = pytest.mark.xdist_group("architecture")
 # For each 1,000 lines that are neither blank nor comments.

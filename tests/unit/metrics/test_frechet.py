@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.linalg import sqrtm
-from scipy.spatial.distance import cdist
 
 from groundup.metrics.frechet import frechet_distance, nearest, same_kind_share
+
+pytestmark = pytest.mark.xdist_group("sklearn")  # SciPy is imported by one worker
 
 
 def exactly(mean: np.ndarray, root: np.ndarray, count: int = 40) -> np.ndarray:
@@ -19,6 +19,7 @@ def exactly(mean: np.ndarray, root: np.ndarray, count: int = 40) -> np.ndarray:
 
 
 def test_it_is_the_formula_for_normal_distributions() -> None:
+    sqrtm = pytest.importorskip("scipy.linalg").sqrtm
     means = [np.zeros(3), np.array([1.0, -2.0, 0.5])]
     roots = [np.diag([1.0, 2.0, 3.0]), np.array([[2.0, 0, 0], [1, 1, 0], [0.5, -1, 2]])]
     one, other = (exactly(mean, root) for mean, root in zip(means, roots, strict=True))
@@ -47,7 +48,7 @@ def test_neighbours_are_those_of_all_distances() -> None:
     rows, among = drawn.normal(size=(700, 6)), drawn.normal(size=(50, 6))
     among[7] = rows[600]
     places, distances = nearest(rows, among)
-    every = cdist(rows, among)
+    every = pytest.importorskip("scipy.spatial.distance").cdist(rows, among)
     assert (places == every.argmin(1)).all()
     np.testing.assert_allclose(distances, every.min(1) / np.sqrt(6), rtol=1e-12)
     assert (places[600], distances[600]) == (7, 0.0)

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
 
 from groundup.metrics.pictures import psnr, ssim
+
+pytestmark = pytest.mark.xdist_group("sklearn")  # SciPy is imported by one worker
 
 
 def test_psnr_of_a_known_difference() -> None:
@@ -21,6 +22,7 @@ def test_psnr_of_a_known_difference() -> None:
 
 def reference_ssim(x: np.ndarray, y: np.ndarray) -> float:
     """The formula with SciPy's filter, which reaches five pixels with these settings."""
+    gaussian_filter = pytest.importorskip("scipy.ndimage").gaussian_filter
 
     def blur(z: np.ndarray) -> np.ndarray:
         return gaussian_filter(z, 1.5, truncate=5 / 1.5)[5:-5, 5:-5]

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest, norm
 from tiny_runs import tiny_run, without_chance
 from torch import Tensor, nn
 
@@ -35,6 +34,7 @@ from groundup.tasks.generate_images.mean_flow import (
 )
 from groundup.tasks.generate_images.task import GenerateImages
 
+pytestmark = pytest.mark.xdist_group("sklearn")  # SciPy is imported by one worker
 PROCESSOR = Labelled(
     ImageProcessor((1, 4, 4), None, [0.5], [0.5]), SingleLabel(["cat", "dog"], counts=[1, 1]), 0
 )
@@ -81,15 +81,16 @@ def test_the_way_is_straight_and_ends_at_the_picture() -> None:
 
 
 def test_times_are_distributed_as_said_and_belong_to_their_samples() -> None:
+    stats = pytest.importorskip("scipy.stats")
     samples = np.arange(4000)
     times = draw_times(Draws(0, samples), "logit_normal", -0.8, 0.6)
     logits = torch.logit(times.double()).numpy()
-    assert kstest(logits, norm(-0.8, 0.6).cdf).pvalue > 0.01
+    assert stats.kstest(logits, stats.norm(-0.8, 0.6).cdf).pvalue > 0.01
     assert torch.equal(
         times[10:20], draw_times(Draws(0, samples[10:20]), "logit_normal", -0.8, 0.6)
     )
     uniform = draw_times(Draws(0, samples), "uniform", 0.0, 1.0)
-    assert kstest(uniform.numpy(), "uniform").pvalue > 0.01
+    assert stats.kstest(uniform.numpy(), "uniform").pvalue > 0.01
     fixed = draw_times(Draws(-1, samples), "fixed", 0.0, 1.0)
     assert sorted(set(fixed.tolist())) == [(n + 0.5) / 16 for n in range(16)]
 
