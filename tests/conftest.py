@@ -38,10 +38,16 @@ def prepare() -> None:
     # until every file is imported: looking for garbage in what stays would take a fifth of the time
     gc.disable()
     import torch
+    import typer.main
 
     from groundup.recipe.recipe import Optim
     from groundup.training.optimizers import build_optimizers
 
+    # of one program there is one command line, and making it takes as long as most tests
+    typer.main.get_command = cache(typer.main.get_command)
+    if not torch.cuda.is_available():
+        # the same numbers; else each call writes down its whole stack, for a GPU that may come
+        torch.manual_seed = torch.default_generator.manual_seed
     # no optimizer after it imports the compiler (3 s)
     build_optimizers(Optim(), torch.nn.Linear(1, 1).named_parameters())
 

@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.contracts.detection import DenseDetections, SetDetections
 from groundup.contracts.models import HasVocabulary, ModelConfig, context_length_of
 from groundup.testing.failure import require, require_close
+from groundup.testing.flops import FlopTotal
 from groundup.training.optimizers import depths
 
 __all__ = ["check_model"]
@@ -263,13 +263,13 @@ def _check_flops(tested: _Model) -> None:
     stated = tested.config.flops_per_token(length)
     if not stated:  # not known: the use of the machine is then not shown
         return
-    counter = FlopCounterMode(display=False)
+    counter = FlopTotal()
     # What is counted on a CPU: attention as plain products, and LSTMs without oneDNN.
     with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         warnings.simplefilter("ignore")  # PyTorch speaks of Intel's GPUs when oneDNN is turned off
         with counter, torch.backends.mkldnn.flags(enabled=False):
             _forward(tested.build().eval(), tested.inputs)
-    counted = 3 * counter.get_total_flops() / (tested.rows * length)  # backward takes two forwards
+    counted = 3 * counter.flops / (tested.rows * length)  # backward takes two forwards
     apart = math.inf if not counted else max(stated / counted, counted / stated)
     require(
         apart <= _FLOPS_APART,

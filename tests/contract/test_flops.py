@@ -24,12 +24,12 @@ from test_models_contract import INPUTS, TOKENS
 from test_sequence_models_contract import SEQUENCES
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.contracts.detection import SetDetections
 from groundup.core.registry import lookup
 from groundup.core.settings import validate
 from groundup.nn.attention import seen_on_average
+from groundup.testing.flops import FlopTotal
 from groundup.training.layer_freezing import freeze_all_but
 
 ROWS, LENGTH = 2, 8
@@ -40,13 +40,13 @@ CASES = [(name, index) for name, versions in EVERY.items() for index in range(le
 def counted(model: nn.Module, inputs: dict[str, Tensor]) -> float:
     """Return the FLOPs of one step for one row."""
     grouped = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in model.modules())
-    counter = FlopCounterMode(display=False)
+    counter = FlopTotal()
     # What is counted on a CPU: attention as plain products, and LSTMs without oneDNN.
     with counter, sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
         loss = model(**inputs).sum()
         if not grouped:
             loss.backward()
-    return counter.get_total_flops() / ROWS * (3 if grouped else 1)
+    return counter.flops / ROWS * (3 if grouped else 1)
 
 
 def inputs_of(name: str, config: Any) -> dict[str, Tensor]:
@@ -137,10 +137,10 @@ def test_flops_of_frames(index: int, trained: int | None) -> None:
         freeze_all_but(model, trained)
     # Nothing is asked of the frames themselves where nothing before the blocks is trained.
     frames = torch.randn(ROWS, LENGTH, config.frame_width, requires_grad=trained is None)
-    counter = FlopCounterMode(display=False)
+    counter = FlopTotal()
     with counter, sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
         model(frames).sum().backward()
-    found = counter.get_total_flops() / ROWS
+    found = counter.flops / ROWS
     kept = LENGTH // config.subsampling
     blocks = config.layers if trained is None else trained
     if config.blocks == "bilstm":
@@ -162,7 +162,7 @@ def test_flops_of_a_detector(name: str) -> None:
         torch.manual_seed(0)
         config: Any = validate(lookup("model", name), settings, "recipe.model")
         inputs = torch.randn(ROWS, 3, 16, 16, requires_grad=True)
-        counter = FlopCounterMode(display=False)
+        counter = FlopTotal()
         with counter, sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
             found = config.build().train()(inputs)
             parts = [found, *(found.earlier if isinstance(found, SetDetections) else ())]
@@ -170,5 +170,5 @@ def test_flops_of_a_detector(name: str) -> None:
             (
                 sum(part.logits.sum() for part in parts) + sum(each.sum() for each in boxes)
             ).backward()
-        each = counter.get_total_flops() / ROWS
+        each = counter.flops / ROWS
         assert each == pytest.approx(config.flops_per_token(1), rel=1e-6)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from writers import check_cached_and_double, check_order_and_sums
 
 from groundup.contracts.models import EncoderDecoder, Generates, blocks_of
@@ -17,6 +16,7 @@ from groundup.core.errors import DataError, RecipeError
 from groundup.core.settings import validate
 from groundup.models.whisper import WhisperConfig
 from groundup.testing import check_model
+from groundup.testing.flops import FlopTotal
 from groundup.training.layer_freezing import freeze_all_but
 
 SHAPE: dict[str, Any] = {
@@ -114,9 +114,9 @@ def test_flops_are_those_that_pytorch_counts(trained: int | None) -> None:
     if trained is not None:
         freeze_all_but(model, trained)
     given = {"inputs": torch.randn(1, config.window, 5), "text": torch.randint(30, (1, 12))}
-    counter = FlopCounterMode(display=False)
+    counter = FlopTotal()
     with counter, sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
         model(**given, targets=given["text"]).sum().backward()
     expected = config.trained_flops_per_token(12, trained) * 12
     # What reads numbers passes no gradient to them, and a causal mask leaves out pairs of tokens.
-    assert expected == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert expected == pytest.approx(counter.flops, rel=0.05)

@@ -152,6 +152,7 @@ class _Generation(jinja2.ext.Extension):
         return f"{opens}{caller()}{closes}"
 
 
+@functools.lru_cache(16)  # runs, and tests of them, read the same few again and again
 def compile_template(source: str) -> tuple[jinja2.Template, bool, frozenset[str]]:
     """Return the compiled template, whether it marks what the assistant wrote, and the names that
     it reads: variables, attributes and keys.
