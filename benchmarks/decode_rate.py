@@ -2,8 +2,9 @@
 
 Both read the same JPEG files of 500 x 400 pixels, cut out of scikit-learn's two photographs, with as
 many threads. Pillow's side stops at 8-bit arrays of 224 x 224; the stream goes on to the
-normalised float32 batch that a model reads, in the order of the run. On a busy machine look at the
-time of the processor rather than at the clock's.
+normalised float32 batch that a model reads, in the order of the run. Both have the allocator of a
+run. Medians of the rounds, in turns; on a busy machine look at the time of the processor rather than
+at the clock's.
 
     python benchmarks/decode_rate.py --threads 2
 """
@@ -11,6 +12,7 @@ time of the processor rather than at the clock's.
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ from sklearn.datasets import load_sample_images
 from groundup.contracts.data import DataContext
 from groundup.core.values import Batch, Example
 from groundup.data.stream.in_memory import open_indexed_stream
+from groundup.machine.allocator import tune_allocator
 from groundup.processors.image import ImageConfig
 
 SIDE = 224
@@ -91,27 +94,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pictures", type=int, default=320)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
+    tune_allocator()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as place:
         paths = write_pictures(Path(place), given.pictures)
-        best: dict[str, list[float]] = {}
-        # In turns, because a machine is slower at some times than at others.
-        for _ in range(given.rounds):
-            for name in ("pillow", "stream"):
+        spent: dict[str, list[tuple[float, float]]] = {"pillow": [], "stream": []}
+        # The first round warms up.
+        for round_number in range(given.rounds + 1):
+            for name, each in spent.items():
                 clock, processor = time.perf_counter(), time.process_time()
                 if name == "pillow":
                     count = read_pillow(paths, given.threads)
                 else:
                     count = read_stream(paths, Path(place))
                 clock, processor = time.perf_counter() - clock, time.process_time() - processor
-                spent = [clock / count, processor / count]
-                best[name] = list(map(min, best.get(name, spent), spent))
-    for name, (clock, processor) in best.items():
+                if round_number:
+                    each.append((clock / count, processor / count))
+    middle = {
+        name: tuple(map(statistics.median, zip(*each, strict=True))) for name, each in spent.items()
+    }
+    for name, (clock, processor) in middle.items():
         each = f"{1000 * processor:.2f} ms of processor time each"
         print(f"{name}: {1 / clock:,.0f} pictures/s, {each}")
-    clock, processor = (a / b for a, b in zip(best["pillow"], best["stream"], strict=True))
+    clock, processor = (a / b for a, b in zip(middle["pillow"], middle["stream"], strict=True))
     print(f"stream / pillow: {clock:.2f} by the clock, {processor:.2f} by processor time")
 
 

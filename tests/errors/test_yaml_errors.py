@@ -15,6 +15,8 @@ from groundup.recipe.raw import parse_overrides
 from groundup.recipe.recipe import load_recipe
 from groundup.recipe.yaml import dump_yaml, parse_yaml
 
+pytestmark = pytest.mark.xdist_group("hypothesis")  # it reads the whole package once
+
 COLON, COMMA = "\N{FULLWIDTH COLON}", "\N{FULLWIDTH COMMA}"
 OPEN, CLOSE = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
 NBSP, WIDE = "\N{NO-BREAK SPACE}", "\N{IDEOGRAPHIC SPACE}"

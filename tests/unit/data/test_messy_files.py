@@ -25,6 +25,8 @@ from groundup.data.sources.table import TableSource
 from groundup.processors.class_targets import SingleLabel
 from groundup.processors.table import TableConfig
 
+pytestmark = pytest.mark.xdist_group("hypothesis")  # it reads the whole package once
+
 # A table takes 0.014 s of processor time; the slow tests below try many.
 _FAST = settings(
     max_examples=4,

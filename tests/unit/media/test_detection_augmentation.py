@@ -16,6 +16,8 @@ from groundup.media.augmentation.detection import BoxAugment, augment_detection
 from groundup.media.augmentation.draws import Draws
 from groundup.processors.image import ImageProcessor
 
+pytestmark = pytest.mark.xdist_group("hypothesis")  # it reads the whole package once
+
 HEIGHT, WIDTH = 40, 56
 READER = ImageProcessor((3, HEIGHT, WIDTH), None, [0.0] * 3, [1.0] * 3)
 
