@@ -10,7 +10,7 @@ from torch.utils.flop_counter import flop_registry
 __all__ = ["FlopTotal"]
 
 
-class FlopTotal(TorchDispatchMode):
+class FlopTotal(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sums up what PyTorch's formulas say of the operations that run inside of it.
 
     PyTorch's own counter also says in which layer each was, and takes three times as long.
@@ -20,7 +20,7 @@ class FlopTotal(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
 
     def __torch_dispatch__(
