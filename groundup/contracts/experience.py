@@ -57,7 +57,7 @@ class ExperienceStream(Stream, ABC):
         self._rank = context.rank
         self._micro_batch_size = context.micro_batch_size
         self._share = share
-        self._rows: Batch = {}
+        self._kept_rows: Batch = {}
         self._samples = 0  # delivered by all ranks together
         self._made_at = -1  # the step
         self._made_after = 0  # samples
@@ -73,22 +73,22 @@ class ExperienceStream(Stream, ABC):
 
     def refill(self, model: nn.Module, step: int) -> None:
         """Make new rows, where it is time; see ``Refillable``."""
-        if self.training and self._rows and step < self._made_at + self._every:
+        if self.training and self._kept_rows and step < self._made_at + self._every:
             return
         rows = {name: values.cpu() for name, values in self.make(model, step).items()}
         kept = self._capacity - _count(rows)
-        if self.training and self._rows and kept > 0:
-            rows = {name: torch.cat((self._rows[name][-kept:], rows[name])) for name in rows}
-        self._rows = rows
+        if self.training and self._kept_rows and kept > 0:
+            rows = {name: torch.cat((self._kept_rows[name][-kept:], rows[name])) for name in rows}
+        self._kept_rows = rows
         self._made_at = step
         self._made_after = self._samples
         self._order = (-1, torch.empty(0))
 
     def __next__(self) -> Batch:
-        assert self._rows, "refill comes first"
+        assert self._kept_rows, "refill comes first"
         first = self._samples - self._made_after + self._rank * self._micro_batch_size
         samples = range(first, first + self._micro_batch_size)
-        count = _count(self._rows)
+        count = _count(self._kept_rows)
         if self.training:
             chosen = torch.tensor([self._row_of(sample, count) for sample in samples])
         else:
@@ -96,7 +96,7 @@ class ExperienceStream(Stream, ABC):
                 raise StopIteration
             chosen = torch.tensor([n for n in samples if n < count], dtype=torch.int64)
         self._samples += self._share
-        return {name: values[chosen] for name, values in self._rows.items()}
+        return {name: values[chosen] for name, values in self._kept_rows.items()}
 
     def _row_of(self, sample: int, count: int) -> int:
         """Return the row of a sample, counted from when the rows were made."""
@@ -121,12 +121,12 @@ class ExperienceStream(Stream, ABC):
         self._made_at = state.get("made_at", -1)
         self._made_after = state.get("made_after", 0)
         self.cursor = dict(state.get("cursor", {}))
-        self._rows = {}
+        self._kept_rows = {}
         self._order = (-1, torch.empty(0))
 
     def buffer(self) -> dict[str, Tensor]:
         """Return the rows."""
-        return dict(self._rows)
+        return dict(self._kept_rows)
 
     def load_buffer(self, tensors: dict[str, Tensor]) -> None:
         """Go on with rows that were saved.
@@ -140,7 +140,7 @@ class ExperienceStream(Stream, ABC):
                 f"the examples that step {self._made_at} made are not in the checkpoint",
                 "Use another checkpoint",
             )
-        self._rows = dict(tensors)
+        self._kept_rows = dict(tensors)
 
     def close(self) -> None:
         """Do nothing: there are no workers."""

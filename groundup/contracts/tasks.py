@@ -236,6 +236,11 @@ class Task(Settings, ABC):
         """
         return None
 
+    def watched(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Return what the log says of a training step next to its loss, from the means of the terms
+        and metrics over its micro-batches."""
+        return {}
+
     def check_model(self, model: nn.Module, processor: Any) -> None:
         """Check that a model just built gives what this task needs.
 

@@ -44,6 +44,7 @@ class Meter:
         self._counted = 0
         self._busy_s = 0.0  # since the last line
         self._unit = recipe.task.unit
+        self._watched = recipe.task.watched
         self._trained_layers = recipe.init.train_layers
         self._contention = ContentionWatch(torch.get_num_threads())
 
@@ -82,6 +83,7 @@ class Meter:
         values = {
             "step": step,
             "loss": report.loss,
+            **self._watched(report.losses),
             "learning_rate": report.learning_rate,
             "gradient_norm": report.gradient_norm,
             self._unit: self._count,

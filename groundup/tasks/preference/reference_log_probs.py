@@ -36,8 +36,8 @@ from groundup.core.values import Batch, Preference, Split
 from groundup.generation.scoring import device_of, evaluating
 from groundup.nn.lora.adapters import adapted
 from groundup.tasks.preference.changed_source import ChangedSource
-from groundup.tasks.preference.rows import split_samples
 from groundup.tasks.shared.model_outputs import move_batch
+from groundup.tasks.shared.sequence_rows import split_samples
 
 __all__ = ["add_reference", "answer_log_probs", "sums_by_answer"]
 

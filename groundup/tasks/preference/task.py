@@ -49,14 +49,14 @@ from groundup.tasks.preference.reference_log_probs import (
     answer_log_probs,
     sums_by_answer,
 )
-from groundup.tasks.preference.rows import (
+from groundup.tasks.preference.truncate_prompts import truncate_prompts
+from groundup.tasks.shared.sequence_rows import (
     count_scored,
     encode_rows,
     join_rows,
     keep_last_runs,
     split_samples,
 )
-from groundup.tasks.preference.truncate_prompts import truncate_prompts
 
 __all__ = ["PreferenceTuning"]
 

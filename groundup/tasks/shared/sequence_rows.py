@@ -1,4 +1,4 @@
-"""Both sequences of each sample as one row of a batch, and all of a batch as one row of the model.
+"""All sequences of each sample as one row of a batch, and all of a batch as one row of the model.
 
 Legend: B samples, L tokens of both sequences of a sample together, M tokens fed of a whole
 micro-batch.
@@ -19,22 +19,27 @@ from groundup.core.values import IGNORED, Batch, TokenSequence
 __all__ = ["count_scored", "encode_rows", "join_rows", "keep_last_runs", "split_samples"]
 
 
-def encode_rows(sequences: Sequence[TokenSequence]) -> Batch:
-    """Return (B, L) the tokens that are fed and those that come next, of 2 B sequences.
+def encode_rows(sequences: Sequence[TokenSequence], together: int = 2) -> Batch:
+    """Return (B, L) the tokens that are fed and those that come next, of G B sequences.
 
     Tokens that come next are below 0 where they are not scored. ``lengths`` (B,) and
-    ``sequence_lengths`` (B, 2) say where the sequences end.
+    ``sequence_lengths`` (B, G) say where the sequences end.
+
+    Args:
+        sequences: Those of a sample follow each other.
+        together: G, how many a sample has.
     """
     # The last token of a sequence is predicted, but never fed.
-    fed = torch.tensor([len(each.tokens) - 1 for each in sequences], dtype=torch.int64).view(-1, 2)
+    counts = [len(each.tokens) - 1 for each in sequences]
+    fed = torch.tensor(counts, dtype=torch.int64).view(-1, together)
     lengths = fed.sum(1)
     # One row a sample keeps both answers together, whatever order samples come in.
     shape = (len(fed), int(lengths.max()))
     tokens = np.zeros(shape, np.int32)
     following = np.full(shape, IGNORED, np.int32)
     for number, sequence in enumerate(sequences):
-        row, second = divmod(number, 2)
-        begin = int(fed[row, 0]) if second else 0
+        row, place = divmod(number, together)
+        begin = int(fed[row, :place].sum())
         span = slice(begin, begin + len(sequence.tokens) - 1)
         tokens[row, span] = sequence.tokens[:-1]
         scored = _trained_of(sequence)[1:]

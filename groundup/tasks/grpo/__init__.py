@@ -1,0 +1,1 @@
+"""Learning from rewards: groups of answers by the current weights, compared with each other."""
