@@ -38,6 +38,8 @@ _HIGHER_ENDINGS = (
     "rouge_l",
     "ssim",
 )
+# Of several rewards each has its own after this.
+_REWARD = re.compile(r"^(base_)?reward(_|$)")
 _LOWER_WORDS = {
     "loss",
     "losses",
@@ -63,7 +65,8 @@ def direction(name: str) -> Literal["lower", "higher"] | None:
     ``error_code_r2`` is an R2.
     """
     own = _LENGTH.sub(r"\1", _ADDITIONS.sub("", name.rpartition("/")[2]))
-    if any(own == end or own.endswith(f"_{end}") for end in _HIGHER_ENDINGS):
+    higher = any(own == end or own.endswith(f"_{end}") for end in _HIGHER_ENDINGS)
+    if higher or _REWARD.match(own):
         return "higher"
     return "lower" if _LOWER_WORDS & set(own.split("_")) else None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from picture_runs import caption_run, from_captions_run
+from rewarded import rewarded_run
 from tiny_runs import (
     ENCODER_TASKS,
     encoder_run,
@@ -40,6 +41,13 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "text_and_pictures": [{"caption_weight": 0.5}, {"directions": "to_caption", "measured": 0}],
     "multitask": [{"tasks": SEVERAL}, {"tasks": SEVERAL, "weighting": "uncertainty"}],
     "preference": [{}, {"objective": "simpo"}],
+    "grpo": [
+        {},
+        {
+            **{"average": "tokens", "updates": 2, "draws": 2, "clip_high": 0.3},
+            **{"overlong_buffer": 4, "kl_weight": 0.0, "scale_by_spread": False},
+        },
+    ],
     "text_to_text": [
         {},
         {"label_smoothing": 0.1, "metrics": ["rouge_l"], "measured": 5, "beams": 3, "prefix": "> "},
@@ -80,6 +88,8 @@ def recipe_of(name: str, settings: dict[str, Any], folder: Path) -> dict[str, An
         return encoder_run(name, folder, **settings)
     if name == "preference":
         return preference_run(folder, **settings)
+    if name == "grpo":
+        return rewarded_run(folder, **settings)
     if name == "text_and_pictures":
         return caption_run(folder, **settings)
     if settings.get("condition") == "text":

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from picture_runs import caption_run, from_captions_run
+from rewarded import rewarded_run
 from tiny_runs import (
     AUGMENTATION,
     MODELS,
@@ -72,6 +73,8 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
         f"preference {name}": ("preferences", {"objective": name})
         for name in ("dpo", "ipo", "orpo", "simpo", "kto")
     },
+    "grpo": ("rewarded", {"updates": 2, "kl_weight": 0.5}),
+    "grpo tokens": ("rewarded", {"average": "tokens", "updates": 2, "kl_weight": 0.5}),
 }
 OWN_MODELS = {
     "pairs": "encoder_decoder",
@@ -110,6 +113,8 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     reads, settings = TASKS[task]
     if reads == "preferences":
         return preference_run(folder, **settings)
+    if reads == "rewarded":
+        return rewarded_run(folder, **settings)
     if reads == "captioned":
         return caption_run(folder, **settings)
     if reads == "captions to draw":

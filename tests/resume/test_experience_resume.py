@@ -11,6 +11,7 @@ from guesses import guessing_run
 from killing import kill_during_save, kill_while_training, train_in_child, weights_sha256
 from own_parts import forget_own_parts
 from resuming import stopped_and_resumed
+from rewarded import rewarded_run
 
 import groundup
 from groundup.core.errors import CheckpointError, RunError
@@ -30,6 +31,16 @@ def test_a_stop_changes_nothing(tmp_path: Path, micro_batch_size: int, average: 
         end = stopped_and_resumed(recipe, tmp_path / "runs", (1, 4, 7, 9))
     assert end.experience["inputs"].shape[0] == 64
     assert end.state["stream"]["made_at"] == 8
+
+
+# Answers are written every third step, each is learned from three times.
+@pytest.mark.parametrize("micro_batch_size", [8, 2])
+def test_answers_that_are_scored(tmp_path: Path, micro_batch_size: int) -> None:
+    recipe = rewarded_run(tmp_path, updates=3, passes=3, draws=2, kl_weight=0.1)
+    recipe["machine"]["micro_batch_size"] = micro_batch_size
+    end = stopped_and_resumed(recipe, tmp_path / "runs", (1, 3, 5, 6))
+    assert {"before", "reference", "advantages"} <= end.experience.keys()
+    assert end.state["stream"]["cursor"]["prompts"] >= 16
 
 
 def killed_run(folder: Path) -> dict[str, Any]:
@@ -78,6 +89,6 @@ def test_examples_that_are_not_there(tmp_path: Path) -> None:
         code = path.read_text(encoding="utf-8")
         begin = code.index("    def open(")
         path.write_text(code[:begin] + code[code.index("class GuessStream") :], encoding="utf-8")
-    with forget_own_parts():
-        with pytest.raises(RunError, match=r"holds examples that weights made, but the data makes"):
-            groundup.trainer(recipe, runs=tmp_path / "runs")
+    message = r"holds examples that weights made, but the data makes"
+    with forget_own_parts(), pytest.raises(RunError, match=message):
+        groundup.trainer(recipe, runs=tmp_path / "runs")

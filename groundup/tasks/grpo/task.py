@@ -3,8 +3,8 @@ score them, and those that are better than the others of their group become like
 
 Source: Shao et al. 2024, "DeepSeekMath", arXiv:2402.03300, section 4. Variants, each a setting
 named by what it changes: Yu et al. 2025, "DAPO", arXiv:2503.14476 (``clip_high``,
-``average: tokens``, ``draws``, ``overlong_buffer``); Liu et al. 2025, "Understanding R1-Zero-like training",
-arXiv:2503.20783, Dr. GRPO (``scale_by_spread: false``, ``average: constant``).
+``average: tokens``, ``draws``, ``overlong_buffer``); Liu et al. 2025, "Understanding R1-Zero-like
+training", arXiv:2503.20783, Dr. GRPO (``scale_by_spread: false``, ``average: constant``).
 
 Departs from the papers: answers are drawn at temperature 1, as the loss assumes.
 
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import field_validator, model_validator
 from torch import Tensor, nn
 
@@ -48,7 +49,9 @@ class Grpo(Task):
 
     file_source: ClassVar[str] = "prompts"
     rewards: tuple[Reward, ...] = setting(
-        ..., "What answers are scored for; the weighted sum is an answer's reward", min_length=1
+        (Reward(name="exact_number"),),
+        "What answers are scored for; the weighted sum is an answer's reward",
+        min_length=1,
     )
     group_size: int = setting(8, "Answers to each prompt, which are compared with each other")
     max_new_tokens: int = setting(128, "The most tokens of an answer", ge=1)
@@ -263,7 +266,7 @@ class Grpo(Task):
         scored = batch["next_tokens"][fed] >= 0
         answer = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
         answer = answer[scored]
-        log_probs = outputs[scored].float()
+        log_probs = outputs[scored]
         before = batch["before"][fed][scored] if "before" in batch else log_probs.detach()
         reference = batch["reference"][fed][scored] if "reference" in batch else None
         found = policy_tokens(
@@ -274,9 +277,10 @@ class Grpo(Task):
             reference,
             self.kl_weight,
         )
-        tokens = torch.zeros_like(batch["advantages"].flatten()).index_add(
-            0, answer, torch.ones_like(log_probs)
-        )
+        # (B G,) by sums, which are exact: counted by place, their order would be chance on a GPU.
+        before_each = F.pad(scored.cumsum(0), (1, 0))
+        ends = lengths.cumsum(0)
+        tokens = (before_each[ends] - before_each[ends - lengths]).to(log_probs.dtype)
         count = torch.tensor(float(len(lengths)))
         each = found.loss
         if self.average == "answers":

@@ -14,6 +14,10 @@ REWARDS = (
     "rejected_reward",
     "chosen_log_prob",
     "rejected_log_prob",
+    "answer_tokens",
+    "ended",
+    "entropy",
+    "kl",
 )  # neither way is better
 
 
@@ -37,9 +41,11 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
             "preference",
             "token",
             "choice",
+            "policy",
         ),
         (1.0, 2.0),
     )
+    sums |= dict.fromkeys(("answers", "tokens", "reward", "ended", "surprise"), (1.0, 1.0))
     sums |= dict.fromkeys(("accuracy", "ranking", "good", "divergence", *REWARDS), (1.0, 1.0))
     made = {name: [lookup("task", name)()] for name in names("task") if name != "multitask"}
     made["classify"] += [Classify(labels="ordinal"), Classify(labels="multi_label")]
@@ -54,7 +60,7 @@ def test_every_metric_of_every_task_has_a_direction() -> None:
         "masked_accuracy",
         "batch_accuracy",
     }
-    higher |= {"exact_windows", "reward_accuracy", "ranking_accuracy", "reward_margin"}
+    higher |= {"reward", "exact_windows", "reward_accuracy", "ranking_accuracy", "reward_margin"}
     assert {name for name in found if direction(name) == "higher"} == higher
     assert {name for name in found if direction(name) == "lower"} == found - higher - set(REWARDS)
     assert {"rmse", "mae", "perplexity", "bits_per_byte", "mean_absolute_error", "b/rmse"} < found
