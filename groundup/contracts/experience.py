@@ -75,6 +75,7 @@ class ExperienceStream(Stream, ABC):
         """Make new rows, where it is time; see ``Refillable``."""
         if self.training and self._kept_rows and step < self._made_at + self._every:
             return
+        # Kept where there is most memory, and where they are saved from.
         rows = {name: values.cpu() for name, values in self.make(model, step).items()}
         kept = self._capacity - _count(rows)
         if self.training and self._kept_rows and kept > 0:
@@ -121,6 +122,7 @@ class ExperienceStream(Stream, ABC):
         self._made_at = state.get("made_at", -1)
         self._made_after = state.get("made_after", 0)
         self.cursor = dict(state.get("cursor", {}))
+        # Those of another moment must not be taken for these.
         self._kept_rows = {}
         self._order = (-1, torch.empty(0))
 

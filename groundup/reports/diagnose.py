@@ -27,6 +27,7 @@ from groundup.reports.rate_verdicts import (
     find_recovery,
     find_restless_weights,
 )
+from groundup.reports.reward_curves import find_rewards
 from groundup.reports.run_reader import RunRecord, read_run
 
 __all__ = ["diagnose", "verdict_of"]
@@ -36,6 +37,7 @@ __all__ = ["diagnose", "verdict_of"]
 # overfitting.
 _RULES: tuple[Rule, ...] = (
     # how the weights moved
+    find_rewards,
     find_divergence,
     find_low_rate,
     find_high_rate,

@@ -20,6 +20,7 @@ Verdict = Literal[
     "no better than guessing",
     "no better than a baseline",
     "suspiciously good",
+    "no signal",
     "overfitting",
     "noisy validation",
     "too short",

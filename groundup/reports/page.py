@@ -18,6 +18,7 @@ from groundup.reports import formatting
 from groundup.reports.diagnose import diagnose
 from groundup.reports.figures import draw_figure
 from groundup.reports.line_charts import Series, draw_line_chart, smooth
+from groundup.reports.reward_curves import draw_reward_charts
 from groundup.reports.run_reader import RunRecord, read_run
 from groundup.reports.samples import choose_samples
 
@@ -247,6 +248,7 @@ def _draw_charts(record: RunRecord) -> list[Markup]:
     if len(loss) >= _NOISY:
         lines.insert(0, Series("each step", loss, "faint"))
     charts = [
+        *draw_reward_charts(record),
         draw_line_chart("Loss", lines, unit=unit, marks=marks, clip_spikes=True),
         _draw_column(record, "Held-out text", "evaluate", "bits_per_byte", "bits per byte"),
         _draw_column(record, "Held-out accuracy", "evaluate", "accuracy", "share that is right"),

@@ -73,7 +73,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
         f"preference {name}": ("preferences", {"objective": name})
         for name in ("dpo", "ipo", "orpo", "simpo", "kto")
     },
-    "grpo": ("rewarded", {"updates": 2, "kl_weight": 0.5}),
+    # With a mean over answers the first losses would be 0 but for rounding.
     "grpo tokens": ("rewarded", {"average": "tokens", "updates": 2, "kl_weight": 0.5}),
 }
 OWN_MODELS = {

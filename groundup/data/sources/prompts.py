@@ -108,6 +108,7 @@ class PromptSource(Source):
                     raise offer_skipping(named) from None
                 notes["invalid"] += 1
                 continue
+            # As conversations and preferences are: models that go on from each other split alike.
             group = text_digest(first_question(asked.messages))
             columns = _columns_of(row)
             yield (

@@ -15,6 +15,7 @@ __all__ = ["merged", "only_adapters_trained", "without_adapters"]
 @contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
     """Within it the model computes as it did before any adapter, to the last bit."""
+    # Taken out and put back, not set to nothing: a product with 0 would still be computed.
     kept = adapted(model)
     detach(model)
     try:

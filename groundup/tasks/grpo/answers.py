@@ -26,14 +26,14 @@ from groundup.nn.lora.switched_off import merged
 from groundup.tasks.grpo.losses import group_advantages
 from groundup.tasks.shared.sequence_rows import encode_rows
 
-__all__ = ["AnsweredSource", "Answers", "Settings", "write_answers"]
+__all__ = ["AnswerRules", "AnsweredSource", "Answers", "write_answers"]
 
 _log = logging.getLogger("groundup")
 _AT_ONCE = 64  # answers that are written together: their caches are in memory
 
 
 @dataclass(frozen=True)
-class Settings:
+class AnswerRules:
     """What the task says of how answers are made and scored.
 
     Attributes:
@@ -140,14 +140,14 @@ class AnsweredSource(DataSource):
     """Another source, whose prompts are answered. It is made by a task and named in no recipe."""
 
     _source: DataSource = PrivateAttr()
-    _settings: Settings = PrivateAttr()
+    _rules: AnswerRules = PrivateAttr()
 
     @classmethod
-    def of(cls, source: DataSource, settings: Settings) -> AnsweredSource:
+    def of(cls, source: DataSource, rules: AnswerRules) -> AnsweredSource:
         """Return the source with answers."""
         made = cls()
         made._source = source
-        made._settings = settings
+        made._rules = rules
         return made
 
     def splits(self) -> tuple[Split, ...]:
@@ -164,8 +164,9 @@ class AnsweredSource(DataSource):
         Raises:
             DataError: If an example is no prompt, or leaves no room for an answer.
         """
+        # The source's own stream would encode them: here they are asked again and again.
         examples = list(self._source.examples(context.split, context.cache))
-        return Answers(examples, context, self._settings)
+        return Answers(examples, context, self._rules)
 
     def card(self, cache: Path) -> dict[str, Any]:
         """Return the source's data card."""
@@ -179,12 +180,12 @@ class AnsweredSource(DataSource):
 class Answers(ExperienceStream):
     """Groups of answers: a sample is a prompt with G answers, end to end in a row."""
 
-    def __init__(self, prompts: list[Any], context: DataContext, settings: Settings) -> None:
-        rows = context.batch_size * settings.updates // settings.passes
-        super().__init__(context, settings.updates, rows)
-        self._prompts = prompts if self.training else prompts[: settings.held_out]
-        self._settings = settings
-        self._tokens = [settings.encode(_check(each)) for each in self._prompts]
+    def __init__(self, prompts: list[Any], context: DataContext, rules: AnswerRules) -> None:
+        rows = context.batch_size * rules.updates // rules.passes
+        super().__init__(context, rules.updates, rows)
+        self._prompts = prompts if self.training else prompts[: rules.held_out]
+        self._rules = rules
+        self._tokens = [rules.encode(_check(each)) for each in self._prompts]
         self._count = rows if self.training else len(self._prompts)
         self._rows_at_once = context.micro_batch_size
         self._step = -1
@@ -192,12 +193,13 @@ class Answers(ExperienceStream):
         self._check_lengths(context.sequence_length)
 
     def _check_lengths(self, context_length: int) -> None:
+        # Before anything is written: an answer that is cut by the context looks like a bad one.
         for prompt, tokens in zip(self._prompts, self._tokens, strict=True):
-            if len(tokens) + self._settings.longest > context_length:
+            if len(tokens) + self._rules.longest > context_length:
                 raise DataError(
                     prompt.origin or prompt.name,
                     f"the prompt has {len(tokens)} tokens and an answer up to"
-                    f" {self._settings.longest}; the context has {context_length}",
+                    f" {self._rules.longest}; the context has {context_length}",
                     "Raise model.context_length, lower task.max_new_tokens, or shorten the prompt",
                 )
 
@@ -213,19 +215,20 @@ class Answers(ExperienceStream):
             # One answer, as a user gets it; compared with nothing, its worth is its reward.
             found = self._answer(model, list(range(self._count)), 1, None)
             return self._rows(model, found, found.rewards.sum(2), [self._count])
-        found = self._answer(model, self._next(self._count), self._settings.group, 0)
+        found = self._answer(model, self._next(self._count), self._rules.group, 0)
         asked = [self._count, int((~found.signal).sum())]
-        for turn in range(1, self._settings.draws):
+        for turn in range(1, self._rules.draws):
             silent = (~found.signal).nonzero()[:, 0]
             if not len(silent):
                 break
             # In the place of groups that teach nothing, until there is nothing left to replace.
-            more = self._answer(model, self._next(len(silent)), self._settings.group, turn)
+            more = self._answer(model, self._next(len(silent)), self._rules.group, turn)
             asked = [asked[0] + len(silent), asked[1] + int((~more.signal).sum())]
             kept = found.signal.nonzero()[:, 0]
             found = found.take(kept) + more
         self._tell(found)
-        advantages = group_advantages(found.rewards.sum(2), scaled=self._settings.scaled)
+        # Here, and not in the loss: a micro-batch may hold some groups of a step, never part of one.
+        advantages = group_advantages(found.rewards.sum(2), scaled=self._rules.scaled)
         return self._rows(model, found, advantages, asked)
 
     def _tell(self, found: _Groups) -> None:
@@ -262,38 +265,40 @@ class Answers(ExperienceStream):
     def _answer(
         self, model: nn.Module, chosen: Sequence[int], group: int, turn: int | None
     ) -> _Groups:
-        settings = self._settings
+        rules = self._rules
         prompts = [self._tokens[n] for n in chosen for _ in range(group)]
         seed = None if turn is None else key(self.seed, "groups", self._step, turn)
-        written = write_answers(model, prompts, settings.stop_ids, settings.longest, seed)
+        written = write_answers(model, prompts, rules.stop_ids, rules.longest, seed)
         asked = [self._prompts[n] for n in chosen]
-        rewards = settings.score(written, [each for each in asked for _ in range(group)])
+        rewards = rules.score(written, [each for each in asked for _ in range(group)])
         answers = [written[first : first + group] for first in range(0, len(written), group)]
         return _Groups(asked, answers, rewards.view(len(asked), group, -1))
 
     def _rows(
         self, model: nn.Module, found: _Groups, advantages: Tensor, asked: Sequence[int]
     ) -> Batch:
-        settings = self._settings
+        rules = self._rules
         group = found.rewards.shape[1]
         sequences = []
         for prompt, answers in zip(found.prompts, found.answers, strict=True):
-            begin = settings.encode(prompt)
+            begin = rules.encode(prompt)
             for answer in answers:
                 tokens = np.array([*begin, *answer], np.int32)
                 sequences.append(TokenSequence(tokens, np.arange(len(tokens)) >= len(begin)))
         rows = encode_rows(sequences, group)
-        ends = [[answer[-1] in settings.stop_ids for answer in each] for each in found.answers]
+        ends = [[answer[-1] in rules.stop_ids for answer in each] for each in found.answers]
         rows["advantages"] = advantages.float()
         rows["rewards"] = found.rewards.float()
         rows["ended"] = torch.tensor(ends)
         # Of all groups that were asked for, also of those that were replaced, shared by the rows.
         silent = asked[1] if len(asked) > 1 else 0
         rows["silent"] = torch.full((len(found.prompts),), silent / asked[0])
-        if settings.before:
-            rows["before"] = self._log_probs(settings.log_probs, model, rows)
-        if settings.reference is not None:
-            rows["reference"] = self._log_probs(settings.reference, model, rows)
+        # By the same operations as in training: what decoding computed is rounded otherwise, and
+        # the ratio of the two would not begin at 1.
+        if rules.before:
+            rows["before"] = self._log_probs(rules.log_probs, model, rows)
+        if rules.reference is not None:
+            rows["reference"] = self._log_probs(rules.reference, model, rows)
         return rows
 
     def _log_probs(

@@ -58,6 +58,7 @@ def _exact_number(options: Mapping[str, Any]) -> Callable[[str, Prompt], float]:
                 f"column {column!r} holds {prompt.columns[column]!r:.60}, no number",
                 "Correct the row, or name another column: task.rewards, column",
             )
+        # The last one: a model that thinks aloud names others first.
         return float(last_number(answer) == wanted)
 
     return score
@@ -76,6 +77,7 @@ def _json(options: Mapping[str, Any]) -> Callable[[str, Prompt], float]:
         schema = fits if fits is not None else prompt.columns.get("schema", True)
         if isinstance(schema, str):
             schema = json.loads(schema)
+        # Strictly: who asks for JSON gets what a program can read, without words around it.
         try:
             value = json.loads(answer)
         except ValueError:  # no JSON

@@ -88,6 +88,7 @@ class Reward(Settings):
 
     def function(self) -> Function:
         """Return what scores an answer."""
+        # A user's own comes first: it may be a better one of the same name.
         if self.name in _OWN:
             return _OWN[self.name]
         made: Ready = READY[self.name]
@@ -145,6 +146,7 @@ def _checked(each: Reward, value: Any, answer: str, prompt: Prompt) -> float:
             raise value
         problem = f"raised {type(value).__name__}: {value} {_about(answer, prompt)}"
         raise TrainingError(where, problem, "Let it return a number for any text") from value
+    # True and False count as 1 and 0, as whoever writes a test of an answer expects.
     if not isinstance(value, int | float):
         problem = f"gave {value!r:.60} {_about(answer, prompt)}; allowed: a number"
         raise TrainingError(where, problem, "Return a float, such as 1.0 or 0.0")

@@ -34,7 +34,7 @@ from groundup.generation.log_probs import token_log_probs
 from groundup.nn.lora.switched_off import only_adapters_trained, without_adapters
 from groundup.processors.chat.template import ChatTemplate
 from groundup.tasks.chat.task import Chat
-from groundup.tasks.grpo.answers import AnsweredSource, Settings
+from groundup.tasks.grpo.answers import AnsweredSource, AnswerRules
 from groundup.tasks.grpo.evaluation import evaluate_rewards
 from groundup.tasks.grpo.losses import overlong_penalty, policy_tokens
 from groundup.tasks.grpo.rewards import Reward, score_answers
@@ -200,12 +200,13 @@ class Grpo(Task):
             return [int(n) for n in template.prompt(prompt.messages, tools=prompt.tools)]
 
         def refer(model: nn.Module, batch: Batch) -> Tensor:
+            # No second model is kept in memory, where the one that is trained can tell.
             if only_adapters_trained(model):
                 with without_adapters(model):
                     return self.forward(model, batch)
             return self.forward(first(), batch)
 
-        settings = Settings(
+        rules = AnswerRules(
             encode=encode,
             stop_ids=template.stop_ids,
             score=functools.partial(self.score, processor),
@@ -220,7 +221,7 @@ class Grpo(Task):
             before=self.updates > 1,
             reference=refer if self.kl_weight else None,
         )
-        return AnsweredSource.of(source, settings)
+        return AnsweredSource.of(source, rules)
 
     def score(
         self, processor: TextProcessor, answers: Sequence[list[int]], prompts: Sequence[Prompt]
@@ -241,6 +242,7 @@ class Grpo(Task):
         if not self.overlong_buffer:
             return found
         lengths = torch.tensor([float(len(each)) for each in answers], dtype=torch.float64)
+        # As a reward of its own, so that the log says what it costs.
         lost = overlong_penalty(lengths, self.max_new_tokens, self.overlong_buffer)
         return torch.cat((found, lost[:, None]), 1)
 

@@ -1,0 +1,79 @@
+"""What the curves of a run say that learns from rewards: its losses compare with nothing, because
+its own weights make the examples."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from groundup.reports.curves import Curves
+from groundup.reports.diagnosis import Diagnosis
+from groundup.reports.formatting import number
+from groundup.reports.line_charts import Series, draw_line_chart, smooth
+from groundup.reports.run_reader import RunRecord
+
+__all__ = ["draw_reward_charts", "find_rewards"]
+
+# Of the groups that were asked for: with more, most answers teach nothing.
+_SILENT = 0.8
+# Shares of training steps at its end, over which noisy values are averaged.
+_END = 0.25
+
+_LINES = {
+    "answer_tokens": ("Length of answers", "tokens"),
+    "entropy": ("Entropy of answers", "nats a token, estimated by what was drawn"),
+    "no_signal": ("Groups without a signal", "share of the groups of answers"),
+    "kl": ("Divergence from the start", "nats a token"),
+    "clipped_high": ("Ratios clipped from above", "share of the tokens"),
+    "clipped_low": ("Ratios clipped from below", "share of the tokens"),
+}
+
+
+def find_rewards(record: RunRecord, curves: Curves) -> Diagnosis | None:
+    """Held-out rewards, where there are any, before and after; and what kept them from rising."""
+    trained = record.points("train", "reward")
+    points = record.points("evaluate", "reward")
+    if not trained or not points or curves.not_finite:
+        return None
+    step, best = max(points, key=lambda point: point[1])
+    begin = _mean(trained[: max(1, round(len(trained) * _END))])
+    end = _mean(trained[-max(1, round(len(trained) * _END)) :])
+    words = (
+        f"The reward in training went from {number(begin)} to {number(end)}; on held-out prompts it"
+        f" is {number(points[-1][1])} (highest: {number(best)} at step {number(step)})."
+    )
+    # What was drawn is noisy from step to step, and learning changes what comes next.
+    silent = record.points("train", "no_signal")
+    share = _mean(silent[-max(1, round(len(silent) * _END)) :]) if silent else 0.0
+    if share > _SILENT:
+        words += f" Of the last groups {share:.0%} had equal rewards, and taught nothing."
+        advice = (
+            "prompts that are neither always right nor always wrong, a reward with more steps,"
+            " task.draws: 3, or a larger task.group_size"
+        )
+        return Diagnosis("no signal", words, advice)
+    if end <= begin:
+        advice = "another optim.lr, more steps, a larger task.group_size, or easier prompts"
+        return Diagnosis("no better than a baseline", words + " It did not rise.", advice)
+    return Diagnosis("fine", words, "")
+
+
+def _mean(points: list[tuple[float, float]]) -> float:
+    return sum(value for _, value in points) / len(points)
+
+
+def draw_reward_charts(record: RunRecord) -> list[Markup]:
+    """Return charts of rewards and answers; none for a run without rewards."""
+    trained = record.points("train", "reward")
+    if not trained:
+        return []
+    held_out = record.points("evaluate", "reward")
+    lines = [
+        Series("training, drawn answers", smooth(trained), "line-0"),
+        Series("held-out, likeliest answer", held_out, "line-1", dots=True),
+    ]
+    charts = [draw_line_chart("Reward", lines, unit="mean of an answer")]
+    for name, (title, unit) in _LINES.items():
+        points = record.points("train", name)
+        if points:
+            charts.append(draw_line_chart(title, [Series(title, smooth(points))], unit=unit))
+    return charts
