@@ -227,7 +227,7 @@ class Answers(ExperienceStream):
             kept = found.signal.nonzero()[:, 0]
             found = found.take(kept) + more
         self._tell(found)
-        # Here, and not in the loss: a micro-batch may hold some groups of a step, never part of one.
+        # Here and not in the loss: micro-batches hold whole groups, but not all of a step.
         advantages = group_advantages(found.rewards.sum(2), scaled=self._rules.scaled)
         return self._rows(model, found, advantages, asked)
 
