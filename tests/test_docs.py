@@ -39,6 +39,7 @@ PAIRS = [
     ("docs/digit_strings.md", "docs/digit_strings.zh.md"),
     ("docs/autoencode.md", "docs/autoencode.zh.md"),
     ("docs/detect.md", "docs/detect.zh.md"),
+    ("docs/rewards.md", "docs/rewards.zh.md"),
 ]
 STEPS = ("Initialise", "Forward", "Loss", "Backward", "Update", "Repeat")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
