@@ -51,6 +51,7 @@ def find_rewards(record: RunRecord, curves: Curves) -> Diagnosis | None:
             " task.draws: 3, or a larger task.group_size"
         )
         return Diagnosis("no signal", words, advice)
+    # By what was drawn in training: a validation's likeliest answers change in leaps.
     if end <= begin:
         advice = "another optim.lr, more steps, a larger task.group_size, or easier prompts"
         return Diagnosis("no better than a baseline", words + " It did not rise.", advice)

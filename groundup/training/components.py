@@ -150,6 +150,7 @@ class HeldOut:
     def __init__(self, run: Run, parts: Components) -> None:
         self._run = run
         self._parts = parts
+        # Kept open: preparing a split may take longer than validating on it.
         self._streams: dict[Split, Stream] = {}
 
     def restart(self, split: Split, step: int) -> Stream:

@@ -16,14 +16,14 @@ from groundup.core.values import Message, Split
 from groundup.data.stream.in_memory import open_indexed_stream
 
 WORDS = {
-    "number": "What is {a} + {b}?",
+    "number": "What is {a} + {b}? Answer with the number alone.",
     "json": "What is {a} + {b}? Answer with a JSON object that has the keys a, b and sum.",
 }
 
 
 @data("sums")
 class Sums(DataSource):
-    """Questions such as ``What is 12 + 34?``, with the column ``answer``."""
+    """Questions such as ``What is 12 + 34? Answer with the number alone.``, with the column ``answer``."""
 
     low: int = setting(10, "Smallest number", ge=0)
     high: int = setting(99, "Largest number", ge=1)

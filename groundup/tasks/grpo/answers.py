@@ -90,6 +90,7 @@ class _Groups:
 
     def take(self, chosen: Tensor) -> _Groups:
         """Return some of them."""
+        # Texts and numbers are kept apart: only rewards are compared, all at once.
         places = chosen.tolist()
         return _Groups(
             [self.prompts[n] for n in places],
@@ -119,7 +120,11 @@ def write_answers(
         seed: Each token is drawn as the model says, at temperature 1; None takes the likeliest.
     """
     stops = frozenset(stop_ids)
+    # In several goes, each with draws of its own: a cache for all answers at once may be larger
+    # than the model.
     written: list[list[int]] = []
+    # Each token passes every layer: one product in place of three is felt there, unlike in
+    # training, where the weight that is merged would have to be computed at each step.
     with merged(model):
         for first in range(0, len(prompts), _AT_ONCE):
             drawn: dict[str, Any] = {"temperature": 0.0}
@@ -235,6 +240,7 @@ class Answers(ExperienceStream):
         if found.signal.any():
             self._unlearned = 0
             return
+        # Some steps without a signal are usual where rewards are rare; many in a row are a mistake.
         self._unlearned += 1
         # At the first time and at 2, 4, 8 in a row: said, and not in every line.
         if self._unlearned & (self._unlearned - 1) == 0:
@@ -253,6 +259,7 @@ class Answers(ExperienceStream):
     def _next(self, count: int) -> list[int]:
         """Return the prompts that come next: each pass over all of them is a keyed permutation."""
         size = len(self._prompts)
+        # Counted, not a function of the step: how many are replaced depends on what was answered.
         first = self.cursor.get("prompts", 0)
         self.cursor["prompts"] = first + count
         found: list[int] = []
@@ -283,7 +290,7 @@ class Answers(ExperienceStream):
         for prompt, answers in zip(found.prompts, found.answers, strict=True):
             begin = rules.encode(prompt)
             for answer in answers:
-                tokens = np.array([*begin, *answer], np.int32)
+    tokens = np.array([*begin, *answer], np.int32)
                 sequences.append(TokenSequence(tokens, np.arange(len(tokens)) >= len(begin)))
         rows = encode_rows(sequences, group)
         ends = [[answer[-1] in rules.stop_ids for answer in each] for each in found.answers]
@@ -305,6 +312,7 @@ class Answers(ExperienceStream):
         self, compute: Callable[[nn.Module, Batch], Tensor], model: nn.Module, rows: Batch
     ) -> Tensor:
         """Return (B, L) log-probabilities of the tokens fed, 0 where none is scored."""
+        # In parts of a micro-batch's size: what fits into memory in training fits here.
         device = device_of(model)
         found = torch.zeros(rows["tokens"].shape)
         places = torch.arange(found.shape[1])

@@ -52,6 +52,7 @@ def evaluate_rewards(
     for prefix, model in models.items():
         which = "the model before" if prefix else "the model"
         context.progress(f"letting {which} answer {len(prompts)} prompts")
+        # The likeliest tokens, not drawn ones: two evaluations of the same weights agree.
         answers[prefix] = answer(model, prompts)
         found = score_answers(rewards, answers[prefix], prompts)
         sums[prefix] = [

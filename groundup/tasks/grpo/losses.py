@@ -89,10 +89,13 @@ def policy_tokens(
     """
     low, high = clip
     ratio = (log_probs - before).exp()
+    # The smaller of the two: beyond the range nothing is gained by going on, and a step that went
+    # too far can still be taken back.
     kept = ratio.clamp(1 - low, 1 + high)
     loss = -torch.minimum(ratio * advantages, kept * advantages)
     divergence = torch.zeros_like(loss)
     if reference is not None:
+        # Never below 0 for any token, unlike the plain log-ratio, and with less variance.
         apart = reference - log_probs
         divergence = apart.exp() - apart - 1
         loss = loss + divergence_weight * divergence

@@ -50,6 +50,7 @@ def passes_tests(program: str, tests: str, *, timeout_s: float, memory_mb: int) 
     with tempfile.TemporaryDirectory(prefix="groundup-answer-") as folder:
         Path(folder, "program.py").write_text(f"{program}\n\n{tests}\n", encoding="utf-8")
         limits = (memory_mb << 20, int(timeout_s) + 1, _FILE_BYTES)
+        # ``-I``: no folder of the user's is looked into for modules, and no variable is read.
         process = subprocess.Popen(
             [sys.executable, "-I", "-c", _START, *map(str, limits), token],
             cwd=folder,

@@ -233,6 +233,7 @@ class Grpo(Task):
             TrainingError: If a reward fails.
         """
         stops = self.chat_template(processor).stop_ids
+        # What a user would read: without the tokens that end an answer.
         texts = [
             processor.decode([token for token in each if token not in stops]).strip()
             for each in answers
@@ -269,6 +270,8 @@ class Grpo(Task):
         answer = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
         answer = answer[scored]
         log_probs = outputs[scored]
+        # With one update the weights that wrote are those that learn: the ratio is 1, and has the
+        # gradient of the log-probability.
         before = batch["before"][fed][scored] if "before" in batch else log_probs.detach()
         reference = batch["reference"][fed][scored] if "reference" in batch else None
         found = policy_tokens(
@@ -283,6 +286,7 @@ class Grpo(Task):
         before_each = F.pad(scored.cumsum(0), (1, 0))
         ends = lengths.cumsum(0)
         tokens = (before_each[ends] - before_each[ends - lengths]).to(log_probs.dtype)
+        # A sum and its count in each case, so that micro-batches do not matter.
         count = torch.tensor(float(len(lengths)))
         each = found.loss
         if self.average == "answers":
