@@ -23,7 +23,7 @@ WORDS = {
 
 @data("sums")
 class Sums(DataSource):
-    """Questions such as ``What is 12 + 34? Answer with the number alone.``, with the column ``answer``."""
+    """Questions such as ``What is 12 + 34?``, with the column ``answer``."""
 
     low: int = setting(10, "Smallest number", ge=0)
     high: int = setting(99, "Largest number", ge=1)

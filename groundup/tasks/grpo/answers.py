@@ -290,7 +290,8 @@ class Answers(ExperienceStream):
         for prompt, answers in zip(found.prompts, found.answers, strict=True):
             begin = rules.encode(prompt)
             for answer in answers:
-    tokens = np.array([*begin, *answer], np.int32)
+                # A prompt is read and never learned: only what the model wrote has a reward.
+                tokens = np.array([*begin, *answer], np.int32)
                 sequences.append(TokenSequence(tokens, np.arange(len(tokens)) >= len(begin)))
         rows = encode_rows(sequences, group)
         ends = [[answer[-1] in rules.stop_ids for answer in each] for each in found.answers]
